@@ -1,0 +1,19 @@
+//! In work.
+
+/// The peer (or someone who pretends to be it) broke a rule of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A frame longer than its state allows.
+    #[error("message too large")]
+    FrameTooLong,
+    /// A frame without a body.
+    #[error("empty message")]
+    EmptyFrame,
+    /// A record of no known kind.
+    #[error("unknown kind of record")]
+    UnknownKind,
+    /// Not one canonical encoding of an allowed message.
+    #[error("malformed message")]
+    Malformed,
+}

@@ -1,0 +1,239 @@
+//! Frames: `[u32 big-endian length][body]`, the unit of everything that a stream carries.
+//!
+//! The decoder decides how long a body may be, before it takes any memory for it: at most [`GREETING`] bytes until the session
+//! is keyed ([`Caps::Greeting`]), then by the first byte of the body, its record kind ([`Caps::Records`]).
+//! It is fed any split of the input and gives the same frames. A frame is handed out as the pieces that arrived, so that the one
+//! copy that makes it contiguous can be made where it does not hold up a packet. Pieces smaller than [`SMALL`] bytes are merged,
+//! so memory follows the bytes that arrived and not the number of pieces.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::session::Violation;
+
+/// The longest body before the session is keyed, in bytes.
+pub const GREETING: usize = 4 << 10;
+/// The longest body of a control record, in bytes.
+pub const CONTROL: usize = 64 << 10;
+/// The longest body of a chunk record, in bytes.
+pub const CHUNK: usize = (4 << 20) + (4 << 10);
+/// The kind byte of a control record.
+pub const KIND_CONTROL: u8 = 0;
+/// The kind byte of a chunk record.
+pub const KIND_CHUNK: u8 = 1;
+/// Length of the length prefix, in bytes.
+pub const PREFIX: usize = 4;
+/// Pieces shorter than this, in bytes, are merged.
+const SMALL: usize = 512;
+
+/// How long a body may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caps {
+    /// At most [`GREETING`] bytes.
+    Greeting,
+    /// [`CONTROL`] or [`CHUNK`] bytes, as the kind byte says.
+    Records,
+}
+
+/// The body of one frame, in the pieces in which it arrived.
+#[derive(Debug, Clone, Default)]
+pub struct Frame {
+    pieces: Vec<Bytes>,
+    len: usize,
+}
+
+impl Frame {
+    /// Length of the body in bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the body has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first `N` bytes, or `None` when there are fewer.
+    #[must_use]
+    pub fn head<const N: usize>(&self) -> Option<[u8; N]> {
+        let mut head = [0; N];
+        copy_head(self.pieces.iter().map(Bytes::as_ref), &mut head).then_some(head)
+    }
+
+    /// The body as one piece; copied only when it came in several.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Bytes {
+        match self.pieces.len() {
+            1 => self.pieces.pop().unwrap_or_default(),
+            _ => self.gather(0).freeze(),
+        }
+    }
+
+    /// The body copied into one buffer of its own, without its first `skip` bytes.
+    #[must_use]
+    pub fn gather(self, mut skip: usize) -> BytesMut {
+        let mut body = BytesMut::with_capacity(self.len.saturating_sub(skip));
+        for piece in self.pieces {
+            let skipped = skip.min(piece.len());
+            skip -= skipped;
+            body.extend_from_slice(piece.get(skipped..).unwrap_or_default());
+        }
+        body
+    }
+}
+
+impl From<Bytes> for Frame {
+    fn from(body: Bytes) -> Self {
+        Self { len: body.len(), pieces: vec![body] }
+    }
+}
+
+/// Cuts a stream of bytes into frames.
+#[derive(Debug)]
+pub struct Decoder {
+    caps: Caps,
+    pieces: VecDeque<Bytes>,
+    tail: BytesMut,
+    buffered: usize,
+    /// Length of the body that is being assembled, once its prefix was read and judged.
+    body: Option<usize>,
+}
+
+impl Decoder {
+    /// Nothing has arrived.
+    #[must_use]
+    pub fn new(caps: Caps) -> Self {
+        Self { caps, pieces: VecDeque::new(), tail: BytesMut::new(), buffered: 0, body: None }
+    }
+
+    /// What follows is judged by other caps: the session is keyed.
+    pub fn set_caps(&mut self, caps: Caps) {
+        self.caps = caps;
+    }
+
+    /// The next bytes of the stream.
+    pub fn push(&mut self, piece: Bytes) {
+        self.buffered += piece.len();
+        if piece.len() < SMALL {
+            self.tail.extend_from_slice(&piece);
+        } else {
+            self.flush_tail();
+            self.pieces.push_back(piece);
+        }
+    }
+
+    /// Bytes that arrived and were not handed out.
+    #[must_use]
+    pub const fn buffered(&self) -> usize {
+        self.buffered
+    }
+
+    /// The next whole frame; `None`: more bytes are needed.
+    ///
+    /// # Errors
+    /// A length that these caps do not allow. The stream is of no use then.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Violation> {
+        let body = match self.body {
+            Some(body) => body,
+            None => {
+                let Some(body) = self.read_prefix()? else { return Ok(None) };
+                self.body = Some(body);
+                body
+            }
+        };
+        if self.buffered < PREFIX + body {
+            return Ok(None);
+        }
+        self.body = None;
+        self.flush_tail();
+        self.take(PREFIX);
+        Ok(Some(self.take(body)))
+    }
+
+    /// Everything that arrived and was not handed out: for a relay, which stops to decode once it has paired.
+    #[must_use]
+    pub fn into_rest(mut self) -> VecDeque<Bytes> {
+        self.flush_tail();
+        self.pieces
+    }
+
+    /// The judged length of the next body, as soon as enough of it is here to judge.
+    fn read_prefix(&self) -> Result<Option<usize>, Violation> {
+        let mut prefix = [0; PREFIX];
+        if !self.peek(&mut prefix) {
+            return Ok(None);
+        }
+        let body = u32::from_be_bytes(prefix) as usize;
+        match self.caps {
+            _ if body == 0 => Err(Violation::EmptyFrame),
+            Caps::Greeting if body > GREETING => Err(Violation::FrameTooLong),
+            Caps::Greeting => Ok(Some(body)),
+            Caps::Records if body > CHUNK => Err(Violation::FrameTooLong),
+            Caps::Records => {
+                let mut with_kind = [0; PREFIX + 1];
+                if !self.peek(&mut with_kind) {
+                    return Ok(None);
+                }
+                let [.., kind] = with_kind;
+                match kind {
+                    KIND_CONTROL if body <= CONTROL => Ok(Some(body)),
+                    KIND_CHUNK => Ok(Some(body)),
+                    KIND_CONTROL => Err(Violation::FrameTooLong),
+                    _ => Err(Violation::UnknownKind),
+                }
+            }
+        }
+    }
+
+    fn peek(&self, into: &mut [u8]) -> bool {
+        self.buffered >= into.len()
+            && copy_head(self.pieces.iter().map(Bytes::as_ref).chain([self.tail.as_ref()]), into)
+    }
+
+    fn flush_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push_back(self.tail.split().freeze());
+        }
+    }
+
+    fn take(&mut self, len: usize) -> Frame {
+        let (mut pieces, mut missing) = (Vec::new(), len);
+        while missing > 0 {
+            let Some(piece) = self.pieces.front_mut() else { break };
+            let count = missing.min(piece.len());
+            pieces.push(piece.split_to(count));
+            if !piece.has_remaining() {
+                self.pieces.pop_front();
+            }
+            missing -= count;
+        }
+        self.buffered -= len - missing;
+        Frame { pieces, len: len - missing }
+    }
+}
+
+/// A whole frame around a body.
+#[must_use]
+pub fn enclose(body: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(PREFIX + body.len());
+    frame.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
+    frame.extend_from_slice(body);
+    frame.freeze()
+}
+
+/// Fills `into` from the start of the pieces; false when they are shorter.
+fn copy_head<'a>(pieces: impl Iterator<Item = &'a [u8]>, into: &mut [u8]) -> bool {
+    let mut bytes = pieces.flatten();
+    for slot in into {
+        let Some(byte) = bytes.next() else { return false };
+        *slot = *byte;
+    }
+    true
+}
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;
