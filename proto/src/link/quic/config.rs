@@ -16,6 +16,7 @@ use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{self as proto, congestion};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
+use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
@@ -253,20 +254,16 @@ pub(super) fn crypto_provider() -> Arc<CryptoProvider> {
     })
 }
 
+/// The public authorities, as Mozilla lists them.
+pub(super) fn public_roots() -> Arc<RootCertStore> {
+    Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())
+}
+
 /// TLS 1.3 with this one protocol, no tickets and no early data.
-///
-/// # Errors
-/// [`BadIdentity`] when the parts do not fit.
-pub(super) fn server(
-    identity: &Identity,
-    limits: Limits,
-    transport: Arc<proto::TransportConfig>,
-    clock: Arc<Clock>,
-    seed: &Seed,
-) -> Result<Arc<proto::ServerConfig>, BadIdentity> {
+pub(super) fn server_tls(identity: &Identity, clock: Arc<Clock>) -> Result<rustls::ServerConfig, BadIdentity> {
     let chain = identity.cert_chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key.to_vec()));
-    let mut tls = rustls::ServerConfig::builder_with_details(crypto_provider(), clock.clone())
+    let mut tls = rustls::ServerConfig::builder_with_details(crypto_provider(), clock)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|_| BadIdentity)?
         .with_no_client_auth()
@@ -275,6 +272,21 @@ pub(super) fn server(
     tls.alpn_protocols = vec![ALPN.to_vec()];
     tls.send_tls13_tickets = 0;
     tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(tls)
+}
+
+/// A server's settings.
+///
+/// # Errors
+/// [`BadIdentity`] when the identity's parts do not fit.
+pub(super) fn server(
+    identity: &Identity,
+    limits: Limits,
+    transport: Arc<proto::TransportConfig>,
+    clock: Arc<Clock>,
+    seed: &Seed,
+) -> Result<Arc<proto::ServerConfig>, BadIdentity> {
+    let tls = server_tls(identity, clock.clone())?;
     let crypto = QuicServerConfig::try_from(tls).map_err(|_| BadIdentity)?;
     let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(seed.derive("token key").bytes());
     let mut config = proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));

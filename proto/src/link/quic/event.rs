@@ -6,8 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn_proto as proto;
 
-use super::super::trust::{CertificateRefused, CertificateSeen};
+use super::super::trust::{CertificateRefused, CertificateSeen, Verifier};
 use crate::wire::untrusted::Untrusted;
+
+/// TLS alert 120, no_application_protocol (RFC 7301 §3.2), as a QUIC error (RFC 9001 §4.8).
+const NO_APPLICATION_PROTOCOL: u64 = 0x178;
+/// RFC 9000 §20.1.
+const CONNECTION_REFUSED: u64 = 0x2;
+const INTERNAL_ERROR: u64 = 0x1;
 
 /// A connection of one endpoint; never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -30,10 +36,7 @@ impl Stream {
     /// Who may write to it.
     #[must_use]
     pub fn direction(self) -> Direction {
-        match self.0.dir() {
-            proto::Dir::Bi => Direction::Bi,
-            proto::Dir::Uni => Direction::Uni,
-        }
+        direction(self.0.dir())
     }
 
     /// How many streams of the same direction the side that opened it had opened before.
@@ -61,6 +64,8 @@ pub enum Event {
     Opened(Stream, Direction),
     /// There may be something to read. Said when something arrives and not again for what was left unread.
     Readable(Stream),
+    /// The other side allows more streams of this kind than before.
+    Available(Direction),
     /// A write that was [`Write::Blocked`] may go on.
     Writable(Stream),
     /// All that was written, and the end of the stream, was acknowledged.
@@ -175,4 +180,37 @@ pub struct Stats {
 /// Application error codes have 62 bits in QUIC and 32 here.
 pub(super) fn short(code: proto::VarInt) -> u32 {
     u32::try_from(code.into_inner()).unwrap_or(u32::MAX)
+}
+
+pub(super) const fn direction(dir: proto::Dir) -> Direction {
+    match dir {
+        proto::Dir::Bi => Direction::Bi,
+        proto::Dir::Uni => Direction::Uni,
+    }
+}
+
+/// `None` for our own close, which is no news.
+pub(super) fn closed(reason: proto::ConnectionError, verifier: Option<&Verifier>) -> Option<Closed> {
+    let refused = verifier.and_then(|verifier| verifier.verdict()?.err());
+    Some(match reason {
+        proto::ConnectionError::LocallyClosed => return None,
+        proto::ConnectionError::VersionMismatch => Closed::VersionMismatch,
+        proto::ConnectionError::TimedOut => Closed::TimedOut,
+        proto::ConnectionError::Reset => Closed::Reset,
+        proto::ConnectionError::CidsExhausted => Closed::Transport { code: INTERNAL_ERROR, by_peer: false },
+        proto::ConnectionError::ApplicationClosed(close) => {
+            let reason = Untrusted::new(String::from_utf8_lossy(&close.reason).into_owned());
+            Closed::Application { code: short(close.error_code), reason }
+        }
+        proto::ConnectionError::TransportError(error) => match (refused, u64::from(error.code)) {
+            (Some(refused), _) => Closed::CertificateRefused(refused),
+            (None, NO_APPLICATION_PROTOCOL) => Closed::NoCommonProtocol,
+            (None, code) => Closed::Transport { code, by_peer: false },
+        },
+        proto::ConnectionError::ConnectionClosed(close) => match u64::from(close.error_code) {
+            NO_APPLICATION_PROTOCOL => Closed::NoCommonProtocol,
+            CONNECTION_REFUSED => Closed::Refused,
+            code => Closed::Transport { code, by_peer: true },
+        },
+    })
 }
