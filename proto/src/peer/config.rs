@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::code::Code;
 use crate::job::Source;
-use crate::link::trust::{Fingerprint, Identity};
+use crate::link::trust::{Identity, Trust};
 use crate::transfer::Compression;
 
 /// The port of a relay, UDP and TCP alike, when nothing else is said.
@@ -70,10 +70,8 @@ impl std::fmt::Display for RelayAddress {
 pub struct RelayChoice {
     /// Where.
     pub address: RelayAddress,
-    /// Its certificate as it was seen the first time, if it was.
-    pub known: Option<Fingerprint>,
-    /// Accept exactly this certificate.
-    pub pin: Option<Fingerprint>,
+    /// Which certificate of it is accepted: pinned, known, or whatever comes first.
+    pub trust: Trust,
     /// The relay's password, if it asks for one.
     pub password: Option<Arc<str>>,
 }
@@ -82,7 +80,7 @@ impl RelayChoice {
     /// A relay about which nothing is known yet.
     #[must_use]
     pub const fn new(address: RelayAddress) -> Self {
-        Self { address, known: None, pin: None, password: None }
+        Self { address, trust: Trust::FirstUse, password: None }
     }
 }
 

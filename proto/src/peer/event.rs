@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::config::RelayAddress;
 use crate::code::{Code, Link};
 use crate::job::{Fault, Sink};
-use crate::link::trust::Fingerprint;
+use crate::link::trust::{CertificateRefused, Trust};
 use crate::node::Misuse;
 use crate::session::Violation;
 use crate::transfer::manifest::{Manifest, Totals};
@@ -30,12 +30,12 @@ pub enum Event {
         /// The relay inside this process, when there is one: where it listens.
         listening: Vec<std::net::SocketAddr>,
     },
-    /// A relay without a public certificate was met for the first time: keep its fingerprint.
+    /// A relay was met for the first time: keep how its certificate was recognised, as [`Trust`] for the next time.
     FirstUse {
         /// Which.
         relay: RelayAddress,
-        /// SHA-256 of its certificate.
-        fingerprint: Fingerprint,
+        /// What to accept from now on: [`Trust::Known`] or [`Trust::PublicCa`].
+        keep: Trust,
     },
     /// Nothing happens until this comes.
     Waiting(WaitingFor),
@@ -231,10 +231,8 @@ pub enum RelayFailure {
     CertificateChanged {
         /// Which relay.
         relay: RelayAddress,
-        /// What was expected.
-        expected: Fingerprint,
-        /// What came.
-        seen: Fingerprint,
+        /// What was expected and what came.
+        refused: CertificateRefused,
     },
     /// It does not speak as a relay should.
     Violation(Violation),
