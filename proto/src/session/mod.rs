@@ -16,4 +16,16 @@ pub enum Violation {
     /// Not one canonical encoding of an allowed message.
     #[error("malformed message")]
     Malformed,
+    /// A manifest page that is not the one encoding of its entries, or longer than allowed.
+    #[error("malformed list of files")]
+    BadPage,
+    /// A name that is not UTF-8.
+    #[error("file name not UTF-8")]
+    NotUtf8,
+    /// A manifest entry that is neither file, directory nor symbolic link.
+    #[error("unsupported entry type")]
+    UnknownEntryKind,
+    /// An offer whose counts, sums or chunk size can't be, or are not those of its pages.
+    #[error("the offer contradicts itself")]
+    BadOffer,
 }
