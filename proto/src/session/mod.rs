@@ -16,4 +16,10 @@ pub enum Violation {
     /// Not one canonical encoding of an allowed message.
     #[error("malformed message")]
     Malformed,
+    /// A message of the handshake in the place of another one, or for another kind of handshake.
+    #[error("message out of turn")]
+    OutOfTurn,
+    /// A version that is not the highest common one.
+    #[error("wrong choice of version")]
+    VersionChoice,
 }
