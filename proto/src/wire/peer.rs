@@ -82,13 +82,15 @@ pub struct ChunkRange {
 /// Chunk ranges in one record: ascending, without overlap.
 pub type ChunkRanges = Capped<ChunkRange, 1000>;
 
-/// How many records arrived in a lane.
+/// How much arrived in a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneCount {
     /// The lane.
     pub lane: u32,
-    /// Records that opened.
+    /// Records that arrived whole.
     pub records: u64,
+    /// Bytes of the next one.
+    pub partial: u32,
 }
 
 /// Ranges that a receiver has from before, with a digest of their chunk hashes.
@@ -161,7 +163,7 @@ pub enum Control {
     Sync,
     /// The session's: nothing else was said for a while. Repeatable.
     KeepAlive {
-        /// Records that arrived, per living lane.
+        /// What arrived, per living lane of this link.
         lanes: Capped<LaneCount, 64>,
         /// Whether this side reads its links at the moment.
         reading: bool,
@@ -278,10 +280,17 @@ impl<'de> Deserialize<'de> for Reason {
                 write!(f, "at most {} bytes of text", Reason::MAX)
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Reason, E> {
-                if text.len() > Reason::MAX { Err(E::custom("text too long")) } else { Ok(Reason(Untrusted::new(text.to_owned()))) }
+                if text.len() > Reason::MAX {
+                    Err(E::custom("text too long"))
+                } else {
+                    Ok(Reason(Untrusted::new(text.to_owned())))
+                }
             }
         }
         deserializer.deserialize_str(Visitor)
     }
 }
 
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;
