@@ -4,22 +4,20 @@ use std::time::Duration;
 use super::super::record::{HEADER, TAG};
 use super::super::{BadRecord, KEEP_ALIVE, LANE_STALL, SILENCE, WAITING};
 use super::*;
-use crate::handshake::{RecordKey, Suite};
+use crate::handshake::{RecordKey, Suite, keyed};
 use crate::wire::frame::{KIND_CHUNK, PREFIX};
 use crate::wire::{Caps, Decoder, Features};
 
 pub(super) const SENDER: usize = 0;
 pub(super) const RECEIVER: usize = 1;
 
+/// What two peers have after their handshake: other record keys in each generation.
 pub(super) fn keys(generation: u8, suite: Suite) -> [Keys; 2] {
-    let record_key = |n: u8| RecordKey([n.wrapping_add(generation.wrapping_mul(2)); 32]);
-    [(1, 2), (2, 1)].map(|(send, receive)| Keys {
-        send: record_key(send),
-        receive: record_key(receive),
-        suite,
-        features: Features::default(),
-        version: 1,
-    })
+    let features = if suite == Suite::Aes256Gcm { Features::default() } else { Features::NO_AES };
+    let (mut sender, mut receiver) = keyed(features, Features::default());
+    let key = |n: u8| RecordKey::new([n.wrapping_add(generation.wrapping_mul(2)); 32]);
+    (sender.send, sender.receive, receiver.send, receiver.receive) = (key(1), key(2), key(2), key(1));
+    [sender, receiver]
 }
 
 /// Something recognisable that travels in order.

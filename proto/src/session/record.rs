@@ -11,7 +11,6 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use super::{LinkId, Violation};
 use crate::handshake::{RecordKey, Suite};
@@ -233,7 +232,7 @@ pub(super) struct LaneKey {
 impl LaneKey {
     /// `None` only if the crypto library can't be used.
     pub fn new(key: &RecordKey, suite: Suite, lane: u32) -> Option<Self> {
-        let bytes = Zeroizing::new(key.lane_key(lane));
+        let bytes = key.lane_key(lane);
         let algorithm = match suite {
             Suite::Aes256Gcm => &AES_256_GCM,
             Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,

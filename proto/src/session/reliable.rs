@@ -46,8 +46,7 @@ impl Class {
             | Control::End { .. }
             | Control::Verified { .. }
             | Control::Cancel { .. }
-            | Control::Bye
-            | Control::VerifierAgreed => Self::Sequenced,
+            | Control::Bye => Self::Sequenced,
         }
     }
 }
