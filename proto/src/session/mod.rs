@@ -22,4 +22,16 @@ pub enum Violation {
     /// A version that is not the highest common one.
     #[error("wrong choice of version")]
     VersionChoice,
+    /// A manifest page that is not the one encoding of its entries, or longer than allowed.
+    #[error("malformed list of files")]
+    BadPage,
+    /// A name that is not UTF-8.
+    #[error("file name not UTF-8")]
+    NotUtf8,
+    /// A manifest entry that is neither file, directory nor symbolic link.
+    #[error("unsupported entry type")]
+    UnknownEntryKind,
+    /// An offer whose counts, sums or chunk size can't be, or are not those of its pages.
+    #[error("the offer contradicts itself")]
+    BadOffer,
 }
