@@ -18,3 +18,7 @@ pub use schedule::{Keys, ReconnectKey, RecordKey, Suite, Verifier};
 pub(crate) fn keyed(sender: crate::wire::Features, receiver: crate::wire::Features) -> (Keys, Keys) {
     machine::tests::keyed(sender, receiver)
 }
+
+#[cfg(test)]
+#[path = "vectors_tests.rs"]
+mod vectors;
