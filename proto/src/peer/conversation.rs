@@ -5,7 +5,7 @@ use super::{
     Instant, LEAVE_WITHIN, LINK, Lost, Misuse, Path, PathKind, Peer, PeerLink, Session, Side, Stage, Transfer, Violation,
     WaitingFor, close, handshake, quic, receiver, sender, session,
 };
-use crate::handshake::Secret;
+use crate::handshake::{FailureReason, Guesses, Secret};
 use crate::session::StreamNo;
 use crate::wire::Features;
 use crate::wire::frame::enclose;
@@ -72,7 +72,7 @@ impl Peer {
                 moved
             }
             Stage::Leaving { .. } => {
-                self.flush_farewell();
+                self.flush_farewell(now);
                 false
             }
             Stage::Meeting | Stage::Closed => false,
@@ -100,7 +100,8 @@ impl Peer {
                     }
                     Err(violation) => {
                         moved = true;
-                        self.handshake_failed(now, handshake::Failure::Violation(violation));
+                        let _ = violation;
+                        handshake.handle_frame(now, bytes::Bytes::new());
                     }
                 },
             }
@@ -111,13 +112,14 @@ impl Peer {
     fn keyed(&mut self, now: Instant, keys: handshake::Keys) {
         let Stage::Handshaking { mut link, .. } = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
         link.flush(&mut self.net);
+        self.guesses.burn();
         let early = link.set_keyed();
         let must_agree = self.verify;
         if must_agree || keys.features.has(Features::VERIFY) {
             self.tell(Event::Verifier { words: keys.verifier.words().to_vec(), must_agree });
         }
-        let mut session = Box::new(Session::new(now, self.side, keys));
-        session.handle_link_up(now, LINK, link.max_streams());
+        let mut session = Box::new(Session::new(session::Config::new(self.side), &keys, self.seed.next()));
+        session.handle_link_up(now, LINK, link.max_streams(), session::Origin::Handshake);
         self.stage = Stage::Live { link, session };
         self.stop_meeting(now);
         let kind = match self.found {
@@ -156,22 +158,23 @@ impl Peer {
     fn handshake_failed(&mut self, now: Instant, failure: handshake::Failure) {
         let Stage::Handshaking { link, .. } = std::mem::replace(&mut self.stage, Stage::Meeting) else { return };
         self.parting.push((link, now + LEAVE_WITHIN));
-        let guess = failure.is_guess(self.side);
-        let left = if guess { self.guesses.count() } else { self.guesses.left() };
+        self.guesses.count(failure.is_guess());
         match self.side {
-            Side::Sender if guess => {
-                self.tell(Event::WrongGuess { left });
-                if left == 0 { self.fail(now, Failure::WrongCode) } else { self.look_again(now) }
+            Side::Sender => {
+                if failure.is_guess() {
+                    let left = Guesses::MOST.saturating_sub(self.guesses.made());
+                    self.tell(Event::WrongGuess { left });
+                }
+                // A stranger's nonsense or silence ends nothing; the third wrong guess does.
+                if self.guesses.may_run() { self.look_again(now) } else { self.fail(now, Failure::WrongCode) }
             }
-            // A stranger's nonsense or silence ends nothing.
-            Side::Sender => self.look_again(now),
             Side::Receiver => self.fail(
                 now,
-                match failure {
-                    handshake::Failure::WrongCode => Failure::WrongCode,
-                    handshake::Failure::TimedOut => Failure::Lost(Lost::InHandshake),
-                    handshake::Failure::Version { theirs } => Failure::Versions(theirs),
-                    handshake::Failure::Violation(violation) => Failure::Violation(violation),
+                match failure.reason {
+                    FailureReason::WrongCode => Failure::WrongCode,
+                    FailureReason::TimedOut => Failure::Lost(Lost::InHandshake),
+                    FailureReason::Version { theirs } => Failure::Versions(theirs),
+                    FailureReason::Violation(violation) => Failure::Violation(violation),
                 },
             ),
         }
@@ -217,7 +220,7 @@ impl Peer {
             {
                 moved = true;
                 // There was room a moment ago.
-                let _ = session.send_control(now, control);
+                let _ = session.send_control(control);
             }
             while link.wants_control()
                 && let Some(frame) = session.poll_control_record(now, LINK)
@@ -237,8 +240,13 @@ impl Peer {
                     link.flush(&mut self.net);
                     let Some(stream) = link.chunk_stream(&mut self.net) else { break };
                     let Some(chunk) = self.held.take() else { break };
-                    let frame = session.seal_chunk(now, LINK, stream, chunk);
-                    link.queue_chunk(stream, frame);
+                    match session.seal_chunk(now, LINK, stream, chunk) {
+                        Ok(frame) => link.queue_chunk(stream, frame),
+                        Err(chunk) => {
+                            self.held = Some(chunk);
+                            break;
+                        }
+                    }
                     moved = true;
                 }
             }
@@ -267,7 +275,12 @@ impl Peer {
         while let Stage::Live { link, session } = &mut self.stage {
             match link.read_record(&mut self.net, stream) {
                 Ok(Some((number, frame))) => session.handle_record(now, LINK, number, frame),
-                Ok(None) => return session.handle_progress(now, LINK, link.assembling(stream)),
+                Ok(None) => {
+                    if let Some((number, buffered)) = link.assembling(stream) {
+                        session.handle_progress(now, LINK, number, buffered);
+                    }
+                    return;
+                }
                 Err(violation) => return self.violated(now, violation),
             }
             self.take_session_events(now);
@@ -286,7 +299,7 @@ impl Peer {
                     Transfer::Receiving(receiver) => receiver.handle_chunk(now, chunk),
                     Transfer::Sending(_) => self.violated(now, Violation::UnexpectedMessage),
                 },
-                session::Event::LinkUsable(_) => {}
+                session::Event::LinkUsable(_) | session::Event::ControlMoved(_) => {}
                 session::Event::LinkDead { .. } => self.lose_link(now),
                 session::Event::Failed(violation) => self.violated(now, violation),
             }
@@ -345,22 +358,20 @@ impl Peer {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Live { link, session } => {
                 self.stage = Stage::Leaving { link, session, deadline: now + LEAVE_WITHIN, code };
-                self.flush_farewell();
+                self.flush_farewell(now);
             }
             Stage::Handshaking { link, .. } => self.parting.push((link, now + LEAVE_WITHIN)),
             stage @ (Stage::Leaving { .. } | Stage::Closed) => self.stage = stage,
             Stage::Meeting => {}
         }
-        let _ = now;
     }
 
-    fn flush_farewell(&mut self) {
-        let Stage::Leaving { link, session, deadline, .. } = &mut self.stage else { return };
-        let now = *deadline;
+    fn flush_farewell(&mut self, now: Instant) {
+        let Stage::Leaving { link, session, .. } = &mut self.stage else { return };
         while session.can_send_control()
             && let Some(control) = self.transfer.poll_control()
         {
-            let _ = session.send_control(now, control);
+            let _ = session.send_control(control);
         }
         while link.wants_control()
             && let Some(frame) = session.poll_control_record(now, LINK)

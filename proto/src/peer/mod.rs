@@ -11,6 +11,7 @@
 //! Timers: its children's; [`LEAVE_WITHIN`] for the farewell; [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
 
 pub mod config;
+mod conversation;
 pub mod event;
 pub mod handle;
 mod host;
@@ -144,7 +145,14 @@ impl Peer {
         let features = features_of(&common);
         let (mut host, mut meeting) = (None, None);
         match embedded.filter(|_| common.relays.is_empty()) {
-            Some(embedded) => host = Some(Host::new(embedded, common.unix_time, seed.next(), &mut net)),
+            Some(embedded) => {
+                let interfaces = common.interfaces.clone();
+                let mut inside = Host::new(embedded, interfaces, common.unix_time, seed.next(), &mut net);
+                if let CodeState::Ready { code, .. } = &code {
+                    inside.set_room(code.nameplate().room_id());
+                }
+                host = Some(inside);
+            }
             None => {
                 net.open_clients();
                 let relays = &common.relays;
@@ -416,13 +424,17 @@ impl Peer {
 
     /// The relay gave a nameplate: the words are drawn here and never leave this machine.
     fn allocated(&mut self, nameplate: u32) {
-        if let CodeState::Unallocated { words } = self.code {
-            let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng());
-            if let Some(meeting) = &mut self.meeting {
-                meeting.set_room(code.nameplate().room_id());
-            }
-            self.code = CodeState::Ready { code, seated: true, told: false };
+        let CodeState::Unallocated { words } = self.code else { return };
+        let words = words.clamp(2, 8);
+        let Ok(code) = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng()) else { return };
+        let room = code.nameplate().room_id();
+        if let Some(meeting) = &mut self.meeting {
+            meeting.set_room(room);
         }
+        if let Some(host) = &mut self.host {
+            host.set_room(room);
+        }
+        self.code = CodeState::Ready { code, seated: true, told: false };
     }
 
     fn tell_code(&mut self) {
@@ -439,7 +451,7 @@ impl Peer {
             && !*told
         {
             *told = true;
-            let link = relay.and_then(|relay| Link::new(&relay.host, relay.port, code.clone()));
+            let link = relay.and_then(|relay| Link::new(&relay.host, Some(relay.port), code.clone()).ok());
             let code = code.clone();
             self.tell(Event::Code { code, link, listening });
         }
