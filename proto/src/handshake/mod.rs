@@ -21,4 +21,4 @@ pub(crate) fn keyed(sender: crate::wire::Features, receiver: crate::wire::Featur
 
 #[cfg(test)]
 #[path = "vectors_tests.rs"]
-mod vectors;
+pub(crate) mod vectors;

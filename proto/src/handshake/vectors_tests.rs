@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use aws_lc_rs::aead;
 use bytes::Bytes;
 use curve25519_dalek::scalar::Scalar;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -19,10 +18,10 @@ use crate::wire::relay::{ClientMessage, Owner, RefusalReason, RelayMessage, Room
 use crate::wire::{Blob, Features, Hello, Versions, decode, encode};
 
 /// Vectors by name. Each test takes all of its own, so none stands unchecked in the file.
-struct Vectors(BTreeMap<&'static str, &'static str>);
+pub(crate) struct Vectors(BTreeMap<&'static str, &'static str>);
 
 impl Vectors {
-    fn new(belongs: impl Fn(&str) -> bool) -> Self {
+    pub(crate) fn new(belongs: impl Fn(&str) -> bool) -> Self {
         let lines = include_str!("../../../docs/vectors/vectors.json").lines();
         let pairs = lines.filter_map(|line| {
             let mut parts = line.split('"');
@@ -33,20 +32,20 @@ impl Vectors {
         Self(mine)
     }
 
-    fn text(&mut self, name: &str) -> &'static str {
+    pub(crate) fn text(&mut self, name: &str) -> &'static str {
         self.0.remove(name).unwrap_or_else(|| panic!("no vector {name}"))
     }
 
-    fn bytes(&mut self, name: &str) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, name: &str) -> Vec<u8> {
         let text = self.text(name);
         (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
     }
 
-    fn array<const N: usize>(&mut self, name: &str) -> [u8; N] {
+    pub(crate) fn array<const N: usize>(&mut self, name: &str) -> [u8; N] {
         self.bytes(name).try_into().unwrap()
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         assert!(self.0.is_empty(), "unchecked: {:?}", self.0.keys());
     }
 }
@@ -190,28 +189,5 @@ fn a_handshake() {
         schedule.verifier().words().to_vec(),
         words.into_iter().filter_map(crate::code::word).collect::<Vec<_>>()
     );
-    vectors.end();
-}
-
-#[test]
-fn sealed_records() {
-    let mut keys = Vectors::new(|name| name.starts_with("schedule.records."));
-    let mut vectors = Vectors::new(|name| name.starts_with("record.") || name.starts_with("frame.record."));
-    let (sender, receiver) = (keys.array("schedule.records.sender"), keys.array("schedule.records.receiver"));
-    for (name, key) in [("control", sender), ("chunk", receiver), ("empty", sender)] {
-        let header: [u8; 13] = vectors.array(&format!("record.{name}.header"));
-        let lane = u32::from_be_bytes(*header[1..].first_chunk().unwrap());
-        let lane_key = super::RecordKey::new(key).lane_key(lane);
-        assert_eq!(*lane_key, vectors.array(&format!("record.{name}.lane_key")));
-        let plaintext = vectors.bytes(&format!("record.{name}.plaintext"));
-        for (suite, algorithm) in [("aes", &aead::AES_256_GCM), ("chacha", &aead::CHACHA20_POLY1305)] {
-            let key = aead::LessSafeKey::new(aead::UnboundKey::new(algorithm, lane_key.as_slice()).unwrap());
-            let nonce = aead::Nonce::try_assume_unique_for_key(&header[1..]).unwrap();
-            let mut sealed = plaintext.clone();
-            key.seal_in_place_append_tag(nonce, aead::Aad::from(header), &mut sealed).unwrap();
-            let frame = enclose(&[&header[..], &sealed].concat());
-            assert_eq!(frame, vectors.bytes(&format!("frame.record.{name}.{suite}")));
-        }
-    }
     vectors.end();
 }
