@@ -2,7 +2,11 @@
 //!
 //! [`spawn`] runs any node of `tallow-proto`. The task ends by itself once the node has said goodbye; [`Handle::next_event`]
 //! answers `None` then.
+//!
+//! For those who speak the protocol with a stack of their own, the feature `codec` has its frames as a `tokio_util` codec.
 
+#[cfg(feature = "codec")]
+pub mod codec;
 mod io;
 
 pub use io::TokioIo;
