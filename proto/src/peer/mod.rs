@@ -22,6 +22,7 @@ mod rendezvous;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -35,13 +36,15 @@ use crate::link::quic;
 use crate::node::{Action, Arrival, Input, Misuse, Node, SocketId, Transmit};
 use crate::seed::Seed;
 use crate::session::{self, LinkId, Session, Violation};
-use crate::transfer::{self, receiver, sender};
+use crate::transfer::manifest::{Manifest, Totals};
+use crate::transfer::{receiver, sender};
 use crate::wire::Features;
 use crate::wire::peer::{CancelReason, Control, DeclineReason};
 use crate::wire::relay::{Owner, Side};
 
 pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
-pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, Progress, RelayFailure, Summary, WaitingFor};
+pub use crate::transfer::Progress;
+pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, RelayFailure, Summary, WaitingFor};
 pub use handle::{Receiver, Sender};
 
 use host::Host;
@@ -116,6 +119,9 @@ pub struct Peer {
     progress: Progress,
     next_progress: Option<Instant>,
     accepted_at: Option<Instant>,
+    totals: Option<Totals>,
+    /// An offer that came before this side's person agreed to the verifier words.
+    unseen_offer: Option<Arc<Manifest>>,
     path: Option<PathKind>,
 }
 
@@ -160,7 +166,7 @@ impl Peer {
             }
         }
         let config = sender::Config { cores: common.cores.max(1), compression };
-        let transfer = Transfer::Sending(sender::Sender::new(config, source));
+        let transfer = Transfer::Sending(sender::Sender::new(config, source, &seed.next()));
         Self::new(Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
     }
 
@@ -214,6 +220,8 @@ impl Peer {
             progress: Progress::default(),
             next_progress: None,
             accepted_at: None,
+            totals: None,
+            unseen_offer: None,
             path: None,
         }
     }
@@ -474,6 +482,14 @@ impl Peer {
         }
     }
 
+    /// The last progress before the end, whenever the one before was told.
+    fn tell_last_progress(&mut self, progress: Progress) {
+        if progress != self.progress && progress.total > 0 {
+            self.progress = progress;
+            self.tell(Event::Progress(progress));
+        }
+    }
+
     /// The one end: tells it, stops everything else.
     fn end(&mut self, event: Event) -> bool {
         let first = !std::mem::replace(&mut self.told, true);
@@ -519,6 +535,21 @@ impl Transfer {
         match self {
             Self::Sending(sender) => sender.poll_control(),
             Self::Receiving(receiver) => receiver.poll_control(),
+        }
+    }
+
+    fn abandon(&mut self, now: Instant) {
+        match self {
+            Self::Sending(sender) => sender.abandon(now),
+            Self::Receiving(receiver) => receiver.abandon(now),
+        }
+    }
+
+    /// Everything was sent, and only the confirmation is missing.
+    const fn is_unconfirmed(&self) -> bool {
+        match self {
+            Self::Sending(sender) => sender.is_unconfirmed(),
+            Self::Receiving(_) => false,
         }
     }
 
