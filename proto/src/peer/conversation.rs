@@ -58,7 +58,11 @@ impl Peer {
                     self.stage = Stage::Closed;
                 }
             }
-            quic::Event::Closed(_) => self.lose_link(now),
+            quic::Event::Closed(_) => {
+                // What came before the end still counts.
+                self.converse(now);
+                self.lose_link(now);
+            }
             quic::Event::Opened(..)
             | quic::Event::Readable(_)
             | quic::Event::Writable(_)
@@ -76,6 +80,7 @@ impl Peer {
                 let flow = link.read_main(&mut self.net);
                 let mut moved = self.shake_hands(now);
                 moved |= self.pump_session(now);
+                moved |= self.take_transfer_events(now);
                 if let (Stage::Live { .. }, Transfer::Receiving(receiver)) = (&self.stage, &self.transfer)
                     && self.told
                     && receiver.is_closed()
