@@ -40,7 +40,9 @@ impl Peer {
         if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
             return self.handle_parting(now, index, event);
         }
-        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) = &mut self.stage else {
+        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) =
+            &mut self.stage
+        else {
             return;
         };
         if link.conn() != conn {
