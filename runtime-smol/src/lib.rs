@@ -13,7 +13,6 @@ use std::time::Instant;
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
 pub use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};
-use tallow_proto::seed::Seed;
 
 /// Runs a node on smol's global executor, in a task of its own. Dropping the handle cancels it, with a goodbye.
 pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
@@ -28,7 +27,7 @@ pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
 /// As [`spawn`]; and when the system has no randomness to give.
 #[must_use]
 pub fn send(config: SendConfig) -> Sender {
-    Sender::new(spawn(Peer::sender(config, Instant::now(), seed())))
+    Sender::new(spawn(Peer::sender(config, Instant::now(), tallow_runtime::seed())))
 }
 
 /// Receives what a sender with this code offers.
@@ -37,11 +36,5 @@ pub fn send(config: SendConfig) -> Sender {
 /// As [`spawn`]; and when the system has no randomness to give.
 #[must_use]
 pub fn receive(config: ReceiveConfig) -> Receiver {
-    Receiver::new(spawn(Peer::receiver(config, Instant::now(), seed())))
-}
-
-fn seed() -> Seed {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).expect("the system gives randomness");
-    Seed::new(bytes)
+    Receiver::new(spawn(Peer::receiver(config, Instant::now(), tallow_runtime::seed())))
 }
