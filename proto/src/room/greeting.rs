@@ -159,7 +159,7 @@ impl Greeting {
                 | ClientMessage::Ping
                 | ClientMessage::Leave,
             ) => {
-                self.violated(Violation::OutOfTurn);
+                self.violated(Violation::UnexpectedMessage);
                 State::Over
             }
         };
@@ -299,7 +299,12 @@ fn is_proof(password: &str, nonce: &[u8; 16], mac: &[u8; 32]) -> bool {
 
 fn proof(password: &str, nonce: &[u8; 16]) -> Hmac<Sha256> {
     let key = blake3::derive_key("tallow v1 relay password", password.as_bytes());
-    let mut mac = <Hmac<Sha256> as KeyInit>::new(&key.into());
+    // A key shorter than the hash's block is padded with zeros (RFC 2104 §2): padded before, it cannot be refused.
+    let mut block = [0; 64];
+    for (place, byte) in block.iter_mut().zip(key) {
+        *place = byte;
+    }
+    let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
     mac.update(nonce);
     mac
 }

@@ -121,12 +121,12 @@ fn what_is_out_of_turn_or_not_ours_ends_the_conversation() {
     assert_eq!(client.say(&join()), []);
 
     for first in [join(), ClientMessage::Ping, ClientMessage::Leave, ClientMessage::Prove { mac: [0; 32] }] {
-        broken(Client::new(None).say(&first), Violation::OutOfTurn);
+        broken(Client::new(None).say(&first), Violation::UnexpectedMessage);
     }
     for second in [ClientMessage::Hello(Hello::new(Features::default())), ClientMessage::Prove { mac: [0; 32] }] {
         let mut client = Client::new(None);
         client.greet();
-        broken(client.say(&second), Violation::OutOfTurn);
+        broken(client.say(&second), Violation::UnexpectedMessage);
     }
     for settle in [false, true] {
         let mut client = Client::new(None);
@@ -135,7 +135,7 @@ fn what_is_out_of_turn_or_not_ours_ends_the_conversation() {
         if settle {
             client.greeting.seated();
         }
-        broken(client.say(&join()), Violation::OutOfTurn);
+        broken(client.say(&join()), Violation::UnexpectedMessage);
     }
 }
 
