@@ -5,8 +5,9 @@
 //! | [`limits`] | how much one source, and all together, may ask for |
 //! | [`greeting`] | whether a client may ask at all: version, password, deadline |
 //! | [`registry`] | who sits in which room, who is refused and why, what expires |
+//! | `talk` | when a leg is read and told something, before it is paired |
 //! | `forward` | how the bytes of two paired legs move, and how much of them is held |
-//! | [`relay`] | the whole as one [`crate::node::Node`] |
+//! | `relay` | the whole as one [`crate::node::Node`], [`Relay`] |
 //!
 //! A *leg* is one client's connection. A relay never dials, never decodes what paired peers say, and knows addresses only as
 //! [`limits::Source`], which cannot be shown.
@@ -15,9 +16,14 @@ mod forward;
 pub mod greeting;
 pub mod limits;
 pub mod registry;
-pub mod relay;
+mod relay;
+mod status;
+mod talk;
+#[cfg(test)]
+mod world;
 
-// pub use relay::{Command, Config, Event, Relay};
+pub use relay::{MAX_EVENTS, MAX_SOCKETS, Relay};
+pub use status::{Command, Config, Event, Refused, RoomEnd, RoomTag, Status};
 
 /// Application codes with which a connection between client and relay is closed.
 pub mod close {

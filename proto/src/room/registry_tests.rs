@@ -81,7 +81,11 @@ fn r02_a_third_join_changes_nothing() {
 fn r04_a_squatter_gets_no_seat_that_has_an_owner() {
     let (now, mut rooms) = (Instant::now(), registry(10));
     rooms.join(now, CODE, Side::Sender, &EVE, 9);
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &ALICE, 1), no(Refusal::NameTaken), "the sender is told, and takes another");
+    assert_eq!(
+        rooms.join(now, CODE, Side::Sender, &ALICE, 1),
+        no(Refusal::NameTaken),
+        "the sender is told, and takes another"
+    );
     rooms.leave(now, 9, true);
     rooms.join(now, CODE, Side::Sender, &ALICE, 1);
     assert_eq!(rooms.join(now, CODE, Side::Sender, &EVE, 9), no(Refusal::NameTaken));
@@ -189,7 +193,7 @@ fn there_are_so_many_rooms_and_so_many_kept_names_and_no_more() {
 fn numbers_are_short_random_and_given_once() {
     let (now, mut rooms) = (Instant::now(), registry(10_000));
     let mut given = BTreeSet::new();
-    for count in 0..1000_u32 {
+    for count in 0..900_u32 {
         let number = rooms.allocate(now, &ALICE, count).unwrap().nameplate;
         let digits = match count {
             0 => 1,
