@@ -137,7 +137,7 @@ impl Host {
                 self.guests.remove(&conn);
             }
             quic::Event::Opened(..) => self.dismiss(now, net, conn),
-            quic::Event::Connected { .. } | quic::Event::Finished(_) | quic::Event::Stopped(..) => {}
+            quic::Event::Connected { .. } | quic::Event::Finished(_) | quic::Event::Stopped(..) | quic::Event::Available(_) => {}
         }
         true
     }
