@@ -178,6 +178,8 @@ impl Receiver {
             return;
         }
         match (result, &mut self.state) {
+            // It was ended in the last moment, when everything came to be in place: there is nothing to remove.
+            (Ok(Product::Finished(true)), State::Over { abandon, .. }) => *abandon = None,
             (_, State::Over { .. }) => {}
             (Err(fault), State::Beginning { .. }) => self.begin_failed(now, fault),
             (Err(fault), _) => self.failed(now, fault),
