@@ -95,7 +95,9 @@ impl World {
         while let Some(event) = self.sender.poll_event() {
             assert_eq!(self.sent, None, "an event after the last one");
             match event {
-                sender::Event::Scanned(manifest) => assert_eq!(manifest.totals().entries as usize, self.source.entries().len()),
+                sender::Event::Scanned(manifest) => {
+                    assert_eq!(manifest.totals().entries as usize, self.source.entries().len())
+                }
                 sender::Event::Accepted => self.accepted = true,
                 sender::Event::Over(outcome) => self.sent = Some(outcome),
             }
@@ -119,26 +121,31 @@ impl World {
             self.receiver_jobs.push(job);
         }
         assert!(self.sender_jobs.len() <= 4 && self.receiver_jobs.len() <= 4);
+        while let Some((_, chunk)) = self.sender.poll_chunk() {
+            self.chunks.push(SealedChunk::arrived(self.link, chunk, true));
+        }
         while let Some(message) = self.sender.poll_control() {
             self.to_receiver.push_back(message);
         }
         while let Some(message) = self.receiver.poll_control() {
             self.to_sender.push_back(message);
         }
-        while let Some((_, chunk)) = self.sender.poll_chunk() {
-            self.chunks.push(SealedChunk::arrived(self.link, chunk, true));
-        }
         let (sender, receiver) = (self.sender.progress(), self.receiver.progress());
         assert!(sender.bytes <= sender.total && receiver.bytes <= receiver.total);
         let complete = matches!(self.sent, Some(Outcome::Complete { .. }));
-        assert!(sender.bytes <= receiver.bytes || complete, "what was acknowledged was stored");
+        assert!(sender.bytes <= receiver.bytes || complete || !self.yes, "what was acknowledged was stored");
     }
 
     /// One of the things that can happen next; false: nothing can.
     pub fn step(&mut self, pick: &mut dyn FnMut(usize) -> usize) -> bool {
         self.drain();
-        let choices =
-            [self.sender_jobs.len(), self.receiver_jobs.len(), self.chunks.len(), self.to_receiver.len().min(1), self.to_sender.len().min(1)];
+        let choices = [
+            self.sender_jobs.len(),
+            self.receiver_jobs.len(),
+            self.chunks.len(),
+            self.to_receiver.len().min(1),
+            self.to_sender.len().min(1),
+        ];
         let total: usize = choices.iter().sum();
         if total == 0 {
             return false;
@@ -185,7 +192,8 @@ impl World {
 
     /// Complete on both sides, with the same bytes and nothing amiss.
     pub fn check_complete(&self) {
-        let (Some(Outcome::Complete { root: sent }), Some(Outcome::Complete { root: received })) = (&self.sent, &self.received)
+        let (Some(Outcome::Complete { root: sent }), Some(Outcome::Complete { root: received })) =
+            (&self.sent, &self.received)
         else {
             panic!("{:?} {:?}", self.sent, self.received)
         };
@@ -234,7 +242,9 @@ fn files_cross() {
 
 #[test]
 fn nothing_crosses_too() {
-    for source in [MemorySource::new(), MemorySource::new().with_dir(path("d")), MemorySource::new().with_file(path("f"), vec![])] {
+    for source in
+        [MemorySource::new(), MemorySource::new().with_dir(path("d")), MemorySource::new().with_file(path("f"), vec![])]
+    {
         let mut world = World::new(source, MemorySink::new(), Compression::default());
         world.settle();
         world.check_complete();
