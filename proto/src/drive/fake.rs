@@ -17,8 +17,8 @@ use bytes::{Bytes, BytesMut};
 use super::{Driver, Handle, Io, Received};
 use crate::Instant;
 use crate::job::{Fault, Job, JobId, Sink, Work};
-use crate::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
 use crate::transfer::manifest::{Entry, Manifest};
+use crate::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
 
 pub fn addr(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))
@@ -35,7 +35,7 @@ pub fn job(id: u64, work: impl Fn() -> Result<Option<Bytes>, Fault> + Send + Syn
             Ok(())
         }
         fn finish(&self, _: usize) -> Result<bool, Fault> {
-            self.0().map(|more| more.is_none())
+            self.0().map(|bytes| bytes.is_none())
         }
         fn abandon(&self) {}
     }

@@ -9,7 +9,7 @@ use super::net::Conn;
 use super::peer_link::{Flow, PeerLink};
 use super::{Agreement, CodeState, LEAVE_WITHIN, LINK, Peer, Stage, Transfer, close};
 use crate::Instant;
-use crate::handshake::{self, FailureReason, Guesses, Handshake, Secret};
+use crate::handshake::{self, FailureReason, Handshake, Secret};
 use crate::link::quic;
 use crate::node::Misuse;
 use crate::session::{self, LinkId, Session, StreamNo, Violation};
@@ -17,7 +17,7 @@ use crate::transfer::manifest::Manifest;
 use crate::transfer::{Outcome, receiver, sender};
 use crate::wire::Features;
 use crate::wire::frame::enclose;
-use crate::wire::peer::CancelReason;
+use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::Side;
 
 impl Peer {
@@ -40,7 +40,9 @@ impl Peer {
         if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
             return self.handle_parting(now, index, event);
         }
-        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) = &mut self.stage else {
+        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) =
+            &mut self.stage
+        else {
             return;
         };
         if link.conn() != conn {
@@ -58,7 +60,11 @@ impl Peer {
                     self.stage = Stage::Closed;
                 }
             }
-            quic::Event::Closed(_) => self.lose_link(now),
+            quic::Event::Closed(_) => {
+                // What came before the end still counts.
+                self.converse(now);
+                self.lose_link(now);
+            }
             quic::Event::Opened(..)
             | quic::Event::Readable(_)
             | quic::Event::Writable(_)
@@ -76,6 +82,14 @@ impl Peer {
                 let flow = link.read_main(&mut self.net);
                 let mut moved = self.shake_hands(now);
                 moved |= self.pump_session(now);
+                moved |= self.take_transfer_events(now);
+                if let (Stage::Live { .. }, Transfer::Receiving(receiver)) = (&self.stage, &self.transfer)
+                    && self.told
+                    && receiver.is_closed()
+                {
+                    self.leave(now, close::DONE);
+                    moved = true;
+                }
                 if flow == Flow::Ended && matches!(self.stage, Stage::Handshaking { .. } | Stage::Live { .. }) {
                     self.lose_link(now);
                     moved = true;
@@ -169,15 +183,17 @@ impl Peer {
     fn handshake_failed(&mut self, now: Instant, failure: handshake::Failure) {
         let Stage::Handshaking { link, .. } = std::mem::replace(&mut self.stage, Stage::Meeting) else { return };
         self.parting.push((link, now + LEAVE_WITHIN));
-        self.guesses.count(failure.is_guess());
+        if failure.is_guess() {
+            self.guesses.count();
+        }
+        let left = self.guesses.left();
         match self.side {
             Side::Sender => {
                 if failure.is_guess() {
-                    let left = Guesses::MOST.saturating_sub(self.guesses.made());
                     self.tell(Event::WrongGuess { left });
                 }
                 // A stranger's nonsense or silence ends nothing; the third wrong guess does.
-                if self.guesses.may_run() { self.look_again(now) } else { self.fail(now, Failure::WrongCode) }
+                if left > 0 { self.look_again(now) } else { self.fail(now, Failure::WrongCode) }
             }
             Side::Receiver => self.fail(
                 now,
@@ -226,10 +242,12 @@ impl Peer {
             let mut moved = self.take_main_records(now);
             moved |= self.take_session_events(now);
             let Stage::Live { link, session } = &mut self.stage else { return any | moved };
+            let mut accepted = false;
             while session.can_send_control()
                 && let Some(control) = self.transfer.poll_control()
             {
                 moved = true;
+                accepted |= matches!(control, Control::Accept { .. });
                 // There was room a moment ago.
                 let _ = session.send_control(control);
             }
@@ -243,7 +261,7 @@ impl Peer {
             if let Transfer::Sending(sender) = &mut self.transfer {
                 loop {
                     if self.held.is_none() {
-                        self.held = sender.poll_chunk();
+                        self.held = sender.poll_chunk().map(|(_, chunk)| chunk);
                     }
                     if self.held.is_none() {
                         break;
@@ -262,6 +280,9 @@ impl Peer {
                 }
             }
             link.flush(&mut self.net);
+            if accepted {
+                self.accepted(now);
+            }
             any |= moved;
             if !moved {
                 return any;
@@ -339,8 +360,6 @@ impl Peer {
                 },
                 Transfer::Receiving(receiver) => match receiver.poll_event() {
                     Some(receiver::Event::Offered(manifest)) => self.offered(manifest),
-                    Some(receiver::Event::Accepted) => self.accepted(now),
-                    Some(receiver::Event::Opened(link)) => self.opened(now, link),
                     Some(receiver::Event::BadRecord(link)) => self.bad_record(link),
                     Some(receiver::Event::Over(outcome)) => self.over(now, outcome),
                     None => return moved,
@@ -363,13 +382,6 @@ impl Peer {
     fn accepted(&mut self, now: Instant) {
         self.accepted_at = Some(now);
         self.tell(Event::Accepted);
-    }
-
-    /// A chunk record of this link was genuine.
-    fn opened(&mut self, now: Instant, link: LinkId) {
-        if let Stage::Live { session, .. } = &mut self.stage {
-            session.handle_opened(now, link);
-        }
     }
 
     fn bad_record(&mut self, link: LinkId) {

@@ -30,27 +30,27 @@ use rand_core::Rng;
 
 use crate::Instant;
 use crate::code::{Code, Link, Nameplate};
-use crate::handshake::{self, Guesses, Handshake, Secret};
+use crate::handshake::{Guesses, Handshake};
 use crate::job::{Job, JobDone};
 use crate::link::quic;
 use crate::node::{Action, Arrival, Input, Misuse, Node, SocketId, Transmit};
 use crate::seed::Seed;
-use crate::session::{self, LinkId, Session, Violation};
+use crate::session::{self, LinkId, Session};
 use crate::transfer::manifest::{Manifest, Totals};
 use crate::transfer::{receiver, sender};
 use crate::wire::Features;
-use crate::wire::peer::{CancelReason, Control, DeclineReason};
+use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::{Owner, Side};
 
-pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
 pub use crate::transfer::Progress;
+pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
 pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, RelayFailure, Summary, WaitingFor};
 pub use handle::{Receiver, Sender};
 
 use host::Host;
 use meeting::{Found, Meeting, Met};
 use net::{Conn, Net};
-use peer_link::{Flow, PeerLink};
+use peer_link::PeerLink;
 use rendezvous::Question;
 
 /// The farewell may take so long.
@@ -268,7 +268,9 @@ impl Node for Peer {
                 self.fail(now, Failure::NotAccepted);
                 Ok(())
             }
-            (Command::Accept(_) | Command::Decline(..), Transfer::Sending(_)) => Err(Misuse("only a receiver is offered anything")),
+            (Command::Accept(_) | Command::Decline(..), Transfer::Sending(_)) => {
+                Err(Misuse("only a receiver is offered anything"))
+            }
         }
     }
 
@@ -374,7 +376,10 @@ impl Node for Peer {
     }
 
     fn is_closed(&self) -> bool {
-        matches!(self.stage, Stage::Closed) && self.parting.is_empty() && self.transfer.is_idle() && !self.net.has_unsent()
+        matches!(self.stage, Stage::Closed)
+            && self.parting.is_empty()
+            && self.transfer.is_idle()
+            && !self.net.has_unsent()
     }
 
     fn supersedes(new: &Event, old: &Event) -> bool {
@@ -404,7 +409,9 @@ impl Peer {
         if let Some(host) = &mut self.host {
             host.settle(now, &mut self.net, matches!(self.stage, Stage::Meeting));
         }
-        while let Some(met) = self.host.as_mut().and_then(Host::poll).or_else(|| self.meeting.as_mut().and_then(Meeting::poll)) {
+        while let Some(met) =
+            self.host.as_mut().and_then(Host::poll).or_else(|| self.meeting.as_mut().and_then(Meeting::poll))
+        {
             moved = true;
             match met {
                 Met::Event(event) => {
@@ -433,8 +440,7 @@ impl Peer {
     /// The relay gave a nameplate: the words are drawn here and never leave this machine.
     fn allocated(&mut self, nameplate: u32) {
         let CodeState::Unallocated { words } = self.code else { return };
-        let words = words.clamp(2, 8);
-        let Ok(code) = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng()) else { return };
+        let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng());
         let room = code.nameplate().room_id();
         if let Some(meeting) = &mut self.meeting {
             meeting.set_room(room);
@@ -606,3 +612,7 @@ impl std::fmt::Debug for Peer {
         f.debug_struct("Peer").field("side", &self.side).field("stage", &stage).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

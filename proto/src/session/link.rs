@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Handshake ───────────────────────────────────────────────────────▶ Proven
-//!   Dialled:   say Bind{n}          ─▶ hear Bind{m, echo n}: say Bind{n, echo m} ─▶ hear anything ─▶ Proven
+//!   Dialled:   say Bind{n}          ─▶ hear Bind{m, echo n}: say Bind{n, echo m} ─▶ hear a message ─▶ Proven
 //!   Accepted:  hear Bind{n}: say Bind{m, echo n}  ─▶ hear Bind{n, echo m} ─────────────────────────▶ Proven
 //! ```
 //! The side that dialled waits for a first record before it sends more than its proof, because its chunks could overtake
@@ -26,9 +26,9 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub const SILENCE: Duration = Duration::from_secs(15);
 /// How long a link may take to prove that it belongs to the session.
 pub const BIND_TIME: Duration = Duration::from_secs(5);
-/// How many bytes a link may carry to us before it has proven itself.
+/// How many bytes a link may carry to this side before it has proven itself.
 pub const BIND_BYTES: usize = 4 << 10;
-/// How many records a link may try on us before it has proven itself.
+/// How many records a link may try on this side before it has proven itself.
 pub const BIND_RECORDS: u8 = 16;
 /// How many unidirectional streams a link has in each direction at most.
 pub const MAX_STREAMS: u8 = 16;
@@ -71,7 +71,7 @@ pub(super) struct Link {
     proof: Proof,
     bind_until: Instant,
     bind: Option<Control>,
-    /// Of an unproven link: bytes and records that came.
+    /// Bytes and records that came before this side was convinced.
     tried: (usize, u8),
     keep_alive_at: Instant,
     heard: Instant,
@@ -105,9 +105,17 @@ impl Link {
         self.proof == Proof::Proven
     }
 
+    /// Whether this side's own nonce came back: what comes now is the peer's.
+    fn is_convinced(&self) -> bool {
+        match self.proof {
+            Proof::Dialling { .. } | Proof::Waiting { .. } | Proof::Answered { .. } => false,
+            Proof::Confirming | Proof::Proven => true,
+        }
+    }
+
     /// Judges and, if it is a control record, opens what came on a stream.
     pub fn accept(&mut self, opening: &mut Opening, stream: u8, frame: Frame) -> Result<Accepted, Violation> {
-        if !self.is_proven() {
+        if !self.is_convinced() {
             let (bytes, records) = self.tried;
             self.tried = (bytes.saturating_add(wire_len(&frame)), records.saturating_add(1));
             if self.tried.0 > BIND_BYTES || self.tried.1 > BIND_RECORDS {
@@ -115,14 +123,14 @@ impl Link {
             }
         }
         match self.incoming(stream)?.accept(opening, frame)? {
-            Accepted::Chunk { .. } if !self.is_proven() => Err(Violation::Unbound),
+            Accepted::Chunk { .. } if !self.is_convinced() => Err(Violation::Unbound),
             accepted @ (Accepted::Chunk { .. } | Accepted::Control(_)) => Ok(accepted),
         }
     }
 
     /// `buffered` bytes of the stream's next record are here.
     pub fn handle_progress(&mut self, now: Instant, stream: u8, buffered: usize) -> Result<(), Violation> {
-        if !self.is_proven() && self.tried.0.saturating_add(buffered) > BIND_BYTES {
+        if !self.is_convinced() && self.tried.0.saturating_add(buffered) > BIND_BYTES {
             return Err(Violation::Unbound);
         }
         if self.incoming(stream)?.handle_progress(buffered) {
