@@ -17,12 +17,13 @@ pub enum HandshakeMessage {
         mode: Mode,
         /// CPace's session id.
         sid: [u8; 16],
-        /// CPace's share Ya (32 bytes); empty in mode `Again`.
-        pake: Blob<32>,
+        /// CPace's share Ya (32 bytes); empty in mode `Again`. A wrong length here and below fails like a wrong code, with the
+        /// same words, so the caps leave some room.
+        pake: Blob<64>,
         /// X25519 public key.
         x25519: [u8; 32],
         /// ML-KEM-1024 encapsulation key, 1,568 bytes.
-        encapsulation_key: Blob<1568>,
+        encapsulation_key: Blob<1600>,
     },
     /// Receiver to sender. The confirmation is the last 32 bytes of the body.
     H2 {
@@ -31,11 +32,11 @@ pub enum HandshakeMessage {
         /// The version that both will speak.
         version: u16,
         /// CPace's share Yb (32 bytes); empty in mode `Again`.
-        pake: Blob<32>,
+        pake: Blob<64>,
         /// X25519 public key.
         x25519: [u8; 32],
         /// ML-KEM-1024 ciphertext, 1,568 bytes.
-        ciphertext: Blob<1568>,
+        ciphertext: Blob<1600>,
         /// HMAC-SHA-256 of the transcript with the receiver's confirmation key.
         confirmation: [u8; 32],
     },
@@ -82,13 +83,15 @@ pub struct ChunkRange {
 /// Chunk ranges in one record: ascending, without overlap.
 pub type ChunkRanges = Capped<ChunkRange, 1000>;
 
-/// How many records arrived in a lane.
+/// How much arrived in a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneCount {
     /// The lane.
     pub lane: u32,
-    /// Records that opened.
+    /// Records that arrived whole.
     pub records: u64,
+    /// Bytes of the next one.
+    pub partial: u32,
 }
 
 /// Ranges that a receiver has from before, with a digest of their chunk hashes.
@@ -161,7 +164,7 @@ pub enum Control {
     Sync,
     /// The session's: nothing else was said for a while. Repeatable.
     KeepAlive {
-        /// Records that arrived, per living lane.
+        /// What arrived, per living lane of this link.
         lanes: Capped<LaneCount, 64>,
         /// Whether this side reads its links at the moment.
         reading: bool,
@@ -238,8 +241,6 @@ pub enum Control {
     },
     /// Nothing more will come from here.
     Bye,
-    /// The person at this end compared the verifier words and agreed.
-    VerifierAgreed,
 }
 
 /// A text of the other side, at most 800 bytes.
@@ -288,3 +289,7 @@ impl<'de> Deserialize<'de> for Reason {
         deserializer.deserialize_str(Visitor)
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

@@ -1,0 +1,170 @@
+//! How an entry stands in a page: the bytes that [`super`] describes, and nothing about what they mean.
+
+use crate::session::Violation;
+
+/// Kind of a regular file.
+pub const FILE: u8 = 0;
+/// Kind of a directory.
+pub const DIR: u8 = 1;
+/// Kind of a symbolic link.
+pub const SYMLINK: u8 = 2;
+/// The longest path or target that is taken apart, in bytes: one more than any that is allowed, so that the rule for names
+/// gives the reason.
+const MAX_TEXT: usize = super::super::path::MAX_PATH + 1;
+
+/// One entry as it stands in a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Raw<'a> {
+    pub tag: u8,
+    pub path: &'a [u8],
+    pub mode: u64,
+    pub seconds: i64,
+    pub nanos: u64,
+    /// Of a file.
+    pub size: u64,
+    /// Of a link.
+    pub target: &'a [u8],
+}
+
+/// Appends an entry; `path` and `seconds` are those of the one before, or empty and 0.
+pub fn encode(raw: &Raw<'_>, path: &[u8], seconds: i64, into: &mut Vec<u8>) {
+    into.push(raw.tag);
+    let shared = path.iter().zip(raw.path).take_while(|(a, b)| a == b).count();
+    let rest = raw.path.get(shared..).unwrap_or_default();
+    put_varint(shared as u64, into);
+    put_varint(rest.len() as u64, into);
+    into.extend_from_slice(rest);
+    put_varint(raw.mode, into);
+    put_varint(zigzag(raw.seconds.wrapping_sub(seconds)), into);
+    put_varint(raw.nanos, into);
+    match raw.tag {
+        FILE => put_varint(raw.size, into),
+        SYMLINK => {
+            put_varint(raw.target.len() as u64, into);
+            into.extend_from_slice(raw.target);
+        }
+        _ => {}
+    }
+}
+
+/// The entries of a page, one after the other. Nothing is allocated but the longest path.
+#[derive(Debug)]
+pub struct Entries<'a> {
+    rest: &'a [u8],
+    left: u16,
+    path: Vec<u8>,
+    /// The entry that was read last, without its path.
+    last: Raw<'a>,
+}
+
+impl<'a> Entries<'a> {
+    /// Begins a page.
+    ///
+    /// # Errors
+    /// A page that is too long, or without entries.
+    pub fn of_page(page: &'a [u8]) -> Result<Self, Violation> {
+        let (count, rest) = page.split_first_chunk().ok_or(Violation::BadPage)?;
+        let last = Raw { tag: FILE, path: &[], mode: 0, seconds: 0, nanos: 0, size: 0, target: &[] };
+        match u16::from_be_bytes(*count) {
+            left if left > 0 && page.len() <= super::Page::MAX => Ok(Self { rest, left, path: Vec::new(), last }),
+            _ => Err(Violation::BadPage),
+        }
+    }
+
+    /// The next entry; `None` after the last, when nothing follows it.
+    ///
+    /// # Errors
+    /// Bytes that are not the one encoding of an entry.
+    #[expect(clippy::should_implement_trait, reason = "it lends its path")]
+    pub fn next(&mut self) -> Result<Option<Raw<'_>>, Violation> {
+        Ok(if self.advance()?.is_some() { Some(self.current()) } else { None })
+    }
+
+    /// Goes to the next entry and tells only its size.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn advance(&mut self) -> Result<Option<u64>, Violation> {
+        let Some(left) = self.left.checked_sub(1) else {
+            return if self.rest.is_empty() { Ok(None) } else { Err(Violation::BadPage) };
+        };
+        self.left = left;
+        let rest = &mut self.rest;
+        let [tag] = *take::<1>(rest)?;
+        if tag > SYMLINK {
+            return Err(Violation::UnknownEntryKind);
+        }
+        let shared = length(rest)?;
+        let suffix = text(rest)?;
+        // The shared part is the longest: where it ends, the two paths differ or one of them ends.
+        let differs = self.path.get(shared).is_none_or(|byte| suffix.first() != Some(byte));
+        if shared > self.path.len() || !differs || shared.saturating_add(suffix.len()) > MAX_TEXT {
+            return Err(Violation::BadPage);
+        }
+        self.path.truncate(shared);
+        self.path.extend_from_slice(suffix);
+        let mode = varint(rest)?;
+        let seconds = self.last.seconds.wrapping_add(unzigzag(varint(rest)?));
+        let nanos = varint(rest)?;
+        let size = if tag == FILE { varint(rest)? } else { 0 };
+        let target = if tag == SYMLINK { text(rest)? } else { &[] };
+        self.last = Raw { tag, path: &[], mode, seconds, nanos, size, target };
+        Ok(Some(size))
+    }
+
+    /// The entry that was read last.
+    pub fn current(&self) -> Raw<'_> {
+        Raw { path: &self.path, ..self.last }
+    }
+}
+
+fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], Violation> {
+    let (head, tail) = rest.split_first_chunk().ok_or(Violation::BadPage)?;
+    *rest = tail;
+    Ok(head)
+}
+
+fn length(rest: &mut &[u8]) -> Result<usize, Violation> {
+    usize::try_from(varint(rest)?).ok().filter(|length| *length <= MAX_TEXT).ok_or(Violation::BadPage)
+}
+
+fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Violation> {
+    let length = length(rest)?;
+    let (text, tail) = rest.split_at_checked(length).ok_or(Violation::BadPage)?;
+    *rest = tail;
+    Ok(text)
+}
+
+/// LEB128, at most 64 bits, no overlong form.
+fn varint(rest: &mut &[u8]) -> Result<u64, Violation> {
+    let mut value = 0_u64;
+    for (at, byte) in rest.iter().take(10).enumerate() {
+        let bits = u64::from(byte & 0x7f);
+        let last = byte & 0x80 == 0;
+        if (at == 9 && bits > 1) || (at > 0 && last && bits == 0) {
+            return Err(Violation::BadPage);
+        }
+        value |= bits << (7 * at);
+        if last {
+            *rest = rest.get(at + 1..).unwrap_or_default();
+            return Ok(value);
+        }
+    }
+    Err(Violation::BadPage)
+}
+
+fn put_varint(mut value: u64, into: &mut Vec<u8>) {
+    while value >= 0x80 {
+        into.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    into.push(value as u8);
+}
+
+const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+const fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
+}
