@@ -271,7 +271,7 @@ impl Browser {
         self.interval = self.interval.saturating_mul(2).min(MAX_INTERVAL);
         self.known.retain(|known| known.left(now) > Duration::ZERO);
         // RFC 6762 §7.1: only what is not about to be forgotten.
-        let fresh = self.known.iter().filter(|known| known.left(now) > known.ttl / 2);
+        let fresh = self.known.iter().filter(|known| known.left(now).saturating_mul(2) > known.ttl);
         message::query(
             fresh.map(|known| (&known.instance, u32::try_from(known.left(now).as_secs()).unwrap_or(MAX_TTL))),
         )
@@ -343,9 +343,9 @@ fn may_be_dialled(ip: IpAddr, own: &[IpAddr]) -> bool {
 /// The one of our addresses that is most like theirs, as the answer to it should say.
 fn nearest(theirs: IpAddr, own: &[IpAddr]) -> Vec<IpAddr> {
     let likeness = |own: &&IpAddr| match (own, theirs) {
-        (IpAddr::V4(own), IpAddr::V4(theirs)) => 1 + common_bits(own.octets(), theirs.octets()),
-        (IpAddr::V6(own), IpAddr::V6(theirs)) => 1 + common_bits(own.octets(), theirs.octets()),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
+        (IpAddr::V4(own), IpAddr::V4(theirs)) => Some(common_bits(own.octets(), theirs.octets())),
+        (IpAddr::V6(own), IpAddr::V6(theirs)) => Some(common_bits(own.octets(), theirs.octets())),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
     };
     let dialled = own.iter().filter(|&&ip| may_be_dialled(ip, own));
     dialled.max_by_key(likeness).copied().into_iter().collect()

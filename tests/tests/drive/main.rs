@@ -121,7 +121,7 @@ async fn jobs_run_side_by_side_and_hold_up_nothing<R: Runtime>() {
         let barrier = barrier.clone();
         let work = move || {
             barrier.wait();
-            Ok(None)
+            Ok(true)
         };
         station.command(Command::Work(Box::new(job(id, work)))).unwrap();
     }
@@ -141,7 +141,7 @@ async fn a_panicking_job_answers<R: Runtime>() {
     let (mut station, _) = bound::<R>().await;
     station.command(Command::Work(Box::new(job(1, || panic!("on purpose"))))).unwrap();
     assert!(matches!(station.next_event().await, Some(Event::Worked { id: 1, well: false })));
-    station.command(Command::Work(Box::new(job(2, || Ok(None))))).unwrap();
+    station.command(Command::Work(Box::new(job(2, || Ok(true))))).unwrap();
     assert!(matches!(station.next_event().await, Some(Event::Worked { id: 2, well: true })));
 }
 
@@ -165,7 +165,7 @@ async fn many_handles_at_once<R: Runtime>() {
         let (station, _) = bound::<R>().await;
         station.command(Command::Ping { to, total: 20, size: 500 }).unwrap();
         station.command(Command::Alarm(Duration::from_millis(id % 7))).unwrap();
-        station.command(Command::Work(Box::new(job(id, || Ok(None))))).unwrap();
+        station.command(Command::Work(Box::new(job(id, || Ok(true))))).unwrap();
         stations.push(station);
     }
     for station in &mut stations {
