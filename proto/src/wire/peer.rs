@@ -278,10 +278,13 @@ impl<'de> Deserialize<'de> for Reason {
                 write!(f, "at most {} bytes of text", Reason::MAX)
             }
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Reason, E> {
-                if text.len() > Reason::MAX { Err(E::custom("text too long")) } else { Ok(Reason(Untrusted::new(text.to_owned()))) }
+                if text.len() > Reason::MAX {
+                    Err(E::custom("text too long"))
+                } else {
+                    Ok(Reason(Untrusted::new(text.to_owned())))
+                }
             }
         }
         deserializer.deserialize_str(Visitor)
     }
 }
-

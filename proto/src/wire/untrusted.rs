@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn nothing_that_a_terminal_obeys_is_shown() {
-        let shown = Untrusted::new("\x1b[2J\x1b[1A\rharmless\u{9b}31m\u{202e}gnp.exe\u{200b}\n%s%n".into()).escaped(200);
+        let shown =
+            Untrusted::new("\x1b[2J\x1b[1A\rharmless\u{9b}31m\u{202e}gnp.exe\u{200b}\n%s%n".into()).escaped(200);
         assert!(shown.chars().all(is_harmless), "{shown}");
         assert!(shown.contains("\\u{1b}[2J") && shown.ends_with("%s%n"), "{shown}");
         assert_eq!(Untrusted::new("日本語 é.txt".into()).escaped(200), "日本語 é.txt");

@@ -1,0 +1,689 @@
+//! One QUIC endpoint with its connections, for clients (peers) and servers (relays): what one UDP socket carries.
+//!
+//! Decides which connection a datagram belongs to, which connection sends next, and how large a batch it may send. The protocol
+//! itself (RFC 9000-9002) is quinn-proto's, and nothing outside this module names it.
+//!
+//! ```text
+//! connection:  connect / accept → handshaking → connected → closed (Closed event, or our own close) → drained: forgotten
+//! ```
+//! After a close a connection stays for three probe timeouts, to answer what is still on its way. Timers are the connections'
+//! own, in one ordered set.
+//!
+//! Order of calls: `handle_*` as they come, [`Quic::settle`] once per batch, then commands and polls in any order until the
+//! polls have nothing. All work is proportional to what happened: a connection is looked at when a datagram, a deadline, a command or its
+//! turn to send touches it, and never because there are others.
+//!
+//! Bounds: undecided incoming connections by [`Limits`]; stateless answers by [`REPLIES`]; events by the streams that the
+//! profile allows (each kind at most once per stream); stream data by the windows. How many connections there are is for the
+//! owner to bound, when it accepts.
+
+mod config;
+mod event;
+#[cfg(test)]
+mod pair;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto as proto;
+use rand_chacha::ChaCha20Rng;
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+
+pub use config::{ALPN, BadIdentity, Congestion, Limits, MAX_STREAM_WINDOW, Profile};
+pub use event::{CannotConnect, Closed, ConnId, Direction, Event, Read, Stats, Stream, Write};
+
+use super::trust::{CertificateSeen, Identity, Trust, Verifier};
+use crate::Instant;
+use crate::node::{Arrival, Ecn, Transmit};
+use crate::ready::{Deadlines, ReadySet};
+use crate::seed::Seed;
+use config::Ticker;
+
+/// Stateless answers (version negotiation, retry, refusal, reset) that wait for the socket; more are dropped, as a network may.
+pub const REPLIES: usize = 64;
+/// Datagrams in one batch, so that one connection does not hold the socket for long.
+const MAX_SEGMENTS: usize = 32;
+/// Bytes in one batch: the kernel loses all of a larger one without a word.
+const MAX_BATCH: usize = 65_507;
+
+/// A QUIC endpoint: see the module's text.
+pub struct Quic {
+    endpoint: proto::Endpoint,
+    /// The socket is an IPv6 one that serves IPv4 too, and wants IPv4 addresses in mapped form.
+    mapped: bool,
+    transport: Arc<proto::TransportConfig>,
+    provider: Arc<CryptoProvider>,
+    roots: Option<Arc<RootCertStore>>,
+    ticker: Ticker,
+    rng: ChaCha20Rng,
+    connections: BTreeMap<ConnId, Box<Connection>>,
+    /// By the library's own handle, which is used again.
+    by_handle: Vec<Option<ConnId>>,
+    last_id: u32,
+    incoming: VecDeque<Incoming>,
+    replies: VecDeque<(Transmit, Vec<u8>)>,
+    /// Touched since the last [`Self::settle`].
+    touched: ReadySet<ConnId>,
+    /// May have something to send, in turn.
+    sending: ReadySet<ConnId>,
+    deadlines: Deadlines<ConnId>,
+    events: VecDeque<(ConnId, Event)>,
+    scratch: Vec<u8>,
+    visits: u64,
+}
+
+struct Connection {
+    handle: proto::ConnectionHandle,
+    inner: proto::Connection,
+    verifier: Option<Arc<Verifier>>,
+    sending: bool,
+    /// Streams with such an event in the queue.
+    readable: BTreeSet<Stream>,
+    writable: BTreeSet<Stream>,
+}
+
+/// A client that knocks. It must be given back: [`Quic::accept`], [`Quic::refuse`], [`Quic::retry`] or [`Quic::ignore`].
+#[must_use = "it keeps a place until it is accepted, refused, retried or ignored"]
+pub struct Incoming(proto::Incoming);
+
+impl Incoming {
+    /// Where its first packet came from, as far as that is true: see [`Self::validated`].
+    #[must_use]
+    pub fn from(&self) -> SocketAddr {
+        canonical(self.0.remote_address())
+    }
+
+    /// Whether it has proved that it receives at that address (it answered a retry).
+    #[must_use]
+    pub fn validated(&self) -> bool {
+        self.0.remote_address_validated()
+    }
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("validated", &self.validated()).finish_non_exhaustive()
+    }
+}
+
+impl Quic {
+    /// An endpoint that connects. `unix_time` is the wall-clock time (since 1970) at the first call that brings a `now`.
+    #[must_use]
+    pub fn client(profile: &Profile, unix_time: Duration, seed: &Seed) -> Self {
+        Self::new(config::transport(profile), None, Ticker::new(unix_time), seed)
+    }
+
+    /// An endpoint that is connected to.
+    ///
+    /// # Errors
+    /// [`BadIdentity`] when certificate and key do not make a server.
+    pub fn server(
+        profile: &Profile,
+        identity: &Identity,
+        limits: Limits,
+        unix_time: Duration,
+        seed: &Seed,
+    ) -> Result<Self, BadIdentity> {
+        let (transport, ticker) = (config::transport(profile), Ticker::new(unix_time));
+        let server = config::server(identity, limits, transport.clone(), ticker.clock(), seed)?;
+        Ok(Self::new(transport, Some(server), ticker, seed))
+    }
+
+    fn new(
+        transport: Arc<proto::TransportConfig>,
+        server: Option<Arc<proto::ServerConfig>>,
+        ticker: Ticker,
+        seed: &Seed,
+    ) -> Self {
+        Self {
+            mapped: false,
+            endpoint: proto::Endpoint::new(config::endpoint(seed), server, true, None),
+            transport,
+            provider: config::crypto_provider(),
+            roots: None,
+            ticker,
+            rng: seed.derive("first connection ids").rng(),
+            connections: BTreeMap::new(),
+            by_handle: Vec::new(),
+            last_id: 0,
+            incoming: VecDeque::new(),
+            replies: VecDeque::new(),
+            touched: ReadySet::new(),
+            sending: ReadySet::new(),
+            deadlines: Deadlines::new(),
+            events: VecDeque::new(),
+            scratch: Vec::new(),
+            visits: 0,
+        }
+    }
+
+    /// Begins a connection. `name` is the DNS name or IP address that a public authority would vouch for, `to` where it is.
+    ///
+    /// # Errors
+    /// [`CannotConnect`]; nothing has changed then.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        name: &str,
+        trust: &Trust,
+    ) -> Result<ConnId, CannotConnect> {
+        self.ticker.tick(now);
+        let roots = self.roots.get_or_insert_with(config::public_roots).clone();
+        let verifier = Arc::new(Verifier::new(*trust, roots, &self.provider).ok_or(CannotConnect::TooMany)?);
+        let (transport, clock) = (self.transport.clone(), self.ticker.clock());
+        let config = config::client(verifier.clone(), transport, &self.provider, clock, &mut self.rng)
+            .ok_or(CannotConnect::TooMany)?;
+        let (handle, inner) = self.endpoint.connect(now, config, to, name).map_err(|error| match error {
+            proto::ConnectError::InvalidServerName(_) => CannotConnect::Name,
+            proto::ConnectError::InvalidRemoteAddress(_) => CannotConnect::Address,
+            proto::ConnectError::EndpointStopping
+            | proto::ConnectError::CidsExhausted
+            | proto::ConnectError::NoDefaultClientConfig
+            | proto::ConnectError::UnsupportedVersion => CannotConnect::TooMany,
+        })?;
+        Ok(self.adopt(handle, inner, Some(verifier)))
+    }
+
+    /// One datagram that arrived at this endpoint's socket.
+    pub fn handle_datagram(&mut self, now: Instant, arrival: &Arrival, data: BytesMut) {
+        self.ticker.tick(now);
+        self.mapped |= arrival.from != canonical(arrival.from);
+        let ecn = match arrival.ecn {
+            Ecn::NotEct => None,
+            Ecn::Ect0 => Some(proto::EcnCodepoint::Ect0),
+            Ecn::Ect1 => Some(proto::EcnCodepoint::Ect1),
+            Ecn::Ce => Some(proto::EcnCodepoint::Ce),
+        };
+        self.scratch.clear();
+        let (from, buf) = (canonical(arrival.from), &mut self.scratch);
+        match self.endpoint.handle(now, from, arrival.local_ip, ecn, data, buf) {
+            Some(proto::DatagramEvent::ConnectionEvent(handle, event)) => {
+                let Some(id) = self.by_handle.get(handle.0).copied().flatten() else { return };
+                let Some(connection) = self.connections.get_mut(&id) else { return };
+                connection.inner.handle_event(event);
+                self.touched.mark(id);
+            }
+            Some(proto::DatagramEvent::NewConnection(incoming)) => self.incoming.push_back(Incoming(incoming)),
+            Some(proto::DatagramEvent::Response(transmit)) => self.reply(&transmit),
+            None => {}
+        }
+    }
+
+    /// Deadlines may have come. A spurious call is a no-op.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.ticker.tick(now);
+        while let Some(id) = self.deadlines.take_due(now) {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            connection.inner.handle_timeout(now);
+            self.touched.mark(id);
+        }
+    }
+
+    /// Moves what was touched on: events, deadlines, connections that are over. Once per batch of inputs.
+    pub fn settle(&mut self, now: Instant) {
+        self.ticker.tick(now);
+        while let Some(id) = self.touched.take() {
+            self.work_on(id);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// The next batch for the socket, appended to the empty `buf`: at most `max_segments` datagrams of one size, of one
+    /// connection; the connections take turns.
+    #[must_use]
+    pub fn poll_transmit(&mut self, now: Instant, max_segments: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
+        debug_assert!(self.touched.is_empty(), "settle comes before the polls");
+        if let Some((transmit, bytes)) = self.replies.pop_front() {
+            buf.extend_from_slice(&bytes);
+            return Some(transmit);
+        }
+        while let Some(id) = self.sending.take() {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            connection.sending = false;
+            let segments = segments(max_segments, connection.inner.current_mtu());
+            let transmit = connection.inner.poll_transmit(now, segments, buf);
+            // Sending moves timers, and may even end the connection (its keys are used up).
+            self.visit(id);
+            let Some(transmit) = transmit else { continue };
+            self.mark_sending(id);
+            return Some(self.outgoing(&transmit));
+        }
+        None
+    }
+
+    /// The next client that knocks.
+    #[must_use]
+    pub fn poll_incoming(&mut self) -> Option<Incoming> {
+        self.incoming.pop_front()
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<(ConnId, Event)> {
+        let (id, event) = self.events.pop_front()?;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            match &event {
+                Event::Readable(stream) => drop(connection.readable.remove(stream)),
+                Event::Writable(stream) => drop(connection.writable.remove(stream)),
+                Event::Connected { .. }
+                | Event::Opened(..)
+                | Event::Available(_)
+                | Event::Finished(_)
+                | Event::Stopped(..)
+                | Event::Closed(_) => {}
+            }
+        }
+        Some((id, event))
+    }
+
+    /// Takes a client in; [`Event::Connected`] or [`Event::Closed`] follows. `None`: its first packet was no good.
+    pub fn accept(&mut self, now: Instant, incoming: Incoming) -> Option<ConnId> {
+        self.ticker.tick(now);
+        self.scratch.clear();
+        match self.endpoint.accept(incoming.0, now, &mut self.scratch, None) {
+            Ok((handle, inner)) => Some(self.adopt(handle, inner, None)),
+            Err(error) => {
+                if let Some(transmit) = error.response {
+                    self.reply(&transmit);
+                }
+                None
+            }
+        }
+    }
+
+    /// Tells a client that it is not welcome ([`Closed::Refused`] there).
+    pub fn refuse(&mut self, incoming: Incoming) {
+        self.scratch.clear();
+        let transmit = self.endpoint.refuse(incoming.0, &mut self.scratch);
+        self.reply(&transmit);
+    }
+
+    /// Asks a client to prove its address (RFC 9000 §8.1.2); it knocks again, validated. One that did already is refused.
+    pub fn retry(&mut self, incoming: Incoming) {
+        self.scratch.clear();
+        match self.endpoint.retry(incoming.0, &mut self.scratch) {
+            Ok(transmit) => self.reply(&transmit),
+            Err(error) => self.refuse(Incoming(error.into_incoming())),
+        }
+    }
+
+    /// Lets a client wait for an answer that never comes.
+    pub fn ignore(&mut self, incoming: Incoming) {
+        self.endpoint.ignore(incoming.0);
+    }
+
+    /// Opens a stream that both sides write to. `None`: no more are allowed now, or the connection is gone.
+    pub fn open_bi(&mut self, conn: ConnId) -> Option<Stream> {
+        self.open(conn, proto::Dir::Bi)
+    }
+
+    /// Opens a stream that only we write to. `None`: no more are allowed now, or the connection is gone.
+    pub fn open_uni(&mut self, conn: ConnId) -> Option<Stream> {
+        self.open(conn, proto::Dir::Uni)
+    }
+
+    /// The next bytes of a stream, in order, at most `max`: a view into the datagram that brought them.
+    pub fn read(&mut self, conn: ConnId, stream: Stream, max: usize) -> Read {
+        let mut one = None;
+        let (_, end) = self.read_until(conn, stream, max.max(1), true, |bytes| one = Some(bytes));
+        one.map_or(end.unwrap_or(Read::Blocked), Read::Data)
+    }
+
+    /// The same for many pieces at once, which is cheaper: appends them to `out` until there is nothing more, or until `max`
+    /// bytes are there (then [`Read::Blocked`] is not said). Returns how many bytes, and what stopped it: `None` for `max`.
+    pub fn read_chunks(
+        &mut self,
+        conn: ConnId,
+        stream: Stream,
+        max: usize,
+        out: &mut impl Extend<Bytes>,
+    ) -> (usize, Option<Read>) {
+        self.read_until(conn, stream, max, false, |bytes| out.extend(std::iter::once(bytes)))
+    }
+
+    fn read_until(
+        &mut self,
+        conn: ConnId,
+        stream: Stream,
+        max: usize,
+        once: bool,
+        mut take: impl FnMut(Bytes),
+    ) -> (usize, Option<Read>) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return (0, Some(Read::Gone)) };
+        if stream.direction() == Direction::Uni && stream.0.initiator() == connection.inner.side() {
+            return (0, Some(Read::Gone));
+        }
+        let mut receive = connection.inner.recv_stream(stream.0);
+        let Ok(mut chunks) = receive.read(true) else { return (0, Some(Read::Gone)) };
+        let (mut count, mut end) = (0_usize, None);
+        while count < max && end.is_none() {
+            match chunks.next(max.saturating_sub(count)) {
+                Ok(Some(chunk)) => {
+                    count = count.saturating_add(chunk.bytes.len());
+                    take(chunk.bytes);
+                    if once {
+                        break;
+                    }
+                }
+                Ok(None) => end = Some(Read::End),
+                Err(proto::ReadError::Blocked) => end = Some(Read::Blocked),
+                Err(proto::ReadError::Reset(code)) => end = Some(Read::Reset(event::short(code))),
+            }
+        }
+        if chunks.finalize().should_transmit() {
+            self.mark_sending(conn);
+        }
+        (count, end)
+    }
+
+    /// Writes what the windows allow, without copying; `data` keeps the rest.
+    pub fn write(&mut self, conn: ConnId, stream: Stream, data: &mut Bytes) -> Write {
+        self.write_chunks(conn, stream, std::slice::from_mut(data))
+    }
+
+    /// The same for many pieces; those that were taken are left empty.
+    pub fn write_chunks(&mut self, conn: ConnId, stream: Stream, data: &mut [Bytes]) -> Write {
+        let Some(mut send) = self.send_stream(conn, stream) else { return Write::Gone };
+        let mut rest = data;
+        let (mut wrote, mut result) = (false, Write::Done);
+        while !rest.is_empty() {
+            match send.write_chunks(rest) {
+                Ok(written) => {
+                    wrote = true;
+                    rest = rest.get_mut(written.chunks..).unwrap_or_default();
+                }
+                Err(proto::WriteError::Blocked) => {
+                    result = Write::Blocked;
+                    break;
+                }
+                Err(proto::WriteError::Stopped(code)) => return Write::Stopped(event::short(code)),
+                Err(proto::WriteError::ClosedStream) => return Write::Gone,
+            }
+        }
+        // Blocked says so to the other side.
+        if wrote || result == Write::Blocked {
+            self.mark_sending(conn);
+        }
+        result
+    }
+
+    /// Says that nothing more will be written; [`Event::Finished`] follows once all is acknowledged.
+    pub fn finish(&mut self, conn: ConnId, stream: Stream) {
+        let Some(mut send) = self.send_stream(conn, stream) else { return };
+        if send.finish().is_ok() {
+            self.mark_sending(conn);
+        }
+    }
+
+    /// Gives up writing: what was not delivered is dropped.
+    pub fn reset(&mut self, conn: ConnId, stream: Stream, code: u32) {
+        let Some(mut send) = self.send_stream(conn, stream) else { return };
+        if send.reset(code.into()).is_ok() {
+            // What it had buffered is room for others.
+            self.work_on(conn);
+        }
+    }
+
+    /// Gives up reading: the other side is told to stop.
+    pub fn stop(&mut self, conn: ConnId, stream: Stream, code: u32) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if stream.direction() == Direction::Uni && stream.0.initiator() == connection.inner.side() {
+            return;
+        }
+        if connection.inner.recv_stream(stream.0).stop(code.into()).is_ok() {
+            self.mark_sending(conn);
+        }
+    }
+
+    /// Streams with a higher priority send first; all begin with 0.
+    pub fn set_priority(&mut self, conn: ConnId, stream: Stream, priority: i32) {
+        let Some(mut send) = self.send_stream(conn, stream) else { return };
+        // A stream that is gone needs no priority.
+        let _ = send.set_priority(priority);
+    }
+
+    /// Closes a connection at once: what was not delivered is lost, no event follows, the other side gets code and reason.
+    pub fn close(&mut self, now: Instant, conn: ConnId, code: u32, reason: &'static str) {
+        self.ticker.tick(now);
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.inner.close(now, code.into(), Bytes::from_static(reason.as_bytes()));
+        self.work_on(conn);
+    }
+
+    /// Raises (or lowers, for what comes) what a connection may hold unread, in bytes.
+    pub fn set_receive_window(&mut self, conn: ConnId, bytes: u64) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.inner.set_receive_window(config::var_int(bytes));
+        self.mark_sending(conn);
+    }
+
+    /// Changes what a connection may hold unacknowledged, in bytes.
+    pub fn set_send_window(&mut self, conn: ConnId, bytes: u64) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.inner.set_send_window(bytes);
+        // Streams that were blocked by it are writable now.
+        self.work_on(conn);
+    }
+
+    /// The smoothed round trip.
+    #[must_use]
+    pub fn rtt(&self, conn: ConnId) -> Option<Duration> {
+        self.connections.get(&conn).map(|connection| connection.inner.rtt())
+    }
+
+    /// The other end's address now (a client may move).
+    #[must_use]
+    pub fn remote(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.connections.get(&conn).map(|connection| connection.inner.remote_address())
+    }
+
+    /// Figures of a connection.
+    #[must_use]
+    pub fn stats(&self, conn: ConnId) -> Option<Stats> {
+        let stats = self.connections.get(&conn)?.inner.stats();
+        Some(Stats {
+            rtt: stats.path.rtt,
+            mtu: stats.path.current_mtu,
+            congestion_window: stats.path.cwnd,
+            sent_packets: stats.path.sent_packets,
+            lost_packets: stats.path.lost_packets,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
+        })
+    }
+
+    /// How many connections there are, those that are closed and not yet forgotten with them.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether the connection may have something for the socket: after a close, until CONNECTION_CLOSE was handed out.
+    #[must_use]
+    pub fn has_unsent(&self, conn: ConnId) -> bool {
+        self.connections.get(&conn).is_some_and(|connection| connection.sending)
+    }
+
+    /// Whether nothing at all waits for the socket.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.sending.is_empty() && self.replies.is_empty()
+    }
+
+    /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their number.
+    #[must_use]
+    pub const fn visits(&self) -> u64 {
+        self.visits
+    }
+}
+
+impl Quic {
+    fn adopt(
+        &mut self,
+        handle: proto::ConnectionHandle,
+        inner: proto::Connection,
+        verifier: Option<Arc<Verifier>>,
+    ) -> ConnId {
+        self.last_id = self.last_id.wrapping_add(1);
+        let id = ConnId(self.last_id);
+        if self.by_handle.len() <= handle.0 {
+            self.by_handle.resize(handle.0.saturating_add(1), None);
+        }
+        if let Some(place) = self.by_handle.get_mut(handle.0) {
+            *place = Some(id);
+        }
+        let (readable, writable) = (BTreeSet::new(), BTreeSet::new());
+        let connection = Connection { handle, inner, verifier, sending: false, readable, writable };
+        self.connections.insert(id, Box::new(connection));
+        self.work_on(id);
+        id
+    }
+
+    /// After a connection was touched: what follows, and a turn to send.
+    fn work_on(&mut self, id: ConnId) {
+        self.visit(id);
+        self.mark_sending(id);
+    }
+
+    /// Moves one connection on: to the endpoint and back, to the owner, to the timers, to the grave.
+    fn visit(&mut self, id: ConnId) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        self.visits = self.visits.wrapping_add(1);
+        let mut drained = false;
+        while let Some(event) = connection.inner.poll_endpoint_events() {
+            drained |= event.is_drained();
+            if let Some(answer) = self.endpoint.handle_event(connection.handle, event) {
+                connection.inner.handle_event(answer);
+                if !connection.sending {
+                    connection.sending = true;
+                    self.sending.mark(id);
+                }
+            }
+        }
+        connection.tell(|event| self.events.push_back((id, event)));
+        if drained {
+            if let Some(place) = self.by_handle.get_mut(connection.handle.0) {
+                *place = None;
+            }
+            self.connections.remove(&id);
+            self.deadlines.set(id, None);
+        } else {
+            self.deadlines.set(id, connection.inner.poll_timeout());
+        }
+    }
+
+    fn mark_sending(&mut self, id: ConnId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.sending = true;
+            self.sending.mark(id);
+        }
+    }
+
+    fn open(&mut self, conn: ConnId, direction: proto::Dir) -> Option<Stream> {
+        self.connections.get_mut(&conn)?.inner.streams().open(direction).map(Stream)
+    }
+
+    /// The sending half of a stream, where there is one.
+    fn send_stream(&mut self, conn: ConnId, stream: Stream) -> Option<proto::SendStream<'_>> {
+        let connection = self.connections.get_mut(&conn)?;
+        let ours = stream.0.initiator() == connection.inner.side();
+        (ours || stream.direction() == Direction::Bi).then(|| connection.inner.send_stream(stream.0))
+    }
+
+    /// Queues the answer that the endpoint wrote to `scratch`.
+    fn reply(&mut self, transmit: &proto::Transmit) {
+        if self.replies.len() < REPLIES
+            && let Some(bytes) = self.scratch.get(..transmit.size)
+        {
+            let reply = (self.outgoing(transmit), bytes.to_vec());
+            self.replies.push_back(reply);
+        }
+    }
+
+    fn outgoing(&self, transmit: &proto::Transmit) -> Transmit {
+        let ecn = match transmit.ecn {
+            None => Ecn::NotEct,
+            Some(proto::EcnCodepoint::Ect0) => Ecn::Ect0,
+            Some(proto::EcnCodepoint::Ect1) => Ecn::Ect1,
+            Some(proto::EcnCodepoint::Ce) => Ecn::Ce,
+        };
+        let to = match (self.mapped, transmit.destination) {
+            (true, SocketAddr::V4(to)) => SocketAddr::from((to.ip().to_ipv6_mapped(), to.port())),
+            (_, to) => to,
+        };
+        Transmit { to, src_ip: transmit.src_ip, ecn, size: transmit.size, segment_size: transmit.segment_size }
+    }
+}
+
+impl Connection {
+    /// Tells what happened, in the words of this crate, and a stream's readiness once at a time.
+    fn tell(&mut self, mut say: impl FnMut(Event)) {
+        while let Some(event) = self.inner.poll() {
+            match event {
+                proto::Event::HandshakeDataReady
+                | proto::Event::DatagramReceived
+                | proto::Event::DatagramsUnblocked => {}
+                proto::Event::Connected => {
+                    let verdict = self.verifier.as_ref().and_then(|verifier| verifier.verdict()?.ok());
+                    say(Event::Connected { certificate: verdict.unwrap_or(CertificateSeen::NotAsked) });
+                }
+                proto::Event::ConnectionLost { reason } => {
+                    if let Some(closed) = event::closed(reason, self.verifier.as_deref()) {
+                        say(Event::Closed(closed));
+                    }
+                }
+                proto::Event::Stream(proto::StreamEvent::Opened { dir }) => {
+                    while let Some(stream) = self.inner.streams().accept(dir).map(Stream) {
+                        say(Event::Opened(stream, stream.direction()));
+                        if self.readable.insert(stream) {
+                            say(Event::Readable(stream));
+                        }
+                    }
+                }
+                proto::Event::Stream(proto::StreamEvent::Readable { id }) => {
+                    if self.readable.insert(Stream(id)) {
+                        say(Event::Readable(Stream(id)));
+                    }
+                }
+                proto::Event::Stream(proto::StreamEvent::Writable { id }) => {
+                    if self.writable.insert(Stream(id)) {
+                        say(Event::Writable(Stream(id)));
+                    }
+                }
+                proto::Event::Stream(proto::StreamEvent::Finished { id }) => say(Event::Finished(Stream(id))),
+                proto::Event::Stream(proto::StreamEvent::Stopped { id, error_code }) => {
+                    say(Event::Stopped(Stream(id), event::short(error_code)));
+                }
+                proto::Event::Stream(proto::StreamEvent::Available { dir }) => {
+                    say(Event::Available(event::direction(dir)))
+                }
+            }
+        }
+    }
+}
+
+/// How many datagrams of this size fit into one batch.
+fn segments(max: NonZeroUsize, mtu: u16) -> usize {
+    let fit = MAX_BATCH.checked_div(usize::from(mtu)).unwrap_or(1);
+    max.get().min(MAX_SEGMENTS).min(fit).max(1)
+}
+
+/// An IPv4 address that came mapped into IPv6 is an IPv4 address.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+#[cfg(test)]
+#[path = "quic_tests.rs"]
+mod tests;

@@ -1,0 +1,326 @@
+//! How an endpoint and its connections are set up: windows, timers, congestion control, TLS, and where randomness and time
+//! come from. No state of its own but the [`Clock`].
+//!
+//! Why the numbers are what they are:
+//! - A stream's receive window stays at [`MAX_STREAM_WINDOW`]: quinn-proto ends a connection whose stream holds more than 1,024
+//!   gaps, and with 8 MB a lossy path gets there. Long fat paths get their rate from several streams.
+//! - Connection windows are memory, so they are set for each side and can be raised while the connection lives.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::{hkdf, hmac};
+use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn_proto::{self as proto, congestion};
+use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
+use rustls::RootCertStore;
+use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+
+use super::super::trust::{Identity, Verifier};
+use crate::Instant;
+use crate::seed::Seed;
+
+/// The protocol's name in the TLS handshake (RFC 7301), of version 1.
+pub const ALPN: &[u8] = b"tallow/1";
+/// The most that one stream may hold unread, in bytes.
+pub const MAX_STREAM_WINDOW: u32 = 2_000_000;
+/// Bytes of a connection id that this endpoint gives out.
+const CONNECTION_ID: usize = 8;
+/// Bytes that arrive for one connection before the owner decided about it.
+const INCOMING_BYTES: u64 = 16 * 1024;
+/// The same for all together.
+const INCOMING_BYTES_TOTAL: u64 = 1024 * 1024;
+/// What one datagram may carry to us. The receive ring has room for the largest there is.
+const MAX_DATAGRAM: u16 = 65_507;
+
+/// Which congestion controller paces a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Congestion {
+    /// CUBIC (RFC 9438): backs off at every loss.
+    Cubic,
+    /// BBR: follows the measured bandwidth and round trip.
+    Bbr,
+}
+
+/// How connections behave: windows in bytes, counts of streams, timers.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// What a connection may hold unread, all its streams together.
+    pub receive_window: u64,
+    /// What one stream may hold unread; [`MAX_STREAM_WINDOW`] at most.
+    pub stream_receive_window: u32,
+    /// What a connection may hold unacknowledged.
+    pub send_window: u64,
+    /// How many bidirectional streams the other side may have open.
+    pub max_bi_streams: u32,
+    /// How many unidirectional streams the other side may have open.
+    pub max_uni_streams: u32,
+    /// After this long with nothing heard a connection is lost.
+    pub idle_timeout: Duration,
+    /// Send something at least this often; `None`: only the application's own.
+    pub keep_alive: Option<Duration>,
+    /// The congestion controller.
+    pub congestion: Congestion,
+    /// A packet counts as lost when one this much later was acknowledged (RFC 9002 §6.1.1 says 3).
+    pub packet_threshold: u32,
+}
+
+impl Profile {
+    /// For the two ends of a transfer.
+    #[must_use]
+    pub const fn peer() -> Self {
+        Self {
+            receive_window: 32 * 1024 * 1024,
+            stream_receive_window: MAX_STREAM_WINDOW,
+            send_window: 32 * 1024 * 1024,
+            max_bi_streams: 1,
+            max_uni_streams: 16,
+            idle_timeout: Duration::from_secs(45),
+            keep_alive: Some(Duration::from_secs(15)),
+            congestion: Congestion::Bbr,
+            packet_threshold: 64,
+        }
+    }
+
+    /// For a relay: each connection starts small and is raised by evidence.
+    #[must_use]
+    pub const fn relay() -> Self {
+        Self { receive_window: 64 * 1024, send_window: 64 * 1024, keep_alive: None, ..Self::peer() }
+    }
+}
+
+/// What a server keeps at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections that wait for the owner's decision; beyond it, first packets are not answered.
+    pub incoming: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { incoming: 256 }
+    }
+}
+
+/// The identity's parts do not make a TLS server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the certificate or its private key cannot be used, or they do not belong together")]
+pub struct BadIdentity;
+
+/// Wall-clock time for certificates and tokens: what the caller said at the start, and the time that passed by `Instant` since.
+///
+/// The libraries ask for it in the middle of a handshake and pass no time of ours, so it is kept for them to read.
+pub(super) struct Clock {
+    micros: AtomicU64,
+}
+
+impl Clock {
+    fn duration(&self) -> Duration {
+        Duration::from_micros(self.micros.load(Ordering::Relaxed))
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({:?})", self.duration())
+    }
+}
+
+impl rustls::time_provider::TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(self.duration()))
+    }
+}
+
+impl proto::TimeSource for Clock {
+    fn now(&self) -> SystemTime {
+        UNIX_EPOCH.checked_add(self.duration()).unwrap_or(UNIX_EPOCH)
+    }
+}
+
+/// Moves the [`Clock`] on as the endpoint hears the time.
+#[derive(Debug)]
+pub(super) struct Ticker {
+    clock: Arc<Clock>,
+    at_start: Duration,
+    start: Option<Instant>,
+}
+
+impl Ticker {
+    pub(super) fn new(unix_time: Duration) -> Self {
+        let micros = AtomicU64::new(micros(unix_time));
+        Self { clock: Arc::new(Clock { micros }), at_start: unix_time, start: None }
+    }
+
+    /// The first call fixes what instant the given wall-clock time belongs to.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let start = *self.start.get_or_insert(now);
+        let time = self.at_start.saturating_add(now.saturating_duration_since(start));
+        self.clock.micros.store(micros(time), Ordering::Relaxed);
+    }
+
+    pub(super) fn clock(&self) -> Arc<Clock> {
+        self.clock.clone()
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Connection ids from the seed; the library's own generator asks the system.
+struct ConnectionIds(ChaCha20Rng);
+
+impl proto::ConnectionIdGenerator for ConnectionIds {
+    fn generate_cid(&mut self) -> proto::ConnectionId {
+        connection_id(&mut self.0)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_ID
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+fn connection_id(rng: &mut ChaCha20Rng) -> proto::ConnectionId {
+    let mut bytes = [0; CONNECTION_ID];
+    rng.fill_bytes(&mut bytes);
+    proto::ConnectionId::new(&bytes)
+}
+
+/// The endpoint's own settings: ids, reset key and randomness from the seed.
+pub(super) fn endpoint(seed: &Seed) -> Arc<proto::EndpointConfig> {
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, seed.derive("reset key").bytes());
+    let mut config = proto::EndpointConfig::new(Arc::new(reset_key));
+    let ids = seed.derive("connection ids");
+    config
+        .cid_generator(move || Box::new(ConnectionIds(ids.rng())))
+        .rng_seed(Some(*seed.derive("endpoint").bytes()))
+        // So that other protocols can share the socket: QUIC's first byte is then always 01xxxxxx or 11xxxxxx (RFC 9443).
+        .grease_quic_bit(false);
+    // In range, so it cannot fail; the default would do too.
+    let _ = config.max_udp_payload_size(MAX_DATAGRAM);
+    Arc::new(config)
+}
+
+/// The settings of one connection.
+pub(super) fn transport(profile: &Profile) -> Arc<proto::TransportConfig> {
+    let mut config = proto::TransportConfig::default();
+    config
+        .receive_window(var_int(profile.receive_window))
+        .stream_receive_window(profile.stream_receive_window.min(MAX_STREAM_WINDOW).into())
+        .send_window(profile.send_window)
+        .max_concurrent_bidi_streams(profile.max_bi_streams.into())
+        .max_concurrent_uni_streams(profile.max_uni_streams.into())
+        .max_idle_timeout(proto::IdleTimeout::try_from(profile.idle_timeout).ok())
+        .keep_alive_interval(profile.keep_alive)
+        .packet_threshold(profile.packet_threshold.max(3))
+        .mtu_discovery_config(Some(proto::MtuDiscoveryConfig::default()))
+        .datagram_receive_buffer_size(None)
+        .allow_spin(false);
+    match profile.congestion {
+        Congestion::Cubic => config.congestion_controller_factory(Arc::new(congestion::CubicConfig::default())),
+        Congestion::Bbr => config.congestion_controller_factory(Arc::new(congestion::BbrConfig::default())),
+    };
+    Arc::new(config)
+}
+
+pub(super) fn var_int(value: u64) -> proto::VarInt {
+    proto::VarInt::from_u64(value).unwrap_or(proto::VarInt::MAX)
+}
+
+/// The one crypto library, with the post-quantum key exchange first.
+pub(super) fn crypto_provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![
+            provider::cipher_suite::TLS13_AES_128_GCM_SHA256,
+            provider::cipher_suite::TLS13_AES_256_GCM_SHA384,
+            provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![
+            provider::kx_group::X25519MLKEM768,
+            provider::kx_group::X25519,
+            provider::kx_group::SECP256R1,
+            provider::kx_group::SECP384R1,
+        ],
+        ..provider::default_provider()
+    })
+}
+
+/// The public authorities, as Mozilla lists them.
+pub(super) fn public_roots() -> Arc<RootCertStore> {
+    Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())
+}
+
+/// TLS 1.3 with this one protocol, no tickets and no early data.
+pub(super) fn server_tls(identity: &Identity, clock: Arc<Clock>) -> Result<rustls::ServerConfig, BadIdentity> {
+    let chain = identity.cert_chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key.to_vec()));
+    let mut tls = rustls::ServerConfig::builder_with_details(crypto_provider(), clock)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|_| BadIdentity)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|_| BadIdentity)?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.send_tls13_tickets = 0;
+    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(tls)
+}
+
+/// A server's settings.
+///
+/// # Errors
+/// [`BadIdentity`] when the identity's parts do not fit.
+pub(super) fn server(
+    identity: &Identity,
+    limits: Limits,
+    transport: Arc<proto::TransportConfig>,
+    clock: Arc<Clock>,
+    seed: &Seed,
+) -> Result<Arc<proto::ServerConfig>, BadIdentity> {
+    let tls = server_tls(identity, clock.clone())?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(|_| BadIdentity)?;
+    let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(seed.derive("token key").bytes());
+    let mut config = proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
+    config
+        .transport_config(transport)
+        .time_source(clock)
+        .max_incoming(limits.incoming)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL);
+    Ok(Arc::new(config))
+}
+
+/// The client's side of the same, for one connection. `None` never happens with the provider above.
+pub(super) fn client(
+    verifier: Arc<Verifier>,
+    transport: Arc<proto::TransportConfig>,
+    provider: &Arc<CryptoProvider>,
+    clock: Arc<Clock>,
+    rng: &mut ChaCha20Rng,
+) -> Option<proto::ClientConfig> {
+    let mut tls = rustls::ClientConfig::builder_with_details(provider.clone(), clock)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .ok()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls.resumption = rustls::client::Resumption::disabled();
+    let crypto = QuicClientConfig::try_from(tls).ok()?;
+    let mut config = proto::ClientConfig::new(Arc::new(crypto));
+    let first_id = connection_id(rng);
+    config
+        .transport_config(transport)
+        .token_store(Arc::new(proto::NoneTokenStore))
+        .initial_dst_cid_provider(Arc::new(move || first_id));
+    Some(config)
+}
