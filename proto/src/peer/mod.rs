@@ -1,1 +1,565 @@
-//! In work.
+//! One end of a transfer: the composition of sockets, meeting, handshake, session and transfer behind one [`Node`].
+//!
+//! ```text
+//!            link                 keyed              transfer over
+//! Meeting ─────────► Handshaking ───────► Live ───────────────────► Leaving ──► Closed
+//!    ▲                    │ wrong guess,    │ link lost, violation, cancel
+//!    └────────────────────┘ link lost       └─► Leaving
+//! ```
+//! It decides what follows from what its children say, and nothing of their business: it tells how often a code may be guessed
+//! (the handshake's `Guesses`), when a person must agree, and what the one terminal event is.
+//! Timers: its children's; [`LEAVE_WITHIN`] for the farewell; [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
+
+pub mod config;
+pub mod event;
+pub mod handle;
+mod host;
+mod meeting;
+mod net;
+mod peer_link;
+mod rendezvous;
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rand_core::Rng;
+
+use crate::Instant;
+use crate::code::{Code, Link, Nameplate};
+use crate::handshake::{self, Guesses, Handshake, Secret};
+use crate::job::{Job, JobDone};
+use crate::link::quic;
+use crate::node::{Action, Arrival, Input, Misuse, Node, SocketId, Transmit};
+use crate::seed::Seed;
+use crate::session::{self, LinkId, Session, Violation};
+use crate::transfer::{self, receiver, sender};
+use crate::wire::Features;
+use crate::wire::peer::{CancelReason, Control, DeclineReason};
+use crate::wire::relay::{Owner, Side};
+
+pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
+pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, Progress, RelayFailure, Summary, WaitingFor};
+pub use handle::{Receiver, Sender};
+
+use host::Host;
+use meeting::{Found, Meeting, Met};
+use net::{Conn, Net};
+use peer_link::{Flow, PeerLink};
+use rendezvous::Question;
+
+/// The farewell may take so long.
+const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// Progress is told at most this often.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// Events that may wait for the application; the transfer itself waits for none of them.
+const MAX_EVENTS: usize = 64;
+/// The one link that a session has so far.
+const LINK: LinkId = LinkId(0);
+/// Application close codes of a connection between peers.
+mod close {
+    pub const DONE: u32 = 0;
+    pub const ENDED: u32 = 1;
+}
+
+/// Where a peer is.
+enum Stage {
+    /// Looking for the other side.
+    Meeting,
+    /// On a link, before the keys.
+    Handshaking { link: PeerLink, handshake: Box<Handshake> },
+    /// On a link, with keys.
+    Live { link: PeerLink, session: Box<Session> },
+    /// The outcome was told; what is queued goes out, then the link is closed.
+    Leaving { link: PeerLink, session: Box<Session>, deadline: Instant, code: u32 },
+    /// Nothing is left to say.
+    Closed,
+}
+
+/// What this side does with the session.
+enum Transfer {
+    Sending(sender::Sender),
+    Receiving(receiver::Receiver),
+}
+
+/// Whether this side's person must compare the verifier words first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Agreement {
+    NotNeeded,
+    Pending,
+    Given,
+}
+
+/// See the module's text.
+pub struct Peer {
+    side: Side,
+    features: Features,
+    verify: bool,
+    seed: Seed,
+    net: Net,
+    host: Option<Host>,
+    meeting: Option<Meeting>,
+    code: CodeState,
+    guesses: Guesses,
+    found: Option<Found>,
+    transfer: Transfer,
+    /// A chunk that waits for a place on a stream.
+    held: Option<session::Prepared>,
+    agreement: Agreement,
+    stage: Stage,
+    /// Links whose last words are on their way, before they are closed.
+    parting: Vec<(PeerLink, Instant)>,
+    events: VecDeque<Event>,
+    told: bool,
+    progress: Progress,
+    next_progress: Option<Instant>,
+    accepted_at: Option<Instant>,
+    path: Option<PathKind>,
+}
+
+/// A sender's way to its code.
+enum CodeState {
+    /// The relay has not given a nameplate.
+    Unallocated { words: u8 },
+    /// There is one; the person is told once the source was looked through and the seat is taken.
+    Ready { code: Code, seated: bool, told: bool },
+}
+
+impl Peer {
+    /// A peer that sends.
+    #[must_use]
+    pub fn sender(config: SendConfig, now: Instant, mut seed: Seed) -> Self {
+        let SendConfig { common, source, code, compression, embedded } = config;
+        let owner = random_owner(&mut seed);
+        let mut net = Net::new(common.unix_time, seed.next());
+        let (code, question) = match code {
+            CodeChoice::Generate { words } => (CodeState::Unallocated { words }, Question::Allocate { owner }),
+            CodeChoice::Custom(code) => {
+                let room = code.nameplate().room_id();
+                let question = Question::Join { room, side: Side::Sender, owner };
+                (CodeState::Ready { code, seated: false, told: false }, question)
+            }
+        };
+        let features = features_of(&common);
+        let (mut host, mut meeting) = (None, None);
+        match embedded.filter(|_| common.relays.is_empty()) {
+            Some(embedded) => host = Some(Host::new(embedded, common.unix_time, seed.next(), &mut net)),
+            None => {
+                net.open_clients();
+                let relays = &common.relays;
+                meeting = Some(Meeting::new(now, Side::Sender, features, question, relays, &[], &mut net));
+            }
+        }
+        let config = sender::Config { cores: common.cores.max(1), compression };
+        let transfer = Transfer::Sending(sender::Sender::new(config, source));
+        Self::new(Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
+    }
+
+    /// A peer that receives.
+    #[must_use]
+    pub fn receiver(config: ReceiveConfig, now: Instant, mut seed: Seed) -> Self {
+        let ReceiveConfig { common, code, local, discover: _ } = config;
+        let owner = random_owner(&mut seed);
+        let mut net = Net::new(common.unix_time, seed.next());
+        let features = features_of(&common);
+        let question = Question::Join { room: code.nameplate().room_id(), side: Side::Receiver, owner };
+        let near = if common.relays.is_empty() { local.as_slice() } else { &[] };
+        net.open_clients();
+        let meeting = Meeting::new(now, Side::Receiver, features, question, &common.relays, near, &mut net);
+        let config = receiver::Config { cores: common.cores.max(1) };
+        let transfer = Transfer::Receiving(receiver::Receiver::new(config, seed.next()));
+        let code = CodeState::Ready { code, seated: true, told: true };
+        Self::new(Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the two constructors above are its only callers")]
+    fn new(
+        side: Side,
+        features: Features,
+        common: &Common,
+        seed: Seed,
+        net: Net,
+        host: Option<Host>,
+        meeting: Option<Meeting>,
+        code: CodeState,
+        transfer: Transfer,
+    ) -> Self {
+        Self {
+            side,
+            features,
+            verify: common.verify,
+            seed,
+            net,
+            host,
+            meeting,
+            code,
+            guesses: Guesses::new(),
+            found: None,
+            transfer,
+            held: None,
+            agreement: if common.verify { Agreement::Pending } else { Agreement::NotNeeded },
+            stage: Stage::Meeting,
+            parting: Vec::new(),
+            events: VecDeque::new(),
+            told: false,
+            progress: Progress::default(),
+            next_progress: None,
+            accepted_at: None,
+            path: None,
+        }
+    }
+}
+
+impl Node for Peer {
+    type Command = Command;
+    type Event = Event;
+
+    fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
+        self.net.handle_datagram(now, &arrival, data);
+    }
+
+    fn handle_input(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Bound(net::LISTENER, result) => {
+                if let Some(host) = &mut self.host
+                    && let Err(failure) = host.handle_bound(result, &mut self.net)
+                {
+                    self.fail(now, failure);
+                }
+            }
+            Input::Bound(socket, result) => self.net.handle_client_bound(socket, result.is_ok()),
+            Input::Resolved(query, addresses) => {
+                if let Some(meeting) = &mut self.meeting {
+                    meeting.handle_resolved(now, query, addresses);
+                }
+            }
+            Input::Done(done) => self.transfer.handle_job(now, done),
+            Input::HandleDropped => self.cancel(now),
+        }
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), Misuse> {
+        match (command, &mut self.transfer) {
+            (Command::Cancel, _) => {
+                self.cancel(now);
+                Ok(())
+            }
+            (Command::Agree(agreed), _) => self.agree(now, agreed),
+            (Command::Accept(sink), Transfer::Receiving(receiver)) => receiver.accept(now, sink),
+            (Command::Decline(reason, text), Transfer::Receiving(receiver)) => {
+                receiver.decline(now, reason, &text)?;
+                self.fail(now, Failure::NotAccepted);
+                Ok(())
+            }
+            (Command::Accept(_) | Command::Decline(..), Transfer::Sending(_)) => Err(Misuse("only a receiver is offered anything")),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.net.handle_timeout(now);
+        if let Some(meeting) = &mut self.meeting {
+            meeting.handle_timeout(now, &mut self.net);
+        }
+        if let Some(host) = &mut self.host {
+            host.handle_timeout(now, &mut self.net);
+        }
+        self.transfer.handle_timeout(now);
+        match &mut self.stage {
+            Stage::Handshaking { handshake, .. } => handshake.handle_timeout(now),
+            Stage::Live { session, .. } => session.handle_timeout(now),
+            Stage::Leaving { link, deadline, code, .. } if *deadline <= now => {
+                link.close(now, &mut self.net, *code, "left");
+                self.stage = Stage::Closed;
+            }
+            Stage::Leaving { .. } | Stage::Meeting | Stage::Closed => {}
+        }
+        let net = &mut self.net;
+        self.parting.retain(|(link, deadline)| {
+            let over = *deadline <= now;
+            if over {
+                link.close(now, net, close::ENDED, "handshake failed");
+            }
+            !over
+        });
+        if self.next_progress.is_some_and(|at| at <= now) {
+            self.next_progress = None;
+        }
+    }
+
+    fn settle(&mut self, now: Instant) {
+        loop {
+            self.net.settle(now);
+            let mut moved = false;
+            while let Some((conn, event)) = self.net.poll_event() {
+                self.handle_net(now, conn, &event);
+                moved = true;
+            }
+            moved |= self.meet(now);
+            moved |= self.converse(now);
+            moved |= self.take_transfer_events(now);
+            if !moved {
+                break;
+            }
+        }
+        self.part(now);
+        self.tell_code();
+        self.tell_progress(now);
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.net.poll_action()
+    }
+
+    fn poll_transmit(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        max_segments: NonZeroUsize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        self.net.poll_transmit(now, socket, max_segments, buf)
+    }
+
+    fn poll_job(&mut self) -> Option<Job> {
+        match &mut self.transfer {
+            Transfer::Sending(sender) => sender.poll_job(),
+            Transfer::Receiving(receiver) => receiver.poll_job(),
+        }
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let stage = match &self.stage {
+            Stage::Handshaking { handshake, .. } => handshake.poll_timeout().map(|at| (at, "handshake")),
+            Stage::Live { session, .. } => session.poll_timeout(),
+            Stage::Leaving { deadline, .. } => Some((*deadline, "farewell")),
+            Stage::Meeting | Stage::Closed => None,
+        };
+        let transfer = match &self.transfer {
+            Transfer::Sending(sender) => sender.poll_timeout(),
+            Transfer::Receiving(receiver) => receiver.poll_timeout(),
+        };
+        [
+            self.net.poll_timeout().map(|at| (at, "quic")),
+            self.meeting.as_ref().and_then(Meeting::poll_timeout).map(|at| (at, "meeting")),
+            self.host.as_ref().and_then(Host::poll_timeout).map(|at| (at, "relay inside")),
+            self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min(),
+            stage,
+            transfer.map(|at| (at, "transfer")),
+            self.next_progress.map(|at| (at, "progress")),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.stage, Stage::Closed) && self.parting.is_empty() && self.transfer.is_idle() && !self.net.has_unsent()
+    }
+
+    fn supersedes(new: &Event, old: &Event) -> bool {
+        matches!((new, old), (Event::Progress(_), Event::Progress(_)))
+    }
+}
+
+impl Peer {
+    /// News of a connection: the meeting's, the inner relay's, or the link's.
+    fn handle_net(&mut self, now: Instant, conn: Conn, event: &quic::Event) {
+        if let Some(meeting) = &mut self.meeting
+            && meeting.handle_event(now, &mut self.net, conn, event)
+        {
+            return;
+        }
+        if let Some(host) = &mut self.host
+            && host.handle_event(now, &mut self.net, conn, event)
+        {
+            return;
+        }
+        self.handle_link(now, conn, event);
+    }
+
+    /// What the meeting and the inner relay found.
+    fn meet(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        if let Some(host) = &mut self.host {
+            host.settle(now, &mut self.net, matches!(self.stage, Stage::Meeting));
+        }
+        while let Some(met) = self.host.as_mut().and_then(Host::poll).or_else(|| self.meeting.as_mut().and_then(Meeting::poll)) {
+            moved = true;
+            match met {
+                Met::Event(event) => {
+                    if matches!(event, Event::Waiting(WaitingFor::Receiver))
+                        && let CodeState::Ready { seated, .. } = &mut self.code
+                    {
+                        *seated = true;
+                        self.tell_code();
+                    }
+                    self.tell(event);
+                }
+                Met::Allocated(nameplate) => self.allocated(nameplate),
+                Met::Link(link, found) => {
+                    if matches!(self.stage, Stage::Meeting) {
+                        self.start_handshake(now, *link, found);
+                    } else {
+                        link.close(now, &mut self.net, close::ENDED, "not needed");
+                    }
+                }
+                Met::Failed(failure) => self.fail(now, failure),
+            }
+        }
+        moved
+    }
+
+    /// The relay gave a nameplate: the words are drawn here and never leave this machine.
+    fn allocated(&mut self, nameplate: u32) {
+        if let CodeState::Unallocated { words } = self.code {
+            let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng());
+            if let Some(meeting) = &mut self.meeting {
+                meeting.set_room(code.nameplate().room_id());
+            }
+            self.code = CodeState::Ready { code, seated: true, told: false };
+        }
+    }
+
+    fn tell_code(&mut self) {
+        let Transfer::Sending(sender) = &self.transfer else { return };
+        if !sender.is_scanned() {
+            return;
+        }
+        let (listening, relay) = match (&self.host, &self.meeting) {
+            (Some(host), _) => (host.listening(), None),
+            (None, Some(meeting)) => (Vec::new(), meeting.relay()),
+            (None, None) => (Vec::new(), None),
+        };
+        if let CodeState::Ready { code, seated: true, told } = &mut self.code
+            && !*told
+        {
+            *told = true;
+            let link = relay.and_then(|relay| Link::new(&relay.host, relay.port, code.clone()));
+            let code = code.clone();
+            self.tell(Event::Code { code, link, listening });
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if let (Event::Progress(_), Some(last @ Event::Progress(_))) = (&event, self.events.back_mut()) {
+            *last = event;
+        } else if !matches!(event, Event::Progress(_)) || self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        }
+    }
+
+    fn tell_progress(&mut self, now: Instant) {
+        let progress = self.transfer.progress();
+        if progress != self.progress && self.next_progress.is_none() && !self.told {
+            self.progress = progress;
+            self.next_progress = Some(now + PROGRESS_EVERY);
+            self.tell(Event::Progress(progress));
+        }
+    }
+
+    /// The one end: tells it, stops everything else.
+    fn end(&mut self, event: Event) -> bool {
+        let first = !std::mem::replace(&mut self.told, true);
+        if first {
+            self.tell(event);
+        }
+        first
+    }
+
+    fn stop_meeting(&mut self, now: Instant) {
+        if let Some(mut meeting) = self.meeting.take() {
+            meeting.stop(now, &mut self.net);
+        }
+        if let Some(mut host) = self.host.take() {
+            host.stop(now, &mut self.net);
+        }
+    }
+}
+
+impl Transfer {
+    fn handle_job(&mut self, now: Instant, done: JobDone) {
+        match self {
+            Self::Sending(sender) => sender.handle_job(now, done),
+            Self::Receiving(receiver) => receiver.handle_job(now, done),
+        }
+    }
+
+    fn handle_control(&mut self, now: Instant, control: Control) {
+        match self {
+            Self::Sending(sender) => sender.handle_control(now, control),
+            Self::Receiving(receiver) => receiver.handle_control(now, control),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Self::Sending(sender) => sender.handle_timeout(now),
+            Self::Receiving(receiver) => receiver.handle_timeout(now),
+        }
+    }
+
+    fn poll_control(&mut self) -> Option<Control> {
+        match self {
+            Self::Sending(sender) => sender.poll_control(),
+            Self::Receiving(receiver) => receiver.poll_control(),
+        }
+    }
+
+    fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
+        match self {
+            Self::Sending(sender) => sender.cancel(now, reason, text),
+            Self::Receiving(receiver) => receiver.cancel(now, reason, text),
+        }
+    }
+
+    fn progress(&self) -> Progress {
+        match self {
+            Self::Sending(sender) => sender.progress(),
+            Self::Receiving(receiver) => receiver.progress(),
+        }
+    }
+
+    /// No job is out.
+    fn is_idle(&self) -> bool {
+        match self {
+            Self::Sending(sender) => sender.is_idle(),
+            Self::Receiving(receiver) => receiver.is_idle(),
+        }
+    }
+}
+
+fn features_of(common: &Common) -> Features {
+    let mut features = Features::default();
+    for (set, feature) in
+        [(!common.aes, Features::NO_AES), (common.verify, Features::VERIFY), (common.no_p2p, Features::NO_P2P)]
+    {
+        if set {
+            features = features.with(feature);
+        }
+    }
+    features
+}
+
+fn random_owner(seed: &mut Seed) -> Owner {
+    let mut owner = [0; 16];
+    seed.next().rng().fill_bytes(&mut owner);
+    Owner(owner)
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stage = match &self.stage {
+            Stage::Meeting => "meeting",
+            Stage::Handshaking { .. } => "handshaking",
+            Stage::Live { .. } => "live",
+            Stage::Leaving { .. } => "leaving",
+            Stage::Closed => "closed",
+        };
+        f.debug_struct("Peer").field("side", &self.side).field("stage", &stage).finish_non_exhaustive()
+    }
+}

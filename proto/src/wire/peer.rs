@@ -238,8 +238,6 @@ pub enum Control {
     },
     /// Nothing more will come from here.
     Bye,
-    /// The person at this end compared the verifier words and agreed.
-    VerifierAgreed,
 }
 
 /// A text of the other side, at most 800 bytes.

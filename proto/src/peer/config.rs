@@ -1,0 +1,155 @@
+//! What a peer is told when it starts.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::code::Code;
+use crate::job::Source;
+use crate::link::trust::{Identity, Trust};
+use crate::transfer::Compression;
+
+/// The port of a relay, UDP and TCP alike, when nothing else is said.
+pub const DEFAULT_PORT: u16 = 4433;
+
+/// Where a relay is: a host name or an address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RelayAddress {
+    /// A name or an address, without brackets.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// The text is no `host`, `host:port`, `[v6]` or `[v6]:port`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a relay address; expected HOST, HOST:PORT, [IPV6] or [IPV6]:PORT")]
+pub struct BadRelayAddress;
+
+impl std::str::FromStr for RelayAddress {
+    type Err = BadRelayAddress;
+
+    fn from_str(text: &str) -> Result<Self, BadRelayAddress> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (host, port) = rest.split_once(']').ok_or(BadRelayAddress)?;
+                host.parse::<std::net::Ipv6Addr>().map_err(|_| BadRelayAddress)?;
+                (host, if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or(BadRelayAddress)?) })
+            }
+            None if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, None),
+            None => match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            },
+        };
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        if host.is_empty() || host.len() > 253 || !host.chars().all(is_name) {
+            return Err(BadRelayAddress);
+        }
+        let port = match port {
+            Some(port) => port.parse().ok().filter(|&port| port != 0).ok_or(BadRelayAddress)?,
+            None => DEFAULT_PORT,
+        };
+        Ok(Self { host: host.to_ascii_lowercase(), port })
+    }
+}
+
+impl std::fmt::Display for RelayAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.host.contains(':'), self.port) {
+            (false, DEFAULT_PORT) => write!(f, "{}", self.host),
+            (false, port) => write!(f, "{}:{port}", self.host),
+            (true, DEFAULT_PORT) => write!(f, "[{}]", self.host),
+            (true, port) => write!(f, "[{}]:{port}", self.host),
+        }
+    }
+}
+
+/// A relay that the person configured.
+#[derive(Debug, Clone)]
+pub struct RelayChoice {
+    /// Where.
+    pub address: RelayAddress,
+    /// Which certificate of it is accepted: pinned, known, or whatever comes first.
+    pub trust: Trust,
+    /// The relay's password, if it asks for one.
+    pub password: Option<Arc<str>>,
+}
+
+impl RelayChoice {
+    /// A relay about which nothing is known yet.
+    #[must_use]
+    pub const fn new(address: RelayAddress) -> Self {
+        Self { address, trust: Trust::FirstUse, password: None }
+    }
+}
+
+/// What both ends have in common.
+#[derive(Debug, Clone, Default)]
+pub struct Common {
+    /// Relays, the preferred one first. None: a sender runs one itself, a receiver looks on this machine and on the LAN.
+    pub relays: Vec<RelayChoice>,
+    /// Show the verifier words and move nothing before the person agreed.
+    pub verify: bool,
+    /// Reveal no addresses to the other side.
+    pub no_p2p: bool,
+    /// Worker threads that heavy work may use; 0 counts as 1.
+    pub cores: usize,
+    /// This machine's addresses, for finding one another on the LAN.
+    pub interfaces: Vec<IpAddr>,
+    /// Wall-clock time at the start, since the Unix epoch; for checking certificates of public authorities.
+    pub unix_time: Duration,
+    /// Whether this machine computes AES in hardware.
+    pub aes: bool,
+}
+
+/// Where the code comes from.
+#[derive(Debug, Clone)]
+pub enum CodeChoice {
+    /// The relay gives the nameplate, this side draws the words.
+    Generate {
+        /// 2 to 8.
+        words: u8,
+    },
+    /// The person's own.
+    Custom(Code),
+}
+
+/// The relay inside a sender.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// The certificate to show.
+    pub identity: Identity,
+    /// Where to listen; the first address that is free.
+    pub listen: Vec<SocketAddr>,
+    /// Whether to announce it on the LAN.
+    pub announce: bool,
+}
+
+/// How to send.
+#[derive(Clone)]
+pub struct SendConfig {
+    /// See [`Common`].
+    pub common: Common,
+    /// What to send.
+    pub source: Arc<dyn Source>,
+    /// The code.
+    pub code: CodeChoice,
+    /// Per chunk.
+    pub compression: Compression,
+    /// Used when no relay is configured.
+    pub embedded: Option<Embedded>,
+}
+
+/// How to receive.
+#[derive(Debug, Clone)]
+pub struct ReceiveConfig {
+    /// See [`Common`].
+    pub common: Common,
+    /// What the sender said.
+    pub code: Code,
+    /// Where senders on this machine may listen; the default port on loopback unless a test says otherwise.
+    pub local: Vec<SocketAddr>,
+    /// Whether to look for senders on the LAN when no relay is configured.
+    pub discover: bool,
+}

@@ -1,0 +1,394 @@
+//! A peer on a link: the handshake, the session, the farewell.
+
+use super::{
+    Agreement, CancelReason, CodeState, Conn, Control, DeclineReason, Duration, Event, Failure, Flow, Found, Handshake,
+    Instant, LEAVE_WITHIN, LINK, Lost, Misuse, Path, PathKind, Peer, PeerLink, Session, Side, Stage, Transfer, Violation,
+    WaitingFor, close, handshake, quic, receiver, sender, session,
+};
+use crate::handshake::Secret;
+use crate::session::StreamNo;
+use crate::wire::Features;
+use crate::wire::frame::enclose;
+
+impl Peer {
+    pub(super) fn start_handshake(&mut self, now: Instant, link: PeerLink, found: Found) {
+        let CodeState::Ready { code, .. } = &self.code else { return };
+        let config = handshake::Config {
+            side: self.side,
+            features: self.features,
+            room: code.nameplate().room_id(),
+            secret: Secret::Code(code.password().clone()),
+        };
+        let handshake = Box::new(Handshake::new(config, now, self.seed.next()));
+        self.found = Some(found);
+        self.tell(Event::Paired);
+        self.stage = Stage::Handshaking { link, handshake };
+    }
+
+    /// News of the connection that carries the conversation.
+    pub(super) fn handle_link(&mut self, now: Instant, conn: Conn, event: &quic::Event) {
+        if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
+            return self.handle_parting(now, index, event);
+        }
+        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) = &mut self.stage else {
+            return;
+        };
+        if link.conn() != conn {
+            return;
+        }
+        match event {
+            quic::Event::Opened(stream, quic::Direction::Uni) => {
+                link.handle_opened(*stream);
+                self.read_stream(now, *stream);
+            }
+            quic::Event::Readable(stream) if *stream != link.main() => self.read_stream(now, *stream),
+            quic::Event::Finished(stream) if *stream == link.main() => {
+                if let Stage::Leaving { link, code, .. } = &self.stage {
+                    link.close(now, &mut self.net, *code, "done");
+                    self.stage = Stage::Closed;
+                }
+            }
+            quic::Event::Closed(_) => self.lose_link(now),
+            quic::Event::Opened(..)
+            | quic::Event::Readable(_)
+            | quic::Event::Writable(_)
+            | quic::Event::Finished(_)
+            | quic::Event::Stopped(_)
+            | quic::Event::Connected { .. } => {}
+        }
+    }
+
+    /// Moves everything between link, handshake or session, and transfer. True when something moved that others wait for.
+    pub(super) fn converse(&mut self, now: Instant) -> bool {
+        match &mut self.stage {
+            Stage::Handshaking { link, .. } | Stage::Live { link, .. } => {
+                let flow = link.read_main(&mut self.net);
+                let mut moved = self.shake_hands(now);
+                moved |= self.pump_session(now);
+                if flow == Flow::Ended && matches!(self.stage, Stage::Handshaking { .. } | Stage::Live { .. }) {
+                    self.lose_link(now);
+                    moved = true;
+                }
+                moved
+            }
+            Stage::Leaving { .. } => {
+                self.flush_farewell();
+                false
+            }
+            Stage::Meeting | Stage::Closed => false,
+        }
+    }
+
+    fn shake_hands(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Stage::Handshaking { link, handshake } = &mut self.stage {
+            match handshake.poll_output() {
+                Some(handshake::Output::Send(body)) => link.queue_control(enclose(&body)),
+                Some(handshake::Output::Keyed(keys)) => {
+                    moved = true;
+                    self.keyed(now, keys);
+                }
+                Some(handshake::Output::Failed(failure)) => {
+                    moved = true;
+                    self.handshake_failed(now, failure);
+                }
+                None => match link.next_main_frame() {
+                    Ok(Some(frame)) => handshake.handle_frame(now, frame.into_bytes()),
+                    Ok(None) => {
+                        link.flush(&mut self.net);
+                        break;
+                    }
+                    Err(violation) => {
+                        moved = true;
+                        self.handshake_failed(now, handshake::Failure::Violation(violation));
+                    }
+                },
+            }
+        }
+        moved
+    }
+
+    fn keyed(&mut self, now: Instant, keys: handshake::Keys) {
+        let Stage::Handshaking { mut link, .. } = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
+        link.flush(&mut self.net);
+        let early = link.set_keyed();
+        let must_agree = self.verify;
+        if must_agree || keys.features.has(Features::VERIFY) {
+            self.tell(Event::Verifier { words: keys.verifier.words().to_vec(), must_agree });
+        }
+        let mut session = Box::new(Session::new(now, self.side, keys));
+        session.handle_link_up(now, LINK, link.max_streams());
+        self.stage = Stage::Live { link, session };
+        self.stop_meeting(now);
+        let kind = match self.found {
+            Some(Found::Near) | None => PathKind::Lan,
+            Some(Found::Relay(_)) => PathKind::Relay,
+        };
+        self.path = Some(kind);
+        let rtt = self.rtt();
+        self.tell(Event::Path(Path { kind, rtt }));
+        self.begin(now);
+        for stream in early {
+            self.read_stream(now, stream);
+        }
+    }
+
+    fn rtt(&mut self) -> Duration {
+        match &self.stage {
+            Stage::Live { link, .. } => {
+                let conn = link.conn();
+                self.net.quic(conn.socket).and_then(|quic| quic.rtt(conn.id)).unwrap_or_default()
+            }
+            Stage::Meeting | Stage::Handshaking { .. } | Stage::Leaving { .. } | Stage::Closed => Duration::ZERO,
+        }
+    }
+
+    /// The sender's offer leaves once its person agreed.
+    fn begin(&mut self, now: Instant) {
+        if self.agreement != Agreement::Pending
+            && matches!(self.stage, Stage::Live { .. })
+            && let Transfer::Sending(sender) = &mut self.transfer
+        {
+            sender.begin(now);
+        }
+    }
+
+    fn handshake_failed(&mut self, now: Instant, failure: handshake::Failure) {
+        let Stage::Handshaking { link, .. } = std::mem::replace(&mut self.stage, Stage::Meeting) else { return };
+        self.parting.push((link, now + LEAVE_WITHIN));
+        let guess = failure.is_guess(self.side);
+        let left = if guess { self.guesses.count() } else { self.guesses.left() };
+        match self.side {
+            Side::Sender if guess => {
+                self.tell(Event::WrongGuess { left });
+                if left == 0 { self.fail(now, Failure::WrongCode) } else { self.look_again(now) }
+            }
+            // A stranger's nonsense or silence ends nothing.
+            Side::Sender => self.look_again(now),
+            Side::Receiver => self.fail(
+                now,
+                match failure {
+                    handshake::Failure::WrongCode => Failure::WrongCode,
+                    handshake::Failure::TimedOut => Failure::Lost(Lost::InHandshake),
+                    handshake::Failure::Version { theirs } => Failure::Versions(theirs),
+                    handshake::Failure::Violation(violation) => Failure::Violation(violation),
+                },
+            ),
+        }
+    }
+
+    fn look_again(&mut self, now: Instant) {
+        self.stage = Stage::Meeting;
+        if let Some(meeting) = &mut self.meeting {
+            meeting.resume(now);
+        }
+        if self.host.is_some() {
+            self.tell(Event::Waiting(WaitingFor::Receiver));
+        }
+    }
+
+    fn lose_link(&mut self, now: Instant) {
+        match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Handshaking { link, .. } => {
+                link.close(now, &mut self.net, close::ENDED, "lost");
+                match self.side {
+                    Side::Sender => self.look_again(now),
+                    Side::Receiver => self.fail(now, Failure::Lost(Lost::InHandshake)),
+                }
+            }
+            Stage::Live { link, .. } => {
+                link.close(now, &mut self.net, close::ENDED, "lost");
+                let lost = if self.transfer.is_unconfirmed() { Lost::Unconfirmed } else { Lost::InTransfer };
+                self.fail(now, Failure::Lost(lost));
+            }
+            Stage::Leaving { link, .. } => link.close(now, &mut self.net, close::DONE, "done"),
+            stage @ (Stage::Meeting | Stage::Closed) => self.stage = stage,
+        }
+    }
+
+    fn pump_session(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        loop {
+            let mut moved = self.take_main_records(now);
+            moved |= self.take_session_events(now);
+            let Stage::Live { link, session } = &mut self.stage else { return any | moved };
+            while session.can_send_control()
+                && let Some(control) = self.transfer.poll_control()
+            {
+                moved = true;
+                // There was room a moment ago.
+                let _ = session.send_control(now, control);
+            }
+            while link.wants_control()
+                && let Some(frame) = session.poll_control_record(now, LINK)
+            {
+                moved = true;
+                link.queue_control(frame);
+                link.flush(&mut self.net);
+            }
+            if let Transfer::Sending(sender) = &mut self.transfer {
+                loop {
+                    if self.held.is_none() {
+                        self.held = sender.poll_chunk();
+                    }
+                    if self.held.is_none() {
+                        break;
+                    }
+                    link.flush(&mut self.net);
+                    let Some(stream) = link.chunk_stream(&mut self.net) else { break };
+                    let Some(chunk) = self.held.take() else { break };
+                    let frame = session.seal_chunk(now, LINK, stream, chunk);
+                    link.queue_chunk(stream, frame);
+                    moved = true;
+                }
+            }
+            link.flush(&mut self.net);
+            any |= moved;
+            if !moved {
+                return any;
+            }
+        }
+    }
+
+    fn take_main_records(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Stage::Live { link, session } = &mut self.stage {
+            match link.next_main_frame() {
+                Ok(Some(frame)) => session.handle_record(now, LINK, StreamNo(0), frame),
+                Ok(None) => break,
+                Err(violation) => self.violated(now, violation),
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    fn read_stream(&mut self, now: Instant, stream: quic::Stream) {
+        while let Stage::Live { link, session } = &mut self.stage {
+            match link.read_record(&mut self.net, stream) {
+                Ok(Some((number, frame))) => session.handle_record(now, LINK, number, frame),
+                Ok(None) => return session.handle_progress(now, LINK, link.assembling(stream)),
+                Err(violation) => return self.violated(now, violation),
+            }
+            self.take_session_events(now);
+        }
+    }
+
+    fn take_session_events(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Stage::Live { session, .. } = &mut self.stage
+            && let Some(event) = session.poll_event()
+        {
+            moved = true;
+            match event {
+                session::Event::Control(control) => self.transfer.handle_control(now, control),
+                session::Event::Chunk(chunk) => match &mut self.transfer {
+                    Transfer::Receiving(receiver) => receiver.handle_chunk(now, chunk),
+                    Transfer::Sending(_) => self.violated(now, Violation::UnexpectedMessage),
+                },
+                session::Event::LinkUsable(_) => {}
+                session::Event::LinkDead { .. } => self.lose_link(now),
+                session::Event::Failed(violation) => self.violated(now, violation),
+            }
+        }
+        moved
+    }
+
+    /// The other side, or who sits between, broke a rule: nothing that follows can be trusted.
+    pub(super) fn violated(&mut self, now: Instant, violation: Violation) {
+        self.transfer.cancel(now, CancelReason::Violation, "");
+        self.fail(now, Failure::Violation(violation));
+    }
+
+    pub(super) fn take_transfer_events(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Some(event) = self.transfer.poll_event() {
+            moved = true;
+            self.handle_transfer(now, event);
+        }
+        moved
+    }
+
+    pub(super) fn agree(&mut self, now: Instant, agreed: bool) -> Result<(), Misuse> {
+        if self.agreement != Agreement::Pending || !matches!(self.stage, Stage::Live { .. }) {
+            return Err(Misuse("there is nothing to agree to"));
+        }
+        if agreed {
+            self.agreement = Agreement::Given;
+            self.begin(now);
+        } else {
+            self.transfer.cancel(now, CancelReason::NotVerified, "");
+            self.fail(now, Failure::NotVerified);
+        }
+        Ok(())
+    }
+
+    pub(super) fn cancel(&mut self, now: Instant) {
+        if !self.told {
+            self.transfer.cancel(now, CancelReason::Interrupted, "");
+            self.fail(now, Failure::Interrupted);
+        }
+    }
+
+    /// The one bad end: tells it, and says to the other side what the transfer has to say.
+    pub(super) fn fail(&mut self, now: Instant, failure: Failure) {
+        if self.end(Event::Failed(failure)) {
+            self.transfer.abandon(now);
+        }
+        self.leave(now, close::ENDED);
+    }
+
+    /// What is queued goes out, then the link is closed.
+    pub(super) fn leave(&mut self, now: Instant, code: u32) {
+        self.stop_meeting(now);
+        self.held = None;
+        match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Live { link, session } => {
+                self.stage = Stage::Leaving { link, session, deadline: now + LEAVE_WITHIN, code };
+                self.flush_farewell();
+            }
+            Stage::Handshaking { link, .. } => self.parting.push((link, now + LEAVE_WITHIN)),
+            stage @ (Stage::Leaving { .. } | Stage::Closed) => self.stage = stage,
+            Stage::Meeting => {}
+        }
+        let _ = now;
+    }
+
+    fn flush_farewell(&mut self) {
+        let Stage::Leaving { link, session, deadline, .. } = &mut self.stage else { return };
+        let now = *deadline;
+        while session.can_send_control()
+            && let Some(control) = self.transfer.poll_control()
+        {
+            let _ = session.send_control(now, control);
+        }
+        while link.wants_control()
+            && let Some(frame) = session.poll_control_record(now, LINK)
+        {
+            link.queue_control(frame);
+            link.flush(&mut self.net);
+        }
+        link.flush(&mut self.net);
+        link.finish(&mut self.net);
+    }
+
+    /// Links of failed handshakes: their last frame goes out, then they are closed.
+    pub(super) fn part(&mut self, _now: Instant) {
+        for (link, _) in &mut self.parting {
+            link.flush(&mut self.net);
+            link.finish(&mut self.net);
+        }
+    }
+
+    fn handle_parting(&mut self, now: Instant, index: usize, event: &quic::Event) {
+        let finished = match (event, self.parting.get(index)) {
+            (quic::Event::Finished(stream), Some((link, _))) => *stream == link.main(),
+            (quic::Event::Closed(_), _) => true,
+            _ => false,
+        };
+        if finished && index < self.parting.len() {
+            let (link, _) = self.parting.swap_remove(index);
+            link.close(now, &mut self.net, close::ENDED, "handshake failed");
+        }
+    }
+}

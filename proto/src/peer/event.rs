@@ -1,0 +1,332 @@
+//! What the application hears and says, the same for every runtime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::RelayAddress;
+use crate::code::{Code, Link};
+use crate::job::{Fault, Sink};
+use crate::link::trust::{CertificateRefused, Trust};
+use crate::node::Misuse;
+use crate::session::Violation;
+use crate::transfer::manifest::{Manifest, Totals};
+use crate::transfer::path::PathError;
+use crate::wire::Untrusted;
+use crate::wire::Versions;
+use crate::wire::peer::{CancelReason, DeclineReason};
+use crate::wire::relay::RefusalReason;
+
+/// What happened. Exactly one of [`Event::Done`] and [`Event::Failed`] comes, and nothing after it.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Sender: the source was looked through.
+    Scanned(Totals),
+    /// Sender: tell this to the other person.
+    Code {
+        /// To be read aloud.
+        code: Code,
+        /// The same as a link, where a relay can be named in it.
+        link: Option<Link>,
+        /// The relay inside this process, when there is one: where it listens.
+        listening: Vec<std::net::SocketAddr>,
+    },
+    /// A relay was met for the first time: keep how its certificate was recognised, as [`Trust`] for the next time.
+    FirstUse {
+        /// Which.
+        relay: RelayAddress,
+        /// What to accept from now on: [`Trust::Known`] or [`Trust::PublicCa`].
+        keep: Trust,
+    },
+    /// Nothing happens until this comes.
+    Waiting(WaitingFor),
+    /// The other side is there; the handshake runs.
+    Paired,
+    /// Sender: somebody used a wrong code; so many tries are left.
+    WrongGuess {
+        /// 0: the code is burned.
+        left: u8,
+    },
+    /// The words that both people compare; with `--verify` on either side the transfer waits for [`Command::Agree`] here.
+    Verifier {
+        /// Seven words.
+        words: Vec<&'static str>,
+        /// Whether this side waits for its person.
+        must_agree: bool,
+    },
+    /// Receiver: answer with [`Command::Accept`] or [`Command::Decline`].
+    Offer(Arc<Manifest>),
+    /// The receiver accepted; bytes move.
+    Accepted,
+    /// Which way the bytes take.
+    Path(Path),
+    /// How far it is. Only the latest counts.
+    Progress(Progress),
+    /// Complete and verified on both sides.
+    Done(Summary),
+    /// Over.
+    Failed(Failure),
+    /// A command made no sense; nothing changed.
+    Misuse(Misuse),
+}
+
+impl From<Misuse> for Event {
+    fn from(misuse: Misuse) -> Self {
+        Self::Misuse(misuse)
+    }
+}
+
+impl Event {
+    /// Whether nothing comes after it.
+    #[must_use]
+    pub const fn is_terminal(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Failed(_))
+    }
+}
+
+/// What a peer waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitingFor {
+    /// A relay that answers.
+    Relay(RelayAddress),
+    /// Sender: the other person with the code.
+    Receiver,
+    /// Receiver: a sender with this code; none is there yet.
+    Sender,
+    /// Sender: the receiver's answer to the offer.
+    Answer,
+    /// The other person's agreement to the verifier words.
+    Agreement,
+}
+
+/// How the bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Path {
+    /// Over whom.
+    pub kind: PathKind,
+    /// Round trip to the next hop.
+    pub rtt: Duration,
+}
+
+/// Over whom the bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathKind {
+    /// A relay.
+    Relay,
+    /// Straight to the relay inside the sender.
+    Lan,
+}
+
+/// How far a transfer is, in bytes of the files themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Stored by the receiver (as far as this side knows).
+    pub bytes: u64,
+    /// All.
+    pub total: u64,
+}
+
+/// A finished transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Entries and bytes.
+    pub totals: Totals,
+    /// From the acceptance to the end.
+    pub duration: Duration,
+    /// What both sides computed over manifest and chunks.
+    pub root: [u8; 32],
+}
+
+/// Why a transfer ended before its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// Receiver: not the sender's words. Sender: guessed wrong three times.
+    #[error("wrong code")]
+    WrongCode,
+    /// The other side speaks none of our versions.
+    #[error("the other side speaks version {0} of the protocol")]
+    Versions(Versions),
+    /// The receiver said no.
+    #[error("the receiver declined")]
+    Declined {
+        /// Why.
+        reason: DeclineReason,
+        /// In the other side's words.
+        text: Untrusted,
+    },
+    /// This side's person said no.
+    #[error("not accepted")]
+    NotAccepted,
+    /// An entry of the offer breaks a rule for names.
+    #[error("unsafe name in the offer: {why}")]
+    UnsafeName {
+        /// As sent.
+        name: Untrusted,
+        /// The rule.
+        why: PathError,
+    },
+    /// The offer as a whole breaks the receiver's limits or rules.
+    #[error("the offer was refused: {0}")]
+    UnsafeOffer(crate::transfer::manifest::ManifestError),
+    /// The connection ended or nothing came in time.
+    #[error("{0}")]
+    Lost(Lost),
+    /// A file or a directory.
+    #[error("local file error")]
+    Local(Fault),
+    /// The other side broke a rule.
+    #[error("{0}")]
+    Violation(Violation),
+    /// The relay turned this side away.
+    #[error("the relay refused")]
+    Relay(RelayFailure),
+    /// The other side gave up.
+    #[error("the other side ended the transfer")]
+    Peer {
+        /// Why.
+        reason: CancelReason,
+        /// In the other side's words.
+        text: Untrusted,
+    },
+    /// The verifier words were not confirmed here.
+    #[error("the verifier words were not confirmed")]
+    NotVerified,
+    /// This side's person interrupted it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// The network's part in a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Lost {
+    /// No relay answered.
+    #[error("no relay answered")]
+    NoRelay,
+    /// The name of a relay has no address.
+    #[error("the relay's name has no address")]
+    NoAddress,
+    /// Nobody with this code was found on this machine or on the LAN.
+    #[error("nobody waits with this code")]
+    NobodyWaits,
+    /// No UDP socket.
+    #[error("no network socket could be opened")]
+    NoSocket,
+    /// The connection ended during the handshake.
+    #[error("the connection was lost during the handshake")]
+    InHandshake,
+    /// The connection ended in the transfer.
+    #[error("the connection was lost before the transfer was complete")]
+    InTransfer,
+    /// All was sent, but no confirmation came.
+    #[error("everything was sent, but the receiver did not confirm it")]
+    Unconfirmed,
+}
+
+/// What is wrong with a relay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayFailure {
+    /// It said no.
+    Refused(RefusalReason),
+    /// Its certificate is not the one that is known or pinned.
+    CertificateChanged {
+        /// Which relay.
+        relay: RelayAddress,
+        /// What was expected and what came.
+        refused: CertificateRefused,
+    },
+    /// It does not speak as a relay should.
+    Violation(Violation),
+}
+
+/// The class of a failure: the program's exit code and the `kind` of its JSON event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Wrong code: 3.
+    Auth,
+    /// Refused or declined: 4.
+    Refused,
+    /// Network: 5.
+    Net,
+    /// Local input or output: 6.
+    Io,
+    /// Protocol violation: 7.
+    Proto,
+    /// The relay refused: 8.
+    Relay,
+    /// The other side failed: 9.
+    Peer,
+    /// Interrupted: 130.
+    Interrupted,
+}
+
+impl Class {
+    /// The stable exit code.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Auth => 3,
+            Self::Refused => 4,
+            Self::Net => 5,
+            Self::Io => 6,
+            Self::Proto => 7,
+            Self::Relay => 8,
+            Self::Peer => 9,
+            Self::Interrupted => 130,
+        }
+    }
+
+    /// The stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Refused => "refused",
+            Self::Net => "net",
+            Self::Io => "io",
+            Self::Proto => "proto",
+            Self::Relay => "relay",
+            Self::Peer => "peer",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl Failure {
+    /// Its class.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::WrongCode => Class::Auth,
+            Self::Versions(_) | Self::Violation(_) => Class::Proto,
+            Self::Declined { .. }
+            | Self::NotAccepted
+            | Self::UnsafeName { .. }
+            | Self::UnsafeOffer(_)
+            | Self::NotVerified => Class::Refused,
+            Self::Lost(_) => Class::Net,
+            Self::Local(fault) => {
+                if fault.is_refusal() {
+                    Class::Refused
+                } else {
+                    Class::Io
+                }
+            }
+            Self::Relay(_) => Class::Relay,
+            Self::Peer { .. } => Class::Peer,
+            Self::Interrupted => Class::Interrupted,
+        }
+    }
+}
+
+/// What the application may say.
+#[derive(Clone)]
+pub enum Command {
+    /// Receiver: take the offer, into this sink.
+    Accept(Arc<dyn Sink>),
+    /// Receiver: don't, with a reason in words for the other side.
+    Decline(DeclineReason, String),
+    /// The person compared the verifier words: the same, or not.
+    Agree(bool),
+    /// End it; the other side is told.
+    Cancel,
+}

@@ -1,0 +1,247 @@
+//! A link between two peers as a peer sees it: one QUIC connection to a relay (or to the peer itself), its first stream for
+//! control, and the unidirectional streams that carry chunks.
+//!
+//! Decides which stream takes the next chunk (the first that has nothing waiting; a new one only when all wait) and keeps at most
+//! one record waiting per stream, so that a record gets its number no earlier than its place. Reading never stops here: what may
+//! arrive is bounded by the receiver's credit, and a sender that goes beyond it breaks a rule.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::net::{Conn, Net};
+use crate::Instant;
+use crate::link::quic::{Read, Stream, Write};
+use crate::session::{StreamNo, Violation};
+use crate::transfer::CREDIT;
+use crate::wire::{Caps, Decoder, Frame};
+
+/// Frames that may wait for the first stream.
+const CONTROL_WAITING: usize = 4;
+/// Bytes of unfinished records that all streams together may hold: the credit, and a record on each stream that is not one.
+const ASSEMBLY: usize = CREDIT as usize + (1 << 20);
+
+/// A stream of ours that carries chunks.
+#[derive(Debug)]
+struct Outgoing {
+    stream: Stream,
+    waiting: Option<Bytes>,
+}
+
+/// A stream of the other side.
+#[derive(Debug)]
+struct Incoming {
+    number: StreamNo,
+    decoder: Decoder,
+}
+
+/// What became of the other side's first stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// It goes on.
+    Open,
+    /// It ended or was reset.
+    Ended,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct PeerLink {
+    conn: Conn,
+    main: Stream,
+    decoder: Decoder,
+    control: VecDeque<Bytes>,
+    max_streams: u8,
+    outgoing: Vec<Outgoing>,
+    incoming: BTreeMap<Stream, Incoming>,
+    /// Streams that opened before the session was keyed.
+    early: Vec<Stream>,
+    keyed: bool,
+    finished: bool,
+}
+
+impl PeerLink {
+    /// The link after its pairing: `decoder` holds what the other peer said already.
+    #[must_use]
+    pub fn new(conn: Conn, main: Stream, decoder: Decoder, max_streams: u8) -> Self {
+        Self {
+            conn,
+            main,
+            decoder,
+            control: VecDeque::new(),
+            max_streams,
+            outgoing: Vec::new(),
+            incoming: BTreeMap::new(),
+            early: Vec::new(),
+            keyed: false,
+            finished: false,
+        }
+    }
+
+    /// The connection.
+    #[must_use]
+    pub const fn conn(&self) -> Conn {
+        self.conn
+    }
+
+    /// The first stream.
+    #[must_use]
+    pub const fn main(&self) -> Stream {
+        self.main
+    }
+
+    /// How many streams beside the first each side may open.
+    #[must_use]
+    pub const fn max_streams(&self) -> u8 {
+        self.max_streams
+    }
+
+    /// The handshake is over: records follow, on all streams.
+    pub fn set_keyed(&mut self) -> Vec<Stream> {
+        self.keyed = true;
+        self.decoder.set_caps(Caps::Records);
+        let early = std::mem::take(&mut self.early);
+        for &stream in &early {
+            self.handle_opened(stream);
+        }
+        early
+    }
+
+    /// The other side opened a stream.
+    ///
+    /// More of them than were agreed on are refused by the transport.
+    pub fn handle_opened(&mut self, stream: Stream) {
+        if self.keyed {
+            let number = StreamNo(u8::try_from(self.incoming.len().saturating_add(1)).unwrap_or(u8::MAX));
+            self.incoming.insert(stream, Incoming { number, decoder: Decoder::new(Caps::Records) });
+        } else {
+            self.early.push(stream);
+        }
+    }
+
+    /// Takes what arrived on the first stream.
+    pub fn read_main(&mut self, net: &mut Net) -> Flow {
+        loop {
+            match net.read(self.conn, self.main) {
+                Read::Data(bytes) => self.decoder.push(bytes),
+                Read::Blocked => return Flow::Open,
+                Read::End | Read::Reset(_) | Read::Gone => return Flow::Ended,
+            }
+        }
+    }
+
+    /// The next frame of the first stream.
+    ///
+    /// # Errors
+    /// The framing broke a rule.
+    pub fn next_main_frame(&mut self) -> Result<Option<Frame>, Violation> {
+        self.decoder.next_frame()
+    }
+
+    /// Takes what arrived on another stream, up to its next whole record.
+    ///
+    /// # Errors
+    /// The framing broke a rule, or more arrived than there was credit for.
+    pub fn read_record(&mut self, net: &mut Net, stream: Stream) -> Result<Option<(StreamNo, Frame)>, Violation> {
+        loop {
+            let Some(incoming) = self.incoming.get_mut(&stream) else { return Ok(None) };
+            if let Some(frame) = incoming.decoder.next_frame()? {
+                return Ok(Some((incoming.number, frame)));
+            }
+            match net.read(self.conn, stream) {
+                Read::Data(bytes) => incoming.decoder.push(bytes),
+                Read::Blocked | Read::End | Read::Reset(_) | Read::Gone => {
+                    let assembled = self.incoming.values().map(|incoming| incoming.decoder.buffered()).sum::<usize>();
+                    return if assembled > ASSEMBLY { Err(Violation::BeyondCredit) } else { Ok(None) };
+                }
+            }
+        }
+    }
+
+    /// Bytes of the unfinished record on a stream.
+    #[must_use]
+    pub fn assembling(&self, stream: Stream) -> usize {
+        self.incoming.get(&stream).map_or(0, |incoming| incoming.decoder.buffered())
+    }
+
+    /// Whether another control frame may be queued.
+    #[must_use]
+    pub fn wants_control(&self) -> bool {
+        self.control.len() < CONTROL_WAITING && !self.finished
+    }
+
+    /// Queues a frame for the first stream.
+    pub fn queue_control(&mut self, frame: Bytes) {
+        self.control.push_back(frame);
+    }
+
+    /// The stream for the next chunk, if one has room: its number for the session.
+    #[must_use]
+    pub fn chunk_stream(&mut self, net: &mut Net) -> Option<StreamNo> {
+        if !self.keyed || self.finished {
+            return None;
+        }
+        if self.max_streams == 0 {
+            return self.wants_control().then_some(StreamNo(0));
+        }
+        if let Some(index) = self.outgoing.iter().position(|outgoing| outgoing.waiting.is_none()) {
+            return Some(stream_no(index));
+        }
+        if self.outgoing.len() >= usize::from(self.max_streams) {
+            return None;
+        }
+        let stream = net.quic(self.conn.socket)?.open_uni(self.conn.id)?;
+        self.outgoing.push(Outgoing { stream, waiting: None });
+        Some(stream_no(self.outgoing.len().saturating_sub(1)))
+    }
+
+    /// Puts a sealed chunk on the stream that [`PeerLink::chunk_stream`] named.
+    pub fn queue_chunk(&mut self, stream: StreamNo, frame: Bytes) {
+        match stream.0.checked_sub(1).and_then(|index| self.outgoing.get_mut(usize::from(index))) {
+            Some(outgoing) => outgoing.waiting = Some(frame),
+            None => self.control.push_back(frame),
+        }
+    }
+
+    /// Moves what waits into the transport, control first.
+    pub fn flush(&mut self, net: &mut Net) {
+        let conn = self.conn;
+        let Some(quic) = net.quic(conn.socket) else { return };
+        while let Some(frame) = self.control.front_mut() {
+            match quic.write(conn.id, self.main, frame) {
+                Write::Done => drop(self.control.pop_front()),
+                Write::Blocked => break,
+                Write::Stopped(_) | Write::Gone => self.control.clear(),
+            }
+        }
+        for outgoing in &mut self.outgoing {
+            if let Some(frame) = &mut outgoing.waiting {
+                match quic.write(conn.id, outgoing.stream, frame) {
+                    Write::Blocked => {}
+                    Write::Done | Write::Stopped(_) | Write::Gone => outgoing.waiting = None,
+                }
+            }
+        }
+    }
+
+    /// Says that nothing follows on the first stream, once everything is written. Returns whether that is said.
+    pub fn finish(&mut self, net: &mut Net) -> bool {
+        if self.control.is_empty()
+            && !self.finished
+            && let Some(quic) = net.quic(self.conn.socket)
+        {
+            quic.finish(self.conn.id, self.main);
+            self.finished = true;
+        }
+        self.finished
+    }
+
+    /// Ends the connection; what is not yet acknowledged is lost.
+    pub fn close(&self, now: Instant, net: &mut Net, code: u32, reason: &'static str) {
+        net.close(now, self.conn, code, reason);
+    }
+}
+
+fn stream_no(index: usize) -> StreamNo {
+    StreamNo(u8::try_from(index.saturating_add(1)).unwrap_or(u8::MAX))
+}
