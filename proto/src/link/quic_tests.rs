@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::pair::{CLIENT, Door, Pair, Path, SERVER, UNIX_TIME, identity, server_addr};
+use super::pair::{CLIENT, Door, Pair, Path, SERVER, UNIX_TIME, identity, server_addr, start};
 use super::*;
 use crate::link::trust::{CertificateRefused, Fingerprint};
 use crate::node::SocketId;
@@ -258,6 +258,7 @@ fn only_our_protocol_is_spoken() {
     tls.alpn_protocols = vec![b"h3".to_vec()];
     let crypto = Arc::new(proto::crypto::rustls::QuicServerConfig::try_from(tls).unwrap());
     pair.ends[SERVER].endpoint.set_server_config(Some(Arc::new(proto::ServerConfig::with_crypto(crypto))));
+    pair.ends[SERVER].server = None;
     pair.connect(Trust::Any);
     pair.until("the end", |pair| !pair.events[CLIENT].is_empty() && !pair.events[SERVER].is_empty());
     assert_eq!(pair.take(CLIENT), [Event::Closed(Closed::NoCommonProtocol)]);
@@ -271,10 +272,8 @@ fn a_server_of_another_quic_version_is_recognised() {
     let seed = Seed::new([11; 32]);
     let mut endpoint = (*config::endpoint(&seed)).clone();
     endpoint.supported_versions(vec![0x6b33_43cf]);
-    let limits = Limits::default();
-    let server =
-        config::server(&identity, limits, config::transport(&Profile::relay()), Ticker::new(UNIX_TIME).clock(), &seed);
-    pair.ends[SERVER].endpoint = proto::Endpoint::new(Arc::new(endpoint), Some(server.unwrap()), true, None);
+    let server = pair.ends[SERVER].server.as_ref().map(ByRoute::network);
+    pair.ends[SERVER].endpoint = proto::Endpoint::new(Arc::new(endpoint), server, true, None);
     pair.connect(Trust::Any);
     pair.until("the end", |pair| !pair.events[CLIENT].is_empty());
     assert_eq!(pair.take(CLIENT), [Event::Closed(Closed::VersionMismatch)]);
@@ -565,6 +564,24 @@ fn a_socket_for_both_families_gets_its_addresses_in_its_own_form() {
     assert_eq!(answer.to, from);
 }
 
+#[test]
+fn a_loopback_path_carries_the_largest_datagrams_and_a_network_path_does_not() {
+    for (to, mtu) in [("127.0.0.1:4433", 65_507), ("192.0.2.2:4433", 1452)] {
+        let mut pair = Pair::new(&Profile::peer(), &identity(), 29);
+        pair.path.mtu = 65_507;
+        pair.addresses = ["127.0.0.1:50000".parse().unwrap(), to.parse().unwrap()];
+        if to.starts_with("192") {
+            pair.addresses[CLIENT] = "192.0.2.1:50000".parse().unwrap();
+        }
+        let (client, server) = pair.connected();
+        pair.pass(Duration::from_secs(5));
+        for stats in [pair.ends[CLIENT].stats(client), pair.ends[SERVER].stats(server)] {
+            let found = stats.unwrap().mtu;
+            assert!(found <= mtu && found > mtu - 30, "{to}: {found}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_datagram_upsets_an_endpoint(
@@ -573,7 +590,7 @@ proptest! {
     ) {
         let seed = Seed::new([28; 32]);
         let mut quic = Quic::client(&Profile::peer(), UNIX_TIME, &seed);
-        let now = Instant::now();
+        let now = start();
         let conn = quic.connect(now, server_addr(), "relay.test", &Trust::Any).unwrap();
         let mut sent = Vec::new();
         let transmit = quic.poll_transmit(now, NonZeroUsize::MIN, &mut sent).unwrap();
