@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use rustls::pki_types::PrivateKeyDer;
 
 use super::pair::{CLIENT, Door, Pair, Path, SERVER, UNIX_TIME, identity, server_addr, start};
 use super::*;
@@ -149,6 +150,17 @@ fn what_is_not_acknowledged_never_exceeds_the_send_window() {
 }
 
 #[test]
+fn one_stream_never_holds_enough_for_a_thousand_gaps() {
+    let profile = Profile { stream_receive_window: 8_000_000, ..Profile::peer() };
+    let mut pair = Pair::new(&profile, &identity(), 31);
+    let (client, _) = pair.connected();
+    let stream = pair.ends[CLIENT].open_uni(client).unwrap();
+    let mut data = pattern(3_000_000);
+    assert_eq!(pair.ends[CLIENT].write(client, stream, &mut data), Write::Blocked);
+    assert_eq!(data.len(), 1_000_000);
+}
+
+#[test]
 fn a_receive_window_can_be_raised_while_the_connection_lives() {
     let small = Profile { receive_window: 64 * KIB as u64, ..Profile::peer() };
     let mut pair = Pair::of(&Profile::peer(), &small, &identity(), 4);
@@ -251,14 +263,35 @@ fn a_certificate_is_judged_by_the_trust_that_was_asked_for() {
 }
 
 #[test]
+fn a_certificate_without_its_key_is_not_believed() {
+    let identity = identity();
+    let mut pair = Pair::new(&Profile::peer(), &identity, 30);
+    let mut tls = config::server_tls(&identity, pair.ends[SERVER].ticker.clock()).unwrap();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_der();
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&PrivateKeyDer::Pkcs8(key.into())).unwrap();
+    let chain = vec![identity.cert_chain[0].clone().into()];
+    tls.cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(rustls::sign::CertifiedKey::new(chain, key)));
+    show(&mut pair, tls);
+    pair.connect(Trust::Pin(identity.fingerprint()));
+    pair.until("the end", |pair| !pair.events[CLIENT].is_empty());
+    let events = pair.take(CLIENT);
+    assert!(matches!(events[..], [Event::Closed(Closed::Transport { code: 0x133, by_peer: false })]), "{events:?}");
+}
+
+/// Lets the server use another TLS configuration than ours.
+fn show(pair: &mut Pair, tls: rustls::ServerConfig) {
+    let crypto = Arc::new(proto::crypto::rustls::QuicServerConfig::try_from(tls).unwrap());
+    pair.ends[SERVER].endpoint.set_server_config(Some(Arc::new(proto::ServerConfig::with_crypto(crypto))));
+    pair.ends[SERVER].server = None;
+}
+
+#[test]
 fn only_our_protocol_is_spoken() {
     let identity = identity();
     let mut pair = Pair::new(&Profile::peer(), &identity, 10);
     let mut tls = config::server_tls(&identity, pair.ends[SERVER].ticker.clock()).unwrap();
     tls.alpn_protocols = vec![b"h3".to_vec()];
-    let crypto = Arc::new(proto::crypto::rustls::QuicServerConfig::try_from(tls).unwrap());
-    pair.ends[SERVER].endpoint.set_server_config(Some(Arc::new(proto::ServerConfig::with_crypto(crypto))));
-    pair.ends[SERVER].server = None;
+    show(&mut pair, tls);
     pair.connect(Trust::Any);
     pair.until("the end", |pair| !pair.events[CLIENT].is_empty() && !pair.events[SERVER].is_empty());
     assert_eq!(pair.take(CLIENT), [Event::Closed(Closed::NoCommonProtocol)]);

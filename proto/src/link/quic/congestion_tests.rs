@@ -22,14 +22,16 @@ fn profile(congestion: Congestion, packet_threshold: u32) -> Profile {
     Profile { congestion, packet_threshold, ..Profile::peer() }
 }
 
+/// What happens to the path on the way.
+#[derive(Clone, Copy)]
+enum Change {
+    None,
+    Outage(Duration, Duration),
+    Latency(Duration, Duration),
+}
+
 /// Several connections over one path, one after the other; the share of the rate that each had in the last part of the run.
-fn compete(
-    path: Path,
-    starts: &[(Profile, u64)],
-    until: Duration,
-    from: Duration,
-    cut: Option<Duration>,
-) -> Vec<Share> {
+fn compete(path: Path, starts: &[(Profile, u64)], until: Duration, from: Duration, change: Change) -> Vec<Share> {
     let identity = identity();
     let mut pair = Pair::new(&starts[0].0, &identity, 50);
     pair.path = Path { loss: 0, jitter: Duration::ZERO, ..path };
@@ -44,7 +46,12 @@ fn compete(
     let mut waiting: Vec<usize> = (0..sources.len()).collect();
     let mut before = None;
     while pair.elapsed() < until {
-        pair.cut = cut.is_some_and(|cut| pair.elapsed() > cut && pair.elapsed() < cut + Duration::from_secs(3));
+        match change {
+            Change::None => {}
+            Change::Outage(from, to) => pair.cut = (from..to).contains(&pair.elapsed()),
+            Change::Latency(from, latency) if pair.elapsed() > from => pair.path.latency = latency,
+            Change::Latency(..) => {}
+        }
         waiting.retain(|&place| {
             let source = &sources[place].0;
             let started = pair.elapsed() >= source.starts;
@@ -80,6 +87,7 @@ fn compete(
         Share {
             of_rate: (source.got - before) as f64 / possible * 100.0,
             lost: stats.lost_packets as f64 / stats.sent_packets as f64 * 100.0,
+            rtt: stats.rtt.as_millis(),
         }
     };
     sources.iter().zip(before.unwrap()).map(share).collect()
@@ -90,6 +98,8 @@ fn compete(
 struct Share {
     of_rate: f64,
     lost: f64,
+    /// In milliseconds.
+    rtt: u128,
 }
 
 fn fill(pair: &mut Pair, conn: ConnId, stream: Stream) {
@@ -103,8 +113,14 @@ fn path(rate: u64, latency_ms: u64, queue_ms: u64, loss: u32, jitter_us: u64) ->
 }
 
 fn alone(path: Path, congestion: Congestion, packet_threshold: u32, seconds: u64) -> Share {
-    compete(path, &[(profile(congestion, packet_threshold), 0)], Duration::from_secs(seconds), Duration::ZERO, None)
-        .remove(0)
+    compete(
+        path,
+        &[(profile(congestion, packet_threshold), 0)],
+        Duration::from_secs(seconds),
+        Duration::ZERO,
+        Change::None,
+    )
+    .remove(0)
 }
 
 fn ours(path: Path, seconds: u64) -> Share {
@@ -138,9 +154,21 @@ fn a_path_with_large_buffers_is_not_filled_until_it_drops() {
 
 #[test]
 fn the_rate_comes_back_after_an_outage() {
-    let (until, from, cut) = (Duration::from_secs(12), Duration::from_secs(9), Some(Duration::from_secs(2)));
-    let share = compete(path(2_000_000, 10, 50, 0, 0), &[(Profile::peer(), 0)], until, from, cut).remove(0);
+    let (until, from) = (Duration::from_secs(12), Duration::from_secs(9));
+    let outage = Change::Outage(Duration::from_secs(2), Duration::from_secs(5));
+    let share = compete(path(2_000_000, 10, 50, 0, 0), &[(Profile::peer(), 0)], until, from, outage).remove(0);
     assert!(share.of_rate > 80.0, "{share:?}");
+}
+
+#[test]
+fn a_longer_way_is_noticed_and_our_own_queue_is_not_taken_for_one() {
+    let (until, from) = (Duration::from_secs(45), Duration::from_secs(35));
+    let path = path(1_000_000, 5, 1_000, 0, 0);
+    let longer = Change::Latency(Duration::from_secs(5), Duration::from_millis(100));
+    let share = compete(path, &[(Profile::peer(), 0)], until, from, longer).remove(0);
+    assert!(share.of_rate > 85.0, "{share:?}");
+    let share = compete(path, &[(Profile::peer(), 0)], until, from, Change::None).remove(0);
+    assert!(share.of_rate > 85.0 && share.rtt < 40, "{share:?}");
 }
 
 #[test]
@@ -148,7 +176,7 @@ fn a_path_is_shared_with_others() {
     for other in [Congestion::Cubic, Congestion::DeliveryRate] {
         let (until, from) = (Duration::from_secs(25), Duration::from_secs(10));
         let both = [(Profile::peer(), 0), (profile(other, 64), 2)];
-        for share in compete(path(2_000_000, 20, 200, 0, 0), &both, until, from, None) {
+        for share in compete(path(2_000_000, 20, 200, 0, 0), &both, until, from, Change::None) {
             assert!(share.of_rate > 15.0, "{other:?}: {share:?}");
         }
     }
@@ -189,7 +217,7 @@ fn table() {
         for first in CONTROLLERS {
             for second in CONTROLLERS {
                 let both = [(profile(first, 64), 0), (profile(second, 64), 2)];
-                let shares = compete(path, &both, Duration::from_secs(28), Duration::from_secs(8), None);
+                let shares = compete(path, &both, Duration::from_secs(28), Duration::from_secs(8), Change::None);
                 let cells: Vec<String> =
                     shares.iter().map(|share| format!("{:3.0} ({:4.1})", share.of_rate, share.lost)).collect();
                 println!("{name:36} {first:?}, {second:?}: {}", cells.join("  "));
