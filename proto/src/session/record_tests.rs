@@ -5,19 +5,22 @@ use super::*;
 use crate::wire::peer::{Control, ControlRecord};
 use crate::wire::{Capped, encode};
 
+/// Keys and the nonces that they sealed under.
+type Sealed = BTreeSet<([u8; 32], [u8; HEADER - 1])>;
+
 thread_local! {
     /// Every (key, nonce) that sealed something on this thread, once it is asked for.
-    static SEALED: RefCell<Option<BTreeSet<([u8; 32], [u8; HEADER - 1])>>> = const { RefCell::new(None) };
+    static SEALED: RefCell<Option<Sealed>> = const { RefCell::new(None) };
 }
 
 /// From now on no key may seal twice under one nonce on this thread.
 pub(in crate::session) fn watch_nonces() {
-    SEALED.set(Some(BTreeSet::new()));
+    SEALED.set(Some(Sealed::new()));
 }
 
 /// How many records were sealed since [`watch_nonces`].
 pub(in crate::session) fn nonces_seen() -> usize {
-    SEALED.with_borrow(|sealed| sealed.as_ref().map_or(0, BTreeSet::len))
+    SEALED.with_borrow(|sealed| sealed.as_ref().map_or(0, Sealed::len))
 }
 
 pub(super) fn note_sealing(key: &LaneKey, header: Header) {
