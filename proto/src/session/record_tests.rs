@@ -70,6 +70,7 @@ fn a_chunk_is_sealed_and_opened_where_it_lies() {
     let key = key(Suite::Aes256Gcm);
     for opener in [&[][..], &[9; OPENER]] {
         let chunk = prepared(&[5; 100_000]);
+        assert!(chunk.buffer.capacity() - chunk.buffer.len() >= TAG, "no room for the tag");
         let plain_at = chunk.body().as_ptr();
         let frame = chunk.seal(&key, HEAD, opener).unwrap();
         assert_eq!(frame.len(), opener.len() + HEADROOM + 100_000 + TAG);
