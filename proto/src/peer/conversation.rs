@@ -1,14 +1,24 @@
 //! A peer on a link: the handshake, the session, the farewell.
 
-use super::{
-    Agreement, CancelReason, CodeState, Conn, Control, DeclineReason, Duration, Event, Failure, Flow, Found, Handshake,
-    Instant, LEAVE_WITHIN, LINK, Lost, Misuse, Path, PathKind, Peer, PeerLink, Session, Side, Stage, Transfer, Violation,
-    WaitingFor, close, handshake, quic, receiver, sender, session,
-};
-use crate::handshake::{FailureReason, Guesses, Secret};
-use crate::session::StreamNo;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event::{Event, Failure, Lost, Path, PathKind, Summary, WaitingFor};
+use super::meeting::Found;
+use super::net::Conn;
+use super::peer_link::{Flow, PeerLink};
+use super::{Agreement, CodeState, LEAVE_WITHIN, LINK, Peer, Stage, Transfer, close};
+use crate::Instant;
+use crate::handshake::{self, FailureReason, Handshake, Secret};
+use crate::link::quic;
+use crate::node::Misuse;
+use crate::session::{self, LinkId, Session, StreamNo, Violation};
+use crate::transfer::manifest::Manifest;
+use crate::transfer::{Outcome, receiver, sender};
 use crate::wire::Features;
 use crate::wire::frame::enclose;
+use crate::wire::peer::{CancelReason, Control};
+use crate::wire::relay::Side;
 
 impl Peer {
     pub(super) fn start_handshake(&mut self, now: Instant, link: PeerLink, found: Found) {
@@ -30,7 +40,9 @@ impl Peer {
         if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
             return self.handle_parting(now, index, event);
         }
-        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) = &mut self.stage else {
+        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) =
+            &mut self.stage
+        else {
             return;
         };
         if link.conn() != conn {
@@ -48,12 +60,17 @@ impl Peer {
                     self.stage = Stage::Closed;
                 }
             }
-            quic::Event::Closed(_) => self.lose_link(now),
+            quic::Event::Closed(_) => {
+                // What came before the end still counts.
+                self.converse(now);
+                self.lose_link(now);
+            }
             quic::Event::Opened(..)
             | quic::Event::Readable(_)
             | quic::Event::Writable(_)
             | quic::Event::Finished(_)
-            | quic::Event::Stopped(_)
+            | quic::Event::Stopped(..)
+            | quic::Event::Available(_)
             | quic::Event::Connected { .. } => {}
         }
     }
@@ -65,6 +82,14 @@ impl Peer {
                 let flow = link.read_main(&mut self.net);
                 let mut moved = self.shake_hands(now);
                 moved |= self.pump_session(now);
+                moved |= self.take_transfer_events(now);
+                if let (Stage::Live { .. }, Transfer::Receiving(receiver)) = (&self.stage, &self.transfer)
+                    && self.told
+                    && receiver.is_closed()
+                {
+                    self.leave(now, close::DONE);
+                    moved = true;
+                }
                 if flow == Flow::Ended && matches!(self.stage, Stage::Handshaking { .. } | Stage::Live { .. }) {
                     self.lose_link(now);
                     moved = true;
@@ -158,15 +183,17 @@ impl Peer {
     fn handshake_failed(&mut self, now: Instant, failure: handshake::Failure) {
         let Stage::Handshaking { link, .. } = std::mem::replace(&mut self.stage, Stage::Meeting) else { return };
         self.parting.push((link, now + LEAVE_WITHIN));
-        self.guesses.count(failure.is_guess());
+        if failure.is_guess() {
+            self.guesses.count();
+        }
+        let left = self.guesses.left();
         match self.side {
             Side::Sender => {
                 if failure.is_guess() {
-                    let left = Guesses::MOST.saturating_sub(self.guesses.made());
                     self.tell(Event::WrongGuess { left });
                 }
                 // A stranger's nonsense or silence ends nothing; the third wrong guess does.
-                if self.guesses.may_run() { self.look_again(now) } else { self.fail(now, Failure::WrongCode) }
+                if left > 0 { self.look_again(now) } else { self.fail(now, Failure::WrongCode) }
             }
             Side::Receiver => self.fail(
                 now,
@@ -215,10 +242,12 @@ impl Peer {
             let mut moved = self.take_main_records(now);
             moved |= self.take_session_events(now);
             let Stage::Live { link, session } = &mut self.stage else { return any | moved };
+            let mut accepted = false;
             while session.can_send_control()
                 && let Some(control) = self.transfer.poll_control()
             {
                 moved = true;
+                accepted |= matches!(control, Control::Accept { .. });
                 // There was room a moment ago.
                 let _ = session.send_control(control);
             }
@@ -232,7 +261,7 @@ impl Peer {
             if let Transfer::Sending(sender) = &mut self.transfer {
                 loop {
                     if self.held.is_none() {
-                        self.held = sender.poll_chunk();
+                        self.held = sender.poll_chunk().map(|(_, chunk)| chunk);
                     }
                     if self.held.is_none() {
                         break;
@@ -251,6 +280,9 @@ impl Peer {
                 }
             }
             link.flush(&mut self.net);
+            if accepted {
+                self.accepted(now);
+            }
             any |= moved;
             if !moved {
                 return any;
@@ -315,11 +347,75 @@ impl Peer {
 
     pub(super) fn take_transfer_events(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let Some(event) = self.transfer.poll_event() {
+        loop {
+            match &mut self.transfer {
+                Transfer::Sending(sender) => match sender.poll_event() {
+                    Some(sender::Event::Scanned(manifest)) => {
+                        self.totals = Some(manifest.totals());
+                        self.tell(Event::Scanned(manifest.totals()));
+                    }
+                    Some(sender::Event::Accepted) => self.accepted(now),
+                    Some(sender::Event::Over(outcome)) => self.over(now, outcome),
+                    None => return moved,
+                },
+                Transfer::Receiving(receiver) => match receiver.poll_event() {
+                    Some(receiver::Event::Offered(manifest)) => self.offered(manifest),
+                    Some(receiver::Event::BadRecord(link)) => self.bad_record(link),
+                    Some(receiver::Event::Over(outcome)) => self.over(now, outcome),
+                    None => return moved,
+                },
+            }
             moved = true;
-            self.handle_transfer(now, event);
         }
-        moved
+    }
+
+    /// With `--verify` the offer is shown once the person agreed to the words.
+    fn offered(&mut self, manifest: Arc<Manifest>) {
+        self.totals = Some(manifest.totals());
+        if self.agreement == Agreement::Pending {
+            self.unseen_offer = Some(manifest);
+        } else {
+            self.tell(Event::Offer(manifest));
+        }
+    }
+
+    fn accepted(&mut self, now: Instant) {
+        self.accepted_at = Some(now);
+        self.tell(Event::Accepted);
+    }
+
+    fn bad_record(&mut self, link: LinkId) {
+        if let Stage::Live { session, .. } = &mut self.stage {
+            session.handle_bad_record(link);
+        }
+    }
+
+    /// The transfer ended, one way or the other.
+    fn over(&mut self, now: Instant, outcome: Outcome) {
+        let failure = match outcome {
+            Outcome::Complete { root } => return self.complete(now, root),
+            // These follow from what this side said or found itself; the failure was told then.
+            Outcome::Cancelled(_) | Outcome::Lost => return,
+            Outcome::Declined { reason, text } => Failure::Declined { reason, text },
+            Outcome::Refused(refused) => Failure::Refused(refused),
+            Outcome::PeerCancelled { reason, text } => Failure::Peer { reason, text },
+            Outcome::Failed(fault) => Failure::Local(fault),
+            Outcome::Violation(violation) => Failure::Violation(violation),
+        };
+        self.fail(now, failure);
+    }
+
+    fn complete(&mut self, now: Instant, root: [u8; 32]) {
+        let duration = self.accepted_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let progress = self.transfer.progress();
+        self.tell_last_progress(progress);
+        let totals = self.totals.unwrap_or_default();
+        self.end(Event::Done(Summary { totals, duration, root }));
+        match self.side {
+            Side::Sender => self.leave(now, close::DONE),
+            // The sender's farewell tells that it knows.
+            Side::Receiver => {}
+        }
     }
 
     pub(super) fn agree(&mut self, now: Instant, agreed: bool) -> Result<(), Misuse> {
@@ -329,6 +425,9 @@ impl Peer {
         if agreed {
             self.agreement = Agreement::Given;
             self.begin(now);
+            if let Some(manifest) = self.unseen_offer.take() {
+                self.tell(Event::Offer(manifest));
+            }
         } else {
             self.transfer.cancel(now, CancelReason::NotVerified, "");
             self.fail(now, Failure::NotVerified);

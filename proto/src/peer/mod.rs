@@ -22,6 +22,7 @@ mod rendezvous;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -29,25 +30,27 @@ use rand_core::Rng;
 
 use crate::Instant;
 use crate::code::{Code, Link, Nameplate};
-use crate::handshake::{self, Guesses, Handshake, Secret};
+use crate::handshake::{Guesses, Handshake};
 use crate::job::{Job, JobDone};
 use crate::link::quic;
 use crate::node::{Action, Arrival, Input, Misuse, Node, SocketId, Transmit};
 use crate::seed::Seed;
-use crate::session::{self, LinkId, Session, Violation};
-use crate::transfer::{self, receiver, sender};
+use crate::session::{self, LinkId, Session};
+use crate::transfer::manifest::{Manifest, Totals};
+use crate::transfer::{receiver, sender};
 use crate::wire::Features;
-use crate::wire::peer::{CancelReason, Control, DeclineReason};
+use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::{Owner, Side};
 
+pub use crate::transfer::Progress;
 pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
-pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, Progress, RelayFailure, Summary, WaitingFor};
+pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, RelayFailure, Summary, WaitingFor};
 pub use handle::{Receiver, Sender};
 
 use host::Host;
 use meeting::{Found, Meeting, Met};
 use net::{Conn, Net};
-use peer_link::{Flow, PeerLink};
+use peer_link::PeerLink;
 use rendezvous::Question;
 
 /// The farewell may take so long.
@@ -116,6 +119,9 @@ pub struct Peer {
     progress: Progress,
     next_progress: Option<Instant>,
     accepted_at: Option<Instant>,
+    totals: Option<Totals>,
+    /// An offer that came before this side's person agreed to the verifier words.
+    unseen_offer: Option<Arc<Manifest>>,
     path: Option<PathKind>,
 }
 
@@ -160,7 +166,7 @@ impl Peer {
             }
         }
         let config = sender::Config { cores: common.cores.max(1), compression };
-        let transfer = Transfer::Sending(sender::Sender::new(config, source));
+        let transfer = Transfer::Sending(sender::Sender::new(config, source, &seed.next()));
         Self::new(Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
     }
 
@@ -214,6 +220,8 @@ impl Peer {
             progress: Progress::default(),
             next_progress: None,
             accepted_at: None,
+            totals: None,
+            unseen_offer: None,
             path: None,
         }
     }
@@ -260,7 +268,9 @@ impl Node for Peer {
                 self.fail(now, Failure::NotAccepted);
                 Ok(())
             }
-            (Command::Accept(_) | Command::Decline(..), Transfer::Sending(_)) => Err(Misuse("only a receiver is offered anything")),
+            (Command::Accept(_) | Command::Decline(..), Transfer::Sending(_)) => {
+                Err(Misuse("only a receiver is offered anything"))
+            }
         }
     }
 
@@ -366,7 +376,10 @@ impl Node for Peer {
     }
 
     fn is_closed(&self) -> bool {
-        matches!(self.stage, Stage::Closed) && self.parting.is_empty() && self.transfer.is_idle() && !self.net.has_unsent()
+        matches!(self.stage, Stage::Closed)
+            && self.parting.is_empty()
+            && self.transfer.is_idle()
+            && !self.net.has_unsent()
     }
 
     fn supersedes(new: &Event, old: &Event) -> bool {
@@ -396,7 +409,9 @@ impl Peer {
         if let Some(host) = &mut self.host {
             host.settle(now, &mut self.net, matches!(self.stage, Stage::Meeting));
         }
-        while let Some(met) = self.host.as_mut().and_then(Host::poll).or_else(|| self.meeting.as_mut().and_then(Meeting::poll)) {
+        while let Some(met) =
+            self.host.as_mut().and_then(Host::poll).or_else(|| self.meeting.as_mut().and_then(Meeting::poll))
+        {
             moved = true;
             match met {
                 Met::Event(event) => {
@@ -425,8 +440,7 @@ impl Peer {
     /// The relay gave a nameplate: the words are drawn here and never leave this machine.
     fn allocated(&mut self, nameplate: u32) {
         let CodeState::Unallocated { words } = self.code else { return };
-        let words = words.clamp(2, 8);
-        let Ok(code) = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng()) else { return };
+        let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng());
         let room = code.nameplate().room_id();
         if let Some(meeting) = &mut self.meeting {
             meeting.set_room(room);
@@ -470,6 +484,14 @@ impl Peer {
         if progress != self.progress && self.next_progress.is_none() && !self.told {
             self.progress = progress;
             self.next_progress = Some(now + PROGRESS_EVERY);
+            self.tell(Event::Progress(progress));
+        }
+    }
+
+    /// The last progress before the end, whenever the one before was told.
+    fn tell_last_progress(&mut self, progress: Progress) {
+        if progress != self.progress && progress.total > 0 {
+            self.progress = progress;
             self.tell(Event::Progress(progress));
         }
     }
@@ -519,6 +541,21 @@ impl Transfer {
         match self {
             Self::Sending(sender) => sender.poll_control(),
             Self::Receiving(receiver) => receiver.poll_control(),
+        }
+    }
+
+    fn abandon(&mut self, now: Instant) {
+        match self {
+            Self::Sending(sender) => sender.abandon(now),
+            Self::Receiving(receiver) => receiver.abandon(now),
+        }
+    }
+
+    /// Everything was sent, and only the confirmation is missing.
+    const fn is_unconfirmed(&self) -> bool {
+        match self {
+            Self::Sending(sender) => sender.is_unconfirmed(),
+            Self::Receiving(_) => false,
         }
     }
 
@@ -575,3 +612,7 @@ impl std::fmt::Debug for Peer {
         f.debug_struct("Peer").field("side", &self.side).field("stage", &stage).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

@@ -44,7 +44,6 @@ pub enum Dial {
     Impossible,
 }
 
-#[derive(Debug)]
 enum Socket {
     Binding,
     Open(Box<Quic>),
@@ -52,7 +51,6 @@ enum Socket {
 }
 
 /// See the module's text.
-#[derive(Debug)]
 pub struct Net {
     sockets: BTreeMap<SocketId, Socket>,
     actions: VecDeque<Action>,
@@ -69,10 +67,9 @@ impl Net {
 
     /// Asks for the client's sockets, one per family.
     pub fn open_clients(&mut self) {
-        for (socket, ip) in [
-            (CLIENT_V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            (CLIENT_V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        ] {
+        for (socket, ip) in
+            [(CLIENT_V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (CLIENT_V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
+        {
             self.bind(socket, SocketAddr::new(ip, 0));
         }
     }

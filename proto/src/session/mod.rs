@@ -115,6 +115,36 @@ pub enum Violation {
     /// An offer whose counts, sums or chunk size can't be, or are not those of its pages.
     #[error("the offer contradicts itself")]
     BadOffer,
+    /// A message of a session or transfer that has no place in its state.
+    #[error("message out of turn")]
+    UnexpectedMessage,
+    /// A message about another transfer than the one that runs.
+    #[error("message about another transfer")]
+    WrongTransfer,
+    /// A chunk that is not part of the transfer, or not as long as it must be.
+    #[error("data failed its check: no such chunk")]
+    BadChunk,
+    /// A chunk whose contents are not what its hash says, or don't decompress to its length.
+    #[error("data failed its check: chunk damaged")]
+    ChunkHash,
+    /// A chunk that came before with other contents.
+    #[error("data failed its check: chunk came again, changed")]
+    ChunkChanged,
+    /// More bytes of chunks than the receiver said it would hold.
+    #[error("more data than was allowed")]
+    BeyondCredit,
+    /// Chunk ranges that don't ascend, overlap, or name what was not offered or not sent.
+    #[error("peer asked for data that was not offered")]
+    BadRanges,
+    /// The same acknowledgement over and over.
+    #[error("peer repeats itself")]
+    Repeats,
+    /// The end of a transfer with other counts than its manifest has.
+    #[error("the end contradicts the offer")]
+    BadEnd,
+    /// The two sides have not the same bytes.
+    #[error("data failed its check: the whole differs")]
+    WrongRoot,
     /// A message of the handshake in the place of another one, or for another kind of handshake.
     #[error("message out of turn")]
     OutOfTurn,

@@ -164,6 +164,17 @@ impl std::fmt::Debug for SealedChunk {
     }
 }
 
+#[cfg(test)]
+impl SealedChunk {
+    /// A chunk as it arrives, for the tests of what stands above sessions; not genuine: somebody changed it on its way.
+    pub(crate) fn arrived(link: LinkId, chunk: Prepared, genuine: bool) -> Self {
+        let lane_key = |byte| Arc::new(LaneKey::new(&RecordKey::new([byte; 32]), Suite::Aes256Gcm, 0).unwrap());
+        let header = Header { kind: Kind::Chunk, lane: 0, number: 0 };
+        let frame = chunk.seal(&lane_key(1), header, &[]).unwrap();
+        Self { link, key: lane_key(if genuine { 1 } else { 2 }), header, frame: Frame::from(frame.slice(PREFIX..)) }
+    }
+}
+
 /// A record that is not what the peer sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("data failed its check")]
