@@ -141,3 +141,6 @@ const fn cancel_reason(fault: &Fault) -> CancelReason {
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod hostile_tests;
