@@ -144,6 +144,13 @@ pub trait Node {
     /// The next event for the application.
     #[must_use]
     fn poll_event(&mut self) -> Option<Self::Event>;
+    /// Whether `old`, which the application has not taken yet, says nothing any more once `new` is there (progress, the path
+    /// in use): it is dropped then, so that such values never fill the queue.
+    #[must_use]
+    fn supersedes(new: &Self::Event, old: &Self::Event) -> bool {
+        let _ = (new, old);
+        false
+    }
     /// When [`Node::handle_timeout`] is due, with the reason for logs and for the simulator's report of a stuck run.
     #[must_use]
     fn poll_timeout(&self) -> Option<(Instant, &'static str)>;

@@ -28,4 +28,10 @@ pub enum Violation {
     /// An offer whose counts, sums or chunk size can't be, or are not those of its pages.
     #[error("the offer contradicts itself")]
     BadOffer,
+    /// A message of the handshake in the place of another one, or for another kind of handshake.
+    #[error("message out of turn")]
+    OutOfTurn,
+    /// A version that is not the highest common one.
+    #[error("wrong choice of version")]
+    VersionChoice,
 }

@@ -17,12 +17,13 @@ pub enum HandshakeMessage {
         mode: Mode,
         /// CPace's session id.
         sid: [u8; 16],
-        /// CPace's share Ya (32 bytes); empty in mode `Again`.
-        pake: Blob<32>,
+        /// CPace's share Ya (32 bytes); empty in mode `Again`. A wrong length here and below fails like a wrong code, with the
+        /// same words, so the caps leave some room.
+        pake: Blob<64>,
         /// X25519 public key.
         x25519: [u8; 32],
         /// ML-KEM-1024 encapsulation key, 1,568 bytes.
-        encapsulation_key: Blob<1568>,
+        encapsulation_key: Blob<1600>,
     },
     /// Receiver to sender. The confirmation is the last 32 bytes of the body.
     H2 {
@@ -31,11 +32,11 @@ pub enum HandshakeMessage {
         /// The version that both will speak.
         version: u16,
         /// CPace's share Yb (32 bytes); empty in mode `Again`.
-        pake: Blob<32>,
+        pake: Blob<64>,
         /// X25519 public key.
         x25519: [u8; 32],
         /// ML-KEM-1024 ciphertext, 1,568 bytes.
-        ciphertext: Blob<1568>,
+        ciphertext: Blob<1600>,
         /// HMAC-SHA-256 of the transcript with the receiver's confirmation key.
         confirmation: [u8; 32],
     },

@@ -1,0 +1,507 @@
+//! The handshake of two peers as a machine: three frames, of which each side proves the code before it learns anything.
+//!
+//! ```text
+//! sender:    AwaitH2 ──right H2: H3──▶ Over (keyed)        receiver:  AwaitH1 ──H1: H2──▶ AwaitH3 ──right H3──▶ Over (keyed)
+//!               └──anything else──▶ Over (failed)                        └──anything else──┴──▶ Over (failed)
+//! ```
+//! The receiver proves first. A wrong proof, a share that is no point, a key of low order or of a wrong length, an unreduced
+//! ML-KEM key all end in [`FailureReason::WrongCode`], with the same words; everything else that is not the one expected message
+//! is a [`Violation`]. The terminal state swallows what comes after.
+//!
+//! Timers: [`TIME`] from the first frame (and as long for the first frame to come), so nobody can search for a verifier that
+//! matches. Bounds: bodies of [`GREETING`] bytes; at most two outputs wait.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand_core::Rng;
+use zeroize::Zeroizing;
+
+use super::kem::{self, Offered};
+use super::pake::Pake;
+use super::schedule::{CONFIRMATION, Keys, ReconnectKey, Schedule, Suite, Verifier, transcript};
+use crate::Instant;
+use crate::code::Password;
+use crate::seed::Seed;
+use crate::session::Violation;
+use crate::wire::frame::GREETING;
+use crate::wire::peer::{HandshakeMessage, Mode};
+use crate::wire::relay::{RoomId, Side};
+use crate::wire::version::SPOKEN;
+use crate::wire::{Blob, Features, Hello, Versions, decode, encode};
+
+/// How long a handshake may take from its first frame.
+pub const TIME: Duration = Duration::from_secs(15);
+
+/// What a handshake starts from.
+#[derive(Debug)]
+pub struct Config {
+    /// The sender speaks first.
+    pub side: Side,
+    /// What this side can or wants.
+    pub features: Features,
+    /// The room where the two met.
+    pub room: RoomId,
+    /// What both must know.
+    pub secret: Secret,
+}
+
+/// What both sides must know.
+#[derive(Clone, Debug)]
+pub enum Secret {
+    /// The password of a code.
+    Code(Password),
+    /// What a session's first handshake left, for its reconnect room; the new keys carry both on unchanged.
+    Again {
+        /// The reconnect key.
+        reconnect: ReconnectKey,
+        /// The verifier words.
+        verifier: Verifier,
+    },
+}
+
+impl Secret {
+    const fn mode(&self) -> Mode {
+        match self {
+            Self::Code(_) => Mode::Code,
+            Self::Again { .. } => Mode::Again,
+        }
+    }
+}
+
+/// What a handshake asks for or ends with. After [`Output::Keyed`] or [`Output::Failed`] nothing more comes.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+pub enum Output {
+    /// The body of a frame.
+    Send(Bytes),
+    /// The other side knows the secret. What follows on the link are records.
+    Keyed(Keys),
+    /// The attempt is over; the link is of no more use once what was to be sent is flushed.
+    Failed(Failure),
+}
+
+/// How a handshake failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Failure {
+    /// Why.
+    pub reason: FailureReason,
+    is_guess: bool,
+}
+
+impl Failure {
+    /// Whether somebody had a try at the code: for [`Guesses`]. For the sender, every body that came in the place of H2; for the
+    /// receiver, every H2 that it sent. Meeting again needs no guess-able secret, so it never counts.
+    #[must_use]
+    pub const fn is_guess(&self) -> bool {
+        self.is_guess
+    }
+}
+
+/// Why a handshake failed. The texts are for a person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FailureReason {
+    /// The other side has another code, or somebody changed what was said; nobody can tell which.
+    #[error("handshake failed: not the same code, or somebody interferes")]
+    WrongCode,
+    /// The other side did not answer in [`TIME`].
+    #[error("handshake failed: the other side did not answer in time")]
+    TimedOut,
+    /// There is no version that both speak.
+    #[error("versions do not match: this side speaks version {SPOKEN}, the other side {theirs}")]
+    Version {
+        /// What the other side says that it speaks.
+        theirs: Versions,
+    },
+    /// The other side broke a rule.
+    #[error("handshake failed: {0}")]
+    Violation(#[from] Violation),
+}
+
+/// How often a code was tried, over all links, relays and reconnects of one run of the program: three times at most.
+///
+/// The sender counts wrong answers, the receiver its own answers without a valid H3, so an attacker has six tries at most.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guesses {
+    made: u8,
+}
+
+impl Guesses {
+    /// Tries that a code survives, and one.
+    pub const MOST: u8 = 3;
+
+    /// The code was not tried.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { made: 0 }
+    }
+
+    /// Whether another handshake may run with this code.
+    #[must_use]
+    pub const fn may_run(&self) -> bool {
+        self.made < Self::MOST
+    }
+
+    /// How many wrong tries there were.
+    #[must_use]
+    pub const fn made(&self) -> u8 {
+        self.made
+    }
+
+    /// Counts one attempt that ended: with [`Failure::is_guess`], or with [`Handshake::is_guess_if_lost`] when its link went away.
+    pub const fn count(&mut self, is_guess: bool) {
+        self.made = self.made.saturating_add(is_guess as u8);
+    }
+
+    /// The code did its work, and no other handshake may run with it.
+    pub const fn burn(&mut self) {
+        self.made = Self::MOST;
+    }
+}
+
+/// One attempt; see the module's text.
+#[cfg_attr(test, derive(Clone))]
+pub struct Handshake {
+    features: Features,
+    mode: Mode,
+    state: State,
+    outputs: VecDeque<Output>,
+}
+
+#[cfg_attr(test, derive(Clone))]
+enum State {
+    /// The sender spoke.
+    AwaitH2 { deadline: Instant, room: RoomId, proof: Proof, offered: Box<Offered>, h1: Bytes },
+    /// The receiver listens.
+    AwaitH1 { deadline: Instant, room: RoomId, secret: Secret, seed: Seed },
+    /// The receiver proved itself.
+    AwaitH3 { deadline: Instant, schedule: Schedule, keys: Keys },
+    /// Keyed or failed.
+    Over,
+}
+
+/// What becomes of the secret once this side has spoken.
+#[cfg_attr(test, derive(Clone))]
+enum Proof {
+    Pake(Pake),
+    Known { reconnect: ReconnectKey, verifier: Verifier },
+}
+
+/// The parts of H1 that are not read before it is known to fit.
+struct H1 {
+    hello: Hello,
+    mode: Mode,
+    sid: [u8; 16],
+    pake: Bytes,
+    x25519: [u8; 32],
+    encapsulation_key: Bytes,
+}
+
+/// The parts of H2.
+struct H2 {
+    hello: Hello,
+    version: u16,
+    pake: Bytes,
+    x25519: [u8; 32],
+    ciphertext: Bytes,
+    confirmation: [u8; CONFIRMATION],
+}
+
+impl Handshake {
+    /// A sender has its H1 to send at once; a receiver waits for it.
+    #[must_use]
+    pub fn new(config: Config, now: Instant, seed: Seed) -> Self {
+        let Config { side, features, room, secret } = config;
+        let (deadline, mode) = (now + TIME, secret.mode());
+        let mut handshake = Self { features, mode, state: State::Over, outputs: VecDeque::new() };
+        handshake.state = match side {
+            Side::Receiver => State::AwaitH1 { deadline, room, secret, seed },
+            Side::Sender => {
+                let mut rng = seed.rng();
+                let mut sid = [0; 16];
+                rng.fill_bytes(&mut sid);
+                let proof = Proof::new(secret, &room, sid, &seed);
+                let offered = Box::new(Offered::new(&mut rng));
+                let message = HandshakeMessage::H1 {
+                    hello: Hello::new(features),
+                    mode,
+                    sid,
+                    pake: Blob(proof.share()),
+                    x25519: offered.x25519(),
+                    encapsulation_key: Blob(offered.encapsulation_key().into()),
+                };
+                let h1 = handshake.send(&message);
+                State::AwaitH2 { deadline, room, proof, offered, h1 }
+            }
+        };
+        handshake
+    }
+
+    /// The body of the next frame from the other side.
+    pub fn handle_frame(&mut self, now: Instant, body: Bytes) {
+        self.state = match mem::replace(&mut self.state, State::Over) {
+            State::AwaitH2 { room, proof, offered, h1, .. } => self.on_h2(&body, &room, proof, offered, &h1),
+            State::AwaitH1 { room, secret, seed, .. } => self.on_h1(now, &body, &room, secret, &seed),
+            State::AwaitH3 { schedule, keys, .. } => self.on_h3(&body, &schedule, keys),
+            State::Over => State::Over,
+        };
+    }
+
+    /// The deadline may have passed; a call before it is a no-op.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            let is_guess = self.is_guess_if_lost();
+            self.state = self.fail(FailureReason::TimedOut, is_guess);
+        }
+    }
+
+    /// When [`Handshake::handle_timeout`] is due.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::AwaitH2 { deadline, .. } | State::AwaitH1 { deadline, .. } | State::AwaitH3 { deadline, .. } => {
+                Some(deadline)
+            }
+            State::Over => None,
+        }
+    }
+
+    /// The next thing to do, in order; drain it after each call.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether it counts as a try at the code if the link goes away now: the receiver's H2 is out and has no answer.
+    #[must_use]
+    pub const fn is_guess_if_lost(&self) -> bool {
+        match self.state {
+            State::AwaitH3 { .. } => self.counts(),
+            State::AwaitH2 { .. } | State::AwaitH1 { .. } | State::Over => false,
+        }
+    }
+
+    fn on_h1(&mut self, now: Instant, body: &Bytes, room: &RoomId, secret: Secret, seed: &Seed) -> State {
+        let message = match read(body) {
+            Ok(HandshakeMessage::H1 { hello, mode, sid, pake, x25519, encapsulation_key }) => {
+                H1 { hello, mode, sid, pake: pake.0, x25519, encapsulation_key: encapsulation_key.0 }
+            }
+            Ok(HandshakeMessage::WrongCode) => return self.fail(FailureReason::WrongCode, false),
+            Ok(HandshakeMessage::H2 { .. } | HandshakeMessage::H3 { .. } | HandshakeMessage::UnsupportedVersion(_)) => {
+                return self.fail(Violation::OutOfTurn, false);
+            }
+            Err(violation) => return self.fail(violation, false),
+        };
+        if message.hello.magic != Hello::MAGIC {
+            return self.fail(Violation::Malformed, false);
+        }
+        if message.mode != self.mode {
+            return self.fail(Violation::OutOfTurn, false);
+        }
+        let Some(version) = Hello::new(self.features).agree(&message.hello) else {
+            self.send(&HandshakeMessage::UnsupportedVersion(SPOKEN));
+            return self.fail(FailureReason::Version { theirs: message.hello.versions }, false);
+        };
+        match self.answer(body, room, secret, seed, version, &message) {
+            Some((schedule, keys)) => State::AwaitH3 { deadline: now + TIME, schedule, keys },
+            None => self.fail_wrong_code(false),
+        }
+    }
+
+    /// Sends H2; `None`, and nothing sent, when H1 holds something that no honest sender makes.
+    fn answer(
+        &mut self,
+        h1: &Bytes,
+        room: &RoomId,
+        secret: Secret,
+        seed: &Seed,
+        version: u16,
+        theirs: &H1,
+    ) -> Option<(Schedule, Keys)> {
+        let proof = Proof::new(secret, room, theirs.sid, seed);
+        let share = proof.share();
+        let proved = proof.finish(Side::Receiver, &theirs.pake)?;
+        let answer = kem::answer(theirs.x25519, &theirs.encapsulation_key, &mut seed.rng())?;
+        let mut message = HandshakeMessage::H2 {
+            hello: Hello::new(self.features),
+            version,
+            pake: Blob(share),
+            x25519: answer.x25519,
+            ciphertext: Blob(answer.ciphertext.into()),
+            confirmation: [0; CONFIRMATION],
+        };
+        let unproved = encode(&message);
+        let said = unproved.split_last_chunk::<CONFIRMATION>().map(|(said, _)| said)?;
+        let schedule = Schedule::new(transcript(h1, said, room), &proved.key, &answer.shared);
+        if let HandshakeMessage::H2 { confirmation, .. } = &mut message {
+            *confirmation = schedule.confirmation(Side::Receiver);
+        }
+        self.send(&message);
+        let keys = self.keys(Side::Receiver, &schedule, proved, theirs.hello.features, version);
+        Some((schedule, keys))
+    }
+
+    fn on_h2(&mut self, body: &Bytes, room: &RoomId, proof: Proof, offered: Box<Offered>, h1: &[u8]) -> State {
+        let is_guess = self.counts();
+        let message = match read(body) {
+            Ok(HandshakeMessage::H2 { hello, version, pake, x25519, ciphertext, confirmation }) => {
+                H2 { hello, version, pake: pake.0, x25519, ciphertext: ciphertext.0, confirmation }
+            }
+            Ok(HandshakeMessage::WrongCode) => return self.fail(FailureReason::WrongCode, is_guess),
+            Ok(HandshakeMessage::UnsupportedVersion(theirs)) if SPOKEN.common(theirs).is_none() => {
+                return self.fail(FailureReason::Version { theirs }, is_guess);
+            }
+            Ok(HandshakeMessage::UnsupportedVersion(_)) => return self.fail(Violation::VersionChoice, is_guess),
+            Ok(HandshakeMessage::H1 { .. } | HandshakeMessage::H3 { .. }) => {
+                return self.fail(Violation::OutOfTurn, is_guess);
+            }
+            Err(violation) => return self.fail(violation, is_guess),
+        };
+        if message.hello.magic != Hello::MAGIC {
+            return self.fail(Violation::Malformed, is_guess);
+        }
+        if Hello::new(self.features).agree(&message.hello) != Some(message.version) {
+            return self.fail(Violation::VersionChoice, is_guess);
+        }
+        let Some((schedule, proved)) = judge(body, room, proof, offered, h1, &message) else {
+            return self.fail_wrong_code(is_guess);
+        };
+        self.send(&HandshakeMessage::H3 { confirmation: schedule.confirmation(Side::Sender) });
+        let keys = self.keys(Side::Sender, &schedule, proved, message.hello.features, message.version);
+        self.outputs.push_back(Output::Keyed(keys));
+        State::Over
+    }
+
+    fn on_h3(&mut self, body: &Bytes, schedule: &Schedule, keys: Keys) -> State {
+        let is_guess = self.counts();
+        match read(body) {
+            Ok(HandshakeMessage::H3 { confirmation }) if schedule.confirms(Side::Sender, &confirmation) => {
+                self.outputs.push_back(Output::Keyed(keys));
+                State::Over
+            }
+            Ok(HandshakeMessage::H3 { .. } | HandshakeMessage::WrongCode) => {
+                self.fail(FailureReason::WrongCode, is_guess)
+            }
+            Ok(HandshakeMessage::H1 { .. } | HandshakeMessage::H2 { .. } | HandshakeMessage::UnsupportedVersion(_)) => {
+                self.fail(Violation::OutOfTurn, is_guess)
+            }
+            Err(violation) => self.fail(violation, is_guess),
+        }
+    }
+
+    fn keys(&self, side: Side, schedule: &Schedule, proved: Proved, theirs: Features, version: u16) -> Keys {
+        let Proved { lasting, .. } = proved;
+        let (reconnect, verifier) = lasting.unwrap_or_else(|| (schedule.reconnect(), schedule.verifier()));
+        Keys {
+            send: schedule.records(side),
+            receive: schedule.records(side.other()),
+            reconnect,
+            verifier,
+            suite: Suite::of(self.features, theirs),
+            features: theirs,
+            version,
+        }
+    }
+
+    const fn counts(&self) -> bool {
+        matches!(self.mode, Mode::Code)
+    }
+
+    fn send(&mut self, message: &HandshakeMessage) -> Bytes {
+        let body = Bytes::from(encode(message));
+        self.outputs.push_back(Output::Send(body.clone()));
+        body
+    }
+
+    /// Tells the other side, whose person should know at once.
+    fn fail_wrong_code(&mut self, is_guess: bool) -> State {
+        self.send(&HandshakeMessage::WrongCode);
+        self.fail(FailureReason::WrongCode, is_guess)
+    }
+
+    fn fail(&mut self, reason: impl Into<FailureReason>, is_guess: bool) -> State {
+        self.outputs.push_back(Output::Failed(Failure { reason: reason.into(), is_guess }));
+        State::Over
+    }
+}
+
+impl std::fmt::Debug for Handshake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = match self.state {
+            State::AwaitH2 { .. } => "AwaitH2",
+            State::AwaitH1 { .. } => "AwaitH1",
+            State::AwaitH3 { .. } => "AwaitH3",
+            State::Over => "Over",
+        };
+        f.debug_struct("Handshake").field("mode", &self.mode).field("state", &state).finish_non_exhaustive()
+    }
+}
+
+/// The secret's contribution to the master key, and what outlives this handshake if it is not the session's first.
+struct Proved {
+    key: Zeroizing<Vec<u8>>,
+    lasting: Option<(ReconnectKey, Verifier)>,
+}
+
+impl Proof {
+    /// The sender draws the session id, so its PAKE has a generator of its own.
+    fn new(secret: Secret, room: &RoomId, sid: [u8; 16], seed: &Seed) -> Self {
+        match secret {
+            Secret::Code(password) => {
+                Self::Pake(Pake::new(password.as_bytes(), room, sid, &mut seed.derive("pake").rng()))
+            }
+            Secret::Again { reconnect, verifier } => Self::Known { reconnect, verifier },
+        }
+    }
+
+    fn share(&self) -> Bytes {
+        match self {
+            Self::Pake(pake) => Bytes::copy_from_slice(&pake.share()),
+            Self::Known { .. } => Bytes::new(),
+        }
+    }
+
+    /// `None`: their share is not one.
+    fn finish(self, side: Side, theirs: &[u8]) -> Option<Proved> {
+        match self {
+            Self::Pake(pake) => {
+                let key = pake.finish(side, theirs)?;
+                Some(Proved { key: Zeroizing::new(key.to_vec()), lasting: None })
+            }
+            Self::Known { reconnect, verifier } => {
+                let key = theirs.is_empty().then(|| reconnect.pre_shared_key())?;
+                Some(Proved { key: Zeroizing::new(key.to_vec()), lasting: Some((reconnect, verifier)) })
+            }
+        }
+    }
+}
+
+/// `None`: the other side did not prove that it knows the secret.
+fn judge(
+    body: &[u8],
+    room: &RoomId,
+    proof: Proof,
+    offered: Box<Offered>,
+    h1: &[u8],
+    message: &H2,
+) -> Option<(Schedule, Proved)> {
+    let proved = proof.finish(Side::Sender, &message.pake)?;
+    let shared = offered.finish(message.x25519, &message.ciphertext)?;
+    let (said, _) = body.split_last_chunk::<CONFIRMATION>()?;
+    let schedule = Schedule::new(transcript(h1, said, room), &proved.key, &shared);
+    schedule.confirms(Side::Receiver, &message.confirmation).then_some((schedule, proved))
+}
+
+fn read(body: &[u8]) -> Result<HandshakeMessage, Violation> {
+    if body.len() > GREETING {
+        return Err(Violation::FrameTooLong);
+    }
+    decode(body).map_err(|_| Violation::Malformed)
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+pub(crate) mod tests;

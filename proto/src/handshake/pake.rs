@@ -1,0 +1,104 @@
+//! CPace (draft-irtf-cfrg-cpace), cipher suite CPACE-RISTR255-SHA512, in the initiator-responder form: the sender is A.
+//!
+//! Nothing that leaves here depends on the password alone: a share is a random multiple of the password's point. ADa and ADb are
+//! empty, since the handshake's transcript binds the rest.
+
+use curve25519_dalek::ristretto::{CompressedRistretto, RistrettoPoint};
+use curve25519_dalek::scalar::Scalar;
+use curve25519_dalek::traits::Identity;
+use rand_core::CryptoRng;
+use sha2::{Digest, Sha512};
+use zeroize::Zeroizing;
+
+use crate::wire::relay::{RoomId, Side};
+
+/// Length of a share in bytes.
+pub(super) const SHARE: usize = 32;
+/// The domain separation identifier (draft, "CPACE-RISTR255-SHA512").
+const DSI: &[u8] = b"CPaceRistretto255";
+const DSI_ISK: &[u8] = b"CPaceRistretto255_ISK";
+/// Input block size of SHA-512, which the password's block fills.
+const BLOCK: usize = 128;
+
+/// One side of one run: its secret scalar and its share.
+#[cfg_attr(test, derive(Clone))]
+pub(super) struct Pake {
+    sid: [u8; 16],
+    scalar: Zeroizing<Scalar>,
+    share: [u8; SHARE],
+}
+
+impl Pake {
+    pub(super) fn new(password: &[u8], room: &RoomId, sid: [u8; 16], rng: &mut impl CryptoRng) -> Self {
+        let mut identifiers = Vec::new();
+        for part in [&b"tallow/1"[..], b"sender", b"receiver", &room.0] {
+            lv(part, |bytes| identifiers.extend_from_slice(bytes));
+        }
+        let scalar = Zeroizing::new(Scalar::random(rng));
+        let generator = generator(password, &identifiers, &sid);
+        let share = (*scalar * *generator).compress().to_bytes();
+        Self { sid, scalar, share }
+    }
+
+    pub(super) const fn share(&self) -> [u8; SHARE] {
+        self.share
+    }
+
+    /// The intermediate session key (ISK); `None` when the other share is no point, or leads to the identity.
+    pub(super) fn finish(self, side: Side, theirs: &[u8]) -> Option<Zeroizing<[u8; 64]>> {
+        let shares = match side {
+            Side::Sender => [&self.share[..], b"", theirs, b""],
+            Side::Receiver => [theirs, b"", &self.share[..], b""],
+        };
+        session_key(&self.sid, &self.scalar, theirs, shares)
+    }
+}
+
+/// The password's point (draft, `calculate_generator`).
+fn generator(password: &[u8], identifiers: &[u8], sid: &[u8]) -> Zeroizing<RistrettoPoint> {
+    let mut hash = Sha512::new();
+    let mut filled = 0_usize;
+    for part in [DSI, password] {
+        lv(part, |bytes| {
+            filled = filled.saturating_add(bytes.len());
+            hash.update(bytes);
+        });
+    }
+    let padding = [0; BLOCK];
+    let padding = padding.get(..(BLOCK - 1).saturating_sub(filled)).unwrap_or_default();
+    for part in [padding, identifiers, sid] {
+        lv(part, |bytes| hash.update(bytes));
+    }
+    let uniform: Zeroizing<[u8; 64]> = Zeroizing::new(hash.finalize().into());
+    Zeroizing::new(RistrettoPoint::from_uniform_bytes(&uniform))
+}
+
+/// The ISK from our scalar, the other's share, and `Ya, ADa, Yb, ADb` in this order.
+fn session_key(sid: &[u8], scalar: &Scalar, theirs: &[u8], shares: [&[u8]; 4]) -> Option<Zeroizing<[u8; 64]>> {
+    let theirs = CompressedRistretto::from_slice(theirs).ok()?.decompress()?;
+    let point = Zeroizing::new(scalar * theirs);
+    if *point == RistrettoPoint::identity() {
+        return None;
+    }
+    let point = Zeroizing::new(point.compress().to_bytes());
+    let mut hash = Sha512::new();
+    for part in [DSI_ISK, sid, point.as_slice()].into_iter().chain(shares) {
+        lv(part, |bytes| hash.update(bytes));
+    }
+    Some(Zeroizing::new(hash.finalize().into()))
+}
+
+/// A byte string behind its length in LEB128 (draft, `prepend_len`).
+fn lv(bytes: &[u8], mut write: impl FnMut(&[u8])) {
+    let mut length = bytes.len();
+    while length > 0x7f {
+        write(&[0x80 | (length & 0x7f) as u8]);
+        length >>= 7;
+    }
+    write(&[length as u8]);
+    write(bytes);
+}
+
+#[cfg(test)]
+#[path = "pake_tests.rs"]
+mod tests;
