@@ -234,7 +234,8 @@ fn usage(error: &clap::Error, argv: &[OsString]) -> Problem {
         message = format!("{missing} is missing");
     }
     let tip = lines.find_map(|line| line.strip_prefix("tip: "));
-    let command = argv.get(1).and_then(|word| word.to_str()).filter(|word| Cli::command().find_subcommand(word).is_some());
+    let command =
+        argv.get(1).and_then(|word| word.to_str()).filter(|word| Cli::command().find_subcommand(word).is_some());
     let help = match command {
         Some(command) => format!("see `tallow {command} --help`"),
         None => "see `tallow --help`".to_owned(),
@@ -273,7 +274,10 @@ fn arrange(mut argv: Vec<OsString>, exists: &dyn Fn(&Path) -> bool) -> Result<Ve
         Meaning::Code => argv.insert(1, "receive".into()),
         Meaning::Path => {
             let path = crate::output::shown(&word.to_string_lossy());
-            return Err(Problem::usage(&format!("{path} is a path, not a command"), &format!("did you mean: tallow send {path}?")));
+            return Err(Problem::usage(
+                &format!("{path} is a path, not a command"),
+                &format!("did you mean: tallow send {path}?"),
+            ));
         }
         Meaning::Unknown => {}
     }
@@ -284,7 +288,9 @@ fn arrange(mut argv: Vec<OsString>, exists: &dyn Fn(&Path) -> bool) -> Result<Ve
 fn steps(root: &clap::Command, word: &OsStr) -> Option<usize> {
     let word = word.to_str()?;
     let takes_value = |is: &dyn Fn(&clap::Arg) -> bool| {
-        root.get_subcommands().flat_map(clap::Command::get_arguments).any(|arg| is(arg) && arg.get_action().takes_values())
+        root.get_subcommands()
+            .flat_map(clap::Command::get_arguments)
+            .any(|arg| is(arg) && arg.get_action().takes_values())
     };
     if let Some(long) = word.strip_prefix("--") {
         if long.is_empty() {

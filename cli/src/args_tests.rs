@@ -2,7 +2,8 @@ use super::*;
 
 fn arranged(words: &[&str]) -> Vec<String> {
     let argv = std::iter::once("tallow").chain(words.iter().copied()).map(OsString::from).collect();
-    let arranged = arrange(argv, &|path| path == Path::new("here.txt")).unwrap_or_else(|problem| panic!("{}", problem.line()));
+    let arranged =
+        arrange(argv, &|path| path == Path::new("here.txt")).unwrap_or_else(|problem| panic!("{}", problem.line()));
     arranged.into_iter().skip(1).map(|word| word.into_string().unwrap()).collect()
 }
 
@@ -55,7 +56,10 @@ fn a_code_alone_is_received() {
         assert!(matches!(run(words), Command::Receive(_)), "{words:?}");
     }
     let Command::Receive(receive) = run(&["-o", "d", "7", "acorn", "-y"]) else { panic!() };
-    assert_eq!((receive.code.as_slice(), receive.out.as_path(), receive.yes), (&["7".to_owned(), "acorn".into()][..], Path::new("d"), true));
+    assert_eq!(
+        (receive.code.as_slice(), receive.out.as_path(), receive.yes),
+        (&["7".to_owned(), "acorn".into()][..], Path::new("d"), true)
+    );
 }
 
 #[test]

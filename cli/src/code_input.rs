@@ -2,7 +2,7 @@
 //!
 //! The first of them that is there counts. What was read is wiped from memory after it was parsed, as far as it is in our hands.
 
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{self, BufRead};
 use std::path::Path;
 
 use console::{Key, Term};
@@ -11,7 +11,6 @@ use tallow_proto::peer::{DEFAULT_PORT, RelayAddress};
 use zeroize::Zeroizing;
 
 use crate::failure::Problem;
-use crate::output::Output;
 use crate::prompt::{self, Raw};
 
 /// The environment's code.
@@ -34,7 +33,7 @@ pub struct Given {
 ///
 /// # Errors
 /// There is none, or it is none.
-pub fn for_receiving(words: &[String], file: Option<&Path>, output: &Output) -> Result<Given, Problem> {
+pub fn for_receiving(words: &[String], file: Option<&Path>) -> Result<Given, Problem> {
     let typed = if !words.is_empty() {
         Zeroizing::new(words.join("-"))
     } else if let Some(file) = file {
@@ -48,9 +47,10 @@ pub fn for_receiving(words: &[String], file: Option<&Path>, output: &Output) -> 
     };
     let given = given(&typed)?;
     if !words.is_empty() {
-        tracing::debug!("the code came from the command line, where other users of this machine can see it for a moment");
+        tracing::debug!(
+            "the code came from the command line, where other users of this machine can see it for a moment"
+        );
     }
-    output.line("");
     Ok(given)
 }
 
@@ -248,12 +248,13 @@ mod tests {
 
     #[test]
     fn tab_completes_a_word_and_its_dash() {
+        let all: Vec<&str> = ["7-a", "7-b"].iter().flat_map(|typed| code::complete(typed)).collect();
+        let [first, .., last] = all.as_slice() else { panic!() };
         let mut editor = Editor::default();
-        typed(&mut editor, "7-aco\tbic\tcana\t");
-        let code = Code::parse(&editor.typed).unwrap();
-        let words = code.reveal();
-        assert!(words.starts_with("7-aco") && words.split('-').count() == 4, "{words:?}");
-        assert!(editor.typed.ends_with('-'));
+        let begun = |word: &str| word.get(..3).unwrap().to_owned();
+        typed(&mut editor, &format!("7-{}\t{}\t", begun(first), begun(last)));
+        assert_eq!(editor.typed.as_str(), format!("7-{first}-{last}-"));
+        assert_eq!(Code::parse(&editor.typed).unwrap().reveal().as_str(), format!("7-{first}-{last}"));
         assert_eq!(editor.key(&Key::Enter), Step::Done);
     }
 
@@ -285,7 +286,18 @@ mod tests {
 
     #[test]
     fn c01_what_is_no_code_is_a_usage_error() {
-        for text in ["MySecretPass", "", "7", "7-", "-a-b", &"7-a".repeat(4_000), "7-a\0corn", "é-acorn", "tallow://", "tallow://u@h/7#a-b"] {
+        for text in [
+            "MySecretPass",
+            "",
+            "7",
+            "7-",
+            "-a-b",
+            &"7-a".repeat(4_000),
+            "7-a\0corn",
+            "é-acorn",
+            "tallow://",
+            "tallow://u@h/7#a-b",
+        ] {
             let problem = given(text).unwrap_err();
             assert_eq!((problem.code, problem.kind), (2, "usage"), "{text:?}");
             let line = problem.line();

@@ -3,6 +3,7 @@
 use std::io;
 
 use tallow_proto::job::{Fault, FaultKind};
+use tallow_proto::link::trust::CertificateRefused;
 use tallow_proto::peer::{Class, Failure, Lost, RelayFailure};
 use tallow_proto::session::Violation;
 use tallow_proto::transfer::manifest::Refusal;
@@ -142,7 +143,9 @@ fn versions(theirs: Versions, who: &str) -> (String, String) {
 fn declined(reason: DeclineReason, text: &Untrusted) -> (String, String) {
     let (why, hint) = match reason {
         DeclineReason::Person => ("the receiver declined", "ask them, and send again"),
-        DeclineReason::Policy => ("the receiver's rules refuse a name in it", "rename or leave out what it names, and send again"),
+        DeclineReason::Policy => {
+            ("the receiver's rules refuse a name in it", "rename or leave out what it names, and send again")
+        }
         DeclineReason::NoSpace => ("the receiver has not enough space", "send less, or ask for room there"),
         DeclineReason::Io => ("the receiver can't write there", "ask them to choose another directory"),
         DeclineReason::TooLarge => ("it is more than the receiver takes", "send less at a time"),
@@ -154,13 +157,15 @@ fn peer(reason: CancelReason, text: &Untrusted, sending: bool) -> (String, Strin
     let who = if sending { "the receiver" } else { "the sender" };
     let (why, hint) = match reason {
         CancelReason::Interrupted => (format!("{who} interrupted the transfer"), "begin again with a new code"),
-        CancelReason::SourceChanged => {
-            (format!("a file of {who} changed while it was being sent"), "ask to send it again when nothing writes to it")
-        }
+        CancelReason::SourceChanged => (
+            format!("a file of {who} changed while it was being sent"),
+            "ask to send it again when nothing writes to it",
+        ),
         CancelReason::Io => (format!("{who} could not read or write a file"), "the message there says which"),
-        CancelReason::Violation => {
-            (format!("{who} says that this side broke the protocol"), "try again; if it stays so, update tallow on both sides")
-        }
+        CancelReason::Violation => (
+            format!("{who} says that this side broke the protocol"),
+            "try again; if it stays so, update tallow on both sides",
+        ),
         CancelReason::NotVerified => {
             (format!("{who} did not confirm the verifier words"), "compare them again with a new code")
         }
@@ -178,23 +183,28 @@ fn with_words(why: &str, text: &Untrusted) -> String {
 
 fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
     let sending = at.side == Side::Sender;
-    let again = if sending { "run `tallow send` again for a new code" } else { "ask the sender for a new code and try again" };
+    let again =
+        if sending { "run `tallow send` again for a new code" } else { "ask the sender for a new code and try again" };
     let (message, hint) = match lost {
         Lost::NoRelay => ("no relay answered", "check the network and the relay's address and port (UDP)"),
         Lost::NoAddress => ("the relay's name has no address", "check its spelling and this machine's DNS"),
-        Lost::NobodyWaits if at.relays => {
-            ("nobody waits with this code", "check the code, that the sender still runs, and that both use the same relay")
-        }
+        Lost::NobodyWaits if at.relays => (
+            "nobody waits with this code",
+            "check the code, that the sender still runs, and that both use the same relay",
+        ),
         Lost::NobodyWaits => (
             "nobody waits with this code on this machine or in this network",
             "check the code and that the sender still runs; from elsewhere, add the --relay that the sender shows",
         ),
-        Lost::NoSocket => ("no network socket could be opened", "check that this machine has a network, and its limits on open files"),
+        Lost::NoSocket => {
+            ("no network socket could be opened", "check that this machine has a network, and its limits on open files")
+        }
         Lost::InHandshake => ("the connection was lost during the handshake", again),
         Lost::InTransfer => ("the connection was lost before the transfer was complete", again),
-        Lost::Unconfirmed => {
-            ("everything was sent, but the receiver did not confirm it", "ask there whether it arrived, before sending it again")
-        }
+        Lost::Unconfirmed => (
+            "everything was sent, but the receiver did not confirm it",
+            "ask there whether it arrived, before sending it again",
+        ),
     };
     (message.to_owned(), hint.to_owned())
 }
@@ -204,18 +214,19 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
     let named = path.clone().unwrap_or_else(|| "a file".to_owned());
     let elsewhere = "choose another directory with --out";
     let (message, hint) = match fault.kind {
-        FaultKind::Changed => (format!("{named} changed while it was being sent"), "send it again when nothing writes to it"),
-        FaultKind::NotRegular if sending => {
-            (format!("{named} is not a regular file"), "leave it out with --exclude")
+        FaultKind::Changed => {
+            (format!("{named} changed while it was being sent"), "send it again when nothing writes to it")
         }
+        FaultKind::NotRegular if sending => (format!("{named} is not a regular file"), "leave it out with --exclude"),
         FaultKind::NotRegular => (format!("{named} is not a regular file"), elsewhere),
         FaultKind::Full { need, have } => {
             let message = format!("not enough space on disk: need {}, have {}", size(need), size(have));
             (message, "make room, or choose another directory with --out")
         }
-        FaultKind::Exists => {
-            (format!("{named} exists already"), "choose --overwrite, --rename or --skip, or another directory with --out")
-        }
+        FaultKind::Exists => (
+            format!("{named} exists already"),
+            "choose --overwrite, --rename or --skip, or another directory with --out",
+        ),
         FaultKind::Link => (format!("refusing to write through a symbolic link: {named}"), elsewhere),
         FaultKind::Refused(refusal) => return refused(refusal, path, sending),
         FaultKind::Io(kind) => {
@@ -224,7 +235,9 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
                 io::ErrorKind::NotFound => "check the path",
                 io::ErrorKind::PermissionDenied if sending => "check its permissions, or leave it out with --exclude",
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => elsewhere,
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room, or choose another directory with --out",
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    "make room, or choose another directory with --out"
+                }
                 _ => "check the disk, then try again",
             };
             (format!("could not {verb} {named}: {}", cause(kind)), hint)
@@ -266,28 +279,47 @@ fn rule_broken(violation: Violation) -> &'static str {
 fn relay_failed(relay: &RelayFailure, at: &Context<'_>) -> (String, String) {
     match relay {
         RelayFailure::Refused(reason) => turned_away(*reason),
-        RelayFailure::CertificateChanged { relay, expected, seen } => {
-            let message =
-                format!("the certificate of relay {relay} is not the one that was expected ({expected}): it shows {seen}");
-            let file = shown(at.known_relays);
-            let hint = format!(
-                "if its operator says that it changed, add --relay-pin {seen}, or remove the line of {relay} from {file}"
-            );
-            (message, hint)
-        }
-        RelayFailure::Violation(violation) => {
-            (format!("the relay does not speak as a relay should: {violation}"), "check the address, or use another relay".to_owned())
-        }
+        RelayFailure::CertificateChanged { relay, refused } => certificate(&relay.to_string(), *refused, at),
+        RelayFailure::Violation(violation) => (
+            format!("the relay does not speak as a relay should: {violation}"),
+            "check the address, or use another relay".to_owned(),
+        ),
+    }
+}
+
+fn certificate(relay: &str, refused: CertificateRefused, at: &Context<'_>) -> (String, String) {
+    let file = shown(at.known_relays);
+    match refused {
+        CertificateRefused::NotPinned { pinned, seen } => (
+            format!("the certificate of relay {relay} is {seen}, and not the pinned {pinned}"),
+            format!("if its operator says that this is right, use --relay-pin {seen}"),
+        ),
+        CertificateRefused::Changed { known, seen } => (
+            format!("the certificate of relay {relay} changed from {known} to {seen}"),
+            format!(
+                "if its operator says that this is right, use --relay-pin {seen}, or remove the line of {relay} from {file}"
+            ),
+        ),
+        CertificateRefused::NotPublic { seen } => (
+            format!("no public authority vouches for the certificate of relay {relay} any more; it is {seen}"),
+            format!(
+                "if its operator says that this is right, use --relay-pin {seen}, or remove the line of {relay} from {file}"
+            ),
+        ),
     }
 }
 
 fn turned_away(reason: RefusalReason) -> (String, String) {
     let (why, hint) = match reason {
-        RefusalReason::NobodyWaits => ("nobody waits there with this code", "check the code and that the sender still runs"),
+        RefusalReason::NobodyWaits => {
+            ("nobody waits there with this code", "check the code and that the sender still runs")
+        }
         RefusalReason::NameTaken => ("another sender uses this code", "choose another --code, or none"),
         RefusalReason::RateLimited => ("too many requests from this address", "wait a minute and try again"),
         RefusalReason::Full => ("it has no room left", "try later, or use another relay"),
-        RefusalReason::Password => ("it asks for a password, or this one is wrong", "set TALLOW_RELAY_PASSWORD or --relay-password-file"),
+        RefusalReason::Password => {
+            ("it asks for a password, or this one is wrong", "set TALLOW_RELAY_PASSWORD or --relay-password-file")
+        }
         RefusalReason::UnsupportedVersion(theirs) => return versions(theirs, "the relay"),
         RefusalReason::ShuttingDown => ("it is going down", "try again in a minute, or use another relay"),
         RefusalReason::Idle => ("nothing happened for too long", "begin again with a new code"),

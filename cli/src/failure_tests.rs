@@ -20,7 +20,12 @@ fn fault(kind: FaultKind) -> Failure {
     Failure::Local(Fault::at(kind, EVIL))
 }
 
-/// Every failure that there is; the matches below do not compile once one is missing.
+fn changed(refused: CertificateRefused) -> Failure {
+    let relay = RelayAddress { host: "r.example".into(), port: 443 };
+    Failure::Relay(RelayFailure::CertificateChanged { relay, refused })
+}
+
+/// Every failure that there is.
 fn all() -> Vec<Failure> {
     let declines = [
         DeclineReason::Person,
@@ -71,6 +76,12 @@ fn all() -> Vec<Failure> {
         FaultKind::Panicked,
         FaultKind::BadPage,
     ];
+    let (known, seen) = (Fingerprint([1; 32]), Fingerprint([2; 32]));
+    let certificates = [
+        CertificateRefused::NotPinned { pinned: known, seen },
+        CertificateRefused::Changed { known, seen },
+        CertificateRefused::NotPublic { seen },
+    ];
     let refused = Refused { name: evil(), why: Refusal::Collision };
     let mut all = vec![
         Failure::WrongCode,
@@ -81,11 +92,6 @@ fn all() -> Vec<Failure> {
         Failure::UnsafeOffer(ManifestError::Refused(refused)),
         Failure::Violation(Violation::Malformed),
         Failure::Violation(Violation::FrameTooLong),
-        Failure::Relay(RelayFailure::CertificateChanged {
-            relay: RelayAddress { host: "r.example".into(), port: 443 },
-            expected: Fingerprint([1; 32]),
-            seen: Fingerprint([2; 32]),
-        }),
         Failure::Relay(RelayFailure::Violation(Violation::EmptyFrame)),
         Failure::NotVerified,
         Failure::Interrupted,
@@ -95,6 +101,7 @@ fn all() -> Vec<Failure> {
     all.extend(losts.map(Failure::Lost));
     all.extend(refusals.map(|reason| Failure::Relay(RelayFailure::Refused(reason))));
     all.extend(faults.map(fault));
+    all.extend(certificates.map(changed));
     all
 }
 
@@ -141,11 +148,7 @@ fn x01_a_wrong_code_is_told_to_both() {
 
 #[test]
 fn a_changed_certificate_says_how_to_accept_it() {
-    let failure = Failure::Relay(RelayFailure::CertificateChanged {
-        relay: RelayAddress { host: "r.example".into(), port: 443 },
-        expected: Fingerprint([1; 32]),
-        seen: Fingerprint([2; 32]),
-    });
+    let failure = changed(CertificateRefused::Changed { known: Fingerprint([1; 32]), seen: Fingerprint([2; 32]) });
     let line = explain(&failure, &at(Side::Sender, true)).line();
     assert!(line.contains(&format!("--relay-pin {}", "02".repeat(32))), "{line}");
     assert!(line.contains("r.example:443") && line.contains("/state/known_relays"), "{line}");
@@ -156,7 +159,9 @@ fn d03_what_the_peer_says_is_short_and_quoted() {
     let line = explain(&Failure::Peer { reason: CancelReason::Io, text: evil() }, &at(Side::Sender, true)).line();
     let said = line.split("peer said: \"").nth(1).unwrap();
     assert!(said.contains("%s%n") && said.chars().count() < 200 * 8, "{line}");
-    let line = explain(&Failure::Peer { reason: CancelReason::Io, text: Untrusted::default() }, &at(Side::Sender, true)).line();
+    let line =
+        explain(&Failure::Peer { reason: CancelReason::Io, text: Untrusted::default() }, &at(Side::Sender, true))
+            .line();
     assert!(!line.contains("peer said"), "{line}");
 }
 

@@ -195,8 +195,8 @@ pub enum Event<'a> {
     FirstUse {
         /// Which relay.
         relay: &'a str,
-        /// Its certificate.
-        fingerprint: &'a str,
+        /// Its certificate, unless a public authority vouches for it.
+        fingerprint: Option<&'a str>,
     },
     /// Nothing happens until this comes.
     Waiting {
@@ -281,7 +281,9 @@ pub enum Event<'a> {
 fn json(event: &Event<'_>) -> String {
     let text = match serde_json::to_string(event) {
         Ok(text) => text,
-        Err(_) => return r#"{"event":"error","kind":"bug","message":"this event has no JSON form","hint":""}"#.to_owned(),
+        Err(_) => {
+            return r#"{"event":"error","kind":"bug","message":"this event has no JSON form","hint":""}"#.to_owned();
+        }
     };
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -375,10 +377,7 @@ mod tests {
                 Event::Path { path: "relay", transport: "quic", rtt_ms: 1.5 },
                 r#"{"event":"path","path":"relay","transport":"quic","rtt_ms":1.5}"#,
             ),
-            (
-                Event::Progress { bytes: 1, total: 2, rate: 3 },
-                r#"{"event":"progress","bytes":1,"total":2,"rate":3}"#,
-            ),
+            (Event::Progress { bytes: 1, total: 2, rate: 3 }, r#"{"event":"progress","bytes":1,"total":2,"rate":3}"#),
             (
                 Event::Done { bytes: 5, files: 1, seconds: 0.5, kept: 0, root: "ab", out: Some("/d") },
                 r#"{"event":"done","bytes":5,"files":1,"seconds":0.5,"kept":0,"root":"ab","out":"/d"}"#,

@@ -28,7 +28,7 @@ pub fn restore_terminal() {
         && now.local_modes != settings.local_modes
     {
         // Without a terminal any more there is nothing to restore.
-        drop(tcsetattr(io::stdin(), OptionalActions::Now, settings));
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, settings);
     }
 }
 

@@ -1,6 +1,6 @@
 //! `tallow receive`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tallow_proto::peer::{Event, ReceiveConfig, Receiver};
@@ -12,7 +12,7 @@ use tallow_store::{Destination, OnExists, Policy};
 use crate::args::ReceiveArgs;
 use crate::failure::{Context, Problem};
 use crate::offer;
-use crate::output::{Output, shown};
+use crate::output::Output;
 use crate::report::{End, Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, prompt, setup};
@@ -123,4 +123,50 @@ struct Place {
     /// `None`: refused, or asked about.
     on_exists: Option<OnExists>,
     allow_unportable: bool,
+}
+
+impl Place {
+    fn open(&self) -> Result<Arc<Destination>, tallow_proto::job::Fault> {
+        let on_exists = self.on_exists.unwrap_or(OnExists::Refuse);
+        let policy = Policy { on_exists, allow_unportable: self.allow_unportable };
+        Destination::open(&self.dir, policy).map(Arc::new)
+    }
+}
+
+/// The person, or `--yes`, accepted: asks about names that exist where somebody can answer.
+fn accept(
+    report: &mut Report,
+    receiver: &Receiver,
+    place: &Place,
+    manifest: &Manifest,
+    vanished: &mut Option<tallow_proto::job::Fault>,
+) -> Question {
+    let existing = if place.on_exists.is_none() && prompt::is_interactive() {
+        offer::existing(manifest, &place.dir)
+    } else {
+        offer::Existing::default()
+    };
+    if existing.is_empty() {
+        open_and_accept(receiver, place, vanished);
+    } else {
+        report.ask(&existing.question());
+    }
+    Question::Exists
+}
+
+fn open_and_accept(receiver: &Receiver, place: &Place, vanished: &mut Option<tallow_proto::job::Fault>) {
+    match place.open() {
+        // It is over, and the outcome tells why.
+        Ok(sink) => {
+            let _ = receiver.accept(sink);
+        }
+        Err(fault) => {
+            *vanished = Some(fault);
+            let _ = receiver.decline(DeclineReason::Io, "");
+        }
+    }
+}
+
+fn decline(receiver: &Receiver, text: &str) {
+    let _ = receiver.decline(DeclineReason::Person, text);
 }

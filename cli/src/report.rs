@@ -8,7 +8,8 @@
 use std::time::{Duration, Instant};
 
 use tallow_proto::code::Code;
-use tallow_proto::peer::{Event, Path, PathKind, Receiver, Sender, Summary, WaitingFor};
+use tallow_proto::link::trust::Trust;
+use tallow_proto::peer::{Event, Path, PathKind, Receiver, RelayAddress, Sender, Summary, WaitingFor};
 use tallow_proto::wire::relay::Side;
 use tallow_store::KnownRelays;
 
@@ -45,12 +46,12 @@ macro_rules! end {
 
             fn cancel(&self) {
                 // It is over, or too busy to end cleanly; the signal's timer ends the program then.
-                drop(self.cancel());
+                let _ = self.cancel();
             }
 
             fn agree(&self, agreed: bool) {
                 // It is over, and the outcome tells why.
-                drop(self.agree(agreed));
+                let _ = self.agree(agreed);
             }
         }
     };
@@ -92,7 +93,14 @@ pub struct Report {
 impl Report {
     /// Nothing runs yet.
     #[must_use]
-    pub fn new(output: Output, runtime: Runtime, side: Side, signals: Signals, known: KnownRelays, has_relays: bool) -> Self {
+    pub fn new(
+        output: Output,
+        runtime: Runtime,
+        side: Side,
+        signals: Signals,
+        known: KnownRelays,
+        has_relays: bool,
+    ) -> Self {
         signals.attach();
         let meter = Meter::new(&output);
         Self {
@@ -209,16 +217,7 @@ impl Report {
                 self.output.line(&format!("Sending {}", amount(files, bytes)));
             }
             Event::Code { .. } => self.code_shown = true,
-            Event::FirstUse { relay, fingerprint } => {
-                let (name, print) = (relay.to_string(), fingerprint.to_string());
-                self.output.event(&output::Event::FirstUse { relay: &name, fingerprint: &print });
-                let kept = self.known.remember(relay, *fingerprint);
-                let then = match &kept {
-                    Ok(()) => "it is remembered".to_owned(),
-                    Err(error) => format!("it could not be remembered: {error}"),
-                };
-                self.output.line(&format!("First contact with relay {name}, certificate {print}; {then}"));
-            }
+            Event::FirstUse { relay, keep } => self.first_use(relay, *keep),
             Event::Waiting(what) => self.wait(now, what),
             Event::Paired => {
                 self.waiting = None;
@@ -261,11 +260,31 @@ impl Report {
         }
     }
 
+    fn first_use(&mut self, relay: &RelayAddress, keep: Trust) {
+        let name = relay.to_string();
+        let fingerprint = match keep {
+            Trust::Known(fingerprint) | Trust::Pin(fingerprint) => Some(fingerprint.to_string()),
+            Trust::PublicCa | Trust::FirstUse | Trust::Any => None,
+        };
+        self.output.event(&output::Event::FirstUse { relay: &name, fingerprint: fingerprint.as_deref() });
+        let what = match fingerprint {
+            Some(fingerprint) => format!("its certificate is {fingerprint}"),
+            None => "a public authority vouches for its certificate".to_owned(),
+        };
+        let then = match self.known.remember(relay, keep) {
+            Ok(()) => "remembered".to_owned(),
+            Err(error) => format!("it could not be remembered: {error}"),
+        };
+        self.output.line(&format!("First contact with relay {name}: {what}; {then}"));
+    }
+
     fn wait(&mut self, now: Instant, what: &WaitingFor) {
         let (name, text) = match what {
             WaitingFor::Relay(relay) => ("relay", format!("Waiting for relay {relay} to answer")),
             WaitingFor::Receiver => ("receiver", "Waiting for the receiver".to_owned()),
-            WaitingFor::Sender => ("sender", "Nobody waits with this code yet; asking again every few seconds".to_owned()),
+            WaitingFor::Sender => {
+                ("sender", "Nobody waits with this code yet; asking again every few seconds".to_owned())
+            }
             WaitingFor::Answer => ("answer", "Waiting for the receiver to accept".to_owned()),
             WaitingFor::Agreement => ("agreement", "Waiting for the other side to compare the words".to_owned()),
         };
@@ -306,7 +325,11 @@ impl Report {
         let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
         self.output.event(&output::Event::Done { bytes, files, seconds, kept: 0, root: &root, out });
         let took = if seconds < 10.0 { format!("{seconds:.1} s") } else { time(seconds.round() as u64) };
-        let rate = if bytes > 0 && seconds > 0.0 { format!(" ({}/s)", size((bytes as f64 / seconds) as u64)) } else { String::new() };
+        let rate = if bytes > 0 && seconds > 0.0 {
+            format!(" ({}/s)", size((bytes as f64 / seconds) as u64))
+        } else {
+            String::new()
+        };
         let amount = amount(files, bytes);
         self.output.line(&match out {
             Some(out) => format!("Received {amount} in {took}{rate}, verified, in {}", output::shown(out)),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{Common, RelayAddress, RelayChoice};
 use tallow_store::KnownRelays;
 
@@ -30,8 +31,10 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         _ => configured.clone(),
     };
     let choice = |address: RelayAddress| RelayChoice {
-        known: known.get(&address),
-        pin: args.relay_pin,
+        trust: match args.relay_pin {
+            Some(pin) => Trust::Pin(pin),
+            None => known.get(&address).unwrap_or(Trust::FirstUse),
+        },
         // A link could come from anybody: the password is proven only to relays that the person named.
         password: password.clone().filter(|_| configured.contains(&address)),
         address,
@@ -52,7 +55,10 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
 fn relays_of(text: &str) -> Result<Vec<RelayAddress>, Problem> {
     let parse = |relay: &str| {
         relay.parse().map_err(|error| {
-            Problem::usage(&format!("invalid relay '{}' in TALLOW_RELAY", crate::output::shown(relay)), &format!("{error}"))
+            Problem::usage(
+                &format!("invalid relay '{}' in TALLOW_RELAY", crate::output::shown(relay)),
+                &format!("{error}"),
+            )
         })
     };
     text.split(',').map(str::trim).filter(|relay| !relay.is_empty()).map(parse).collect()
@@ -68,7 +74,10 @@ fn password(args: &PeerArgs) -> Result<Option<Arc<str>>, Problem> {
 fn from_file(file: &Path) -> Result<Arc<str>, Problem> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         let file = crate::output::shown(&file.to_string_lossy());
-        Problem::usage(&format!("could not read the relay's password from {file}: {error}"), "check --relay-password-file")
+        Problem::usage(
+            &format!("could not read the relay's password from {file}: {error}"),
+            "check --relay-password-file",
+        )
     })?;
     Ok(Arc::from(text.trim_end_matches(['\n', '\r'])))
 }
@@ -108,10 +117,7 @@ pub fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<String>
     reachable.retain(|at| !at.ip().is_loopback());
     reachable.sort_by_key(|at| at.is_ipv6());
     reachable.dedup();
-    reachable
-        .into_iter()
-        .map(|at| RelayAddress { host: at.ip().to_string(), port: at.port() }.to_string())
-        .collect()
+    reachable.into_iter().map(|at| RelayAddress { host: at.ip().to_string(), port: at.port() }.to_string()).collect()
 }
 
 /// This machine's address in each family, as the system would choose it for a far destination. Nothing is sent.
