@@ -1,1 +1,25 @@
-//! placeholder
+//! tallow on tokio: the protocol's effects, and nothing of its decisions.
+//!
+//! [`spawn`] runs any node of `tallow-proto`. The task ends by itself once the node has said goodbye; [`Handle::next_event`]
+//! answers `None` then.
+//!
+//! For those who speak the protocol with a stack of their own, the feature `codec` has its frames as a `tokio_util` codec.
+
+#[cfg(feature = "codec")]
+pub mod codec;
+mod io;
+
+pub use io::TokioIo;
+use tallow_proto::drive::Driver;
+pub use tallow_proto::drive::Handle;
+use tallow_proto::node::Node;
+
+/// Runs a node on the current tokio runtime, in a task of its own. Dropping the handle cancels it, with a goodbye.
+///
+/// # Panics
+/// Outside of a tokio runtime, or in one without IO and time enabled.
+pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
+    let (handle, driver) = Driver::new(node, TokioIo::new());
+    tokio::spawn(driver.run());
+    handle
+}

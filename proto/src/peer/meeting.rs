@@ -242,7 +242,7 @@ impl Meeting {
             quic::Event::Connected { certificate } => self.handle_connected(now, net, index, conn, certificate),
             quic::Event::Closed(closed) => self.handle_closed(now, index, conn, closed),
             quic::Event::Readable(_) | quic::Event::Writable(_) => self.pump(now, net, index),
-            quic::Event::Opened(..) | quic::Event::Finished(_) | quic::Event::Stopped(..) => {}
+            quic::Event::Opened(..) | quic::Event::Finished(_) | quic::Event::Stopped(..) | quic::Event::Available(_) => {}
         }
         true
     }

@@ -11,6 +11,7 @@
 //! Timers: its children's; [`LEAVE_WITHIN`] for the farewell; [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
 
 pub mod config;
+mod conversation;
 pub mod event;
 pub mod handle;
 mod host;
@@ -21,6 +22,7 @@ mod rendezvous;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -28,25 +30,27 @@ use rand_core::Rng;
 
 use crate::Instant;
 use crate::code::{Code, Link, Nameplate};
-use crate::handshake::{self, Guesses, Handshake, Secret};
+use crate::handshake::{Guesses, Handshake};
 use crate::job::{Job, JobDone};
 use crate::link::quic;
 use crate::node::{Action, Arrival, Input, Misuse, Node, SocketId, Transmit};
 use crate::seed::Seed;
-use crate::session::{self, LinkId, Session, Violation};
-use crate::transfer::{self, receiver, sender};
+use crate::session::{self, LinkId, Session};
+use crate::transfer::manifest::{Manifest, Totals};
+use crate::transfer::{receiver, sender};
 use crate::wire::Features;
-use crate::wire::peer::{CancelReason, Control, DeclineReason};
+use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::{Owner, Side};
 
 pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
-pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, Progress, RelayFailure, Summary, WaitingFor};
+pub use crate::transfer::Progress;
+pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, RelayFailure, Summary, WaitingFor};
 pub use handle::{Receiver, Sender};
 
 use host::Host;
 use meeting::{Found, Meeting, Met};
 use net::{Conn, Net};
-use peer_link::{Flow, PeerLink};
+use peer_link::PeerLink;
 use rendezvous::Question;
 
 /// The farewell may take so long.
@@ -115,6 +119,9 @@ pub struct Peer {
     progress: Progress,
     next_progress: Option<Instant>,
     accepted_at: Option<Instant>,
+    totals: Option<Totals>,
+    /// An offer that came before this side's person agreed to the verifier words.
+    unseen_offer: Option<Arc<Manifest>>,
     path: Option<PathKind>,
 }
 
@@ -144,7 +151,14 @@ impl Peer {
         let features = features_of(&common);
         let (mut host, mut meeting) = (None, None);
         match embedded.filter(|_| common.relays.is_empty()) {
-            Some(embedded) => host = Some(Host::new(embedded, common.unix_time, seed.next(), &mut net)),
+            Some(embedded) => {
+                let interfaces = common.interfaces.clone();
+                let mut inside = Host::new(embedded, interfaces, common.unix_time, seed.next(), &mut net);
+                if let CodeState::Ready { code, .. } = &code {
+                    inside.set_room(code.nameplate().room_id());
+                }
+                host = Some(inside);
+            }
             None => {
                 net.open_clients();
                 let relays = &common.relays;
@@ -152,7 +166,7 @@ impl Peer {
             }
         }
         let config = sender::Config { cores: common.cores.max(1), compression };
-        let transfer = Transfer::Sending(sender::Sender::new(config, source));
+        let transfer = Transfer::Sending(sender::Sender::new(config, source, &seed.next()));
         Self::new(Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
     }
 
@@ -206,6 +220,8 @@ impl Peer {
             progress: Progress::default(),
             next_progress: None,
             accepted_at: None,
+            totals: None,
+            unseen_offer: None,
             path: None,
         }
     }
@@ -416,13 +432,16 @@ impl Peer {
 
     /// The relay gave a nameplate: the words are drawn here and never leave this machine.
     fn allocated(&mut self, nameplate: u32) {
-        if let CodeState::Unallocated { words } = self.code {
-            let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng());
-            if let Some(meeting) = &mut self.meeting {
-                meeting.set_room(code.nameplate().room_id());
-            }
-            self.code = CodeState::Ready { code, seated: true, told: false };
+        let CodeState::Unallocated { words } = self.code else { return };
+        let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng());
+        let room = code.nameplate().room_id();
+        if let Some(meeting) = &mut self.meeting {
+            meeting.set_room(room);
         }
+        if let Some(host) = &mut self.host {
+            host.set_room(room);
+        }
+        self.code = CodeState::Ready { code, seated: true, told: false };
     }
 
     fn tell_code(&mut self) {
@@ -439,7 +458,7 @@ impl Peer {
             && !*told
         {
             *told = true;
-            let link = relay.and_then(|relay| Link::new(&relay.host, relay.port, code.clone()));
+            let link = relay.and_then(|relay| Link::new(&relay.host, Some(relay.port), code.clone()).ok());
             let code = code.clone();
             self.tell(Event::Code { code, link, listening });
         }
@@ -458,6 +477,14 @@ impl Peer {
         if progress != self.progress && self.next_progress.is_none() && !self.told {
             self.progress = progress;
             self.next_progress = Some(now + PROGRESS_EVERY);
+            self.tell(Event::Progress(progress));
+        }
+    }
+
+    /// The last progress before the end, whenever the one before was told.
+    fn tell_last_progress(&mut self, progress: Progress) {
+        if progress != self.progress && progress.total > 0 {
+            self.progress = progress;
             self.tell(Event::Progress(progress));
         }
     }
@@ -507,6 +534,21 @@ impl Transfer {
         match self {
             Self::Sending(sender) => sender.poll_control(),
             Self::Receiving(receiver) => receiver.poll_control(),
+        }
+    }
+
+    fn abandon(&mut self, now: Instant) {
+        match self {
+            Self::Sending(sender) => sender.abandon(now),
+            Self::Receiving(receiver) => receiver.abandon(now),
+        }
+    }
+
+    /// Everything was sent, and only the confirmation is missing.
+    const fn is_unconfirmed(&self) -> bool {
+        match self {
+            Self::Sending(sender) => sender.is_unconfirmed(),
+            Self::Receiving(_) => false,
         }
     }
 
@@ -563,3 +605,7 @@ impl std::fmt::Debug for Peer {
         f.debug_struct("Peer").field("side", &self.side).field("stage", &stage).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

@@ -44,7 +44,6 @@ pub enum Dial {
     Impossible,
 }
 
-#[derive(Debug)]
 enum Socket {
     Binding,
     Open(Box<Quic>),
@@ -52,7 +51,6 @@ enum Socket {
 }
 
 /// See the module's text.
-#[derive(Debug)]
 pub struct Net {
     sockets: BTreeMap<SocketId, Socket>,
     actions: VecDeque<Action>,

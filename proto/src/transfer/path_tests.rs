@@ -1,1 +1,237 @@
+use proptest::prelude::*;
 
+use super::*;
+
+fn parse(name: &str) -> Result<String, PathError> {
+    RelPath::parse(name).map(|path| path.as_str().to_owned())
+}
+
+#[test]
+fn n01_dot_dot() {
+    for name in ["../x", "..", "a/../../x", "a/..", "a/../b"] {
+        assert_eq!(parse(name), Err(PathError::DotDot), "{name}");
+    }
+    assert_eq!(parse("./../x"), Err(PathError::Dot));
+    assert_eq!(parse("..\\..\\x"), Err(PathError::Backslash));
+    assert_eq!(parse("a\\..\\x"), Err(PathError::Backslash));
+    assert_eq!(PathError::DotDot.to_string(), "\"..\" is not allowed");
+    for name in ["..x", "x..y", "...x", "a/.x"] {
+        assert!(parse(name).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn n02_absolute_drive_stream() {
+    for name in ["/etc/cron.d/x", "//x", "/", "\\x", "\\\\srv\\share\\x", "\\\\?\\C:\\x"] {
+        assert_eq!(parse(name), Err(PathError::Absolute), "{name}");
+    }
+    for name in ["C:\\x", "C:x", "c:", "z:/x"] {
+        assert_eq!(parse(name), Err(PathError::Drive), "{name}");
+    }
+    for name in ["file.txt:stream", "a/C:x", "x/y::$DATA", ":x", "1:x"] {
+        assert_eq!(parse(name), Err(PathError::Stream), "{name}");
+    }
+}
+
+#[test]
+fn n03_control_characters_with_their_place() {
+    let bad =
+        ["ab\0", "ab\n", "ab\r", "ab\x1b[2J", "ab\x7f", "ab\u{85}", "ab\u{9b}31m", "ab\t", "ab\x1b]52;c;ZXZpbA==\x07"];
+    for name in bad {
+        assert_eq!(parse(name), Err(PathError::Control(2)), "{name:?}");
+    }
+    assert_eq!(parse("é\n"), Err(PathError::Control(2)));
+    assert_eq!(parse("a/\n"), Err(PathError::Control(2)));
+    assert_eq!(PathError::Control(7).to_string(), "control character at byte 7");
+}
+
+#[test]
+fn n04_a_sibling_with_the_same_start() {
+    assert_eq!(parse("../target2/x"), Err(PathError::DotDot));
+}
+
+#[test]
+fn n05_odd_but_harmless_is_made_portable() {
+    let cases = [
+        ("CON", "_CON"),
+        ("nul.txt", "_nul.txt"),
+        ("COM1", "_COM1"),
+        ("LPT9.log", "_LPT9.log"),
+        ("AUX", "_AUX"),
+        ("com²", "_com²"),
+        ("con .txt", "_con .txt"),
+        ("CONIN$", "_CONIN$"),
+        ("x.", "x_"),
+        ("x ", "x_"),
+        ("x. .", "x___"),
+        ("CON.", "_CON_"),
+        ("...", "___"),
+        (" ", "_"),
+        ("a/PRN/b.", "a/_PRN/b_"),
+        ("a\u{200b}b", "ab"),
+        ("gpj.\u{202e}exe", "gpj.exe"),
+        ("CO\u{200d}N", "_CON"),
+        ("x.\u{feff}", "x_"),
+        ("\u{200b}", "_"),
+        ("a/\u{200b}\u{2060}/b", "a/_/b"),
+        ("..\u{200b}", "__"),
+    ];
+    for (name, portable) in cases {
+        let path = RelPath::parse(name).unwrap();
+        assert_eq!(path.portable().map(|path| path.as_str().to_owned()).as_deref(), Some(portable), "{name:?}");
+        assert_eq!(path.portable().unwrap().portable(), None, "{name:?}");
+    }
+    for name in [
+        "CONSOLE",
+        "xCON",
+        "COM",
+        "COM10",
+        "LPT",
+        "nulx.txt",
+        "COM½",
+        "日本語.txt",
+        "a b",
+        ".hidden",
+        "❤\u{fe0f}.png",
+        "COMx",
+    ] {
+        assert_eq!(RelPath::parse(name).unwrap().portable(), None, "{name:?}");
+    }
+}
+
+#[test]
+fn n05_a_name_at_the_limit_has_a_portable_form_too() {
+    let name = format!("nul.{}", "x".repeat(MAX_COMPONENT - 4));
+    let portable = RelPath::parse(&name).unwrap().portable().unwrap();
+    assert_eq!(portable.as_str(), name.replacen('n', "_", 1));
+
+    // 16 times 255 bytes with their slashes are 4,095; each could grow by one, and all together may not.
+    let name = vec![format!("nul.{}", "x".repeat(250)); 16].join("/") + "/aux.xxxxxxxxxxxx";
+    let path = RelPath::parse(&name).unwrap();
+    assert!(name.len() + 17 > MAX_PATH, "{}", name.len());
+    assert_eq!(path.portable().unwrap().as_str(), name.replace("nul", "_ul").replace("aux", "_ux"));
+}
+
+#[test]
+fn n06_empty_too_long_too_deep() {
+    assert_eq!(parse(""), Err(PathError::Empty));
+    assert_eq!(parse("."), Err(PathError::Dot));
+    for name in ["a//b", "a/", "a//"] {
+        assert_eq!(parse(name), Err(PathError::EmptyComponent), "{name}");
+    }
+    let component = |len: usize| "x".repeat(len);
+    assert!(parse(&component(255)).is_ok());
+    assert_eq!(parse(&component(256)), Err(PathError::ComponentTooLong));
+    let levels = |count: usize| vec!["d"; count].join("/");
+    assert!(parse(&levels(64)).is_ok());
+    assert_eq!(parse(&levels(65)), Err(PathError::TooDeep));
+    // 16 components of 255 bytes and their slashes are 4,095 bytes.
+    let long = vec![component(255); 16].join("/");
+    assert_eq!(long.len(), 4095);
+    let exactly = format!("{}/{}/y", vec![component(255); 15].join("/"), component(254));
+    assert_eq!((exactly.len(), parse(&exactly).is_ok()), (4096, true));
+    assert_eq!(parse(&format!("{exactly}y")), Err(PathError::TooLong));
+}
+
+#[test]
+fn n07_one_key_for_what_one_system_takes_for_one_name() {
+    let key = |name: &str| RelPath::parse(name).unwrap().collision_key();
+    let same = [
+        ("README", "readme"),
+        ("\u{e9}", "e\u{301}"),
+        ("É", "e\u{301}"),
+        ("straße", "STRASSE"),
+        ("a\u{200b}b", "ab"),
+        ("e\u{200d}\u{301}", "é"),
+        ("x/ﬁ", "X/FI"),
+        ("❤\u{fe0f}", "❤"),
+        ("Σας", "ΣΑΣ"),
+        ("\u{212b}", "å"),
+        ("CON", "_con"),
+    ];
+    for (a, b) in same {
+        assert_eq!(key(a), key(b), "{a} {b}");
+    }
+    for (a, b) in [("a", "b"), ("a/b", "ab"), ("ä", "a"), ("x.", "x"), ("ｆ", "f")] {
+        assert_ne!(key(a), key(b), "{a} {b}");
+    }
+}
+
+#[test]
+fn links_stay_inside() {
+    let at = |link: &str, target: &str| {
+        LinkTarget::parse(target, &RelPath::parse(link).unwrap()).map(|target| target.as_str().to_owned())
+    };
+    for (link, target) in
+        [("l", "x"), ("l", "x/y"), ("a/l", "../x"), ("a/b/l", "../../x/y"), ("l", "./x/"), ("a/l", ".."), ("l", "x//y")]
+    {
+        assert_eq!(at(link, target).as_deref(), Ok(target), "{link} {target}");
+    }
+    for (link, target) in [("l", ".."), ("l", "../x"), ("a/l", "../../x"), ("a/l", "./../../x"), ("a/b/l", "../../..")]
+    {
+        assert_eq!(at(link, target), Err(LinkError::Escapes), "{link} {target}");
+    }
+    // `s` may itself be a link to the top, so its `..` can't be counted.
+    assert_eq!(at("a/b/l", "s/.."), Err(LinkError::ClimbsLate));
+    assert_eq!(at("a/b/l", "../s/../x"), Err(LinkError::ClimbsLate));
+    let text = [
+        ("/etc/passwd", PathError::Absolute),
+        ("", PathError::Empty),
+        ("C:x", PathError::Drive),
+        ("\\\\srv\\x", PathError::Absolute),
+        ("x\\..\\y", PathError::Backslash),
+        ("xx:y", PathError::Stream),
+        ("a\nb", PathError::Control(1)),
+    ];
+    for (target, why) in text {
+        assert_eq!(at("a/b/l", target), Err(LinkError::Text(why)), "{target}");
+    }
+    assert!(at("l", &vec!["d"; 64].join("/")).is_ok());
+    assert_eq!(at("l", &vec!["d"; 65].join("/")), Err(LinkError::Text(PathError::TooDeep)));
+    assert_eq!(at("l", &"x".repeat(256)), Err(LinkError::Text(PathError::ComponentTooLong)));
+}
+
+#[test]
+fn d01_a_name_is_shown_without_what_a_terminal_obeys() {
+    let path = RelPath::parse("x\u{202e}gnp.\u{200b}exe").unwrap();
+    assert_eq!(format!("{path:?}"), r#""x\\u{202e}gnp.\\u{200b}exe""#);
+    assert_eq!(path.shown().escaped(100), r"x\u{202e}gnp.\u{200b}exe");
+}
+
+proptest! {
+    /// Whatever is accepted stays below its root, by a walk that knows nothing of the parser.
+    #[test]
+    fn what_is_accepted_stays_inside(parts in prop::collection::vec(prop_oneof![Just("..".to_owned()), Just(".".to_owned()), Just(String::new()), Just("/".to_owned()), Just("\\".to_owned()), Just("C:".to_owned()), "\\PC{0,4}"], 1..6), separator in prop_oneof![Just("/"), Just("\\"), Just("")]) {
+        if let Ok(path) = RelPath::parse(&parts.join(separator)) {
+            let root = std::path::Path::new("/root/target");
+            let mut depth = 0_i32;
+            for component in root.join(path.as_str()).components().skip(3) {
+                prop_assert!(matches!(component, std::path::Component::Normal(_)));
+                depth += 1;
+            }
+            prop_assert!(depth >= 1);
+            prop_assert!(root.join(path.as_str()).starts_with(root));
+        }
+    }
+
+    #[test]
+    fn any_text_is_judged(name in any::<String>()) {
+        if let Ok(path) = RelPath::parse(&name) {
+            prop_assert_eq!(path.as_str(), &name);
+            let portable = path.portable();
+            let used = portable.clone().unwrap_or_else(|| path.clone());
+            prop_assert!(RelPath::parse(used.as_str()).is_ok());
+            prop_assert_eq!(used.portable(), None);
+            prop_assert_eq!(used.collision_key(), path.collision_key());
+            prop_assert_eq!(used.levels(), path.levels());
+        }
+    }
+
+    /// Keys are stable under what they abstract from.
+    #[test]
+    fn keys_ignore_case_and_composition(name in "[a-zA-ZäöüßéÀ-ÿ가-힣]{1,12}") {
+        let key = |name: &str| RelPath::parse(name).unwrap().collision_key();
+        prop_assert_eq!(key(&name), key(&name.nfd().collect::<String>()));
+        prop_assert_eq!(key(&name), key(&name.to_uppercase()));
+    }
+}
