@@ -7,7 +7,8 @@ use std::path::Path;
 
 use console::{Key, Term};
 use tallow_proto::code::{self, Code, Link};
-use tallow_proto::peer::{DEFAULT_PORT, RelayAddress};
+use tallow_proto::peer::RelayAddress;
+use tallow_proto::peer::config::DEFAULT_PORT;
 use zeroize::Zeroizing;
 
 use crate::failure::Problem;
@@ -196,11 +197,7 @@ impl Editor {
                 let kept = self.typed.trim_end_matches(['-', ' ']).rfind(['-', ' ']).map_or(0, |at| at + 1);
                 self.typed.truncate(kept);
             }
-            Key::Char(' ') => {
-                if !self.typed.is_empty() && !self.typed.ends_with('-') {
-                    self.typed.push('-');
-                }
-            }
+            Key::Char(' ') if !self.typed.is_empty() && !self.typed.ends_with('-') => self.typed.push('-'),
             Key::Char(c) if c.is_ascii_graphic() && (self.typed.len() as u64) < LONGEST => self.typed.push(*c),
             Key::Backspace => drop(self.typed.pop()),
             Key::Tab => return self.complete(),

@@ -6,11 +6,13 @@ use tallow_proto::job::{Fault, FaultKind};
 use tallow_proto::link::trust::CertificateRefused;
 use tallow_proto::peer::{Class, Failure, Lost, RelayFailure};
 use tallow_proto::session::Violation;
-use tallow_proto::transfer::manifest::Refusal;
+use tallow_proto::transfer::manifest::{Refusal, Refused};
 use tallow_proto::wire::peer::{CancelReason, DeclineReason};
 use tallow_proto::wire::relay::{RefusalReason, Side};
 use tallow_proto::wire::version::SPOKEN;
 use tallow_proto::wire::{Untrusted, Versions};
+
+use tallow_store::SourceError;
 
 use crate::output::{Event, Output, SHOWN, shown, size};
 use crate::signal::Signal;
@@ -49,6 +51,34 @@ impl Problem {
     #[must_use]
     pub fn local(fault: &Fault, at: &Context<'_>) -> Self {
         explain(&Failure::Local(fault.clone()), at)
+    }
+
+    /// No certificate could be made for the relay inside a sender.
+    #[must_use]
+    pub fn keys(cause: &str) -> Self {
+        Self::new(Class::Io, format!("could not make a key for this transfer: {cause}"), "use a relay, with --relay")
+    }
+
+    /// What was to be sent can't be.
+    #[must_use]
+    pub fn source(error: &SourceError) -> Self {
+        let message = shown(&error.to_string());
+        match error {
+            SourceError::Io { path, error } => {
+                let path = shown(&path.to_string_lossy());
+                Self::new(
+                    Class::Io,
+                    format!("could not read {path}: {}", cause(error.kind())),
+                    "check the path and its permissions",
+                )
+            }
+            SourceError::NotRegular(_) => Self::new(Class::Io, message, "leave it out"),
+            SourceError::NotUtf8(_) | SourceError::Name { .. } => Self::new(Class::Refused, message, "rename it"),
+            SourceError::SameName(..) => Self::usage(&message, "rename one of them, or send them one after the other"),
+            SourceError::Pattern { .. } => Self::usage(&message, "patterns are those of .gitignore"),
+            // The library may grow; its own text is never wrong.
+            other => Self::usage(&shown(&other.to_string()), "name files and directories to send"),
+        }
     }
 
     /// A signal ended the transfer.
@@ -110,12 +140,9 @@ pub fn explain(failure: &Failure, at: &Context<'_>) -> Problem {
         Failure::Versions(theirs) => versions(*theirs, "the other side"),
         Failure::Declined { reason, text } => declined(*reason, text),
         Failure::NotAccepted => ("not accepted".to_owned(), "to accept without a question, add --yes".to_owned()),
-        Failure::UnsafeName { name, why } => {
-            let message = format!("the offer was refused: unsafe file name \"{}\": {why}", name.escaped(SHOWN));
-            (message, "ask the sender to rename it".to_owned())
-        }
-        Failure::UnsafeOffer(why) => {
-            (format!("the offer was refused: {}", shown(&why.to_string())), "ask the sender what this is".to_owned())
+        Failure::Refused(Refused { name, why }) => {
+            let name = (!name.as_raw().is_empty()).then(|| name.escaped(SHOWN));
+            refused(*why, name, sending)
         }
         Failure::Lost(lost) => network(*lost, at),
         Failure::Local(fault) => local(fault, sending),
@@ -243,7 +270,7 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
             (format!("could not {verb} {named}: {}", cause(kind)), hint)
         }
         FaultKind::Cancelled => ("interrupted".to_owned(), "begin again with a new code"),
-        FaultKind::Panicked | FaultKind::BadPage => {
+        FaultKind::Panicked | FaultKind::Internal => {
             (format!("internal error at {named}"), "this is a bug in tallow, please report it")
         }
         // As in `explain`.
@@ -252,13 +279,19 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
     (message, hint.to_owned())
 }
 
-fn refused(refusal: Refusal, path: Option<String>, sending: bool) -> (String, String) {
-    let what = path.map(|path| format!(" in \"{path}\"")).unwrap_or_default();
-    if sending {
-        (format!("this can't be sent: {refusal}{what}"), "rename it, or leave it out with --exclude".to_owned())
+fn refused(refusal: Refusal, name: Option<String>, sending: bool) -> (String, String) {
+    let named = name.map(|name| format!(", \"{name}\"")).unwrap_or_default();
+    let (what, fewer) = if sending {
+        ("this can't be sent", "send less at a time")
     } else {
-        (format!("the offer was refused: {refusal}{what}"), "ask the sender to rename it".to_owned())
-    }
+        ("the offer was refused", "ask for less at a time")
+    };
+    let rename = if sending { "rename it, or leave it out with --exclude" } else { "ask the sender to rename it" };
+    let hint = match refusal {
+        Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => fewer,
+        _ => rename,
+    };
+    (format!("{what}: {refusal}{named}"), hint.to_owned())
 }
 
 /// The system's cause in a few words.

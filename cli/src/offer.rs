@@ -155,17 +155,21 @@ impl Existing {
     }
 }
 
-/// What stands in the way of the offer at this moment. The sink checks again, and it alone decides.
+/// The names at the top of the offer that exist at this moment. The sink looks again, and it alone decides.
 #[must_use]
-pub fn existing(manifest: &Manifest, dir: &Path) -> Existing {
+pub fn existing(manifest: &Manifest, dir: &Path, allow_unportable: bool) -> Existing {
     let mut existing = Existing::default();
+    let mut last = String::new();
     for (_, entry) in manifest.entries() {
-        let is_dir = matches!(entry.kind, EntryKind::Dir);
-        let stands = dir.join(entry.path.as_str()).symlink_metadata().is_ok_and(|found| !(is_dir && found.is_dir()));
-        if stands {
+        let here = if allow_unportable { None } else { entry.path.portable() };
+        let here = here.as_ref().unwrap_or(&entry.path);
+        // What is below a name stands behind it in the manifest.
+        let Some(top) = here.components().next().filter(|&top| top != last) else { continue };
+        last = top.to_owned();
+        if dir.join(top).symlink_metadata().is_ok() {
             existing.count += 1;
             if existing.first.len() < EXISTING {
-                existing.first.push(shortened(entry.path.as_str()));
+                existing.first.push(shortened(top));
             }
         }
     }

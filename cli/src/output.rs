@@ -5,6 +5,7 @@
 //! watches a transfer may leave before it is over.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::ProgressBar;
@@ -24,6 +25,8 @@ pub struct Output {
     quiet: bool,
     bar: Option<BarStyle>,
     current: Arc<Mutex<Option<ProgressBar>>>,
+    /// The cursor stands behind a question.
+    asked: Arc<AtomicBool>,
 }
 
 /// How progress is shown.
@@ -48,13 +51,13 @@ impl Output {
             (false, false) => Some(BarStyle::Bar),
             (false, true) => Some(BarStyle::Lines),
         };
-        Self { json: args.json, quiet: args.quiet, bar, current: Arc::default() }
+        Self { json: args.json, quiet: args.quiet, bar, current: Arc::default(), asked: Arc::default() }
     }
 
     /// For what has to be said before, or without, any options.
     #[must_use]
     pub fn plain(json: bool) -> Self {
-        Self { json, quiet: false, bar: None, current: Arc::default() }
+        Self { json, quiet: false, bar: None, current: Arc::default(), asked: Arc::default() }
     }
 
     /// How progress is to be shown, if at all.
@@ -89,6 +92,12 @@ impl Output {
     /// A question; the cursor stays behind it.
     pub fn ask(&self, text: &str) {
         self.write(&format!("{} ", safe(text)));
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// The person ended the line of the question.
+    pub fn answered(&self) {
+        self.asked.store(false, Ordering::Relaxed);
     }
 
     /// Text of our own with several lines, such as the help, for standard error.
@@ -118,6 +127,9 @@ impl Output {
     fn write(&self, text: &str) {
         let write = || {
             let mut err = io::stderr().lock();
+            if self.asked.swap(false, Ordering::Relaxed) {
+                err.write_all(b"\n")?;
+            }
             err.write_all(text.as_bytes()).and_then(|()| err.flush())
         };
         drop(self.suspended(write));
@@ -329,7 +341,7 @@ pub fn counted(count: u64, one: &str, many: &str) -> String {
     let digits = count.to_string();
     let mut number = String::new();
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             number.push(',');
         }
         number.push(digit);

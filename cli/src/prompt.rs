@@ -82,11 +82,15 @@ pub fn ask(output: &Output, question: &str) -> Answer {
         return Answer(None);
     }
     output.ask(question);
+    let output = output.clone();
     let (sender, receiver) = oneshot::channel();
     let read = move || {
         let mut line = String::new();
         let line = match io::stdin().lock().read_line(&mut line) {
-            Ok(1..) => Some(line.trim_end_matches(['\n', '\r']).to_owned()),
+            Ok(1..) => {
+                output.answered();
+                Some(line.trim_end_matches(['\n', '\r']).to_owned())
+            }
             Ok(0) | Err(_) => None,
         };
         // The transfer may be over.

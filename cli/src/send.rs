@@ -9,7 +9,7 @@ use tallow_proto::wire::relay::Side;
 use tallow_store::{SourceOptions, SourceTree, identity};
 
 use crate::args::SendArgs;
-use crate::failure::{Context, Problem};
+use crate::failure::Problem;
 use crate::output::{Output, counted, shown};
 use crate::report::{End, Report, Step};
 use crate::signal::Signals;
@@ -29,24 +29,21 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         None => CodeChoice::Generate { words: args.words.unwrap_or(DEFAULT_WORDS) },
     };
     let (common, known) = setup::common(&args.peer, None)?;
-    let known_relays = known.path().to_string_lossy().into_owned();
     let has_relays = !common.relays.is_empty();
-    let at = Context { side: Side::Sender, known_relays: &known_relays, relays: has_relays };
-    let options = SourceOptions { exclude: args.exclude, git: args.git, follow_links: args.follow_links };
-    let source = Arc::new(SourceTree::new(&args.paths, options).map_err(|fault| Problem::local(&fault, &at))?);
+    let options = SourceOptions { excludes: args.exclude, git: args.git, follow_links: args.follow_links };
+    let source = Arc::new(SourceTree::new(args.paths, options).map_err(|error| Problem::source(&error))?);
     let embedded = match common.relays.first() {
         Some(_) => None,
         None => Some(Embedded {
-            identity: identity::ephemeral().map_err(|fault| Problem::local(&fault, &at))?,
+            identity: identity::ephemeral().map_err(|error| Problem::keys(&error.to_string()))?,
             listen: setup::listen(args.peer.port),
             announce: args.peer.port.is_none(),
         }),
     };
-    let interfaces = common.interfaces.clone();
     let compression = match (args.no_compress, args.compress_level) {
         (true, _) => Compression::Off,
         (false, None) => Compression::default(),
-        (false, Some(level)) => Compression::Zstd { level: level.into() },
+        (false, Some(level)) => Compression::Level(level.into()),
     };
     let config = SendConfig { common, source: source.clone(), code, compression, embedded };
     let runtime = args.peer.runtime;
@@ -55,9 +52,9 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         let mut sender = runtime.send(config);
         let outcome = loop {
             match report.next(&mut sender).await {
-                Step::Event(Event::Scanned(_)) => tell_skipped(&report.output, &source.skipped()),
+                Step::Event(Event::Scanned(_)) => tell_left_out(&report.output, &source),
                 Step::Event(Event::Code { code, link, listening }) => {
-                    let here = setup::reachable(&listening, &interfaces);
+                    let here = setup::reachable(&listening, &setup::routed());
                     let relay = link.as_ref().filter(|_| has_relays).map(|link| relay_of(link.host(), link.port()));
                     let link = link.map(|link| link.reveal());
                     report.show_code(&code, link.as_ref().map(|link| link.as_str()), relay.as_deref(), &here);
@@ -80,20 +77,21 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
 }
 
 fn relay_of(host: &str, port: Option<u16>) -> String {
-    let port = port.unwrap_or(tallow_proto::peer::DEFAULT_PORT);
+    let port = port.unwrap_or(tallow_proto::peer::config::DEFAULT_PORT);
     tallow_proto::peer::RelayAddress { host: host.to_owned(), port }.to_string()
 }
 
-fn tell_skipped(output: &Output, skipped: &[tallow_store::Skipped]) {
-    if skipped.is_empty() {
+fn tell_left_out(output: &Output, source: &SourceTree) {
+    let (left_out, count) = source.skipped();
+    if count == 0 {
         return;
     }
-    let count = counted(skipped.len() as u64, "entry", "entries");
-    output.line(&format!("Left out {count}:"));
-    for entry in skipped.iter().take(NAMED) {
-        output.line(&format!("  {} ({})", shown(&entry.path.to_string_lossy()), entry.why));
+    output.line(&format!("Left out {}:", counted(count, "entry", "entries")));
+    for entry in left_out.iter().take(NAMED) {
+        output.line(&format!("  {}: {}", shown(&entry.path.to_string_lossy()), entry.why));
     }
-    if skipped.len() > NAMED {
-        output.line(&format!("  and {} more", skipped.len() - NAMED));
+    let more = count.saturating_sub(NAMED as u64);
+    if more > 0 {
+        output.line(&format!("  and {}", counted(more, "more", "more")));
     }
 }

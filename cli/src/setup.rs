@@ -20,7 +20,7 @@ const VARIABLE: &str = "TALLOW_RELAY";
 /// # Errors
 /// A relay or a password can't be read.
 pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, KnownRelays), Problem> {
-    let dir = args.state_dir.clone().or_else(tallow_store::state_dir);
+    let dir = args.state_dir.clone().or_else(tallow_store::state::default_dir);
     let known = KnownRelays::load(dir.as_deref());
     let password = password(args)?;
     let environment = std::env::var(VARIABLE).unwrap_or_default();
@@ -44,7 +44,7 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         verify: args.verify,
         no_p2p: args.no_p2p,
         cores: std::thread::available_parallelism().map_or(1, usize::from),
-        interfaces: interfaces(),
+        interfaces: tallow_runtime::addresses(),
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
         aes: has_aes(),
     };
@@ -87,7 +87,7 @@ fn from_file(file: &Path) -> Result<Arc<str>, Problem> {
 pub fn listen(port: Option<u16>) -> Vec<SocketAddr> {
     let ports: &[u16] = match port {
         Some(port) => &[port],
-        None => &[tallow_proto::peer::DEFAULT_PORT, 0],
+        None => &[tallow_proto::peer::config::DEFAULT_PORT, 0],
     };
     let any: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
     ports.iter().flat_map(|&port| any.map(|ip| SocketAddr::new(ip, port))).collect()
@@ -96,7 +96,7 @@ pub fn listen(port: Option<u16>) -> Vec<SocketAddr> {
 /// Where a receiver looks for a sender on this machine.
 #[must_use]
 pub fn local(port: Option<u16>) -> Vec<SocketAddr> {
-    let port = port.unwrap_or(tallow_proto::peer::DEFAULT_PORT);
+    let port = port.unwrap_or(tallow_proto::peer::config::DEFAULT_PORT);
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     loopback.map(|ip| SocketAddr::new(ip, port)).to_vec()
 }
@@ -121,7 +121,8 @@ pub fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<String>
 }
 
 /// This machine's address in each family, as the system would choose it for a far destination. Nothing is sent.
-fn interfaces() -> Vec<IpAddr> {
+#[must_use]
+pub fn routed() -> Vec<IpAddr> {
     // RFC 5737 and RFC 3849: addresses that belong to nobody.
     let far: [(IpAddr, IpAddr); 2] = [
         (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
