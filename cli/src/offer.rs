@@ -24,17 +24,22 @@ const EXISTING: usize = 3;
 pub fn show(output: &Output, manifest: &Manifest, out: &str) {
     let totals = manifest.totals();
     let mut names = Vec::new();
-    let mut listed = Vec::new();
+    let (mut listed, mut dirs) = (Vec::new(), Vec::new());
     let mut unlisted = Tally::default();
     for (_, entry) in manifest.entries() {
         if names.len() < NAMED {
             names.push(Untrusted::new(entry.path.as_str().to_owned()).escaped(usize::MAX));
         }
-        if listed.len() < LISTED {
-            listed.push(Row::of(&entry));
+        // What is in a directory names it; directories alone are listed only when there is nothing else.
+        let list = if matches!(entry.kind, EntryKind::Dir) { &mut dirs } else { &mut listed };
+        if list.len() < LISTED {
+            list.push(Row::of(&entry));
         } else {
             unlisted.add(&entry);
         }
+    }
+    if listed.is_empty() {
+        listed = dirs;
     }
     let (files, bytes) = (u64::from(totals.files), totals.bytes);
     let more = u64::from(totals.entries).saturating_sub(names.len() as u64);
@@ -90,6 +95,9 @@ struct Tally {
 
 impl Tally {
     fn add(&mut self, entry: &Entry) {
+        if matches!(entry.kind, EntryKind::Dir) {
+            return;
+        }
         self.entries += 1;
         self.hidden += u64::from(is_hidden(entry));
         self.executable += u64::from(is_executable(entry));

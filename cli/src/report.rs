@@ -82,6 +82,7 @@ pub struct Report {
     signal: Option<Signal>,
     meter: Meter,
     running: bool,
+    total: u64,
     question: Option<Answer>,
     waiting: Option<(Instant, String)>,
     code_shown: bool,
@@ -111,6 +112,7 @@ impl Report {
             signal: None,
             meter,
             running: false,
+            total: 0,
             question: None,
             waiting: None,
             code_shown: side == Side::Receiver,
@@ -213,6 +215,7 @@ impl Report {
         match event {
             Event::Scanned(totals) => {
                 let (files, bytes) = (u64::from(totals.files), totals.bytes);
+                self.total = bytes;
                 self.output.event(&output::Event::Sending { files, bytes });
                 self.output.line(&format!("Sending {}", amount(files, bytes)));
             }
@@ -235,19 +238,23 @@ impl Report {
                 self.waiting = None;
                 self.output.event(&output::Event::Verifier { words, must_agree: *must_agree });
             }
-            Event::Offer(_) => self.waiting = None,
+            Event::Offer(manifest) => {
+                self.waiting = None;
+                self.total = manifest.totals().bytes;
+            }
             Event::Accepted => {
                 self.waiting = None;
                 self.output.event(&output::Event::Accepted);
+                self.running = true;
+                self.meter.start(now, self.total);
             }
             Event::Path(path) => self.show_path(*path),
             Event::Progress(progress) => {
-                if !self.running {
-                    self.running = true;
-                    self.waiting = None;
-                    self.meter.start(now, progress.total);
+                self.total = progress.total;
+                // Before somebody accepted there is nothing to show but zero.
+                if self.running {
+                    self.meter.set(now, progress.bytes, progress.total);
                 }
-                self.meter.set(now, progress.bytes, progress.total);
             }
             Event::Done(_) | Event::Failed(_) => {
                 self.waiting = None;
