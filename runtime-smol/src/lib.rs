@@ -8,11 +8,33 @@ mod io;
 pub use io::SmolIo;
 use tallow_proto::drive::Driver;
 pub use tallow_proto::drive::Handle;
+use std::time::Instant;
+
 use tallow_proto::node::Node;
+use tallow_proto::peer::Peer;
+pub use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};
 
 /// Runs a node on smol's global executor, in a task of its own. Dropping the handle cancels it, with a goodbye.
 pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
     let (handle, driver) = Driver::new(node, SmolIo::new());
     smol::spawn(driver.run()).detach();
     handle
+}
+
+/// Sends what the configuration names.
+///
+/// # Panics
+/// As [`spawn`]; and when the system has no randomness to give.
+#[must_use]
+pub fn send(config: SendConfig) -> Sender {
+    Sender::new(spawn(Peer::sender(config, Instant::now(), tallow_runtime::seed())))
+}
+
+/// Receives what a sender with this code offers.
+///
+/// # Panics
+/// As [`spawn`]; and when the system has no randomness to give.
+#[must_use]
+pub fn receive(config: ReceiveConfig) -> Receiver {
+    Receiver::new(spawn(Peer::receiver(config, Instant::now(), tallow_runtime::seed())))
 }

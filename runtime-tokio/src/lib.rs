@@ -10,9 +10,13 @@ pub mod codec;
 mod io;
 
 pub use io::TokioIo;
+use std::time::Instant;
 use tallow_proto::drive::Driver;
 pub use tallow_proto::drive::Handle;
+
 use tallow_proto::node::Node;
+use tallow_proto::peer::Peer;
+pub use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};
 
 /// Runs a node on the current tokio runtime, in a task of its own. Dropping the handle cancels it, with a goodbye.
 ///
@@ -22,4 +26,22 @@ pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
     let (handle, driver) = Driver::new(node, TokioIo::new());
     tokio::spawn(driver.run());
     handle
+}
+
+/// Sends what the configuration names.
+///
+/// # Panics
+/// As [`spawn`]; and when the system has no randomness to give.
+#[must_use]
+pub fn send(config: SendConfig) -> Sender {
+    Sender::new(spawn(Peer::sender(config, Instant::now(), tallow_runtime::seed())))
+}
+
+/// Receives what a sender with this code offers.
+///
+/// # Panics
+/// As [`spawn`]; and when the system has no randomness to give.
+#[must_use]
+pub fn receive(config: ReceiveConfig) -> Receiver {
+    Receiver::new(spawn(Peer::receiver(config, Instant::now(), tallow_runtime::seed())))
 }

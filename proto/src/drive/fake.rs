@@ -16,7 +16,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::{Driver, Handle, Io, Received};
 use crate::Instant;
-use crate::job::{Fault, Job, JobId, Source, Work};
+use crate::job::{Fault, Job, JobId, Sink, Work};
+use crate::transfer::manifest::{Entry, Manifest};
 use crate::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
 
 pub fn addr(port: u16) -> SocketAddr {
@@ -26,12 +27,19 @@ pub fn addr(port: u16) -> SocketAddr {
 /// A job that does `work` when it runs.
 pub fn job(id: u64, work: impl Fn() -> Result<Option<Bytes>, Fault> + Send + Sync + 'static) -> Job {
     struct Does<F>(F);
-    impl<F: Fn() -> Result<Option<Bytes>, Fault> + Send + Sync> Source for Does<F> {
-        fn scan(&self, _: u32) -> Result<Option<Bytes>, Fault> {
-            self.0()
+    impl<F: Fn() -> Result<Option<Bytes>, Fault> + Send + Sync> Sink for Does<F> {
+        fn begin(&self, _: &Arc<Manifest>) -> Result<(), Fault> {
+            Ok(())
         }
+        fn write(&self, _: u32, _: &Entry, _: u64, _: &[u8]) -> Result<(), Fault> {
+            Ok(())
+        }
+        fn finish(&self, _: usize) -> Result<bool, Fault> {
+            self.0().map(|bytes| bytes.is_none())
+        }
+        fn abandon(&self) {}
     }
-    Job { id: JobId(id), work: Work::Scan { source: Arc::new(Does(work)), page: 0 } }
+    Job { id: JobId(id), work: Work::Finish { sink: Arc::new(Does(work)), at_most: 1 } }
 }
 
 #[derive(Debug, PartialEq, Clone)]

@@ -40,7 +40,9 @@ impl Peer {
         if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
             return self.handle_parting(now, index, event);
         }
-        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) = &mut self.stage else {
+        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) =
+            &mut self.stage
+        else {
             return;
         };
         if link.conn() != conn {
@@ -58,7 +60,11 @@ impl Peer {
                     self.stage = Stage::Closed;
                 }
             }
-            quic::Event::Closed(_) => self.lose_link(now),
+            quic::Event::Closed(_) => {
+                // What came before the end still counts.
+                self.converse(now);
+                self.lose_link(now);
+            }
             quic::Event::Opened(..)
             | quic::Event::Readable(_)
             | quic::Event::Writable(_)
@@ -76,6 +82,7 @@ impl Peer {
                 let flow = link.read_main(&mut self.net);
                 let mut moved = self.shake_hands(now);
                 moved |= self.pump_session(now);
+                moved |= self.take_transfer_events(now);
                 if let (Stage::Live { .. }, Transfer::Receiving(receiver)) = (&self.stage, &self.transfer)
                     && self.told
                     && receiver.is_closed()

@@ -281,10 +281,7 @@ impl Failure {
         match self {
             Self::WrongCode => Class::Auth,
             Self::Versions(_) | Self::Violation(_) => Class::Proto,
-            Self::Declined { .. }
-            | Self::NotAccepted
-            | Self::Refused(_)
-            | Self::NotVerified => Class::Refused,
+            Self::Declined { .. } | Self::NotAccepted | Self::Refused(_) | Self::NotVerified => Class::Refused,
             Self::Lost(_) => Class::Net,
             Self::Local(fault) => {
                 if fault.is_refusal() {

@@ -100,14 +100,9 @@ impl Host {
         match result {
             Ok(addr) => {
                 let seed = self.seed.derive("listener");
-                let quic = Quic::server(
-                    &Profile::peer(),
-                    &self.embedded.identity,
-                    Limits::default(),
-                    self.unix_time,
-                    &seed,
-                )
-                .map_err(|_| Failure::Lost(Lost::NoSocket))?;
+                let quic =
+                    Quic::server(&Profile::peer(), &self.embedded.identity, Limits::default(), self.unix_time, &seed)
+                        .map_err(|_| Failure::Lost(Lost::NoSocket))?;
                 net.open_listener(quic);
                 self.bound = Some(addr);
                 // Three digits: see docs/decisions.md.
@@ -137,7 +132,10 @@ impl Host {
                 self.guests.remove(&conn);
             }
             quic::Event::Opened(..) => self.dismiss(now, net, conn),
-            quic::Event::Connected { .. } | quic::Event::Finished(_) | quic::Event::Stopped(..) | quic::Event::Available(_) => {}
+            quic::Event::Connected { .. }
+            | quic::Event::Finished(_)
+            | quic::Event::Stopped(..)
+            | quic::Event::Available(_) => {}
         }
         true
     }

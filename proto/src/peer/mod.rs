@@ -42,8 +42,8 @@ use crate::wire::Features;
 use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::{Owner, Side};
 
-pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
 pub use crate::transfer::Progress;
+pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
 pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, RelayFailure, Summary, WaitingFor};
 pub use handle::{Receiver, Sender};
 
@@ -268,7 +268,9 @@ impl Node for Peer {
                 self.fail(now, Failure::NotAccepted);
                 Ok(())
             }
-            (Command::Accept(_) | Command::Decline(..), Transfer::Sending(_)) => Err(Misuse("only a receiver is offered anything")),
+            (Command::Accept(_) | Command::Decline(..), Transfer::Sending(_)) => {
+                Err(Misuse("only a receiver is offered anything"))
+            }
         }
     }
 
@@ -374,7 +376,10 @@ impl Node for Peer {
     }
 
     fn is_closed(&self) -> bool {
-        matches!(self.stage, Stage::Closed) && self.parting.is_empty() && self.transfer.is_idle() && !self.net.has_unsent()
+        matches!(self.stage, Stage::Closed)
+            && self.parting.is_empty()
+            && self.transfer.is_idle()
+            && !self.net.has_unsent()
     }
 
     fn supersedes(new: &Event, old: &Event) -> bool {
@@ -404,7 +409,9 @@ impl Peer {
         if let Some(host) = &mut self.host {
             host.settle(now, &mut self.net, matches!(self.stage, Stage::Meeting));
         }
-        while let Some(met) = self.host.as_mut().and_then(Host::poll).or_else(|| self.meeting.as_mut().and_then(Meeting::poll)) {
+        while let Some(met) =
+            self.host.as_mut().and_then(Host::poll).or_else(|| self.meeting.as_mut().and_then(Meeting::poll))
+        {
             moved = true;
             match met {
                 Met::Event(event) => {

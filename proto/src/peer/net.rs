@@ -67,10 +67,9 @@ impl Net {
 
     /// Asks for the client's sockets, one per family.
     pub fn open_clients(&mut self) {
-        for (socket, ip) in [
-            (CLIENT_V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            (CLIENT_V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        ] {
+        for (socket, ip) in
+            [(CLIENT_V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (CLIENT_V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
+        {
             self.bind(socket, SocketAddr::new(ip, 0));
         }
     }

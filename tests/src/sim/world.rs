@@ -301,7 +301,8 @@ impl World {
                 buf.clear();
                 let now = self.now;
                 let segments = NonZeroUsize::new(4).expect("four");
-                let transmit = self.hosts[id.0].with(|node| node.poll_transmit(now, socket, segments, &mut buf)).flatten();
+                let transmit =
+                    self.hosts[id.0].with(|node| node.poll_transmit(now, socket, segments, &mut buf)).flatten();
                 let Some(transmit) = transmit else { break };
                 let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
                 for data in buf[..transmit.size].chunks(segment) {
