@@ -138,9 +138,12 @@ fn ask() -> Result<Zeroizing<String>, Problem> {
         term.clear_line().and_then(|()| term.write_str(&editor.line())).map_err(broken)?;
         let key = match term.read_key() {
             // Ctrl-C: the signal is on its way to the thread that ends the program.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => loop {
-                std::thread::park();
-            },
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                drop(term.write_line(""));
+                loop {
+                    std::thread::park();
+                }
+            }
             other => other.map_err(broken)?,
         };
         match editor.key(&key) {
