@@ -105,6 +105,11 @@ impl Report {
         signals.attach();
         prompt::hide_control_keys();
         let meter = Meter::new(&output);
+        let looking = match side {
+            Side::Receiver if has_relays => Some("Waiting for a relay to answer"),
+            Side::Receiver => Some("Looking for the sender on this machine and in this network"),
+            Side::Sender => None,
+        };
         Self {
             output,
             runtime,
@@ -115,7 +120,7 @@ impl Report {
             running: false,
             total: 0,
             question: None,
-            waiting: None,
+            waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
             code_shown: side == Side::Receiver,
             path: None,
             memory,
