@@ -109,6 +109,8 @@ struct Receiving {
     stored_bytes: u64,
     /// What counts against the credit: chunks in the three lists above.
     held: u64,
+    /// From which chunk on acknowledgements are to be said again.
+    repeat: Option<u64>,
     end: Option<Hash>,
 }
 
@@ -165,9 +167,7 @@ impl Receiver {
     /// A link is up: acknowledgements that went down with another one are said again.
     pub fn handle_link_up(&mut self, _now: Instant) {
         if let State::Receiving(receiving) = &mut self.state {
-            for ranges in receiving.stored.iter().collect::<Vec<_>>().chunks(RANGES) {
-                self.control.push_back(ack(ranges.to_vec()));
-            }
+            receiving.repeat = Some(0);
         }
     }
 
@@ -194,7 +194,11 @@ impl Receiver {
             }
             (Ok(Product::Opened(opened)), State::Receiving(receiving)) => match receiving.opened(id, opened) {
                 Ok(None) => self.finish_if_whole(now),
-                Ok(Some(link)) => self.events.push_back(Event::BadRecord(link)),
+                Ok(Some(link)) => {
+                    if !matches!(self.events.back(), Some(Event::BadRecord(last)) if *last == link) {
+                        self.events.push_back(Event::BadRecord(link));
+                    }
+                }
                 Err(violation) => self.violated(now, violation),
             },
             // Both copies of a chunk that was sent twice were in jobs when the last one was stored.
@@ -576,6 +580,7 @@ impl Receiving {
             stored: RangeSet::default(),
             stored_bytes: 0,
             held: 0,
+            repeat: None,
             end: None,
         }
     }
@@ -649,6 +654,19 @@ impl Receiving {
 
     /// The next acknowledgement, if it is time for one.
     fn poll_ack(&mut self, now: bool) -> Option<Control> {
+        if let Some(from) = self.repeat.take() {
+            let ranges: Vec<_> = self.stored.iter().filter(|range| range.first >= from).take(RANGES).collect();
+            if let Some(end) = ranges.last() {
+                self.repeat = end.last.checked_add(1);
+                for range in &ranges {
+                    while let Some((&chunk, held)) = self.fresh.range(range.first..=range.last).next() {
+                        self.held = self.held.saturating_sub(held.cost);
+                        self.fresh.remove(&chunk);
+                    }
+                }
+                return Some(ack(ranges));
+            }
+        }
         let idle = self.opening.is_empty() && self.waiting.is_empty();
         let bytes = || self.fresh.values().fold(0_u64, |sum, held| sum.saturating_add(held.cost));
         let many = self.fresh.len() >= ACK_MANY || (self.fresh.len() >= ACK_CHUNKS && bytes() >= ACK_BYTES);
