@@ -1,8 +1,8 @@
 //! Sends files, or receives them, with nothing else set up: both on one machine, or on one local network.
 //!
 //! ```text
-//! cargo run -p tallow-tokio --example transfer -- send <path>…
-//! cargo run -p tallow-tokio --example transfer -- receive <code> <directory>
+//! cargo run -p tallow-tokio --example transfer_on_tokio -- send <path>…
+//! cargo run -p tallow-tokio --example transfer_on_tokio -- receive <code> <directory>
 //! ```
 
 use std::error::Error;
@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tallow_proto::code::Code;
-use tallow_proto::peer::config::DEFAULT_POtokio;
+use tallow_proto::peer::config::DEFAULT_PORT;
 use tallow_proto::peer::{CodeChoice, Embedded, Event};
 use tallow_proto::transfer::Compression;
 use tallow_store::{Destination, Policy, SourceOptions, SourceTree};
 use tallow_tokio::{ReceiveConfig, SendConfig, this_machine};
 
 async fn send(paths: Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
-    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_POtokio));
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
     let mut sender = tallow_tokio::send(SendConfig {
         common: this_machine(),
         source: Arc::new(SourceTree::new(paths, SourceOptions::default())?),
@@ -44,7 +44,7 @@ async fn receive(code: &str, directory: &Path) -> Result<(), Box<dyn Error>> {
     let mut receiver = tallow_tokio::receive(ReceiveConfig {
         common: this_machine(),
         code: Code::parse(code)?,
-        local: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_POtokio))],
+        local: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))],
         discover: true,
     });
     while let Some(event) = receiver.next_event().await {
