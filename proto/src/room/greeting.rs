@@ -228,7 +228,8 @@ fn is_proof(password: &str, nonce: &[u8; 16], mac: &[u8; 32]) -> bool {
 fn proof(password: &str, nonce: &[u8; 16]) -> Hmac<Sha256> {
     let key = blake3::derive_key("tallow v1 relay password", password.as_bytes());
     // A key of 32 bytes is never refused.
-    let mut mac = Hmac::<Sha256>::new_from_slice(&key).unwrap_or_else(|_| <Hmac<Sha256> as KeyInit>::new(&Default::default()));
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(&key).unwrap_or_else(|_| <Hmac<Sha256> as KeyInit>::new(&Default::default()));
     mac.update(nonce);
     mac
 }
