@@ -5,11 +5,11 @@
 
 mod io;
 
+use std::time::Instant;
+
 pub use io::SmolIo;
 use tallow_proto::drive::Driver;
 pub use tallow_proto::drive::Handle;
-use std::time::Instant;
-
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
 pub use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};

@@ -9,11 +9,11 @@
 pub mod codec;
 mod io;
 
-pub use io::TokioIo;
 use std::time::Instant;
+
+pub use io::TokioIo;
 use tallow_proto::drive::Driver;
 pub use tallow_proto::drive::Handle;
-
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
 pub use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};

@@ -92,7 +92,7 @@ fn a_next_event_that_is_dropped_loses_nothing() {
 fn an_answer_that_comes_too_late_is_dropped_and_nothing_leaks() {
     let mut theatre = Theatre::new(&[]);
     let inbox: Weak<Inbox<Puppet>> = Arc::downgrade(&theatre.handle().0);
-    theatre.plan().jobs.push_back(job(1, || Ok(None)));
+    theatre.plan().jobs.push_back(job(1, || Ok(true)));
     theatre.handle().command(2).unwrap();
     assert!(theatre.poll().is_pending());
     theatre.handle().command(2).unwrap();

@@ -6,6 +6,7 @@ use super::tests::*;
 use super::*;
 
 /// One bit of each byte, or with TALLOW_LONG each bit.
+#[allow(clippy::disallowed_methods, reason = "whoever runs the tests chooses how long they take")]
 fn flips(len: usize) -> Vec<(usize, u8)> {
     let mut rng = Seed::new([3; 32]).rng();
     let all = std::env::var_os("TALLOW_LONG").is_some();
@@ -55,7 +56,7 @@ fn x03_no_flipped_bit_of_h2_leaves_anybody_keyed() {
         if let Some(body) = end.bodies.first() {
             assert_eq!(hear(&mut b, body.clone()).reason(), Some(FailureReason::WrongCode), "{flip:?}");
         } else {
-            b.handle_timeout(Instant::now() + 2 * TIME);
+            b.handle_timeout(now() + 2 * TIME);
             assert!(drain(&mut b).failure.unwrap().is_guess());
         }
     }
@@ -242,7 +243,7 @@ fn x05_one_rooms_handshake_does_not_fit_in_another_room() {
         room: RoomId([8; 32]),
         secret: Secret::Code(password("cat-dog")),
     };
-    let elsewhere = Handshake::new(config, Instant::now(), Seed::new([2; 32]));
+    let elsewhere = Handshake::new(config, now(), Seed::new([2; 32]));
     let (a, b) = meet(start(Side::Sender, "cat-dog", FEATURES, 1), elsewhere);
     assert_eq!((a.reason(), b.reason()), (Some(FailureReason::WrongCode), Some(FailureReason::WrongCode)));
 }
@@ -344,7 +345,7 @@ proptest! {
     /// only if what it heard is, byte for byte, what an undisturbed run would have brought it.
     #[test]
     fn x03_no_relay_gets_anybody_keyed_but_by_delivering(steps in steps()) {
-        let mut now = Instant::now();
+        let mut now = now();
         let mut machines = [start(Side::Sender, "cat-dog", FEATURES, 1), start(Side::Receiver, "cat-dog", FEATURES, 2)];
         let [mut a, mut b] = machines.clone();
         let h1 = drain(&mut a).bodies[0].clone();

@@ -12,13 +12,18 @@ pub(in crate::handshake) fn keyed(sender: Features, receiver: Features) -> (Keys
     (a.keys.unwrap(), b.keys.unwrap())
 }
 
+#[allow(clippy::disallowed_methods, reason = "a run needs a first instant")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
 pub(super) fn password(words: &str) -> Password {
     Code::parse(&format!("7-{words}")).unwrap().password().clone()
 }
 
 pub(super) fn start(side: Side, words: &str, features: Features, seed: u8) -> Handshake {
     let config = Config { side, features, room: ROOM, secret: Secret::Code(password(words)) };
-    Handshake::new(config, Instant::now(), Seed::new([seed; 32]))
+    Handshake::new(config, now(), Seed::new([seed; 32]))
 }
 
 pub(super) fn pair() -> (Handshake, Handshake) {
@@ -72,7 +77,7 @@ pub(super) fn drain(machine: &mut Handshake) -> Said {
 }
 
 pub(super) fn hear(machine: &mut Handshake, body: impl Into<Bytes>) -> Said {
-    machine.handle_frame(Instant::now(), body.into());
+    machine.handle_frame(now(), body.into());
     drain(machine)
 }
 
@@ -89,7 +94,7 @@ pub(super) fn meet_over(
     mut b: Handshake,
     mut relay: impl FnMut(usize, Bytes) -> Bytes,
 ) -> (Said, Said) {
-    let now = Instant::now();
+    let now = now();
     let (mut of_a, mut of_b) = (drain(&mut a), drain(&mut b));
     let (mut from_a, mut from_b, mut count) = (0, 0, 0);
     while from_a < of_a.bodies.len() || from_b < of_b.bodies.len() {
@@ -191,7 +196,7 @@ fn x02_an_answer_without_a_valid_h3_is_a_guess_however_it_ends() {
     assert!(b.is_guess_if_lost());
 
     let mut late = b.clone();
-    late.handle_timeout(Instant::now() + 2 * TIME);
+    late.handle_timeout(now() + 2 * TIME);
     let mut unframed = b.clone();
     unframed.handle_violation(Violation::FrameTooLong);
     let ends = [
@@ -244,7 +249,7 @@ pub(super) fn after_its_first_output(machine: &Handshake) -> Handshake {
 
 #[test]
 fn it_ends_15_seconds_after_the_first_frame() {
-    let now = Instant::now();
+    let now = now();
     let config = |side| Config { side, features: FEATURES, room: ROOM, secret: Secret::Code(password("cat-dog")) };
     let mut a = Handshake::new(config(Side::Sender), now, Seed::new([1; 32]));
     let mut b = Handshake::new(config(Side::Receiver), now, Seed::new([2; 32]));
@@ -267,7 +272,7 @@ fn again(side: Side, keys: &Keys, seed: u8) -> Handshake {
     let (reconnect, verifier) = (keys.reconnect.clone(), keys.verifier.clone());
     let room = reconnect.room();
     let config = Config { side, features: FEATURES, room, secret: Secret::Again { reconnect, verifier } };
-    Handshake::new(config, Instant::now(), Seed::new([seed; 32]))
+    Handshake::new(config, now(), Seed::new([seed; 32]))
 }
 
 #[test]
@@ -320,12 +325,12 @@ fn c02_no_debug_string_shows_a_secret() {
     let secret = Secret::Code(password("canary-of-the-words"));
     let config = Config { side: Side::Sender, features: FEATURES, room: ROOM, secret: secret.clone() };
     let mut shown = vec![format!("{secret:?} {config:?}")];
-    let mut a = Handshake::new(config, Instant::now(), Seed::new([1; 32]));
+    let mut a = Handshake::new(config, now(), Seed::new([1; 32]));
     let mut b = start(Side::Receiver, "canary-of-the-words", FEATURES, 2);
     shown.push(format!("{a:?} {b:?}"));
     let h2 = hear(&mut b, drain(&mut a).bodies[0].clone()).bodies[0].clone();
     shown.push(format!("{b:?}"));
-    a.handle_frame(Instant::now(), h2);
+    a.handle_frame(now(), h2);
     let outputs: Vec<_> = std::iter::from_fn(|| a.poll_output()).collect();
     let Some(Output::Keyed(keys)) = outputs.last() else { panic!() };
     shown.push(format!("{:?} {keys:?} {keys:#?}", outputs.last()));

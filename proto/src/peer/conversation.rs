@@ -125,8 +125,7 @@ impl Peer {
                     }
                     Err(violation) => {
                         moved = true;
-                        let _ = violation;
-                        handshake.handle_frame(now, bytes::Bytes::new());
+                        handshake.handle_violation(violation);
                     }
                 },
             }

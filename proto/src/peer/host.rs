@@ -92,6 +92,12 @@ impl Host {
         }
     }
 
+    /// The port to be announced on the LAN.
+    #[must_use]
+    pub fn announced_port(&self) -> Option<u16> {
+        self.bound.filter(|_| self.embedded.announce).map(|bound| bound.port())
+    }
+
     /// The socket was bound, or could not be: then the next address is tried.
     ///
     /// # Errors

@@ -74,13 +74,8 @@ impl Header {
             Codec::Raw => 0,
             Codec::Zstd => 1,
         };
-        let fields: [&[u8]; 5] = [
-            &self.transfer.to_be_bytes(),
-            &self.chunk.to_be_bytes(),
-            &[codec],
-            &self.length.to_be_bytes(),
-            &self.hash,
-        ];
+        let fields: [&[u8]; 5] =
+            [&self.transfer.to_be_bytes(), &self.chunk.to_be_bytes(), &[codec], &self.length.to_be_bytes(), &self.hash];
         let mut bytes = [0; HEADER];
         for (slot, byte) in bytes.iter_mut().zip(fields.into_iter().flatten()) {
             *slot = *byte;
@@ -205,10 +200,11 @@ impl Open {
         let Self { sealed, sink, manifest, coders, hashes, transfer } = self;
         let link = sealed.link;
         let Ok(plain) = sealed.open() else { return Ok(Opened::BadRecord(link)) };
-        let (header, body) = match Header::parse(&plain).and_then(|(header, body)| check(&header, transfer, &manifest, body)) {
-            Ok(judged) => judged,
-            Err(violation) => return Ok(Opened::Violation(violation)),
-        };
+        let (header, body) =
+            match Header::parse(&plain).and_then(|(header, body)| check(&header, transfer, &manifest, body)) {
+                Ok(judged) => judged,
+                Err(violation) => return Ok(Opened::Violation(violation)),
+            };
         match header.codec {
             Codec::Raw => store(&header, body, &*sink, &manifest, &hashes, stop),
             Codec::Zstd => coders.decompress(body, header.length as usize, |contents| match contents {
@@ -219,7 +215,12 @@ impl Open {
     }
 }
 
-fn check<'a>(header: &Header, transfer: u32, manifest: &Manifest, body: &'a [u8]) -> Result<(Header, &'a [u8]), Violation> {
+fn check<'a>(
+    header: &Header,
+    transfer: u32,
+    manifest: &Manifest,
+    body: &'a [u8],
+) -> Result<(Header, &'a [u8]), Violation> {
     if header.transfer != transfer {
         return Err(Violation::WrongTransfer);
     }

@@ -139,7 +139,11 @@ fn chunks_travel_and_compress_where_it_pays() {
             let (header, body) = Header::parse(made.prepared.body()).unwrap();
             // The tail of the large file is too small to compress.
             assert!(header.codec == codec || made.plain < TINY, "{header:?}");
-            assert!(codec == Codec::Raw || made.plain < TINY || body.len() < made.plain / 4, "{header:?} {}", body.len());
+            assert!(
+                codec == Codec::Raw || made.plain < TINY || body.len() < made.plain / 4,
+                "{header:?} {}",
+                body.len()
+            );
             assert_eq!(setup.open(made.prepared), Ok(Opened::Stored { chunk, plain: made.plain }));
         }
         while !setup.sink.finish(1).unwrap() {}
@@ -198,7 +202,7 @@ fn p05_what_expands_too_far() {
 #[test]
 fn chunks_that_are_not_what_they_say() {
     let contents = noise(CHUNK + 5);
-    let setup = Setup::new(&[contents.clone()]);
+    let setup = Setup::new(std::slice::from_ref(&contents));
     let tail = &contents[CHUNK..];
     let header = setup.header(1, Codec::Raw, tail);
     let violation = |violation| Ok(Opened::Violation(violation));
@@ -232,7 +236,8 @@ fn a_chunk_that_comes_twice_is_written_once() {
 
 #[test]
 fn faults_come_back_and_a_panic_is_one() {
-    let mut setup = Setup::with(&[text(100), text(100)], MemorySink::new().with_fault(At::Write(1), FaultKind::Panicked));
+    let mut setup =
+        Setup::with(&[text(100), text(100)], MemorySink::new().with_fault(At::Write(1), FaultKind::Panicked));
     let made = setup.prepare(0, Compression::default()).unwrap();
     assert_eq!(setup.open(made.prepared), Err(FaultKind::Panicked.into()));
     setup.source = setup.source.with_fault(At::Read(1), FaultKind::Io(std::io::ErrorKind::PermissionDenied));

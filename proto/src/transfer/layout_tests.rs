@@ -44,7 +44,10 @@ fn large_files_begin_on_a_boundary_and_small_ones_fill_the_rest() {
         assert_eq!(pieces(&manifest, 4), [(7, 0, K64)]);
         assert_eq!(pieces(&manifest, 5), [(7, K64, K64)]);
         assert_eq!(pieces(&manifest, 6), [(7, 2 * K64, 3), (8, 0, 1)]);
-        assert_eq!((manifest.chunk_len(3), manifest.chunk_len(7), manifest.chunk_len(u64::MAX)), (Some(11), None, None));
+        assert_eq!(
+            (manifest.chunk_len(3), manifest.chunk_len(7), manifest.chunk_len(u64::MAX)),
+            (Some(11), None, None)
+        );
         assert_eq!(pieces(&manifest, 7), []);
         let segment = manifest.segments(6).nth(1).unwrap();
         assert_eq!(segment.entry, manifest.entry(8).unwrap());

@@ -133,6 +133,8 @@ const fn cancel_reason(fault: &Fault) -> CancelReason {
         | FaultKind::Link
         | FaultKind::Refused(_)
         | FaultKind::Io(_)
+        | FaultKind::System(_)
+        | FaultKind::NotUtf8
         | FaultKind::Panicked
         | FaultKind::Internal => CancelReason::Io,
     }
@@ -141,3 +143,6 @@ const fn cancel_reason(fault: &Fault) -> CancelReason {
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod hostile_tests;

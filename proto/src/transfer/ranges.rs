@@ -79,7 +79,11 @@ pub fn check_have(have: &[Have], chunks: u64) -> Result<(), Violation> {
     const MAX: u64 = 1024;
     let ranges: Vec<_> = have.iter().map(|have| have.range).collect();
     check(&ranges, chunks)?;
-    if ranges.iter().all(|range| range.last.saturating_sub(range.first) < MAX) { Ok(()) } else { Err(Violation::BadRanges) }
+    if ranges.iter().all(|range| range.last.saturating_sub(range.first) < MAX) {
+        Ok(())
+    } else {
+        Err(Violation::BadRanges)
+    }
 }
 
 #[cfg(test)]

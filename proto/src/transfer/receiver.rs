@@ -178,6 +178,8 @@ impl Receiver {
             return;
         }
         match (result, &mut self.state) {
+            // It was ended in the last moment, when everything came to be in place: there is nothing to remove.
+            (Ok(Product::Finished(true)), State::Over { abandon, .. }) => *abandon = None,
             (_, State::Over { .. }) => {}
             (Err(fault), State::Beginning { .. }) => self.begin_failed(now, fault),
             (Err(fault), _) => self.failed(now, fault),
@@ -371,7 +373,9 @@ impl Receiver {
                 Progress { bytes: 0, total: manifest.totals().bytes }
             }
             State::Receiving(receiving) => receiving.progress(),
-            State::Finishing { progress, .. } | State::Verified { progress, .. } | State::Over { progress, .. } => *progress,
+            State::Finishing { progress, .. } | State::Verified { progress, .. } | State::Over { progress, .. } => {
+                *progress
+            }
         }
     }
 
@@ -473,7 +477,9 @@ impl Receiver {
 
     fn finish_if_whole(&mut self, now: Instant) {
         let State::Receiving(receiving) = &mut self.state else { return };
-        let Some(root) = receiving.end.filter(|_| receiving.stored.count() == receiving.manifest.chunks()) else { return };
+        let Some(root) = receiving.end.filter(|_| receiving.stored.count() == receiving.manifest.chunks()) else {
+            return;
+        };
         let own = receiving.hashes.lock().unwrap_or_else(PoisonError::into_inner).root();
         if !own.is_some_and(|own| bool::from(own.ct_eq(&root))) {
             return self.violated(now, Violation::WrongRoot);
@@ -507,9 +513,13 @@ impl Receiver {
     fn begin_failed(&mut self, now: Instant, fault: Fault) {
         let reason = match fault.kind {
             FaultKind::Full { .. } => DeclineReason::NoSpace,
-            FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => DeclineReason::Policy,
+            FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => {
+                DeclineReason::Policy
+            }
             FaultKind::Changed
             | FaultKind::Io(_)
+            | FaultKind::System(_)
+            | FaultKind::NotUtf8
             | FaultKind::Cancelled
             | FaultKind::Panicked
             | FaultKind::Internal => DeclineReason::Io,

@@ -547,7 +547,8 @@ impl Sending {
             // Those that are being made again: their place is released when the job is done or the chunk is fetched.
             let making = self.making.values().copied();
             let made = self.ready.iter().map(|made| made.chunk);
-            let remade: Vec<_> = making.chain(made).filter(|chunk| (range.first..=range.last).contains(chunk)).collect();
+            let remade: Vec<_> =
+                making.chain(made).filter(|chunk| (range.first..=range.last).contains(chunk)).collect();
             for chunk in remade {
                 if !self.acknowledged.contains(chunk) {
                     news = true;

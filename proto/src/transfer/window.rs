@@ -21,7 +21,9 @@ pub fn cost(wire_len: usize) -> u64 {
 /// The sender's window.
 #[derive(Debug)]
 pub struct Window {
+    /// What has proven useful.
     size: u64,
+    /// What the receiver allows.
     limit: u64,
     used: u64,
     /// A chunk had to wait since the last growth.
@@ -32,13 +34,13 @@ impl Window {
     /// For chunks that cost at most `most` each.
     pub fn new(most: u64, credit: u32) -> Self {
         let limit = u64::from(credit.min(CREDIT));
-        Self { size: most.saturating_mul(START).min(limit), limit, used: 0, was_full: false }
+        Self { size: most.saturating_mul(START).min(CREDIT.into()), limit, used: 0, was_full: false }
     }
 
     /// Takes a place for a chunk, if there is one.
     pub fn reserve(&mut self, cost: u64) -> bool {
         let used = self.used.saturating_add(cost);
-        let fits = used <= self.size;
+        let fits = used <= self.size.min(self.limit);
         if fits {
             self.used = used;
         } else {
@@ -56,21 +58,14 @@ impl Window {
     pub fn acknowledge(&mut self, cost: u64) {
         self.release(cost);
         if self.was_full {
-            self.size = self.size.saturating_add(cost).min(self.limit);
+            self.size = self.size.saturating_add(cost).min(CREDIT.into());
         }
     }
 
     /// The receiver's credit now. All of one acknowledgement was told before.
     pub fn set_credit(&mut self, credit: u32) {
         self.limit = credit.min(CREDIT).into();
-        self.size = self.size.min(self.limit);
         self.was_full = false;
-    }
-
-    /// What is under way.
-    #[cfg(test)]
-    pub const fn used(&self) -> u64 {
-        self.used
     }
 }
 
@@ -91,6 +86,10 @@ mod tests {
         (0..20).for_each(|_| window.acknowledge(100));
         window.set_credit(300);
         assert_eq!((0..40).filter(|_| window.reserve(100)).count(), 3);
+        window.set_credit(0);
+        assert!(!window.reserve(1));
+        window.set_credit(2000);
+        assert_eq!((0..40).filter(|_| window.reserve(100)).count(), 17, "what was lent out comes back");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The driver with real sockets, timers and threads: the same tests on both runtimes.
 
+mod bulk;
 mod station;
 
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Barrier};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
+use bulk::Bulk;
 use station::{Command, Event, Station, job};
 use tallow_proto::drive::Handle;
 use tallow_proto::node::Node;
@@ -63,6 +65,7 @@ on_both_runtimes!(
     many_handles_at_once,
     a_dropped_handle_says_goodbye,
     events_are_a_stream,
+    quic_carries_bytes_whole,
 );
 
 const LOOPBACK: &str = "127.0.0.1:0";
@@ -118,7 +121,7 @@ async fn jobs_run_side_by_side_and_hold_up_nothing<R: Runtime>() {
         let barrier = barrier.clone();
         let work = move || {
             barrier.wait();
-            Ok(None)
+            Ok(true)
         };
         station.command(Command::Work(Box::new(job(id, work)))).unwrap();
     }
@@ -138,7 +141,7 @@ async fn a_panicking_job_answers<R: Runtime>() {
     let (mut station, _) = bound::<R>().await;
     station.command(Command::Work(Box::new(job(1, || panic!("on purpose"))))).unwrap();
     assert!(matches!(station.next_event().await, Some(Event::Worked { id: 1, well: false })));
-    station.command(Command::Work(Box::new(job(2, || Ok(None))))).unwrap();
+    station.command(Command::Work(Box::new(job(2, || Ok(true))))).unwrap();
     assert!(matches!(station.next_event().await, Some(Event::Worked { id: 2, well: true })));
 }
 
@@ -162,7 +165,7 @@ async fn many_handles_at_once<R: Runtime>() {
         let (station, _) = bound::<R>().await;
         station.command(Command::Ping { to, total: 20, size: 500 }).unwrap();
         station.command(Command::Alarm(Duration::from_millis(id % 7))).unwrap();
-        station.command(Command::Work(Box::new(job(id, || Ok(None))))).unwrap();
+        station.command(Command::Work(Box::new(job(id, || Ok(true))))).unwrap();
         stations.push(station);
     }
     for station in &mut stations {
@@ -200,4 +203,33 @@ async fn events_are_a_stream<R: Runtime>() {
     station.command(Command::Close).unwrap();
     let events: Vec<Event> = station.collect().await;
     assert!(matches!(events[..], [Event::Rang { .. }]), "{events:?}");
+}
+
+/// With `TALLOW_BENCH` set it moves more and says what that took; run one test alone then, in release mode.
+async fn quic_carries_bytes_whole<R: Runtime>() {
+    let bench = std::env::var_os("TALLOW_BENCH").is_some();
+    let total = if bench { 4 << 30 } else { 256 << 20 };
+    let identity = bulk::identity();
+    let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let mut receiver = R::spawn(Bulk::receiver(LOOPBACK.parse().unwrap(), &identity, total, unix_time));
+    let Some(bulk::Event::Bound(Ok(to))) = receiver.next_event().await else { panic!("not bound") };
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    let mut sender = R::spawn(Bulk::sender(to, &identity, total, unix_time));
+    assert!(matches!(sender.next_event().await, Some(bulk::Event::Bound(Ok(_)))));
+    for end in [&mut sender, &mut receiver] {
+        assert!(matches!(end.next_event().await, Some(bulk::Event::Done(bytes)) if bytes == total));
+        assert!(end.next_event().await.is_none());
+    }
+    if bench {
+        let gigabytes = total as f64 / 1e9;
+        let (wall, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        println!("{:.0} MB/s, {:.2} CPU-s/GB for both ends", 1000.0 * gigabytes / wall, cpu / gigabytes);
+    }
+}
+
+/// User and system time of this process (Linux; steps of 10 ms).
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+    fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }

@@ -7,9 +7,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use tallow_proto::job::{Fault, Job, JobId, Source, Work};
+use bytes::BytesMut;
+use tallow_proto::job::{Fault, Job, JobId, Sink, Work};
 use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, QueryId, SocketId, Transmit};
+use tallow_proto::transfer::manifest::{Entry, Manifest};
 
 /// Datagrams that may be on their way.
 const WINDOW: usize = 32;
@@ -18,15 +19,22 @@ const AGAIN: Duration = Duration::from_millis(50);
 const PING: u8 = 1;
 const PONG: u8 = 2;
 
-/// A job that does `work`.
-pub fn job(id: u64, work: impl Fn() -> Result<Option<Bytes>, Fault> + Send + Sync + 'static) -> Job {
+/// A job that does `work` when it runs.
+pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'static) -> Job {
     struct Does<F>(F);
-    impl<F: Fn() -> Result<Option<Bytes>, Fault> + Send + Sync> Source for Does<F> {
-        fn scan(&self, _: u32) -> Result<Option<Bytes>, Fault> {
+    impl<F: Fn() -> Result<bool, Fault> + Send + Sync> Sink for Does<F> {
+        fn begin(&self, _: &Arc<Manifest>) -> Result<(), Fault> {
+            Ok(())
+        }
+        fn write(&self, _: u32, _: &Entry, _: u64, _: &[u8]) -> Result<(), Fault> {
+            Ok(())
+        }
+        fn finish(&self, _: usize) -> Result<bool, Fault> {
             self.0()
         }
+        fn abandon(&self) {}
     }
-    Job { id: JobId(id), work: Work::Scan { source: Arc::new(Does(work)), page: 0 } }
+    Job { id: JobId(id), work: Work::Finish { sink: Arc::new(Does(work)), at_most: 1 } }
 }
 
 pub enum Command {
