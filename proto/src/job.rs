@@ -127,6 +127,13 @@ pub enum FaultKind {
     /// The system's error.
     #[error("{0}")]
     Io(io::ErrorKind),
+    /// The system's error by its number, where the standard library has no kind that says what happened (too many open files,
+    /// an input/output error).
+    #[error("{}", io::Error::from_raw_os_error(*.0))]
+    System(i32),
+    /// The name of a local file is not valid UTF-8, so it can't be sent.
+    #[error("file name is not valid UTF-8")]
+    NotUtf8,
     /// The job was told to stop.
     #[error("cancelled")]
     Cancelled,
@@ -159,6 +166,8 @@ impl Fault {
             FaultKind::Changed
             | FaultKind::Full { .. }
             | FaultKind::Io(_)
+            | FaultKind::System(_)
+            | FaultKind::NotUtf8
             | FaultKind::Cancelled
             | FaultKind::Panicked
             | FaultKind::Internal => false,

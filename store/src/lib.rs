@@ -1,1 +1,29 @@
-//! placeholder
+//! What tallow keeps and reads on disk: the only code that opens files of a transfer.
+//!
+//! - [`source`]: what is sent. [`SourceTree`] implements [`tallow_proto::job::Source`] on files and directories.
+//! - [`destination`]: where it goes. [`Destination`] makes a [`Receiving`], which implements [`tallow_proto::job::Sink`]: everything
+//!   is staged beside its final place and renamed once it is whole.
+//! - [`beneath`]: directories by their handles, so that no name and no race leads out of them.
+//! - [`state`], [`known_relays`], [`identity`]: what a program keeps between runs.
+//!
+//! Nothing here reads the environment, but for [`state::default_dir`].
+
+pub mod beneath;
+mod descriptors;
+pub mod destination;
+mod fault;
+pub mod identity;
+pub mod known_relays;
+mod place;
+mod sink;
+pub mod source;
+mod staging;
+pub mod state;
+mod walk;
+
+pub use destination::{Destination, OnExists, Policy};
+pub use identity::{ephemeral, from_pem, load_or_create};
+pub use known_relays::KnownRelays;
+pub use sink::{Receiving, Renamed};
+pub use source::{SkipReason, Skipped, SourceError, SourceOptions, SourceTree};
+pub use state::StoreError;

@@ -5,19 +5,22 @@ use super::*;
 use crate::wire::peer::{Control, ControlRecord};
 use crate::wire::{Capped, encode};
 
+/// Keys and the nonces that they sealed under.
+type Sealed = BTreeSet<([u8; 32], [u8; HEADER - 1])>;
+
 thread_local! {
     /// Every (key, nonce) that sealed something on this thread, once it is asked for.
-    static SEALED: RefCell<Option<BTreeSet<([u8; 32], [u8; HEADER - 1])>>> = const { RefCell::new(None) };
+    static SEALED: RefCell<Option<Sealed>> = const { RefCell::new(None) };
 }
 
 /// From now on no key may seal twice under one nonce on this thread.
 pub(in crate::session) fn watch_nonces() {
-    SEALED.set(Some(BTreeSet::new()));
+    SEALED.set(Some(Sealed::new()));
 }
 
 /// How many records were sealed since [`watch_nonces`].
 pub(in crate::session) fn nonces_seen() -> usize {
-    SEALED.with_borrow(|sealed| sealed.as_ref().map_or(0, BTreeSet::len))
+    SEALED.with_borrow(|sealed| sealed.as_ref().map_or(0, Sealed::len))
 }
 
 pub(super) fn note_sealing(key: &LaneKey, header: Header) {
@@ -67,6 +70,7 @@ fn a_chunk_is_sealed_and_opened_where_it_lies() {
     let key = key(Suite::Aes256Gcm);
     for opener in [&[][..], &[9; OPENER]] {
         let chunk = prepared(&[5; 100_000]);
+        assert!(chunk.buffer.capacity() - chunk.buffer.len() >= TAG, "no room for the tag");
         let plain_at = chunk.body().as_ptr();
         let frame = chunk.seal(&key, HEAD, opener).unwrap();
         assert_eq!(frame.len(), opener.len() + HEADROOM + 100_000 + TAG);

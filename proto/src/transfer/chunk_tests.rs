@@ -202,7 +202,7 @@ fn p05_what_expands_too_far() {
 #[test]
 fn chunks_that_are_not_what_they_say() {
     let contents = noise(CHUNK + 5);
-    let setup = Setup::new(&[contents.clone()]);
+    let setup = Setup::new(std::slice::from_ref(&contents));
     let tail = &contents[CHUNK..];
     let header = setup.header(1, Codec::Raw, tail);
     let violation = |violation| Ok(Opened::Violation(violation));

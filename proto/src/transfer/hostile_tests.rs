@@ -141,7 +141,7 @@ fn messages_that_have_no_place_in_a_sender() {
         Arc::new(MemorySource::new().with_page_after(1).with_dir(path("a")).with_dir(path("b"))),
         &seed(1),
     );
-    let now = Instant::now();
+    let now = tests::now();
     while let Some(job) = sender.poll_job() {
         sender.handle_job(now, run(job));
     }
@@ -200,7 +200,7 @@ fn chunks_that_nobody_fetches_are_not_made_without_end() {
         Arc::new(one_file(200 * K64)),
         &seed(1),
     );
-    let now = Instant::now();
+    let now = tests::now();
     let work = |sender: &mut sender::Sender| {
         let mut made = 0;
         while let Some(job) = sender.poll_job() {
@@ -242,7 +242,7 @@ fn offered(entries: &[Entry], change: impl FnOnce(&mut Offer, &mut Vec<u8>)) -> 
     };
     change(&mut offer, &mut page);
     let mut receiver = receiver::Receiver::new(receiver::Config { cores: 2 }, seed(2));
-    let now = Instant::now();
+    let now = tests::now();
     receiver.handle_control(now, Control::Offer(offer));
     receiver.handle_control(now, Control::Page { transfer: 1, page: Blob(page.into()) });
     receiver
@@ -311,7 +311,7 @@ fn n01_to_n06_d01_an_unsafe_name_is_refused_before_anything_is_asked() {
             }
             other => panic!("{name:?} {other:?}"),
         }
-        assert!(receiver.is_closed() && receiver.accept(Instant::now(), Arc::new(MemorySink::new())).is_err());
+        assert!(receiver.is_closed() && receiver.accept(tests::now(), Arc::new(MemorySink::new())).is_err());
     }
     assert_eq!(violation(&mut renamed(&[0x61, 0xff, 0x62])), Violation::NotUtf8);
 }
@@ -358,7 +358,7 @@ fn p03_counts_that_are_not_true() {
     assert_eq!(violation(&mut offered(&entries, |_, page| page.clear())), Violation::BadPage);
     assert_eq!(violation(&mut offered(&entries, |offer, _| offer.transfer = 2)), Violation::WrongTransfer);
     // Pages that go on after the last, and a second offer.
-    let now = Instant::now();
+    let now = tests::now();
     for message in [
         Control::Page { transfer: 1, page: Blob::default() },
         Control::Offer(Offer {
@@ -381,7 +381,7 @@ fn p03_counts_that_are_not_true() {
 
 #[test]
 fn p04_sizes_that_no_disk_has() {
-    let now = Instant::now();
+    let now = tests::now();
     let mut receiver = offered(&[file("x", 1 << 60)], |_, _| {});
     assert_eq!(outcome(&mut receiver), None);
     let sink = Arc::new(MemorySink::new().with_free(1 << 40));
@@ -412,7 +412,7 @@ fn receiving(sizes: &[u64]) -> (receiver::Receiver, Arc<MemorySink>) {
     let mut receiver = offered(&entries, |_, _| {});
     assert_eq!(outcome(&mut receiver), None);
     let sink = Arc::new(MemorySink::new());
-    let now = Instant::now();
+    let now = tests::now();
     receiver.accept(now, Arc::<MemorySink>::clone(&sink)).unwrap();
     let begin = receiver.poll_job().unwrap();
     receiver.handle_job(now, run(begin));
@@ -432,7 +432,7 @@ fn chunk(link: u32, index: u64, contents: &[u8], genuine: bool) -> SealedChunk {
 
 fn work(receiver: &mut receiver::Receiver) {
     while let Some(job) = receiver.poll_job() {
-        receiver.handle_job(Instant::now(), run(job));
+        receiver.handle_job(tests::now(), run(job));
     }
 }
 
@@ -442,7 +442,7 @@ fn end(chunks: u64, moved: u64) -> Control {
 
 #[test]
 fn p04_an_empty_file_has_no_chunks() {
-    let now = Instant::now();
+    let now = tests::now();
     let (mut receiver, sink) = receiving(&[0]);
     receiver.handle_control(now, end(5, 5));
     assert_eq!(violation(&mut receiver), Violation::BadEnd);
@@ -458,7 +458,7 @@ fn p04_an_empty_file_has_no_chunks() {
 
 #[test]
 fn messages_that_have_no_place_in_a_receiver() {
-    let now = Instant::now();
+    let now = tests::now();
     let verified = Control::Verified { transfer: 1, root: [0; 32] };
     for message in [
         accept(vec![]),
@@ -495,7 +495,7 @@ fn messages_that_have_no_place_in_a_receiver() {
 
 #[test]
 fn x08_a_wrong_root_puts_nothing_in_place() {
-    let now = Instant::now();
+    let now = tests::now();
     let (mut receiver, sink) = receiving(&[10]);
     receiver.handle_chunk(now, chunk(1, 0, &[7; 10], true));
     work(&mut receiver);
@@ -508,7 +508,7 @@ fn x08_a_wrong_root_puts_nothing_in_place() {
 
 #[test]
 fn more_than_the_credit_is_a_violation() {
-    let now = Instant::now();
+    let now = tests::now();
     let contents = noise(1, 4 << 20);
     let mut receiver = offered(&[file("x", 64 << 20)], |offer, _| offer.chunk_size = 4 << 20);
     assert_eq!(outcome(&mut receiver), None);
@@ -545,7 +545,7 @@ fn more_than_the_credit_is_a_violation() {
 
 #[test]
 fn what_a_dead_link_brought_does_not_count_twice() {
-    let now = Instant::now();
+    let now = tests::now();
     let contents = noise(1, 4 << 20);
     let mut receiver = offered(&[file("x", 64 << 20)], |offer, _| offer.chunk_size = 4 << 20);
     assert_eq!(outcome(&mut receiver), None);
@@ -569,8 +569,46 @@ fn what_a_dead_link_brought_does_not_count_twice() {
 }
 
 #[test]
+fn a_new_link_hears_of_everything_that_was_stored() {
+    let now = tests::now();
+    let count = 2 * 1010_u64;
+    let (mut receiver, _) = receiving(&[count * (64 << 10)]);
+    let contents = noise(1, K64);
+    let acks = |receiver: &mut receiver::Receiver| {
+        let mut stored = ranges::RangeSet::default();
+        while let Some(Control::Ack { ranges, .. }) = receiver.poll_control() {
+            assert_eq!(ranges::check(ranges.as_slice(), count), Ok(()));
+            ranges
+                .as_slice()
+                .iter()
+                .for_each(|range| (range.first..=range.last).for_each(|chunk| drop(stored.insert(chunk))));
+        }
+        stored
+    };
+    // Every second chunk, so that the ranges don't fit into one message.
+    for index in (0..count).step_by(2) {
+        receiver.handle_chunk(now, chunk(1, index, &contents, true));
+        if index % 128 == 0 {
+            work(&mut receiver);
+            acks(&mut receiver);
+        }
+    }
+    work(&mut receiver);
+    receiver.handle_link_up(now);
+    receiver.handle_link_up(now);
+    assert_eq!(acks(&mut receiver).count(), count / 2);
+    assert!(receiver.poll_control().is_none());
+    // All that was told counts no more: there is room for a whole credit again.
+    let room = u64::from(CREDIT) / cost(K64 + HEADER + 33);
+    for index in (0..2 * room).step_by(2) {
+        receiver.handle_chunk(now, chunk(1, index + 1, &contents, true));
+    }
+    assert!(receiver.poll_event().is_none());
+}
+
+#[test]
 fn a_record_that_was_changed_is_reported_and_may_come_again() {
-    let now = Instant::now();
+    let now = tests::now();
     let (mut receiver, sink) = receiving(&[10]);
     receiver.handle_chunk(now, chunk(5, 0, &[7; 10], false));
     work(&mut receiver);

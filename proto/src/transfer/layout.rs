@@ -26,7 +26,7 @@ pub fn chunk_size_for(total: u64) -> u32 {
 /// Which of the [`SIZES`] this is; `None`: not one that a transfer may have.
 pub(super) const fn size_class(chunk_size: u32) -> Option<usize> {
     if chunk_size.is_power_of_two() && chunk_size >= MIN_CHUNK && chunk_size <= MAX_CHUNK {
-        Some((chunk_size.trailing_zeros() - MIN_CHUNK.trailing_zeros()) as usize)
+        Some(chunk_size.trailing_zeros().saturating_sub(MIN_CHUNK.trailing_zeros()) as usize)
     } else {
         None
     }

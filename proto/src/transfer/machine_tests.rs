@@ -23,6 +23,12 @@ pub(super) fn seed(byte: u8) -> Seed {
     Seed::new([byte; 32])
 }
 
+/// The beginning of virtual time.
+#[expect(clippy::disallowed_methods, reason = "there is no other way to an instant")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
 pub(super) fn path(name: &str) -> RelPath {
     RelPath::parse(name).unwrap()
 }
@@ -69,7 +75,7 @@ impl World {
         let source = Arc::new(source);
         let config = sender::Config { cores: 2, compression };
         let mut sender = sender::Sender::new(config, Arc::<MemorySource>::clone(&source) as Arc<dyn Source>, &seed(1));
-        let now = Instant::now();
+        let now = self::now();
         sender.begin(now);
         Self {
             now,

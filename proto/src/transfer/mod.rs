@@ -7,6 +7,7 @@
 pub mod chunk;
 mod collision;
 mod hashes;
+mod incoming;
 pub mod layout;
 pub mod manifest;
 pub mod memory;
@@ -133,6 +134,8 @@ const fn cancel_reason(fault: &Fault) -> CancelReason {
         | FaultKind::Link
         | FaultKind::Refused(_)
         | FaultKind::Io(_)
+        | FaultKind::System(_)
+        | FaultKind::NotUtf8
         | FaultKind::Panicked
         | FaultKind::Internal => CancelReason::Io,
     }

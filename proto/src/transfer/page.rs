@@ -75,7 +75,6 @@ impl<'a> Entries<'a> {
     ///
     /// # Errors
     /// Bytes that are not the one encoding of an entry.
-    #[expect(clippy::should_implement_trait, reason = "it lends its path")]
     pub fn next(&mut self) -> Result<Option<Raw<'_>>, Violation> {
         Ok(if self.advance()?.is_some() { Some(self.current()) } else { None })
     }
@@ -137,20 +136,19 @@ fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Violation> {
 
 /// LEB128, at most 64 bits, no overlong form.
 fn varint(rest: &mut &[u8]) -> Result<u64, Violation> {
-    let mut value = 0_u64;
-    for (at, byte) in rest.iter().take(10).enumerate() {
-        let bits = u64::from(byte & 0x7f);
-        let last = byte & 0x80 == 0;
-        if (at == 9 && bits > 1) || (at > 0 && last && bits == 0) {
+    let (mut value, mut shift) = (0_u64, 0_u32);
+    loop {
+        let [byte] = *take(rest)?;
+        let (bits, last) = (u64::from(byte & 0x7f), byte & 0x80 == 0);
+        if (shift == 63 && byte > 1) || (shift > 0 && byte == 0) {
             return Err(Violation::BadPage);
         }
-        value |= bits << (7 * at);
+        value |= bits << shift;
         if last {
-            *rest = rest.get(at + 1..).unwrap_or_default();
             return Ok(value);
         }
+        shift = shift.saturating_add(7);
     }
-    Err(Violation::BadPage)
 }
 
 fn put_varint(mut value: u64, into: &mut Vec<u8>) {
@@ -166,5 +164,5 @@ const fn zigzag(value: i64) -> u64 {
 }
 
 const fn unzigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
+    (value >> 1).cast_signed() ^ (value & 1).cast_signed().wrapping_neg()
 }

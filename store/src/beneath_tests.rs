@@ -1,0 +1,179 @@
+//! Containment, by both methods, at rest and against a thread that swaps names.
+
+use std::os::unix::fs::symlink;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::*;
+
+const METHODS: [Method; 2] = [Method::Kernel, Method::ByComponent];
+
+#[test]
+fn this_system_has_the_kernels_method() {
+    // Else half of the tests below say nothing about it.
+    assert_eq!(Method::best(), Method::Kernel);
+}
+
+#[test]
+fn n09_a_link_anywhere_on_the_way_is_refused_by_both_methods() {
+    let root = tempfile::tempdir().unwrap();
+    let (inside, outside) = (root.path().join("in"), root.path().join("out"));
+    std::fs::create_dir_all(inside.join("a/b/c")).unwrap();
+    std::fs::create_dir_all(outside.join("b/c")).unwrap();
+    symlink(&outside, inside.join("absolute")).unwrap();
+    symlink("../../out", inside.join("a/up")).unwrap();
+    symlink("b", inside.join("a/within")).unwrap();
+    std::fs::write(inside.join("file"), "").unwrap();
+    let dir = Dir::open_trusted(&inside).unwrap();
+    for method in METHODS {
+        let errno = |path: &str| dir.descend_by(method, path).map(|_| ()).map_err(|error| error.raw_os_error().unwrap());
+        assert_eq!(errno("a/b/c"), Ok(()));
+        for link in ["absolute", "absolute/b", "a/up", "a/up/b", "a/within", "a/within/c"] {
+            assert_eq!(errno(link), Err(Errno::LOOP.raw_os_error()), "{method:?} {link}");
+        }
+        assert_eq!(errno("file"), Err(Errno::NOTDIR.raw_os_error()), "{method:?}");
+        assert_eq!(errno("a/none/c"), Err(Errno::NOENT.raw_os_error()), "{method:?}");
+        for way_out in ["..", "a/../../out", "../out", "/", "/etc", "a/b/../../../out"] {
+            assert!(errno(way_out).is_err(), "{method:?} {way_out}");
+        }
+    }
+}
+
+#[test]
+fn n01_a_name_that_is_no_component_is_never_opened() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("in/d")).unwrap();
+    std::fs::write(root.path().join("victim"), "old").unwrap();
+    let dir = Dir::open_trusted(&root.path().join("in")).unwrap();
+    for name in ["", ".", "..", "../victim", "/tmp", "d/x", "d/../../victim", "x\0y"] {
+        let refused = [
+            dir.make_file(name, PRIVATE_FILE).map(|_| ()),
+            dir.reopen_file(name).map(|_| ()),
+            dir.make_dir(name, PRIVATE_DIR),
+            dir.make_link(name, "x"),
+            dir.child(name).map(|_| ()),
+            dir.stat(name).map(|_| ()),
+            dir.remove_file(name).map(|_| ()),
+            dir.remove_dir(name).map(|_| ()),
+            dir.move_to(name, &dir, "new"),
+            dir.move_to("d", &dir, name),
+            dir.replace("d", &dir, name),
+            dir.unlock_dir(name),
+        ];
+        assert!(refused.iter().all(|result| result.is_err()), "{name:?} {refused:?}");
+    }
+    assert_eq!(std::fs::read_to_string(root.path().join("victim")).unwrap(), "old");
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_made_file_is_never_one_that_is_there() {
+    let root = tempfile::tempdir().unwrap();
+    let victim = root.path().join("victim");
+    std::fs::create_dir(root.path().join("in")).unwrap();
+    symlink(&victim, root.path().join("in/dangling")).unwrap();
+    std::fs::write(root.path().join("in/file"), "old").unwrap();
+    let dir = Dir::open_trusted(&root.path().join("in")).unwrap();
+    for name in ["dangling", "file"] {
+        assert_eq!(dir.make_file(name, PRIVATE_FILE).unwrap_err().kind(), io::ErrorKind::AlreadyExists, "{name}");
+    }
+    assert_eq!(dir.reopen_file("dangling").unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+    assert!(!victim.exists());
+    rustix::fs::mkfifoat(CWD, root.path().join("in/fifo"), PRIVATE_FILE).unwrap();
+    assert!(dir.reopen_file("fifo").is_err(), "and does not wait for a reader");
+}
+
+#[test]
+fn a_move_never_replaces() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::write(root.path().join("a"), "a").unwrap();
+    std::fs::write(root.path().join("b"), "b").unwrap();
+    symlink("b", root.path().join("link")).unwrap();
+    std::fs::create_dir(root.path().join("empty")).unwrap();
+    let dir = Dir::open_trusted(root.path()).unwrap();
+    for there in ["b", "link", "empty"] {
+        assert_eq!(dir.move_to("a", &dir, there).unwrap_err().kind(), io::ErrorKind::AlreadyExists, "{there}");
+    }
+    dir.move_to("a", &dir, "c").unwrap();
+    assert_eq!(std::fs::read_to_string(root.path().join("c")).unwrap(), "a");
+    // A replacement replaces the link, not what it leads to.
+    dir.replace("c", &dir, "link").unwrap();
+    assert_eq!(std::fs::read_to_string(root.path().join("b")).unwrap(), "b");
+}
+
+/// What a race came to.
+#[derive(Debug)]
+struct Race {
+    opens: u64,
+    made: u64,
+    escaped: usize,
+    swaps: u64,
+}
+
+/// Makes files in `d/e` through `make` while another thread swaps `d` and `d/e` with links to a directory outside. It goes on until
+/// there were `opens` tries, a fifth as many swaps, and some tries that got through.
+fn race(opens: u64, make: impl Fn(&Path, &Dir, &str) -> io::Result<()>) -> Race {
+    let root = tempfile::tempdir().unwrap();
+    let (inside, outside) = (root.path().join("in"), root.path().join("out"));
+    std::fs::create_dir_all(inside.join("d/e")).unwrap();
+    std::fs::create_dir_all(outside.join("e")).unwrap();
+    symlink(&outside, inside.join("l")).unwrap();
+    symlink(outside.join("e"), inside.join("d/k")).unwrap();
+    let dir = Dir::open_trusted(&inside).unwrap();
+    let (stop, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (mut tries, mut made) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for (one, other) in [("d", "l"), ("d", "l"), ("d/e", "d/k"), ("d/e", "d/k")] {
+                    renameat_with(&dir, one, &dir, other, RenameFlags::EXCHANGE).unwrap();
+                    swaps.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        while tries < opens || made < opens / 100 || swaps.load(Ordering::Relaxed) < opens / 5 {
+            made += u64::from(make(&inside, &dir, &format!("f{tries}")).is_ok());
+            tries += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let count = |dir: &Path| std::fs::read_dir(dir).unwrap().count();
+    let escaped = count(&outside.join("e")) + count(&outside) - 1;
+    Race { opens: tries, made, escaped, swaps: swaps.into_inner() }
+}
+
+#[test]
+fn n10_no_race_leads_out() {
+    let opens = if std::env::var_os("TALLOW_LONG").is_some() { 1_000_000 } else { 20_000 };
+    for method in METHODS {
+        let race = race(opens, |_, dir, name| {
+            let dir = dir.descend_by(method, "d/e")?;
+            dir.make_file(name, PRIVATE_FILE)?;
+            dir.remove_file(name).map(|_| ())
+        });
+        println!("{method:?}: {race:?}");
+        assert_eq!(race.escaped, 0, "{method:?}");
+    }
+}
+
+#[test]
+fn n10_the_harness_catches_a_check_before_the_use() {
+    let mut opens = 20_000;
+    loop {
+        let race = race(opens, |inside, _, name| {
+            for part in ["d", "d/e"] {
+                if !std::fs::symlink_metadata(inside.join(part))?.is_dir() {
+                    return Err(Errno::LOOP.into());
+                }
+            }
+            std::fs::File::create_new(inside.join("d/e").join(name)).map(|_| ())
+        });
+        println!("check, then use: {race:?}");
+        if race.escaped > 0 {
+            return;
+        }
+        opens *= 4;
+        assert!(opens < 6_000_000, "the harness is blind: a naive check never escaped");
+    }
+}

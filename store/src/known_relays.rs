@@ -1,0 +1,225 @@
+//! Relays that were seen before, and how each is recognised: the file `known_relays`.
+//!
+//! A line is a relay's name (`host:port`) and either the fingerprint of its certificate or `public-ca`. What is no such line is left
+//! as it is, so that a file that was damaged, or that a later version wrote, loses nothing.
+//!
+//! Bounds: [`MOST_LINES`]; the oldest goes first. No states, no timers.
+
+use std::path::{Path, PathBuf};
+
+use tallow_proto::link::trust::{CertificateSeen, Fingerprint, Trust};
+
+use crate::state::{self, StoreError};
+
+/// The most lines.
+pub const MOST_LINES: usize = 1000;
+const FILE: &str = "known_relays";
+const PUBLIC_CA: &str = "public-ca";
+
+/// How relays were recognised before.
+#[derive(Debug)]
+pub struct KnownRelays {
+    dir: PathBuf,
+    lines: Vec<String>,
+}
+
+impl KnownRelays {
+    /// Reads the file of a state directory; there need be none.
+    ///
+    /// # Errors
+    /// It is there and can't be read.
+    pub fn load(dir: &Path) -> Result<Self, StoreError> {
+        Ok(Self { dir: dir.to_owned(), lines: read(dir)? })
+    }
+
+    /// The certificate that the relay had.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Fingerprint> {
+        match self.trust(name) {
+            Trust::Known(fingerprint) => Some(fingerprint),
+            Trust::Pin(_) | Trust::PublicCa | Trust::FirstUse | Trust::Any => None,
+        }
+    }
+
+    /// What is to be demanded of the relay: what it had before, or anything if it is new.
+    #[must_use]
+    pub fn trust(&self, name: &str) -> Trust {
+        let name = name.to_ascii_lowercase();
+        self.lines
+            .iter()
+            .rev()
+            .find_map(|line| parse(line).filter(|(of, _)| *of == name))
+            .map_or(Trust::FirstUse, |(_, trust)| trust)
+    }
+
+    /// Keeps the relay's certificate.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn remember(&mut self, name: &str, fingerprint: Fingerprint) -> Result<(), StoreError> {
+        self.put(name, Some(fingerprint.to_string()))
+    }
+
+    /// Keeps how the relay was recognised now, if that is worth keeping.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn learn(&mut self, name: &str, seen: CertificateSeen) -> Result<(), StoreError> {
+        match (seen, self.trust(name)) {
+            (CertificateSeen::FirstUse(fingerprint), _) => self.remember(name, fingerprint),
+            (CertificateSeen::PublicCa(_), Trust::PublicCa) => Ok(()),
+            (CertificateSeen::PublicCa(_), _) => self.put(name, Some(PUBLIC_CA.to_owned())),
+            (
+                CertificateSeen::NotAsked
+                | CertificateSeen::Pinned(_)
+                | CertificateSeen::Known(_)
+                | CertificateSeen::Unchecked(_),
+                _,
+            ) => Ok(()),
+        }
+    }
+
+    /// Keeps what is to be demanded of the relay the next time, if that is more than nothing.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn keep(&mut self, name: &str, trust: Trust) -> Result<(), StoreError> {
+        match trust {
+            Trust::Known(fingerprint) | Trust::Pin(fingerprint) => self.remember(name, fingerprint),
+            Trust::PublicCa => self.put(name, Some(PUBLIC_CA.to_owned())),
+            Trust::FirstUse | Trust::Any => Ok(()),
+        }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+
+    /// Forgets the relay, so that the next certificate is a first one again.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn forget(&mut self, name: &str) -> Result<(), StoreError> {
+        self.put(name, None)
+    }
+
+    fn put(&mut self, name: &str, value: Option<String>) -> Result<(), StoreError> {
+        let name = name.to_ascii_lowercase();
+        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
+            return Err(StoreError::Content { path: self.dir.join(FILE), why: "not a name of a relay" });
+        }
+        let _lock = state::lock(&self.dir)?;
+        let mut lines = read(&self.dir)?;
+        lines.retain(|line| parse(line).is_none_or(|(of, _)| of != name));
+        if let Some(value) = value {
+            lines.push(format!("{name} {value}"));
+        }
+        lines.drain(..lines.len().saturating_sub(MOST_LINES));
+        let mut text = lines.join("\n");
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        state::write_private(&self.dir, FILE, text.as_bytes(), false)?;
+        self.lines = lines;
+        Ok(())
+    }
+}
+
+fn read(dir: &Path) -> Result<Vec<String>, StoreError> {
+    let contents = state::read_private(&dir.join(FILE))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&contents).lines().map(str::to_owned).collect())
+}
+
+fn parse(line: &str) -> Option<(String, Trust)> {
+    let mut words = line.split_ascii_whitespace();
+    let (name, value, None) = (words.next()?, words.next()?, words.next()) else { return None };
+    if name.starts_with('#') {
+        return None;
+    }
+    let trust = if value == PUBLIC_CA { Trust::PublicCa } else { Trust::Known(value.parse().ok()?) };
+    Some((name.to_ascii_lowercase(), trust))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn print(byte: u8) -> Fingerprint {
+        Fingerprint([byte; 32])
+    }
+
+    #[test]
+    fn what_is_remembered_is_found_again_and_private() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("state/tallow");
+        let mut known = KnownRelays::load(&dir).unwrap();
+        assert_eq!((known.get("relay.example:4433"), known.trust("relay.example:4433")), (None, Trust::FirstUse));
+        known.remember("Relay.example:4433", print(1)).unwrap();
+        known.learn("[::1]:4433", CertificateSeen::FirstUse(print(2))).unwrap();
+        known.learn("ca.example:443", CertificateSeen::PublicCa(print(3))).unwrap();
+        known.keep("kept.example:443", Trust::PublicCa).unwrap();
+        known.keep("kept.example:444", Trust::Known(print(5))).unwrap();
+        known.keep("kept.example:445", Trust::Any).unwrap();
+        known.learn("lan:4433", CertificateSeen::Unchecked(print(4))).unwrap();
+        let known = KnownRelays::load(&dir).unwrap();
+        assert_eq!(known.get("relay.example:4433"), Some(print(1)));
+        assert_eq!(known.get("[::1]:4433"), Some(print(2)));
+        assert_eq!((known.get("ca.example:443"), known.trust("ca.example:443")), (None, Trust::PublicCa));
+        assert_eq!(known.trust("lan:4433"), Trust::FirstUse);
+        assert_eq!(
+            (known.trust("kept.example:443"), known.trust("kept.example:445")),
+            (Trust::PublicCa, Trust::FirstUse)
+        );
+        assert_eq!((known.trust("kept.example:444"), known.path()), (Trust::Known(print(5)), dir.join(FILE)));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&dir), mode(&dir.join(FILE))), (0o700, 0o600));
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_changed_one_replaces_the_old_and_a_forgotten_one_is_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut known = KnownRelays::load(dir.path()).unwrap();
+        known.remember("a:1", print(1)).unwrap();
+        known.remember("a:1", print(2)).unwrap();
+        assert_eq!(known.get("a:1"), Some(print(2)));
+        assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap().lines().count(), 1);
+        known.forget("A:1").unwrap();
+        assert_eq!(KnownRelays::load(dir.path()).unwrap().get("a:1"), None);
+    }
+
+    #[test]
+    fn garbage_is_no_relay_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut text = b"# a note\na:1 nothex\n\xff\xfe\x00\nb:2 ".to_vec();
+        text.extend_from_slice(print(7).to_string().as_bytes());
+        text.extend_from_slice(b" later-version-field\nc:3 ");
+        text.extend_from_slice(print(8).to_string().as_bytes());
+        std::fs::write(dir.path().join(FILE), &text).unwrap();
+        let mut known = KnownRelays::load(dir.path()).unwrap();
+        assert_eq!((known.get("a:1"), known.get("b:2"), known.get("c:3")), (None, None, Some(print(8))));
+        known.remember("d:4", print(9)).unwrap();
+        let lines = String::from_utf8_lossy(&std::fs::read(dir.path().join(FILE)).unwrap()).lines().count();
+        assert_eq!(lines, 6);
+        assert!(known.remember("e 5", print(9)).is_err() && known.remember("e\n5", print(9)).is_err());
+    }
+
+    #[test]
+    fn two_that_write_at_once_keep_both_and_the_bound_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut one = KnownRelays::load(dir.path()).unwrap();
+        let mut other = KnownRelays::load(dir.path()).unwrap();
+        one.remember("a:1", print(1)).unwrap();
+        other.remember("b:2", print(2)).unwrap();
+        assert_eq!(KnownRelays::load(dir.path()).unwrap().get("a:1"), Some(print(1)));
+        let many: String = (0..MOST_LINES + 5).map(|n| format!("relay{n}:1 {}\n", print(3))).collect();
+        std::fs::write(dir.path().join(FILE), many).unwrap();
+        one.remember("new:1", print(4)).unwrap();
+        let known = KnownRelays::load(dir.path()).unwrap();
+        assert_eq!((known.lines.len(), known.get("relay5:1"), known.get("new:1")), (MOST_LINES, None, Some(print(4))));
+    }
+}

@@ -1,0 +1,461 @@
+//! The end of a transfer, in slices: what has no contents is made, all is synced, then everything gets its final name.
+//!
+//! ```text
+//! Make ──► Links ──► Times ──► Restrict ──► Sync ──► Place ──► Settle ──► Done
+//! ```
+//! - *Make*: files without contents, directories. *Links*: symbolic links, when nothing is written any more. *Times*: modes and
+//!   times of directories, when nothing is made in them any more. *Restrict*: modes that would lock us out, deepest first.
+//! - *Sync*: a few files each by itself, many by one `syncfs`, before any of them has its name.
+//! - *Place*: what has nothing in its way is moved by one rename, a whole folder too. Directories that exist are gone through,
+//!   and in them again whatever has nothing in its way is moved as a whole. Nothing is ever opened for writing here.
+//! - *Settle*: the directories are synced, the staging directory goes.
+//!
+//! No timers. Bounds: one page of the manifest, [`BATCH`] names for each level of directories that exist, four handles.
+
+use std::ffi::CString;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{Mode, fchmod, fsync, futimens};
+use tallow_proto::job::{Fault, FaultKind};
+use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
+use tallow_proto::transfer::path::RelPath;
+
+use crate::beneath::{Dir, is_dir, is_link};
+use crate::descriptors::patiently;
+use crate::destination::{Incoming, Verdict, verdict};
+use crate::fault::kind;
+use crate::sink::{Begun, MOST_REPORTED, Renamed, split, times};
+
+/// How many files are synced each by itself.
+const FEW: u32 = 64;
+/// Names of a staged directory that are held at once.
+const BATCH: usize = 16_384;
+/// Looking at an entry costs this much less than doing something about it.
+const LOOKS: usize = 32;
+/// How often a free name is looked for.
+const MOST_NUMBERS: u32 = 10_000;
+/// The longest file name that is made up here, in bytes.
+const MAX_NAME: usize = 255;
+
+/// How far it is.
+#[derive(Debug)]
+pub struct Finish {
+    step: Step,
+    placed: Vec<Renamed>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Make(Pass),
+    Links(Pass),
+    Times(Pass),
+    /// The directories at this level.
+    Restrict(u32, Pass),
+    Sync(Pass),
+    Place(Placing),
+    Settle { all: bool },
+    Done,
+}
+
+/// A way through all entries.
+#[derive(Debug, Default)]
+struct Pass {
+    page: u32,
+    entries: std::vec::IntoIter<Entry>,
+    index: u32,
+}
+
+/// A way through the staged tree, along what exists at the destination.
+#[derive(Debug)]
+struct Placing {
+    /// From the top to the directory that is gone through.
+    frames: Vec<Frame>,
+    /// Staged and final directory of the last frame.
+    open: Option<(Arc<Dir>, Arc<Dir>)>,
+    merged: u32,
+}
+
+#[derive(Debug, Default)]
+struct Frame {
+    /// In the staged tree and at the destination alike, since only names at the top change; empty: the top.
+    path: String,
+    names: Vec<CString>,
+}
+
+impl Finish {
+    pub fn new() -> Self {
+        Self { step: Step::Make(Pass::default()), placed: Vec::new() }
+    }
+
+    pub fn placed(&self) -> &[Renamed] {
+        &self.placed
+    }
+
+    pub const fn is_done(&self) -> bool {
+        matches!(self.step, Step::Done)
+    }
+
+    /// Does a slice of about `at_most` entries; true: all is in place.
+    pub fn step(&mut self, begun: &Begun, at_most: usize) -> Result<bool, Fault> {
+        let mut budget = at_most.max(1).saturating_mul(LOOKS);
+        while budget > 0 {
+            if self.is_done() {
+                return Ok(true);
+            }
+            budget = budget.saturating_sub(self.one(begun)?);
+        }
+        Ok(self.is_done())
+    }
+
+    /// Looks at one entry; how much that was.
+    fn one(&mut self, begun: &Begun) -> Result<usize, Fault> {
+        let plan = &begun.plan;
+        match &mut self.step {
+            Step::Make(pass) => {
+                // Nothing may get its name that is not complete: a bug elsewhere ends here.
+                if begun.complete.load(Ordering::Relaxed) < plan.files {
+                    return Err(FaultKind::Panicked.into());
+                }
+                match pass.next(&begun.manifest, plan.empty + plan.dirs > 0) {
+                    None => self.step = Step::Links(Pass::default()),
+                    Some((index, entry)) => return begun.make(index, &entry),
+                }
+            }
+            Step::Links(pass) => match pass.next(&begun.manifest, plan.links > 0) {
+                None => self.step = Step::Times(Pass::default()),
+                Some((index, entry)) => return begun.make_link(index, &entry),
+            },
+            Step::Times(pass) => match pass.next(&begun.manifest, plan.dirs > 0) {
+                None => self.step = begun.restrict_below(u128::BITS),
+                Some((_, entry)) => return begun.date_dir(&entry),
+            },
+            Step::Restrict(level, pass) => match pass.next(&begun.manifest, true) {
+                None => self.step = begun.restrict_below(*level),
+                Some((_, entry)) => return begun.restrict_dir(&entry, *level),
+            },
+            Step::Sync(pass) => {
+                if begun.sync_one(pass)? {
+                    self.step = Step::Place(Placing::new());
+                }
+                return Ok(LOOKS);
+            }
+            Step::Place(placing) => {
+                if !placing.one(begun, &mut self.placed)? {
+                    self.step = Step::Settle { all: placing.merged > FEW };
+                }
+                return Ok(LOOKS);
+            }
+            Step::Settle { all } => {
+                begun.settle(*all)?;
+                self.step = Step::Done;
+            }
+            Step::Done => {}
+        }
+        Ok(1)
+    }
+}
+
+impl Pass {
+    /// The next entry with its number; none at all unless `wanted`.
+    fn next(&mut self, manifest: &Manifest, wanted: bool) -> Option<(u32, Entry)> {
+        while wanted && self.page <= manifest.pages() {
+            if let Some(entry) = self.entries.next() {
+                self.index += 1;
+                return Some((self.index - 1, entry));
+            }
+            self.entries = manifest.page(self.page).into_iter();
+            self.page += 1;
+        }
+        None
+    }
+}
+
+impl Begun {
+    fn make(&self, index: u32, entry: &Entry) -> Result<usize, Fault> {
+        let path = self.local(&entry.path);
+        let made = match entry.kind {
+            EntryKind::File { size: 0 } if !self.plan.is_skipped(index) => self.write_whole(&path, entry, &[]),
+            EntryKind::Dir => self.dir(&path).map(|_| ()),
+            EntryKind::File { .. } | EntryKind::Symlink { .. } => return Ok(1),
+        };
+        made.map_err(|error| self.fault(&error, &path)).map(|()| LOOKS)
+    }
+
+    fn make_link(&self, index: u32, entry: &Entry) -> Result<usize, Fault> {
+        let EntryKind::Symlink { target } = &entry.kind else { return Ok(1) };
+        if self.plan.is_skipped(index) {
+            return Ok(1);
+        }
+        let path = self.local(&entry.path);
+        let (above, name) = split(&path);
+        let target = self.local_target(target.as_str());
+        self.dir(above)
+            .and_then(|dir| {
+                dir.make_link(name, &target)?;
+                dir.set_times(name, &times(entry.mtime))
+            })
+            .map_err(|error| self.fault(&error, &path))
+            .map(|()| LOOKS)
+    }
+
+    /// Where a link leads when names on its way are not what they were.
+    fn local_target(&self, target: &str) -> String {
+        let parts = target.split('/').map(|part| match RelPath::parse(part) {
+            Ok(name) => self.local(&name).into_owned(),
+            Err(_) => part.to_owned(),
+        });
+        parts.collect::<Vec<_>>().join("/")
+    }
+
+    fn date_dir(&self, entry: &Entry) -> Result<usize, Fault> {
+        if entry.kind != EntryKind::Dir {
+            return Ok(1);
+        }
+        let path = self.local(&entry.path);
+        let mode = self.mode(entry) | Mode::from_raw_mode((self.staging.allowed & 0o700).into());
+        self.dir(&path)
+            .and_then(|dir| {
+                if mode.as_raw_mode() != u32::from(self.staging.allowed) {
+                    fchmod(&dir, mode)?;
+                }
+                Ok(futimens(&dir, &times(entry.mtime))?)
+            })
+            .map_err(|error| self.fault(&error, &path))
+            .map(|()| LOOKS)
+    }
+
+    /// The next level above `level` that has directories to restrict.
+    fn restrict_below(&self, level: u32) -> Step {
+        match (0..level).rev().find(|level| self.plan.restricted >> level & 1 == 1) {
+            Some(level) => Step::Restrict(level, Pass::default()),
+            None => Step::Sync(Pass::default()),
+        }
+    }
+
+    fn restrict_dir(&self, entry: &Entry, level: u32) -> Result<usize, Fault> {
+        if entry.kind != EntryKind::Dir || entry.mode & 0o700 == 0o700 || entry.path.levels() != level as usize {
+            return Ok(1);
+        }
+        let path = self.local(&entry.path);
+        self.dir(&path)
+            .and_then(|dir| Ok(fchmod(&dir, self.mode(entry))?))
+            .map_err(|error| self.fault(&error, &path))
+            .map(|()| LOOKS)
+    }
+
+    /// Syncs one entry, or all at once where there are many; true: all are.
+    fn sync_one(&self, pass: &mut Pass) -> Result<bool, Fault> {
+        if self.manifest.totals().entries > FEW {
+            return self.sync_all().map(|()| true);
+        }
+        let Some((index, entry)) = pass.next(&self.manifest, true) else { return Ok(true) };
+        let path = self.local(&entry.path);
+        let (above, name) = split(&path);
+        let synced = match entry.kind {
+            EntryKind::File { .. } if !self.plan.is_skipped(index) => self.dir(above).and_then(|dir| dir.sync_file(name)),
+            EntryKind::Dir => self.dir(&path).and_then(|dir| Ok(fsync(&dir)?)),
+            EntryKind::File { .. } | EntryKind::Symlink { .. } => Ok(()),
+        };
+        match synced {
+            Ok(()) => Ok(false),
+            // A mode that keeps even us out.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.sync_all().map(|()| true),
+            Err(error) => Err(self.fault(&error, &path)),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn sync_all(&self) -> Result<(), Fault> {
+        rustix::fs::syncfs(&self.target).map_err(|error| self.fault(&error.into(), ""))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    #[allow(clippy::unnecessary_wraps)]
+    fn sync_all(&self) -> Result<(), Fault> {
+        rustix::fs::sync();
+        Ok(())
+    }
+
+    fn settle(&self, all: bool) -> Result<(), Fault> {
+        let here = |error: io::Error| self.fault(&error, "");
+        if all {
+            self.sync_all()?;
+        }
+        fsync(&self.target).map_err(|error| here(error.into()))?;
+        for dir in &self.made {
+            let above = dir.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
+            Dir::open_trusted(above).and_then(|above| Ok(fsync(&above)?)).map_err(here)?;
+        }
+        self.release();
+        // All that counts is in place: what can't be removed is only litter.
+        if let Err(error) = self.staging.remove(&self.target) {
+            tracing::warn!(%error, "the staging directory could not be removed");
+        }
+        Ok(())
+    }
+}
+
+impl Placing {
+    fn new() -> Self {
+        Self { frames: vec![Frame::default()], open: None, merged: 0 }
+    }
+
+    /// Places one name; false: there are no more.
+    fn one(&mut self, begun: &Begun, placed: &mut Vec<Renamed>) -> Result<bool, Fault> {
+        let Some(frame) = self.frames.last_mut() else { return Ok(false) };
+        let fault = |error: io::Error| begun.fault(&error, &frame.path);
+        let (from, to) = match &self.open {
+            Some(open) => open,
+            None => self.open.insert(open(begun, &frame.path).map_err(fault)?),
+        };
+        if frame.names.is_empty() {
+            // Each name that was dealt with is gone from there.
+            frame.names = from.names(BATCH).map_err(fault)?;
+        }
+        let Some(name) = frame.names.pop() else {
+            let path = std::mem::take(&mut frame.path);
+            if !path.is_empty() {
+                self.merged += 1;
+                if self.merged <= FEW {
+                    fsync(to).map_err(|error| begun.fault(&error.into(), &path))?;
+                }
+            }
+            self.open = None;
+            self.frames.pop();
+            if let Some(above) = self.frames.last() {
+                let (_, name) = split(&path);
+                let from = begun.dir(&above.path).map_err(|error| begun.fault(&error, &path))?;
+                from.remove_dir(name).map_err(|error| begun.fault(&error, &path))?;
+            }
+            return Ok(!self.frames.is_empty());
+        };
+        let name = name.to_str().map_err(|_| FaultKind::NotUtf8)?.to_owned();
+        let path = if frame.path.is_empty() { name.clone() } else { format!("{}/{name}", frame.path) };
+        let is_top = frame.path.is_empty();
+        let at = |kind| Fault::at(kind, begun.path.join(&path).to_string_lossy());
+        match place(begun, from, to, &name).map_err(at)? {
+            Placed::As(here) => {
+                if is_top && placed.len() < MOST_REPORTED {
+                    placed.push(Renamed { offered: name, here });
+                }
+            }
+            Placed::Dropped => {}
+            Placed::Merges => {
+                if is_top && placed.len() < MOST_REPORTED {
+                    placed.push(Renamed { offered: name.clone(), here: name });
+                }
+                self.open = None;
+                self.frames.push(Frame { path, names: Vec::new() });
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What became of a name.
+enum Placed {
+    As(String),
+    Dropped,
+    /// It is a directory, and so is what is there.
+    Merges,
+}
+
+/// Moves one name to where it belongs.
+fn place(begun: &Begun, from: &Dir, to: &Dir, name: &str) -> Result<Placed, FaultKind> {
+    let mut here = name.to_owned();
+    for number in 1..=MOST_NUMBERS {
+        match move_to(from, name, to, &here) {
+            Ok(()) => return Ok(Placed::As(here)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(kind(&error)),
+        }
+        // Gone again: then it is free.
+        let Some(existing) = to.stat(here.as_str()).map_err(|error| kind(&error))? else { continue };
+        let Some(staged) = from.stat(name).map_err(|error| kind(&error))? else { return Ok(Placed::Dropped) };
+        let incoming = match () {
+            () if is_dir(&staged) => Incoming::Dir,
+            () if is_link(&staged) => Incoming::Link,
+            () => Incoming::File,
+        };
+        let done = match verdict(begun.policy.on_exists, incoming, &existing) {
+            Verdict::Refuse(why) => return Err(why),
+            Verdict::Merge if staged.st_mode & 0o700 == 0o700 => return Ok(Placed::Merges),
+            Verdict::Merge => from.unlock_dir(name).map(|()| Placed::Merges),
+            Verdict::Replace => from.replace(name, to, name).map(|()| Placed::As(here)),
+            Verdict::Skip => from.remove_file(name).map(|_| Placed::Dropped),
+            Verdict::Rename => {
+                here = numbered(name, number, incoming == Incoming::Dir);
+                continue;
+            }
+        };
+        return done.map_err(|error| kind(&error));
+    }
+    Err(FaultKind::Exists)
+}
+
+/// A rename onto nothing. Moving a directory needs write permission on it, which its final mode may not give.
+fn move_to(from: &Dir, name: &str, to: &Dir, here: &str) -> io::Result<()> {
+    match from.move_to(name, to, here) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let Some(staged) = from.stat(name)?.filter(|stat| is_dir(stat) && stat.st_mode & 0o700 != 0o700) else {
+                return Err(error);
+            };
+            from.unlock_dir(name)?;
+            let dir = from.child(name)?;
+            from.move_to(name, to, here)?;
+            Ok(fchmod(&dir, Mode::from_raw_mode(staged.st_mode & 0o777))?)
+        }
+        other => other,
+    }
+}
+
+/// Staged and final directory of a path.
+fn open(begun: &Begun, path: &str) -> io::Result<(Arc<Dir>, Arc<Dir>)> {
+    patiently(
+        || begun.release(),
+        || {
+            let to = if path.is_empty() { begun.target.clone() } else { Arc::new(begun.target.descend(path)?) };
+            Ok((begun.dir(path)?, to))
+        },
+    )
+}
+
+/// `name (2).txt`: the number stands before the extension, and there is always room for it.
+fn numbered(name: &str, number: u32, is_dir: bool) -> String {
+    let from = name.strip_suffix(".gz").or(name.strip_suffix(".xz")).or(name.strip_suffix(".zst")).unwrap_or(name);
+    let stem = match from.rfind('.') {
+        Some(dot) if dot > 0 && !is_dir && (from.len() == name.len() || &from[dot..] == ".tar") => dot,
+        _ => name.rfind('.').filter(|dot| *dot > 0 && !is_dir).unwrap_or(name.len()),
+    };
+    let (stem, extension) = name.split_at(stem);
+    let (number, mut extension) = (format!(" ({number})"), extension);
+    if number.len() + extension.len() >= MAX_NAME {
+        extension = "";
+    }
+    let mut room = (MAX_NAME - number.len() - extension.len()).min(stem.len());
+    while !stem.is_char_boundary(room) {
+        room -= 1;
+    }
+    format!("{}{number}{extension}", &stem[..room])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_goes_before_the_extension_and_has_room() {
+        assert_eq!(numbered("photo.jpg", 1, false), "photo (1).jpg");
+        assert_eq!(numbered("photo.jpg", 12, true), "photo.jpg (12)");
+        assert_eq!(numbered("a.tar.gz", 2, false), "a (2).tar.gz");
+        assert_eq!(numbered("notes.gz", 2, false), "notes (2).gz");
+        assert_eq!(numbered(".profile", 1, false), ".profile (1)");
+        assert_eq!(numbered("x.", 1, false), "x (1).");
+        let long = numbered(&"é".repeat(127), 9999, false);
+        assert!(long.len() <= MAX_NAME && long.ends_with("é (9999)"), "{long}");
+        let dots = numbered(&format!("a.{}", "b".repeat(252)), 1, false);
+        assert!(dots.len() <= MAX_NAME && dots.ends_with(" (1)"), "{dots}");
+    }
+}

@@ -1,0 +1,499 @@
+//! What comes, written: the [`Sink`] of one transfer into a [`Destination`].
+//!
+//! Decides, before anything is accepted, whether all of it may come and has room; then writes each file where it will lie, in a
+//! staging directory; and puts all of it in place at the end ([`crate::place`]). A file that is not complete has mode 0600; the
+//! staging directory has 0700 throughout, so a complete one may have its own mode there.
+//!
+//! ```text
+//! new ──begin──► begun ──write…──► finish… ──► done        begun ──abandon──► gone
+//! ```
+//! No timers. Bounds: [`MOST_REPORTED`] names for the report, handles as [`descriptors`] allows, 16 bytes for each file that is
+//! written in parts and not complete yet, one bit for each entry that is skipped.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::fs::{Mode, Timespec, Timestamps};
+use rustix::io::Errno;
+use tallow_proto::job::{Fault, FaultKind, Sink};
+use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Mtime};
+use tallow_proto::transfer::path::RelPath;
+
+use crate::beneath::{Dir, PRIVATE_FILE};
+use crate::descriptors::{self, Cache, patiently};
+use crate::destination::{Destination, Ground, Incoming, OnExists, Policy, Verdict, unmake, verdict};
+use crate::fault::{fault, kind};
+use crate::place::Finish;
+use crate::staging::{ANY_MODE, Staging};
+
+/// The most names that are kept for the report.
+pub const MOST_REPORTED: usize = 1000;
+/// Free space that is left over, for what a file system needs beside contents, in bytes.
+const MARGIN: u64 = 1 << 20;
+
+/// Something that got another name than it came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renamed {
+    /// As it was offered; `/` between components.
+    pub offered: String,
+    /// As it is here, below the destination.
+    pub here: String,
+}
+
+/// Receives one transfer into a directory.
+#[derive(Debug)]
+pub struct Receiving {
+    destination: Destination,
+    begun: OnceLock<Begun>,
+}
+
+/// What there is once the offer was found good.
+#[derive(Debug)]
+pub struct Begun {
+    pub manifest: Arc<Manifest>,
+    pub policy: Policy,
+    /// Where the destination is, for messages.
+    pub path: PathBuf,
+    pub target: Arc<Dir>,
+    /// Directories that were made for it.
+    pub made: Vec<PathBuf>,
+    pub staging: Staging,
+    pub plan: Plan,
+    dirs: Mutex<Cache<Box<str>, Arc<Dir>>>,
+    files: Mutex<Files>,
+    /// Files with contents that are complete.
+    pub complete: AtomicU32,
+    written: AtomicU64,
+    finish: Mutex<Finish>,
+}
+
+/// What is known about the whole before the first byte.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// A bit for each entry that is dropped.
+    skip: Vec<u64>,
+    /// Entries that were looked at for it by name.
+    skipped: Vec<String>,
+    skipped_total: u64,
+    renamed: Vec<Renamed>,
+    renamed_total: u64,
+    /// Bytes that are needed, in whole blocks.
+    need: u64,
+    /// Files with contents that are to be written.
+    pub files: u32,
+    /// Entries that are made at the end: files without contents, directories.
+    pub empty: u32,
+    pub dirs: u32,
+    pub links: u32,
+    /// A bit for each level at which there are directories that their owner can't write to, read or enter.
+    pub restricted: u128,
+}
+
+/// Files that are written in parts.
+#[derive(Debug)]
+struct Files {
+    open: Cache<u32, Arc<OwnedFd>>,
+    /// How many bytes of each there are.
+    written: HashMap<u32, u64>,
+}
+
+impl Receiving {
+    pub(crate) const fn new(destination: Destination) -> Self {
+        Self { destination, begun: OnceLock::new() }
+    }
+
+    /// What got another name because not every system could have the one it came with: at most 1,000, and how many in all.
+    #[must_use]
+    pub fn renamed(&self) -> (Vec<Renamed>, u64) {
+        self.begun.get().map(|begun| (begun.plan.renamed.clone(), begun.plan.renamed_total)).unwrap_or_default()
+    }
+
+    /// What was dropped because something of its name was there, below the destination: at most 1,000, and how many in all.
+    #[must_use]
+    pub fn skipped(&self) -> (Vec<String>, u64) {
+        self.begun.get().map(|begun| (begun.plan.skipped.clone(), begun.plan.skipped_total)).unwrap_or_default()
+    }
+
+    /// Where the names at the top went, as far as they are in place: at most 1,000. `offered` and `here` differ where
+    /// [`OnExists::Rename`] had to find another one.
+    #[must_use]
+    pub fn placed(&self) -> Vec<Renamed> {
+        self.begun.get().map(|begun| lock(&begun.finish).placed().to_vec()).unwrap_or_default()
+    }
+
+    fn begun(&self) -> Result<&Begun, Fault> {
+        // Only a bug of the caller comes here.
+        self.begun.get().ok_or(Fault { kind: FaultKind::Panicked, path: None })
+    }
+}
+
+impl Sink for Receiving {
+    fn begin(&self, manifest: &Arc<Manifest>) -> Result<(), Fault> {
+        let Destination { path, policy, ground } = &self.destination;
+        let plan = Plan::make(manifest, ground, *policy)
+            .map_err(|(kind, below)| Fault::at(kind, path.join(below).to_string_lossy()))?;
+        let here = |error: io::Error| fault(error, path.to_string_lossy());
+        let system = ground.file_system().map_err(here)?;
+        let have = system.f_bavail.saturating_mul(system.f_frsize);
+        let need = if plan.need == 0 { 0 } else { plan.need.saturating_add(MARGIN) };
+        // Some file systems don't count: ramfs says 0 of 0.
+        if system.f_blocks > 0 && need > have {
+            return Err(Fault::at(FaultKind::Full { need, have }, path.to_string_lossy()));
+        }
+        let (target, made) = ground.make(path)?;
+        let staging = match Staging::make(&target, manifest.digest()) {
+            Ok(staging) => staging,
+            Err(error) => {
+                unmake(&made);
+                return Err(here(error));
+            }
+        };
+        let share = descriptors::share();
+        let begun = Begun {
+            manifest: manifest.clone(),
+            policy: *policy,
+            path: path.clone(),
+            target,
+            made,
+            staging,
+            plan,
+            dirs: Mutex::new(Cache::new(share)),
+            files: Mutex::new(Files { open: Cache::new(share), written: HashMap::new() }),
+            complete: AtomicU32::new(0),
+            written: AtomicU64::new(0),
+            finish: Mutex::new(Finish::new()),
+        };
+        self.begun.set(begun).map_err(|again| {
+            again.abandon();
+            FaultKind::Panicked.into()
+        })
+    }
+
+    fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault> {
+        let begun = self.begun()?;
+        if plain.is_empty() || begun.plan.is_skipped(index) {
+            return Ok(());
+        }
+        let path = begun.local(&entry.path);
+        let whole = at == 0 && plain.len() as u64 == entry.size();
+        let written =
+            if whole { begun.write_whole(&path, entry, plain) } else { begun.write_part(index, &path, entry, at, plain) };
+        written.map_err(|error| begun.fault(&error, &path))?;
+        begun.written.fetch_add(plain.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn finish(&self, at_most: usize) -> Result<bool, Fault> {
+        let begun = self.begun()?;
+        lock(&begun.finish).step(begun, at_most)
+    }
+
+    fn abandon(&self) {
+        if let Some(begun) = self.begun.get() {
+            begun.abandon();
+        }
+    }
+}
+
+impl Begun {
+    /// The path that an entry gets here.
+    pub fn local<'a>(&self, path: &'a RelPath) -> Cow<'a, str> {
+        local(self.policy, path)
+    }
+
+    /// The mode that something gets here.
+    pub fn mode(&self, entry: &Entry) -> Mode {
+        Mode::from_raw_mode((entry.mode & self.staging.allowed & 0o777).into())
+    }
+
+    /// An error on a path below the destination.
+    pub fn fault(&self, error: &io::Error, below: &str) -> Fault {
+        let path = if below.is_empty() { self.path.clone() } else { self.path.join(below) };
+        let kind = match kind(error) {
+            FaultKind::Io(io::ErrorKind::StorageFull) => self.full(),
+            other => other,
+        };
+        Fault::at(kind, path.to_string_lossy())
+    }
+
+    /// The disk filled up after all.
+    fn full(&self) -> FaultKind {
+        let have = rustix::fs::fstatvfs(&self.target).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize));
+        let need = self.manifest.totals().bytes.saturating_sub(self.written.load(Ordering::Relaxed));
+        // There may be space and no room all the same: for another file, or for this user.
+        if need > have { FaultKind::Full { need, have } } else { FaultKind::Io(io::ErrorKind::StorageFull) }
+    }
+
+    /// The handle of a directory of the staged tree, which is made if need be; empty: the tree itself.
+    pub fn dir(&self, path: &str) -> io::Result<Arc<Dir>> {
+        if path.is_empty() {
+            return Ok(self.staging.tree.clone());
+        }
+        if let Some(dir) = lock(&self.dirs).get(path) {
+            return Ok(dir);
+        }
+        let dir = match self.staging.tree.descend(path) {
+            Ok(dir) => dir,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let (above, name) = split(path);
+                let above = self.dir(above)?;
+                match above.make_dir(name, ANY_MODE) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => above.child(name)?,
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        let dir = Arc::new(dir);
+        let mut dirs = lock(&self.dirs);
+        if let Some(other) = dirs.get(path) {
+            return Ok(other);
+        }
+        dirs.insert(path.into(), dir.clone());
+        Ok(dir)
+    }
+
+    /// Closes what is kept open, but for what is in use.
+    pub fn release(&self) {
+        lock(&self.dirs).clear();
+        lock(&self.files).open.clear();
+    }
+
+    /// A file that comes in one piece: made, filled, dated, closed.
+    pub fn write_whole(&self, path: &str, entry: &Entry, plain: &[u8]) -> io::Result<()> {
+        let (above, name) = split(path);
+        let mode = Mode::from_raw_mode((entry.mode & 0o777).into());
+        let file = patiently(|| self.release(), || self.dir(above)?.make_file(name, mode))?;
+        write_all(&file, 0, plain)?;
+        rustix::fs::futimens(&file, &times(entry.mtime))?;
+        if !plain.is_empty() {
+            self.complete.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn write_part(&self, index: u32, path: &str, entry: &Entry, at: u64, plain: &[u8]) -> io::Result<()> {
+        let file = self.file(index, path)?;
+        write_all(&file, at, plain)?;
+        let mut files = lock(&self.files);
+        let written = files.written.entry(index).or_default();
+        *written = written.saturating_add(plain.len() as u64);
+        if *written < entry.size() {
+            return Ok(());
+        }
+        files.written.remove(&index);
+        files.open.remove(&index);
+        drop(files);
+        // Every other part was written before it was counted, so nothing changes the time after this.
+        rustix::fs::fchmod(&file, self.mode(entry))?;
+        rustix::fs::futimens(&file, &times(entry.mtime))?;
+        self.complete.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The handle of a file that is written in parts; the first to ask makes it.
+    fn file(&self, index: u32, path: &str) -> io::Result<Arc<OwnedFd>> {
+        let mut files = lock(&self.files);
+        if let Some(file) = files.open.get(&index) {
+            return Ok(file);
+        }
+        let (above, name) = split(path);
+        let is_new = !files.written.contains_key(&index);
+        let Files { open, written } = &mut *files;
+        let release = || {
+            open.clear();
+            lock(&self.dirs).clear();
+        };
+        let file = patiently(release, || {
+            let dir = self.dir(above)?;
+            if is_new { dir.make_file(name, PRIVATE_FILE) } else { dir.reopen_file(name) }
+        })?;
+        let file = Arc::new(file);
+        written.entry(index).or_default();
+        open.insert(index, file.clone());
+        Ok(file)
+    }
+
+    fn abandon(&self) {
+        if lock(&self.finish).is_done() {
+            return;
+        }
+        self.release();
+        if let Err(error) = self.staging.remove(&self.target) {
+            tracing::warn!(%error, "what was staged could not be removed");
+        }
+        unmake(&self.made);
+    }
+}
+
+impl Plan {
+    /// Looks at every entry, and at what is in its way. An error comes with the path below the destination.
+    fn make(manifest: &Manifest, ground: &Ground, policy: Policy) -> Result<Self, (FaultKind, String)> {
+        let system = ground.file_system().map_err(|error| (kind(&error), String::new()))?;
+        let block = system.f_frsize.clamp(1, 1 << 20);
+        let mut plan = Self::default();
+        let mut around = ground.existing().map(|target| Around::new(target, policy.on_exists));
+        for (index, entry) in manifest.entries() {
+            let path = local(policy, &entry.path);
+            if matches!(path, Cow::Owned(_)) {
+                plan.renamed_total += 1;
+                report(&mut plan.renamed, || Renamed { offered: entry.path.as_str().into(), here: path.clone().into() });
+            }
+            if let Some(around) = &mut around
+                && around.is_dropped(&path, &entry)?
+            {
+                plan.skip(index, manifest.totals().entries);
+                report(&mut plan.skipped, || path.clone().into());
+                continue;
+            }
+            match &entry.kind {
+                EntryKind::File { size: 0 } => plan.empty += 1,
+                EntryKind::File { size } => {
+                    plan.files += 1;
+                    plan.need = plan.need.saturating_add(size.div_ceil(block).saturating_mul(block));
+                }
+                EntryKind::Dir => {
+                    plan.dirs += 1;
+                    if entry.mode & 0o700 != 0o700 {
+                        plan.restricted |= 1 << entry.path.levels().min(127);
+                    }
+                }
+                EntryKind::Symlink { .. } => plan.links += 1,
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Whether the entry is dropped.
+    pub fn is_skipped(&self, index: u32) -> bool {
+        self.skip.get(index as usize / 64).is_some_and(|bits| bits >> (index % 64) & 1 == 1)
+    }
+
+    fn skip(&mut self, index: u32, entries: u32) {
+        if self.skip.is_empty() {
+            self.skip.resize(entries as usize / 64 + 1, 0);
+        }
+        if let Some(bits) = self.skip.get_mut(index as usize / 64) {
+            *bits |= 1 << (index % 64);
+        }
+        self.skipped_total += 1;
+    }
+}
+
+/// What is at the destination already, as the entries come by.
+struct Around<'a> {
+    target: &'a Dir,
+    on_exists: OnExists,
+    /// The name at the top of the entry before, and whether it goes into a directory that exists.
+    top: String,
+    merges: bool,
+    /// Directories of the destination; `None`: not there.
+    dirs: Cache<Box<str>, Option<Arc<Dir>>>,
+}
+
+impl<'a> Around<'a> {
+    fn new(target: &'a Dir, on_exists: OnExists) -> Self {
+        let dirs = Cache::new(descriptors::share());
+        Self { target, on_exists, top: String::new(), merges: false, dirs }
+    }
+
+    /// Whether an entry is dropped because of what is there.
+    fn is_dropped(&mut self, path: &str, entry: &Entry) -> Result<bool, (FaultKind, String)> {
+        let incoming = match entry.kind {
+            EntryKind::File { .. } => Incoming::File,
+            EntryKind::Dir => Incoming::Dir,
+            EntryKind::Symlink { .. } => Incoming::Link,
+        };
+        let (top, below) = path.split_once('/').map_or((path, None), |(top, below)| (top, Some(below)));
+        if self.top != top {
+            self.top = top.into();
+            self.merges = false;
+            let existing = self.target.stat(top).map_err(|error| (kind(&error), top.into()))?;
+            if let Some(existing) = existing {
+                let incoming = if below.is_some() { Incoming::Dir } else { incoming };
+                match verdict(self.on_exists, incoming, &existing) {
+                    Verdict::Refuse(why) => return Err((why, top.into())),
+                    Verdict::Merge => self.merges = true,
+                    Verdict::Skip => return Ok(true),
+                    Verdict::Replace | Verdict::Rename => {}
+                }
+            }
+        }
+        if below.is_none() || !self.merges {
+            return Ok(false);
+        }
+        let (above, name) = split(path);
+        let Some(dir) = self.dir(above)? else { return Ok(false) };
+        let Some(existing) = dir.stat(name).map_err(|error| (kind(&error), path.into()))? else { return Ok(false) };
+        match verdict(self.on_exists, incoming, &existing) {
+            Verdict::Refuse(why) => Err((why, path.into())),
+            Verdict::Skip => Ok(true),
+            Verdict::Merge | Verdict::Replace | Verdict::Rename => Ok(false),
+        }
+    }
+
+    fn dir(&mut self, path: &str) -> Result<Option<Arc<Dir>>, (FaultKind, String)> {
+        if let Some(dir) = self.dirs.get(path) {
+            return Ok(dir);
+        }
+        let dir = match self.target.descend(path) {
+            Ok(dir) => Some(Arc::new(dir)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err((kind(&error), path.into())),
+        };
+        self.dirs.insert(path.into(), dir.clone());
+        Ok(dir)
+    }
+}
+
+/// A modification time for the system; the access time stays.
+pub fn times(mtime: Mtime) -> Timestamps {
+    let mtime = Mtime::clamped(mtime.seconds, mtime.nanos.into());
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() },
+    }
+}
+
+/// Directory and name of a path; empty: none above it.
+pub fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// Locks; a panic in another job is told by that job.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn local(policy: Policy, path: &RelPath) -> Cow<'_, str> {
+    match path.portable() {
+        Some(portable) if !policy.allow_unportable => Cow::Owned(portable.as_str().to_owned()),
+        _ => Cow::Borrowed(path.as_str()),
+    }
+}
+
+fn report<T>(list: &mut Vec<T>, item: impl FnOnce() -> T) {
+    if list.len() < MOST_REPORTED {
+        list.push(item());
+    }
+}
+
+fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(&file, bytes, at) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = bytes.get(written..).unwrap_or_default();
+                at += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,378 @@
+//! What is sent: paths of this machine as a [`Source`].
+//!
+//! Decides what the paths are called, and whether a file is still the one that was scanned: before and after each read its size,
+//! modification time, inode and device are compared, so no file arrives in two versions. Which files there are is decided in
+//! [`crate::walk`].
+//!
+//! States: scanning page by page, then reading, from any thread. Bounds: a scanned entry costs 8 bytes here; open files are kept
+//! in a small cache, so that a large one is opened once and not per chunk.
+
+use std::collections::HashMap;
+use std::fs::Metadata;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use ignore::gitignore::GitignoreBuilder;
+use rustix::fs::{Access, Advice, AtFlags, CWD, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use tallow_proto::job::{Fault, FaultKind, Source};
+use tallow_proto::transfer::manifest::{Entry, Mtime, Page, PageBuilder};
+use tallow_proto::transfer::path::{PathError, RelPath};
+
+use crate::descriptors::{self, Cache};
+use crate::fault::shown;
+use crate::walk::{Found, Root, Survey, Walker};
+
+/// What a file system's root is called when it is sent.
+const ROOT_NAME: &str = "root";
+
+/// How a tree is read.
+#[derive(Debug, Clone, Default)]
+pub struct SourceOptions {
+    /// Patterns of what is not sent, in the language of .gitignore; the last that matches decides, `!` takes back. They are matched
+    /// against the path in the manifest: a pattern without a leading slash at any depth, one with it from the given paths' names on.
+    pub excludes: Vec<String>,
+    /// Leave out what git ignores in a repository, and `.git` itself.
+    pub git: bool,
+    /// Send what symbolic links point to, in their place. Otherwise links are sent as links where that makes sense.
+    pub follow_links: bool,
+}
+
+/// Why the paths can't be sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// There are none.
+    #[error("nothing to send")]
+    Nothing,
+    /// The system's error.
+    #[error("{}: {error}", shown(.path))]
+    Io {
+        /// On this path.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+    /// A FIFO, a socket, a device, or a file that the kernel makes up.
+    #[error("{}: not a regular file", shown(.0))]
+    NotRegular(PathBuf),
+    /// Its name is not UTF-8.
+    #[error("{}: file name is not valid UTF-8", shown(.0))]
+    NotUtf8(PathBuf),
+    /// Its name could not be received anywhere.
+    #[error("{}: unsafe file name: {why}", shown(.path))]
+    Name {
+        /// Of this path.
+        path: PathBuf,
+        /// The rule that it breaks.
+        why: PathError,
+    },
+    /// Two paths would get one name.
+    #[error("{} and {} would have the same name on the other side", shown(.0), shown(.1))]
+    SameName(PathBuf, PathBuf),
+    /// A pattern that is none.
+    #[error("not a pattern: {pattern}: {why}")]
+    Pattern {
+        /// As it was given.
+        pattern: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Something that was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Why.
+    pub why: SkipReason,
+}
+
+/// Why something was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// A FIFO, a socket or a device.
+    #[error("not a regular file")]
+    Special,
+    /// On a file system like /proc, whose files are made while they are read.
+    #[error("not a regular file (the kernel makes it)")]
+    KernelMade,
+    /// A link to an absolute path, or to something that is not sent.
+    #[error("a link to something that is not sent")]
+    LinkOutside,
+    /// A link to a path with a name that can't be sent.
+    #[error("a link to a name that can't be sent")]
+    LinkName,
+    /// A link that leads back to where it stands.
+    #[error("a link that leads in a circle")]
+    LinkLoop,
+    /// A link to nothing, where links are followed.
+    #[error("a link to nothing")]
+    LinkDangling,
+    /// It was gone before it could be looked at.
+    #[error("gone while it was being looked at")]
+    Vanished,
+}
+
+/// Files and directories of this machine, to be sent.
+pub struct SourceTree {
+    survey: Arc<Survey>,
+    scan: Mutex<Scan>,
+    seen: RwLock<Seen>,
+    open: Mutex<Cache<u32, Arc<OwnedFd>>>,
+}
+
+struct Scan {
+    walker: Walker,
+    /// Found, and without a place in the page before.
+    kept: Option<Entry>,
+    next_page: u32,
+}
+
+/// Which files the entries were.
+#[derive(Default)]
+struct Seen {
+    inodes: Vec<u64>,
+    /// From this entry on, on this device.
+    devices: Vec<(u32, u64)>,
+}
+
+/// What a file must be, still.
+struct Expected {
+    device: u64,
+    inode: u64,
+    size: u64,
+    mtime: Mtime,
+}
+
+impl SourceTree {
+    /// The tree of these paths: files, directories, or links to such. Only the paths themselves are looked at here.
+    ///
+    /// # Errors
+    /// A path that can't be sent, two of one name, or a pattern that is none.
+    pub fn new(paths: Vec<PathBuf>, options: SourceOptions) -> Result<Self, SourceError> {
+        let mut excludes = GitignoreBuilder::new("");
+        excludes.allow_unclosed_class(false);
+        for pattern in &options.excludes {
+            let bad = |why: String| SourceError::Pattern { pattern: shown(Path::new(pattern)), why };
+            excludes.add_line(None, &at_any_depth(pattern)).map_err(|error| bad(error.to_string()))?;
+        }
+        let excludes = excludes.build().map_err(|error| SourceError::Pattern {
+            pattern: options.excludes.join(" "),
+            why: error.to_string(),
+        })?;
+        let mut survey = Survey::new(excludes, options.git, options.follow_links, HashMap::new());
+        let (mut roots, mut keys) = (Vec::new(), HashMap::<String, PathBuf>::new());
+        if paths.is_empty() {
+            return Err(SourceError::Nothing);
+        }
+        for path in paths {
+            let (root, metadata) = root(&path, &survey)?;
+            if let Some(other) = keys.insert(root.name.collision_key(), path.clone()) {
+                return Err(SourceError::SameName(other, path));
+            }
+            if survey.is_excluded(Path::new(root.name.as_str()), metadata.is_dir()) {
+                continue;
+            }
+            survey.tops.insert(root.name.as_str().into(), root.path.clone());
+            roots.push(root);
+        }
+        let survey = Arc::new(survey);
+        Ok(Self {
+            scan: Mutex::new(Scan { walker: Walker::new(roots, survey.clone()), kept: None, next_page: 0 }),
+            survey,
+            seen: RwLock::default(),
+            open: Mutex::new(Cache::new(descriptors::share())),
+        })
+    }
+
+    /// What was left out so far, at most 1,000 of it, and how many there are in all. What the person excluded is not among them.
+    #[must_use]
+    pub fn skipped(&self) -> (Vec<Skipped>, u64) {
+        self.survey.left_out()
+    }
+
+    fn path_of(&self, entry: &Entry) -> Option<PathBuf> {
+        let (top, below) = entry.path.as_str().split_once('/').unwrap_or((entry.path.as_str(), ""));
+        let root = self.survey.tops.get(top)?;
+        Some(if below.is_empty() { root.clone() } else { root.join(below) })
+    }
+
+    fn expected(&self, index: u32, entry: &Entry) -> Option<Expected> {
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        let inode = *seen.inodes.get(index as usize)?;
+        let run = seen.devices.partition_point(|(first, _)| *first <= index).checked_sub(1)?;
+        let (_, device) = *seen.devices.get(run)?;
+        Some(Expected { device, inode, size: entry.size(), mtime: Mtime::clamped(entry.mtime.seconds, entry.mtime.nanos.into()) })
+    }
+
+    fn open_flags(&self) -> OFlags {
+        // NONBLOCK: a FIFO that took the file's place must not hold up anything.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        if self.survey.follow_links { flags } else { flags | OFlags::NOFOLLOW }
+    }
+
+    /// Opens a file, and looks whether it is the one that was scanned.
+    fn open(&self, path: &Path, expected: &Expected) -> Result<OwnedFd, FaultKind> {
+        let release = || self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let file = descriptors::patiently(release, || Ok(rustix::fs::open(path, self.open_flags(), Mode::empty())?))
+            .map_err(|error| reading(&error))?;
+        expected.check(rustix::fs::fstat(&file))?;
+        Ok(file)
+    }
+
+    fn read_whole(&self, path: &Path, expected: &Expected, into: &mut [u8]) -> Result<(), FaultKind> {
+        let file = self.open(path, expected)?;
+        fill(&file, 0, into)?;
+        expected.check(rustix::fs::fstat(&file))
+    }
+
+    fn read_part(&self, index: u32, path: &Path, expected: &Expected, at: u64, into: &mut [u8]) -> Result<(), FaultKind> {
+        let kept = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&index);
+        let file = match kept {
+            Some(file) => {
+                // The handle still leads to the file that was scanned; the question is whether its path does.
+                let flags = if self.survey.follow_links { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+                expected.check(rustix::fs::statat(CWD, path, flags))?;
+                file
+            }
+            None => {
+                let file = Arc::new(self.open(path, expected)?);
+                // Only a hint: the chunks are asked for in order, by several threads.
+                let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
+                let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+                open.get(&index).unwrap_or_else(|| {
+                    open.insert(index, file.clone());
+                    file
+                })
+            }
+        };
+        fill(&file, at, into)?;
+        expected.check(rustix::fs::fstat(&file))
+    }
+}
+
+impl Source for SourceTree {
+    fn scan(&self, page: u32) -> Result<Option<Page>, Fault> {
+        let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
+        if page != scan.next_page {
+            return Err(FaultKind::Internal.into());
+        }
+        scan.next_page += 1;
+        let mut builder = PageBuilder::new();
+        if let Some(entry) = scan.kept.take() {
+            builder.push(&entry).map_err(|_| FaultKind::Internal)?;
+        }
+        while let Some(Found { entry, device, inode }) = scan.walker.next()? {
+            self.seen.write().unwrap_or_else(PoisonError::into_inner).push(device, inode);
+            if builder.push(&entry).is_err() {
+                scan.kept = Some(entry);
+                break;
+            }
+        }
+        Ok((!builder.is_empty()).then(|| builder.finish()))
+    }
+
+    fn read(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<(), Fault> {
+        let (Some(path), Some(expected)) = (self.path_of(entry), self.expected(index, entry)) else {
+            return Err(Fault::at(FaultKind::Internal, entry.path.as_str()));
+        };
+        let whole = at == 0 && into.len() as u64 == expected.size;
+        let read = if whole {
+            self.read_whole(&path, &expected, into)
+        } else {
+            self.read_part(index, &path, &expected, at, into)
+        };
+        read.map_err(|kind| Fault::at(kind, path.to_string_lossy()))
+    }
+}
+
+impl std::fmt::Debug for SourceTree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SourceTree({} paths)", self.survey.tops.len())
+    }
+}
+
+impl Seen {
+    fn push(&mut self, device: u64, inode: u64) {
+        if self.devices.last().is_none_or(|(_, last)| *last != device) {
+            self.devices.push((u32::try_from(self.inodes.len()).unwrap_or(u32::MAX), device));
+        }
+        self.inodes.push(inode);
+    }
+}
+
+impl Expected {
+    fn check(&self, stat: Result<Stat, Errno>) -> Result<(), FaultKind> {
+        let stat = stat.map_err(|error| reading(&error.into()))?;
+        // The fields' types differ between systems.
+        #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
+        let same = crate::beneath::is_file(&stat)
+            && stat.st_dev as u64 == self.device
+            && stat.st_ino as u64 == self.inode
+            && u64::try_from(stat.st_size).is_ok_and(|size| size == self.size)
+            && Mtime::clamped(stat.st_mtime as i64, stat.st_mtime_nsec as u64) == self.mtime;
+        if same { Ok(()) } else { Err(FaultKind::Changed) }
+    }
+}
+
+/// What an error says about a file that was there when it was scanned.
+fn reading(error: &io::Error) -> FaultKind {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => FaultKind::Changed,
+        _ => crate::fault::kind(error),
+    }
+}
+
+fn fill(file: &OwnedFd, mut at: u64, mut into: &mut [u8]) -> Result<(), FaultKind> {
+    while !into.is_empty() {
+        match rustix::io::pread(file, &mut *into, at) {
+            Ok(0) => return Err(FaultKind::Changed),
+            Ok(read) => {
+                into = &mut into[read..];
+                at += read as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(reading(&error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// What a given path is, and what it will be called. A link that the person named is followed: that is what they want sent.
+fn root(path: &Path, survey: &Survey) -> Result<(Root, Metadata), SourceError> {
+    let io = |error: io::Error| SourceError::Io { path: path.to_owned(), error };
+    let metadata = std::fs::metadata(path).map_err(io)?;
+    let kind = metadata.file_type();
+    let special = kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device();
+    if special || survey.is_kernel_made(metadata.dev(), path) {
+        return Err(SourceError::NotRegular(path.to_owned()));
+    }
+    rustix::fs::accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS).map_err(|error| io(error.into()))?;
+    // A walk that starts at a link, or at `.`, would give paths that begin with it.
+    let is_link = std::fs::symlink_metadata(path).map_err(io)?.is_symlink();
+    let real = if is_link || path.file_name().is_none() { std::fs::canonicalize(path).map_err(io)? } else { path.to_owned() };
+    let name = path.file_name().or(real.file_name()).map_or(Some(ROOT_NAME), std::ffi::OsStr::to_str);
+    let name = name.ok_or_else(|| SourceError::NotUtf8(path.to_owned()))?;
+    let name = RelPath::parse(name).map_err(|why| SourceError::Name { path: path.to_owned(), why })?;
+    Ok((Root { name, path: real }, metadata))
+}
+
+/// A pattern with a slash inside counts from the top in a .gitignore; people mean it anywhere.
+fn at_any_depth(pattern: &str) -> String {
+    let (not, rest) = pattern.strip_prefix('!').map_or(("", pattern), |rest| ("!", rest));
+    let rest = rest.strip_prefix("./").unwrap_or(rest);
+    let inner = rest.trim_end_matches('/').contains('/');
+    match rest.as_bytes().first() {
+        // A comment in a .gitignore, a name here.
+        Some(b'#') => format!("{not}\\{rest}"),
+        Some(b'/') | None => pattern.to_owned(),
+        Some(_) if inner && !rest.starts_with("**/") => format!("{not}**/{rest}"),
+        Some(_) => format!("{not}{rest}"),
+    }
+}

@@ -1,0 +1,135 @@
+//! What is kept between runs: a private directory with a few small files, each replaced in one step.
+//!
+//! Decides where it is, and that nobody else reads it: directories 0700, files 0600. No states, no timers.
+//! Bounds: [`MAX_FILE`] for what is read.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use etcetera::BaseStrategy;
+use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock, fstat, fsync};
+
+use crate::beneath::{Dir, PRIVATE_DIR, PRIVATE_FILE};
+use crate::fault::shown;
+
+/// The largest file that is read, in bytes.
+pub const MAX_FILE: u64 = 256 << 10;
+
+/// Something that is kept could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The system's error.
+    #[error("{}: {error}", shown(.path))]
+    Io {
+        /// On this path.
+        path: PathBuf,
+        /// What it said.
+        error: io::Error,
+    },
+    /// A file that is not what it should be.
+    #[error("{}: {why}", shown(.path))]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A certificate could not be made.
+    #[error("no certificate could be made: {0}")]
+    Certificate(#[from] rcgen::Error),
+}
+
+impl StoreError {
+    pub(crate) fn io(path: &Path) -> impl Fn(io::Error) -> Self {
+        move |error| Self::Io { path: path.to_owned(), error }
+    }
+}
+
+/// Where the state is kept when nobody says otherwise: `$XDG_STATE_HOME/tallow`, else `~/.local/state/tallow`. `None`: there is no
+/// home directory.
+#[must_use]
+pub fn default_dir() -> Option<PathBuf> {
+    let base = etcetera::choose_base_strategy().ok()?;
+    base.state_dir().or_else(|| Some(base.data_dir())).map(|dir| dir.join("tallow"))
+}
+
+/// The directory, made with what is above it if need be.
+pub(crate) fn open_private(path: &Path) -> Result<Dir, StoreError> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(PRIVATE_DIR.bits()).create(path).map_err(StoreError::io(path))?;
+    Dir::open_trusted(path).map_err(StoreError::io(path))
+}
+
+/// The contents of a private file; `None`: there is none. What others could read before, they can't after.
+pub(crate) fn read_private(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let fail = StoreError::io(path);
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => file,
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(fail(error.into())),
+    };
+    let stat = fstat(&file).map_err(|error| fail(error.into()))?;
+    if !crate::beneath::is_file(&stat) {
+        return Err(StoreError::Content { path: path.to_owned(), why: "not a regular file" });
+    }
+    if stat.st_mode & 0o077 != 0 {
+        tracing::warn!(path = shown(path), "others could read it; its mode is now 0600");
+        // Not ours to change: then it is its owner's decision.
+        let _ = fchmod(&file, PRIVATE_FILE);
+    }
+    let mut contents = Vec::new();
+    File::from(file).take(MAX_FILE + 1).read_to_end(&mut contents).map_err(&fail)?;
+    if contents.len() as u64 > MAX_FILE {
+        return Err(StoreError::Content { path: path.to_owned(), why: "too large" });
+    }
+    Ok(Some(contents))
+}
+
+/// Writes a private file in one step: whoever reads it finds the old contents or the new. With `keep`, what is there already
+/// stays; false: it did.
+pub(crate) fn write_private(dir: &Path, name: &str, contents: &[u8], keep: bool) -> Result<bool, StoreError> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let path = dir.join(name);
+    let fail = StoreError::io(&path);
+    let handle = open_private(dir)?;
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let temporary = format!(".{name}.{}-{number}", std::process::id());
+    // Left by a process of this number that was killed.
+    handle.remove_file(temporary.as_str()).map_err(&fail)?;
+    let file = handle.make_file(temporary.as_str(), PRIVATE_FILE).map_err(&fail)?;
+    let written = write_synced(file.into(), contents).and_then(|()| {
+        if !keep {
+            handle.replace(temporary.as_str(), &handle, name)?;
+            return Ok(true);
+        }
+        match handle.move_to(temporary.as_str(), &handle, name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            other => other.map(|()| true),
+        }
+    });
+    if !matches!(written, Ok(true)) {
+        let _ = handle.remove_file(temporary.as_str());
+    }
+    let written = written.map_err(&fail)?;
+    fsync(&handle).map_err(|error| fail(error.into()))?;
+    Ok(written)
+}
+
+/// Holds the directory's lock until it is dropped, so that two processes that read and write the same file don't undo one another.
+pub(crate) fn lock(dir: &Path) -> Result<Dir, StoreError> {
+    let handle = open_private(dir)?;
+    match flock(&handle, FlockOperation::LockExclusive) {
+        // A file system without locks: then the last to write wins.
+        Ok(()) | Err(rustix::io::Errno::NOLCK | rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => Ok(handle),
+        Err(error) => Err(StoreError::io(dir)(error.into())),
+    }
+}
+
+fn write_synced(mut file: File, contents: &[u8]) -> io::Result<()> {
+    file.write_all(contents)?;
+    file.sync_all()
+}

@@ -1,0 +1,339 @@
+//! The walk over what is sent: which files, directories and links become entries, in which order, and what is left out.
+//!
+//! Decides what an entry is: regular files, directories, and symbolic links that are relative and lead to something that is sent
+//! too. What blocks or has no end (FIFOs, sockets, devices, what the kernel makes up while it is read) is left out and reported.
+//! Names that can't be sent are an error: a tree that arrives with a hole in it is worse than one that doesn't.
+//! Order: the paths as given, each directory before what is in it, names in it by their bytes.
+//!
+//! Bounds: [`MOST_REPORTED`]; memory follows the largest directory and the depth, not the tree.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, io};
+
+use ignore::gitignore::Gitignore;
+use ignore::{Walk, WalkBuilder};
+use tallow_proto::job::{Fault, FaultKind};
+use tallow_proto::transfer::manifest::{Entry, EntryKind, Mtime, Refusal};
+use tallow_proto::transfer::path::{LinkTarget, RelPath};
+
+use crate::fault::{fault, shown};
+use crate::source::{SkipReason, Skipped};
+
+/// The most left-out paths that are kept for the report.
+pub const MOST_REPORTED: usize = 1000;
+
+/// One of the paths that the person gave.
+#[derive(Debug)]
+pub struct Root {
+    /// Its name in the manifest.
+    pub name: RelPath,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// How the walk goes, and what it left out: shared with the walking library's filter.
+#[derive(Debug)]
+pub struct Survey {
+    pub excludes: Gitignore,
+    pub git: bool,
+    pub follow_links: bool,
+    /// The names at the top of the manifest.
+    pub tops: HashMap<Box<str>, PathBuf>,
+    left_out: Mutex<(Vec<Skipped>, u64)>,
+    /// Devices that were looked at, and whether their files are made up by the kernel.
+    devices: Mutex<Vec<(u64, bool)>>,
+}
+
+/// An entry, and which file it was.
+pub struct Found {
+    pub entry: Entry,
+    pub device: u64,
+    pub inode: u64,
+}
+
+impl Survey {
+    pub fn new(excludes: Gitignore, git: bool, follow_links: bool, tops: HashMap<Box<str>, PathBuf>) -> Self {
+        Self { excludes, git, follow_links, tops, left_out: Mutex::default(), devices: Mutex::default() }
+    }
+
+    /// Whether the person does not want it sent. `path` is that of the manifest.
+    pub fn is_excluded(&self, path: &Path, is_dir: bool) -> bool {
+        !self.excludes.is_empty() && self.excludes.matched(path, is_dir).is_ignore()
+    }
+
+    /// Whether files there have contents of their own.
+    pub fn is_kernel_made(&self, device: u64, path: &Path) -> bool {
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, made)) = devices.iter().rev().find(|(known, _)| *known == device) {
+            return *made;
+        }
+        let made = is_kernel_made(path);
+        devices.push((device, made));
+        made
+    }
+
+    /// What was left out, and how many there were in all.
+    pub fn left_out(&self) -> (Vec<Skipped>, u64) {
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn leave_out(&self, path: &Path, why: SkipReason) {
+        tracing::debug!(path = shown(path), %why, "left out");
+        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        left_out.1 += 1;
+        if left_out.0.len() < MOST_REPORTED {
+            left_out.0.push(Skipped { path: path.to_owned(), why });
+        }
+    }
+}
+
+/// The walk itself: one entry at a time.
+pub struct Walker {
+    roots: std::vec::IntoIter<Root>,
+    current: Option<(Arc<Root>, Walk)>,
+    survey: Arc<Survey>,
+    user: u32,
+}
+
+impl Walker {
+    pub fn new(roots: Vec<Root>, survey: Arc<Survey>) -> Self {
+        Self { roots: roots.into_iter(), current: None, survey, user: rustix::process::geteuid().as_raw() }
+    }
+
+    /// The next entry; `None` after the last.
+    pub fn next(&mut self) -> Result<Option<Found>, Fault> {
+        loop {
+            let Some((root, walk)) = &mut self.current else {
+                let Some(root) = self.roots.next().map(Arc::new) else { return Ok(None) };
+                let walk = self.walk(&root);
+                self.current = Some((root, walk));
+                continue;
+            };
+            let found = match walk.next() {
+                None => {
+                    self.current = None;
+                    continue;
+                }
+                Some(Ok(entry)) => {
+                    // A rule in a .gitignore that makes no sense is the repository's matter, as it is for git.
+                    if let Some(error) = entry.error() {
+                        tracing::debug!(%error, "a rule was not understood");
+                    }
+                    let root = root.clone();
+                    self.judge(&root, &entry)?
+                }
+                Some(Err(error)) => {
+                    self.judge_error(error)?;
+                    None
+                }
+            };
+            if let Some(found) = found {
+                return Ok(Some(found));
+            }
+        }
+    }
+
+    fn walk(&self, root: &Arc<Root>) -> Walk {
+        let (survey, of) = (self.survey.clone(), root.clone());
+        // A matching parent's .gitignore counts inside a repository only: else one in the home directory would.
+        let in_repository = survey.git
+            && fs::canonicalize(&root.path).is_ok_and(|path| path.ancestors().any(|dir| dir.join(".git").exists()));
+        WalkBuilder::new(&root.path)
+            .standard_filters(false)
+            .git_ignore(survey.git)
+            .git_exclude(survey.git)
+            .parents(in_repository)
+            .require_git(in_repository)
+            .follow_links(survey.follow_links)
+            .sort_by_file_name(std::ffi::OsStr::cmp)
+            .filter_entry(move |entry| survey.wants(&of, entry))
+            .build()
+    }
+
+    /// What an entry of the walk becomes; `None`: it is left out.
+    fn judge(&self, root: &Root, walked: &ignore::DirEntry) -> Result<Option<Found>, Fault> {
+        let path = walked.path();
+        let at = || path.to_string_lossy();
+        let metadata = match walked.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                self.judge_error(error)?;
+                return Ok(None);
+            }
+        };
+        let name = manifest_path(root, path).ok_or_else(|| Fault::at(FaultKind::NotUtf8, at()))?;
+        let name = RelPath::parse(&name).map_err(|why| Fault::at(Refusal::Name(why).into(), at()))?;
+        let kind = if metadata.is_dir() {
+            EntryKind::Dir
+        } else if metadata.is_file() {
+            if self.survey.is_kernel_made(metadata.dev(), path) {
+                self.survey.leave_out(path, SkipReason::KernelMade);
+                return Ok(None);
+            }
+            if metadata.uid() != self.user || metadata.mode() & 0o400 == 0 {
+                check_readable(path)?;
+            }
+            EntryKind::File { size: metadata.size() }
+        } else if metadata.is_symlink() {
+            match self.link(&name, path) {
+                Ok(target) => EntryKind::Symlink { target },
+                Err(why) => {
+                    self.survey.leave_out(path, why);
+                    return Ok(None);
+                }
+            }
+        } else {
+            self.survey.leave_out(path, SkipReason::Special);
+            return Ok(None);
+        };
+        let mode = (metadata.mode() & 0o777) as u16;
+        let mtime = Mtime::clamped(metadata.mtime(), metadata.mtime_nsec().try_into().unwrap_or_default());
+        let entry = Entry { path: name, kind, mode, mtime };
+        Ok(Some(Found { entry, device: metadata.dev(), inode: metadata.ino() }))
+    }
+
+    /// What a link points to, if that is sent too.
+    fn link(&self, name: &RelPath, path: &Path) -> Result<LinkTarget, SkipReason> {
+        let target = fs::read_link(path).map_err(|_| SkipReason::Vanished)?;
+        let text = target.to_str().ok_or(SkipReason::LinkName)?;
+        if target.is_absolute() {
+            return Err(SkipReason::LinkOutside);
+        }
+        let parsed = LinkTarget::parse(text, name).map_err(|why| match why {
+            tallow_proto::transfer::path::LinkError::Escapes => SkipReason::LinkOutside,
+            _ => SkipReason::LinkName,
+        })?;
+        let climbs = text.split('/').filter(|component| *component == "..").count();
+        if climbs < name.levels() - 1 {
+            return Ok(parsed);
+        }
+        // It leads to the level of the names that the person gave.
+        let first = text.split('/').find(|component| !matches!(*component, "" | "." | ".."));
+        if first.is_some_and(|first| self.survey.tops.contains_key(first)) {
+            Ok(parsed)
+        } else {
+            Err(SkipReason::LinkOutside)
+        }
+    }
+
+    /// An error of the walk: what is only missing is left out, everything else ends it.
+    fn judge_error(&self, error: ignore::Error) -> Result<(), Fault> {
+        let (path, error) = open_up(error);
+        match error {
+            Stopped::Loop => {
+                self.survey.leave_out(&path, SkipReason::LinkLoop);
+                Ok(())
+            }
+            Stopped::Io(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                self.survey.leave_out(&path, SkipReason::LinkLoop);
+                Ok(())
+            }
+            Stopped::Io(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_link = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink());
+                self.survey.leave_out(&path, if is_link { SkipReason::LinkDangling } else { SkipReason::Vanished });
+                Ok(())
+            }
+            Stopped::Io(error) => Err(fault(error, path.to_string_lossy())),
+        }
+    }
+}
+
+impl Survey {
+    /// Whether the walk should go into a directory, or tell of a file.
+    fn wants(&self, root: &Root, entry: &ignore::DirEntry) -> bool {
+        let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
+        if self.git && entry.depth() > 0 && entry.file_name() == ".git" {
+            return false;
+        }
+        if !self.excludes.is_empty() {
+            let excluded = match manifest_path(root, entry.path()) {
+                Some(path) => self.is_excluded(Path::new(&path), is_dir),
+                // What can't be sent may still be excluded, by its bytes.
+                None => self.is_excluded(entry.path(), is_dir),
+            };
+            if excluded {
+                return false;
+            }
+        }
+        if is_dir
+            && entry.metadata().is_ok_and(|metadata| self.is_kernel_made(metadata.dev(), entry.path()))
+        {
+            self.leave_out(entry.path(), SkipReason::KernelMade);
+            return false;
+        }
+        true
+    }
+}
+
+/// A walked path as the manifest names it; `None`: it is not UTF-8.
+fn manifest_path(root: &Root, path: &Path) -> Option<String> {
+    let below = path.as_os_str().as_bytes().get(root.path.as_os_str().len()..).unwrap_or_default();
+    let below = std::str::from_utf8(below).ok()?.trim_start_matches('/');
+    let name = root.name.as_str();
+    Some(if below.is_empty() { name.to_owned() } else { format!("{name}/{below}") })
+}
+
+/// An error now, not in the middle of the transfer.
+fn check_readable(path: &Path) -> Result<(), Fault> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    match accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS) {
+        Err(error @ (rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)) => Err(fault(error, path.to_string_lossy())),
+        _ => Ok(()),
+    }
+}
+
+enum Stopped {
+    Loop,
+    Io(io::Error),
+}
+
+fn open_up(error: ignore::Error) -> (PathBuf, Stopped) {
+    let mut path = PathBuf::new();
+    let mut rest = error;
+    loop {
+        rest = match rest {
+            ignore::Error::WithPath { path: at, err } => {
+                path = at;
+                *err
+            }
+            ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => *err,
+            ignore::Error::Loop { child, .. } => return (child, Stopped::Loop),
+            ignore::Error::Io(error) => return (path, Stopped::Io(innermost(error))),
+            other => return (path, Stopped::Io(io::Error::other(other))),
+        }
+    }
+}
+
+/// The system's own error, which the walk wraps.
+fn innermost(error: io::Error) -> io::Error {
+    let mut source = std::error::Error::source(&error);
+    while let Some(inner) = source {
+        if let Some(number) = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return io::Error::from_raw_os_error(number);
+        }
+        source = inner.source();
+    }
+    error
+}
+
+/// File systems whose files are made up while they are read: their sizes say nothing, and some never end.
+#[cfg(target_os = "linux")]
+fn is_kernel_made(path: &Path) -> bool {
+    /// linux/magic.h: proc, sysfs, debugfs, tracefs, securityfs, cgroup, cgroup2, pstore, efivarfs, configfs, bpf, binfmt_misc,
+    /// devpts, mqueue, selinuxfs, nsfs, fusectl.
+    const MAGIC: [u32; 17] = [
+        0x9fa0, 0x6265_6572, 0x6462_6720, 0x7472_6163, 0x7363_6673, 0x0027_e0eb, 0x6367_7270, 0x6165_676c, 0xde5e_81e4,
+        0x6265_6570, 0xcafe_4a11, 0x4249_4e4d, 0x1cd1, 0x1980_0202, 0xf97c_ff8c, 0x6e73_6673, 0x6573_5543,
+    ];
+    // The field's type differs between machines; the numbers have 32 bits.
+    rustix::fs::statfs(path).is_ok_and(|system| MAGIC.contains(&(system.f_type as u32)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_kernel_made(_: &Path) -> bool {
+    false
+}
