@@ -253,6 +253,10 @@ fn goodbye_takes_everything_back() {
     let next = lan.trace.iter().find(|(_, addr, _)| *addr == lan.hosts[browser].0).unwrap();
     assert_eq!(parsed(&next.2).answers.len(), 0, "it is not known any more");
 
+    let mut late = Mdns::browse(lan.now, &[ip("10.0.0.3")], &seed(3));
+    late.handle_datagram(lan.now, at("10.0.0.1"), &farewell.build_bytes_vec().unwrap());
+    assert_eq!(late.poll_found(), None, "nobody is there any more");
+
     let mut silent = Mdns::announce(lan.now, 1, &[ip("10.0.0.1")], &seed(1));
     silent.goodbye();
     assert_eq!(silent.poll_transmit(), None, "what was never said is not taken back");
