@@ -86,7 +86,7 @@ impl Problem {
     pub fn signalled(signal: Signal, at: &Context<'_>) -> Self {
         let hint = match at.side {
             Side::Sender => "run `tallow send` again for a new code",
-            Side::Receiver => "nothing was put in place; ask the sender for a new code to begin again",
+            Side::Receiver => "nothing was put in place, ask the sender for a new code to begin again",
         };
         Self {
             code: signal.exit_code(),
@@ -269,6 +269,14 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
             };
             (format!("could not {verb} {named}: {}", cause(kind)), hint)
         }
+        FaultKind::System(number) => {
+            let verb = if sending { "read" } else { "write" };
+            let message = format!("could not {verb} {named}: {}", system(io::Error::from_raw_os_error(number)));
+            (message, "check the disk and the limits of this system, then try again")
+        }
+        FaultKind::NotUtf8 => {
+            (format!("the name {named} is not valid UTF-8"), "rename it, or leave it out with --exclude")
+        }
         FaultKind::Cancelled => ("interrupted".to_owned(), "begin again with a new code"),
         FaultKind::Panicked | FaultKind::Internal => {
             (format!("internal error at {named}"), "this is a bug in tallow, please report it")
@@ -300,6 +308,12 @@ fn cause(kind: io::ErrorKind) -> String {
         io::ErrorKind::Other => "I/O error".to_owned(),
         kind => kind.to_string(),
     }
+}
+
+/// Without the number, which says nothing to people.
+fn system(error: io::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" (os error").map_or(text.clone(), |(text, _)| text.to_owned())
 }
 
 fn rule_broken(violation: Violation) -> &'static str {

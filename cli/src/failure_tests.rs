@@ -71,6 +71,8 @@ fn all() -> Vec<Failure> {
         FaultKind::Io(io::ErrorKind::Other),
         FaultKind::Io(io::ErrorKind::StorageFull),
         FaultKind::Io(io::ErrorKind::NotFound),
+        FaultKind::System(24),
+        FaultKind::NotUtf8,
         FaultKind::Cancelled,
         FaultKind::Panicked,
         FaultKind::Internal,

@@ -39,8 +39,8 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     prompt::remember_terminal();
     let signals = Signals::watch().map_err(|error| Problem::system("could not listen for signals", &error))?;
     let given = code_input::for_receiving(&args.code, args.code_file.as_deref())?;
-    let (common, known) = setup::common(&args.peer, given.relay)?;
-    let known_relays = known.path().to_string_lossy().into_owned();
+    let (common, memory) = setup::common(&args.peer, given.relay)?;
+    let known_relays = memory.file();
     let has_relays = !common.relays.is_empty();
     let at = Context { side: Side::Receiver, known_relays: &known_relays, relays: has_relays };
     let place = Place {
@@ -65,7 +65,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     };
     let runtime = args.peer.runtime;
     let out = std::path::absolute(&place.dir).unwrap_or_else(|_| place.dir.clone()).to_string_lossy().into_owned();
-    let mut report = Report::new(output, runtime, Side::Receiver, signals, known, has_relays);
+    let mut report = Report::new(output, runtime, Side::Receiver, signals, memory, has_relays);
     let transfer = async move {
         let mut receiver = runtime.receive(config);
         let mut place = place;

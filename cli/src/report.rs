@@ -11,13 +11,13 @@ use tallow_proto::code::Code;
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{Event, Path, PathKind, Receiver, RelayAddress, Sender, Summary, WaitingFor};
 use tallow_proto::wire::relay::Side;
-use tallow_store::KnownRelays;
 
 use crate::failure::{self, Context, Problem};
 use crate::output::{self, Output, amount, size, time};
 use crate::progress::Meter;
 use crate::prompt::{self, Answer};
 use crate::runtime::Runtime;
+use crate::setup::Memory;
 use crate::signal::{Signal, Signals};
 
 /// A wait at the start that is over sooner is not told to people.
@@ -87,7 +87,7 @@ pub struct Report {
     waiting: Option<(Instant, String)>,
     code_shown: bool,
     path: Option<PathKind>,
-    known: KnownRelays,
+    memory: Memory,
     has_relays: bool,
 }
 
@@ -99,7 +99,7 @@ impl Report {
         runtime: Runtime,
         side: Side,
         signals: Signals,
-        known: KnownRelays,
+        memory: Memory,
         has_relays: bool,
     ) -> Self {
         signals.attach();
@@ -117,7 +117,7 @@ impl Report {
             waiting: None,
             code_shown: side == Side::Receiver,
             path: None,
-            known,
+            memory,
             has_relays,
         }
     }
@@ -186,7 +186,7 @@ impl Report {
     /// Why it failed, as a problem: a signal explains whatever followed from it.
     #[must_use]
     pub fn problem(&self, failure: &tallow_proto::peer::Failure) -> Problem {
-        let known = self.known.path().to_string_lossy();
+        let known = self.memory.file();
         let at = Context { side: self.side, known_relays: &known, relays: self.has_relays };
         match self.signal {
             Some(signal) => Problem::signalled(signal, &at),
@@ -278,9 +278,9 @@ impl Report {
             Some(fingerprint) => format!("its certificate is {fingerprint}"),
             None => "a public authority vouches for its certificate".to_owned(),
         };
-        let then = match self.known.remember(relay, keep) {
+        let then = match self.memory.keep(relay, keep) {
             Ok(()) => "remembered".to_owned(),
-            Err(error) => format!("it could not be remembered: {error}"),
+            Err(error) => format!("it could not be remembered: {}", output::shown(&error)),
         };
         self.output.line(&format!("First contact with relay {name}: {what}; {then}"));
     }

@@ -28,7 +28,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         Some(code) => CodeChoice::Custom(code),
         None => CodeChoice::Generate { words: args.words.unwrap_or(DEFAULT_WORDS) },
     };
-    let (common, known) = setup::common(&args.peer, None)?;
+    let (common, memory) = setup::common(&args.peer, None)?;
     let has_relays = !common.relays.is_empty();
     let options = SourceOptions { excludes: args.exclude, git: args.git, follow_links: args.follow_links };
     let source = Arc::new(SourceTree::new(args.paths, options).map_err(|error| Problem::source(&error))?);
@@ -47,7 +47,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     };
     let config = SendConfig { common, source: source.clone(), code, compression, embedded };
     let runtime = args.peer.runtime;
-    let mut report = Report::new(output, runtime, Side::Sender, signals, known, has_relays);
+    let mut report = Report::new(output, runtime, Side::Sender, signals, memory, has_relays);
     let transfer = async move {
         let mut sender = runtime.send(config);
         let outcome = loop {

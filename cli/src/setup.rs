@@ -1,7 +1,7 @@
 //! What a transfer is told at its start, from the options, the environment and this machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,17 +11,59 @@ use tallow_store::KnownRelays;
 
 use crate::args::PeerArgs;
 use crate::failure::Problem;
+use crate::output::shown;
 
 /// Relays from the environment.
 const VARIABLE: &str = "TALLOW_RELAY";
+
+/// The relays' certificates from earlier runs, as far as they can be read and kept here.
+#[derive(Debug)]
+pub struct Memory {
+    known: Result<KnownRelays, String>,
+}
+
+impl Memory {
+    fn load(dir: Option<PathBuf>) -> Self {
+        let known = match dir.or_else(tallow_store::state::default_dir) {
+            Some(dir) => KnownRelays::load(&dir).map_err(|error| error.to_string()),
+            None => Err("there is no home directory".to_owned()),
+        };
+        if let Err(error) = &known {
+            // No security rests on a relay, so this is no reason to stop.
+            tracing::warn!("the certificates of known relays can't be read: {}", shown(error));
+        }
+        Self { known }
+    }
+
+    fn trust(&self, relay: &RelayAddress) -> Trust {
+        self.known.as_ref().map_or(Trust::FirstUse, |known| known.trust(&relay.to_string()))
+    }
+
+    /// Keeps how a relay is recognised.
+    ///
+    /// # Errors
+    /// Why it can't be kept.
+    pub fn keep(&mut self, relay: &RelayAddress, trust: Trust) -> Result<(), String> {
+        match &mut self.known {
+            Ok(known) => known.keep(&relay.to_string(), trust).map_err(|error| error.to_string()),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    /// The file, for messages.
+    #[must_use]
+    pub fn file(&self) -> String {
+        self.known
+            .as_ref()
+            .map_or_else(|_| "known_relays".to_owned(), |known| known.path().to_string_lossy().into_owned())
+    }
+}
 
 /// What both ends need, and the certificates that are known.
 ///
 /// # Errors
 /// A relay or a password can't be read.
-pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, KnownRelays), Problem> {
-    let dir = args.state_dir.clone().or_else(tallow_store::state::default_dir);
-    let known = KnownRelays::load(dir.as_deref());
+pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, Memory), Problem> {
     let password = password(args)?;
     let environment = std::env::var(VARIABLE).unwrap_or_default();
     let configured = if args.relay.is_empty() { relays_of(&environment)? } else { args.relay.clone() };
@@ -30,11 +72,9 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         Some(linked) if args.relay.is_empty() => vec![linked],
         _ => configured.clone(),
     };
+    let memory = Memory::load(args.state_dir.clone());
     let choice = |address: RelayAddress| RelayChoice {
-        trust: match args.relay_pin {
-            Some(pin) => Trust::Pin(pin),
-            None => known.get(&address).unwrap_or(Trust::FirstUse),
-        },
+        trust: args.relay_pin.map_or_else(|| memory.trust(&address), Trust::Pin),
         // A link could come from anybody: the password is proven only to relays that the person named.
         password: password.clone().filter(|_| configured.contains(&address)),
         address,
@@ -48,17 +88,14 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
         aes: has_aes(),
     };
-    Ok((common, known))
+    Ok((common, memory))
 }
 
 /// Relays as the environment gives them.
 fn relays_of(text: &str) -> Result<Vec<RelayAddress>, Problem> {
     let parse = |relay: &str| {
         relay.parse().map_err(|error| {
-            Problem::usage(
-                &format!("invalid relay '{}' in TALLOW_RELAY", crate::output::shown(relay)),
-                &format!("{error}"),
-            )
+            Problem::usage(&format!("invalid relay '{}' in TALLOW_RELAY", shown(relay)), &format!("{error}"))
         })
     };
     text.split(',').map(str::trim).filter(|relay| !relay.is_empty()).map(parse).collect()
@@ -73,7 +110,7 @@ fn password(args: &PeerArgs) -> Result<Option<Arc<str>>, Problem> {
 
 fn from_file(file: &Path) -> Result<Arc<str>, Problem> {
     let text = std::fs::read_to_string(file).map_err(|error| {
-        let file = crate::output::shown(&file.to_string_lossy());
+        let file = shown(&file.to_string_lossy());
         Problem::usage(
             &format!("could not read the relay's password from {file}: {error}"),
             "check --relay-password-file",

@@ -166,6 +166,8 @@ impl Fault {
             FaultKind::Changed
             | FaultKind::Full { .. }
             | FaultKind::Io(_)
+            | FaultKind::System(_)
+            | FaultKind::NotUtf8
             | FaultKind::Cancelled
             | FaultKind::Panicked
             | FaultKind::Internal => false,

@@ -92,6 +92,12 @@ impl Host {
         }
     }
 
+    /// The port to be announced on the LAN.
+    #[must_use]
+    pub fn announced_port(&self) -> Option<u16> {
+        self.bound.filter(|_| self.embedded.announce).map(|bound| bound.port())
+    }
+
     /// The socket was bound, or could not be: then the next address is tried.
     ///
     /// # Errors
@@ -212,7 +218,7 @@ impl Host {
                 }
                 Ok(Output::Request(Request::Join { .. } | Request::Allocate { .. })) => {
                     guest.say(&RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 5 });
-                    guest.greeting.answered();
+                    guest.greeting.answered(now);
                 }
                 Ok(Output::Request(Request::Ping)) => guest.say(&RelayMessage::Pong),
                 Ok(Output::Request(Request::Leave) | Output::Close(_)) | Err(_) => {

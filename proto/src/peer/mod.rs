@@ -21,6 +21,7 @@ mod peer_link;
 mod rendezvous;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,10 +31,11 @@ use rand_core::Rng;
 
 use crate::Instant;
 use crate::code::{Code, Link, Nameplate};
+use crate::discovery::mdns::Mdns;
 use crate::handshake::{Guesses, Handshake};
 use crate::job::{Job, JobDone};
 use crate::link::quic;
-use crate::node::{Action, Arrival, Input, Misuse, Node, SocketId, Transmit};
+use crate::node::{Action, Arrival, Ecn, Input, Misuse, Node, SocketId, Transmit};
 use crate::seed::Seed;
 use crate::session::{self, LinkId, Session};
 use crate::transfer::manifest::{Manifest, Totals};
@@ -107,6 +109,8 @@ pub struct Peer {
     code: CodeState,
     guesses: Guesses,
     found: Option<Found>,
+    mdns: Option<Mdns>,
+    interfaces: Vec<IpAddr>,
     transfer: Transfer,
     /// A chunk that waits for a place on a stream.
     held: Option<session::Prepared>,
@@ -173,7 +177,7 @@ impl Peer {
     /// A peer that receives.
     #[must_use]
     pub fn receiver(config: ReceiveConfig, now: Instant, mut seed: Seed) -> Self {
-        let ReceiveConfig { common, code, local, discover: _ } = config;
+        let ReceiveConfig { common, code, local, discover } = config;
         let owner = random_owner(&mut seed);
         let mut net = Net::new(common.unix_time, seed.next());
         let features = features_of(&common);
@@ -184,7 +188,13 @@ impl Peer {
         let config = receiver::Config { cores: common.cores.max(1) };
         let transfer = Transfer::Receiving(receiver::Receiver::new(config, seed.next()));
         let code = CodeState::Ready { code, seated: true, told: true };
-        Self::new(Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer)
+        let discover = discover && common.relays.is_empty();
+        let mut peer = Self::new(Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer);
+        if discover {
+            peer.mdns = Some(Mdns::browse(now, &peer.interfaces, &peer.seed.next()));
+            peer.net.bind_mdns();
+        }
+        peer
     }
 
     #[expect(clippy::too_many_arguments, reason = "the two constructors above are its only callers")]
@@ -210,6 +220,8 @@ impl Peer {
             code,
             guesses: Guesses::new(),
             found: None,
+            mdns: None,
+            interfaces: common.interfaces.clone(),
             transfer,
             held: None,
             agreement: if common.verify { Agreement::Pending } else { Agreement::NotNeeded },
@@ -232,7 +244,10 @@ impl Node for Peer {
     type Event = Event;
 
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
-        self.net.handle_datagram(now, &arrival, data);
+        match &mut self.mdns {
+            Some(mdns) if arrival.socket == net::MDNS => mdns.handle_datagram(now, arrival.from, &data),
+            Some(_) | None => self.net.handle_datagram(now, &arrival, data),
+        }
     }
 
     fn handle_input(&mut self, now: Instant, input: Input) {
@@ -242,6 +257,13 @@ impl Node for Peer {
                     && let Err(failure) = host.handle_bound(result, &mut self.net)
                 {
                     self.fail(now, failure);
+                }
+                self.announce(now);
+            }
+            // Without it others on the LAN are not found, and nothing else changes.
+            Input::Bound(net::MDNS, result) => {
+                if result.is_err() {
+                    self.mdns = None;
                 }
             }
             Input::Bound(socket, result) => self.net.handle_client_bound(socket, result.is_ok()),
@@ -281,6 +303,9 @@ impl Node for Peer {
         }
         if let Some(host) = &mut self.host {
             host.handle_timeout(now, &mut self.net);
+        }
+        if let Some(mdns) = &mut self.mdns {
+            mdns.handle_timeout(now);
         }
         self.transfer.handle_timeout(now);
         match &mut self.stage {
@@ -336,7 +361,15 @@ impl Node for Peer {
         max_segments: NonZeroUsize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        self.net.poll_transmit(now, socket, max_segments, buf)
+        match &mut self.mdns {
+            Some(mdns) if socket == net::MDNS => {
+                let datagram = mdns.poll_transmit()?;
+                buf.extend_from_slice(&datagram.data);
+                let (to, src_ip, size) = (datagram.to, datagram.from, datagram.data.len());
+                Some(Transmit { to, src_ip, ecn: Ecn::NotEct, size, segment_size: None })
+            }
+            Some(_) | None => self.net.poll_transmit(now, socket, max_segments, buf),
+        }
     }
 
     fn poll_job(&mut self) -> Option<Job> {
@@ -365,6 +398,7 @@ impl Node for Peer {
             self.net.poll_timeout().map(|at| (at, "quic")),
             self.meeting.as_ref().and_then(Meeting::poll_timeout).map(|at| (at, "meeting")),
             self.host.as_ref().and_then(Host::poll_timeout).map(|at| (at, "relay inside")),
+            self.mdns.as_ref().and_then(Mdns::poll_timeout).map(|at| (at, "mdns")),
             self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min(),
             stage,
             transfer.map(|at| (at, "transfer")),
@@ -406,6 +440,11 @@ impl Peer {
     /// What the meeting and the inner relay found.
     fn meet(&mut self, now: Instant) -> bool {
         let mut moved = false;
+        while let (Some(mdns), Some(meeting)) = (&mut self.mdns, &mut self.meeting)
+            && let Some(found) = mdns.poll_found()
+        {
+            meeting.add_near(now, found);
+        }
         if let Some(host) = &mut self.host {
             host.settle(now, &mut self.net, matches!(self.stage, Stage::Meeting));
         }
@@ -505,7 +544,20 @@ impl Peer {
         first
     }
 
+    /// Tells the LAN where the relay inside is.
+    fn announce(&mut self, now: Instant) {
+        if let Some(port) = self.host.as_ref().and_then(Host::announced_port)
+            && self.mdns.is_none()
+        {
+            self.mdns = Some(Mdns::announce(now, port, &self.interfaces, &self.seed.next()));
+            self.net.bind_mdns();
+        }
+    }
+
     fn stop_meeting(&mut self, now: Instant) {
+        if let Some(mdns) = &mut self.mdns {
+            mdns.goodbye();
+        }
         if let Some(mut meeting) = self.meeting.take() {
             meeting.stop(now, &mut self.net);
         }

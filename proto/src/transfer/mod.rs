@@ -133,6 +133,8 @@ const fn cancel_reason(fault: &Fault) -> CancelReason {
         | FaultKind::Link
         | FaultKind::Refused(_)
         | FaultKind::Io(_)
+        | FaultKind::System(_)
+        | FaultKind::NotUtf8
         | FaultKind::Panicked
         | FaultKind::Internal => CancelReason::Io,
     }

@@ -518,6 +518,8 @@ impl Receiver {
             }
             FaultKind::Changed
             | FaultKind::Io(_)
+            | FaultKind::System(_)
+            | FaultKind::NotUtf8
             | FaultKind::Cancelled
             | FaultKind::Panicked
             | FaultKind::Internal => DeclineReason::Io,
