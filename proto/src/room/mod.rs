@@ -19,6 +19,8 @@ pub mod registry;
 mod relay;
 mod status;
 mod talk;
+#[cfg(test)]
+mod world;
 
 pub use relay::{MAX_EVENTS, MAX_SOCKETS, Relay};
 pub use status::{Command, Config, Event, Refused, RoomEnd, RoomTag, Status};

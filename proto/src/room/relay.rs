@@ -341,11 +341,8 @@ impl Relay {
 
     fn allocate(&mut self, now: Instant, id: LegId, owner: &Owner) {
         let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return };
-        let allocated = if self.guard.may_open_room(source) {
-            self.registry.allocate(now, owner, id)
-        } else {
-            Err(Refusal::Full)
-        };
+        let allocated =
+            if self.guard.may_open_room(source) { self.registry.allocate(now, owner, id) } else { Err(Refusal::Full) };
         match allocated {
             Ok(allocated) => {
                 self.say(id, &RelayMessage::Allocated { nameplate: allocated.nameplate });
@@ -386,7 +383,9 @@ impl Relay {
                 self.guard.failed(now, source);
                 let (reason, retry_after, refused) = match refusal {
                     Refusal::NameTaken => (RefusalReason::NameTaken, 0, Refused::NameTaken),
-                    Refusal::NobodyWaits | Refusal::Full => (RefusalReason::NobodyWaits, ASK_AGAIN, Refused::NobodyWaits),
+                    Refusal::NobodyWaits | Refusal::Full => {
+                        (RefusalReason::NobodyWaits, ASK_AGAIN, Refused::NobodyWaits)
+                    }
                 };
                 self.say(id, &RelayMessage::Refused { reason, retry_after });
                 self.refused(refused);
@@ -420,8 +419,10 @@ impl Relay {
         let joints = (self.joint(waits, id), self.joint(comes, id));
         let (Some(room), (Some(one), Some(two))) = (room, joints) else {
             // One of them does not even take this answer.
+            self.registry.leave(now, comes, false);
             room.into_iter().for_each(|room| self.close_room(now, &room, 0, RoomEnd::Violation));
-            [waits, comes].into_iter().for_each(|leg| self.dismiss(now, leg, DEAF));
+            self.dismiss(now, waits, DEAF);
+            self.dismiss(now, comes, DEAF);
             return;
         };
         self.tell(Event::RoomPaired { room: room.tag });
@@ -434,7 +435,9 @@ impl Relay {
     /// Tells a leg that it is paired, and takes its first stream from the conversation.
     fn joint(&mut self, id: LegId, pair: PairId) -> Option<Joint> {
         let leg = self.legs.get_mut(&id)?;
-        let State::Talking { mut talk, .. } = std::mem::replace(&mut leg.state, State::Paired(pair)) else { return None };
+        let State::Talking { mut talk, .. } = std::mem::replace(&mut leg.state, State::Paired(pair)) else {
+            return None;
+        };
         self.timers.set(Timer::Leg(id), None);
         talk.say(&RelayMessage::Paired { streams: STREAMS });
         let main = talk.main().filter(|_| talk.flush(&mut self.ports, id))?;
@@ -779,7 +782,10 @@ impl Node for Relay {
 
 impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Relay").field("legs", &self.legs.len()).field("pairs", &self.pairs.len()).finish_non_exhaustive()
+        f.debug_struct("Relay")
+            .field("legs", &self.legs.len())
+            .field("pairs", &self.pairs.len())
+            .finish_non_exhaustive()
     }
 }
 
