@@ -124,9 +124,10 @@ fn a_reader_that_stops_holds_up_its_writer_at_the_window() {
     pair.pass(Duration::from_secs(5));
     assert!(!pair.take(CLIENT).contains(&Event::Writable(stream)));
 
-    let mut pieces = Vec::new();
+    let (mut pieces, read_at) = (Vec::new(), pair.now);
     assert_eq!(pair.ends[SERVER].read_chunks(server, stream, usize::MAX, &mut pieces), (window, Some(Read::Blocked)));
     pair.until("room", |pair| pair.events[CLIENT].contains(&(client, Event::Writable(stream))));
+    assert!(pair.now - read_at < Duration::from_millis(10), "the reader says so at once");
     assert_eq!(pair.ends[CLIENT].write(client, stream, &mut data), Write::Blocked);
     assert_eq!(data.len(), 300 * KIB - 2 * window);
 }
