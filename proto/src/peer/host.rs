@@ -218,7 +218,7 @@ impl Host {
                 }
                 Ok(Output::Request(Request::Join { .. } | Request::Allocate { .. })) => {
                     guest.say(&RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 5 });
-                    guest.greeting.answered();
+                    guest.greeting.answered(now);
                 }
                 Ok(Output::Request(Request::Ping)) => guest.say(&RelayMessage::Pong),
                 Ok(Output::Request(Request::Leave) | Output::Close(_)) | Err(_) => {
