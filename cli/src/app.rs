@@ -43,7 +43,10 @@ fn command(command: Command, plain: &Output) -> ExitCode {
             let output = begin(&args.output);
             end(receive::run(*args, output.clone()), &output)
         }
-        Command::Relay(args) => tallow_relay::run(args.relay),
+        Command::Relay(args) => {
+            log(if args.quiet { Level::Errors } else { Level::of(args.verbose.saturating_add(1)) }, plain);
+            tallow_relay::run(args.relay)
+        }
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tallow", &mut script);
@@ -55,7 +58,7 @@ fn command(command: Command, plain: &Output) -> ExitCode {
 
 fn begin(args: &OutputArgs) -> Output {
     let output = Output::new(args);
-    log(args.verbose, &output);
+    log(Level::of(args.verbose), &output);
     output
 }
 
@@ -72,14 +75,37 @@ fn fail(problem: &Problem, output: &Output) -> ExitCode {
     ExitCode::from(problem.code)
 }
 
-/// Logs go to standard error, as much as was asked for; other people's crates speak up only from `-vvvv` on.
-fn log(verbose: u8, output: &Output) {
-    let (ours, theirs) = match verbose {
-        0 => ("error", "off"),
-        1 => ("info", "warn"),
-        2 => ("debug", "warn"),
-        3 => ("trace", "info"),
-        _ => ("trace", "trace"),
+/// How much is logged.
+#[derive(Debug, Clone, Copy)]
+enum Level {
+    Errors,
+    Info,
+    Debug,
+    Trace,
+    /// Other people's crates speak up, too.
+    Everything,
+}
+
+impl Level {
+    const fn of(verbose: u8) -> Self {
+        match verbose {
+            0 => Self::Errors,
+            1 => Self::Info,
+            2 => Self::Debug,
+            3 => Self::Trace,
+            _ => Self::Everything,
+        }
+    }
+}
+
+/// Logs go to standard error, as much as was asked for.
+fn log(level: Level, output: &Output) {
+    let (ours, theirs) = match level {
+        Level::Errors => ("error", "off"),
+        Level::Info => ("info", "warn"),
+        Level::Debug => ("debug", "warn"),
+        Level::Trace => ("trace", "info"),
+        Level::Everything => ("trace", "trace"),
     };
     let ours: String = ["", "_proto", "_store", "_runtime", "_tokio", "_smol", "_relay"]
         .into_iter()

@@ -11,7 +11,7 @@ use tallow_proto::peer::RelayAddress;
 use tallow_proto::peer::config::DEFAULT_PORT;
 use zeroize::Zeroizing;
 
-use crate::failure::Problem;
+use crate::failure::{Problem, cause};
 use crate::prompt::{self, Raw};
 
 /// The environment's code.
@@ -80,7 +80,7 @@ fn from_environment() -> Result<Option<Zeroizing<String>>, Problem> {
         Some(value) if value.is_empty() => Ok(None),
         Some(value) => match value.into_string() {
             Ok(value) => Ok(Some(Zeroizing::new(value))),
-            Err(_) => Err(invalid("not a valid code: $TALLOW_CODE is no text")),
+            Err(_) => Err(Problem::usage("not a valid code: $TALLOW_CODE is no text", LOOKS_LIKE)),
         },
     }
 }
@@ -117,14 +117,17 @@ fn given(typed: &str) -> Result<Given, Problem> {
 
 /// One cause and one remedy, of a text that may hold both.
 fn invalid(text: &str) -> Problem {
-    let (message, hint) = text.split_once("; ").unwrap_or((text, LOOKS_LIKE));
+    let (message, hint) = text.split_once("; ").or_else(|| text.split_once(": ")).unwrap_or((text, LOOKS_LIKE));
     Problem::usage(message, hint)
 }
 
 fn unreadable(what: &str, error: &io::Error) -> Problem {
     match error.kind() {
-        io::ErrorKind::InvalidData => invalid("not a valid code: it is no text"),
-        _ => Problem::usage(&format!("could not read the code from {what}: {error}"), "give the code as an argument"),
+        io::ErrorKind::InvalidData => Problem::usage("not a valid code: it is no text", LOOKS_LIKE),
+        _ => Problem::usage(
+            &format!("could not read the code from {what}: {}", cause(error.kind())),
+            "give the code as an argument",
+        ),
     }
 }
 
@@ -138,9 +141,12 @@ fn ask() -> Result<Zeroizing<String>, Problem> {
         term.clear_line().and_then(|()| term.write_str(&editor.line())).map_err(broken)?;
         let key = match term.read_key() {
             // Ctrl-C: the signal is on its way to the thread that ends the program.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => loop {
-                std::thread::park();
-            },
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                drop(term.write_line(""));
+                loop {
+                    std::thread::park();
+                }
+            }
             other => other.map_err(broken)?,
         };
         match editor.key(&key) {

@@ -261,7 +261,10 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
             let hint = match kind {
                 io::ErrorKind::NotFound => "check the path",
                 io::ErrorKind::PermissionDenied if sending => "check its permissions, or leave it out with --exclude",
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => elsewhere,
+                io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::InvalidFilename => elsewhere,
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     "make room, or choose another directory with --out"
                 }
@@ -303,9 +306,11 @@ fn refused(refusal: Refusal, name: Option<String>, sending: bool) -> (String, St
 }
 
 /// The system's cause in a few words.
-fn cause(kind: io::ErrorKind) -> String {
+#[must_use]
+pub fn cause(kind: io::ErrorKind) -> String {
     match kind {
         io::ErrorKind::Other => "I/O error".to_owned(),
+        io::ErrorKind::NotFound => "there is no such file or directory".to_owned(),
         kind => kind.to_string(),
     }
 }

@@ -5,7 +5,6 @@
 //! watches a transfer may leave before it is over.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::ProgressBar;
@@ -25,8 +24,8 @@ pub struct Output {
     quiet: bool,
     bar: Option<BarStyle>,
     current: Arc<Mutex<Option<ProgressBar>>>,
-    /// The cursor stands behind a question.
-    asked: Arc<AtomicBool>,
+    /// The question that stands at the end of what is shown.
+    asked: Arc<Mutex<Option<String>>>,
 }
 
 /// How progress is shown.
@@ -68,7 +67,7 @@ impl Output {
 
     /// The bar below which lines appear from now on.
     pub fn set_bar(&self, bar: Option<ProgressBar>) {
-        *self.lock() = bar;
+        *lock(&self.current) = bar;
     }
 
     /// A line for the person, unless they asked for quiet.
@@ -91,13 +90,21 @@ impl Output {
 
     /// A question; the cursor stays behind it.
     pub fn ask(&self, text: &str) {
-        self.write(&format!("{} ", safe(text)));
-        self.asked.store(true, Ordering::Relaxed);
+        let question = format!("{} ", safe(text));
+        self.write(&question);
+        *lock(&self.asked) = Some(question);
     }
 
-    /// The person ended the line of the question.
+    /// The person ended the line of the question, or it needs no answer any more.
     pub fn answered(&self) {
-        self.asked.store(false, Ordering::Relaxed);
+        *lock(&self.asked) = None;
+    }
+
+    /// The question needs no answer any more; what follows begins on a line of its own.
+    pub fn withdraw(&self) {
+        if lock(&self.asked).take().is_some() {
+            self.write("\n");
+        }
     }
 
     /// Text of our own with several lines, such as the help, for standard error.
@@ -125,28 +132,32 @@ impl Output {
     }
 
     fn write(&self, text: &str) {
+        let question = lock(&self.asked).clone();
         let write = || {
             let mut err = io::stderr().lock();
-            if self.asked.swap(false, Ordering::Relaxed) {
-                err.write_all(b"\n")?;
+            // Other lines go above a question that stands.
+            if let Some(question) = question {
+                write!(err, "\n{text}{question}")?;
+            } else {
+                err.write_all(text.as_bytes())?;
             }
-            err.write_all(text.as_bytes()).and_then(|()| err.flush())
+            err.flush()
         };
         drop(self.suspended(write));
     }
 
     /// Runs with the bar out of the way.
     fn suspended<T>(&self, f: impl FnOnce() -> T) -> T {
-        let bar = self.lock().clone();
+        let bar = lock(&self.current).clone();
         match bar {
             Some(bar) => bar.suspend(f),
             None => f(),
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Option<ProgressBar>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Log lines go the same way as all others.

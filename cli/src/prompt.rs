@@ -32,6 +32,18 @@ pub fn restore_terminal() {
     }
 }
 
+/// From now on the terminal does not show a Ctrl-C as `^C`, which would break the line that a progress bar redraws.
+/// [`restore_terminal`] ends it.
+pub fn hide_control_keys() {
+    // A process in the background would be stopped for touching the terminal.
+    let in_front = rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp());
+    if in_front && let Ok(mut settings) = tcgetattr(io::stdin()) {
+        settings.local_modes -= LocalModes::ECHOCTL;
+        // Without a terminal there is nothing to hide.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &settings);
+    }
+}
+
 /// The terminal gives each key at once and shows none, until this is dropped.
 #[derive(Debug)]
 pub struct Raw(());

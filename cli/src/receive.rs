@@ -72,9 +72,9 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
         let mut question = Question::Agree;
         let outcome = loop {
             match report.next(&mut receiver).await {
-                Step::Event(Event::Verifier { words, must_agree: true }) => {
+                Step::Event(Event::Verifier { must_agree: true, .. }) => {
                     question = Question::Agree;
-                    report.ask_to_compare(&words);
+                    report.ask_to_compare();
                 }
                 Step::Event(Event::Offer(manifest)) => {
                     offer::show(&report.output, &manifest, &out);

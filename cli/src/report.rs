@@ -103,7 +103,13 @@ impl Report {
         has_relays: bool,
     ) -> Self {
         signals.attach();
+        prompt::hide_control_keys();
         let meter = Meter::new(&output);
+        let looking = match side {
+            Side::Receiver if has_relays => Some("Waiting for a relay to answer"),
+            Side::Receiver => Some("Looking for the sender on this machine and in this network"),
+            Side::Sender => None,
+        };
         Self {
             output,
             runtime,
@@ -114,7 +120,7 @@ impl Report {
             running: false,
             total: 0,
             question: None,
-            waiting: None,
+            waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
             code_shown: side == Side::Receiver,
             path: None,
             memory,
@@ -135,7 +141,7 @@ impl Report {
                 biased;
                 signal = self.signals.next() => {
                     self.signal = Some(signal);
-                    self.question = None;
+                    self.drop_question();
                     end.cancel();
                 }
                 event = end.next_event() => {
@@ -161,10 +167,15 @@ impl Report {
         self.question = Some(prompt::ask(&self.output, question));
     }
 
-    /// Shows the words of [`Event::Verifier`] and asks whether they are the same.
-    pub fn ask_to_compare(&mut self, words: &[&str]) {
-        self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
+    /// Asks about the words of [`Event::Verifier`].
+    pub fn ask_to_compare(&mut self) {
         self.ask("The same on both sides? [y/N]");
+    }
+
+    fn drop_question(&mut self) {
+        if self.question.take().is_some() {
+            self.output.withdraw();
+        }
     }
 
     /// Waits until the other side was told, then tells how it ended.
@@ -237,6 +248,7 @@ impl Report {
             Event::Verifier { words, must_agree } => {
                 self.waiting = None;
                 self.output.event(&output::Event::Verifier { words, must_agree: *must_agree });
+                self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
             }
             Event::Offer(manifest) => {
                 self.waiting = None;
@@ -258,7 +270,7 @@ impl Report {
             }
             Event::Done(_) | Event::Failed(_) => {
                 self.waiting = None;
-                self.question = None;
+                self.drop_question();
                 if std::mem::take(&mut self.running) {
                     self.meter.finish(now);
                 }

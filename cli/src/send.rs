@@ -59,7 +59,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                     let link = link.map(|link| link.reveal());
                     report.show_code(&code, link.as_ref().map(|link| link.as_str()), relay.as_deref(), &here);
                 }
-                Step::Event(Event::Verifier { words, must_agree: true }) => report.ask_to_compare(&words),
+                Step::Event(Event::Verifier { must_agree: true, .. }) => report.ask_to_compare(),
                 Step::Event(Event::Done(summary)) => {
                     report.show_done(&summary, None);
                     break Ok(summary);

@@ -10,7 +10,7 @@ use tallow_proto::peer::{Common, RelayAddress, RelayChoice};
 use tallow_store::KnownRelays;
 
 use crate::args::PeerArgs;
-use crate::failure::Problem;
+use crate::failure::{Problem, cause};
 use crate::output::shown;
 
 /// Relays from the environment.
@@ -112,7 +112,7 @@ fn from_file(file: &Path) -> Result<Arc<str>, Problem> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         let file = shown(&file.to_string_lossy());
         Problem::usage(
-            &format!("could not read the relay's password from {file}: {error}"),
+            &format!("could not read the relay's password from {file}: {}", cause(error.kind())),
             "check --relay-password-file",
         )
     })?;

@@ -13,6 +13,7 @@ pub use tallow_proto::drive::Handle;
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
 pub use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};
+pub use tallow_runtime::this_machine;
 
 /// Runs a node on smol's global executor, in a task of its own. Dropping the handle cancels it, with a goodbye.
 pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {

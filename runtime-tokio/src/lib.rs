@@ -17,6 +17,7 @@ pub use tallow_proto::drive::Handle;
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
 pub use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};
+pub use tallow_runtime::this_machine;
 
 /// Runs a node on the current tokio runtime, in a task of its own. Dropping the handle cancels it, with a goodbye.
 ///
