@@ -359,7 +359,7 @@ impl Node for Relay {
             result.expect("a free port");
             let unix_time = Duration::from_secs(1_800_000_000);
             let profile = Profile::peer();
-            let quic = Quic::server(&profile, &identity(), Limits::default(), unix_time, &self.seed.next());
+            let quic = Quic::server(&profile, &identity(), Limits::default(), unix_time, &self.seed.split());
             self.quic = Some(quic.expect("a good identity"));
         }
     }
@@ -391,7 +391,7 @@ impl Node for Relay {
                 if let Some(conn) = quic.accept(now, incoming) {
                     let client = Client {
                         main: None,
-                        greeting: Greeting::new(now, observed, None, &self.seed.next()),
+                        greeting: Greeting::new(now, observed, None, &self.seed.split()),
                         decoder: Decoder::new(Caps::Greeting),
                         wants: None,
                         leg: None,
