@@ -14,9 +14,12 @@ use std::time::Instant;
 pub use io::TokioIo;
 use tallow_proto::drive::Driver;
 pub use tallow_proto::drive::Handle;
+use tallow_proto::link::quic::BadIdentity;
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
 pub use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};
+use tallow_proto::room::Relay;
+pub use tallow_runtime::this_machine;
 
 /// Runs a node on the current tokio runtime, in a task of its own. Dropping the handle cancels it, with a goodbye.
 ///
@@ -44,4 +47,15 @@ pub fn send(config: SendConfig) -> Sender {
 #[must_use]
 pub fn receive(config: ReceiveConfig) -> Receiver {
     Receiver::new(spawn(Peer::receiver(config, Instant::now(), tallow_runtime::seed())))
+}
+
+/// Runs a relay. It goes on until a command or the end of its handle says otherwise.
+///
+/// # Errors
+/// Certificate and key do not make a server.
+///
+/// # Panics
+/// As [`spawn`].
+pub fn relay(config: tallow_proto::room::Config) -> Result<Handle<Relay>, BadIdentity> {
+    Relay::new(config).map(spawn)
 }

@@ -5,7 +5,9 @@
 pub mod udp;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use tallow_proto::peer::Common;
 use tallow_proto::seed::Seed;
 
 /// Randomness for one node.
@@ -19,6 +21,34 @@ pub fn seed() -> Seed {
         panic!("the system gives no randomness: {error}");
     }
     Seed::new(bytes)
+}
+
+/// What a peer should know of this machine, with no relays and nothing asked for.
+#[must_use]
+pub fn this_machine() -> Common {
+    Common {
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        interfaces: addresses(),
+        unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        aes: has_aes(),
+        ..Common::default()
+    }
+}
+
+/// Whether this machine computes AES in hardware.
+fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    {
+        std::arch::is_x86_feature_detected!("aes")
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        std::arch::is_aarch64_feature_detected!("aes")
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
+    {
+        false
+    }
 }
 
 /// The addresses of this machine's interfaces that are up, loopback included. Empty when the system does not tell.

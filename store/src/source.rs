@@ -157,6 +157,7 @@ impl SourceTree {
     /// A path that can't be sent, two of one name, or a pattern that is none.
     pub fn new(paths: Vec<PathBuf>, options: SourceOptions) -> Result<Self, SourceError> {
         let mut excludes = GitignoreBuilder::new("");
+        excludes.allow_unclosed_class(false);
         for pattern in &options.excludes {
             let bad = |why: String| SourceError::Pattern { pattern: shown(Path::new(pattern)), why };
             excludes.add_line(None, &at_any_depth(pattern)).map_err(|error| bad(error.to_string()))?;

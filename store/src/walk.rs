@@ -147,7 +147,7 @@ impl Walker {
             .git_ignore(survey.git)
             .git_exclude(survey.git)
             .parents(in_repository)
-            .require_git(false)
+            .require_git(in_repository)
             .follow_links(survey.follow_links)
             .sort_by_file_name(std::ffi::OsStr::cmp)
             .filter_entry(move |entry| survey.wants(&of, entry))
@@ -302,10 +302,22 @@ fn open_up(error: ignore::Error) -> (PathBuf, Stopped) {
             }
             ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => *err,
             ignore::Error::Loop { child, .. } => return (child, Stopped::Loop),
-            ignore::Error::Io(error) => return (path, Stopped::Io(error)),
+            ignore::Error::Io(error) => return (path, Stopped::Io(innermost(error))),
             other => return (path, Stopped::Io(io::Error::other(other))),
         }
     }
+}
+
+/// The system's own error, which the walk wraps.
+fn innermost(error: io::Error) -> io::Error {
+    let mut source = std::error::Error::source(&error);
+    while let Some(inner) = source {
+        if let Some(number) = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return io::Error::from_raw_os_error(number);
+        }
+        source = inner.source();
+    }
+    error
 }
 
 /// File systems whose files are made up while they are read: their sizes say nothing, and some never end.

@@ -275,10 +275,7 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
                 break;
             }
         }
-        let now = self.io.now();
-        if deadline.is_some_and(|deadline| deadline <= now) {
-            self.node.handle_timeout(now);
-        }
+        self.node.handle_timeout(self.io.now());
         true
     }
 }

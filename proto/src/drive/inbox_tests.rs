@@ -63,13 +63,27 @@ fn an_event_wakes_the_application_once_and_the_end_does() {
 }
 
 #[test]
+fn events_that_nobody_takes_are_not_kept() {
+    let mut theatre = Theatre::new(&[]);
+    theatre.plan().events.extend((0..200).map(Event::Other));
+    assert!(theatre.poll().is_pending());
+    assert!(!theatre.plan().events.is_empty());
+    let inbox = theatre.handle().0.clone();
+    theatre.handle = None;
+    assert!(theatre.poll().is_pending());
+    assert!(theatre.plan().events.is_empty() && inbox.lock().events.is_empty());
+}
+
+#[test]
 fn a_driver_that_is_thrown_away_is_an_end() {
     let theatre = Theatre::new(&[]);
     let Theatre { handle, driver, .. } = theatre;
     let (counter, waker) = waker();
     let mut handle = handle.unwrap();
     assert!(handle.poll_event(&mut Context::from_waker(&waker)).is_pending());
+    assert!(handle.0.lock().driver.is_some());
     drop(driver);
+    assert!(handle.0.lock().driver.is_none(), "the task behind it can go");
     assert_eq!(counter.count(), 1);
     assert_eq!(handle.poll_event(&mut Context::from_waker(&waker)), Poll::Ready(None));
 }

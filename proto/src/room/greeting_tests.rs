@@ -81,7 +81,8 @@ fn a_password_must_be_proven_and_is_not_sent() {
     assert_eq!(client.say(&ClientMessage::Prove { mac }), []);
     assert_eq!(client.say(&join()).len(), 1);
 
-    for wrong in [ClientMessage::Prove { mac: prove("Tallow", &nonce) }, ClientMessage::Prove { mac: [0; 32] }, join()] {
+    for wrong in [ClientMessage::Prove { mac: prove("Tallow", &nonce) }, ClientMessage::Prove { mac: [0; 32] }, join()]
+    {
         let mut client = Client::new(Some("tallow"));
         client.greet();
         assert_eq!(refused(&client.say(&wrong)), RefusalReason::Password);

@@ -12,6 +12,8 @@
 //! A *leg* is one client's connection. A relay never dials, never decodes what paired peers say, and knows addresses only as
 //! [`limits::Source`], which cannot be shown.
 
+#[cfg(test)]
+mod evil_tests;
 mod forward;
 pub mod greeting;
 pub mod limits;
@@ -19,6 +21,8 @@ pub mod registry;
 mod relay;
 mod status;
 mod talk;
+#[cfg(test)]
+mod world;
 
 pub use relay::{MAX_EVENTS, MAX_SOCKETS, Relay};
 pub use status::{Command, Config, Event, Refused, RoomEnd, RoomTag, Status};

@@ -81,7 +81,11 @@ fn r02_a_third_join_changes_nothing() {
 fn r04_a_squatter_gets_no_seat_that_has_an_owner() {
     let (now, mut rooms) = (Instant::now(), registry(10));
     rooms.join(now, CODE, Side::Sender, &EVE, 9);
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &ALICE, 1), no(Refusal::NameTaken), "the sender is told, and takes another");
+    assert_eq!(
+        rooms.join(now, CODE, Side::Sender, &ALICE, 1),
+        no(Refusal::NameTaken),
+        "the sender is told, and takes another"
+    );
     rooms.leave(now, 9, true);
     rooms.join(now, CODE, Side::Sender, &ALICE, 1);
     assert_eq!(rooms.join(now, CODE, Side::Sender, &EVE, 9), no(Refusal::NameTaken));

@@ -79,8 +79,8 @@ enum Timer {
 
 enum Phase {
     Serving,
-    /// Until then, or until nobody is left.
-    Draining(Instant),
+    /// Until nobody is left.
+    Draining,
 }
 
 struct Listener {
@@ -213,11 +213,12 @@ impl Relay {
     fn knock(&mut self, now: Instant, socket: SocketId, incoming: Incoming) {
         let (observed, proven) = (incoming.from(), incoming.validated());
         let source = Source::of(observed);
-        let admission = match self.phase {
-            Phase::Serving => self.guard.knock(now, source, proven),
-            Phase::Draining(_) => Admission::Full,
-        };
         let Some(quic) = self.ports.0.get_mut(usize::from(socket.0)) else { return };
+        if matches!(self.phase, Phase::Draining) {
+            quic.refuse(incoming);
+            return self.refused(Refused::ShuttingDown);
+        }
+        let admission = self.guard.knock(now, source, proven);
         match admission {
             Admission::Accept => match quic.accept(now, incoming) {
                 Some(conn) => {
@@ -325,7 +326,7 @@ impl Relay {
     /// Whether a client may ask for a seat now; else it was told.
     fn may_ask(&mut self, now: Instant, id: LegId) -> bool {
         let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return false };
-        if matches!(self.phase, Phase::Draining(_)) {
+        if matches!(self.phase, Phase::Draining) {
             self.refuse(now, id, RefusalReason::ShuttingDown, 0);
             return false;
         }
@@ -341,11 +342,8 @@ impl Relay {
 
     fn allocate(&mut self, now: Instant, id: LegId, owner: &Owner) {
         let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return };
-        let allocated = if self.guard.may_open_room(source) {
-            self.registry.allocate(now, owner, id)
-        } else {
-            Err(Refusal::Full)
-        };
+        let allocated =
+            if self.guard.may_open_room(source) { self.registry.allocate(now, owner, id) } else { Err(Refusal::Full) };
         match allocated {
             Ok(allocated) => {
                 self.say(id, &RelayMessage::Allocated { nameplate: allocated.nameplate });
@@ -386,7 +384,9 @@ impl Relay {
                 self.guard.failed(now, source);
                 let (reason, retry_after, refused) = match refusal {
                     Refusal::NameTaken => (RefusalReason::NameTaken, 0, Refused::NameTaken),
-                    Refusal::NobodyWaits | Refusal::Full => (RefusalReason::NobodyWaits, ASK_AGAIN, Refused::NobodyWaits),
+                    Refusal::NobodyWaits | Refusal::Full => {
+                        (RefusalReason::NobodyWaits, ASK_AGAIN, Refused::NobodyWaits)
+                    }
                 };
                 self.say(id, &RelayMessage::Refused { reason, retry_after });
                 self.refused(refused);
@@ -420,8 +420,10 @@ impl Relay {
         let joints = (self.joint(waits, id), self.joint(comes, id));
         let (Some(room), (Some(one), Some(two))) = (room, joints) else {
             // One of them does not even take this answer.
+            self.registry.leave(now, comes, false);
             room.into_iter().for_each(|room| self.close_room(now, &room, 0, RoomEnd::Violation));
-            [waits, comes].into_iter().for_each(|leg| self.dismiss(now, leg, DEAF));
+            self.dismiss(now, waits, DEAF);
+            self.dismiss(now, comes, DEAF);
             return;
         };
         self.tell(Event::RoomPaired { room: room.tag });
@@ -434,7 +436,9 @@ impl Relay {
     /// Tells a leg that it is paired, and takes its first stream from the conversation.
     fn joint(&mut self, id: LegId, pair: PairId) -> Option<Joint> {
         let leg = self.legs.get_mut(&id)?;
-        let State::Talking { mut talk, .. } = std::mem::replace(&mut leg.state, State::Paired(pair)) else { return None };
+        let State::Talking { mut talk, .. } = std::mem::replace(&mut leg.state, State::Paired(pair)) else {
+            return None;
+        };
         self.timers.set(Timer::Leg(id), None);
         talk.say(&RelayMessage::Paired { streams: STREAMS });
         let main = talk.main().filter(|_| talk.flush(&mut self.ports, id))?;
@@ -613,7 +617,7 @@ impl Relay {
     /// No new rooms; who waits is told.
     fn drain(&mut self, now: Instant, within: Duration) {
         let until = now.checked_add(within).unwrap_or(now);
-        self.phase = Phase::Draining(until);
+        self.phase = Phase::Draining;
         self.timers.set(Timer::Drain, None);
         self.timers.set(Timer::Drain, Some(until));
         let talking = self.legs.iter().filter(|(_, leg)| matches!(leg.state, State::Talking { .. }));
@@ -647,6 +651,18 @@ impl Relay {
         } else {
             self.status.events_lost = self.status.events_lost.saturating_add(1);
         }
+    }
+
+    /// How many legs there are.
+    #[cfg(test)]
+    pub(super) fn legs(&self) -> usize {
+        self.legs.len()
+    }
+
+    /// What each pair passed on, in bytes.
+    #[cfg(test)]
+    pub(super) fn moved(&self) -> Vec<u64> {
+        self.pairs.values().map(|paired| paired.pair.moved()).collect()
     }
 
     /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their number.
@@ -703,8 +719,11 @@ impl Node for Relay {
             match timer {
                 Timer::Leg(id) => {
                     if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
-                        talk.handle_timeout(now);
-                        self.converse(now, id);
+                        if talk.handle_timeout(now) {
+                            self.end(now, id, Ending::TooSlow);
+                        } else {
+                            self.converse(now, id);
+                        }
                     }
                 }
                 Timer::Pair(id) => {
@@ -772,14 +791,17 @@ impl Node for Relay {
 
     fn is_closed(&self) -> bool {
         let nowhere = self.listeners.iter().all(|listener| listener.state == Listening::Failed);
-        let drained = matches!(self.phase, Phase::Draining(_)) && self.legs.is_empty();
+        let drained = matches!(self.phase, Phase::Draining) && self.legs.is_empty();
         (nowhere || drained) && self.ports.0.iter().all(Quic::is_flushed)
     }
 }
 
 impl std::fmt::Debug for Relay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Relay").field("legs", &self.legs.len()).field("pairs", &self.pairs.len()).finish_non_exhaustive()
+        f.debug_struct("Relay")
+            .field("legs", &self.legs.len())
+            .field("pairs", &self.pairs.len())
+            .finish_non_exhaustive()
     }
 }
 

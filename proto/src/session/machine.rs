@@ -429,8 +429,6 @@ impl Alive {
         }
         self.reliable.handle_ack(ack)?;
         match class {
-            // What begins the lane of another stream can come late, and says nothing new.
-            Class::Session if stream != StreamNo::CONTROL => {}
             Class::Session => {
                 if let Control::KeepAlive { lanes, reading } = message {
                     link.handle_keep_alive(now, lanes.as_slice(), reading)?;

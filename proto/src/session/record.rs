@@ -168,10 +168,18 @@ impl std::fmt::Debug for SealedChunk {
 impl SealedChunk {
     /// A chunk as it arrives, for the tests of what stands above sessions; not genuine: somebody changed it on its way.
     pub(crate) fn arrived(link: LinkId, chunk: Prepared, genuine: bool) -> Self {
-        let lane_key = |byte| Arc::new(LaneKey::new(&RecordKey::new([byte; 32]), Suite::Aes256Gcm, 0).unwrap());
+        static KEYS: std::sync::LazyLock<[Arc<LaneKey>; 2]> = std::sync::LazyLock::new(|| {
+            [1, 2].map(|byte| Arc::new(LaneKey::new(&RecordKey::new([byte; 32]), Suite::Aes256Gcm, 0).unwrap()))
+        });
+        let [right, wrong] = &*KEYS;
         let header = Header { kind: Kind::Chunk, lane: 0, number: 0 };
-        let frame = chunk.seal(&lane_key(1), header, &[]).unwrap();
-        Self { link, key: lane_key(if genuine { 1 } else { 2 }), header, frame: Frame::from(frame.slice(PREFIX..)) }
+        let frame = chunk.seal(right, header, &[]).unwrap();
+        Self {
+            link,
+            key: Arc::clone(if genuine { right } else { wrong }),
+            header,
+            frame: Frame::from(frame.slice(PREFIX..)),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd), length of the contents `u32`, BLAKE3
 //! of the contents (32 bytes), then the contents, compressed or not.
 //!
-//! Sending: read, hash, and compress when it pays: zstd-1 on the first [`SAMPLE`] bytes tells (14 µs for a MiB), so that photos
+//! Sending: read, hash, and compress when it pays: zstd-1 on the first 16 KiB tells (14 µs for a MiB), so that photos
 //! and archives cost nothing. Receiving: open, check the header against the layout, decompress into a buffer of exactly the
 //! length that the layout gives, compare the hash, and only then write.
 //!

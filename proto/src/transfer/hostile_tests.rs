@@ -569,6 +569,44 @@ fn what_a_dead_link_brought_does_not_count_twice() {
 }
 
 #[test]
+fn a_new_link_hears_of_everything_that_was_stored() {
+    let now = tests::now();
+    let count = 2 * 1010_u64;
+    let (mut receiver, _) = receiving(&[count * (64 << 10)]);
+    let contents = noise(1, K64);
+    let acks = |receiver: &mut receiver::Receiver| {
+        let mut stored = ranges::RangeSet::default();
+        while let Some(Control::Ack { ranges, .. }) = receiver.poll_control() {
+            assert_eq!(ranges::check(ranges.as_slice(), count), Ok(()));
+            ranges
+                .as_slice()
+                .iter()
+                .for_each(|range| (range.first..=range.last).for_each(|chunk| drop(stored.insert(chunk))));
+        }
+        stored
+    };
+    // Every second chunk, so that the ranges don't fit into one message.
+    for index in (0..count).step_by(2) {
+        receiver.handle_chunk(now, chunk(1, index, &contents, true));
+        if index % 128 == 0 {
+            work(&mut receiver);
+            acks(&mut receiver);
+        }
+    }
+    work(&mut receiver);
+    receiver.handle_link_up(now);
+    receiver.handle_link_up(now);
+    assert_eq!(acks(&mut receiver).count(), count / 2);
+    assert!(receiver.poll_control().is_none());
+    // All that was told counts no more: there is room for a whole credit again.
+    let room = u64::from(CREDIT) / cost(K64 + HEADER + 33);
+    for index in (0..2 * room).step_by(2) {
+        receiver.handle_chunk(now, chunk(1, index + 1, &contents, true));
+    }
+    assert!(receiver.poll_event().is_none());
+}
+
+#[test]
 fn a_record_that_was_changed_is_reported_and_may_come_again() {
     let now = tests::now();
     let (mut receiver, sink) = receiving(&[10]);

@@ -7,6 +7,7 @@
 pub mod chunk;
 mod collision;
 mod hashes;
+mod incoming;
 pub mod layout;
 pub mod manifest;
 pub mod memory;

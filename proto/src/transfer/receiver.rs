@@ -7,33 +7,33 @@
 //!                               Over: refused, declined, cancelled, failed, violation, lost  ◄──────────────────────┘
 //! ```
 //! It decides whether an offer may be shown at all (every name judged, no collisions, the sums right), which chunk is taken, when
-//! chunks are acknowledged (after they were written), and when everything is whole. A chunk is opened, checked and written by one
-//! job; two jobs with the same chunk are told apart under the lock of [`Hashes`], since the number stands inside the seal.
+//! chunks are acknowledged (after they were written: `incoming`), and when everything is whole. A chunk is opened, checked and
+//! written by one job; two jobs with the same chunk are told apart under the lock of its hashes, since the number stands inside
+//! the seal.
 //!
 //! Timers: [`FAREWELL`] for `Bye` after `Verified` ([`INTERRUPTED`] once the person interrupted); [`super::STRAGGLERS`] for jobs
 //! that are out at the end. Bounds: chunks that wait, are in jobs or were not acknowledged, [`CREDIT`]; jobs out, twice the cores
 //! and 16 MiB; the manifest's own.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
-use super::chunk::{Coders, Open, Opened};
-use super::hashes::{Hash, Hashes};
+use super::hashes::Hash;
+use super::incoming::Incoming;
 use super::manifest::{MAX_ENTRIES, MAX_PAGES, Manifest, ManifestBuilder, ManifestError, Page, Refusal};
-use super::ranges::RangeSet;
 use super::sender::of_this;
-use super::window::{CREDIT, cost};
-use super::{FIRST, IN_JOBS, Jobs, Outcome, Progress, Refused, cancel_reason};
+use super::window::CREDIT;
+use super::{FIRST, Jobs, Outcome, Progress, Refused, cancel_reason};
 use crate::Instant;
-use crate::job::{Fault, FaultKind, Job, JobDone, JobId, Product, Sink, Work};
+use crate::job::{Fault, FaultKind, Job, JobDone, Product, Sink, Work};
 use crate::node::Misuse;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk, Violation};
 use crate::wire::Untrusted;
-use crate::wire::peer::{CancelReason, ChunkRange, ChunkRanges, Control, DeclineReason, Offer, Reason};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Offer, Reason};
 
 /// How long `Bye` is waited for after `Verified`.
 pub const FAREWELL: Duration = Duration::from_secs(30);
@@ -41,14 +41,6 @@ pub const FAREWELL: Duration = Duration::from_secs(30);
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
 /// How many entries one job puts in place.
 pub const SLICE: usize = 256;
-/// Chunks are acknowledged when so many were stored that count so many bytes together, or many of any size, or nothing is left
-/// to do: often enough that a window of a few chunks never waits for it, and seldom enough to cost nothing.
-const ACK_CHUNKS: usize = 4;
-const ACK_BYTES: u64 = 256 << 10;
-const ACK_MANY: usize = 64;
-/// The most ranges in a record.
-const RANGES: usize = 1000;
-
 /// How to receive.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
@@ -87,36 +79,13 @@ enum State {
     /// The sink looks at it.
     Beginning { manifest: Arc<Manifest>, sink: Arc<dyn Sink>, job: Option<Work> },
     /// Chunks come in.
-    Receiving(Box<Receiving>),
+    Receiving(Box<Incoming>),
     /// Slice by slice, everything is put in place.
     Finishing { sink: Arc<dyn Sink>, root: Hash, progress: Progress, next: bool },
     /// All is done; the other side may still ask for the confirmation.
     Verified { until: Option<Instant>, progress: Progress },
     /// Nothing more is done; what was staged is removed once no job is out that could write there.
     Over { abandon: Option<Arc<dyn Sink>>, progress: Progress },
-}
-
-struct Receiving {
-    manifest: Arc<Manifest>,
-    sink: Arc<dyn Sink>,
-    coders: Arc<Coders>,
-    hashes: Arc<Mutex<Hashes>>,
-    waiting: VecDeque<SealedChunk>,
-    opening: BTreeMap<JobId, Held>,
-    /// Stored, not acknowledged.
-    fresh: BTreeMap<u64, Held>,
-    stored: RangeSet,
-    stored_bytes: u64,
-    /// What counts against the credit: chunks in the three lists above.
-    held: u64,
-    end: Option<Hash>,
-}
-
-/// What a chunk counts, and on which link it came; nothing once that link is gone, as the sender then counts it afresh.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    link: LinkId,
-    cost: u64,
 }
 
 impl Receiver {
@@ -165,9 +134,7 @@ impl Receiver {
     /// A link is up: acknowledgements that went down with another one are said again.
     pub fn handle_link_up(&mut self, _now: Instant) {
         if let State::Receiving(receiving) = &mut self.state {
-            for ranges in receiving.stored.iter().collect::<Vec<_>>().chunks(RANGES) {
-                self.control.push_back(ack(ranges.to_vec()));
-            }
+            receiving.repeat = Some(0);
         }
     }
 
@@ -184,7 +151,7 @@ impl Receiver {
             (Err(fault), State::Beginning { .. }) => self.begin_failed(now, fault),
             (Err(fault), _) => self.failed(now, fault),
             (Ok(Product::Begun), State::Beginning { manifest, sink, .. }) => {
-                let receiving = Receiving::new(Arc::clone(manifest), Arc::clone(sink));
+                let receiving = Incoming::new(Arc::clone(manifest), Arc::clone(sink));
                 self.state = State::Receiving(Box::new(receiving));
                 self.control.push_back(Control::Accept {
                     transfer: FIRST,
@@ -194,7 +161,11 @@ impl Receiver {
             }
             (Ok(Product::Opened(opened)), State::Receiving(receiving)) => match receiving.opened(id, opened) {
                 Ok(None) => self.finish_if_whole(now),
-                Ok(Some(link)) => self.events.push_back(Event::BadRecord(link)),
+                Ok(Some(link)) => {
+                    if !matches!(self.events.back(), Some(Event::BadRecord(last)) if *last == link) {
+                        self.events.push_back(Event::BadRecord(link));
+                    }
+                }
                 Err(violation) => self.violated(now, violation),
             },
             // Both copies of a chunk that was sent twice were in jobs when the last one was stored.
@@ -563,120 +534,6 @@ impl Receiver {
         self.jobs.end(now);
         self.events.push_back(Event::Over(outcome));
     }
-}
-
-impl Receiving {
-    fn new(manifest: Arc<Manifest>, sink: Arc<dyn Sink>) -> Self {
-        Self {
-            hashes: Arc::new(Mutex::new(Hashes::new(manifest.digest(), manifest.chunks()))),
-            manifest,
-            sink,
-            coders: Arc::default(),
-            waiting: VecDeque::new(),
-            opening: BTreeMap::new(),
-            fresh: BTreeMap::new(),
-            stored: RangeSet::default(),
-            stored_bytes: 0,
-            held: 0,
-            end: None,
-        }
-    }
-
-    fn take(&mut self, chunk: SealedChunk) -> Result<(), Violation> {
-        let held = self.held.saturating_add(cost(chunk.len()));
-        if held > u64::from(CREDIT) {
-            return Err(Violation::BeyondCredit);
-        }
-        self.held = held;
-        self.waiting.push_back(chunk);
-        Ok(())
-    }
-
-    /// What waits is dropped, as it comes again; the rest counts no more, as the sender counts it afresh.
-    fn lose(&mut self, link: LinkId) {
-        let held = &mut self.held;
-        self.waiting.retain(|chunk| {
-            let lost = chunk.link == link;
-            if lost {
-                *held = held.saturating_sub(cost(chunk.len()));
-            }
-            !lost
-        });
-        for entry in self.opening.values_mut().chain(self.fresh.values_mut()).filter(|entry| entry.link == link) {
-            *held = held.saturating_sub(entry.cost);
-            entry.cost = 0;
-        }
-    }
-
-    fn next_to_open(&mut self, cores: usize) -> Option<(Open, Held)> {
-        let jobs = self.opening.len();
-        let bytes = (jobs as u64).saturating_add(1).saturating_mul(self.manifest.chunk_size().into());
-        if jobs >= cores.max(1).saturating_mul(2) || bytes > IN_JOBS {
-            return None;
-        }
-        let sealed = self.waiting.pop_front()?;
-        let held = Held { link: sealed.link, cost: cost(sealed.len()) };
-        let open = Open {
-            sealed,
-            sink: Arc::clone(&self.sink),
-            manifest: Arc::clone(&self.manifest),
-            coders: Arc::clone(&self.coders),
-            hashes: Arc::clone(&self.hashes),
-            transfer: FIRST,
-        };
-        Some((open, held))
-    }
-
-    /// Gives the link of a record that was not genuine.
-    fn opened(&mut self, id: JobId, opened: Opened) -> Result<Option<LinkId>, Violation> {
-        let Some(held) = self.opening.remove(&id) else { return Ok(None) };
-        match opened {
-            Opened::Stored { chunk, plain } => {
-                self.stored.insert(chunk);
-                self.stored_bytes = self.stored_bytes.saturating_add(plain as u64);
-                self.fresh.insert(chunk, held);
-                Ok(None)
-            }
-            Opened::Again => {
-                self.held = self.held.saturating_sub(held.cost);
-                Ok(None)
-            }
-            Opened::BadRecord(link) => {
-                self.held = self.held.saturating_sub(held.cost);
-                Ok(Some(link))
-            }
-            Opened::Violation(violation) => Err(violation),
-        }
-    }
-
-    /// The next acknowledgement, if it is time for one.
-    fn poll_ack(&mut self, now: bool) -> Option<Control> {
-        let idle = self.opening.is_empty() && self.waiting.is_empty();
-        let bytes = || self.fresh.values().fold(0_u64, |sum, held| sum.saturating_add(held.cost));
-        let many = self.fresh.len() >= ACK_MANY || (self.fresh.len() >= ACK_CHUNKS && bytes() >= ACK_BYTES);
-        if self.fresh.is_empty() || !(now || idle || many) {
-            return None;
-        }
-        let mut ranges: Vec<ChunkRange> = Vec::new();
-        while let Some(next) = self.fresh.first_entry() {
-            let (chunk, full) = (*next.key(), ranges.len() == RANGES);
-            match ranges.last_mut() {
-                Some(range) if range.last.checked_add(1) == Some(chunk) => range.last = chunk,
-                _ if full => break,
-                _ => ranges.push(ChunkRange { first: chunk, last: chunk }),
-            }
-            self.held = self.held.saturating_sub(next.remove().cost);
-        }
-        Some(ack(ranges))
-    }
-
-    fn progress(&self) -> Progress {
-        Progress { bytes: self.stored_bytes, total: self.manifest.totals().bytes }
-    }
-}
-
-fn ack(ranges: Vec<ChunkRange>) -> Control {
-    Control::Ack { transfer: FIRST, ranges: ChunkRanges::truncated(ranges), credit: CREDIT }
 }
 
 impl std::fmt::Debug for Receiver {

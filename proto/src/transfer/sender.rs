@@ -6,7 +6,7 @@
 //!     └───────────────────┴────────────────┴─────────────────┴─► Over: declined, cancelled, failed, violation, lost
 //! ```
 //! It decides which chunk is made next and when (the lowest first, those that were lost before new ones), how much is under way
-//! ([`super::window`]), and what of the other side's words is believed: a receiver can only accept, acknowledge chunks that were
+//! (`window`), and what of the other side's words is believed: a receiver can only accept, acknowledge chunks that were
 //! sent, and name the root. It can't ask for anything that was not offered.
 //!
 //! Timers: [`super::STRAGGLERS`] for jobs that are out at the end. The wait for an answer and for `Verified` has no deadline of its

@@ -231,6 +231,8 @@ impl Pair {
     }
 
     fn send(&mut self, end: usize, from: SocketAddr, to: SocketAddr, data: &[u8]) {
+        // RFC 9443: what tells QUIC from STUN on one socket.
+        assert!(data[0] & 0x40 != 0, "the fixed bit is set in every datagram");
         self.trace.push((self.elapsed(), 1 - end, data.len()));
         let path = self.path;
         let lost = self.rng.next_u32() % 1_000_000 < path.loss;
