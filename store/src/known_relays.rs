@@ -45,7 +45,11 @@ impl KnownRelays {
     #[must_use]
     pub fn trust(&self, name: &str) -> Trust {
         let name = name.to_ascii_lowercase();
-        self.lines.iter().rev().find_map(|line| parse(line).filter(|(of, _)| *of == name)).map_or(Trust::FirstUse, |(_, trust)| trust)
+        self.lines
+            .iter()
+            .rev()
+            .find_map(|line| parse(line).filter(|(of, _)| *of == name))
+            .map_or(Trust::FirstUse, |(_, trust)| trust)
     }
 
     /// Keeps the relay's certificate.
@@ -65,9 +69,13 @@ impl KnownRelays {
             (CertificateSeen::FirstUse(fingerprint), _) => self.remember(name, fingerprint),
             (CertificateSeen::PublicCa(_), Trust::PublicCa) => Ok(()),
             (CertificateSeen::PublicCa(_), _) => self.put(name, Some(PUBLIC_CA.to_owned())),
-            (CertificateSeen::NotAsked | CertificateSeen::Pinned(_) | CertificateSeen::Known(_) | CertificateSeen::Unchecked(_), _) => {
-                Ok(())
-            }
+            (
+                CertificateSeen::NotAsked
+                | CertificateSeen::Pinned(_)
+                | CertificateSeen::Known(_)
+                | CertificateSeen::Unchecked(_),
+                _,
+            ) => Ok(()),
         }
     }
 
