@@ -75,22 +75,17 @@ impl Code {
         Ok(code)
     }
 
-    /// A fresh code of `words` words from 2 to 8, each chosen evenly among 1,296: 10.3 bits a word.
-    ///
-    /// # Errors
-    /// [`CodeError::WordCount`] for any other number of words.
-    pub fn generate(nameplate: Nameplate, words: u8, rng: &mut impl CryptoRng) -> Result<Self, CodeError> {
-        if !(2..=8).contains(&words) {
-            return Err(CodeError::WordCount);
-        }
+    /// A fresh code of `words` words, each chosen evenly among 1,296 (10.3 bits); fewer than 2 count as 2, more than 8 as 8.
+    #[must_use]
+    pub fn generate(nameplate: Nameplate, words: u8, rng: &mut impl CryptoRng) -> Self {
         let mut password = Zeroizing::new(String::with_capacity(MAX_TYPED));
-        for _ in 0..words {
+        for _ in 0..words.clamp(2, 8) {
             if !password.is_empty() {
                 password.push('-');
             }
             password.push_str(random_word(rng));
         }
-        Ok(Self { nameplate, password: Password(password) })
+        Self { nameplate, password: Password(password) }
     }
 
     /// The part before the first dash.
@@ -200,9 +195,6 @@ pub enum CodeError {
     /// A chosen password that is one word of the list.
     #[error("this code is too easy to guess: more than one word follows the first dash, as in 7-acorn-bicycle-canal")]
     OneWord,
-    /// Not 2 to 8 words.
-    #[error("a code has 2 to 8 words, as in 7-acorn-bicycle-canal")]
-    WordCount,
 }
 
 /// The words that begin with the last part of what was typed so far, for a prompt. Nothing for the nameplate.

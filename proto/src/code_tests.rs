@@ -42,7 +42,7 @@ fn c01_what_is_no_code_is_refused_and_the_error_says_what_one_looks_like() {
 
 #[test]
 fn every_error_says_what_a_code_looks_like() {
-    for error in [CodeError::TooShort, CodeError::OneWord, CodeError::WordCount] {
+    for error in [CodeError::TooShort, CodeError::OneWord] {
         assert!(error.to_string().contains(SHAPE), "{error}");
     }
 }
@@ -113,15 +113,12 @@ fn no_word_as_used_holds_a_dash_and_three_letters_tell_all_apart() {
 #[test]
 fn a_generated_code_has_the_words_asked_for() {
     let mut rng = Seed::new([1; 32]).rng();
-    for words in 2..=8 {
-        let code = Code::generate(Nameplate::from_number(7), words, &mut rng).unwrap();
+    for (asked, words) in [(0, 2), (1, 2), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), (9, 8), (255, 8)] {
+        let code = Code::generate(Nameplate::from_number(7), asked, &mut rng);
         let text = code.reveal();
-        assert_eq!(text.split('-').count(), usize::from(words) + 1);
+        assert_eq!(text.split('-').count(), words + 1);
         assert_eq!(canonical_of(&text), *text);
         assert!(text.split('-').skip(1).all(|word| find(word) == Some(word)));
-    }
-    for words in [0, 1, 9, 255] {
-        assert_eq!(Code::generate(Nameplate::from_number(7), words, &mut rng).unwrap_err(), CodeError::WordCount);
     }
 }
 
@@ -258,7 +255,7 @@ proptest! {
 
     #[test]
     fn the_words_may_be_shortened(seed: [u8; 32], words in 2u8..=8, keep in 3usize..10) {
-        let code = Code::generate(Nameplate::from_number(41), words, &mut Seed::new(seed).rng()).unwrap();
+        let code = Code::generate(Nameplate::from_number(41), words, &mut Seed::new(seed).rng());
         let text = code.reveal();
         let short: Vec<_> = text.split('-').map(|part| &part[..part.len().min(keep)]).collect();
         prop_assert_eq!(canonical_of(&short.join(" ")), text.as_str());

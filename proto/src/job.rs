@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::transfer::chunk::{Made, Open, Opened, Prepare};
 use crate::transfer::manifest::{Entry, Manifest, ManifestBuilder, ManifestError, Page, Refusal};
 
 /// Names a job within its node.
@@ -43,6 +44,10 @@ pub enum Work {
         /// Number of the page.
         page: u32,
     },
+    /// A chunk to be read, hashed and compressed.
+    Prepare(Prepare),
+    /// A chunk to be opened, decompressed, checked and written.
+    Open(Box<Open>),
     /// Checks before anything is accepted.
     Begin {
         /// Where it would go.
@@ -71,6 +76,10 @@ pub enum Product {
     Page(Box<ManifestBuilder>),
     /// All was scanned.
     Scanned(Arc<Manifest>),
+    /// A chunk was made.
+    Made(Box<Made>),
+    /// A chunk that arrived was judged.
+    Opened(Opened),
     /// The sink takes the offer.
     Begun,
     /// A slice was put in place; true: it was the last.
@@ -131,9 +140,9 @@ pub enum FaultKind {
     /// A bug in the source, the sink or in here.
     #[error("internal error")]
     Panicked,
-    /// A bug: the source made a page that is not valid.
-    #[error("internal error: invalid page")]
-    BadPage,
+    /// A bug: the source made a page that is not valid, or the manifest is not what was judged.
+    #[error("internal error: invalid manifest")]
+    Internal,
 }
 
 impl From<FaultKind> for Fault {
@@ -149,6 +158,22 @@ impl From<io::Error> for Fault {
 }
 
 impl Fault {
+    /// Whether a rule forbids it, and nothing failed.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        match self.kind {
+            FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => true,
+            FaultKind::Changed
+            | FaultKind::Full { .. }
+            | FaultKind::Io(_)
+            | FaultKind::System(_)
+            | FaultKind::NotUtf8
+            | FaultKind::Cancelled
+            | FaultKind::Panicked
+            | FaultKind::Internal => false,
+        }
+    }
+
     /// With the path that it happened to.
     #[must_use]
     pub fn at(kind: FaultKind, path: impl Into<Box<str>>) -> Self {
@@ -221,6 +246,8 @@ impl Work {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Scan { .. } => "scan",
+            Self::Prepare(_) => "prepare",
+            Self::Open(_) => "open",
             Self::Begin { .. } => "begin",
             Self::Finish { .. } => "finish",
             Self::Abandon { .. } => "abandon",
@@ -236,6 +263,8 @@ impl Work {
             }
             _ if stop() => Err(FaultKind::Cancelled.into()),
             Self::Scan { source, builder, page } => scan(&*source, builder, page),
+            Self::Prepare(prepare) => prepare.run(stop).map(|made| Product::Made(Box::new(made))),
+            Self::Open(open) => open.run(stop).map(Product::Opened),
             Self::Begin { sink, manifest } => sink.begin(&manifest).map(|()| Product::Begun),
             Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),
         }
@@ -245,7 +274,7 @@ impl Work {
 fn scan(source: &dyn Source, mut builder: Box<ManifestBuilder>, page: u32) -> Result<Product, Fault> {
     let fault = |error| match error {
         ManifestError::Refused(refused) => Fault::at(refused.why.into(), refused.name.as_raw()),
-        ManifestError::Violation(_) => FaultKind::BadPage.into(),
+        ManifestError::Violation(_) => FaultKind::Internal.into(),
     };
     match source.scan(page)? {
         Some(page) => builder.push_page(page).map(|()| Product::Page(builder)).map_err(fault),

@@ -9,7 +9,7 @@ pub mod handshake;
 pub mod job;
 pub mod link;
 pub mod node;
-// pub mod peer;
+pub mod peer;
 pub mod ready;
 pub mod room;
 pub mod seed;

@@ -147,7 +147,10 @@ pub trait Node {
     /// Whether `old`, which the application has not taken yet, says nothing any more once `new` is there (progress, the path
     /// in use): it is dropped then, so that such values never fill the queue.
     #[must_use]
-    fn supersedes(new: &Self::Event, old: &Self::Event) -> bool {
+    fn supersedes(new: &Self::Event, old: &Self::Event) -> bool
+    where
+        Self: Sized,
+    {
         let _ = (new, old);
         false
     }

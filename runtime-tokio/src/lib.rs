@@ -1,1 +1,61 @@
-//! placeholder
+//! tallow on tokio: the protocol's effects, and nothing of its decisions.
+//!
+//! [`spawn`] runs any node of `tallow-proto`. The task ends by itself once the node has said goodbye; [`Handle::next_event`]
+//! answers `None` then.
+//!
+//! For those who speak the protocol with a stack of their own, the feature `codec` has its frames as a `tokio_util` codec.
+
+#[cfg(feature = "codec")]
+pub mod codec;
+mod io;
+
+use std::time::Instant;
+
+pub use io::TokioIo;
+use tallow_proto::drive::Driver;
+pub use tallow_proto::drive::Handle;
+use tallow_proto::link::quic::BadIdentity;
+use tallow_proto::node::Node;
+use tallow_proto::peer::Peer;
+pub use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};
+use tallow_proto::room::Relay;
+pub use tallow_runtime::this_machine;
+
+/// Runs a node on the current tokio runtime, in a task of its own. Dropping the handle cancels it, with a goodbye.
+///
+/// # Panics
+/// Outside of a tokio runtime, or in one without IO and time enabled.
+pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
+    let (handle, driver) = Driver::new(node, TokioIo::new());
+    tokio::spawn(driver.run());
+    handle
+}
+
+/// Sends what the configuration names.
+///
+/// # Panics
+/// As [`spawn`]; and when the system has no randomness to give.
+#[must_use]
+pub fn send(config: SendConfig) -> Sender {
+    Sender::new(spawn(Peer::sender(config, Instant::now(), tallow_runtime::seed())))
+}
+
+/// Receives what a sender with this code offers.
+///
+/// # Panics
+/// As [`spawn`]; and when the system has no randomness to give.
+#[must_use]
+pub fn receive(config: ReceiveConfig) -> Receiver {
+    Receiver::new(spawn(Peer::receiver(config, Instant::now(), tallow_runtime::seed())))
+}
+
+/// Runs a relay. It goes on until a command or the end of its handle says otherwise.
+///
+/// # Errors
+/// Certificate and key do not make a server.
+///
+/// # Panics
+/// As [`spawn`].
+pub fn relay(config: tallow_proto::room::Config) -> Result<Handle<Relay>, BadIdentity> {
+    Relay::new(config).map(spawn)
+}

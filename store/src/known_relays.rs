@@ -79,6 +79,24 @@ impl KnownRelays {
         }
     }
 
+    /// Keeps what is to be demanded of the relay the next time, if that is more than nothing.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn keep(&mut self, name: &str, trust: Trust) -> Result<(), StoreError> {
+        match trust {
+            Trust::Known(fingerprint) | Trust::Pin(fingerprint) => self.remember(name, fingerprint),
+            Trust::PublicCa => self.put(name, Some(PUBLIC_CA.to_owned())),
+            Trust::FirstUse | Trust::Any => Ok(()),
+        }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+
     /// Forgets the relay, so that the next certificate is a first one again.
     ///
     /// # Errors
@@ -143,12 +161,20 @@ mod tests {
         known.remember("Relay.example:4433", print(1)).unwrap();
         known.learn("[::1]:4433", CertificateSeen::FirstUse(print(2))).unwrap();
         known.learn("ca.example:443", CertificateSeen::PublicCa(print(3))).unwrap();
+        known.keep("kept.example:443", Trust::PublicCa).unwrap();
+        known.keep("kept.example:444", Trust::Known(print(5))).unwrap();
+        known.keep("kept.example:445", Trust::Any).unwrap();
         known.learn("lan:4433", CertificateSeen::Unchecked(print(4))).unwrap();
         let known = KnownRelays::load(&dir).unwrap();
         assert_eq!(known.get("relay.example:4433"), Some(print(1)));
         assert_eq!(known.get("[::1]:4433"), Some(print(2)));
         assert_eq!((known.get("ca.example:443"), known.trust("ca.example:443")), (None, Trust::PublicCa));
         assert_eq!(known.trust("lan:4433"), Trust::FirstUse);
+        assert_eq!(
+            (known.trust("kept.example:443"), known.trust("kept.example:445")),
+            (Trust::PublicCa, Trust::FirstUse)
+        );
+        assert_eq!((known.trust("kept.example:444"), known.path()), (Trust::Known(print(5)), dir.join(FILE)));
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&dir), mode(&dir.join(FILE))), (0o700, 0o600));
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1, "no temporary file is left");

@@ -273,12 +273,12 @@ impl Source for SourceTree {
     fn scan(&self, page: u32) -> Result<Option<Page>, Fault> {
         let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
         if page != scan.next_page {
-            return Err(FaultKind::BadPage.into());
+            return Err(FaultKind::Internal.into());
         }
         scan.next_page += 1;
         let mut builder = PageBuilder::new();
         if let Some(entry) = scan.kept.take() {
-            builder.push(&entry).map_err(|_| FaultKind::BadPage)?;
+            builder.push(&entry).map_err(|_| FaultKind::Internal)?;
         }
         while let Some(Found { entry, device, inode }) = scan.walker.next()? {
             self.seen.write().unwrap_or_else(PoisonError::into_inner).push(device, inode);
@@ -292,7 +292,7 @@ impl Source for SourceTree {
 
     fn read(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<(), Fault> {
         let (Some(path), Some(expected)) = (self.path_of(entry), self.expected(index, entry)) else {
-            return Err(Fault::at(FaultKind::BadPage, entry.path.as_str()));
+            return Err(Fault::at(FaultKind::Internal, entry.path.as_str()));
         };
         let whole = at == 0 && into.len() as u64 == expected.size;
         let read = if whole {

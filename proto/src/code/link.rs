@@ -203,11 +203,8 @@ fn percent_decoded(text: &str) -> Result<Zeroizing<String>, LinkError> {
         }
         let mut digit = || chars.next().and_then(|c| c.to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
         let (Some(high), Some(low)) = (digit(), digit()) else { return Err(LinkError::Percent) };
-        let byte = (high << 4) | low;
-        if !byte.is_ascii() {
-            return Err(CodeError::Character.into());
-        }
-        decoded.push(char::from(byte));
+        // What is not ASCII stays so, and is no part of a code.
+        decoded.push(char::from((high << 4) | low));
     }
     Ok(decoded)
 }

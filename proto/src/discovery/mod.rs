@@ -1,1 +1,4 @@
-//! In work.
+//! Finding a sender's own relay on the local network, without a server: multicast DNS (RFC 6762) with DNS-SD (RFC 6763).
+
+pub mod mdns;
+mod message;

@@ -116,7 +116,6 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
     }
 
     /// Does what can be done now; ready once the node is closed and its last bytes are with the system.
-    #[must_use]
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.over {
             return Poll::Ready(());
@@ -276,10 +275,7 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
                 break;
             }
         }
-        let now = self.io.now();
-        if deadline.is_some_and(|deadline| deadline <= now) {
-            self.node.handle_timeout(now);
-        }
+        self.node.handle_timeout(self.io.now());
         true
     }
 }

@@ -14,7 +14,7 @@ fn a_round_is_inbox_arrivals_settle_then_the_timer() {
     theatre.plan().deadline = Some(theatre.start);
     theatre.arrive(0, vec![(vec![1], 1)]);
     theatre.handle().command(2).unwrap();
-    theatre.plan().jobs.push_back(job(7, || Ok(None)));
+    theatre.plan().jobs.push_back(job(7, || Ok(true)));
     theatre.plan().events.push_back(Event::Other(1));
     theatre.send(0, b"out");
     assert!(theatre.poll().is_pending());
@@ -224,7 +224,7 @@ fn jobs_see_the_flag_once_the_driver_is_gone() {
     let mut theatre = Theatre::new(&[]);
     theatre.plan().jobs.push_back(job(1, || {
         RAN.fetch_add(1, Ordering::Relaxed);
-        Ok(None)
+        Ok(true)
     }));
     assert!(theatre.poll().is_pending());
     let work = std::mem::take(&mut theatre.stage_mut().blocking);

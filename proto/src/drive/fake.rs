@@ -12,26 +12,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::{Driver, Handle, Io, Received};
 use crate::Instant;
-use crate::job::{Fault, Job, JobId, Source, Work};
+use crate::job::{Fault, Job, JobId, Sink, Work};
 use crate::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
+use crate::transfer::manifest::{Entry, Manifest};
 
 pub fn addr(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))
 }
 
 /// A job that does `work` when it runs.
-pub fn job(id: u64, work: impl Fn() -> Result<Option<Bytes>, Fault> + Send + Sync + 'static) -> Job {
+pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'static) -> Job {
     struct Does<F>(F);
-    impl<F: Fn() -> Result<Option<Bytes>, Fault> + Send + Sync> Source for Does<F> {
-        fn scan(&self, _: u32) -> Result<Option<Bytes>, Fault> {
+    impl<F: Fn() -> Result<bool, Fault> + Send + Sync> Sink for Does<F> {
+        fn begin(&self, _: &Arc<Manifest>) -> Result<(), Fault> {
+            Ok(())
+        }
+        fn write(&self, _: u32, _: &Entry, _: u64, _: &[u8]) -> Result<(), Fault> {
+            Ok(())
+        }
+        fn finish(&self, _: usize) -> Result<bool, Fault> {
             self.0()
         }
+        fn abandon(&self) {}
     }
-    Job { id: JobId(id), work: Work::Scan { source: Arc::new(Does(work)), page: 0 } }
+    Job { id: JobId(id), work: Work::Finish { sink: Arc::new(Does(work)), at_most: 1 } }
 }
 
 #[derive(Debug, PartialEq, Clone)]

@@ -63,13 +63,27 @@ fn an_event_wakes_the_application_once_and_the_end_does() {
 }
 
 #[test]
+fn events_that_nobody_takes_are_not_kept() {
+    let mut theatre = Theatre::new(&[]);
+    theatre.plan().events.extend((0..200).map(Event::Other));
+    assert!(theatre.poll().is_pending());
+    assert!(!theatre.plan().events.is_empty());
+    let inbox = theatre.handle().0.clone();
+    theatre.handle = None;
+    assert!(theatre.poll().is_pending());
+    assert!(theatre.plan().events.is_empty() && inbox.lock().events.is_empty());
+}
+
+#[test]
 fn a_driver_that_is_thrown_away_is_an_end() {
     let theatre = Theatre::new(&[]);
     let Theatre { handle, driver, .. } = theatre;
     let (counter, waker) = waker();
     let mut handle = handle.unwrap();
     assert!(handle.poll_event(&mut Context::from_waker(&waker)).is_pending());
+    assert!(handle.0.lock().driver.is_some());
     drop(driver);
+    assert!(handle.0.lock().driver.is_none(), "the task behind it can go");
     assert_eq!(counter.count(), 1);
     assert_eq!(handle.poll_event(&mut Context::from_waker(&waker)), Poll::Ready(None));
 }
@@ -92,7 +106,7 @@ fn a_next_event_that_is_dropped_loses_nothing() {
 fn an_answer_that_comes_too_late_is_dropped_and_nothing_leaks() {
     let mut theatre = Theatre::new(&[]);
     let inbox: Weak<Inbox<Puppet>> = Arc::downgrade(&theatre.handle().0);
-    theatre.plan().jobs.push_back(job(1, || Ok(None)));
+    theatre.plan().jobs.push_back(job(1, || Ok(true)));
     theatre.handle().command(2).unwrap();
     assert!(theatre.poll().is_pending());
     theatre.handle().command(2).unwrap();

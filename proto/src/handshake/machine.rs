@@ -93,7 +93,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether somebody had a try at the code: for [`Guesses`]. For the sender, every body that came in the place of H2; for the
+    /// Whether somebody had a try at the code: for [`super::Guesses`]. For the sender, every body that came in the place of H2; for the
     /// receiver, every H2 that it sent. Meeting again needs no guess-able secret, so it never counts.
     #[must_use]
     pub const fn is_guess(&self) -> bool {
@@ -119,47 +119,6 @@ pub enum FailureReason {
     /// The other side broke a rule.
     #[error("handshake failed: {0}")]
     Violation(#[from] Violation),
-}
-
-/// How often a code was tried, over all links, relays and reconnects of one run of the program: three times at most.
-///
-/// The sender counts wrong answers, the receiver its own answers without a valid H3, so an attacker has six tries at most.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Guesses {
-    made: u8,
-}
-
-impl Guesses {
-    /// Tries that a code survives, and one.
-    pub const MOST: u8 = 3;
-
-    /// The code was not tried.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { made: 0 }
-    }
-
-    /// Whether another handshake may run with this code.
-    #[must_use]
-    pub const fn may_run(&self) -> bool {
-        self.made < Self::MOST
-    }
-
-    /// How many wrong tries there were.
-    #[must_use]
-    pub const fn made(&self) -> u8 {
-        self.made
-    }
-
-    /// Counts one attempt that ended: with [`Failure::is_guess`], or with [`Handshake::is_guess_if_lost`] when its link went away.
-    pub const fn count(&mut self, is_guess: bool) {
-        self.made = self.made.saturating_add(is_guess as u8);
-    }
-
-    /// The code did its work, and no other handshake may run with it.
-    pub const fn burn(&mut self) {
-        self.made = Self::MOST;
-    }
 }
 
 /// One attempt; see the module's text.
@@ -248,6 +207,16 @@ impl Handshake {
             State::AwaitH3 { schedule, keys, .. } => self.on_h3(&body, &schedule, keys),
             State::Over => State::Over,
         };
+    }
+
+    /// What came could not even be read as a frame; the attempt is over.
+    pub fn handle_violation(&mut self, violation: Violation) {
+        let is_guess = match self.state {
+            State::AwaitH2 { .. } | State::AwaitH3 { .. } => self.counts(),
+            State::AwaitH1 { .. } => false,
+            State::Over => return,
+        };
+        self.state = self.fail(violation, is_guess);
     }
 
     /// The deadline may have passed; a call before it is a no-op.
@@ -505,3 +474,7 @@ fn read(body: &[u8]) -> Result<HandshakeMessage, Violation> {
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 pub(crate) mod tests;
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile;

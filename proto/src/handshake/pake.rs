@@ -30,12 +30,8 @@ pub(super) struct Pake {
 
 impl Pake {
     pub(super) fn new(password: &[u8], room: &RoomId, sid: [u8; 16], rng: &mut impl CryptoRng) -> Self {
-        let mut identifiers = Vec::new();
-        for part in [&b"tallow/1"[..], b"sender", b"receiver", &room.0] {
-            lv(part, |bytes| identifiers.extend_from_slice(bytes));
-        }
         let scalar = Zeroizing::new(Scalar::random(rng));
-        let generator = generator(password, &identifiers, &sid);
+        let generator = generator(password, &identifiers(room), &sid);
         let share = (*scalar * *generator).compress().to_bytes();
         Self { sid, scalar, share }
     }
@@ -54,8 +50,17 @@ impl Pake {
     }
 }
 
+/// The channel identifier CI: no negotiated value is in it, since the sender's share is made before there is one.
+pub(super) fn identifiers(room: &RoomId) -> Vec<u8> {
+    let mut identifiers = Vec::new();
+    for part in [&b"tallow/1"[..], b"sender", b"receiver", &room.0] {
+        lv(part, |bytes| identifiers.extend_from_slice(bytes));
+    }
+    identifiers
+}
+
 /// The password's point (draft, `calculate_generator`).
-fn generator(password: &[u8], identifiers: &[u8], sid: &[u8]) -> Zeroizing<RistrettoPoint> {
+pub(super) fn generator(password: &[u8], identifiers: &[u8], sid: &[u8]) -> Zeroizing<RistrettoPoint> {
     let mut hash = Sha512::new();
     let mut filled = 0_usize;
     for part in [DSI, password] {
@@ -74,7 +79,12 @@ fn generator(password: &[u8], identifiers: &[u8], sid: &[u8]) -> Zeroizing<Ristr
 }
 
 /// The ISK from our scalar, the other's share, and `Ya, ADa, Yb, ADb` in this order.
-fn session_key(sid: &[u8], scalar: &Scalar, theirs: &[u8], shares: [&[u8]; 4]) -> Option<Zeroizing<[u8; 64]>> {
+pub(super) fn session_key(
+    sid: &[u8],
+    scalar: &Scalar,
+    theirs: &[u8],
+    shares: [&[u8]; 4],
+) -> Option<Zeroizing<[u8; 64]>> {
     let theirs = CompressedRistretto::from_slice(theirs).ok()?.decompress()?;
     let point = Zeroizing::new(scalar * theirs);
     if *point == RistrettoPoint::identity() {

@@ -73,6 +73,11 @@ impl RecordKey {
         Self(bytes)
     }
 
+    #[cfg(test)]
+    pub(super) const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The AEAD key of a lane.
     #[must_use]
     pub fn lane_key(&self, lane: u32) -> Zeroizing<[u8; 32]> {
@@ -196,6 +201,11 @@ impl Schedule {
         Verifier::new(&self.expand(b"verifier"))
     }
 
+    #[cfg(test)]
+    pub(super) fn master(&self) -> &[u8; 32] {
+        &self.master
+    }
+
     fn confirming(&self, side: Side) -> Hmac<Sha256> {
         let key = self.expand(match side {
             Side::Sender => b"confirm sender",
@@ -206,7 +216,7 @@ impl Schedule {
         mac
     }
 
-    fn expand(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
+    pub(super) fn expand(&self, label: &[u8]) -> Zeroizing<[u8; 32]> {
         expand(&self.master, &[b"tallow v1 ", label])
     }
 }

@@ -18,9 +18,11 @@
 //! owner to bound, when it accepts.
 
 mod config;
+mod congestion;
 mod event;
 #[cfg(test)]
 mod pair;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -42,7 +44,7 @@ use crate::Instant;
 use crate::node::{Arrival, Ecn, Transmit};
 use crate::ready::{Deadlines, ReadySet};
 use crate::seed::Seed;
-use config::Ticker;
+use config::{ByRoute, Ticker};
 
 /// Stateless answers (version negotiation, retry, refusal, reset) that wait for the socket; more are dropped, as a network may.
 pub const REPLIES: usize = 64;
@@ -56,7 +58,8 @@ pub struct Quic {
     endpoint: proto::Endpoint,
     /// The socket is an IPv6 one that serves IPv4 too, and wants IPv4 addresses in mapped form.
     mapped: bool,
-    transport: Arc<proto::TransportConfig>,
+    transports: ByRoute<proto::TransportConfig>,
+    server: Option<ByRoute<proto::ServerConfig>>,
     provider: Arc<CryptoProvider>,
     roots: Option<Arc<RootCertStore>>,
     ticker: Ticker,
@@ -115,7 +118,7 @@ impl Quic {
     /// An endpoint that connects. `unix_time` is the wall-clock time (since 1970) at the first call that brings a `now`.
     #[must_use]
     pub fn client(profile: &Profile, unix_time: Duration, seed: &Seed) -> Self {
-        Self::new(config::transport(profile), None, Ticker::new(unix_time), seed)
+        Self::new(config::transports(profile), None, Ticker::new(unix_time), seed)
     }
 
     /// An endpoint that is connected to.
@@ -129,21 +132,24 @@ impl Quic {
         unix_time: Duration,
         seed: &Seed,
     ) -> Result<Self, BadIdentity> {
-        let (transport, ticker) = (config::transport(profile), Ticker::new(unix_time));
-        let server = config::server(identity, limits, transport.clone(), ticker.clock(), seed)?;
-        Ok(Self::new(transport, Some(server), ticker, seed))
+        let (transports, ticker) = (config::transports(profile), Ticker::new(unix_time));
+        let server = config::server(identity, limits, &transports, ticker.clock(), seed)?;
+        Ok(Self::new(transports, Some(server), ticker, seed))
     }
 
     fn new(
-        transport: Arc<proto::TransportConfig>,
-        server: Option<Arc<proto::ServerConfig>>,
+        transports: ByRoute<proto::TransportConfig>,
+        server: Option<ByRoute<proto::ServerConfig>>,
         ticker: Ticker,
         seed: &Seed,
     ) -> Self {
+        // The one that first packets are judged by; which one a connection gets is decided when it is accepted.
+        let general = server.as_ref().map(ByRoute::network);
         Self {
             mapped: false,
-            endpoint: proto::Endpoint::new(config::endpoint(seed), server, true, None),
-            transport,
+            endpoint: proto::Endpoint::new(config::endpoint(seed), general, true, None),
+            transports,
+            server,
             provider: config::crypto_provider(),
             roots: None,
             ticker,
@@ -176,7 +182,7 @@ impl Quic {
         self.ticker.tick(now);
         let roots = self.roots.get_or_insert_with(config::public_roots).clone();
         let verifier = Arc::new(Verifier::new(*trust, roots, &self.provider).ok_or(CannotConnect::TooMany)?);
-        let (transport, clock) = (self.transport.clone(), self.ticker.clock());
+        let (transport, clock) = (self.transports.to(to), self.ticker.clock());
         let config = config::client(verifier.clone(), transport, &self.provider, clock, &mut self.rng)
             .ok_or(CannotConnect::TooMany)?;
         let (handle, inner) = self.endpoint.connect(now, config, to, name).map_err(|error| match error {
@@ -290,8 +296,9 @@ impl Quic {
     /// Takes a client in; [`Event::Connected`] or [`Event::Closed`] follows. `None`: its first packet was no good.
     pub fn accept(&mut self, now: Instant, incoming: Incoming) -> Option<ConnId> {
         self.ticker.tick(now);
+        let config = self.server.as_ref().map(|server| server.to(incoming.from()));
         self.scratch.clear();
-        match self.endpoint.accept(incoming.0, now, &mut self.scratch, None) {
+        match self.endpoint.accept(incoming.0, now, &mut self.scratch, config) {
             Ok((handle, inner)) => Some(self.adopt(handle, inner, None)),
             Err(error) => {
                 if let Some(transmit) = error.response {
@@ -321,136 +328,6 @@ impl Quic {
     /// Lets a client wait for an answer that never comes.
     pub fn ignore(&mut self, incoming: Incoming) {
         self.endpoint.ignore(incoming.0);
-    }
-
-    /// Opens a stream that both sides write to. `None`: no more are allowed now, or the connection is gone.
-    pub fn open_bi(&mut self, conn: ConnId) -> Option<Stream> {
-        self.open(conn, proto::Dir::Bi)
-    }
-
-    /// Opens a stream that only we write to. `None`: no more are allowed now, or the connection is gone.
-    pub fn open_uni(&mut self, conn: ConnId) -> Option<Stream> {
-        self.open(conn, proto::Dir::Uni)
-    }
-
-    /// The next bytes of a stream, in order, at most `max`: a view into the datagram that brought them.
-    pub fn read(&mut self, conn: ConnId, stream: Stream, max: usize) -> Read {
-        let mut one = None;
-        let (_, end) = self.read_until(conn, stream, max.max(1), true, |bytes| one = Some(bytes));
-        one.map_or(end.unwrap_or(Read::Blocked), Read::Data)
-    }
-
-    /// The same for many pieces at once, which is cheaper: appends them to `out` until there is nothing more, or until `max`
-    /// bytes are there (then [`Read::Blocked`] is not said). Returns how many bytes, and what stopped it: `None` for `max`.
-    pub fn read_chunks(
-        &mut self,
-        conn: ConnId,
-        stream: Stream,
-        max: usize,
-        out: &mut impl Extend<Bytes>,
-    ) -> (usize, Option<Read>) {
-        self.read_until(conn, stream, max, false, |bytes| out.extend(std::iter::once(bytes)))
-    }
-
-    fn read_until(
-        &mut self,
-        conn: ConnId,
-        stream: Stream,
-        max: usize,
-        once: bool,
-        mut take: impl FnMut(Bytes),
-    ) -> (usize, Option<Read>) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return (0, Some(Read::Gone)) };
-        if stream.direction() == Direction::Uni && stream.0.initiator() == connection.inner.side() {
-            return (0, Some(Read::Gone));
-        }
-        let mut receive = connection.inner.recv_stream(stream.0);
-        let Ok(mut chunks) = receive.read(true) else { return (0, Some(Read::Gone)) };
-        let (mut count, mut end) = (0_usize, None);
-        while count < max && end.is_none() {
-            match chunks.next(max.saturating_sub(count)) {
-                Ok(Some(chunk)) => {
-                    count = count.saturating_add(chunk.bytes.len());
-                    take(chunk.bytes);
-                    if once {
-                        break;
-                    }
-                }
-                Ok(None) => end = Some(Read::End),
-                Err(proto::ReadError::Blocked) => end = Some(Read::Blocked),
-                Err(proto::ReadError::Reset(code)) => end = Some(Read::Reset(event::short(code))),
-            }
-        }
-        if chunks.finalize().should_transmit() {
-            self.mark_sending(conn);
-        }
-        (count, end)
-    }
-
-    /// Writes what the windows allow, without copying; `data` keeps the rest.
-    pub fn write(&mut self, conn: ConnId, stream: Stream, data: &mut Bytes) -> Write {
-        self.write_chunks(conn, stream, std::slice::from_mut(data))
-    }
-
-    /// The same for many pieces; those that were taken are left empty.
-    pub fn write_chunks(&mut self, conn: ConnId, stream: Stream, data: &mut [Bytes]) -> Write {
-        let Some(mut send) = self.send_stream(conn, stream) else { return Write::Gone };
-        let mut rest = data;
-        let (mut wrote, mut result) = (false, Write::Done);
-        while !rest.is_empty() {
-            match send.write_chunks(rest) {
-                Ok(written) => {
-                    wrote = true;
-                    rest = rest.get_mut(written.chunks..).unwrap_or_default();
-                }
-                Err(proto::WriteError::Blocked) => {
-                    result = Write::Blocked;
-                    break;
-                }
-                Err(proto::WriteError::Stopped(code)) => return Write::Stopped(event::short(code)),
-                Err(proto::WriteError::ClosedStream) => return Write::Gone,
-            }
-        }
-        // Blocked says so to the other side.
-        if wrote || result == Write::Blocked {
-            self.mark_sending(conn);
-        }
-        result
-    }
-
-    /// Says that nothing more will be written; [`Event::Finished`] follows once all is acknowledged.
-    pub fn finish(&mut self, conn: ConnId, stream: Stream) {
-        let Some(mut send) = self.send_stream(conn, stream) else { return };
-        if send.finish().is_ok() {
-            self.mark_sending(conn);
-        }
-    }
-
-    /// Gives up writing: what was not delivered is dropped.
-    pub fn reset(&mut self, conn: ConnId, stream: Stream, code: u32) {
-        let Some(mut send) = self.send_stream(conn, stream) else { return };
-        if send.reset(code.into()).is_ok() {
-            // What it had buffered is room for others.
-            self.work_on(conn);
-        }
-    }
-
-    /// Gives up reading: the other side is told to stop.
-    pub fn stop(&mut self, conn: ConnId, stream: Stream, code: u32) {
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
-        if stream.direction() == Direction::Uni && stream.0.initiator() == connection.inner.side() {
-            return;
-        }
-        if connection.inner.recv_stream(stream.0).stop(code.into()).is_ok() {
-            self.mark_sending(conn);
-        }
-    }
-
-    /// Streams with a higher priority send first; all begin with 0.
-    pub fn set_priority(&mut self, conn: ConnId, stream: Stream, priority: i32) {
-        let Some(mut send) = self.send_stream(conn, stream) else { return };
-        // A stream that is gone needs no priority.
-        let _ = send.set_priority(priority);
     }
 
     /// Closes a connection at once: what was not delivered is lost, no event follows, the other side gets code and reason.
@@ -588,17 +465,6 @@ impl Quic {
             connection.sending = true;
             self.sending.mark(id);
         }
-    }
-
-    fn open(&mut self, conn: ConnId, direction: proto::Dir) -> Option<Stream> {
-        self.connections.get_mut(&conn)?.inner.streams().open(direction).map(Stream)
-    }
-
-    /// The sending half of a stream, where there is one.
-    fn send_stream(&mut self, conn: ConnId, stream: Stream) -> Option<proto::SendStream<'_>> {
-        let connection = self.connections.get_mut(&conn)?;
-        let ours = stream.0.initiator() == connection.inner.side();
-        (ours || stream.direction() == Direction::Bi).then(|| connection.inner.send_stream(stream.0))
     }
 
     /// Queues the answer that the endpoint wrote to `scratch`.

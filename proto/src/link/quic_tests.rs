@@ -2,8 +2,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use rustls::pki_types::PrivateKeyDer;
 
-use super::pair::{CLIENT, Door, Pair, Path, SERVER, UNIX_TIME, identity, server_addr};
+use super::pair::{CLIENT, Door, Pair, Path, SERVER, UNIX_TIME, identity, server_addr, start};
 use super::*;
 use crate::link::trust::{CertificateRefused, Fingerprint};
 use crate::node::SocketId;
@@ -123,9 +124,10 @@ fn a_reader_that_stops_holds_up_its_writer_at_the_window() {
     pair.pass(Duration::from_secs(5));
     assert!(!pair.take(CLIENT).contains(&Event::Writable(stream)));
 
-    let mut pieces = Vec::new();
+    let (mut pieces, read_at) = (Vec::new(), pair.now);
     assert_eq!(pair.ends[SERVER].read_chunks(server, stream, usize::MAX, &mut pieces), (window, Some(Read::Blocked)));
     pair.until("room", |pair| pair.events[CLIENT].contains(&(client, Event::Writable(stream))));
+    assert!(pair.now - read_at < Duration::from_millis(10), "the reader says so at once");
     assert_eq!(pair.ends[CLIENT].write(client, stream, &mut data), Write::Blocked);
     assert_eq!(data.len(), 300 * KIB - 2 * window);
 }
@@ -146,6 +148,17 @@ fn what_is_not_acknowledged_never_exceeds_the_send_window() {
     assert_eq!(data.len(), 52 * KIB);
     pair.cut = false;
     pair.until("acknowledged", |pair| pair.events[CLIENT].contains(&(client, Event::Writable(stream))));
+}
+
+#[test]
+fn one_stream_never_holds_enough_for_a_thousand_gaps() {
+    let profile = Profile { stream_receive_window: 8_000_000, ..Profile::peer() };
+    let mut pair = Pair::new(&profile, &identity(), 31);
+    let (client, _) = pair.connected();
+    let stream = pair.ends[CLIENT].open_uni(client).unwrap();
+    let mut data = pattern(3_000_000);
+    assert_eq!(pair.ends[CLIENT].write(client, stream, &mut data), Write::Blocked);
+    assert_eq!(data.len(), 1_000_000);
 }
 
 #[test]
@@ -251,13 +264,35 @@ fn a_certificate_is_judged_by_the_trust_that_was_asked_for() {
 }
 
 #[test]
+fn a_certificate_without_its_key_is_not_believed() {
+    let identity = identity();
+    let mut pair = Pair::new(&Profile::peer(), &identity, 30);
+    let mut tls = config::server_tls(&identity, pair.ends[SERVER].ticker.clock()).unwrap();
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_der();
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&PrivateKeyDer::Pkcs8(key.into())).unwrap();
+    let chain = vec![identity.cert_chain[0].clone().into()];
+    tls.cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(rustls::sign::CertifiedKey::new(chain, key)));
+    show(&mut pair, tls);
+    pair.connect(Trust::Pin(identity.fingerprint()));
+    pair.until("the end", |pair| !pair.events[CLIENT].is_empty());
+    let events = pair.take(CLIENT);
+    assert!(matches!(events[..], [Event::Closed(Closed::Transport { code: 0x133, by_peer: false })]), "{events:?}");
+}
+
+/// Lets the server use another TLS configuration than ours.
+fn show(pair: &mut Pair, tls: rustls::ServerConfig) {
+    let crypto = Arc::new(proto::crypto::rustls::QuicServerConfig::try_from(tls).unwrap());
+    pair.ends[SERVER].endpoint.set_server_config(Some(Arc::new(proto::ServerConfig::with_crypto(crypto))));
+    pair.ends[SERVER].server = None;
+}
+
+#[test]
 fn only_our_protocol_is_spoken() {
     let identity = identity();
     let mut pair = Pair::new(&Profile::peer(), &identity, 10);
     let mut tls = config::server_tls(&identity, pair.ends[SERVER].ticker.clock()).unwrap();
     tls.alpn_protocols = vec![b"h3".to_vec()];
-    let crypto = Arc::new(proto::crypto::rustls::QuicServerConfig::try_from(tls).unwrap());
-    pair.ends[SERVER].endpoint.set_server_config(Some(Arc::new(proto::ServerConfig::with_crypto(crypto))));
+    show(&mut pair, tls);
     pair.connect(Trust::Any);
     pair.until("the end", |pair| !pair.events[CLIENT].is_empty() && !pair.events[SERVER].is_empty());
     assert_eq!(pair.take(CLIENT), [Event::Closed(Closed::NoCommonProtocol)]);
@@ -271,10 +306,8 @@ fn a_server_of_another_quic_version_is_recognised() {
     let seed = Seed::new([11; 32]);
     let mut endpoint = (*config::endpoint(&seed)).clone();
     endpoint.supported_versions(vec![0x6b33_43cf]);
-    let limits = Limits::default();
-    let server =
-        config::server(&identity, limits, config::transport(&Profile::relay()), Ticker::new(UNIX_TIME).clock(), &seed);
-    pair.ends[SERVER].endpoint = proto::Endpoint::new(Arc::new(endpoint), Some(server.unwrap()), true, None);
+    let server = pair.ends[SERVER].server.as_ref().map(ByRoute::network);
+    pair.ends[SERVER].endpoint = proto::Endpoint::new(Arc::new(endpoint), server, true, None);
     pair.connect(Trust::Any);
     pair.until("the end", |pair| !pair.events[CLIENT].is_empty());
     assert_eq!(pair.take(CLIENT), [Event::Closed(Closed::VersionMismatch)]);
@@ -371,6 +404,7 @@ fn a_server_that_was_restarted_says_so() {
     assert_eq!(pair.ends[CLIENT].write(client, stream, &mut pattern(10 * KIB)), Write::Done);
     pair.until("the end", |pair| !pair.events[CLIENT].is_empty());
     assert_eq!(pair.take(CLIENT), [Event::Closed(Closed::Reset)]);
+    assert_eq!((pair.ends[CLIENT].connections(), pair.ends[CLIENT].poll_timeout()), (0, None));
 }
 
 #[test]
@@ -443,21 +477,22 @@ fn more_streams_than_allowed_have_to_wait_for_room() {
 }
 
 #[test]
-fn a_stream_of_higher_priority_overtakes() {
+fn a_stream_of_higher_priority_goes_first() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 22);
     let (client, server) = pair.connected();
     let (bulk, control) = (pair.ends[CLIENT].open_uni(client).unwrap(), pair.ends[CLIENT].open_uni(client).unwrap());
     pair.path.rate = 1_000_000;
     pair.ends[CLIENT].set_priority(client, control, 1);
-    assert_eq!(pair.ends[CLIENT].write(client, bulk, &mut pattern(1000 * KIB)), Write::Done);
-    pair.pass(Duration::from_millis(100));
-    assert_eq!(pair.ends[CLIENT].write(client, control, &mut Bytes::from_static(b"now")), Write::Done);
-    let written = pair.now;
-    pair.until("the control", |pair| pair.events[SERVER].contains(&(server, Event::Opened(control, Direction::Uni))));
-    assert!(pair.now - written < Duration::from_millis(150), "{:?}", pair.now - written);
-    let mut pieces = Vec::new();
-    let (bytes, _) = pair.ends[SERVER].read_chunks(server, bulk, usize::MAX, &mut pieces);
-    assert!(bytes < 500 * KIB, "the bulk is not through yet: {bytes}");
+    assert_eq!(pair.ends[CLIENT].write(client, bulk, &mut pattern(500 * KIB)), Write::Done);
+    assert_eq!(pair.ends[CLIENT].write(client, control, &mut pattern(200 * KIB)), Write::Done);
+    let (mut first, mut second) = (0, 0);
+    pair.until("the control", |pair| {
+        pair.take(SERVER);
+        first += pair.ends[SERVER].read_chunks(server, control, usize::MAX, &mut Vec::new()).0;
+        second += pair.ends[SERVER].read_chunks(server, bulk, usize::MAX, &mut Vec::new()).0;
+        first == 200 * KIB
+    });
+    assert!(second < 20 * KIB, "{second} bytes of the bulk came before the end of what is urgent");
 }
 
 #[test]
@@ -533,6 +568,15 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 #[test]
+fn the_first_flight_offers_a_key_exchange_that_outlives_quantum_computers() {
+    let mut pair = Pair::new(&Profile::peer(), &identity(), 32);
+    pair.connect(Trust::Any);
+    pair.flush();
+    // X25519MLKEM768 takes 1,216 bytes, which do not fit into one datagram with the rest.
+    assert_eq!(pair.trace.len(), 2);
+}
+
+#[test]
 fn a_batch_is_never_larger_than_the_kernel_takes() {
     let max = |segments| NonZeroUsize::new(segments).unwrap();
     assert_eq!(segments(max(64), 1200), 32);
@@ -565,6 +609,24 @@ fn a_socket_for_both_families_gets_its_addresses_in_its_own_form() {
     assert_eq!(answer.to, from);
 }
 
+#[test]
+fn a_loopback_path_carries_the_largest_datagrams_and_a_network_path_does_not() {
+    for (to, mtu) in [("127.0.0.1:4433", 65_507), ("192.0.2.2:4433", 1452)] {
+        let mut pair = Pair::new(&Profile::peer(), &identity(), 29);
+        pair.path.mtu = 65_507;
+        pair.addresses = ["127.0.0.1:50000".parse().unwrap(), to.parse().unwrap()];
+        if to.starts_with("192") {
+            pair.addresses[CLIENT] = "192.0.2.1:50000".parse().unwrap();
+        }
+        let (client, server) = pair.connected();
+        pair.pass(Duration::from_secs(5));
+        for stats in [pair.ends[CLIENT].stats(client), pair.ends[SERVER].stats(server)] {
+            let found = stats.unwrap().mtu;
+            assert!(found <= mtu && found > mtu - 30, "{to}: {found}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn no_datagram_upsets_an_endpoint(
@@ -573,7 +635,7 @@ proptest! {
     ) {
         let seed = Seed::new([28; 32]);
         let mut quic = Quic::client(&Profile::peer(), UNIX_TIME, &seed);
-        let now = Instant::now();
+        let now = start();
         let conn = quic.connect(now, server_addr(), "relay.test", &Trust::Any).unwrap();
         let mut sent = Vec::new();
         let transmit = quic.poll_transmit(now, NonZeroUsize::MIN, &mut sent).unwrap();

@@ -1,14 +1,24 @@
 //! A peer on a link: the handshake, the session, the farewell.
 
-use super::{
-    Agreement, CancelReason, CodeState, Conn, Control, DeclineReason, Duration, Event, Failure, Flow, Found, Handshake,
-    Instant, LEAVE_WITHIN, LINK, Lost, Misuse, Path, PathKind, Peer, PeerLink, Session, Side, Stage, Transfer, Violation,
-    WaitingFor, close, handshake, quic, receiver, sender, session,
-};
-use crate::handshake::Secret;
-use crate::session::StreamNo;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event::{Event, Failure, Lost, Path, PathKind, Summary, WaitingFor};
+use super::meeting::Found;
+use super::net::Conn;
+use super::peer_link::{Flow, PeerLink};
+use super::{Agreement, CodeState, LEAVE_WITHIN, LINK, Peer, Stage, Transfer, close};
+use crate::Instant;
+use crate::handshake::{self, FailureReason, Handshake, Secret};
+use crate::link::quic;
+use crate::node::Misuse;
+use crate::session::{self, LinkId, Session, StreamNo, Violation};
+use crate::transfer::manifest::Manifest;
+use crate::transfer::{Outcome, receiver, sender};
 use crate::wire::Features;
 use crate::wire::frame::enclose;
+use crate::wire::peer::{CancelReason, Control};
+use crate::wire::relay::Side;
 
 impl Peer {
     pub(super) fn start_handshake(&mut self, now: Instant, link: PeerLink, found: Found) {
@@ -30,7 +40,9 @@ impl Peer {
         if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
             return self.handle_parting(now, index, event);
         }
-        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) = &mut self.stage else {
+        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) =
+            &mut self.stage
+        else {
             return;
         };
         if link.conn() != conn {
@@ -48,12 +60,17 @@ impl Peer {
                     self.stage = Stage::Closed;
                 }
             }
-            quic::Event::Closed(_) => self.lose_link(now),
+            quic::Event::Closed(_) => {
+                // What came before the end still counts.
+                self.converse(now);
+                self.lose_link(now);
+            }
             quic::Event::Opened(..)
             | quic::Event::Readable(_)
             | quic::Event::Writable(_)
             | quic::Event::Finished(_)
-            | quic::Event::Stopped(_)
+            | quic::Event::Stopped(..)
+            | quic::Event::Available(_)
             | quic::Event::Connected { .. } => {}
         }
     }
@@ -65,6 +82,14 @@ impl Peer {
                 let flow = link.read_main(&mut self.net);
                 let mut moved = self.shake_hands(now);
                 moved |= self.pump_session(now);
+                moved |= self.take_transfer_events(now);
+                if let (Stage::Live { .. }, Transfer::Receiving(receiver)) = (&self.stage, &self.transfer)
+                    && self.told
+                    && receiver.is_closed()
+                {
+                    self.leave(now, close::DONE);
+                    moved = true;
+                }
                 if flow == Flow::Ended && matches!(self.stage, Stage::Handshaking { .. } | Stage::Live { .. }) {
                     self.lose_link(now);
                     moved = true;
@@ -72,7 +97,7 @@ impl Peer {
                 moved
             }
             Stage::Leaving { .. } => {
-                self.flush_farewell();
+                self.flush_farewell(now);
                 false
             }
             Stage::Meeting | Stage::Closed => false,
@@ -100,7 +125,7 @@ impl Peer {
                     }
                     Err(violation) => {
                         moved = true;
-                        self.handshake_failed(now, handshake::Failure::Violation(violation));
+                        handshake.handle_violation(violation);
                     }
                 },
             }
@@ -111,13 +136,14 @@ impl Peer {
     fn keyed(&mut self, now: Instant, keys: handshake::Keys) {
         let Stage::Handshaking { mut link, .. } = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
         link.flush(&mut self.net);
+        self.guesses.burn();
         let early = link.set_keyed();
         let must_agree = self.verify;
         if must_agree || keys.features.has(Features::VERIFY) {
             self.tell(Event::Verifier { words: keys.verifier.words().to_vec(), must_agree });
         }
-        let mut session = Box::new(Session::new(now, self.side, keys));
-        session.handle_link_up(now, LINK, link.max_streams());
+        let mut session = Box::new(Session::new(session::Config::new(self.side), &keys, self.seed.next()));
+        session.handle_link_up(now, LINK, link.max_streams(), session::Origin::Handshake);
         self.stage = Stage::Live { link, session };
         self.stop_meeting(now);
         let kind = match self.found {
@@ -156,22 +182,25 @@ impl Peer {
     fn handshake_failed(&mut self, now: Instant, failure: handshake::Failure) {
         let Stage::Handshaking { link, .. } = std::mem::replace(&mut self.stage, Stage::Meeting) else { return };
         self.parting.push((link, now + LEAVE_WITHIN));
-        let guess = failure.is_guess(self.side);
-        let left = if guess { self.guesses.count() } else { self.guesses.left() };
+        if failure.is_guess() {
+            self.guesses.count();
+        }
+        let left = self.guesses.left();
         match self.side {
-            Side::Sender if guess => {
-                self.tell(Event::WrongGuess { left });
-                if left == 0 { self.fail(now, Failure::WrongCode) } else { self.look_again(now) }
+            Side::Sender => {
+                if failure.is_guess() {
+                    self.tell(Event::WrongGuess { left });
+                }
+                // A stranger's nonsense or silence ends nothing; the third wrong guess does.
+                if left > 0 { self.look_again(now) } else { self.fail(now, Failure::WrongCode) }
             }
-            // A stranger's nonsense or silence ends nothing.
-            Side::Sender => self.look_again(now),
             Side::Receiver => self.fail(
                 now,
-                match failure {
-                    handshake::Failure::WrongCode => Failure::WrongCode,
-                    handshake::Failure::TimedOut => Failure::Lost(Lost::InHandshake),
-                    handshake::Failure::Version { theirs } => Failure::Versions(theirs),
-                    handshake::Failure::Violation(violation) => Failure::Violation(violation),
+                match failure.reason {
+                    FailureReason::WrongCode => Failure::WrongCode,
+                    FailureReason::TimedOut => Failure::Lost(Lost::InHandshake),
+                    FailureReason::Version { theirs } => Failure::Versions(theirs),
+                    FailureReason::Violation(violation) => Failure::Violation(violation),
                 },
             ),
         }
@@ -212,12 +241,14 @@ impl Peer {
             let mut moved = self.take_main_records(now);
             moved |= self.take_session_events(now);
             let Stage::Live { link, session } = &mut self.stage else { return any | moved };
+            let mut accepted = false;
             while session.can_send_control()
                 && let Some(control) = self.transfer.poll_control()
             {
                 moved = true;
+                accepted |= matches!(control, Control::Accept { .. });
                 // There was room a moment ago.
-                let _ = session.send_control(now, control);
+                let _ = session.send_control(control);
             }
             while link.wants_control()
                 && let Some(frame) = session.poll_control_record(now, LINK)
@@ -229,7 +260,7 @@ impl Peer {
             if let Transfer::Sending(sender) = &mut self.transfer {
                 loop {
                     if self.held.is_none() {
-                        self.held = sender.poll_chunk();
+                        self.held = sender.poll_chunk().map(|(_, chunk)| chunk);
                     }
                     if self.held.is_none() {
                         break;
@@ -237,12 +268,20 @@ impl Peer {
                     link.flush(&mut self.net);
                     let Some(stream) = link.chunk_stream(&mut self.net) else { break };
                     let Some(chunk) = self.held.take() else { break };
-                    let frame = session.seal_chunk(now, LINK, stream, chunk);
-                    link.queue_chunk(stream, frame);
+                    match session.seal_chunk(now, LINK, stream, chunk) {
+                        Ok(frame) => link.queue_chunk(stream, frame),
+                        Err(chunk) => {
+                            self.held = Some(chunk);
+                            break;
+                        }
+                    }
                     moved = true;
                 }
             }
             link.flush(&mut self.net);
+            if accepted {
+                self.accepted(now);
+            }
             any |= moved;
             if !moved {
                 return any;
@@ -267,7 +306,12 @@ impl Peer {
         while let Stage::Live { link, session } = &mut self.stage {
             match link.read_record(&mut self.net, stream) {
                 Ok(Some((number, frame))) => session.handle_record(now, LINK, number, frame),
-                Ok(None) => return session.handle_progress(now, LINK, link.assembling(stream)),
+                Ok(None) => {
+                    if let Some((number, buffered)) = link.assembling(stream) {
+                        session.handle_progress(now, LINK, number, buffered);
+                    }
+                    return;
+                }
                 Err(violation) => return self.violated(now, violation),
             }
             self.take_session_events(now);
@@ -286,7 +330,7 @@ impl Peer {
                     Transfer::Receiving(receiver) => receiver.handle_chunk(now, chunk),
                     Transfer::Sending(_) => self.violated(now, Violation::UnexpectedMessage),
                 },
-                session::Event::LinkUsable(_) => {}
+                session::Event::LinkUsable(_) | session::Event::ControlMoved(_) => {}
                 session::Event::LinkDead { .. } => self.lose_link(now),
                 session::Event::Failed(violation) => self.violated(now, violation),
             }
@@ -302,11 +346,75 @@ impl Peer {
 
     pub(super) fn take_transfer_events(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let Some(event) = self.transfer.poll_event() {
+        loop {
+            match &mut self.transfer {
+                Transfer::Sending(sender) => match sender.poll_event() {
+                    Some(sender::Event::Scanned(manifest)) => {
+                        self.totals = Some(manifest.totals());
+                        self.tell(Event::Scanned(manifest.totals()));
+                    }
+                    Some(sender::Event::Accepted) => self.accepted(now),
+                    Some(sender::Event::Over(outcome)) => self.over(now, outcome),
+                    None => return moved,
+                },
+                Transfer::Receiving(receiver) => match receiver.poll_event() {
+                    Some(receiver::Event::Offered(manifest)) => self.offered(manifest),
+                    Some(receiver::Event::BadRecord(link)) => self.bad_record(link),
+                    Some(receiver::Event::Over(outcome)) => self.over(now, outcome),
+                    None => return moved,
+                },
+            }
             moved = true;
-            self.handle_transfer(now, event);
         }
-        moved
+    }
+
+    /// With `--verify` the offer is shown once the person agreed to the words.
+    fn offered(&mut self, manifest: Arc<Manifest>) {
+        self.totals = Some(manifest.totals());
+        if self.agreement == Agreement::Pending {
+            self.unseen_offer = Some(manifest);
+        } else {
+            self.tell(Event::Offer(manifest));
+        }
+    }
+
+    fn accepted(&mut self, now: Instant) {
+        self.accepted_at = Some(now);
+        self.tell(Event::Accepted);
+    }
+
+    fn bad_record(&mut self, link: LinkId) {
+        if let Stage::Live { session, .. } = &mut self.stage {
+            session.handle_bad_record(link);
+        }
+    }
+
+    /// The transfer ended, one way or the other.
+    fn over(&mut self, now: Instant, outcome: Outcome) {
+        let failure = match outcome {
+            Outcome::Complete { root } => return self.complete(now, root),
+            // These follow from what this side said or found itself; the failure was told then.
+            Outcome::Cancelled(_) | Outcome::Lost => return,
+            Outcome::Declined { reason, text } => Failure::Declined { reason, text },
+            Outcome::Refused(refused) => Failure::Refused(refused),
+            Outcome::PeerCancelled { reason, text } => Failure::Peer { reason, text },
+            Outcome::Failed(fault) => Failure::Local(fault),
+            Outcome::Violation(violation) => Failure::Violation(violation),
+        };
+        self.fail(now, failure);
+    }
+
+    fn complete(&mut self, now: Instant, root: [u8; 32]) {
+        let duration = self.accepted_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let progress = self.transfer.progress();
+        self.tell_last_progress(progress);
+        let totals = self.totals.unwrap_or_default();
+        self.end(Event::Done(Summary { totals, duration, root }));
+        match self.side {
+            Side::Sender => self.leave(now, close::DONE),
+            // The sender's farewell tells that it knows.
+            Side::Receiver => {}
+        }
     }
 
     pub(super) fn agree(&mut self, now: Instant, agreed: bool) -> Result<(), Misuse> {
@@ -316,6 +424,9 @@ impl Peer {
         if agreed {
             self.agreement = Agreement::Given;
             self.begin(now);
+            if let Some(manifest) = self.unseen_offer.take() {
+                self.tell(Event::Offer(manifest));
+            }
         } else {
             self.transfer.cancel(now, CancelReason::NotVerified, "");
             self.fail(now, Failure::NotVerified);
@@ -345,22 +456,20 @@ impl Peer {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Live { link, session } => {
                 self.stage = Stage::Leaving { link, session, deadline: now + LEAVE_WITHIN, code };
-                self.flush_farewell();
+                self.flush_farewell(now);
             }
             Stage::Handshaking { link, .. } => self.parting.push((link, now + LEAVE_WITHIN)),
             stage @ (Stage::Leaving { .. } | Stage::Closed) => self.stage = stage,
             Stage::Meeting => {}
         }
-        let _ = now;
     }
 
-    fn flush_farewell(&mut self) {
-        let Stage::Leaving { link, session, deadline, .. } = &mut self.stage else { return };
-        let now = *deadline;
+    fn flush_farewell(&mut self, now: Instant) {
+        let Stage::Leaving { link, session, .. } = &mut self.stage else { return };
         while session.can_send_control()
             && let Some(control) = self.transfer.poll_control()
         {
-            let _ = session.send_control(now, control);
+            let _ = session.send_control(control);
         }
         while link.wants_control()
             && let Some(frame) = session.poll_control_record(now, LINK)

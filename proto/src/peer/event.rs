@@ -10,7 +10,7 @@ use crate::link::trust::{CertificateRefused, Trust};
 use crate::node::Misuse;
 use crate::session::Violation;
 use crate::transfer::manifest::{Manifest, Totals};
-use crate::transfer::path::PathError;
+use crate::transfer::{Progress, Refused};
 use crate::wire::Untrusted;
 use crate::wire::Versions;
 use crate::wire::peer::{CancelReason, DeclineReason};
@@ -116,15 +116,6 @@ pub enum PathKind {
     Lan,
 }
 
-/// How far a transfer is, in bytes of the files themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// Stored by the receiver (as far as this side knows).
-    pub bytes: u64,
-    /// All.
-    pub total: u64,
-}
-
 /// A finished transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Summary {
@@ -157,17 +148,9 @@ pub enum Failure {
     /// This side's person said no.
     #[error("not accepted")]
     NotAccepted,
-    /// An entry of the offer breaks a rule for names.
-    #[error("unsafe name in the offer: {why}")]
-    UnsafeName {
-        /// As sent.
-        name: Untrusted,
-        /// The rule.
-        why: PathError,
-    },
-    /// The offer as a whole breaks the receiver's limits or rules.
-    #[error("the offer was refused: {0}")]
-    UnsafeOffer(crate::transfer::manifest::ManifestError),
+    /// The offer breaks a rule for names, or the receiver's limits.
+    #[error("the offer was refused: {}", .0.why)]
+    Refused(Refused),
     /// The connection ended or nothing came in time.
     #[error("{0}")]
     Lost(Lost),
@@ -298,11 +281,7 @@ impl Failure {
         match self {
             Self::WrongCode => Class::Auth,
             Self::Versions(_) | Self::Violation(_) => Class::Proto,
-            Self::Declined { .. }
-            | Self::NotAccepted
-            | Self::UnsafeName { .. }
-            | Self::UnsafeOffer(_)
-            | Self::NotVerified => Class::Refused,
+            Self::Declined { .. } | Self::NotAccepted | Self::Refused(_) | Self::NotVerified => Class::Refused,
             Self::Lost(_) => Class::Net,
             Self::Local(fault) => {
                 if fault.is_refusal() {

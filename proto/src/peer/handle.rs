@@ -6,8 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::event::{Command, Event, Failure, Summary};
 use super::Peer;
+use super::event::{Command, Event, Failure, Summary};
 use crate::drive::Handle;
 use crate::job::Sink;
 use crate::node::Misuse;

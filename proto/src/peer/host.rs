@@ -22,9 +22,10 @@ use super::net::{Conn, LISTENER, Net};
 use super::peer_link::PeerLink;
 use crate::Instant;
 use crate::link::quic::{self, Direction, Limits, Profile, Quic, Read, Stream, Write};
-use crate::room::greeting::{Greeting, Output, Request};
+use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
 use crate::seed::Seed;
-use crate::wire::frame::enclose;
+use crate::session::Violation;
+use crate::wire::frame::{GREETING, enclose};
 use crate::wire::relay::{RefusalReason, RelayMessage, RoomId, Side};
 use crate::wire::{self, Caps, Decoder};
 
@@ -52,4 +53,243 @@ struct Guest {
     decoder: Decoder,
     greeting: Greeting,
     waiting: VecDeque<Bytes>,
+    deadline: Instant,
+}
+
+impl Host {
+    /// Asks for the first address.
+    #[must_use]
+    pub fn new(embedded: Embedded, interfaces: Vec<IpAddr>, unix_time: Duration, seed: Seed, net: &mut Net) -> Self {
+        let mut host = Self {
+            embedded,
+            unix_time,
+            seed,
+            interfaces,
+            trying: 0,
+            bound: None,
+            room: None,
+            guests: BTreeMap::new(),
+            out: VecDeque::new(),
+        };
+        host.bind_next(net);
+        host
+    }
+
+    /// The sender's own room.
+    pub const fn set_room(&mut self, room: RoomId) {
+        self.room = Some(room);
+    }
+
+    /// Where it can be reached: the bound port on each of this machine's addresses.
+    #[must_use]
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        let Some(bound) = self.bound else { return Vec::new() };
+        if bound.ip().is_unspecified() {
+            let own = self.interfaces.iter().filter(|ip| bound.is_ipv6() || ip.is_ipv4());
+            own.map(|&ip| SocketAddr::new(ip, bound.port())).collect()
+        } else {
+            vec![bound]
+        }
+    }
+
+    /// The port to be announced on the LAN.
+    #[must_use]
+    pub fn announced_port(&self) -> Option<u16> {
+        self.bound.filter(|_| self.embedded.announce).map(|bound| bound.port())
+    }
+
+    /// The socket was bound, or could not be: then the next address is tried.
+    ///
+    /// # Errors
+    /// No address could be bound.
+    pub fn handle_bound(&mut self, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) -> Result<(), Failure> {
+        match result {
+            Ok(addr) => {
+                let seed = self.seed.derive("listener");
+                let quic =
+                    Quic::server(&Profile::peer(), &self.embedded.identity, Limits::default(), self.unix_time, &seed)
+                        .map_err(|_| Failure::Lost(Lost::NoSocket))?;
+                net.open_listener(quic);
+                self.bound = Some(addr);
+                // Three digits: see docs/decisions.md.
+                let number = self.seed.derive("nameplate").rng().next_u32().checked_rem(900).unwrap_or(0);
+                self.out.push_back(Met::Allocated(number.saturating_add(100)));
+                self.out.push_back(Met::Event(Event::Waiting(WaitingFor::Receiver)));
+                Ok(())
+            }
+            Err(_) if self.trying < self.embedded.listen.len() => {
+                self.bind_next(net);
+                Ok(())
+            }
+            Err(_) => Err(Failure::Lost(Lost::NoSocket)),
+        }
+    }
+
+    /// News of a connection; false when it is not a guest's.
+    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &quic::Event) -> bool {
+        let Some(guest) = self.guests.get_mut(&conn) else { return false };
+        match event {
+            quic::Event::Opened(stream, Direction::Bi) if guest.stream.is_none() => {
+                guest.stream = Some(*stream);
+                guest.read(net, conn);
+            }
+            quic::Event::Readable(_) | quic::Event::Writable(_) => guest.read(net, conn),
+            quic::Event::Closed(_) => {
+                self.guests.remove(&conn);
+            }
+            quic::Event::Opened(..) => self.dismiss(now, net, conn),
+            quic::Event::Connected { .. }
+            | quic::Event::Finished(_)
+            | quic::Event::Stopped(..)
+            | quic::Event::Available(_) => {}
+        }
+        true
+    }
+
+    /// Guests who take too long leave.
+    pub fn handle_timeout(&mut self, now: Instant, net: &mut Net) {
+        let late = self.guests.iter_mut().filter_map(|(&conn, guest)| {
+            guest.greeting.handle_timeout(now);
+            (guest.deadline <= now).then_some(conn)
+        });
+        for conn in late.collect::<Vec<_>>() {
+            self.dismiss(now, net, conn);
+        }
+    }
+
+    /// When [`Host::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.guests.values().map(|guest| guest.deadline).min()
+    }
+
+    /// Lets guests in and answers them; `vacant`: nobody is being talked to.
+    pub fn settle(&mut self, now: Instant, net: &mut Net, vacant: bool) {
+        while let Some(incoming) = net.quic(LISTENER).and_then(Quic::poll_incoming) {
+            let Some(quic) = net.quic(LISTENER) else { return };
+            if self.guests.len() >= MAX_GUESTS {
+                quic.refuse(incoming);
+                continue;
+            }
+            let observed = incoming.from();
+            if let Some(id) = quic.accept(now, incoming) {
+                let greeting = Greeting::new(now, observed, None, &self.seed.next());
+                let guest = Guest {
+                    stream: None,
+                    decoder: Decoder::new(Caps::Greeting),
+                    greeting,
+                    waiting: VecDeque::new(),
+                    deadline: now + GREET_WITHIN,
+                };
+                self.guests.insert(Conn { socket: LISTENER, id }, guest);
+            }
+        }
+        let mut vacant = vacant && self.out.is_empty();
+        for conn in self.guests.keys().copied().collect::<Vec<_>>() {
+            if self.serve(now, net, conn, vacant) {
+                vacant = false;
+            }
+        }
+    }
+
+    /// The next result.
+    pub fn poll(&mut self) -> Option<Met> {
+        self.out.pop_front()
+    }
+
+    /// Closes all guests' connections.
+    pub fn stop(&mut self, now: Instant, net: &mut Net) {
+        for conn in std::mem::take(&mut self.guests).into_keys() {
+            net.close(now, conn, 0, "the sender is gone");
+        }
+    }
+
+    /// Answers what a guest asks; true when its link was handed over.
+    fn serve(&mut self, now: Instant, net: &mut Net, conn: Conn, vacant: bool) -> bool {
+        let Some(guest) = self.guests.get_mut(&conn) else { return false };
+        while let Some(output) = guest.next_output() {
+            match output {
+                Ok(Output::Send(body)) => guest.waiting.push_back(enclose(&body)),
+                Ok(Output::Request(Request::Join { room, side: Side::Receiver, .. }))
+                    if vacant && Some(room) == self.room =>
+                {
+                    guest.say(&RelayMessage::Paired { streams: STREAMS });
+                    return self.hand_over(conn);
+                }
+                Ok(Output::Request(Request::Join { .. } | Request::Allocate { .. })) => {
+                    guest.say(&RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 5 });
+                    guest.greeting.answered(now);
+                }
+                Ok(Output::Request(Request::Ping)) => guest.say(&RelayMessage::Pong),
+                Ok(Output::Request(Request::Leave) | Output::Close(_)) | Err(_) => {
+                    guest.flush(net, conn);
+                    self.dismiss(now, net, conn);
+                    return false;
+                }
+            }
+        }
+        guest.flush(net, conn);
+        false
+    }
+
+    fn hand_over(&mut self, conn: Conn) -> bool {
+        let Some(guest) = self.guests.remove(&conn) else { return false };
+        let Some(stream) = guest.stream else { return false };
+        let mut link = PeerLink::new(conn, stream, guest.decoder, STREAMS);
+        guest.waiting.into_iter().for_each(|frame| link.queue_control(frame));
+        self.out.push_back(Met::Link(Box::new(link), Found::Near));
+        true
+    }
+
+    fn dismiss(&mut self, now: Instant, net: &mut Net, conn: Conn) {
+        self.guests.remove(&conn);
+        net.close(now, conn, 0, "dismissed");
+    }
+
+    fn bind_next(&mut self, net: &mut Net) {
+        if let Some(&addr) = self.embedded.listen.get(self.trying) {
+            self.trying = self.trying.saturating_add(1);
+            net.bind(LISTENER, addr);
+        }
+    }
+}
+
+impl Guest {
+    fn read(&mut self, net: &mut Net, conn: Conn) {
+        let Some(stream) = self.stream else { return };
+        // More than a greeting before the answer is no client of ours: it is not read, and the deadline ends it.
+        while self.decoder.buffered() <= GREETING
+            && let Read::Data(bytes) = net.read(conn, stream)
+        {
+            self.decoder.push(bytes);
+        }
+    }
+
+    fn next_output(&mut self) -> Option<Result<Output, Violation>> {
+        loop {
+            if let Some(output) = self.greeting.poll_output() {
+                return Some(Ok(output));
+            }
+            match self.decoder.next_frame() {
+                Ok(Some(frame)) => self.greeting.handle_frame(&frame.into_bytes()),
+                Ok(None) => return None,
+                Err(violation) => return Some(Err(violation)),
+            }
+        }
+    }
+
+    fn say(&mut self, message: &RelayMessage) {
+        self.waiting.push_back(enclose(&wire::encode(message)));
+    }
+
+    fn flush(&mut self, net: &mut Net, conn: Conn) {
+        let (Some(stream), Some(quic)) = (self.stream, net.quic(conn.socket)) else { return };
+        while let Some(frame) = self.waiting.front_mut() {
+            match quic.write(conn.id, stream, frame) {
+                Write::Done => drop(self.waiting.pop_front()),
+                Write::Blocked => break,
+                Write::Stopped(_) | Write::Gone => self.waiting.clear(),
+            }
+        }
+    }
 }

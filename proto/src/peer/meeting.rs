@@ -57,11 +57,21 @@ enum Origin {
 #[derive(Debug)]
 enum State {
     Resolving(QueryId),
-    Idle { next: Instant },
-    Dialing { attempts: Vec<Conn>, tried: usize, next: Instant, deadline: Instant },
+    Idle {
+        next: Instant,
+    },
+    Dialing {
+        attempts: Vec<Conn>,
+        tried: usize,
+        next: Instant,
+        deadline: Instant,
+    },
     Talking(Talk),
     /// Nobody waited here; asked again on the same connection.
-    Paused { next: Instant, talk: Talk },
+    Paused {
+        next: Instant,
+        talk: Talk,
+    },
     Gone,
 }
 
@@ -242,7 +252,10 @@ impl Meeting {
             quic::Event::Connected { certificate } => self.handle_connected(now, net, index, conn, certificate),
             quic::Event::Closed(closed) => self.handle_closed(now, index, conn, closed),
             quic::Event::Readable(_) | quic::Event::Writable(_) => self.pump(now, net, index),
-            quic::Event::Opened(..) | quic::Event::Finished(_) | quic::Event::Stopped(..) => {}
+            quic::Event::Opened(..)
+            | quic::Event::Finished(_)
+            | quic::Event::Stopped(..)
+            | quic::Event::Available(_) => {}
         }
         true
     }
@@ -274,14 +287,17 @@ impl Meeting {
         if !self.active {
             return None;
         }
-        let due = self.spots.iter().enumerate().filter(|&(index, _)| self.is_due(index)).filter_map(|(_, spot)| match &spot.state {
-            State::Idle { next } | State::Paused { next, .. } => Some(*next),
-            State::Dialing { next, deadline, attempts: _, tried } => {
-                Some(if *tried < spot.addresses.len() { (*next).min(*deadline) } else { *deadline })
-            }
-            State::Talking(talk) => talk.rendezvous.poll_timeout(),
-            State::Resolving(_) | State::Gone => None,
-        });
+        let due =
+            self.spots.iter().enumerate().filter(|&(index, _)| self.is_due(index)).filter_map(|(_, spot)| match &spot
+                .state
+            {
+                State::Idle { next } | State::Paused { next, .. } => Some(*next),
+                State::Dialing { next, deadline, attempts: _, tried } => {
+                    Some(if *tried < spot.addresses.len() { (*next).min(*deadline) } else { *deadline })
+                }
+                State::Talking(talk) => talk.rendezvous.poll_timeout(),
+                State::Resolving(_) | State::Gone => None,
+            });
         due.chain(self.give_up).min()
     }
 
@@ -360,10 +376,20 @@ impl Meeting {
         }
     }
 
-    fn handle_connected(&mut self, now: Instant, net: &mut Net, index: usize, conn: Conn, certificate: &CertificateSeen) {
+    fn handle_connected(
+        &mut self,
+        now: Instant,
+        net: &mut Net,
+        index: usize,
+        conn: Conn,
+        certificate: &CertificateSeen,
+    ) {
         let Some(spot) = self.spots.get_mut(index) else { return };
         let State::Dialing { attempts, .. } = &mut spot.state else { return };
-        attempts.drain(..).filter(|&other| other != conn).for_each(|other| net.close(now, other, 0, "another was faster"));
+        attempts
+            .drain(..)
+            .filter(|&other| other != conn)
+            .for_each(|other| net.close(now, other, 0, "another was faster"));
         let password = match &spot.origin {
             Origin::Configured(relay) => {
                 if let Some(keep) = to_keep(relay.trust, certificate) {
@@ -593,4 +619,3 @@ const fn pause_after(rounds: u32) -> Duration {
         _ => Duration::from_secs(5),
     }
 }
-

@@ -11,6 +11,7 @@
 //! Timers: its children's; [`LEAVE_WITHIN`] for the farewell; [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
 
 pub mod config;
+mod conversation;
 pub mod event;
 pub mod handle;
 mod host;
@@ -20,7 +21,9 @@ mod peer_link;
 mod rendezvous;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -28,25 +31,28 @@ use rand_core::Rng;
 
 use crate::Instant;
 use crate::code::{Code, Link, Nameplate};
-use crate::handshake::{self, Guesses, Handshake, Secret};
+use crate::discovery::mdns::Mdns;
+use crate::handshake::{Guesses, Handshake};
 use crate::job::{Job, JobDone};
 use crate::link::quic;
-use crate::node::{Action, Arrival, Input, Misuse, Node, SocketId, Transmit};
+use crate::node::{Action, Arrival, Ecn, Input, Misuse, Node, SocketId, Transmit};
 use crate::seed::Seed;
-use crate::session::{self, LinkId, Session, Violation};
-use crate::transfer::{self, receiver, sender};
+use crate::session::{self, LinkId, Session};
+use crate::transfer::manifest::{Manifest, Totals};
+use crate::transfer::{receiver, sender};
 use crate::wire::Features;
-use crate::wire::peer::{CancelReason, Control, DeclineReason};
+use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::{Owner, Side};
 
+pub use crate::transfer::Progress;
 pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
-pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, Progress, RelayFailure, Summary, WaitingFor};
+pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, RelayFailure, Summary, WaitingFor};
 pub use handle::{Receiver, Sender};
 
 use host::Host;
 use meeting::{Found, Meeting, Met};
 use net::{Conn, Net};
-use peer_link::{Flow, PeerLink};
+use peer_link::PeerLink;
 use rendezvous::Question;
 
 /// The farewell may take so long.
@@ -103,6 +109,8 @@ pub struct Peer {
     code: CodeState,
     guesses: Guesses,
     found: Option<Found>,
+    mdns: Option<Mdns>,
+    interfaces: Vec<IpAddr>,
     transfer: Transfer,
     /// A chunk that waits for a place on a stream.
     held: Option<session::Prepared>,
@@ -115,6 +123,9 @@ pub struct Peer {
     progress: Progress,
     next_progress: Option<Instant>,
     accepted_at: Option<Instant>,
+    totals: Option<Totals>,
+    /// An offer that came before this side's person agreed to the verifier words.
+    unseen_offer: Option<Arc<Manifest>>,
     path: Option<PathKind>,
 }
 
@@ -144,7 +155,14 @@ impl Peer {
         let features = features_of(&common);
         let (mut host, mut meeting) = (None, None);
         match embedded.filter(|_| common.relays.is_empty()) {
-            Some(embedded) => host = Some(Host::new(embedded, common.unix_time, seed.next(), &mut net)),
+            Some(embedded) => {
+                let interfaces = common.interfaces.clone();
+                let mut inside = Host::new(embedded, interfaces, common.unix_time, seed.next(), &mut net);
+                if let CodeState::Ready { code, .. } = &code {
+                    inside.set_room(code.nameplate().room_id());
+                }
+                host = Some(inside);
+            }
             None => {
                 net.open_clients();
                 let relays = &common.relays;
@@ -152,14 +170,14 @@ impl Peer {
             }
         }
         let config = sender::Config { cores: common.cores.max(1), compression };
-        let transfer = Transfer::Sending(sender::Sender::new(config, source));
+        let transfer = Transfer::Sending(sender::Sender::new(config, source, &seed.next()));
         Self::new(Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
     }
 
     /// A peer that receives.
     #[must_use]
     pub fn receiver(config: ReceiveConfig, now: Instant, mut seed: Seed) -> Self {
-        let ReceiveConfig { common, code, local, discover: _ } = config;
+        let ReceiveConfig { common, code, local, discover } = config;
         let owner = random_owner(&mut seed);
         let mut net = Net::new(common.unix_time, seed.next());
         let features = features_of(&common);
@@ -170,7 +188,13 @@ impl Peer {
         let config = receiver::Config { cores: common.cores.max(1) };
         let transfer = Transfer::Receiving(receiver::Receiver::new(config, seed.next()));
         let code = CodeState::Ready { code, seated: true, told: true };
-        Self::new(Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer)
+        let discover = discover && common.relays.is_empty();
+        let mut peer = Self::new(Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer);
+        if discover {
+            peer.mdns = Some(Mdns::browse(now, &peer.interfaces, &peer.seed.next()));
+            peer.net.bind_mdns();
+        }
+        peer
     }
 
     #[expect(clippy::too_many_arguments, reason = "the two constructors above are its only callers")]
@@ -196,6 +220,8 @@ impl Peer {
             code,
             guesses: Guesses::new(),
             found: None,
+            mdns: None,
+            interfaces: common.interfaces.clone(),
             transfer,
             held: None,
             agreement: if common.verify { Agreement::Pending } else { Agreement::NotNeeded },
@@ -206,6 +232,8 @@ impl Peer {
             progress: Progress::default(),
             next_progress: None,
             accepted_at: None,
+            totals: None,
+            unseen_offer: None,
             path: None,
         }
     }
@@ -216,7 +244,10 @@ impl Node for Peer {
     type Event = Event;
 
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
-        self.net.handle_datagram(now, &arrival, data);
+        match &mut self.mdns {
+            Some(mdns) if arrival.socket == net::MDNS => mdns.handle_datagram(now, arrival.from, &data),
+            Some(_) | None => self.net.handle_datagram(now, &arrival, data),
+        }
     }
 
     fn handle_input(&mut self, now: Instant, input: Input) {
@@ -226,6 +257,13 @@ impl Node for Peer {
                     && let Err(failure) = host.handle_bound(result, &mut self.net)
                 {
                     self.fail(now, failure);
+                }
+                self.announce(now);
+            }
+            // Without it others on the LAN are not found, and nothing else changes.
+            Input::Bound(net::MDNS, result) => {
+                if result.is_err() {
+                    self.mdns = None;
                 }
             }
             Input::Bound(socket, result) => self.net.handle_client_bound(socket, result.is_ok()),
@@ -252,7 +290,9 @@ impl Node for Peer {
                 self.fail(now, Failure::NotAccepted);
                 Ok(())
             }
-            (Command::Accept(_) | Command::Decline(..), Transfer::Sending(_)) => Err(Misuse("only a receiver is offered anything")),
+            (Command::Accept(_) | Command::Decline(..), Transfer::Sending(_)) => {
+                Err(Misuse("only a receiver is offered anything"))
+            }
         }
     }
 
@@ -263,6 +303,9 @@ impl Node for Peer {
         }
         if let Some(host) = &mut self.host {
             host.handle_timeout(now, &mut self.net);
+        }
+        if let Some(mdns) = &mut self.mdns {
+            mdns.handle_timeout(now);
         }
         self.transfer.handle_timeout(now);
         match &mut self.stage {
@@ -318,7 +361,15 @@ impl Node for Peer {
         max_segments: NonZeroUsize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        self.net.poll_transmit(now, socket, max_segments, buf)
+        match &mut self.mdns {
+            Some(mdns) if socket == net::MDNS => {
+                let datagram = mdns.poll_transmit()?;
+                buf.extend_from_slice(&datagram.data);
+                let (to, src_ip, size) = (datagram.to, datagram.from, datagram.data.len());
+                Some(Transmit { to, src_ip, ecn: Ecn::NotEct, size, segment_size: None })
+            }
+            Some(_) | None => self.net.poll_transmit(now, socket, max_segments, buf),
+        }
     }
 
     fn poll_job(&mut self) -> Option<Job> {
@@ -347,6 +398,7 @@ impl Node for Peer {
             self.net.poll_timeout().map(|at| (at, "quic")),
             self.meeting.as_ref().and_then(Meeting::poll_timeout).map(|at| (at, "meeting")),
             self.host.as_ref().and_then(Host::poll_timeout).map(|at| (at, "relay inside")),
+            self.mdns.as_ref().and_then(Mdns::poll_timeout).map(|at| (at, "mdns")),
             self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min(),
             stage,
             transfer.map(|at| (at, "transfer")),
@@ -358,7 +410,10 @@ impl Node for Peer {
     }
 
     fn is_closed(&self) -> bool {
-        matches!(self.stage, Stage::Closed) && self.parting.is_empty() && self.transfer.is_idle() && !self.net.has_unsent()
+        matches!(self.stage, Stage::Closed)
+            && self.parting.is_empty()
+            && self.transfer.is_idle()
+            && !self.net.has_unsent()
     }
 
     fn supersedes(new: &Event, old: &Event) -> bool {
@@ -385,10 +440,17 @@ impl Peer {
     /// What the meeting and the inner relay found.
     fn meet(&mut self, now: Instant) -> bool {
         let mut moved = false;
+        while let (Some(mdns), Some(meeting)) = (&mut self.mdns, &mut self.meeting)
+            && let Some(found) = mdns.poll_found()
+        {
+            meeting.add_near(now, found);
+        }
         if let Some(host) = &mut self.host {
             host.settle(now, &mut self.net, matches!(self.stage, Stage::Meeting));
         }
-        while let Some(met) = self.host.as_mut().and_then(Host::poll).or_else(|| self.meeting.as_mut().and_then(Meeting::poll)) {
+        while let Some(met) =
+            self.host.as_mut().and_then(Host::poll).or_else(|| self.meeting.as_mut().and_then(Meeting::poll))
+        {
             moved = true;
             match met {
                 Met::Event(event) => {
@@ -416,13 +478,16 @@ impl Peer {
 
     /// The relay gave a nameplate: the words are drawn here and never leave this machine.
     fn allocated(&mut self, nameplate: u32) {
-        if let CodeState::Unallocated { words } = self.code {
-            let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng());
-            if let Some(meeting) = &mut self.meeting {
-                meeting.set_room(code.nameplate().room_id());
-            }
-            self.code = CodeState::Ready { code, seated: true, told: false };
+        let CodeState::Unallocated { words } = self.code else { return };
+        let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng());
+        let room = code.nameplate().room_id();
+        if let Some(meeting) = &mut self.meeting {
+            meeting.set_room(room);
         }
+        if let Some(host) = &mut self.host {
+            host.set_room(room);
+        }
+        self.code = CodeState::Ready { code, seated: true, told: false };
     }
 
     fn tell_code(&mut self) {
@@ -439,7 +504,7 @@ impl Peer {
             && !*told
         {
             *told = true;
-            let link = relay.and_then(|relay| Link::new(&relay.host, relay.port, code.clone()));
+            let link = relay.and_then(|relay| Link::new(&relay.host, Some(relay.port), code.clone()).ok());
             let code = code.clone();
             self.tell(Event::Code { code, link, listening });
         }
@@ -462,6 +527,14 @@ impl Peer {
         }
     }
 
+    /// The last progress before the end, whenever the one before was told.
+    fn tell_last_progress(&mut self, progress: Progress) {
+        if progress != self.progress && progress.total > 0 {
+            self.progress = progress;
+            self.tell(Event::Progress(progress));
+        }
+    }
+
     /// The one end: tells it, stops everything else.
     fn end(&mut self, event: Event) -> bool {
         let first = !std::mem::replace(&mut self.told, true);
@@ -471,7 +544,20 @@ impl Peer {
         first
     }
 
+    /// Tells the LAN where the relay inside is.
+    fn announce(&mut self, now: Instant) {
+        if let Some(port) = self.host.as_ref().and_then(Host::announced_port)
+            && self.mdns.is_none()
+        {
+            self.mdns = Some(Mdns::announce(now, port, &self.interfaces, &self.seed.next()));
+            self.net.bind_mdns();
+        }
+    }
+
     fn stop_meeting(&mut self, now: Instant) {
+        if let Some(mdns) = &mut self.mdns {
+            mdns.goodbye();
+        }
         if let Some(mut meeting) = self.meeting.take() {
             meeting.stop(now, &mut self.net);
         }
@@ -507,6 +593,21 @@ impl Transfer {
         match self {
             Self::Sending(sender) => sender.poll_control(),
             Self::Receiving(receiver) => receiver.poll_control(),
+        }
+    }
+
+    fn abandon(&mut self, now: Instant) {
+        match self {
+            Self::Sending(sender) => sender.abandon(now),
+            Self::Receiving(receiver) => receiver.abandon(now),
+        }
+    }
+
+    /// Everything was sent, and only the confirmation is missing.
+    const fn is_unconfirmed(&self) -> bool {
+        match self {
+            Self::Sending(sender) => sender.is_unconfirmed(),
+            Self::Receiving(_) => false,
         }
     }
 
@@ -563,3 +664,7 @@ impl std::fmt::Debug for Peer {
         f.debug_struct("Peer").field("side", &self.side).field("stage", &stage).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::Instant;
+use crate::discovery::mdns;
 use crate::link::quic::{self, ConnId, Profile, Quic, Stream};
 use crate::link::trust::Trust;
 use crate::node::{Action, Arrival, Bind, SocketId, Transmit};
@@ -44,7 +45,6 @@ pub enum Dial {
     Impossible,
 }
 
-#[derive(Debug)]
 enum Socket {
     Binding,
     Open(Box<Quic>),
@@ -52,7 +52,6 @@ enum Socket {
 }
 
 /// See the module's text.
-#[derive(Debug)]
 pub struct Net {
     sockets: BTreeMap<SocketId, Socket>,
     actions: VecDeque<Action>,
@@ -69,10 +68,9 @@ impl Net {
 
     /// Asks for the client's sockets, one per family.
     pub fn open_clients(&mut self) {
-        for (socket, ip) in [
-            (CLIENT_V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            (CLIENT_V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-        ] {
+        for (socket, ip) in
+            [(CLIENT_V4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)), (CLIENT_V6, IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
+        {
             self.bind(socket, SocketAddr::new(ip, 0));
         }
     }
@@ -81,6 +79,13 @@ impl Net {
     pub fn bind(&mut self, socket: SocketId, addr: SocketAddr) {
         self.sockets.insert(socket, Socket::Binding);
         self.actions.push_back(Action::Bind(socket, Bind { addr, share_port: false, group: None }));
+    }
+
+    /// Asks for the socket of multicast DNS, which other programs use too.
+    pub fn bind_mdns(&mut self) {
+        let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), mdns::PORT);
+        let group = Some(mdns::GROUP.ip());
+        self.actions.push_back(Action::Bind(MDNS, Bind { addr, share_port: true, group }));
     }
 
     /// A client's socket was bound, or can't be.

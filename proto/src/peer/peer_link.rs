@@ -158,10 +158,10 @@ impl PeerLink {
         }
     }
 
-    /// Bytes of the unfinished record on a stream.
+    /// The stream's number and the bytes of its unfinished record.
     #[must_use]
-    pub fn assembling(&self, stream: Stream) -> usize {
-        self.incoming.get(&stream).map_or(0, |incoming| incoming.decoder.buffered())
+    pub fn assembling(&self, stream: Stream) -> Option<(StreamNo, usize)> {
+        self.incoming.get(&stream).map(|incoming| (incoming.number, incoming.decoder.buffered()))
     }
 
     /// Whether another control frame may be queued.

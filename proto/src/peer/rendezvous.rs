@@ -167,7 +167,9 @@ impl Rendezvous {
     }
 
     fn handle_message(&mut self, body: &[u8]) {
-        let Ok(message) = wire::decode::<RelayMessage>(body) else { return self.end(Answer::Violation(Violation::Malformed)) };
+        let Ok(message) = wire::decode::<RelayMessage>(body) else {
+            return self.end(Answer::Violation(Violation::Malformed));
+        };
         match (&self.state, message) {
             (State::Greeting { question, deadline }, RelayMessage::Hello { hello, observed, nonce }) => {
                 let (question, deadline) = (*question, *deadline);
@@ -203,7 +205,12 @@ impl Rendezvous {
             (_, RelayMessage::Refused { reason, .. }) => self.end(Answer::Refused(reason)),
             (_, RelayMessage::Pong) => {}
             (
-                State::Greeting { .. } | State::Asked { .. } | State::Seated | State::Refused | State::Paired | State::Over,
+                State::Greeting { .. }
+                | State::Asked { .. }
+                | State::Seated
+                | State::Refused
+                | State::Paired
+                | State::Over,
                 RelayMessage::Hello { .. }
                 | RelayMessage::Allocated { .. }
                 | RelayMessage::Waiting

@@ -1,4 +1,49 @@
-//! In work.
+//! The keyed conversation of two peers: sealed records over links that come and go.
+//!
+//! [`Session`] owns the links, the lanes and the control sequence; it does not know what it carries. Chunk records pass
+//! through it with only their header judged ([`SealedChunk`]), because opening them is a job.
+
+mod lanes;
+mod link;
+mod machine;
+mod record;
+mod reliable;
+
+pub use lanes::{HEARD_BYTES, LANE_STALL, Limits};
+pub use link::{BIND_BYTES, BIND_RECORDS, BIND_TIME, KEEP_ALIVE, MAX_STREAMS, Origin, SILENCE};
+pub use machine::{Config, Event, LinkEnd, MAX_LINKS, Session};
+pub use record::{BadRecord, HEADER, Prepared, SealedChunk, TAG};
+pub use reliable::{LOOSE, WAITING};
+
+use crate::wire::peer::Control;
+
+/// One reliable way to the peer, as the session knows it. The owner makes the ids and never uses one again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkId(pub u32);
+
+/// A stream of a link. 0 is the first one, bidirectional: control, and chunks too when there are no others. From 1 on they
+/// are unidirectional; what this side opens and what the peer opens are numbered separately.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamNo(pub u8);
+
+impl StreamNo {
+    /// The first stream.
+    pub const CONTROL: Self = Self(0);
+}
+
+/// A control message that was not taken. It comes back unchanged.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsent {
+    /// As many as allowed wait: see [`Session::can_send_control`].
+    #[error("too many messages wait")]
+    Full(Control),
+    /// `Sync`, `KeepAlive` and `Bind` are sent by the session itself.
+    #[error("the session sends this message itself")]
+    SessionOwned(Control),
+    /// The session failed.
+    #[error("the session is over")]
+    Over(Control),
+}
 
 /// The peer (or someone who pretends to be it) broke a rule of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -16,6 +61,48 @@ pub enum Violation {
     /// Not one canonical encoding of an allowed message.
     #[error("malformed message")]
     Malformed,
+    /// A record without room for header and tag.
+    #[error("data failed its check: record too short")]
+    RecordTooShort,
+    /// A record that is not what the peer sealed.
+    #[error("data failed its check")]
+    BadRecord,
+    /// A record that is not the next one of its lane.
+    #[error("data failed its check: record out of order")]
+    RecordOrder,
+    /// A lane began that was there before.
+    #[error("data failed its check: lane used again")]
+    LaneReused,
+    /// A lane that does not begin with a control record.
+    #[error("data failed its check: lane does not begin with a control record")]
+    LaneStart,
+    /// More streams than a link has.
+    #[error("unknown stream")]
+    UnknownStream,
+    /// A control message on a stream that is not for it.
+    #[error("control message on the wrong stream")]
+    WrongStream,
+    /// Sequence 0 on a message that needs one, or another one on a message that has none.
+    #[error("control message with a wrong sequence")]
+    WrongSequence,
+    /// A control message is missing.
+    #[error("control message missing")]
+    ControlGap,
+    /// A message was acknowledged that was not sent.
+    #[error("acknowledgement of what was not sent")]
+    AckedUnsent,
+    /// More records were counted in a lane than were sent.
+    #[error("count of records that were not sent")]
+    CountedUnsent,
+    /// Control messages on a link that did not begin with `Sync`.
+    #[error("control messages before the link was synchronised")]
+    NoSync,
+    /// A link that has not proven that it belongs to the session carried something else, or too much.
+    #[error("link without proof that it belongs to the session")]
+    Unbound,
+    /// A proof that was not asked for, or a wrong one.
+    #[error("unexpected proof of a link")]
+    UnexpectedBind,
     /// A manifest page that is not the one encoding of its entries, or longer than allowed.
     #[error("malformed list of files")]
     BadPage,
@@ -28,6 +115,36 @@ pub enum Violation {
     /// An offer whose counts, sums or chunk size can't be, or are not those of its pages.
     #[error("the offer contradicts itself")]
     BadOffer,
+    /// A message of a session or transfer that has no place in its state.
+    #[error("message out of turn")]
+    UnexpectedMessage,
+    /// A message about another transfer than the one that runs.
+    #[error("message about another transfer")]
+    WrongTransfer,
+    /// A chunk that is not part of the transfer, or not as long as it must be.
+    #[error("data failed its check: no such chunk")]
+    BadChunk,
+    /// A chunk whose contents are not what its hash says, or don't decompress to its length.
+    #[error("data failed its check: chunk damaged")]
+    ChunkHash,
+    /// A chunk that came before with other contents.
+    #[error("data failed its check: chunk came again, changed")]
+    ChunkChanged,
+    /// More bytes of chunks than the receiver said it would hold.
+    #[error("more data than was allowed")]
+    BeyondCredit,
+    /// Chunk ranges that don't ascend, overlap, or name what was not offered or not sent.
+    #[error("peer asked for data that was not offered")]
+    BadRanges,
+    /// The same acknowledgement over and over.
+    #[error("peer repeats itself")]
+    Repeats,
+    /// The end of a transfer with other counts than its manifest has.
+    #[error("the end contradicts the offer")]
+    BadEnd,
+    /// The two sides have not the same bytes.
+    #[error("data failed its check: the whole differs")]
+    WrongRoot,
     /// A message of the handshake in the place of another one, or for another kind of handshake.
     #[error("message out of turn")]
     OutOfTurn,

@@ -1,4 +1,13 @@
-//! Where the bytes are: the contents of all files laid end to end, and cut into chunks.
+//! Where the bytes are: the contents of all files laid end to end in manifest order, and cut into chunks.
+//!
+//! A file of a chunk or more begins on a chunk boundary, so that large files are read and written in aligned pieces; the gap
+//! before it is not sent. A gap is shorter than a chunk and has bytes before it, so every chunk has at least one byte, and all
+//! its bytes stand at its beginning. Small files travel many to a chunk.
+//!
+//! A chunk's segments are found by a binary search over the manifest's pages, then by walking the pages that it touches; nothing
+//! is kept per chunk or per entry.
+
+use super::manifest::{Entry, Manifest, codec, entry};
 
 /// The smallest chunk, in bytes.
 pub const MIN_CHUNK: u32 = 64 << 10;
@@ -17,14 +26,118 @@ pub fn chunk_size_for(total: u64) -> u32 {
 /// Which of the [`SIZES`] this is; `None`: not one that a transfer may have.
 pub(super) const fn size_class(chunk_size: u32) -> Option<usize> {
     if chunk_size.is_power_of_two() && chunk_size >= MIN_CHUNK && chunk_size <= MAX_CHUNK {
-        Some((chunk_size.trailing_zeros() - MIN_CHUNK.trailing_zeros()) as usize)
+        Some(chunk_size.trailing_zeros().saturating_sub(MIN_CHUNK.trailing_zeros()) as usize)
     } else {
         None
     }
 }
 
-/// Where a file of `size` bytes begins in the virtual stream when the contents before it end at `cursor`: a file of a chunk or
-/// more begins on a chunk boundary. `None`: beyond what a stream can have.
+/// Where a file of `size` bytes begins in the virtual stream when the contents before it end at `cursor`. `None`: beyond what a
+/// stream can have.
 pub(super) fn place(cursor: u64, size: u64, chunk_size: u32) -> Option<u64> {
     if size >= u64::from(chunk_size) { cursor.checked_next_multiple_of(chunk_size.into()) } else { Some(cursor) }
 }
+
+/// A piece of one file in a chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    /// Number of the file's entry in the manifest.
+    pub index: u32,
+    /// The entry.
+    pub entry: Entry,
+    /// Where the piece begins in the file, in bytes.
+    pub offset: u64,
+    /// Its length in bytes, at least 1.
+    pub len: usize,
+}
+
+impl Manifest {
+    /// How many chunks the transfer has.
+    #[must_use]
+    pub fn chunks(&self) -> u64 {
+        self.end().div_ceil(self.chunk_size().into())
+    }
+
+    /// The length of a chunk's plaintext in bytes; `None`: there is no such chunk.
+    #[must_use]
+    pub fn chunk_len(&self, chunk: u64) -> Option<usize> {
+        let mut spans = Spans::new(self, chunk)?;
+        let mut len = 0_usize;
+        while let Some((_, _, span)) = spans.next() {
+            len = len.saturating_add(span.len);
+        }
+        Some(len)
+    }
+
+    /// What a chunk consists of, in order; nothing when there is no such chunk.
+    pub fn segments(&self, chunk: u64) -> impl Iterator<Item = Segment> + '_ {
+        let mut spans = Spans::new(self, chunk);
+        std::iter::from_fn(move || {
+            let (index, raw, span) = spans.as_mut()?.next()?;
+            Some(Segment { index, entry: entry(&raw).ok()?, offset: span.offset, len: span.len })
+        })
+    }
+}
+
+/// The pieces of files in one chunk, as they stand in the pages.
+struct Spans<'a> {
+    manifest: &'a Manifest,
+    page: u32,
+    entries: codec::Entries<'a>,
+    index: u32,
+    cursor: u64,
+    start: u64,
+    stop: u64,
+}
+
+struct Span {
+    offset: u64,
+    len: usize,
+}
+
+impl<'a> Spans<'a> {
+    fn new(manifest: &'a Manifest, chunk: u64) -> Option<Self> {
+        let size = u64::from(manifest.chunk_size());
+        let start = chunk.checked_mul(size).filter(|start| *start < manifest.end())?;
+        let page = manifest.page_at_byte(start)?;
+        let (index, cursor, entries) = manifest.raw_entries(page)?;
+        Some(Self { manifest, page, entries, index, cursor, start, stop: start.saturating_add(size) })
+    }
+
+    /// The pages were judged when they came, so an error in one is only the end.
+    fn next(&mut self) -> Option<(u32, codec::Raw<'_>, Span)> {
+        let (index, span) = loop {
+            let size = match self.entries.advance() {
+                Ok(Some(size)) => size,
+                Ok(None) => {
+                    self.page = self.page.checked_add(1)?;
+                    (self.index, self.cursor, self.entries) = self.manifest.raw_entries(self.page)?;
+                    if self.cursor >= self.stop {
+                        return None;
+                    }
+                    continue;
+                }
+                Err(_) => return None,
+            };
+            let index = self.index;
+            self.index = self.index.saturating_add(1);
+            if size == 0 {
+                continue;
+            }
+            let begin = place(self.cursor, size, self.manifest.chunk_size())?;
+            if begin >= self.stop {
+                return None;
+            }
+            self.cursor = begin.saturating_add(size);
+            let (from, to) = (begin.max(self.start), self.cursor.min(self.stop));
+            if let Some(len) = to.checked_sub(from).filter(|len| *len > 0) {
+                break (index, Span { offset: from.saturating_sub(begin), len: usize::try_from(len).ok()? });
+            }
+        };
+        Some((index, self.entries.current(), span))
+    }
+}
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;

@@ -292,6 +292,12 @@ impl ManifestBuilder {
         self.totals
     }
 
+    /// How many pages there are so far.
+    #[must_use]
+    pub fn pages(&self) -> u32 {
+        u32::try_from(self.pages.len()).unwrap_or(u32::MAX)
+    }
+
     /// The next page.
     ///
     /// # Errors

@@ -53,7 +53,8 @@ pub struct Entries<'a> {
     rest: &'a [u8],
     left: u16,
     path: Vec<u8>,
-    seconds: i64,
+    /// The entry that was read last, without its path.
+    last: Raw<'a>,
 }
 
 impl<'a> Entries<'a> {
@@ -63,8 +64,9 @@ impl<'a> Entries<'a> {
     /// A page that is too long, or without entries.
     pub fn of_page(page: &'a [u8]) -> Result<Self, Violation> {
         let (count, rest) = page.split_first_chunk().ok_or(Violation::BadPage)?;
+        let last = Raw { tag: FILE, path: &[], mode: 0, seconds: 0, nanos: 0, size: 0, target: &[] };
         match u16::from_be_bytes(*count) {
-            left if left > 0 && page.len() <= super::Page::MAX => Ok(Self { rest, left, path: Vec::new(), seconds: 0 }),
+            left if left > 0 && page.len() <= super::Page::MAX => Ok(Self { rest, left, path: Vec::new(), last }),
             _ => Err(Violation::BadPage),
         }
     }
@@ -73,8 +75,15 @@ impl<'a> Entries<'a> {
     ///
     /// # Errors
     /// Bytes that are not the one encoding of an entry.
-    #[expect(clippy::should_implement_trait, reason = "it lends its path")]
     pub fn next(&mut self) -> Result<Option<Raw<'_>>, Violation> {
+        Ok(if self.advance()?.is_some() { Some(self.current()) } else { None })
+    }
+
+    /// Goes to the next entry and tells only its size.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn advance(&mut self) -> Result<Option<u64>, Violation> {
         let Some(left) = self.left.checked_sub(1) else {
             return if self.rest.is_empty() { Ok(None) } else { Err(Violation::BadPage) };
         };
@@ -94,11 +103,17 @@ impl<'a> Entries<'a> {
         self.path.truncate(shared);
         self.path.extend_from_slice(suffix);
         let mode = varint(rest)?;
-        self.seconds = self.seconds.wrapping_add(unzigzag(varint(rest)?));
+        let seconds = self.last.seconds.wrapping_add(unzigzag(varint(rest)?));
         let nanos = varint(rest)?;
         let size = if tag == FILE { varint(rest)? } else { 0 };
         let target = if tag == SYMLINK { text(rest)? } else { &[] };
-        Ok(Some(Raw { tag, path: &self.path, mode, seconds: self.seconds, nanos, size, target }))
+        self.last = Raw { tag, path: &[], mode, seconds, nanos, size, target };
+        Ok(Some(size))
+    }
+
+    /// The entry that was read last.
+    pub fn current(&self) -> Raw<'_> {
+        Raw { path: &self.path, ..self.last }
     }
 }
 
@@ -121,20 +136,19 @@ fn text<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Violation> {
 
 /// LEB128, at most 64 bits, no overlong form.
 fn varint(rest: &mut &[u8]) -> Result<u64, Violation> {
-    let mut value = 0_u64;
-    for (at, byte) in rest.iter().take(10).enumerate() {
-        let bits = u64::from(byte & 0x7f);
-        let last = byte & 0x80 == 0;
-        if (at == 9 && bits > 1) || (at > 0 && last && bits == 0) {
+    let (mut value, mut shift) = (0_u64, 0_u32);
+    loop {
+        let [byte] = *take(rest)?;
+        let (bits, last) = (u64::from(byte & 0x7f), byte & 0x80 == 0);
+        if (shift == 63 && byte > 1) || (shift > 0 && byte == 0) {
             return Err(Violation::BadPage);
         }
-        value |= bits << (7 * at);
+        value |= bits << shift;
         if last {
-            *rest = rest.get(at + 1..).unwrap_or_default();
             return Ok(value);
         }
+        shift = shift.saturating_add(7);
     }
-    Err(Violation::BadPage)
 }
 
 fn put_varint(mut value: u64, into: &mut Vec<u8>) {
@@ -150,5 +164,5 @@ const fn zigzag(value: i64) -> u64 {
 }
 
 const fn unzigzag(value: u64) -> i64 {
-    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
+    (value >> 1).cast_signed() ^ (value & 1).cast_signed().wrapping_neg()
 }

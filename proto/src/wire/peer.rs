@@ -83,13 +83,15 @@ pub struct ChunkRange {
 /// Chunk ranges in one record: ascending, without overlap.
 pub type ChunkRanges = Capped<ChunkRange, 1000>;
 
-/// How many records arrived in a lane.
+/// How much arrived in a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneCount {
     /// The lane.
     pub lane: u32,
-    /// Records that opened.
+    /// Records that arrived whole.
     pub records: u64,
+    /// Bytes of the next one.
+    pub partial: u32,
 }
 
 /// Ranges that a receiver has from before, with a digest of their chunk hashes.
@@ -162,7 +164,7 @@ pub enum Control {
     Sync,
     /// The session's: nothing else was said for a while. Repeatable.
     KeepAlive {
-        /// Records that arrived, per living lane.
+        /// What arrived, per living lane of this link.
         lanes: Capped<LaneCount, 64>,
         /// Whether this side reads its links at the moment.
         reading: bool,
@@ -287,3 +289,7 @@ impl<'de> Deserialize<'de> for Reason {
         deserializer.deserialize_str(Visitor)
     }
 }
+
+#[cfg(test)]
+#[path = "peer_tests.rs"]
+mod tests;

@@ -69,7 +69,7 @@ pub(crate) struct Pair {
     /// When, to whom and how large every datagram was that left.
     pub(crate) trace: Vec<(Duration, usize, usize)>,
     pub(crate) max_segments: usize,
-    client_addr: SocketAddr,
+    pub(crate) addresses: [SocketAddr; 2],
     net: BTreeMap<(Instant, u64), InFlight>,
     sequence: u64,
     free_at: [Instant; 2],
@@ -81,6 +81,12 @@ pub(crate) fn identity() -> Identity {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["relay.test".into()]).unwrap().self_signed(&key).unwrap();
     Identity { cert_chain: vec![certificate.der().to_vec()], key: Zeroizing::new(key.serialize_der()) }
+}
+
+/// Where virtual time begins; only differences from it matter.
+#[expect(clippy::disallowed_methods, reason = "there is no other way to make one")]
+pub(crate) fn start() -> Instant {
+    Instant::now()
 }
 
 pub(crate) fn server_addr() -> SocketAddr {
@@ -96,7 +102,7 @@ impl Pair {
         let seed = Seed::new([seed; 32]);
         let client = Quic::client(client, UNIX_TIME, &seed.derive("client"));
         let server = Quic::server(server, identity, Limits::default(), UNIX_TIME, &seed.derive("server")).unwrap();
-        let now = Instant::now();
+        let now = start();
         Self {
             start: now,
             now,
@@ -107,7 +113,7 @@ impl Pair {
             events: [Vec::new(), Vec::new()],
             trace: Vec::new(),
             max_segments: 16,
-            client_addr: "192.0.2.1:50000".parse().unwrap(),
+            addresses: ["192.0.2.1:50000".parse().unwrap(), server_addr()],
             net: BTreeMap::new(),
             sequence: 0,
             free_at: [now; 2],
@@ -120,7 +126,7 @@ impl Pair {
     }
 
     pub(crate) fn connect(&mut self, trust: Trust) -> ConnId {
-        self.ends[CLIENT].connect(self.now, server_addr(), "relay.test", &trust).unwrap()
+        self.ends[CLIENT].connect(self.now, self.addresses[SERVER], "relay.test", &trust).unwrap()
     }
 
     /// Connects, and gives the connection's name on both sides.
@@ -167,7 +173,7 @@ impl Pair {
     }
 
     /// To the next thing that happens; false if nothing ever will.
-    fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         let Some(next) = self.next() else { return false };
         self.now = self.now.max(next);
         while let Some(entry) = self.net.first_entry().filter(|entry| entry.key().0 <= self.now) {
@@ -214,8 +220,8 @@ impl Pair {
         let mut buf = Vec::new();
         while let Some(transmit) = self.ends[end].poll_transmit(self.now, segments, &mut buf) {
             let from = match (end, transmit.src_ip) {
-                (CLIENT, _) => self.client_addr,
-                (_, ip) => SocketAddr::new(ip.unwrap_or(server_addr().ip()), server_addr().port()),
+                (CLIENT, _) => self.addresses[CLIENT],
+                (_, ip) => SocketAddr::new(ip.unwrap_or(self.addresses[SERVER].ip()), self.addresses[SERVER].port()),
             };
             for datagram in buf[..transmit.size].chunks(transmit.segment_size.unwrap_or(transmit.size)) {
                 self.send(end, from, transmit.to, datagram);
@@ -225,6 +231,8 @@ impl Pair {
     }
 
     fn send(&mut self, end: usize, from: SocketAddr, to: SocketAddr, data: &[u8]) {
+        // RFC 9443: what tells QUIC from STUN on one socket.
+        assert!(data[0] & 0x40 != 0, "the fixed bit is set in every datagram");
         self.trace.push((self.elapsed(), 1 - end, data.len()));
         let path = self.path;
         let lost = self.rng.next_u32() % 1_000_000 < path.loss;

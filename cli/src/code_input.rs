@@ -1,0 +1,335 @@
+//! Where a code comes from: the arguments, a file, the environment, a line of standard input, or a prompt that completes words.
+//!
+//! The first of them that is there counts. What was read is wiped from memory after it was parsed, as far as it is in our hands.
+
+use std::io::{self, BufRead};
+use std::path::Path;
+
+use console::{Key, Term};
+use tallow_proto::code::{self, Code, Link};
+use tallow_proto::peer::RelayAddress;
+use tallow_proto::peer::config::DEFAULT_PORT;
+use zeroize::Zeroizing;
+
+use crate::failure::{Problem, cause};
+use crate::prompt::{self, Raw};
+
+/// The environment's code.
+const VARIABLE: &str = "TALLOW_CODE";
+/// More than any code or link has.
+const LONGEST: u64 = 8 * 1024;
+/// What a code looks like.
+const LOOKS_LIKE: &str = "a code looks like 7-acorn-bicycle-canal";
+
+/// What a receiver was given: a code, and a relay if it was a link.
+#[derive(Debug)]
+pub struct Given {
+    /// The code.
+    pub code: Code,
+    /// The relay that the link names.
+    pub relay: Option<RelayAddress>,
+}
+
+/// The receiver's code.
+///
+/// # Errors
+/// There is none, or it is none.
+pub fn for_receiving(words: &[String], file: Option<&Path>) -> Result<Given, Problem> {
+    let typed = if !words.is_empty() {
+        Zeroizing::new(words.join("-"))
+    } else if let Some(file) = file {
+        from_file(file)?
+    } else if let Some(code) = from_environment()? {
+        code
+    } else if prompt::is_interactive() {
+        ask()?
+    } else {
+        line_of(io::stdin().lock()).map_err(|error| unreadable("standard input", &error))?
+    };
+    let given = given(&typed)?;
+    if !words.is_empty() {
+        tracing::debug!(
+            "the code came from the command line, where other users of this machine can see it for a moment"
+        );
+    }
+    Ok(given)
+}
+
+/// The sender's own code, if there is one.
+///
+/// # Errors
+/// It can't be read, or is none, or is too easy to guess.
+pub fn for_sending(option: Option<&str>, file: Option<&Path>) -> Result<Option<Code>, Problem> {
+    let typed = match (option, file) {
+        (Some(code), _) => Zeroizing::new(code.to_owned()),
+        (None, Some(file)) => from_file(file)?,
+        (None, None) => match from_environment()? {
+            Some(code) => code,
+            None => return Ok(None),
+        },
+    };
+    match Code::custom(&typed) {
+        Ok(code) => Ok(Some(code)),
+        Err(error) => Err(invalid(&error.to_string())),
+    }
+}
+
+fn from_environment() -> Result<Option<Zeroizing<String>>, Problem> {
+    match std::env::var_os(VARIABLE) {
+        None => Ok(None),
+        Some(value) if value.is_empty() => Ok(None),
+        Some(value) => match value.into_string() {
+            Ok(value) => Ok(Some(Zeroizing::new(value))),
+            Err(_) => Err(Problem::usage("not a valid code: $TALLOW_CODE is no text", LOOKS_LIKE)),
+        },
+    }
+}
+
+fn from_file(path: &Path) -> Result<Zeroizing<String>, Problem> {
+    let line = if path == Path::new("-") {
+        line_of(io::stdin().lock())
+    } else {
+        std::fs::File::open(path).and_then(|file| line_of(io::BufReader::new(file)))
+    };
+    line.map_err(|error| unreadable(&crate::output::shown(&path.to_string_lossy()), &error))
+}
+
+/// The first line.
+fn line_of(input: impl BufRead) -> io::Result<Zeroizing<String>> {
+    let mut line = Zeroizing::new(String::new());
+    input.take(LONGEST).read_line(&mut line)?;
+    Ok(line)
+}
+
+/// Reads a code or a link.
+fn given(typed: &str) -> Result<Given, Problem> {
+    if Link::is_link(typed) {
+        let link = Link::parse(typed).map_err(|error| Problem::usage(&error.to_string(), "ask for the link again"))?;
+        let port = link.port().unwrap_or(DEFAULT_PORT);
+        let relay = RelayAddress { host: link.host().to_owned(), port };
+        return Ok(Given { code: link.code().clone(), relay: Some(relay) });
+    }
+    match Code::parse(typed) {
+        Ok(code) => Ok(Given { code, relay: None }),
+        Err(error) => Err(invalid(&error.to_string())),
+    }
+}
+
+/// One cause and one remedy, of a text that may hold both.
+fn invalid(text: &str) -> Problem {
+    let (message, hint) = text.split_once("; ").or_else(|| text.split_once(": ")).unwrap_or((text, LOOKS_LIKE));
+    Problem::usage(message, hint)
+}
+
+fn unreadable(what: &str, error: &io::Error) -> Problem {
+    match error.kind() {
+        io::ErrorKind::InvalidData => Problem::usage("not a valid code: it is no text", LOOKS_LIKE),
+        _ => Problem::usage(
+            &format!("could not read the code from {what}: {}", cause(error.kind())),
+            "give the code as an argument",
+        ),
+    }
+}
+
+/// The prompt on the terminal.
+fn ask() -> Result<Zeroizing<String>, Problem> {
+    let term = Term::stderr();
+    let mut editor = Editor::default();
+    let broken = |error: io::Error| unreadable("the terminal", &error);
+    let raw = Raw::begin().map_err(broken)?;
+    loop {
+        term.clear_line().and_then(|()| term.write_str(&editor.line())).map_err(broken)?;
+        let key = match term.read_key() {
+            // Ctrl-C: the signal is on its way to the thread that ends the program.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                drop(term.write_line(""));
+                loop {
+                    std::thread::park();
+                }
+            }
+            other => other.map_err(broken)?,
+        };
+        match editor.key(&key) {
+            Step::Go => {}
+            Step::Choices(words) => {
+                let shown = words.get(..12).unwrap_or(&words).join(" ");
+                let more = if words.len() > 12 { " …" } else { "" };
+                term.clear_line().and_then(|()| term.write_line(&format!("  {shown}{more}"))).map_err(broken)?;
+            }
+            Step::Done => break,
+            Step::End => {
+                drop(raw);
+                drop(term.write_line(""));
+                return Err(Problem::usage("no code was given", LOOKS_LIKE));
+            }
+        }
+    }
+    drop(raw);
+    term.write_line("").map_err(broken)?;
+    Ok(editor.typed)
+}
+
+/// The line that is being typed: a machine over keys.
+#[derive(Debug, Default)]
+struct Editor {
+    typed: Zeroizing<String>,
+}
+
+/// What follows from a key.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// The line may have changed.
+    Go,
+    /// Show these words; one of them is meant.
+    Choices(Vec<&'static str>),
+    /// The line is complete.
+    Done,
+    /// The input ended.
+    End,
+}
+
+impl Editor {
+    fn line(&self) -> String {
+        format!("Code (Tab completes): {}", self.typed.as_str())
+    }
+
+    fn key(&mut self, key: &Key) -> Step {
+        match key {
+            Key::Char('\u{4}') if self.typed.is_empty() => return Step::End,
+            // Ctrl-U.
+            Key::Char('\u{15}') => self.typed.clear(),
+            // Ctrl-W: the last word.
+            Key::Char('\u{17}') => {
+                let kept = self.typed.trim_end_matches(['-', ' ']).rfind(['-', ' ']).map_or(0, |at| at + 1);
+                self.typed.truncate(kept);
+            }
+            Key::Char(' ') if !self.typed.is_empty() && !self.typed.ends_with('-') => self.typed.push('-'),
+            Key::Char(c) if c.is_ascii_graphic() && (self.typed.len() as u64) < LONGEST => self.typed.push(*c),
+            Key::Backspace => drop(self.typed.pop()),
+            Key::Tab => return self.complete(),
+            Key::Enter if !self.typed.is_empty() => return Step::Done,
+            // Everything else has no meaning in a line that only grows at its end.
+            _ => {}
+        }
+        Step::Go
+    }
+
+    /// Adds what all words that fit have in common; the dash too, when only one fits.
+    fn complete(&mut self) -> Step {
+        let words = code::complete(&self.typed);
+        let begun = self.typed.rsplit(['-', ' ', '.']).next().map_or(0, str::len);
+        let Some(&first) = words.first() else { return Step::Go };
+        let common = words.iter().fold(first.len(), |common, word| {
+            common.min(first.bytes().zip(word.bytes()).take_while(|(a, b)| a == b).count())
+        });
+        let kept = self.typed.len() - begun;
+        self.typed.truncate(kept);
+        self.typed.push_str(first.get(..common).unwrap_or(first));
+        if words.len() == 1 {
+            self.typed.push('-');
+            return Step::Go;
+        }
+        if common > begun { Step::Go } else { Step::Choices(words) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(editor: &mut Editor, text: &str) {
+        for c in text.chars() {
+            let key = match c {
+                '\t' => Key::Tab,
+                '\n' => Key::Enter,
+                '\x08' => Key::Backspace,
+                c => Key::Char(c),
+            };
+            editor.key(&key);
+        }
+    }
+
+    #[test]
+    fn tab_completes_a_word_and_its_dash() {
+        let all: Vec<&str> = ["7-a", "7-b"].iter().flat_map(|typed| code::complete(typed)).collect();
+        let [first, .., last] = all.as_slice() else { panic!() };
+        let mut editor = Editor::default();
+        let begun = |word: &str| word.get(..3).unwrap().to_owned();
+        typed(&mut editor, &format!("7-{}\t{}\t", begun(first), begun(last)));
+        assert_eq!(editor.typed.as_str(), format!("7-{first}-{last}-"));
+        assert_eq!(Code::parse(&editor.typed).unwrap().reveal().as_str(), format!("7-{first}-{last}"));
+        assert_eq!(editor.key(&Key::Enter), Step::Done);
+    }
+
+    #[test]
+    fn tab_shows_the_choice_where_there_is_one() {
+        let mut editor = Editor::default();
+        typed(&mut editor, "7-a");
+        let Step::Choices(words) = editor.key(&Key::Tab) else { panic!() };
+        assert!(words.len() > 1 && words.iter().all(|word| word.starts_with('a')));
+        assert_eq!(editor.typed.as_str(), "7-a");
+        typed(&mut editor, "\u{15}7");
+        assert_eq!((editor.key(&Key::Tab), editor.typed.as_str()), (Step::Go, "7"), "nothing completes a number");
+    }
+
+    #[test]
+    fn keys_edit_the_line() {
+        let mut editor = Editor::default();
+        assert_eq!(editor.key(&Key::Enter), Step::Go, "an empty line is no code");
+        typed(&mut editor, " 7 acorn  bicyx\x08\x1b\u{9b}é");
+        assert_eq!(editor.typed.as_str(), "7-acorn-bicy");
+        editor.key(&Key::Char('\u{17}'));
+        assert_eq!(editor.typed.as_str(), "7-acorn-");
+        editor.key(&Key::Char('\u{17}'));
+        assert_eq!(editor.typed.as_str(), "7-");
+        assert_eq!(editor.key(&Key::Char('\u{4}')), Step::Go);
+        editor.key(&Key::Char('\u{15}'));
+        assert_eq!(editor.key(&Key::Char('\u{4}')), Step::End);
+    }
+
+    #[test]
+    fn c01_what_is_no_code_is_a_usage_error() {
+        for text in [
+            "MySecretPass",
+            "",
+            "7",
+            "7-",
+            "-a-b",
+            &"7-a".repeat(4_000),
+            "7-a\0corn",
+            "é-acorn",
+            "tallow://",
+            "tallow://u@h/7#a-b",
+        ] {
+            let problem = given(text).unwrap_err();
+            assert_eq!((problem.code, problem.kind), (2, "usage"), "{text:?}");
+            let line = problem.line();
+            assert!(!line.contains("MySecretPass") && !line.contains('\0') && line.contains("; "), "{line}");
+        }
+    }
+
+    #[test]
+    fn words_and_links_are_read() {
+        let given_words = given("7-acorn-bicycle-canal\n").unwrap();
+        assert_eq!((given_words.code.reveal().as_str(), given_words.relay.is_none()), ("7-acorn-bicycle-canal", true));
+        let link = given("tallow://r.example:99/7#acorn-bicycle-canal").unwrap();
+        assert_eq!(link.relay, Some(RelayAddress { host: "r.example".into(), port: 99 }));
+        let link = given("tallow://r.example/7#acorn-bicycle-canal").unwrap();
+        assert_eq!(link.relay, Some(RelayAddress { host: "r.example".into(), port: DEFAULT_PORT }));
+    }
+
+    #[test]
+    fn only_the_first_line_counts() {
+        let line = line_of(&b"7-acorn-canal\r\nsecond"[..]).unwrap();
+        assert_eq!(given(&line).unwrap().code.reveal().as_str(), "7-acorn-canal");
+        assert!(line_of(&b"\xff\xfe"[..]).is_err());
+        assert_eq!(line_of(&vec![b'a'; 100_000][..]).unwrap().len() as u64, LONGEST);
+    }
+
+    #[test]
+    fn a_chosen_code_must_not_be_easy() {
+        assert!(for_sending(Some("7-acorn"), None).is_err());
+        assert!(for_sending(Some("team-a-long-secret"), None).unwrap().is_some());
+        assert_eq!(for_sending(None, Some(Path::new("/no/such/file"))).unwrap_err().code, 2);
+    }
+}

@@ -1,0 +1,211 @@
+//! `tallow receive`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tallow_proto::job::Fault;
+use tallow_proto::peer::{Event, Failure, ReceiveConfig, Receiver};
+use tallow_proto::transfer::manifest::Manifest;
+use tallow_proto::wire::peer::DeclineReason;
+use tallow_proto::wire::relay::Side;
+use tallow_store::{Destination, OnExists, Policy, Receiving};
+
+use crate::args::ReceiveArgs;
+use crate::failure::{Context, Problem};
+use crate::offer;
+use crate::output::{Output, counted, shown};
+use crate::report::{End, Report, Step};
+use crate::signal::Signals;
+use crate::{code_input, prompt, setup};
+
+/// How many names are told of each kind that is not as it was offered.
+const TOLD: usize = 5;
+
+/// What the next answer is about.
+enum Question {
+    /// The verifier words.
+    Agree,
+    /// The offer.
+    Accept(Arc<Manifest>),
+    /// What to do about names that exist.
+    Exists,
+}
+
+/// Receives.
+///
+/// # Errors
+/// Why it did not.
+pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
+    prompt::remember_terminal();
+    let signals = Signals::watch().map_err(|error| Problem::system("could not listen for signals", &error))?;
+    let given = code_input::for_receiving(&args.code, args.code_file.as_deref())?;
+    let (common, memory) = setup::common(&args.peer, given.relay)?;
+    let known_relays = memory.file();
+    let has_relays = !common.relays.is_empty();
+    let at = Context { side: Side::Receiver, known_relays: &known_relays, relays: has_relays };
+    let place = Place {
+        dir: args.out,
+        on_exists: match (args.overwrite, args.rename, args.skip) {
+            (true, _, _) => Some(OnExists::Overwrite),
+            (_, true, _) => Some(OnExists::Rename),
+            (_, _, true) => Some(OnExists::Skip),
+            _ => None,
+        },
+        allow_unportable: args.allow_unportable_names,
+        sink: None,
+        broken: None,
+    };
+    // Opened now, so that a directory that can't be written is told before the code is used.
+    place.open().map_err(|fault| Problem::local(&fault, &at))?;
+    let config = ReceiveConfig {
+        common,
+        code: given.code,
+        local: setup::local(args.peer.port),
+        discover: args.peer.port.is_none(),
+    };
+    let runtime = args.peer.runtime;
+    let out = std::path::absolute(&place.dir).unwrap_or_else(|_| place.dir.clone()).to_string_lossy().into_owned();
+    let mut report = Report::new(output, runtime, Side::Receiver, signals, memory, has_relays);
+    let transfer = async move {
+        let mut receiver = runtime.receive(config);
+        let mut place = place;
+        let mut question = Question::Agree;
+        let outcome = loop {
+            match report.next(&mut receiver).await {
+                Step::Event(Event::Verifier { must_agree: true, .. }) => {
+                    question = Question::Agree;
+                    report.ask_to_compare();
+                }
+                Step::Event(Event::Offer(manifest)) => {
+                    offer::show(&report.output, &manifest, &out, !args.yes);
+                    if args.yes {
+                        question = place.accept(&mut report, &receiver, &manifest);
+                    } else if prompt::is_interactive() {
+                        question = Question::Accept(manifest);
+                        report.ask("Accept? [y/N]");
+                    } else {
+                        report.output.say("Nobody can be asked, since standard input is no terminal");
+                        decline(&receiver, "nobody was there to answer");
+                    }
+                }
+                Step::Answer(line) => match &question {
+                    Question::Agree => End::agree(&receiver, prompt::is_yes(line.as_deref())),
+                    Question::Accept(manifest) if prompt::is_yes(line.as_deref()) => {
+                        let manifest = manifest.clone();
+                        question = place.accept(&mut report, &receiver, &manifest);
+                    }
+                    Question::Accept(_) => decline(&receiver, ""),
+                    Question::Exists => match offer::on_exists(line.as_deref()) {
+                        Some(choice) => {
+                            place.on_exists = Some(choice);
+                            place.take(&receiver);
+                        }
+                        None => decline(&receiver, "the names exist there already"),
+                    },
+                },
+                Step::Event(Event::Done(summary)) => {
+                    report.show_done(&summary, Some(&out));
+                    place.tell_differences(&report.output);
+                    break Ok(summary);
+                }
+                Step::Event(Event::Failed(failure)) => {
+                    // A directory that broke since it was looked at explains more than the refusal that followed from it.
+                    let failure = place.broken.take().map_or(failure, Failure::Local);
+                    break Err(report.problem(&failure));
+                }
+                Step::Event(_) => {}
+                Step::Closed => return Err(report.unexplained()),
+            }
+        };
+        report.finish(receiver, outcome).await
+    };
+    let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
+    outcome.map(drop)
+}
+
+/// Where things go, and by which rules.
+#[derive(Debug)]
+struct Place {
+    dir: PathBuf,
+    /// `None`: refused, or asked about.
+    on_exists: Option<OnExists>,
+    allow_unportable: bool,
+    /// Once it was accepted.
+    sink: Option<Arc<Receiving>>,
+    /// Why it could not be.
+    broken: Option<Fault>,
+}
+
+impl Place {
+    fn open(&self) -> Result<Destination, Fault> {
+        let on_exists = self.on_exists.unwrap_or(OnExists::Refuse);
+        let policy = Policy { on_exists, allow_unportable: self.allow_unportable };
+        Destination::open(&self.dir, policy)
+    }
+
+    /// The person, or `--yes`, accepted: asks about names that exist where somebody can answer, and else lets the sink refuse.
+    fn accept(&mut self, report: &mut Report, receiver: &Receiver, manifest: &Manifest) -> Question {
+        let existing = if self.on_exists.is_none() && prompt::is_interactive() {
+            offer::existing(manifest, &self.dir, self.allow_unportable)
+        } else {
+            offer::Existing::default()
+        };
+        if existing.is_empty() {
+            self.take(receiver);
+        } else {
+            report.ask(&existing.question());
+        }
+        Question::Exists
+    }
+
+    fn take(&mut self, receiver: &Receiver) {
+        // That it is over already is told by the event that ended it.
+        match self.open() {
+            Ok(destination) => {
+                let sink = destination.sink();
+                self.sink = Some(sink.clone());
+                let _ = receiver.accept(sink);
+            }
+            Err(fault) => {
+                self.broken = Some(fault);
+                let _ = receiver.decline(DeclineReason::Io, "");
+            }
+        }
+    }
+
+    /// Says what is not as it was offered.
+    fn tell_differences(&self, output: &Output) {
+        let Some(sink) = &self.sink else { return };
+        let (skipped, count) = sink.skipped();
+        let skipped = skipped.iter().map(|path| shown(path)).collect();
+        tell(output, "Skipped, since they exist", skipped, count);
+        let (mut renamed, mut count) = sink.renamed();
+        let elsewhere = sink.placed().into_iter().filter(|placed| placed.offered != placed.here);
+        for placed in elsewhere.filter(|placed| !renamed.contains(placed)).collect::<Vec<_>>() {
+            renamed.push(placed);
+            count += 1;
+        }
+        let renamed = renamed.iter().map(|name| format!("{} is {}", shown(&name.offered), shown(&name.here))).collect();
+        tell(output, "Under another name", renamed, count);
+    }
+}
+
+fn tell(output: &Output, what: &str, mut lines: Vec<String>, count: u64) {
+    if count == 0 {
+        return;
+    }
+    output.line(&format!("{what}:"));
+    lines.truncate(TOLD);
+    for line in &lines {
+        output.line(&format!("  {line}"));
+    }
+    let more = count.saturating_sub(lines.len() as u64);
+    if more > 0 {
+        output.line(&format!("  and {}", counted(more, "more", "more")));
+    }
+}
+
+fn decline(receiver: &Receiver, text: &str) {
+    // As in `Place::take`.
+    let _ = receiver.decline(DeclineReason::Person, text);
+}

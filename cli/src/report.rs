@@ -1,0 +1,372 @@
+//! What both ends of a transfer show, whichever it is: events as lines and as JSON, progress, questions, signals.
+//!
+//! ```text
+//! Running ── Done or Failed ──► Closing ── the other side was told ──► over
+//! ```
+//! Timers: [`SAY_WAITING_AFTER`] before a wait at the start is worth a line, [`TICK`] for progress, [`CLOSE_WITHIN`] for the end.
+
+use std::time::{Duration, Instant};
+
+use tallow_proto::code::Code;
+use tallow_proto::link::trust::Trust;
+use tallow_proto::peer::{Event, Path, PathKind, Receiver, RelayAddress, Sender, Summary, WaitingFor};
+use tallow_proto::wire::relay::Side;
+
+use crate::failure::{self, Context, Problem};
+use crate::output::{self, Output, amount, size, time};
+use crate::progress::Meter;
+use crate::prompt::{self, Answer};
+use crate::runtime::Runtime;
+use crate::setup::Memory;
+use crate::signal::{Signal, Signals};
+
+/// A wait at the start that is over sooner is not told to people.
+const SAY_WAITING_AFTER: Duration = Duration::from_secs(2);
+/// The bar is drawn again this often even if nothing moves.
+const TICK: Duration = Duration::from_millis(500);
+/// The farewell takes no longer; a receiver stays up to 30 s in case its last word was lost.
+const CLOSE_WITHIN: Duration = Duration::from_secs(32);
+
+/// A transfer that runs.
+pub trait End {
+    /// See [`Sender::next_event`].
+    fn next_event(&mut self) -> impl Future<Output = Option<Event>>;
+    /// See [`Sender::cancel`].
+    fn cancel(&self);
+    /// See [`Sender::agree`].
+    fn agree(&self, agreed: bool);
+}
+
+macro_rules! end {
+    ($end:ident) => {
+        impl End for $end {
+            async fn next_event(&mut self) -> Option<Event> {
+                self.next_event().await
+            }
+
+            fn cancel(&self) {
+                // It is over, or too busy to end cleanly; the signal's timer ends the program then.
+                let _ = self.cancel();
+            }
+
+            fn agree(&self, agreed: bool) {
+                // It is over, and the outcome tells why.
+                let _ = self.agree(agreed);
+            }
+        }
+    };
+}
+
+end!(Sender);
+end!(Receiver);
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Step {
+    /// The transfer says something; it was already shown.
+    Event(Event),
+    /// The person answered the question; no line when nobody can.
+    Answer(Option<String>),
+    /// The transfer is over and closed.
+    Closed,
+}
+
+/// The person's side of a transfer.
+#[derive(Debug)]
+pub struct Report {
+    /// Where it is shown.
+    pub output: Output,
+    runtime: Runtime,
+    side: Side,
+    signals: Signals,
+    signal: Option<Signal>,
+    meter: Meter,
+    running: bool,
+    total: u64,
+    question: Option<Answer>,
+    waiting: Option<(Instant, String)>,
+    code_shown: bool,
+    path: Option<PathKind>,
+    memory: Memory,
+    has_relays: bool,
+}
+
+impl Report {
+    /// Nothing runs yet.
+    #[must_use]
+    pub fn new(
+        output: Output,
+        runtime: Runtime,
+        side: Side,
+        signals: Signals,
+        memory: Memory,
+        has_relays: bool,
+    ) -> Self {
+        signals.attach();
+        prompt::hide_control_keys();
+        let meter = Meter::new(&output);
+        let looking = match side {
+            Side::Receiver if has_relays => Some("Waiting for a relay to answer"),
+            Side::Receiver => Some("Looking for the sender on this machine and in this network"),
+            Side::Sender => None,
+        };
+        Self {
+            output,
+            runtime,
+            side,
+            signals,
+            signal: None,
+            meter,
+            running: false,
+            total: 0,
+            question: None,
+            waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
+            code_shown: side == Side::Receiver,
+            path: None,
+            memory,
+            has_relays,
+        }
+    }
+
+    /// The next thing that the caller has to know. Signals and progress are dealt with here.
+    pub async fn next(&mut self, end: &mut impl End) -> Step {
+        loop {
+            let now = Instant::now();
+            let wait = match &self.waiting {
+                Some((at, _)) => Some(at.saturating_duration_since(now)),
+                None => self.running.then_some(TICK),
+            };
+            let runtime = self.runtime;
+            tokio::select! {
+                biased;
+                signal = self.signals.next() => {
+                    self.signal = Some(signal);
+                    self.drop_question();
+                    end.cancel();
+                }
+                event = end.next_event() => {
+                    return match event {
+                        Some(event) => {
+                            self.show(&event);
+                            Step::Event(event)
+                        }
+                        None => Step::Closed,
+                    };
+                }
+                line = answered(&mut self.question) => {
+                    self.question = None;
+                    return Step::Answer(line);
+                }
+                () = pause(runtime, wait) => self.time_passed(),
+            }
+        }
+    }
+
+    /// Asks; the answer comes as [`Step::Answer`].
+    pub fn ask(&mut self, question: &str) {
+        self.question = Some(prompt::ask(&self.output, question));
+    }
+
+    /// Asks about the words of [`Event::Verifier`].
+    pub fn ask_to_compare(&mut self) {
+        self.ask("The same on both sides? [y/N]");
+    }
+
+    fn drop_question(&mut self) {
+        if self.question.take().is_some() {
+            self.output.withdraw();
+        }
+    }
+
+    /// Waits until the other side was told, then tells how it ended.
+    ///
+    /// # Errors
+    /// It failed.
+    pub async fn finish(mut self, mut end: impl End, outcome: Result<Summary, Problem>) -> Result<Summary, Problem> {
+        let runtime = self.runtime;
+        let closed = async { while end.next_event().await.is_some() {} };
+        tokio::select! {
+            biased;
+            () = closed => {}
+            _ = self.signals.next() => {}
+            () = runtime.sleep(CLOSE_WITHIN) => {}
+        }
+        outcome
+    }
+
+    /// Why it failed, as a problem: a signal explains whatever followed from it.
+    #[must_use]
+    pub fn problem(&self, failure: &tallow_proto::peer::Failure) -> Problem {
+        let known = self.memory.file();
+        let at = Context { side: self.side, known_relays: &known, relays: self.has_relays };
+        match self.signal {
+            Some(signal) => Problem::signalled(signal, &at),
+            None => failure::explain(failure, &at),
+        }
+    }
+
+    /// The runtime ended without an outcome.
+    #[must_use]
+    pub fn unexplained(&self) -> Problem {
+        self.problem(&tallow_proto::peer::Failure::Interrupted)
+    }
+
+    fn time_passed(&mut self) {
+        let now = Instant::now();
+        if let Some((_, text)) = self.waiting.take_if(|(at, _)| *at <= now) {
+            self.output.line(&text);
+        }
+        if self.running {
+            self.meter.tick(now);
+        }
+    }
+
+    fn show(&mut self, event: &Event) {
+        let now = Instant::now();
+        match event {
+            Event::Scanned(totals) => {
+                let (files, bytes) = (u64::from(totals.files), totals.bytes);
+                self.total = bytes;
+                self.output.event(&output::Event::Sending { files, bytes });
+                self.output.line(&format!("Sending {}", amount(files, bytes)));
+            }
+            Event::Code { .. } => self.code_shown = true,
+            Event::FirstUse { relay, keep } => self.first_use(relay, *keep),
+            Event::Waiting(what) => self.wait(now, what),
+            Event::Paired => {
+                // What a sender does next is wait for the other person.
+                let answer = "Waiting for the receiver to accept".to_owned();
+                self.waiting = (self.side == Side::Sender).then(|| (now + SAY_WAITING_AFTER, answer));
+                self.output.event(&output::Event::Paired);
+                tracing::info!("the other side is there");
+            }
+            Event::WrongGuess { left } => {
+                self.output.event(&output::Event::WrongGuess { left: *left });
+                if *left > 0 {
+                    let tries = output::counted((*left).into(), "try", "tries");
+                    self.output.say(&format!("Somebody used a wrong code, {tries} left"));
+                }
+            }
+            Event::Verifier { words, must_agree } => {
+                self.waiting = None;
+                self.output.event(&output::Event::Verifier { words, must_agree: *must_agree });
+                self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
+            }
+            Event::Offer(manifest) => {
+                self.waiting = None;
+                self.total = manifest.totals().bytes;
+            }
+            Event::Accepted => {
+                self.waiting = None;
+                self.output.event(&output::Event::Accepted);
+                self.running = true;
+                self.meter.start(now, self.total);
+            }
+            Event::Path(path) => self.show_path(*path),
+            Event::Progress(progress) => {
+                self.total = progress.total;
+                // Before somebody accepted there is nothing to show but zero.
+                if self.running {
+                    self.meter.set(now, progress.bytes, progress.total);
+                }
+            }
+            Event::Done(_) | Event::Failed(_) => {
+                self.waiting = None;
+                self.drop_question();
+                if std::mem::take(&mut self.running) {
+                    self.meter.finish(now);
+                }
+            }
+            Event::Misuse(misuse) => tracing::error!("internal: {misuse}"),
+        }
+    }
+
+    fn first_use(&mut self, relay: &RelayAddress, keep: Trust) {
+        let name = relay.to_string();
+        let fingerprint = match keep {
+            Trust::Known(fingerprint) | Trust::Pin(fingerprint) => Some(fingerprint.to_string()),
+            Trust::PublicCa | Trust::FirstUse | Trust::Any => None,
+        };
+        self.output.event(&output::Event::FirstUse { relay: &name, fingerprint: fingerprint.as_deref() });
+        let what = match fingerprint {
+            Some(fingerprint) => format!("its certificate is {fingerprint}"),
+            None => "a public authority vouches for its certificate".to_owned(),
+        };
+        let then = match self.memory.keep(relay, keep) {
+            Ok(()) => "remembered".to_owned(),
+            Err(error) => format!("it could not be remembered: {}", output::shown(&error)),
+        };
+        self.output.line(&format!("First contact with relay {name}: {what}; {then}"));
+    }
+
+    fn wait(&mut self, now: Instant, what: &WaitingFor) {
+        let (name, text) = match what {
+            WaitingFor::Relay(relay) => ("relay", format!("Waiting for relay {relay} to answer")),
+            WaitingFor::Receiver => ("receiver", "Waiting for the receiver".to_owned()),
+            WaitingFor::Sender => {
+                ("sender", "Nobody waits with this code yet; asking again every few seconds".to_owned())
+            }
+            WaitingFor::Answer => ("answer", "Waiting for the receiver to accept".to_owned()),
+            WaitingFor::Agreement => ("agreement", "Waiting for the other side to compare the words".to_owned()),
+        };
+        self.output.event(&output::Event::Waiting { r#for: name });
+        let is_early = !self.code_shown || matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender);
+        self.waiting = Some((if is_early { now + SAY_WAITING_AFTER } else { now }, text));
+    }
+
+    fn show_path(&mut self, path: Path) {
+        let (name, shown) = match path.kind {
+            PathKind::Relay => ("relay", "relay quic"),
+            PathKind::Lan => ("lan", "lan"),
+        };
+        let rtt_ms = (path.rtt.as_secs_f64() * 10_000.0).round() / 10.0;
+        self.output.event(&output::Event::Path { path: name, transport: "quic", rtt_ms });
+        self.meter.set_path(shown);
+        if self.path.replace(path.kind) != Some(path.kind) {
+            self.output.line(&format!("Path: {shown}, {rtt_ms} ms"));
+        }
+    }
+
+    /// The lines that tell the other person what to type.
+    pub fn show_code(&self, code: &Code, link: Option<&str>, relay: Option<&str>, here: &[String]) {
+        let code = code.reveal();
+        self.output.event(&output::Event::Code { code: &code, link, relay: here });
+        self.output.say_bold("Code: ", &code);
+        let relay = relay.map(|relay| format!(" --relay {relay}")).unwrap_or_default();
+        self.output.line(&format!("On the other computer: tallow receive {}{relay}", code.as_str()));
+        if let Some(here) = here.first() {
+            self.output.line(&format!("From elsewhere: tallow receive {} --relay {here}", code.as_str()));
+        }
+    }
+
+    /// Success.
+    pub fn show_done(&self, summary: &Summary, out: Option<&str>) {
+        let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
+        let seconds = summary.duration.as_secs_f64();
+        let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.output.event(&output::Event::Done { bytes, files, seconds, kept: 0, root: &root, out });
+        let took = if seconds < 10.0 { format!("{seconds:.1} s") } else { time(seconds.round() as u64) };
+        // Over a moment a rate says nothing.
+        let rate =
+            if seconds >= 0.1 { format!(" ({}/s)", size((bytes as f64 / seconds) as u64)) } else { String::new() };
+        let amount = amount(files, bytes);
+        self.output.line(&match out {
+            Some(out) => format!("Received {amount} in {took}{rate}, verified, in {}", output::shown(out)),
+            None => format!("Sent {amount} in {took}{rate}, verified by the receiver"),
+        });
+    }
+}
+
+async fn answered(question: &mut Option<Answer>) -> Option<String> {
+    match question {
+        Some(answer) => answer.line().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pause(runtime: Runtime, wait: Option<Duration>) {
+    match wait {
+        Some(wait) => runtime.sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}

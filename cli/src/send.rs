@@ -1,0 +1,97 @@
+//! `tallow send`.
+
+use std::sync::Arc;
+
+use tallow_proto::code::DEFAULT_WORDS;
+use tallow_proto::peer::{CodeChoice, Embedded, Event, SendConfig};
+use tallow_proto::transfer::Compression;
+use tallow_proto::wire::relay::Side;
+use tallow_store::{SourceOptions, SourceTree, identity};
+
+use crate::args::SendArgs;
+use crate::failure::Problem;
+use crate::output::{Output, counted, shown};
+use crate::report::{End, Report, Step};
+use crate::signal::Signals;
+use crate::{code_input, prompt, setup};
+
+/// How many paths that are left out are named.
+const NAMED: usize = 5;
+
+/// Sends.
+///
+/// # Errors
+/// Why it did not.
+pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
+    let signals = Signals::watch().map_err(|error| Problem::system("could not listen for signals", &error))?;
+    let code = match code_input::for_sending(args.code.as_deref(), args.code_file.as_deref())? {
+        Some(code) => CodeChoice::Custom(code),
+        None => CodeChoice::Generate { words: args.words.unwrap_or(DEFAULT_WORDS) },
+    };
+    let (common, memory) = setup::common(&args.peer, None)?;
+    let has_relays = !common.relays.is_empty();
+    let options = SourceOptions { excludes: args.exclude, git: args.git, follow_links: args.follow_links };
+    let source = Arc::new(SourceTree::new(args.paths, options).map_err(|error| Problem::source(&error))?);
+    let embedded = match common.relays.first() {
+        Some(_) => None,
+        None => Some(Embedded {
+            identity: identity::ephemeral().map_err(|error| Problem::keys(&error.to_string()))?,
+            listen: setup::listen(args.peer.port),
+            announce: args.peer.port.is_none(),
+        }),
+    };
+    let compression = match (args.no_compress, args.compress_level) {
+        (true, _) => Compression::Off,
+        (false, None) => Compression::default(),
+        (false, Some(level)) => Compression::Level(level.into()),
+    };
+    let config = SendConfig { common, source: source.clone(), code, compression, embedded };
+    let runtime = args.peer.runtime;
+    let mut report = Report::new(output, runtime, Side::Sender, signals, memory, has_relays);
+    let transfer = async move {
+        let mut sender = runtime.send(config);
+        let outcome = loop {
+            match report.next(&mut sender).await {
+                Step::Event(Event::Scanned(_)) => tell_left_out(&report.output, &source),
+                Step::Event(Event::Code { code, link, listening }) => {
+                    let here = setup::reachable(&listening, &setup::routed());
+                    let relay = link.as_ref().filter(|_| has_relays).map(|link| relay_of(link.host(), link.port()));
+                    let link = link.map(|link| link.reveal());
+                    report.show_code(&code, link.as_ref().map(|link| link.as_str()), relay.as_deref(), &here);
+                }
+                Step::Event(Event::Verifier { must_agree: true, .. }) => report.ask_to_compare(),
+                Step::Event(Event::Done(summary)) => {
+                    report.show_done(&summary, None);
+                    break Ok(summary);
+                }
+                Step::Event(Event::Failed(failure)) => break Err(report.problem(&failure)),
+                Step::Event(_) => {}
+                Step::Answer(line) => End::agree(&sender, prompt::is_yes(line.as_deref())),
+                Step::Closed => return Err(report.unexplained()),
+            }
+        };
+        report.finish(sender, outcome).await
+    };
+    let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
+    outcome.map(drop)
+}
+
+fn relay_of(host: &str, port: Option<u16>) -> String {
+    let port = port.unwrap_or(tallow_proto::peer::config::DEFAULT_PORT);
+    tallow_proto::peer::RelayAddress { host: host.to_owned(), port }.to_string()
+}
+
+fn tell_left_out(output: &Output, source: &SourceTree) {
+    let (left_out, count) = source.skipped();
+    if count == 0 {
+        return;
+    }
+    output.line(&format!("Left out {}:", counted(count, "entry", "entries")));
+    for entry in left_out.iter().take(NAMED) {
+        output.line(&format!("  {}: {}", shown(&entry.path.to_string_lossy()), entry.why));
+    }
+    let more = count.saturating_sub(NAMED as u64);
+    if more > 0 {
+        output.line(&format!("  and {}", counted(more, "more", "more")));
+    }
+}

@@ -1,0 +1,224 @@
+//! What a transfer is told at its start, from the options, the environment and this machine.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tallow_proto::link::trust::Trust;
+use tallow_proto::peer::{Common, RelayAddress, RelayChoice};
+use tallow_store::KnownRelays;
+
+use crate::args::PeerArgs;
+use crate::failure::{Problem, cause};
+use crate::output::shown;
+
+/// Relays from the environment.
+const VARIABLE: &str = "TALLOW_RELAY";
+
+/// The relays' certificates from earlier runs, as far as they can be read and kept here.
+#[derive(Debug)]
+pub struct Memory {
+    known: Result<KnownRelays, String>,
+}
+
+impl Memory {
+    fn load(dir: Option<PathBuf>) -> Self {
+        let known = match dir.or_else(tallow_store::state::default_dir) {
+            Some(dir) => KnownRelays::load(&dir).map_err(|error| error.to_string()),
+            None => Err("there is no home directory".to_owned()),
+        };
+        if let Err(error) = &known {
+            // No security rests on a relay, so this is no reason to stop.
+            tracing::warn!("the certificates of known relays can't be read: {}", shown(error));
+        }
+        Self { known }
+    }
+
+    fn trust(&self, relay: &RelayAddress) -> Trust {
+        self.known.as_ref().map_or(Trust::FirstUse, |known| known.trust(&relay.to_string()))
+    }
+
+    /// Keeps how a relay is recognised.
+    ///
+    /// # Errors
+    /// Why it can't be kept.
+    pub fn keep(&mut self, relay: &RelayAddress, trust: Trust) -> Result<(), String> {
+        match &mut self.known {
+            Ok(known) => known.keep(&relay.to_string(), trust).map_err(|error| error.to_string()),
+            Err(error) => Err(error.clone()),
+        }
+    }
+
+    /// The file, for messages.
+    #[must_use]
+    pub fn file(&self) -> String {
+        self.known
+            .as_ref()
+            .map_or_else(|_| "known_relays".to_owned(), |known| known.path().to_string_lossy().into_owned())
+    }
+}
+
+/// What both ends need, and the certificates that are known.
+///
+/// # Errors
+/// A relay or a password can't be read.
+pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, Memory), Problem> {
+    let password = password(args)?;
+    let environment = std::env::var(VARIABLE).unwrap_or_default();
+    let configured = if args.relay.is_empty() { relays_of(&environment)? } else { args.relay.clone() };
+    // A link names the relay where its code lives; only the person's own word counts more.
+    let addresses = match linked {
+        Some(linked) if args.relay.is_empty() => vec![linked],
+        _ => configured.clone(),
+    };
+    let memory = Memory::load(args.state_dir.clone());
+    let choice = |address: RelayAddress| RelayChoice {
+        trust: args.relay_pin.map_or_else(|| memory.trust(&address), Trust::Pin),
+        // A link could come from anybody: the password is proven only to relays that the person named.
+        password: password.clone().filter(|_| configured.contains(&address)),
+        address,
+    };
+    let common = Common {
+        relays: addresses.into_iter().map(choice).collect(),
+        verify: args.verify,
+        no_p2p: args.no_p2p,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        interfaces: tallow_runtime::addresses(),
+        unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
+        aes: has_aes(),
+    };
+    Ok((common, memory))
+}
+
+/// Relays as the environment gives them.
+fn relays_of(text: &str) -> Result<Vec<RelayAddress>, Problem> {
+    let parse = |relay: &str| {
+        relay.parse().map_err(|error| {
+            Problem::usage(&format!("invalid relay '{}' in TALLOW_RELAY", shown(relay)), &format!("{error}"))
+        })
+    };
+    text.split(',').map(str::trim).filter(|relay| !relay.is_empty()).map(parse).collect()
+}
+
+fn password(args: &PeerArgs) -> Result<Option<Arc<str>>, Problem> {
+    if let Some(file) = &args.relay_password_file {
+        return from_file(file).map(Some);
+    }
+    Ok(args.relay_password.as_deref().filter(|password| !password.is_empty()).map(Arc::from))
+}
+
+fn from_file(file: &Path) -> Result<Arc<str>, Problem> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        let file = shown(&file.to_string_lossy());
+        Problem::usage(
+            &format!("could not read the relay's password from {file}: {}", cause(error.kind())),
+            "check --relay-password-file",
+        )
+    })?;
+    Ok(Arc::from(text.trim_end_matches(['\n', '\r'])))
+}
+
+/// Where the relay inside a sender listens: the default port, else a free one; a port that was asked for, or none.
+#[must_use]
+pub fn listen(port: Option<u16>) -> Vec<SocketAddr> {
+    let ports: &[u16] = match port {
+        Some(port) => &[port],
+        None => &[tallow_proto::peer::config::DEFAULT_PORT, 0],
+    };
+    let any: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+    ports.iter().flat_map(|&port| any.map(|ip| SocketAddr::new(ip, port))).collect()
+}
+
+/// Where a receiver looks for a sender on this machine.
+#[must_use]
+pub fn local(port: Option<u16>) -> Vec<SocketAddr> {
+    let port = port.unwrap_or(tallow_proto::peer::config::DEFAULT_PORT);
+    let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    loopback.map(|ip| SocketAddr::new(ip, port)).to_vec()
+}
+
+/// The addresses by which others may reach what listens at `listening`.
+#[must_use]
+pub fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<String> {
+    let mut reachable: Vec<SocketAddr> = Vec::new();
+    for &at in listening {
+        if !at.ip().is_unspecified() {
+            reachable.push(at);
+            continue;
+        }
+        // `[::]` takes IPv4 too.
+        let fits = |ip: &&IpAddr| at.is_ipv6() || ip.is_ipv4();
+        reachable.extend(interfaces.iter().filter(fits).map(|&ip| SocketAddr::new(ip, at.port())));
+    }
+    reachable.retain(|at| !at.ip().is_loopback());
+    reachable.sort_by_key(|at| at.is_ipv6());
+    reachable.dedup();
+    reachable.into_iter().map(|at| RelayAddress { host: at.ip().to_string(), port: at.port() }.to_string()).collect()
+}
+
+/// This machine's address in each family, as the system would choose it for a far destination. Nothing is sent.
+#[must_use]
+pub fn routed() -> Vec<IpAddr> {
+    // RFC 5737 and RFC 3849: addresses that belong to nobody.
+    let far: [(IpAddr, IpAddr); 2] = [
+        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+    ];
+    let own = |(any, far): (IpAddr, IpAddr)| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((far, 9)).ok()?;
+        socket.local_addr().ok().map(|own| own.ip())
+    };
+    far.into_iter().filter_map(own).filter(|ip| !ip.is_unspecified()).collect()
+}
+
+/// Whether this machine computes AES in hardware.
+fn has_aes() -> bool {
+    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
+    {
+        std::arch::is_x86_feature_detected!("aes")
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        std::arch::is_aarch64_feature_detected!("aes")
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
+    {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relays_come_separated_by_commas() {
+        let relays = relays_of("a.example, b.example:99,,[::1]:1").unwrap();
+        let shown: Vec<String> = relays.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["a.example", "b.example:99", "[::1]:1"]);
+        assert_eq!(relays_of("").unwrap(), []);
+        let problem = relays_of("a b\x1b").unwrap_err();
+        assert_eq!(problem.code, 2);
+        assert!(problem.line().contains("TALLOW_RELAY") && !problem.line().contains('\x1b'));
+    }
+
+    #[test]
+    fn the_embedded_relay_prefers_the_default_port() {
+        let ports: Vec<u16> = listen(None).iter().map(SocketAddr::port).collect();
+        assert_eq!(ports, [4433, 4433, 0, 0]);
+        assert!(listen(Some(7)).iter().all(|at| at.port() == 7), "a port that was asked for is not replaced");
+        assert!(local(Some(7)).iter().all(|at| at.port() == 7 && at.ip().is_loopback()));
+    }
+
+    #[test]
+    fn only_addresses_that_others_can_use_are_shown() {
+        let interfaces: [IpAddr; 3] =
+            ["2001:db8::5".parse().unwrap(), "10.0.0.5".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert_eq!(reachable(&[at("[::]:4433")], &interfaces), ["10.0.0.5", "[2001:db8::5]"]);
+        assert_eq!(reachable(&[at("0.0.0.0:99")], &interfaces), ["10.0.0.5:99"]);
+        assert_eq!(reachable(&[at("127.0.0.1:99")], &interfaces), Vec::<String>::new());
+    }
+}

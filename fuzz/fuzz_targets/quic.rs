@@ -1,0 +1,29 @@
+//! Datagrams from anybody to a listening endpoint.
+#![no_main]
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use libfuzzer_sys::fuzz_target;
+use tallow_proto::link::quic::{Profile, Quic};
+use tallow_proto::node::{Arrival, Ecn, SocketId};
+use tallow_proto::seed::Seed;
+
+fuzz_target!(|datagrams: Vec<Vec<u8>>| {
+    let now = Instant::now();
+    let mut client = Quic::client(&Profile::peer(), Duration::from_secs(1_800_000_000), &Seed::new([1; 32]));
+    for data in datagrams {
+        let arrival = Arrival {
+            socket: SocketId(0),
+            from: ([192, 0, 2, 1], 4433).into(),
+            local_ip: None,
+            ecn: Ecn::NotEct,
+        };
+        client.handle_datagram(now, &arrival, data[..].into());
+        client.settle(now);
+        let mut buf = Vec::new();
+        while client.poll_transmit(now, NonZeroUsize::MIN, &mut buf).is_some() {
+            buf.clear();
+        }
+        while client.poll_event().is_some() {}
+    }
+});

@@ -1,0 +1,377 @@
+//! Announcing a relay on the local network, or looking for one: both ends of multicast DNS over IPv4, without probing.
+//!
+//! ```text
+//! announcing ──(goodbye)──► silent          browsing ──(goodbye)──► silent
+//! ```
+//! It decides when to say what, and whom to believe. The instance has 64 random bits for a name, so the probing that RFC 6762
+//! §8.1 asks for would find nothing and cost 750 ms. Only what this service needs is understood: an announcement has
+//! everything in one packet, so nothing is ever asked for a second time.
+//!
+//! Anybody on the network can say anything here. What is found is a hint: at most [`MAX_FOUND`] addresses, at most
+//! [`MAX_PER_SOURCE`] from one source, only of this network (so that nobody can make us knock elsewhere), none with a
+//! port below 1024; and what answers there must prove itself like any relay.
+//!
+//! Timers: announcements at once and after 1 s; an answer [`ANSWER_DELAY`] after the question and 1 s after the last one;
+//! queries at once, after 1 s, 3 s, 7 s…, then every [`MAX_INTERVAL`]. Bounds: [`MAX_INTERFACES`], [`MAX_WAITING`] datagrams,
+//! [`MAX_UNICASTS`] answers to single askers in a second.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
+
+use super::message::{self, Announced, Instance, Service, TTL};
+use crate::Instant;
+use crate::seed::Seed;
+
+/// Where multicast DNS is spoken.
+pub const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 251)), PORT);
+/// Its port.
+pub const PORT: u16 = 5353;
+/// Addresses that are handed out in all.
+pub const MAX_FOUND: usize = 8;
+/// Of those, announced from one address.
+const MAX_PER_SOURCE: usize = 2;
+/// Interfaces that are spoken on.
+const MAX_INTERFACES: usize = 16;
+/// Answers to single askers within a second.
+const MAX_UNICASTS: usize = 8;
+/// Between two multicasts of one record (RFC 6762 §6), between two announcements (§8.3), and the first two queries (§5.2).
+const SECOND: Duration = Duration::from_secs(1);
+/// Datagrams that wait for the socket; more are dropped, as a network may.
+const MAX_WAITING: usize = 3 * MAX_INTERFACES;
+/// A random time within this passes before an answer that others may give too (RFC 6762 §6), in milliseconds.
+const ANSWER_DELAY: Range<u64> = 20..120;
+/// And before a query that repeats itself, in milliseconds.
+const QUERY_DELAY: Range<u64> = 0..100;
+/// Queries come at most so far apart.
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
+/// Who was answered by a multicast within this time may get the next answer alone (RFC 6762 §5.4: a quarter of the TTL).
+const LATELY: Duration = Duration::from_secs(TTL as u64 / 4);
+/// What others announce is remembered for at most so long.
+const MAX_TTL: u32 = 4500;
+/// Ports below are other services', not relays that a person started.
+const MIN_PORT: u16 = 1024;
+/// Announcements at the start.
+const ANNOUNCEMENTS: u8 = 2;
+
+/// A datagram to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// [`GROUP`], or somebody who asked.
+    pub to: SocketAddr,
+    /// The address of the interface to send it from; `None`: the system's choice.
+    pub from: Option<IpAddr>,
+    /// What it says.
+    pub data: Vec<u8>,
+}
+
+/// One end of multicast DNS: see the module's text.
+#[derive(Debug)]
+pub struct Mdns {
+    role: Role,
+    /// One per interface, by its IPv4 address.
+    interfaces: Vec<Option<IpAddr>>,
+    own: Vec<IpAddr>,
+    out: VecDeque<Outgoing>,
+    found: VecDeque<SocketAddr>,
+    rng: ChaCha20Rng,
+}
+
+#[derive(Debug)]
+enum Role {
+    Announcing(Announcer),
+    Browsing(Browser),
+    Silent,
+}
+
+#[derive(Debug)]
+struct Announcer {
+    service: Service,
+    /// Announcements that are to come unasked.
+    left: u8,
+    /// When the next one is due, or an answer to all, which is the same.
+    next: Option<Instant>,
+    last: Option<Instant>,
+    /// When the current second of unicast answers began, and how many it saw.
+    unicasts: (Instant, usize),
+}
+
+#[derive(Debug)]
+struct Browser {
+    next: Instant,
+    interval: Duration,
+    known: Vec<Known>,
+    /// What was handed out, and who announced it.
+    told: Vec<(SocketAddr, IpAddr)>,
+}
+
+#[derive(Debug)]
+struct Known {
+    instance: Instance,
+    since: Instant,
+    ttl: Duration,
+}
+
+impl Mdns {
+    /// Announces a relay at `port`, on the interfaces with these addresses.
+    #[must_use]
+    pub fn announce(now: Instant, port: u16, addrs: &[IpAddr], seed: &Seed) -> Self {
+        let mut rng = seed.rng();
+        let service = Service::new(&format!("{:016x}", rng.next_u64()), port);
+        let (left, next) = (ANNOUNCEMENTS, Some(now));
+        Self::new(Role::Announcing(Announcer { service, left, next, last: None, unicasts: (now, 0) }), addrs, rng)
+    }
+
+    /// Looks for relays, on the interfaces with these addresses.
+    #[must_use]
+    pub fn browse(now: Instant, addrs: &[IpAddr], seed: &Seed) -> Self {
+        let browser = Browser { next: now, interval: SECOND, known: Vec::new(), told: Vec::new() };
+        Self::new(Role::Browsing(browser), addrs, seed.rng())
+    }
+
+    fn new(role: Role, addrs: &[IpAddr], rng: ChaCha20Rng) -> Self {
+        let own: Vec<_> = addrs.iter().map(IpAddr::to_canonical).filter(|ip| !ip.is_loopback()).collect();
+        let mut interfaces: Vec<_> =
+            own.iter().copied().filter(IpAddr::is_ipv4).take(MAX_INTERFACES).map(Some).collect();
+        if interfaces.is_empty() {
+            interfaces.push(None);
+        }
+        Self { role, interfaces, own, out: VecDeque::new(), found: VecDeque::new(), rng }
+    }
+
+    /// One datagram that arrived at the multicast socket. Anything may be in it.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
+        let source = from.ip().to_canonical();
+        // RFC 6762 §11: what does not come from this network is not listened to.
+        if !is_near(source, &self.own) {
+            return;
+        }
+        match &mut self.role {
+            Role::Announcing(announcer) => {
+                let Some(unicast) = announcer.service.parse_query(data) else { return };
+                let answer = if from.port() != PORT {
+                    announcer.service.legacy_answer(&nearest(source, &self.own), data)
+                } else if unicast && announcer.last.is_some_and(|last| now < after(last, LATELY)) {
+                    announcer.service.announcement(&nearest(source, &self.own), false)
+                } else {
+                    announcer.answer_all(after(now, millis(&mut self.rng, &ANSWER_DELAY)));
+                    return;
+                };
+                if announcer.may_answer_one(now) {
+                    self.send(from, None, answer);
+                }
+            }
+            // RFC 6762 §6: an answer comes from the port of multicast DNS.
+            Role::Browsing(browser) if from.port() == PORT => {
+                for announced in message::parse_response(data) {
+                    self.found.extend(browser.learn(now, source, announced, &self.own));
+                }
+            }
+            Role::Browsing(_) | Role::Silent => {}
+        }
+    }
+
+    /// A deadline may have come. A spurious call is a no-op.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_none_or(|at| now < at) {
+            return;
+        }
+        match &mut self.role {
+            Role::Announcing(announcer) => {
+                announcer.last = Some(now);
+                announcer.left = announcer.left.saturating_sub(1);
+                announcer.next = (announcer.left > 0).then(|| after(now, SECOND));
+                self.multicast_announcement(false);
+            }
+            Role::Browsing(browser) => {
+                let data = browser.query(now, millis(&mut self.rng, &QUERY_DELAY));
+                for interface in self.interfaces.clone() {
+                    self.send(GROUP, interface, data.clone());
+                }
+            }
+            Role::Silent => {}
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        match &self.role {
+            Role::Announcing(announcer) => announcer.next,
+            Role::Browsing(browser) => Some(browser.next),
+            Role::Silent => None,
+        }
+    }
+
+    /// The next datagram to send.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<Outgoing> {
+        self.out.pop_front()
+    }
+
+    /// The next relay that was found; each is told once.
+    #[must_use]
+    pub fn poll_found(&mut self) -> Option<SocketAddr> {
+        self.found.pop_front()
+    }
+
+    /// Takes back what was announced (RFC 6762 §10.1), and is silent from here on. What it has to say waits to be sent.
+    pub fn goodbye(&mut self) {
+        if let Role::Announcing(Announcer { last: Some(_), .. }) = self.role {
+            self.out.clear();
+            self.multicast_announcement(true);
+        }
+        self.role = Role::Silent;
+    }
+
+    /// On each interface with that interface's address: those of other networks are nobody's business here.
+    fn multicast_announcement(&mut self, gone: bool) {
+        for interface in self.interfaces.clone() {
+            let Role::Announcing(announcer) = &self.role else { return };
+            let addresses = interface.map_or_else(|| nearest(GROUP.ip(), &self.own), |ip| vec![ip]);
+            let data = announcer.service.announcement(&addresses, gone);
+            self.send(GROUP, interface, data);
+        }
+    }
+
+    fn send(&mut self, to: SocketAddr, from: Option<IpAddr>, data: Option<Vec<u8>>) {
+        if let Some(data) = data
+            && self.out.len() < MAX_WAITING
+        {
+            self.out.push_back(Outgoing { to, from, data });
+        }
+    }
+}
+
+impl Announcer {
+    /// By a multicast at `at`, but not within a second of the last one.
+    fn answer_all(&mut self, at: Instant) {
+        let at = self.last.map_or(at, |last| at.max(after(last, SECOND)));
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+    }
+
+    fn may_answer_one(&mut self, now: Instant) -> bool {
+        let (since, count) = &mut self.unicasts;
+        if now >= after(*since, SECOND) {
+            (*since, *count) = (now, 0);
+        }
+        *count = count.saturating_add(1);
+        *count <= MAX_UNICASTS
+    }
+}
+
+impl Browser {
+    /// Asks for those that are not known, and plans the next time.
+    fn query(&mut self, now: Instant, jitter: Duration) -> Option<Vec<u8>> {
+        self.next = after(after(now, self.interval), jitter);
+        self.interval = self.interval.saturating_mul(2).min(MAX_INTERVAL);
+        self.known.retain(|known| known.left(now) > Duration::ZERO);
+        // RFC 6762 §7.1: only what is not about to be forgotten.
+        let fresh = self.known.iter().filter(|known| known.left(now).saturating_mul(2) > known.ttl);
+        message::query(
+            fresh.map(|known| (&known.instance, u32::try_from(known.left(now).as_secs()).unwrap_or(MAX_TTL))),
+        )
+    }
+
+    /// The addresses that are new.
+    fn learn(&mut self, now: Instant, source: IpAddr, announced: Announced, own: &[IpAddr]) -> Vec<SocketAddr> {
+        self.known.retain(|known| known.instance != announced.instance);
+        if announced.ttl == 0 || announced.port < MIN_PORT {
+            return Vec::new();
+        }
+        if self.known.len() < MAX_FOUND {
+            let ttl = Duration::from_secs(announced.ttl.min(MAX_TTL).into());
+            self.known.push(Known { instance: announced.instance, since: now, ttl });
+        }
+        let mut addresses = announced.addresses;
+        addresses.retain(|&ip| may_be_dialled(ip, own));
+        // Where the announcement comes from is the one address that surely leads there.
+        if may_be_dialled(source, own) && (addresses.is_empty() || addresses.contains(&source)) {
+            addresses.retain(|&ip| ip != source);
+            addresses.insert(0, source);
+        }
+        let mut new = Vec::new();
+        for addr in addresses.into_iter().map(|ip| SocketAddr::new(ip, announced.port)) {
+            let from_there = self.told.iter().filter(|(_, by)| *by == source).count();
+            let is_new = self.told.iter().all(|(told, _)| *told != addr);
+            if is_new && from_there < MAX_PER_SOURCE && self.told.len() < MAX_FOUND {
+                self.told.push((addr, source));
+                new.push(addr);
+            }
+        }
+        new
+    }
+}
+
+impl Known {
+    fn left(&self, now: Instant) -> Duration {
+        self.ttl.saturating_sub(now.saturating_duration_since(self.since))
+    }
+}
+
+/// Whether the address is one of a local network: private or link-local, or it begins like one of our own (/16, /64).
+fn is_near(ip: IpAddr, own: &[IpAddr]) -> bool {
+    let begins_like_ours = own.iter().any(|own| match (own, ip) {
+        (IpAddr::V4(own), IpAddr::V4(ip)) => common_bits(own.octets(), ip.octets()) >= 16,
+        (IpAddr::V6(own), IpAddr::V6(ip)) => common_bits(own.octets(), ip.octets()) >= 64,
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    });
+    begins_like_ours
+        || match ip {
+            IpAddr::V4(ip) => ip.is_private() || ip.is_link_local() || ip.is_loopback(),
+            IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback(),
+        }
+}
+
+/// Near, and not such that it means something else here than where it was announced.
+fn may_be_dialled(ip: IpAddr, own: &[IpAddr]) -> bool {
+    let means_the_same = match ip {
+        // Two machines with a cable between them have no other addresses.
+        IpAddr::V4(v4) if v4.is_link_local() => {
+            own.iter().any(|own| matches!(own, IpAddr::V4(own) if own.is_link_local()))
+        }
+        IpAddr::V4(v4) => !v4.is_broadcast(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    };
+    means_the_same && !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && is_near(ip, own)
+}
+
+/// The one of our addresses that is most like theirs, as the answer to it should say.
+fn nearest(theirs: IpAddr, own: &[IpAddr]) -> Vec<IpAddr> {
+    let likeness = |own: &&IpAddr| match (own, theirs) {
+        (IpAddr::V4(own), IpAddr::V4(theirs)) => Some(common_bits(own.octets(), theirs.octets())),
+        (IpAddr::V6(own), IpAddr::V6(theirs)) => Some(common_bits(own.octets(), theirs.octets())),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+    };
+    let dialled = own.iter().filter(|&&ip| may_be_dialled(ip, own));
+    dialled.max_by_key(likeness).copied().into_iter().collect()
+}
+
+fn common_bits<const N: usize>(a: [u8; N], b: [u8; N]) -> u32 {
+    let mut bits = 0_u32;
+    for (a, b) in a.into_iter().zip(b) {
+        let same = (a ^ b).leading_zeros();
+        bits = bits.saturating_add(same);
+        if same < 8 {
+            break;
+        }
+    }
+    bits
+}
+
+fn after(at: Instant, duration: Duration) -> Instant {
+    at.checked_add(duration).unwrap_or(at)
+}
+
+fn millis(rng: &mut ChaCha20Rng, range: &Range<u64>) -> Duration {
+    let width = range.end.saturating_sub(range.start).max(1);
+    Duration::from_millis(range.start.saturating_add(rng.next_u64().checked_rem(width).unwrap_or_default()))
+}
+
+#[cfg(test)]
+#[path = "mdns_tests.rs"]
+mod tests;

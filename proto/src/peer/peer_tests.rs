@@ -1,0 +1,236 @@
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::link::trust::Identity;
+use crate::transfer::Compression;
+use crate::transfer::memory::{MemorySink, MemorySource};
+use crate::transfer::path::RelPath;
+use zeroize::Zeroizing;
+
+/// A sender with a relay inside and a receiver on one virtual machine: a perfect network, virtual time.
+struct Pair {
+    now: Instant,
+    peers: [Peer; 2],
+    sockets: Vec<(usize, SocketId, SocketAddr)>,
+    flight: VecDeque<(Instant, SocketAddr, SocketAddr, Vec<u8>)>,
+    events: [Vec<Event>; 2],
+}
+
+const PORT: u16 = 4433;
+
+fn identity() -> Identity {
+    let made = rcgen::generate_simple_self_signed(vec!["tallow".into()]).unwrap();
+    Identity { cert_chain: vec![made.cert.der().to_vec()], key: Zeroizing::new(made.signing_key.serialize_der()) }
+}
+
+fn common() -> Common {
+    Common { cores: 2, aes: true, unix_time: Duration::from_secs(1_800_000_000), ..Common::default() }
+}
+
+fn source(bytes: usize) -> Arc<MemorySource> {
+    let contents = (0..bytes).map(|i| (i * 31 % 251) as u8).collect();
+    Arc::new(MemorySource::new().with_file(RelPath::parse("a/one.bin").unwrap(), contents))
+}
+
+impl Pair {
+    fn new(bytes: usize, code: &str, typed: &str, change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig)) -> Self {
+        let now = Instant::now();
+        let at: SocketAddr = ([127, 0, 0, 1], PORT).into();
+        let mut send = SendConfig {
+            common: common(),
+            source: source(bytes),
+            code: CodeChoice::Custom(Code::parse(code).unwrap()),
+            compression: Compression::Off,
+            embedded: Some(Embedded { identity: identity(), listen: vec![at], announce: false }),
+        };
+        let mut receive =
+            ReceiveConfig { common: common(), code: Code::parse(typed).unwrap(), local: vec![at], discover: false };
+        change(&mut send, &mut receive);
+        let sender = Peer::sender(send, now, Seed::new([1; 32]));
+        let receiver = Peer::receiver(receive, now, Seed::new([2; 32]));
+        let mut pair = Self {
+            now,
+            peers: [sender, receiver],
+            sockets: Vec::new(),
+            flight: VecDeque::new(),
+            events: [Vec::new(), Vec::new()],
+        };
+        pair.serve(0);
+        pair.serve(1);
+        pair
+    }
+
+    fn serve(&mut self, index: usize) {
+        let now = self.now;
+        loop {
+            let peer = &mut self.peers[index];
+            peer.settle(now);
+            let mut moved = false;
+            while let Some(action) = peer.poll_action() {
+                let Action::Bind(socket, bind) = action else { panic!("only sockets are asked for") };
+                let port = if bind.addr.port() == 0 { 50_000 + self.sockets.len() as u16 } else { bind.addr.port() };
+                let addr = SocketAddr::new(bind.addr.ip(), port);
+                let known = if addr.is_ipv4() { ([127, 0, 0, 1], port).into() } else { addr };
+                self.sockets.push((index, socket, known));
+                peer.handle_input(now, Input::Bound(socket, Ok(known)));
+                moved = true;
+            }
+            while let Some(job) = peer.poll_job() {
+                peer.handle_input(now, Input::Done(job.run(&AtomicBool::new(false))));
+                moved = true;
+            }
+            for &(owner, socket, from) in &self.sockets {
+                let mut buf = Vec::new();
+                while owner == index
+                    && let Some(transmit) = peer.poll_transmit(now, socket, NonZeroUsize::new(8).unwrap(), &mut buf)
+                {
+                    for data in buf.chunks(transmit.segment_size.unwrap_or(transmit.size)) {
+                        self.flight.push_back((now + Duration::from_millis(5), from, transmit.to, data.to_vec()));
+                    }
+                    buf.clear();
+                }
+            }
+            while let Some(event) = peer.poll_event() {
+                assert!(!self.events[index].iter().any(Event::is_terminal), "{event:?} after the end");
+                self.events[index].push(event);
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn run(&mut self, limit: Duration, mut until: impl FnMut(&mut Self) -> bool) {
+        let end = self.now + limit;
+        while !until(self) {
+            let timer = self.peers.iter().filter_map(Node::poll_timeout).min();
+            let arrival = self.flight.front().map(|flight| flight.0);
+            let next = arrival.into_iter().chain(timer.map(|timer| timer.0)).min();
+            let Some(next) = next else { panic!("nothing in flight and no timer: {:?}", self.events) };
+            assert!(next <= end, "not in {limit:?}: {:?}, next {timer:?}", self.events);
+            self.now = self.now.max(next);
+            while let Some(&(at, from, to, _)) = self.flight.front()
+                && at <= self.now
+            {
+                let (_, _, _, data) = self.flight.pop_front().unwrap();
+                let Some(&(owner, socket, _)) = self.sockets.iter().find(|(_, _, addr)| *addr == to) else { continue };
+                let arrival = Arrival { socket, from, local_ip: None, ecn: crate::node::Ecn::NotEct };
+                self.peers[owner].handle_datagram(self.now, arrival, data[..].into());
+            }
+            for index in 0..2 {
+                self.peers[index].handle_timeout(self.now);
+                self.serve(index);
+            }
+        }
+    }
+
+    fn command(&mut self, index: usize, command: Command) {
+        self.peers[index].handle_command(self.now, command).unwrap();
+        self.serve(index);
+    }
+
+    fn wait_for_offer(&mut self) {
+        self.run(Duration::from_secs(20), |pair| pair.events[1].iter().any(|event| matches!(event, Event::Offer(_))));
+    }
+
+    fn wait_for_the_end(&mut self) -> [Event; 2] {
+        self.run(Duration::from_secs(60), |pair| pair.peers.iter().all(Node::is_closed));
+        self.events.each_ref().map(|events| events.last().expect("an end").clone())
+    }
+}
+
+const CODE: &str = "7-acorn-bicycle-canal";
+
+#[test]
+fn a_file_crosses_to_the_relay_inside_the_sender() {
+    let mut pair = Pair::new(3_000_000, CODE, CODE, |_, _| {});
+    pair.wait_for_offer();
+    let sink = Arc::new(MemorySink::new());
+    pair.command(1, Command::Accept(sink.clone()));
+    let [sent, received] = pair.wait_for_the_end();
+    let (Event::Done(sent), Event::Done(received)) = (&sent, &received) else { panic!("{sent:?}, {received:?}") };
+    assert_eq!(sent.root, received.root);
+    assert_eq!(received.totals.bytes, 3_000_000);
+    let finished = sink.finished();
+    assert_eq!(finished["a/one.bin"].1, source(3_000_000).entries()[0].1);
+    assert!(pair.events[0].iter().any(|event| matches!(event, Event::Code { .. })));
+    assert!(pair.events[0].iter().any(|event| matches!(event, Event::Progress(Progress { bytes: 3_000_000, .. }))));
+}
+
+#[test]
+fn x01_a_wrong_word_ends_the_guesser_and_the_third_one_the_code() {
+    let mut pair = Pair::new(10, CODE, "7-acorn-bicycle-zebra", |_, _| {});
+    for left in [2, 1] {
+        pair.run(Duration::from_secs(5), |pair| {
+            pair.peers[1].is_closed() && matches!(pair.events[0].last(), Some(Event::Waiting(_)))
+        });
+        assert!(matches!(pair.events[1].last(), Some(Event::Failed(Failure::WrongCode))), "{:?}", pair.events[1]);
+        assert!(pair.events[0].iter().any(|event| matches!(event, Event::WrongGuess { left: said } if *said == left)));
+        let fresh = Pair::new(10, CODE, "7-acorn-bicycle-zebra", |_, _| {});
+        let [_, receiver] = fresh.peers;
+        pair.peers[1] = receiver;
+        pair.events[1].clear();
+        pair.sockets.retain(|&(owner, ..)| owner == 0);
+        pair.peers[1].net.open_clients();
+        pair.serve(1);
+    }
+    let [sender, receiver] = pair.wait_for_the_end();
+    assert!(matches!(receiver, Event::Failed(Failure::WrongCode)));
+    assert!(matches!(sender, Event::Failed(Failure::WrongCode)), "{sender:?}");
+    assert!(!pair.events[1].iter().any(|event| matches!(event, Event::Offer(_))));
+}
+
+#[test]
+fn a_declined_offer_ends_both_sides() {
+    let mut pair = Pair::new(10, CODE, CODE, |_, _| {});
+    pair.wait_for_offer();
+    pair.command(1, Command::Decline(crate::wire::peer::DeclineReason::Person, "not today".into()));
+    let [sender, receiver] = pair.wait_for_the_end();
+    assert!(matches!(receiver, Event::Failed(Failure::NotAccepted)), "{receiver:?}");
+    let Event::Failed(Failure::Declined { text, .. }) = sender else { panic!("{sender:?}") };
+    assert_eq!(text.escaped(100), "not today");
+}
+
+#[test]
+fn cancelling_tells_the_other_side() {
+    for who in [0, 1] {
+        let mut pair = Pair::new(3_000_000, CODE, CODE, |_, _| {});
+        pair.wait_for_offer();
+        let sink = Arc::new(MemorySink::new());
+        pair.command(1, Command::Accept(sink.clone()));
+        pair.run(Duration::from_secs(5), |pair| pair.events[0].iter().any(|event| matches!(event, Event::Accepted)));
+        pair.command(who, Command::Cancel);
+        let ends = pair.wait_for_the_end();
+        assert!(matches!(ends[who], Event::Failed(Failure::Interrupted)), "{ends:?}");
+        assert!(
+            matches!(ends[1 - who], Event::Failed(Failure::Peer { reason: CancelReason::Interrupted, .. })),
+            "{ends:?}"
+        );
+        assert!(sink.finished().is_empty());
+    }
+}
+
+#[test]
+fn with_verify_nothing_moves_before_the_person_agrees() {
+    for who in [0, 1] {
+        let mut pair = Pair::new(10, CODE, CODE, |send, receive| {
+            [&mut send.common, &mut receive.common][who].verify = true;
+        });
+        let shown = |pair: &Pair, who: usize| {
+            pair.events[who].iter().find_map(|event| match event {
+                Event::Verifier { words, must_agree } => Some((words.clone(), *must_agree)),
+                _ => None,
+            })
+        };
+        pair.run(Duration::from_secs(5), |pair| shown(pair, 0).is_some() && shown(pair, 1).is_some());
+        let (words, must_agree) = shown(&pair, who).unwrap();
+        assert!(must_agree);
+        assert_eq!(shown(&pair, 1 - who), Some((words, false)));
+        pair.run(Duration::from_secs(2), |pair| pair.now > pair.now - Duration::ZERO || pair.flight.is_empty());
+        assert!(!pair.events[1].iter().any(|event| matches!(event, Event::Offer(_))));
+        pair.command(who, Command::Agree(true));
+        pair.wait_for_offer();
+    }
+}

@@ -1,0 +1,318 @@
+//! The relay's side of one client's conversation, up to what the client wants: hello, the password's proof, a request.
+//!
+//! ```text
+//!                                           ┌──answered──┐
+//! Hello ──hello──► (Proof ──prove──►) Ready ◄┘           │
+//!   │                  │                └───request──► Answering ──seated──► Seated
+//!   └── anything else, or the deadline ──► Over ◄──leave─────┴─────────────────┘
+//! ```
+//! It decides who may ask, not what is granted: that is the registry's, or the sender's that runs a relay inside itself.
+//!
+//! Timer: [`GREET_WITHIN`] from the start to the first answer, and from each answer to the next request. It is absolute, so a
+//! client that says a byte now and then gets no more time (the lesson of CVE-2026-70464), and each further round costs it a
+//! request. Who is seated may stay; seats expire by the registry's clock.
+//! Bounds: one request at a time, and at most one output per frame and [`MAX_OUTPUTS`] in all: the owner takes them before it
+//! hands in the next frame. Frames are bounded by their decoder ([`crate::wire::frame::GREETING`]).
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use hmac::{Hmac, KeyInit, Mac};
+use rand_core::Rng;
+use sha2::Sha256;
+
+use crate::Instant;
+use crate::seed::Seed;
+use crate::session::Violation;
+use crate::wire::frame::enclose;
+use crate::wire::relay::{ClientMessage, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::version::SPOKEN;
+use crate::wire::{self, Features, Hello};
+
+/// How long a client may take to ask for something, and to ask again.
+pub const GREET_WITHIN: Duration = Duration::from_secs(10);
+/// Outputs that one input can cause.
+pub const MAX_OUTPUTS: usize = 3;
+/// The body of a `Ping` frame.
+const PING: &[u8] = &[4];
+
+/// What a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// A nameplate and the sender's seat.
+    Allocate {
+        /// Who may take the seat again.
+        owner: Owner,
+    },
+    /// A seat.
+    Join {
+        /// In which room.
+        room: RoomId,
+        /// On which side.
+        side: Side,
+        /// Who may take the seat again.
+        owner: Owner,
+        /// In the registry of reconnect rooms.
+        again: bool,
+    },
+    /// Free the seat and the nameplate.
+    Leave,
+    /// An answer, that is all.
+    Ping,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send this body.
+    Send(Bytes),
+    /// The client asks; answer on the same stream.
+    Request(Request),
+    /// Send what is queued, then close.
+    Close(Ending),
+}
+
+/// Why a conversation is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client was told why.
+    Refused(RefusalReason),
+    /// It broke a rule.
+    Violation(Violation),
+    /// It took too long.
+    TooSlow,
+}
+
+enum State {
+    /// Nothing was said.
+    Hello { password: Option<Arc<str>>, nonce: [u8; 16] },
+    /// A password must be proven.
+    Proof { password: Arc<str>, nonce: [u8; 16] },
+    /// It may ask.
+    Ready,
+    /// It asked, and waits for the answer.
+    Answering,
+    /// It has a seat.
+    Seated,
+    /// Nothing more is heard.
+    Over,
+}
+
+/// See the module's text.
+pub struct Greeting {
+    state: State,
+    deadline: Instant,
+    observed: SocketAddr,
+    outputs: VecDeque<Output>,
+}
+
+impl Greeting {
+    /// A client connected from `observed`; with a password it must prove that it knows it.
+    #[must_use]
+    pub fn new(now: Instant, observed: SocketAddr, password: Option<Arc<str>>, seed: &Seed) -> Self {
+        let mut nonce = [0; 16];
+        if password.is_some() {
+            seed.rng().fill_bytes(&mut nonce);
+        }
+        let state = State::Hello { password, nonce };
+        Self { state, deadline: until(now), observed, outputs: VecDeque::new() }
+    }
+
+    /// The body of the client's next frame. To be called when [`Greeting::poll_output`] has nothing.
+    pub fn handle_frame(&mut self, body: &[u8]) {
+        if matches!(self.state, State::Over) {
+            return;
+        }
+        let Ok(message) = wire::decode::<ClientMessage>(body) else { return self.violated(Violation::Malformed) };
+        self.state = match (std::mem::replace(&mut self.state, State::Over), message) {
+            (State::Over, _) => State::Over,
+            (State::Hello { password, nonce }, ClientMessage::Hello(hello)) => self.greet(&hello, password, nonce),
+            (State::Proof { password, nonce }, ClientMessage::Prove { mac }) if is_proof(&password, &nonce, &mac) => {
+                State::Ready
+            }
+            // A wrong proof, or a client that does not know of the password and asks at once.
+            (
+                State::Proof { .. },
+                ClientMessage::Prove { .. } | ClientMessage::Allocate { .. } | ClientMessage::Join { .. },
+            ) => self.refuse(RefusalReason::Password),
+            (State::Ready, ClientMessage::Allocate { owner }) => self.request(Request::Allocate { owner }),
+            (State::Ready, ClientMessage::Join { room, side, owner, again }) => {
+                self.request(Request::Join { room, side, owner, again })
+            }
+            (state @ (State::Ready | State::Answering | State::Seated), ClientMessage::Ping) => {
+                self.outputs.push_back(Output::Request(Request::Ping));
+                state
+            }
+            (State::Ready | State::Answering | State::Seated, ClientMessage::Leave) => {
+                self.outputs.push_back(Output::Request(Request::Leave));
+                State::Over
+            }
+            (
+                State::Hello { .. } | State::Proof { .. } | State::Ready | State::Answering | State::Seated,
+                ClientMessage::Hello(_)
+                | ClientMessage::Prove { .. }
+                | ClientMessage::Allocate { .. }
+                | ClientMessage::Join { .. }
+                | ClientMessage::Ping
+                | ClientMessage::Leave,
+            ) => {
+                self.violated(Violation::UnexpectedMessage);
+                State::Over
+            }
+        };
+    }
+
+    /// The request was refused; the client may ask again within [`GREET_WITHIN`].
+    pub fn answered(&mut self, now: Instant) {
+        if matches!(self.state, State::Answering) {
+            self.state = State::Ready;
+            self.deadline = until(now);
+        }
+    }
+
+    /// The request was granted: the client has a seat, and time.
+    pub fn seated(&mut self) {
+        if matches!(self.state, State::Answering) {
+            self.state = State::Seated;
+        }
+    }
+
+    /// The deadline may have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.state = State::Over;
+            self.outputs.push_back(Output::Close(Ending::TooSlow));
+        }
+    }
+
+    /// When [`Greeting::handle_timeout`] is due.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Seated | State::Over => None,
+            State::Hello { .. } | State::Proof { .. } | State::Ready | State::Answering => Some(self.deadline),
+        }
+    }
+
+    /// The next thing to do.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn greet(&mut self, hello: &Hello, password: Option<Arc<str>>, nonce: [u8; 16]) -> State {
+        if hello.magic != Hello::MAGIC {
+            self.violated(Violation::Malformed);
+            return State::Over;
+        }
+        let own = Hello::new(Features::default());
+        self.say(&RelayMessage::Hello { hello: own, observed: self.observed, nonce });
+        match (own.agree(hello), password) {
+            (None, _) => self.refuse(RefusalReason::UnsupportedVersion(SPOKEN)),
+            (Some(_), Some(password)) => State::Proof { password, nonce },
+            (Some(_), None) => State::Ready,
+        }
+    }
+
+    fn request(&mut self, request: Request) -> State {
+        self.outputs.push_back(Output::Request(request));
+        State::Answering
+    }
+
+    fn refuse(&mut self, reason: RefusalReason) -> State {
+        self.say(&RelayMessage::Refused { reason, retry_after: 0 });
+        self.outputs.push_back(Output::Close(Ending::Refused(reason)));
+        State::Over
+    }
+
+    fn violated(&mut self, violation: Violation) {
+        self.state = State::Over;
+        self.outputs.push_back(Output::Close(Ending::Violation(violation)));
+    }
+
+    fn say(&mut self, message: &RelayMessage) {
+        self.outputs.push_back(Output::Send(wire::encode(message).into()));
+    }
+}
+
+impl std::fmt::Debug for Greeting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Greeting")
+    }
+}
+
+/// Drops what a client that waited may still have said to the relay when it was paired.
+///
+/// Its `Ping` may cross the relay's `Paired` on the way. What stands behind is the other peer's; none of its messages is as
+/// short as a `Ping`, so the two cannot be confused.
+#[derive(Debug, Default)]
+pub struct Crossing {
+    held: BytesMut,
+    over: bool,
+}
+
+impl Crossing {
+    /// The next bytes of the client's first stream: those that are for the peer.
+    #[must_use]
+    pub fn handle_bytes(&mut self, bytes: Bytes) -> Option<Bytes> {
+        if self.over {
+            return Some(bytes);
+        }
+        self.held.extend_from_slice(&bytes);
+        let ping = enclose(PING);
+        while self.held.starts_with(&ping) {
+            self.held.advance(ping.len());
+        }
+        if self.held.is_empty() || ping.starts_with(&self.held) {
+            return None;
+        }
+        self.over = true;
+        Some(self.held.split().freeze())
+    }
+
+    /// Whether everything that follows is for the peer.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// What is held back, because it may become a `Ping`; at the end of a stream it never will.
+    #[must_use]
+    pub fn into_rest(self) -> Bytes {
+        self.held.freeze()
+    }
+}
+
+/// What a client sends for a relay's nonce: HMAC-SHA-256 over it. The password itself is never sent.
+#[must_use]
+pub fn prove(password: &str, nonce: &[u8; 16]) -> [u8; 32] {
+    proof(password, nonce).finalize().into_bytes().into()
+}
+
+/// Compares in constant time.
+fn is_proof(password: &str, nonce: &[u8; 16], mac: &[u8; 32]) -> bool {
+    proof(password, nonce).verify(mac.into()).is_ok()
+}
+
+fn proof(password: &str, nonce: &[u8; 16]) -> Hmac<Sha256> {
+    let key = blake3::derive_key("tallow v1 relay password", password.as_bytes());
+    // A key shorter than the hash's block is padded with zeros (RFC 2104 §2): padded before, it cannot be refused.
+    let mut block = [0; 64];
+    for (place, byte) in block.iter_mut().zip(key) {
+        *place = byte;
+    }
+    let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
+    mac.update(nonce);
+    mac
+}
+
+fn until(now: Instant) -> Instant {
+    now.checked_add(GREET_WITHIN).unwrap_or(now)
+}
+
+#[cfg(test)]
+#[path = "greeting_tests.rs"]
+mod tests;

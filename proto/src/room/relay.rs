@@ -1,0 +1,810 @@
+//! The whole relay as one node: clients knock, greet and ask; who is paired gets the other one's bytes.
+//!
+//! ```text
+//! leg:   knocks ──admitted──► talking ──seat──► waiting ──the other side comes──► paired ──► gone
+//!           └─ refused           └──────── refused, too slow, left ──► farewell ───────────► gone
+//! relay: serving ──drain──► draining (no new rooms; pairs until the deadline) ──► closed
+//! ```
+//! It decides what becomes of each leg, and composes those that decide the rest: [`super::limits`] who is let in,
+//! [`super::greeting`] who may ask, [`super::registry`] who sits where, `forward` how bytes move. Each listen address has a socket
+//! and an endpoint of its own; two legs of a pair may be on different ones.
+//!
+//! All work is proportional to what happened: a leg is looked at when its endpoint, its partner or its own deadline says so.
+//! Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`], [`MAX_EVENTS`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::close;
+use super::forward::{Budget, Joint, LegId, Outside, Pair, Ports};
+use super::greeting::{Ending, Request};
+use super::limits::{Admission, Guard, Source};
+use super::registry::{self, Joined, Key, Ousted, Outcome, Refusal, Registry};
+use super::status::{Command, Config, Event, Refused, RoomEnd, RoomTag, Status};
+use super::talk::{Farewell, Step, Talk, text};
+use crate::Instant;
+use crate::job::Job;
+use crate::link::quic::{self, BadIdentity, Closed, Direction, Incoming, Profile, Quic};
+use crate::node::{Action, Arrival, Bind, Input, Misuse, Node, SocketId, Transmit};
+use crate::ready::Deadlines;
+use crate::seed::Seed;
+use crate::wire::relay::{Owner, RefusalReason, RelayMessage, Side};
+
+/// Sockets of one relay.
+pub const MAX_SOCKETS: usize = 8;
+/// Events that wait to be taken; more are counted and dropped.
+pub const MAX_EVENTS: usize = 256;
+/// What a leg may hold unread before it is paired, in bytes: a greeting and a request.
+const GREETING_WINDOW: u64 = 8 << 10;
+/// Unidirectional streams that a leg may have open.
+const STREAMS: u8 = 16;
+/// When it makes sense to ask for the same room again, in seconds.
+const ASK_AGAIN: u32 = 5;
+
+/// See the module's text.
+pub struct Relay {
+    ports: Ports,
+    listeners: Vec<Listener>,
+    legs: BTreeMap<LegId, Leg>,
+    pairs: BTreeMap<PairId, Paired>,
+    last_pair: u32,
+    registry: Registry<LegId>,
+    guard: Guard,
+    budget: Budget,
+    timers: Deadlines<Timer>,
+    password: Option<Arc<str>>,
+    phase: Phase,
+    status: Status,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+    tag_key: [u8; 32],
+    seed: Seed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct PairId(u32);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Timer {
+    Leg(LegId),
+    Pair(PairId),
+    Drain,
+}
+
+enum Phase {
+    Serving,
+    /// Until nobody is left.
+    Draining,
+}
+
+struct Listener {
+    addr: SocketAddr,
+    state: Listening,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Listening {
+    Binding,
+    /// There is no IPv6 here: the same port on IPv4.
+    FallingBack,
+    Open,
+    Failed,
+}
+
+/// A client.
+struct Leg {
+    source: Source,
+    /// Its transport's handshake is not done.
+    half_open: bool,
+    state: State,
+}
+
+enum State {
+    /// Before it is paired. In a room it waits.
+    Talking { talk: Box<Talk>, room: Option<Room> },
+    /// Its partner is in the pair.
+    Paired(PairId),
+}
+
+#[derive(Clone, Copy)]
+struct Room {
+    tag: RoomTag,
+    since: Instant,
+    /// Who made it.
+    source: Source,
+}
+
+struct Paired {
+    pair: Pair,
+    room: Room,
+    /// How it ends if nothing else happens: a leg that is gone says it.
+    end: RoomEnd,
+}
+
+impl Relay {
+    /// A relay that is about to open its sockets; [`Event::Listening`] follows.
+    ///
+    /// # Errors
+    /// [`BadIdentity`] when certificate and key do not make a server.
+    pub fn new(config: Config) -> Result<Self, BadIdentity> {
+        let Config { listen, identity, password, limits, room_ttl, window_budget, unix_time, mut seed } = config;
+        let profile = Profile {
+            receive_window: GREETING_WINDOW,
+            max_bi_streams: 1,
+            max_uni_streams: STREAMS.into(),
+            ..Profile::relay()
+        };
+        let rooms = registry::Config {
+            max_rooms: limits.max_rooms,
+            max_kept: limits.max_rooms.saturating_mul(4),
+            ttl: room_ttl,
+        };
+        let mut relay = Self {
+            ports: Ports::default(),
+            listeners: Vec::new(),
+            legs: BTreeMap::new(),
+            pairs: BTreeMap::new(),
+            last_pair: 0,
+            registry: Registry::new(rooms, &seed.derive("registry")),
+            guard: Guard::new(limits),
+            budget: Budget(window_budget),
+            timers: Deadlines::new(),
+            password,
+            phase: Phase::Serving,
+            status: Status::default(),
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            tag_key: *seed.derive("room tags").bytes(),
+            seed: seed.next(),
+        };
+        for (id, addr) in (0_u8..).zip(listen.into_iter().take(MAX_SOCKETS)) {
+            let quic = Quic::server(&profile, &identity, quic::Limits::default(), unix_time, &seed.next())?;
+            relay.ports.0.push(quic);
+            relay.listeners.push(Listener { addr, state: Listening::Binding });
+            relay.bind(SocketId(id), addr);
+        }
+        Ok(relay)
+    }
+
+    fn bind(&mut self, id: SocketId, addr: SocketAddr) {
+        self.actions.push_back(Action::Bind(id, Bind { addr, share_port: false, group: None }));
+    }
+
+    fn bound(&mut self, id: SocketId, result: Result<SocketAddr, io::ErrorKind>) {
+        let Some(listener) = self.listeners.get_mut(usize::from(id.0)) else { return };
+        match result {
+            Ok(addr) => {
+                listener.state = Listening::Open;
+                self.tell(Event::Listening { addr });
+            }
+            Err(kind) => {
+                let any = listener.addr.is_ipv6() && listener.addr.ip().is_unspecified();
+                let no_ipv6 = !matches!(kind, io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
+                if any && no_ipv6 && listener.state == Listening::Binding {
+                    listener.state = Listening::FallingBack;
+                    let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), listener.addr.port());
+                    return self.bind(id, addr);
+                }
+                listener.state = Listening::Failed;
+                let addr = listener.addr;
+                self.tell(Event::CannotListen { addr, kind });
+            }
+        }
+    }
+
+    /// Clients that knock at a socket.
+    fn admit(&mut self, now: Instant, socket: SocketId) -> bool {
+        let mut moved = false;
+        while let Some(quic) = self.ports.0.get_mut(usize::from(socket.0))
+            && let Some(incoming) = quic.poll_incoming()
+        {
+            moved = true;
+            self.knock(now, socket, incoming);
+        }
+        moved
+    }
+
+    fn knock(&mut self, now: Instant, socket: SocketId, incoming: Incoming) {
+        let (observed, proven) = (incoming.from(), incoming.validated());
+        let source = Source::of(observed);
+        let Some(quic) = self.ports.0.get_mut(usize::from(socket.0)) else { return };
+        if matches!(self.phase, Phase::Draining) {
+            quic.refuse(incoming);
+            return self.refused(Refused::ShuttingDown);
+        }
+        let admission = self.guard.knock(now, source, proven);
+        match admission {
+            Admission::Accept => match quic.accept(now, incoming) {
+                Some(conn) => {
+                    let id = LegId { socket, conn };
+                    let talk = Talk::new(now, observed, self.password.clone(), &self.seed.next());
+                    self.timers.set(Timer::Leg(id), talk.poll_timeout());
+                    let state = State::Talking { talk: Box::new(talk), room: None };
+                    self.legs.insert(id, Leg { source, half_open: true, state });
+                }
+                None => self.guard.disconnected(source, true),
+            },
+            Admission::Retry => quic.retry(incoming),
+            Admission::TooMany => {
+                quic.refuse(incoming);
+                self.refused(Refused::TooManyConnections);
+            }
+            Admission::Full => {
+                quic.refuse(incoming);
+                self.refused(Refused::Full);
+            }
+        }
+    }
+
+    fn handle_event(&mut self, now: Instant, id: LegId, event: quic::Event) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        match (&mut leg.state, event) {
+            (_, quic::Event::Connected { .. }) => {
+                leg.half_open = false;
+                if !self.guard.connected(leg.source) {
+                    self.refused(Refused::TooManyConnections);
+                    self.dismiss(now, id, Farewell { code: close::REFUSED, text: "too many connections" });
+                }
+            }
+            (_, quic::Event::Closed(closed)) => self.gone(now, id, &closed),
+            (State::Talking { talk, .. }, quic::Event::Opened(stream, direction)) => {
+                if direction == Direction::Uni || !talk.open(stream) {
+                    self.violated(now, id, "stream out of turn");
+                }
+            }
+            (State::Talking { talk, .. }, quic::Event::Finished(_)) => {
+                talk.handle_finished();
+                self.converse(now, id);
+            }
+            (State::Talking { .. }, quic::Event::Readable(_) | quic::Event::Writable(_)) => self.converse(now, id),
+            (State::Talking { .. }, quic::Event::Stopped(..)) => self.hung_up(now, id),
+            (State::Talking { .. }, quic::Event::Available(_)) => {}
+            (State::Paired(_), quic::Event::Opened(_, Direction::Bi)) => self.violated(now, id, "stream out of turn"),
+            (&mut State::Paired(pair), event) => self.forward(now, pair, id, &event),
+        }
+    }
+
+    /// News of a leg that is paired.
+    fn forward(&mut self, now: Instant, id: PairId, leg: LegId, event: &quic::Event) {
+        let Some(paired) = self.pairs.get_mut(&id) else { return };
+        let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
+        match *event {
+            quic::Event::Opened(stream, _) => paired.pair.handle_opened(outside, leg, stream),
+            quic::Event::Readable(stream) => paired.pair.handle_readable(outside, leg, stream),
+            quic::Event::Writable(stream) => paired.pair.handle_writable(outside, leg, stream),
+            quic::Event::Finished(_) => paired.pair.handle_finished(outside, leg),
+            quic::Event::Stopped(stream, code) => paired.pair.handle_stopped(outside, leg, stream, code),
+            quic::Event::Available(_) => paired.pair.handle_available(outside, leg),
+            quic::Event::Connected { .. } | quic::Event::Closed(_) => {}
+        }
+        self.finish(now, id);
+    }
+
+    /// Ends a pair of which one leg is gone, once the other one has all that it said.
+    fn finish(&mut self, now: Instant, id: PairId) {
+        if let Some(paired) = self.pairs.get(&id).filter(|paired| paired.pair.is_delivered()) {
+            self.part(now, id, paired.end);
+        }
+    }
+
+    /// Moves the conversation with a leg that is not paired.
+    fn converse(&mut self, now: Instant, id: LegId) {
+        loop {
+            let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) else { return };
+            match talk.step(&mut self.ports, id) {
+                Step::Waits => break,
+                Step::Asks(Request::Ping) => {
+                    talk.say(&RelayMessage::Pong);
+                    self.registry.renew(now, id);
+                }
+                Step::Asks(Request::Leave) | Step::HungUp => return self.hung_up(now, id),
+                Step::Asks(Request::Allocate { owner }) => {
+                    if self.may_ask(now, id) {
+                        self.allocate(now, id, &owner);
+                    }
+                }
+                Step::Asks(Request::Join { room, side, owner, again }) => {
+                    if self.may_ask(now, id) {
+                        self.join(now, id, Key { again, room }, side, &owner);
+                    }
+                }
+                Step::Ends(ending) => self.end(now, id, ending),
+                Step::Over(farewell) => return self.dismiss(now, id, farewell),
+            }
+        }
+        if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get(&id) {
+            self.timers.set(Timer::Leg(id), talk.poll_timeout());
+        }
+    }
+
+    /// Whether a client may ask for a seat now; else it was told.
+    fn may_ask(&mut self, now: Instant, id: LegId) -> bool {
+        let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return false };
+        if matches!(self.phase, Phase::Draining) {
+            self.refuse(now, id, RefusalReason::ShuttingDown, 0);
+            return false;
+        }
+        match self.guard.join(now, source) {
+            Ok(()) => true,
+            Err(wait) => {
+                let seconds = wait.as_secs().saturating_add(1);
+                self.refuse(now, id, RefusalReason::RateLimited, u32::try_from(seconds).unwrap_or(u32::MAX));
+                false
+            }
+        }
+    }
+
+    fn allocate(&mut self, now: Instant, id: LegId, owner: &Owner) {
+        let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return };
+        let allocated =
+            if self.guard.may_open_room(source) { self.registry.allocate(now, owner, id) } else { Err(Refusal::Full) };
+        match allocated {
+            Ok(allocated) => {
+                self.say(id, &RelayMessage::Allocated { nameplate: allocated.nameplate });
+                self.wait(now, id, &allocated.key, None);
+            }
+            Err(_) => self.refuse(now, id, RefusalReason::Full, 0),
+        }
+    }
+
+    fn join(&mut self, now: Instant, id: LegId, key: Key, side: Side, owner: &Owner) {
+        let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return };
+        let Joined { outcome, ousted } = self.registry.join(now, key, side, owner, id);
+        let taken_over = match ousted {
+            Ousted::Nobody => None,
+            Ousted::Waiting(old) => {
+                let room = self.leave_room(old);
+                self.dismiss(now, old, REPLACED);
+                room
+            }
+            Ousted::Pair(old, _) => {
+                if let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&old) {
+                    self.part(now, pair, RoomEnd::Replaced);
+                }
+                None
+            }
+        };
+        match outcome {
+            Outcome::Waiting if taken_over.is_some() || self.guard.may_open_room(source) => {
+                self.wait(now, id, &key, taken_over);
+            }
+            Outcome::Waiting => {
+                self.registry.leave(now, id, false);
+                self.refuse(now, id, RefusalReason::Full, 0);
+            }
+            Outcome::Paired { with } => self.pair(now, with, id),
+            Outcome::Refused(Refusal::Full) => self.refuse(now, id, RefusalReason::Full, 0),
+            Outcome::Refused(refusal) => {
+                self.guard.failed(now, source);
+                let (reason, retry_after, refused) = match refusal {
+                    Refusal::NameTaken => (RefusalReason::NameTaken, 0, Refused::NameTaken),
+                    Refusal::NobodyWaits | Refusal::Full => {
+                        (RefusalReason::NobodyWaits, ASK_AGAIN, Refused::NobodyWaits)
+                    }
+                };
+                self.say(id, &RelayMessage::Refused { reason, retry_after });
+                self.refused(refused);
+                if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
+                    talk.answered(now);
+                }
+            }
+        }
+    }
+
+    /// The client has a seat and waits; its room may be the one that its old link had.
+    fn wait(&mut self, now: Instant, id: LegId, key: &Key, taken_over: Option<Room>) {
+        let tag = RoomTag::of(&self.tag_key, key);
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let State::Talking { talk, room } = &mut leg.state else { return };
+        talk.say(&RelayMessage::Waiting);
+        talk.seated();
+        *room = Some(taken_over.unwrap_or(Room { tag, since: now, source: leg.source }));
+        self.timers.set(Timer::Leg(id), None);
+        if taken_over.is_none() {
+            self.guard.room_opened(leg.source);
+            self.tell(Event::RoomCreated { room: tag });
+        }
+    }
+
+    /// Both are here: from now on each gets what the other one says.
+    fn pair(&mut self, now: Instant, waits: LegId, comes: LegId) {
+        let room = self.leave_room(waits);
+        self.last_pair = self.last_pair.wrapping_add(1);
+        let id = PairId(self.last_pair);
+        let joints = (self.joint(waits, id), self.joint(comes, id));
+        let (Some(room), (Some(one), Some(two))) = (room, joints) else {
+            // One of them does not even take this answer.
+            self.registry.leave(now, comes, false);
+            room.into_iter().for_each(|room| self.close_room(now, &room, 0, RoomEnd::Violation));
+            self.dismiss(now, waits, DEAF);
+            self.dismiss(now, comes, DEAF);
+            return;
+        };
+        self.tell(Event::RoomPaired { room: room.tag });
+        let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
+        let pair = Pair::new(outside, [one, two]);
+        self.timers.set(Timer::Pair(id), Some(pair.poll_timeout()));
+        self.pairs.insert(id, Paired { pair, room, end: RoomEnd::Idle });
+    }
+
+    /// Tells a leg that it is paired, and takes its first stream from the conversation.
+    fn joint(&mut self, id: LegId, pair: PairId) -> Option<Joint> {
+        let leg = self.legs.get_mut(&id)?;
+        let State::Talking { mut talk, .. } = std::mem::replace(&mut leg.state, State::Paired(pair)) else {
+            return None;
+        };
+        self.timers.set(Timer::Leg(id), None);
+        talk.say(&RelayMessage::Paired { streams: STREAMS });
+        let main = talk.main().filter(|_| talk.flush(&mut self.ports, id))?;
+        Some(Joint { leg: id, main, said: talk.into_rest() })
+    }
+
+    /// The greeting is over without a seat.
+    fn end(&mut self, now: Instant, id: LegId, ending: Ending) {
+        let (reason, farewell) = match ending {
+            Ending::Refused(RefusalReason::Password) => {
+                if let Some(leg) = self.legs.get(&id) {
+                    self.guard.failed(now, leg.source);
+                }
+                (Refused::Password, REFUSED)
+            }
+            // The greeting refuses for no other reason than these two.
+            Ending::Refused(_) => (Refused::Version, REFUSED),
+            Ending::Violation(violation) => {
+                (Refused::Violation, Farewell { code: close::VIOLATION, text: text(violation) })
+            }
+            Ending::TooSlow => (Refused::TooSlow, Farewell { code: close::TOO_SLOW, text: "too slow" }),
+        };
+        self.refused(reason);
+        match ending {
+            Ending::Refused(_) => self.farewell(now, id, farewell),
+            Ending::Violation(_) | Ending::TooSlow => self.dismiss(now, id, farewell),
+        }
+    }
+
+    /// Tells a client why it gets nothing, and closes once it knows.
+    fn refuse(&mut self, now: Instant, id: LegId, reason: RefusalReason, retry_after: u32) {
+        self.say(id, &RelayMessage::Refused { reason, retry_after });
+        self.refused(match reason {
+            RefusalReason::NobodyWaits => Refused::NobodyWaits,
+            RefusalReason::NameTaken => Refused::NameTaken,
+            RefusalReason::RateLimited => Refused::RateLimited,
+            RefusalReason::Full => Refused::Full,
+            RefusalReason::Password => Refused::Password,
+            RefusalReason::UnsupportedVersion(_) => Refused::Version,
+            RefusalReason::ShuttingDown => Refused::ShuttingDown,
+            RefusalReason::Idle => Refused::TooSlow,
+        });
+        self.farewell(now, id, REFUSED);
+    }
+
+    fn farewell(&mut self, now: Instant, id: LegId, farewell: Farewell) {
+        if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
+            talk.farewell(now, farewell);
+            self.timers.set(Timer::Leg(id), talk.poll_timeout());
+        }
+    }
+
+    fn say(&mut self, id: LegId, message: &RelayMessage) {
+        if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
+            talk.say(message);
+        }
+    }
+
+    /// A client before its pairing wants nothing more.
+    fn hung_up(&mut self, now: Instant, id: LegId) {
+        self.leave(now, id, true, RoomEnd::Left);
+        self.dismiss(now, id, Farewell { code: close::DONE, text: "left" });
+    }
+
+    fn violated(&mut self, now: Instant, id: LegId, text: &'static str) {
+        self.refused(Refused::Violation);
+        match self.legs.get(&id).map(|leg| &leg.state) {
+            Some(&State::Paired(pair)) => self.part(now, pair, RoomEnd::Violation),
+            Some(State::Talking { .. }) => {
+                self.leave(now, id, false, RoomEnd::Violation);
+                self.dismiss(now, id, Farewell { code: close::VIOLATION, text });
+            }
+            None => {}
+        }
+    }
+
+    /// A connection ended.
+    fn gone(&mut self, now: Instant, id: LegId, closed: &Closed) {
+        let (end, code, done) = match *closed {
+            Closed::Application { code, .. } => (RoomEnd::Left, close::PEER_LEFT, code == close::DONE),
+            Closed::CertificateRefused(_)
+            | Closed::NoCommonProtocol
+            | Closed::VersionMismatch
+            | Closed::Refused
+            | Closed::Transport { .. }
+            | Closed::TimedOut
+            | Closed::Reset => (RoomEnd::Lost, close::PEER_LOST, false),
+        };
+        let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&id) else {
+            self.leave(now, id, done, end);
+            return self.forget(id);
+        };
+        self.registry.leave(now, id, done);
+        self.forget(id);
+        let Some(paired) = self.pairs.get_mut(&pair) else { return };
+        paired.end = end;
+        let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
+        paired.pair.handle_gone(outside, id, code);
+        self.timers.set(Timer::Pair(pair), Some(paired.pair.poll_timeout()));
+        self.finish(now, pair);
+    }
+
+    /// A pair is over: closes what is left of it.
+    fn part(&mut self, now: Instant, id: PairId, end: RoomEnd) {
+        let Some(Paired { pair, room, .. }) = self.pairs.remove(&id) else { return };
+        self.timers.set(Timer::Pair(id), None);
+        let farewell = match end {
+            RoomEnd::Left => Farewell { code: close::PEER_LEFT, text: "the other peer left" },
+            RoomEnd::Lost => Farewell { code: close::PEER_LOST, text: "the other peer's link was lost" },
+            RoomEnd::Idle => Farewell { code: close::IDLE, text: "idle too long" },
+            RoomEnd::Replaced => REPLACED,
+            RoomEnd::Violation => Farewell { code: close::VIOLATION, text: "a rule was broken" },
+            RoomEnd::ShuttingDown => SHUTTING_DOWN,
+        };
+        for leg in pair.legs() {
+            self.registry.leave(now, leg, false);
+            self.dismiss(now, leg, farewell);
+        }
+        let moved = pair.moved();
+        pair.release(&mut self.budget);
+        self.close_room(now, &room, moved, end);
+    }
+
+    /// A leg that waits, or does not yet, gives up its seat.
+    fn leave(&mut self, now: Instant, id: LegId, for_good: bool, end: RoomEnd) {
+        self.registry.leave(now, id, for_good);
+        if let Some(room) = self.leave_room(id) {
+            self.close_room(now, &room, 0, end);
+        }
+    }
+
+    fn leave_room(&mut self, id: LegId) -> Option<Room> {
+        match self.legs.get_mut(&id).map(|leg| &mut leg.state) {
+            Some(State::Talking { room, .. }) => room.take(),
+            Some(State::Paired(_)) | None => None,
+        }
+    }
+
+    fn close_room(&mut self, now: Instant, room: &Room, bytes_forwarded: u64, reason: RoomEnd) {
+        self.guard.room_closed(room.source);
+        self.status.bytes_forwarded = self.status.bytes_forwarded.saturating_add(bytes_forwarded);
+        let seconds = now.saturating_duration_since(room.since).as_secs();
+        self.tell(Event::RoomClosed { room: room.tag, bytes_forwarded, seconds, reason });
+    }
+
+    /// Closes a leg that has no seat and no pair any more.
+    fn dismiss(&mut self, now: Instant, id: LegId, farewell: Farewell) {
+        if !self.legs.contains_key(&id) {
+            return;
+        }
+        if let Some(quic) = self.ports.of(id) {
+            quic.close(now, id.conn, farewell.code, farewell.text);
+        }
+        self.forget(id);
+    }
+
+    fn forget(&mut self, id: LegId) {
+        if let Some(leg) = self.legs.remove(&id) {
+            self.guard.disconnected(leg.source, leg.half_open);
+            self.timers.set(Timer::Leg(id), None);
+        }
+    }
+
+    /// Rooms in which nobody came.
+    fn expire(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Some((id, _)) = self.registry.poll_expired() {
+            moved = true;
+            self.leave(now, id, false, RoomEnd::Idle);
+            self.refuse(now, id, RefusalReason::Idle, 0);
+            self.converse(now, id);
+        }
+        moved
+    }
+
+    /// No new rooms; who waits is told.
+    fn drain(&mut self, now: Instant, within: Duration) {
+        let until = now.checked_add(within).unwrap_or(now);
+        self.phase = Phase::Draining;
+        self.timers.set(Timer::Drain, None);
+        self.timers.set(Timer::Drain, Some(until));
+        let talking = self.legs.iter().filter(|(_, leg)| matches!(leg.state, State::Talking { .. }));
+        for id in talking.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.leave(now, id, false, RoomEnd::ShuttingDown);
+            self.refuse(now, id, RefusalReason::ShuttingDown, 0);
+            self.converse(now, id);
+        }
+        if within.is_zero() {
+            self.stop(now);
+        }
+    }
+
+    fn stop(&mut self, now: Instant) {
+        for id in self.pairs.keys().copied().collect::<Vec<_>>() {
+            self.part(now, id, RoomEnd::ShuttingDown);
+        }
+        for id in self.legs.keys().copied().collect::<Vec<_>>() {
+            self.dismiss(now, id, SHUTTING_DOWN);
+        }
+    }
+
+    fn refused(&mut self, reason: Refused) {
+        self.status.refused = self.status.refused.saturating_add(1);
+        self.tell(Event::Refused { reason });
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        } else {
+            self.status.events_lost = self.status.events_lost.saturating_add(1);
+        }
+    }
+
+    /// How many legs there are.
+    #[cfg(test)]
+    pub(super) fn legs(&self) -> usize {
+        self.legs.len()
+    }
+
+    /// What each pair passed on, in bytes.
+    #[cfg(test)]
+    pub(super) fn moved(&self) -> Vec<u64> {
+        self.pairs.values().map(|paired| paired.pair.moved()).collect()
+    }
+
+    /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their number.
+    #[must_use]
+    pub fn visits(&self) -> u64 {
+        self.ports.0.iter().map(Quic::visits).sum()
+    }
+}
+
+const REFUSED: Farewell = Farewell { code: close::REFUSED, text: "refused" };
+const REPLACED: Farewell = Farewell { code: close::REPLACED, text: "replaced by a newer link" };
+const SHUTTING_DOWN: Farewell = Farewell { code: close::SHUTTING_DOWN, text: "the relay is going down" };
+const DEAF: Farewell = Farewell { code: close::VIOLATION, text: "answers are not read" };
+
+impl Node for Relay {
+    type Command = Command;
+    type Event = Event;
+
+    fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
+        if let Some(quic) = self.ports.0.get_mut(usize::from(arrival.socket.0)) {
+            quic.handle_datagram(now, &arrival, data);
+        }
+    }
+
+    fn handle_input(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Bound(id, result) => self.bound(id, result),
+            Input::HandleDropped => self.drain(now, Duration::ZERO),
+            // A relay asks for neither.
+            Input::Resolved(..) | Input::Done(_) => {}
+        }
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), Misuse> {
+        match command {
+            Command::Drain { within } => self.drain(now, within),
+            Command::Stop => self.drain(now, Duration::ZERO),
+            Command::Status => {
+                let rooms = self.registry.counts();
+                self.status.connections = self.guard.connections();
+                (self.status.waiting, self.status.paired) = (rooms.waiting, self.pairs.len());
+                self.tell(Event::Status(self.status));
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        for quic in &mut self.ports.0 {
+            quic.handle_timeout(now);
+        }
+        self.registry.handle_timeout(now);
+        while let Some(timer) = self.timers.take_due(now) {
+            match timer {
+                Timer::Leg(id) => {
+                    if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
+                        if talk.handle_timeout(now) {
+                            self.end(now, id, Ending::TooSlow);
+                        } else {
+                            self.converse(now, id);
+                        }
+                    }
+                }
+                Timer::Pair(id) => {
+                    let Some(paired) = self.pairs.get(&id) else { continue };
+                    let due = paired.pair.poll_timeout();
+                    if due <= now {
+                        self.part(now, id, paired.end);
+                    } else {
+                        self.timers.set(timer, Some(due));
+                    }
+                }
+                Timer::Drain => self.stop(now),
+            }
+        }
+    }
+
+    fn settle(&mut self, now: Instant) {
+        loop {
+            let mut moved = self.expire(now);
+            for socket in (0_u8..).map(SocketId).take(self.ports.0.len()) {
+                if let Some(quic) = self.ports.0.get_mut(usize::from(socket.0)) {
+                    quic.settle(now);
+                }
+                moved |= self.admit(now, socket);
+                while let Some(quic) = self.ports.0.get_mut(usize::from(socket.0))
+                    && let Some((conn, event)) = quic.poll_event()
+                {
+                    moved = true;
+                    self.handle_event(now, LegId { socket, conn }, event);
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn poll_transmit(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        max_segments: NonZeroUsize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        self.ports.0.get_mut(usize::from(socket.0))?.poll_transmit(now, max_segments, buf)
+    }
+
+    fn poll_job(&mut self) -> Option<Job> {
+        None
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let quic = self.ports.0.iter().filter_map(Quic::poll_timeout).min();
+        let timers = [(quic, "quic"), (self.timers.next(), "a leg"), (self.registry.poll_timeout(), "a room")];
+        timers.into_iter().filter_map(|(at, why)| Some((at?, why))).min()
+    }
+
+    fn is_closed(&self) -> bool {
+        let nowhere = self.listeners.iter().all(|listener| listener.state == Listening::Failed);
+        let drained = matches!(self.phase, Phase::Draining) && self.legs.is_empty();
+        (nowhere || drained) && self.ports.0.iter().all(Quic::is_flushed)
+    }
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay")
+            .field("legs", &self.legs.len())
+            .field("pairs", &self.pairs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

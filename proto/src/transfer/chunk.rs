@@ -1,0 +1,325 @@
+//! One chunk: what its record's plaintext is, how it is made, and how it is checked and written. This runs in jobs.
+//!
+//! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd), length of the contents `u32`, BLAKE3
+//! of the contents (32 bytes), then the contents, compressed or not.
+//!
+//! Sending: read, hash, and compress when it pays: zstd-1 on the first 16 KiB tells (14 µs for a MiB), so that photos
+//! and archives cost nothing. Receiving: open, check the header against the layout, decompress into a buffer of exactly the
+//! length that the layout gives, compare the hash, and only then write.
+//!
+//! Contexts of zstd are used again: they stand in [`Coders`], which belongs to the transfer and not to a thread, so there are
+//! never more of them than jobs were out at once, and they go with the transfer.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use subtle::ConstantTimeEq;
+use zstd::bulk::{Compressor, Decompressor};
+
+use super::hashes::{Claim, Hash, Hashes};
+use super::manifest::Manifest;
+use crate::job::{Fault, FaultKind, Sink, Source};
+use crate::session::{LinkId, Prepared, SealedChunk, Violation};
+
+/// Length of what stands before the contents, in bytes.
+pub const HEADER: usize = 49;
+/// How much of a chunk is looked at to tell whether compressing it pays, in bytes.
+const SAMPLE: usize = 16 << 10;
+/// Contents shorter than this, in bytes, are sent as they are.
+const TINY: usize = 64;
+
+/// Whether chunks are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Never.
+    Off,
+    /// With this level of zstd, 1 to 19 (others are taken for the nearest), where it pays.
+    Level(i32),
+}
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self::Level(3)
+    }
+}
+
+/// What stands before a chunk's contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// The transfer.
+    pub transfer: u32,
+    /// Which chunk.
+    pub chunk: u64,
+    /// How the contents stand in the record.
+    pub codec: Codec,
+    /// Length of the contents in bytes, not compressed.
+    pub length: u32,
+    /// BLAKE3 of the contents.
+    pub hash: Hash,
+}
+
+/// How a chunk's contents stand in its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// As they are.
+    Raw,
+    /// As zstd frames (RFC 8878).
+    Zstd,
+}
+
+impl Header {
+    /// As it is sent.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; HEADER] {
+        let codec = match self.codec {
+            Codec::Raw => 0,
+            Codec::Zstd => 1,
+        };
+        let fields: [&[u8]; 5] =
+            [&self.transfer.to_be_bytes(), &self.chunk.to_be_bytes(), &[codec], &self.length.to_be_bytes(), &self.hash];
+        let mut bytes = [0; HEADER];
+        for (slot, byte) in bytes.iter_mut().zip(fields.into_iter().flatten()) {
+            *slot = *byte;
+        }
+        bytes
+    }
+
+    /// Reads the header of a record's plaintext, and gives the rest.
+    ///
+    /// # Errors
+    /// [`Violation::BadChunk`]: it is too short, or compressed in an unknown way.
+    pub fn parse(plain: &[u8]) -> Result<(Self, &[u8]), Violation> {
+        let mut rest = plain;
+        let transfer = u32::from_be_bytes(take(&mut rest)?);
+        let chunk = u64::from_be_bytes(take(&mut rest)?);
+        let codec = match take(&mut rest)? {
+            [0] => Codec::Raw,
+            [1] => Codec::Zstd,
+            _ => return Err(Violation::BadChunk),
+        };
+        let length = u32::from_be_bytes(take(&mut rest)?);
+        let hash = take(&mut rest)?;
+        Ok((Self { transfer, chunk, codec, length, hash }, rest))
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Violation> {
+    let (head, tail) = rest.split_first_chunk().ok_or(Violation::BadChunk)?;
+    *rest = tail;
+    Ok(*head)
+}
+
+/// A chunk to be made.
+pub struct Prepare {
+    pub(super) source: Arc<dyn Source>,
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) coders: Arc<Coders>,
+    pub(super) compression: Compression,
+    pub(super) transfer: u32,
+    pub(super) chunk: u64,
+}
+
+/// A chunk that was made.
+#[derive(Debug)]
+pub struct Made {
+    /// Which.
+    pub chunk: u64,
+    /// BLAKE3 of its contents.
+    pub hash: Hash,
+    /// Length of its contents in bytes.
+    pub plain: usize,
+    /// The plaintext of its record.
+    pub prepared: Prepared,
+}
+
+impl Prepare {
+    /// Reads, hashes, compresses.
+    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Made, Fault> {
+        let Self { source, manifest, coders, compression, transfer, chunk } = self;
+        let plain = manifest.chunk_len(chunk).ok_or(FaultKind::Internal)?;
+        let mut prepared = Prepared::zeroed(plain.saturating_add(HEADER));
+        let (head, contents) = prepared.body_mut().split_at_mut_checked(HEADER).ok_or(FaultKind::Internal)?;
+        let mut rest = &mut *contents;
+        for segment in manifest.segments(chunk) {
+            if stop() {
+                return Err(FaultKind::Cancelled.into());
+            }
+            let (piece, tail) = rest.split_at_mut_checked(segment.len).ok_or(FaultKind::Internal)?;
+            source.read(segment.index, &segment.entry, segment.offset, piece)?;
+            rest = tail;
+        }
+        let hash = *blake3::hash(contents).as_bytes();
+        let length = u32::try_from(plain).map_err(|_| FaultKind::Internal)?;
+        let mut header = Header { transfer, chunk, codec: Codec::Raw, length, hash };
+        if let Compression::Level(level) = compression
+            && let Some(compressed) = coders.compress(contents, level, HEADER)
+        {
+            header.codec = Codec::Zstd;
+            prepared = compressed;
+            if let Some((head, _)) = prepared.body_mut().split_at_mut_checked(HEADER) {
+                head.copy_from_slice(&header.to_bytes());
+            }
+        } else {
+            head.copy_from_slice(&header.to_bytes());
+        }
+        Ok(Made { chunk, hash, plain, prepared })
+    }
+}
+
+/// A chunk that arrived.
+pub struct Open {
+    pub(super) sealed: SealedChunk,
+    pub(super) sink: Arc<dyn Sink>,
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) coders: Arc<Coders>,
+    /// Shared by the jobs of one transfer: which chunk it is stands inside the seal, and two jobs must not write the same one.
+    pub(super) hashes: Arc<Mutex<Hashes>>,
+    pub(super) transfer: u32,
+}
+
+/// What became of a chunk that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// It was written.
+    Stored {
+        /// Which.
+        chunk: u64,
+        /// Length of its contents in bytes.
+        plain: usize,
+    },
+    /// It was here before.
+    Again,
+    /// It is not what the peer sealed: its link is of no use.
+    BadRecord(LinkId),
+    /// The peer broke a rule.
+    Violation(Violation),
+}
+
+impl Open {
+    /// Opens, checks, decompresses, writes.
+    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Opened, Fault> {
+        let Self { sealed, sink, manifest, coders, hashes, transfer } = self;
+        let link = sealed.link;
+        let Ok(plain) = sealed.open() else { return Ok(Opened::BadRecord(link)) };
+        let (header, body) =
+            match Header::parse(&plain).and_then(|(header, body)| check(&header, transfer, &manifest, body)) {
+                Ok(judged) => judged,
+                Err(violation) => return Ok(Opened::Violation(violation)),
+            };
+        match header.codec {
+            Codec::Raw => store(&header, body, &*sink, &manifest, &hashes, stop),
+            Codec::Zstd => coders.decompress(body, header.length as usize, |contents| match contents {
+                Some(contents) => store(&header, contents, &*sink, &manifest, &hashes, stop),
+                None => Ok(Opened::Violation(Violation::ChunkHash)),
+            }),
+        }
+    }
+}
+
+fn check<'a>(
+    header: &Header,
+    transfer: u32,
+    manifest: &Manifest,
+    body: &'a [u8],
+) -> Result<(Header, &'a [u8]), Violation> {
+    if header.transfer != transfer {
+        return Err(Violation::WrongTransfer);
+    }
+    let length = manifest.chunk_len(header.chunk).ok_or(Violation::BadChunk)?;
+    let fits = header.codec == Codec::Zstd || body.len() == length;
+    if header.length as usize == length && fits { Ok((*header, body)) } else { Err(Violation::BadChunk) }
+}
+
+fn store(
+    header: &Header,
+    contents: &[u8],
+    sink: &dyn Sink,
+    manifest: &Manifest,
+    hashes: &Mutex<Hashes>,
+    stop: &dyn Fn() -> bool,
+) -> Result<Opened, Fault> {
+    let hash = *blake3::hash(contents).as_bytes();
+    if !bool::from(hash.ct_eq(&header.hash)) {
+        return Ok(Opened::Violation(Violation::ChunkHash));
+    }
+    let claim = hashes.lock().unwrap_or_else(PoisonError::into_inner).claim(header.chunk, &hash);
+    match claim {
+        Claim::New => {}
+        Claim::Again => return Ok(Opened::Again),
+        Claim::Changed => return Ok(Opened::Violation(Violation::ChunkChanged)),
+        Claim::Beyond => return Ok(Opened::Violation(Violation::BadChunk)),
+    }
+    let mut rest = contents;
+    for segment in manifest.segments(header.chunk) {
+        if stop() {
+            return Err(FaultKind::Cancelled.into());
+        }
+        let (piece, tail) = rest.split_at_checked(segment.len).ok_or(FaultKind::Internal)?;
+        sink.write(segment.index, &segment.entry, segment.offset, piece)?;
+        rest = tail;
+    }
+    Ok(Opened::Stored { chunk: header.chunk, plain: contents.len() })
+}
+
+/// Contexts and buffers of zstd, for the jobs of one transfer.
+#[derive(Default)]
+pub struct Coders {
+    compressors: Mutex<Vec<(Compressor<'static>, Vec<u8>)>>,
+    decompressors: Mutex<Vec<(Decompressor<'static>, Vec<u8>)>>,
+}
+
+impl Coders {
+    /// The compressed contents after `room` bytes; `None`: it doesn't pay.
+    fn compress(&self, contents: &[u8], level: i32, room: usize) -> Option<Prepared> {
+        if contents.len() < TINY {
+            return None;
+        }
+        let pooled = self.compressors.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let (mut zstd, mut scratch) = match pooled {
+            Some(coder) => coder,
+            None => (Compressor::new(1).ok()?, Vec::new()),
+        };
+        let mut pays = |contents: &[u8], level, saved: usize| {
+            zstd.set_compression_level(level).ok()?;
+            scratch.clear();
+            scratch.reserve(contents.len());
+            // When the result has no room in there it is no gain.
+            zstd.compress_to_buffer(contents, &mut scratch).ok()?;
+            (scratch.len() <= contents.len().saturating_sub(saved)).then_some(())
+        };
+        let sample = contents.get(..SAMPLE).unwrap_or_default();
+        let paid = match sample.len() {
+            0 => Some(()),
+            len => pays(sample, 1, len / 8),
+        };
+        let paid = paid.and_then(|()| pays(contents, level.clamp(1, 19), contents.len() / 16));
+        let prepared = paid.map(|()| {
+            let mut prepared = Prepared::with_capacity(scratch.len().saturating_add(room));
+            prepared.extend_from_slice([0; HEADER].get(..room).unwrap_or_default());
+            prepared.extend_from_slice(&scratch);
+            prepared
+        });
+        self.compressors.lock().unwrap_or_else(PoisonError::into_inner).push((zstd, scratch));
+        prepared
+    }
+
+    /// Calls `then` with the decompressed contents, or with `None` when they are not exactly `length` bytes; no more are made.
+    fn decompress<T>(&self, body: &[u8], length: usize, then: impl FnOnce(Option<&[u8]>) -> T) -> T {
+        let pooled = self.decompressors.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let pooled = pooled.or_else(|| Some((Decompressor::new().ok()?, Vec::new())));
+        let Some((mut zstd, mut scratch)) = pooled else { return then(None) };
+        if scratch.len() < length {
+            scratch.resize(length, 0);
+        }
+        let contents = scratch.get_mut(..length).and_then(|contents| {
+            let made = zstd.decompress_to_buffer(body, contents).ok()?;
+            (made == length).then_some(&*contents)
+        });
+        let result = then(contents);
+        self.decompressors.lock().unwrap_or_else(PoisonError::into_inner).push((zstd, scratch));
+        result
+    }
+}
+
+#[cfg(test)]
+#[path = "chunk_tests.rs"]
+mod tests;

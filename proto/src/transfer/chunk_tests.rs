@@ -1,0 +1,260 @@
+use std::sync::atomic::AtomicBool;
+
+use super::super::manifest::{ManifestBuilder, PageBuilder};
+use super::super::memory::{At, MemorySink, MemorySource, Stage};
+use super::super::path::RelPath;
+use super::*;
+use crate::job::{Job, JobId, Product, Work};
+use crate::seed::Seed;
+use crate::wire::peer::TransferKind;
+
+const CHUNK: usize = 64 << 10;
+
+fn text(len: usize) -> Vec<u8> {
+    b"all work and no play makes a dull chunk. ".iter().copied().cycle().take(len).collect()
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+struct Setup {
+    source: MemorySource,
+    manifest: Arc<Manifest>,
+    coders: Arc<Coders>,
+    sink: Arc<MemorySink>,
+    hashes: Arc<Mutex<Hashes>>,
+}
+
+impl Setup {
+    fn new(files: &[Vec<u8>]) -> Self {
+        Self::with(files, MemorySink::new())
+    }
+
+    fn with(files: &[Vec<u8>], sink: MemorySink) -> Self {
+        let mut source = MemorySource::new();
+        for (number, contents) in files.iter().enumerate() {
+            source = source.with_file(RelPath::parse(&format!("f{number}")).unwrap(), contents.clone());
+        }
+        let mut builder = ManifestBuilder::new(TransferKind::Files, &Seed::new([1; 32]));
+        let mut page = PageBuilder::new();
+        source.entries().iter().for_each(|(entry, _)| page.push(entry).unwrap());
+        builder.push_page(page.finish()).unwrap();
+        let manifest = Arc::new(builder.finish_with(64 << 10).unwrap());
+        sink.begin(&manifest).unwrap();
+        let hashes = Arc::new(Mutex::new(Hashes::new(manifest.digest(), manifest.chunks())));
+        Self { source, manifest, coders: Arc::default(), sink: Arc::new(sink), hashes }
+    }
+
+    fn prepare(&self, chunk: u64, compression: Compression) -> Result<Made, Fault> {
+        let prepare = Prepare {
+            source: Arc::new(self.source.clone()),
+            manifest: Arc::clone(&self.manifest),
+            coders: Arc::clone(&self.coders),
+            compression,
+            transfer: 1,
+            chunk,
+        };
+        match run(Work::Prepare(prepare))? {
+            Product::Made(made) => Ok(*made),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn open(&self, chunk: Prepared) -> Result<Opened, Fault> {
+        self.open_sealed(SealedChunk::arrived(LinkId(3), chunk, true))
+    }
+
+    fn open_sealed(&self, sealed: SealedChunk) -> Result<Opened, Fault> {
+        let open = Open {
+            sealed,
+            sink: Arc::<MemorySink>::clone(&self.sink),
+            manifest: Arc::clone(&self.manifest),
+            coders: Arc::clone(&self.coders),
+            hashes: Arc::clone(&self.hashes),
+            transfer: 1,
+        };
+        match run(Work::Open(Box::new(open)))? {
+            Product::Opened(opened) => Ok(opened),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What a hostile sender would make: any header, any body.
+    fn forge(&self, header: Header, body: &[u8]) -> Result<Opened, Fault> {
+        let mut chunk = Prepared::with_capacity(HEADER + body.len());
+        chunk.extend_from_slice(&header.to_bytes());
+        chunk.extend_from_slice(body);
+        let result = self.open(chunk);
+        if result != Ok(Opened::Stored { chunk: header.chunk, plain: header.length as usize }) {
+            assert_eq!((self.sink.written(), self.sink.misuse()), (0, None), "something was written");
+        }
+        result
+    }
+
+    fn header(&self, chunk: u64, codec: Codec, contents: &[u8]) -> Header {
+        let length = u32::try_from(contents.len()).unwrap();
+        Header { transfer: 1, chunk, codec, length, hash: *blake3::hash(contents).as_bytes() }
+    }
+}
+
+fn run(work: Work) -> Result<Product, Fault> {
+    Job { id: JobId(1), work }.run(&AtomicBool::new(false)).result
+}
+
+#[test]
+fn the_header_is_what_the_text_says() {
+    let header = Header { transfer: 1, chunk: 0x0203, codec: Codec::Zstd, length: 0x0405, hash: [6; 32] };
+    let bytes = header.to_bytes();
+    assert_eq!(bytes[..17], [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 3, 1, 0, 0, 4, 5]);
+    assert_eq!(bytes[17..], [6; 32]);
+    assert_eq!(Header::parse(&[&bytes[..], b"rest"].concat()), Ok((header, &b"rest"[..])));
+    for cut in 0..HEADER {
+        assert_eq!(Header::parse(&bytes[..cut]), Err(Violation::BadChunk));
+    }
+    for codec in [2, 0xff] {
+        let mut bytes = bytes;
+        bytes[12] = codec;
+        assert_eq!(Header::parse(&bytes), Err(Violation::BadChunk));
+    }
+}
+
+#[test]
+fn chunks_travel_and_compress_where_it_pays() {
+    for (contents, compression, codec) in [
+        (text(3 * CHUNK + 7), Compression::default(), Codec::Zstd),
+        (text(3 * CHUNK + 7), Compression::Level(i32::MAX), Codec::Zstd),
+        (text(3 * CHUNK + 7), Compression::Level(i32::MIN), Codec::Zstd),
+        (text(1000), Compression::default(), Codec::Zstd),
+        (text(3 * CHUNK + 7), Compression::Off, Codec::Raw),
+        (noise(3 * CHUNK + 7), Compression::default(), Codec::Raw),
+        (text(TINY - 1), Compression::default(), Codec::Raw),
+    ] {
+        let files = [contents, vec![9], vec![]];
+        let setup = Setup::new(&files);
+        for chunk in 0..setup.manifest.chunks() {
+            let made = setup.prepare(chunk, compression).unwrap();
+            let (header, body) = Header::parse(made.prepared.body()).unwrap();
+            // The tail of the large file is too small to compress.
+            assert!(header.codec == codec || made.plain < TINY, "{header:?}");
+            assert!(
+                codec == Codec::Raw || made.plain < TINY || body.len() < made.plain / 4,
+                "{header:?} {}",
+                body.len()
+            );
+            assert_eq!(setup.open(made.prepared), Ok(Opened::Stored { chunk, plain: made.plain }));
+        }
+        while !setup.sink.finish(1).unwrap() {}
+        assert_eq!(setup.sink.misuse(), None);
+        let arrived: Vec<_> = setup.sink.finished().into_values().map(|(_, contents)| contents).collect();
+        assert_eq!(arrived, files);
+        assert!(setup.coders.compressors.lock().unwrap().len() <= 1, "the context is used again");
+    }
+}
+
+#[test]
+fn only_the_beginning_of_a_chunk_is_tried() {
+    let mut contents = noise(SAMPLE);
+    contents.extend(text(CHUNK - SAMPLE));
+    let made = Setup::new(&[contents]).prepare(0, Compression::default()).unwrap();
+    assert_eq!(Header::parse(made.prepared.body()).unwrap().0.codec, Codec::Raw);
+}
+
+#[test]
+fn a_record_that_was_changed_ends_its_link() {
+    let setup = Setup::new(&[text(100)]);
+    let made = setup.prepare(0, Compression::default()).unwrap();
+    let changed = SealedChunk::arrived(LinkId(3), made.prepared, false);
+    assert_eq!(setup.open_sealed(changed), Ok(Opened::BadRecord(LinkId(3))));
+}
+
+#[test]
+fn p05_what_expands_too_far() {
+    let contents = noise(CHUNK);
+    let zeros = |len: usize| zstd::bulk::compress(&vec![0; len], 3).unwrap();
+    let bad_hash = Ok(Opened::Violation(Violation::ChunkHash));
+    let bad_chunk = Ok(Opened::Violation(Violation::BadChunk));
+    let setup = Setup::new(&[contents.clone(), vec![1]]);
+    let header = setup.header(0, Codec::Zstd, &contents);
+    // To a thousand times, and to one byte more than a chunk.
+    assert_eq!(setup.forge(header, &zeros(1000 * CHUNK)), bad_hash);
+    assert_eq!(setup.forge(header, &zeros(CHUNK + 1)), bad_hash);
+    assert_eq!(setup.forge(header, &zeros(CHUNK - 1)), bad_hash);
+    assert_eq!(setup.forge(header, &zeros(CHUNK)), bad_hash);
+    assert!(setup.coders.decompressors.lock().unwrap().iter().all(|(_, scratch)| scratch.capacity() <= CHUNK));
+    // Nested, not zstd at all, cut short, and nothing.
+    let compressed = zstd::bulk::compress(&contents, 3).unwrap();
+    assert_eq!(setup.forge(header, &zstd::bulk::compress(&compressed, 3).unwrap()), bad_hash);
+    assert_eq!(setup.forge(header, &contents), bad_hash);
+    assert_eq!(setup.forge(header, &compressed[..compressed.len() - 1]), bad_hash);
+    assert_eq!(setup.forge(header, &[]), bad_hash);
+    // A length that is not the layout's, true of the body or not.
+    for length in [0, 1, CHUNK - 1, CHUNK + 1, u32::MAX as usize] {
+        let length = u32::try_from(length).unwrap();
+        assert_eq!(setup.forge(Header { length, ..header }, &compressed), bad_chunk);
+        assert_eq!(setup.forge(Header { length, codec: Codec::Raw, ..header }, &contents), bad_chunk);
+    }
+    assert_eq!(setup.forge(header, &compressed), Ok(Opened::Stored { chunk: 0, plain: CHUNK }));
+}
+
+#[test]
+fn chunks_that_are_not_what_they_say() {
+    let contents = noise(CHUNK + 5);
+    let setup = Setup::new(std::slice::from_ref(&contents));
+    let tail = &contents[CHUNK..];
+    let header = setup.header(1, Codec::Raw, tail);
+    let violation = |violation| Ok(Opened::Violation(violation));
+    assert_eq!(setup.forge(Header { transfer: 2, ..header }, tail), violation(Violation::WrongTransfer));
+    for chunk in [2, 1 << 63, u64::MAX] {
+        assert_eq!(setup.forge(Header { chunk, ..header }, tail), violation(Violation::BadChunk));
+    }
+    assert_eq!(setup.forge(Header { chunk: 0, ..header }, tail), violation(Violation::BadChunk));
+    assert_eq!(setup.forge(header, &contents[CHUNK - 1..]), violation(Violation::BadChunk));
+    assert_eq!(setup.forge(header, &contents[..5]), violation(Violation::ChunkHash));
+    let mut hash = header.hash;
+    hash[31] ^= 1;
+    assert_eq!(setup.forge(Header { hash, ..header }, tail), violation(Violation::ChunkHash));
+    assert_eq!(setup.open(Prepared::with_capacity(0)), violation(Violation::BadChunk));
+    assert_eq!(setup.forge(header, tail), Ok(Opened::Stored { chunk: 1, plain: 5 }));
+}
+
+#[test]
+fn a_chunk_that_comes_twice_is_written_once() {
+    let setup = Setup::new(&[text(100)]);
+    let made = || setup.prepare(0, Compression::default()).unwrap().prepared;
+    assert_eq!(setup.open(made()), Ok(Opened::Stored { chunk: 0, plain: 100 }));
+    assert_eq!(setup.open(made()), Ok(Opened::Again));
+    let other = noise(100);
+    let mut changed = Prepared::with_capacity(200);
+    changed.extend_from_slice(&setup.header(0, Codec::Raw, &other).to_bytes());
+    changed.extend_from_slice(&other);
+    assert_eq!(setup.open(changed), Ok(Opened::Violation(Violation::ChunkChanged)));
+    assert_eq!((setup.sink.misuse(), setup.sink.stage()), (None, Stage::Staged));
+}
+
+#[test]
+fn faults_come_back_and_a_panic_is_one() {
+    let mut setup =
+        Setup::with(&[text(100), text(100)], MemorySink::new().with_fault(At::Write(1), FaultKind::Panicked));
+    let made = setup.prepare(0, Compression::default()).unwrap();
+    assert_eq!(setup.open(made.prepared), Err(FaultKind::Panicked.into()));
+    setup.source = setup.source.with_fault(At::Read(1), FaultKind::Io(std::io::ErrorKind::PermissionDenied));
+    let fault = setup.prepare(0, Compression::default()).unwrap_err();
+    assert_eq!(fault, FaultKind::Io(std::io::ErrorKind::PermissionDenied).into());
+    assert_eq!(setup.prepare(1, Compression::default()).unwrap_err(), FaultKind::Internal.into());
+}
+
+#[test]
+fn a_job_that_is_told_to_stop_stops_but_for_cleaning_up() {
+    let setup = Setup::new(&[text(100)]);
+    let stopped = AtomicBool::new(true);
+    let sink = || Arc::<MemorySink>::clone(&setup.sink);
+    let finish = Job { id: JobId(7), work: Work::Finish { sink: sink(), at_most: 9 } }.run(&stopped);
+    assert_eq!((finish.id, finish.result.unwrap_err()), (JobId(7), FaultKind::Cancelled.into()));
+    assert_eq!(setup.sink.stage(), Stage::Staged);
+    let abandon = Job { id: JobId(8), work: Work::Abandon { sink: sink() } }.run(&stopped);
+    assert!(matches!(abandon.result, Ok(Product::Abandoned)));
+    assert_eq!(setup.sink.stage(), Stage::Abandoned);
+}

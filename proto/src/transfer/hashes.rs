@@ -1,0 +1,133 @@
+//! The hashes of a transfer's chunks: folded into the root as the prefix grows, kept only as long as they are needed.
+//!
+//! `root = BLAKE3::derive_key("tallow v1 root", manifest digest ‖ u64 chunks, big-endian ‖ chunk hashes in order)`.
+//! Bounds: hashes beyond the prefix only for chunks less than [`AHEAD`] beyond it, and those of the last [`AHEAD`] chunks of the
+//! prefix, to know a chunk again that is sent twice: 2 MiB and about 4 MiB at most.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use subtle::ConstantTimeEq;
+
+/// No chunk is sent that lies this many chunks or more beyond the first one that is missing.
+pub const AHEAD: u64 = 1 << 16;
+
+/// The hash of a chunk's plaintext.
+pub type Hash = [u8; 32];
+
+/// The hashes of one transfer.
+pub struct Hashes {
+    chunks: u64,
+    /// How many are folded.
+    prefix: u64,
+    root: blake3::Hasher,
+    beyond: BTreeMap<u64, Hash>,
+    /// Of the last chunks of the prefix.
+    recent: VecDeque<Hash>,
+}
+
+/// What a chunk's hash says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It is the first time.
+    New,
+    /// It was there before, with the same contents (or so long ago that it doesn't matter).
+    Again,
+    /// It was there before, with other contents.
+    Changed,
+    /// There is no such chunk, or it is too far ahead.
+    Beyond,
+}
+
+impl Hashes {
+    /// None so far.
+    pub fn new(manifest: &[u8; 32], chunks: u64) -> Self {
+        let mut root = blake3::Hasher::new_derive_key("tallow v1 root");
+        root.update(manifest).update(&chunks.to_be_bytes());
+        Self { chunks, prefix: 0, root, beyond: BTreeMap::new(), recent: VecDeque::new() }
+    }
+
+    /// Notes the hash of a chunk.
+    pub fn claim(&mut self, chunk: u64, hash: &Hash) -> Claim {
+        if chunk >= self.chunks || chunk >= self.prefix.saturating_add(AHEAD) {
+            return Claim::Beyond;
+        }
+        if let Some(back) = self.prefix.checked_sub(chunk).filter(|back| *back > 0) {
+            let at = usize::try_from(back).ok().and_then(|back| self.recent.len().checked_sub(back));
+            let before = at.and_then(|at| self.recent.get(at));
+            return before.map_or(Claim::Again, |before| same(before, hash));
+        }
+        if let Some(before) = self.beyond.get(&chunk) {
+            return same(before, hash);
+        }
+        self.beyond.insert(chunk, *hash);
+        while let Some(hash) = self.beyond.remove(&self.prefix) {
+            self.root.update(&hash);
+            self.prefix = self.prefix.saturating_add(1);
+            self.recent.push_back(hash);
+            if self.recent.len() as u64 > AHEAD {
+                self.recent.pop_front();
+            }
+        }
+        Claim::New
+    }
+
+    /// The root, once all chunks are known.
+    pub fn root(&self) -> Option<Hash> {
+        (self.prefix == self.chunks).then(|| *self.root.finalize().as_bytes())
+    }
+}
+
+fn same(before: &Hash, hash: &Hash) -> Claim {
+    if bool::from(before.ct_eq(hash)) { Claim::Again } else { Claim::Changed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_does_not_depend_on_the_order_of_arrival() {
+        let hash = |chunk: u64| *blake3::hash(&chunk.to_be_bytes()).as_bytes();
+        let root = |order: &[u64]| {
+            let mut hashes = Hashes::new(&[1; 32], 5);
+            for chunk in order {
+                assert_eq!(hashes.root(), None);
+                assert_eq!(hashes.claim(*chunk, &hash(*chunk)), Claim::New);
+                assert_eq!(hashes.claim(*chunk, &hash(*chunk)), Claim::Again);
+                assert_eq!(hashes.claim(*chunk, &[0; 32]), Claim::Changed);
+            }
+            hashes.root().unwrap()
+        };
+        let mut whole = blake3::Hasher::new_derive_key("tallow v1 root");
+        whole.update(&[1; 32]).update(&5_u64.to_be_bytes());
+        for chunk in 0..5 {
+            whole.update(&hash(chunk));
+        }
+        assert_eq!(root(&[0, 1, 2, 3, 4]), *whole.finalize().as_bytes());
+        assert_eq!(root(&[4, 2, 0, 3, 1]), *whole.finalize().as_bytes());
+        assert!(Hashes::new(&[1; 32], 0).root().is_some());
+    }
+
+    #[test]
+    fn p06_what_is_beyond_is_not_kept() {
+        let mut hashes = Hashes::new(&[1; 32], AHEAD * 2);
+        for chunk in [1 << 63, u64::MAX, AHEAD * 2, AHEAD] {
+            assert_eq!(hashes.claim(chunk, &[0; 32]), Claim::Beyond);
+        }
+        assert_eq!(hashes.claim(AHEAD - 1, &[0; 32]), Claim::New);
+        assert_eq!(hashes.claim(0, &[0; 32]), Claim::New);
+        assert_eq!(hashes.claim(AHEAD, &[0; 32]), Claim::New);
+        assert_eq!((hashes.beyond.len(), hashes.recent.len()), (2, 1));
+    }
+
+    #[test]
+    fn only_the_last_hashes_are_kept() {
+        let mut hashes = Hashes::new(&[1; 32], u64::MAX);
+        for chunk in 0..AHEAD + 10 {
+            assert_eq!(hashes.claim(chunk, &[2; 32]), Claim::New);
+        }
+        assert_eq!(hashes.recent.len() as u64, AHEAD);
+        assert_eq!(hashes.claim(10, &[3; 32]), Claim::Changed);
+        assert_eq!(hashes.claim(9, &[3; 32]), Claim::Again, "forgotten");
+    }
+}

@@ -1,0 +1,304 @@
+//! A [`Source`] and a [`Sink`] in memory, with faults on order: for tests, the simulator and the fuzzers.
+//!
+//! The sink notes what a disk would hide: bytes that were written twice or never, and calls after the end.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
+use super::path::{LinkTarget, RelPath};
+use crate::job::{Fault, FaultKind, Sink, Source};
+
+/// Where a fault is to happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// Source: scanning this page.
+    Scan(u32),
+    /// Source: reading this entry (whatever part of it).
+    Read(u32),
+    /// Sink: beginning.
+    Begin,
+    /// Sink: writing this entry.
+    Write(u32),
+    /// Sink: this slice of finishing, counted from 0.
+    Finish(u32),
+}
+
+/// What happens when: [`FaultKind::Panicked`] is a panic, everything else is returned.
+fn strike(faults: &[(At, FaultKind)], at: At) -> Result<(), Fault> {
+    match faults.iter().find(|(where_, _)| *where_ == at) {
+        #[expect(clippy::panic, reason = "the fault that was asked for")]
+        Some((_, FaultKind::Panicked)) => panic!("a panic was asked for"),
+        Some((_, kind)) => Err((*kind).into()),
+        None => Ok(()),
+    }
+}
+
+/// Files that are sent from memory.
+#[derive(Debug, Clone, Default)]
+pub struct MemorySource {
+    entries: Vec<(Entry, Vec<u8>)>,
+    faults: Vec<(At, FaultKind)>,
+    page_after: usize,
+}
+
+impl MemorySource {
+    /// Nothing, with pages as full as they can be.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { page_after: usize::MAX, ..Self::default() }
+    }
+
+    /// Begins a new page after so many entries, so that a small tree has several.
+    #[must_use]
+    pub const fn with_page_after(mut self, entries: usize) -> Self {
+        self.page_after = entries;
+        self
+    }
+
+    /// With a file.
+    #[must_use]
+    pub fn with_file(mut self, path: RelPath, contents: Vec<u8>) -> Self {
+        let kind = EntryKind::File { size: contents.len() as u64 };
+        self.entries.push((Entry { path, kind, mode: 0o644, mtime: Mtime::default() }, contents));
+        self
+    }
+
+    /// With a directory.
+    #[must_use]
+    pub fn with_dir(mut self, path: RelPath) -> Self {
+        self.entries.push((Entry { path, kind: EntryKind::Dir, mode: 0o755, mtime: Mtime::default() }, Vec::new()));
+        self
+    }
+
+    /// With a symbolic link.
+    #[must_use]
+    pub fn with_link(mut self, path: RelPath, target: LinkTarget) -> Self {
+        let kind = EntryKind::Symlink { target };
+        self.entries.push((Entry { path, kind, mode: 0o777, mtime: Mtime::default() }, Vec::new()));
+        self
+    }
+
+    /// With any entry; a file whose contents are not as long as it says is one that changed.
+    #[must_use]
+    pub fn with_entry(mut self, entry: Entry, contents: Vec<u8>) -> Self {
+        self.entries.push((entry, contents));
+        self
+    }
+
+    /// This happens there.
+    #[must_use]
+    pub fn with_fault(mut self, at: At, kind: FaultKind) -> Self {
+        self.faults.push((at, kind));
+        self
+    }
+
+    /// What is sent, with the contents of files.
+    #[must_use]
+    pub fn entries(&self) -> &[(Entry, Vec<u8>)] {
+        &self.entries
+    }
+}
+
+impl Source for MemorySource {
+    fn scan(&self, page: u32) -> Result<Option<Page>, Fault> {
+        strike(&self.faults, At::Scan(page))?;
+        let mut entries = self.entries.iter().map(|(entry, _)| entry).peekable();
+        for number in 0..=page {
+            if entries.peek().is_none() {
+                return Ok(None);
+            }
+            let (mut builder, mut count) = (PageBuilder::new(), 0);
+            while count < self.page_after.max(1)
+                && let Some(entry) = entries.peek()
+                && builder.push(entry).is_ok()
+            {
+                count = count.saturating_add(1);
+                entries.next();
+            }
+            if number == page {
+                return Ok(Some(builder.finish()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<(), Fault> {
+        strike(&self.faults, At::Read(index))?;
+        let changed = || Fault::at(FaultKind::Changed, entry.path.as_str());
+        let (own, contents) = self.entries.get(index as usize).ok_or_else(changed)?;
+        let start = usize::try_from(at).map_err(|_| changed())?;
+        let end = start.checked_add(into.len()).ok_or_else(changed)?;
+        match contents.get(start..end) {
+            Some(bytes) if own.path == entry.path && contents.len() as u64 == entry.size() => {
+                into.copy_from_slice(bytes);
+                Ok(())
+            }
+            _ => Err(changed()),
+        }
+    }
+}
+
+/// Files that are received into memory.
+#[derive(Debug, Default)]
+pub struct MemorySink {
+    faults: Vec<(At, FaultKind)>,
+    free: Option<u64>,
+    store: Mutex<Store>,
+}
+
+/// Where a sink is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stage {
+    /// Nothing was asked of it.
+    #[default]
+    New,
+    /// It takes bytes.
+    Staged,
+    /// Everything is in place.
+    Finished,
+    /// What was staged is gone.
+    Abandoned,
+}
+
+#[derive(Debug, Default)]
+struct Store {
+    stage: Stage,
+    manifest: Option<Arc<Manifest>>,
+    /// Contents, and for each byte whether it was written.
+    files: BTreeMap<u32, (Vec<u8>, Vec<bool>)>,
+    finished: BTreeMap<String, (Entry, Vec<u8>)>,
+    slices: u32,
+    placed: u32,
+    misuse: Option<&'static str>,
+}
+
+impl MemorySink {
+    /// Empty, with room for everything.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With room for so many bytes.
+    #[must_use]
+    pub const fn with_free(mut self, bytes: u64) -> Self {
+        self.free = Some(bytes);
+        self
+    }
+
+    /// This happens there.
+    #[must_use]
+    pub fn with_fault(mut self, at: At, kind: FaultKind) -> Self {
+        self.faults.push((at, kind));
+        self
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        self.lock().stage
+    }
+
+    /// What stands under its final name: path, entry, contents.
+    #[must_use]
+    pub fn finished(&self) -> BTreeMap<String, (Entry, Vec<u8>)> {
+        self.lock().finished.clone()
+    }
+
+    /// The first call that a sink must not see: a byte written twice, one never written, a call in the wrong order.
+    #[must_use]
+    pub fn misuse(&self) -> Option<&'static str> {
+        self.lock().misuse
+    }
+
+    /// Bytes that were written.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.lock().files.values().map(|(_, written)| written.iter().filter(|byte| **byte).count() as u64).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    fn note(&mut self, right: bool, what: &'static str) {
+        if !right && self.misuse.is_none() {
+            self.misuse = Some(what);
+        }
+    }
+}
+
+impl Sink for MemorySink {
+    fn begin(&self, manifest: &Arc<Manifest>) -> Result<(), Fault> {
+        let mut store = self.lock();
+        let stage = store.stage;
+        store.note(stage == Stage::New, "begun twice");
+        store.stage = Stage::Staged;
+        strike(&self.faults, At::Begin)?;
+        let need = manifest.totals().bytes;
+        if let Some(have) = self.free.filter(|free| need > *free) {
+            return Err(FaultKind::Full { need, have }.into());
+        }
+        store.manifest = Some(Arc::clone(manifest));
+        Ok(())
+    }
+
+    fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault> {
+        strike(&self.faults, At::Write(index))?;
+        let mut store = self.lock();
+        let right = store.stage == Stage::Staged
+            && store.manifest.as_ref().and_then(|manifest| manifest.entry(index)).is_some_and(|own| own == *entry)
+            && at.checked_add(plain.len() as u64).is_some_and(|end| end <= entry.size());
+        store.note(right, "bytes that are not part of what was begun");
+        let Ok(start) = usize::try_from(at) else { return Err(FaultKind::Internal.into()) };
+        let end = start.saturating_add(plain.len());
+        let (contents, written) = store.files.entry(index).or_default();
+        if contents.len() < end {
+            contents.resize(end, 0);
+            written.resize(end, false);
+        }
+        let mut once = true;
+        if let (Some(slot), Some(noted)) = (contents.get_mut(start..end), written.get_mut(start..end)) {
+            slot.copy_from_slice(plain);
+            once = !noted.contains(&true);
+            noted.fill(true);
+        }
+        store.note(once, "a byte was written twice");
+        Ok(())
+    }
+
+    fn finish(&self, at_most: usize) -> Result<bool, Fault> {
+        let mut store = self.lock();
+        strike(&self.faults, At::Finish(store.slices))?;
+        store.slices = store.slices.saturating_add(1);
+        let stage = store.stage;
+        store.note(stage == Stage::Staged, "finished when nothing was staged");
+        let Some(manifest) = store.manifest.clone() else { return Err(FaultKind::Internal.into()) };
+        let slice: Vec<_> = manifest.entries().skip(store.placed as usize).take(at_most).collect();
+        for (index, entry) in slice {
+            let (contents, written) = store.files.remove(&index).unwrap_or_default();
+            store.note(
+                contents.len() as u64 == entry.size() && written.iter().all(|byte| *byte),
+                "a file was finished that is not whole",
+            );
+            store.placed = store.placed.saturating_add(1);
+            store.finished.insert(entry.path.as_str().to_owned(), (entry, contents));
+        }
+        let all = store.placed == manifest.totals().entries;
+        if all {
+            store.stage = Stage::Finished;
+        }
+        Ok(all)
+    }
+
+    fn abandon(&self) {
+        let mut store = self.lock();
+        let stage = store.stage;
+        store.note(stage == Stage::Staged, "abandoned when nothing was staged");
+        store.stage = Stage::Abandoned;
+        store.files.clear();
+    }
+}

@@ -1,0 +1,140 @@
+//! Sets of chunk numbers, as the ranges that they make: small while chunks come nearly in order.
+
+use std::collections::BTreeMap;
+
+use crate::session::Violation;
+use crate::wire::peer::{ChunkRange, Have};
+
+/// A set of numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RangeSet {
+    /// First to last of each range; no two touch.
+    ranges: BTreeMap<u64, u64>,
+    count: u64,
+}
+
+impl RangeSet {
+    /// How many numbers are in it.
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether the number is in it.
+    pub fn contains(&self, number: u64) -> bool {
+        self.covers(ChunkRange { first: number, last: number })
+    }
+
+    /// Whether the whole range is in it.
+    pub fn covers(&self, range: ChunkRange) -> bool {
+        self.ranges.range(..=range.first).next_back().is_some_and(|(_, last)| *last >= range.last)
+    }
+
+    /// Adds a number. False: it was there.
+    pub fn insert(&mut self, number: u64) -> bool {
+        if self.contains(number) {
+            return false;
+        }
+        let (mut first, mut last) = (number, number);
+        if let Some((&before, &end)) = self.ranges.range(..number).next_back()
+            && end.checked_add(1) == Some(number)
+        {
+            first = before;
+        }
+        if let Some(next) = number.checked_add(1)
+            && let Some(end) = self.ranges.remove(&next)
+        {
+            last = end;
+        }
+        self.ranges.insert(first, last);
+        self.count = self.count.saturating_add(1);
+        true
+    }
+
+    /// The lowest number that is not in it.
+    pub fn first_missing(&self) -> u64 {
+        self.ranges.get(&0).map_or(0, |last| last.saturating_add(1))
+    }
+
+    /// The ranges, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = ChunkRange> + '_ {
+        self.ranges.iter().map(|(&first, &last)| ChunkRange { first, last })
+    }
+}
+
+/// Ranges of a record ascend, do not overlap, and lie within `chunks`.
+pub fn check(ranges: &[ChunkRange], chunks: u64) -> Result<(), Violation> {
+    let mut next = 0;
+    for range in ranges {
+        if range.first < next || range.last < range.first || range.last >= chunks {
+            return Err(Violation::BadRanges);
+        }
+        next = range.last.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// The same for ranges that a receiver has from before, which are short too.
+pub fn check_have(have: &[Have], chunks: u64) -> Result<(), Violation> {
+    /// The most chunks under one digest.
+    const MAX: u64 = 1024;
+    let ranges: Vec<_> = have.iter().map(|have| have.range).collect();
+    check(&ranges, chunks)?;
+    if ranges.iter().all(|range| range.last.saturating_sub(range.first) < MAX) {
+        Ok(())
+    } else {
+        Err(Violation::BadRanges)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn range(first: u64, last: u64) -> ChunkRange {
+        ChunkRange { first, last }
+    }
+
+    #[test]
+    fn p06_ranges_of_a_record() {
+        assert_eq!(check(&[range(0, 3), range(4, 4), range(9, 9)], 10), Ok(()));
+        assert_eq!(check(&[], 0), Ok(()));
+        let bad: &[&[ChunkRange]] = &[
+            &[range(0, 10)],
+            &[range(1 << 63, 1 << 63)],
+            &[range(0, u64::MAX)],
+            &[range(u64::MAX, u64::MAX)],
+            &[range(3, 2)],
+            &[range(0, 3), range(3, 4)],
+            &[range(4, 5), range(0, 1)],
+            &[range(1, 1), range(1, 1)],
+        ];
+        for ranges in bad {
+            assert_eq!(check(ranges, 10), Err(Violation::BadRanges), "{ranges:?}");
+        }
+        let have = |first, last| Have { range: range(first, last), digest: [0; 32] };
+        assert_eq!(check_have(&[have(0, 1023), have(1024, 1024)], 5000), Ok(()));
+        assert_eq!(check_have(&[have(0, 1024)], 5000), Err(Violation::BadRanges));
+        assert_eq!(check_have(&[have(0, u64::from(u32::MAX))], 5000), Err(Violation::BadRanges));
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_is_a_set(numbers in prop::collection::vec(prop_oneof![0_u64..20, Just(u64::MAX), Just(u64::MAX - 1)], 0..40)) {
+            let (mut set, mut model) = (RangeSet::default(), std::collections::BTreeSet::new());
+            for number in numbers {
+                prop_assert_eq!(set.insert(number), model.insert(number));
+            }
+            prop_assert_eq!(set.count(), model.len() as u64);
+            for number in (0..21).chain([u64::MAX - 1, u64::MAX]) {
+                prop_assert_eq!(set.contains(number), model.contains(&number));
+            }
+            prop_assert_eq!(set.first_missing(), (0..).find(|number| !model.contains(number)).unwrap());
+            let ranges: Vec<_> = set.iter().collect();
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].last + 1 < pair[1].first));
+            let listed: u64 = ranges.iter().map(|range| range.last - range.first + 1).sum();
+            prop_assert_eq!(listed, set.count());
+        }
+    }
+}

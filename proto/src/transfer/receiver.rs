@@ -1,0 +1,553 @@
+//! The receiving side of a transfer: judges the offer, asks its owner, stores chunks, and proves that all is in place.
+//!
+//! ```text
+//!          Offer           pages            accept             begun              End, all stored           finished
+//! Waiting ──────► Reading ──────► Offered ─────────► Beginning ──────► Receiving ───────────────► Finishing ──────► Verified
+//!    └───────────────┴───────────────┴──────────────────┴─────────────────┴──────────────────────────┘              │ Bye, 30 s
+//!                               Over: refused, declined, cancelled, failed, violation, lost  ◄──────────────────────┘
+//! ```
+//! It decides whether an offer may be shown at all (every name judged, no collisions, the sums right), which chunk is taken, when
+//! chunks are acknowledged (after they were written: `incoming`), and when everything is whole. A chunk is opened, checked and
+//! written by one job; two jobs with the same chunk are told apart under the lock of its hashes, since the number stands inside
+//! the seal.
+//!
+//! Timers: [`FAREWELL`] for `Bye` after `Verified` ([`INTERRUPTED`] once the person interrupted); [`super::STRAGGLERS`] for jobs
+//! that are out at the end. Bounds: chunks that wait, are in jobs or were not acknowledged, [`CREDIT`]; jobs out, twice the cores
+//! and 16 MiB; the manifest's own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use subtle::ConstantTimeEq;
+
+use super::hashes::Hash;
+use super::incoming::Incoming;
+use super::manifest::{MAX_ENTRIES, MAX_PAGES, Manifest, ManifestBuilder, ManifestError, Page, Refusal};
+use super::sender::of_this;
+use super::window::CREDIT;
+use super::{FIRST, Jobs, Outcome, Progress, Refused, cancel_reason};
+use crate::Instant;
+use crate::job::{Fault, FaultKind, Job, JobDone, Product, Sink, Work};
+use crate::node::Misuse;
+use crate::seed::Seed;
+use crate::session::{LinkId, SealedChunk, Violation};
+use crate::wire::Untrusted;
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Offer, Reason};
+
+/// How long `Bye` is waited for after `Verified`.
+pub const FAREWELL: Duration = Duration::from_secs(30);
+/// The same, after the person interrupted.
+pub const INTERRUPTED: Duration = Duration::from_secs(1);
+/// How many entries one job puts in place.
+pub const SLICE: usize = 256;
+/// How to receive.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Worker threads that heavy work may use; 0 counts as 1.
+    pub cores: usize,
+}
+
+/// What the owner of a receiver hears.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// This is offered: answer with [`Receiver::accept`] or [`Receiver::decline`].
+    Offered(Arc<Manifest>),
+    /// A chunk record was not what the peer sealed: its link must go.
+    BadRecord(LinkId),
+    /// It is over. The last event, once. After [`Outcome::Complete`] the machine stays for the other side's farewell.
+    Over(Outcome),
+}
+
+/// See the module's text.
+pub struct Receiver {
+    config: Config,
+    seed: Seed,
+    state: State,
+    jobs: Jobs,
+    control: VecDeque<Control>,
+    events: VecDeque<Event>,
+}
+
+enum State {
+    /// For an offer.
+    Waiting,
+    /// Its pages come in.
+    Reading { offer: Offer, builder: Box<ManifestBuilder> },
+    /// For the person's answer.
+    Offered { manifest: Arc<Manifest> },
+    /// The sink looks at it.
+    Beginning { manifest: Arc<Manifest>, sink: Arc<dyn Sink>, job: Option<Work> },
+    /// Chunks come in.
+    Receiving(Box<Incoming>),
+    /// Slice by slice, everything is put in place.
+    Finishing { sink: Arc<dyn Sink>, root: Hash, progress: Progress, next: bool },
+    /// All is done; the other side may still ask for the confirmation.
+    Verified { until: Option<Instant>, progress: Progress },
+    /// Nothing more is done; what was staged is removed once no job is out that could write there.
+    Over { abandon: Option<Arc<dyn Sink>>, progress: Progress },
+}
+
+impl Receiver {
+    /// Waits for an offer.
+    #[must_use]
+    pub const fn new(config: Config, seed: Seed) -> Self {
+        let jobs = Jobs { last: 0, out: BTreeMap::new(), patience: None };
+        Self { config, seed, state: State::Waiting, jobs, control: VecDeque::new(), events: VecDeque::new() }
+    }
+
+    /// What the other side says.
+    pub fn handle_control(&mut self, now: Instant, message: Control) {
+        if matches!(self.state, State::Over { .. }) {
+            return;
+        }
+        match self.hear(now, message) {
+            Ok(()) => {}
+            Err(ManifestError::Violation(violation)) => self.violated(now, violation),
+            Err(ManifestError::Refused(refused)) => self.refused(now, refused),
+        }
+    }
+
+    /// A chunk, as it came.
+    pub fn handle_chunk(&mut self, now: Instant, chunk: SealedChunk) {
+        match &mut self.state {
+            State::Receiving(receiving) => {
+                if let Err(violation) = receiving.take(chunk) {
+                    self.violated(now, violation);
+                }
+            }
+            // It was sent twice, over two links, and the second copy was slow.
+            State::Finishing { .. } | State::Verified { .. } | State::Over { .. } => {}
+            State::Waiting | State::Reading { .. } | State::Offered { .. } | State::Beginning { .. } => {
+                self.violated(now, Violation::UnexpectedMessage);
+            }
+        }
+    }
+
+    /// A link died: what came on it and was not acknowledged will come again.
+    pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
+        if let State::Receiving(receiving) = &mut self.state {
+            receiving.lose(link);
+        }
+    }
+
+    /// A link is up: acknowledgements that went down with another one are said again.
+    pub fn handle_link_up(&mut self, _now: Instant) {
+        if let State::Receiving(receiving) = &mut self.state {
+            receiving.repeat = Some(0);
+        }
+    }
+
+    /// A job was done.
+    pub fn handle_job(&mut self, now: Instant, done: JobDone) {
+        let JobDone { id, result } = done;
+        if !self.jobs.answered(id) {
+            return;
+        }
+        match (result, &mut self.state) {
+            // It was ended in the last moment, when everything came to be in place: there is nothing to remove.
+            (Ok(Product::Finished(true)), State::Over { abandon, .. }) => *abandon = None,
+            (_, State::Over { .. }) => {}
+            (Err(fault), State::Beginning { .. }) => self.begin_failed(now, fault),
+            (Err(fault), _) => self.failed(now, fault),
+            (Ok(Product::Begun), State::Beginning { manifest, sink, .. }) => {
+                let receiving = Incoming::new(Arc::clone(manifest), Arc::clone(sink));
+                self.state = State::Receiving(Box::new(receiving));
+                self.control.push_back(Control::Accept {
+                    transfer: FIRST,
+                    have: crate::wire::Capped::default(),
+                    credit: CREDIT,
+                });
+            }
+            (Ok(Product::Opened(opened)), State::Receiving(receiving)) => match receiving.opened(id, opened) {
+                Ok(None) => self.finish_if_whole(now),
+                Ok(Some(link)) => {
+                    if !matches!(self.events.back(), Some(Event::BadRecord(last)) if *last == link) {
+                        self.events.push_back(Event::BadRecord(link));
+                    }
+                }
+                Err(violation) => self.violated(now, violation),
+            },
+            // Both copies of a chunk that was sent twice were in jobs when the last one was stored.
+            (Ok(Product::Opened(_)), State::Finishing { .. } | State::Verified { .. }) => {}
+            (Ok(Product::Finished(false)), State::Finishing { next, .. }) => *next = true,
+            (Ok(Product::Finished(true)), State::Finishing { root, progress, .. }) => {
+                let root = *root;
+                self.control.push_back(Control::Verified { transfer: FIRST, root });
+                self.events.push_back(Event::Over(Outcome::Complete { root }));
+                self.state = State::Verified { until: now.checked_add(FAREWELL), progress: *progress };
+            }
+            // An answer that is not to what was asked.
+            (
+                Ok(
+                    Product::Page(_)
+                    | Product::Scanned(_)
+                    | Product::Made(_)
+                    | Product::Opened(_)
+                    | Product::Begun
+                    | Product::Finished(_)
+                    | Product::Abandoned,
+                ),
+                State::Waiting
+                | State::Reading { .. }
+                | State::Offered { .. }
+                | State::Beginning { .. }
+                | State::Receiving(_)
+                | State::Finishing { .. }
+                | State::Verified { .. },
+            ) => self.failed(now, FaultKind::Internal.into()),
+        }
+    }
+
+    /// A deadline may have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.jobs.handle_timeout(now);
+        if let State::Verified { until, progress } = self.state
+            && until.is_none_or(|until| until <= now)
+        {
+            self.state = State::Over { abandon: None, progress };
+        }
+    }
+
+    /// The person wants it, there.
+    ///
+    /// # Errors
+    /// Nothing waits for an answer.
+    pub fn accept(&mut self, _now: Instant, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
+        let State::Offered { manifest } = &self.state else { return Err(Misuse("nothing waits for an answer")) };
+        let manifest = Arc::clone(manifest);
+        let job = Some(Work::Begin { sink: Arc::clone(&sink), manifest: Arc::clone(&manifest) });
+        self.state = State::Beginning { manifest, sink, job };
+        Ok(())
+    }
+
+    /// The person does not want it.
+    ///
+    /// # Errors
+    /// Nothing waits for an answer.
+    pub fn decline(&mut self, now: Instant, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
+        if !matches!(self.state, State::Offered { .. }) {
+            return Err(Misuse("nothing waits for an answer"));
+        }
+        self.tell_decline(reason, text);
+        self.over(now, Outcome::Declined { reason, text: Untrusted::new(text.to_owned()) });
+        Ok(())
+    }
+
+    /// This side ends it, and tells the other. When all is done already, it only shortens the farewell.
+    pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
+        match &mut self.state {
+            State::Over { .. } => {}
+            State::Verified { until, .. } => *until = (*until).min(now.checked_add(INTERRUPTED)),
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Receiving(_)
+            | State::Finishing { .. } => {
+                self.tell_cancel(reason, text);
+                self.over(now, Outcome::Cancelled(reason));
+            }
+        }
+    }
+
+    /// The session is over, and nothing can be said any more.
+    pub fn abandon(&mut self, now: Instant) {
+        match self.state {
+            State::Over { .. } => {}
+            State::Verified { progress, .. } => {
+                self.control.clear();
+                self.state = State::Over { abandon: None, progress };
+            }
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Receiving(_)
+            | State::Finishing { .. } => {
+                self.control.clear();
+                self.over(now, Outcome::Lost);
+            }
+        }
+    }
+
+    /// The next message to the other side; to be asked only when the session has room for it.
+    #[must_use]
+    pub fn poll_control(&mut self) -> Option<Control> {
+        self.control.pop_front().or_else(|| match &mut self.state {
+            State::Receiving(receiving) => receiving.poll_ack(false),
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Finishing { .. }
+            | State::Verified { .. }
+            | State::Over { .. } => None,
+        })
+    }
+
+    /// The next piece of work.
+    #[must_use]
+    pub fn poll_job(&mut self) -> Option<Job> {
+        match &mut self.state {
+            State::Beginning { job, .. } => job.take().map(|work| self.jobs.start(work)),
+            State::Receiving(receiving) => {
+                let (open, held) = receiving.next_to_open(self.config.cores)?;
+                let job = self.jobs.start(Work::Open(Box::new(open)));
+                receiving.opening.insert(job.id, held);
+                Some(job)
+            }
+            State::Finishing { sink, next, .. } if *next && self.jobs.is_idle() => {
+                *next = false;
+                Some(self.jobs.start(Work::Finish { sink: Arc::clone(sink), at_most: SLICE }))
+            }
+            State::Over { abandon, .. } if self.jobs.is_idle() => {
+                abandon.take().map(|sink| self.jobs.start(Work::Abandon { sink }))
+            }
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Finishing { .. }
+            | State::Verified { .. }
+            | State::Over { .. } => None,
+        }
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let farewell = match self.state {
+            State::Verified { until, .. } => until,
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Receiving(_)
+            | State::Finishing { .. }
+            | State::Over { .. } => None,
+        };
+        [farewell, self.jobs.poll_timeout()].into_iter().flatten().min()
+    }
+
+    /// How far it is: what was stored.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        match &self.state {
+            State::Waiting | State::Reading { .. } => Progress::default(),
+            State::Offered { manifest } | State::Beginning { manifest, .. } => {
+                Progress { bytes: 0, total: manifest.totals().bytes }
+            }
+            State::Receiving(receiving) => receiving.progress(),
+            State::Finishing { progress, .. } | State::Verified { progress, .. } | State::Over { progress, .. } => {
+                *progress
+            }
+        }
+    }
+
+    /// Whether no job is out, nor to be done.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.jobs.is_idle() && !matches!(self.state, State::Over { abandon: Some(_), .. })
+    }
+
+    /// Whether it is over, all was said, and no job is out.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.state, State::Over { .. }) && self.control.is_empty() && self.is_idle()
+    }
+
+    fn hear(&mut self, now: Instant, message: Control) -> Result<(), ManifestError> {
+        match (message, &mut self.state) {
+            (Control::Bye, State::Verified { progress, .. }) => {
+                self.state = State::Over { abandon: None, progress: *progress };
+            }
+            // The other side did not hear of the confirmation, and gave up: here everything is in place.
+            (Control::Cancel { transfer, .. }, State::Verified { progress, .. }) => {
+                of_this(transfer, true)?;
+                self.state = State::Over { abandon: None, progress: *progress };
+            }
+            (Control::Cancel { transfer, reason, text }, _) => {
+                of_this(transfer, true)?;
+                let text = text.text().clone();
+                self.control.clear();
+                self.over(now, Outcome::PeerCancelled { reason, text });
+            }
+            (Control::Offer(offer), State::Waiting) => self.read(offer)?,
+            (Control::Page { transfer, page }, State::Reading { builder, .. }) => {
+                of_this(transfer, false)?;
+                builder.push_page(Page(page.0))?;
+                self.read_if_whole()?;
+            }
+            (Control::End { transfer, chunks, moved, root }, State::Receiving(receiving)) => {
+                of_this(transfer, false)?;
+                let all = receiving.manifest.chunks();
+                if receiving.end.is_some() || chunks != all || moved != all {
+                    return Err(Violation::BadEnd.into());
+                }
+                receiving.end = Some(root);
+                self.finish_if_whole(now);
+            }
+            // The session's own.
+            (Control::Sync | Control::KeepAlive { .. } | Control::Bind { .. }, _) => {}
+            (
+                Control::Offer(_)
+                | Control::Page { .. }
+                | Control::Accept { .. }
+                | Control::Decline { .. }
+                | Control::Ack { .. }
+                | Control::End { .. }
+                | Control::Verified { .. }
+                | Control::Bye,
+                _,
+            ) => return Err(Violation::UnexpectedMessage.into()),
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, offer: Offer) -> Result<(), ManifestError> {
+        of_this(offer.transfer, false)?;
+        if super::layout::size_class(offer.chunk_size).is_none() {
+            return Err(Violation::BadOffer.into());
+        }
+        let too_much = |why| Err(Refused { name: Untrusted::default(), why }.into());
+        if offer.entries > MAX_ENTRIES {
+            return too_much(Refusal::TooManyEntries);
+        }
+        if offer.pages > MAX_PAGES {
+            return too_much(Refusal::TooManyNames);
+        }
+        let builder = Box::new(ManifestBuilder::new(offer.kind, &self.seed.next()));
+        self.state = State::Reading { offer, builder };
+        self.read_if_whole()
+    }
+
+    fn read_if_whole(&mut self) -> Result<(), ManifestError> {
+        let State::Reading { offer, builder } = &self.state else { return Ok(()) };
+        let (offer, totals) = (*offer, builder.totals());
+        if totals.entries > offer.entries || totals.bytes > offer.bytes {
+            return Err(Violation::BadOffer.into());
+        }
+        if builder.pages() < offer.pages {
+            return Ok(());
+        }
+        if totals.entries != offer.entries || totals.bytes != offer.bytes {
+            return Err(Violation::BadOffer.into());
+        }
+        let State::Reading { builder, .. } = std::mem::replace(&mut self.state, State::Waiting) else { return Ok(()) };
+        let manifest = Arc::new(builder.finish_with(offer.chunk_size)?);
+        self.events.push_back(Event::Offered(Arc::clone(&manifest)));
+        self.state = State::Offered { manifest };
+        Ok(())
+    }
+
+    fn finish_if_whole(&mut self, now: Instant) {
+        let State::Receiving(receiving) = &mut self.state else { return };
+        let Some(root) = receiving.end.filter(|_| receiving.stored.count() == receiving.manifest.chunks()) else {
+            return;
+        };
+        let own = receiving.hashes.lock().unwrap_or_else(PoisonError::into_inner).root();
+        if !own.is_some_and(|own| bool::from(own.ct_eq(&root))) {
+            return self.violated(now, Violation::WrongRoot);
+        }
+        while let Some(ack) = receiving.poll_ack(true) {
+            self.control.push_back(ack);
+        }
+        let (sink, progress) = (Arc::clone(&receiving.sink), receiving.progress());
+        self.state = State::Finishing { sink, root, progress, next: true };
+    }
+
+    fn violated(&mut self, now: Instant, violation: Violation) {
+        // Everything is in place already, whatever the other side says now.
+        if matches!(self.state, State::Verified { .. }) {
+            return self.abandon(now);
+        }
+        self.tell_cancel(CancelReason::Violation, "");
+        self.over(now, Outcome::Violation(violation));
+    }
+
+    fn refused(&mut self, now: Instant, refused: Refused) {
+        let reason = match refused.why {
+            Refusal::Name(_) | Refusal::Link(_) | Refusal::Collision => DeclineReason::Policy,
+            Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => DeclineReason::TooLarge,
+        };
+        let text = refused.why.to_string();
+        self.tell_decline(reason, &text);
+        self.over(now, Outcome::Refused(refused));
+    }
+
+    fn begin_failed(&mut self, now: Instant, fault: Fault) {
+        let reason = match fault.kind {
+            FaultKind::Full { .. } => DeclineReason::NoSpace,
+            FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => {
+                DeclineReason::Policy
+            }
+            FaultKind::Changed
+            | FaultKind::Io(_)
+            | FaultKind::System(_)
+            | FaultKind::NotUtf8
+            | FaultKind::Cancelled
+            | FaultKind::Panicked
+            | FaultKind::Internal => DeclineReason::Io,
+        };
+        // What lies on this disk is nobody's business, so no more than the kind is told.
+        let text = fault.kind.to_string();
+        self.tell_decline(reason, if reason == DeclineReason::NoSpace { "not enough space on disk" } else { &text });
+        self.over(now, Outcome::Failed(fault));
+    }
+
+    fn failed(&mut self, now: Instant, fault: Fault) {
+        let text = fault.kind.to_string();
+        self.tell_cancel(cancel_reason(&fault), &text);
+        self.over(now, Outcome::Failed(fault));
+    }
+
+    fn tell_decline(&mut self, reason: DeclineReason, text: &str) {
+        self.control.clear();
+        self.control.push_back(Control::Decline { transfer: FIRST, reason, text: Reason::new(text) });
+    }
+
+    fn tell_cancel(&mut self, reason: CancelReason, text: &str) {
+        self.control.clear();
+        let transfer = if matches!(self.state, State::Waiting) { 0 } else { FIRST };
+        self.control.push_back(Control::Cancel { transfer, reason, text: Reason::new(text) });
+    }
+
+    fn over(&mut self, now: Instant, outcome: Outcome) {
+        let progress = self.progress();
+        let abandon = match std::mem::replace(&mut self.state, State::Waiting) {
+            State::Beginning { job: Some(_), .. } => None,
+            State::Beginning { sink, .. } | State::Finishing { sink, .. } => Some(sink),
+            State::Receiving(receiving) => Some(receiving.sink),
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Verified { .. }
+            | State::Over { .. } => None,
+        };
+        self.state = State::Over { abandon, progress };
+        self.jobs.end(now);
+        self.events.push_back(Event::Over(outcome));
+    }
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = match &self.state {
+            State::Waiting => "waiting",
+            State::Reading { .. } => "reading",
+            State::Offered { .. } => "offered",
+            State::Beginning { .. } => "beginning",
+            State::Receiving(_) => "receiving",
+            State::Finishing { .. } => "finishing",
+            State::Verified { .. } => "verified",
+            State::Over { .. } => "over",
+        };
+        f.debug_struct("Receiver").field("state", &state).field("jobs", &self.jobs.out.len()).finish_non_exhaustive()
+    }
+}

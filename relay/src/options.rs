@@ -1,0 +1,165 @@
+//! The options of a relay, and what they come to.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tallow_proto::link::trust::Identity;
+use tallow_proto::peer::config::DEFAULT_PORT;
+use tallow_proto::room::Config;
+use tallow_proto::room::limits::Limits;
+use tallow_store::{StoreError, identity, state};
+
+/// The options of `tallow relay` and of `tallow-relay`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Where to listen (UDP); may be repeated [default: [::]:4433]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<SocketAddr>,
+    /// A certificate to show (PEM); without one a self-signed certificate is made once and kept
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of the certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Serve only clients that know the password in this file (its first line)
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Rooms at one time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_rooms)]
+    pub max_rooms: usize,
+    /// Connections at one time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_connections)]
+    pub max_connections: usize,
+    /// Rooms of one address (an IPv6 /64) at one time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().rooms_per_source)]
+    pub max_rooms_per_ip: u32,
+    /// Connections of one address (an IPv6 /64) at one time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections_per_source)]
+    pub connections_per_ip: u32,
+    /// Requests for a room of one address per minute
+    #[arg(long, value_name = "N", default_value_t = Limits::default().joins_per_minute)]
+    pub joins_per_minute: u32,
+    /// How long a room waits, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    pub room_ttl: Duration,
+    /// How long running transfers have after SIGTERM, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub drain: Duration,
+    /// Where the certificate is kept
+    #[arg(id = "relay_state_dir", long = "state-dir", hide = true, env = "TALLOW_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Why a relay does not run.
+#[derive(Debug)]
+pub enum Problem {
+    /// An address can't be listened at.
+    Listen(SocketAddr, std::io::ErrorKind),
+    /// Certificate and key do not make a server.
+    Identity,
+    /// A file of the state directory.
+    Store(StoreError),
+    /// The password's file.
+    Password(PathBuf, std::io::ErrorKind),
+    /// There is no home directory to keep a certificate in.
+    NoHome,
+    /// The system refused something.
+    System(std::io::ErrorKind),
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Listen(addr, kind) => {
+                write!(f, "cannot listen on {addr}: {kind}; choose another address with --listen")
+            }
+            Self::Identity => f.write_str(
+                "the certificate or its private key cannot be used; check that --tls-cert and --tls-key belong together",
+            ),
+            Self::Store(error) => write!(f, "{error}; give a certificate with --tls-cert and --tls-key, or mend that file"),
+            Self::Password(path, kind) => {
+                write!(f, "cannot read a password from {}: {kind}; its first line must be the password", path.display())
+            }
+            Self::NoHome => f.write_str("no home directory to keep a certificate in; give one with --tls-cert and --tls-key"),
+            Self::System(kind) => write!(f, "the system refused: {kind}"),
+        }
+    }
+}
+
+impl Problem {
+    /// The stable exit code.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen(..) | Self::System(_) => 5,
+            Self::Identity | Self::Store(_) | Self::Password(..) | Self::NoHome => 6,
+        }
+    }
+}
+
+impl Options {
+    /// What the relay is started with.
+    ///
+    /// # Errors
+    /// A file can't be read or written.
+    pub fn into_config(self) -> Result<Config, Problem> {
+        let identity = self.identity()?;
+        let password = self.password_file.map(read_password).transpose()?;
+        let listen = if self.listen.is_empty() { default_addresses() } else { self.listen };
+        let limits = Limits {
+            max_connections: self.max_connections,
+            connections_per_source: self.connections_per_ip,
+            max_rooms: self.max_rooms,
+            rooms_per_source: self.max_rooms_per_ip,
+            joins_per_minute: self.joins_per_minute,
+        };
+        let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Ok(Config {
+            listen,
+            identity,
+            password,
+            limits,
+            room_ttl: self.room_ttl,
+            window_budget: Config::WINDOW_BUDGET,
+            unix_time,
+            seed: tallow_runtime::seed(),
+        })
+    }
+
+    fn identity(&self) -> Result<Identity, Problem> {
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(cert), Some(key)) => identity::from_pem(cert, key),
+            (Some(_), None) | (None, Some(_)) => return Err(Problem::Identity),
+            (None, None) => {
+                let dir = self.state_dir.clone().or_else(state::default_dir).ok_or(Problem::NoHome)?;
+                identity::load_or_create(&dir)
+            }
+        }
+        .map_err(Problem::Store)
+    }
+}
+
+/// All addresses of both families; of IPv4 alone where the system has no IPv6.
+fn default_addresses() -> Vec<SocketAddr> {
+    let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT);
+    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
+    let has_v6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    vec![if has_v6 { v6 } else { v4 }]
+}
+
+fn read_password(path: PathBuf) -> Result<Arc<str>, Problem> {
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) => return Err(Problem::Password(path, error.kind())),
+    };
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(line.into()),
+        Some(_) | None => Err(Problem::Password(path, std::io::ErrorKind::InvalidData)),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().map(Duration::from_secs).map_err(|_| "expected a number of seconds".to_owned())
+}
