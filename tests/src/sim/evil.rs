@@ -158,7 +158,7 @@ impl Relay {
         }
     }
 
-    fn greet(&mut self, conn: ConnId) {
+    fn greet(&mut self, now: Instant, conn: ConnId) {
         loop {
             let Some(client) = self.clients.get_mut(&conn) else { return };
             if client.leg.is_some() {
@@ -169,11 +169,11 @@ impl Relay {
                 Some(Output::Send(body)) => client.say(main, enclose(&body)),
                 Some(Output::Request(Request::Join { room, side, .. })) => {
                     client.wants = Some((room, side));
-                    self.seat(conn, main, room, side);
+                    self.seat(now, conn, main, room, side);
                 }
                 Some(Output::Request(Request::Allocate { .. })) => {
                     client.tell(main, &RelayMessage::Refused { reason: RefusalReason::Full, retry_after: 0 });
-                    client.greeting.answered();
+                    client.greeting.answered(now);
                 }
                 Some(Output::Request(Request::Ping)) => client.tell(main, &RelayMessage::Pong),
                 Some(Output::Request(Request::Leave) | Output::Close(_)) => {
@@ -195,7 +195,7 @@ impl Relay {
         }
     }
 
-    fn seat(&mut self, conn: ConnId, main: Stream, room: RoomId, side: Side) {
+    fn seat(&mut self, now: Instant, conn: ConnId, main: Stream, room: RoomId, side: Side) {
         let partner_side = match self.policy {
             Policy::Proper => side.other(),
             Policy::Alike | Policy::Mirror => side,
@@ -214,7 +214,7 @@ impl Relay {
         } else {
             client.tell(main, &RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 1 });
         }
-        client.greeting.answered();
+        client.greeting.answered(now);
     }
 
     fn pair(&mut self, first: ConnId, second: ConnId) {
@@ -415,7 +415,7 @@ impl Node for Relay {
                 }
             }
             for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-                self.greet(conn);
+                self.greet(now, conn);
             }
             for leg in 0..self.legs.len() {
                 moved |= self.forward(now, leg);

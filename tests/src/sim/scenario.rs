@@ -19,6 +19,8 @@ use tallow_proto::transfer::memory::{MemorySink, MemorySource};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::wire::peer::DeclineReason;
 
+use tallow_proto::room;
+
 use super::disk::CheckedSink;
 use super::evil::{Policy, Relay, Tamper, honest};
 use super::network::{Chance, Conditions, Network};
@@ -29,7 +31,9 @@ use super::world::{HostId, Machine, World};
 pub enum Place {
     /// At the relay inside the sender.
     Inside,
-    /// At a relay of its own.
+    /// At a relay that can be made evil.
+    Evil,
+    /// At the real relay.
     Relay,
 }
 
@@ -121,7 +125,11 @@ impl Scenario {
         };
         let files = (0..=byte() % 4).map(|_| usize::from(byte()) * usize::from(byte()) * 4).collect();
         let job_time = Duration::from_micros(100 + u64::from(byte()) * 200);
-        let place = if byte() % 2 == 0 { Place::Relay } else { Place::Inside };
+        let place = match byte() % 3 {
+            0 => Place::Relay,
+            1 => Place::Inside,
+            _ => Place::Evil,
+        };
         let (compress, aes) = (byte() % 2 == 1, byte() % 2 == 0);
         let mut seed = [0; 32];
         seed.fill_with(&mut byte);
@@ -273,11 +281,12 @@ impl Rig {
         let mut world = World::new(Network::new(scenario.network, &seed), &seed);
         world.job_time = scenario.job_time;
         world.keep_secret(WORDS);
-        let inside = scenario.place == Place::Inside;
-        let relay = (!inside).then(|| {
-            let node = Relay::new(RELAY.port(), policy, tamper, seed.derive("relay"));
-            world.add(RELAY.ip(), Machine::Other(node))
-        });
+        let relay = match scenario.place {
+            Place::Inside => None,
+            Place::Evil => Some(Machine::Other(Relay::new(RELAY.port(), policy, tamper, seed.derive("relay")))),
+            Place::Relay => Some(Machine::Relay(Box::new(real_relay(seed.derive("relay"))))),
+        };
+        let relay = relay.map(|relay| world.add(RELAY.ip(), relay));
         let (mut send, mut receive) = (send_config(scenario), receive_config(scenario));
         change(&mut send, &mut receive);
         let now = world.now;
@@ -398,9 +407,23 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
     let address = RelayAddress { host: RELAY.ip().to_string(), port: RELAY.port() };
     let relays = match scenario.place {
         Place::Inside => Vec::new(),
-        Place::Relay => vec![RelayChoice::new(address)],
+        Place::Evil | Place::Relay => vec![RelayChoice::new(address)],
     };
     Common { relays, cores: 2, aes, unix_time: Duration::from_secs(1_800_000_000), ..Common::default() }
+}
+
+fn real_relay(seed: Seed) -> room::Relay {
+    let config = room::Config {
+        listen: vec![SocketAddr::new([0, 0, 0, 0].into(), RELAY.port())],
+        identity: identity(),
+        password: None,
+        limits: room::limits::Limits::default(),
+        room_ttl: room::Config::ROOM_TTL,
+        window_budget: room::Config::WINDOW_BUDGET,
+        unix_time: Duration::from_secs(1_800_000_000),
+        seed,
+    };
+    room::Relay::new(config).expect("a good identity")
 }
 
 /// One Ed25519 certificate for all: its sizes are always the same, so that runs can be compared.
