@@ -197,6 +197,12 @@ impl Report {
         class(self.received.as_ref())
     }
 
+    /// Whether both say that it is done.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!((&self.sent, &self.received), (Some(Event::Done(_)), Some(Event::Done(_))))
+    }
+
     fn judge(&self, scenario: &Scenario, rig: &Rig) {
         let is_done = |end: &Option<Event>| matches!(end, Some(Event::Done(_)));
         let both = (is_done(&self.sent), is_done(&self.received));
@@ -252,6 +258,7 @@ pub struct Rig {
     pub relay: Option<HostId>,
     /// Where the receiver puts things.
     pub sink: Arc<CheckedSink>,
+    scenario: Scenario,
 }
 
 /// Where the relay listens.
@@ -295,7 +302,7 @@ impl Rig {
         let receiver = world.add(RECEIVER.into(), Machine::Peer(Box::new(receiver)));
         let sink = CheckedSink::new(MemorySink::new(), Some(scenario.source()));
         world.watch(sink.clone());
-        Self { world, sender, receiver, relay, sink }
+        Self { world, sender, receiver, relay, sink, scenario: scenario.clone() }
     }
 
     /// Runs until both peers are closed, answering an offer, and lets happen what shall happen.
@@ -358,6 +365,36 @@ impl Rig {
         self.sink.check();
     }
 
+    /// The receiver takes the offer, if it is to answer one.
+    pub fn accept(&mut self) {
+        if self.world.end(self.receiver).is_none() {
+            self.world.command(self.receiver, Command::Accept(self.sink.clone()));
+        }
+    }
+
+    /// The sender's person loses patience, if it is still waiting.
+    pub fn interrupt_sender(&mut self) {
+        if self.world.end(self.sender).is_none() {
+            self.world.command(self.sender, Command::Cancel);
+        }
+    }
+
+    /// Another receiver with the same code, in the place of the first.
+    pub fn another_receiver(&mut self, number: u8) -> HostId {
+        let seed = Seed::new(self.scenario.seed).derive(&format!("receiver {number}"));
+        let peer = Peer::receiver(receive_config(&self.scenario), self.world.now, seed);
+        let ip = IpAddr::from([203, 0, 113, number + 2]);
+        self.receiver = self.world.add(ip, Machine::Peer(Box::new(peer)));
+        self.receiver
+    }
+
+    /// Another sender with the same code and files, beside the first.
+    pub fn another_sender(&mut self) -> HostId {
+        let seed = Seed::new(self.scenario.seed).derive("sender 2");
+        let peer = Peer::sender(send_config(&self.scenario), self.world.now, seed);
+        self.world.add([192, 0, 2, 2].into(), Machine::Peer(Box::new(peer)))
+    }
+
     /// How it ended.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -372,8 +409,8 @@ impl Rig {
     /// What both peers said, for a failed assertion.
     #[must_use]
     pub fn told(&self) -> String {
-        let sent: Vec<_> = self.world.said(self.sender).collect();
-        let received: Vec<_> = self.world.said(self.receiver).collect();
+        let last = |host| self.world.said(host).rev().take(4).collect::<Vec<_>>();
+        let (sent, received) = (last(self.sender), last(self.receiver));
         format!("{:?}: {sent:?} {received:?}", self.world.elapsed())
     }
 }

@@ -197,6 +197,7 @@ impl World {
     pub fn crash(&mut self, host: HostId) {
         self.hosts[host.0].machine = Machine::Down;
         self.hosts[host.0].sockets.clear();
+        self.hosts[host.0].closed_at.get_or_insert(self.now);
     }
 
     /// Whether the host's node has nothing left to do.
