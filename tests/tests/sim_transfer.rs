@@ -11,7 +11,7 @@ fn seeds(quick: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn a_file_crosses_a_good_network() {
-    for place in [Place::Inside, Place::Relay] {
+    for place in [Place::Inside, Place::Relay, Place::Evil] {
         let scenario = Scenario { place, ..Scenario::plain(1, 300_000) };
         let report = scenario.run();
         assert!(report.took < Duration::from_secs(5), "{:?}", report.took);
@@ -77,4 +77,32 @@ fn a_short_partition_is_survived() {
         let scenario = Scenario { network, act, ..Scenario::plain(number, 300_000) };
         assert!(scenario.run().took > Duration::from_secs(4));
     }
+}
+
+#[test]
+fn whatever_goes_wrong_every_session_ends_as_it_should() {
+    for number in seeds(60) {
+        let scenario = Scenario::from_number(number);
+        let report = std::panic::catch_unwind(|| scenario.run());
+        let report = report.unwrap_or_else(|_| panic!("scenario {number}: {scenario:?}"));
+        assert!(report.took < Duration::from_secs(200), "scenario {number} took {:?}", report.took);
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig {
+        cases: seeds(12).end as u32, failure_persistence: None, max_shrink_iters: 60, ..Default::default()
+    })]
+    #[test]
+    fn any_scenario_ends_as_it_should(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
+        let report = Scenario::from_bytes(&bytes).run();
+        proptest::prop_assert!(report.took < Duration::from_secs(200));
+    }
+}
+
+#[test]
+fn a_scenario_of_no_bytes_is_the_simplest_one() {
+    let scenario = Scenario::from_bytes(&[]);
+    assert_eq!((scenario.act, scenario.place, scenario.files.len()), (Act::None, Place::Relay, 1));
+    let _ = scenario.run();
 }
