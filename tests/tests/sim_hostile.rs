@@ -15,7 +15,7 @@ use tallow_proto::wire::peer::{
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Blob, Capped};
 use tallow_tests::sim::{
-    CODE, CheckedSink, Heard, Hostile, HostId, Machine, Mouth, Network, Place, RELAY, Relay, Scenario, Script, World,
+    CODE, CheckedSink, Heard, HostId, Hostile, Machine, Mouth, Network, Place, RELAY, Relay, Scenario, Script, World,
     honest, receive_config, send_config,
 };
 

@@ -224,7 +224,9 @@ impl Report {
                     classes.1 == Some(Class::Interrupted) && matches!(classes.0, Some(Class::Net))
                 }
             }
-            Act::CrashSender(_) => self.sent.is_none() && (both.1 || classes.1 == Some(Class::Net)) || both == (true, true),
+            Act::CrashSender(_) => {
+                self.sent.is_none() && (both.1 || classes.1 == Some(Class::Net)) || both == (true, true)
+            }
             Act::CrashReceiver(_) => {
                 self.received.is_none() && (both.0 || classes.0 == Some(Class::Net)) || both == (true, true)
             }
