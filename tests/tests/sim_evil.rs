@@ -11,7 +11,7 @@ use tallow_proto::wire::frame::{KIND_CHUNK, enclose};
 use tallow_proto::wire::peer::HandshakeMessage;
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Versions, decode, encode};
-use tallow_tests::sim::{Act, Fate, Passing, Place, Policy, Report, Rig, Scenario, Tamper};
+use tallow_tests::sim::{Fate, Passing, Place, Policy, Report, Rig, Scenario, Tamper};
 
 fn scenario(seed: u64, bytes: usize) -> Scenario {
     Scenario { place: Place::Evil, ..Scenario::plain(seed, bytes) }
@@ -49,7 +49,8 @@ fn finish(rig: &mut Rig) -> Report {
 fn failed(report: &Report, sent: &[Class], received: &[Class], what: &str) {
     let classes = (report.sent_class(), report.received_class());
     assert!(
-        classes.0.is_some_and(|class| sent.contains(&class)) && classes.1.is_some_and(|class| received.contains(&class)),
+        classes.0.is_some_and(|class| sent.contains(&class))
+            && classes.1.is_some_and(|class| received.contains(&class)),
         "{what}: {:?} {:?}",
         report.sent,
         report.received
@@ -146,7 +147,11 @@ fn x03_a_flipped_bit_of_the_handshake_ends_in_an_error_on_both_sides() {
                 &what,
             );
             if bit >= 40 {
-                assert!(matches!(report.received_class(), Some(Class::Auth | Class::Proto)), "{what}: {:?}", report.received);
+                assert!(
+                    matches!(report.received_class(), Some(Class::Auth | Class::Proto)),
+                    "{what}: {:?}",
+                    report.received
+                );
             }
         }
     }
@@ -160,7 +165,8 @@ fn x05_reflection_and_like_with_like_fail() {
     no_metadata(&rig);
     failed(&report, &[Class::Auth], &[Class::Auth, Class::Proto, Class::Net], "mirror");
     // An echo of its own first message is a wrong answer.
-    let echo: Tamper = Box::new(|passing: Passing, frame: &Bytes| Fate::Elsewhere(vec![(passing.from, 0, frame.clone())]));
+    let echo: Tamper =
+        Box::new(|passing: Passing, frame: &Bytes| Fate::Elsewhere(vec![(passing.from, 0, frame.clone())]));
     let (report, rig) = against(&scenario(6, 1000), echo);
     no_metadata(&rig);
     failed(&report, &[Class::Auth, Class::Interrupted], &[Class::Auth, Class::Proto, Class::Net], "echo");
@@ -187,7 +193,11 @@ fn x06_wires_crossed_after_the_handshake_carry_nothing() {
     // Two senders and two receivers of one code. After the handshakes, what the first sender says goes to the second receiver.
     let tamper: Tamper = Box::new(|passing, frame| {
         let handshake = passing.stream == 0 && passing.nth < if passing.side == Side::Sender { 2 } else { 1 };
-        if handshake { Fate::Pass } else { Fate::Elsewhere(vec![((passing.to + 2) % 4, passing.stream, frame.clone())]) }
+        if handshake {
+            Fate::Pass
+        } else {
+            Fate::Elsewhere(vec![((passing.to + 2) % 4, passing.stream, frame.clone())])
+        }
     });
     let mut rig = Rig::new(&scenario(8, 300_000), Policy::Proper, tamper);
     let paired = |rig: &mut Rig, count| {
@@ -204,7 +214,8 @@ fn x06_wires_crossed_after_the_handshake_carry_nothing() {
         let Some(Event::Failed(failure)) = rig.world.end(host) else { panic!("{:?}", rig.told()) };
         assert!(matches!(failure.class(), Class::Proto | Class::Net), "{failure:?}");
     }
-    let proto = all.iter().filter(|&&host| matches!(rig.world.end(host), Some(Event::Failed(f)) if f.class() == Class::Proto));
+    let proto =
+        all.iter().filter(|&&host| matches!(rig.world.end(host), Some(Event::Failed(f)) if f.class() == Class::Proto));
     assert!(proto.count() >= 2, "{}", rig.told());
 }
 
@@ -403,13 +414,18 @@ fn p01_p02_junk_from_the_relay_ends_it_and_nothing_else() {
                 }
                 // The one who got it knows what it was.
                 let class = if side == Side::Sender { report.received_class() } else { report.sent_class() };
-                assert!(matches!(class, Some(Class::Proto | Class::Auth | Class::Interrupted)), "{what}");
+                // Once the session is keyed that length is allowed: it swallows what follows, until nothing is heard any more.
+                let waits = name == "one beyond the cap" && class == Some(Class::Net);
+                let done = matches!(report.received, Some(Event::Done(_)));
+                assert!(
+                    waits || done || matches!(class, Some(Class::Proto | Class::Auth | Class::Interrupted)),
+                    "{what}"
+                );
             }
         }
     }
 }
 
-/// Keeps the import of `Act` and `Code` honest: a peer with another code, at the evil relay.
 #[test]
 fn x01_wrong_words_fail_before_anything_is_said() {
     let wrong = Code::parse("7-acorn-bicycle-zebra").unwrap();
@@ -420,5 +436,4 @@ fn x01_wrong_words_fail_before_anything_is_said() {
     no_metadata(&rig);
     failed(&report, &[Class::Interrupted], &[Class::Auth], "wrong words");
     assert!(rig.world.said(rig.sender).any(|event| matches!(event, Event::WrongGuess { left: 2 })));
-    let _ = Act::None;
 }

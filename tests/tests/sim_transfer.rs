@@ -21,12 +21,8 @@ fn a_file_crosses_a_good_network() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for number in seeds(3) {
-        let network = Conditions {
-            loss: 20_000,
-            jitter: Duration::from_millis(8),
-            duplicate: 10_000,
-            ..Conditions::default()
-        };
+        let network =
+            Conditions { loss: 20_000, jitter: Duration::from_millis(8), duplicate: 10_000, ..Conditions::default() };
         let place = if number % 2 == 0 { Place::Inside } else { Place::Relay };
         let scenario = Scenario { network, place, ..Scenario::plain(number, 150_000) };
         let (first, second) = (scenario.run(), scenario.run());

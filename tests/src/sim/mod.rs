@@ -22,7 +22,5 @@ pub use evil::{Fate, Passing, Policy, Relay, Tamper, honest};
 
 pub use hostile::{Heard, Hostile, Mouth, Script};
 pub use network::{Chance, Conditions, Network};
-pub use scenario::{
-    Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config,
-};
+pub use scenario::{Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config};
 pub use world::{Host, HostId, Machine, Observed, World};

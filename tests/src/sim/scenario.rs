@@ -120,7 +120,8 @@ impl Scenario {
             duplicate: if byte() % 2 == 1 { u32::from(byte()) * 400 } else { 0 },
             rate: if byte() % 4 == 1 { 50_000 + u64::from(byte()) * 4_000 } else { 0 },
             queue: Duration::from_millis(200),
-            mtu: 1452 - usize::from(byte()),
+            // QUIC needs 1,200 bytes (RFC 9000, section 14).
+            mtu: 1452 - usize::from(byte().min(252)),
             cut: false,
         };
         let files = (0..=byte() % 4).map(|_| usize::from(byte()) * usize::from(byte()) * 4).collect();
@@ -224,7 +225,9 @@ impl Report {
                     classes.1 == Some(Class::Interrupted) && matches!(classes.0, Some(Class::Net))
                 }
             }
-            Act::CrashSender(_) => self.sent.is_none() && (both.1 || classes.1 == Some(Class::Net)) || both == (true, true),
+            Act::CrashSender(_) => {
+                self.sent.is_none() && (both.1 || classes.1 == Some(Class::Net)) || both == (true, true)
+            }
             Act::CrashReceiver(_) => {
                 self.received.is_none() && (both.0 || classes.0 == Some(Class::Net)) || both == (true, true)
             }
