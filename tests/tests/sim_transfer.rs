@@ -6,7 +6,7 @@ use tallow_tests::sim::{Act, Conditions, Place, Scenario};
 
 /// How many seeds: a few, or with `TALLOW_LONG=1` many.
 fn seeds(quick: u64) -> std::ops::Range<u64> {
-    0..if std::env::var_os("TALLOW_LONG").is_some() { quick * 40 } else { quick }
+    0..if std::env::var_os("TALLOW_LONG").is_some() { quick * 10 } else { quick }
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_file_crosses_a_network_with_the_smallest_packets() {
 fn a_short_partition_is_survived() {
     for number in seeds(3) {
         let network = Conditions { rate: 200_000, ..Conditions::default() };
-        let act = Act::Partition(Duration::from_millis(300 * number), Duration::from_secs(4));
+        let act = Act::Partition(Duration::from_millis(300 * (number % 4)), Duration::from_secs(4));
         let scenario = Scenario { network, act, ..Scenario::plain(number, 300_000) };
         assert!(scenario.run().took > Duration::from_secs(4));
     }

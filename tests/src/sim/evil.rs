@@ -246,9 +246,12 @@ impl Relay {
         }
         let mut frames = Vec::new();
         for (&stream, (buffer, nth)) in &mut client.incoming {
-            while let Some(length) = buffer.first_chunk().map(|prefix| u32::from_be_bytes(*prefix) as usize + 4)
-                && buffer.len() >= length
-            {
+            while let Some(length) = buffer.first_chunk().map(|prefix| u32::from_be_bytes(*prefix) as usize + 4) {
+                // What can be no frame is passed on as it came.
+                let length = if length > 5 << 20 { buffer.len() } else { length };
+                if buffer.len() < length {
+                    break;
+                }
                 frames.push((stream, *nth, buffer.split_to(length).freeze()));
                 *nth += 1;
             }
