@@ -130,7 +130,7 @@ fn chunks_travel_and_compress_where_it_pays() {
         (text(1000), Compression::default(), Codec::Zstd),
         (text(3 * CHUNK + 7), Compression::Off, Codec::Raw),
         (noise(3 * CHUNK + 7), Compression::default(), Codec::Raw),
-        (vec![0; TINY - 1], Compression::default(), Codec::Raw),
+        (vec![0; TINY - 2], Compression::default(), Codec::Raw),
     ] {
         let files = [contents, vec![9], vec![]];
         let setup = Setup::new(&files);
