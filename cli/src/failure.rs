@@ -44,7 +44,11 @@ impl Problem {
     /// The system said no before a transfer ran.
     #[must_use]
     pub fn system(what: &str, error: &io::Error) -> Self {
-        Self::new(Class::Io, format!("{what}: {}", cause(error.kind())), "close other programs and try again")
+        Self::new(
+            Class::Io,
+            format!("{what}: {}", system(error)),
+            "check the limits of this system (ulimit -a), then try again",
+        )
     }
 
     /// A file, before a transfer ran.
@@ -274,7 +278,7 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
         }
         FaultKind::System(number) => {
             let verb = if sending { "read" } else { "write" };
-            let message = format!("could not {verb} {named}: {}", system(io::Error::from_raw_os_error(number)));
+            let message = format!("could not {verb} {named}: {}", system(&io::Error::from_raw_os_error(number)));
             (message, "check the disk and the limits of this system, then try again")
         }
         FaultKind::NotUtf8 => {
@@ -310,15 +314,16 @@ fn refused(refusal: Refusal, name: Option<String>, sending: bool) -> (String, St
 pub fn cause(kind: io::ErrorKind) -> String {
     match kind {
         io::ErrorKind::Other => "I/O error".to_owned(),
-        io::ErrorKind::NotFound => "there is no such file or directory".to_owned(),
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
         kind => kind.to_string(),
     }
 }
 
 /// Without the number, which says nothing to people.
-fn system(error: io::Error) -> String {
+fn system(error: &io::Error) -> String {
     let text = error.to_string();
-    text.split_once(" (os error").map_or(text.clone(), |(text, _)| text.to_owned())
+    let text = text.split_once(" (os error").map_or(text.as_str(), |(text, _)| text);
+    text.to_lowercase()
 }
 
 fn rule_broken(violation: Violation) -> &'static str {

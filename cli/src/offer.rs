@@ -20,8 +20,8 @@ const LONGEST: usize = 72;
 /// Existing names that a question shows.
 const EXISTING: usize = 3;
 
-/// Shows the offer.
-pub fn show(output: &Output, manifest: &Manifest, out: &str) {
+/// Shows the offer; if a question follows, then even to those who asked for quiet.
+pub fn show(output: &Output, manifest: &Manifest, out: &str, asked: bool) {
     let totals = manifest.totals();
     let mut names = Vec::new();
     let (mut listed, mut dirs) = (Vec::new(), Vec::new());
@@ -44,17 +44,17 @@ pub fn show(output: &Output, manifest: &Manifest, out: &str) {
     let (files, bytes) = (u64::from(totals.files), totals.bytes);
     let more = u64::from(totals.entries).saturating_sub(names.len() as u64);
     output.event(&Event::Offer { files, bytes, text: None, names: &names, more });
-    // A question is coming, so quiet does not silence what it is about.
-    output.say(&format!("Offered: {}", amount(files, bytes)));
+    let say = |text: &str| if asked { output.say(text) } else { output.line(text) };
+    say(&format!("Offered: {}", amount(files, bytes)));
     let width = listed.iter().map(|row| measure_text_width(&row.name)).max().unwrap_or(0);
     for row in &listed {
         let gap = " ".repeat(width - measure_text_width(&row.name));
-        output.say(format!("  {}{gap}  {:>10}  {}", row.name, row.size, row.marks).trim_end());
+        say(format!("  {}{gap}  {:>10}  {}", row.name, row.size, row.marks).trim_end());
     }
     if let Some(text) = unlisted.text() {
-        output.say(&format!("  {text}"));
+        say(&format!("  {text}"));
     }
-    output.say(&format!("Into: {}", shown(out)));
+    say(&format!("Into: {}", shown(out)));
 }
 
 /// A line of the list.

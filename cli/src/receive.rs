@@ -77,7 +77,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                     report.ask_to_compare();
                 }
                 Step::Event(Event::Offer(manifest)) => {
-                    offer::show(&report.output, &manifest, &out);
+                    offer::show(&report.output, &manifest, &out, !args.yes);
                     if args.yes {
                         question = place.accept(&mut report, &receiver, &manifest);
                     } else if prompt::is_interactive() {

@@ -234,7 +234,9 @@ impl Report {
             Event::FirstUse { relay, keep } => self.first_use(relay, *keep),
             Event::Waiting(what) => self.wait(now, what),
             Event::Paired => {
-                self.waiting = None;
+                // What a sender does next is wait for the other person.
+                let answer = "Waiting for the receiver to accept".to_owned();
+                self.waiting = (self.side == Side::Sender).then(|| (now + SAY_WAITING_AFTER, answer));
                 self.output.event(&output::Event::Paired);
                 tracing::info!("the other side is there");
             }
@@ -246,7 +248,8 @@ impl Report {
                 }
             }
             Event::Verifier { words, must_agree } => {
-                self.waiting = None;
+                let others = "Waiting for the other side to compare the words".to_owned();
+                self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
                 self.output.event(&output::Event::Verifier { words, must_agree: *must_agree });
                 self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
             }
@@ -344,11 +347,9 @@ impl Report {
         let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
         self.output.event(&output::Event::Done { bytes, files, seconds, kept: 0, root: &root, out });
         let took = if seconds < 10.0 { format!("{seconds:.1} s") } else { time(seconds.round() as u64) };
-        let rate = if bytes > 0 && seconds > 0.0 {
-            format!(" ({}/s)", size((bytes as f64 / seconds) as u64))
-        } else {
-            String::new()
-        };
+        // Over a moment a rate says nothing.
+        let rate =
+            if seconds >= 0.1 { format!(" ({}/s)", size((bytes as f64 / seconds) as u64)) } else { String::new() };
         let amount = amount(files, bytes);
         self.output.line(&match out {
             Some(out) => format!("Received {amount} in {took}{rate}, verified, in {}", output::shown(out)),

@@ -38,7 +38,10 @@ pub fn patiently<T>(mut release: impl FnMut(), open: impl Fn() -> io::Result<T>)
 
 fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    error.raw_os_error().map(Errno::from_raw_os_error).is_some_and(|errno| [Errno::MFILE, Errno::NFILE].contains(&errno))
+    error
+        .raw_os_error()
+        .map(Errno::from_raw_os_error)
+        .is_some_and(|errno| [Errno::MFILE, Errno::NFILE].contains(&errno))
 }
 
 /// The last few things that were used, by their keys. Made for tens of them: a look-up goes through all.

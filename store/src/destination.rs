@@ -68,7 +68,10 @@ impl Destination {
                 Ground::There(Arc::new(dir))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let above = path.ancestors().skip(1).map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
+                let above = path
+                    .ancestors()
+                    .skip(1)
+                    .map(|above| if above.as_os_str().is_empty() { Path::new(".") } else { above });
                 let nearest = above.into_iter().find(|above| above.exists()).unwrap_or(Path::new("/"));
                 Dir::open_trusted(nearest).map_err(|error| fault(error, at(nearest)))?;
                 check_writable(nearest)?;
@@ -94,7 +97,8 @@ impl Ground {
             Self::Missing(nearest) => nearest,
         };
         let mut made = Vec::new();
-        let mut missing: Vec<_> = path.ancestors().take_while(|above| *above != nearest && !above.as_os_str().is_empty()).collect();
+        let mut missing: Vec<_> =
+            path.ancestors().take_while(|above| *above != nearest && !above.as_os_str().is_empty()).collect();
         missing.reverse();
         let result = missing
             .into_iter()

@@ -10,13 +10,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tallow_proto::link::trust::Identity;
 
+use zeroize::Zeroizing;
+
 use crate::state::{self, StoreError};
 
 const FILE: &str = "relay-identity.pem";
 /// The name in a certificate that nobody vouches for.
 const NAME: &str = "tallow-relay";
-/// The largest certificate or key file that is read, in bytes.
-const MAX_PEM: u64 = state::MAX_FILE;
 
 /// The identity of a state directory, made at the first call.
 ///
@@ -49,23 +49,20 @@ pub fn ephemeral() -> Result<Identity, StoreError> {
 /// # Errors
 /// A file can't be read, or holds something else.
 pub fn from_pem(cert: &Path, key: &Path) -> Result<Identity, StoreError> {
-    let read = |path: &Path| {
-        let fail = StoreError::io(path);
-        let mut contents = Vec::new();
-        let file = std::fs::File::open(path).map_err(&fail)?;
-        std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_PEM + 1), &mut contents).map_err(&fail)?;
-        if contents.len() as u64 > MAX_PEM {
-            return Err(StoreError::Content { path: path.to_owned(), why: "too large" });
-        }
-        Ok(contents)
-    };
+    let read =
+        |path: &Path| state::read(path)?.ok_or_else(|| StoreError::io(path)(std::io::ErrorKind::NotFound.into()));
     parse(cert, &read(cert)?, key, &read(key)?)
 }
 
-fn generate() -> Result<(Identity, String), StoreError> {
+fn generate() -> Result<(Identity, Zeroizing<String>), StoreError> {
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
     let identity = Identity { cert_chain: vec![cert.der().to_vec()], key: signing_key.serialize_der().into() };
-    Ok((identity, cert.pem() + &signing_key.serialize_pem()))
+    let key = Zeroizing::new(signing_key.serialize_pem());
+    let certificate = cert.pem();
+    let mut pem = Zeroizing::new(String::with_capacity(certificate.len() + key.len()));
+    pem.push_str(&certificate);
+    pem.push_str(&key);
+    Ok((identity, pem))
 }
 
 fn parse(cert_path: &Path, cert: &[u8], key_path: &Path, key: &[u8]) -> Result<Identity, StoreError> {
@@ -78,17 +75,20 @@ fn parse(cert_path: &Path, cert: &[u8], key_path: &Path, key: &[u8]) -> Result<I
         return Err(bad(cert_path, "no certificate in it"));
     }
     let key = match PrivateKeyDer::from_pem_slice(key) {
-        Ok(PrivateKeyDer::Pkcs8(key)) => key.secret_pkcs8_der().to_vec(),
+        Ok(PrivateKeyDer::Pkcs8(key)) => Zeroizing::new(key.secret_pkcs8_der().to_vec()),
         Ok(_) => return Err(bad(key_path, "not a PKCS#8 key (openssl pkcs8 -topk8 -nocrypt makes one of it)")),
         Err(_) => return Err(bad(key_path, "no private key in it")),
     };
     let usable = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.as_slice()));
-    let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&usable).map_err(|_| bad(key_path, "a kind of key that can't be used"))?;
+    let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&usable)
+        .map_err(|_| bad(key_path, "a kind of key that can't be used"))?;
     let leaf = cert_chain.first().map(|leaf| CertificateDer::from(leaf.clone())).into_iter().collect();
-    if rustls::sign::CertifiedKey::new(leaf, signing).keys_match() == Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) {
+    if rustls::sign::CertifiedKey::new(leaf, signing).keys_match()
+        == Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch))
+    {
         return Err(bad(key_path, "not the certificate's key"));
     }
-    Ok(Identity { cert_chain, key: key.into() })
+    Ok(Identity { cert_chain, key })
 }
 
 #[cfg(test)]
@@ -129,13 +129,14 @@ mod tests {
             path
         };
         let ((one, one_pem), (_, other_pem)) = (generate().unwrap(), generate().unwrap());
-        let (good, other, none) = (file("good.pem", &one_pem), file("other.pem", &other_pem), file("none.pem", "nothing"));
+        let (good, other, none) =
+            (file("good.pem", &one_pem), file("other.pem", &other_pem), file("none.pem", "nothing"));
         assert_eq!(from_pem(&good, &good).unwrap().fingerprint(), one.fingerprint());
         let told = |cert: &Path, key: &Path| from_pem(cert, key).unwrap_err().to_string();
         assert!(told(&good, &other).ends_with("other.pem: not the certificate's key"), "{}", told(&good, &other));
         assert!(told(&none, &good).ends_with("none.pem: no certificate in it"));
         assert!(told(&good, &none).ends_with("none.pem: no private key in it"));
-        assert!(told(&root.path().join("gone.pem"), &good).contains("gone.pem: No such file"));
+        assert!(told(&root.path().join("gone.pem"), &good).contains("gone.pem: entity not found"));
         std::fs::write(root.path().join(FILE), "damaged").unwrap();
         assert!(load_or_create(root.path()).unwrap_err().to_string().contains(FILE));
     }

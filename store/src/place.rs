@@ -55,7 +55,9 @@ enum Step {
     Restrict(u32, Pass),
     Sync(Pass),
     Place(Placing),
-    Settle { all: bool },
+    Settle {
+        all: bool,
+    },
     Done,
 }
 
@@ -214,10 +216,10 @@ impl Begun {
             return Ok(1);
         }
         let path = self.local(&entry.path);
-        let mode = self.mode(entry) | Mode::from_raw_mode((self.staging.allowed & 0o700).into());
+        let mode = self.mode(entry) | (self.staging.allowed & Mode::RWXU);
         self.dir(&path)
             .and_then(|dir| {
-                if mode.as_raw_mode() != u32::from(self.staging.allowed) {
+                if mode != self.staging.allowed {
                     fchmod(&dir, mode)?;
                 }
                 Ok(futimens(&dir, &times(entry.mtime))?)
@@ -254,7 +256,9 @@ impl Begun {
         let path = self.local(&entry.path);
         let (above, name) = split(&path);
         let synced = match entry.kind {
-            EntryKind::File { .. } if !self.plan.is_skipped(index) => self.dir(above).and_then(|dir| dir.sync_file(name)),
+            EntryKind::File { .. } if !self.plan.is_skipped(index) => {
+                self.dir(above).and_then(|dir| dir.sync_file(name))
+            }
             EntryKind::Dir => self.dir(&path).and_then(|dir| Ok(fsync(&dir)?)),
             EntryKind::File { .. } | EntryKind::Symlink { .. } => Ok(()),
         };

@@ -181,8 +181,11 @@ impl Sink for Receiving {
         }
         let path = begun.local(&entry.path);
         let whole = at == 0 && plain.len() as u64 == entry.size();
-        let written =
-            if whole { begun.write_whole(&path, entry, plain) } else { begun.write_part(index, &path, entry, at, plain) };
+        let written = if whole {
+            begun.write_whole(&path, entry, plain)
+        } else {
+            begun.write_part(index, &path, entry, at, plain)
+        };
         written.map_err(|error| begun.fault(&error, &path))?;
         begun.written.fetch_add(plain.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -208,7 +211,7 @@ impl Begun {
 
     /// The mode that something gets here.
     pub fn mode(&self, entry: &Entry) -> Mode {
-        Mode::from_raw_mode((entry.mode & self.staging.allowed & 0o777).into())
+        Mode::from_raw_mode(entry.mode.into()) & self.staging.allowed
     }
 
     /// An error on a path below the destination.
@@ -223,7 +226,8 @@ impl Begun {
 
     /// The disk filled up after all.
     fn full(&self) -> FaultKind {
-        let have = rustix::fs::fstatvfs(&self.target).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize));
+        let have =
+            rustix::fs::fstatvfs(&self.target).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize));
         let need = self.manifest.totals().bytes.saturating_sub(self.written.load(Ordering::Relaxed));
         // There may be space and no room all the same: for another file, or for this user.
         if need > have { FaultKind::Full { need, have } } else { FaultKind::Io(io::ErrorKind::StorageFull) }
@@ -267,7 +271,7 @@ impl Begun {
     /// A file that comes in one piece: made, filled, dated, closed.
     pub fn write_whole(&self, path: &str, entry: &Entry, plain: &[u8]) -> io::Result<()> {
         let (above, name) = split(path);
-        let mode = Mode::from_raw_mode((entry.mode & 0o777).into());
+        let mode = Mode::from_raw_mode(entry.mode.into()) & ANY_MODE;
         let file = patiently(|| self.release(), || self.dir(above)?.make_file(name, mode))?;
         write_all(&file, 0, plain)?;
         rustix::fs::futimens(&file, &times(entry.mtime))?;
@@ -342,7 +346,10 @@ impl Plan {
             let path = local(policy, &entry.path);
             if matches!(path, Cow::Owned(_)) {
                 plan.renamed_total += 1;
-                report(&mut plan.renamed, || Renamed { offered: entry.path.as_str().into(), here: path.clone().into() });
+                report(&mut plan.renamed, || Renamed {
+                    offered: entry.path.as_str().into(),
+                    here: path.clone().into(),
+                });
             }
             if let Some(around) = &mut around
                 && around.is_dropped(&path, &entry)?
@@ -437,11 +444,18 @@ impl<'a> Around<'a> {
         }
     }
 
+    fn is_same_system(&self, dir: &Dir) -> bool {
+        let device = |dir: &Dir| rustix::fs::fstat(dir).map(|stat| stat.st_dev);
+        device(dir) == device(self.target)
+    }
+
     fn dir(&mut self, path: &str) -> Result<Option<Arc<Dir>>, (FaultKind, String)> {
         if let Some(dir) = self.dirs.get(path) {
             return Ok(dir);
         }
         let dir = match self.target.descend(path) {
+            // What is staged can't be renamed to another file system: better told now than at the end.
+            Ok(dir) if !self.is_same_system(&dir) => return Err((kind(&Errno::XDEV.into()), path.into())),
             Ok(dir) => Some(Arc::new(dir)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err((kind(&error), path.into())),

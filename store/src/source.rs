@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use ignore::gitignore::GitignoreBuilder;
-use rustix::fs::{Access, Advice, AtFlags, CWD, Mode, OFlags, Stat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tallow_proto::job::{Fault, FaultKind, Source};
 use tallow_proto::transfer::manifest::{Entry, Mtime, Page, PageBuilder};
@@ -162,10 +162,9 @@ impl SourceTree {
             let bad = |why: String| SourceError::Pattern { pattern: shown(Path::new(pattern)), why };
             excludes.add_line(None, &at_any_depth(pattern)).map_err(|error| bad(error.to_string()))?;
         }
-        let excludes = excludes.build().map_err(|error| SourceError::Pattern {
-            pattern: options.excludes.join(" "),
-            why: error.to_string(),
-        })?;
+        let excludes = excludes
+            .build()
+            .map_err(|error| SourceError::Pattern { pattern: options.excludes.join(" "), why: error.to_string() })?;
         let mut survey = Survey::new(excludes, options.git, options.follow_links, HashMap::new());
         let (mut roots, mut keys) = (Vec::new(), HashMap::<String, PathBuf>::new());
         if paths.is_empty() {
@@ -208,7 +207,12 @@ impl SourceTree {
         let inode = *seen.inodes.get(index as usize)?;
         let run = seen.devices.partition_point(|(first, _)| *first <= index).checked_sub(1)?;
         let (_, device) = *seen.devices.get(run)?;
-        Some(Expected { device, inode, size: entry.size(), mtime: Mtime::clamped(entry.mtime.seconds, entry.mtime.nanos.into()) })
+        Some(Expected {
+            device,
+            inode,
+            size: entry.size(),
+            mtime: Mtime::clamped(entry.mtime.seconds, entry.mtime.nanos.into()),
+        })
     }
 
     fn open_flags(&self) -> OFlags {
@@ -232,7 +236,14 @@ impl SourceTree {
         expected.check(rustix::fs::fstat(&file))
     }
 
-    fn read_part(&self, index: u32, path: &Path, expected: &Expected, at: u64, into: &mut [u8]) -> Result<(), FaultKind> {
+    fn read_part(
+        &self,
+        index: u32,
+        path: &Path,
+        expected: &Expected,
+        at: u64,
+        into: &mut [u8],
+    ) -> Result<(), FaultKind> {
         let kept = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&index);
         let file = match kept {
             Some(file) => {
@@ -244,7 +255,8 @@ impl SourceTree {
             None => {
                 let file = Arc::new(self.open(path, expected)?);
                 // Only a hint: the chunks are asked for in order, by several threads.
-                let _ = rustix::fs::fadvise(&file, 0, None, Advice::Sequential);
+                #[cfg(target_os = "linux")]
+                let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
                 let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
                 open.get(&index).unwrap_or_else(|| {
                     open.insert(index, file.clone());
@@ -356,7 +368,8 @@ fn root(path: &Path, survey: &Survey) -> Result<(Root, Metadata), SourceError> {
     rustix::fs::accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS).map_err(|error| io(error.into()))?;
     // A walk that starts at a link, or at `.`, would give paths that begin with it.
     let is_link = std::fs::symlink_metadata(path).map_err(io)?.is_symlink();
-    let real = if is_link || path.file_name().is_none() { std::fs::canonicalize(path).map_err(io)? } else { path.to_owned() };
+    let real =
+        if is_link || path.file_name().is_none() { std::fs::canonicalize(path).map_err(io)? } else { path.to_owned() };
     let name = path.file_name().or(real.file_name()).map_or(Some(ROOT_NAME), std::ffi::OsStr::to_str);
     let name = name.ok_or_else(|| SourceError::NotUtf8(path.to_owned()))?;
     let name = RelPath::parse(name).map_err(|why| SourceError::Name { path: path.to_owned(), why })?;

@@ -32,7 +32,7 @@ pub struct Staging {
     /// Where the tree is laid out.
     pub tree: Arc<Dir>,
     /// The permission bits that the system gives to new things here: all but the umask's, or what a default ACL says.
-    pub allowed: u16,
+    pub allowed: Mode,
 }
 
 impl Staging {
@@ -44,7 +44,7 @@ impl Staging {
             if let Some(dir) = claim(target, &name)? {
                 dir.make_dir(TREE, ANY_MODE)?;
                 // What the mode became tells the umask, which no call can ask for without changing it.
-                let allowed = dir.stat(TREE)?.map_or(0o700, |stat| (stat.st_mode & 0o777) as u16);
+                let allowed = dir.stat(TREE)?.map_or(PRIVATE_DIR, |stat| Mode::from_raw_mode(stat.st_mode) & ANY_MODE);
                 let tree = Arc::new(dir.child(TREE)?);
                 return Ok(Self { name, dir, tree, allowed });
             }

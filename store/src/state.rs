@@ -5,11 +5,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use etcetera::BaseStrategy;
-use rustix::fs::{FlockOperation, Mode, OFlags, fchmod, flock, fstat, fsync};
+use rustix::fs::{FlockOperation, Mode, OFlags, Stat, fchmod, flock, fstat, fsync};
+use zeroize::Zeroizing;
 
 use crate::beneath::{Dir, PRIVATE_DIR, PRIVATE_FILE};
 use crate::fault::shown;
@@ -64,7 +66,23 @@ pub(crate) fn open_private(path: &Path) -> Result<Dir, StoreError> {
 }
 
 /// The contents of a private file; `None`: there is none. What others could read before, they can't after.
-pub(crate) fn read_private(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) fn read_private(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    let Some((file, stat)) = open(path)? else { return Ok(None) };
+    if stat.st_mode & 0o077 != 0 {
+        tracing::warn!("others could read a private file of the state directory; its mode is now 0600");
+        // Not ours to change: then it is its owner's decision.
+        let _ = fchmod(&file, PRIVATE_FILE);
+    }
+    contents(path, file, &stat).map(Some)
+}
+
+/// The contents of a small file that the person named; `None`: there is none.
+pub(crate) fn read(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    let Some((file, stat)) = open(path)? else { return Ok(None) };
+    contents(path, file, &stat).map(Some)
+}
+
+fn open(path: &Path) -> Result<Option<(OwnedFd, Stat)>, StoreError> {
     let fail = StoreError::io(path);
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -76,17 +94,18 @@ pub(crate) fn read_private(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     if !crate::beneath::is_file(&stat) {
         return Err(StoreError::Content { path: path.to_owned(), why: "not a regular file" });
     }
-    if stat.st_mode & 0o077 != 0 {
-        tracing::warn!(path = shown(path), "others could read it; its mode is now 0600");
-        // Not ours to change: then it is its owner's decision.
-        let _ = fchmod(&file, PRIVATE_FILE);
-    }
-    let mut contents = Vec::new();
-    File::from(file).take(MAX_FILE + 1).read_to_end(&mut contents).map_err(&fail)?;
+    Ok(Some((file, stat)))
+}
+
+fn contents(path: &Path, file: OwnedFd, stat: &Stat) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    // A vector that grows would leave copies of a key behind.
+    let size = u64::try_from(stat.st_size).unwrap_or_default().min(MAX_FILE);
+    let mut contents = Zeroizing::new(Vec::with_capacity(size as usize + 1));
+    File::from(file).take(MAX_FILE + 1).read_to_end(&mut contents).map_err(StoreError::io(path))?;
     if contents.len() as u64 > MAX_FILE {
         return Err(StoreError::Content { path: path.to_owned(), why: "too large" });
     }
-    Ok(Some(contents))
+    Ok(contents)
 }
 
 /// Writes a private file in one step: whoever reads it finds the old contents or the new. With `keep`, what is there already

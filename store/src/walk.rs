@@ -259,9 +259,7 @@ impl Survey {
                 return false;
             }
         }
-        if is_dir
-            && entry.metadata().is_ok_and(|metadata| self.is_kernel_made(metadata.dev(), entry.path()))
-        {
+        if is_dir && entry.metadata().is_ok_and(|metadata| self.is_kernel_made(metadata.dev(), entry.path())) {
             self.leave_out(entry.path(), SkipReason::KernelMade);
             return false;
         }
@@ -326,8 +324,23 @@ fn is_kernel_made(path: &Path) -> bool {
     /// linux/magic.h: proc, sysfs, debugfs, tracefs, securityfs, cgroup, cgroup2, pstore, efivarfs, configfs, bpf, binfmt_misc,
     /// devpts, mqueue, selinuxfs, nsfs, fusectl.
     const MAGIC: [u32; 17] = [
-        0x9fa0, 0x6265_6572, 0x6462_6720, 0x7472_6163, 0x7363_6673, 0x0027_e0eb, 0x6367_7270, 0x6165_676c, 0xde5e_81e4,
-        0x6265_6570, 0xcafe_4a11, 0x4249_4e4d, 0x1cd1, 0x1980_0202, 0xf97c_ff8c, 0x6e73_6673, 0x6573_5543,
+        0x9fa0,
+        0x6265_6572,
+        0x6462_6720,
+        0x7472_6163,
+        0x7363_6673,
+        0x0027_e0eb,
+        0x6367_7270,
+        0x6165_676c,
+        0xde5e_81e4,
+        0x6265_6570,
+        0xcafe_4a11,
+        0x4249_4e4d,
+        0x1cd1,
+        0x1980_0202,
+        0xf97c_ff8c,
+        0x6e73_6673,
+        0x6573_5543,
     ];
     // The field's type differs between machines; the numbers have 32 bits.
     rustix::fs::statfs(path).is_ok_and(|system| MAGIC.contains(&(system.f_type as u32)))

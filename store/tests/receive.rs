@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{byte, chmod, dir, entry, file, fingerprint, finish, inside, link, manifest, names, policy, receive, sink, told};
+use common::{
+    byte, chmod, dir, entry, file, fingerprint, finish, inside, link, manifest, names, policy, quick_dir, receive,
+    sink, told,
+};
 use rustix::fs::{CWD, Mode, RenameFlags, renameat_with};
 use tallow_proto::job::{FaultKind, Sink};
 use tallow_proto::transfer::manifest::{EntryKind, Manifest, Mtime};
@@ -29,7 +32,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let root = quick_dir();
         let (to, outside) = (root.path().join("target"), root.path().join("target2"));
         std::fs::create_dir_all(outside.join("inner")).unwrap();
         std::fs::create_dir(&to).unwrap();
@@ -60,8 +63,27 @@ fn n01_to_n04_no_name_leads_out() {
     let place = Place::new();
     let absolute = place.outside.join("victim");
     let unsafe_names = [
-        "../x", "..", "a/../../x", "./../x", "a/..", r"..\..\x", "/etc/cron.d/x", "//x", r"C:\x", "C:x", r"\\srv\share\x", r"\\?\C:\x",
-        "file.txt:stream", "a\0b", "a\nb", "a\rb", "\x1b[2J", "a\x7f", "a\u{85}", "../target2/x", "../target2/victim",
+        "../x",
+        "..",
+        "a/../../x",
+        "./../x",
+        "a/..",
+        r"..\..\x",
+        "/etc/cron.d/x",
+        "//x",
+        r"C:\x",
+        "C:x",
+        r"\\srv\share\x",
+        r"\\?\C:\x",
+        "file.txt:stream",
+        "a\0b",
+        "a\nb",
+        "a\rb",
+        "\x1b[2J",
+        "a\x7f",
+        "a\u{85}",
+        "../target2/x",
+        "../target2/victim",
         absolute.to_str().unwrap(),
     ];
     let (mut refused, mut taken) = (0, 0);
@@ -108,7 +130,8 @@ fn n09_nothing_is_written_through_a_link_that_is_there() {
     for on_exists in [OnExists::Refuse, OnExists::Overwrite, OnExists::Skip] {
         let place = Place::new();
         symlink(&place.outside, place.to.join("d")).unwrap();
-        for offer in [vec![dir("d"), file("d/x", 1)], vec![file("d/x", 1)], vec![file("d/inner/y", 1)], vec![dir("d")]] {
+        for offer in [vec![dir("d"), file("d/x", 1)], vec![file("d/x", 1)], vec![file("d/inner/y", 1)], vec![dir("d")]]
+        {
             let found = refused(&sink(&place.to, on_exists), &manifest(&offer), &place.to);
             assert_eq!(found, (FaultKind::Link, "d".into()), "{on_exists:?}");
         }
@@ -157,7 +180,9 @@ fn n09_a_link_that_appears_during_the_transfer_is_not_written_through() {
         let done = finish(&sink);
         match on_exists {
             OnExists::Rename => done.unwrap(),
-            OnExists::Refuse | OnExists::Overwrite | OnExists::Skip => assert_eq!(done.unwrap_err().kind, FaultKind::Link),
+            OnExists::Refuse | OnExists::Overwrite | OnExists::Skip => {
+                assert_eq!(done.unwrap_err().kind, FaultKind::Link)
+            }
         }
         sink.abandon();
         place.untouched();
@@ -264,7 +289,8 @@ fn n12_the_destination_itself_keeps_its_mode() {
     assert_eq!(std::fs::metadata(&place.to).unwrap().mode() & 0o7777, 0o750);
     std::fs::create_dir(place.to.join("d")).unwrap();
     chmod(&place.to.join("d"), 0o711);
-    receive(&sink(&place.to, OnExists::Overwrite), &manifest(&[entry("d", EntryKind::Dir, 0o777), file("d/x", 3)])).unwrap();
+    receive(&sink(&place.to, OnExists::Overwrite), &manifest(&[entry("d", EntryKind::Dir, 0o777), file("d/x", 3)]))
+        .unwrap();
     assert_eq!(std::fs::metadata(place.to.join("d")).unwrap().mode() & 0o7777, 0o711, "nor a directory that was there");
 }
 
@@ -303,7 +329,10 @@ fn f13_names_that_exist_are_refused_before_anything_is_written() {
     let fault = sink(&place.to, OnExists::Refuse).begin(&only).unwrap_err();
     assert_eq!(told(&fault), format!("{}: exists already", place.to.join("f.txt").display()));
     // A directory that exists is not entered either: else a stranger's offer could add files to it.
-    assert_eq!(refused(&sink(&place.to, OnExists::Refuse), &manifest(&[file("d/fresh", 1)]), &place.to).0, FaultKind::Exists);
+    assert_eq!(
+        refused(&sink(&place.to, OnExists::Refuse), &manifest(&[file("d/fresh", 1)]), &place.to).0,
+        FaultKind::Exists
+    );
     assert_eq!(inside(&place.to), before);
 }
 
@@ -388,7 +417,8 @@ fn rename_finds_free_names_at_the_top() {
 
 #[test]
 fn n05_names_that_not_every_system_can_have_are_changed_and_told() {
-    let offer = manifest(&[dir("CON"), file("CON/x.", 3), file("a\u{200b}b", 4), link("to", "CON/x."), file("fine", 1)]);
+    let offer =
+        manifest(&[dir("CON"), file("CON/x.", 3), file("a\u{200b}b", 4), link("to", "CON/x."), file("fine", 1)]);
     let place = Place::new();
     let sink = sink(&place.to, OnExists::Refuse);
     receive(&sink, &offer).unwrap();
@@ -494,7 +524,12 @@ fn abandon_leaves_nothing() {
 #[test]
 fn abandon_removes_what_nobody_may_enter_and_nothing_else() {
     let place = Place::new();
-    let offer = manifest(&[entry("d", EntryKind::Dir, 0), entry("d/e", EntryKind::Dir, 0o100), file("d/e/x", 3), link("d/l", "e")]);
+    let offer = manifest(&[
+        entry("d", EntryKind::Dir, 0),
+        entry("d/e", EntryKind::Dir, 0o100),
+        file("d/e/x", 3),
+        link("d/l", "e"),
+    ]);
     let sink = sink(&place.to, OnExists::Refuse);
     sink.begin(&offer).unwrap();
     sink.write(2, &offer.entry(2).unwrap(), 0, b"abc").unwrap();
@@ -510,7 +545,12 @@ fn abandon_removes_what_nobody_may_enter_and_nothing_else() {
 #[test]
 fn directories_that_lock_us_out_arrive() {
     let place = Place::new();
-    let offer = [entry("d", EntryKind::Dir, 0o555), entry("d/e", EntryKind::Dir, 0o500), file("d/e/x", 3), entry("d/f", EntryKind::Dir, 0)];
+    let offer = [
+        entry("d", EntryKind::Dir, 0o555),
+        entry("d/e", EntryKind::Dir, 0o500),
+        file("d/e/x", 3),
+        entry("d/f", EntryKind::Dir, 0),
+    ];
     let whole = sink(&place.to, OnExists::Refuse);
     receive(&whole, &manifest(&offer)).unwrap();
     let mode = |path: &str| std::fs::metadata(place.to.join(path)).unwrap().mode() & 0o7777;
@@ -529,7 +569,8 @@ fn directories_that_lock_us_out_arrive() {
 #[test]
 fn directories_that_no_entry_names_are_ordinary_ones() {
     let place = Place::new();
-    receive(&sink(&place.to, OnExists::Refuse), &manifest(&[file("a/b/x", 3), entry("a/b", EntryKind::Dir, 0o700)])).unwrap();
+    receive(&sink(&place.to, OnExists::Refuse), &manifest(&[file("a/b/x", 3), entry("a/b", EntryKind::Dir, 0o700)]))
+        .unwrap();
     let plain = std::fs::metadata(&place.outside).unwrap().mode() & 0o777;
     assert_eq!(std::fs::metadata(place.to.join("a")).unwrap().mode() & 0o777, plain);
     assert_eq!(std::fs::metadata(place.to.join("a/b")).unwrap().mode() & 0o777, 0o700);
@@ -591,7 +632,10 @@ fn f13_a_destination_that_cannot_be_is_told_with_its_path() {
     }
     chmod(&place.to, 0o555);
     let fault = Destination::open(&place.to, Policy::default()).unwrap_err();
-    assert_eq!((fault.kind, fault.path.as_deref()), (FaultKind::Io(std::io::ErrorKind::PermissionDenied), place.to.to_str()));
+    assert_eq!(
+        (fault.kind, fault.path.as_deref()),
+        (FaultKind::Io(std::io::ErrorKind::PermissionDenied), place.to.to_str())
+    );
     assert!(Destination::open(&place.to.join("new"), Policy::default()).is_err());
     chmod(&place.to, 0o755);
 }
@@ -601,7 +645,8 @@ fn p04_what_has_no_room_is_refused_before_anything_is_made() {
     let place = Place::new();
     let to = place.to.join("new");
     for sizes in [vec![1 << 60], vec![1 << 62, 1 << 61], vec![1 << 50; 100]] {
-        let entries: Vec<_> = sizes.iter().enumerate().map(|(number, size)| file(&format!("{number}"), *size)).collect();
+        let entries: Vec<_> =
+            sizes.iter().enumerate().map(|(number, size)| file(&format!("{number}"), *size)).collect();
         let fault = sink(&to, OnExists::Refuse).begin(&manifest(&entries)).unwrap_err();
         let FaultKind::Full { need, have } = fault.kind else { panic!("{fault:?}") };
         assert!(need >= sizes.iter().sum::<u64>() && have < need);
@@ -670,4 +715,22 @@ fn nothing_but_a_begun_sink_writes() {
     finish(&sink).unwrap();
     sink.abandon();
     assert_eq!(std::fs::metadata(&place.to).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
+#[test]
+fn a_directory_of_another_file_system_is_told_before_anything_is_received() {
+    let Some(small) = Small::new("1m") else { return };
+    let place = Place::new();
+    let to = small.0.path();
+    std::fs::create_dir_all(to.join("d/mounted")).unwrap();
+    let bound =
+        std::process::Command::new("mount").arg("--bind").arg(&place.outside).arg(to.join("d/mounted")).status();
+    assert!(bound.unwrap().success());
+    let offer = manifest(&[dir("d"), file("d/x", 3), file("d/mounted/y", 3)]);
+    let found = refused(&sink(to, OnExists::Overwrite), &offer, to);
+    let unmounted = std::process::Command::new("umount").arg(to.join("d/mounted")).status();
+    assert!(unmounted.unwrap().success());
+    assert_eq!(found, (FaultKind::System(rustix::io::Errno::XDEV.raw_os_error()), "d/mounted".into()));
+    assert_eq!(names(to), ["d"]);
+    place.untouched();
 }

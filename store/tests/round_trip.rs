@@ -44,7 +44,8 @@ fn node() -> impl Strategy<Value = Node> {
     ];
     leaf.prop_recursive(5, 60, 8, |inner| {
         let mode = prop_oneof![3 => Just(0o755), 1 => Just(0o700), 1 => Just(0o555), 1 => Just(0o1)];
-        (mode, mtime(), prop::collection::btree_map(name(), inner, 0..8)).prop_map(|(mode, seconds, inside)| Node::Dir { mode, seconds, inside })
+        (mode, mtime(), prop::collection::btree_map(name(), inner, 0..8))
+            .prop_map(|(mode, seconds, inside)| Node::Dir { mode, seconds, inside })
     })
 }
 
@@ -97,7 +98,8 @@ fn comparable(dir: &Path) -> BTreeMap<std::path::PathBuf, String> {
 fn distinct(node: &mut Node) {
     if let Node::Dir { inside, .. } = node {
         let mut seen = std::collections::HashSet::new();
-        inside.retain(|name, _| seen.insert(tallow_proto::transfer::path::RelPath::parse(name).unwrap().collision_key()));
+        inside
+            .retain(|name, _| seen.insert(tallow_proto::transfer::path::RelPath::parse(name).unwrap().collision_key()));
         inside.values_mut().for_each(distinct);
     }
 }
@@ -106,7 +108,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
     #[test]
     fn any_tree_arrives_as_it_was(nodes in prop::collection::btree_map(name(), node(), 1..5), slices in 1_usize..40) {
-        let root = tempfile::tempdir().unwrap();
+        let root = common::quick_dir();
         let from = root.path().join("from");
         let mut top = Node::Dir { mode: 0o755, seconds: 1_700_000_000, inside: nodes };
         distinct(&mut top);
@@ -172,7 +174,12 @@ fn f13_sixteen_descriptors_are_enough() {
             .env("TALLOW_FEW_FILES", "1")
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
         return;
     }
     assert_eq!(rustix::process::getrlimit(rustix::process::Resource::Nofile).current, Some(16));

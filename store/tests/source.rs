@@ -42,7 +42,19 @@ fn the_order_is_always_the_same() {
     for name in ["b/2", "b/10", "b/1/x", "a.txt", "a/z", "Z", "é"] {
         write(&from.join(name), name);
     }
-    let expected = ["from", "from/Z", "from/a", "from/a/z", "from/a.txt", "from/b", "from/b/1", "from/b/1/x", "from/b/10", "from/b/2", "from/é"];
+    let expected = [
+        "from",
+        "from/Z",
+        "from/a",
+        "from/a/z",
+        "from/a.txt",
+        "from/b",
+        "from/b/1",
+        "from/b/1/x",
+        "from/b/10",
+        "from/b/2",
+        "from/é",
+    ];
     let manifest = scan(&source(&[&from], SourceOptions::default())).unwrap();
     assert_eq!(paths(&manifest), expected);
     let again = scan(&source(&[&from], SourceOptions::default())).unwrap();
@@ -58,7 +70,10 @@ fn dots_and_the_root_get_a_real_name() {
     assert_eq!(paths(&manifest), ["outer", "outer/inner", "outer/inner/file"]);
     // `.` depends on the process's directory, which all tests share.
     let here = std::env::current_dir().unwrap();
-    let excluded = SourceOptions { excludes: vec!["*".into(), format!("!/{}", here.file_name().unwrap().to_str().unwrap())], ..SourceOptions::default() };
+    let excluded = SourceOptions {
+        excludes: vec!["*".into(), format!("!/{}", here.file_name().unwrap().to_str().unwrap())],
+        ..SourceOptions::default()
+    };
     let manifest = scan(&source(&[Path::new(".")], excluded)).unwrap();
     assert_eq!(paths(&manifest), [here.file_name().unwrap().to_str().unwrap()]);
     let excluded = SourceOptions { excludes: vec!["/root/*".into()], ..SourceOptions::default() };
@@ -73,7 +88,8 @@ fn paths_of_one_name_are_refused_with_both() {
         write(&root.path().join(name), "");
     }
     let new = |paths: &[&str]| {
-        SourceTree::new(paths.iter().map(|path| root.path().join(path)).collect(), SourceOptions::default()).unwrap_err()
+        SourceTree::new(paths.iter().map(|path| root.path().join(path)).collect(), SourceOptions::default())
+            .unwrap_err()
     };
     for pair in [["a/x", "b/x"], ["a/x", "b/X"], ["a/x", "a/x"]] {
         let error = new(&pair);
@@ -91,7 +107,9 @@ fn n11_what_is_no_file_is_refused_when_named() {
     rustix::fs::mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).unwrap();
     let _listening = UnixListener::bind(&socket).unwrap();
     let begun = Instant::now();
-    for path in [&*fifo, &*socket, Path::new("/dev/zero"), Path::new("/proc/kmsg"), Path::new("/proc/self"), Path::new("/sys")] {
+    for path in
+        [&*fifo, &*socket, Path::new("/dev/zero"), Path::new("/proc/kmsg"), Path::new("/proc/self"), Path::new("/sys")]
+    {
         let error = SourceTree::new(vec![path.to_owned()], SourceOptions::default()).unwrap_err();
         assert!(error.to_string().ends_with(": not a regular file"), "{error}");
     }
@@ -144,7 +162,8 @@ fn n11_followed_links_that_lead_in_a_circle_end() {
     let tree = source(&[&from], options);
     let manifest = scan(&tree).unwrap();
     assert_eq!(paths(&manifest), ["from", "from/a", "from/a/file", "from/out", "from/out/far"]);
-    let expected = [("a/back", SkipReason::LinkLoop), ("dangling", SkipReason::LinkDangling), ("itself", SkipReason::LinkLoop)];
+    let expected =
+        [("a/back", SkipReason::LinkLoop), ("dangling", SkipReason::LinkDangling), ("itself", SkipReason::LinkLoop)];
     assert_eq!(left_out(&tree, &from), expected.map(|(name, why)| (name.to_owned(), why)));
     let (index, far) = manifest.entries().last().unwrap();
     let mut contents = [0];
@@ -156,14 +175,31 @@ fn n11_followed_links_that_lead_in_a_circle_end() {
 fn what_is_excluded_is_not_looked_at() {
     let root = tempfile::tempdir().unwrap();
     let from = root.path().join("from");
-    for name in ["keep.rs", "drop.o", "sub/drop.o", "sub/keep.o", "target/x", "sub/target/y", "docs/build/z", "sub/docs/build/z", "#odd", "only/top"] {
+    for name in [
+        "keep.rs",
+        "drop.o",
+        "sub/drop.o",
+        "sub/keep.o",
+        "target/x",
+        "sub/target/y",
+        "docs/build/z",
+        "sub/docs/build/z",
+        "#odd",
+        "only/top",
+    ] {
         write(&from.join(name), "");
     }
     rustix::fs::mkfifoat(CWD, from.join("target/fifo"), Mode::RUSR).unwrap();
     let sent = |excludes: &[&str]| {
-        let options = SourceOptions { excludes: excludes.iter().map(|glob| (*glob).to_owned()).collect(), ..SourceOptions::default() };
+        let options = SourceOptions {
+            excludes: excludes.iter().map(|glob| (*glob).to_owned()).collect(),
+            ..SourceOptions::default()
+        };
         let tree = source(&[&from], options);
-        let mut files: Vec<_> = paths(&scan(&tree).unwrap()).into_iter().filter(|path| !from.parent().unwrap().join(path).is_dir()).collect();
+        let mut files: Vec<_> = paths(&scan(&tree).unwrap())
+            .into_iter()
+            .filter(|path| !from.parent().unwrap().join(path).is_dir())
+            .collect();
         files.iter_mut().for_each(|path| *path = path["from/".len()..].to_owned());
         (files, tree.skipped().1)
     };
@@ -235,7 +271,10 @@ fn what_cannot_be_read_is_told_while_scanning() {
     for (path, mode) in [(from.join("dir/secret"), 0o600), (from.join("dir"), 0o700)] {
         chmod(&path, 0);
         let fault = scan(&source(&[&from], SourceOptions::default())).unwrap_err();
-        assert_eq!((fault.kind, fault.path.as_deref()), (FaultKind::Io(std::io::ErrorKind::PermissionDenied), path.to_str()));
+        assert_eq!(
+            (fault.kind, fault.path.as_deref()),
+            (FaultKind::Io(std::io::ErrorKind::PermissionDenied), path.to_str())
+        );
         chmod(&path, mode);
     }
 }
@@ -249,7 +288,7 @@ fn a_page_is_asked_for_once_and_in_order() {
     }
     let tree = source(&[&from], SourceOptions::default());
     assert!(tree.scan(0).unwrap().is_some());
-    assert_eq!(tree.scan(0).unwrap_err().kind, FaultKind::BadPage);
+    assert_eq!(tree.scan(0).unwrap_err().kind, FaultKind::Internal);
     let pages = (1..).find(|page| tree.scan(*page).unwrap().is_none()).unwrap();
     let manifest = scan(&source(&[&from], SourceOptions::default())).unwrap();
     assert_eq!((manifest.totals().entries, manifest.pages()), (5001, pages));
@@ -308,7 +347,12 @@ fn f03_a_file_that_changes_is_told_with_its_path() {
             let metadata = std::fs::metadata(path).unwrap();
             let other = path.with_extension("new");
             std::fs::write(&other, vec![b'z'; metadata.len() as usize]).unwrap();
-            std::fs::File::options().write(true).open(&other).unwrap().set_modified(metadata.modified().unwrap()).unwrap();
+            std::fs::File::options()
+                .write(true)
+                .open(&other)
+                .unwrap()
+                .set_modified(metadata.modified().unwrap())
+                .unwrap();
             std::fs::rename(other, path).unwrap();
         }),
         ("is removed", |path| std::fs::remove_file(path).unwrap()),
@@ -337,11 +381,19 @@ fn f03_a_file_that_changes_is_told_with_its_path() {
             }
             change(&sent.large);
             let fault = sent.read(&sent.large, 100_000).unwrap_err();
-            assert_eq!((fault.kind, fault.path.as_deref()), (FaultKind::Changed, sent.large.to_str()), "{what} {already_read}");
+            assert_eq!(
+                (fault.kind, fault.path.as_deref()),
+                (FaultKind::Changed, sent.large.to_str()),
+                "{what} {already_read}"
+            );
             let sent = Sent::new();
             change(&sent.small);
             let fault = sent.read(&sent.small, 0).unwrap_err();
-            assert_eq!((fault.kind, fault.path.as_deref()), (FaultKind::Changed, sent.small.to_str()), "{what} {already_read}");
+            assert_eq!(
+                (fault.kind, fault.path.as_deref()),
+                (FaultKind::Changed, sent.small.to_str()),
+                "{what} {already_read}"
+            );
         }
     }
 }
@@ -355,7 +407,10 @@ fn f03_a_change_while_it_is_read_is_told() {
             std::os::unix::fs::FileExt::write_all_at(&file, &vec![b'x'; LARGE], 0).unwrap();
         });
         while let Ok(contents) = sent.read(&sent.large, 0) {
-            assert!(contents.iter().all(|letter| *letter == b'l'), "a read that succeeds is of the file that was scanned");
+            assert!(
+                contents.iter().all(|letter| *letter == b'l'),
+                "a read that succeeds is of the file that was scanned"
+            );
         }
     });
 }

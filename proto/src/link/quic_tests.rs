@@ -124,9 +124,10 @@ fn a_reader_that_stops_holds_up_its_writer_at_the_window() {
     pair.pass(Duration::from_secs(5));
     assert!(!pair.take(CLIENT).contains(&Event::Writable(stream)));
 
-    let mut pieces = Vec::new();
+    let (mut pieces, read_at) = (Vec::new(), pair.now);
     assert_eq!(pair.ends[SERVER].read_chunks(server, stream, usize::MAX, &mut pieces), (window, Some(Read::Blocked)));
     pair.until("room", |pair| pair.events[CLIENT].contains(&(client, Event::Writable(stream))));
+    assert!(pair.now - read_at < Duration::from_millis(10), "the reader says so at once");
     assert_eq!(pair.ends[CLIENT].write(client, stream, &mut data), Write::Blocked);
     assert_eq!(data.len(), 300 * KIB - 2 * window);
 }
@@ -184,6 +185,20 @@ fn data_survives_loss_and_reordering() {
         transfer(&mut pair, ends, 2048 * KIB);
         assert!(pair.ends[CLIENT].stats(ends.0).unwrap().lost_packets > 20, "the path did lose");
     }
+}
+
+#[test]
+fn pauses_are_not_taken_for_a_slow_path() {
+    let mut pair = Pair::new(&Profile::peer(), &identity(), 33);
+    pair.path = Path { rate: 10_000_000, latency: Duration::from_millis(20), ..Path::default() };
+    let ends = pair.connected();
+    let before = transfer(&mut pair, ends, 2048 * KIB);
+    for _ in 0..30 {
+        pair.pass(Duration::from_secs(1));
+        transfer(&mut pair, ends, 20 * KIB);
+    }
+    let after = transfer(&mut pair, ends, 2048 * KIB);
+    assert!(after < before, "the path is known by now: {before:?}, {after:?}");
 }
 
 #[test]

@@ -539,8 +539,8 @@ impl Window {
             let more = budget.take(wanted.saturating_sub(self.size));
             self.size = self.size.saturating_add(more);
             self.unproven = self.unproven.saturating_add(more);
-        } else if wanted < self.size / 4 {
-            let smaller = (self.size / 2).max(WINDOW);
+        } else if wanted <= self.size / 2 || wanted == WINDOW {
+            let smaller = (self.size / 2).max(wanted);
             budget.give_back(self.size.saturating_sub(smaller));
             self.size = smaller;
         }

@@ -12,6 +12,8 @@
 //! A *leg* is one client's connection. A relay never dials, never decodes what paired peers say, and knows addresses only as
 //! [`limits::Source`], which cannot be shown.
 
+#[cfg(test)]
+mod evil_tests;
 mod forward;
 pub mod greeting;
 pub mod limits;

@@ -79,8 +79,8 @@ enum Timer {
 
 enum Phase {
     Serving,
-    /// Until then, or until nobody is left.
-    Draining(Instant),
+    /// Until nobody is left.
+    Draining,
 }
 
 struct Listener {
@@ -161,10 +161,10 @@ impl Relay {
             actions: VecDeque::new(),
             events: VecDeque::new(),
             tag_key: *seed.derive("room tags").bytes(),
-            seed: seed.next(),
+            seed: seed.split(),
         };
         for (id, addr) in (0_u8..).zip(listen.into_iter().take(MAX_SOCKETS)) {
-            let quic = Quic::server(&profile, &identity, quic::Limits::default(), unix_time, &seed.next())?;
+            let quic = Quic::server(&profile, &identity, quic::Limits::default(), unix_time, &seed.split())?;
             relay.ports.0.push(quic);
             relay.listeners.push(Listener { addr, state: Listening::Binding });
             relay.bind(SocketId(id), addr);
@@ -213,16 +213,17 @@ impl Relay {
     fn knock(&mut self, now: Instant, socket: SocketId, incoming: Incoming) {
         let (observed, proven) = (incoming.from(), incoming.validated());
         let source = Source::of(observed);
-        let admission = match self.phase {
-            Phase::Serving => self.guard.knock(now, source, proven),
-            Phase::Draining(_) => Admission::Full,
-        };
         let Some(quic) = self.ports.0.get_mut(usize::from(socket.0)) else { return };
+        if matches!(self.phase, Phase::Draining) {
+            quic.refuse(incoming);
+            return self.refused(Refused::ShuttingDown);
+        }
+        let admission = self.guard.knock(now, source, proven);
         match admission {
             Admission::Accept => match quic.accept(now, incoming) {
                 Some(conn) => {
                     let id = LegId { socket, conn };
-                    let talk = Talk::new(now, observed, self.password.clone(), &self.seed.next());
+                    let talk = Talk::new(now, observed, self.password.clone(), &self.seed.split());
                     self.timers.set(Timer::Leg(id), talk.poll_timeout());
                     let state = State::Talking { talk: Box::new(talk), room: None };
                     self.legs.insert(id, Leg { source, half_open: true, state });
@@ -325,7 +326,7 @@ impl Relay {
     /// Whether a client may ask for a seat now; else it was told.
     fn may_ask(&mut self, now: Instant, id: LegId) -> bool {
         let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return false };
-        if matches!(self.phase, Phase::Draining(_)) {
+        if matches!(self.phase, Phase::Draining) {
             self.refuse(now, id, RefusalReason::ShuttingDown, 0);
             return false;
         }
@@ -616,7 +617,7 @@ impl Relay {
     /// No new rooms; who waits is told.
     fn drain(&mut self, now: Instant, within: Duration) {
         let until = now.checked_add(within).unwrap_or(now);
-        self.phase = Phase::Draining(until);
+        self.phase = Phase::Draining;
         self.timers.set(Timer::Drain, None);
         self.timers.set(Timer::Drain, Some(until));
         let talking = self.legs.iter().filter(|(_, leg)| matches!(leg.state, State::Talking { .. }));
@@ -650,6 +651,18 @@ impl Relay {
         } else {
             self.status.events_lost = self.status.events_lost.saturating_add(1);
         }
+    }
+
+    /// How many legs there are.
+    #[cfg(test)]
+    pub(super) fn legs(&self) -> usize {
+        self.legs.len()
+    }
+
+    /// What each pair passed on, in bytes.
+    #[cfg(test)]
+    pub(super) fn moved(&self) -> Vec<u64> {
+        self.pairs.values().map(|paired| paired.pair.moved()).collect()
     }
 
     /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their number.
@@ -706,8 +719,11 @@ impl Node for Relay {
             match timer {
                 Timer::Leg(id) => {
                     if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
-                        talk.handle_timeout(now);
-                        self.converse(now, id);
+                        if talk.handle_timeout(now) {
+                            self.end(now, id, Ending::TooSlow);
+                        } else {
+                            self.converse(now, id);
+                        }
                     }
                 }
                 Timer::Pair(id) => {
@@ -775,7 +791,7 @@ impl Node for Relay {
 
     fn is_closed(&self) -> bool {
         let nowhere = self.listeners.iter().all(|listener| listener.state == Listening::Failed);
-        let drained = matches!(self.phase, Phase::Draining(_)) && self.legs.is_empty();
+        let drained = matches!(self.phase, Phase::Draining) && self.legs.is_empty();
         (nowhere || drained) && self.ports.0.iter().all(Quic::is_flushed)
     }
 }

@@ -150,11 +150,15 @@ impl Talk {
         }
     }
 
-    /// A deadline may have passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// A deadline may have passed. True: the client was too slow to ask, or to take its answers, and is to be closed.
+    #[must_use]
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
         match &mut self.leaving {
-            Some(leaving) => leaving.acknowledged |= leaving.until <= now,
-            None => self.greeting.handle_timeout(now),
+            Some(leaving) => {
+                leaving.acknowledged |= leaving.until <= now;
+                false
+            }
+            None => self.greeting.poll_timeout().is_some_and(|deadline| deadline <= now),
         }
     }
 

@@ -97,6 +97,24 @@ fn control_moves_where_the_sender_goes_and_back_when_that_link_dies() {
 }
 
 #[test]
+fn when_both_move_control_at_once_they_meet_where_the_sender_went() {
+    let mut pair = Pair::new();
+    for link in [DIRECT, LinkId(3)] {
+        pair.up(link, Origin::Dialled, Origin::Accepted);
+    }
+    pair.run();
+    assert!(pair.ends[SENDER].use_link(DIRECT) && pair.ends[RECEIVER].use_link(LinkId(3)));
+    for end in [SENDER, RECEIVER] {
+        pair.drain(end);
+        pair.ends[end].send_control(message(1)).unwrap();
+    }
+    pair.run();
+    assert_eq!(pair.told[SENDER].moved, [LINK, DIRECT]);
+    assert_eq!(pair.told[RECEIVER].moved, [LINK, LinkId(3), DIRECT]);
+    assert!(pair.told.iter().all(|told| told.control == [message(1)]));
+}
+
+#[test]
 fn new_keys_end_all_links_and_the_control_sequence_runs_on() {
     let mut pair = Pair::new();
     pair.ends[SENDER].send_control(message(1)).unwrap();

@@ -24,7 +24,8 @@ use crate::wire::frame::PREFIX;
 use crate::wire::peer::LaneCount;
 use crate::wire::{Capped, Frame};
 
-/// A lane that has more to deliver and does not move for this long is dead, while the peer reads.
+/// A lane that has more to deliver and does not move for this long is dead, while the peer reads: the time runs from the last
+/// keep-alive that said that it moved, or that the peer does not read.
 pub const LANE_STALL: Duration = Duration::from_secs(30);
 /// A record in assembly counts as heard for each so many bytes.
 pub const HEARD_BYTES: usize = 64 << 10;

@@ -147,6 +147,11 @@ fn a_lane_begins_with_a_control_record_that_opens() {
     let records = way.chunk(1, b"one");
     let mut stream = InStream::default();
     assert_eq!(way.accept(&mut stream, &records[1]), Err(Violation::LaneStart));
+    // A genuine chunk with number 0, whose plaintext is that of a control record.
+    let mut chunk = plain_control(&(0_u64, 0_u64, Control::Sync)).unwrap();
+    let key = LaneKey::new(&RecordKey::new([1; 32]), Suite::Aes256Gcm, 9).unwrap();
+    seal_frame(&key, Header { kind: Kind::Chunk, lane: 9, number: 0 }, &mut chunk, 0).unwrap();
+    assert_eq!(way.accept(&mut stream, &chunk.freeze().slice(PREFIX..)), Err(Violation::LaneStart));
     let mut forged = records[0].to_vec();
     forged[20] ^= 1;
     assert_eq!(way.accept(&mut stream, &forged.into()), Err(Violation::BadRecord));

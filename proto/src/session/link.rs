@@ -75,7 +75,6 @@ pub(super) struct Link {
     tried: (usize, u8),
     keep_alive_at: Instant,
     heard: Instant,
-    peer_reads: bool,
 }
 
 impl Link {
@@ -97,7 +96,6 @@ impl Link {
             tried: (0, 0),
             keep_alive_at: now + KEEP_ALIVE,
             heard: now,
-            peer_reads: true,
         }
     }
 
@@ -178,10 +176,9 @@ impl Link {
         reading: bool,
     ) -> Result<(), Violation> {
         self.out.handle_counts(now, lanes)?;
-        if !reading || !self.peer_reads {
+        if !reading {
             self.out.restart_stall(now);
         }
-        self.peer_reads = reading;
         Ok(())
     }
 
@@ -204,7 +201,7 @@ impl Link {
         let mut next = (self.keep_alive_at, "keep-alive");
         if reading {
             next = next.min((self.heard + SILENCE, "link is silent"));
-            if let Some(at) = self.stalls_at() {
+            if let Some(at) = self.out.stalls_at() {
                 next = next.min((at, "lane stands"));
             }
         }
@@ -224,15 +221,11 @@ impl Link {
     }
 
     pub fn is_stalled(&self, now: Instant, reading: bool) -> bool {
-        self.is_proven() && reading && self.stalls_at().is_some_and(|at| now >= at)
+        self.is_proven() && reading && self.out.stalls_at().is_some_and(|at| now >= at)
     }
 
     pub fn is_unproven_for_too_long(&self, now: Instant) -> bool {
         !self.is_proven() && now >= self.bind_until
-    }
-
-    fn stalls_at(&self) -> Option<Instant> {
-        if self.peer_reads { self.out.stalls_at() } else { None }
     }
 
     fn incoming(&mut self, stream: u8) -> Result<&mut InStream, Violation> {

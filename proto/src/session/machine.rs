@@ -170,7 +170,7 @@ impl Session {
             return;
         }
         let mut nonce = [0; 16];
-        alive.seed.next().rng().fill_bytes(&mut nonce);
+        alive.seed.split().rng().fill_bytes(&mut nonce);
         let new = Link::new(now, origin, streams, nonce);
         if new.is_proven() {
             self.events.push_back(Event::LinkUsable(link));
@@ -429,8 +429,6 @@ impl Alive {
         }
         self.reliable.handle_ack(ack)?;
         match class {
-            // What begins the lane of another stream can come late, and says nothing new.
-            Class::Session if stream != StreamNo::CONTROL => {}
             Class::Session => {
                 if let Control::KeepAlive { lanes, reading } = message {
                     link.handle_keep_alive(now, lanes.as_slice(), reading)?;

@@ -242,6 +242,13 @@ impl Rogue {
         self.out.seal_control(Instant::now(), &mut self.sealing, plain).unwrap().slice(PREFIX..)
     }
 
+    /// A chunk record on the first stream, in the lane that a message began.
+    fn chunk(&mut self, plain: &[u8]) -> Bytes {
+        let mut chunk = Prepared::with_capacity(plain.len());
+        chunk.extend_from_slice(plain);
+        self.out.seal_chunk(Instant::now(), &mut self.sealing, 0, chunk, || None).unwrap().slice(PREFIX..)
+    }
+
     fn say(&mut self, sequence: u64, ack: u64, message: Control) -> Bytes {
         self.seal(&ControlRecord { sequence, ack, message })
     }

@@ -1,5 +1,6 @@
 //! How later links prove that they belong to the session.
 
+use super::super::super::lanes::InStream;
 use super::*;
 
 #[test]
@@ -71,11 +72,53 @@ fn a_proof_that_was_recorded_proves_nothing() {
     pair.arrive(RECEIVER, LinkId(3), FIRST, stolen);
     assert_eq!(pair.told[RECEIVER].dead, [(LinkId(3), LinkEnd::Violation(Violation::RecordOrder))]);
     assert_eq!(pair.told[RECEIVER].usable, [LINK]);
-    // An answer to the dialler with another nonce than its own.
+    // An answer to the dialler with another nonce than its own, and a third record with another than the answer's.
     let mut rogue = Rogue::new(RECEIVER);
     let answer = rogue.say(0, 0, Control::Bind { nonce: [1; 16], echo: Some([2; 16]) });
     pair.arrive(SENDER, DIRECT, FIRST, answer);
     assert_eq!(pair.told[SENDER].dead, [(DIRECT, LinkEnd::Violation(Violation::UnexpectedBind))]);
+    let mut rogue = Rogue::new(SENDER);
+    pair.ends[RECEIVER].handle_link_up(now, LinkId(4), 2, Origin::Accepted);
+    for echo in [None, Some([2; 16])] {
+        assert_eq!(pair.told[RECEIVER].dead.len(), 1);
+        let record = rogue.say(0, 0, Control::Bind { nonce: [1; 16], echo });
+        pair.arrive(RECEIVER, LinkId(4), FIRST, record);
+    }
+    assert_eq!(pair.told[RECEIVER].dead[1..], [(LinkId(4), LinkEnd::Violation(Violation::UnexpectedBind))]);
+}
+
+#[test]
+fn a_chunk_before_the_proof_is_not_looked_at() {
+    let mut pair = Pair::new();
+    pair.ends[RECEIVER].handle_link_up(pair.now, DIRECT, 2, Origin::Accepted);
+    let mut rogue = Rogue::new(SENDER);
+    let first = rogue.say(0, 0, Control::Bind { nonce: [1; 16], echo: None });
+    pair.arrive(RECEIVER, DIRECT, FIRST, first);
+    assert_eq!(pair.told[RECEIVER].dead, []);
+    pair.arrive(RECEIVER, DIRECT, FIRST, rogue.chunk(b"chunk"));
+    assert_eq!(pair.told[RECEIVER].dead, [(DIRECT, LinkEnd::Violation(Violation::Unbound))]);
+    assert_eq!(pair.told[RECEIVER].chunks, []);
+}
+
+#[test]
+fn each_link_has_a_nonce_of_its_own() {
+    let mut pair = Pair::new();
+    let [_, receiver] = keys(0, Suite::Aes256Gcm);
+    let mut opening = Opening::new(receiver.receive.clone(), receiver.suite);
+    let mut nonces: Vec<[u8; 16]> = (2..6)
+        .map(|link| {
+            pair.ends[SENDER].handle_link_up(pair.now, LinkId(link), 2, Origin::Dialled);
+            let frame = pair.ends[SENDER].poll_control_record(pair.now, LinkId(link)).unwrap().slice(PREFIX..);
+            let Ok(Accepted::Control(plain)) = InStream::default().accept(&mut opening, frame.into()) else { panic!() };
+            match decode::<ControlRecord>(&plain).unwrap().message {
+                Control::Bind { nonce, echo: None } => nonce,
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    nonces.sort_unstable();
+    nonces.dedup();
+    assert_eq!(nonces.len(), 4);
 }
 
 #[test]

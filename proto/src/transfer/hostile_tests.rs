@@ -578,10 +578,11 @@ fn a_new_link_hears_of_everything_that_was_stored() {
         let mut stored = ranges::RangeSet::default();
         while let Some(Control::Ack { ranges, .. }) = receiver.poll_control() {
             assert_eq!(ranges::check(ranges.as_slice(), count), Ok(()));
-            ranges
-                .as_slice()
-                .iter()
-                .for_each(|range| (range.first..=range.last).for_each(|chunk| drop(stored.insert(chunk))));
+            ranges.as_slice().iter().for_each(|range| {
+                (range.first..=range.last).for_each(|chunk| {
+                    stored.insert(chunk);
+                })
+            });
         }
         stored
     };

@@ -13,6 +13,11 @@ use tallow_proto::transfer::path::{LinkTarget, RelPath};
 use tallow_proto::wire::peer::TransferKind;
 use tallow_store::{Destination, OnExists, Policy, Receiving, SourceOptions, SourceTree};
 
+/// A directory for what is made and removed in masses: in memory, where there is such a place.
+pub fn quick_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// All that is in a directory, as far as it can be compared: kind, mode, time, size, contents or target, inode.
 pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
@@ -51,8 +56,10 @@ pub fn inside(dir: &Path) -> BTreeMap<PathBuf, String> {
 
 /// The names in a directory, sorted.
 pub fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }

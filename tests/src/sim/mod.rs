@@ -2,13 +2,25 @@
 //!
 //! It decides when a datagram arrives (or that it does not), when a job is done, and in which order things that happen at the
 //! same moment are heard; nothing else. The nodes are the real ones, driven through [`tallow_proto::node::Node`] as the driver
-//! drives them. Every run is told by its seed: the same seed gives the same trace.
+//! drives them. Every run is told by its seed: the same seed gives the same trace. TLS inside QUIC draws its keys from the
+//! system, so the trace holds times, sizes and what nodes say, never the bytes of datagrams.
 //!
-//! After every step: no event follows a terminal one, time passes (no spin), and as long as a node is not closed something is in
-//! flight or some timer is set ("nothing in flight and no timer" is a panic).
+//! After every step: no event follows a terminal one, time passes (no spin), no secret is in a `Debug` form, what a sink holds is
+//! the source's, and as long as a peer is not closed something is in flight or some timer is set ("nothing in flight and no
+//! timer" is a panic).
+
+mod disk;
+mod evil;
+mod hostile;
 
 mod network;
+mod scenario;
 mod world;
 
-pub use network::{Conditions, Network};
+pub use disk::CheckedSink;
+pub use evil::{Fate, Passing, Policy, Relay, Tamper, honest};
+
+pub use hostile::{Heard, Hostile, Mouth, Script};
+pub use network::{Chance, Conditions, Network};
+pub use scenario::{Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config};
 pub use world::{Host, HostId, Machine, Observed, World};

@@ -21,7 +21,7 @@ pub struct Conditions {
     pub rate: u64,
     /// Packets that would wait longer than this are dropped.
     pub queue: Duration,
-    /// Larger datagrams are dropped in silence.
+    /// UDP payloads larger than this are dropped in silence.
     pub mtu: usize,
     /// Nothing gets through.
     pub cut: bool,
@@ -36,7 +36,7 @@ impl Default for Conditions {
             duplicate: 0,
             rate: 0,
             queue: Duration::from_millis(200),
-            mtu: 1500,
+            mtu: 1452,
             cut: false,
         }
     }
@@ -57,6 +57,17 @@ impl Network {
     pub fn new(default: Conditions, seed: &Seed) -> Self {
         let rng = Chance::new(&seed.derive("network"));
         Self { default, special: BTreeMap::new(), busy: BTreeMap::new(), rng }
+    }
+
+    /// Sets the conditions everywhere that has none of its own.
+    pub const fn set_default(&mut self, conditions: Conditions) {
+        self.default = conditions;
+    }
+
+    /// The conditions that hold where none were set.
+    #[must_use]
+    pub const fn default_conditions(&self) -> Conditions {
+        self.default
     }
 
     /// Sets the conditions from one host to another (one direction).

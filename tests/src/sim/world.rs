@@ -1,9 +1,11 @@
 //! Hosts, the clock, and what happens next.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -11,9 +13,10 @@ use bytes::BytesMut;
 use tallow_proto::job::Job;
 use tallow_proto::node::{Action, Arrival, Ecn, Input, Node, SocketId};
 use tallow_proto::peer::{self, Peer};
-use tallow_proto::room::relay::{self, Relay};
+use tallow_proto::room;
 use tallow_proto::seed::Seed;
 
+use super::disk::CheckedSink;
 use super::network::{Chance, Network};
 
 /// Which host.
@@ -25,9 +28,9 @@ pub enum Machine {
     /// One end of a transfer.
     Peer(Box<Peer>),
     /// A relay.
-    Relay(Box<Relay>),
+    Relay(Box<room::Relay>),
     /// Anything else that is a node: an evil relay, a script.
-    Other(Box<dyn Node<Command = (), Event = Observed>>),
+    Other(Box<dyn Node<Command = Infallible, Event = Observed>>),
     /// It crashed.
     Down,
 }
@@ -38,7 +41,7 @@ pub enum Observed {
     /// A peer's event.
     Peer(peer::Event),
     /// A relay's event.
-    Relay(relay::Event),
+    Relay(room::Event),
     /// Another node's.
     Text(String),
 }
@@ -55,8 +58,8 @@ pub struct Host {
     machine: Machine,
     sockets: BTreeMap<SocketId, SocketAddr>,
     next_port: u16,
-    /// What was said and not yet taken by the test.
-    heard: VecDeque<Observed>,
+    /// What its node said.
+    said: Vec<Observed>,
     terminal: bool,
     closed_at: Option<Instant>,
 }
@@ -83,10 +86,12 @@ pub struct World {
     steps_at_now: u32,
     /// Jobs take up to this long.
     pub job_time: Duration,
+    secrets: Vec<String>,
+    sinks: Vec<Arc<CheckedSink>>,
 }
 
 /// Steps without time passing after which a world spins.
-const SPIN: u32 = 100_000;
+const SPIN: u32 = 20_000;
 
 impl World {
     /// An empty world.
@@ -105,6 +110,8 @@ impl World {
             trace: DefaultHasher::new(),
             steps_at_now: 0,
             job_time: Duration::from_millis(5),
+            secrets: Vec::new(),
+            sinks: Vec::new(),
         }
     }
 
@@ -116,7 +123,7 @@ impl World {
             machine,
             sockets: BTreeMap::new(),
             next_port: 40_000,
-            heard: VecDeque::new(),
+            said: Vec::new(),
             terminal: false,
             closed_at: None,
         });
@@ -141,16 +148,46 @@ impl World {
         self.trace.finish()
     }
 
-    /// The next thing that a host said.
-    pub fn take_event(&mut self, host: HostId) -> Option<Observed> {
-        self.hosts[host.0].heard.pop_front()
+    /// Everything that a peer said so far.
+    pub fn said(&self, host: HostId) -> impl DoubleEndedIterator<Item = &peer::Event> {
+        self.hosts[host.0].said.iter().filter_map(|said| match said {
+            Observed::Peer(event) => Some(event),
+            Observed::Relay(_) | Observed::Text(_) => None,
+        })
+    }
+
+    /// Everything that another node said so far.
+    pub fn texts(&self, host: HostId) -> impl DoubleEndedIterator<Item = &str> {
+        self.hosts[host.0].said.iter().filter_map(|said| match said {
+            Observed::Peer(_) | Observed::Relay(_) => None,
+            Observed::Text(text) => Some(text.as_str()),
+        })
+    }
+
+    /// The one terminal event of a peer, once it came.
+    #[must_use]
+    pub fn end(&self, host: HostId) -> Option<&peer::Event> {
+        self.said(host).find(|event| event.is_terminal())
+    }
+
+    /// This text may not appear in anything's `Debug` form.
+    pub fn keep_secret(&mut self, text: &str) {
+        self.secrets.push(text.to_owned());
+    }
+
+    /// Looks at a sink after every step of this host.
+    pub fn watch(&mut self, sink: Arc<CheckedSink>) {
+        self.sinks.push(sink);
     }
 
     /// Says something to a peer.
     pub fn command(&mut self, host: HostId, command: peer::Command) {
         let now = self.now;
         match &mut self.hosts[host.0].machine {
-            Machine::Peer(peer) => peer.handle_command(now, command).expect("a command that makes sense"),
+            Machine::Peer(peer) => {
+                // A random moment may be too late for it.
+                let _ = peer.handle_command(now, command);
+            }
             Machine::Relay(_) | Machine::Other(_) | Machine::Down => panic!("only a peer takes commands"),
         }
         self.serve(host);
@@ -160,6 +197,7 @@ impl World {
     pub fn crash(&mut self, host: HostId) {
         self.hosts[host.0].machine = Machine::Down;
         self.hosts[host.0].sockets.clear();
+        self.hosts[host.0].closed_at.get_or_insert(self.now);
     }
 
     /// Whether the host's node has nothing left to do.
@@ -203,7 +241,12 @@ impl World {
             self.steps_at_now = 0;
         }
         self.steps_at_now += 1;
-        assert!(self.steps_at_now < SPIN, "time stands still: timer {timer:?}");
+        assert!(
+            self.steps_at_now < SPIN,
+            "time stands still at {:?}: {:?}",
+            self.elapsed(),
+            timer.map(|(_, host)| (host, self.hosts[host].poll_reason()))
+        );
         if arrival.is_some_and(|arrival| arrival <= self.now) {
             if let Some((_, happening)) = self.queue.pop_first() {
                 self.happen(happening);
@@ -284,11 +327,20 @@ impl World {
         while let Some(event) = host.poll_event() {
             assert!(!host.terminal, "{event:?} after the terminal event of {id:?}");
             host.terminal = matches!(&event, Observed::Peer(event) if event.is_terminal());
-            format!("{event:?}").len().hash(&mut self.trace);
-            host.heard.push_back(event);
+            let shown = format!("{event:?}");
+            assert!(!self.secrets.iter().any(|secret| shown.contains(secret)), "a secret in {shown}");
+            shown.hash(&mut self.trace);
+            host.said.push(event);
         }
         if host.closed_at.is_none() && host.is_node_closed() {
             host.closed_at = Some(now);
+        }
+        if let Machine::Peer(peer) = &host.machine {
+            let shown = format!("{peer:?}");
+            assert!(!self.secrets.iter().any(|secret| shown.contains(secret)), "a secret in {shown}");
+        }
+        for sink in &self.sinks {
+            sink.check();
         }
     }
 
@@ -329,6 +381,16 @@ impl Host {
             Machine::Down => None,
         }
         .map(|(at, _)| at)
+    }
+
+    fn poll_reason(&self) -> Option<&'static str> {
+        match &self.machine {
+            Machine::Peer(peer) => peer.poll_timeout(),
+            Machine::Relay(relay) => relay.poll_timeout(),
+            Machine::Other(node) => node.poll_timeout(),
+            Machine::Down => None,
+        }
+        .map(|(_, why)| why)
     }
 
     fn is_open(&self) -> bool {
@@ -424,9 +486,9 @@ macro_rules! drive {
 }
 
 drive!(Peer);
-drive!(Relay);
+drive!(room::Relay);
 
-impl Drive for Box<dyn Node<Command = (), Event = Observed>> {
+impl Drive for Box<dyn Node<Command = Infallible, Event = Observed>> {
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
         self.as_mut().handle_datagram(now, arrival, data);
     }

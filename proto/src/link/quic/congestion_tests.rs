@@ -130,12 +130,16 @@ fn ours(path: Path, seconds: u64) -> Share {
 
 #[test]
 fn loss_and_reordering_do_not_take_the_rate_away() {
-    for path in
-        [path(5_000_000, 10, 100, 1_000, 0), path(5_000_000, 10, 100, 20_000, 0), path(5_000_000, 10, 100, 0, 2_000)]
-    {
-        let share = ours(path, 3);
-        assert!(share.of_rate > 80.0, "{path:?}: {share:?}");
+    for (loss, jitter_us) in [(1_000, 0), (20_000, 0), (60_000, 0), (0, 2_000)] {
+        let share = ours(path(5_000_000, 10, 100, loss, jitter_us), 3);
+        assert!(share.of_rate > 80.0, "{loss}, {jitter_us}: {share:?}");
     }
+}
+
+#[test]
+fn startup_ends_where_buffers_overflow() {
+    let share = ours(path(10_000_000, 25, 25, 0, 0), 1);
+    assert!(share.lost < 12.0, "{share:?}");
 }
 
 #[test]

@@ -1,0 +1,103 @@
+//! A sink that knows what should come: nothing but the source's own bytes may ever be written, and nothing gets a final name
+//! before it is whole.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tallow_proto::job::{Fault, Sink};
+use tallow_proto::transfer::manifest::{Entry, Manifest};
+use tallow_proto::transfer::memory::{MemorySink, MemorySource, Stage};
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct CheckedSink {
+    inner: MemorySink,
+    /// What may come, if it is known; a hostile sender's files are not.
+    source: Option<Arc<MemorySource>>,
+    wrong: Mutex<Option<String>>,
+    finished: AtomicBool,
+}
+
+impl CheckedSink {
+    /// A sink for these files and no others.
+    #[must_use]
+    pub fn new(inner: MemorySink, source: Option<Arc<MemorySource>>) -> Arc<Self> {
+        Arc::new(Self { inner, source, ..Self::default() })
+    }
+
+    /// Whether everything is in place under its final name.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.inner.stage() == Stage::Finished
+    }
+
+    /// Whether anything has a final name.
+    #[must_use]
+    pub fn has_final_names(&self) -> bool {
+        !self.inner.finished().is_empty()
+    }
+
+    /// Bytes that were written so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.inner.written()
+    }
+
+    /// Panics when an invariant is broken. Cheap.
+    pub fn check(&self) {
+        if let Some(wrong) = self.wrong.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            panic!("the sink: {wrong}");
+        }
+    }
+
+    /// Panics unless what has a final name is exactly the source.
+    pub fn check_whole(&self) {
+        self.check();
+        assert!(self.is_complete(), "not everything is in place");
+        let finished = self.inner.finished();
+        let source = self.source.as_ref().expect("a known source");
+        assert_eq!(finished.len(), source.entries().len());
+        for (entry, contents) in source.entries() {
+            let (found, bytes) = &finished[entry.path.as_str()];
+            assert_eq!((found, bytes == contents), (entry, true), "{}", entry.path.as_str());
+        }
+    }
+
+    fn note(&self, right: bool, what: impl FnOnce() -> String) {
+        if !right {
+            self.wrong.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(what);
+        }
+    }
+}
+
+impl Sink for CheckedSink {
+    fn begin(&self, manifest: &Arc<Manifest>) -> Result<(), Fault> {
+        self.inner.begin(manifest)
+    }
+
+    fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault> {
+        if let Some(source) = &self.source {
+            let own = source.entries().get(index as usize);
+            let range = at as usize..(at as usize).saturating_add(plain.len());
+            let right = own.is_some_and(|(own, bytes)| own == entry && bytes.get(range) == Some(plain));
+            self.note(right, || format!("{} bytes at {at} of entry {index} are not the source's", plain.len()));
+        }
+        let result = self.inner.write(index, entry, at, plain);
+        self.note(self.inner.misuse().is_none(), || format!("{:?}", self.inner.misuse()));
+        result
+    }
+
+    fn finish(&self, at_most: usize) -> Result<bool, Fault> {
+        let result = self.inner.finish(at_most);
+        self.note(self.inner.misuse().is_none(), || format!("{:?}", self.inner.misuse()));
+        if matches!(result, Ok(true)) {
+            self.finished.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn abandon(&self) {
+        self.note(!self.finished.load(Ordering::Relaxed), || "abandoned after it was finished".to_owned());
+        self.inner.abandon();
+    }
+}

@@ -1,0 +1,465 @@
+//! Real sockets on loopback, real directories, both runtimes: the same tests against tokio and against smol.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tallow_proto::code::Code;
+use tallow_proto::drive::Handle;
+use tallow_proto::link::trust::Trust;
+use tallow_proto::peer::{
+    Class, CodeChoice, Common, Embedded, Event, Failure, Lost, ReceiveConfig, Receiver, RelayAddress, RelayChoice,
+    RelayFailure, SendConfig, Sender,
+};
+use tallow_proto::room::{self, Relay};
+use tallow_proto::transfer::Compression;
+use tallow_proto::wire::peer::{CancelReason, DeclineReason};
+use tallow_store::{Destination, OnExists, Policy, SourceOptions, SourceTree, identity};
+
+/// What the tests need of a runtime: the two crates have the same names, so this is all.
+trait Runtime {
+    fn send(config: SendConfig) -> Sender;
+    fn receive(config: ReceiveConfig) -> Receiver;
+    fn relay(relay: Relay) -> Handle<Relay>;
+    fn block_on<F: Future>(test: F) -> F::Output;
+}
+
+struct Tokio;
+struct Smol;
+
+impl Runtime for Tokio {
+    fn send(config: SendConfig) -> Sender {
+        tallow_tokio::send(config)
+    }
+    fn receive(config: ReceiveConfig) -> Receiver {
+        tallow_tokio::receive(config)
+    }
+    fn relay(relay: Relay) -> Handle<Relay> {
+        tallow_tokio::spawn(relay)
+    }
+    fn block_on<F: Future>(test: F) -> F::Output {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(test)
+    }
+}
+
+impl Runtime for Smol {
+    fn send(config: SendConfig) -> Sender {
+        tallow_smol::send(config)
+    }
+    fn receive(config: ReceiveConfig) -> Receiver {
+        tallow_smol::receive(config)
+    }
+    fn relay(relay: Relay) -> Handle<Relay> {
+        tallow_smol::spawn(relay)
+    }
+    fn block_on<F: Future>(test: F) -> F::Output {
+        smol::block_on(test)
+    }
+}
+
+macro_rules! on_both_runtimes {
+    ($($test:ident),* $(,)?) => {
+        mod tokio_runtime {
+            $(#[test] fn $test() { <super::Tokio as super::Runtime>::block_on(super::$test::<super::Tokio>()); })*
+        }
+        mod smol_runtime {
+            $(#[test] fn $test() { <super::Smol as super::Runtime>::block_on(super::$test::<super::Smol>()); })*
+        }
+    };
+}
+
+on_both_runtimes!(
+    a_folder_crosses_without_a_relay,
+    a_folder_crosses_through_a_relay,
+    compressible_files_arrive_as_they_were,
+    a_wrong_code_ends_the_guesser_and_the_right_one_still_works,
+    the_third_wrong_code_ends_the_sender,
+    a_declined_offer_tells_the_sender,
+    the_verifier_words_are_the_same_on_both_sides,
+    cancelling_leaves_nothing_behind,
+    dropping_the_handle_tells_the_other_side,
+    existing_names_are_refused_before_anything_moves,
+    a_source_that_changes_ends_the_transfer,
+    a_relay_that_vanishes_is_a_lost_connection,
+    a_changed_certificate_is_refused,
+    a_password_is_asked_for,
+    nobody_answers_at_a_wrong_address,
+);
+
+/// A folder with everything that must survive.
+fn folder(at: &Path) {
+    let root = at.join("holiday");
+    fs::create_dir_all(root.join("写真/夏")).unwrap();
+    fs::create_dir_all(root.join("empty")).unwrap();
+    fs::write(root.join("写真/夏/日本語.txt"), "こんにちは").unwrap();
+    fs::write(root.join("nothing"), "").unwrap();
+    let big: Vec<u8> = (0..5_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(root.join("big.bin"), big).unwrap();
+    for index in 0..300 {
+        fs::write(root.join(format!("{index:03}.txt")), format!("file {index}").repeat(index)).unwrap();
+    }
+    symlink("big.bin", root.join("link")).unwrap();
+    fs::set_permissions(root.join("big.bin"), fs::Permissions::from_mode(0o750)).unwrap();
+    let old = SystemTime::UNIX_EPOCH + Duration::new(981_173_106, 789_000_000);
+    fs::File::open(root.join("nothing")).unwrap().set_modified(old).unwrap();
+    fs::File::open(root.join("empty")).unwrap().set_modified(old).unwrap();
+}
+
+/// Kind, mode, time and contents of everything below.
+fn inventory(root: &Path) -> BTreeMap<String, (u32, i64, i64, Vec<u8>)> {
+    let mut all = BTreeMap::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(path) = waiting.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        let contents = if meta.is_file() {
+            fs::read(&path).unwrap()
+        } else if meta.is_symlink() {
+            fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+        } else {
+            waiting.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            Vec::new()
+        };
+        let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+        let times = if meta.is_symlink() { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
+        all.insert(name, (meta.mode(), times.0, times.1, contents));
+    }
+    all
+}
+
+fn common() -> Common {
+    let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    Common { cores: 2, aes: true, unix_time, ..Common::default() }
+}
+
+fn at_relay(addr: SocketAddr) -> Common {
+    let address = RelayAddress { host: addr.ip().to_string(), port: addr.port() };
+    Common { relays: vec![RelayChoice::new(address)], ..common() }
+}
+
+fn sending(common: Common, path: &Path) -> SendConfig {
+    let near = common.relays.is_empty();
+    let embedded = near.then(|| Embedded {
+        identity: identity::ephemeral().unwrap(),
+        listen: vec![([127, 0, 0, 1], 0).into()],
+        announce: false,
+    });
+    SendConfig {
+        common,
+        source: Arc::new(SourceTree::new(vec![path.to_owned()], SourceOptions::default()).unwrap()),
+        code: CodeChoice::Generate { words: 3 },
+        compression: Compression::default(),
+        embedded,
+    }
+}
+
+fn receiving(common: Common, code: &Code, near: &[SocketAddr]) -> ReceiveConfig {
+    ReceiveConfig { common, code: code.clone(), local: near.to_vec(), discover: false }
+}
+
+fn sink(dir: &Path, on_exists: OnExists) -> Arc<dyn tallow_proto::job::Sink> {
+    Destination::open(dir, Policy { on_exists, ..Policy::default() }).unwrap().sink()
+}
+
+/// A relay on a port of the system's choice.
+async fn relay<R: Runtime>(password: Option<&str>) -> (Handle<Relay>, SocketAddr) {
+    let config = room::Config {
+        listen: vec![([127, 0, 0, 1], 0).into()],
+        identity: identity::ephemeral().unwrap(),
+        password: password.map(Into::into),
+        limits: room::limits::Limits::default(),
+        room_ttl: room::Config::ROOM_TTL,
+        window_budget: room::Config::WINDOW_BUDGET,
+        unix_time: common().unix_time,
+        seed: tallow_proto::seed::Seed::new([9; 32]),
+    };
+    let mut handle = R::relay(Relay::new(config).unwrap());
+    loop {
+        if let Some(room::Event::Listening { addr }) = handle.next_event().await {
+            return (handle, addr);
+        }
+    }
+}
+
+/// Waits for the code and where it can be used.
+async fn code(sender: &mut Sender) -> (Code, Vec<SocketAddr>) {
+    loop {
+        match sender.next_event().await.expect("a code comes before the end") {
+            Event::Code { code, listening, .. } => return (code, listening),
+            Event::Failed(failure) => panic!("no code: {failure:?}"),
+            _ => {}
+        }
+    }
+}
+
+/// Everything up to the end, with the offer accepted into `sink`.
+async fn take(receiver: &mut Receiver, sink: Arc<dyn tallow_proto::job::Sink>) -> Result<[u8; 32], Failure> {
+    loop {
+        match receiver.next_event().await.expect("an end") {
+            Event::Offer(_) => receiver.accept(sink.clone()).unwrap(),
+            Event::Done(summary) => return Ok(summary.root),
+            Event::Failed(failure) => return Err(failure),
+            _ => {}
+        }
+    }
+}
+
+async fn end(sender: &mut Sender) -> Result<[u8; 32], Failure> {
+    sender.outcome().await.expect("an end").map(|summary| summary.root)
+}
+
+/// Both ends at once: the driver runs by itself, so one after the other will do.
+async fn both(sender: &mut Sender, receiver: &mut Receiver, out: &Path) {
+    let root = take(receiver, sink(out, OnExists::Refuse)).await.expect("received");
+    assert_eq!(end(sender).await, Ok(root), "both computed the same root");
+    sender.closed().await;
+    receiver.closed().await;
+}
+
+fn wrong(code: &Code) -> Code {
+    Code::parse(&format!("{}-zebra-zebra-zebra", code.nameplate().as_str())).unwrap()
+}
+
+fn staging_left(dir: &Path) -> usize {
+    fs::read_dir(dir).map_or(0, |entries| entries.count())
+}
+
+async fn a_folder_crosses_without_a_relay<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    folder(from.path());
+    let mut sender = R::send(sending(common(), &from.path().join("holiday")));
+    let (code, near) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(common(), &code, &near));
+    both(&mut sender, &mut receiver, to.path()).await;
+    assert_eq!(inventory(&from.path().join("holiday")), inventory(&to.path().join("holiday")));
+    assert_eq!(staging_left(to.path()), 1, "nothing else is left");
+}
+
+async fn a_folder_crosses_through_a_relay<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    folder(from.path());
+    let (_relay, addr) = relay::<R>(None).await;
+    let mut sender = R::send(sending(at_relay(addr), &from.path().join("holiday")));
+    let (code, _) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(at_relay(addr), &code, &[]));
+    both(&mut sender, &mut receiver, to.path()).await;
+    assert_eq!(inventory(&from.path().join("holiday")), inventory(&to.path().join("holiday")));
+}
+
+async fn compressible_files_arrive_as_they_were<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("log"), "the same line again and again\n".repeat(200_000)).unwrap();
+    let mut sender = R::send(sending(common(), &from.path().join("log")));
+    let (code, near) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(common(), &code, &near));
+    both(&mut sender, &mut receiver, to.path()).await;
+    assert_eq!(fs::read(from.path().join("log")).unwrap(), fs::read(to.path().join("log")).unwrap());
+}
+
+async fn a_wrong_code_ends_the_guesser_and_the_right_one_still_works<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    folder(from.path());
+    let (_relay, addr) = relay::<R>(None).await;
+    let mut sender = R::send(sending(at_relay(addr), &from.path().join("holiday")));
+    let (code, _) = code(&mut sender).await;
+    let mut guesser = R::receive(receiving(at_relay(addr), &wrong(&code), &[]));
+    assert_eq!(take(&mut guesser, sink(to.path(), OnExists::Refuse)).await, Err(Failure::WrongCode));
+    loop {
+        match sender.next_event().await.expect("the sender goes on") {
+            Event::WrongGuess { left } => break assert_eq!(left, 2),
+            Event::Failed(failure) => panic!("{failure:?}"),
+            _ => {}
+        }
+    }
+    let mut receiver = R::receive(receiving(at_relay(addr), &code, &[]));
+    both(&mut sender, &mut receiver, to.path()).await;
+}
+
+async fn the_third_wrong_code_ends_the_sender<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("secret"), "x").unwrap();
+    let mut sender = R::send(sending(common(), &from.path().join("secret")));
+    let (code, near) = code(&mut sender).await;
+    for _ in 0..3 {
+        let mut guesser = R::receive(receiving(common(), &wrong(&code), &near));
+        assert_eq!(take(&mut guesser, sink(to.path(), OnExists::Refuse)).await, Err(Failure::WrongCode));
+    }
+    assert_eq!(end(&mut sender).await, Err(Failure::WrongCode));
+    assert_eq!(staging_left(to.path()), 0);
+}
+
+async fn a_declined_offer_tells_the_sender<R: Runtime>() {
+    let from = tempfile::tempdir().unwrap();
+    fs::write(from.path().join("file"), "x").unwrap();
+    let mut sender = R::send(sending(common(), &from.path().join("file")));
+    let (code, near) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(common(), &code, &near));
+    loop {
+        match receiver.next_event().await.expect("an offer") {
+            Event::Offer(_) => break receiver.decline(DeclineReason::Person, "not today").unwrap(),
+            Event::Failed(failure) => panic!("{failure:?}"),
+            _ => {}
+        }
+    }
+    assert_eq!(receiver.outcome().await, Some(Err(Failure::NotAccepted)));
+    let Err(Failure::Declined { reason: DeclineReason::Person, text }) = end(&mut sender).await else { panic!() };
+    assert_eq!(text.escaped(100), "not today");
+}
+
+async fn the_verifier_words_are_the_same_on_both_sides<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("file"), "x").unwrap();
+    let mut sender = R::send(sending(Common { verify: true, ..common() }, &from.path().join("file")));
+    let (code, near) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(common(), &code, &near));
+    let shown = loop {
+        match receiver.next_event().await.expect("words") {
+            Event::Verifier { words, must_agree: false } => break words,
+            Event::Failed(failure) => panic!("{failure:?}"),
+            _ => {}
+        }
+    };
+    loop {
+        match sender.next_event().await.expect("words") {
+            Event::Verifier { words, must_agree: true } => break assert_eq!(words, shown),
+            Event::Failed(failure) => panic!("{failure:?}"),
+            _ => {}
+        }
+    }
+    sender.agree(true).unwrap();
+    both(&mut sender, &mut receiver, to.path()).await;
+}
+
+async fn cancelling_leaves_nothing_behind<R: Runtime>() {
+    for by_sender in [true, false] {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        folder(from.path());
+        let mut sender = R::send(sending(common(), &from.path().join("holiday")));
+        let (code, near) = code(&mut sender).await;
+        let mut receiver = R::receive(receiving(common(), &code, &near));
+        loop {
+            match receiver.next_event().await.expect("an offer") {
+                Event::Offer(_) => receiver.accept(sink(to.path(), OnExists::Refuse)).unwrap(),
+                Event::Accepted => break,
+                Event::Failed(failure) => panic!("{failure:?}"),
+                _ => {}
+            }
+        }
+        if by_sender {
+            sender.cancel().unwrap()
+        } else {
+            receiver.cancel().unwrap()
+        }
+        let ends = [end(&mut sender).await, receiver.outcome().await.unwrap().map(|summary| summary.root)];
+        // A cancel that comes after the last byte is too late, and everything is there.
+        if ends.iter().all(Result::is_err) {
+            let [mine, others] = if by_sender {
+                ends
+            } else {
+                let [a, b] = ends;
+                [b, a]
+            };
+            assert_eq!(mine, Err(Failure::Interrupted));
+            assert!(matches!(others, Err(Failure::Peer { reason: CancelReason::Interrupted, .. })), "{others:?}");
+            sender.closed().await;
+            receiver.closed().await;
+            assert_eq!(staging_left(to.path()), 0);
+        }
+    }
+}
+
+async fn dropping_the_handle_tells_the_other_side<R: Runtime>() {
+    let from = tempfile::tempdir().unwrap();
+    fs::write(from.path().join("file"), "x").unwrap();
+    let mut sender = R::send(sending(common(), &from.path().join("file")));
+    let (code, near) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(common(), &code, &near));
+    while !matches!(receiver.next_event().await.expect("an offer"), Event::Offer(_)) {}
+    drop(receiver);
+    let outcome = end(&mut sender).await;
+    assert!(matches!(outcome, Err(Failure::Peer { reason: CancelReason::Interrupted, .. })), "{outcome:?}");
+}
+
+async fn existing_names_are_refused_before_anything_moves<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("file"), "new").unwrap();
+    fs::write(to.path().join("file"), "old").unwrap();
+    let mut sender = R::send(sending(common(), &from.path().join("file")));
+    let (code, near) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(common(), &code, &near));
+    let failure = take(&mut receiver, sink(to.path(), OnExists::Refuse)).await.expect_err("it exists");
+    assert_eq!(failure.class(), Class::Refused, "{failure:?}");
+    assert!(matches!(end(&mut sender).await, Err(Failure::Declined { reason: DeclineReason::Policy, .. })));
+    assert_eq!(fs::read_to_string(to.path().join("file")).unwrap(), "old");
+    assert_eq!(staging_left(to.path()), 1);
+}
+
+async fn a_source_that_changes_ends_the_transfer<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("file"), vec![1; 100_000]).unwrap();
+    let mut sender = R::send(sending(common(), &from.path().join("file")));
+    let (code, near) = code(&mut sender).await;
+    fs::write(from.path().join("file"), vec![2; 50_000]).unwrap();
+    let mut receiver = R::receive(receiving(common(), &code, &near));
+    let received = take(&mut receiver, sink(to.path(), OnExists::Refuse)).await;
+    assert!(matches!(received, Err(Failure::Peer { reason: CancelReason::SourceChanged, .. })), "{received:?}");
+    let sent = end(&mut sender).await.expect_err("it changed");
+    assert_eq!(sent.class(), Class::Io, "{sent:?}");
+    receiver.closed().await;
+    assert_eq!(staging_left(to.path()), 0);
+}
+
+async fn a_relay_that_vanishes_is_a_lost_connection<R: Runtime>() {
+    let from = tempfile::tempdir().unwrap();
+    fs::write(from.path().join("file"), vec![1; 100_000]).unwrap();
+    let (relay, addr) = relay::<R>(None).await;
+    let mut sender = R::send(sending(at_relay(addr), &from.path().join("file")));
+    let (code, _) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(at_relay(addr), &code, &[]));
+    while !matches!(receiver.next_event().await.expect("an offer"), Event::Offer(_)) {}
+    relay.command(room::Command::Stop).unwrap();
+    assert_eq!(receiver.outcome().await, Some(Err(Failure::Lost(Lost::InTransfer))));
+    assert_eq!(end(&mut sender).await, Err(Failure::Lost(Lost::InTransfer)));
+}
+
+async fn a_changed_certificate_is_refused<R: Runtime>() {
+    let from = tempfile::tempdir().unwrap();
+    fs::write(from.path().join("file"), "x").unwrap();
+    let (_relay, addr) = relay::<R>(None).await;
+    let mut common = at_relay(addr);
+    common.relays[0].trust = Trust::Known(identity::ephemeral().unwrap().fingerprint());
+    let mut sender = R::send(sending(common, &from.path().join("file")));
+    let failure = end(&mut sender).await.expect_err("another certificate");
+    assert!(matches!(failure, Failure::Relay(RelayFailure::CertificateChanged { .. })), "{failure:?}");
+    assert_eq!(failure.class(), Class::Relay);
+}
+
+async fn a_password_is_asked_for<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("file"), "x").unwrap();
+    let (_relay, addr) = relay::<R>(Some("open sesame")).await;
+    for wrong in [None, Some("sesame")] {
+        let mut common = at_relay(addr);
+        common.relays[0].password = wrong.map(Into::into);
+        let mut sender = R::send(sending(common, &from.path().join("file")));
+        assert_eq!(end(&mut sender).await.expect_err("no password").class(), Class::Relay);
+    }
+    let mut common = at_relay(addr);
+    common.relays[0].password = Some("open sesame".into());
+    let mut sender = R::send(sending(common.clone(), &from.path().join("file")));
+    let (code, _) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(common, &code, &[]));
+    both(&mut sender, &mut receiver, to.path()).await;
+}
+
+async fn nobody_answers_at_a_wrong_address<R: Runtime>() {
+    let from = tempfile::tempdir().unwrap();
+    fs::write(from.path().join("file"), "x").unwrap();
+    let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut sender = R::send(sending(at_relay(closed.local_addr().unwrap()), &from.path().join("file")));
+    assert_eq!(end(&mut sender).await, Err(Failure::Lost(Lost::NoRelay)));
+}
