@@ -52,8 +52,7 @@ impl Collisions {
     pub fn insert(&mut self, path: &RelPath, leaf: bool) -> bool {
         let text = path.as_str();
         let common = self.path.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
-        let parent_end = text.rfind('/').unwrap_or(0);
-        let known = |end: usize| end <= common && end <= parent_end && text.as_bytes().get(end) == Some(&b'/');
+        let known = |end: usize| end <= common && text.as_bytes().get(end) == Some(&b'/');
         let keep = self.chain.iter().take_while(|(end, _)| known(*end)).count();
         self.chain.truncate(keep);
         self.path.clear();

@@ -9,13 +9,15 @@ use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
+use super::manifest::{Entry, EntryKind, Mtime};
 use super::memory::{At, MemorySink, MemorySource, Stage};
 use super::path::{LinkTarget, RelPath};
 use super::*;
 use crate::job::{JobDone, Source};
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};
-use crate::wire::peer::Control;
+use crate::wire::Capped;
+use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
 pub(super) const K64: usize = 64 << 10;
 
@@ -43,6 +45,22 @@ pub(super) fn noise(number: u64, len: usize) -> Vec<u8> {
 /// One file of so many bytes, not compressed.
 pub(super) fn one_file(len: usize) -> MemorySource {
     MemorySource::new().with_file(path("file"), noise(0, len))
+}
+
+pub(super) fn range(first: u64, last: u64) -> ChunkRange {
+    ChunkRange { first, last }
+}
+
+pub(super) fn ack(ranges: &[ChunkRange]) -> Control {
+    Control::Ack { transfer: 1, ranges: ChunkRanges::new(ranges.to_vec()).unwrap(), credit: CREDIT }
+}
+
+pub(super) fn accept(have: Vec<Have>) -> Control {
+    Control::Accept { transfer: 1, have: Capped::new(have).unwrap(), credit: CREDIT }
+}
+
+pub(super) fn file(name: &str, size: u64) -> Entry {
+    Entry { path: path(name), kind: EntryKind::File { size }, mode: 0o644, mtime: Mtime::default() }
 }
 
 pub(super) fn run(job: Job) -> JobDone {

@@ -146,4 +146,6 @@ const fn cancel_reason(fault: &Fault) -> CancelReason {
 mod tests;
 
 #[cfg(test)]
-mod hostile_tests;
+mod hostile_receiver_tests;
+#[cfg(test)]
+mod hostile_sender_tests;

@@ -469,7 +469,6 @@ impl Sending {
         let jobs = self.making.len();
         let in_jobs = (jobs as u64).saturating_add(1).saturating_mul(size);
         if jobs >= cores.max(1).saturating_mul(2)
-            || in_jobs > IN_JOBS
             || jobs.saturating_add(self.ready.len()) >= READY
             || self.ready_bytes.saturating_add(in_jobs) > IN_JOBS
         {

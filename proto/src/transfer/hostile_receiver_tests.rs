@@ -1,280 +1,18 @@
-//! One machine against a peer that breaks the rules.
+//! A receiver against a sender that breaks the rules.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::chunk::{Codec, HEADER, Header};
-use super::manifest::{Entry, EntryKind, MAX_ENTRIES, MAX_PAGES, Mtime, PageBuilder, Refusal};
-use super::memory::{MemorySink, MemorySource, Stage};
+use super::manifest::{Entry, EntryKind, MAX_ENTRIES, MAX_PAGES, Manifest, PageBuilder, Refusal};
+use super::memory::{MemorySink, Stage};
 use super::path::PathError;
 use super::receiver::{self, FAREWELL, INTERRUPTED};
-use super::sender::{self, READY, STALE};
-use super::tests::{K64, World, noise, one_file, path, run, seed};
-use super::window::{self, cost};
+use super::tests::{K64, World, accept, ack, file, noise, one_file, range, run, seed};
 use super::*;
 use crate::session::{LinkId, Prepared, SealedChunk};
-use crate::wire::peer::{ChunkRange, ChunkRanges, Control, ControlRecord, Have, Offer, Reason, TransferKind};
-use crate::wire::{Blob, Capped, Malformed, decode, encode};
-
-fn range(first: u64, last: u64) -> ChunkRange {
-    ChunkRange { first, last }
-}
-
-fn ack(ranges: &[ChunkRange]) -> Control {
-    Control::Ack { transfer: 1, ranges: ChunkRanges::new(ranges.to_vec()).unwrap(), credit: CREDIT }
-}
-
-fn accept(have: Vec<Have>) -> Control {
-    Control::Accept { transfer: 1, have: Capped::new(have).unwrap(), credit: CREDIT }
-}
-
-/// A sender of so many chunks; `accepted`: and its offer was taken.
-fn sender(chunks: usize, accepted: bool) -> World {
-    let mut world = World::new(one_file(chunks * K64), MemorySink::new(), Compression::Off);
-    world.yes = false;
-    world.settle();
-    if accepted {
-        say(&mut world, accept(vec![]));
-        assert!(world.accepted);
-    }
-    world
-}
-
-/// What a hostile receiver says to it.
-fn say(world: &mut World, message: Control) {
-    world.sender.handle_control(world.now, message);
-    world.drain();
-    while let Some(job) = world.sender_jobs.pop() {
-        world.sender.handle_job(world.now, run(job));
-        world.drain();
-    }
-}
-
-fn sender_says(message: Control, accepted: bool) -> Option<Outcome> {
-    let mut world = sender(100, accepted);
-    say(&mut world, message);
-    if matches!(world.sent, Some(Outcome::Violation(_))) {
-        let told = world.to_receiver.back();
-        assert!(matches!(told, Some(Control::Cancel { reason: CancelReason::Violation, .. })), "{told:?}");
-        assert_eq!((world.sender.poll_job().is_none(), world.sender.poll_chunk().is_none()), (true, true));
-    }
-    world.sent
-}
-
-#[test]
-fn p06_only_what_was_offered_and_sent_can_be_asked_for() {
-    let violation = |violation| Some(Outcome::Violation(violation));
-    // Eight chunks are under way, and 100 were offered.
-    let world = sender(100, true);
-    assert!(!world.chunks.is_empty());
-    assert_eq!(sender_says(ack(&[range(0, 0)]), true), None);
-    for ranges in [
-        &[range(99, 99)][..],
-        &[range(0, 99)],
-        &[range(0, 100)],
-        &[range(1 << 63, 1 << 63)],
-        &[range(0, u64::MAX)],
-        &[range(u64::MAX, 0)],
-        &[range(0, 2), range(2, 3)],
-        &[range(1, 1), range(0, 0)],
-    ] {
-        assert_eq!(sender_says(ack(ranges), true), violation(Violation::BadRanges), "{ranges:?}");
-    }
-    let have = |first, last| accept(vec![Have { range: range(first, last), digest: [0; 32] }]);
-    for message in [have(0, 100), have(100, 100), have(1 << 63, 1 << 63), have(5, 4), have(0, u64::from(u32::MAX))] {
-        assert_eq!(sender_says(message, false), violation(Violation::BadRanges));
-    }
-    assert_eq!(sender_says(have(0, 99), false), None);
-    let other = Control::Ack { transfer: 2, ranges: ChunkRanges::default(), credit: CREDIT };
-    assert_eq!(sender_says(other, true), violation(Violation::WrongTransfer));
-}
-
-#[test]
-fn p06_asking_a_million_times_moves_nothing_twice() {
-    let mut world = sender(100, true);
-    let made = world.chunks.len();
-    say(&mut world, ack(&[range(0, 0)]));
-    let after = world.chunks.len();
-    assert!(after > made);
-    for repeated in 0..=STALE {
-        assert_eq!(world.sent, None, "{repeated}");
-        say(&mut world, ack(&[range(0, 0)]));
-    }
-    assert_eq!(world.sent, Some(Outcome::Violation(Violation::Repeats)));
-    assert_eq!(world.chunks.len(), after, "an acknowledgement without news moves nothing");
-}
-
-#[test]
-fn p06_no_chunk_leaves_twice_while_its_link_lives() {
-    let mut world = sender(40, true);
-    let mut acknowledged = 0;
-    while acknowledged < 40 {
-        assert!(world.chunks.len() > acknowledged && world.chunks.len() <= 40);
-        say(&mut world, ack(&[range(0, acknowledged as u64)]));
-        acknowledged += 1;
-    }
-    assert_eq!((world.chunks.len(), world.sent.clone()), (40, None));
-    assert!(matches!(world.to_receiver.back(), Some(Control::End { chunks: 40, moved: 40, .. })));
-}
-
-#[test]
-fn messages_that_have_no_place_in_a_sender() {
-    let verified = Control::Verified { transfer: 1, root: [0; 32] };
-    let offer = Offer { transfer: 1, kind: TransferKind::Files, chunk_size: 64 << 10, entries: 0, bytes: 0, pages: 0 };
-    let out_of_turn = Some(Outcome::Violation(Violation::UnexpectedMessage));
-    for (message, accepted) in [
-        (accept(vec![]), true),
-        (ack(&[]), false),
-        (verified.clone(), false),
-        (verified.clone(), true),
-        (Control::Offer(offer), true),
-        (Control::Page { transfer: 1, page: Blob::default() }, true),
-        (Control::End { transfer: 1, chunks: 0, moved: 0, root: [0; 32] }, true),
-        (Control::Bye, true),
-        (Control::Decline { transfer: 1, reason: DeclineReason::Person, text: Reason::default() }, true),
-    ] {
-        assert_eq!(sender_says(message.clone(), accepted), out_of_turn, "{message:?}");
-    }
-    // An answer to an offer that was not told in full.
-    let mut sender = sender::Sender::new(
-        sender::Config { cores: 1, compression: Compression::Off },
-        Arc::new(MemorySource::new().with_page_after(1).with_dir(path("a")).with_dir(path("b"))),
-        &seed(1),
-    );
-    let now = tests::now();
-    while let Some(job) = sender.poll_job() {
-        sender.handle_job(now, run(job));
-    }
-    sender.begin(now);
-    assert!(matches!(sender.poll_control(), Some(Control::Offer(_))));
-    assert!(matches!(sender.poll_control(), Some(Control::Page { .. })));
-    sender.handle_control(now, accept(vec![]));
-    assert!(matches!(sender.poll_control(), Some(Control::Cancel { transfer: 1, .. })));
-}
-
-#[test]
-fn a_wrong_root_is_no_confirmation() {
-    let mut world = sender(2, true);
-    assert!(matches!(world.to_receiver.back(), Some(Control::End { .. })));
-    say(&mut world, Control::Verified { transfer: 1, root: [0; 32] });
-    assert_eq!(world.sent, Some(Outcome::Violation(Violation::WrongRoot)));
-    assert!(!matches!(world.to_receiver.back(), Some(Control::Bye)));
-}
-
-#[test]
-fn the_window_bounds_what_is_under_way() {
-    let most = cost(K64 + HEADER + 64);
-    // As many as there are before the chunks become larger.
-    let mut world = sender(1024, true);
-    assert_eq!(world.chunks.len() as u64, window::START);
-    // It doubles with each round, up to the receiver's credit.
-    let mut acknowledged = 0_usize;
-    for expected in [16, 32, 64, 128, 256] {
-        let sent = world.chunks.len();
-        while acknowledged < sent {
-            say(&mut world, ack(&[range(acknowledged as u64, acknowledged as u64)]));
-            acknowledged += 1;
-        }
-        let under_way = world.chunks.len() - acknowledged;
-        assert!((expected - expected / 20 - 2..=expected).contains(&under_way), "{expected} {under_way}");
-    }
-    for _ in 0..265 {
-        say(&mut world, ack(&[range(acknowledged as u64, acknowledged as u64)]));
-        acknowledged += 1;
-    }
-    let under_way = (world.chunks.len() - acknowledged) as u64;
-    assert!(under_way * most <= u64::from(CREDIT) && (under_way + 2) * most > u64::from(CREDIT), "{under_way}");
-    // No credit: nothing more leaves, until there is some again.
-    let (before, last) = (world.chunks.len(), acknowledged as u64 + 2);
-    let none = Control::Ack { transfer: 1, ranges: ChunkRanges::new(vec![range(0, last)]).unwrap(), credit: 0 };
-    say(&mut world, none);
-    assert_eq!((world.chunks.len(), world.sent.clone()), (before, None));
-    say(&mut world, ack(&[range(0, last)]));
-    assert!(world.chunks.len() > before);
-}
-
-#[test]
-fn chunks_that_nobody_fetches_are_not_made_without_end() {
-    let mut sender = sender::Sender::new(
-        sender::Config { cores: 64, compression: Compression::Off },
-        Arc::new(one_file(200 * K64)),
-        &seed(1),
-    );
-    let now = tests::now();
-    let work = |sender: &mut sender::Sender| {
-        let mut made = 0;
-        while let Some(job) = sender.poll_job() {
-            sender.handle_job(now, run(job));
-            made += 1;
-        }
-        made
-    };
-    work(&mut sender);
-    sender.begin(now);
-    while sender.poll_control().is_some() {}
-    sender.handle_control(now, accept(vec![]));
-    assert_eq!(work(&mut sender), window::START as usize);
-    // A window that is wide open, and a session that takes nothing.
-    while let Some((chunk, _)) = sender.poll_chunk() {
-        sender.handle_control(now, ack(&[range(chunk, chunk)]));
-    }
-    for expected in [16, 32, 64] {
-        assert_eq!(work(&mut sender), expected);
-        while let Some((chunk, _)) = sender.poll_chunk() {
-            sender.handle_control(now, ack(&[range(chunk, chunk)]));
-        }
-    }
-    assert_eq!(work(&mut sender), READY);
-}
-
-#[test]
-fn large_chunks_are_in_few_jobs_at_once() {
-    let now = tests::now();
-    let config = sender::Config { cores: 64, compression: Compression::Off };
-    let source = MemorySource::new().with_entry(file("x", 8 << 30), vec![]);
-    let mut sender = sender::Sender::new(config, Arc::new(source), &seed(1));
-    while let Some(job) = sender.poll_job() {
-        sender.handle_job(now, run(job));
-    }
-    sender.begin(now);
-    while sender.poll_control().is_some() {}
-    sender.handle_control(now, accept(vec![]));
-    assert_eq!(std::iter::from_fn(|| sender.poll_job()).count(), 4);
-
-    let contents = noise(1, 4 << 20);
-    let mut receiver = accepted(64, &[64 << 20], 4 << 20).0;
-    for index in 0..7 {
-        receiver.handle_chunk(now, chunk(1, index, &contents, true));
-    }
-    assert_eq!(std::iter::from_fn(|| receiver.poll_job()).count(), 4);
-}
-
-#[test]
-fn a_chunk_that_was_made_again_for_nothing_does_not_leave() {
-    let mut world = sender(40, true);
-    let under_way = world.chunks.len() as u64;
-    world.sender.handle_all_lost(world.now);
-    // Some wait to be fetched, some are in jobs, some wait to be made.
-    let mut jobs: Vec<_> = std::iter::from_fn(|| world.sender.poll_job()).collect();
-    assert_eq!((jobs.len(), under_way), (4, 8));
-    for job in jobs.drain(..2) {
-        world.sender.handle_job(world.now, run(job));
-    }
-    jobs.extend(std::iter::from_fn(|| world.sender.poll_job()));
-    // The acknowledgement was only slow.
-    world.sender.handle_control(world.now, ack(&[range(0, under_way - 1)]));
-    assert_eq!(world.sender.progress().bytes, under_way * K64 as u64);
-    for job in jobs {
-        world.sender.handle_job(world.now, run(job));
-    }
-    assert!(world.sender.poll_chunk().is_none());
-    // Their places are free again.
-    while let Some(job) = world.sender.poll_job() {
-        world.sender.handle_job(world.now, run(job));
-    }
-    let next: Vec<_> = std::iter::from_fn(|| world.sender.poll_chunk()).map(|(chunk, _)| chunk).collect();
-    assert_eq!(next, (under_way..2 * under_way).collect::<Vec<_>>());
-}
+use crate::wire::Blob;
+use crate::wire::peer::{Control, Offer, Reason, TransferKind};
 
 /// A receiver that was offered this by a hostile sender, in one page.
 fn offered(entries: &[Entry], change: impl FnOnce(&mut Offer, &mut Vec<u8>)) -> receiver::Receiver {
@@ -299,10 +37,6 @@ fn offered_to(cores: usize, entries: &[Entry], change: impl FnOnce(&mut Offer, &
     receiver.handle_control(now, Control::Offer(offer));
     receiver.handle_control(now, Control::Page { transfer: 1, page: Blob(page.into()) });
     receiver
-}
-
-fn file(name: &str, size: u64) -> Entry {
-    Entry { path: path(name), kind: EntryKind::File { size }, mode: 0o644, mtime: Mtime::default() }
 }
 
 fn outcome(receiver: &mut receiver::Receiver) -> Option<Outcome> {
@@ -617,45 +351,71 @@ fn what_a_dead_link_brought_does_not_count_twice() {
     assert!(receiver.poll_event().is_none());
 }
 
-#[test]
-fn a_new_link_hears_of_everything_that_was_stored() {
-    let now = tests::now();
-    let count = 2 * 1100_u64;
-    let (mut receiver, _) = receiving(&[count * (64 << 10)]);
-    let contents = noise(1, K64);
-    let acks = |receiver: &mut receiver::Receiver| {
-        let mut stored = ranges::RangeSet::default();
-        while let Some(Control::Ack { ranges, .. }) = receiver.poll_control() {
-            assert_eq!(ranges::check(ranges.as_slice(), count), Ok(()));
-            ranges.as_slice().iter().for_each(|range| {
-                (range.first..=range.last).for_each(|chunk| {
-                    stored.insert(chunk);
-                })
-            });
-        }
-        stored
-    };
-    // Every second chunk, so that the ranges don't fit into one message.
-    for index in (0..count).step_by(2) {
-        receiver.handle_chunk(now, chunk(1, index, &contents, true));
-        if index % 128 == 0 {
-            work(&mut receiver);
-            acks(&mut receiver);
+/// Where bytes go that nobody looks at.
+struct Nowhere;
+
+impl crate::job::Sink for Nowhere {
+    fn begin(&self, _: &Arc<Manifest>) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn write(&self, _: u32, _: &Entry, _: u64, _: &[u8]) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn finish(&self, _: usize) -> Result<bool, Fault> {
+        Ok(true)
+    }
+    fn abandon(&self) {}
+}
+
+/// What acknowledgements say, and in how many messages.
+fn acknowledged(receiver: &mut receiver::Receiver) -> (u64, usize) {
+    let (mut stored, mut messages) = (super::ranges::RangeSet::default(), 0);
+    while let Some(Control::Ack { ranges, .. }) = receiver.poll_control() {
+        assert_eq!(super::ranges::check(ranges.as_slice(), u64::MAX), Ok(()));
+        messages += 1;
+        for range in ranges.as_slice() {
+            (range.first..=range.last).for_each(|chunk| assert!(stored.insert(chunk), "{chunk} was told twice"));
         }
     }
+    (stored.count(), messages)
+}
+
+/// Every second chunk is stored, so that the ranges don't fit into one message.
+#[test]
+fn more_ranges_than_a_message_has() {
+    let now = tests::now();
+    let contents = vec![0; K64];
+    let compressed = zstd::bulk::compress(&contents, 1).unwrap();
+    let hash = *blake3::hash(&contents).as_bytes();
+    let mut receiver = offered(&[file("x", 2200 * K64 as u64)], |_, _| {});
+    receiver.accept(now, Arc::new(Nowhere)).unwrap();
+    work(&mut receiver);
+    assert!(matches!(receiver.poll_control(), Some(Control::Accept { .. })));
+    for index in (0..2200).step_by(2) {
+        let header = Header { transfer: 1, chunk: index, codec: Codec::Zstd, length: 64 << 10, hash };
+        let mut prepared = Prepared::with_capacity(HEADER + compressed.len());
+        prepared.extend_from_slice(&header.to_bytes());
+        prepared.extend_from_slice(&compressed);
+        receiver.handle_chunk(now, SealedChunk::arrived(LinkId(1), prepared, true));
+    }
+    work(&mut receiver);
+    assert_eq!(acknowledged(&mut receiver), (1100, 2));
+    // A new link hears of everything again, and of what was not told before only once.
+    receiver.handle_chunk(now, chunk(1, 1, &contents, true));
     work(&mut receiver);
     receiver.handle_link_up(now);
     receiver.handle_link_up(now);
-    assert_eq!(acks(&mut receiver).count(), count / 2);
-    assert!(receiver.poll_control().is_none());
-    // All that was told counts no more: there is room for a whole credit again.
-    let room = u64::from(CREDIT) / cost(K64 + HEADER + 33);
-    for index in (0..2 * room).step_by(2) {
-        receiver.handle_chunk(now, chunk(1, index + 1, &contents, true));
-    }
-    assert!(receiver.poll_event().is_none());
-    receiver.handle_chunk(now, chunk(1, 2 * room + 1, &contents, true));
-    assert_eq!(violation(&mut receiver), Violation::BeyondCredit);
+    assert_eq!(acknowledged(&mut receiver), (1101, 2));
+}
+
+#[test]
+fn a_sink_that_was_not_asked_yet_is_left_alone() {
+    let mut receiver = offered(&[file("x", 1)], |_, _| {});
+    let sink = Arc::new(MemorySink::new());
+    receiver.accept(tests::now(), Arc::<MemorySink>::clone(&sink)).unwrap();
+    receiver.cancel(tests::now(), CancelReason::Interrupted, "");
+    work(&mut receiver);
+    assert_eq!((sink.stage(), sink.misuse()), (Stage::New, None));
 }
 
 #[test]
@@ -745,33 +505,12 @@ fn the_receiver_waits_for_the_farewell_and_not_for_ever() {
 }
 
 #[test]
-fn d03_the_reason_of_the_other_side() {
-    let record = |text: Reason| ControlRecord {
-        sequence: 1,
-        ack: 0,
-        message: Control::Cancel { transfer: 1, reason: CancelReason::Io, text },
-    };
-    let longest = encode(&record(Reason::new(&"x".repeat(1 << 20))));
-    assert!(longest.len() < 900);
-    assert!(decode::<ControlRecord>(&longest).is_ok());
-    // The text is the last field, its length the two bytes before it.
-    let bad = |length: usize, byte: u8| {
-        let mut bytes = longest[..longest.len() - Reason::MAX - 2].to_vec();
-        bytes.extend([(length & 0x7f) as u8 | 0x80, (length >> 7) as u8]);
-        bytes.extend(vec![byte; length]);
-        decode::<ControlRecord>(&bytes)
-    };
-    assert_eq!(bad(Reason::MAX, b'x').unwrap(), record(Reason::new(&"x".repeat(Reason::MAX))));
-    assert_eq!(bad(Reason::MAX + 1, b'x'), Err(Malformed));
-    assert_eq!(bad(Reason::MAX, 0xff), Err(Malformed));
-
-    let mut world = sender(2, true);
-    let text = "\x1b]52;c;ZXZpbA==\x07%s%n\u{202e}";
-    say(&mut world, Control::Cancel { transfer: 1, reason: CancelReason::Io, text: Reason::new(text) });
-    match world.sent {
-        Some(Outcome::PeerCancelled { reason: CancelReason::Io, text }) => {
-            assert_eq!(text.escaped(200), "\\u{1b}]52;c;ZXZpbA==\\u{7}%s%n\\u{202e}");
-        }
-        other => panic!("{other:?}"),
+fn large_chunks_are_in_few_jobs_at_once() {
+    let now = tests::now();
+    let contents = noise(1, 4 << 20);
+    let mut receiver = accepted(64, &[64 << 20], 4 << 20).0;
+    for index in 0..7 {
+        receiver.handle_chunk(now, chunk(1, index, &contents, true));
     }
+    assert_eq!(std::iter::from_fn(|| receiver.poll_job()).count(), 4);
 }
