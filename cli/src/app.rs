@@ -44,7 +44,7 @@ fn command(command: Command, plain: &Output) -> ExitCode {
             end(receive::run(*args, output.clone()), &output)
         }
         Command::Relay(args) => {
-            log(if args.quiet { Level::Errors } else { Level::of(args.verbose.saturating_add(1)) }, plain);
+            tallow_relay::log_to_stderr(args.quiet, args.verbose);
             tallow_relay::run(args.relay)
         }
         Command::Completions { shell } => {

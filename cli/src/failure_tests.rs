@@ -149,10 +149,15 @@ fn x01_a_wrong_code_is_told_to_both() {
 
 #[test]
 fn a_changed_certificate_says_how_to_accept_it() {
-    let failure = changed(CertificateRefused::Changed { known: Fingerprint([1; 32]), seen: Fingerprint([2; 32]) });
-    let line = explain(&failure, &at(Side::Sender, true)).line();
-    assert!(line.contains(&format!("--relay-pin {}", "02".repeat(32))), "{line}");
-    assert!(line.contains("r.example:443") && line.contains("/state/known_relays"), "{line}");
+    let (known, seen) = (Fingerprint([1; 32]), Fingerprint([2; 32]));
+    let kept = [CertificateRefused::Changed { known, seen }, CertificateRefused::NotPublic { seen }];
+    for refused in kept.into_iter().chain([CertificateRefused::NotPinned { pinned: known, seen }]) {
+        let line = explain(&changed(refused), &at(Side::Sender, true)).line();
+        assert!(line.contains(&format!("--relay-pin {}", "02".repeat(32))), "{line}");
+        assert!(line.contains("r.example:443"), "{line}");
+        // A pin stands on the command line and in no file.
+        assert_eq!(line.contains("/state/known_relays"), kept.contains(&refused), "{line}");
+    }
 }
 
 #[test]

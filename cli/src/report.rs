@@ -248,7 +248,8 @@ impl Report {
                 }
             }
             Event::Verifier { words, must_agree } => {
-                self.waiting = None;
+                let others = "Waiting for the other side to compare the words".to_owned();
+                self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
                 self.output.event(&output::Event::Verifier { words, must_agree: *must_agree });
                 self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
             }

@@ -54,7 +54,7 @@ impl Code {
             return Err(CodeError::NoWords);
         }
         let password = expanded(password).unwrap_or_else(|| Zeroizing::new(password.to_owned()));
-        if nameplate.0.len() + 1 + password.len() > MAX_TYPED {
+        if nameplate.0.len().saturating_add(1).saturating_add(password.len()) > MAX_TYPED {
             return Err(CodeError::TooLong);
         }
         Ok(Self { nameplate, password: Password(password) })
@@ -103,7 +103,7 @@ impl Code {
     /// The whole code in its canonical form, to be shown to the person who may know it.
     #[must_use]
     pub fn reveal(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(self.nameplate.0.len() + 1 + self.password.0.len()));
+        let mut text = Zeroizing::new(String::with_capacity(MAX_TYPED));
         text.push_str(&self.nameplate.0);
         text.push('-');
         text.push_str(&self.password.0);

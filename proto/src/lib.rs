@@ -2,6 +2,19 @@
 //!
 //! Nothing in this crate reads a clock, a socket, a file, the environment or a global random source.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::iter_over_hash_type
+    )
+)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests have a clock"))]
+
 pub mod code;
 pub mod discovery;
 pub mod drive;

@@ -37,7 +37,7 @@ impl Seed {
 
     /// Splits off one random seed and moves on: successive calls give independent ones.
     #[must_use]
-    pub fn next(&mut self) -> Self {
+    pub fn split(&mut self) -> Self {
         let mut rng = self.rng();
         let (mut own, mut child) = ([0; 32], [0; 32]);
         rng.fill_bytes(&mut own);

@@ -8,10 +8,12 @@ mod options;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tallow_proto::room::{Command, Config, Event, Relay};
 use tallow_tokio::Handle;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 pub use options::{Options, Problem};
 
@@ -41,41 +43,61 @@ fn start(options: Options) -> Result<(), Problem> {
     runtime.block_on(serve(config, drain))
 }
 
-async fn serve(config: Config, drain: std::time::Duration) -> Result<(), Problem> {
+/// Starts the log on standard error: warnings and rooms, with `verbose` more, with `quiet` errors only.
+///
+/// Only this project's crates are heard, however much is asked for: what others log holds addresses.
+///
+/// # Panics
+/// When a log was started before.
+pub fn log_to_stderr(quiet: bool, verbose: u8) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "info",
+        (false, 1) => "debug",
+        (false, _) => "trace",
+    };
+    let filter = ["", "_proto", "_store", "_runtime", "_tokio", "_relay"].map(|part| format!("tallow{part}={level}"));
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter.join(",")))
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+async fn serve(config: Config, drain: Duration) -> Result<(), Problem> {
     let catch = |kind| signal(kind).map_err(|error| Problem::System(error.kind()));
     let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
     let relay = Relay::new(config).map_err(|_| Problem::Identity)?;
     let mut handle: Handle<Relay> = tallow_tokio::spawn(relay);
-    let (mut listening, mut draining, mut failure) = (false, false, None);
+    let (mut draining, mut failure) = (false, None);
     loop {
         tokio::select! {
             event = handle.next_event() => match event {
                 Some(Event::CannotListen { addr, kind }) => {
-                    failure = Some(Problem::Listen(addr, kind));
-                    if !listening {
-                        tracing::debug!(%addr, ?kind, "cannot listen");
-                    }
+                    // Half of what was asked for is not what was asked for.
+                    failure = failure.or(Some(Problem::Listen(addr, kind)));
+                    stop(&handle, Command::Stop);
                 }
-                Some(Event::Listening { addr }) => {
-                    listening = true;
-                    say(&format!("listening on {addr}"));
-                }
+                Some(Event::Listening { addr }) => say(&format!("listening on {addr}")),
                 Some(event) => log(event),
-                None => return if listening { Ok(()) } else { Err(failure.unwrap_or(Problem::Identity)) },
+                None => return failure.map_or(Ok(()), Err),
             },
-            _ = terminate.recv() => stop(&handle, &mut draining, drain),
-            _ = interrupt.recv() => stop(&handle, &mut draining, drain),
+            _ = terminate.recv() => end(&handle, &mut draining, drain),
+            _ = interrupt.recv() => end(&handle, &mut draining, drain),
         }
     }
 }
 
 /// The first signal drains, the second one ends it.
-fn stop(handle: &Handle<Relay>, draining: &mut bool, drain: std::time::Duration) {
-    let command = if *draining { Command::Stop } else { Command::Drain { within: drain } };
-    if !*draining {
-        say(&format!("ending: no new rooms, running ones have {} s", drain.as_secs()));
+fn end(handle: &Handle<Relay>, draining: &mut bool, drain: Duration) {
+    if std::mem::replace(draining, true) {
+        return stop(handle, Command::Stop);
     }
-    *draining = true;
+    say(&format!("ending: no new rooms, running ones have {} s", drain.as_secs()));
+    stop(handle, Command::Drain { within: drain });
+}
+
+fn stop(handle: &Handle<Relay>, command: Command) {
     if handle.command(command).is_err() {
         tracing::warn!("the relay takes no command");
     }

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 /// A relay for tallow: pairs two peers and carries their sealed bytes. Nobody has to trust it.
 #[derive(Debug, Parser)]
@@ -21,17 +20,6 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let level = match (arguments.quiet, arguments.verbose) {
-        (true, _) => "error",
-        (false, 0) => "info",
-        (false, 1) => "debug",
-        (false, _) => "trace",
-    };
-    let filter = ["", "_proto", "_store", "_runtime", "_tokio", "_relay"].map(|part| format!("tallow{part}={level}"));
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter.join(",")))
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .init();
+    tallow_relay::log_to_stderr(arguments.quiet, arguments.verbose);
     tallow_relay::run(arguments.relay)
 }

@@ -1,6 +1,6 @@
 //! The options of a relay, and what they come to.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -141,12 +141,9 @@ impl Options {
     }
 }
 
-/// All addresses of both families; of IPv4 alone where the system has no IPv6.
+/// All addresses of both families. Where there is no IPv6 the relay falls back to IPv4 by itself.
 fn default_addresses() -> Vec<SocketAddr> {
-    let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT);
-    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT);
-    let has_v6 = std::net::UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-    vec![if has_v6 { v6 } else { v4 }]
+    vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT)]
 }
 
 fn read_password(path: PathBuf) -> Result<Arc<str>, Problem> {

@@ -349,11 +349,20 @@ async fn cancelling_leaves_nothing_behind<R: Runtime>() {
                 _ => {}
             }
         }
-        if by_sender { sender.cancel().unwrap() } else { receiver.cancel().unwrap() }
+        if by_sender {
+            sender.cancel().unwrap()
+        } else {
+            receiver.cancel().unwrap()
+        }
         let ends = [end(&mut sender).await, receiver.outcome().await.unwrap().map(|summary| summary.root)];
         // A cancel that comes after the last byte is too late, and everything is there.
         if ends.iter().all(Result::is_err) {
-            let [mine, others] = if by_sender { ends } else { let [a, b] = ends; [b, a] };
+            let [mine, others] = if by_sender {
+                ends
+            } else {
+                let [a, b] = ends;
+                [b, a]
+            };
             assert_eq!(mine, Err(Failure::Interrupted));
             assert!(matches!(others, Err(Failure::Peer { reason: CancelReason::Interrupted, .. })), "{others:?}");
             sender.closed().await;

@@ -6,12 +6,12 @@ use tallow_tests::sim::{Act, Conditions, Place, Scenario};
 
 /// How many seeds: a few, or with `TALLOW_LONG=1` many.
 fn seeds(quick: u64) -> std::ops::Range<u64> {
-    0..if std::env::var_os("TALLOW_LONG").is_some() { quick * 40 } else { quick }
+    0..if std::env::var_os("TALLOW_LONG").is_some() { quick * 10 } else { quick }
 }
 
 #[test]
 fn a_file_crosses_a_good_network() {
-    for place in [Place::Inside, Place::Relay] {
+    for place in [Place::Inside, Place::Relay, Place::Evil] {
         let scenario = Scenario { place, ..Scenario::plain(1, 300_000) };
         let report = scenario.run();
         assert!(report.took < Duration::from_secs(5), "{:?}", report.took);
@@ -21,12 +21,8 @@ fn a_file_crosses_a_good_network() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for number in seeds(3) {
-        let network = Conditions {
-            loss: 20_000,
-            jitter: Duration::from_millis(8),
-            duplicate: 10_000,
-            ..Conditions::default()
-        };
+        let network =
+            Conditions { loss: 20_000, jitter: Duration::from_millis(8), duplicate: 10_000, ..Conditions::default() };
         let place = if number % 2 == 0 { Place::Inside } else { Place::Relay };
         let scenario = Scenario { network, place, ..Scenario::plain(number, 150_000) };
         let (first, second) = (scenario.run(), scenario.run());
@@ -73,8 +69,36 @@ fn a_file_crosses_a_network_with_the_smallest_packets() {
 fn a_short_partition_is_survived() {
     for number in seeds(3) {
         let network = Conditions { rate: 200_000, ..Conditions::default() };
-        let act = Act::Partition(Duration::from_millis(300 * number), Duration::from_secs(4));
+        let act = Act::Partition(Duration::from_millis(300 * (number % 4)), Duration::from_secs(4));
         let scenario = Scenario { network, act, ..Scenario::plain(number, 300_000) };
         assert!(scenario.run().took > Duration::from_secs(4));
     }
+}
+
+#[test]
+fn whatever_goes_wrong_every_session_ends_as_it_should() {
+    for number in seeds(60) {
+        let scenario = Scenario::from_number(number);
+        let report = std::panic::catch_unwind(|| scenario.run());
+        let report = report.unwrap_or_else(|_| panic!("scenario {number}: {scenario:?}"));
+        assert!(report.took < Duration::from_secs(200), "scenario {number} took {:?}", report.took);
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig {
+        cases: seeds(12).end as u32, failure_persistence: None, max_shrink_iters: 60, ..Default::default()
+    })]
+    #[test]
+    fn any_scenario_ends_as_it_should(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
+        let report = Scenario::from_bytes(&bytes).run();
+        proptest::prop_assert!(report.took < Duration::from_secs(200));
+    }
+}
+
+#[test]
+fn a_scenario_of_no_bytes_is_the_simplest_one() {
+    let scenario = Scenario::from_bytes(&[]);
+    assert_eq!((scenario.act, scenario.place, scenario.files.len()), (Act::None, Place::Relay, 1));
+    let _ = scenario.run();
 }

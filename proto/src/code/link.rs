@@ -61,7 +61,7 @@ impl Link {
         let (host, port) = parse_authority(authority)?;
         let nameplate = Nameplate::parse(nameplate)?;
         let words = percent_decoded(words)?;
-        let mut code = Zeroizing::new(String::with_capacity(nameplate.as_str().len() + 1 + words.len()));
+        let mut code = Zeroizing::new(String::with_capacity(super::MAX_TYPED));
         code.push_str(nameplate.as_str());
         code.push('-');
         code.push_str(&words);

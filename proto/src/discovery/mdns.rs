@@ -8,12 +8,12 @@
 //! everything in one packet, so nothing is ever asked for a second time.
 //!
 //! Anybody on the network can say anything here. What is found is a hint: at most [`MAX_FOUND`] addresses, at most
-//! [`MAX_PER_SOURCE`] from one source, only of this network (so that nobody can make us knock elsewhere), none with a
+//! `MAX_PER_SOURCE` from one source, only of this network (so that nobody can make us knock elsewhere), none with a
 //! port below 1024; and what answers there must prove itself like any relay.
 //!
-//! Timers: announcements at once and after 1 s; an answer [`ANSWER_DELAY`] after the question and 1 s after the last one;
-//! queries at once, after 1 s, 3 s, 7 s…, then every [`MAX_INTERVAL`]. Bounds: [`MAX_INTERFACES`], [`MAX_WAITING`] datagrams,
-//! [`MAX_UNICASTS`] answers to single askers in a second.
+//! Timers: announcements at once and after 1 s; an answer `ANSWER_DELAY` after the question and 1 s after the last one;
+//! queries at once, after 1 s, 3 s, 7 s…, then every `MAX_INTERVAL`. Bounds: `MAX_INTERFACES`, `MAX_WAITING` datagrams,
+//! `MAX_UNICASTS` answers to single askers in a second.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -79,6 +79,9 @@ struct Socket {
     out: Vec<u8>,
     /// It found no room: the same will be tried again.
     blocked: Option<Transmit>,
+    /// The runtime will wake the task: until then there is nothing to receive, or no room to send.
+    empty: bool,
+    full: bool,
     /// Receive calls in a row that failed.
     failures: u32,
     resting_until: Option<Instant>,
@@ -121,6 +124,9 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
             return Poll::Ready(());
         }
         self.turn = self.turn.wrapping_add(1);
+        for socket in &mut self.sockets {
+            (socket.empty, socket.full) = (false, false);
+        }
         for _ in 0..ROUNDS {
             let mut moved = self.take_inbox(cx);
             moved |= self.receive(cx);
@@ -303,12 +309,21 @@ impl<N: Node, I: Io> std::fmt::Debug for Driver<N, I> {
 
 impl Socket {
     const fn new(id: SocketId) -> Self {
-        Self { id, out: Vec::new(), blocked: None, failures: 0, resting_until: None, more: false }
+        Self {
+            id,
+            out: Vec::new(),
+            blocked: None,
+            empty: false,
+            full: false,
+            failures: 0,
+            resting_until: None,
+            more: false,
+        }
     }
 
     fn receive<N: Node, I: Io>(&mut self, cx: &mut Context<'_>, node: &mut N, io: &mut I, slots: &mut [u8]) -> bool {
         self.more = false;
-        if self.resting_until.is_some_and(|until| io.now() < until) {
+        if self.empty || self.resting_until.is_some_and(|until| io.now() < until) {
             return false;
         }
         self.resting_until = None;
@@ -318,7 +333,10 @@ impl Socket {
             let mut bufs: [_; SLOTS] = std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
             let mut received = [Received::NONE; SLOTS];
             let count = match io.poll_recv(cx, self.id, &mut bufs, &mut received) {
-                Poll::Pending => return taken > 0,
+                Poll::Pending => {
+                    self.empty = true;
+                    return taken > 0;
+                }
                 Poll::Ready(Ok(count)) => count,
                 Poll::Ready(Err(error)) => {
                     tracing::trace!(kind = ?error.kind(), "receiving failed");
@@ -352,7 +370,7 @@ impl Socket {
 
     fn transmit<N: Node, I: Io>(&mut self, cx: &mut Context<'_>, now: Instant, node: &mut N, io: &mut I) -> bool {
         let mut sent = 0_usize;
-        while sent < DATAGRAMS_OUT {
+        while sent < DATAGRAMS_OUT && !self.full {
             let transmit = self.blocked.take().or_else(|| {
                 self.out.clear();
                 node.poll_transmit(now, self.id, io.max_segments(self.id), &mut self.out)
@@ -362,7 +380,7 @@ impl Socket {
             match io.poll_send(cx, self.id, &transmit, contents) {
                 Poll::Pending => {
                     self.blocked = Some(transmit);
-                    break;
+                    self.full = true;
                 }
                 Poll::Ready(Ok(())) => {}
                 // Packet loss, for whoever waits for an answer. A probe for a larger MTU ends like this.

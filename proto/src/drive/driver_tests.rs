@@ -135,6 +135,22 @@ fn an_idle_driver_does_not_spin_and_a_spurious_wake_costs_one_round() {
 }
 
 #[test]
+fn a_socket_that_has_nothing_is_asked_once_for_each_wake() {
+    let mut theatre = Theatre::new(&[0, 1]);
+    theatre.wire(1).blocked = true;
+    theatre.send(1, b"x");
+    let calls = theatre.wire(0).recv_calls;
+    // Something moves in each round but the last.
+    theatre.arrive(0, vec![(vec![1], 1)]);
+    theatre.plan().jobs.push_back(job(1, || Ok(true)));
+    theatre.plan().deadline = Some(theatre.start);
+    assert!(theatre.poll().is_pending());
+    assert!(theatre.plan().count(|heard| *heard == Heard::Settled) > 1);
+    assert_eq!(theatre.wire(0).recv_calls - calls, 2, "until it was empty");
+    assert_eq!(theatre.wire(1).send_calls, 1);
+}
+
+#[test]
 fn a_failing_receive_is_not_fatal_and_does_not_spin() {
     let mut theatre = Theatre::new(&[0, 1]);
     theatre.wire(0).arrivals.push_back(Arrives::Failure);

@@ -32,6 +32,7 @@ impl Pake {
     pub(super) fn new(password: &[u8], room: &RoomId, sid: [u8; 16], rng: &mut impl CryptoRng) -> Self {
         let scalar = Zeroizing::new(Scalar::random(rng));
         let generator = generator(password, &identifiers(room), &sid);
+        #[expect(clippy::arithmetic_side_effects, reason = "arithmetic in a group")]
         let share = (*scalar * *generator).compress().to_bytes();
         Self { sid, scalar, share }
     }
@@ -86,6 +87,7 @@ pub(super) fn session_key(
     shares: [&[u8]; 4],
 ) -> Option<Zeroizing<[u8; 64]>> {
     let theirs = CompressedRistretto::from_slice(theirs).ok()?.decompress()?;
+    #[expect(clippy::arithmetic_side_effects, reason = "arithmetic in a group")]
     let point = Zeroizing::new(scalar * theirs);
     if *point == RistrettoPoint::identity() {
         return None;

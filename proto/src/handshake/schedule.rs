@@ -124,6 +124,7 @@ impl Verifier {
         self.0.map(|number| code::word(number).unwrap_or_default())
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "the base is not zero")]
     fn new(bytes: &[u8; 32]) -> Self {
         let mut number = u128::from_be_bytes(*bytes.first_chunk().unwrap_or(&[0; 16]));
         let base = u128::from(code::WORDS);

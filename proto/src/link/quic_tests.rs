@@ -188,6 +188,20 @@ fn data_survives_loss_and_reordering() {
 }
 
 #[test]
+fn pauses_are_not_taken_for_a_slow_path() {
+    let mut pair = Pair::new(&Profile::peer(), &identity(), 33);
+    pair.path = Path { rate: 10_000_000, latency: Duration::from_millis(20), ..Path::default() };
+    let ends = pair.connected();
+    let before = transfer(&mut pair, ends, 2048 * KIB);
+    for _ in 0..30 {
+        pair.pass(Duration::from_secs(1));
+        transfer(&mut pair, ends, 20 * KIB);
+    }
+    let after = transfer(&mut pair, ends, 2048 * KIB);
+    assert!(after < before, "the path is known by now: {before:?}, {after:?}");
+}
+
+#[test]
 fn a_close_tells_code_and_reason_and_leaves_nothing_behind() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 7);
     let (client, server) = pair.connected();

@@ -29,7 +29,7 @@ impl Peer {
             room: code.nameplate().room_id(),
             secret: Secret::Code(code.password().clone()),
         };
-        let handshake = Box::new(Handshake::new(config, now, self.seed.next()));
+        let handshake = Box::new(Handshake::new(config, now, self.seed.split()));
         self.found = Some(found);
         self.tell(Event::Paired);
         self.stage = Stage::Handshaking { link, handshake };
@@ -142,7 +142,7 @@ impl Peer {
         if must_agree || keys.features.has(Features::VERIFY) {
             self.tell(Event::Verifier { words: keys.verifier.words().to_vec(), must_agree });
         }
-        let mut session = Box::new(Session::new(session::Config::new(self.side), &keys, self.seed.next()));
+        let mut session = Box::new(Session::new(session::Config::new(self.side), &keys, self.seed.split()));
         session.handle_link_up(now, LINK, link.max_streams(), session::Origin::Handshake);
         self.stage = Stage::Live { link, session };
         self.stop_meeting(now);

@@ -173,7 +173,7 @@ impl Host {
             }
             let observed = incoming.from();
             if let Some(id) = quic.accept(now, incoming) {
-                let greeting = Greeting::new(now, observed, None, &self.seed.next());
+                let greeting = Greeting::new(now, observed, None, &self.seed.split());
                 let guest = Guest {
                     stream: None,
                     decoder: Decoder::new(Caps::Greeting),

@@ -143,7 +143,7 @@ impl Peer {
     pub fn sender(config: SendConfig, now: Instant, mut seed: Seed) -> Self {
         let SendConfig { common, source, code, compression, embedded } = config;
         let owner = random_owner(&mut seed);
-        let mut net = Net::new(common.unix_time, seed.next());
+        let mut net = Net::new(common.unix_time, seed.split());
         let (code, question) = match code {
             CodeChoice::Generate { words } => (CodeState::Unallocated { words }, Question::Allocate { owner }),
             CodeChoice::Custom(code) => {
@@ -157,7 +157,7 @@ impl Peer {
         match embedded.filter(|_| common.relays.is_empty()) {
             Some(embedded) => {
                 let interfaces = common.interfaces.clone();
-                let mut inside = Host::new(embedded, interfaces, common.unix_time, seed.next(), &mut net);
+                let mut inside = Host::new(embedded, interfaces, common.unix_time, seed.split(), &mut net);
                 if let CodeState::Ready { code, .. } = &code {
                     inside.set_room(code.nameplate().room_id());
                 }
@@ -170,7 +170,7 @@ impl Peer {
             }
         }
         let config = sender::Config { cores: common.cores.max(1), compression };
-        let transfer = Transfer::Sending(sender::Sender::new(config, source, &seed.next()));
+        let transfer = Transfer::Sending(sender::Sender::new(config, source, &seed.split()));
         Self::new(Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
     }
 
@@ -179,19 +179,19 @@ impl Peer {
     pub fn receiver(config: ReceiveConfig, now: Instant, mut seed: Seed) -> Self {
         let ReceiveConfig { common, code, local, discover } = config;
         let owner = random_owner(&mut seed);
-        let mut net = Net::new(common.unix_time, seed.next());
+        let mut net = Net::new(common.unix_time, seed.split());
         let features = features_of(&common);
         let question = Question::Join { room: code.nameplate().room_id(), side: Side::Receiver, owner };
         let near = if common.relays.is_empty() { local.as_slice() } else { &[] };
         net.open_clients();
         let meeting = Meeting::new(now, Side::Receiver, features, question, &common.relays, near, &mut net);
         let config = receiver::Config { cores: common.cores.max(1) };
-        let transfer = Transfer::Receiving(receiver::Receiver::new(config, seed.next()));
+        let transfer = Transfer::Receiving(receiver::Receiver::new(config, seed.split()));
         let code = CodeState::Ready { code, seated: true, told: true };
         let discover = discover && common.relays.is_empty();
         let mut peer = Self::new(Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer);
         if discover {
-            peer.mdns = Some(Mdns::browse(now, &peer.interfaces, &peer.seed.next()));
+            peer.mdns = Some(Mdns::browse(now, &peer.interfaces, &peer.seed.split()));
             peer.net.bind_mdns();
         }
         peer
@@ -479,7 +479,7 @@ impl Peer {
     /// The relay gave a nameplate: the words are drawn here and never leave this machine.
     fn allocated(&mut self, nameplate: u32) {
         let CodeState::Unallocated { words } = self.code else { return };
-        let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.next().rng());
+        let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.split().rng());
         let room = code.nameplate().room_id();
         if let Some(meeting) = &mut self.meeting {
             meeting.set_room(room);
@@ -549,7 +549,7 @@ impl Peer {
         if let Some(port) = self.host.as_ref().and_then(Host::announced_port)
             && self.mdns.is_none()
         {
-            self.mdns = Some(Mdns::announce(now, port, &self.interfaces, &self.seed.next()));
+            self.mdns = Some(Mdns::announce(now, port, &self.interfaces, &self.seed.split()));
             self.net.bind_mdns();
         }
     }
@@ -648,7 +648,7 @@ fn features_of(common: &Common) -> Features {
 
 fn random_owner(seed: &mut Seed) -> Owner {
     let mut owner = [0; 16];
-    seed.next().rng().fill_bytes(&mut owner);
+    seed.split().rng().fill_bytes(&mut owner);
     Owner(owner)
 }
 

@@ -161,10 +161,10 @@ impl Relay {
             actions: VecDeque::new(),
             events: VecDeque::new(),
             tag_key: *seed.derive("room tags").bytes(),
-            seed: seed.next(),
+            seed: seed.split(),
         };
         for (id, addr) in (0_u8..).zip(listen.into_iter().take(MAX_SOCKETS)) {
-            let quic = Quic::server(&profile, &identity, quic::Limits::default(), unix_time, &seed.next())?;
+            let quic = Quic::server(&profile, &identity, quic::Limits::default(), unix_time, &seed.split())?;
             relay.ports.0.push(quic);
             relay.listeners.push(Listener { addr, state: Listening::Binding });
             relay.bind(SocketId(id), addr);
@@ -223,7 +223,7 @@ impl Relay {
             Admission::Accept => match quic.accept(now, incoming) {
                 Some(conn) => {
                     let id = LegId { socket, conn };
-                    let talk = Talk::new(now, observed, self.password.clone(), &self.seed.next());
+                    let talk = Talk::new(now, observed, self.password.clone(), &self.seed.split());
                     self.timers.set(Timer::Leg(id), talk.poll_timeout());
                     let state = State::Talking { talk: Box::new(talk), room: None };
                     self.legs.insert(id, Leg { source, half_open: true, state });

@@ -1,6 +1,5 @@
 //! What honest clients see: meeting, forwarding, leaving, expiry, going down. Dishonest ones are in `evil_tests.rs`.
 
-use super::super::forward::WINDOW;
 use super::super::limits::Limits;
 use super::super::world::*;
 use super::*;

@@ -155,7 +155,7 @@ impl World {
     pub fn connect_from(&mut self, profile: Profile, socket: SocketId, ip: IpAddr) -> usize {
         let index = self.clients.len();
         let addr = SocketAddr::new(ip, 1024 + u16::try_from(index % 60_000).unwrap());
-        let mut quic = Quic::client(&profile, UNIX_TIME, &self.seed.next());
+        let mut quic = Quic::client(&profile, UNIX_TIME, &self.seed.split());
         let to = SocketAddr::from(([192, 0, 2, 2], 4433 + u16::from(socket.0)));
         let conn = quic.connect(self.now, to, "relay.test", &Trust::Any).unwrap();
         self.by_addr.insert(addr, index);

@@ -170,7 +170,7 @@ impl Session {
             return;
         }
         let mut nonce = [0; 16];
-        alive.seed.next().rng().fill_bytes(&mut nonce);
+        alive.seed.split().rng().fill_bytes(&mut nonce);
         let new = Link::new(now, origin, streams, nonce);
         if new.is_proven() {
             self.events.push_back(Event::LinkUsable(link));

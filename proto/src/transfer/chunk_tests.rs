@@ -130,7 +130,7 @@ fn chunks_travel_and_compress_where_it_pays() {
         (text(1000), Compression::default(), Codec::Zstd),
         (text(3 * CHUNK + 7), Compression::Off, Codec::Raw),
         (noise(3 * CHUNK + 7), Compression::default(), Codec::Raw),
-        (text(TINY - 1), Compression::default(), Codec::Raw),
+        (vec![0; TINY - 2], Compression::default(), Codec::Raw),
     ] {
         let files = [contents, vec![9], vec![]];
         let setup = Setup::new(&files);
@@ -190,6 +190,10 @@ fn p05_what_expands_too_far() {
     assert_eq!(setup.forge(header, &contents), bad_hash);
     assert_eq!(setup.forge(header, &compressed[..compressed.len() - 1]), bad_hash);
     assert_eq!(setup.forge(header, &[]), bad_hash);
+    // Too short, though what it leaves out is what would stand there anyway.
+    let nothing = vec![0; CHUNK];
+    let blank = Setup::new(std::slice::from_ref(&nothing));
+    assert_eq!(blank.forge(blank.header(0, Codec::Zstd, &nothing), &zeros(CHUNK - 1)), bad_hash);
     // A length that is not the layout's, true of the body or not.
     for length in [0, 1, CHUNK - 1, CHUNK + 1, u32::MAX as usize] {
         let length = u32::try_from(length).unwrap();

@@ -218,17 +218,70 @@ fn chunks_that_nobody_fetches_are_not_made_without_end() {
     while let Some((chunk, _)) = sender.poll_chunk() {
         sender.handle_control(now, ack(&[range(chunk, chunk)]));
     }
-    for _ in 0..8 {
-        work(&mut sender);
+    for expected in [16, 32, 64] {
+        assert_eq!(work(&mut sender), expected);
         while let Some((chunk, _)) = sender.poll_chunk() {
             sender.handle_control(now, ack(&[range(chunk, chunk)]));
         }
     }
-    assert!(work(&mut sender) <= READY);
+    assert_eq!(work(&mut sender), READY);
+}
+
+#[test]
+fn large_chunks_are_in_few_jobs_at_once() {
+    let now = tests::now();
+    let config = sender::Config { cores: 64, compression: Compression::Off };
+    let source = MemorySource::new().with_entry(file("x", 8 << 30), vec![]);
+    let mut sender = sender::Sender::new(config, Arc::new(source), &seed(1));
+    while let Some(job) = sender.poll_job() {
+        sender.handle_job(now, run(job));
+    }
+    sender.begin(now);
+    while sender.poll_control().is_some() {}
+    sender.handle_control(now, accept(vec![]));
+    assert_eq!(std::iter::from_fn(|| sender.poll_job()).count(), 4);
+
+    let contents = noise(1, 4 << 20);
+    let mut receiver = accepted(64, &[64 << 20], 4 << 20).0;
+    for index in 0..7 {
+        receiver.handle_chunk(now, chunk(1, index, &contents, true));
+    }
+    assert_eq!(std::iter::from_fn(|| receiver.poll_job()).count(), 4);
+}
+
+#[test]
+fn a_chunk_that_was_made_again_for_nothing_does_not_leave() {
+    let mut world = sender(40, true);
+    let under_way = world.chunks.len() as u64;
+    world.sender.handle_all_lost(world.now);
+    // Some wait to be fetched, some are in jobs, some wait to be made.
+    let mut jobs: Vec<_> = std::iter::from_fn(|| world.sender.poll_job()).collect();
+    assert_eq!((jobs.len(), under_way), (4, 8));
+    for job in jobs.drain(..2) {
+        world.sender.handle_job(world.now, run(job));
+    }
+    jobs.extend(std::iter::from_fn(|| world.sender.poll_job()));
+    // The acknowledgement was only slow.
+    world.sender.handle_control(world.now, ack(&[range(0, under_way - 1)]));
+    assert_eq!(world.sender.progress().bytes, under_way * K64 as u64);
+    for job in jobs {
+        world.sender.handle_job(world.now, run(job));
+    }
+    assert!(world.sender.poll_chunk().is_none());
+    // Their places are free again.
+    while let Some(job) = world.sender.poll_job() {
+        world.sender.handle_job(world.now, run(job));
+    }
+    let next: Vec<_> = std::iter::from_fn(|| world.sender.poll_chunk()).map(|(chunk, _)| chunk).collect();
+    assert_eq!(next, (under_way..2 * under_way).collect::<Vec<_>>());
 }
 
 /// A receiver that was offered this by a hostile sender, in one page.
 fn offered(entries: &[Entry], change: impl FnOnce(&mut Offer, &mut Vec<u8>)) -> receiver::Receiver {
+    offered_to(2, entries, change)
+}
+
+fn offered_to(cores: usize, entries: &[Entry], change: impl FnOnce(&mut Offer, &mut Vec<u8>)) -> receiver::Receiver {
     let mut page = PageBuilder::new();
     entries.iter().for_each(|entry| page.push(entry).unwrap());
     let mut page = page.finish().0.to_vec();
@@ -241,7 +294,7 @@ fn offered(entries: &[Entry], change: impl FnOnce(&mut Offer, &mut Vec<u8>)) -> 
         pages: 1,
     };
     change(&mut offer, &mut page);
-    let mut receiver = receiver::Receiver::new(receiver::Config { cores: 2 }, seed(2));
+    let mut receiver = receiver::Receiver::new(receiver::Config { cores }, seed(2));
     let now = tests::now();
     receiver.handle_control(now, Control::Offer(offer));
     receiver.handle_control(now, Control::Page { transfer: 1, page: Blob(page.into()) });
@@ -408,8 +461,12 @@ fn p04_sizes_that_no_disk_has() {
 
 /// A receiver that accepted files of these sizes.
 fn receiving(sizes: &[u64]) -> (receiver::Receiver, Arc<MemorySink>) {
+    accepted(2, sizes, 64 << 10)
+}
+
+fn accepted(cores: usize, sizes: &[u64], chunk_size: u32) -> (receiver::Receiver, Arc<MemorySink>) {
     let entries: Vec<_> = sizes.iter().enumerate().map(|(number, size)| file(&number.to_string(), *size)).collect();
-    let mut receiver = offered(&entries, |_, _| {});
+    let mut receiver = offered_to(cores, &entries, |offer, _| offer.chunk_size = chunk_size);
     assert_eq!(outcome(&mut receiver), None);
     let sink = Arc::new(MemorySink::new());
     let now = tests::now();
@@ -510,12 +567,7 @@ fn x08_a_wrong_root_puts_nothing_in_place() {
 fn more_than_the_credit_is_a_violation() {
     let now = tests::now();
     let contents = noise(1, 4 << 20);
-    let mut receiver = offered(&[file("x", 64 << 20)], |offer, _| offer.chunk_size = 4 << 20);
-    assert_eq!(outcome(&mut receiver), None);
-    let sink: Arc<MemorySink> = Arc::default();
-    receiver.accept(now, Arc::<MemorySink>::clone(&sink)).unwrap();
-    work(&mut receiver);
-    assert!(receiver.poll_control().is_some());
+    let (mut receiver, _) = accepted(2, &[64 << 20], 4 << 20);
     for index in 0..7 {
         receiver.handle_chunk(now, chunk(1, index, &contents, true));
     }
@@ -547,10 +599,7 @@ fn more_than_the_credit_is_a_violation() {
 fn what_a_dead_link_brought_does_not_count_twice() {
     let now = tests::now();
     let contents = noise(1, 4 << 20);
-    let mut receiver = offered(&[file("x", 64 << 20)], |offer, _| offer.chunk_size = 4 << 20);
-    assert_eq!(outcome(&mut receiver), None);
-    receiver.accept(now, Arc::new(MemorySink::new())).unwrap();
-    work(&mut receiver);
+    let (mut receiver, _) = accepted(2, &[64 << 20], 4 << 20);
     for index in 0..7 {
         receiver.handle_chunk(now, chunk(1, index, &contents, true));
     }
@@ -571,17 +620,18 @@ fn what_a_dead_link_brought_does_not_count_twice() {
 #[test]
 fn a_new_link_hears_of_everything_that_was_stored() {
     let now = tests::now();
-    let count = 2 * 1010_u64;
+    let count = 2 * 1100_u64;
     let (mut receiver, _) = receiving(&[count * (64 << 10)]);
     let contents = noise(1, K64);
     let acks = |receiver: &mut receiver::Receiver| {
         let mut stored = ranges::RangeSet::default();
         while let Some(Control::Ack { ranges, .. }) = receiver.poll_control() {
             assert_eq!(ranges::check(ranges.as_slice(), count), Ok(()));
-            ranges
-                .as_slice()
-                .iter()
-                .for_each(|range| (range.first..=range.last).for_each(|chunk| drop(stored.insert(chunk))));
+            ranges.as_slice().iter().for_each(|range| {
+                (range.first..=range.last).for_each(|chunk| {
+                    stored.insert(chunk);
+                })
+            });
         }
         stored
     };
@@ -604,6 +654,50 @@ fn a_new_link_hears_of_everything_that_was_stored() {
         receiver.handle_chunk(now, chunk(1, index + 1, &contents, true));
     }
     assert!(receiver.poll_event().is_none());
+    receiver.handle_chunk(now, chunk(1, 2 * room + 1, &contents, true));
+    assert_eq!(violation(&mut receiver), Violation::BeyondCredit);
+}
+
+#[test]
+fn chunks_that_were_not_stored_count_no_more() {
+    let now = tests::now();
+    let contents = noise(1, 4 << 20);
+    let (mut receiver, _) = accepted(2, &[64 << 20], 4 << 20);
+    // Stored, forged, and stored before.
+    for (genuine, bytes) in [(true, 28 << 20), (false, 28 << 20), (true, 28 << 20), (true, 28 << 20)] {
+        for index in 0..7 {
+            receiver.handle_chunk(now, chunk(1, index, &contents, genuine));
+        }
+        work(&mut receiver);
+        while receiver.poll_control().is_some() {}
+        assert!(!matches!(receiver.poll_event(), Some(receiver::Event::Over(_))));
+        assert_eq!(receiver.progress().bytes, bytes);
+    }
+}
+
+#[test]
+fn the_last_chunk_is_acknowledged_though_a_copy_of_it_is_still_judged() {
+    let now = tests::now();
+    let (mut receiver, sink) = receiving(&[10]);
+    receiver.handle_chunk(now, chunk(1, 0, &[7; 10], true));
+    receiver.handle_chunk(now, chunk(2, 0, &[7; 10], true));
+    let jobs: Vec<_> = std::iter::from_fn(|| receiver.poll_job()).collect();
+    let hash = *blake3::hash(&[7; 10]).as_bytes();
+    let mut page = PageBuilder::new();
+    page.push(&file("0", 10)).unwrap();
+    let mut builder = super::manifest::ManifestBuilder::new(TransferKind::Files, &seed(3));
+    builder.push_page(page.finish()).unwrap();
+    let mut hashes = super::hashes::Hashes::new(builder.finish_with(64 << 10).unwrap().digest(), 1);
+    hashes.claim(0, &hash);
+    let root = hashes.root().unwrap();
+    receiver.handle_control(now, Control::End { transfer: 1, chunks: 1, moved: 1, root });
+    for job in jobs {
+        receiver.handle_job(now, run(job));
+        assert_eq!(receiver.poll_control().is_some(), receiver.progress().bytes == 10 && !receiver.is_idle());
+    }
+    work(&mut receiver);
+    assert_eq!(receiver.poll_control(), Some(Control::Verified { transfer: 1, root }));
+    assert_eq!((sink.stage(), sink.misuse()), (Stage::Finished, None));
 }
 
 #[test]
@@ -616,6 +710,9 @@ fn a_record_that_was_changed_is_reported_and_may_come_again() {
     receiver.handle_chunk(now, chunk(6, 0, &[7; 10], true));
     work(&mut receiver);
     assert_eq!((receiver.progress().bytes, sink.misuse()), (10, None));
+    // With nothing left to do, even one chunk is acknowledged at once.
+    assert_eq!(receiver.poll_control(), Some(ack(&[range(0, 0)])));
+    assert_eq!(receiver.poll_control(), None);
 }
 
 #[test]

@@ -422,7 +422,7 @@ impl Receiver {
         if offer.pages > MAX_PAGES {
             return too_much(Refusal::TooManyNames);
         }
-        let builder = Box::new(ManifestBuilder::new(offer.kind, &self.seed.next()));
+        let builder = Box::new(ManifestBuilder::new(offer.kind, &self.seed.split()));
         self.state = State::Reading { offer, builder };
         self.read_if_whole()
     }

@@ -26,7 +26,7 @@ pub struct Window {
     /// What the receiver allows.
     limit: u64,
     used: u64,
-    /// A chunk had to wait since the last growth.
+    /// The last chunk that wanted a place found none.
     was_full: bool,
 }
 
@@ -41,10 +41,9 @@ impl Window {
     pub fn reserve(&mut self, cost: u64) -> bool {
         let used = self.used.saturating_add(cost);
         let fits = used <= self.size.min(self.limit);
+        self.was_full = !fits;
         if fits {
             self.used = used;
-        } else {
-            self.was_full = true;
         }
         fits
     }
@@ -62,10 +61,9 @@ impl Window {
         }
     }
 
-    /// The receiver's credit now. All of one acknowledgement was told before.
+    /// The receiver's credit now.
     pub fn set_credit(&mut self, credit: u32) {
         self.limit = credit.min(CREDIT).into();
-        self.was_full = false;
     }
 }
 

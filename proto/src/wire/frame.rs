@@ -78,7 +78,7 @@ impl Frame {
         let mut body = BytesMut::with_capacity(self.len.saturating_sub(skip));
         for piece in self.pieces {
             let skipped = skip.min(piece.len());
-            skip -= skipped;
+            skip = skip.saturating_sub(skipped);
             body.extend_from_slice(piece.get(skipped..).unwrap_or_default());
         }
         body
@@ -116,7 +116,7 @@ impl Decoder {
 
     /// The next bytes of the stream.
     pub fn push(&mut self, piece: Bytes) {
-        self.buffered += piece.len();
+        self.buffered = self.buffered.saturating_add(piece.len());
         if piece.len() < SMALL {
             self.tail.extend_from_slice(&piece);
         } else {
@@ -144,7 +144,7 @@ impl Decoder {
                 body
             }
         };
-        if self.buffered < PREFIX + body {
+        if self.buffered < PREFIX.saturating_add(body) {
             return Ok(None);
         }
         self.body = None;
@@ -208,17 +208,18 @@ impl Decoder {
             if !piece.has_remaining() {
                 self.pieces.pop_front();
             }
-            missing -= count;
+            missing = missing.saturating_sub(count);
         }
-        self.buffered -= len - missing;
-        Frame { pieces, len: len - missing }
+        let taken = len.saturating_sub(missing);
+        self.buffered = self.buffered.saturating_sub(taken);
+        Frame { pieces, len: taken }
     }
 }
 
 /// A whole frame around a body.
 #[must_use]
 pub fn enclose(body: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(PREFIX + body.len());
+    let mut frame = BytesMut::with_capacity(PREFIX.saturating_add(body.len()));
     frame.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
     frame.extend_from_slice(body);
     frame.freeze()

@@ -158,7 +158,7 @@ impl Relay {
         }
     }
 
-    fn greet(&mut self, conn: ConnId) {
+    fn greet(&mut self, now: Instant, conn: ConnId) {
         loop {
             let Some(client) = self.clients.get_mut(&conn) else { return };
             if client.leg.is_some() {
@@ -169,11 +169,11 @@ impl Relay {
                 Some(Output::Send(body)) => client.say(main, enclose(&body)),
                 Some(Output::Request(Request::Join { room, side, .. })) => {
                     client.wants = Some((room, side));
-                    self.seat(conn, main, room, side);
+                    self.seat(now, conn, main, room, side);
                 }
                 Some(Output::Request(Request::Allocate { .. })) => {
                     client.tell(main, &RelayMessage::Refused { reason: RefusalReason::Full, retry_after: 0 });
-                    client.greeting.answered();
+                    client.greeting.answered(now);
                 }
                 Some(Output::Request(Request::Ping)) => client.tell(main, &RelayMessage::Pong),
                 Some(Output::Request(Request::Leave) | Output::Close(_)) => {
@@ -195,7 +195,7 @@ impl Relay {
         }
     }
 
-    fn seat(&mut self, conn: ConnId, main: Stream, room: RoomId, side: Side) {
+    fn seat(&mut self, now: Instant, conn: ConnId, main: Stream, room: RoomId, side: Side) {
         let partner_side = match self.policy {
             Policy::Proper => side.other(),
             Policy::Alike | Policy::Mirror => side,
@@ -214,7 +214,7 @@ impl Relay {
         } else {
             client.tell(main, &RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 1 });
         }
-        client.greeting.answered();
+        client.greeting.answered(now);
     }
 
     fn pair(&mut self, first: ConnId, second: ConnId) {
@@ -246,9 +246,12 @@ impl Relay {
         }
         let mut frames = Vec::new();
         for (&stream, (buffer, nth)) in &mut client.incoming {
-            while let Some(length) = buffer.first_chunk().map(|prefix| u32::from_be_bytes(*prefix) as usize + 4)
-                && buffer.len() >= length
-            {
+            while let Some(length) = buffer.first_chunk().map(|prefix| u32::from_be_bytes(*prefix) as usize + 4) {
+                // What can be no frame is passed on as it came.
+                let length = if length > 5 << 20 { buffer.len() } else { length };
+                if buffer.len() < length {
+                    break;
+                }
                 frames.push((stream, *nth, buffer.split_to(length).freeze()));
                 *nth += 1;
             }
@@ -359,7 +362,7 @@ impl Node for Relay {
             result.expect("a free port");
             let unix_time = Duration::from_secs(1_800_000_000);
             let profile = Profile::peer();
-            let quic = Quic::server(&profile, &identity(), Limits::default(), unix_time, &self.seed.next());
+            let quic = Quic::server(&profile, &identity(), Limits::default(), unix_time, &self.seed.split());
             self.quic = Some(quic.expect("a good identity"));
         }
     }
@@ -391,7 +394,7 @@ impl Node for Relay {
                 if let Some(conn) = quic.accept(now, incoming) {
                     let client = Client {
                         main: None,
-                        greeting: Greeting::new(now, observed, None, &self.seed.next()),
+                        greeting: Greeting::new(now, observed, None, &self.seed.split()),
                         decoder: Decoder::new(Caps::Greeting),
                         wants: None,
                         leg: None,
@@ -415,7 +418,7 @@ impl Node for Relay {
                 }
             }
             for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-                self.greet(conn);
+                self.greet(now, conn);
             }
             for leg in 0..self.legs.len() {
                 moved |= self.forward(now, leg);

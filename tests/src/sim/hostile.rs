@@ -151,7 +151,7 @@ impl Hostile {
                             room: self.code.nameplate().room_id(),
                             secret: Secret::Code(self.code.password().clone()),
                         };
-                        self.stage = Stage::Shaking(Box::new(Handshake::new(config, now, self.seed.next())));
+                        self.stage = Stage::Shaking(Box::new(Handshake::new(config, now, self.seed.split())));
                     }
                     RelayMessage::Refused { .. } => self.retry = Some(now + Duration::from_millis(300)),
                     RelayMessage::Hello { .. }
@@ -167,7 +167,7 @@ impl Hostile {
                     Some(handshake::Output::Send(body)) => self.out.push_back(enclose(&body)),
                     Some(handshake::Output::Keyed(keys)) => {
                         self.decoder.set_caps(Caps::Records);
-                        let mut session = Session::new(session::Config::new(self.side), &keys, self.seed.next());
+                        let mut session = Session::new(session::Config::new(self.side), &keys, self.seed.split());
                         session.handle_link_up(now, LINK, 0, Origin::Handshake);
                         self.stage = Stage::Live(Box::new(session));
                         (self.script)(Heard::Keyed, &mut self.mouth);
@@ -259,7 +259,7 @@ impl Node for Hostile {
         if let Input::Bound(_, result) = input {
             result.expect("a port");
             let unix_time = Duration::from_secs(1_800_000_000);
-            let mut quic = Quic::client(&Profile::peer(), unix_time, &self.seed.next());
+            let mut quic = Quic::client(&Profile::peer(), unix_time, &self.seed.split());
             self.conn = Some(quic.connect(now, self.relay, "tallow", &Trust::Any).expect("an address"));
             self.quic = Some(quic);
         }

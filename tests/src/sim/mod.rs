@@ -11,6 +11,7 @@
 
 mod disk;
 mod evil;
+mod hostile;
 
 mod network;
 mod scenario;
@@ -19,6 +20,7 @@ mod world;
 pub use disk::CheckedSink;
 pub use evil::{Fate, Passing, Policy, Relay, Tamper, honest};
 
+pub use hostile::{Heard, Hostile, Mouth, Script};
 pub use network::{Chance, Conditions, Network};
-pub use scenario::{Act, Place, Report, Rig, Scenario, identity, noise};
+pub use scenario::{Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config};
 pub use world::{Host, HostId, Machine, Observed, World};

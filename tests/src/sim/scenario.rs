@@ -19,6 +19,8 @@ use tallow_proto::transfer::memory::{MemorySink, MemorySource};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::wire::peer::DeclineReason;
 
+use tallow_proto::room;
+
 use super::disk::CheckedSink;
 use super::evil::{Policy, Relay, Tamper, honest};
 use super::network::{Chance, Conditions, Network};
@@ -29,7 +31,9 @@ use super::world::{HostId, Machine, World};
 pub enum Place {
     /// At the relay inside the sender.
     Inside,
-    /// At a relay of its own.
+    /// At a relay that can be made evil.
+    Evil,
+    /// At the real relay.
     Relay,
 }
 
@@ -116,12 +120,17 @@ impl Scenario {
             duplicate: if byte() % 2 == 1 { u32::from(byte()) * 400 } else { 0 },
             rate: if byte() % 4 == 1 { 50_000 + u64::from(byte()) * 4_000 } else { 0 },
             queue: Duration::from_millis(200),
-            mtu: 1452 - usize::from(byte()),
+            // QUIC needs 1,200 bytes (RFC 9000, section 14).
+            mtu: 1452 - usize::from(byte().min(252)),
             cut: false,
         };
         let files = (0..=byte() % 4).map(|_| usize::from(byte()) * usize::from(byte()) * 4).collect();
         let job_time = Duration::from_micros(100 + u64::from(byte()) * 200);
-        let place = if byte() % 2 == 0 { Place::Relay } else { Place::Inside };
+        let place = match byte() % 3 {
+            0 => Place::Relay,
+            1 => Place::Inside,
+            _ => Place::Evil,
+        };
         let (compress, aes) = (byte() % 2 == 1, byte() % 2 == 0);
         let mut seed = [0; 32];
         seed.fill_with(&mut byte);
@@ -189,6 +198,12 @@ impl Report {
         class(self.received.as_ref())
     }
 
+    /// Whether both say that it is done.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!((&self.sent, &self.received), (Some(Event::Done(_)), Some(Event::Done(_))))
+    }
+
     fn judge(&self, scenario: &Scenario, rig: &Rig) {
         let is_done = |end: &Option<Event>| matches!(end, Some(Event::Done(_)));
         let both = (is_done(&self.sent), is_done(&self.received));
@@ -210,7 +225,9 @@ impl Report {
                     classes.1 == Some(Class::Interrupted) && matches!(classes.0, Some(Class::Net))
                 }
             }
-            Act::CrashSender(_) => self.sent.is_none() && (both.1 || classes.1 == Some(Class::Net)) || both == (true, true),
+            Act::CrashSender(_) => {
+                self.sent.is_none() && (both.1 || classes.1 == Some(Class::Net)) || both == (true, true)
+            }
             Act::CrashReceiver(_) => {
                 self.received.is_none() && (both.0 || classes.0 == Some(Class::Net)) || both == (true, true)
             }
@@ -244,6 +261,7 @@ pub struct Rig {
     pub relay: Option<HostId>,
     /// Where the receiver puts things.
     pub sink: Arc<CheckedSink>,
+    scenario: Scenario,
 }
 
 /// Where the relay listens.
@@ -273,11 +291,12 @@ impl Rig {
         let mut world = World::new(Network::new(scenario.network, &seed), &seed);
         world.job_time = scenario.job_time;
         world.keep_secret(WORDS);
-        let inside = scenario.place == Place::Inside;
-        let relay = (!inside).then(|| {
-            let node = Relay::new(RELAY.port(), policy, tamper, seed.derive("relay"));
-            world.add(RELAY.ip(), Machine::Other(node))
-        });
+        let relay = match scenario.place {
+            Place::Inside => None,
+            Place::Evil => Some(Machine::Other(Relay::new(RELAY.port(), policy, tamper, seed.derive("relay")))),
+            Place::Relay => Some(Machine::Relay(Box::new(real_relay(seed.derive("relay"))))),
+        };
+        let relay = relay.map(|relay| world.add(RELAY.ip(), relay));
         let (mut send, mut receive) = (send_config(scenario), receive_config(scenario));
         change(&mut send, &mut receive);
         let now = world.now;
@@ -286,7 +305,7 @@ impl Rig {
         let receiver = world.add(RECEIVER.into(), Machine::Peer(Box::new(receiver)));
         let sink = CheckedSink::new(MemorySink::new(), Some(scenario.source()));
         world.watch(sink.clone());
-        Self { world, sender, receiver, relay, sink }
+        Self { world, sender, receiver, relay, sink, scenario: scenario.clone() }
     }
 
     /// Runs until both peers are closed, answering an offer, and lets happen what shall happen.
@@ -349,6 +368,36 @@ impl Rig {
         self.sink.check();
     }
 
+    /// The receiver takes the offer, if it is to answer one.
+    pub fn accept(&mut self) {
+        if self.world.end(self.receiver).is_none() {
+            self.world.command(self.receiver, Command::Accept(self.sink.clone()));
+        }
+    }
+
+    /// The sender's person loses patience, if it is still waiting.
+    pub fn interrupt_sender(&mut self) {
+        if self.world.end(self.sender).is_none() {
+            self.world.command(self.sender, Command::Cancel);
+        }
+    }
+
+    /// Another receiver with the same code, in the place of the first.
+    pub fn another_receiver(&mut self, number: u8) -> HostId {
+        let seed = Seed::new(self.scenario.seed).derive(&format!("receiver {number}"));
+        let peer = Peer::receiver(receive_config(&self.scenario), self.world.now, seed);
+        let ip = IpAddr::from([203, 0, 113, number + 2]);
+        self.receiver = self.world.add(ip, Machine::Peer(Box::new(peer)));
+        self.receiver
+    }
+
+    /// Another sender with the same code and files, beside the first.
+    pub fn another_sender(&mut self) -> HostId {
+        let seed = Seed::new(self.scenario.seed).derive("sender 2");
+        let peer = Peer::sender(send_config(&self.scenario), self.world.now, seed);
+        self.world.add([192, 0, 2, 2].into(), Machine::Peer(Box::new(peer)))
+    }
+
     /// How it ended.
     #[must_use]
     pub fn report(&self) -> Report {
@@ -363,8 +412,8 @@ impl Rig {
     /// What both peers said, for a failed assertion.
     #[must_use]
     pub fn told(&self) -> String {
-        let sent: Vec<_> = self.world.said(self.sender).collect();
-        let received: Vec<_> = self.world.said(self.receiver).collect();
+        let last = |host| self.world.said(host).rev().take(4).collect::<Vec<_>>();
+        let (sent, received) = (last(self.sender), last(self.receiver));
         format!("{:?}: {sent:?} {received:?}", self.world.elapsed())
     }
 }
@@ -398,9 +447,23 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
     let address = RelayAddress { host: RELAY.ip().to_string(), port: RELAY.port() };
     let relays = match scenario.place {
         Place::Inside => Vec::new(),
-        Place::Relay => vec![RelayChoice::new(address)],
+        Place::Evil | Place::Relay => vec![RelayChoice::new(address)],
     };
     Common { relays, cores: 2, aes, unix_time: Duration::from_secs(1_800_000_000), ..Common::default() }
+}
+
+fn real_relay(seed: Seed) -> room::Relay {
+    let config = room::Config {
+        listen: vec![SocketAddr::new([0, 0, 0, 0].into(), RELAY.port())],
+        identity: identity(),
+        password: None,
+        limits: room::limits::Limits::default(),
+        room_ttl: room::Config::ROOM_TTL,
+        window_budget: room::Config::WINDOW_BUDGET,
+        unix_time: Duration::from_secs(1_800_000_000),
+        seed,
+    };
+    room::Relay::new(config).expect("a good identity")
 }
 
 /// One Ed25519 certificate for all: its sizes are always the same, so that runs can be compared.

@@ -13,6 +13,7 @@ use bytes::BytesMut;
 use tallow_proto::job::Job;
 use tallow_proto::node::{Action, Arrival, Ecn, Input, Node, SocketId};
 use tallow_proto::peer::{self, Peer};
+use tallow_proto::room;
 use tallow_proto::seed::Seed;
 
 use super::disk::CheckedSink;
@@ -26,6 +27,8 @@ pub struct HostId(pub usize);
 pub enum Machine {
     /// One end of a transfer.
     Peer(Box<Peer>),
+    /// A relay.
+    Relay(Box<room::Relay>),
     /// Anything else that is a node: an evil relay, a script.
     Other(Box<dyn Node<Command = Infallible, Event = Observed>>),
     /// It crashed.
@@ -37,6 +40,8 @@ pub enum Machine {
 pub enum Observed {
     /// A peer's event.
     Peer(peer::Event),
+    /// A relay's event.
+    Relay(room::Event),
     /// Another node's.
     Text(String),
 }
@@ -147,14 +152,14 @@ impl World {
     pub fn said(&self, host: HostId) -> impl DoubleEndedIterator<Item = &peer::Event> {
         self.hosts[host.0].said.iter().filter_map(|said| match said {
             Observed::Peer(event) => Some(event),
-            Observed::Text(_) => None,
+            Observed::Relay(_) | Observed::Text(_) => None,
         })
     }
 
     /// Everything that another node said so far.
     pub fn texts(&self, host: HostId) -> impl DoubleEndedIterator<Item = &str> {
         self.hosts[host.0].said.iter().filter_map(|said| match said {
-            Observed::Peer(_) => None,
+            Observed::Peer(_) | Observed::Relay(_) => None,
             Observed::Text(text) => Some(text.as_str()),
         })
     }
@@ -183,7 +188,7 @@ impl World {
                 // A random moment may be too late for it.
                 let _ = peer.handle_command(now, command);
             }
-            Machine::Other(_) | Machine::Down => panic!("only a peer takes commands"),
+            Machine::Relay(_) | Machine::Other(_) | Machine::Down => panic!("only a peer takes commands"),
         }
         self.serve(host);
     }
@@ -192,6 +197,7 @@ impl World {
     pub fn crash(&mut self, host: HostId) {
         self.hosts[host.0].machine = Machine::Down;
         self.hosts[host.0].sockets.clear();
+        self.hosts[host.0].closed_at.get_or_insert(self.now);
     }
 
     /// Whether the host's node has nothing left to do.
@@ -370,6 +376,7 @@ impl Host {
     fn poll_timeout(&self) -> Option<Instant> {
         match &self.machine {
             Machine::Peer(peer) => peer.poll_timeout(),
+            Machine::Relay(relay) => relay.poll_timeout(),
             Machine::Other(node) => node.poll_timeout(),
             Machine::Down => None,
         }
@@ -379,6 +386,7 @@ impl Host {
     fn poll_reason(&self) -> Option<&'static str> {
         match &self.machine {
             Machine::Peer(peer) => peer.poll_timeout(),
+            Machine::Relay(relay) => relay.poll_timeout(),
             Machine::Other(node) => node.poll_timeout(),
             Machine::Down => None,
         }
@@ -392,6 +400,7 @@ impl Host {
     fn is_node_closed(&self) -> bool {
         match &self.machine {
             Machine::Peer(peer) => peer.is_closed(),
+            Machine::Relay(relay) => relay.is_closed(),
             Machine::Other(node) => node.is_closed(),
             Machine::Down => true,
         }
@@ -408,6 +417,7 @@ impl Host {
     fn poll_event(&mut self) -> Option<Observed> {
         match &mut self.machine {
             Machine::Peer(peer) => peer.poll_event().map(Observed::Peer),
+            Machine::Relay(relay) => relay.poll_event().map(Observed::Relay),
             Machine::Other(node) => node.poll_event(),
             Machine::Down => None,
         }
@@ -417,6 +427,7 @@ impl Host {
     fn with<T>(&mut self, call: impl FnOnce(&mut dyn Drive) -> T) -> Option<T> {
         Some(match &mut self.machine {
             Machine::Peer(peer) => call(peer.as_mut()),
+            Machine::Relay(relay) => call(relay.as_mut()),
             Machine::Other(node) => call(node),
             Machine::Down => return None,
         })
@@ -475,6 +486,7 @@ macro_rules! drive {
 }
 
 drive!(Peer);
+drive!(room::Relay);
 
 impl Drive for Box<dyn Node<Command = Infallible, Event = Observed>> {
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {

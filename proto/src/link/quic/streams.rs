@@ -106,7 +106,7 @@ impl Quic {
         result
     }
 
-    /// Says that nothing more will be written; [`Event::Finished`] follows once all is acknowledged.
+    /// Says that nothing more will be written; [`super::Event::Finished`] follows once all is acknowledged.
     pub fn finish(&mut self, conn: ConnId, stream: Stream) {
         let Some(mut send) = self.send_stream(conn, stream) else { return };
         if send.finish().is_ok() {

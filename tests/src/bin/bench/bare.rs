@@ -72,7 +72,7 @@ fn pipeline_send(source: &str, at: SocketAddr) {
     let (key, mut hasher, mut chunk) = (key(), blake3::Hasher::new(), Vec::with_capacity(CHUNK + 16));
     for number in 0.. {
         chunk.clear();
-        file.by_ref().take(CHUNK as u64).read_to_end(&mut chunk).expect("readable");
+        Read::take(&mut file, CHUNK as u64).read_to_end(&mut chunk).expect("readable");
         if chunk.is_empty() {
             break;
         }

@@ -78,7 +78,7 @@ fn transfer(settings: &Settings, source: &Path, bytes: u64, through_relay: bool)
 
 fn program(settings: &Settings) -> Command {
     let mut command = Command::new(&settings.tallow);
-    command.env("TALLOW_STATE_DIR", settings.work.join("state")).arg("--no-progress");
+    command.env("TALLOW_STATE_DIR", settings.work.join("state"));
     command
 }
 

@@ -1,0 +1,183 @@
+//! The real program: what it says, how it ends, and that two clients meet there over real sockets.
+
+#[path = "../examples/crowd/client.rs"]
+mod client;
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use client::{Crowd, join};
+use rustix::process::{Pid, Signal, kill_process};
+use tallow_proto::link::quic::{Closed, Profile};
+use tallow_proto::link::trust::CertificateSeen;
+use tallow_proto::room::close;
+use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Side};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// A running relay. It is ended by its own id.
+struct Program {
+    child: Child,
+    lines: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Program {
+    fn start(state: &Path, arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tallow-relay"))
+            .args(arguments)
+            .env("TALLOW_STATE_DIR", state)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok()));
+        Self { child, lines, said: Vec::new() }
+    }
+
+    /// The rest of the next line that holds this.
+    fn expect(&mut self, what: &str) -> String {
+        let end = Instant::now() + SOON;
+        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            self.said.push(line.clone());
+            if let Some((_, rest)) = line.split_once(what) {
+                return rest.to_owned();
+            }
+        }
+        panic!("no line with {what:?}: {:#?}", self.said)
+    }
+
+    fn listening(&mut self) -> SocketAddr {
+        self.expect("listening on ").parse().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end: the exit code, and all that it said.
+    fn end(mut self) -> (Option<i32>, String) {
+        let end = Instant::now() + SOON;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                self.said.extend(self.lines.iter());
+                return (status.code(), self.said.join("\n"));
+            }
+            assert!(Instant::now() < end, "it does not end: {:#?}", self.said);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|status| status.is_none()) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// R06 for one pair: what is logged at TRACE names no client.
+#[test]
+fn two_clients_meet_and_the_log_names_nobody() {
+    let state = tempfile::tempdir().unwrap();
+    let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "-vvv"]);
+    relay.expect("descriptor limit: ");
+    let fingerprint = relay.expect("certificate fingerprint ");
+    let addr = relay.listening();
+
+    let mut crowd = Crowd::new(addr, &Profile::peer());
+    let alice = crowd.come(&[ClientMessage::Allocate { owner: Owner([1; 16]) }, ClientMessage::Ping]);
+    assert!(crowd.until(SOON, |crowd| crowd.clients[&alice].heard.contains(&RelayMessage::Pong)));
+    let Some(CertificateSeen::Unchecked(seen)) = crowd.clients[&alice].certificate else { panic!() };
+    assert_eq!(seen.to_string(), fingerprint);
+    crowd.leave(alice, close::DONE);
+
+    let sender = crowd.come(&[join(1, Side::Sender)]);
+    assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting)));
+    let receiver = crowd.come(&[join(1, Side::Receiver)]);
+    assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].paired && crowd.clients[&receiver].paired));
+    crowd.send(sender, 5 << 20);
+    assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].got == 5 << 20));
+    crowd.leave(sender, close::DONE);
+    assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].closed.is_some()));
+    let closed = crowd.clients[&receiver].closed.clone();
+    assert!(matches!(closed, Some(Closed::Application { code: close::PEER_LEFT, .. })), "{closed:?}");
+
+    let closed = relay.expect("room_closed");
+    assert!(closed.contains("reason=left") || closed.contains("bytes_forwarded=0"), "{closed}");
+    let closed = relay.expect("room_closed");
+    assert!(closed.contains("bytes_forwarded=5242880") && closed.contains("reason=left"), "{closed}");
+    relay.signal(Signal::TERM);
+    let (code, said) = relay.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("room_created") && said.contains("room_paired"), "{said}");
+    let others: Vec<_> = said.lines().filter(|line| !line.starts_with("listening on")).collect();
+    let port = crowd.local_addr().port().to_string();
+    assert!(others.iter().all(|line| !line.contains("127.0.0.1") && !line.contains(&port)), "{others:#?}");
+
+    // Its certificate is kept.
+    let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0"]);
+    assert_eq!(relay.expect("certificate fingerprint "), fingerprint);
+}
+
+#[test]
+fn a_running_pair_has_its_time_and_a_second_signal_ends_it() {
+    let state = tempfile::tempdir().unwrap();
+    for hurried in [false, true] {
+        let drain = if hurried { "1000" } else { "1" };
+        let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "--drain", drain]);
+        let mut crowd = Crowd::new(relay.listening(), &Profile::peer());
+        let sender = crowd.come(&[join(1, Side::Sender)]);
+        assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting)));
+        let receiver = crowd.come(&[join(1, Side::Receiver)]);
+        assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].paired && crowd.clients[&receiver].paired));
+        relay.signal(Signal::INT);
+        relay.expect("ending: ");
+        crowd.send(sender, 1000);
+        assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].got == 1000));
+        assert!(relay.child.try_wait().unwrap().is_none());
+        if hurried {
+            relay.signal(Signal::INT);
+        }
+        assert!(crowd.until(SOON, |crowd| crowd.clients.values().all(|client| client.closed.is_some())));
+        let told =
+            |closed: &Option<Closed>| matches!(closed, Some(Closed::Application { code: close::SHUTTING_DOWN, .. }));
+        assert!(crowd.clients.values().all(|client| told(&client.closed)));
+        assert_eq!(relay.end().0, Some(0));
+    }
+}
+
+#[test]
+fn what_keeps_it_from_running_is_told_in_one_line() {
+    let state = tempfile::tempdir().unwrap();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let missing = state.path().join("no such file").display().to_string();
+    let empty = state.path().join("empty").display().to_string();
+    std::fs::write(&empty, "\n").unwrap();
+    let free = ["--listen", "127.0.0.1:0"];
+    for (arguments, code, text) in [
+        (&["--listen", &addr][..], 5, "cannot listen on"),
+        (&[free[0], free[1], "--listen", &addr], 5, "choose another address with --listen"),
+        (&[free[0], free[1], "--password-file", &missing], 6, "its first line must be the password"),
+        (&[free[0], free[1], "--password-file", &empty], 6, "its first line must be the password"),
+        (&[free[0], free[1], "--tls-cert", &missing, "--tls-key", &missing], 6, "no such file"),
+        (&["--listen", "nowhere"], 2, "--listen"),
+        (&["--tls-cert", &missing], 2, "--tls-key"),
+    ] {
+        let (ended, said) = Program::start(state.path(), arguments).end();
+        assert_eq!(ended, Some(code), "{arguments:?}: {said}");
+        assert!(said.to_lowercase().contains(text), "{said}");
+        if code != 2 {
+            let problems = said.lines().filter(|line| line.starts_with("tallow relay: ")).count();
+            assert_eq!(problems, 1, "{said}");
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! Real peers at a relay that lies (rows X and P of the table of bad inputs). Nothing may ever stand under a final name unless it
+//! is complete and verified: the rig checks that after each run.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tallow_proto::code::Code;
+use tallow_proto::peer::{Class, Event};
+use tallow_proto::wire::frame::{KIND_CHUNK, enclose};
+use tallow_proto::wire::peer::HandshakeMessage;
+use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::{Versions, decode, encode};
+use tallow_tests::sim::{Fate, Passing, Place, Policy, Report, Rig, Scenario, Tamper};
+
+fn scenario(seed: u64, bytes: usize) -> Scenario {
+    Scenario { place: Place::Evil, ..Scenario::plain(seed, bytes) }
+}
+
+/// Runs to the end of the receiver; a sender that still waits for the right one is interrupted then.
+fn against(scenario: &Scenario, tamper: Tamper) -> (Report, Rig) {
+    let mut rig = Rig::new(scenario, Policy::Proper, tamper);
+    let report = finish(&mut rig);
+    (report, rig)
+}
+
+fn finish(rig: &mut Rig) -> Report {
+    let (sender, receiver) = (rig.sender, rig.receiver);
+    let limit = Duration::from_secs(300);
+    rig.world.run_until(limit, |world| {
+        world.end(receiver).is_some() || world.said(receiver).any(|event| matches!(event, Event::Offer(_)))
+    });
+    rig.accept();
+    let ended = rig.world.run_until(limit, |world| world.is_closed(receiver));
+    assert!(ended, "the receiver does not end: {}", rig.told());
+    rig.world.run_until(Duration::from_secs(60), |world| world.is_closed(sender));
+    rig.interrupt_sender();
+    assert!(rig.world.run_until(limit, |world| world.is_closed(sender)), "the sender does not end: {}", rig.told());
+    let report = rig.report();
+    if matches!(report.received, Some(Event::Done(_))) {
+        rig.sink.check_whole();
+    } else if rig.sink.has_final_names() {
+        // Something went wrong while verified files were put in place: then all of them are, and they are right.
+        rig.sink.check_whole();
+    }
+    report
+}
+
+fn failed(report: &Report, sent: &[Class], received: &[Class], what: &str) {
+    let classes = (report.sent_class(), report.received_class());
+    assert!(
+        classes.0.is_some_and(|class| sent.contains(&class))
+            && classes.1.is_some_and(|class| received.contains(&class)),
+        "{what}: {:?} {:?}",
+        report.sent,
+        report.received
+    );
+}
+
+fn no_metadata(rig: &Rig) {
+    assert!(!rig.world.said(rig.receiver).any(|event| matches!(event, Event::Offer(_))), "{}", rig.told());
+}
+
+fn flip(frame: &Bytes, bit: usize) -> Bytes {
+    let mut changed = BytesMut::from(&frame[..]);
+    changed[bit / 8] ^= 1 << (bit % 8);
+    changed.freeze()
+}
+
+fn is_chunk(frame: &Bytes) -> bool {
+    frame.get(4) == Some(&KIND_CHUNK) && frame.len() > 1000
+}
+
+#[test]
+fn the_relay_that_could_be_evil_is_a_good_one_when_it_is_not() {
+    let (report, _) = against(&scenario(1, 200_000), tallow_tests::sim::honest());
+    assert!(report.is_done());
+}
+
+#[test]
+fn x02_dropping_after_the_first_message_or_a_failed_confirmation_wins_no_more_than_three_tries() {
+    // Which frame the relay answers in the receiver's place, or drops the link at.
+    for guess in [false, true] {
+        let tries = Arc::new(Mutex::new((0, 0)));
+        let seen = tries.clone();
+        let tamper: Tamper = Box::new(move |passing, frame| {
+            let mut seen = seen.lock().unwrap();
+            match (passing.side, passing.nth) {
+                (Side::Sender, 0) => {
+                    seen.0 += 1;
+                    if guess { Fate::Pass } else { Fate::Close }
+                }
+                // The receiver's proof, made wrong, and the link dropped after it.
+                (Side::Receiver, 0) => {
+                    seen.1 += 1;
+                    let last = frame.len() * 8 - 1;
+                    Fate::Instead(vec![flip(frame, last)])
+                }
+                _ => Fate::Close,
+            }
+        });
+        let mut rig = Rig::new(&scenario(2, 1000), Policy::Proper, tamper);
+        for round in 0..10 {
+            let (sender, receiver) = (rig.sender, rig.receiver);
+            rig.world.run_until(Duration::from_secs(60), |world| world.is_closed(receiver));
+            assert!(rig.world.is_closed(receiver), "{}", rig.told());
+            no_metadata(&rig);
+            let class = rig.report().received_class();
+            assert!(matches!(class, Some(Class::Auth | Class::Net)), "{}", rig.told());
+            if rig.world.is_closed(sender) {
+                break;
+            }
+            rig.another_receiver(round);
+        }
+        let (runs, answers) = *tries.lock().unwrap();
+        if guess {
+            assert_eq!((runs, answers), (3, 3), "{}", rig.told());
+            assert_eq!(rig.report().sent_class(), Some(Class::Auth));
+        } else {
+            // Nothing was learnt from a message without an answer, so nothing is used up.
+            assert!(runs >= 10 && answers == 0, "{runs}");
+            assert!(rig.world.end(rig.sender).is_none());
+        }
+    }
+}
+
+#[test]
+fn x03_a_flipped_bit_of_the_handshake_ends_in_an_error_on_both_sides() {
+    let long = std::env::var_os("TALLOW_LONG").is_some();
+    // H1 and H2 have about 1,700 bytes, H3 33; the first four are the length.
+    for (side, nth, len) in [(Side::Sender, 0, 1_680), (Side::Receiver, 0, 1_700), (Side::Sender, 1, 37)] {
+        let step = if long { 37 } else { len * 8 / 12 };
+        for bit in (0..len * 8).step_by(step) {
+            let tamper: Tamper = Box::new(move |passing, frame| {
+                let here = (passing.side, passing.nth, passing.stream) == (side, nth, 0) && passing.from < 2;
+                if here { Fate::Instead(vec![flip(frame, bit % (frame.len() * 8))]) } else { Fate::Pass }
+            });
+            let (report, rig) = against(&scenario(3, 1000), tamper);
+            let what = format!("bit {bit} of {side:?} {nth}");
+            no_metadata(&rig);
+            // A sender whose answer was wrong waits for the right one; it was told of the guess, and we interrupted it. One that
+            // was keyed already (H3) hears nothing that it can open. A longer length lets both wait until the deadline.
+            failed(
+                &report,
+                &[Class::Auth, Class::Proto, Class::Interrupted, Class::Net],
+                &[Class::Auth, Class::Proto, Class::Net],
+                &what,
+            );
+            if bit >= 40 {
+                assert!(
+                    matches!(report.received_class(), Some(Class::Auth | Class::Proto)),
+                    "{what}: {:?}",
+                    report.received
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn x05_reflection_and_like_with_like_fail() {
+    // With itself: whoever comes.
+    let mut rig = Rig::new(&scenario(5, 1000), Policy::Mirror, tallow_tests::sim::honest());
+    let report = finish(&mut rig);
+    no_metadata(&rig);
+    failed(&report, &[Class::Auth], &[Class::Auth, Class::Proto, Class::Net], "mirror");
+    // An echo of its own first message is a wrong answer.
+    let echo: Tamper =
+        Box::new(|passing: Passing, frame: &Bytes| Fate::Elsewhere(vec![(passing.from, 0, frame.clone())]));
+    let (report, rig) = against(&scenario(6, 1000), echo);
+    no_metadata(&rig);
+    failed(&report, &[Class::Auth, Class::Interrupted], &[Class::Auth, Class::Proto, Class::Net], "echo");
+    // Two senders, two receivers.
+    let mut rig = Rig::new(&scenario(7, 1000), Policy::Alike, tallow_tests::sim::honest());
+    let (first, second) = (rig.another_sender(), rig.another_receiver(1));
+    rig.world.run_until(Duration::from_secs(200), |world| world.end(first).is_some() && world.end(second).is_some());
+    no_metadata(&rig);
+    for host in [rig.sender, first] {
+        let guesses = rig.world.said(host).filter(|event| matches!(event, Event::WrongGuess { .. })).count();
+        assert!(guesses > 0, "{:?}", rig.world.said(host).collect::<Vec<_>>());
+    }
+    for host in [rig.receiver, second] {
+        assert!(
+            matches!(rig.world.end(host), Some(Event::Failed(failure)) if matches!(failure.class(), Class::Auth | Class::Net | Class::Proto)),
+            "{:?}",
+            rig.world.said(host).collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
+fn x06_wires_crossed_after_the_handshake_carry_nothing() {
+    // Two senders and two receivers of one code. After the handshakes, what the first sender says goes to the second receiver.
+    let tamper: Tamper = Box::new(|passing, frame| {
+        let handshake = passing.stream == 0 && passing.nth < if passing.side == Side::Sender { 2 } else { 1 };
+        if handshake {
+            Fate::Pass
+        } else {
+            Fate::Elsewhere(vec![((passing.to + 2) % 4, passing.stream, frame.clone())])
+        }
+    });
+    let mut rig = Rig::new(&scenario(8, 300_000), Policy::Proper, tamper);
+    let paired = |rig: &mut Rig, count| {
+        let relay = rig.relay.unwrap();
+        rig.world.run_until(Duration::from_secs(10), |world| world.texts(relay).count() >= count)
+    };
+    assert!(paired(&mut rig, 1));
+    let sender = rig.another_sender();
+    let receiver = rig.another_receiver(2);
+    let all = [rig.sender, rig.receiver, sender, receiver];
+    rig.world.run_until(Duration::from_secs(100), |world| all.iter().all(|&host| world.is_closed(host)));
+    no_metadata(&rig);
+    for host in all {
+        let Some(Event::Failed(failure)) = rig.world.end(host) else { panic!("{:?}", rig.told()) };
+        assert!(matches!(failure.class(), Class::Proto | Class::Net), "{failure:?}");
+    }
+    let proto =
+        all.iter().filter(|&&host| matches!(rig.world.end(host), Some(Event::Failed(f)) if f.class() == Class::Proto));
+    assert!(proto.count() >= 2, "{}", rig.told());
+}
+
+#[test]
+fn x06_x07_chunk_records_dropped_doubled_swapped_moved_or_changed_end_it() {
+    const CHUNKS: usize = 6;
+    type Change = fn(&mut Vec<Bytes>, usize, &Bytes, Passing) -> Fate;
+    let changes: [(&str, Change); 7] = [
+        ("drop", |_, _, _, _| Fate::Instead(vec![])),
+        ("double", |_, _, frame, _| Fate::Instead(vec![frame.clone(), frame.clone()])),
+        ("replay the first", |seen, _, frame, _| Fate::Instead(vec![frame.clone(), seen[0].clone()])),
+        ("flip", |_, _, frame, _| Fate::Instead(vec![flip(frame, frame.len() * 4)])),
+        ("flip the header", |_, _, frame, _| Fate::Instead(vec![flip(frame, 16 * 8)])),
+        ("truncate", |_, _, frame, _| Fate::Instead(vec![enclose(&frame[4..frame.len() - 1])])),
+        ("send it back", |_, _, frame, passing| Fate::Elsewhere(vec![(passing.from, 0, frame.clone())])),
+    ];
+    for (name, change) in changes {
+        for at in [0, CHUNKS / 2, CHUNKS - 1] {
+            let (mut seen, mut count) = (Vec::new(), 0);
+            let tamper: Tamper = Box::new(move |passing, frame| {
+                if passing.side != Side::Sender || !is_chunk(frame) || passing.stream == 0 {
+                    return Fate::Pass;
+                }
+                seen.push(frame.clone());
+                count += 1;
+                if count - 1 == at { change(&mut seen, at, frame, passing) } else { Fate::Pass }
+            });
+            let (report, rig) = against(&scenario(9, CHUNKS * 65_536), tamper);
+            let what = format!("{name} {at}: {}", rig.told());
+            assert!(rig.world.said(rig.receiver).any(|event| matches!(event, Event::Offer(_))), "{what}");
+            // A record that never comes and has no successor in its lane is a lane that stands still, not a broken rule.
+            failed(&report, &[Class::Proto, Class::Net, Class::Peer], &[Class::Proto, Class::Net, Class::Peer], &what);
+            if !matches!(name, "drop" | "send it back") {
+                assert_eq!(report.received_class(), Some(Class::Proto), "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn x07_swapped_records_end_it() {
+    let mut held: Option<Bytes> = None;
+    let tamper: Tamper = Box::new(move |passing, frame| {
+        if passing.side != Side::Sender || passing.stream != 1 || passing.nth == 0 {
+            return Fate::Pass;
+        }
+        match held.take() {
+            Some(before) => Fate::Instead(vec![frame.clone(), before]),
+            None => {
+                held = Some(frame.clone());
+                Fate::Instead(vec![])
+            }
+        }
+    });
+    let (report, rig) = against(&scenario(10, 3_000_000), tamper);
+    failed(&report, &[Class::Peer, Class::Net], &[Class::Proto], &rig.told());
+}
+
+#[test]
+fn x08_a_clean_close_before_the_end_is_no_success() {
+    const CHUNKS: usize = 4;
+    // After the last data record, before the sender's End.
+    let mut chunks = 0;
+    let tamper: Tamper = Box::new(move |passing, frame| {
+        chunks += usize::from(passing.side == Side::Sender && is_chunk(frame));
+        let over = passing.side == Side::Sender && chunks == CHUNKS && is_chunk(frame);
+        if over { Fate::PassAndClose } else { Fate::Pass }
+    });
+    let (report, rig) = against(&scenario(11, CHUNKS * 65_536), tamper);
+    failed(&report, &[Class::Net], &[Class::Net], &rig.told());
+    // At each control frame of either side from the last data record on.
+    let (mut confirmed, mut unconfirmed) = (0, 0);
+    for side in [Side::Sender, Side::Receiver] {
+        for after in 0..8 {
+            for pass in [false, true] {
+                let (mut chunks, mut controls) = (0, 0);
+                let tamper: Tamper = Box::new(move |passing, frame| {
+                    chunks += usize::from(passing.side == Side::Sender && is_chunk(frame));
+                    if chunks < CHUNKS || passing.side != side || passing.stream != 0 {
+                        return Fate::Pass;
+                    }
+                    controls += 1;
+                    match (controls - 1 == after, pass) {
+                        (false, _) => Fate::Pass,
+                        (true, true) => Fate::PassAndClose,
+                        (true, false) => Fate::Close,
+                    }
+                });
+                let (report, rig) = against(&scenario(12, CHUNKS * 65_536), tamper);
+                let done = |end: &Option<Event>| matches!(end, Some(Event::Done(_)));
+                // Whoever says success is right: `finish` looked that the files are in place.
+                if done(&report.sent) {
+                    assert!(rig.sink.is_complete());
+                    confirmed += 1;
+                } else {
+                    assert_eq!(report.sent_class(), Some(Class::Net), "{}", rig.told());
+                    unconfirmed += 1;
+                }
+                assert!(done(&report.received) || report.received_class() == Some(Class::Net), "{}", rig.told());
+                assert!(done(&report.received) == rig.sink.is_complete(), "{}", rig.told());
+            }
+        }
+    }
+    assert!(confirmed > 0 && unconfirmed > 0, "{confirmed} {unconfirmed}");
+}
+
+#[test]
+fn x09_a_changed_version_suite_or_key_fails() {
+    type Change = fn(&mut HandshakeMessage);
+    let changes: [(&str, Change); 8] = [
+        ("versions raised in H1", |message| {
+            if let HandshakeMessage::H1 { hello, .. } = message {
+                hello.versions = Versions { min: 1, max: 2 };
+            }
+        }),
+        ("versions lowered in H1", |message| {
+            if let HandshakeMessage::H1 { hello, .. } = message {
+                hello.versions = Versions { min: 0, max: 0 };
+            }
+        }),
+        ("versions changed in H2", |message| {
+            if let HandshakeMessage::H2 { hello, .. } = message {
+                hello.versions = Versions { min: 0, max: 1 };
+            }
+        }),
+        ("version picked down in H2", |message| {
+            if let HandshakeMessage::H2 { version, .. } = message {
+                *version = 0;
+            }
+        }),
+        ("suite changed in H1", |message| {
+            if let HandshakeMessage::H1 { hello, .. } = message {
+                hello.features.0 ^= 1;
+            }
+        }),
+        ("verification stripped from H2", |message| {
+            if let HandshakeMessage::H2 { hello, .. } = message {
+                hello.features.0 ^= 2;
+            }
+        }),
+        ("KEM part stripped from H1", |message| {
+            if let HandshakeMessage::H1 { encapsulation_key, .. } = message {
+                encapsulation_key.0 = Bytes::new();
+            }
+        }),
+        ("KEM part stripped from H2", |message| {
+            if let HandshakeMessage::H2 { ciphertext, .. } = message {
+                ciphertext.0 = Bytes::new();
+            }
+        }),
+    ];
+    for (name, change) in changes {
+        let tamper: Tamper = Box::new(move |passing, frame| {
+            if passing.stream != 0 || passing.nth > 0 {
+                return Fate::Pass;
+            }
+            let Ok(mut message) = decode::<HandshakeMessage>(&frame[4..]) else { return Fate::Pass };
+            change(&mut message);
+            Fate::Instead(vec![enclose(&encode(&message))])
+        });
+        let (report, rig) = against(&scenario(13, 1000), tamper);
+        no_metadata(&rig);
+        let (sent, received) =
+            ([Class::Auth, Class::Interrupted, Class::Proto], [Class::Auth, Class::Proto, Class::Net]);
+        failed(&report, &sent, &received, &format!("{name}: {}", rig.told()));
+    }
+}
+
+#[test]
+fn p01_p02_junk_from_the_relay_ends_it_and_nothing_else() {
+    let h3 = |body: &[u8]| enclose(body);
+    let junk: Vec<(&str, Vec<u8>)> = vec![
+        ("the largest length", vec![0xff; 4]),
+        ("half of it", vec![0x80, 0, 0, 0]),
+        ("one beyond the cap", [&4097_u32.to_be_bytes()[..], &[0; 64]].concat()),
+        ("empty frames", vec![0; 4_000]),
+        ("an overlong number", h3(&[0x82, 0x00]).to_vec()),
+        ("an unknown tag", h3(&[200, 0, 0]).to_vec()),
+        ("nothing but a tag", h3(&[0]).to_vec()),
+        ("something behind a message", h3(&[3, 0]).to_vec()),
+    ];
+    for (name, bytes) in junk {
+        for side in [Side::Sender, Side::Receiver] {
+            for nth in [0, 1, 2, 4] {
+                let junk = Bytes::from(bytes.clone());
+                let tamper: Tamper = Box::new(move |passing, _| {
+                    let here = passing.side == side && passing.stream == 0 && passing.nth == nth && passing.from < 2;
+                    if here { Fate::Instead(vec![junk.clone()]) } else { Fate::Pass }
+                });
+                let (report, rig) = against(&scenario(14, 100_000), tamper);
+                let what = format!("{name} for {side:?} {nth}: {}", rig.told());
+                let any = [Class::Proto, Class::Auth, Class::Net, Class::Peer, Class::Interrupted];
+                // In the place of a late acknowledgement it comes when the receiver has everything.
+                if !matches!(report.received, Some(Event::Done(_))) {
+                    failed(&report, &any, &[Class::Proto, Class::Auth, Class::Net, Class::Peer], &what);
+                }
+                // The one who got it knows what it was.
+                let class = if side == Side::Sender { report.received_class() } else { report.sent_class() };
+                // Once the session is keyed that length is allowed: it swallows what follows, until nothing is heard any more.
+                let waits = name == "one beyond the cap" && class == Some(Class::Net);
+                let done = matches!(report.received, Some(Event::Done(_)));
+                assert!(
+                    waits || done || matches!(class, Some(Class::Proto | Class::Auth | Class::Interrupted)),
+                    "{what}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn x01_wrong_words_fail_before_anything_is_said() {
+    let wrong = Code::parse("7-acorn-bicycle-zebra").unwrap();
+    let mut rig = Rig::with(&scenario(15, 1000), Policy::Proper, tallow_tests::sim::honest(), |_, receive| {
+        receive.code = wrong;
+    });
+    let report = finish(&mut rig);
+    no_metadata(&rig);
+    failed(&report, &[Class::Interrupted], &[Class::Auth], "wrong words");
+    assert!(rig.world.said(rig.sender).any(|event| matches!(event, Event::WrongGuess { left: 2 })));
+}

@@ -1,0 +1,472 @@
+//! Real peers against one that knows the code and breaks the rules behind the encryption (rows P, N and D).
+
+use bytes::Bytes;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tallow_proto::code::Code;
+use tallow_proto::peer::{Class, Command, Event, Failure, Peer};
+use tallow_proto::seed::Seed;
+use tallow_proto::session::Violation;
+use tallow_proto::transfer::chunk::{Codec, Header};
+use tallow_proto::transfer::memory::MemorySink;
+use tallow_proto::wire::peer::{
+    CancelReason, ChunkRange, ChunkRanges, Control, DeclineReason, Have, Offer, Reason, TransferKind,
+};
+use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::{Blob, Capped};
+use tallow_tests::sim::{
+    CODE, CheckedSink, Heard, HostId, Hostile, Machine, Mouth, Network, Place, RELAY, Relay, Scenario, Script, World,
+    honest, receive_config, send_config,
+};
+
+const K64: u32 = 64 << 10;
+
+/// A real peer and a hostile one of the other side.
+fn meet(side: Side, bytes: usize, room: u64, script: Script) -> (World, HostId, Arc<CheckedSink>) {
+    let scenario = Scenario { place: Place::Evil, ..Scenario::plain(77, bytes) };
+    let seed = Seed::new(scenario.seed);
+    let mut world = World::new(Network::new(scenario.network, &seed), &seed);
+    let relay = Relay::new(RELAY.port(), tallow_tests::sim::Policy::Proper, honest(), seed.derive("relay"));
+    world.add(RELAY.ip(), Machine::Other(relay));
+    let code = Code::parse(CODE).unwrap();
+    let hostile = Hostile::new(side, code, RELAY, script, seed.derive("hostile"));
+    let now = world.now;
+    let peer = match side {
+        Side::Sender => Peer::receiver(receive_config(&scenario), now, seed.derive("peer")),
+        Side::Receiver => Peer::sender(send_config(&scenario), now, seed.derive("peer")),
+    };
+    world.add([192, 0, 2, 66].into(), Machine::Other(hostile));
+    let peer = world.add([203, 0, 113, 9].into(), Machine::Peer(Box::new(peer)));
+    let sink = CheckedSink::new(MemorySink::new().with_free(room), None);
+    world.watch(sink.clone());
+    (world, peer, sink)
+}
+
+/// Runs to the peer's end, accepting what it is offered.
+fn end(world: &mut World, peer: HostId, sink: &Arc<CheckedSink>) -> Event {
+    let limit = Duration::from_secs(120);
+    world.run_until(limit, |world| {
+        world.end(peer).is_some() || world.said(peer).any(|event| matches!(event, Event::Offer(_)))
+    });
+    if world.end(peer).is_none() && world.said(peer).any(|event| matches!(event, Event::Offer(_))) {
+        world.command(peer, Command::Accept(sink.clone()));
+    }
+    if !world.run_until(limit, |world| world.is_closed(peer)) {
+        // A peer that says nothing more, but lives: the person loses patience.
+        world.command(peer, Command::Cancel);
+    }
+    let ended = world.run_until(Duration::from_secs(30), |world| world.is_closed(peer));
+    assert!(ended, "no end: {:?}", world.said(peer).collect::<Vec<_>>());
+    world.end(peer).expect("a terminal event").clone()
+}
+
+fn class(event: &Event) -> Option<Class> {
+    match event {
+        Event::Failed(failure) => Some(failure.class()),
+        _ => None,
+    }
+}
+
+/// One entry as a page holds it; the first of a page.
+fn raw(tag: u8, path: &[u8], size: u64) -> Vec<u8> {
+    let mut entry = vec![tag, 0];
+    varint(path.len() as u64, &mut entry);
+    entry.extend_from_slice(path);
+    varint(0o644, &mut entry);
+    entry.extend_from_slice(&[0, 0]);
+    match tag {
+        0 => varint(size, &mut entry),
+        2 => {
+            entry.push(1);
+            entry.push(b'x');
+        }
+        _ => {}
+    }
+    entry
+}
+
+fn varint(mut value: u64, into: &mut Vec<u8>) {
+    while value > 127 {
+        into.push(value as u8 | 128);
+        value >>= 7;
+    }
+    into.push(value as u8);
+}
+
+fn page_of(entries: &[Vec<u8>]) -> Bytes {
+    let mut page = (entries.len() as u16).to_be_bytes().to_vec();
+    entries.iter().for_each(|entry| page.extend_from_slice(entry));
+    page.into()
+}
+
+fn offer(entries: u32, bytes: u64, pages: u32) -> Offer {
+    Offer { transfer: 1, kind: TransferKind::Files, chunk_size: K64, entries, bytes, pages }
+}
+
+/// Offers these entries, each on a page of its own, with sums that are right if they can be.
+fn offering(entries: Vec<Vec<u8>>, bytes: u64) -> Script {
+    Box::new(move |heard, mouth| {
+        if matches!(heard, Heard::Keyed) {
+            mouth.say(Control::Offer(offer(entries.len() as u32, bytes, entries.len() as u32)));
+            for entry in &entries {
+                let page = Blob(page_of(std::slice::from_ref(entry)));
+                mouth.say(Control::Page { transfer: 1, page });
+            }
+        }
+    })
+}
+
+fn offered(entries: Vec<Vec<u8>>, bytes: u64) -> (Event, bool) {
+    let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 30, offering(entries, bytes));
+    let event = end(&mut world, peer, &sink);
+    assert!(!sink.has_final_names());
+    (event, world.said(peer).any(|event| matches!(event, Event::Offer(_))))
+}
+
+fn refused(name: &[u8]) {
+    let (event, shown) = offered(vec![raw(0, name, 1)], 1);
+    let name = String::from_utf8_lossy(name);
+    assert_eq!((class(&event), shown), (Some(Class::Refused), false), "{name:?}: {event:?}");
+}
+
+#[test]
+fn n01_n02_n03_n04_a_name_that_leads_elsewhere_is_refused_before_it_is_shown() {
+    for name in [&b"../x"[..], b"..", b"a/../../x", b"./../x", b"a/..", b"..\\..\\x", b"../target2/x"] {
+        refused(name);
+    }
+    for name in ["/etc/cron.d/x", "//x", "C:\\x", "C:x", "\\\\srv\\share\\x", "\\\\?\\C:\\x", "file.txt:stream"] {
+        refused(name.as_bytes());
+    }
+    for name in ["a\0b", "a\nb", "a\rb", "\x1b[2J", "a\x7f", "a\u{85}b"] {
+        refused(name.as_bytes());
+    }
+}
+
+#[test]
+fn n06_an_empty_or_too_long_or_too_deep_name_is_refused_and_the_limits_pass() {
+    let long = "a".repeat(256);
+    let deep = vec!["d"; 65].join("/");
+    let path = [vec!["p".repeat(255); 16].join("/"), "p".to_owned()].join("/");
+    assert_eq!(path.len(), 4097);
+    for name in ["", ".", "a//b", &long, &deep, &path] {
+        refused(name.as_bytes());
+    }
+    let (event, shown) = offered(vec![raw(0, &[0x61, 0xff, 0x62], 1)], 1);
+    assert_eq!((class(&event), shown), (Some(Class::Proto), false), "{event:?}");
+    for name in ["a".repeat(255), vec!["d"; 64].join("/")] {
+        let (event, shown) = offered(vec![raw(0, name.as_bytes(), 1)], 1);
+        assert!(shown, "{event:?}");
+    }
+}
+
+#[test]
+fn n07_two_entries_of_one_place_are_refused() {
+    let file = |name: &str| raw(0, name.as_bytes(), 1);
+    let dir = |name: &str| raw(1, name.as_bytes(), 0);
+    for (entries, bytes) in [
+        (vec![file("README"), file("readme")], 2),
+        (vec![file("\u{e9}"), file("e\u{301}")], 2),
+        (vec![file("dup"), file("dup")], 2),
+        (vec![file("a"), file("a/b")], 2),
+        (vec![dir("s"), file("s")], 1),
+    ] {
+        let (event, shown) = offered(entries, bytes);
+        assert_eq!((class(&event), shown), (Some(Class::Refused), false), "{event:?}");
+    }
+}
+
+#[test]
+fn n08_an_entry_of_another_kind_is_refused() {
+    for tag in [3, 4, 5, 0xc8] {
+        let (event, shown) = offered(vec![raw(tag, b"x", 0)], 0);
+        assert_eq!((class(&event), shown), (Some(Class::Proto), false), "{tag} {event:?}");
+    }
+}
+
+#[test]
+fn p03_an_offer_of_too_much_or_of_what_does_not_come() {
+    // Ten million entries, or the largest count there is, and no page.
+    for (entries, pages) in [(10_000_000, 1000), (u32::MAX, u32::MAX), (1_000_001, 20), (1, 0), (1, u32::MAX)] {
+        let (mut world, peer, sink) = meet(
+            Side::Sender,
+            0,
+            1 << 30,
+            Box::new(move |heard, mouth| {
+                if matches!(heard, Heard::Keyed) {
+                    mouth.say(Control::Offer(offer(entries, 0, pages)));
+                }
+            }),
+        );
+        let event = end(&mut world, peer, &sink);
+        assert!(matches!(class(&event), Some(Class::Refused | Class::Proto)), "{entries} {event:?}");
+    }
+    // Pages full of zeros.
+    let (event, shown) = offered(vec![vec![0; 60_000]; 40], 0);
+    assert!(matches!(class(&event), Some(Class::Refused | Class::Proto)) && !shown, "{event:?}");
+    // And one honest offer passes.
+    let (_, shown) = offered(vec![raw(0, b"x", 1)], 1);
+    assert!(shown);
+}
+
+/// A peer that knows the code can keep a receiver waiting as long as it speaks; the person ends that.
+#[test]
+fn p03_pages_that_never_come_are_waited_for_until_the_person_interrupts() {
+    let script: Script = Box::new(|heard, mouth| {
+        if matches!(heard, Heard::Keyed) {
+            mouth.say(Control::Offer(offer(1, 1, 5)));
+        }
+    });
+    let (mut world, peer, _) = meet(Side::Sender, 0, 1 << 30, script);
+    world.run_until(Duration::from_secs(60), |world| world.end(peer).is_some());
+    assert!(world.end(peer).is_none());
+    world.command(peer, Command::Cancel);
+    assert!(world.run_until(Duration::from_secs(2), |world| world.is_closed(peer)));
+    assert_eq!(world.end(peer).and_then(class), Some(Class::Interrupted));
+}
+
+#[test]
+fn p04_sizes_that_cannot_be() {
+    for (sizes, sum) in [(vec![u64::MAX], u64::MAX), (vec![1 << 63, 1 << 63], 0), (vec![1 << 62], 1 << 62)] {
+        let entries = sizes.iter().zip(["a", "b"]).map(|(&size, name)| raw(0, name.as_bytes(), size)).collect();
+        let (event, shown) = offered(entries, sum);
+        // One that could be is asked about, and there is no room for it.
+        let full = shown && class(&event) == Some(Class::Io);
+        assert!(full || !shown && matches!(class(&event), Some(Class::Refused | Class::Proto)), "{event:?}");
+    }
+    // More than there is room for: refused when it is accepted, and nothing was written.
+    let (mut world, peer, sink) = meet(Side::Sender, 0, 1000, offering(vec![raw(0, b"a", 1 << 40)], 1 << 40));
+    let event = end(&mut world, peer, &sink);
+    assert!(matches!(class(&event), Some(Class::Io | Class::Refused | Class::Proto)), "{event:?}");
+    assert_eq!(sink.written(), 0);
+    // Sums that are not those of the pages.
+    let (event, shown) = offered(vec![raw(0, b"a", 5)], 6);
+    assert_eq!((class(&event), shown), (Some(Class::Proto), false), "{event:?}");
+}
+
+/// Offers one file of so many bytes and, once it is accepted, does what the script says.
+fn sending(bytes: u64, mut then: impl FnMut(&mut Mouth) + 'static) -> Script {
+    Box::new(move |heard, mouth| match heard {
+        Heard::Keyed => {
+            mouth.say(Control::Offer(offer(1, bytes, 1)));
+            mouth.say(Control::Page { transfer: 1, page: Blob(page_of(&[raw(0, b"file", bytes)])) });
+        }
+        Heard::Control(Control::Accept { .. }) => then(mouth),
+        Heard::Control(_) | Heard::Chunk(_) => {}
+    })
+}
+
+fn chunk(index: u64, contents: &[u8]) -> Header {
+    let hash = *blake3::hash(contents).as_bytes();
+    Header { transfer: 1, chunk: index, codec: Codec::Raw, length: contents.len() as u32, hash }
+}
+
+fn sent(bytes: u64, then: impl FnMut(&mut Mouth) + 'static) -> (Event, u64) {
+    let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 40, sending(bytes, then));
+    let event = end(&mut world, peer, &sink);
+    assert!(!sink.is_complete() && !sink.has_final_names(), "{event:?}");
+    (event, sink.written())
+}
+
+#[test]
+fn p05_p06_chunks_that_are_not_what_they_say() {
+    let good = vec![7; K64 as usize];
+    type Make = fn(&[u8]) -> (Header, Vec<u8>);
+    let cases: [(&str, Make); 9] = [
+        ("an index that is not there", |good| (chunk(9, good), good.to_vec())),
+        ("the largest index", |good| (chunk(u64::MAX, good), good.to_vec())),
+        ("an index of 2^63", |good| (chunk(1 << 63, good), good.to_vec())),
+        ("another transfer", |good| (Header { transfer: 2, ..chunk(0, good) }, good.to_vec())),
+        ("a wrong hash", |good| (Header { hash: [1; 32], ..chunk(0, good) }, good.to_vec())),
+        ("too short", |good| (chunk(0, &good[1..]), good[1..].to_vec())),
+        ("shorter than it says", |good| (chunk(0, good), good[1..].to_vec())),
+        ("longer than it says", |good| (chunk(0, good), [good, &[0]].concat())),
+        ("no compressed data", |good| (Header { codec: Codec::Zstd, ..chunk(0, good) }, vec![9; 100])),
+    ];
+    for (name, make) in cases {
+        let (header, contents) = make(&good);
+        let (event, written) = sent(u64::from(K64) * 4, move |mouth| mouth.chunk(&header.to_bytes(), &contents));
+        assert_eq!((class(&event), written), (Some(Class::Proto), 0), "{name}: {event:?}");
+    }
+    // A codec that nobody knows, and less than a header.
+    let mut strange = chunk(0, &good).to_bytes();
+    strange[12] = 9;
+    let contents = good.clone();
+    let (event, _) = sent(u64::from(K64) * 4, move |mouth| mouth.chunk(&strange, &contents));
+    assert_eq!(class(&event), Some(Class::Proto), "{event:?}");
+    let (event, _) = sent(u64::from(K64) * 4, |mouth| mouth.chunk(&[0; 10], &[]));
+    assert_eq!(class(&event), Some(Class::Proto), "{event:?}");
+}
+
+#[test]
+fn p05_a_chunk_that_expands_is_not_expanded_beyond_its_length() {
+    // RFC 8878: magic, a single segment with 8 bytes of content size, then RLE blocks of zeros: far more than a chunk.
+    for claimed in [u64::from(K64), u64::from(K64) + 1, 1 << 40] {
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1110_0000];
+        frame.extend_from_slice(&claimed.to_le_bytes());
+        for block in 0..1000_u32 {
+            let header = (u32::from(block == 999)) | (1 << 1) | ((128 << 10) << 3);
+            frame.extend_from_slice(&header.to_le_bytes()[..3]);
+            frame.push(0);
+        }
+        let header = Header { codec: Codec::Zstd, ..chunk(0, &vec![0; K64 as usize]) };
+        let (event, written) = sent(u64::from(K64) * 4, move |mouth| mouth.chunk(&header.to_bytes(), &frame));
+        assert_eq!((class(&event), written), (Some(Class::Proto), 0), "{event:?}");
+    }
+}
+
+#[test]
+fn more_chunks_than_the_credit_allows_end_it() {
+    // 40 MiB at once, where 32 may wait, and a disk that is too slow to keep up.
+    let then = |mouth: &mut Mouth| {
+        let contents = vec![1; K64 as usize];
+        for index in 0..640 {
+            mouth.chunk(&chunk(index, &contents).to_bytes(), &contents);
+        }
+    };
+    let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 40, sending(u64::from(K64) * 640, then));
+    world.job_time = Duration::from_secs(20);
+    let event = end(&mut world, peer, &sink);
+    assert!(matches!(event, Event::Failed(Failure::Violation(Violation::BeyondCredit))), "{event:?}");
+}
+
+#[test]
+fn an_end_that_contradicts_the_offer_or_a_wrong_root_gives_no_file() {
+    for (chunks, moved) in [(4, 4), (5, 4), (4, 5), (0, 0), (u64::MAX, u64::MAX)] {
+        let (event, _) = sent(u64::from(K64) * 4, move |mouth| {
+            let contents = vec![1; K64 as usize];
+            for index in 0..4 {
+                mouth.chunk(&chunk(index, &contents).to_bytes(), &contents);
+            }
+            mouth.say(Control::End { transfer: 1, chunks, moved, root: [3; 32] });
+        });
+        assert_eq!(class(&event), Some(Class::Proto), "{chunks} {moved} {event:?}");
+    }
+}
+
+#[test]
+fn messages_out_of_turn_end_a_receiver() {
+    let end_message = Control::End { transfer: 1, chunks: 0, moved: 0, root: [0; 32] };
+    let accept = Control::Accept { transfer: 1, have: Capped::default(), credit: 1 };
+    let verified = Control::Verified { transfer: 1, root: [0; 32] };
+    let page = Control::Page { transfer: 1, page: Blob(page_of(&[raw(0, b"x", 1)])) };
+    for message in [end_message, accept, verified, page, Control::Bye] {
+        let shown = format!("{message:?}");
+        let script: Script = Box::new(move |heard, mouth| {
+            if matches!(heard, Heard::Keyed) {
+                mouth.say(message.clone());
+            }
+        });
+        let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 30, script);
+        let event = end(&mut world, peer, &sink);
+        assert_eq!(class(&event), Some(Class::Proto), "{shown}: {event:?}");
+    }
+}
+
+/// A hostile receiver: answers the offer with this.
+fn answered(answer: impl Fn(&mut Mouth) + 'static) -> (Event, usize) {
+    let seen = Arc::new(Mutex::new(0));
+    let count = seen.clone();
+    let script: Script = Box::new(move |heard, mouth| match heard {
+        Heard::Control(Control::Page { .. }) => answer(mouth),
+        Heard::Chunk(bytes) => *count.lock().unwrap() += bytes,
+        Heard::Keyed | Heard::Control(_) => {}
+    });
+    let (mut world, peer, sink) = meet(Side::Receiver, 300_000, 0, script);
+    let event = end(&mut world, peer, &sink);
+    let seen = *seen.lock().unwrap();
+    (event, seen)
+}
+
+fn range(first: u64, last: u64) -> ChunkRange {
+    ChunkRange { first, last }
+}
+
+fn accept(have: Vec<Have>) -> Control {
+    Control::Accept { transfer: 1, have: Capped::new(have).unwrap(), credit: 32 << 20 }
+}
+
+fn ack(ranges: Vec<ChunkRange>) -> Control {
+    Control::Ack { transfer: 1, ranges: ChunkRanges::new(ranges).unwrap(), credit: 32 << 20 }
+}
+
+#[test]
+fn p06_a_receiver_that_asks_for_what_was_not_offered() {
+    for (first, last) in [(0, 5), (5, 5), (1 << 63, 1 << 63), (0, u64::MAX), (4, 2), (0, u64::from(u32::MAX))] {
+        let (event, seen) = answered(move |mouth| {
+            mouth.say(accept(vec![Have { range: range(first, last), digest: [0; 32] }]));
+        });
+        assert_eq!((class(&event), seen), (Some(Class::Proto), 0), "have {first} {last}: {event:?}");
+        let (event, _) = answered(move |mouth| {
+            mouth.say(accept(vec![]));
+            mouth.say(ack(vec![range(first, last)]));
+        });
+        assert_eq!(class(&event), Some(Class::Proto), "ack {first} {last}: {event:?}");
+    }
+}
+
+#[test]
+fn p06_asking_again_and_again_gets_nothing_twice() {
+    let (event, seen) = answered(|mouth| {
+        mouth.say(accept(vec![]));
+        for _ in 0..200 {
+            mouth.say(ack(vec![]));
+        }
+    });
+    assert!(matches!(class(&event), Some(Class::Proto | Class::Net)), "{event:?}");
+    assert!(seen <= 2 * 300_000, "{seen}");
+}
+
+#[test]
+fn a_receiver_that_lies_about_the_end_is_not_believed() {
+    for root in [[0; 32], [9; 32]] {
+        let (event, _) = answered(move |mouth| {
+            mouth.say(accept(vec![]));
+            mouth.say(ack(vec![]));
+            mouth.say(Control::Verified { transfer: 1, root });
+        });
+        assert_eq!(class(&event), Some(Class::Proto), "{event:?}");
+    }
+}
+
+#[test]
+fn d03_what_the_other_side_says_is_shown_escaped_and_short() {
+    let nasty = "\x1b[2J\x1b]52;c;ZXZpbA==\x07\r\n%s%n\u{9b}31m\u{202e}".repeat(20);
+    let text = Reason::new(&nasty);
+    for cancel in [false, true] {
+        let text = text.clone();
+        let (event, _) = answered(move |mouth| {
+            mouth.say(if cancel {
+                Control::Cancel { transfer: 1, reason: CancelReason::Io, text: text.clone() }
+            } else {
+                Control::Decline { transfer: 1, reason: DeclineReason::Person, text: text.clone() }
+            });
+        });
+        let Event::Failed(failure) = &event else { panic!("{event:?}") };
+        let said = match failure {
+            Failure::Peer { text, .. } | Failure::Declined { text, .. } => text,
+            other => panic!("{other:?}"),
+        };
+        let shown = format!("{} {failure} {event:?}", said.escaped(200));
+        assert!(!shown.chars().any(|c| c.is_control() || c == '\u{202e}'), "{shown}");
+        assert!(said.escaped(200).len() < 2000);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_record_end_either_side() {
+    for side in [Side::Sender, Side::Receiver] {
+        for junk in [&[0xff; 8][..], &[0, 0, 0, 0], &[0, 0, 0, 5, 0, 1, 2, 3, 4], &[0, 0, 0, 5, 9, 1, 2, 3, 4]] {
+            let shown = junk;
+            let junk = Bytes::copy_from_slice(junk);
+            let script: Script = Box::new(move |heard, mouth| {
+                if matches!(heard, Heard::Keyed) {
+                    mouth.raw(junk.clone());
+                }
+            });
+            let (mut world, peer, sink) = meet(side, 1000, 1 << 20, script);
+            let event = end(&mut world, peer, &sink);
+            assert_eq!(class(&event), Some(Class::Proto), "{side:?} {shown:?} {event:?}");
+        }
+    }
+}
