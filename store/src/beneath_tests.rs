@@ -76,8 +76,9 @@ fn a_made_file_is_never_one_that_is_there() {
     symlink(&victim, root.path().join("in/dangling")).unwrap();
     std::fs::write(root.path().join("in/file"), "old").unwrap();
     let dir = Dir::open_trusted(&root.path().join("in")).unwrap();
-    for name in ["dangling", "file"] {
-        assert_eq!(dir.make_file(name, PRIVATE_FILE).unwrap_err().kind(), io::ErrorKind::AlreadyExists, "{name}");
+    for (name, method) in ["dangling", "file"].into_iter().flat_map(|name| METHODS.map(|method| (name, method))) {
+        let refused = dir.make_file_by(method, name, PRIVATE_FILE).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists, "{name} {method:?}");
     }
     assert_eq!(dir.reopen_file("dangling").unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
     assert!(!victim.exists());
@@ -158,7 +159,9 @@ fn race(opens: u64, make: impl Fn(&Path, &Dir, &str) -> io::Result<()>) -> Race 
 fn n10_no_race_leads_out() {
     let opens = if std::env::var_os("TALLOW_LONG").is_some() { 1_000_000 } else { 20_000 };
     for method in METHODS {
-        let race = race(opens, |_, dir, name| dir.descend_by(method, "d/e")?.make_file(name, PRIVATE_FILE).map(|_| ()));
+        let race = race(opens, |_, dir, name| {
+            dir.descend_by(method, "d/e")?.make_file_by(method, name, PRIVATE_FILE).map(|_| ())
+        });
         println!("{method:?}: {race}");
         assert_eq!(race.escaped, 0, "{method:?}");
     }
