@@ -108,8 +108,16 @@ impl Dir {
     /// # Errors
     /// `EEXIST` whatever is there, a link included, or the system's.
     pub fn make_file(&self, name: impl Arg, mode: Mode) -> io::Result<OwnedFd> {
+        self.make_file_by(Method::best(), name, mode)
+    }
+
+    /// [`Dir::make_file`] by a certain method.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn make_file_by(&self, method: Method, name: impl Arg, mode: Mode) -> io::Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        one(name, |name| match Method::best() {
+        one(name, |name| match method {
             Method::Kernel => open_by_kernel(&self.0, name, flags, mode),
             Method::ByComponent => fs::openat(&self.0, name, flags, mode),
         })

@@ -2,7 +2,7 @@
 //!
 //! Decides what the paths are called, and whether a file is still the one that was scanned: before and after each read its size,
 //! modification time, inode and device are compared, so no file arrives in two versions. Which files there are is decided in
-//! [`crate::walk`].
+//! the module `walk`.
 //!
 //! States: scanning page by page, then reading, from any thread. Bounds: a scanned entry costs 8 bytes here; open files are kept
 //! in a small cache, so that a large one is opened once and not per chunk.

@@ -231,6 +231,16 @@ fn what_git_ignores_is_not_sent_with_git() {
     // A part of a repository obeys the rules of the whole.
     write(&from.join(".gitignore"), "/out\nmain.rs\n");
     assert_eq!(paths(&scan(&source(&[&from.join("src")], options)).unwrap()), ["src", "src/.gitignore"]);
+    // Without a repository only what stands in the tree counts.
+    let plain = root.path().join("plain");
+    write(&plain.join("kept"), "");
+    write(&plain.join("in/left"), "");
+    write(&plain.join("in/.gitignore"), "left\n");
+    let options = SourceOptions { git: true, ..SourceOptions::default() };
+    assert_eq!(
+        paths(&scan(&source(&[&plain], options)).unwrap()),
+        ["plain", "plain/in", "plain/in/.gitignore", "plain/kept"]
+    );
     let all = paths(&scan(&source(&[&from], SourceOptions::default())).unwrap());
     assert!(all.contains(&"from/.git/config".to_owned()) && all.contains(&"from/out/x".to_owned()));
 }
@@ -336,7 +346,13 @@ impl Sent {
 #[test]
 fn f03_a_file_that_changes_is_told_with_its_path() {
     type Change = fn(&Path);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 9] = [
+        ("grows and keeps its time", |path| {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            let time = file.metadata().unwrap().modified().unwrap();
+            file.set_len(file.metadata().unwrap().len() + 1).unwrap();
+            file.set_modified(time).unwrap();
+        }),
         ("grows", |path| std::fs::File::options().append(true).open(path).unwrap().write_all(b"x").unwrap()),
         ("shrinks", |path| std::fs::File::options().write(true).open(path).unwrap().set_len(3).unwrap()),
         ("is written again with the same size", |path| {

@@ -51,3 +51,40 @@ fn ten_thousand_small_files() {
         println!("scan {scanned:?} read {read:?} begin {began:?} write {written:?} finish {finished:?}");
     }
 }
+
+#[test]
+#[ignore = "prints times, and takes a gigabyte in memory"]
+fn a_million_empty_files() {
+    let root = common::quick_dir();
+    let mut entries = Vec::new();
+    for dir in 0..1000 {
+        entries.push(common::dir(&format!("top/{dir}")));
+        entries.extend((0..998).map(|number| common::file(&format!("top/{dir}/file {number}"), 0)));
+    }
+    let manifest = common::manifest(&entries);
+    drop(entries);
+    let peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        status.lines().find(|line| line.starts_with("VmHWM")).unwrap().to_owned()
+    };
+    println!("{} entries, before: {}", manifest.totals().entries, peak());
+    let to = root.path().join("to");
+    let receiving = sink(&to, OnExists::Refuse);
+    let begun = cpu();
+    receiving.begin(&manifest).unwrap();
+    println!("begin {:?}, {}", cpu() - begun, peak());
+    let begun = cpu();
+    while !receiving.finish(1000).unwrap() {}
+    println!("finish {:?}, {}", cpu() - begun, peak());
+    let begun = cpu();
+    let tree = source(&[&to.join("top")], SourceOptions::default());
+    scan(&tree).unwrap();
+    println!("scan {:?}, {}", cpu() - begun, peak());
+    let again = sink(&to, OnExists::Overwrite);
+    let begun = cpu();
+    again.begin(&manifest).unwrap();
+    println!("begin onto what is there {:?}, {}", cpu() - begun, peak());
+    let begun = cpu();
+    while !again.finish(1000).unwrap() {}
+    println!("finish onto what is there {:?}, {}", cpu() - begun, peak());
+}

@@ -85,12 +85,15 @@ pub fn source(paths: &[&Path], options: SourceOptions) -> SourceTree {
 
 pub fn manifest(entries: &[Entry]) -> Arc<Manifest> {
     let mut builder = builder();
-    for page in entries.chunks(100) {
-        let mut pages = PageBuilder::new();
-        for entry in page {
-            pages.push(entry).unwrap();
+    let mut page = PageBuilder::new();
+    for entry in entries {
+        if page.push(entry).is_err() {
+            builder.push_page(std::mem::take(&mut page).finish()).unwrap();
+            page.push(entry).unwrap();
         }
-        builder.push_page(pages.finish()).unwrap();
+    }
+    if !page.is_empty() {
+        builder.push_page(page.finish()).unwrap();
     }
     Arc::new(builder.finish().unwrap())
 }
