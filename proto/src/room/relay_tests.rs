@@ -1,6 +1,7 @@
 //! What honest clients see: meeting, forwarding, leaving, expiry, going down. Dishonest ones are in `evil_tests.rs`.
 
-use super::super::forward::WINDOW;
+use proptest::prelude::*;
+
 use super::super::limits::Limits;
 use super::super::world::*;
 use super::*;
@@ -584,6 +585,95 @@ fn its_figures_are_told_when_asked_for() {
     world.flush();
     let Some(Event::Status(status)) = world.events.last() else { panic!() };
     assert_eq!((status.paired, status.bytes_forwarded), (0, 1000));
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Write { stream: usize, len: usize },
+    Finish { stream: usize },
+    Lazy { receiver: bool, lazy: bool },
+    Read { receiver: bool, bytes: usize },
+    Pass(u64),
+}
+
+fn op() -> impl Strategy<Value = (bool, Op)> {
+    let op = prop_oneof![
+        6 => (0..6_usize, 1..60_000_usize).prop_map(|(stream, len)| Op::Write { stream, len }),
+        1 => (0..6_usize).prop_map(|stream| Op::Finish { stream }),
+        2 => any::<(bool, bool)>().prop_map(|(receiver, lazy)| Op::Lazy { receiver, lazy }),
+        2 => (any::<bool>(), 1..5000_usize).prop_map(|(receiver, bytes)| Op::Read { receiver, bytes }),
+        4 => (0..100_u64).prop_map(Op::Pass),
+    ];
+    (any::<bool>(), op)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Whatever is written, when, on which stream, and however it is read: it arrives, whole and in order.
+    #[test]
+    fn all_that_is_said_arrives(ops in prop::collection::vec(op(), 1..60), narrow: bool) {
+        let window = if narrow { 20_000 } else { 1 << 20 };
+        let profile = Profile { receive_window: window, ..Profile::peer() };
+        let mut world = World::new();
+        let (alice, bob) = world.pair_as(ROOM, profile.clone(), profile);
+        let mut streams: [Vec<Stream>; 2] = [vec![world.clients[alice].main()], vec![world.clients[bob].main()]];
+        let mut said: BTreeMap<(usize, usize), (Vec<u8>, bool)> = BTreeMap::new();
+        for (count, (by_bob, op)) in (0..).zip(ops) {
+            let (side, client) = if by_bob { (1, bob) } else { (0, alice) };
+            match op {
+                Op::Write { stream, len } => {
+                    // Streams come into being in their order.
+                    let stream = stream.min(streams[side].len());
+                    if stream == streams[side].len() {
+                        streams[side].push(world.open(client));
+                    }
+                    let (said, finished) = said.entry((side, stream)).or_default();
+                    if !*finished {
+                        let data = pattern(len, count);
+                        said.extend_from_slice(&data);
+                        world.send(client, streams[side][stream], data);
+                    }
+                }
+                Op::Finish { stream } if stream > 0 && stream < streams[side].len() => {
+                    said.entry((side, stream)).or_default().1 = true;
+                    world.finish(client, streams[side][stream]);
+                }
+                Op::Finish { .. } => {}
+                Op::Lazy { receiver, lazy } => {
+                    let client = if receiver { bob } else { alice };
+                    world.clients[client].lazy = lazy;
+                    world.touch(client);
+                }
+                Op::Read { receiver, bytes } => {
+                    let client = if receiver { bob } else { alice };
+                    world.clients[client].read(bytes);
+                    world.touch(client);
+                }
+                Op::Pass(time) => world.pass(millis(time)),
+            }
+        }
+        for client in [alice, bob] {
+            world.clients[client].lazy = false;
+            world.touch(client);
+        }
+        world.pass(secs(20));
+        let total: usize = said.values().map(|(said, _)| said.len()).sum();
+        for ((side, stream), (said, finished)) in said {
+            let other = &world.clients[if side == 0 { bob } else { alice }];
+            let to = if stream == 0 {
+                other.main()
+            } else {
+                let index = streams[side][stream].index();
+                let mut uni = other.got.keys().filter(|stream| **stream != other.main());
+                *uni.find(|stream| stream.index() == index).unwrap()
+            };
+            prop_assert!(other.got[&to] == said, "stream {stream} of {side}");
+            prop_assert_eq!(other.ended.get(&to), finished.then_some(&Ok(())));
+        }
+        let moved = world.relay.pairs.values().next().unwrap().pair.moved();
+        prop_assert_eq!(moved, total as u64);
+    }
 }
 
 /// The work of one wake-up does not grow with the connections that are idle.
