@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
+
 use super::*;
 
 const KIB: u64 = 1 << 10;
