@@ -9,8 +9,11 @@
 //! flow (one stream, one way):  open ──(end, or its leg is gone)──► draining ──(all written)──► finished: forgotten
 //! pair:  both legs here ──(one is gone)──► what it said is delivered ──(acknowledged)──► over
 //! ```
-//! A stream is read only when all that was read before is written. So a slow leg is held up by its own credit, and what is held
-//! for one direction is at most: the reader's window, what was read last ([`BATCH`], and [`LAST`] for each further stream), and
+//! The streams of a leg that is gone are ended at the other one, for only an end is acknowledged. It proves nothing to a peer: its
+//! own protocol says when all is there.
+//!
+//! A stream is read only when all that was read of it before is written. So a leg's peer is held up by its own credit, and what is
+//! held for one direction is at most: the reader's window, a quarter of it that was read last (and [`LEAST`] for each stream), and
 //! the writer's window.
 //!
 //! **Windows by evidence.** Both windows of a direction begin with [`WINDOW`] and follow what the other leg really took: twice
@@ -40,9 +43,9 @@ pub const SILENCE: Duration = Duration::from_secs(60);
 /// How long what a gone leg said may take to be delivered.
 pub const FAREWELL: Duration = Duration::from_secs(60);
 /// The most that is read of a stream at once, in bytes.
-const BATCH: usize = 16 << 10;
-/// The same while other streams of that leg wait for the other side.
-const LAST: usize = 1 << 10;
+const BATCH: usize = 64 << 10;
+/// The same when the leg's other streams hold their part already.
+const LEAST: usize = 1 << 10;
 /// Pieces smaller than this, in bytes, are copied.
 const SMALL: usize = 512;
 /// What a piece costs beside its bytes.
@@ -151,8 +154,9 @@ struct Flow {
     from: Stream,
     /// The stream on the other leg, once it may be opened.
     to: Option<Stream>,
-    /// What was read and not written.
+    /// What was read and not written, and how many bytes that are.
     held: Vec<Bytes>,
+    held_bytes: usize,
     /// On a first stream, until what crossed the pairing is over.
     crossing: Option<Crossing>,
     /// Nothing more comes from `from`.
@@ -281,6 +285,7 @@ impl Pair {
                 if let Some(quic) = outside.ports.of(leg) {
                     quic.reset(leg.conn, stream, code);
                 }
+                self.open(outside, 1_usize.saturating_sub(index));
             }
         }
     }
@@ -354,9 +359,11 @@ impl Pair {
                 at = at.saturating_add(1);
                 continue;
             }
-            let crowded = from.flows.iter().any(|flow| !flow.held.is_empty());
+            let held = from.flows.iter().map(|flow| flow.held_bytes).fold(0, usize::saturating_add);
+            let others = held.saturating_sub(flow.held_bytes);
+            let max = from.window.held().saturating_sub(others).clamp(LEAST, BATCH);
             let Some(flow) = from.flows.get_mut(at) else { break };
-            match flow.pump(outside.ports, from.leg, to.leg, crowded, &mut moved) {
+            match flow.pump(outside.ports, from.leg, to.leg, max, &mut moved) {
                 Pumped::Waits => at = at.saturating_add(1),
                 over @ (Pumped::Over | Pumped::Stopped(_) | Pumped::Reset(_)) => {
                     let flow = from.flows.remove(at);
@@ -401,11 +408,11 @@ impl End {
 
 impl Flow {
     const fn new(from: Stream) -> Self {
-        Self { from, to: None, held: Vec::new(), crossing: None, draining: false }
+        Self { from, to: None, held: Vec::new(), held_bytes: 0, crossing: None, draining: false }
     }
 
     /// Reads and writes until one side waits, or all is over.
-    fn pump(&mut self, ports: &mut Ports, from: LegId, to: LegId, crowded: bool, moved: &mut Moved) -> Pumped {
+    fn pump(&mut self, ports: &mut Ports, from: LegId, to: LegId, max: usize, moved: &mut Moved) -> Pumped {
         let Some(stream) = self.to else { return Pumped::Waits };
         let mut dry = false;
         loop {
@@ -421,7 +428,7 @@ impl Flow {
             if dry {
                 return Pumped::Waits;
             }
-            match self.read(ports, from, if crowded { LAST } else { BATCH }) {
+            match self.read(ports, from, max) {
                 None | Some(Read::Data(_)) => {}
                 Some(Read::Blocked) => dry = true,
                 Some(Read::End | Read::Gone) => self.end(),
@@ -434,12 +441,11 @@ impl Flow {
         if self.held.is_empty() {
             return Write::Done;
         }
-        let before = self.held_bytes();
+        let (bytes, pieces) = (self.held_bytes, self.held.len());
         let result = ports.write(to, stream, &mut self.held);
-        let pieces = self.held.len();
         self.held.retain(|piece| !piece.is_empty());
-        let bytes = before.saturating_sub(self.held_bytes());
-        moved.bytes = moved.bytes.saturating_add(bytes);
+        self.held_bytes = self.held.iter().map(Bytes::len).fold(0, usize::saturating_add);
+        moved.bytes = moved.bytes.saturating_add(bytes.saturating_sub(self.held_bytes) as u64);
         moved.pieces = moved.pieces.saturating_add(pieces.saturating_sub(self.held.len()) as u64);
         result
     }
@@ -459,23 +465,22 @@ impl Flow {
                 self.crossing = None;
             }
         }
-        let bytes = pieces.iter().map(Bytes::len).sum::<usize>();
+        let bytes = pieces.iter().map(Bytes::len).fold(0, usize::saturating_add);
         if bytes < pieces.len().saturating_mul(SMALL) {
             let mut joined = BytesMut::with_capacity(bytes);
             pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
             pieces = vec![joined.freeze()];
         }
         self.held.append(&mut pieces);
+        self.held_bytes = self.held_bytes.saturating_add(bytes);
     }
 
     /// Nothing more comes.
     fn end(&mut self) {
         self.draining = true;
-        self.held.extend(self.crossing.take().map(Crossing::into_rest).filter(|rest| !rest.is_empty()));
-    }
-
-    fn held_bytes(&self) -> u64 {
-        self.held.iter().map(|piece| piece.len() as u64).sum()
+        if let Some(rest) = self.crossing.take().map(Crossing::into_rest).filter(|rest| !rest.is_empty()) {
+            self.take_in(vec![rest]);
+        }
     }
 }
 
@@ -528,6 +533,11 @@ impl Window {
         if let Some(quic) = outside.ports.of(to).filter(|_| old_send != self.send) {
             quic.set_send_window(to.conn, self.send);
         }
+    }
+
+    /// How much may be held between the two, in bytes.
+    fn held(&self) -> usize {
+        usize::try_from(self.size / 4).unwrap_or(BATCH)
     }
 
     /// Twice what was acknowledged in a round trip, as far as the budget allows; in steps towards less.

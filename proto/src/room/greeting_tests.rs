@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
+
 use proptest::prelude::*;
 
 use super::*;

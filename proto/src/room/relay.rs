@@ -12,6 +12,8 @@
 //! All work is proportional to what happened: a leg is looked at when its endpoint, its partner or its own deadline says so.
 //! Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`], [`MAX_EVENTS`].
 
+mod seats;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,19 +24,19 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::close;
-use super::forward::{Budget, Joint, LegId, Outside, Pair, Ports};
-use super::greeting::{Ending, Request};
+use super::forward::{Budget, LegId, Outside, Pair, Ports};
+use super::greeting::Ending;
 use super::limits::{Admission, Guard, Source};
-use super::registry::{self, Joined, Key, Ousted, Outcome, Refusal, Registry};
+use super::registry::{self, Registry};
 use super::status::{Command, Config, Event, Refused, RoomEnd, RoomTag, Status};
-use super::talk::{Farewell, Step, Talk, text};
+use super::talk::{Farewell, Talk};
 use crate::Instant;
 use crate::job::Job;
 use crate::link::quic::{self, BadIdentity, Closed, Direction, Incoming, Profile, Quic};
 use crate::node::{Action, Arrival, Bind, Input, Misuse, Node, SocketId, Transmit};
 use crate::ready::Deadlines;
 use crate::seed::Seed;
-use crate::wire::relay::{Owner, RefusalReason, RelayMessage, Side};
+use crate::wire::relay::RefusalReason;
 
 /// Sockets of one relay.
 pub const MAX_SOCKETS: usize = 8;
@@ -290,210 +292,6 @@ impl Relay {
     fn finish(&mut self, now: Instant, id: PairId) {
         if let Some(paired) = self.pairs.get(&id).filter(|paired| paired.pair.is_delivered()) {
             self.part(now, id, paired.end);
-        }
-    }
-
-    /// Moves the conversation with a leg that is not paired.
-    fn converse(&mut self, now: Instant, id: LegId) {
-        loop {
-            let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) else { return };
-            match talk.step(&mut self.ports, id) {
-                Step::Waits => break,
-                Step::Asks(Request::Ping) => {
-                    talk.say(&RelayMessage::Pong);
-                    self.registry.renew(now, id);
-                }
-                Step::Asks(Request::Leave) | Step::HungUp => return self.hung_up(now, id),
-                Step::Asks(Request::Allocate { owner }) => {
-                    if self.may_ask(now, id) {
-                        self.allocate(now, id, &owner);
-                    }
-                }
-                Step::Asks(Request::Join { room, side, owner, again }) => {
-                    if self.may_ask(now, id) {
-                        self.join(now, id, Key { again, room }, side, &owner);
-                    }
-                }
-                Step::Ends(ending) => self.end(now, id, ending),
-                Step::Over(farewell) => return self.dismiss(now, id, farewell),
-            }
-        }
-        if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get(&id) {
-            self.timers.set(Timer::Leg(id), talk.poll_timeout());
-        }
-    }
-
-    /// Whether a client may ask for a seat now; else it was told.
-    fn may_ask(&mut self, now: Instant, id: LegId) -> bool {
-        let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return false };
-        if matches!(self.phase, Phase::Draining) {
-            self.refuse(now, id, RefusalReason::ShuttingDown, 0);
-            return false;
-        }
-        match self.guard.join(now, source) {
-            Ok(()) => true,
-            Err(wait) => {
-                let seconds = wait.as_secs().saturating_add(1);
-                self.refuse(now, id, RefusalReason::RateLimited, u32::try_from(seconds).unwrap_or(u32::MAX));
-                false
-            }
-        }
-    }
-
-    fn allocate(&mut self, now: Instant, id: LegId, owner: &Owner) {
-        let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return };
-        let allocated =
-            if self.guard.may_open_room(source) { self.registry.allocate(now, owner, id) } else { Err(Refusal::Full) };
-        match allocated {
-            Ok(allocated) => {
-                self.say(id, &RelayMessage::Allocated { nameplate: allocated.nameplate });
-                self.wait(now, id, &allocated.key, None);
-            }
-            Err(_) => self.refuse(now, id, RefusalReason::Full, 0),
-        }
-    }
-
-    fn join(&mut self, now: Instant, id: LegId, key: Key, side: Side, owner: &Owner) {
-        let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return };
-        let Joined { outcome, ousted } = self.registry.join(now, key, side, owner, id);
-        let taken_over = match ousted {
-            Ousted::Nobody => None,
-            Ousted::Waiting(old) => {
-                let room = self.leave_room(old);
-                self.dismiss(now, old, REPLACED);
-                room
-            }
-            Ousted::Pair(old, _) => {
-                if let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&old) {
-                    self.part(now, pair, RoomEnd::Replaced);
-                }
-                None
-            }
-        };
-        match outcome {
-            Outcome::Waiting if taken_over.is_some() || self.guard.may_open_room(source) => {
-                self.wait(now, id, &key, taken_over);
-            }
-            Outcome::Waiting => {
-                self.registry.leave(now, id, false);
-                self.refuse(now, id, RefusalReason::Full, 0);
-            }
-            Outcome::Paired { with } => self.pair(now, with, id),
-            Outcome::Refused(Refusal::Full) => self.refuse(now, id, RefusalReason::Full, 0),
-            Outcome::Refused(refusal) => {
-                self.guard.failed(now, source);
-                let (reason, retry_after, refused) = match refusal {
-                    Refusal::NameTaken => (RefusalReason::NameTaken, 0, Refused::NameTaken),
-                    Refusal::NobodyWaits | Refusal::Full => {
-                        (RefusalReason::NobodyWaits, ASK_AGAIN, Refused::NobodyWaits)
-                    }
-                };
-                self.say(id, &RelayMessage::Refused { reason, retry_after });
-                self.refused(refused);
-                if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
-                    talk.answered(now);
-                }
-            }
-        }
-    }
-
-    /// The client has a seat and waits; its room may be the one that its old link had.
-    fn wait(&mut self, now: Instant, id: LegId, key: &Key, taken_over: Option<Room>) {
-        let tag = RoomTag::of(&self.tag_key, key);
-        let Some(leg) = self.legs.get_mut(&id) else { return };
-        let State::Talking { talk, room } = &mut leg.state else { return };
-        talk.say(&RelayMessage::Waiting);
-        talk.seated();
-        *room = Some(taken_over.unwrap_or(Room { tag, since: now, source: leg.source }));
-        self.timers.set(Timer::Leg(id), None);
-        if taken_over.is_none() {
-            self.guard.room_opened(leg.source);
-            self.tell(Event::RoomCreated { room: tag });
-        }
-    }
-
-    /// Both are here: from now on each gets what the other one says.
-    fn pair(&mut self, now: Instant, waits: LegId, comes: LegId) {
-        let room = self.leave_room(waits);
-        self.last_pair = self.last_pair.wrapping_add(1);
-        let id = PairId(self.last_pair);
-        let joints = (self.joint(waits, id), self.joint(comes, id));
-        let (Some(room), (Some(one), Some(two))) = (room, joints) else {
-            // One of them does not even take this answer.
-            self.registry.leave(now, comes, false);
-            room.into_iter().for_each(|room| self.close_room(now, &room, 0, RoomEnd::Violation));
-            self.dismiss(now, waits, DEAF);
-            self.dismiss(now, comes, DEAF);
-            return;
-        };
-        self.tell(Event::RoomPaired { room: room.tag });
-        let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
-        let pair = Pair::new(outside, [one, two]);
-        self.timers.set(Timer::Pair(id), Some(pair.poll_timeout()));
-        self.pairs.insert(id, Paired { pair, room, end: RoomEnd::Idle });
-    }
-
-    /// Tells a leg that it is paired, and takes its first stream from the conversation.
-    fn joint(&mut self, id: LegId, pair: PairId) -> Option<Joint> {
-        let leg = self.legs.get_mut(&id)?;
-        let State::Talking { mut talk, .. } = std::mem::replace(&mut leg.state, State::Paired(pair)) else {
-            return None;
-        };
-        self.timers.set(Timer::Leg(id), None);
-        talk.say(&RelayMessage::Paired { streams: STREAMS });
-        let main = talk.main().filter(|_| talk.flush(&mut self.ports, id))?;
-        Some(Joint { leg: id, main, said: talk.into_rest() })
-    }
-
-    /// The greeting is over without a seat.
-    fn end(&mut self, now: Instant, id: LegId, ending: Ending) {
-        let (reason, farewell) = match ending {
-            Ending::Refused(RefusalReason::Password) => {
-                if let Some(leg) = self.legs.get(&id) {
-                    self.guard.failed(now, leg.source);
-                }
-                (Refused::Password, REFUSED)
-            }
-            // The greeting refuses for no other reason than these two.
-            Ending::Refused(_) => (Refused::Version, REFUSED),
-            Ending::Violation(violation) => {
-                (Refused::Violation, Farewell { code: close::VIOLATION, text: text(violation) })
-            }
-            Ending::TooSlow => (Refused::TooSlow, Farewell { code: close::TOO_SLOW, text: "too slow" }),
-        };
-        self.refused(reason);
-        match ending {
-            Ending::Refused(_) => self.farewell(now, id, farewell),
-            Ending::Violation(_) | Ending::TooSlow => self.dismiss(now, id, farewell),
-        }
-    }
-
-    /// Tells a client why it gets nothing, and closes once it knows.
-    fn refuse(&mut self, now: Instant, id: LegId, reason: RefusalReason, retry_after: u32) {
-        self.say(id, &RelayMessage::Refused { reason, retry_after });
-        self.refused(match reason {
-            RefusalReason::NobodyWaits => Refused::NobodyWaits,
-            RefusalReason::NameTaken => Refused::NameTaken,
-            RefusalReason::RateLimited => Refused::RateLimited,
-            RefusalReason::Full => Refused::Full,
-            RefusalReason::Password => Refused::Password,
-            RefusalReason::UnsupportedVersion(_) => Refused::Version,
-            RefusalReason::ShuttingDown => Refused::ShuttingDown,
-            RefusalReason::Idle => Refused::TooSlow,
-        });
-        self.farewell(now, id, REFUSED);
-    }
-
-    fn farewell(&mut self, now: Instant, id: LegId, farewell: Farewell) {
-        if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
-            talk.farewell(now, farewell);
-            self.timers.set(Timer::Leg(id), talk.poll_timeout());
-        }
-    }
-
-    fn say(&mut self, id: LegId, message: &RelayMessage) {
-        if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
-            talk.say(message);
         }
     }
 
@@ -808,3 +606,7 @@ impl std::fmt::Debug for Relay {
 #[cfg(test)]
 #[path = "relay_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "forwarding_tests.rs"]
+mod forwarding_tests;

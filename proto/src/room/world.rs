@@ -1,5 +1,7 @@
 //! For tests: a relay and its clients on a virtual network with a virtual clock. Every datagram takes [`LATENCY`].
 
+#![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;

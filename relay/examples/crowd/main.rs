@@ -16,7 +16,7 @@ use tallow_proto::link::quic::Profile;
 use tallow_proto::wire::relay::{RelayMessage, Side};
 
 /// Clients that are on their way at one time.
-const BATCH: u32 = 50;
+const BATCH: u32 = 10;
 /// What a sender has to send: more than it can in the time.
 const PLENTY: usize = 64 << 20;
 
