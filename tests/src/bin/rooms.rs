@@ -136,7 +136,8 @@ impl Crowd {
                     let room = Nameplate::from_number(nameplate).room_id();
                     let slow = self.next_slow;
                     self.next_slow = !slow;
-                    let question = ClientMessage::Join { room, side: Side::Receiver, owner: Owner([2; 16]), again: false };
+                    let question =
+                        ClientMessage::Join { room, side: Side::Receiver, owner: Owner([2; 16]), again: false };
                     return self.dial(now, Role::Drain { slow, seen: 0 }, question);
                 }
                 RelayMessage::Waiting if matches!(client.role, Role::Idle) => {
@@ -207,10 +208,10 @@ impl Node for Crowd {
         if self.tick.is_some_and(|at| at <= now) {
             self.tick = Some(now + Duration::from_secs(1));
             for (&id, client) in &mut self.clients {
-                if let (Role::Drain { slow: true, seen }, Some(stream)) = (&mut client.role, client.data) {
-                    if let Read::Data(bytes) = self.quic.read(id, stream, TRICKLE) {
-                        *seen += bytes.len();
-                    }
+                if let (Role::Drain { slow: true, seen }, Some(stream)) = (&mut client.role, client.data)
+                    && let Read::Data(bytes) = self.quic.read(id, stream, TRICKLE)
+                {
+                    *seen += bytes.len();
                 }
             }
             self.events.push(Said::Read(self.read));
@@ -299,7 +300,16 @@ fn main() {
     let many = "1000000";
     let mut relay = Command::new(program)
         .env("TALLOW_STATE_DIR", state.path())
-        .args(["relay", "--quiet", "--listen", &at.to_string(), "--connections-per-ip", many, "--max-rooms-per-ip", many])
+        .args([
+            "relay",
+            "--quiet",
+            "--listen",
+            &at.to_string(),
+            "--connections-per-ip",
+            many,
+            "--max-rooms-per-ip",
+            many,
+        ])
         .args(["--joins-per-minute", many, "--max-rooms", many, "--max-connections", many])
         .stderr(Stdio::piped())
         .spawn()
@@ -308,7 +318,8 @@ fn main() {
     while !lines.next().expect("the relay listens").expect("text").contains("listening on") {}
     let empty = memory(relay.id());
     println!("relay without rooms: {empty}");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut crowd = tallow_tokio::spawn(Crowd::new(at, rooms, pairs));
         let wanted = if pairs { 2 * rooms } else { rooms };
@@ -336,7 +347,11 @@ fn main() {
                 Said::Read(_) => {}
             }
         }
-        println!("relay with {rooms} rooms ({}): {}", if pairs { "half of the receivers read 1 KiB/s" } else { "idle" }, memory(relay.id()));
+        println!(
+            "relay with {rooms} rooms ({}): {}",
+            if pairs { "half of the receivers read 1 KiB/s" } else { "idle" },
+            memory(relay.id())
+        );
     });
     relay.kill().expect("the relay can be ended");
     let _ = relay.wait();
