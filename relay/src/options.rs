@@ -14,7 +14,7 @@ use tallow_store::{StoreError, identity, state};
 /// The options of `tallow relay` and of `tallow-relay`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Where to listen (UDP); may be repeated [default: [::]:4433]
+    /// Where to listen (UDP); may be repeated; all addresses and port 4433 if nothing is said
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<SocketAddr>,
     /// A certificate to show (PEM); without one a self-signed certificate is made once and kept
