@@ -3,7 +3,7 @@
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -17,7 +17,9 @@ use bytes::BytesMut;
 use super::{Driver, Handle, Io, Received};
 use crate::Instant;
 use crate::job::{Fault, Job, JobId, Sink, Work};
-use crate::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
+use crate::node::{
+    Action, Arrival, Bind, Dial, Ecn, Input, Listen, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit,
+};
 use crate::transfer::manifest::{Entry, Manifest};
 
 pub fn addr(port: u16) -> SocketAddr {
@@ -63,6 +65,11 @@ pub enum Heard {
     Resolved(Vec<SocketAddr>),
     Done(u64, bool),
     HandleDropped,
+    Listening(ListenerId, Result<SocketAddr, io::ErrorKind>),
+    Accept(ListenerId, SocketAddr),
+    Pipe(PipeId, PipeEvent),
+    Interfaces(usize),
+    Slept(Duration),
     Command(u64),
     Timeout,
     Settled,
@@ -76,6 +83,10 @@ pub struct Plan {
     pub jobs: VecDeque<Job>,
     pub transmits: BTreeMap<SocketId, VecDeque<Vec<u8>>>,
     pub events: VecDeque<Event>,
+    /// The names of newcomers; when there is none they are turned away.
+    pub names: VecDeque<PipeId>,
+    /// Answers of `poll_pipe`.
+    pub touched: VecDeque<PipeId>,
     pub deadline: Option<Instant>,
     pub closed: bool,
     pub close_when_dropped: bool,
@@ -101,21 +112,43 @@ impl Plan {
     }
 }
 
-pub struct Puppet(Rc<RefCell<Plan>>);
+/// The node's side of a pipe.
+#[derive(Default)]
+pub struct Tube {
+    /// Bytes that it will take.
+    pub room: usize,
+    buffer: Vec<u8>,
+    pub got: Vec<u8>,
+    pub out: VecDeque<Vec<u8>>,
+}
+
+pub struct Puppet {
+    plan: Rc<RefCell<Plan>>,
+    pub tubes: BTreeMap<PipeId, Tube>,
+}
+
+impl Puppet {
+    pub fn tube(&mut self, pipe: u32) -> &mut Tube {
+        self.tubes.entry(PipeId(pipe)).or_default()
+    }
+}
 
 impl Node for Puppet {
     type Command = u64;
     type Event = Event;
 
     fn handle_datagram(&mut self, _: Instant, arrival: Arrival, data: BytesMut) {
-        self.0.borrow_mut().note(Heard::Datagram(arrival.socket, data.to_vec()));
+        self.plan.borrow_mut().note(Heard::Datagram(arrival.socket, data.to_vec()));
     }
     fn handle_input(&mut self, _: Instant, input: Input) {
-        let mut plan = self.0.borrow_mut();
+        let mut plan = self.plan.borrow_mut();
         let heard = match input {
             Input::Bound(socket, result) => Heard::Bound(socket, result),
             Input::Resolved(_, found) => Heard::Resolved(found),
             Input::Done(done) => Heard::Done(done.id.0, done.result.is_ok()),
+            Input::Listening(listener, result) => Heard::Listening(listener, result),
+            Input::Interfaces(interfaces) => Heard::Interfaces(interfaces.len()),
+            Input::Slept(slept) => Heard::Slept(slept),
             Input::HandleDropped => {
                 plan.closed |= plan.close_when_dropped;
                 Heard::HandleDropped
@@ -125,46 +158,90 @@ impl Node for Puppet {
     }
     /// Even numbers make sense.
     fn handle_command(&mut self, _: Instant, command: u64) -> Result<(), Misuse> {
-        self.0.borrow_mut().note(Heard::Command(command));
+        self.plan.borrow_mut().note(Heard::Command(command));
         if command.is_multiple_of(2) { Ok(()) } else { Err(Misuse("odd")) }
     }
     fn handle_timeout(&mut self, now: Instant) {
-        let mut plan = self.0.borrow_mut();
+        let mut plan = self.plan.borrow_mut();
         plan.note(Heard::Timeout);
         plan.deadline = plan.deadline.filter(|&deadline| deadline > now);
     }
     fn settle(&mut self, _: Instant) {
-        let mut plan = self.0.borrow_mut();
+        let mut plan = self.plan.borrow_mut();
         plan.heard.push(Heard::Settled);
         plan.settled = true;
     }
     fn poll_action(&mut self) -> Option<Action> {
-        self.0.borrow().assert_settled();
-        self.0.borrow_mut().actions.pop_front()
+        self.plan.borrow().assert_settled();
+        self.plan.borrow_mut().actions.pop_front()
     }
     fn poll_transmit(&mut self, _: Instant, socket: SocketId, _: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
-        self.0.borrow().assert_settled();
+        self.plan.borrow().assert_settled();
         assert!(buf.is_empty());
-        let contents = self.0.borrow_mut().transmits.entry(socket).or_default().pop_front()?;
+        let contents = self.plan.borrow_mut().transmits.entry(socket).or_default().pop_front()?;
         buf.extend_from_slice(&contents);
         Some(Transmit { to: addr(9), src_ip: None, ecn: Ecn::NotEct, size: contents.len(), segment_size: None })
     }
+    fn handle_pipe(&mut self, _: Instant, pipe: PipeId, event: PipeEvent) {
+        self.plan.borrow_mut().note(Heard::Pipe(pipe, event));
+        let tube = self.tubes.entry(pipe).or_default();
+        match event {
+            PipeEvent::Filled(count) => {
+                tube.got.extend_from_slice(&tube.buffer[..count]);
+                tube.room -= count;
+            }
+            PipeEvent::Wrote(mut count) => {
+                while count > 0 {
+                    let first = tube.out.front_mut().expect("no more than there was");
+                    let part = count.min(first.len());
+                    first.drain(..part);
+                    count -= part;
+                    if first.is_empty() {
+                        tube.out.pop_front();
+                    }
+                }
+            }
+            PipeEvent::Up | PipeEvent::Eof | PipeEvent::Failed(_) => {}
+        }
+    }
+    fn handle_accept(&mut self, _: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+        let mut plan = self.plan.borrow_mut();
+        plan.note(Heard::Accept(listener, from));
+        plan.names.pop_front()
+    }
+    fn poll_pipe(&mut self) -> Option<PipeId> {
+        self.plan.borrow().assert_settled();
+        self.plan.borrow_mut().touched.pop_front()
+    }
+    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        let Some(tube) = self.tubes.get_mut(&pipe) else { return &mut [] };
+        tube.buffer.resize(tube.room.min(1000), 0);
+        &mut tube.buffer
+    }
+    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        let Some(tube) = self.tubes.get(&pipe) else { return 0 };
+        let count = tube.out.len().min(slices.len());
+        for (slice, out) in slices.iter_mut().zip(&tube.out) {
+            *slice = IoSlice::new(out);
+        }
+        count
+    }
     fn poll_job(&mut self) -> Option<Job> {
-        self.0.borrow().assert_settled();
-        self.0.borrow_mut().jobs.pop_front()
+        self.plan.borrow().assert_settled();
+        self.plan.borrow_mut().jobs.pop_front()
     }
     fn poll_event(&mut self) -> Option<Event> {
-        self.0.borrow().assert_settled();
-        self.0.borrow_mut().events.pop_front()
+        self.plan.borrow().assert_settled();
+        self.plan.borrow_mut().events.pop_front()
     }
     fn supersedes(new: &Event, old: &Event) -> bool {
         matches!((new, old), (Event::Progress(_), Event::Progress(_)))
     }
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.0.borrow().deadline.map(|at| (at, "the plan's"))
+        self.plan.borrow().deadline.map(|at| (at, "the plan's"))
     }
     fn is_closed(&self) -> bool {
-        self.0.borrow().closed
+        self.plan.borrow().closed
     }
 }
 
@@ -188,6 +265,41 @@ pub struct Wire {
     pub send_calls: usize,
 }
 
+/// Who comes to a listener.
+#[derive(Default)]
+pub struct Door {
+    pub queue: VecDeque<Result<u16, io::ErrorKind>>,
+    /// Every accept fails.
+    pub broken: bool,
+    pub calls: usize,
+    pub waker: Option<Waker>,
+}
+
+/// What a pipe has for its reader.
+pub enum Incoming {
+    Bytes(Vec<u8>),
+    End,
+    Failure(io::ErrorKind),
+}
+
+/// The runtime's side of a pipe.
+#[derive(Default)]
+pub struct Line {
+    /// How dialling ends.
+    pub dialled: Option<Result<(), io::ErrorKind>>,
+    pub incoming: VecDeque<Incoming>,
+    /// Bytes that can be written before it is blocked, and by one call.
+    pub room: usize,
+    pub at_once: usize,
+    pub written: Vec<u8>,
+    pub finished: bool,
+    pub dial_calls: usize,
+    pub read_calls: usize,
+    pub write_calls: usize,
+    pub reader: Option<Waker>,
+    pub writer: Option<Waker>,
+}
+
 /// The runtime's side of the script.
 pub struct Stage {
     pub now: Instant,
@@ -196,11 +308,31 @@ pub struct Stage {
     pub timer_polls: usize,
     pub refuse_to_bind: bool,
     pub blocking: Vec<Box<dyn FnOnce() + Send>>,
+    pub news: VecDeque<Input>,
+    pub news_polls: usize,
+    pub doors: BTreeMap<ListenerId, Door>,
+    pub lines: BTreeMap<PipeId, Line>,
+    /// What was forgotten, and whether it was finished before.
+    pub aborted: Vec<(PipeId, bool)>,
+}
+
+impl Stage {
+    fn line(&mut self, pipe: PipeId) -> &mut Line {
+        self.lines.get_mut(&pipe).expect("a pipe that is there")
+    }
 }
 
 pub struct Script(Rc<RefCell<Stage>>);
 
 impl Io for Script {
+    /// The port it came from.
+    type Accepted = u16;
+
+    fn poll_news(&mut self, _: &mut Context<'_>) -> Poll<Input> {
+        let mut stage = self.0.borrow_mut();
+        stage.news_polls += 1;
+        stage.news.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
     fn now(&self) -> Instant {
         self.0.borrow().now
     }
@@ -272,6 +404,100 @@ impl Io for Script {
         wire.sent.push(contents.to_vec());
         Poll::Ready(Ok(()))
     }
+    fn listen(&mut self, listener: ListenerId, listen: &Listen) -> io::Result<SocketAddr> {
+        let mut stage = self.0.borrow_mut();
+        if stage.refuse_to_bind {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        stage.doors.insert(listener, Door::default());
+        Ok(listen.addr)
+    }
+    fn unlisten(&mut self, listener: ListenerId) {
+        self.0.borrow_mut().doors.remove(&listener);
+    }
+    fn poll_accept(&mut self, cx: &mut Context<'_>, listener: ListenerId) -> Poll<io::Result<(u16, SocketAddr)>> {
+        let mut stage = self.0.borrow_mut();
+        let door = stage.doors.get_mut(&listener).expect("a listener");
+        door.calls += 1;
+        if door.broken {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        }
+        match door.queue.pop_front() {
+            Some(Ok(port)) => Poll::Ready(Ok((port, addr(port)))),
+            Some(Err(kind)) => Poll::Ready(Err(kind.into())),
+            None => {
+                door.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+    fn adopt(&mut self, pipe: PipeId, _: u16) {
+        let line = Line { room: usize::MAX, at_once: usize::MAX, ..Line::default() };
+        assert!(self.0.borrow_mut().lines.insert(pipe, line).is_none());
+    }
+    fn dial(&mut self, pipe: PipeId, _: &Dial) {
+        self.adopt(pipe, 0);
+    }
+    fn poll_dialled(&mut self, cx: &mut Context<'_>, pipe: PipeId) -> Poll<io::Result<()>> {
+        let mut stage = self.0.borrow_mut();
+        let line = stage.line(pipe);
+        line.dial_calls += 1;
+        match line.dialled {
+            Some(result) => Poll::Ready(result.map_err(Into::into)),
+            None => {
+                line.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+    fn poll_read(&mut self, cx: &mut Context<'_>, pipe: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        assert!(!into.is_empty());
+        let mut stage = self.0.borrow_mut();
+        let line = stage.line(pipe);
+        line.read_calls += 1;
+        match line.incoming.pop_front() {
+            Some(Incoming::Bytes(mut bytes)) => {
+                let count = bytes.len().min(into.len());
+                into[..count].copy_from_slice(&bytes[..count]);
+                bytes.drain(..count);
+                if !bytes.is_empty() {
+                    line.incoming.push_front(Incoming::Bytes(bytes));
+                }
+                Poll::Ready(Ok(count))
+            }
+            Some(Incoming::End) => Poll::Ready(Ok(0)),
+            Some(Incoming::Failure(kind)) => Poll::Ready(Err(kind.into())),
+            None => {
+                line.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+    fn poll_write(&mut self, cx: &mut Context<'_>, pipe: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut stage = self.0.borrow_mut();
+        let line = stage.line(pipe);
+        assert!(!line.finished, "a write after the end");
+        line.write_calls += 1;
+        if line.room == 0 {
+            line.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let most = line.room.min(line.at_once);
+        let taken: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(most).collect();
+        assert!(!taken.is_empty(), "a write of nothing");
+        line.room -= taken.len();
+        line.written.extend_from_slice(&taken);
+        Poll::Ready(Ok(taken.len()))
+    }
+    fn finish(&mut self, pipe: PipeId) {
+        let mut stage = self.0.borrow_mut();
+        assert!(!std::mem::replace(&mut stage.line(pipe).finished, true), "finished once");
+    }
+    fn abort(&mut self, pipe: PipeId) {
+        let mut stage = self.0.borrow_mut();
+        let line = stage.lines.remove(&pipe).expect("aborted once");
+        stage.aborted.push((pipe, line.finished));
+    }
     fn run_blocking(&mut self, work: Box<dyn FnOnce() + Send>) {
         self.0.borrow_mut().blocking.push(work);
     }
@@ -317,8 +543,14 @@ impl Theatre {
             timer_polls: 0,
             refuse_to_bind: false,
             blocking: Vec::new(),
+            news: VecDeque::new(),
+            news_polls: 0,
+            doors: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            aborted: Vec::new(),
         }));
-        let (handle, driver) = Driver::new(Puppet(plan.clone()), Script(stage.clone()));
+        let puppet = Puppet { plan: plan.clone(), tubes: BTreeMap::new() };
+        let (handle, driver) = Driver::new(puppet, Script(stage.clone()));
         let mut theatre = Self { handle: Some(handle), driver, plan, stage, wakes: Arc::default(), start };
         for &socket in sockets {
             theatre.plan().actions.push_back(bind(socket));
@@ -342,6 +574,14 @@ impl Theatre {
 
     pub fn wire(&self, socket: u8) -> RefMut<'_, Wire> {
         RefMut::map(self.stage_mut(), |stage| stage.wires.get_mut(&SocketId(socket)).unwrap())
+    }
+
+    pub fn door(&self, listener: u8) -> RefMut<'_, Door> {
+        RefMut::map(self.stage_mut(), |stage| stage.doors.get_mut(&ListenerId(listener)).unwrap())
+    }
+
+    pub fn line(&self, pipe: u32) -> RefMut<'_, Line> {
+        RefMut::map(self.stage_mut(), |stage| stage.line(PipeId(pipe)))
     }
 
     pub fn handle(&mut self) -> &mut Handle<Puppet> {

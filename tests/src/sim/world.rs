@@ -311,6 +311,9 @@ impl World {
                     host.with(|node| node.settle(now));
                 }
                 Action::Release(socket) => drop(self.hosts[id.0].sockets.remove(&socket)),
+                Action::Listen(..) | Action::Unlisten(_) | Action::Dial(..) | Action::Finish(_) | Action::Abort(_) => {
+                    unimplemented!("pipes")
+                }
                 Action::Resolve(query, name, _) => {
                     let addresses = self.names.get(&name).cloned().unwrap_or_default();
                     let at = now + Duration::from_millis(3);
