@@ -373,3 +373,7 @@ impl<N: Node, I: Io> std::fmt::Debug for Driver<N, I> {
 #[cfg(test)]
 #[path = "driver_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pipes_tests.rs"]
+mod pipes_tests;
