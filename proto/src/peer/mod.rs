@@ -284,6 +284,7 @@ impl Node for Peer {
                 }
             }
             Input::Done(done) => self.transfer.handle_job(now, done),
+            Input::Listening(..) | Input::Interfaces(_) | Input::Slept(_) => {}
             Input::HandleDropped => self.cancel(now),
         }
     }

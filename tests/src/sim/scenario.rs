@@ -23,8 +23,9 @@ use tallow_proto::room;
 
 use super::disk::CheckedSink;
 use super::evil::{Policy, Relay, Tamper, honest};
+use super::host::{HostId, Machine};
 use super::network::{Chance, Conditions, Network};
-use super::world::{HostId, Machine, World};
+use super::world::World;
 
 /// Where the two meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
