@@ -4,6 +4,7 @@
 //!
 //! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only place that knows quinn-proto.
 //! - [`pipe`]: one TCP connection with what runs in it: TLS, a WebSocket with TLS or without, a proxy's words before them.
+//! - [`websocket`]: frames and the upgrade before them.
 //! - [`trust`]: how a relay's certificate is judged, and what it is known by.
 
 mod buffers;
@@ -12,6 +13,7 @@ pub mod pipe;
 pub mod quic;
 mod tls;
 pub mod trust;
+pub mod websocket;
 
 use bytes::Bytes;
 

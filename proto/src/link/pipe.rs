@@ -6,232 +6,59 @@
 //! opening: [first bytes] → [TLS] → [upgrade] ─► open ─► (both sides finished, or one closed) lingering ─► flushing ─► over
 //!     └──────────── refused, broken, too slow ────┴──────────────── lost, broken ──────────────────────────┴─► over
 //! ```
-//! Inside TLS: `tallow/1` by ALPN means that the link's bytes follow at once. The end of what one side says is TLS's
-//! `close_notify`; a pipe that ends without it is lost, since anybody on the way can cut a pipe.
+//! Inside TLS, `tallow/1` by ALPN means that the link's bytes follow at once, anything else that a WebSocket is asked for. Without
+//! TLS only a WebSocket is spoken, and by a server only where it was allowed, behind a proxy that has TLS. The end of what one
+//! side says is TLS's `close_notify` or WebSocket's close frame; a pipe that ends without it is lost, since anybody on the way can
+//! cut a pipe. TLS has no word for a code and a reason; WebSocket has.
 //!
 //! Lower side: [`Pipe::read_buffer`], [`Pipe::handle_filled`], [`Pipe::handle_eof`], [`Pipe::handle_failed`], [`Pipe::output`],
 //! [`Pipe::handle_wrote`], and [`Pipe::fate`] for what to do with the socket. [`Pipe::poll_touched`] tells when to look again.
 //! Upper side: [`Pipe::read`], [`Pipe::write`], [`Pipe::finish`], [`Pipe::close`], [`Pipe::poll_event`].
 //!
-//! Timers: [`OPEN_WITHIN`] until the link is there, [`LINGER`] after the last word.
+//! Timers: [`OPEN_WITHIN`] until the link is there, [`LINGER`] after the last word, a WebSocket's pings and silence.
 //! Bounds: what waits to be read is at most the receive window and one read (64 KiB), what waits for the socket at most the send
 //! window and one piece ([`PIECE`]); three events.
-//! Copies: received bytes are opened in place, and copied by rustls and once more here; sent bytes are sealed by rustls and copied
-//! once.
+//! Copies: received bytes are opened in place, copied by rustls, and once more on their way to the owner; sent bytes are sealed by
+//! rustls and copied once; a WebSocket in TLS puts them behind their header before that.
+
+mod event;
+mod framing;
+mod setup;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustls::RootCertStore;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::ServerName;
 
 use super::buffers::{Input, Output};
-use super::crypto::{self, ALPN, BadIdentity, Ticker};
+use super::crypto::ALPN;
 use super::tls::{Step, Tls};
-use super::trust::{CertificateSeen, Identity, Trust, Verifier};
+use super::trust::CertificateSeen;
+use super::websocket::CloseSeen;
 use super::{Read, Write};
 use crate::Instant;
+use framing::{Framing, Inbox};
+use setup::First;
 
 pub use super::tls::TlsFailure;
+pub use event::{Closed, Event, Fate, Windows};
+pub use setup::{Acceptor, BareWebSocket, CannotDial, Dialler, Kind, Target, Transport};
 
 /// How long it may take until the link is there, from the first call.
 pub const OPEN_WITHIN: Duration = Duration::from_secs(10);
 /// How long the last bytes may take, and the other side's end after them.
 pub const LINGER: Duration = Duration::from_secs(1);
-/// Bytes that are sealed or framed at once.
-const PIECE: usize = 64 * 1024;
-/// The first byte of a TLS handshake record (RFC 8446 §5.1).
-const TLS_HANDSHAKE: u8 = 22;
-
-/// How much may wait in either direction, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Windows {
-    /// What was received and not read by the owner.
-    pub receive: usize,
-    /// What was written by the owner and not by the socket.
-    pub send: usize,
-}
-
-impl Windows {
-    /// For the two ends of a transfer.
-    #[must_use]
-    pub const fn peer() -> Self {
-        Self { receive: 1024 * 1024, send: 256 * 1024 }
-    }
-
-    /// For a relay: each pipe starts small and is raised by evidence.
-    #[must_use]
-    pub const fn relay() -> Self {
-        Self { receive: 64 * 1024, send: 64 * 1024 }
-    }
-}
-
-/// What runs in a pipe that is dialled.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// The link's bytes in TLS.
-    Tls,
-}
-
-/// What runs in a pipe that is open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    /// The link's bytes in TLS.
-    Tls,
-}
-
-/// What a pipe is for, on the client's side.
-#[derive(Debug, Clone)]
-pub struct Target<'a> {
-    /// What runs in it.
-    pub kind: Kind,
-    /// The DNS name or IP address (without brackets) that a public authority would vouch for.
-    pub host: &'a str,
-    /// The port there.
-    pub port: u16,
-    /// Which certificate is accepted.
-    pub trust: Trust,
-    /// How much may wait.
-    pub windows: Windows,
-}
-
-/// Why there is no pipe to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CannotDial {
-    /// Neither a DNS name nor an IP address.
-    #[error("the server's name is not valid")]
-    Name,
-    /// TLS cannot be set up; never with the provider that is built in.
-    #[error("TLS cannot be set up")]
-    Tls,
-}
-
-/// Makes the client's pipes: what they have in common.
-#[derive(Debug)]
-pub struct Dialler {
-    provider: Arc<CryptoProvider>,
-    roots: Option<Arc<RootCertStore>>,
-    ticker: Ticker,
-}
-
-impl Dialler {
-    /// `unix_time` is the wall-clock time (since 1970) at the first call that brings a `now`.
-    #[must_use]
-    pub fn new(unix_time: Duration) -> Self {
-        Self { provider: crypto::crypto_provider(), roots: None, ticker: Ticker::new(unix_time) }
-    }
-
-    /// A pipe whose TCP connection is up, or coming up.
-    ///
-    /// # Errors
-    /// [`CannotDial`].
-    pub fn dial(&mut self, now: Instant, target: &Target<'_>) -> Result<Pipe, CannotDial> {
-        self.ticker.tick(now);
-        let name = ServerName::try_from(target.host.to_owned()).map_err(|_| CannotDial::Name)?;
-        let roots = self.roots.get_or_insert_with(crypto::public_roots).clone();
-        let verifier = Verifier::new(target.trust, roots, &self.provider).ok_or(CannotDial::Tls)?;
-        let (verifier, clock) = (Arc::new(verifier), self.ticker.clock());
-        let (protocol, framing) = match target.kind {
-            Kind::Tls => (ALPN, Framing::Bytes),
-        };
-        let config = crypto::client_tls(verifier.clone(), protocol, &self.provider, clock).ok_or(CannotDial::Tls)?;
-        let tls = Tls::client(config, name, verifier).ok_or(CannotDial::Tls)?;
-        Ok(Pipe::new(now, Carrier::Tls(Box::new(tls)), framing, target.windows))
-    }
-}
-
-/// Makes the server's pipes: what they have in common.
-#[derive(Debug, Clone)]
-pub struct Acceptor {
-    tls: Arc<rustls::ServerConfig>,
-    windows: Windows,
-}
-
-impl Acceptor {
-    /// `unix_time` is the wall-clock time (since 1970).
-    ///
-    /// # Errors
-    /// [`BadIdentity`] when certificate and key do not make a server.
-    pub fn new(identity: &Identity, windows: Windows, unix_time: Duration) -> Result<Self, BadIdentity> {
-        // Its time is asked for by tickets only, and there are none.
-        let tls = crypto::server_tls(identity, &[ALPN], Ticker::new(unix_time).clock())?;
-        Ok(Self { tls: Arc::new(tls), windows })
-    }
-
-    /// A pipe for a TCP connection that was accepted.
-    #[must_use]
-    pub fn accept(&self, now: Instant) -> Pipe {
-        Pipe::new(now, Carrier::Unknown(self.clone()), Framing::Bytes, self.windows)
-    }
-}
-
-/// What happened on a pipe.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The link is there.
-    Connected {
-        /// How the server was recognised; [`CertificateSeen::NotAsked`] on the server's side.
-        certificate: CertificateSeen,
-        /// What runs in the pipe.
-        transport: Transport,
-    },
-    /// There may be something to read. Said when something arrives and not again for what was left unread.
-    Readable,
-    /// A write that was [`Write::Blocked`] may go on.
-    Writable,
-    /// The link is over, and this is its last event. What arrived before can still be read. Not said after a [`Pipe::close`] of our
-    /// own.
-    Closed(Closed),
-}
-
-/// Why a pipe ended, when it was not us who closed it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Closed {
-    /// Both sides said all they had to say.
-    #[error("both sides are done")]
-    Ended,
-    /// TLS ended it.
-    #[error(transparent)]
-    Tls(#[from] TlsFailure),
-    /// What a client sent first is nothing that is spoken here.
-    #[error("the other end speaks another protocol")]
-    Unknown,
-    /// The link was not there in time, or nothing was heard for too long.
-    #[error("nothing was heard for too long")]
-    TimedOut,
-    /// The connection broke off.
-    #[error("the connection was lost")]
-    Lost,
-}
-
-/// What to do with the socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Go on.
-    Live,
-    /// All is written: end it in good order.
-    Finish,
-    /// Let it go.
-    Abort,
-}
+/// Bytes that are sealed or framed at once. With a frame's header they fill four records of TLS.
+const PIECE: usize = 64 * 1024 - 8;
 
 /// What carries the link's bytes.
 #[derive(Debug)]
 enum Carrier {
     /// A client that has not said enough.
     Unknown(Acceptor),
+    Bare,
     Tls(Box<Tls>),
-}
-
-/// How the link's bytes lie in what the carrier carries.
-#[derive(Debug)]
-enum Framing {
-    /// As they are.
-    Bytes,
 }
 
 /// Which directions go on.
@@ -261,33 +88,6 @@ enum Phase {
     Over(Fate),
 }
 
-/// Plaintext that waits for the owner.
-#[derive(Debug)]
-struct Inbox {
-    pieces: VecDeque<Bytes>,
-    len: usize,
-    window: usize,
-    /// The other side said that nothing follows.
-    ended: bool,
-}
-
-impl Inbox {
-    fn push(&mut self, piece: Bytes) {
-        self.len = self.len.saturating_add(piece.len());
-        self.pieces.push_back(piece);
-    }
-
-    fn pop(&mut self) -> Option<Bytes> {
-        let piece = self.pieces.pop_front()?;
-        self.len = self.len.saturating_sub(piece.len());
-        Some(piece)
-    }
-
-    const fn is_full(&self) -> bool {
-        self.len >= self.window
-    }
-}
-
 /// See the module's text.
 #[derive(Debug)]
 pub struct Pipe {
@@ -313,7 +113,7 @@ impl Pipe {
             carrier,
             framing,
             phase: Phase::Opening { deadline: now + OPEN_WITHIN },
-            inbox: Inbox { pieces: VecDeque::new(), len: 0, window: windows.receive, ended: false },
+            inbox: Inbox::new(windows.receive),
             send_window: windows.send,
             blocked: false,
             touched: true,
@@ -343,12 +143,12 @@ impl Pipe {
     }
 
     /// The other side sends no more.
-    pub fn handle_eof(&mut self, now: Instant) {
+    pub fn handle_eof(&mut self) {
         match self.phase {
             Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Reading) => self.lose(),
             Phase::Lingering { deadline } => {
                 self.phase = Phase::Flushing { deadline };
-                self.settle(now);
+                self.settle();
             }
             Phase::Open(Flow::Writing) | Phase::Flushing { .. } | Phase::Over(_) => {}
         }
@@ -376,7 +176,10 @@ impl Pipe {
             self.blocked = false;
             self.tell(Event::Writable);
         }
-        self.settle(now);
+        if let Err(closed) = self.speak(now) {
+            self.fail(now, closed);
+        }
+        self.settle();
     }
 
     /// What to do with the socket.
@@ -396,31 +199,37 @@ impl Pipe {
 
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Opening { deadline } | Phase::Lingering { deadline } | Phase::Flushing { deadline } => {
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.phase, &self.framing) {
+            (Phase::Opening { deadline } | Phase::Lingering { deadline } | Phase::Flushing { deadline }, _) => {
                 Some(deadline)
             }
-            Phase::Open(_) | Phase::Over(_) => None,
+            (Phase::Open(Flow::Both), Framing::WebSocket { socket, .. }) => {
+                Some(socket.next_ping().min(socket.lost_at()))
+            }
+            (Phase::Open(Flow::Writing), Framing::WebSocket { socket, .. }) => Some(socket.next_ping()),
+            (Phase::Open(Flow::Reading), Framing::WebSocket { socket, .. }) => Some(socket.lost_at()),
+            (
+                Phase::Open(_) | Phase::Over(_),
+                Framing::Undecided
+                | Framing::Bytes
+                | Framing::Upgrading { .. }
+                | Framing::WebSocket { .. }
+                | Framing::Refused { .. },
+            ) => None,
         }
     }
 
     /// Deadlines may have come. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.phase {
-            Phase::Opening { deadline } if deadline <= now => {
-                self.tell(Event::Closed(Closed::TimedOut));
-                self.over(Fate::Abort);
-            }
+            Phase::Opening { deadline } if deadline <= now => self.time_out(),
             Phase::Lingering { deadline } | Phase::Flushing { deadline } if deadline <= now => {
                 let fate = if self.output.is_empty() { Fate::Finish } else { Fate::Abort };
                 self.over(fate);
             }
-            Phase::Opening { .. }
-            | Phase::Open(_)
-            | Phase::Lingering { .. }
-            | Phase::Flushing { .. }
-            | Phase::Over(_) => {}
+            Phase::Open(flow) => self.keep_alive(now, flow),
+            Phase::Opening { .. } | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => {}
         }
     }
 
@@ -464,9 +273,12 @@ impl Pipe {
                 return Write::Blocked;
             }
             let piece = data.split_to(data.len().min(PIECE));
-            let sent = match &mut self.framing {
-                Framing::Bytes => self.carrier.send(&mut self.input, &mut self.output, piece),
+            let in_one = matches!(self.carrier, Carrier::Tls(_));
+            let (first, second) = match self.framing.socket() {
+                Some(socket) => socket.frame(piece, in_one),
+                None => (piece, None),
             };
+            let sent = self.send(first).and_then(|()| second.map_or(Ok(()), |second| self.send(second)));
             if let Err(closed) = sent {
                 self.fail(now, closed);
                 return Write::Gone;
@@ -487,16 +299,18 @@ impl Pipe {
             | Phase::Flushing { .. }
             | Phase::Over(_) => return,
         };
-        self.end();
+        self.end(0, "");
         if matches!(next, Phase::Flushing { .. }) {
+            self.carrier.close(&mut self.input, &mut self.output);
             self.tell(Event::Closed(Closed::Ended));
         }
         self.phase = next;
-        self.settle(now);
+        self.settle();
     }
 
-    /// Ends the link: what was written goes out first, if it can within [`LINGER`]; what was not read is lost; no event follows.
-    pub fn close(&mut self, now: Instant) {
+    /// Ends the link: what was written goes out first, if it can within [`LINGER`]; what was not read is lost; no event follows. The
+    /// other side gets code and reason where there is a word for them; code 0 is the same as [`Self::finish`] to it.
+    pub fn close(&mut self, now: Instant, code: u32, reason: &'static str) {
         let deadline = now + LINGER;
         let next = match self.phase {
             Phase::Opening { .. } => return self.over(Fate::Abort),
@@ -505,13 +319,14 @@ impl Pipe {
             Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => return,
         };
         if self.phase != Phase::Open(Flow::Reading) {
-            self.end();
+            self.end(code, reason);
         }
+        self.carrier.close(&mut self.input, &mut self.output);
         self.phase = next;
         self.input.close();
-        self.inbox = Inbox { pieces: VecDeque::new(), len: 0, window: self.inbox.window, ended: false };
+        self.inbox = Inbox::new(self.inbox.window);
         self.events.clear();
-        self.settle(now);
+        self.settle();
     }
 
     /// Changes how much may wait.
@@ -544,65 +359,118 @@ impl Pipe {
             Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => self.input.clear(),
         }
         self.touched |= !self.output.is_empty();
-        self.settle(now);
+        self.settle();
     }
 
     fn absorb(&mut self, now: Instant) -> Result<(), Closed> {
         let waiting = self.inbox.len;
-        loop {
-            match &mut self.carrier {
-                Carrier::Unknown(acceptor) => match self.input.bytes().first() {
-                    None => return Ok(()),
-                    Some(&TLS_HANDSHAKE) => {
-                        let tls = Tls::server(acceptor.tls.clone()).ok_or(TlsFailure::Broken)?;
-                        self.carrier = Carrier::Tls(Box::new(tls));
-                    }
-                    Some(_) => return Err(Closed::Unknown),
-                },
-                Carrier::Tls(tls) => {
-                    let (inbox, framing) = (&mut self.inbox, &mut self.framing);
-                    let mut deliver = |plain: &[u8]| match framing {
-                        Framing::Bytes => inbox.push(Bytes::copy_from_slice(plain)),
-                    };
-                    let step = tls.step(&mut self.input, &mut self.output, &mut deliver)?;
-                    if matches!(self.phase, Phase::Opening { .. }) && !tls.is_handshaking() {
-                        self.connected()?;
-                    }
-                    if step == Step::Wait {
-                        break;
-                    }
-                }
-            }
+        let mut result = Ok(Step::Again);
+        while matches!(result, Ok(Step::Again)) {
+            result = self.work(now).and_then(|step| self.speak(now).map(|()| step));
         }
         if self.inbox.len > waiting {
             self.tell(Event::Readable);
         }
-        let ended = match &self.carrier {
-            Carrier::Unknown(_) => false,
-            Carrier::Tls(tls) => tls.has_ended(),
-        };
-        if ended {
-            self.handle_end(now);
-        }
-        Ok(())
+        result?;
+        self.look_for_end(now)
     }
 
-    fn connected(&mut self) -> Result<(), Closed> {
-        let Carrier::Tls(tls) = &self.carrier else { return Ok(()) };
-        // A server that knows nothing of protocols agrees to none, and is no relay.
-        if tls.protocol() != Some(ALPN) {
-            return Err(TlsFailure::NoCommonProtocol.into());
+    /// One step of what lies below the link.
+    fn work(&mut self, now: Instant) -> Result<Step, Closed> {
+        match &mut self.carrier {
+            Carrier::Unknown(acceptor) => {
+                match acceptor.judge(self.input.bytes()) {
+                    First::TooFew => return Ok(Step::Wait),
+                    First::Tls(tls) => self.carrier = Carrier::Tls(tls),
+                    First::WebSocket => {
+                        self.carrier = Carrier::Bare;
+                        self.framing = Framing::answer();
+                    }
+                    First::Unknown => return Err(Closed::Unknown),
+                }
+                Ok(Step::Again)
+            }
+            Carrier::Bare => {
+                let result = self.framing.receive(now, self.input.bytes(), &mut self.inbox);
+                self.input.clear();
+                result.map(|()| Step::Wait)
+            }
+            Carrier::Tls(tls) => {
+                let (inbox, framing, mut result) = (&mut self.inbox, &mut self.framing, Ok(()));
+                let mut deliver = |plain: &[u8]| {
+                    if result.is_ok() {
+                        result = framing.receive(now, plain, inbox);
+                    }
+                };
+                let step = tls.step(&mut self.input, &mut self.output, &mut deliver)?;
+                result?;
+                // The client's wish is known before it can send anything under it.
+                if tls.is_server() && tls.is_handshaking() {
+                    self.framing = if tls.protocol() == Some(ALPN) { Framing::Bytes } else { Framing::answer() };
+                }
+                Ok(step)
+            }
         }
-        let certificate = tls.certificate();
+    }
+
+    /// Says what the framing has to say, and that the link is there once it is.
+    fn speak(&mut self, now: Instant) -> Result<(), Closed> {
+        let may_speak = match self.phase {
+            Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => self.carrier.is_ready(),
+            Phase::Open(Flow::Reading) | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => false,
+        };
+        while may_speak
+            && self.output.len() < self.send_window
+            && let Some(say) = self.framing.poll_say(now)
+        {
+            self.send(say)?;
+        }
+        if !may_speak || !matches!(self.phase, Phase::Opening { .. }) {
+            return Ok(());
+        }
+        let (certificate, transport) = match (&self.framing, &self.carrier) {
+            (Framing::Bytes, Carrier::Tls(tls)) if tls.protocol() == Some(ALPN) => (tls.certificate(), Transport::Tls),
+            // A server that knows nothing of protocols agrees to none, and is no relay.
+            (Framing::Bytes, Carrier::Tls(_) | Carrier::Bare | Carrier::Unknown(_)) => {
+                return Err(TlsFailure::NoCommonProtocol.into());
+            }
+            (Framing::WebSocket { .. }, Carrier::Tls(tls)) => (tls.certificate(), Transport::SecureWebSocket),
+            (Framing::WebSocket { .. }, Carrier::Bare | Carrier::Unknown(_)) => {
+                (CertificateSeen::NotAsked, Transport::WebSocket)
+            }
+            (Framing::Undecided | Framing::Upgrading { .. } | Framing::Refused { .. }, _) => return Ok(()),
+        };
         self.phase = Phase::Open(Flow::Both);
-        self.tell(Event::Connected { certificate, transport: Transport::Tls });
+        self.tell(Event::Connected { certificate, transport });
         if std::mem::take(&mut self.blocked) {
             self.tell(Event::Writable);
         }
         Ok(())
     }
 
-    /// The other side said that nothing follows.
+    /// Whether the other side said that nothing follows.
+    fn look_for_end(&mut self, now: Instant) -> Result<(), Closed> {
+        match self.framing.socket().and_then(|socket| socket.take_close()) {
+            Some(CloseSeen::Normal) => self.handle_end(now),
+            Some(CloseSeen::Own { code, reason }) => return Err(Closed::Application { code, reason }),
+            Some(CloseSeen::Other(code)) => return Err(Closed::WebSocketClosed(code)),
+            None => {}
+        }
+        if let Carrier::Tls(tls) = &self.carrier
+            && tls.has_ended()
+        {
+            match self.framing {
+                Framing::Bytes => self.handle_end(now),
+                Framing::WebSocket { .. } if self.inbox.ended => {}
+                Framing::Undecided
+                | Framing::Upgrading { .. }
+                | Framing::WebSocket { .. }
+                | Framing::Refused { .. } => return Err(Closed::Lost),
+            }
+        }
+        Ok(())
+    }
+
     fn handle_end(&mut self, now: Instant) {
         self.inbox.ended = true;
         match self.phase {
@@ -611,6 +479,7 @@ impl Pipe {
                 self.tell(Event::Readable);
             }
             Phase::Open(Flow::Reading) => {
+                self.carrier.close(&mut self.input, &mut self.output);
                 self.tell(Event::Closed(Closed::Ended));
                 self.phase = Phase::Flushing { deadline: now + LINGER };
             }
@@ -623,19 +492,71 @@ impl Pipe {
     }
 
     /// Our own end. If it cannot be said, the other side notices that the pipe ends without.
-    fn end(&mut self) {
-        let _ = match &mut self.carrier {
-            Carrier::Unknown(_) => Ok(()),
-            Carrier::Tls(tls) => tls.close(&mut self.input, &mut self.output),
-        };
+    fn end(&mut self, code: u32, reason: &str) {
+        match self.framing.close(code, reason) {
+            Some(frame) => {
+                let _ = self.send(frame);
+                // Inside TLS the WebSocket's end says it all; TLS's own follows when both sides are done.
+            }
+            None => self.carrier.close(&mut self.input, &mut self.output),
+        }
         self.touched = true;
     }
 
-    /// The link ends by somebody's fault; what is to be said about it is in the output.
+    fn send(&mut self, bytes: Bytes) -> Result<(), Closed> {
+        self.touched = true;
+        match &mut self.carrier {
+            Carrier::Unknown(_) => {}
+            Carrier::Bare => self.output.push(bytes),
+            Carrier::Tls(tls) => tls.send(&mut self.input, &mut self.output, &bytes)?,
+        }
+        Ok(())
+    }
+
+    fn keep_alive(&mut self, now: Instant, flow: Flow) {
+        let (paused, stuck) = (self.inbox.is_full(), self.output.len() >= self.send_window);
+        let Some(socket) = self.framing.socket() else { return };
+        if paused {
+            socket.heard(now);
+        }
+        if flow != Flow::Writing && socket.lost_at() <= now {
+            return self.time_out();
+        }
+        if stuck {
+            socket.skip_ping(now);
+        }
+        if let Err(closed) = self.speak(now) {
+            self.fail(now, closed);
+        }
+    }
+
+    /// The link ends by somebody's fault or wish; what is left to be said about it goes out.
     fn fail(&mut self, now: Instant, closed: Closed) {
+        let speaks = match self.phase {
+            Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => true,
+            Phase::Open(Flow::Reading) | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => false,
+        };
+        let last = match (&closed, &mut self.framing) {
+            (Closed::Lost, _) => return self.lose(),
+            (Closed::WebSocket(violation), Framing::WebSocket { socket, .. }) => Some(socket.close_for(*violation)),
+            (Closed::Application { code, .. }, Framing::WebSocket { socket, .. }) => Some(socket.close(*code, "")),
+            (Closed::WebSocketClosed(_), Framing::WebSocket { socket, .. }) => Some(socket.close(0, "")),
+            (_, Framing::Refused { say }) => Some(std::mem::take(say)),
+            (_, Framing::Undecided | Framing::Bytes | Framing::Upgrading { .. } | Framing::WebSocket { .. }) => None,
+        };
+        if let Some(last) = last.filter(|_| speaks) {
+            let _ = self.send(last);
+        }
+        self.carrier.close(&mut self.input, &mut self.output);
         self.tell(Event::Closed(closed));
         self.input.close();
         self.phase = Phase::Lingering { deadline: now + LINGER };
+        self.touched = true;
+    }
+
+    fn time_out(&mut self) {
+        self.tell(Event::Closed(Closed::TimedOut));
+        self.over(Fate::Abort);
     }
 
     fn lose(&mut self) {
@@ -650,7 +571,7 @@ impl Pipe {
         self.touched = true;
     }
 
-    fn settle(&mut self, _now: Instant) {
+    fn settle(&mut self) {
         if matches!(self.phase, Phase::Flushing { .. }) && self.output.is_empty() {
             self.over(Fate::Finish);
         }
@@ -665,10 +586,21 @@ impl Pipe {
 }
 
 impl Carrier {
-    fn send(&mut self, input: &mut Input, output: &mut Output, piece: Bytes) -> Result<(), Closed> {
+    /// Whether it carries the framing's bytes.
+    fn is_ready(&self) -> bool {
         match self {
-            Self::Unknown(_) => Ok(()),
-            Self::Tls(tls) => Ok(tls.send(input, output, &piece)?),
+            Self::Unknown(_) => false,
+            Self::Bare => true,
+            Self::Tls(tls) => !tls.is_handshaking(),
+        }
+    }
+
+    /// The carrier's own end, where it has one and can still say it.
+    fn close(&mut self, input: &mut Input, output: &mut Output) {
+        match self {
+            Self::Unknown(_) | Self::Bare => {}
+            Self::Tls(tls) if tls.is_handshaking() => {}
+            Self::Tls(tls) => drop(tls.close(input, output)),
         }
     }
 }

@@ -193,6 +193,13 @@ impl Tls {
         }
     }
 
+    pub(super) const fn is_server(&self) -> bool {
+        match &self.end {
+            End::Client(..) => false,
+            End::Server(_) => true,
+        }
+    }
+
     pub(super) fn is_handshaking(&self) -> bool {
         match &self.end {
             End::Client(connection, _) => connection.is_handshaking(),
