@@ -5,12 +5,17 @@
 //! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only place that knows quinn-proto.
 //! - [`pipe`]: one TCP connection with what runs in it: TLS, a WebSocket with TLS or without, a proxy's words before them.
 //! - [`websocket`]: frames and the upgrade before them.
+//! - [`proxy`]: the way through a proxy, before anything else in a pipe.
+//! - [`race`]: which of several ways to a relay is taken.
 //! - [`trust`]: how a relay's certificate is judged, and what it is known by.
 
 mod buffers;
 mod crypto;
+mod http;
 pub mod pipe;
+pub mod proxy;
 pub mod quic;
+pub mod race;
 mod tls;
 pub mod trust;
 pub mod websocket;

@@ -3,7 +3,7 @@
 //! Decides what runs in the pipe (on the server's side by the first bytes and by ALPN), when the link is there, how much may wait
 //! in either direction, and how it ends.
 //! ```text
-//! opening: [first bytes] → [TLS] → [upgrade] ─► open ─► (both sides finished, or one closed) lingering ─► flushing ─► over
+//! opening: [proxy │ first bytes] → [TLS] → [upgrade] ─► open ─► (both sides finished, or one closed) lingering ─► flushing ─► over
 //!     └──────────── refused, broken, too slow ────┴──────────────── lost, broken ──────────────────────────┴─► over
 //! ```
 //! Inside TLS, `tallow/1` by ALPN means that the link's bytes follow at once, anything else that a WebSocket is asked for. Without
@@ -15,7 +15,7 @@
 //! [`Pipe::handle_wrote`], and [`Pipe::fate`] for what to do with the socket. [`Pipe::poll_touched`] tells when to look again.
 //! Upper side: [`Pipe::read`], [`Pipe::write`], [`Pipe::finish`], [`Pipe::close`], [`Pipe::poll_event`].
 //!
-//! Timers: [`OPEN_WITHIN`] until the link is there, [`LINGER`] after the last word, a WebSocket's pings and silence.
+//! Timers: [`OPEN_WITHIN`] (with a proxy [`OPEN_WITHIN_PROXIED`]) until the link is there, [`LINGER`] after the last word, a WebSocket's pings and silence.
 //! Bounds: what waits to be read is at most the receive window and one read (64 KiB), what waits for the socket at most the send
 //! window and one piece ([`PIECE`]); three events.
 //! Copies: received bytes are opened in place, copied by rustls, and once more on their way to the owner; sent bytes are sealed by
@@ -33,6 +33,7 @@ use bytes::Bytes;
 
 use super::buffers::{Input, Output};
 use super::crypto::ALPN;
+use super::proxy::{Conversation, Progress};
 use super::tls::{Step, Tls};
 use super::trust::CertificateSeen;
 use super::websocket::CloseSeen;
@@ -47,6 +48,8 @@ pub use setup::{Acceptor, BareWebSocket, CannotDial, Dialler, Kind, Target, Tran
 
 /// How long it may take until the link is there, from the first call.
 pub const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// The same through a proxy, which may have to find its own way first (Tor takes its time).
+pub const OPEN_WITHIN_PROXIED: Duration = Duration::from_secs(30);
 /// How long the last bytes may take, and the other side's end after them.
 pub const LINGER: Duration = Duration::from_secs(1);
 /// Bytes that are sealed or framed at once. With a frame's header they fill four records of TLS.
@@ -57,6 +60,11 @@ const PIECE: usize = 64 * 1024 - 8;
 enum Carrier {
     /// A client that has not said enough.
     Unknown(Acceptor),
+    /// A proxy, and what comes once it let us through.
+    Proxy {
+        conversation: Conversation,
+        then: Box<Carrier>,
+    },
     Bare,
     Tls(Box<Tls>),
 }
@@ -106,13 +114,13 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    fn new(now: Instant, carrier: Carrier, framing: Framing, windows: Windows) -> Self {
+    fn new(now: Instant, open_within: Duration, carrier: Carrier, framing: Framing, windows: Windows) -> Self {
         let mut pipe = Self {
             input: Input::new(),
             output: Output::default(),
             carrier,
             framing,
-            phase: Phase::Opening { deadline: now + OPEN_WITHIN },
+            phase: Phase::Opening { deadline: now + open_within },
             inbox: Inbox::new(windows.receive),
             send_window: windows.send,
             blocked: false,
@@ -390,6 +398,22 @@ impl Pipe {
                 }
                 Ok(Step::Again)
             }
+            Carrier::Proxy { conversation, then } => {
+                let step = conversation.receive(self.input.bytes())?;
+                while let Some(say) = conversation.poll_say() {
+                    self.output.push(say);
+                }
+                match step {
+                    Progress::Wait => return Ok(Step::Wait),
+                    Progress::Took(count) => self.input.consume(count),
+                    Progress::Through(count) => {
+                        self.input.consume(count);
+                        let then = std::mem::replace(&mut **then, Carrier::Bare);
+                        self.carrier = then;
+                    }
+                }
+                Ok(Step::Again)
+            }
             Carrier::Bare => {
                 let result = self.framing.receive(now, self.input.bytes(), &mut self.inbox);
                 self.input.clear();
@@ -431,11 +455,11 @@ impl Pipe {
         let (certificate, transport) = match (&self.framing, &self.carrier) {
             (Framing::Bytes, Carrier::Tls(tls)) if tls.protocol() == Some(ALPN) => (tls.certificate(), Transport::Tls),
             // A server that knows nothing of protocols agrees to none, and is no relay.
-            (Framing::Bytes, Carrier::Tls(_) | Carrier::Bare | Carrier::Unknown(_)) => {
+            (Framing::Bytes, Carrier::Tls(_) | Carrier::Bare | Carrier::Unknown(_) | Carrier::Proxy { .. }) => {
                 return Err(TlsFailure::NoCommonProtocol.into());
             }
             (Framing::WebSocket { .. }, Carrier::Tls(tls)) => (tls.certificate(), Transport::SecureWebSocket),
-            (Framing::WebSocket { .. }, Carrier::Bare | Carrier::Unknown(_)) => {
+            (Framing::WebSocket { .. }, Carrier::Bare | Carrier::Unknown(_) | Carrier::Proxy { .. }) => {
                 (CertificateSeen::NotAsked, Transport::WebSocket)
             }
             (Framing::Undecided | Framing::Upgrading { .. } | Framing::Refused { .. }, _) => return Ok(()),
@@ -506,7 +530,7 @@ impl Pipe {
     fn send(&mut self, bytes: Bytes) -> Result<(), Closed> {
         self.touched = true;
         match &mut self.carrier {
-            Carrier::Unknown(_) => {}
+            Carrier::Unknown(_) | Carrier::Proxy { .. } => {}
             Carrier::Bare => self.output.push(bytes),
             Carrier::Tls(tls) => tls.send(&mut self.input, &mut self.output, &bytes)?,
         }
@@ -589,7 +613,7 @@ impl Carrier {
     /// Whether it carries the framing's bytes.
     fn is_ready(&self) -> bool {
         match self {
-            Self::Unknown(_) => false,
+            Self::Unknown(_) | Self::Proxy { .. } => false,
             Self::Bare => true,
             Self::Tls(tls) => !tls.is_handshaking(),
         }
@@ -598,7 +622,7 @@ impl Carrier {
     /// The carrier's own end, where it has one and can still say it.
     fn close(&mut self, input: &mut Input, output: &mut Output) {
         match self {
-            Self::Unknown(_) | Self::Bare => {}
+            Self::Unknown(_) | Self::Proxy { .. } | Self::Bare => {}
             Self::Tls(tls) if tls.is_handshaking() => {}
             Self::Tls(tls) => drop(tls.close(input, output)),
         }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::link::crypto::{self, Ticker};
+use crate::link::proxy::{Proxy, ProxyFailure};
 use crate::link::trust::{CertificateRefused, Fingerprint, Identity, Trust, Verifier};
 use crate::link::websocket::{PING_EVERY, SILENCE, UpgradeFailure, WebSocketViolation};
 use crate::seed::Seed;
@@ -30,7 +31,7 @@ fn pattern(len: usize) -> Bytes {
 }
 
 fn target(kind: Kind, trust: Trust) -> Target<'static> {
-    Target { kind, host: "relay.test", port: 4433, trust, windows: Windows::relay() }
+    Target { kind, host: "relay.test", port: 4433, trust, proxy: None, windows: Windows::relay() }
 }
 
 fn client(now: Instant, kind: Kind, trust: Trust) -> Pipe {
@@ -392,7 +393,7 @@ fn with_protocol(protocols: &[&[u8]]) -> [Pair; 2] {
     let mut config = crypto::client_tls(verifier.clone(), b"", &provider, clock.clone()).unwrap();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let tls = Tls::client(config, "relay.test".try_into().unwrap(), verifier).unwrap();
-    let foreign = Pipe::new(now, Carrier::Tls(Box::new(tls)), Framing::Bytes, Windows::relay());
+    let foreign = Pipe::new(now, OPEN_WITHIN, Carrier::Tls(Box::new(tls)), Framing::Bytes, Windows::relay());
     let first = Pair::new([foreign, acceptor(&identity).accept(now)], now, 100_000, 4);
     let mut acceptor = acceptor(&identity);
     acceptor.tls = Arc::new(crypto::server_tls(&identity, protocols, clock).unwrap());
@@ -597,6 +598,53 @@ fn the_same_seed_gives_the_same_bytes() {
     });
     assert_eq!(a, b);
     assert!(a.len() > 200);
+}
+
+/// A client behind a proxy that answers this, after so many turns of the conversation, and then passes everything on.
+fn proxied(kind: Kind, url: &str, answers: &[&[u8]], step: u32) -> (Pair, Vec<u8>) {
+    let now = Instant::now();
+    let proxy: Proxy = url.parse().unwrap();
+    let target = Target { proxy: Some(&proxy), ..target(kind, Trust::FirstUse) };
+    let client = Dialler::new(UNIX_TIME, &Seed::new([9; 32])).dial(now, &target).unwrap();
+    let mut pair = Pair::new([client, acceptor(&identity()).accept(now)], now, step, 8);
+    let mut said = Vec::new();
+    for answer in answers {
+        said.extend(sent(&mut pair.ends[CLIENT], now, usize::MAX));
+        for piece in answer.chunks(step as usize) {
+            feed(&mut pair.ends[CLIENT], now, piece);
+        }
+    }
+    (pair, said)
+}
+
+#[test]
+fn a_proxy_is_passed_before_anything_else() {
+    let http = b"HTTP/1.1 200 OK\r\n\r\n";
+    let socks: [&[u8]; 2] = [b"\x05\x00", b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"];
+    for kind in kinds() {
+        for step in [1, 100_000] {
+            for (url, answers) in [("http://p:1", &[&http[..]][..]), ("socks5://p:1", &socks[..])] {
+                let (mut pair, said) = proxied(kind.clone(), url, answers, step);
+                assert!(said.windows(10).any(|window| window == b"relay.test"), "the name goes to the proxy");
+                assert!(!said.contains(&22), "and nothing else before it answered");
+                pair.step = 50_000;
+                pair.rest = [pattern(100_000), pattern(100_000)];
+                pair.run();
+                assert!(pair.got.iter().all(|got| *got == pattern(100_000)), "{:?}", pair.events);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_proxy_that_says_no_is_quoted_and_one_that_says_nothing_has_its_time() {
+    let (mut pair, _) = proxied(Kind::Tls, "http://p:1", &[b"HTTP/1.1 407 Who are you\r\n\r\n"], 5);
+    pair.run();
+    assert_eq!(pair.closed(CLIENT), Some(&Closed::Proxy(ProxyFailure::LoginNeeded)));
+    let (mut pair, _) = proxied(Kind::Tls, "http://p:1", &[], 5);
+    assert_eq!(pair.ends[CLIENT].poll_timeout(), Some(pair.now + OPEN_WITHIN_PROXIED));
+    pair.ends[CLIENT].handle_timeout(pair.now + OPEN_WITHIN_PROXIED);
+    assert_eq!(pair.ends[CLIENT].poll_event(), Some(Event::Closed(Closed::TimedOut)));
 }
 
 proptest! {

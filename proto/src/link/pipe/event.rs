@@ -1,6 +1,7 @@
 //! What a pipe tells its owner: events, why it ended, what to do with the socket; and how much the owner lets wait. Only words;
 //! what they follow from is in [`super`].
 
+use super::super::proxy::ProxyFailure;
 use super::super::tls::TlsFailure;
 use super::super::trust::CertificateSeen;
 use super::super::websocket::{UpgradeFailure, WebSocketViolation};
@@ -75,6 +76,9 @@ pub enum Closed {
     /// TLS ended it.
     #[error(transparent)]
     Tls(#[from] TlsFailure),
+    /// The proxy did not let us through.
+    #[error(transparent)]
+    Proxy(#[from] ProxyFailure),
     /// What a client sent first is nothing that is spoken here.
     #[error("the other end speaks another protocol")]
     Unknown,

@@ -8,11 +8,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::ServerName;
 
 use super::super::crypto::{self, ALPN, BadIdentity, Ticker};
+use super::super::proxy::{Conversation, Proxy};
 use super::super::tls::Tls;
 use super::super::trust::{Identity, Trust, Verifier};
 use super::super::websocket::{self, Role};
 use super::framing::Framing;
-use super::{Carrier, Pipe, Windows};
+use super::{Carrier, OPEN_WITHIN, OPEN_WITHIN_PROXIED, Pipe, Windows};
 use crate::Instant;
 use crate::seed::Seed;
 
@@ -59,6 +60,8 @@ pub struct Target<'a> {
     pub port: u16,
     /// Which certificate is accepted.
     pub trust: Trust,
+    /// The proxy that the TCP connection leads to, and that is asked for the host by its name.
+    pub proxy: Option<&'a Proxy>,
     /// How much may wait.
     pub windows: Windows,
 }
@@ -97,7 +100,7 @@ impl Dialler {
         Self { provider: crypto::crypto_provider(), roots: None, ticker: Ticker::new(unix_time), seed }
     }
 
-    /// A pipe whose TCP connection is up, or coming up: [`super::OPEN_WITHIN`] begins now.
+    /// A pipe whose TCP connection (to the proxy, if there is one) is up, or coming up: the time for opening begins now.
     ///
     /// # Errors
     /// [`CannotDial`].
@@ -126,7 +129,12 @@ impl Dialler {
                 (carrier, Framing::ask(&authority, path, Role::Client(Box::new(self.seed.split().rng()))))
             }
         };
-        Ok(Pipe::new(now, carrier, framing, target.windows))
+        let Some(proxy) = target.proxy else {
+            return Ok(Pipe::new(now, OPEN_WITHIN, carrier, framing, target.windows));
+        };
+        let conversation = Conversation::new(proxy, target.host, target.port);
+        let carrier = Carrier::Proxy { conversation, then: Box::new(carrier) };
+        Ok(Pipe::new(now, OPEN_WITHIN_PROXIED, carrier, framing, target.windows))
     }
 
     fn tls(&mut self, name: ServerName<'static>, protocol: &[u8], trust: Trust) -> Result<Carrier, CannotDial> {
@@ -179,7 +187,7 @@ impl Acceptor {
     /// A pipe for a TCP connection that was accepted.
     #[must_use]
     pub fn accept(&self, now: Instant) -> Pipe {
-        Pipe::new(now, Carrier::Unknown(self.clone()), Framing::Undecided, self.windows)
+        Pipe::new(now, OPEN_WITHIN, Carrier::Unknown(self.clone()), Framing::Undecided, self.windows)
     }
 
     pub(super) fn judge(&self, first: &[u8]) -> First {

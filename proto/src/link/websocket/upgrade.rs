@@ -2,7 +2,7 @@
 //!
 //! Decides whether the other end is one that speaks WebSocket with our subprotocol. No timers; what a server refuses it answers
 //! with a plain HTTP error that says what it is, for the person who came with a browser.
-//! Bounds: a head has [`MAX_HEAD`] bytes and [`MAX_HEADERS`] headers at most, and is parsed once, when it is whole.
+//! Bounds: those of a head, [`super::super::http`].
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -11,15 +11,12 @@ use httparse::{EMPTY_HEADER, Header, Request, Response};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
+use super::super::http::{Head, MAX_HEAD, MAX_HEADERS, TooLarge};
+
 /// The subprotocol (RFC 6455 §1.9) that both sides name.
 pub const SUBPROTOCOL: &str = "tallow.1";
-/// Bytes of a request's or an answer's head.
-const MAX_HEAD: usize = 8 * 1024;
-/// Its headers; a proxy adds some.
-const MAX_HEADERS: usize = 64;
 /// RFC 6455 §4.2.2.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-const END: &[u8] = b"\r\n\r\n";
 const ABOUT: &str =
     "This is a tallow relay. It speaks WebSocket with the subprotocol tallow.1 and nothing else over HTTP.\n";
 
@@ -45,32 +42,6 @@ pub enum UpgradeFailure {
     /// The client's request is none for a WebSocket of ours; it got an answer that says so.
     #[error("the client asked for something else than a tallow WebSocket")]
     Request,
-}
-
-/// A head that is being gathered.
-#[derive(Debug, Default)]
-pub(in crate::link) struct Head(Vec<u8>);
-
-impl Head {
-    /// Takes bytes until the head is whole, and returns those behind it then.
-    pub(in crate::link) fn push<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, UpgradeFailure> {
-        // Its end may lie across the border.
-        let before = self.0.len();
-        let from = before.saturating_sub(END.len());
-        let taken = bytes.len().min(MAX_HEAD.saturating_sub(before));
-        self.0.extend_from_slice(bytes.get(..taken).unwrap_or_default());
-        let searched = self.0.get(from..).unwrap_or_default();
-        if let Some(at) = searched.windows(END.len()).position(|window| window == END) {
-            let end = from.saturating_add(at).saturating_add(END.len());
-            self.0.truncate(end);
-            return Ok(bytes.get(end.saturating_sub(before)..));
-        }
-        if self.0.len() >= MAX_HEAD { Err(UpgradeFailure::TooLarge) } else { Ok(None) }
-    }
-
-    pub(in crate::link) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 /// What is to be answered, and the bytes behind the other side's head.
@@ -114,14 +85,18 @@ impl Upgrade {
         match self {
             Self::Client { head, accept } => {
                 let silent = |failure| (failure, Bytes::new());
-                let Some(rest) = head.push(bytes).map_err(silent)? else { return Ok(None) };
+                let Some(rest) = head.push(bytes).map_err(|TooLarge| silent(UpgradeFailure::TooLarge))? else {
+                    return Ok(None);
+                };
                 judge_answer(head.bytes(), accept).map_err(silent)?;
                 Ok(Some((Bytes::new(), rest)))
             }
             Self::Server { head } => {
                 let rest = match head.push(bytes) {
                     Ok(rest) => rest,
-                    Err(failure) => return Err((failure, refusal("431 Request Header Fields Too Large", ""))),
+                    Err(TooLarge) => {
+                        return Err((UpgradeFailure::TooLarge, refusal("431 Request Header Fields Too Large", "")));
+                    }
                 };
                 let Some(rest) = rest else { return Ok(None) };
                 judge_request(head.bytes()).map(|answer| Some((answer, rest)))
