@@ -8,6 +8,7 @@ pub mod chunk;
 mod collision;
 mod hashes;
 mod incoming;
+pub mod journal;
 pub mod layout;
 pub mod manifest;
 pub mod memory;
