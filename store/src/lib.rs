@@ -19,6 +19,7 @@ mod sink;
 pub mod source;
 mod staging;
 pub mod state;
+mod sweep;
 mod walk;
 
 pub use destination::{Destination, OnExists, Policy};

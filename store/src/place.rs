@@ -1,8 +1,9 @@
 //! The end of a transfer, in slices: what has no contents is made, all is synced, then everything gets its final name.
 //!
 //! ```text
-//! Make ──► Links ──► Times ──► Restrict ──► Sync ──► Place ──► Settle ──► Done
+//! Make ──► Complete ──► Links ──► Times ──► Restrict ──► Sync ──► Place ──► Settle ──► Done
 //! ```
+//! - *Complete*: what was stored in several tries gets its modes and times; otherwise each file did when its last byte came.
 //! - *Make*: files without contents, directories. *Links*: symbolic links, when nothing is written any more. *Times*: modes and
 //!   times of directories, when nothing is made in them any more. *Restrict*: modes that would lock us out, deepest first.
 //! - *Sync*: a few files each by itself, many by one `syncfs`, before any of them has its name.
@@ -26,10 +27,8 @@ use crate::beneath::{Dir, is_dir, is_link};
 use crate::descriptors::patiently;
 use crate::destination::{Incoming, Verdict, verdict};
 use crate::fault::kind;
-use crate::sink::{Begun, MOST_REPORTED, Renamed, split, times};
+use crate::sink::{Begun, FEW, MOST_REPORTED, Renamed, split, times};
 
-/// How many files are synced each by itself.
-const FEW: u32 = 64;
 /// Names of a staged directory that are held at once.
 const BATCH: usize = 16_384;
 /// Looking at an entry costs this much less than doing something about it.
@@ -49,6 +48,7 @@ pub struct Finish {
 #[derive(Debug)]
 enum Step {
     Make(Pass),
+    Complete(Pass),
     Links(Pass),
     Times(Pass),
     /// The directories at this level.
@@ -117,14 +117,18 @@ impl Finish {
         match &mut self.step {
             Step::Make(pass) => {
                 // Nothing may get its name that is not complete: a bug elsewhere ends here.
-                if begun.complete.load(Ordering::Relaxed) < plan.files {
+                if !begun.staging.is_resumed && begun.complete.load(Ordering::Relaxed) < plan.files {
                     return Err(FaultKind::Panicked.into());
                 }
                 match pass.next(&begun.manifest, plan.empty + plan.dirs > 0) {
-                    None => self.step = Step::Links(Pass::default()),
+                    None => self.step = Step::Complete(Pass::default()),
                     Some((index, entry)) => return begun.make(index, &entry),
                 }
             }
+            Step::Complete(pass) => match pass.next(&begun.manifest, begun.staging.is_resumed) {
+                None => self.step = Step::Links(Pass::default()),
+                Some((index, entry)) => return begun.complete(index, &entry),
+            },
             Step::Links(pass) => match pass.next(&begun.manifest, plan.links > 0) {
                 None => self.step = Step::Times(Pass::default()),
                 Some((index, entry)) => return begun.make_link(index, &entry),
@@ -138,7 +142,7 @@ impl Finish {
                 Some((_, entry)) => return begun.restrict_dir(&entry, *level),
             },
             Step::Sync(pass) => {
-                if begun.sync_one(pass)? {
+                if begun.sync_one(pass).inspect_err(|_| begun.staging.distrust())? {
                     self.step = Step::Place(Placing::new());
                 }
                 return Ok(LOOKS);
@@ -185,6 +189,14 @@ impl Begun {
         made.map_err(|error| self.fault(&error, &path)).map(|()| LOOKS)
     }
 
+    fn complete(&self, index: u32, entry: &Entry) -> Result<usize, Fault> {
+        if entry.size() == 0 || self.plan.is_skipped(index) {
+            return Ok(1);
+        }
+        let path = self.local(&entry.path);
+        self.complete_file(&path, entry).map_err(|error| self.fault(&error, &path)).map(|()| LOOKS)
+    }
+
     fn make_link(&self, index: u32, entry: &Entry) -> Result<usize, Fault> {
         let EntryKind::Symlink { target } = &entry.kind else { return Ok(1) };
         if self.plan.is_skipped(index) {
@@ -219,7 +231,7 @@ impl Begun {
         let mode = self.mode(entry) | (self.staging.allowed & Mode::RWXU);
         self.dir(&path)
             .and_then(|dir| {
-                if mode != self.staging.allowed {
+                if mode != self.staging.allowed || self.staging.is_resumed {
                     fchmod(&dir, mode)?;
                 }
                 Ok(futimens(&dir, &times(entry.mtime))?)
@@ -271,13 +283,13 @@ impl Begun {
     }
 
     #[cfg(target_os = "linux")]
-    fn sync_all(&self) -> Result<(), Fault> {
+    pub fn sync_all(&self) -> Result<(), Fault> {
         rustix::fs::syncfs(&self.target).map_err(|error| self.fault(&error.into(), ""))
     }
 
     #[cfg(not(target_os = "linux"))]
     #[allow(clippy::unnecessary_wraps)]
-    fn sync_all(&self) -> Result<(), Fault> {
+    pub fn sync_all(&self) -> Result<(), Fault> {
         rustix::fs::sync();
         Ok(())
     }

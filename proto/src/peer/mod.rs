@@ -625,6 +625,14 @@ impl Transfer {
         }
     }
 
+    /// Everything is being put in place.
+    const fn is_finishing(&self) -> bool {
+        match self {
+            Self::Sending(_) => false,
+            Self::Receiving(receiver) => receiver.is_finishing(),
+        }
+    }
+
     /// No job is out.
     fn is_idle(&self) -> bool {
         match self {
