@@ -59,6 +59,14 @@ impl Dir {
         Ok(Self(fs::open(path, DIR_FLAGS, Mode::empty())?))
     }
 
+    /// The same directory again.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn again(&self) -> io::Result<Self> {
+        Ok(Self(rustix::io::fcntl_dupfd_cloexec(&self.0, 0)?))
+    }
+
     /// The directory at `path`, components joined by `/`, below this one.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //!
 //! Nothing here reads the environment, but for [`state::default_dir`].
 
+mod back;
 pub mod beneath;
 mod descriptors;
 pub mod destination;

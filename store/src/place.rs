@@ -23,11 +23,12 @@ use tallow_proto::job::{Fault, FaultKind};
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
 use tallow_proto::transfer::path::RelPath;
 
+use crate::back::Move;
 use crate::beneath::{Dir, is_dir, is_link};
 use crate::descriptors::patiently;
 use crate::destination::{Incoming, Verdict, verdict};
 use crate::fault::kind;
-use crate::sink::{Begun, FEW, MOST_REPORTED, Renamed, split, times};
+use crate::sink::{Begun, FEW, MOST_REPORTED, Renamed, joined, split, times};
 
 /// Names of a staged directory that are held at once.
 const BATCH: usize = 16_384;
@@ -329,6 +330,8 @@ impl Placing {
         if frame.names.is_empty() {
             // Each name that was dealt with is gone from there.
             frame.names = from.names(BATCH).map_err(fault)?;
+            let moves = intentions(from, &frame.path, &frame.names).map_err(fault)?;
+            begun.staging.intend(&moves, true).map_err(fault)?;
         }
         let Some(name) = frame.names.pop() else {
             let path = std::mem::take(&mut frame.path);
@@ -351,7 +354,7 @@ impl Placing {
         let path = if frame.path.is_empty() { name.clone() } else { format!("{}/{name}", frame.path) };
         let is_top = frame.path.is_empty();
         let at = |kind| Fault::at(kind, begun.path.join(&path).to_string_lossy());
-        match place(begun, from, to, &name).map_err(at)? {
+        match place(begun, from, to, &path, &name).map_err(at)? {
             Placed::As(here) => {
                 if is_top && placed.len() < MOST_REPORTED {
                     placed.push(Renamed { offered: name, here });
@@ -379,7 +382,7 @@ enum Placed {
 }
 
 /// Moves one name to where it belongs.
-fn place(begun: &Begun, from: &Dir, to: &Dir, name: &str) -> Result<Placed, FaultKind> {
+fn place(begun: &Begun, from: &Dir, to: &Dir, path: &str, name: &str) -> Result<Placed, FaultKind> {
     let mut here = name.to_owned();
     for number in 1..=MOST_NUMBERS {
         match move_to(from, name, to, &here) {
@@ -399,10 +402,15 @@ fn place(begun: &Begun, from: &Dir, to: &Dir, name: &str) -> Result<Placed, Faul
             Verdict::Refuse(why) => return Err(why),
             Verdict::Merge if staged.st_mode & 0o700 == 0o700 => return Ok(Placed::Merges),
             Verdict::Merge => from.unlock_dir(name).map(|()| Placed::Merges),
-            Verdict::Replace => from.replace(name, to, name).map(|()| Placed::As(here)),
+            // What it replaces can't come back, so neither shall this.
+            Verdict::Replace => (begun.staging.intend(&[Move::Stays { path: path.into() }], false))
+                .and_then(|()| from.replace(name, to, name))
+                .map(|()| Placed::As(here)),
             Verdict::Skip => from.remove_file(name).map(|_| Placed::Dropped),
             Verdict::Rename => {
                 here = numbered(name, number, incoming == Incoming::Dir);
+                let moves = Move::of(&staged, path, &joined(split(path).0, &here));
+                begun.staging.intend(&[moves], false).map_err(|error| kind(&error))?;
                 continue;
             }
         };
@@ -411,8 +419,20 @@ fn place(begun: &Begun, from: &Dir, to: &Dir, name: &str) -> Result<Placed, Faul
     Err(FaultKind::Exists)
 }
 
+/// What is about to be moved, by the names it has here.
+fn intentions(from: &Dir, above: &str, names: &[CString]) -> io::Result<Vec<Move>> {
+    let mut moves = Vec::with_capacity(names.len());
+    for name in names {
+        if let (Ok(own), Some(stat)) = (name.to_str(), from.stat(name.as_c_str())?) {
+            let path = joined(above, own);
+            moves.push(Move::of(&stat, &path, &path));
+        }
+    }
+    Ok(moves)
+}
+
 /// A rename onto nothing. Moving a directory needs write permission on it, which its final mode may not give.
-fn move_to(from: &Dir, name: &str, to: &Dir, here: &str) -> io::Result<()> {
+pub fn move_to(from: &Dir, name: &str, to: &Dir, here: &str) -> io::Result<()> {
     match from.move_to(name, to, here) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let Some(staged) = from.stat(name)?.filter(|stat| is_dir(stat) && stat.st_mode & 0o700 != 0o700) else {

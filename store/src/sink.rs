@@ -30,6 +30,7 @@ use tallow_proto::transfer::journal::{Header, Stored};
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Mtime};
 use tallow_proto::transfer::path::RelPath;
 
+use crate::back::take_back;
 use crate::beneath::{Dir, PRIVATE_FILE};
 use crate::descriptors::{self, Cache, patiently};
 use crate::destination::{Destination, Ground, Incoming, OnExists, Policy, Verdict, unmake, verdict};
@@ -153,14 +154,20 @@ impl Receiving {
 impl Sink for Receiving {
     fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault> {
         let Destination { path, policy, ground } = &self.destination;
-        let plan = Plan::make(manifest, ground, *policy)
-            .map_err(|(kind, below)| Fault::at(kind, path.join(below).to_string_lossy()))?;
         let here = |error: io::Error| fault(error, path.to_string_lossy());
         let header = Header::of(manifest);
         let left = match ground.existing() {
-            Some(target) => Staging::find(target, &header).map_err(here)?,
+            Some(target) => {
+                let left = Staging::find(target, &header).map_err(here)?;
+                if let Some(left) = &left {
+                    take_back(target, left, manifest, *policy).map_err(here)?;
+                }
+                left
+            }
             None => None,
         };
+        let plan = Plan::make(manifest, ground, *policy)
+            .map_err(|(kind, below)| Fault::at(kind, path.join(below).to_string_lossy()))?;
         let left = left.and_then(|left| match sweep(&left, manifest, *policy, &plan) {
             Ok(there) => Some((left, there)),
             Err(error) => {
@@ -642,6 +649,11 @@ pub fn times(mtime: Mtime) -> Timestamps {
 /// Directory and name of a path; empty: none above it.
 pub fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// A name in a directory; empty: in none.
+pub fn joined(above: &str, name: &str) -> String {
+    if above.is_empty() { name.to_owned() } else { format!("{above}/{name}") }
 }
 
 /// Locks; a panic in another job is told by that job.

@@ -19,6 +19,7 @@ use rustix::fs::{FlockOperation, Mode, fchmod, fdatasync, flock, fstat, fsync, f
 use rustix::io::Errno;
 use tallow_proto::transfer::journal::{Header, Reader, Stored, Writer};
 
+use crate::back::Move;
 use crate::beneath::{Dir, PRIVATE_DIR, PRIVATE_FILE, is_dir};
 use crate::sink::{lock, write_all};
 
@@ -30,6 +31,9 @@ const BATCH: usize = 4096;
 pub const ANY_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
 const TREE: &str = "tree";
 const TRASH: &str = "trash";
+const MOVES: &str = "moves";
+/// The most bytes that are read of what was being moved.
+const MOST_MOVES: u64 = 256 << 20;
 /// The name of the journal.
 pub const JOURNAL: &str = "journal";
 /// Bytes of a journal that are read at once.
@@ -155,6 +159,21 @@ impl Staging {
         Ok(())
     }
 
+    /// Notes what is about to be moved to where it belongs; with `sync`, on the disk.
+    pub fn intend(&self, moves: &[Move], sync: bool) -> io::Result<()> {
+        let file = match self.dir.reopen_file(MOVES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.dir.make_file(MOVES, PRIVATE_FILE)?,
+            other => other?,
+        };
+        let end = u64::try_from(fstat(&file)?.st_size).unwrap_or_default();
+        let lines: String = moves.iter().map(Move::line).collect();
+        write_all(&file, end, lines.as_bytes())?;
+        if sync {
+            fdatasync(&file)?;
+        }
+        Ok(())
+    }
+
     /// Where the journal ends now.
     pub fn end(&self) -> u64 {
         lock(&self.journal).writer.end()
@@ -217,6 +236,25 @@ impl Staging {
 }
 
 impl Left {
+    /// What was being moved to where it belongs.
+    pub fn moves(&self) -> io::Result<Vec<u8>> {
+        let file = match self.dir.open_file(MOVES) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let size = u64::try_from(fstat(&file)?.st_size).unwrap_or_default().min(MOST_MOVES);
+        let mut bytes = vec![0; size as usize];
+        let read = read_at(&file, 0, &mut bytes)?;
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
+    /// Nothing of it is where it belongs any more.
+    pub fn forget_moves(&self) -> io::Result<()> {
+        self.dir.remove_file(MOVES).map(|_| ())
+    }
+
     /// Moves a directory of the tree to what is thrown away.
     pub fn discard(&self, from: &Dir, name: &CStr) -> io::Result<()> {
         match self.dir.make_dir(TRASH, PRIVATE_DIR) {

@@ -123,14 +123,96 @@ fn what_was_finished_by_half_is_finished_again() {
         for _ in 0..slices {
             done = done || first.finish(1).unwrap();
         }
-        let placed = !first.placed().is_empty();
         drop(first);
         if done {
             assert!(slices > 3);
             return;
         }
-        if !placed {
-            assert_eq!(go_on(root.path()).1.len(), 8, "after {slices} slices");
+        assert_eq!(go_on(root.path()).1.len(), 8, "after {slices} slices");
+    }
+    panic!("it never finishes");
+}
+
+/// A try that dies when one of its two names is in place.
+fn half_placed(root: &Path) {
+    let first = sink(root, OnExists::Refuse);
+    first.begin(&offer()).unwrap();
+    store(&first, &offer(), 0..8);
+    while first.placed().is_empty() {
+        assert!(!first.finish(1).unwrap());
+    }
+    drop(first);
+    assert_eq!(names(root).len(), 2);
+}
+
+/// What somebody did to a thing that has its name is not undone: it is in the way, as everything that is there.
+#[test]
+fn what_was_changed_since_it_has_its_name_stays() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 6] = [
+        ("d", |root| std::fs::write(root.join("d/new"), "mine").unwrap()),
+        ("d", |root| flip(&root.join("d/small"), 3)),
+        ("d", |root| std::fs::remove_file(root.join("d/other")).unwrap()),
+        ("d", |root| std::fs::rename(root.join("d/small"), root.join("d/kept")).unwrap()),
+        ("top", |root| std::fs::write(root.join("top"), "mine").unwrap()),
+        ("top", |root| replace(&root.join("top"), |at| std::fs::write(at, [0; 10]))),
+    ];
+    let mut tried = [0; 2];
+    for _ in 0..8 {
+        for (name, change) in changes {
+            let root = quick_dir();
+            half_placed(root.path());
+            // Which of the two came first is the file system's choice.
+            if !root.path().join(name).exists() {
+                continue;
+            }
+            tried[usize::from(name == "top")] += 1;
+            change(root.path());
+            let before = inside(&root.path().join(name));
+            let next = sink(root.path(), OnExists::Refuse);
+            assert_eq!(next.begin(&offer()).unwrap_err().kind, FaultKind::Exists);
+            drop(next);
+            assert_eq!(inside(&root.path().join(name)), before);
+            // With another name for it, all of it comes.
+            let next = sink(root.path(), OnExists::Rename);
+            let stored = next.begin(&offer()).unwrap();
+            let good = good(&next, &offer(), &stored);
+            assert!(good.len() < 8, "{good:?}");
+            store(&next, &offer(), (0..8).filter(|chunk| !good.contains(chunk)));
+            finish(&next).unwrap();
+            assert_eq!(names(root.path()).len(), 3);
+            assert_eq!(inside(&root.path().join(name)), before);
+        }
+    }
+    assert!(tried != [0; 2]);
+}
+
+/// What replaced something is not taken back: then neither would be there.
+#[test]
+fn what_replaced_something_stays() {
+    let root = quick_dir();
+    std::fs::write(root.path().join("top"), "old").unwrap();
+    std::fs::create_dir(root.path().join("d")).unwrap();
+    std::fs::write(root.path().join("d/small"), "old").unwrap();
+    for slices in 0..200 {
+        let first = sink(root.path(), OnExists::Overwrite);
+        let stored = first.begin(&offer()).unwrap();
+        assert!(root.path().join("top").exists() && root.path().join("d/small").exists());
+        let good = good(&first, &offer(), &stored);
+        store(&first, &offer(), (0..8).filter(|chunk| !good.contains(chunk)));
+        for _ in 0..slices {
+            if first.finish(1).unwrap() {
+                assert!(slices > 10);
+                let mut own = inside(root.path());
+                let mut expected = reference();
+                // A directory that was there keeps its mode and gets no time.
+                for map in [&mut own, &mut expected] {
+                    map.remove(Path::new("d"));
+                }
+                assert_eq!(own, expected);
+                return;
+            }
+            assert!(root.path().join("top").exists() && root.path().join("d/small").exists());
         }
     }
     panic!("it never finishes");
@@ -150,14 +232,22 @@ fn f06_damage_is_seen_and_costs_only_what_is_damaged() {
         ("a second name", |tree| std::fs::hard_link(tree.join("d/small"), tree.join("../more")).unwrap(), &[5]),
         ("something foreign", |tree| std::fs::write(tree.join("d/foreign"), "x").unwrap(), &[]),
         ("a foreign tree", |tree| std::fs::create_dir_all(tree.join("d/foreign/a/b/c")).unwrap(), &[]),
-        ("a locked foreign tree", |tree| {
-            std::fs::create_dir_all(tree.join("foreign/a")).unwrap();
-            chmod(&tree.join("foreign"), 0o500);
-        }, &[]),
-        ("modes", |tree| {
-            chmod(&tree.join("d/large"), 0o000);
-            chmod(&tree.join("d"), 0o000);
-        }, &[]),
+        (
+            "a locked foreign tree",
+            |tree| {
+                std::fs::create_dir_all(tree.join("foreign/a")).unwrap();
+                chmod(&tree.join("foreign"), 0o500);
+            },
+            &[],
+        ),
+        (
+            "modes",
+            |tree| {
+                chmod(&tree.join("d/large"), 0o000);
+                chmod(&tree.join("d"), 0o000);
+            },
+            &[],
+        ),
         ("all of it", |tree| std::fs::remove_dir_all(tree).unwrap(), &[0, 1, 2, 3, 4, 5, 6, 7]),
     ];
     assert_eq!(large, offer().entry(1).unwrap().size());
