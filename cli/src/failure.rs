@@ -231,6 +231,7 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             ("no network socket could be opened", "check that this machine has a network, and its limits on open files")
         }
         Lost::InTransfer => ("the connection was lost before the transfer was complete", again),
+        Lost::Stalled => ("the other side is there and sends nothing", again),
         Lost::Unconfirmed => (
             "everything was sent, but the receiver did not confirm it",
             "ask there whether it arrived, before sending it again",

@@ -255,6 +255,11 @@ pub enum Event<'a> {
     },
     /// The offer was accepted.
     Accepted,
+    /// Some of it was there from before.
+    Resumed {
+        /// So much need not move again.
+        bytes_kept: u64,
+    },
     /// The way the bytes take.
     Path {
         /// `relay` or `lan`.

@@ -86,6 +86,8 @@ pub struct Report {
     meter: Meter,
     running: bool,
     total: u64,
+    /// Bytes that were there from before.
+    kept: u64,
     question: Option<Answer>,
     waiting: Option<(Instant, String)>,
     code_shown: bool,
@@ -124,6 +126,7 @@ impl Report {
             meter,
             running: false,
             total: 0,
+            kept: 0,
             question: None,
             waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
             code_shown: side == Side::Receiver,
@@ -280,8 +283,24 @@ impl Report {
             Event::Accepted => {
                 self.waiting = None;
                 self.output.event(&output::Event::Accepted);
+                if !std::mem::replace(&mut self.running, true) {
+                    self.meter.start(now, self.total);
+                }
+            }
+            Event::Resuming => {
+                self.waiting = None;
+                self.output.line("Some of it is here from before: checking what can be kept");
                 self.running = true;
                 self.meter.start(now, self.total);
+            }
+            Event::Resumed { bytes } => {
+                self.kept = *bytes;
+                self.output.event(&output::Event::Resumed { bytes_kept: *bytes });
+                self.output.line(&match (*bytes, self.side) {
+                    (0, _) => "What was there from before did not match; all of it is fetched again".to_owned(),
+                    (bytes, Side::Sender) => format!("Resuming: the receiver has {} already", size(bytes)),
+                    (bytes, Side::Receiver) => format!("Resuming: {} are here already", size(bytes)),
+                });
             }
             Event::Path(path) => self.show_path(*path),
             Event::Reconnecting { attempt, wait } => {
@@ -376,7 +395,7 @@ impl Report {
         let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
         let seconds = summary.duration.as_secs_f64();
         let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.output.event(&output::Event::Done { bytes, files, seconds, kept: 0, root: &root, out });
+        self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
         let took = if seconds < 10.0 { format!("{seconds:.1} s") } else { time(seconds.round() as u64) };
         // Over a moment a rate says nothing.
         let rate =

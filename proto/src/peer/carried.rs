@@ -94,6 +94,14 @@ impl Transfer {
         }
     }
 
+    /// Everything is being put in place.
+    pub(super) const fn is_finishing(&self) -> bool {
+        match self {
+            Self::Sending(_) => false,
+            Self::Receiving(receiver) => receiver.is_finishing(),
+        }
+    }
+
     /// No job is out.
     pub(super) fn is_idle(&self) -> bool {
         match self {

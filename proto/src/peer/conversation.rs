@@ -375,7 +375,9 @@ impl Peer {
 
     /// The other side, or who sits between, broke a rule: nothing that follows can be trusted.
     pub(super) fn violated(&mut self, now: Instant, violation: Violation) {
-        self.transfer.cancel(now, CancelReason::Violation, "");
+        if !self.transfer.is_finishing() {
+            self.transfer.cancel(now, CancelReason::Violation, "");
+        }
         self.fail(now, Failure::Violation(violation));
     }
 
@@ -389,11 +391,14 @@ impl Peer {
                         self.tell(Event::Scanned(manifest.totals()));
                     }
                     Some(sender::Event::Accepted) => self.accepted(now),
+                    Some(sender::Event::Resumed { bytes }) => self.tell(Event::Resumed { bytes }),
                     Some(sender::Event::Over(outcome)) => self.over(now, outcome),
                     None => return moved,
                 },
                 Transfer::Receiving(receiver) => match receiver.poll_event() {
                     Some(receiver::Event::Offered(manifest)) => self.offered(manifest),
+                    Some(receiver::Event::Resuming) => self.tell(Event::Resuming),
+                    Some(receiver::Event::Resumed { bytes }) => self.tell(Event::Resumed { bytes }),
                     Some(receiver::Event::BadRecord(link)) => self.bad_record(link),
                     Some(receiver::Event::Over(outcome)) => self.over(now, outcome),
                     None => return moved,
@@ -435,6 +440,7 @@ impl Peer {
             Outcome::PeerCancelled { reason, text } => Failure::Peer { reason, text },
             Outcome::Failed(fault) => Failure::Local(fault),
             Outcome::Violation(violation) => Failure::Violation(violation),
+            Outcome::Stalled => Failure::Lost(Lost::Stalled),
         };
         self.fail(now, failure);
     }
@@ -470,7 +476,10 @@ impl Peer {
     }
 
     pub(super) fn cancel(&mut self, now: Instant) {
-        if !self.told {
+        if self.transfer.is_finishing() {
+            // Only the disk decides now, and it won't take long.
+            self.transfer.cancel(now, CancelReason::Interrupted, "");
+        } else if !self.told {
             self.transfer.cancel(now, CancelReason::Interrupted, "");
             self.fail(now, Failure::Interrupted);
         }
@@ -478,7 +487,8 @@ impl Peer {
 
     /// The one bad end: tells it, and says to the other side what the transfer has to say.
     pub(super) fn fail(&mut self, now: Instant, failure: Failure) {
-        if self.end(Event::Failed(failure)) {
+        // While everything is put in place, the outcome is what the disk says; it is told then.
+        if self.transfer.is_finishing() || self.end(Event::Failed(failure)) {
             self.transfer.abandon(now);
         }
         self.leave(now, close::ENDED);

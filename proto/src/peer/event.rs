@@ -57,6 +57,13 @@ pub enum Event {
     Offer(Arc<Manifest>),
     /// The receiver accepted; bytes move.
     Accepted,
+    /// Receiver: some of it is here from an earlier try, and is hashed again; bytes move after that.
+    Resuming,
+    /// So much is at the receiver from an earlier try and need not be sent; 0: what was there did not match.
+    Resumed {
+        /// In bytes of the files.
+        bytes: u64,
+    },
     /// Which way the bytes take.
     Path(Path),
     /// The connection was lost, and nothing else was: the other side is looked for again, after this pause.
@@ -206,6 +213,9 @@ pub enum Lost {
     /// The connection ended in the transfer.
     #[error("the connection was lost before the transfer was complete")]
     InTransfer,
+    /// The other side was there, and did not go on.
+    #[error("the other side is there and does not go on")]
+    Stalled,
     /// All was sent, but no confirmation came.
     #[error("everything was sent, but the receiver did not confirm it")]
     Unconfirmed,

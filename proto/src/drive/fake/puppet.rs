@@ -21,8 +21,8 @@ use crate::transfer::manifest::{Entry, Manifest};
 pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'static) -> Job {
     struct Does<F>(F);
     impl<F: Fn() -> Result<bool, Fault> + Send + Sync> Sink for Does<F> {
-        fn begin(&self, _: &Arc<Manifest>) -> Result<(), Fault> {
-            Ok(())
+        fn begin(&self, _: &Arc<Manifest>) -> Result<Vec<crate::transfer::journal::Stored>, Fault> {
+            Ok(Vec::new())
         }
         fn write(&self, _: u32, _: &Entry, _: u64, _: &[u8]) -> Result<(), Fault> {
             Ok(())
