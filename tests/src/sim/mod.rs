@@ -14,6 +14,7 @@ mod evil;
 mod hostile;
 
 mod network;
+mod offers;
 mod scenario;
 mod world;
 
@@ -21,6 +22,8 @@ pub use disk::CheckedSink;
 pub use evil::{Fate, Passing, Policy, Relay, Tamper, honest};
 
 pub use hostile::{Heard, Hostile, Mouth, Script};
+pub use offers::{K64, offer, offering, page_of, raw, varint};
+
 pub use network::{Chance, Conditions, Network};
 pub use scenario::{Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config};
 pub use world::{Host, HostId, Machine, Observed, World};
