@@ -10,14 +10,12 @@ use tallow_proto::seed::Seed;
 use tallow_proto::session::Violation;
 use tallow_proto::transfer::chunk::{Codec, Header};
 use tallow_proto::transfer::memory::MemorySink;
-use tallow_proto::wire::peer::{
-    CancelReason, ChunkRange, ChunkRanges, Control, DeclineReason, Have, Offer, Reason, TransferKind,
-};
+use tallow_proto::wire::peer::{CancelReason, ChunkRange, ChunkRanges, Control, DeclineReason, Have, Reason};
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Blob, Capped};
 use tallow_tests::sim::{
     CODE, CheckedSink, Heard, HostId, Hostile, K64, Machine, Mouth, Network, Place, RELAY, Relay, Scenario, Script,
-    World, honest, offer, offering, page_of, raw, receive_config, send_config, varint,
+    World, honest, offer, offering, page_of, raw, receive_config, send_config,
 };
 
 /// A real peer and a hostile one of the other side.

@@ -1,16 +1,18 @@
 //! Rows of the other side's making, met by the real program: names and words that a terminal would obey, names that lead elsewhere.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tallow_proto::code::Code;
 use tallow_proto::drive::Driver;
 use tallow_proto::seed::Seed;
+use tallow_proto::wire::Blob;
 use tallow_proto::wire::peer::{CancelReason, Control, DeclineReason, Reason};
 use tallow_proto::wire::relay::Side;
-use tallow_tests::sim::{Heard, Hostile, Script, offering, raw};
+use tallow_tests::sim::{Heard, Hostile, Script, offer, offering, raw};
 use tallow_tokio::TokioIo;
 
-use super::stage::{End, Home, Relay, Run, receiving};
+use super::stage::{End, Home, Relay, Run, receiving, sending};
 
 /// As open.tsv has them.
 const NAMES: [&str; 3] = ["\x1b[2J\x1b[1A\rharmless", "\x1b]52;c;ZXZpbA==\x07", "\u{9b}31m"];
@@ -25,10 +27,12 @@ impl Evil {
     fn comes(side: Side, code: &str, relay: &Relay, script: impl FnOnce() -> Script + Send + 'static) -> Self {
         let (over, end) = tokio::sync::oneshot::channel::<()>();
         let (code, relay) = (Code::parse(code).unwrap(), relay.addr);
+        // Two with one seed would have the same connection IDs, and the relay remembers those of the one that left without a word.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let seed = Seed::new([7; 32]).derive(&format!("evil {}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let seed = Seed::new([side as u8 + 40; 32]);
                 let (handle, driver) = Driver::new(*Hostile::new(side, code, relay, script(), seed), TokioIo::new());
                 tokio::select! {
                     () = driver.run() => {}
@@ -172,4 +176,135 @@ fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
     let end = receiving(&home, &relay).args(["--yes", "78-acorn-bicycle-canal"]).piped(b"").end();
     end.is(9, "peer said: \"");
     shows_nothing_that_is_obeyed(&end, false);
+}
+
+/// N01 and N02, each name by itself, into a directory that exists and into one that does not; and N04, with the neighbour there.
+#[test]
+fn n01_n02_n04_no_name_leads_out_of_a_directory_that_exists_or_does_not() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    for dir in ["into/target", "into/target2", "outside"] {
+        std::fs::create_dir(home.path(dir)).unwrap();
+    }
+    std::fs::write(home.path("into/target2/x"), "victim").unwrap();
+    let names = [
+        "../x",
+        "..",
+        "a/../../x",
+        "./../x",
+        "a/..",
+        "..\\..\\x",
+        "../target2/x",
+        "/etc/cron.d/x",
+        "//x",
+        "C:\\x",
+        "C:x",
+        "\\\\srv\\share\\x",
+        "\\\\?\\C:\\x",
+        "file.txt:stream",
+    ];
+    let before = home.list("");
+    let mut number = 200;
+    for name in names {
+        for out in ["into/target", "into/not/there"] {
+            number += 1;
+            let code = format!("{number}-acorn-bicycle-canal");
+            let _evil = Evil::comes(Side::Sender, &code, &relay, offers(vec![raw(0, name.as_bytes(), 0)], 0));
+            let run = receiving(&home, &relay).args(["--yes", "--overwrite", "--out", &home.text(out), &code]);
+            run.piped(b"").end().is(4, "tallow: the offer was refused");
+        }
+    }
+    let after: Vec<String> = home.list("").into_iter().filter(|name| !name.starts_with("home/")).collect();
+    let made = |name: &&String| !before.contains(name) && !name.starts_with("into/not");
+    assert_eq!(after.iter().find(made), None);
+    let written: Vec<&String> = after.iter().filter(|name| home.path(name.as_str()).is_file()).collect();
+    assert_eq!(written, ["into/target2/x"]);
+    assert_eq!(std::fs::read(home.path("into/target2/x")).unwrap(), b"victim");
+}
+
+/// N05: names that not every system can have arrive under others, and the person is told; or as they are, when asked for.
+#[test]
+fn n05_unportable_names_arrive_changed_and_told_or_as_they_are_when_asked() {
+    let names = ["CON", "nul.txt", "COM1", "LPT9.log", "AUX", "x.", "y ", "z. ."];
+    for keep in [false, true] {
+        let home = Home::new();
+        let relay = Relay::start(&home, &[]);
+        for name in names {
+            home.file(name, b"hello");
+        }
+        let (sender, code) = sending(&home, &relay, &home.text("from"), &[]);
+        let option: &[&str] = if keep { &["--allow-unportable-names"] } else { &[] };
+        let end = receiving(&home, &relay).args(["--yes", &code]).args(option).piped(b"").end();
+        end.is(0, "Received 8 files");
+        sender.end().is(0, "Sent 8 files");
+        let there = home.list("into/from");
+        assert_eq!(there.len(), names.len(), "{there:?}");
+        assert_eq!(names.iter().all(|&name| there.iter().any(|there| there == name)), keep, "{there:?}");
+        assert_eq!(names.iter().any(|&name| there.iter().any(|there| there == name)), keep, "{there:?}");
+        assert_eq!(end.shown.contains("Under another name:"), !keep, "{}", end.shown);
+    }
+}
+
+/// P03 on the real program: counts and zeros do not become memory, and the next session is served.
+#[test]
+fn p03_what_is_only_claimed_takes_no_memory() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let zeros = || -> Script {
+        Box::new(|heard, mouth| {
+            if matches!(heard, Heard::Keyed) {
+                mouth.say(Control::Offer(offer(1_000_000, 0, 1000)));
+                for _ in 0..200 {
+                    // 10,000 entries of six zero bytes, as many as the page's count can say.
+                    let page = [&10_000_u16.to_be_bytes()[..], &[0; 60_000]].concat();
+                    mouth.say(Control::Page { transfer: 1, page: Blob(page.into()) });
+                }
+            }
+        })
+    };
+    let count = |entries: u32| {
+        move || -> Script {
+            Box::new(move |heard, mouth| {
+                if matches!(heard, Heard::Keyed) {
+                    mouth.say(Control::Offer(offer(entries, u64::MAX, u32::MAX)));
+                }
+            })
+        }
+    };
+    let scripts: [Box<dyn FnOnce() -> Script + Send>; 3] =
+        [Box::new(zeros), Box::new(count(10_000_000)), Box::new(count(u32::MAX))];
+    for (number, script) in scripts.into_iter().enumerate() {
+        let code = format!("{}-acorn-bicycle-canal", 300 + number);
+        let _evil = Evil::comes(Side::Sender, &code, &relay, script);
+        let end = receiving(&home, &relay).args(["--yes", &code]).piped(b"").end();
+        assert!(end.code == 4 || end.code == 7, "{} {}", end.code, end.shown);
+        assert!((1..=128 << 20).contains(&end.peak), "{}", end.peak);
+    }
+    let file = home.file("notes.txt", b"hello");
+    let (sender, code) = sending(&home, &relay, &file, &[]);
+    receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(0, "Received 1 file");
+    sender.end().is(0, "Sent 1 file");
+}
+
+/// P04 on the real program: no room for it is known before anything is made.
+#[test]
+fn p04_sizes_that_no_disk_has_are_refused_before_anything_is_made() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let cases: [(&[u64], u64); 5] = [
+        (&[1 << 60], 1 << 60),
+        (&[1 << 62], 1 << 62),
+        (&[u64::MAX], u64::MAX),
+        (&[1 << 63, 1 << 63], 0),
+        (&[1 << 62, 1 << 62], 1 << 63),
+    ];
+    for (number, (sizes, sum)) in cases.into_iter().enumerate() {
+        let code = format!("{}-acorn-bicycle-canal", 400 + number);
+        let entries = sizes.iter().zip(["a", "b"]).map(|(&size, name)| raw(0, name.as_bytes(), size)).collect();
+        let _evil = Evil::comes(Side::Sender, &code, &relay, offers(entries, sum));
+        let end = receiving(&home, &relay).args(["--yes", &code]).piped(b"").end();
+        assert!([4, 6, 7].contains(&end.code), "{} {}", end.code, end.shown);
+        assert!(end.code != 6 || end.shown.contains("not enough space on disk: need "), "{}", end.shown);
+        assert!(home.list("into").is_empty() && end.peak <= 128 << 20);
+    }
 }

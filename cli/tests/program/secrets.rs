@@ -256,7 +256,7 @@ fn c02_no_process_can_be_dumped() {
     let home = Home::new();
     for command in ["receive", "relay"] {
         let run = Run::new(&home, [command]).args(["--listen", "127.0.0.1:0"].iter().filter(|_| command == "relay"));
-        let Some(run) = run.as_somebody() else {
+        let Some(run) = run.unprivileged() else {
             return eprintln!("skipped: root can't run the program as somebody else here");
         };
         let mut program = run.on_terminal();

@@ -131,7 +131,7 @@ impl Run {
     }
 
     /// On a terminal, as a user who is not root; `None` where that can't be.
-    pub fn as_somebody(mut self) -> Option<Self> {
+    pub fn unprivileged(mut self) -> Option<Self> {
         if rustix::process::getuid().is_root() {
             const NOBODY: u32 = 65_534;
             let mut look = Command::new(env!("CARGO_BIN_EXE_tallow"));
@@ -212,7 +212,19 @@ impl Run {
 
 /// What a stream said so far.
 #[derive(Debug, Clone, Default)]
-struct Said(Arc<(Mutex<(Vec<u8>, bool)>, Condvar)>);
+struct Said(Arc<Stream>);
+
+#[derive(Debug, Default)]
+struct Stream {
+    said: Mutex<Words>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Words {
+    bytes: Vec<u8>,
+    over: bool,
+}
 
 impl Said {
     fn listen(&self, mut from: impl Read + Send + 'static) -> JoinHandle<()> {
@@ -221,10 +233,10 @@ impl Said {
             let mut buf = [0; 8192];
             loop {
                 let got = from.read(&mut buf).unwrap_or(0);
-                let mut all = said.0.0.lock().unwrap();
-                all.0.extend_from_slice(&buf[..got]);
-                all.1 = got == 0;
-                said.0.1.notify_all();
+                let mut all = said.0.said.lock().unwrap();
+                all.bytes.extend_from_slice(&buf[..got]);
+                all.over = got == 0;
+                said.0.news.notify_all();
                 if got == 0 {
                     return;
                 }
@@ -233,20 +245,20 @@ impl Said {
     }
 
     fn all(&self) -> Vec<u8> {
-        self.0.0.lock().unwrap().0.clone()
+        self.0.said.lock().unwrap().bytes.clone()
     }
 
     /// Where this begins, at or behind `from`; `None` if the stream ends, or time does, without it.
     fn find(&self, what: &str, from: usize) -> Option<usize> {
         let end = Instant::now() + SOON;
-        let mut all = self.0.0.lock().unwrap();
+        let mut all = self.0.said.lock().unwrap();
         loop {
-            let found = all.0[from..].windows(what.len()).position(|window| window == what.as_bytes());
+            let found = all.bytes[from..].windows(what.len()).position(|window| window == what.as_bytes());
             let left = end.saturating_duration_since(Instant::now());
             match found {
                 Some(at) => return Some(from + at),
-                None if all.1 || left.is_zero() => return None,
-                None => all = self.0.1.wait_timeout(all, left).unwrap().0,
+                None if all.over || left.is_zero() => return None,
+                None => all = self.0.news.wait_timeout(all, left).unwrap().0,
             }
         }
     }
@@ -280,6 +292,8 @@ pub struct End {
     pub raw: Vec<u8>,
     /// Whether the terminal is set as it was found.
     pub restored: bool,
+    /// The most memory that it was seen to have while its end was waited for, in bytes.
+    pub peak: u64,
 }
 
 impl End {
@@ -351,6 +365,13 @@ impl Program {
         code.trim_start_matches("\x1b[1m").trim_end_matches("\x1b[0m").to_owned()
     }
 
+    /// The most memory that it had so far, in bytes; `None` where nobody tells.
+    pub fn peak(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        peak.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib << 10)
+    }
+
     /// All that it showed so far.
     pub fn so_far(&self) -> String {
         String::from_utf8_lossy(&self.shown.all()).into_owned()
@@ -360,12 +381,14 @@ impl Program {
     #[track_caller]
     pub fn end(mut self) -> End {
         let end = Instant::now() + SOON;
+        let mut peak = 0;
         let status = loop {
+            peak = peak.max(self.peak().unwrap_or(0));
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
             assert!(Instant::now() < end, "it does not end: {}", self.so_far());
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(2));
         };
         let restored = self.terminal.take().is_none_or(|terminal| {
             let now = tcgetattr(&terminal.pts).unwrap();
@@ -381,7 +404,7 @@ impl Program {
         let raw = [self.shown.all(), self.out.all()].concat();
         let text = |said: &Said| String::from_utf8_lossy(&said.all()).into_owned();
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap();
-        End { code, shown: text(&self.shown), out: text(&self.out), raw, restored }
+        End { code, shown: text(&self.shown), out: text(&self.out), raw, restored, peak }
     }
 }
 
