@@ -396,16 +396,23 @@ impl Report {
         let seconds = summary.duration.as_secs_f64();
         let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
         self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
-        let took = if seconds < 10.0 { format!("{seconds:.1} s") } else { time(seconds.round() as u64) };
-        // Over a moment a rate says nothing.
-        let rate =
-            if seconds >= 0.1 { format!(" ({}/s)", size((bytes as f64 / seconds) as u64)) } else { String::new() };
+        let took = took(seconds, bytes);
         let amount = amount(files, bytes);
         self.output.line(&match out {
-            Some(out) => format!("Received {amount} in {took}{rate}, verified, in {}", output::shown(out)),
-            None => format!("Sent {amount} in {took}{rate}, verified by the receiver"),
+            Some(out) => format!("Received {amount} in {took}, verified, in {}", output::shown(out)),
+            None => format!("Sent {amount} in {took}, verified by the receiver"),
         });
     }
+}
+
+/// How long it took, and how fast it was.
+fn took(seconds: f64, bytes: u64) -> String {
+    let took = if seconds < 10.0 { format!("{seconds:.1} s") } else { time(seconds.round() as u64) };
+    // Over a moment a rate says nothing.
+    if seconds < 0.1 {
+        return took;
+    }
+    format!("{took} ({}/s)", size((bytes as f64 / seconds) as u64))
 }
 
 async fn answered(question: &mut Option<Answer>) -> Option<String> {
@@ -421,3 +428,7 @@ async fn pause(runtime: Runtime, wait: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -23,7 +23,9 @@ pub struct Memory {
 }
 
 impl Memory {
-    fn load(dir: Option<PathBuf>) -> Self {
+    /// Reads them, from where they are kept if nothing else is said.
+    #[must_use]
+    pub fn load(dir: Option<PathBuf>) -> Self {
         let known = match dir.or_else(tallow_store::state::default_dir) {
             Some(dir) => KnownRelays::load(&dir).map_err(|error| error.to_string()),
             None => Err("there is no home directory".to_owned()),

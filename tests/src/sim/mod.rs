@@ -15,6 +15,7 @@ mod host;
 mod hostile;
 
 mod network;
+mod offers;
 mod scenario;
 mod tcp;
 mod world;
@@ -23,6 +24,8 @@ pub use disk::CheckedSink;
 pub use evil::{Fate, Passing, Policy, Relay, Tamper, honest};
 pub use host::{Host, HostId, Machine, Observed};
 pub use hostile::{Heard, Hostile, Mouth, Script};
+pub use offers::{K64, offer, offering, page_of, raw, varint};
+
 pub use network::{Chance, Conditions, Network};
 pub use scenario::{Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config};
 pub use world::World;
