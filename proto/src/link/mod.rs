@@ -4,6 +4,7 @@
 //!
 //! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only place that knows quinn-proto.
 //! - [`pipe`]: one TCP connection with what runs in it: TLS, a WebSocket with TLS or without, a proxy's words before them.
+//! - [`pipes`]: all pipes of a node, as its owner and the driver see them.
 //! - [`websocket`]: frames and the upgrade before them.
 //! - [`proxy`]: the way through a proxy, before anything else in a pipe.
 //! - [`race`]: which of several ways to a relay is taken.
@@ -13,6 +14,7 @@ mod buffers;
 mod crypto;
 mod http;
 pub mod pipe;
+pub mod pipes;
 pub mod proxy;
 pub mod quic;
 pub mod race;

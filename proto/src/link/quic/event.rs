@@ -32,6 +32,12 @@ pub enum Direction {
 }
 
 impl Stream {
+    /// The first stream that a client opens in both directions: the one on which the two ends of a link talk.
+    #[must_use]
+    pub fn first() -> Self {
+        Self(proto::StreamId::new(proto::Side::Client, proto::Dir::Bi, 0))
+    }
+
     /// Who may write to it.
     #[must_use]
     pub fn direction(self) -> Direction {
