@@ -27,6 +27,7 @@ mod reunion;
 mod spot;
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -40,8 +41,7 @@ use crate::code::{Code, Link, Nameplate};
 use crate::discovery::mdns::Mdns;
 use crate::handshake::{Guesses, Handshake};
 use crate::job::Job;
-use crate::link::quic;
-use crate::node::{Action, Arrival, Ecn, Input, Misuse, Node, SocketId, Transmit};
+use crate::node::{Action, Arrival, Ecn, Input, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
 use crate::seed::Seed;
 use crate::session::{self, Session};
 use crate::transfer::manifest::{Manifest, Totals};
@@ -261,6 +261,22 @@ impl Node for Peer {
         }
     }
 
+    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+        self.net.handle_pipe(now, pipe, event);
+    }
+
+    fn poll_pipe(&mut self) -> Option<PipeId> {
+        self.net.poll_pipe()
+    }
+
+    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        self.net.pipe_buffer(pipe)
+    }
+
+    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.net.pipe_output(pipe, slices)
+    }
+
     fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Bound(net::LISTENER, result) => {
@@ -411,7 +427,7 @@ impl Node for Peer {
             Transfer::Receiving(receiver) => receiver.poll_timeout(),
         };
         [
-            self.net.poll_timeout().map(|at| (at, "quic")),
+            self.net.poll_timeout().map(|at| (at, "link")),
             self.meeting.as_ref().and_then(Meeting::poll_timeout).map(|at| (at, "meeting")),
             self.host.as_ref().and_then(Host::poll_timeout).map(|at| (at, "relay inside")),
             self.mdns.as_ref().and_then(Mdns::poll_timeout).map(|at| (at, "mdns")),
@@ -440,7 +456,7 @@ impl Node for Peer {
 
 impl Peer {
     /// News of a connection: the meeting's, the inner relay's, or the link's.
-    fn handle_net(&mut self, now: Instant, conn: Conn, event: &quic::Event) {
+    fn handle_net(&mut self, now: Instant, conn: Conn, event: &net::Event) {
         if let Some(meeting) = &mut self.meeting
             && meeting.handle_event(now, &mut self.net, conn, event)
         {
@@ -589,9 +605,11 @@ impl Peer {
 
 fn features_of(common: &Common) -> Features {
     let mut features = Features::default();
-    for (set, feature) in
-        [(!common.aes, Features::NO_AES), (common.verify, Features::VERIFY), (common.no_p2p, Features::NO_P2P)]
-    {
+    for (set, feature) in [
+        (!common.aes, Features::NO_AES),
+        (common.verify, Features::VERIFY),
+        (common.no_p2p || common.proxy.is_some(), Features::NO_P2P),
+    ] {
         if set {
             features = features.with(feature);
         }
@@ -600,7 +618,15 @@ fn features_of(common: &Common) -> Features {
 }
 
 fn ask(side: Side, features: Features, question: Question, common: &Common, seed: &mut Seed) -> Ask {
-    Ask { side, features, question, patience: common.give_up_after.unwrap_or(PATIENCE), seed: seed.split() }
+    Ask {
+        side,
+        features,
+        question,
+        patience: common.give_up_after.unwrap_or(PATIENCE),
+        seed: seed.split(),
+        transport: common.transport,
+        proxy: common.proxy.clone(),
+    }
 }
 
 fn random_owner(seed: &mut Seed) -> Owner {
