@@ -59,6 +59,13 @@ pub enum Event {
     Accepted,
     /// Which way the bytes take.
     Path(Path),
+    /// The connection was lost, and nothing else was: the other side is looked for again, after this pause.
+    Reconnecting {
+        /// Counts up while it does not succeed; 1 is the first.
+        attempt: u32,
+        /// How long until then.
+        wait: Duration,
+    },
     /// How far it is. Only the latest counts.
     Progress(Progress),
     /// Complete and verified on both sides.
@@ -96,6 +103,8 @@ pub enum WaitingFor {
     Answer,
     /// The other person's agreement to the verifier words.
     Agreement,
+    /// The other side of a session that lost its link.
+    Peer,
 }
 
 /// How the bytes travel.
@@ -194,9 +203,6 @@ pub enum Lost {
     /// No UDP socket.
     #[error("no network socket could be opened")]
     NoSocket,
-    /// The connection ended during the handshake.
-    #[error("the connection was lost during the handshake")]
-    InHandshake,
     /// The connection ended in the transfer.
     #[error("the connection was lost before the transfer was complete")]
     InTransfer,

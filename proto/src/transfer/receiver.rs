@@ -37,6 +37,8 @@ use crate::wire::peer::{CancelReason, Control, DeclineReason, Offer, Reason};
 
 /// How long `Bye` is waited for after `Verified`.
 pub const FAREWELL: Duration = Duration::from_secs(30);
+/// The same while there is no link: a sender that was cut off at the very end can still learn that all is well.
+pub const FAREWELL_APART: Duration = Duration::from_secs(900);
 /// The same, after the person interrupted.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
 /// How many entries one job puts in place.
@@ -125,16 +127,30 @@ impl Receiver {
     }
 
     /// A link died: what came on it and was not acknowledged will come again.
-    pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
-        if let State::Receiving(receiving) = &mut self.state {
-            receiving.lose(link);
+    pub fn handle_link_lost(&mut self, now: Instant, link: LinkId) {
+        match &mut self.state {
+            State::Receiving(receiving) => receiving.lose(link),
+            State::Verified { until, .. } => *until = now.checked_add(FAREWELL_APART),
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Finishing { .. }
+            | State::Over { .. } => {}
         }
     }
 
     /// A link is up: acknowledgements that went down with another one are said again.
-    pub fn handle_link_up(&mut self, _now: Instant) {
-        if let State::Receiving(receiving) = &mut self.state {
-            receiving.repeat = Some(0);
+    pub fn handle_link_up(&mut self, now: Instant) {
+        match &mut self.state {
+            State::Receiving(receiving) => receiving.repeat = Some(0),
+            State::Verified { until, .. } => *until = now.checked_add(FAREWELL),
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Finishing { .. }
+            | State::Over { .. } => {}
         }
     }
 
