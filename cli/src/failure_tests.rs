@@ -47,6 +47,7 @@ fn all() -> Vec<Failure> {
         Lost::NoSocket,
         Lost::InHandshake,
         Lost::InTransfer,
+        Lost::Stalled,
         Lost::Unconfirmed,
     ];
     let refusals = [

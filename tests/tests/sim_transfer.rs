@@ -114,8 +114,7 @@ fn what_is_being_put_in_place_is_not_ended_by_anything_else() {
             let mut rig = Rig::new(&scenario, Policy::Proper, honest());
             let (sender, receiver) = (rig.sender, rig.receiver);
             let limit = Duration::from_secs(60);
-            let offered =
-                |world: &mut World| world.said(receiver).any(|event| matches!(event, peer::Event::Offer(_)));
+            let offered = |world: &mut World| world.said(receiver).any(|event| matches!(event, peer::Event::Offer(_)));
             assert!(rig.world.run_until(limit, offered));
             rig.accept();
             let sink = rig.sink.clone();
