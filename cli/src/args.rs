@@ -43,6 +43,8 @@ pub enum Command {
     Receive(Box<ReceiveArgs>),
     /// Run a relay server
     Relay(Box<RelayArgs>),
+    /// Show or remove what transfers left that ended unfinished
+    Partial(PartialArgs),
     /// Print the completions for a shell
     Completions {
         /// Which shell
@@ -136,6 +138,43 @@ pub struct RelayArgs {
     /// Say nothing but errors
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+/// `tallow partial`.
+#[derive(Debug, Args)]
+pub struct PartialArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: PartialCommand,
+}
+
+/// The commands of `tallow partial`.
+#[derive(Debug, Subcommand)]
+pub enum PartialCommand {
+    /// Show them
+    List {
+        /// Where they are
+        #[arg(short, long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+        /// What is shown.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Remove them, but for those that a running `tallow receive` uses
+    Clear {
+        /// Which: the beginning of its id is enough
+        #[arg(value_name = "ID", required_unless_present = "all")]
+        ids: Vec<String>,
+        /// All that are there
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+        /// Where they are
+        #[arg(short, long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+        /// What is shown.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
 }
 
 /// What senders and receivers share.

@@ -88,6 +88,8 @@ pub struct Report {
     total: u64,
     /// Bytes that were there from before.
     kept: u64,
+    /// Whether anything arrived.
+    moved: bool,
     question: Option<Answer>,
     waiting: Option<(Instant, String)>,
     code_shown: bool,
@@ -127,6 +129,7 @@ impl Report {
             running: false,
             total: 0,
             kept: 0,
+            moved: false,
             question: None,
             waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
             code_shown: side == Side::Receiver,
@@ -222,10 +225,11 @@ impl Report {
     pub fn problem(&self, failure: &tallow_proto::peer::Failure) -> Problem {
         let known = self.memory.file();
         let at = Context { side: self.side, known_relays: &known, relays: self.has_relays };
-        match self.signal {
+        let problem = match self.signal {
             Some(signal) => Problem::signalled(signal, &at),
             None => failure::explain(failure, &at),
-        }
+        };
+        if self.moved && (self.signal.is_some() || failure::is_kept(failure)) { problem.kept() } else { problem }
     }
 
     /// The runtime ended without an outcome.
@@ -315,6 +319,7 @@ impl Report {
                 self.total = progress.total;
                 // Before somebody accepted there is nothing to show but zero.
                 if self.running {
+                    self.moved |= progress.bytes > 0;
                     self.meter.set(now, progress.bytes, progress.total);
                 }
             }

@@ -3,6 +3,7 @@
 //! - [`source`]: what is sent. [`SourceTree`] implements [`tallow_proto::job::Source`] on files and directories.
 //! - [`destination`]: where it goes. [`Destination`] makes a [`Receiving`], which implements [`tallow_proto::job::Sink`]: everything
 //!   is staged beside its final place and renamed once it is whole.
+//! - [`partial`]: what transfers left that ended unfinished.
 //! - [`beneath`]: directories by their handles, so that no name and no race leads out of them.
 //! - [`state`], [`known_relays`], [`identity`]: what a program keeps between runs.
 //!
@@ -15,6 +16,7 @@ pub mod destination;
 mod fault;
 pub mod identity;
 pub mod known_relays;
+pub mod partial;
 mod place;
 mod sink;
 pub mod source;

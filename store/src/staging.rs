@@ -29,6 +29,8 @@ const MOST_NAMES: u32 = 64;
 const BATCH: usize = 4096;
 /// What a new directory gets before the umask.
 pub const ANY_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
+/// What the names of staging directories begin with.
+pub const PREFIX: &str = ".tallow-";
 const TREE: &str = "tree";
 const TRASH: &str = "trash";
 const MOVES: &str = "moves";
@@ -86,8 +88,8 @@ impl Staging {
                 continue;
             }
             let Some((dir, true)) = claim(target, &name, false)? else { continue };
-            match read_journal(&dir, header) {
-                Ok(Some((writer, len, stored))) if !stored.is_empty() => {
+            match read_journal(&dir) {
+                Ok(Some((own, len, writer, stored))) if own == *header && !stored.is_empty() => {
                     let Ok(tree) = dir.child(TREE) else { continue };
                     return Ok(Some(Left { name, dir, tree, writer, header: len, stored }));
                 }
@@ -285,13 +287,13 @@ fn names(header: &Header) -> impl Iterator<Item = String> {
     let id: String = header.digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     (1..=MOST_NAMES).map(
         move |number| {
-            if number == 1 { format!(".tallow-{id}") } else { format!(".tallow-{id}-{number}") }
+            if number == 1 { format!("{PREFIX}{id}") } else { format!("{PREFIX}{id}-{number}") }
         },
     )
 }
 
-/// The journal in it, if it is this transfer's: where it goes on, the length of its header, what it says.
-fn read_journal(dir: &Dir, header: &Header) -> io::Result<Option<(Writer, u64, Vec<Stored>)>> {
+/// The journal in a staging directory, if it can be read: what it is of, the length of its header, where it goes on, what it says.
+pub fn read_journal(dir: &Dir) -> io::Result<Option<(Header, u64, Writer, Vec<Stored>)>> {
     let file = match dir.open_file(JOURNAL) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -299,16 +301,15 @@ fn read_journal(dir: &Dir, header: &Header) -> io::Result<Option<(Writer, u64, V
     };
     let mut buffer = vec![0; PIECE];
     let first = read_at(&file, 0, &mut buffer)?;
-    let len = match Header::decode(&buffer[..first]) {
-        Ok((own, len)) if own == *header => len,
-        Ok(_) => return Ok(None),
+    let (header, len) = match Header::decode(&buffer[..first]) {
+        Ok(decoded) => decoded,
         Err(damage) => {
             tracing::info!(%damage, "a partial transfer can't be used");
             return Ok(None);
         }
     };
     let encoded = buffer[..len].to_vec();
-    let mut reader = Reader::new(header, &encoded);
+    let mut reader = Reader::new(&header, &encoded);
     let (mut at, mut piece) = (first as u64, len..first);
     while reader.push(&buffer[piece.clone()]) {
         let read = read_at(&file, at, &mut buffer)?;
@@ -319,7 +320,7 @@ fn read_journal(dir: &Dir, header: &Header) -> io::Result<Option<(Writer, u64, V
         piece = 0..read;
     }
     let (stored, end) = reader.finish();
-    Ok(Some((Writer::new(&encoded, end), len as u64, stored)))
+    Ok(Some((header, len as u64, Writer::new(&encoded, end), stored)))
 }
 
 /// As many bytes as there are, at most what fits.

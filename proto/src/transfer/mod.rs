@@ -162,6 +162,8 @@ const fn cancel_reason(fault: &Fault) -> CancelReason {
 mod tests;
 
 #[cfg(test)]
+mod ending_tests;
+#[cfg(test)]
 mod hostile_receiver_tests;
 #[cfg(test)]
 mod hostile_sender_tests;
