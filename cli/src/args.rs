@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -158,6 +159,10 @@ pub struct PeerArgs {
     /// Never reveal this machine's addresses to the other side
     #[arg(long)]
     pub no_p2p: bool,
+    /// How long to go on when the network or the other side is away, such as 30s, 10m or 2h [default: 10m, and without an end once
+    /// the offer was accepted]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub give_up_after: Option<Duration>,
     /// The runtime, for comparing them.
     #[arg(long, hide = true, value_enum, default_value_t = Runtime::Tokio)]
     pub runtime: Runtime,
@@ -167,6 +172,20 @@ pub struct PeerArgs {
     /// Where state is kept.
     #[arg(long, hide = true, env = "TALLOW_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+}
+
+/// Seconds, or a number with `s`, `m`, `h` or `d` behind it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..) {
+        Some("" | "s") => Some(1),
+        Some("m") => Some(60),
+        Some("h") => Some(3600),
+        Some("d") => Some(86_400),
+        _ => None,
+    };
+    let seconds = digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    seconds.map(Duration::from_secs).ok_or_else(|| "expected a duration such as 30s, 10m or 2h".to_owned())
 }
 
 /// What is shown, and how.

@@ -230,8 +230,8 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
         Lost::NoSocket => {
             ("no network socket could be opened", "check that this machine has a network, and its limits on open files")
         }
-        Lost::InHandshake => ("the connection was lost during the handshake", again),
         Lost::InTransfer => ("the connection was lost before the transfer was complete", again),
+        Lost::Stalled => ("the other side is there and sends nothing", again),
         Lost::Unconfirmed => (
             "everything was sent, but the receiver did not confirm it",
             "ask there whether it arrived, before sending it again",

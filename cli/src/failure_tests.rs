@@ -40,15 +40,8 @@ fn all() -> Vec<Failure> {
         CancelReason::Violation,
         CancelReason::NotVerified,
     ];
-    let losts = [
-        Lost::NoRelay,
-        Lost::NoAddress,
-        Lost::NobodyWaits,
-        Lost::NoSocket,
-        Lost::InHandshake,
-        Lost::InTransfer,
-        Lost::Unconfirmed,
-    ];
+    let losts =
+        [Lost::NoRelay, Lost::NoAddress, Lost::NobodyWaits, Lost::NoSocket, Lost::InTransfer, Lost::Unconfirmed];
     let refusals = [
         RefusalReason::NobodyWaits,
         RefusalReason::NameTaken,

@@ -223,7 +223,7 @@ pub enum Event<'a> {
     },
     /// Nothing happens until this comes.
     Waiting {
-        /// `relay`, `receiver`, `sender`, `answer` or `agreement`.
+        /// `relay`, `receiver`, `sender`, `answer`, `agreement` or `peer`.
         r#for: &'a str,
     },
     /// The other side is there.
@@ -255,6 +255,11 @@ pub enum Event<'a> {
     },
     /// The offer was accepted.
     Accepted,
+    /// Some of it was there from before.
+    Resumed {
+        /// So much need not move again.
+        bytes_kept: u64,
+    },
     /// The way the bytes take.
     Path {
         /// `relay` or `lan`.
@@ -263,6 +268,13 @@ pub enum Event<'a> {
         transport: &'a str,
         /// Round trip to the next hop.
         rtt_ms: f64,
+    },
+    /// The connection was lost; the other side is looked for again.
+    Reconnecting {
+        /// Counts up while it does not succeed.
+        attempt: u32,
+        /// Until then.
+        in_ms: u128,
     },
     /// How far it is.
     Progress {

@@ -3,7 +3,8 @@
 //! ```text
 //! Running ── Done or Failed ──► Closing ── the other side was told ──► over
 //! ```
-//! Timers: [`SAY_WAITING_AFTER`] before a wait at the start is worth a line, [`TICK`] for progress, [`CLOSE_WITHIN`] for the end.
+//! Timers: [`SAY_WAITING_AFTER`] before a wait at the start is worth a line, [`TICK`] for progress, [`CLOSE_WITHIN`] and
+//! [`SAY_WHY_AFTER`] for the end.
 
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,10 @@ use crate::signal::{Signal, Signals};
 const SAY_WAITING_AFTER: Duration = Duration::from_secs(2);
 /// The bar is drawn again this often even if nothing moves.
 const TICK: Duration = Duration::from_millis(500);
-/// The farewell takes no longer; a receiver stays up to 30 s in case its last word was lost.
-const CLOSE_WITHIN: Duration = Duration::from_secs(32);
+/// The farewell of a transfer that failed takes no longer.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// A receiver that has everything and stays longer than this, because its last word may be lost, says why.
+const SAY_WHY_AFTER: Duration = Duration::from_secs(2);
 
 /// A transfer that runs.
 pub trait End {
@@ -83,10 +86,14 @@ pub struct Report {
     meter: Meter,
     running: bool,
     total: u64,
+    /// Bytes that were there from before.
+    kept: u64,
     question: Option<Answer>,
     waiting: Option<(Instant, String)>,
     code_shown: bool,
     path: Option<PathKind>,
+    /// The connection was, and is not there again.
+    lost: bool,
     memory: Memory,
     has_relays: bool,
 }
@@ -119,10 +126,12 @@ impl Report {
             meter,
             running: false,
             total: 0,
+            kept: 0,
             question: None,
             waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
             code_shown: side == Side::Receiver,
             path: None,
+            lost: false,
             memory,
             has_relays,
         }
@@ -185,11 +194,25 @@ impl Report {
     pub async fn finish(mut self, mut end: impl End, outcome: Result<Summary, Problem>) -> Result<Summary, Problem> {
         let runtime = self.runtime;
         let closed = async { while end.next_event().await.is_some() {} };
+        let output = &self.output;
+        let patience = async {
+            match &outcome {
+                Ok(_) => {
+                    runtime.sleep(SAY_WHY_AFTER).await;
+                    output.line(
+                        "All is here; staying until the sender knows it too (Ctrl-C ends this, and nothing is lost)",
+                    );
+                    // The transfer has a deadline of its own.
+                    std::future::pending().await
+                }
+                Err(_) => runtime.sleep(CLOSE_WITHIN).await,
+            }
+        };
         tokio::select! {
             biased;
             () = closed => {}
             _ = self.signals.next() => {}
-            () = runtime.sleep(CLOSE_WITHIN) => {}
+            () = patience => {}
         }
         outcome
     }
@@ -260,10 +283,34 @@ impl Report {
             Event::Accepted => {
                 self.waiting = None;
                 self.output.event(&output::Event::Accepted);
+                if !std::mem::replace(&mut self.running, true) {
+                    self.meter.start(now, self.total);
+                }
+            }
+            Event::Resuming => {
+                self.waiting = None;
+                self.output.line("Some of it is here from before: checking what can be kept");
                 self.running = true;
                 self.meter.start(now, self.total);
             }
+            Event::Resumed { bytes } => {
+                self.kept = *bytes;
+                self.output.event(&output::Event::Resumed { bytes_kept: *bytes });
+                self.output.line(&match (*bytes, self.side) {
+                    (0, _) => "What was there from before did not match; all of it is fetched again".to_owned(),
+                    (bytes, Side::Sender) => format!("Resuming: the receiver has {} already", size(bytes)),
+                    (bytes, Side::Receiver) => format!("Resuming: {} are here already", size(bytes)),
+                });
+            }
             Event::Path(path) => self.show_path(*path),
+            Event::Reconnecting { attempt, wait } => {
+                self.output.event(&output::Event::Reconnecting { attempt: *attempt, in_ms: wait.as_millis() });
+                if self.path.take().is_some() {
+                    self.lost = true;
+                    self.output.line("Connection lost; nothing else is: looking for the other side again");
+                }
+                tracing::info!("attempt {attempt} to connect again in {} s", wait.as_secs());
+            }
             Event::Progress(progress) => {
                 self.total = progress.total;
                 // Before somebody accepted there is nothing to show but zero.
@@ -309,6 +356,7 @@ impl Report {
             }
             WaitingFor::Answer => ("answer", "Waiting for the receiver to accept".to_owned()),
             WaitingFor::Agreement => ("agreement", "Waiting for the other side to compare the words".to_owned()),
+            WaitingFor::Peer => ("peer", "Waiting for the other side to come back".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });
         let is_early = !self.code_shown || matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender);
@@ -323,8 +371,10 @@ impl Report {
         let rtt_ms = (path.rtt.as_secs_f64() * 10_000.0).round() / 10.0;
         self.output.event(&output::Event::Path { path: name, transport: "quic", rtt_ms });
         self.meter.set_path(shown);
+        let again = std::mem::take(&mut self.lost);
         if self.path.replace(path.kind) != Some(path.kind) {
-            self.output.line(&format!("Path: {shown}, {rtt_ms} ms"));
+            let what = if again { "Connected again" } else { "Path" };
+            self.output.line(&format!("{what}: {shown}, {rtt_ms} ms"));
         }
     }
 
@@ -345,7 +395,7 @@ impl Report {
         let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
         let seconds = summary.duration.as_secs_f64();
         let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.output.event(&output::Event::Done { bytes, files, seconds, kept: 0, root: &root, out });
+        self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
         let took = took(seconds, bytes);
         let amount = amount(files, bytes);
         self.output.line(&match out {

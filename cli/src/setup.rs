@@ -89,6 +89,7 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         interfaces: tallow_runtime::addresses(),
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
         aes: has_aes(),
+        give_up_after: args.give_up_after,
     };
     Ok((common, memory))
 }

@@ -293,6 +293,7 @@ pub fn honest(source: MemorySource) -> (Vec<u8>, Vec<u8>) {
                 receiver::Event::Over(Outcome::Complete { .. }) => complete += 1,
                 receiver::Event::Over(outcome) => panic!("{outcome:?}"),
                 receiver::Event::BadRecord(_) => panic!("a bad record"),
+                receiver::Event::Resuming | receiver::Event::Resumed { .. } => {}
             }
         }
         while let Some(job) = receiver.poll_job() {
@@ -306,7 +307,7 @@ pub fn honest(source: MemorySource) -> (Vec<u8>, Vec<u8>) {
             match event {
                 sender::Event::Over(Outcome::Complete { .. }) => complete += 1,
                 sender::Event::Over(outcome) => panic!("{outcome:?}"),
-                sender::Event::Scanned(_) | sender::Event::Accepted => {}
+                sender::Event::Scanned(_) | sender::Event::Accepted | sender::Event::Resumed { .. } => {}
             }
         }
     }

@@ -9,8 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::transfer::check::{Check, Checked};
 use crate::transfer::chunk::{Made, Open, Opened, Prepare};
+use crate::transfer::journal::Stored;
 use crate::transfer::manifest::{Entry, Manifest, ManifestBuilder, ManifestError, Page, Refusal};
+use crate::transfer::recall::{Recall, Recalled};
 
 /// Names a job within its node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -48,12 +51,28 @@ pub enum Work {
     Prepare(Prepare),
     /// A chunk to be opened, decompressed, checked and written.
     Open(Box<Open>),
+    /// Chunks that the receiver has from before, to be hashed here.
+    Check(Check),
+    /// Chunks that are stored from before, to be hashed again.
+    Recall(Recall),
     /// Checks before anything is accepted.
     Begin {
         /// Where it would go.
         sink: Arc<dyn Sink>,
         /// What would come.
         manifest: Arc<Manifest>,
+    },
+    /// Notes chunks as stored.
+    Commit {
+        /// Where.
+        sink: Arc<dyn Sink>,
+        /// Which.
+        chunks: Vec<Stored>,
+    },
+    /// Brings what was written and committed to the disk.
+    Sync {
+        /// Where.
+        sink: Arc<dyn Sink>,
     },
     /// Puts entries in place.
     Finish {
@@ -64,6 +83,11 @@ pub enum Work {
     },
     /// Removes what was staged.
     Abandon {
+        /// Where.
+        sink: Arc<dyn Sink>,
+    },
+    /// Leaves what was staged for another time.
+    Suspend {
         /// Where.
         sink: Arc<dyn Sink>,
     },
@@ -80,12 +104,22 @@ pub enum Product {
     Made(Box<Made>),
     /// A chunk that arrived was judged.
     Opened(Opened),
-    /// The sink takes the offer.
-    Begun,
+    /// Chunks were hashed for the sender.
+    Checked(Checked),
+    /// Chunks from before were hashed again.
+    Recalled(Recalled),
+    /// The sink takes the offer; its journal says that these chunks are stored there from before, ascending.
+    Begun(Vec<Stored>),
+    /// Chunks are noted as stored.
+    Committed,
+    /// All that was committed before is on the disk.
+    Synced,
     /// A slice was put in place; true: it was the last.
     Finished(bool),
     /// What was staged is gone.
     Abandoned,
+    /// What was staged stays.
+    Suspended,
 }
 
 /// Why a job failed.
@@ -197,19 +231,48 @@ pub trait Source: Send + Sync {
     fn read(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<(), Fault>;
 }
 
-/// Where it goes.
+/// Where it goes. What can't be found again needs none of the methods that have a body here.
 pub trait Sink: Send + Sync {
-    /// Checks names against what is there, policy and free space, and makes the staging. Before the offer is accepted.
+    /// Checks names against what is there, policy and free space, and makes the staging, or finds again what an earlier transfer
+    /// of the same manifest left. Gives the chunks that its journal names, ascending, at most
+    /// [`crate::transfer::journal::MOST`]. Before the offer is accepted.
     ///
     /// # Errors
-    /// Why it can't be received; nothing stays behind then but what [`Sink::abandon`] removes.
-    fn begin(&self, manifest: &Arc<Manifest>) -> Result<(), Fault>;
+    /// Why it can't be received; nothing stays behind then but what was there before.
+    fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault>;
 
-    /// Bytes of a file from `at` on. Several threads at once, any order; each byte of each file exactly once.
+    /// Fills `into` with bytes of a file that are stored from before; false: they are not, or can't be read. Several threads at
+    /// once, after [`Sink::begin`] and before the first [`Sink::write`].
+    ///
+    /// # Errors
+    /// Only what a new transfer would suffer from, too.
+    fn recall(&self, _index: u32, _entry: &Entry, _at: u64, _into: &mut [u8]) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
+    /// Bytes of a file from `at` on. Several threads at once, any order; each byte of each file once, but for those that were
+    /// stored from before: they may be replaced, once.
     ///
     /// # Errors
     /// They could not be written.
     fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault>;
+
+    /// Appends to the journal that these chunks are stored; their bytes were written before. One thread.
+    ///
+    /// # Errors
+    /// They are not noted, and the journal is as it was.
+    fn commit(&self, _chunks: &[Stored]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Brings to the disk what was written and committed before the call: first the files, then the journal. One thread, beside
+    /// other calls.
+    ///
+    /// # Errors
+    /// What was not synced before counts as not stored; no later call may find it good.
+    fn sync(&self) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Empty files, directories, links, modes, times, sync, rename: a slice of at most `at_most` entries; true when all is in
     /// place. One thread, after the last write.
@@ -218,9 +281,15 @@ pub trait Sink: Send + Sync {
     /// Something could not be put in place.
     fn finish(&self, at_most: usize) -> Result<bool, Fault>;
 
-    /// The transfer ended unfinished: removes what was staged. Never fails, never touches a final name. Once, after the last
-    /// other call.
+    /// The transfer ended unfinished, and what was staged is of no use: removes it. Never fails, never touches a final name.
+    /// Once, after the last other call.
     fn abandon(&self);
+
+    /// The transfer ended unfinished: leaves what is stored, so that another one can go on from there, and lets go of it. Never
+    /// fails. Once, after the last other call, in place of [`Sink::abandon`].
+    fn suspend(&self) {
+        self.abandon();
+    }
 }
 
 impl Job {
@@ -248,9 +317,14 @@ impl Work {
             Self::Scan { .. } => "scan",
             Self::Prepare(_) => "prepare",
             Self::Open(_) => "open",
+            Self::Check(_) => "check",
+            Self::Recall(_) => "recall",
             Self::Begin { .. } => "begin",
+            Self::Commit { .. } => "commit",
+            Self::Sync { .. } => "sync",
             Self::Finish { .. } => "finish",
             Self::Abandon { .. } => "abandon",
+            Self::Suspend { .. } => "suspend",
         }
     }
 
@@ -261,11 +335,20 @@ impl Work {
                 sink.abandon();
                 Ok(Product::Abandoned)
             }
+            Self::Suspend { sink } => {
+                sink.suspend();
+                Ok(Product::Suspended)
+            }
+            // What is written is worth noting, whatever else was told to stop.
+            Self::Commit { sink, chunks } => sink.commit(&chunks).map(|()| Product::Committed),
             _ if stop() => Err(FaultKind::Cancelled.into()),
             Self::Scan { source, builder, page } => scan(&*source, builder, page),
             Self::Prepare(prepare) => prepare.run(stop).map(|made| Product::Made(Box::new(made))),
             Self::Open(open) => open.run(stop).map(Product::Opened),
-            Self::Begin { sink, manifest } => sink.begin(&manifest).map(|()| Product::Begun),
+            Self::Check(check) => check.run(stop).map(Product::Checked),
+            Self::Recall(recall) => recall.run(stop).map(Product::Recalled),
+            Self::Begin { sink, manifest } => sink.begin(&manifest).map(Product::Begun),
+            Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
             Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),
         }
     }

@@ -59,6 +59,14 @@ impl Dir {
         Ok(Self(fs::open(path, DIR_FLAGS, Mode::empty())?))
     }
 
+    /// The same directory again.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn again(&self) -> io::Result<Self> {
+        Ok(Self(rustix::io::fcntl_dupfd_cloexec(&self.0, 0)?))
+    }
+
     /// The directory at `path`, components joined by `/`, below this one.
     ///
     /// # Errors
@@ -133,14 +141,33 @@ impl Dir {
         if is_file(&fs::fstat(&file)?) { Ok(file) } else { Err(Errno::INVAL.into()) }
     }
 
+    /// Opens a regular file for reading. Never blocks.
+    ///
+    /// # Errors
+    /// As [`Dir::reopen_file`].
+    pub fn open_file(&self, name: impl Arg) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = one(name, |name| fs::openat(&self.0, name, flags, Mode::empty()))?;
+        if is_file(&fs::fstat(&file)?) { Ok(file) } else { Err(Errno::INVAL.into()) }
+    }
+
+    /// Changes the mode of a regular file that this side made and can't open.
+    ///
+    /// # Errors
+    /// `EINVAL` when it is something else, or the system's.
+    pub fn unlock_file(&self, name: impl Arg) -> io::Result<()> {
+        one(name, |name| match stat(&self.0, name)? {
+            Some(found) if is_file(&found) => fs::chmodat(&self.0, name, PRIVATE_FILE, AtFlags::empty()),
+            _ => Err(Errno::INVAL),
+        })
+    }
+
     /// Brings a regular file to the disk.
     ///
     /// # Errors
     /// The system's; the data may be lost then, whatever a second try says.
     pub fn sync_file(&self, name: impl Arg) -> io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = one(name, |name| fs::openat(&self.0, name, flags, Mode::empty()))?;
-        Ok(fs::fsync(&file)?)
+        Ok(fs::fsync(self.open_file(name)?)?)
     }
 
     /// Changes the mode of a directory that this side made and could not open.
@@ -222,6 +249,21 @@ impl Dir {
     /// `ENOTEMPTY`, `ENOTDIR`, or the system's.
     pub fn remove_dir(&self, name: impl Arg) -> io::Result<bool> {
         absent(one(name, |name| fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)))
+    }
+
+    /// Calls with each name in this directory, without `.` and `..`, in no order; `each` may remove what it is called with.
+    ///
+    /// # Errors
+    /// The system's, or of `each`.
+    pub fn each_name(&self, mut each: impl FnMut(&CStr) -> io::Result<()>) -> io::Result<()> {
+        let mut entries = fs::Dir::read_from(&self.0)?;
+        while let Some(entry) = entries.read() {
+            let entry = entry?;
+            if ![c".", c".."].contains(&entry.file_name()) {
+                each(entry.file_name())?;
+            }
+        }
+        Ok(())
     }
 
     /// Some of the names in this directory, at most `most`, without `.` and `..`, in no order.

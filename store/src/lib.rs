@@ -8,6 +8,7 @@
 //!
 //! Nothing here reads the environment, but for [`state::default_dir`].
 
+mod back;
 pub mod beneath;
 mod descriptors;
 pub mod destination;
@@ -19,6 +20,7 @@ mod sink;
 pub mod source;
 mod staging;
 pub mod state;
+mod sweep;
 mod walk;
 
 pub use destination::{Destination, OnExists, Policy};

@@ -1,8 +1,9 @@
 //! The end of a transfer, in slices: what has no contents is made, all is synced, then everything gets its final name.
 //!
 //! ```text
-//! Make ──► Links ──► Times ──► Restrict ──► Sync ──► Place ──► Settle ──► Done
+//! Make ──► Complete ──► Links ──► Times ──► Restrict ──► Sync ──► Place ──► Settle ──► Done
 //! ```
+//! - *Complete*: what was stored in several tries gets its modes and times; otherwise each file did when its last byte came.
 //! - *Make*: files without contents, directories. *Links*: symbolic links, when nothing is written any more. *Times*: modes and
 //!   times of directories, when nothing is made in them any more. *Restrict*: modes that would lock us out, deepest first.
 //! - *Sync*: a few files each by itself, many by one `syncfs`, before any of them has its name.
@@ -22,14 +23,13 @@ use tallow_proto::job::{Fault, FaultKind};
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
 use tallow_proto::transfer::path::RelPath;
 
+use crate::back::Move;
 use crate::beneath::{Dir, is_dir, is_link};
 use crate::descriptors::patiently;
 use crate::destination::{Incoming, Verdict, verdict};
 use crate::fault::kind;
-use crate::sink::{Begun, MOST_REPORTED, Renamed, split, times};
+use crate::sink::{Begun, FEW, MOST_REPORTED, Renamed, joined, split, times};
 
-/// How many files are synced each by itself.
-const FEW: u32 = 64;
 /// Names of a staged directory that are held at once.
 const BATCH: usize = 16_384;
 /// Looking at an entry costs this much less than doing something about it.
@@ -49,6 +49,7 @@ pub struct Finish {
 #[derive(Debug)]
 enum Step {
     Make(Pass),
+    Complete(Pass),
     Links(Pass),
     Times(Pass),
     /// The directories at this level.
@@ -117,14 +118,18 @@ impl Finish {
         match &mut self.step {
             Step::Make(pass) => {
                 // Nothing may get its name that is not complete: a bug elsewhere ends here.
-                if begun.complete.load(Ordering::Relaxed) < plan.files {
+                if !begun.staging.is_resumed && begun.complete.load(Ordering::Relaxed) < plan.files {
                     return Err(FaultKind::Panicked.into());
                 }
                 match pass.next(&begun.manifest, plan.empty + plan.dirs > 0) {
-                    None => self.step = Step::Links(Pass::default()),
+                    None => self.step = Step::Complete(Pass::default()),
                     Some((index, entry)) => return begun.make(index, &entry),
                 }
             }
+            Step::Complete(pass) => match pass.next(&begun.manifest, begun.staging.is_resumed) {
+                None => self.step = Step::Links(Pass::default()),
+                Some((index, entry)) => return begun.complete(index, &entry),
+            },
             Step::Links(pass) => match pass.next(&begun.manifest, plan.links > 0) {
                 None => self.step = Step::Times(Pass::default()),
                 Some((index, entry)) => return begun.make_link(index, &entry),
@@ -138,7 +143,7 @@ impl Finish {
                 Some((_, entry)) => return begun.restrict_dir(&entry, *level),
             },
             Step::Sync(pass) => {
-                if begun.sync_one(pass)? {
+                if begun.sync_one(pass).inspect_err(|_| begun.staging.distrust())? {
                     self.step = Step::Place(Placing::new());
                 }
                 return Ok(LOOKS);
@@ -185,6 +190,14 @@ impl Begun {
         made.map_err(|error| self.fault(&error, &path)).map(|()| LOOKS)
     }
 
+    fn complete(&self, index: u32, entry: &Entry) -> Result<usize, Fault> {
+        if entry.size() == 0 || self.plan.is_skipped(index) {
+            return Ok(1);
+        }
+        let path = self.local(&entry.path);
+        self.complete_file(&path, entry).map_err(|error| self.fault(&error, &path)).map(|()| LOOKS)
+    }
+
     fn make_link(&self, index: u32, entry: &Entry) -> Result<usize, Fault> {
         let EntryKind::Symlink { target } = &entry.kind else { return Ok(1) };
         if self.plan.is_skipped(index) {
@@ -219,7 +232,7 @@ impl Begun {
         let mode = self.mode(entry) | (self.staging.allowed & Mode::RWXU);
         self.dir(&path)
             .and_then(|dir| {
-                if mode != self.staging.allowed {
+                if mode != self.staging.allowed || self.staging.is_resumed {
                     fchmod(&dir, mode)?;
                 }
                 Ok(futimens(&dir, &times(entry.mtime))?)
@@ -271,13 +284,13 @@ impl Begun {
     }
 
     #[cfg(target_os = "linux")]
-    fn sync_all(&self) -> Result<(), Fault> {
+    pub fn sync_all(&self) -> Result<(), Fault> {
         rustix::fs::syncfs(&self.target).map_err(|error| self.fault(&error.into(), ""))
     }
 
     #[cfg(not(target_os = "linux"))]
     #[allow(clippy::unnecessary_wraps)]
-    fn sync_all(&self) -> Result<(), Fault> {
+    pub fn sync_all(&self) -> Result<(), Fault> {
         rustix::fs::sync();
         Ok(())
     }
@@ -317,6 +330,8 @@ impl Placing {
         if frame.names.is_empty() {
             // Each name that was dealt with is gone from there.
             frame.names = from.names(BATCH).map_err(fault)?;
+            let moves = intentions(from, &frame.path, &frame.names).map_err(fault)?;
+            begun.staging.intend(&moves, true).map_err(fault)?;
         }
         let Some(name) = frame.names.pop() else {
             let path = std::mem::take(&mut frame.path);
@@ -339,7 +354,7 @@ impl Placing {
         let path = if frame.path.is_empty() { name.clone() } else { format!("{}/{name}", frame.path) };
         let is_top = frame.path.is_empty();
         let at = |kind| Fault::at(kind, begun.path.join(&path).to_string_lossy());
-        match place(begun, from, to, &name).map_err(at)? {
+        match place(begun, from, to, &path, &name).map_err(at)? {
             Placed::As(here) => {
                 if is_top && placed.len() < MOST_REPORTED {
                     placed.push(Renamed { offered: name, here });
@@ -367,7 +382,7 @@ enum Placed {
 }
 
 /// Moves one name to where it belongs.
-fn place(begun: &Begun, from: &Dir, to: &Dir, name: &str) -> Result<Placed, FaultKind> {
+fn place(begun: &Begun, from: &Dir, to: &Dir, path: &str, name: &str) -> Result<Placed, FaultKind> {
     let mut here = name.to_owned();
     for number in 1..=MOST_NUMBERS {
         match move_to(from, name, to, &here) {
@@ -387,10 +402,15 @@ fn place(begun: &Begun, from: &Dir, to: &Dir, name: &str) -> Result<Placed, Faul
             Verdict::Refuse(why) => return Err(why),
             Verdict::Merge if staged.st_mode & 0o700 == 0o700 => return Ok(Placed::Merges),
             Verdict::Merge => from.unlock_dir(name).map(|()| Placed::Merges),
-            Verdict::Replace => from.replace(name, to, name).map(|()| Placed::As(here)),
+            // What it replaces can't come back, so neither shall this.
+            Verdict::Replace => (begun.staging.intend(&[Move::Stays { path: path.into() }], false))
+                .and_then(|()| from.replace(name, to, name))
+                .map(|()| Placed::As(here)),
             Verdict::Skip => from.remove_file(name).map(|_| Placed::Dropped),
             Verdict::Rename => {
                 here = numbered(name, number, incoming == Incoming::Dir);
+                let moves = Move::of(&staged, path, &joined(split(path).0, &here));
+                begun.staging.intend(&[moves], false).map_err(|error| kind(&error))?;
                 continue;
             }
         };
@@ -399,8 +419,20 @@ fn place(begun: &Begun, from: &Dir, to: &Dir, name: &str) -> Result<Placed, Faul
     Err(FaultKind::Exists)
 }
 
+/// What is about to be moved, by the names it has here.
+fn intentions(from: &Dir, above: &str, names: &[CString]) -> io::Result<Vec<Move>> {
+    let mut moves = Vec::with_capacity(names.len());
+    for name in names {
+        if let (Ok(own), Some(stat)) = (name.to_str(), from.stat(name.as_c_str())?) {
+            let path = joined(above, own);
+            moves.push(Move::of(&stat, &path, &path));
+        }
+    }
+    Ok(moves)
+}
+
 /// A rename onto nothing. Moving a directory needs write permission on it, which its final mode may not give.
-fn move_to(from: &Dir, name: &str, to: &Dir, here: &str) -> io::Result<()> {
+pub fn move_to(from: &Dir, name: &str, to: &Dir, here: &str) -> io::Result<()> {
     match from.move_to(name, to, here) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let Some(staged) = from.stat(name)?.filter(|stat| is_dir(stat) && stat.st_mode & 0o700 != 0o700) else {

@@ -4,35 +4,45 @@
 //! staging directory; and puts all of it in place at the end ([`crate::place`]). A file that is not complete has mode 0600; the
 //! staging directory has 0700 throughout, so a complete one may have its own mode there.
 //!
+//! What an earlier try left is found again by [`Staging::find`], swept ([`crate::sweep`]) and read by [`Sink::recall`]. Which of it
+//! is good is not decided here; so files count as complete only at the end then, when modes and times are given to all of them.
+//!
 //! ```text
-//! new ──begin──► begun ──write…──► finish… ──► done        begun ──abandon──► gone
+//! new ──begin──► begun ──recall…──► write, commit, sync… ──► finish… ──► done
+//!                  └──────────────────┴────────────────────────┴─────► abandoned: gone, or suspended: left for the next one
 //! ```
 //! No timers. Bounds: [`MOST_REPORTED`] names for the report, handles as [`descriptors`] allows, 16 bytes for each file that is
-//! written in parts and not complete yet, one bit for each entry that is skipped.
+//! written in parts and not complete yet, one bit for each entry that is skipped, [`FEW`] paths that are to be synced.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 use tallow_proto::job::{Fault, FaultKind, Sink};
+use tallow_proto::transfer::journal::{Header, Stored};
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Mtime};
 use tallow_proto::transfer::path::RelPath;
 
+use crate::back::take_back;
 use crate::beneath::{Dir, PRIVATE_FILE};
 use crate::descriptors::{self, Cache, patiently};
 use crate::destination::{Destination, Ground, Incoming, OnExists, Policy, Verdict, unmake, verdict};
 use crate::fault::{fault, kind};
 use crate::place::Finish;
-use crate::staging::{ANY_MODE, Staging};
+use crate::staging::{ANY_MODE, JOURNAL, Staging, read_at};
+use crate::sweep::sweep;
 
 /// The most names that are kept for the report.
 pub const MOST_REPORTED: usize = 1000;
+/// How many files are synced each by itself; more are by one `syncfs`.
+pub const FEW: u32 = 64;
 /// Free space that is left over, for what a file system needs beside contents, in bytes.
 const MARGIN: u64 = 1 << 20;
 
@@ -69,7 +79,16 @@ pub struct Begun {
     /// Files with contents that are complete.
     pub complete: AtomicU32,
     written: AtomicU64,
+    dirty: Mutex<Dirty>,
     finish: Mutex<Finish>,
+}
+
+/// Files that were written since the last sync.
+#[derive(Debug)]
+enum Dirty {
+    /// At most [`FEW`], by their local paths.
+    Some(BTreeSet<Box<str>>),
+    Many,
 }
 
 /// What is known about the whole before the first byte.
@@ -133,20 +152,45 @@ impl Receiving {
 }
 
 impl Sink for Receiving {
-    fn begin(&self, manifest: &Arc<Manifest>) -> Result<(), Fault> {
+    fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault> {
         let Destination { path, policy, ground } = &self.destination;
+        let here = |error: io::Error| fault(error, path.to_string_lossy());
+        let header = Header::of(manifest);
+        let left = match ground.existing() {
+            Some(target) => {
+                let left = Staging::find(target, &header).map_err(here)?;
+                if let Some(left) = &left {
+                    take_back(target, left, manifest, *policy).map_err(here)?;
+                }
+                left
+            }
+            None => None,
+        };
         let plan = Plan::make(manifest, ground, *policy)
             .map_err(|(kind, below)| Fault::at(kind, path.join(below).to_string_lossy()))?;
-        let here = |error: io::Error| fault(error, path.to_string_lossy());
+        let left = left.and_then(|left| match sweep(&left, manifest, *policy, &plan) {
+            Ok(there) => Some((left, there)),
+            Err(error) => {
+                // It is cleared then.
+                tracing::warn!(%error, "what an earlier transfer left can't be used");
+                None
+            }
+        });
+        let there = left.as_ref().map_or(0, |(_, there)| *there);
         let system = ground.file_system().map_err(here)?;
         let have = system.f_bavail.saturating_mul(system.f_frsize);
-        let need = if plan.need == 0 { 0 } else { plan.need.saturating_add(MARGIN) };
+        let need = plan.need.saturating_sub(there);
+        let need = if need == 0 { 0 } else { need.saturating_add(MARGIN) };
         // Some file systems don't count: ramfs says 0 of 0.
         if system.f_blocks > 0 && need > have {
             return Err(Fault::at(FaultKind::Full { need, have }, path.to_string_lossy()));
         }
         let (target, made) = ground.make(path)?;
-        let staging = match Staging::make(&target, manifest.digest()) {
+        let staging = match left {
+            Some((left, _)) => Staging::resume(left),
+            None => Staging::make(&target, &header).map(|staging| (staging, Vec::new())),
+        };
+        let (staging, stored) = match staging {
             Ok(staging) => staging,
             Err(error) => {
                 unmake(&made);
@@ -165,13 +209,25 @@ impl Sink for Receiving {
             dirs: Mutex::new(Cache::new(share)),
             files: Mutex::new(Files { open: Cache::new(share), written: HashMap::new() }),
             complete: AtomicU32::new(0),
-            written: AtomicU64::new(0),
+            written: AtomicU64::new(there),
+            dirty: Mutex::new(Dirty::Some(BTreeSet::new())),
             finish: Mutex::new(Finish::new()),
         };
         self.begun.set(begun).map_err(|again| {
             again.abandon();
-            FaultKind::Panicked.into()
-        })
+            FaultKind::Panicked
+        })?;
+        Ok(stored)
+    }
+
+    fn recall(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<bool, Fault> {
+        let begun = self.begun()?;
+        if begun.plan.is_skipped(index) {
+            return Ok(false);
+        }
+        let path = begun.local(&entry.path);
+        // Whatever keeps it from being read: then it comes again, and writing tells what is wrong.
+        Ok(matches!(begun.read(&path, at, into), Ok(read) if read == into.len()))
     }
 
     fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault> {
@@ -187,8 +243,28 @@ impl Sink for Receiving {
             begun.write_part(index, &path, entry, at, plain)
         };
         written.map_err(|error| begun.fault(&error, &path))?;
-        begun.written.fetch_add(plain.len() as u64, Ordering::Relaxed);
+        begun.soil(&path);
+        begun.written.fetch_add(plain.len() as u64, Relaxed);
         Ok(())
+    }
+
+    fn commit(&self, chunks: &[Stored]) -> Result<(), Fault> {
+        let begun = self.begun()?;
+        let commit = || begun.staging.commit(chunks);
+        patiently(|| begun.release(), commit).map_err(|error| begun.fault(&error, &begun.staging.path_of(JOURNAL)))
+    }
+
+    fn sync(&self) -> Result<(), Fault> {
+        let begun = self.begun()?;
+        let end = begun.staging.end();
+        begun
+            .sync_dirty()
+            .and_then(|()| {
+                let sync = || begun.staging.sync(&begun.target, end);
+                patiently(|| begun.release(), sync)
+                    .map_err(|error| begun.fault(&error, &begun.staging.path_of(JOURNAL)))
+            })
+            .inspect_err(|_| begun.staging.distrust())
     }
 
     fn finish(&self, at_most: usize) -> Result<bool, Fault> {
@@ -199,6 +275,12 @@ impl Sink for Receiving {
     fn abandon(&self) {
         if let Some(begun) = self.begun.get() {
             begun.abandon();
+        }
+    }
+
+    fn suspend(&self) {
+        if let Some(begun) = self.begun.get() {
+            begun.suspend();
         }
     }
 }
@@ -228,7 +310,7 @@ impl Begun {
     fn full(&self) -> FaultKind {
         let have =
             rustix::fs::fstatvfs(&self.target).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize));
-        let need = self.manifest.totals().bytes.saturating_sub(self.written.load(Ordering::Relaxed));
+        let need = self.manifest.totals().bytes.saturating_sub(self.written.load(Relaxed));
         // There may be space and no room all the same: for another file, or for this user.
         if need > have { FaultKind::Full { need, have } } else { FaultKind::Io(io::ErrorKind::StorageFull) }
     }
@@ -268,15 +350,69 @@ impl Begun {
         lock(&self.files).open.clear();
     }
 
+    /// Reads a file of the staged tree; how many bytes there are of those that were asked for.
+    fn read(&self, path: &str, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        let (above, name) = split(path);
+        let file = patiently(|| self.release(), || self.existing_dir(above)?.open_file(name))?;
+        read_at(&file, at, into)
+    }
+
+    /// The handle of a directory of the staged tree, if there is one.
+    fn existing_dir(&self, path: &str) -> io::Result<Arc<Dir>> {
+        if path.is_empty() {
+            return Ok(self.staging.tree.clone());
+        }
+        if let Some(dir) = lock(&self.dirs).get(path) {
+            return Ok(dir);
+        }
+        let dir = Arc::new(self.staging.tree.descend(path)?);
+        lock(&self.dirs).insert(path.into(), dir.clone());
+        Ok(dir)
+    }
+
+    /// Notes that a file is to be synced.
+    fn soil(&self, path: &str) {
+        let mut dirty = lock(&self.dirty);
+        if let Dirty::Some(paths) = &mut *dirty {
+            if !paths.contains(path) {
+                paths.insert(path.into());
+            }
+            if paths.len() > FEW as usize {
+                *dirty = Dirty::Many;
+            }
+        }
+    }
+
+    /// Brings to the disk what was written.
+    fn sync_dirty(&self) -> Result<(), Fault> {
+        let dirty = std::mem::replace(&mut *lock(&self.dirty), Dirty::Some(BTreeSet::new()));
+        match dirty {
+            Dirty::Many => self.sync_all(),
+            Dirty::Some(paths) => paths.iter().try_for_each(|path| {
+                let (above, name) = split(path);
+                patiently(|| self.release(), || self.existing_dir(above)?.sync_file(name))
+                    .map_err(|error| self.fault(&error, path))
+            }),
+        }
+    }
+
     /// A file that comes in one piece: made, filled, dated, closed.
     pub fn write_whole(&self, path: &str, entry: &Entry, plain: &[u8]) -> io::Result<()> {
         let (above, name) = split(path);
         let mode = Mode::from_raw_mode(entry.mode.into()) & ANY_MODE;
-        let file = patiently(|| self.release(), || self.dir(above)?.make_file(name, mode))?;
+        let make = || {
+            let dir = self.dir(above)?;
+            if self.staging.is_resumed {
+                // One that is not what it should be.
+                dir.remove_file(name)?;
+            }
+            dir.make_file(name, mode)
+        };
+        let file = patiently(|| self.release(), make)?;
         write_all(&file, 0, plain)?;
         rustix::fs::futimens(&file, &times(entry.mtime))?;
         if !plain.is_empty() {
-            self.complete.fetch_add(1, Ordering::Relaxed);
+            self.complete.fetch_add(1, Relaxed);
         }
         Ok(())
     }
@@ -284,6 +420,9 @@ impl Begun {
     fn write_part(&self, index: u32, path: &str, entry: &Entry, at: u64, plain: &[u8]) -> io::Result<()> {
         let file = self.file(index, path)?;
         write_all(&file, at, plain)?;
+        if self.staging.is_resumed {
+            return Ok(());
+        }
         let mut files = lock(&self.files);
         let written = files.written.entry(index).or_default();
         *written = written.saturating_add(plain.len() as u64);
@@ -296,7 +435,7 @@ impl Begun {
         // Every other part was written before it was counted, so nothing changes the time after this.
         rustix::fs::fchmod(&file, self.mode(entry))?;
         rustix::fs::futimens(&file, &times(entry.mtime))?;
-        self.complete.fetch_add(1, Ordering::Relaxed);
+        self.complete.fetch_add(1, Relaxed);
         Ok(())
     }
 
@@ -315,12 +454,45 @@ impl Begun {
         };
         let file = patiently(release, || {
             let dir = self.dir(above)?;
-            if is_new { dir.make_file(name, PRIVATE_FILE) } else { dir.reopen_file(name) }
+            match is_new {
+                true if self.staging.is_resumed => match dir.reopen_file(name) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => dir.make_file(name, PRIVATE_FILE),
+                    other => other,
+                },
+                true => dir.make_file(name, PRIVATE_FILE),
+                false => dir.reopen_file(name),
+            }
         })?;
         let file = Arc::new(file);
         written.entry(index).or_default();
         open.insert(index, file.clone());
         Ok(file)
+    }
+
+    /// Gives a file that was stored in several tries what it gets: nothing beyond its end, its mode, its time.
+    pub fn complete_file(&self, path: &str, entry: &Entry) -> io::Result<()> {
+        let (above, name) = split(path);
+        let file = patiently(|| self.release(), || self.existing_dir(above)?.reopen_file(name))?;
+        let stat = rustix::fs::fstat(&file)?;
+        match u64::try_from(stat.st_size).unwrap_or_default().cmp(&entry.size()) {
+            Ordering::Less => return Err(Errno::IO.into()),
+            Ordering::Equal => {}
+            Ordering::Greater => rustix::fs::ftruncate(&file, entry.size())?,
+        }
+        rustix::fs::fchmod(&file, self.mode(entry))?;
+        rustix::fs::futimens(&file, &times(entry.mtime))?;
+        Ok(())
+    }
+
+    fn suspend(&self) {
+        if lock(&self.finish).is_done() {
+            return;
+        }
+        if !self.staging.is_worth_keeping() {
+            return self.abandon();
+        }
+        self.release();
+        self.staging.let_go();
     }
 
     fn abandon(&self) {
@@ -479,12 +651,18 @@ pub fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
+/// A name in a directory; empty: in none.
+pub fn joined(above: &str, name: &str) -> String {
+    if above.is_empty() { name.to_owned() } else { format!("{above}/{name}") }
+}
+
 /// Locks; a panic in another job is told by that job.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn local(policy: Policy, path: &RelPath) -> Cow<'_, str> {
+/// The path that an entry gets.
+pub fn local(policy: Policy, path: &RelPath) -> Cow<'_, str> {
     match path.portable() {
         Some(portable) if !policy.allow_unportable => Cow::Owned(portable.as_str().to_owned()),
         _ => Cow::Borrowed(path.as_str()),
@@ -497,7 +675,8 @@ fn report<T>(list: &mut Vec<T>, item: impl FnOnce() -> T) {
     }
 }
 
-fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {
+/// Writes all of it.
+pub fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(&file, bytes, at) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -23,6 +23,7 @@ use tallow_proto::job::{Fault, Job, Sink};
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{Config, Event, LinkId, Origin, Prepared, SealedChunk, Session, StreamNo};
 use tallow_proto::transfer::Compression;
+use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::memory::MemorySource;
 use tallow_proto::transfer::path::RelPath;
@@ -103,8 +104,8 @@ fn record_opened(bencher: Bencher, size: usize) {
 struct Nowhere;
 
 impl Sink for Nowhere {
-    fn begin(&self, _: &Arc<Manifest>) -> Result<(), Fault> {
-        Ok(())
+    fn begin(&self, _: &Arc<Manifest>) -> Result<Vec<Stored>, Fault> {
+        Ok(Vec::new())
     }
     fn write(&self, _: u32, _: &Entry, _: u64, plain: &[u8]) -> Result<(), Fault> {
         black_box(plain);

@@ -101,6 +101,9 @@ pub struct Common {
     pub unix_time: Duration,
     /// Whether this machine computes AES in hardware.
     pub aes: bool,
+    /// How long to go on while the other side, or the network, is away. `None`: 10 minutes until the offer was accepted, then for
+    /// ever.
+    pub give_up_after: Option<Duration>,
 }
 
 /// Where the code comes from.

@@ -57,8 +57,22 @@ pub enum Event {
     Offer(Arc<Manifest>),
     /// The receiver accepted; bytes move.
     Accepted,
+    /// Receiver: some of it is here from an earlier try, and is hashed again; bytes move after that.
+    Resuming,
+    /// So much is at the receiver from an earlier try and need not be sent; 0: what was there did not match.
+    Resumed {
+        /// In bytes of the files.
+        bytes: u64,
+    },
     /// Which way the bytes take.
     Path(Path),
+    /// The connection was lost, and nothing else was: the other side is looked for again, after this pause.
+    Reconnecting {
+        /// Counts up while it does not succeed; 1 is the first.
+        attempt: u32,
+        /// How long until then.
+        wait: Duration,
+    },
     /// How far it is. Only the latest counts.
     Progress(Progress),
     /// Complete and verified on both sides.
@@ -96,6 +110,8 @@ pub enum WaitingFor {
     Answer,
     /// The other person's agreement to the verifier words.
     Agreement,
+    /// The other side of a session that lost its link.
+    Peer,
 }
 
 /// How the bytes travel.
@@ -194,12 +210,12 @@ pub enum Lost {
     /// No UDP socket.
     #[error("no network socket could be opened")]
     NoSocket,
-    /// The connection ended during the handshake.
-    #[error("the connection was lost during the handshake")]
-    InHandshake,
     /// The connection ended in the transfer.
     #[error("the connection was lost before the transfer was complete")]
     InTransfer,
+    /// The other side was there, and did not go on.
+    #[error("the other side is there and does not go on")]
+    Stalled,
     /// All was sent, but no confirmation came.
     #[error("everything was sent, but the receiver did not confirm it")]
     Unconfirmed,

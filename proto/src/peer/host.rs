@@ -5,7 +5,8 @@
 //! Binding ──► Listening ──(a guest joins our room)──► the guest's link is handed over
 //! ```
 //! It decides who gets in: at most [`MAX_GUESTS`] connections at once, each with the greeting's deadline, and only a receiver that
-//! names our room while nobody else is being talked to. Everybody else hears that nobody waits.
+//! names our room while nobody else is being talked to, or the session's own receiver that comes back. Everybody else hears that
+//! nobody waits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand_core::Rng;
+use subtle::ConstantTimeEq;
 
 use super::config::Embedded;
 use super::event::{Event, Failure, Lost, WaitingFor};
@@ -26,7 +28,7 @@ use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
 use crate::seed::Seed;
 use crate::session::Violation;
 use crate::wire::frame::{GREETING, enclose};
-use crate::wire::relay::{RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{Owner, RefusalReason, RelayMessage, RoomId, Side};
 use crate::wire::{self, Caps, Decoder};
 
 /// Connections at once.
@@ -43,9 +45,29 @@ pub struct Host {
     /// Index of the address that is being bound.
     trying: usize,
     bound: Option<SocketAddr>,
-    room: Option<RoomId>,
+    room: Room,
     guests: BTreeMap<Conn, Guest>,
     out: VecDeque<Met>,
+}
+
+/// Who may come.
+enum Room {
+    /// There is no code yet.
+    Unknown,
+    /// Who names this room.
+    Code(RoomId),
+    /// Who names this reconnect room and proves to be its receiver, even while its old link seems to live.
+    Again(RoomId, Owner),
+}
+
+impl Room {
+    fn admits(&self, vacant: bool, room: RoomId, owner: Owner, again: bool) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Code(own) => vacant && !again && *own == room,
+            Self::Again(own, receiver) => again && *own == room && bool::from(receiver.0.ct_eq(&owner.0)),
+        }
+    }
 }
 
 struct Guest {
@@ -67,7 +89,7 @@ impl Host {
             interfaces,
             trying: 0,
             bound: None,
-            room: None,
+            room: Room::Unknown,
             guests: BTreeMap::new(),
             out: VecDeque::new(),
         };
@@ -77,7 +99,12 @@ impl Host {
 
     /// The sender's own room.
     pub const fn set_room(&mut self, room: RoomId) {
-        self.room = Some(room);
+        self.room = Room::Code(room);
+    }
+
+    /// From now on the receiver of the session may come back, and nobody else.
+    pub const fn set_again(&mut self, room: RoomId, receiver: Owner) {
+        self.room = Room::Again(room, receiver);
     }
 
     /// Where it can be reached: the bound port on each of this machine's addresses.
@@ -210,8 +237,8 @@ impl Host {
         while let Some(output) = guest.next_output() {
             match output {
                 Ok(Output::Send(body)) => guest.waiting.push_back(enclose(&body)),
-                Ok(Output::Request(Request::Join { room, side: Side::Receiver, .. }))
-                    if vacant && Some(room) == self.room =>
+                Ok(Output::Request(Request::Join { room, side: Side::Receiver, owner, again }))
+                    if self.room.admits(vacant, room, owner, again) =>
                 {
                     guest.say(&RelayMessage::Paired { streams: STREAMS });
                     return self.hand_over(conn);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::net::{Conn, Net};
 use crate::Instant;
 use crate::link::quic::{Read, Stream, Write};
-use crate::session::{StreamNo, Violation};
+use crate::session::{LinkId, StreamNo, Violation};
 use crate::transfer::CREDIT;
 use crate::wire::{Caps, Decoder, Frame};
 
@@ -47,6 +47,7 @@ pub enum Flow {
 /// See the module's text.
 #[derive(Debug)]
 pub struct PeerLink {
+    id: LinkId,
     conn: Conn,
     main: Stream,
     decoder: Decoder,
@@ -65,6 +66,7 @@ impl PeerLink {
     #[must_use]
     pub fn new(conn: Conn, main: Stream, decoder: Decoder, max_streams: u8) -> Self {
         Self {
+            id: LinkId(0),
             conn,
             main,
             decoder,
@@ -96,9 +98,15 @@ impl PeerLink {
         self.max_streams
     }
 
+    /// Its name in the session, once that is keyed.
+    #[must_use]
+    pub const fn id(&self) -> LinkId {
+        self.id
+    }
+
     /// The handshake is over: records follow, on all streams.
-    pub fn set_keyed(&mut self) -> Vec<Stream> {
-        self.keyed = true;
+    pub fn set_keyed(&mut self, id: LinkId) -> Vec<Stream> {
+        (self.id, self.keyed) = (id, true);
         self.decoder.set_caps(Caps::Records);
         let early = std::mem::take(&mut self.early);
         for &stream in &early {

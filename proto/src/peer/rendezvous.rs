@@ -41,6 +41,8 @@ pub enum Question {
         side: Side,
         /// Who may take the seat again.
         owner: Owner,
+        /// A reconnect room.
+        again: bool,
     },
 }
 
@@ -223,7 +225,7 @@ impl Rendezvous {
     fn ask(&mut self, question: Question) {
         self.say(&match question {
             Question::Allocate { owner } => ClientMessage::Allocate { owner },
-            Question::Join { room, side, owner } => ClientMessage::Join { room, side, owner, again: false },
+            Question::Join { room, side, owner, again } => ClientMessage::Join { room, side, owner, again },
         });
     }
 

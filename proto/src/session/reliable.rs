@@ -44,6 +44,7 @@ impl Class {
             | Control::Accept { .. }
             | Control::Decline { .. }
             | Control::End { .. }
+            | Control::Checked { .. }
             | Control::Verified { .. }
             | Control::Cancel { .. }
             | Control::Bye => Self::Sequenced,

@@ -185,6 +185,8 @@ pub enum Opened {
         chunk: u64,
         /// Length of its contents in bytes.
         plain: usize,
+        /// BLAKE3 of its contents.
+        hash: Hash,
     },
     /// It was here before.
     Again,
@@ -242,8 +244,10 @@ fn store(
         return Ok(Opened::Violation(Violation::ChunkHash));
     }
     let claim = hashes.lock().unwrap_or_else(PoisonError::into_inner).claim(header.chunk, &hash);
+    let stored = Opened::Stored { chunk: header.chunk, plain: contents.len(), hash };
     match claim {
         Claim::New => {}
+        Claim::Kept => return Ok(stored),
         Claim::Again => return Ok(Opened::Again),
         Claim::Changed => return Ok(Opened::Violation(Violation::ChunkChanged)),
         Claim::Beyond => return Ok(Opened::Violation(Violation::BadChunk)),
@@ -257,7 +261,7 @@ fn store(
         sink.write(segment.index, &segment.entry, segment.offset, piece)?;
         rest = tail;
     }
-    Ok(Opened::Stored { chunk: header.chunk, plain: contents.len() })
+    Ok(stored)
 }
 
 /// Contexts and buffers of zstd, for the jobs of one transfer.

@@ -88,7 +88,7 @@ impl Setup {
         chunk.extend_from_slice(&header.to_bytes());
         chunk.extend_from_slice(body);
         let result = self.open(chunk);
-        if result != Ok(Opened::Stored { chunk: header.chunk, plain: header.length as usize }) {
+        if result != Ok(Opened::Stored { chunk: header.chunk, plain: header.length as usize, hash: header.hash }) {
             assert_eq!((self.sink.written(), self.sink.misuse()), (0, None), "something was written");
         }
         result
@@ -144,7 +144,7 @@ fn chunks_travel_and_compress_where_it_pays() {
                 "{header:?} {}",
                 body.len()
             );
-            assert_eq!(setup.open(made.prepared), Ok(Opened::Stored { chunk, plain: made.plain }));
+            assert_eq!(setup.open(made.prepared), Ok(Opened::Stored { chunk, plain: made.plain, hash: made.hash }));
         }
         while !setup.sink.finish(1).unwrap() {}
         assert_eq!(setup.sink.misuse(), None);
@@ -200,7 +200,7 @@ fn p05_what_expands_too_far() {
         assert_eq!(setup.forge(Header { length, ..header }, &compressed), bad_chunk);
         assert_eq!(setup.forge(Header { length, codec: Codec::Raw, ..header }, &contents), bad_chunk);
     }
-    assert_eq!(setup.forge(header, &compressed), Ok(Opened::Stored { chunk: 0, plain: CHUNK }));
+    assert_eq!(setup.forge(header, &compressed), Ok(Opened::Stored { chunk: 0, plain: CHUNK, hash: header.hash }));
 }
 
 #[test]
@@ -221,14 +221,15 @@ fn chunks_that_are_not_what_they_say() {
     hash[31] ^= 1;
     assert_eq!(setup.forge(Header { hash, ..header }, tail), violation(Violation::ChunkHash));
     assert_eq!(setup.open(Prepared::with_capacity(0)), violation(Violation::BadChunk));
-    assert_eq!(setup.forge(header, tail), Ok(Opened::Stored { chunk: 1, plain: 5 }));
+    assert_eq!(setup.forge(header, tail), Ok(Opened::Stored { chunk: 1, plain: 5, hash: header.hash }));
 }
 
 #[test]
 fn a_chunk_that_comes_twice_is_written_once() {
     let setup = Setup::new(&[text(100)]);
     let made = || setup.prepare(0, Compression::default()).unwrap().prepared;
-    assert_eq!(setup.open(made()), Ok(Opened::Stored { chunk: 0, plain: 100 }));
+    let hash = setup.prepare(0, Compression::default()).unwrap().hash;
+    assert_eq!(setup.open(made()), Ok(Opened::Stored { chunk: 0, plain: 100, hash }));
     assert_eq!(setup.open(made()), Ok(Opened::Again));
     let other = noise(100);
     let mut changed = Prepared::with_capacity(200);

@@ -2,11 +2,14 @@
 //!
 //! `root = BLAKE3::derive_key("tallow v1 root", manifest digest ‖ u64 chunks, big-endian ‖ chunk hashes in order)`.
 //! Bounds: hashes beyond the prefix only for chunks less than [`AHEAD`] beyond it, and those of the last [`AHEAD`] chunks of the
-//! prefix, to know a chunk again that is sent twice: 2 MiB and about 4 MiB at most.
+//! prefix, to know a chunk again that is sent twice: 2 MiB and about 4 MiB at most. A transfer that is resumed holds those of the
+//! chunks from before, too, until the prefix reaches them: [`super::journal::MOST`] at most.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use subtle::ConstantTimeEq;
+
+use crate::wire::peer::ChunkRange;
 
 /// No chunk is sent that lies this many chunks or more beyond the first one that is missing.
 pub const AHEAD: u64 = 1 << 16;
@@ -21,6 +24,10 @@ pub struct Hashes {
     prefix: u64,
     root: blake3::Hasher,
     beyond: BTreeMap<u64, Hash>,
+    /// Of chunks that a receiver has from before, while the sender has not said what it thinks of them.
+    kept: BTreeMap<u64, Hash>,
+    /// The first chunk that is neither in the prefix nor in one of these.
+    missing: u64,
     /// Of the last chunks of the prefix.
     recent: VecDeque<Hash>,
 }
@@ -30,6 +37,8 @@ pub struct Hashes {
 pub enum Claim {
     /// It is the first time.
     New,
+    /// It is the first time, and these contents are here from before.
+    Kept,
     /// It was there before, with the same contents (or so long ago that it doesn't matter).
     Again,
     /// It was there before, with other contents.
@@ -43,12 +52,13 @@ impl Hashes {
     pub fn new(manifest: &[u8; 32], chunks: u64) -> Self {
         let mut root = blake3::Hasher::new_derive_key("tallow v1 root");
         root.update(manifest).update(&chunks.to_be_bytes());
-        Self { chunks, prefix: 0, root, beyond: BTreeMap::new(), recent: VecDeque::new() }
+        let (beyond, kept) = (BTreeMap::new(), BTreeMap::new());
+        Self { chunks, prefix: 0, root, beyond, kept, missing: 0, recent: VecDeque::new() }
     }
 
     /// Notes the hash of a chunk.
     pub fn claim(&mut self, chunk: u64, hash: &Hash) -> Claim {
-        if chunk >= self.chunks || chunk >= self.prefix.saturating_add(AHEAD) {
+        if chunk >= self.chunks || chunk >= self.missing.saturating_add(AHEAD) {
             return Claim::Beyond;
         }
         if let Some(back) = self.prefix.checked_sub(chunk).filter(|back| *back > 0) {
@@ -59,7 +69,42 @@ impl Hashes {
         if let Some(before) = self.beyond.get(&chunk) {
             return same(before, hash);
         }
-        self.beyond.insert(chunk, *hash);
+        let kept = self.kept.remove(&chunk).is_some_and(|kept| bool::from(kept.ct_eq(hash)));
+        self.insert(chunk, *hash);
+        if kept { Claim::Kept } else { Claim::New }
+    }
+
+    /// Notes the hash of a chunk that this side has from before, as long as the other one has not agreed: it may be replaced.
+    pub fn keep(&mut self, chunk: u64, hash: Hash) {
+        self.kept.insert(chunk, hash);
+        self.seek();
+    }
+
+    /// The other side has the same in this range. False: not all of it is kept here.
+    pub fn confirm(&mut self, range: ChunkRange) -> bool {
+        for chunk in range.first..=range.last {
+            let Some(hash) = self.kept.remove(&chunk) else { return false };
+            self.insert(chunk, hash);
+        }
+        true
+    }
+
+    /// The other side has something else in this range: it comes again.
+    pub fn forget(&mut self, range: ChunkRange) {
+        for chunk in range.first..=range.last {
+            if self.kept.remove(&chunk).is_some() {
+                self.missing = self.missing.min(chunk);
+            }
+        }
+    }
+
+    /// Notes the hash of a chunk that both sides have from before. It is for a chunk that was not noted yet.
+    pub fn know(&mut self, chunk: u64, hash: Hash) {
+        self.insert(chunk, hash);
+    }
+
+    fn insert(&mut self, chunk: u64, hash: Hash) {
+        self.beyond.insert(chunk, hash);
         while let Some(hash) = self.beyond.remove(&self.prefix) {
             self.root.update(&hash);
             self.prefix = self.prefix.saturating_add(1);
@@ -68,7 +113,14 @@ impl Hashes {
                 self.recent.pop_front();
             }
         }
-        Claim::New
+        self.seek();
+    }
+
+    fn seek(&mut self) {
+        self.missing = self.missing.max(self.prefix);
+        while self.beyond.contains_key(&self.missing) || self.kept.contains_key(&self.missing) {
+            self.missing = self.missing.saturating_add(1);
+        }
     }
 
     /// The root, once all chunks are known.
@@ -118,6 +170,33 @@ mod tests {
         assert_eq!(hashes.claim(0, &[0; 32]), Claim::New);
         assert_eq!(hashes.claim(AHEAD, &[0; 32]), Claim::New);
         assert_eq!((hashes.beyond.len(), hashes.recent.len()), (2, 1));
+    }
+
+    #[test]
+    fn what_is_kept_can_be_replaced_until_it_is_confirmed() {
+        let range = |first, last| ChunkRange { first, last };
+        let hash = |chunk: u64| *blake3::hash(&chunk.to_be_bytes()).as_bytes();
+        let mut hashes = Hashes::new(&[1; 32], AHEAD + 10);
+        for chunk in 0..8 {
+            hashes.keep(chunk, hash(chunk));
+        }
+        // Eight are kept, so eight more may come ahead.
+        assert_eq!(hashes.claim(AHEAD + 7, &hash(AHEAD + 7)), Claim::New);
+        assert_eq!(hashes.claim(AHEAD + 8, &[0; 32]), Claim::Beyond);
+        assert_eq!(hashes.claim(1, &hash(1)), Claim::Kept);
+        assert_eq!(hashes.claim(1, &hash(1)), Claim::Again);
+        assert_eq!(hashes.claim(2, &[2; 32]), Claim::New, "replaced");
+        assert_eq!(hashes.claim(2, &hash(2)), Claim::Changed);
+        assert!(!hashes.confirm(range(0, 3)), "some of it came again");
+        hashes.forget(range(4, 5));
+        assert_eq!((hashes.missing, hashes.kept.len()), (4, 3));
+        assert!(hashes.confirm(range(6, 7)));
+        assert_eq!(hashes.claim(6, &[3; 32]), Claim::Changed, "confirmed");
+        for chunk in [3, 4, 5] {
+            let claim = hashes.claim(chunk, &hash(chunk));
+            assert_eq!(claim, if chunk == 3 { Claim::Kept } else { Claim::New });
+        }
+        assert_eq!((hashes.prefix, hashes.kept.len(), hashes.missing), (8, 0, 8));
     }
 
     #[test]

@@ -1,26 +1,39 @@
 //! The chunks of a transfer that was accepted: which wait, which are in jobs, which are stored, and what the sender was told.
 //!
-//! It decides when chunks are acknowledged, and counts what the sender may have under way. Bounds: [`CREDIT`] for all that is
-//! held; jobs out, twice the cores and 16 MiB of chunks.
+//! ```text
+//! waiting ──► opening ──► written ──► committing ──► stored, and fresh until it is acknowledged
+//! ```
+//! It decides when chunks are noted in the journal and so acknowledged (never before), when all that comes to the disk, and counts
+//! what the sender may have under way. What is here from before and the sender has not judged is `kept`.
+//!
+//! Timers: [`SYNC_AFTER`]. Bounds: [`CREDIT`] for all that is held; jobs out, twice the cores and 16 MiB of chunks, one that commits
+//! and one that syncs.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::chunk::{Coders, Open, Opened};
 use super::hashes::{Hash, Hashes};
+use super::journal::Stored;
 use super::manifest::Manifest;
 use super::ranges::RangeSet;
+use super::recall::Kept;
 use super::window::{CREDIT, cost};
 use super::{FIRST, IN_JOBS, Progress};
+use crate::Instant;
 use crate::job::{JobId, Sink};
 use crate::session::{LinkId, SealedChunk, Violation};
-use crate::wire::peer::{ChunkRange, ChunkRanges, Control};
+use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
-/// Chunks are acknowledged when so many were stored that count so many bytes together, or many of any size, or nothing is left
+/// Chunks are committed when so many were written that count so many bytes together, or many of any size, or nothing else is left
 /// to do: often enough that a window of a few chunks never waits for it, and seldom enough to cost nothing.
-const ACK_CHUNKS: usize = 4;
-const ACK_BYTES: u64 = 256 << 10;
-const ACK_MANY: usize = 64;
+const COMMIT_CHUNKS: usize = 4;
+const COMMIT_BYTES: u64 = 256 << 10;
+const COMMIT_MANY: usize = 64;
+/// What is committed comes to the disk when it is so many bytes, or after this time.
+const SYNC_BYTES: u64 = 256 << 20;
+const SYNC_AFTER: Duration = Duration::from_secs(5);
 /// The most ranges in a record.
 const RANGES: usize = 1000;
 
@@ -34,17 +47,37 @@ pub struct Incoming {
     waiting: VecDeque<SealedChunk>,
     /// In jobs.
     pub opening: BTreeMap<JobId, Held>,
-    /// Stored, not acknowledged.
+    /// Written, not in the journal.
+    written: BTreeMap<u64, Written>,
+    /// On their way into the journal.
+    committing: BTreeMap<u64, Written>,
+    /// In the journal, not acknowledged.
     fresh: BTreeMap<u64, Held>,
-    /// Stored, acknowledged or not.
+    /// In the journal, acknowledged or not, and what both sides have from before.
     pub stored: RangeSet,
     stored_bytes: u64,
-    /// What counts against the credit: chunks in the three lists above.
+    /// What counts against the credit: chunks in the five lists above.
     held: u64,
     /// From which chunk on acknowledgements are to be said again.
     pub repeat: Option<u64>,
+    /// What the sender was told that is here, and has not judged yet.
+    kept: VecDeque<Kept>,
+    /// Of what it found to be the same: chunks and bytes.
+    confirmed: (u64, u64),
+    sync: Sync,
     /// The sender's root, once it said that all was sent.
     pub end: Option<Hash>,
+}
+
+/// What was committed and is not on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    /// Nothing.
+    Clean,
+    /// So many bytes; it is time at the instant.
+    Dirty { bytes: u64, due: Option<Instant> },
+    /// It is time.
+    Due,
 }
 
 /// What a chunk counts, and on which link it came; nothing once that link is gone, as the sender then counts it afresh.
@@ -54,20 +87,35 @@ pub struct Held {
     cost: u64,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    held: Held,
+    plain: usize,
+    hash: Hash,
+}
+
 impl Incoming {
-    pub fn new(manifest: Arc<Manifest>, sink: Arc<dyn Sink>) -> Self {
+    /// With what is here from before: the ranges that the sender is told of, and the hashes of the chunks in them.
+    pub fn new(manifest: Arc<Manifest>, sink: Arc<dyn Sink>, kept: Vec<Kept>, stored: &[Stored]) -> Self {
+        let mut hashes = Hashes::new(manifest.digest(), manifest.chunks());
+        stored.iter().for_each(|stored| hashes.keep(stored.chunk, stored.hash));
         Self {
-            hashes: Arc::new(Mutex::new(Hashes::new(manifest.digest(), manifest.chunks()))),
+            hashes: Arc::new(Mutex::new(hashes)),
             manifest,
             sink,
             coders: Arc::default(),
             waiting: VecDeque::new(),
             opening: BTreeMap::new(),
+            written: BTreeMap::new(),
+            committing: BTreeMap::new(),
             fresh: BTreeMap::new(),
             stored: RangeSet::default(),
             stored_bytes: 0,
             held: 0,
             repeat: None,
+            kept: kept.into(),
+            confirmed: (0, 0),
+            sync: Sync::Clean,
             end: None,
         }
     }
@@ -93,10 +141,55 @@ impl Incoming {
             }
             !lost
         });
-        for entry in self.opening.values_mut().chain(self.fresh.values_mut()).filter(|entry| entry.link == link) {
+        let written = self.written.values_mut().chain(self.committing.values_mut()).map(|written| &mut written.held);
+        let entries = self.opening.values_mut().chain(self.fresh.values_mut()).chain(written);
+        for entry in entries.filter(|entry| entry.link == link) {
             *held = held.saturating_sub(entry.cost);
             entry.cost = 0;
         }
+    }
+
+    /// The sender judged what was said to be here. True: that was the last of it.
+    pub fn checked(&mut self, range: ChunkRange, same: bool) -> Result<bool, Violation> {
+        let kept = self.kept.pop_front().filter(|kept| kept.have.range == range).ok_or(Violation::BadRanges)?;
+        let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
+        if same {
+            // It says that a range is the same, and sent some of it: that contradicts itself.
+            if !hashes.confirm(range) || !self.stored.insert_range(range) {
+                return Err(Violation::BadRanges);
+            }
+            let chunks = range.last.saturating_sub(range.first).saturating_add(1);
+            self.stored_bytes = self.stored_bytes.saturating_add(kept.bytes);
+            self.confirmed.0 = self.confirmed.0.saturating_add(chunks);
+            self.confirmed.1 = self.confirmed.1.saturating_add(kept.bytes);
+        } else {
+            hashes.forget(range);
+        }
+        Ok(self.kept.is_empty())
+    }
+
+    /// Chunks and bytes that need not come.
+    pub const fn confirmed(&self) -> (u64, u64) {
+        self.confirmed
+    }
+
+    /// What the sender was told that is here.
+    pub fn have(&self) -> Vec<Have> {
+        self.kept.iter().map(|kept| kept.have).collect()
+    }
+
+    /// Whether the sender has judged all that it was told that is here.
+    pub fn is_checked(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// Whether everything that came was acknowledged, so that it is the sender's turn.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+            && self.opening.is_empty()
+            && self.written.is_empty()
+            && self.committing.is_empty()
+            && self.fresh.is_empty()
     }
 
     /// The next chunk for a job, if there is one and room for it.
@@ -123,10 +216,8 @@ impl Incoming {
     pub fn opened(&mut self, id: JobId, opened: Opened) -> Result<Option<LinkId>, Violation> {
         let Some(held) = self.opening.remove(&id) else { return Ok(None) };
         match opened {
-            Opened::Stored { chunk, plain } => {
-                self.stored.insert(chunk);
-                self.stored_bytes = self.stored_bytes.saturating_add(plain as u64);
-                self.fresh.insert(chunk, held);
+            Opened::Stored { chunk, plain, hash } => {
+                self.written.insert(chunk, Written { held, plain, hash });
                 Ok(None)
             }
             Opened::Again => {
@@ -141,8 +232,64 @@ impl Incoming {
         }
     }
 
-    /// The next acknowledgement, if it is time for one; `now`: it is.
-    pub fn poll_ack(&mut self, now: bool) -> Option<Control> {
+    /// The chunks for the one job that commits, if it is time for it.
+    pub fn next_to_commit(&mut self) -> Option<Vec<Stored>> {
+        let idle = (self.opening.is_empty() && self.waiting.is_empty()) || self.end.is_some();
+        let bytes = || self.written.values().fold(0_u64, |sum, written| sum.saturating_add(written.held.cost));
+        let many =
+            self.written.len() >= COMMIT_MANY || (self.written.len() >= COMMIT_CHUNKS && bytes() >= COMMIT_BYTES);
+        if self.written.is_empty() || !self.committing.is_empty() || !(idle || many) {
+            return None;
+        }
+        self.committing = std::mem::take(&mut self.written);
+        Some(self.committing.iter().map(|(&chunk, written)| Stored { chunk, hash: written.hash }).collect())
+    }
+
+    /// They are in the journal.
+    pub fn committed(&mut self, now: Instant) {
+        let mut bytes = 0_u64;
+        for (chunk, Written { held, plain, .. }) in std::mem::take(&mut self.committing) {
+            self.stored.insert(chunk);
+            self.fresh.insert(chunk, held);
+            bytes = bytes.saturating_add(plain as u64);
+        }
+        self.stored_bytes = self.stored_bytes.saturating_add(bytes);
+        self.sync = match self.sync {
+            Sync::Clean => Sync::Dirty { bytes, due: now.checked_add(SYNC_AFTER) },
+            Sync::Dirty { bytes: before, due } => Sync::Dirty { bytes: before.saturating_add(bytes), due },
+            Sync::Due => Sync::Due,
+        };
+        self.handle_timeout(now);
+    }
+
+    /// When something is to come to the disk.
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        match self.sync {
+            Sync::Dirty { due, .. } => due,
+            Sync::Clean | Sync::Due => None,
+        }
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Sync::Dirty { bytes, due } = self.sync
+            && (bytes >= SYNC_BYTES || due.is_some_and(|due| due <= now))
+        {
+            self.sync = Sync::Due;
+        }
+    }
+
+    /// Whether it is time to bring to the disk what was committed; it is asked for by one job at a time.
+    pub fn next_sync(&mut self) -> bool {
+        let due = self.sync == Sync::Due;
+        if due {
+            self.sync = Sync::Clean;
+        }
+        due
+    }
+
+    /// The next acknowledgement, if there is one.
+    pub fn poll_ack(&mut self) -> Option<Control> {
         if let Some(from) = self.repeat.take() {
             let ranges: Vec<_> = self.stored.iter().filter(|range| range.first >= from).take(RANGES).collect();
             if let Some(end) = ranges.last() {
@@ -156,10 +303,7 @@ impl Incoming {
                 return Some(ack(ranges));
             }
         }
-        let idle = self.opening.is_empty() && self.waiting.is_empty();
-        let bytes = || self.fresh.values().fold(0_u64, |sum, held| sum.saturating_add(held.cost));
-        let many = self.fresh.len() >= ACK_MANY || (self.fresh.len() >= ACK_CHUNKS && bytes() >= ACK_BYTES);
-        if self.fresh.is_empty() || !(now || idle || many) {
+        if self.fresh.is_empty() {
             return None;
         }
         let mut ranges: Vec<ChunkRange> = Vec::new();
@@ -175,9 +319,11 @@ impl Incoming {
         Some(ack(ranges))
     }
 
-    /// What was stored.
+    /// What is stored, with what is here from before and was not judged.
     pub fn progress(&self) -> Progress {
-        Progress { bytes: self.stored_bytes, total: self.manifest.totals().bytes }
+        let total = self.manifest.totals().bytes;
+        let kept = self.kept.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.bytes));
+        Progress { bytes: self.stored_bytes.saturating_add(kept).min(total), total }
     }
 }
 

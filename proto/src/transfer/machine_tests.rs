@@ -83,6 +83,11 @@ pub(super) struct World {
     pub sent: Option<Outcome>,
     pub received: Option<Outcome>,
     pub accepted: bool,
+    pub resuming: bool,
+    /// What the sender and the receiver said was kept.
+    pub resumed: (Option<u64>, Option<u64>),
+    /// Chunks that left the sender.
+    pub moved: Vec<u64>,
     pub link: LinkId,
     /// Whether the receiver's person says yes.
     pub yes: bool,
@@ -109,6 +114,9 @@ impl World {
             sent: None,
             received: None,
             accepted: false,
+            resuming: false,
+            resumed: (None, None),
+            moved: Vec::new(),
             link: LinkId(1),
             yes: true,
         }
@@ -123,6 +131,7 @@ impl World {
                     assert_eq!(manifest.totals().entries as usize, self.source.entries().len())
                 }
                 sender::Event::Accepted => self.accepted = true,
+                sender::Event::Resumed { bytes } => self.resumed.0 = Some(bytes),
                 sender::Event::Over(outcome) => self.sent = Some(outcome),
             }
         }
@@ -134,6 +143,8 @@ impl World {
                     self.receiver.accept(self.now, sink).unwrap();
                 }
                 receiver::Event::Offered(_) => {}
+                receiver::Event::Resuming => self.resuming = true,
+                receiver::Event::Resumed { bytes } => self.resumed.1 = Some(bytes),
                 receiver::Event::BadRecord(link) => assert_eq!(link, self.link),
                 receiver::Event::Over(outcome) => self.received = Some(outcome),
             }
@@ -144,8 +155,10 @@ impl World {
         while let Some(job) = self.receiver.poll_job() {
             self.receiver_jobs.push(job);
         }
-        assert!(self.sender_jobs.len() <= 4 && self.receiver_jobs.len() <= 4);
-        while let Some((_, chunk)) = self.sender.poll_chunk() {
+        // One that commits and one that syncs come on top.
+        assert!(self.sender_jobs.len() <= 4 && self.receiver_jobs.len() <= 6);
+        while let Some((number, chunk)) = self.sender.poll_chunk() {
+            self.moved.push(number);
             self.chunks.push(SealedChunk::arrived(self.link, chunk, true));
         }
         while let Some(message) = self.sender.poll_control() {
@@ -192,6 +205,16 @@ impl World {
     /// Until nothing moves, everything in order.
     pub fn settle(&mut self) {
         while self.step(&mut |_| 0) {}
+    }
+
+    /// Until the sender has nothing to do; its messages stay.
+    pub fn settle_sender(&mut self) {
+        self.drain();
+        while !self.sender_jobs.is_empty() {
+            let job = self.sender_jobs.remove(0);
+            self.sender.handle_job(self.now, run(job));
+            self.drain();
+        }
     }
 
     /// Until `when`, in order; panics if it never comes.
@@ -400,12 +423,18 @@ fn faults_end_it_and_are_told() {
         world.check_ended();
     }
     // Receiver's faults.
-    for (at, kind) in [(At::Write(0), io), (At::Write(1), FaultKind::Panicked), (At::Finish(0), FaultKind::Exists)] {
+    for (at, kind, left) in [
+        (At::Write(0), io, Stage::Abandoned),
+        (At::Write(1), FaultKind::Panicked, Stage::Suspended),
+        (At::Commit(0), io, Stage::Abandoned),
+        (At::Commit(1), FaultKind::Panicked, Stage::Suspended),
+        (At::Finish(0), FaultKind::Exists, Stage::Suspended),
+    ] {
         let mut world = World::new(source(), MemorySink::new().with_fault(at, kind), Compression::default());
         world.settle();
         assert_eq!(world.received, Some(Outcome::Failed(kind.into())), "{at:?}");
         assert_eq!(world.sent, Some(peer(CancelReason::Io, &kind.to_string())), "{at:?}");
-        assert_eq!(world.sink.stage(), Stage::Abandoned);
+        assert_eq!(world.sink.stage(), left, "{at:?}");
         world.check_ended();
     }
     // Before the acceptance: declined, with no more than the kind.
@@ -546,13 +575,13 @@ proptest! {
         source in any_source(),
         order in any::<[u8; 32]>(),
         at in prop_oneof![
-            (0..6_u32).prop_map(At::Scan), (0..12_u32).prop_map(At::Read), Just(At::Begin), (0..12_u32).prop_map(At::Write), Just(At::Finish(0)),
+            (0..6_u32).prop_map(At::Scan), (0..12_u32).prop_map(At::Read), Just(At::Begin), (0..12_u32).prop_map(At::Write), (0..4_u32).prop_map(At::Commit), Just(At::Finish(0)),
         ],
     ) {
         let kind = FaultKind::Io(std::io::ErrorKind::Other);
         let (source, sink) = match at {
             At::Scan(_) | At::Read(_) => (source.with_fault(at, kind), MemorySink::new()),
-            At::Begin | At::Write(_) | At::Finish(_) => (source, MemorySink::new().with_fault(at, kind)),
+            At::Begin | At::Write(_) | At::Commit(_) | At::Sync(_) | At::Finish(_) => (source, MemorySink::new().with_fault(at, kind)),
         };
         let mut world = World::new(source, sink, Compression::default());
         let mut rng: ChaCha20Rng = Seed::new(order).rng();

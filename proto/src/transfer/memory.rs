@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::journal::{Header, Reader, Stored, Writer};
 use super::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
 use super::path::{LinkTarget, RelPath};
 use crate::job::{Fault, FaultKind, Sink, Source};
@@ -20,6 +21,10 @@ pub enum At {
     Begin,
     /// Sink: writing this entry.
     Write(u32),
+    /// Sink: this commit, counted from 0.
+    Commit(u32),
+    /// Sink: this sync, counted from 0.
+    Sync(u32),
     /// Sink: this slice of finishing, counted from 0.
     Finish(u32),
 }
@@ -144,7 +149,17 @@ impl Source for MemorySource {
 pub struct MemorySink {
     faults: Vec<(At, FaultKind)>,
     free: Option<u64>,
+    before: Partial,
     store: Mutex<Store>,
+}
+
+/// What a sink left: as on a disk, it can be torn and damaged before the next one finds it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Partial {
+    /// The journal.
+    pub journal: Vec<u8>,
+    /// What is stored, by the numbers of the entries.
+    pub files: BTreeMap<u32, Vec<u8>>,
 }
 
 /// Where a sink is.
@@ -159,14 +174,29 @@ pub enum Stage {
     Finished,
     /// What was staged is gone.
     Abandoned,
+    /// What was staged stays.
+    Suspended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Byte {
+    #[default]
+    Missing,
+    /// It is there from before.
+    Kept,
+    Written,
 }
 
 #[derive(Debug, Default)]
 struct Store {
     stage: Stage,
     manifest: Option<Arc<Manifest>>,
-    /// Contents, and for each byte whether it was written.
-    files: BTreeMap<u32, (Vec<u8>, Vec<bool>)>,
+    /// Contents, and for each byte how it came there.
+    files: BTreeMap<u32, (Vec<u8>, Vec<Byte>)>,
+    journal: Vec<u8>,
+    writer: Option<Writer>,
+    commits: u32,
+    syncs: u32,
     finished: BTreeMap<String, (Entry, Vec<u8>)>,
     slices: u32,
     placed: u32,
@@ -194,6 +224,21 @@ impl MemorySink {
         self
     }
 
+    /// Finds this of an earlier transfer.
+    #[must_use]
+    pub fn with_partial(mut self, before: Partial) -> Self {
+        self.before = before;
+        self
+    }
+
+    /// What would be found if everything stopped now.
+    #[must_use]
+    pub fn partial(&self) -> Partial {
+        let store = self.lock();
+        let files = store.files.iter().map(|(index, (contents, _))| (*index, contents.clone())).collect();
+        Partial { journal: store.journal.clone(), files }
+    }
+
     /// Where it is.
     #[must_use]
     pub fn stage(&self) -> Stage {
@@ -215,7 +260,11 @@ impl MemorySink {
     /// Bytes that were written.
     #[must_use]
     pub fn written(&self) -> u64 {
-        self.lock().files.values().map(|(_, written)| written.iter().filter(|byte| **byte).count() as u64).sum()
+        self.lock()
+            .files
+            .values()
+            .map(|(_, written)| written.iter().filter(|byte| **byte == Byte::Written).count() as u64)
+            .sum()
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
@@ -232,7 +281,7 @@ impl Store {
 }
 
 impl Sink for MemorySink {
-    fn begin(&self, manifest: &Arc<Manifest>) -> Result<(), Fault> {
+    fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault> {
         let mut store = self.lock();
         let stage = store.stage;
         store.note(stage == Stage::New, "begun twice");
@@ -243,7 +292,38 @@ impl Sink for MemorySink {
             return Err(FaultKind::Full { need, have }.into());
         }
         store.manifest = Some(Arc::clone(manifest));
-        Ok(())
+        let header = Header::of(manifest).encode();
+        let len = header.len() as u64;
+        match Header::decode(&self.before.journal) {
+            Ok((own, len)) if own == Header::of(manifest) => {
+                let (encoded, rest) = self.before.journal.split_at_checked(len).unwrap_or_default();
+                let mut reader = Reader::new(&own, encoded);
+                reader.push(rest);
+                let (stored, end) = reader.finish();
+                store.journal = self.before.journal.clone();
+                store.journal.truncate(usize::try_from(end).unwrap_or(usize::MAX));
+                store.writer = Some(Writer::new(encoded, end));
+                for (index, contents) in &self.before.files {
+                    store.files.insert(*index, (contents.clone(), vec![Byte::Kept; contents.len()]));
+                }
+                Ok(stored)
+            }
+            Ok(_) | Err(_) => {
+                store.writer = Some(Writer::new(&header, len));
+                store.journal = header;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn recall(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<bool, Fault> {
+        strike(&self.faults, At::Read(index))?;
+        let mut store = self.lock();
+        let right = store.stage == Stage::Staged && at.saturating_add(into.len() as u64) <= entry.size();
+        store.note(right, "recalled what is not part of what was begun");
+        let Ok(start) = usize::try_from(at) else { return Ok(false) };
+        let bytes = store.files.get(&index).and_then(|(own, _)| own.get(start..start.saturating_add(into.len())));
+        Ok(bytes.map(|bytes| into.copy_from_slice(bytes)).is_some())
     }
 
     fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault> {
@@ -258,15 +338,37 @@ impl Sink for MemorySink {
         let (contents, written) = store.files.entry(index).or_default();
         if contents.len() < end {
             contents.resize(end, 0);
-            written.resize(end, false);
+            written.resize(end, Byte::Missing);
         }
         let mut once = true;
         if let (Some(slot), Some(noted)) = (contents.get_mut(start..end), written.get_mut(start..end)) {
             slot.copy_from_slice(plain);
-            once = !noted.contains(&true);
-            noted.fill(true);
+            once = !noted.contains(&Byte::Written);
+            noted.fill(Byte::Written);
         }
         store.note(once, "a byte was written twice");
+        Ok(())
+    }
+
+    fn commit(&self, chunks: &[Stored]) -> Result<(), Fault> {
+        let mut store = self.lock();
+        strike(&self.faults, At::Commit(store.commits))?;
+        store.commits = store.commits.saturating_add(1);
+        let stage = store.stage;
+        store.note(stage == Stage::Staged && !chunks.is_empty(), "committed when nothing was staged");
+        if let Some(mut writer) = store.writer.take() {
+            let bytes = writer.encode(chunks);
+            writer.appended(bytes.len() as u64);
+            store.journal.extend_from_slice(&bytes);
+            store.writer = Some(writer);
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), Fault> {
+        let mut store = self.lock();
+        strike(&self.faults, At::Sync(store.syncs))?;
+        store.syncs = store.syncs.saturating_add(1);
         Ok(())
     }
 
@@ -279,9 +381,11 @@ impl Sink for MemorySink {
         let Some(manifest) = store.manifest.clone() else { return Err(FaultKind::Internal.into()) };
         let slice: Vec<_> = manifest.entries().skip(store.placed as usize).take(at_most).collect();
         for (index, entry) in slice {
-            let (contents, written) = store.files.remove(&index).unwrap_or_default();
+            let (mut contents, written) = store.files.remove(&index).unwrap_or_default();
+            // One from before may be longer than it should.
+            contents.truncate(usize::try_from(entry.size()).unwrap_or(usize::MAX));
             store.note(
-                contents.len() as u64 == entry.size() && written.iter().all(|byte| *byte),
+                contents.len() as u64 == entry.size() && !written.contains(&Byte::Missing),
                 "a file was finished that is not whole",
             );
             store.placed = store.placed.saturating_add(1);
@@ -300,5 +404,14 @@ impl Sink for MemorySink {
         store.note(stage == Stage::Staged, "abandoned when nothing was staged");
         store.stage = Stage::Abandoned;
         store.files.clear();
+    }
+
+    fn suspend(&self) {
+        let mut store = self.lock();
+        let stage = store.stage;
+        store.note(stage == Stage::Staged, "suspended when nothing was staged");
+        // What nobody could go on from is not kept.
+        let is_empty = store.commits == 0 && self.before == Partial::default();
+        store.stage = if is_empty { Stage::Abandoned } else { Stage::Suspended };
     }
 }

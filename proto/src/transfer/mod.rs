@@ -4,15 +4,18 @@
 //! of links: whoever owns them carries both. Heavy work leaves as jobs and comes back as their answers. The rest is what they
 //! stand on: names (`path`), the list of entries (`manifest`), where the bytes are (`layout`), one chunk (`chunk`).
 
+pub mod check;
 pub mod chunk;
 mod collision;
 mod hashes;
 mod incoming;
+pub mod journal;
 pub mod layout;
 pub mod manifest;
 pub mod memory;
 pub mod path;
 mod ranges;
+pub mod recall;
 pub mod receiver;
 pub mod sender;
 mod window;
@@ -36,6 +39,12 @@ pub const FIRST: u32 = 1;
 pub const STRAGGLERS: Duration = Duration::from_secs(5);
 /// The most bytes of chunks in jobs at one time, not compressed.
 const IN_JOBS: u64 = 16 << 20;
+
+/// How many chunks of this size one job hashes that only looks at what is there.
+fn slice_of(chunk_size: u32) -> usize {
+    const BYTES: u32 = 8 << 20;
+    (BYTES.checked_div(chunk_size).unwrap_or(1) as usize).max(1)
+}
 
 /// How a transfer ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +78,8 @@ pub enum Outcome {
     Violation(Violation),
     /// The session ended before the transfer.
     Lost,
+    /// The other side is there, and does not go on.
+    Stalled,
 }
 
 /// How far a transfer is, in bytes of the files themselves.
@@ -100,6 +111,11 @@ impl Jobs {
     /// False: no job of that name is out.
     fn answered(&mut self, id: JobId) -> bool {
         self.out.remove(&id).is_some()
+    }
+
+    /// A job of this kind is out.
+    fn is_out(&self, name: &str) -> bool {
+        self.out.values().any(|out| *out == name)
     }
 
     fn is_idle(&self) -> bool {
@@ -149,3 +165,5 @@ mod tests;
 mod hostile_receiver_tests;
 #[cfg(test)]
 mod hostile_sender_tests;
+#[cfg(test)]
+mod resume_tests;

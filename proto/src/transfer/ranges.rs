@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use crate::session::Violation;
 use crate::wire::peer::{ChunkRange, Have};
 
+/// The most chunks under one digest of those that a receiver has from before.
+pub const MOST_IN_HAVE: u64 = 1024;
+
 /// A set of numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
@@ -31,23 +34,33 @@ impl RangeSet {
 
     /// Adds a number. False: it was there.
     pub fn insert(&mut self, number: u64) -> bool {
-        if self.contains(number) {
+        self.insert_range(ChunkRange { first: number, last: number })
+    }
+
+    /// Adds all numbers of a range. False: one of them was there, and nothing changed.
+    pub fn insert_range(&mut self, range: ChunkRange) -> bool {
+        let ChunkRange { mut first, mut last } = range;
+        if self.ranges.range(..=last).next_back().is_some_and(|(_, end)| *end >= first) {
             return false;
         }
-        let (mut first, mut last) = (number, number);
-        if let Some((&before, &end)) = self.ranges.range(..number).next_back()
-            && end.checked_add(1) == Some(number)
+        self.count = self.count.saturating_add(last.saturating_sub(first).saturating_add(1));
+        if let Some((&before, &end)) = self.ranges.range(..first).next_back()
+            && end.checked_add(1) == Some(first)
         {
             first = before;
         }
-        if let Some(next) = number.checked_add(1)
+        if let Some(next) = last.checked_add(1)
             && let Some(end) = self.ranges.remove(&next)
         {
             last = end;
         }
         self.ranges.insert(first, last);
-        self.count = self.count.saturating_add(1);
         true
+    }
+
+    /// The last number of the range that holds this one.
+    pub fn end_of(&self, number: u64) -> Option<u64> {
+        self.ranges.range(..=number).next_back().map(|(_, last)| *last).filter(|last| *last >= number)
     }
 
     /// The lowest number that is not in it.
@@ -75,11 +88,9 @@ pub fn check(ranges: &[ChunkRange], chunks: u64) -> Result<(), Violation> {
 
 /// The same for ranges that a receiver has from before, which are short too.
 pub fn check_have(have: &[Have], chunks: u64) -> Result<(), Violation> {
-    /// The most chunks under one digest.
-    const MAX: u64 = 1024;
     let ranges: Vec<_> = have.iter().map(|have| have.range).collect();
     check(&ranges, chunks)?;
-    if ranges.iter().all(|range| range.last.saturating_sub(range.first) < MAX) {
+    if ranges.iter().all(|range| range.last.saturating_sub(range.first) < MOST_IN_HAVE) {
         Ok(())
     } else {
         Err(Violation::BadRanges)
@@ -120,6 +131,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn ranges_of_a_set(ranges in prop::collection::vec((0..30_u64, 0..6_u64), 0..12)) {
+            let (mut set, mut model) = (RangeSet::default(), std::collections::BTreeSet::new());
+            for (first, more) in ranges {
+                let fresh = (first..=first + more).all(|number| !model.contains(&number));
+                prop_assert_eq!(set.insert_range(range(first, first + more)), fresh);
+                if fresh {
+                    model.extend(first..=first + more);
+                }
+                prop_assert_eq!(set.count(), model.len() as u64);
+                for number in 0..40 {
+                    prop_assert_eq!(set.contains(number), model.contains(&number));
+                    let end = model.contains(&number).then(|| (number..).find(|end| !model.contains(&(end + 1))).unwrap());
+                    prop_assert_eq!(set.end_of(number), end);
+                }
+            }
+        }
+
         #[test]
         fn a_set_is_a_set(numbers in prop::collection::vec(prop_oneof![0_u64..20, Just(u64::MAX), Just(u64::MAX - 1)], 0..40)) {
             let (mut set, mut model) = (RangeSet::default(), std::collections::BTreeSet::new());

@@ -1,18 +1,24 @@
 //! The receiving side of a transfer: judges the offer, asks its owner, stores chunks, and proves that all is in place.
 //!
 //! ```text
-//!          Offer           pages            accept             begun              End, all stored           finished
-//! Waiting ──────► Reading ──────► Offered ─────────► Beginning ──────► Receiving ───────────────► Finishing ──────► Verified
-//!    └───────────────┴───────────────┴──────────────────┴─────────────────┴──────────────────────────┘              │ Bye, 30 s
-//!                               Over: refused, declined, cancelled, failed, violation, lost  ◄──────────────────────┘
+//!          Offer           pages            accept             begun               hashed again              End, all stored
+//! Waiting ──────► Reading ──────► Offered ─────────► Beginning ──────► Recalling ──────────────► Receiving ─────────────────┐
+//!    │               │               │                  │  └── nothing is here from before ──────────► │                    │
+//!    └───────────────┴───────────────┴──────────────────┴──────────────────┴──────────────────────────┤      finished      ▼
+//!          Over: refused, declined, cancelled, failed, violation, lost, stalled  ◄──┴── Verified ◄─────────────────── Finishing
+//!                                                                       Bye, 30 s ──┘
 //! ```
 //! It decides whether an offer may be shown at all (every name judged, no collisions, the sums right), which chunk is taken, when
-//! chunks are acknowledged (after they were written: `incoming`), and when everything is whole. A chunk is opened, checked and
-//! written by one job; two jobs with the same chunk are told apart under the lock of its hashes, since the number stands inside
-//! the seal.
+//! chunks are acknowledged (after they are in the journal: `incoming`), what is kept of an earlier try (`recall`), and when
+//! everything is whole. A chunk is opened, checked and written by one job; two jobs with the same chunk are told apart under the
+//! lock of its hashes, since the number stands inside the seal.
 //!
-//! Timers: [`FAREWELL`] for `Bye` after `Verified` ([`INTERRUPTED`] once the person interrupted); [`super::STRAGGLERS`] for jobs
-//! that are out at the end. Bounds: chunks that wait, are in jobs or were not acknowledged, [`CREDIT`]; jobs out, twice the cores
+//! Once everything is being put in place, the outcome is what the disk says: neither side's wish, nor a violation, nor a lost
+//! link changes it any more. A transfer that ends before leaves what is stored for the next one ([`is_worth_keeping`]).
+//!
+//! Timers: [`PAGES`] between two pages of an offer; [`CHUNKS`] while it is the sender's turn and a link is up; [`FAREWELL`] for
+//! `Bye` after `Verified` ([`INTERRUPTED`] once the person interrupted); the journal's; [`super::STRAGGLERS`] for jobs that are
+//! out at the end. Bounds: chunks that wait, are in jobs or were not acknowledged, [`CREDIT`]; jobs out, twice the cores
 //! and 16 MiB; the manifest's own.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,6 +30,7 @@ use subtle::ConstantTimeEq;
 use super::hashes::Hash;
 use super::incoming::Incoming;
 use super::manifest::{MAX_ENTRIES, MAX_PAGES, Manifest, ManifestBuilder, ManifestError, Page, Refusal};
+use super::recall::Recalling;
 use super::sender::of_this;
 use super::window::CREDIT;
 use super::{FIRST, Jobs, Outcome, Progress, Refused, cancel_reason};
@@ -32,13 +39,19 @@ use crate::job::{Fault, FaultKind, Job, JobDone, Product, Sink, Work};
 use crate::node::Misuse;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk, Violation};
-use crate::wire::Untrusted;
 use crate::wire::peer::{CancelReason, Control, DeclineReason, Offer, Reason};
+use crate::wire::{Capped, Untrusted};
 
 /// How long `Bye` is waited for after `Verified`.
 pub const FAREWELL: Duration = Duration::from_secs(30);
+/// The same while there is no link: a sender that was cut off at the very end can still learn that all is well.
+pub const FAREWELL_APART: Duration = Duration::from_secs(900);
 /// The same, after the person interrupted.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
+/// How long the next page of an offer is waited for.
+pub const PAGES: Duration = Duration::from_secs(60);
+/// How long anything of an accepted transfer is waited for: a disk of the sender may take its time.
+pub const CHUNKS: Duration = Duration::from_secs(600);
 /// How many entries one job puts in place.
 pub const SLICE: usize = 256;
 /// How to receive.
@@ -53,6 +66,13 @@ pub struct Config {
 pub enum Event {
     /// This is offered: answer with [`Receiver::accept`] or [`Receiver::decline`].
     Offered(Arc<Manifest>),
+    /// Something is here from before, and is hashed again.
+    Resuming,
+    /// The sender has the same: so much need not be sent.
+    Resumed {
+        /// In bytes of the files.
+        bytes: u64,
+    },
     /// A chunk record was not what the peer sealed: its link must go.
     BadRecord(LinkId),
     /// It is over. The last event, once. After [`Outcome::Complete`] the machine stays for the other side's farewell.
@@ -67,25 +87,29 @@ pub struct Receiver {
     jobs: Jobs,
     control: VecDeque<Control>,
     events: VecDeque<Event>,
+    /// When the sender was last heard or given something to do; `None`: there is no link.
+    heard: Option<Instant>,
 }
 
 enum State {
     /// For an offer.
     Waiting,
     /// Its pages come in.
-    Reading { offer: Offer, builder: Box<ManifestBuilder> },
+    Reading { offer: Offer, builder: Box<ManifestBuilder>, until: Option<Instant> },
     /// For the person's answer.
     Offered { manifest: Arc<Manifest> },
     /// The sink looks at it.
     Beginning { manifest: Arc<Manifest>, sink: Arc<dyn Sink>, job: Option<Work> },
+    /// What is here from before is hashed again.
+    Recalling(Box<Recalling>),
     /// Chunks come in.
     Receiving(Box<Incoming>),
-    /// Slice by slice, everything is put in place.
-    Finishing { sink: Arc<dyn Sink>, root: Hash, progress: Progress, next: bool },
+    /// Slice by slice, everything is put in place. How long the other side's `Bye` will be waited for; `None`: it is gone.
+    Finishing { sink: Arc<dyn Sink>, root: Hash, progress: Progress, next: bool, farewell: Option<Duration> },
     /// All is done; the other side may still ask for the confirmation.
     Verified { until: Option<Instant>, progress: Progress },
-    /// Nothing more is done; what was staged is removed once no job is out that could write there.
-    Over { abandon: Option<Arc<dyn Sink>>, progress: Progress },
+    /// Nothing more is done; what was staged is left or removed once no job is out that could write there.
+    Over { last: Option<Work>, progress: Progress },
 }
 
 impl Receiver {
@@ -93,7 +117,15 @@ impl Receiver {
     #[must_use]
     pub const fn new(config: Config, seed: Seed) -> Self {
         let jobs = Jobs { last: 0, out: BTreeMap::new(), patience: None };
-        Self { config, seed, state: State::Waiting, jobs, control: VecDeque::new(), events: VecDeque::new() }
+        Self {
+            config,
+            seed,
+            state: State::Waiting,
+            jobs,
+            control: VecDeque::new(),
+            events: VecDeque::new(),
+            heard: None,
+        }
     }
 
     /// What the other side says.
@@ -110,6 +142,7 @@ impl Receiver {
 
     /// A chunk, as it came.
     pub fn handle_chunk(&mut self, now: Instant, chunk: SealedChunk) {
+        self.heard = Some(now);
         match &mut self.state {
             State::Receiving(receiving) => {
                 if let Err(violation) = receiving.take(chunk) {
@@ -118,23 +151,45 @@ impl Receiver {
             }
             // It was sent twice, over two links, and the second copy was slow.
             State::Finishing { .. } | State::Verified { .. } | State::Over { .. } => {}
-            State::Waiting | State::Reading { .. } | State::Offered { .. } | State::Beginning { .. } => {
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Recalling(_) => {
                 self.violated(now, Violation::UnexpectedMessage);
             }
         }
     }
 
     /// A link died: what came on it and was not acknowledged will come again.
-    pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
-        if let State::Receiving(receiving) = &mut self.state {
-            receiving.lose(link);
+    pub fn handle_link_lost(&mut self, now: Instant, link: LinkId) {
+        self.heard = None;
+        match &mut self.state {
+            State::Receiving(receiving) => receiving.lose(link),
+            State::Verified { until, .. } => *until = now.checked_add(FAREWELL_APART),
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Recalling(_)
+            | State::Finishing { .. }
+            | State::Over { .. } => {}
         }
     }
 
     /// A link is up: acknowledgements that went down with another one are said again.
-    pub fn handle_link_up(&mut self, _now: Instant) {
-        if let State::Receiving(receiving) = &mut self.state {
-            receiving.repeat = Some(0);
+    pub fn handle_link_up(&mut self, now: Instant) {
+        self.heard = Some(now);
+        match &mut self.state {
+            State::Receiving(receiving) => receiving.repeat = Some(0),
+            State::Verified { until, .. } => *until = now.checked_add(FAREWELL),
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Recalling(_)
+            | State::Finishing { .. }
+            | State::Over { .. } => {}
         }
     }
 
@@ -144,23 +199,32 @@ impl Receiver {
         if !self.jobs.answered(id) {
             return;
         }
+        self.heard = self.heard.map(|_| now);
         match (result, &mut self.state) {
-            // It was ended in the last moment, when everything came to be in place: there is nothing to remove.
-            (Ok(Product::Finished(true)), State::Over { abandon, .. }) => *abandon = None,
             (_, State::Over { .. }) => {}
-            (Err(fault), State::Beginning { .. }) => self.begin_failed(now, fault),
+            (Err(fault), State::Beginning { .. } | State::Recalling(_)) => self.begin_failed(now, fault),
             (Err(fault), _) => self.failed(now, fault),
-            (Ok(Product::Begun), State::Beginning { manifest, sink, .. }) => {
-                let receiving = Incoming::new(Arc::clone(manifest), Arc::clone(sink));
-                self.state = State::Receiving(Box::new(receiving));
-                self.control.push_back(Control::Accept {
-                    transfer: FIRST,
-                    have: crate::wire::Capped::default(),
-                    credit: CREDIT,
-                });
+            (Ok(Product::Begun(stored)), State::Beginning { manifest, sink, .. }) => {
+                let (manifest, sink) = (Arc::clone(manifest), Arc::clone(sink));
+                if stored.is_empty() {
+                    self.ready(now, Incoming::new(manifest, sink, Vec::new(), &[]));
+                } else {
+                    self.events.push_back(Event::Resuming);
+                    self.state = State::Recalling(Box::new(Recalling::new(manifest, sink, stored)));
+                }
             }
+            (Ok(Product::Recalled(recalled)), State::Recalling(recalling)) => {
+                if recalling.recalled(id, recalled) {
+                    self.recalled(now);
+                }
+            }
+            (Ok(Product::Committed), State::Receiving(receiving)) => {
+                receiving.committed(now);
+                self.finish_if_whole(now);
+            }
+            (Ok(Product::Synced), State::Receiving(_) | State::Finishing { .. } | State::Verified { .. }) => {}
             (Ok(Product::Opened(opened)), State::Receiving(receiving)) => match receiving.opened(id, opened) {
-                Ok(None) => self.finish_if_whole(now),
+                Ok(None) => {}
                 Ok(Some(link)) => {
                     if !matches!(self.events.back(), Some(Event::BadRecord(last)) if *last == link) {
                         self.events.push_back(Event::BadRecord(link));
@@ -171,11 +235,16 @@ impl Receiver {
             // Both copies of a chunk that was sent twice were in jobs when the last one was stored.
             (Ok(Product::Opened(_)), State::Finishing { .. } | State::Verified { .. }) => {}
             (Ok(Product::Finished(false)), State::Finishing { next, .. }) => *next = true,
-            (Ok(Product::Finished(true)), State::Finishing { root, progress, .. }) => {
-                let root = *root;
-                self.control.push_back(Control::Verified { transfer: FIRST, root });
+            (Ok(Product::Finished(true)), State::Finishing { root, progress, farewell, .. }) => {
+                let (root, progress) = (*root, *progress);
                 self.events.push_back(Event::Over(Outcome::Complete { root }));
-                self.state = State::Verified { until: now.checked_add(FAREWELL), progress: *progress };
+                self.state = match *farewell {
+                    Some(farewell) => {
+                        self.control.push_back(Control::Verified { transfer: FIRST, root });
+                        State::Verified { until: now.checked_add(farewell), progress }
+                    }
+                    None => State::Over { last: None, progress },
+                };
             }
             // An answer that is not to what was asked.
             (
@@ -184,14 +253,20 @@ impl Receiver {
                     | Product::Scanned(_)
                     | Product::Made(_)
                     | Product::Opened(_)
-                    | Product::Begun
+                    | Product::Checked(_)
+                    | Product::Recalled(_)
+                    | Product::Begun(_)
+                    | Product::Committed
+                    | Product::Synced
                     | Product::Finished(_)
-                    | Product::Abandoned,
+                    | Product::Abandoned
+                    | Product::Suspended,
                 ),
                 State::Waiting
                 | State::Reading { .. }
                 | State::Offered { .. }
                 | State::Beginning { .. }
+                | State::Recalling(_)
                 | State::Receiving(_)
                 | State::Finishing { .. }
                 | State::Verified { .. },
@@ -202,10 +277,23 @@ impl Receiver {
     /// A deadline may have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.jobs.handle_timeout(now);
-        if let State::Verified { until, progress } = self.state
-            && until.is_none_or(|until| until <= now)
-        {
-            self.state = State::Over { abandon: None, progress };
+        if self.patience().is_some_and(|until| until <= now) {
+            self.tell_cancel(CancelReason::Interrupted, "nothing came for too long");
+            return self.over(now, Outcome::Stalled);
+        }
+        match &mut self.state {
+            State::Receiving(receiving) => receiving.handle_timeout(now),
+            State::Verified { until, progress } if until.is_none_or(|until| until <= now) => {
+                self.state = State::Over { last: None, progress: *progress };
+            }
+            State::Waiting
+            | State::Reading { .. }
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Recalling(_)
+            | State::Finishing { .. }
+            | State::Verified { .. }
+            | State::Over { .. } => {}
         }
     }
 
@@ -234,37 +322,42 @@ impl Receiver {
         Ok(())
     }
 
-    /// This side ends it, and tells the other. When all is done already, it only shortens the farewell.
+    /// This side ends it, and tells the other. When all is done already, or is being put in place, it only shortens the farewell.
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         match &mut self.state {
             State::Over { .. } => {}
             State::Verified { until, .. } => *until = (*until).min(now.checked_add(INTERRUPTED)),
+            State::Finishing { farewell, .. } => *farewell = (*farewell).min(Some(INTERRUPTED)),
             State::Waiting
             | State::Reading { .. }
             | State::Offered { .. }
             | State::Beginning { .. }
-            | State::Receiving(_)
-            | State::Finishing { .. } => {
+            | State::Recalling(_)
+            | State::Receiving(_) => {
                 self.tell_cancel(reason, text);
                 self.over(now, Outcome::Cancelled(reason));
             }
         }
     }
 
-    /// The session is over, and nothing can be said any more.
+    /// The session is over, and nothing can be said any more. What is being put in place goes on.
     pub fn abandon(&mut self, now: Instant) {
-        match self.state {
+        match &mut self.state {
             State::Over { .. } => {}
             State::Verified { progress, .. } => {
                 self.control.clear();
-                self.state = State::Over { abandon: None, progress };
+                self.state = State::Over { last: None, progress: *progress };
+            }
+            State::Finishing { farewell, .. } => {
+                self.control.clear();
+                *farewell = None;
             }
             State::Waiting
             | State::Reading { .. }
             | State::Offered { .. }
             | State::Beginning { .. }
-            | State::Receiving(_)
-            | State::Finishing { .. } => {
+            | State::Recalling(_)
+            | State::Receiving(_) => {
                 self.control.clear();
                 self.over(now, Outcome::Lost);
             }
@@ -275,11 +368,12 @@ impl Receiver {
     #[must_use]
     pub fn poll_control(&mut self) -> Option<Control> {
         self.control.pop_front().or_else(|| match &mut self.state {
-            State::Receiving(receiving) => receiving.poll_ack(false),
+            State::Receiving(receiving) => receiving.poll_ack(),
             State::Waiting
             | State::Reading { .. }
             | State::Offered { .. }
             | State::Beginning { .. }
+            | State::Recalling(_)
             | State::Finishing { .. }
             | State::Verified { .. }
             | State::Over { .. } => None,
@@ -291,7 +385,19 @@ impl Receiver {
     pub fn poll_job(&mut self) -> Option<Job> {
         match &mut self.state {
             State::Beginning { job, .. } => job.take().map(|work| self.jobs.start(work)),
+            State::Recalling(recalling) => {
+                let recall = recalling.next(self.config.cores)?;
+                let job = self.jobs.start(Work::Recall(recall));
+                recalling.started(job.id);
+                Some(job)
+            }
             State::Receiving(receiving) => {
+                if let Some(chunks) = receiving.next_to_commit() {
+                    return Some(self.jobs.start(Work::Commit { sink: Arc::clone(&receiving.sink), chunks }));
+                }
+                if !self.jobs.is_out("sync") && receiving.next_sync() {
+                    return Some(self.jobs.start(Work::Sync { sink: Arc::clone(&receiving.sink) }));
+                }
                 let (open, held) = receiving.next_to_open(self.config.cores)?;
                 let job = self.jobs.start(Work::Open(Box::new(open)));
                 receiving.opening.insert(job.id, held);
@@ -301,9 +407,7 @@ impl Receiver {
                 *next = false;
                 Some(self.jobs.start(Work::Finish { sink: Arc::clone(sink), at_most: SLICE }))
             }
-            State::Over { abandon, .. } if self.jobs.is_idle() => {
-                abandon.take().map(|sink| self.jobs.start(Work::Abandon { sink }))
-            }
+            State::Over { last, .. } if self.jobs.is_idle() => last.take().map(|work| self.jobs.start(work)),
             State::Waiting
             | State::Reading { .. }
             | State::Offered { .. }
@@ -322,17 +426,18 @@ impl Receiver {
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let farewell = match self.state {
-            State::Verified { until, .. } => until,
+        let own = match &self.state {
+            State::Verified { until, .. } => *until,
+            State::Receiving(receiving) => receiving.poll_timeout(),
             State::Waiting
             | State::Reading { .. }
             | State::Offered { .. }
             | State::Beginning { .. }
-            | State::Receiving(_)
+            | State::Recalling(_)
             | State::Finishing { .. }
             | State::Over { .. } => None,
         };
-        [farewell, self.jobs.poll_timeout()].into_iter().flatten().min()
+        [own, self.patience(), self.jobs.poll_timeout()].into_iter().flatten().min()
     }
 
     /// How far it is: what was stored.
@@ -343,6 +448,9 @@ impl Receiver {
             State::Offered { manifest } | State::Beginning { manifest, .. } => {
                 Progress { bytes: 0, total: manifest.totals().bytes }
             }
+            State::Recalling(recalling) => {
+                Progress { bytes: recalling.bytes(), total: recalling.manifest.totals().bytes }
+            }
             State::Receiving(receiving) => receiving.progress(),
             State::Finishing { progress, .. } | State::Verified { progress, .. } | State::Over { progress, .. } => {
                 *progress
@@ -350,10 +458,16 @@ impl Receiver {
         }
     }
 
+    /// Whether everything is being put in place, so that only the disk decides how it ends.
+    #[must_use]
+    pub const fn is_finishing(&self) -> bool {
+        matches!(self.state, State::Finishing { .. })
+    }
+
     /// Whether no job is out, nor to be done.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.jobs.is_idle() && !matches!(self.state, State::Over { abandon: Some(_), .. })
+        self.jobs.is_idle() && !matches!(self.state, State::Over { last: Some(_), .. } | State::Finishing { .. })
     }
 
     /// Whether it is over, all was said, and no job is out.
@@ -363,14 +477,22 @@ impl Receiver {
     }
 
     fn hear(&mut self, now: Instant, message: Control) -> Result<(), ManifestError> {
+        if !matches!(message, Control::Sync | Control::KeepAlive { .. } | Control::Bind { .. }) {
+            self.heard = Some(now);
+        }
         match (message, &mut self.state) {
             (Control::Bye, State::Verified { progress, .. }) => {
-                self.state = State::Over { abandon: None, progress: *progress };
+                self.state = State::Over { last: None, progress: *progress };
             }
-            // The other side did not hear of the confirmation, and gave up: here everything is in place.
+            // The other side did not hear of the confirmation, and gave up: here everything is in place, or soon will be.
             (Control::Cancel { transfer, .. }, State::Verified { progress, .. }) => {
                 of_this(transfer, true)?;
-                self.state = State::Over { abandon: None, progress: *progress };
+                self.state = State::Over { last: None, progress: *progress };
+            }
+            (Control::Cancel { transfer, .. }, State::Finishing { farewell, .. }) => {
+                of_this(transfer, true)?;
+                self.control.clear();
+                *farewell = None;
             }
             (Control::Cancel { transfer, reason, text }, _) => {
                 of_this(transfer, true)?;
@@ -378,16 +500,26 @@ impl Receiver {
                 self.control.clear();
                 self.over(now, Outcome::PeerCancelled { reason, text });
             }
-            (Control::Offer(offer), State::Waiting) => self.read(offer)?,
-            (Control::Page { transfer, page }, State::Reading { builder, .. }) => {
+            (Control::Offer(offer), State::Waiting) => self.read(now, offer)?,
+            (Control::Page { transfer, page }, State::Reading { builder, until, .. }) => {
                 of_this(transfer, false)?;
+                *until = now.checked_add(PAGES);
                 builder.push_page(Page(page.0))?;
                 self.read_if_whole()?;
+            }
+            (Control::Checked { transfer, range, same }, State::Receiving(receiving)) => {
+                of_this(transfer, false)?;
+                if receiving.checked(range, same)? {
+                    let (_, bytes) = receiving.confirmed();
+                    self.events.push_back(Event::Resumed { bytes });
+                }
             }
             (Control::End { transfer, chunks, moved, root }, State::Receiving(receiving)) => {
                 of_this(transfer, false)?;
                 let all = receiving.manifest.chunks();
-                if receiving.end.is_some() || chunks != all || moved != all {
+                let missing = all.saturating_sub(receiving.confirmed().0);
+                let is_over = receiving.end.is_some() || !receiving.is_checked();
+                if is_over || chunks != all || moved != missing {
                     return Err(Violation::BadEnd.into());
                 }
                 receiving.end = Some(root);
@@ -403,6 +535,7 @@ impl Receiver {
                 | Control::Ack { .. }
                 | Control::End { .. }
                 | Control::Verified { .. }
+                | Control::Checked { .. }
                 | Control::Bye,
                 _,
             ) => return Err(Violation::UnexpectedMessage.into()),
@@ -410,7 +543,42 @@ impl Receiver {
         Ok(())
     }
 
-    fn read(&mut self, offer: Offer) -> Result<(), ManifestError> {
+    /// The sink is ready, and the sender may begin.
+    fn ready(&mut self, now: Instant, receiving: Incoming) {
+        let have = Capped::truncated(receiving.have());
+        self.control.push_back(Control::Accept { transfer: FIRST, have, credit: CREDIT });
+        self.heard = Some(now);
+        self.state = State::Receiving(Box::new(receiving));
+    }
+
+    /// What is here from before was hashed again.
+    fn recalled(&mut self, now: Instant) {
+        let State::Recalling(recalling) = std::mem::replace(&mut self.state, State::Waiting) else { return };
+        let (manifest, sink) = (Arc::clone(&recalling.manifest), Arc::clone(&recalling.sink));
+        let (kept, stored) = recalling.finish();
+        if kept.is_empty() {
+            self.events.push_back(Event::Resumed { bytes: 0 });
+        }
+        self.ready(now, Incoming::new(manifest, sink, kept, &stored));
+    }
+
+    /// Until when the sender has to be heard.
+    fn patience(&self) -> Option<Instant> {
+        match &self.state {
+            State::Reading { until, .. } => *until,
+            State::Receiving(receiving) if receiving.is_idle() => self.heard.and_then(|at| at.checked_add(CHUNKS)),
+            State::Waiting
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Recalling(_)
+            | State::Receiving(_)
+            | State::Finishing { .. }
+            | State::Verified { .. }
+            | State::Over { .. } => None,
+        }
+    }
+
+    fn read(&mut self, now: Instant, offer: Offer) -> Result<(), ManifestError> {
         of_this(offer.transfer, false)?;
         if super::layout::size_class(offer.chunk_size).is_none() {
             return Err(Violation::BadOffer.into());
@@ -423,12 +591,12 @@ impl Receiver {
             return too_much(Refusal::TooManyNames);
         }
         let builder = Box::new(ManifestBuilder::new(offer.kind, &self.seed.split()));
-        self.state = State::Reading { offer, builder };
+        self.state = State::Reading { offer, builder, until: now.checked_add(PAGES) };
         self.read_if_whole()
     }
 
     fn read_if_whole(&mut self) -> Result<(), ManifestError> {
-        let State::Reading { offer, builder } = &self.state else { return Ok(()) };
+        let State::Reading { offer, builder, .. } = &self.state else { return Ok(()) };
         let (offer, totals) = (*offer, builder.totals());
         if totals.entries > offer.entries || totals.bytes > offer.bytes {
             return Err(Violation::BadOffer.into());
@@ -455,16 +623,16 @@ impl Receiver {
         if !own.is_some_and(|own| bool::from(own.ct_eq(&root))) {
             return self.violated(now, Violation::WrongRoot);
         }
-        while let Some(ack) = receiving.poll_ack(true) {
+        while let Some(ack) = receiving.poll_ack() {
             self.control.push_back(ack);
         }
         let (sink, progress) = (Arc::clone(&receiving.sink), receiving.progress());
-        self.state = State::Finishing { sink, root, progress, next: true };
+        self.state = State::Finishing { sink, root, progress, next: true, farewell: Some(FAREWELL) };
     }
 
     fn violated(&mut self, now: Instant, violation: Violation) {
-        // Everything is in place already, whatever the other side says now.
-        if matches!(self.state, State::Verified { .. }) {
+        // Everything is in place already, or soon will be, whatever the other side says now.
+        if matches!(self.state, State::Verified { .. } | State::Finishing { .. }) {
             return self.abandon(now);
         }
         self.tell_cancel(CancelReason::Violation, "");
@@ -520,9 +688,10 @@ impl Receiver {
 
     fn over(&mut self, now: Instant, outcome: Outcome) {
         let progress = self.progress();
-        let abandon = match std::mem::replace(&mut self.state, State::Waiting) {
+        let sink = match std::mem::replace(&mut self.state, State::Waiting) {
             State::Beginning { job: Some(_), .. } => None,
             State::Beginning { sink, .. } | State::Finishing { sink, .. } => Some(sink),
+            State::Recalling(recalling) => Some(recalling.sink),
             State::Receiving(receiving) => Some(receiving.sink),
             State::Waiting
             | State::Reading { .. }
@@ -530,9 +699,26 @@ impl Receiver {
             | State::Verified { .. }
             | State::Over { .. } => None,
         };
-        self.state = State::Over { abandon, progress };
+        let keep = is_worth_keeping(&outcome);
+        let last = sink.map(|sink| if keep { Work::Suspend { sink } } else { Work::Abandon { sink } });
+        self.state = State::Over { last, progress };
         self.jobs.end(now);
         self.events.push_back(Event::Over(outcome));
+    }
+}
+
+/// Whether what is stored can be of use when the same is sent again. Every chunk of it is what a peer with the right code sealed, so
+/// only these are worthless: one whose sum is not the sender's, or that the sender contradicts; a source that changed, since its
+/// manifest will be another; and words that were not confirmed.
+fn is_worth_keeping(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),
+        Outcome::Cancelled(reason) | Outcome::PeerCancelled { reason, .. } => match reason {
+            CancelReason::SourceChanged | CancelReason::NotVerified => false,
+            CancelReason::Interrupted | CancelReason::Io | CancelReason::Violation => true,
+        },
+        Outcome::Declined { .. } | Outcome::Refused(_) => false,
+        Outcome::Complete { .. } | Outcome::Failed(_) | Outcome::Lost | Outcome::Stalled => true,
     }
 }
 
@@ -543,6 +729,7 @@ impl std::fmt::Debug for Receiver {
             State::Reading { .. } => "reading",
             State::Offered { .. } => "offered",
             State::Beginning { .. } => "beginning",
+            State::Recalling(_) => "recalling",
             State::Receiving(_) => "receiving",
             State::Finishing { .. } => "finishing",
             State::Verified { .. } => "verified",

@@ -7,7 +7,8 @@
 //! ```
 //! It decides which chunk is made next and when (the lowest first, those that were lost before new ones), how much is under way
 //! (`window`), and what of the other side's words is believed: a receiver can only accept, acknowledge chunks that were
-//! sent, and name the root. It can't ask for anything that was not offered.
+//! sent or that it has from before (held against our own bytes first: `check`), and name the root. It can't ask for anything that
+//! was not offered.
 //!
 //! Timers: [`super::STRAGGLERS`] for jobs that are out at the end. The wait for an answer and for `Verified` has no deadline of its
 //! own: a person and a disk take as long as they take, and the session ends when the peer is no more heard.
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
+use super::check::{Check, Checking, Verdict};
 use super::chunk::{Coders, HEADER, Made, Prepare};
 use super::hashes::{AHEAD, Claim, Hash, Hashes};
 use super::manifest::{Manifest, ManifestBuilder};
@@ -30,7 +32,7 @@ use crate::job::{Fault, FaultKind, Job, JobDone, JobId, Product, Source, Work};
 use crate::seed::Seed;
 use crate::session::{Prepared, Violation};
 use crate::wire::Blob;
-use crate::wire::peer::{CancelReason, ChunkRange, Control, Offer, Reason, TransferKind};
+use crate::wire::peer::{CancelReason, ChunkRange, Control, Have, Offer, Reason, TransferKind};
 
 /// The most chunks that are made, or being made, and were not fetched.
 pub const READY: usize = 64;
@@ -55,6 +57,11 @@ pub enum Event {
     Scanned(Arc<Manifest>),
     /// The receiver wants it; bytes move.
     Accepted,
+    /// The receiver has something from before, and is right about so much of it.
+    Resumed {
+        /// In bytes of the files.
+        bytes: u64,
+    },
     /// It is over. The last event, once.
     Over(Outcome),
 }
@@ -90,10 +97,16 @@ struct Sending {
     window: Window,
     /// The most that a chunk can cost.
     most: u64,
+    /// What the receiver says that it has from before, as far as it is not judged.
+    checking: Checking,
+    /// What was found to be so: chunks and bytes.
+    confirmed: (u64, u64),
     /// The lowest chunk that was never begun.
     next: u64,
     /// Chunks that were lost with a link.
     again: BTreeSet<u64>,
+    /// What the receiver has and is not the same, of what lies before `next`.
+    differing: VecDeque<ChunkRange>,
     making: BTreeMap<JobId, u64>,
     ready: VecDeque<Made>,
     ready_bytes: u64,
@@ -175,16 +188,31 @@ impl Sender {
                     self.failed(now, fault);
                 }
             }
+            (Ok(Product::Checked(checked)), State::Sending(sending)) => {
+                sending.checking.checked(id, checked);
+                while let Some(message) = sending.poll_checked() {
+                    self.control.push_back(message);
+                    if sending.checking.is_done() {
+                        let (_, bytes) = sending.confirmed;
+                        self.events.push_back(Event::Resumed { bytes });
+                    }
+                }
+            }
             // An answer that is not to what was asked.
             (
                 Ok(
                     Product::Page(_)
                     | Product::Scanned(_)
                     | Product::Made(_)
+                    | Product::Checked(_)
                     | Product::Opened(_)
-                    | Product::Begun
+                    | Product::Recalled(_)
+                    | Product::Begun(_)
+                    | Product::Committed
+                    | Product::Synced
                     | Product::Finished(_)
-                    | Product::Abandoned,
+                    | Product::Abandoned
+                    | Product::Suspended,
                 ),
                 State::Scanning { .. } | State::Scanned { .. } | State::Offered { .. } | State::Sending(_),
             ) => self.failed(now, FaultKind::Internal.into()),
@@ -269,7 +297,19 @@ impl Sender {
                 Some(self.jobs.start(Work::Scan { source, builder, page: *page }))
             }
             State::Sending(sending) => {
-                let chunk = sending.next_to_make(self.config.cores)?;
+                if sending.checking.jobs() == 0
+                    && let Some(check) = sending.next_to_check(self.config.cores, &self.source)
+                {
+                    let job = self.jobs.start(Work::Check(check));
+                    sending.checking.started(job.id);
+                    return Some(job);
+                }
+                let Some(chunk) = sending.next_to_make(self.config.cores) else {
+                    let check = sending.next_to_check(self.config.cores, &self.source)?;
+                    let job = self.jobs.start(Work::Check(check));
+                    sending.checking.started(job.id);
+                    return Some(job);
+                };
                 let job = self.jobs.start(Work::Prepare(Prepare {
                     source: Arc::clone(&self.source),
                     manifest: Arc::clone(&sending.manifest),
@@ -368,8 +408,7 @@ impl Sender {
             {
                 of_this(transfer, false)?;
                 ranges::check_have(have.as_slice(), manifest.chunks())?;
-                // What the receiver has from before is not used yet: all is sent, as for chunks that it doesn't name.
-                let sending = Sending::new(Arc::clone(manifest), credit);
+                let sending = Sending::new(Arc::clone(manifest), credit, have.as_slice());
                 self.state = State::Sending(Box::new(sending));
                 self.events.push_back(Event::Accepted);
             }
@@ -401,6 +440,7 @@ impl Sender {
                 | Control::Offer(_)
                 | Control::Page { .. }
                 | Control::End { .. }
+                | Control::Checked { .. }
                 | Control::Bye,
                 _,
             ) => return Err(Violation::UnexpectedMessage),
@@ -431,7 +471,11 @@ impl Sender {
             Outcome::Complete { .. } => progress.bytes = progress.total,
             // Nothing is left to say.
             Outcome::Declined { .. } | Outcome::PeerCancelled { .. } | Outcome::Lost => self.control.clear(),
-            Outcome::Refused(_) | Outcome::Cancelled(_) | Outcome::Failed(_) | Outcome::Violation(_) => {}
+            Outcome::Refused(_)
+            | Outcome::Cancelled(_)
+            | Outcome::Failed(_)
+            | Outcome::Violation(_)
+            | Outcome::Stalled => {}
         }
         let unconfirmed = self.is_unconfirmed() && outcome == Outcome::Lost;
         self.state = State::Over { unconfirmed, progress };
@@ -441,15 +485,18 @@ impl Sender {
 }
 
 impl Sending {
-    fn new(manifest: Arc<Manifest>, credit: u32) -> Self {
+    fn new(manifest: Arc<Manifest>, credit: u32, have: &[Have]) -> Self {
         let most = cost((manifest.chunk_size() as usize).saturating_add(HEADER).saturating_add(FRAMING));
         Self {
             hashes: Hashes::new(manifest.digest(), manifest.chunks()),
             window: Window::new(most, credit),
             manifest,
             most,
+            checking: Checking::new(have),
+            confirmed: (0, 0),
             next: 0,
             again: BTreeSet::new(),
+            differing: VecDeque::new(),
             making: BTreeMap::new(),
             ready: VecDeque::new(),
             ready_bytes: 0,
@@ -466,7 +513,7 @@ impl Sending {
     /// The chunk for the next job, if there is one to make and room for it.
     fn next_to_make(&mut self, cores: usize) -> Option<u64> {
         let size = u64::from(self.manifest.chunk_size());
-        let jobs = self.making.len();
+        let jobs = self.making.len().saturating_add(self.checking.jobs());
         let in_jobs = (jobs as u64).saturating_add(1).saturating_mul(size);
         if jobs >= cores.max(1).saturating_mul(2)
             || jobs.saturating_add(self.ready.len()) >= READY
@@ -475,23 +522,68 @@ impl Sending {
             return None;
         }
         let bound = self.acknowledged.first_missing().saturating_add(AHEAD).min(self.manifest.chunks());
-        let chunk = match self.again.first() {
-            Some(chunk) => *chunk,
-            None => Some(self.next).filter(|next| *next < bound)?,
-        };
+        self.skip();
+        let again = self.again.first().copied();
+        let differing = self.differing.front().map(|range| range.first);
+        let chunk = again.or(differing).or(Some(self.next)).filter(|chunk| *chunk < bound)?;
         if !self.window.reserve(self.most) {
             return None;
         }
-        if !self.again.remove(&chunk) {
-            self.next = self.next.saturating_add(1);
+        if again.is_some() {
+            self.again.remove(&chunk);
+        } else if let Some(range) = self.differing.front_mut() {
+            range.first = chunk.saturating_add(1);
+            if range.first > range.last {
+                self.differing.pop_front();
+            }
+        } else {
+            self.next = chunk.saturating_add(1);
         }
         Some(chunk)
+    }
+
+    /// Goes on to the next chunk that the receiver does not have, as far as is known.
+    fn skip(&mut self) {
+        let held = |next| self.checking.range_of(next).map(|range| range.last).or(self.acknowledged.end_of(next));
+        let mut next = self.next;
+        while let Some(last) = held(next) {
+            next = last.saturating_add(1);
+        }
+        self.next = next;
+    }
+
+    /// The next job that looks at what the receiver says it has.
+    fn next_to_check(&mut self, cores: usize, source: &Arc<dyn Source>) -> Option<Check> {
+        let jobs = self.making.len().saturating_add(self.checking.jobs());
+        let bytes = (jobs as u64).saturating_add(1).saturating_mul(self.manifest.chunk_size().into());
+        let is_full = jobs >= cores.max(1).saturating_mul(2) || bytes > IN_JOBS;
+        if is_full { None } else { self.checking.next(cores, source, &self.manifest) }
+    }
+
+    /// What is to be said of the next range that was judged.
+    fn poll_checked(&mut self) -> Option<Control> {
+        let Verdict { range, same } = self.checking.poll_verdict()?;
+        let is_same = same.is_some();
+        if let Some((hashes, bytes)) = same {
+            for (chunk, hash) in (range.first..).zip(hashes) {
+                self.hashes.know(chunk, hash);
+            }
+            self.acknowledged.insert_range(range);
+            self.sent.insert_range(range);
+            self.acknowledged_bytes = self.acknowledged_bytes.saturating_add(bytes);
+            self.confirmed.0 =
+                self.confirmed.0.saturating_add(range.last.saturating_sub(range.first)).saturating_add(1);
+            self.confirmed.1 = self.confirmed.1.saturating_add(bytes);
+        } else if range.first < self.next {
+            self.differing.push_back(range);
+        }
+        Some(Control::Checked { transfer: FIRST, range, same: is_same })
     }
 
     fn made(&mut self, id: JobId, made: Made) -> Result<(), Fault> {
         self.making.remove(&id);
         match self.hashes.claim(made.chunk, &made.hash) {
-            Claim::New | Claim::Again => {}
+            Claim::New | Claim::Kept | Claim::Again => {}
             // It was sent before, and the file is not what it was then.
             Claim::Changed => return Err(FaultKind::Changed.into()),
             Claim::Beyond => return Err(FaultKind::Internal.into()),
@@ -571,12 +663,13 @@ impl Sending {
     /// `End`, once every chunk was sent.
     fn end(&mut self) -> Option<Control> {
         let chunks = self.manifest.chunks();
-        if self.end.is_some() || self.sent.count() < chunks {
+        if self.end.is_some() || self.sent.count() < chunks || !self.checking.is_done() {
             return None;
         }
         let root = self.hashes.root()?;
         self.end = Some(root);
-        Some(Control::End { transfer: FIRST, chunks, moved: chunks, root })
+        let moved = chunks.saturating_sub(self.confirmed.0);
+        Some(Control::End { transfer: FIRST, chunks, moved, root })
     }
 }
 

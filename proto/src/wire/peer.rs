@@ -241,6 +241,15 @@ pub enum Control {
     },
     /// Nothing more will come from here.
     Bye,
+    /// The sender's word on the next range of [`Control::Accept`]'s `have`.
+    Checked {
+        /// The transfer.
+        transfer: u32,
+        /// The range, as it was said.
+        range: ChunkRange,
+        /// Whether the sender has the same there; else all of it is sent.
+        same: bool,
+    },
 }
 
 /// A text of the other side, at most 800 bytes.

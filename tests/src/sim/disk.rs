@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tallow_proto::job::{Fault, Sink};
+use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::memory::{MemorySink, MemorySource, Stage};
 
@@ -71,8 +72,20 @@ impl CheckedSink {
 }
 
 impl Sink for CheckedSink {
-    fn begin(&self, manifest: &Arc<Manifest>) -> Result<(), Fault> {
+    fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault> {
         self.inner.begin(manifest)
+    }
+
+    fn recall(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<bool, Fault> {
+        self.inner.recall(index, entry, at, into)
+    }
+
+    fn commit(&self, chunks: &[Stored]) -> Result<(), Fault> {
+        self.inner.commit(chunks)
+    }
+
+    fn sync(&self) -> Result<(), Fault> {
+        self.inner.sync()
     }
 
     fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault> {
@@ -99,5 +112,10 @@ impl Sink for CheckedSink {
     fn abandon(&self) {
         self.note(!self.finished.load(Ordering::Relaxed), || "abandoned after it was finished".to_owned());
         self.inner.abandon();
+    }
+
+    fn suspend(&self) {
+        self.note(!self.finished.load(Ordering::Relaxed), || "suspended after it was finished".to_owned());
+        self.inner.suspend();
     }
 }

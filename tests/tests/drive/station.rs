@@ -23,8 +23,8 @@ const PONG: u8 = 2;
 pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'static) -> Job {
     struct Does<F>(F);
     impl<F: Fn() -> Result<bool, Fault> + Send + Sync> Sink for Does<F> {
-        fn begin(&self, _: &Arc<Manifest>) -> Result<(), Fault> {
-            Ok(())
+        fn begin(&self, _: &Arc<Manifest>) -> Result<Vec<tallow_proto::transfer::journal::Stored>, Fault> {
+            Ok(Vec::new())
         }
         fn write(&self, _: u32, _: &Entry, _: u64, _: &[u8]) -> Result<(), Fault> {
             Ok(())
@@ -140,6 +140,7 @@ impl Node for Station {
             Input::Resolved(_, found) => self.events.push_back(Event::Resolved(found)),
             Input::Done(done) => self.events.push_back(Event::Worked { id: done.id.0, well: done.result.is_ok() }),
             Input::HandleDropped => self.leaving = true,
+            Input::Listening(..) | Input::Interfaces(_) | Input::Slept(_) => {}
         }
     }
 

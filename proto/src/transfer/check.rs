@@ -1,0 +1,157 @@
+//! What a receiver says it has from before, held against this side's own bytes.
+//!
+//! It decides which of its ranges need not be sent: those whose chunks, read and hashed here, give the same digest. A range that
+//! differs is sent whole. Ranges are judged in their order. No timers. Bounds: one job out for each core and 16 MiB of chunks;
+//! each chunk is read at most once for it; the hashes of one range and of the jobs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq;
+
+use super::hashes::Hash;
+use super::manifest::Manifest;
+use super::{IN_JOBS, slice_of};
+use crate::job::{Fault, FaultKind, JobId, Source};
+use crate::wire::peer::{ChunkRange, Have};
+
+/// Chunks to be read from the source and hashed.
+pub struct Check {
+    source: Arc<dyn Source>,
+    manifest: Arc<Manifest>,
+    range: ChunkRange,
+}
+
+/// The hashes of chunks, in order.
+#[derive(Debug)]
+pub struct Checked {
+    first: u64,
+    hashes: Vec<Hash>,
+    bytes: u64,
+}
+
+impl Check {
+    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Checked, Fault> {
+        let Self { source, manifest, range } = self;
+        let mut buffer = vec![0; manifest.chunk_size() as usize];
+        let mut checked = Checked { first: range.first, hashes: Vec::new(), bytes: 0 };
+        for chunk in range.first..=range.last {
+            let mut len = 0_usize;
+            for segment in manifest.segments(chunk) {
+                if stop() {
+                    return Err(FaultKind::Cancelled.into());
+                }
+                let end = len.saturating_add(segment.len);
+                let piece = buffer.get_mut(len..end).ok_or(FaultKind::Internal)?;
+                source.read(segment.index, &segment.entry, segment.offset, piece)?;
+                len = end;
+            }
+            let contents = buffer.get(..len).unwrap_or_default();
+            checked.hashes.push(*blake3::hash(contents).as_bytes());
+            checked.bytes = checked.bytes.saturating_add(len as u64);
+        }
+        Ok(checked)
+    }
+}
+
+/// The ranges that are not judged yet.
+pub(super) struct Checking {
+    /// In their order; the first one is being judged.
+    left: VecDeque<Have>,
+    /// Which of them the next job is for, and from which chunk on.
+    next: (usize, u64),
+    out: BTreeSet<JobId>,
+    /// Answers that came before one that belongs before them.
+    early: BTreeMap<u64, Checked>,
+    /// Of the first range, as far as they are known.
+    hashes: Vec<Hash>,
+    bytes: u64,
+}
+
+/// What became of a range.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// Which.
+    pub range: ChunkRange,
+    /// The hashes of its chunks, and its bytes, if it need not be sent.
+    pub same: Option<(Vec<Hash>, u64)>,
+}
+
+impl Checking {
+    pub fn new(have: &[Have]) -> Self {
+        let left: VecDeque<Have> = have.iter().copied().collect();
+        let first = left.front().map_or(0, |have| have.range.first);
+        Self { left, next: (0, first), out: BTreeSet::new(), early: BTreeMap::new(), hashes: Vec::new(), bytes: 0 }
+    }
+
+    /// Whether all is judged.
+    pub fn is_done(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// Jobs that are out.
+    pub fn jobs(&self) -> usize {
+        self.out.len()
+    }
+
+    /// The range that holds this chunk and is not judged.
+    pub fn range_of(&self, chunk: u64) -> Option<ChunkRange> {
+        let at = self.left.partition_point(|have| have.range.last < chunk);
+        self.left.get(at).map(|have| have.range).filter(|range| range.first <= chunk)
+    }
+
+    /// The next job, if there is one and room for it.
+    pub fn next(&mut self, cores: usize, source: &Arc<dyn Source>, manifest: &Arc<Manifest>) -> Option<Check> {
+        let (jobs, size) = (self.out.len(), manifest.chunk_size());
+        let bytes = (jobs as u64).saturating_add(1).saturating_mul(size.into());
+        if jobs >= cores.max(1) || bytes > IN_JOBS {
+            return None;
+        }
+        let (at, first) = self.next;
+        let have = self.left.get(at)?;
+        let last = first.saturating_add((slice_of(size) as u64).saturating_sub(1)).min(have.range.last);
+        self.next = if last == have.range.last {
+            let after = at.saturating_add(1);
+            (after, self.left.get(after).map_or(0, |have| have.range.first))
+        } else {
+            (at, last.saturating_add(1))
+        };
+        let range = ChunkRange { first, last };
+        Some(Check { source: Arc::clone(source), manifest: Arc::clone(manifest), range })
+    }
+
+    /// A job of this name is out.
+    pub fn started(&mut self, id: JobId) {
+        self.out.insert(id);
+    }
+
+    /// A job was done.
+    pub fn checked(&mut self, id: JobId, checked: Checked) {
+        self.out.remove(&id);
+        self.early.insert(checked.first, checked);
+    }
+
+    /// The next range that is judged.
+    pub fn poll_verdict(&mut self) -> Option<Verdict> {
+        let Have { range, digest } = *self.left.front()?;
+        let count = range.last.saturating_sub(range.first).saturating_add(1);
+        loop {
+            let known = self.hashes.len() as u64;
+            if known == count {
+                break;
+            }
+            let checked = self.early.remove(&range.first.saturating_add(known))?;
+            self.hashes.extend(checked.hashes);
+            self.bytes = self.bytes.saturating_add(checked.bytes);
+        }
+        let (hashes, bytes) = (std::mem::take(&mut self.hashes), std::mem::take(&mut self.bytes));
+        let mut hasher = blake3::Hasher::new();
+        for hash in &hashes {
+            hasher.update(hash);
+        }
+        let same = bool::from(hasher.finalize().as_bytes().ct_eq(&digest));
+        self.left.pop_front();
+        self.next.0 = self.next.0.saturating_sub(1);
+        Some(Verdict { range, same: same.then_some((hashes, bytes)) })
+    }
+}

@@ -1,0 +1,291 @@
+//! The journal of a staging directory: which chunks are stored there, so that a transfer goes on after its process died.
+//!
+//! It is a file that only grows. First a header that names the transfer, integers big-endian: magic (8 bytes), version `u16`,
+//! manifest digest (32), chunk size `u32`, chunks `u64`, bytes `u64`, entries `u32`, label as `u8` length and UTF-8, checksum
+//! (16). Then batches: count `u16` (1 to [`BATCH`]), so many times chunk `u64` and hash (32), checksum (16). A checksum is the start
+//! of a BLAKE3 keyed hash over the batch and the place where it stands; the key is derived from the header. So a batch is good
+//! only whole, in its place, and in its journal: what a crash tore, what was damaged and all that follows it counts as never
+//! written. A chunk that stands there twice has the hash that came last.
+//!
+//! This decides what a journal says, and not whether that is true: whoever uses it hashes the chunks again.
+//!
+//! No timers. Bounds: [`MOST`] chunks are remembered, a batch is at most 41 KiB, a header at most [`Header::MAX`] bytes.
+
+use std::collections::BTreeMap;
+
+use super::hashes::Hash;
+use super::manifest::Manifest;
+use super::path::RelPath;
+
+/// The version that is written here.
+pub const VERSION: u16 = 1;
+/// The most chunks in one batch.
+pub const BATCH: usize = 1024;
+/// The most chunks that are remembered: what one `Accept` can name.
+pub const MOST: usize = 1000 * 1024;
+
+const MAGIC: [u8; 8] = *b"tallow\0j";
+const CHECKSUM: usize = 16;
+const ENTRY: usize = 40;
+/// Length of a header without label and checksum.
+const FIXED: usize = 8 + 2 + 32 + 4 + 8 + 8 + 4 + 1;
+const HEADER_CONTEXT: &str = "tallow v1 journal header";
+const BATCH_CONTEXT: &str = "tallow v1 journal";
+
+/// A chunk that is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Which.
+    pub chunk: u64,
+    /// BLAKE3 of its contents.
+    pub hash: Hash,
+}
+
+/// What a journal belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Of the manifest.
+    pub digest: Hash,
+    /// Bytes of the virtual stream in one chunk.
+    pub chunk_size: u32,
+    /// Chunks of the transfer.
+    pub chunks: u64,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Entries of the manifest.
+    pub entries: u32,
+    /// The name at the top of its first entry, for people; empty: there is none.
+    pub label: Box<str>,
+}
+
+/// Why something is no journal of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// It begins with something else, or ends in the header.
+    #[error("not a journal")]
+    NotOne,
+    /// Another version made it.
+    #[error("journal of version {0}")]
+    Version(u16),
+    /// The header is not what was written.
+    #[error("damaged journal")]
+    Checksum,
+}
+
+impl Header {
+    /// The most bytes of a header.
+    pub const MAX: usize = FIXED + 255 + CHECKSUM;
+
+    /// What the journal of this transfer begins with.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> Self {
+        let totals = manifest.totals();
+        let first = manifest.entry(0);
+        let label = first.as_ref().and_then(|entry| entry.path.as_str().split('/').next()).unwrap_or_default();
+        Self {
+            digest: *manifest.digest(),
+            chunk_size: manifest.chunk_size(),
+            chunks: manifest.chunks(),
+            bytes: totals.bytes,
+            entries: totals.entries,
+            label: label.into(),
+        }
+    }
+
+    /// As it stands in the file.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let label = self.label.get(..self.label.floor_char_boundary(255)).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(Self::MAX);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_be_bytes());
+        bytes.extend_from_slice(&self.digest);
+        bytes.extend_from_slice(&self.chunk_size.to_be_bytes());
+        bytes.extend_from_slice(&self.chunks.to_be_bytes());
+        bytes.extend_from_slice(&self.bytes.to_be_bytes());
+        bytes.extend_from_slice(&self.entries.to_be_bytes());
+        bytes.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
+        bytes.extend_from_slice(label.as_bytes());
+        let checksum = checksum(&blake3::derive_key(HEADER_CONTEXT, &[]), 0, &bytes);
+        bytes.extend_from_slice(&checksum);
+        bytes
+    }
+
+    /// Reads the header at the start of `bytes`, which need not be more than [`Header::MAX`] of the file; how long it is is the
+    /// second part.
+    ///
+    /// # Errors
+    /// It is none of this version.
+    pub fn decode(bytes: &[u8]) -> Result<(Self, usize), Damage> {
+        let mut rest = bytes;
+        if take::<8>(&mut rest)? != MAGIC {
+            return Err(Damage::NotOne);
+        }
+        let version = u16::from_be_bytes(take(&mut rest)?);
+        if version != VERSION {
+            return Err(Damage::Version(version));
+        }
+        let digest = take(&mut rest)?;
+        let chunk_size = u32::from_be_bytes(take(&mut rest)?);
+        let chunks = u64::from_be_bytes(take(&mut rest)?);
+        let total = u64::from_be_bytes(take(&mut rest)?);
+        let entries = u32::from_be_bytes(take(&mut rest)?);
+        let [len] = take(&mut rest)?;
+        let (label, rest) = rest.split_at_checked(len.into()).ok_or(Damage::NotOne)?;
+        let body = FIXED.saturating_add(len.into());
+        let signed = bytes.get(..body).ok_or(Damage::NotOne)?;
+        let written = rest.first_chunk::<CHECKSUM>().ok_or(Damage::NotOne)?;
+        if checksum(&blake3::derive_key(HEADER_CONTEXT, &[]), 0, signed) != *written {
+            return Err(Damage::Checksum);
+        }
+        let label = std::str::from_utf8(label).map_err(|_| Damage::Checksum)?;
+        // It is shown to people: a name that no manifest can have is none.
+        if !label.is_empty() && RelPath::parse(label).is_err() {
+            return Err(Damage::Checksum);
+        }
+        let header = Self { digest, chunk_size, chunks, bytes: total, entries, label: label.into() };
+        Ok((header, body.saturating_add(CHECKSUM)))
+    }
+}
+
+/// Encodes what is appended to a journal.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    key: [u8; 32],
+    at: u64,
+}
+
+impl Writer {
+    /// For the journal that begins with this encoded header and is good up to `at`, in bytes.
+    #[must_use]
+    pub fn new(header: &[u8], at: u64) -> Self {
+        Self { key: blake3::derive_key(BATCH_CONTEXT, header), at }
+    }
+
+    /// Where the journal ends, in bytes: what lies beyond is to be cut off before anything is appended.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.at
+    }
+
+    /// The bytes that say that these chunks are stored. They count once [`Writer::appended`] is called.
+    #[must_use]
+    pub fn encode(&self, stored: &[Stored]) -> Vec<u8> {
+        let batches = stored.len().div_ceil(BATCH);
+        let frames = batches.saturating_mul(CHECKSUM.saturating_add(2));
+        let mut bytes = Vec::with_capacity(stored.len().saturating_mul(ENTRY).saturating_add(frames));
+        for batch in stored.chunks(BATCH) {
+            let begin = bytes.len();
+            bytes.extend_from_slice(&u16::try_from(batch.len()).unwrap_or(u16::MAX).to_be_bytes());
+            for Stored { chunk, hash } in batch {
+                bytes.extend_from_slice(&chunk.to_be_bytes());
+                bytes.extend_from_slice(hash);
+            }
+            let at = self.at.saturating_add(begin as u64);
+            let checksum = checksum(&self.key, at, bytes.get(begin..).unwrap_or_default());
+            bytes.extend_from_slice(&checksum);
+        }
+        bytes
+    }
+
+    /// So many bytes of [`Writer::encode`] are in the file.
+    pub const fn appended(&mut self, bytes: u64) {
+        self.at = self.at.saturating_add(bytes);
+    }
+}
+
+/// Reads what follows the header, piece by piece.
+#[derive(Debug)]
+pub struct Reader {
+    key: [u8; 32],
+    chunks: u64,
+    /// Where what was found good ends.
+    at: u64,
+    /// What came and is no whole batch yet.
+    buffer: Vec<u8>,
+    is_over: bool,
+    found: BTreeMap<u64, Hash>,
+}
+
+impl Reader {
+    /// Of the journal with this header, which stands in the file as `encoded`.
+    #[must_use]
+    pub fn new(header: &Header, encoded: &[u8]) -> Self {
+        Self {
+            key: blake3::derive_key(BATCH_CONTEXT, encoded),
+            chunks: header.chunks,
+            at: encoded.len() as u64,
+            buffer: Vec::new(),
+            is_over: false,
+            found: BTreeMap::new(),
+        }
+    }
+
+    /// The next bytes of the file. False: what comes after them is of no use.
+    pub fn push(&mut self, mut bytes: &[u8]) -> bool {
+        while !self.is_over {
+            let want = match self.buffer.first_chunk() {
+                None => 2,
+                Some(count) => match usize::from(u16::from_be_bytes(*count)) {
+                    count if (1..=BATCH).contains(&count) => {
+                        count.saturating_mul(ENTRY).saturating_add(2).saturating_add(CHECKSUM)
+                    }
+                    _ => {
+                        self.is_over = true;
+                        break;
+                    }
+                },
+            };
+            let missing = want.saturating_sub(self.buffer.len());
+            let (piece, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
+            self.buffer.extend_from_slice(piece);
+            bytes = rest;
+            if self.buffer.len() < want {
+                return true;
+            }
+            if want > 2 && !self.take_batch() {
+                self.is_over = true;
+            }
+        }
+        false
+    }
+
+    /// What it said, ascending, each chunk once; and where it is to be cut off, in bytes.
+    #[must_use]
+    pub fn finish(self) -> (Vec<Stored>, u64) {
+        (self.found.into_iter().map(|(chunk, hash)| Stored { chunk, hash }).collect(), self.at)
+    }
+
+    fn take_batch(&mut self) -> bool {
+        let Some((body, written)) = self.buffer.split_last_chunk::<CHECKSUM>() else { return false };
+        if checksum(&self.key, self.at, body) != *written {
+            return false;
+        }
+        for entry in body.get(2..).unwrap_or_default().chunks_exact(ENTRY) {
+            let Some((chunk, hash)) = entry.split_first_chunk() else { return false };
+            let (chunk, Some(hash)) = (u64::from_be_bytes(*chunk), hash.first_chunk()) else { return false };
+            if chunk < self.chunks && (self.found.len() < MOST || self.found.contains_key(&chunk)) {
+                self.found.insert(chunk, *hash);
+            }
+        }
+        self.at = self.at.saturating_add(self.buffer.len() as u64);
+        self.buffer.clear();
+        true
+    }
+}
+
+fn checksum(key: &[u8; 32], at: u64, bytes: &[u8]) -> [u8; CHECKSUM] {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    hasher.update(&at.to_be_bytes()).update(bytes);
+    *hasher.finalize().as_bytes().first_chunk().unwrap_or(&[0; CHECKSUM])
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Damage> {
+    let (head, tail) = rest.split_first_chunk().ok_or(Damage::NotOne)?;
+    *rest = tail;
+    Ok(*head)
+}
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -1,0 +1,200 @@
+//! A crash while things get their names: the next try takes back what has one already, so that it finds the destination as the
+//! first one did.
+//!
+//! Before anything is moved, it is noted with its inode ([`Move`], a line each, in the staging directory's `moves`). Decides what is
+//! taken back: everything that stands where it was moved to and is still as it was made, or nothing at all: what somebody changed
+//! since then is theirs, and the policy for names that exist decides about it. What replaced something stays.
+//!
+//! No state, no timers. Bounds: what is noted is at most 256 MiB, and a line for each name.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+
+use rustix::fs::Stat;
+use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Mtime};
+
+use crate::beneath::{Dir, is_dir, is_file, is_link};
+use crate::destination::Policy;
+use crate::place::move_to;
+use crate::sink::{local, split};
+use crate::staging::{ANY_MODE, Left};
+
+/// Something that gets its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Move {
+    /// From the staged tree to where it belongs.
+    To {
+        /// Below the staged tree.
+        path: String,
+        /// Below the destination.
+        here: String,
+        /// Which it is: device and inode.
+        file: (u64, u64),
+    },
+    /// The one before of this path is not to be taken back.
+    Stays {
+        /// Below the staged tree.
+        path: String,
+    },
+}
+
+impl Move {
+    /// Of what `stat` says.
+    pub fn of(stat: &Stat, path: &str, here: &str) -> Self {
+        Self::To { path: path.into(), here: here.into(), file: identity(stat) }
+    }
+
+    /// As it is noted. No name has a control character in it.
+    pub fn line(&self) -> String {
+        match self {
+            Self::To { path, here, file: (device, inode) } => format!("{device}\t{inode}\t{path}\t{here}\n"),
+            Self::Stays { path } => format!("-\t{path}\n"),
+        }
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let fields: Vec<_> = line.split('\t').collect();
+        match *fields.as_slice() {
+            ["-", path] => Some(Self::Stays { path: path.into() }),
+            [device, inode, path, here] => {
+                let file = (device.parse().ok()?, inode.parse().ok()?);
+                Some(Self::To { path: path.into(), here: here.into(), file })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Takes back what was moved.
+pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy) -> io::Result<()> {
+    let noted = left.moves()?;
+    // By their paths; the last note of each counts, a torn one is none.
+    let mut moved = BTreeMap::new();
+    for line in noted.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
+        match std::str::from_utf8(line).ok().and_then(Move::parse) {
+            Some(Move::To { path, here, file }) => {
+                moved.insert(path, (here, file));
+            }
+            Some(Move::Stays { path }) => {
+                moved.remove(&path);
+            }
+            None => {}
+        }
+    }
+    moved.retain(|_, (here, file)| find(target, here).is_some_and(|(_, _, stat)| identity(&stat) == *file));
+    if moved.is_empty() {
+        return left.forget_moves();
+    }
+    if !is_unchanged(target, manifest, policy, &moved) {
+        tracing::info!("what has its name already was changed since then, and stays");
+        return Ok(());
+    }
+    for (path, (here, _)) in &moved {
+        let Some((to, name, _)) = find(target, here) else { continue };
+        let (above, own) = split(path);
+        let from = staged(&left.tree, above)?;
+        match move_to(&to, name, &from, own) {
+            // It was fetched again since.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other?,
+        }
+    }
+    left.forget_moves()
+}
+
+/// A directory of the staged tree, which is made again where what it held was merged into one that is there.
+fn staged(tree: &Dir, path: &str) -> io::Result<Dir> {
+    let mut dir = tree.again()?;
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        match dir.make_dir(name, ANY_MODE) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => dir = dir.child(name)?,
+        }
+    }
+    Ok(dir)
+}
+
+/// Whether all of it is as it was made.
+fn is_unchanged(
+    target: &Dir,
+    manifest: &Manifest,
+    policy: Policy,
+    moved: &BTreeMap<String, (String, (u64, u64))>,
+) -> bool {
+    // A directory that is only part of a path and no entry has no time to tell whether something was put into it.
+    let (mut found, mut dirs, mut parents) = (HashSet::new(), HashSet::new(), HashSet::new());
+    for (_, entry) in manifest.entries() {
+        let path = local(policy, &entry.path);
+        let Some((top, here)) = covering(moved, &path) else { continue };
+        let there = format!("{here}{}", &path[top.len()..]);
+        if !find(target, &there).is_some_and(|(_, _, stat)| is_as_made(&stat, &entry)) {
+            return false;
+        }
+        if path.len() > top.len() {
+            parents.insert(split(&path).0.to_owned());
+        }
+        if entry.kind == EntryKind::Dir {
+            dirs.insert(path.into_owned());
+        }
+        found.insert(top);
+    }
+    parents.is_subset(&dirs) && moved.keys().all(|path| found.contains(path.as_str()))
+}
+
+/// The move that brought this path to its place.
+fn covering<'a>(moved: &'a BTreeMap<String, (String, (u64, u64))>, path: &str) -> Option<(&'a str, &'a str)> {
+    let mut end = path.len();
+    loop {
+        if let Some((top, (here, _))) = moved.get_key_value(&path[..end]) {
+            return Some((top, here));
+        }
+        end = path[..end].rfind('/')?;
+    }
+}
+
+/// Whether nobody changed it since: a change would have given it another time, a new name in it as well.
+fn is_as_made(stat: &Stat, entry: &Entry) -> bool {
+    // The fields' types differ between systems.
+    #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
+    let same_time = Mtime::clamped(stat.st_mtime as i64, stat.st_mtime_nsec as u64) == entry.mtime;
+    match entry.kind {
+        EntryKind::File { size } => {
+            is_file(stat) && same_time && u64::try_from(stat.st_size).is_ok_and(|found| found == size)
+        }
+        EntryKind::Dir => is_dir(stat) && same_time,
+        EntryKind::Symlink { .. } => is_link(stat),
+    }
+}
+
+/// What stands at a path below a directory, with the directory that it stands in and its name there.
+fn find<'a>(target: &Dir, path: &'a str) -> Option<(Dir, &'a str, Stat)> {
+    let (above, name) = split(path);
+    let dir = if above.is_empty() { target.again() } else { target.descend(above) }.ok()?;
+    let stat = dir.stat(name).ok()??;
+    Some((dir, name, stat))
+}
+
+fn identity(stat: &Stat) -> (u64, u64) {
+    // As above.
+    #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
+    (stat.st_dev as u64, stat.st_ino as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_comes_back_and_a_torn_one_does_not() {
+        for noted in [
+            Move::To { path: "a/b c".into(), here: "a/b c (1)".into(), file: (5, 77) },
+            Move::Stays { path: "-".into() },
+        ] {
+            let line = noted.line();
+            assert_eq!(Move::parse(line.trim_end_matches('\n')), Some(noted));
+        }
+        for torn in ["", "5", "5\t7", "5\t7\ta", "x\t7\ta\ta", "-\ta\tb", "1\t2\ta\tb\tc"] {
+            assert_eq!(Move::parse(torn), None, "{torn:?}");
+        }
+    }
+}

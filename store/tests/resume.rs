@@ -1,0 +1,451 @@
+//! What a transfer leaves on a disk when it ends unfinished, and the next one that goes on from there.
+
+mod common;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{byte, chmod, dir, entry, file, finish, inside, link, manifest, names, quick_dir, receive, sink};
+use tallow_proto::job::{FaultKind, Sink};
+use tallow_proto::transfer::journal::Stored;
+use tallow_proto::transfer::manifest::{EntryKind, Manifest};
+use tallow_store::{OnExists, Receiving};
+
+/// Four large files' worth of chunks, small ones, and everything that needs no chunk.
+fn offer() -> Arc<Manifest> {
+    manifest(&[
+        dir("d"),
+        file("d/large", 5 * (64 << 10) + 7),
+        file("d/small", 100),
+        file("d/other", 3000),
+        file("d/empty", 0),
+        link("d/link", "small"),
+        entry("d/locked", EntryKind::Dir, 0o500),
+        entry("d/locked/x", EntryKind::File { size: 70_000 }, 0o400),
+        file("top", 10),
+    ])
+}
+
+fn contents(manifest: &Manifest, chunk: u64) -> (Vec<u8>, Stored) {
+    let mut bytes = Vec::new();
+    for segment in manifest.segments(chunk) {
+        bytes.extend((0..segment.len as u64).map(|at| byte(segment.index, segment.offset + at)));
+    }
+    let hash = *blake3::hash(&bytes).as_bytes();
+    (bytes, Stored { chunk, hash })
+}
+
+fn store(sink: &Receiving, manifest: &Manifest, chunks: impl Iterator<Item = u64>) {
+    for chunk in chunks {
+        let (bytes, stored) = contents(manifest, chunk);
+        let mut rest = &bytes[..];
+        for segment in manifest.segments(chunk) {
+            let (piece, tail) = rest.split_at(segment.len);
+            sink.write(segment.index, &segment.entry, segment.offset, piece).unwrap();
+            rest = tail;
+        }
+        sink.commit(&[stored]).unwrap();
+    }
+}
+
+/// Which of these chunks are there as the journal says.
+fn good(sink: &Receiving, manifest: &Manifest, stored: &[Stored]) -> Vec<u64> {
+    let is_good = |stored: &&Stored| {
+        let mut bytes = Vec::new();
+        for segment in manifest.segments(stored.chunk) {
+            let mut piece = vec![0; segment.len];
+            if !sink.recall(segment.index, &segment.entry, segment.offset, &mut piece).unwrap() {
+                return false;
+            }
+            bytes.extend(piece);
+        }
+        *blake3::hash(&bytes).as_bytes() == stored.hash
+    };
+    stored.iter().filter(is_good).map(|stored| stored.chunk).collect()
+}
+
+/// What a receive without any trouble makes.
+fn reference() -> std::collections::BTreeMap<PathBuf, String> {
+    let root = quick_dir();
+    receive(&sink(root.path(), OnExists::Refuse), &offer()).unwrap();
+    inside(root.path())
+}
+
+fn staging(root: &Path) -> PathBuf {
+    let name = names(root).into_iter().find(|name| name.starts_with(".tallow-")).unwrap();
+    root.join(name)
+}
+
+/// A try that stores these chunks and dies.
+fn left(root: &Path, chunks: impl Iterator<Item = u64>) {
+    let first = sink(root, OnExists::Refuse);
+    assert_eq!(first.begin(&offer()).unwrap(), []);
+    store(&first, &offer(), chunks);
+    // As with a process that is killed, the lock goes with the handle.
+    drop(first);
+}
+
+/// The next try: what was good, then the rest.
+fn go_on(root: &Path) -> (Vec<u64>, Vec<u64>) {
+    let manifest = offer();
+    let next = sink(root, OnExists::Refuse);
+    let stored = next.begin(&manifest).unwrap();
+    let good = good(&next, &manifest, &stored);
+    store(&next, &manifest, (0..manifest.chunks()).filter(|chunk| !good.contains(chunk)));
+    finish(&next).unwrap();
+    assert_eq!(inside(root), reference());
+    (stored.iter().map(|stored| stored.chunk).collect(), good)
+}
+
+#[test]
+fn the_next_try_finds_what_was_stored() {
+    let all = offer().chunks();
+    assert_eq!(all, 8);
+    for stored in [1..2, 0..5, 3..8, 0..8] {
+        let root = quick_dir();
+        left(root.path(), stored.clone());
+        assert_eq!(std::fs::metadata(staging(root.path())).unwrap().mode() & 0o777, 0o700);
+        let expected: Vec<u64> = stored.collect();
+        assert_eq!(go_on(root.path()), (expected.clone(), expected));
+    }
+}
+
+/// A crash at the end, when modes and links are made already.
+#[test]
+fn what_was_finished_by_half_is_finished_again() {
+    for slices in 0..60 {
+        let root = quick_dir();
+        let first = sink(root.path(), OnExists::Refuse);
+        first.begin(&offer()).unwrap();
+        store(&first, &offer(), 0..8);
+        let mut done = false;
+        for _ in 0..slices {
+            done = done || first.finish(1).unwrap();
+        }
+        drop(first);
+        if done {
+            assert!(slices > 3);
+            return;
+        }
+        assert_eq!(go_on(root.path()).1.len(), 8, "after {slices} slices");
+    }
+    panic!("it never finishes");
+}
+
+/// A try that dies when one of its two names is in place.
+fn half_placed(root: &Path) {
+    let first = sink(root, OnExists::Refuse);
+    first.begin(&offer()).unwrap();
+    store(&first, &offer(), 0..8);
+    while first.placed().is_empty() {
+        assert!(!first.finish(1).unwrap());
+    }
+    drop(first);
+    assert_eq!(names(root).len(), 2);
+}
+
+/// What somebody did to a thing that has its name is not undone: it is in the way, as everything that is there.
+#[test]
+fn what_was_changed_since_it_has_its_name_stays() {
+    type Change = fn(&Path);
+    let changes: [(&str, Change); 6] = [
+        ("d", |root| std::fs::write(root.join("d/new"), "mine").unwrap()),
+        ("d", |root| flip(&root.join("d/small"), 3)),
+        ("d", |root| std::fs::remove_file(root.join("d/other")).unwrap()),
+        ("d", |root| std::fs::rename(root.join("d/small"), root.join("d/kept")).unwrap()),
+        ("top", |root| std::fs::write(root.join("top"), "mine").unwrap()),
+        ("top", |root| replace(&root.join("top"), |at| std::fs::write(at, [0; 10]))),
+    ];
+    let mut tried = [0; 2];
+    for _ in 0..8 {
+        for (name, change) in changes {
+            let root = quick_dir();
+            half_placed(root.path());
+            // Which of the two came first is the file system's choice.
+            if !root.path().join(name).exists() {
+                continue;
+            }
+            tried[usize::from(name == "top")] += 1;
+            change(root.path());
+            let before = inside(&root.path().join(name));
+            let next = sink(root.path(), OnExists::Refuse);
+            assert_eq!(next.begin(&offer()).unwrap_err().kind, FaultKind::Exists);
+            drop(next);
+            assert_eq!(inside(&root.path().join(name)), before);
+            // With another name for it, all of it comes.
+            let next = sink(root.path(), OnExists::Rename);
+            let stored = next.begin(&offer()).unwrap();
+            let good = good(&next, &offer(), &stored);
+            assert!(good.len() < 8, "{good:?}");
+            store(&next, &offer(), (0..8).filter(|chunk| !good.contains(chunk)));
+            finish(&next).unwrap();
+            assert_eq!(names(root.path()).len(), 3);
+            assert_eq!(inside(&root.path().join(name)), before);
+        }
+    }
+    assert!(tried != [0; 2]);
+}
+
+/// What replaced something is not taken back: then neither would be there.
+#[test]
+fn what_replaced_something_stays() {
+    let root = quick_dir();
+    std::fs::write(root.path().join("top"), "old").unwrap();
+    std::fs::create_dir(root.path().join("d")).unwrap();
+    std::fs::write(root.path().join("d/small"), "old").unwrap();
+    for slices in 0..200 {
+        let first = sink(root.path(), OnExists::Overwrite);
+        let stored = first.begin(&offer()).unwrap();
+        assert!(root.path().join("top").exists() && root.path().join("d/small").exists());
+        let good = good(&first, &offer(), &stored);
+        store(&first, &offer(), (0..8).filter(|chunk| !good.contains(chunk)));
+        for _ in 0..slices {
+            if first.finish(1).unwrap() {
+                assert!(slices > 10);
+                let mut own = inside(root.path());
+                let mut expected = reference();
+                // A directory that was there keeps its mode and gets no time.
+                for map in [&mut own, &mut expected] {
+                    map.remove(Path::new("d"));
+                }
+                assert_eq!(own, expected);
+                return;
+            }
+            assert!(root.path().join("top").exists() && root.path().join("d/small").exists());
+        }
+    }
+    panic!("it never finishes");
+}
+
+#[test]
+fn f06_damage_is_seen_and_costs_only_what_is_damaged() {
+    let large = 5 * (64 << 10) + 7;
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage, &[u64]); 12] = [
+        ("one bit", |tree| flip(&tree.join("d/large"), 70_000), &[1]),
+        ("truncated", |tree| set_len(&tree.join("d/large"), 200_000), &[3, 4, 5]),
+        ("extended", |tree| set_len(&tree.join("d/large"), 900_000), &[]),
+        ("gone", |tree| std::fs::remove_file(tree.join("d/small")).unwrap(), &[5]),
+        ("a directory in its place", |tree| replace(&tree.join("d/small"), |at| std::fs::create_dir(at)), &[5]),
+        ("a link in its place", |tree| replace(&tree.join("d/small"), |at| symlink("/etc/passwd", at)), &[5]),
+        ("a second name", |tree| std::fs::hard_link(tree.join("d/small"), tree.join("../more")).unwrap(), &[5]),
+        ("something foreign", |tree| std::fs::write(tree.join("d/foreign"), "x").unwrap(), &[]),
+        ("a foreign tree", |tree| std::fs::create_dir_all(tree.join("d/foreign/a/b/c")).unwrap(), &[]),
+        (
+            "a locked foreign tree",
+            |tree| {
+                std::fs::create_dir_all(tree.join("foreign/a")).unwrap();
+                chmod(&tree.join("foreign"), 0o500);
+            },
+            &[],
+        ),
+        (
+            "modes",
+            |tree| {
+                chmod(&tree.join("d/large"), 0o000);
+                chmod(&tree.join("d"), 0o000);
+            },
+            &[],
+        ),
+        ("all of it", |tree| std::fs::remove_dir_all(tree).unwrap(), &[0, 1, 2, 3, 4, 5, 6, 7]),
+    ];
+    assert_eq!(large, offer().entry(1).unwrap().size());
+    for (name, damage, bad) in cases {
+        let root = quick_dir();
+        left(root.path(), 0..8);
+        damage(&staging(root.path()).join("tree"));
+        let (_, good) = go_on(root.path());
+        let expected: Vec<u64> = (0..8).filter(|chunk| !bad.contains(chunk)).collect();
+        assert_eq!(good, expected, "{name}");
+        assert!(Path::new("/etc/passwd").exists());
+    }
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 8;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn set_len(path: &Path, len: u64) {
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
+}
+
+fn replace(path: &Path, make: impl Fn(&Path) -> std::io::Result<()>) {
+    std::fs::remove_file(path).unwrap();
+    make(path).unwrap();
+}
+
+#[test]
+fn f06_a_damaged_journal_is_used_as_far_as_it_is_good() {
+    let journal = |root: &Path| staging(root).join("journal");
+    let whole = {
+        let root = quick_dir();
+        left(root.path(), 0..8);
+        std::fs::metadata(journal(root.path())).unwrap().len() as usize
+    };
+    // One batch of one chunk each time.
+    let batch = 58;
+    for cut in (0..=3 * batch).step_by(7) {
+        let root = quick_dir();
+        left(root.path(), 0..8);
+        set_len(&journal(root.path()), (whole - cut) as u64);
+        let kept = 8 - cut.div_ceil(batch) as u64;
+        assert_eq!(go_on(root.path()).0, (0..kept).collect::<Vec<_>>(), "{cut} bytes cut");
+    }
+    for (at, kept) in [(whole - 1, 7), (whole - 8 * batch + 5, 0), (0, 0), (9, 0), (20, 0)] {
+        let root = quick_dir();
+        left(root.path(), 0..8);
+        flip(&journal(root.path()), at);
+        assert_eq!(go_on(root.path()).0, (0..kept).collect::<Vec<_>>(), "at {at}");
+    }
+    // Nothing but noise behind it, and none at all.
+    let root = quick_dir();
+    left(root.path(), 0..8);
+    let mut bytes = std::fs::read(journal(root.path())).unwrap();
+    bytes.extend([7; 5000]);
+    std::fs::write(journal(root.path()), bytes).unwrap();
+    assert_eq!(go_on(root.path()).0.len(), 8);
+    let root = quick_dir();
+    left(root.path(), 0..8);
+    std::fs::remove_file(journal(root.path())).unwrap();
+    assert_eq!(go_on(root.path()).0.len(), 0);
+}
+
+#[test]
+fn a_journal_of_another_transfer_is_not_used() {
+    let root = quick_dir();
+    let other = manifest(&[file("else", 900_000)]);
+    let first = sink(root.path(), OnExists::Refuse);
+    first.begin(&other).unwrap();
+    store(&first, &other, 0..5);
+    drop(first);
+    let journal = std::fs::read(staging(root.path()).join("journal")).unwrap();
+    std::fs::remove_dir_all(staging(root.path())).unwrap();
+    left(root.path(), 0..8);
+    std::fs::write(staging(root.path()).join("journal"), journal).unwrap();
+    assert_eq!(go_on(root.path()), (vec![], vec![]));
+}
+
+#[test]
+fn a_torn_tail_does_not_hide_what_comes_after() {
+    let root = quick_dir();
+    left(root.path(), 0..3);
+    let journal = staging(root.path()).join("journal");
+    set_len(&journal, std::fs::metadata(&journal).unwrap().len() - 3);
+    let next = sink(root.path(), OnExists::Refuse);
+    assert_eq!(next.begin(&offer()).unwrap().len(), 2);
+    store(&next, &offer(), 2..6);
+    drop(next);
+    assert_eq!(go_on(root.path()).1, [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_second_receiver_of_the_same_stages_for_itself() {
+    let root = quick_dir();
+    left(root.path(), 0..5);
+    let first = sink(root.path(), OnExists::Rename);
+    assert_eq!(first.begin(&offer()).unwrap().len(), 5);
+    let second = sink(root.path(), OnExists::Rename);
+    assert_eq!(second.begin(&offer()).unwrap(), []);
+    store(&second, &offer(), 0..8);
+    store(&first, &offer(), 5..8);
+    finish(&second).unwrap();
+    finish(&first).unwrap();
+    assert_eq!(names(root.path()), ["d", "d (1)", "top", "top (1)"]);
+    let own = |name: &str| inside(&root.path().join(name));
+    assert_eq!(own("d"), own("d (1)"));
+}
+
+#[test]
+fn what_is_left_of_the_second_is_found_when_the_first_is_gone() {
+    let root = quick_dir();
+    let first = sink(root.path(), OnExists::Refuse);
+    first.begin(&offer()).unwrap();
+    left(root.path(), 0..6);
+    first.abandon();
+    assert_eq!(names(root.path()).len(), 1);
+    assert_eq!(go_on(root.path()).1.len(), 6);
+}
+
+#[test]
+fn what_was_suspended_is_found_by_the_same_process() {
+    let root = quick_dir();
+    let first = sink(root.path(), OnExists::Refuse);
+    first.begin(&offer()).unwrap();
+    store(&first, &offer(), 0..4);
+    first.suspend();
+    assert_eq!(go_on(root.path()).1, [0, 1, 2, 3]);
+    drop(first);
+}
+
+#[test]
+fn where_nothing_was_stored_nothing_is_left() {
+    let root = quick_dir();
+    let to = root.path().join("new/deep");
+    let first = sink(&to, OnExists::Refuse);
+    first.begin(&offer()).unwrap();
+    first.suspend();
+    assert_eq!(names(root.path()), [""; 0]);
+}
+
+#[test]
+fn a_destination_that_was_made_stays_with_what_is_in_it() {
+    let root = quick_dir();
+    let to = root.path().join("new/deep");
+    let first = sink(&to, OnExists::Refuse);
+    first.begin(&offer()).unwrap();
+    store(&first, &offer(), 0..4);
+    first.suspend();
+    drop(first);
+    assert_eq!(go_on(&to).1, [0, 1, 2, 3]);
+}
+
+/// What was dropped because of what is there then comes when that is gone.
+#[test]
+fn another_policy_the_next_time() {
+    let root = quick_dir();
+    std::fs::write(root.path().join("top"), "old").unwrap();
+    let first = sink(root.path(), OnExists::Skip);
+    first.begin(&offer()).unwrap();
+    store(&first, &offer(), 0..8);
+    drop(first);
+    std::fs::remove_file(root.path().join("top")).unwrap();
+    let (_, good) = go_on(root.path());
+    assert_eq!(good, [0, 1, 2, 3, 4, 5, 6], "the last chunk holds what was dropped");
+}
+
+#[test]
+fn a_small_file_that_is_replaced_is_replaced_as_a_whole() {
+    let root = quick_dir();
+    left(root.path(), 0..8);
+    let tree = staging(root.path()).join("tree");
+    set_len(&tree.join("d/small"), 5000);
+    flip(&tree.join("d/other"), 5);
+    assert_eq!(go_on(root.path()).1, [0, 1, 2, 3, 4, 6, 7]);
+}
+
+#[test]
+fn space_that_is_taken_already_is_not_asked_for_again() {
+    // Without a small disk at hand, an offer that is larger than any.
+    let root = quick_dir();
+    let system = rustix::fs::statvfs(root.path()).unwrap();
+    let free = system.f_bavail * system.f_frsize;
+    let huge = manifest(&[file("huge", free + (64 << 20))]);
+    let first = sink(root.path(), OnExists::Refuse);
+    let fault = first.begin(&huge).unwrap_err();
+    assert!(matches!(fault.kind, FaultKind::Full { .. }), "{fault:?}");
+    assert_eq!(names(root.path()), [""; 0]);
+}
+
+#[test]
+fn modes_and_times_are_as_without_the_crash() {
+    let root = quick_dir();
+    left(root.path(), 0..7);
+    go_on(root.path());
+    let metadata = |name: &str| std::fs::symlink_metadata(root.path().join(name)).unwrap();
+    assert_eq!(metadata("d/locked/x").permissions().mode() & 0o777, 0o400);
+    assert_eq!(metadata("d/locked").permissions().mode() & 0o777, 0o500);
+    assert_eq!(metadata("d/large").mtime(), 1_000_000_000);
+}
