@@ -256,7 +256,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "x").unwrap();
-        let place = |dir| Place { dir, on_exists: None, allow_unportable: false, sink: None, broken: None };
+        let place =
+            |dir| Place { dir, on_exists: None, allow_unportable: false, sink: None, broken: None, differs: None };
         assert!(place(dir.path().to_owned()).open().is_ok());
         assert!(place(file.join("below")).open().is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "to look makes nothing");

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use tallow_proto::code::Code;
+use tallow_proto::link::race::Transport;
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{Event, Path, PathKind, Receiver, RelayAddress, Sender, Summary, WaitingFor};
 use tallow_proto::wire::relay::Side;
@@ -93,7 +94,7 @@ pub struct Report {
     question: Option<Answer>,
     waiting: Option<(Instant, String)>,
     code_shown: bool,
-    path: Option<PathKind>,
+    path: Option<(PathKind, Transport)>,
     /// The connection was, and is not there again.
     lost: bool,
     memory: Memory,
@@ -259,6 +260,7 @@ impl Report {
             }
             Event::Code { .. } => self.code_shown = true,
             Event::FirstUse { relay, keep } => self.first_use(relay, *keep),
+            Event::Reached { relay, transport } => self.memory.reached(relay, *transport),
             Event::Waiting(what) => self.wait(now, what),
             Event::Paired => {
                 // What a sender does next is wait for the other person.
@@ -369,15 +371,20 @@ impl Report {
     }
 
     fn show_path(&mut self, path: Path) {
+        let transport = match path.transport {
+            Transport::Quic => "quic",
+            Transport::Tls => "tcp",
+            Transport::WebSocket => "websocket",
+        };
         let (name, shown) = match path.kind {
-            PathKind::Relay => ("relay", "relay quic"),
-            PathKind::Lan => ("lan", "lan"),
+            PathKind::Relay => ("relay", format!("relay {transport}")),
+            PathKind::Lan => ("lan", "lan".to_owned()),
         };
         let rtt_ms = (path.rtt.as_secs_f64() * 10_000.0).round() / 10.0;
-        self.output.event(&output::Event::Path { path: name, transport: "quic", rtt_ms });
-        self.meter.set_path(shown);
+        self.output.event(&output::Event::Path { path: name, transport, rtt_ms });
+        self.meter.set_path(&shown);
         let again = std::mem::take(&mut self.lost);
-        if self.path.replace(path.kind) != Some(path.kind) {
+        if self.path.replace((path.kind, path.transport)) != Some((path.kind, path.transport)) {
             let what = if again { "Connected again" } else { "Path" };
             self.output.line(&format!("{what}: {shown}, {rtt_ms} ms"));
         }

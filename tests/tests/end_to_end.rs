@@ -176,22 +176,29 @@ async fn relay_at<R: Runtime>(
     identity: Identity,
     password: Option<&str>,
 ) -> (Handle<Relay>, SocketAddr) {
-    let config = room::Config {
-        listen: vec![at],
-        identity,
-        password: password.map(Into::into),
-        limits: room::limits::Limits::default(),
-        room_ttl: room::Config::ROOM_TTL,
-        window_budget: room::Config::WINDOW_BUDGET,
-        unix_time: common().unix_time,
-        seed: tallow_proto::seed::Seed::new([9; 32]),
-    };
-    let mut handle = R::relay(Relay::new(config).unwrap());
-    loop {
-        if let Some(room::Event::Listening { addr }) = handle.next_event().await {
-            return (handle, addr);
+    // The port of a relay that is gone may take a moment to be free again.
+    for _ in 0..100 {
+        let config = room::Config {
+            listen: vec![at],
+            identity: identity.clone(),
+            password: password.map(Into::into),
+            limits: room::limits::Limits::default(),
+            room_ttl: room::Config::ROOM_TTL,
+            window_budget: room::Config::WINDOW_BUDGET,
+            unix_time: common().unix_time,
+            seed: tallow_proto::seed::Seed::new([9; 32]),
+        };
+        let mut handle = R::relay(Relay::new(config).unwrap());
+        while let Some(event) = handle.next_event().await {
+            match event {
+                room::Event::Listening { addr } => return (handle, addr),
+                room::Event::CannotListen { .. } => break,
+                _ => {}
+            }
         }
+        std::thread::sleep(Duration::from_millis(50));
     }
+    panic!("the port is not free");
 }
 
 /// Waits for the code and where it can be used.
