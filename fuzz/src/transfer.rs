@@ -293,11 +293,7 @@ pub fn honest(source: MemorySource) -> (Vec<u8>, Vec<u8>) {
                 receiver::Event::Over(Outcome::Complete { .. }) => complete += 1,
                 receiver::Event::Over(outcome) => panic!("{outcome:?}"),
                 receiver::Event::BadRecord(_) => panic!("a bad record"),
-<<<<<<< HEAD
                 receiver::Event::Resuming | receiver::Event::Resumed { .. } => panic!("nothing is here from before"),
-=======
-                receiver::Event::Resuming | receiver::Event::Resumed { .. } => {}
->>>>>>> cli
             }
         }
         while let Some(job) = receiver.poll_job() {
@@ -311,12 +307,8 @@ pub fn honest(source: MemorySource) -> (Vec<u8>, Vec<u8>) {
             match event {
                 sender::Event::Over(Outcome::Complete { .. }) => complete += 1,
                 sender::Event::Over(outcome) => panic!("{outcome:?}"),
-<<<<<<< HEAD
                 sender::Event::Scanned(_) | sender::Event::Accepted => {}
                 sender::Event::Resumed { .. } => panic!("nothing is there from before"),
-=======
-                sender::Event::Scanned(_) | sender::Event::Accepted | sender::Event::Resumed { .. } => {}
->>>>>>> cli
             }
         }
     }
