@@ -293,7 +293,7 @@ pub fn honest(source: MemorySource) -> (Vec<u8>, Vec<u8>) {
                 receiver::Event::Over(Outcome::Complete { .. }) => complete += 1,
                 receiver::Event::Over(outcome) => panic!("{outcome:?}"),
                 receiver::Event::BadRecord(_) => panic!("a bad record"),
-                receiver::Event::Resuming | receiver::Event::Resumed { .. } => {}
+                receiver::Event::Resuming | receiver::Event::Resumed { .. } => panic!("nothing is here from before"),
             }
         }
         while let Some(job) = receiver.poll_job() {
@@ -307,7 +307,8 @@ pub fn honest(source: MemorySource) -> (Vec<u8>, Vec<u8>) {
             match event {
                 sender::Event::Over(Outcome::Complete { .. }) => complete += 1,
                 sender::Event::Over(outcome) => panic!("{outcome:?}"),
-                sender::Event::Scanned(_) | sender::Event::Accepted | sender::Event::Resumed { .. } => {}
+                sender::Event::Scanned(_) | sender::Event::Accepted => {}
+                sender::Event::Resumed { .. } => panic!("nothing is there from before"),
             }
         }
     }
