@@ -241,6 +241,19 @@ impl Meeting {
         }
     }
 
+    /// The network is another one: what was put off is tried at once.
+    pub fn hurry(&mut self, now: Instant) {
+        if self.search == Search::Code {
+            return;
+        }
+        for spot in &mut self.spots {
+            if let State::Idle { next } = &mut spot.state {
+                spot.rounds = 0;
+                *next = now;
+            }
+        }
+    }
+
     /// What is asked for.
     #[must_use]
     pub const fn question(&self) -> Question {
