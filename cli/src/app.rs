@@ -102,24 +102,27 @@ impl Level {
             _ => Self::Everything,
         }
     }
+
+    /// As the log's filter reads it: other people's crates, then each of ours.
+    fn filter(self) -> String {
+        let (ours, theirs) = match self {
+            Self::Errors => ("error", "off"),
+            Self::Info => ("info", "warn"),
+            Self::Debug => ("debug", "warn"),
+            Self::Trace => ("trace", "info"),
+            Self::Everything => ("trace", "trace"),
+        };
+        let parts = ["", "_proto", "_store", "_runtime", "_tokio", "_smol", "_relay"];
+        let ours: String = parts.into_iter().map(|part| format!(",tallow{part}={ours}")).collect();
+        format!("{theirs}{ours}")
+    }
 }
 
 /// Logs go to standard error, as much as was asked for.
 fn log(level: Level, output: &Output) {
-    let (ours, theirs) = match level {
-        Level::Errors => ("error", "off"),
-        Level::Info => ("info", "warn"),
-        Level::Debug => ("debug", "warn"),
-        Level::Trace => ("trace", "info"),
-        Level::Everything => ("trace", "trace"),
-    };
-    let ours: String = ["", "_proto", "_store", "_runtime", "_tokio", "_smol", "_relay"]
-        .into_iter()
-        .map(|part| format!(",tallow{part}={ours}"))
-        .collect();
     let writer = LogWriter(output.clone());
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("{theirs}{ours}")))
+        .with_env_filter(EnvFilter::new(level.filter()))
         .with_timer(tracing_subscriber::fmt::time::uptime())
         .with_ansi(false)
         .with_writer(move || writer.clone())
@@ -139,6 +142,50 @@ fn hide_memory() {
 /// A bug is told in one line. What the panic says could hold a secret, so only its place is.
 fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     prompt::restore_terminal();
+    Output::plain(false).say(&bug(info));
+}
+
+fn bug(info: &std::panic::PanicHookInfo<'_>) -> String {
     let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
-    Output::plain(false).say(&format!("tallow: internal error at {place}; this is a bug in tallow, please report it"));
+    format!("tallow: internal error at {place}; this is a bug in tallow, please report it")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn c02_a_panic_is_told_by_its_place_alone() {
+        let (told, hear) = mpsc::channel();
+        let me = std::thread::current().id();
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if std::thread::current().id() == me {
+                drop(told.send(bug(info)));
+            } else {
+                others(info);
+            }
+        }));
+        let secret = "xylophone-canary";
+        assert!(std::panic::catch_unwind(|| panic!("{secret}")).is_err());
+        // The hook that was there before is gone with this one; the next one is the standard's.
+        drop(std::panic::take_hook());
+        let line = hear.recv().unwrap();
+        assert!(line.starts_with("tallow: internal error at ") && line.contains("app.rs:"), "{line}");
+        assert!(!line.contains(secret) && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn each_v_says_more_and_addresses_need_two() {
+        let filters = [0, 1, 2, 3, 4, 9].map(|verbose| Level::of(verbose).filter());
+        assert!(filters[0].starts_with("off,") && filters[0].contains(",tallow_proto=error"), "{}", filters[0]);
+        assert!(filters[1].starts_with("warn,") && filters[1].contains(",tallow=info"));
+        assert!(filters[2].contains(",tallow_relay=debug") && filters[3].contains(",tallow_tokio=trace"));
+        assert!(filters[4].starts_with("trace,") && filters[4] == filters[5]);
+        for filter in filters {
+            assert!(EnvFilter::try_new(&filter).is_ok(), "{filter}");
+        }
+    }
 }

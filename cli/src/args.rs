@@ -5,10 +5,12 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tallow_proto::code::{Code, Link};
+use tallow_proto::link::proxy::Proxy;
 use tallow_proto::link::trust::Fingerprint;
 use tallow_proto::peer::RelayAddress;
 
@@ -197,6 +199,17 @@ pub struct PeerArgs {
     /// Never reveal this machine's addresses to the other side
     #[arg(long)]
     pub no_p2p: bool,
+    /// How to reach the relay: all ways at once, or only QUIC (UDP), TLS (TCP) or a WebSocket (TCP)
+    #[arg(long, value_enum, default_value_t = Transport::Auto)]
+    pub transport: Transport,
+    /// A proxy that leads to the relay (http://, socks5://, socks5h://); nothing else is tried then, and no address is revealed
+    /// [env: ALL_PROXY, HTTPS_PROXY, NO_PROXY]
+    #[arg(long, value_name = "URL")]
+    pub proxy: Option<Proxy>,
+    /// How long to go on when the network or the other side is away, such as 30s, 10m or 2h [default: 10m, and without an end once
+    /// the offer was accepted]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub give_up_after: Option<Duration>,
     /// The runtime, for comparing them.
     #[arg(long, hide = true, value_enum, default_value_t = Runtime::Tokio)]
     pub runtime: Runtime,
@@ -206,6 +219,33 @@ pub struct PeerArgs {
     /// Where state is kept.
     #[arg(long, hide = true, env = "TALLOW_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+}
+
+/// How a relay may be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// The first way that answers.
+    Auto,
+    /// UDP.
+    Quic,
+    /// TLS.
+    Tcp,
+    /// For networks where only the web passes.
+    Websocket,
+}
+
+/// Seconds, or a number with `s`, `m`, `h` or `d` behind it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..) {
+        Some("" | "s") => Some(1),
+        Some("m") => Some(60),
+        Some("h") => Some(3600),
+        Some("d") => Some(86_400),
+        _ => None,
+    };
+    let seconds = digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    seconds.map(Duration::from_secs).ok_or_else(|| "expected a duration such as 30s, 10m or 2h".to_owned())
 }
 
 /// What is shown, and how.

@@ -108,3 +108,14 @@ fn aliases_are_the_commands() {
 fn clap_finds_no_fault_with_the_definition() {
     Cli::command().debug_assert();
 }
+
+#[test]
+fn a_duration_is_a_number_and_a_unit() {
+    let seconds = |text| duration(text).map(|duration| duration.as_secs());
+    for (text, wanted) in [("30", 30), ("30s", 30), ("10m", 600), ("2h", 7200), ("1d", 86_400), ("0", 0)] {
+        assert_eq!(seconds(text), Ok(wanted), "{text}");
+    }
+    for text in ["", "s", "-1s", "1.5h", "1w", "10 m", "1hm", "99999999999999999999", "999999999999999999d"] {
+        assert!(seconds(text).is_err(), "{text}");
+    }
+}

@@ -243,7 +243,8 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
     let again =
         if sending { "run `tallow send` again for a new code" } else { "ask the sender for a new code and try again" };
     let (message, hint) = match lost {
-        Lost::NoRelay => ("no relay answered", "check the network and the relay's address and port (UDP)"),
+        Lost::NoRelay => ("no relay answered", "check the network and the relay's address and port (UDP and TCP)"),
+        Lost::Proxy(failure) => return (failure.to_string(), "check --proxy and what it allows".to_owned()),
         Lost::NoAddress => ("the relay's name has no address", "check its spelling and this machine's DNS"),
         Lost::NobodyWaits if at.relays => (
             "nobody waits with this code",
@@ -256,7 +257,6 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
         Lost::NoSocket => {
             ("no network socket could be opened", "check that this machine has a network, and its limits on open files")
         }
-        Lost::InHandshake => ("the connection was lost during the handshake", again),
         Lost::InTransfer => ("the connection was lost before the transfer was complete", again),
         Lost::Stalled => ("the other side is there and sends nothing", again),
         Lost::Unconfirmed => (

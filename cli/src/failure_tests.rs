@@ -45,7 +45,6 @@ fn all() -> Vec<Failure> {
         Lost::NoAddress,
         Lost::NobodyWaits,
         Lost::NoSocket,
-        Lost::InHandshake,
         Lost::InTransfer,
         Lost::Stalled,
         Lost::Unconfirmed,

@@ -223,7 +223,7 @@ pub enum Event<'a> {
     },
     /// Nothing happens until this comes.
     Waiting {
-        /// `relay`, `receiver`, `sender`, `answer` or `agreement`.
+        /// `relay`, `receiver`, `sender`, `answer`, `agreement` or `peer`.
         r#for: &'a str,
     },
     /// The other side is there.
@@ -268,6 +268,13 @@ pub enum Event<'a> {
         transport: &'a str,
         /// Round trip to the next hop.
         rtt_ms: f64,
+    },
+    /// The connection was lost; the other side is looked for again.
+    Reconnecting {
+        /// Counts up while it does not succeed.
+        attempt: u32,
+        /// Until then.
+        in_ms: u128,
     },
     /// How far it is.
     Progress {

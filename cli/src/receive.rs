@@ -44,13 +44,8 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     let has_relays = !common.relays.is_empty();
     let at = Context { side: Side::Receiver, known_relays: &known_relays, relays: has_relays };
     let place = Place {
+        on_exists: on_exists(&args),
         dir: args.out,
-        on_exists: match (args.overwrite, args.rename, args.skip) {
-            (true, _, _) => Some(OnExists::Overwrite),
-            (_, true, _) => Some(OnExists::Rename),
-            (_, _, true) => Some(OnExists::Skip),
-            _ => None,
-        },
         allow_unportable: args.allow_unportable_names,
         sink: None,
         broken: None,
@@ -202,6 +197,16 @@ impl Place {
     }
 }
 
+/// What was said beforehand about names that exist.
+const fn on_exists(args: &ReceiveArgs) -> Option<OnExists> {
+    match (args.overwrite, args.rename, args.skip) {
+        (true, _, _) => Some(OnExists::Overwrite),
+        (_, true, _) => Some(OnExists::Rename),
+        (_, _, true) => Some(OnExists::Skip),
+        (false, false, false) => None,
+    }
+}
+
 fn tell(output: &Output, what: &str, mut lines: Vec<String>, count: u64) {
     if count == 0 {
         return;
@@ -220,4 +225,41 @@ fn tell(output: &Output, what: &str, mut lines: Vec<String>, count: u64) {
 fn decline(receiver: &Receiver, text: &str) {
     // As in `Place::take`.
     let _ = receiver.decline(DeclineReason::Person, text);
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn args(words: &[&str]) -> ReceiveArgs {
+        let words = ["tallow", "receive"].iter().chain(words);
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Receive(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_said_about_names_that_exist_is_a_question_and_not_a_choice() {
+        assert_eq!(on_exists(&args(&[])), None);
+        assert_eq!(on_exists(&args(&["--overwrite"])), Some(OnExists::Overwrite));
+        assert_eq!(on_exists(&args(&["--rename"])), Some(OnExists::Rename));
+        assert_eq!(on_exists(&args(&["--skip"])), Some(OnExists::Skip));
+        assert!(Cli::try_parse_from(["tallow", "receive", "--skip", "--rename"]).is_err());
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_is_known_before_the_code_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        let place =
+            |dir| Place { dir, on_exists: None, allow_unportable: false, sink: None, broken: None, differs: None };
+        assert!(place(dir.path().to_owned()).open().is_ok());
+        assert!(place(file.join("below")).open().is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "to look makes nothing");
+    }
 }

@@ -3,11 +3,13 @@
 //! ```text
 //! Running ── Done or Failed ──► Closing ── the other side was told ──► over
 //! ```
-//! Timers: [`SAY_WAITING_AFTER`] before a wait at the start is worth a line, [`TICK`] for progress, [`CLOSE_WITHIN`] for the end.
+//! Timers: [`SAY_WAITING_AFTER`] before a wait at the start is worth a line, [`TICK`] for progress, [`CLOSE_WITHIN`] and
+//! [`SAY_WHY_AFTER`] for the end.
 
 use std::time::{Duration, Instant};
 
 use tallow_proto::code::Code;
+use tallow_proto::link::race::Transport;
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{Event, Path, PathKind, Receiver, RelayAddress, Sender, Summary, WaitingFor};
 use tallow_proto::wire::relay::Side;
@@ -24,8 +26,10 @@ use crate::signal::{Signal, Signals};
 const SAY_WAITING_AFTER: Duration = Duration::from_secs(2);
 /// The bar is drawn again this often even if nothing moves.
 const TICK: Duration = Duration::from_millis(500);
-/// The farewell takes no longer; a receiver stays up to 30 s in case its last word was lost.
-const CLOSE_WITHIN: Duration = Duration::from_secs(32);
+/// The farewell of a transfer that failed takes no longer.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+/// A receiver that has everything and stays longer than this, because its last word may be lost, says why.
+const SAY_WHY_AFTER: Duration = Duration::from_secs(2);
 
 /// A transfer that runs.
 pub trait End {
@@ -90,7 +94,9 @@ pub struct Report {
     question: Option<Answer>,
     waiting: Option<(Instant, String)>,
     code_shown: bool,
-    path: Option<PathKind>,
+    path: Option<(PathKind, Transport)>,
+    /// The connection was, and is not there again.
+    lost: bool,
     memory: Memory,
     has_relays: bool,
 }
@@ -129,6 +135,7 @@ impl Report {
             waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
             code_shown: side == Side::Receiver,
             path: None,
+            lost: false,
             memory,
             has_relays,
         }
@@ -191,11 +198,25 @@ impl Report {
     pub async fn finish(mut self, mut end: impl End, outcome: Result<Summary, Problem>) -> Result<Summary, Problem> {
         let runtime = self.runtime;
         let closed = async { while end.next_event().await.is_some() {} };
+        let output = &self.output;
+        let patience = async {
+            match &outcome {
+                Ok(_) => {
+                    runtime.sleep(SAY_WHY_AFTER).await;
+                    output.line(
+                        "All is here; staying until the sender knows it too (Ctrl-C ends this, and nothing is lost)",
+                    );
+                    // The transfer has a deadline of its own.
+                    std::future::pending().await
+                }
+                Err(_) => runtime.sleep(CLOSE_WITHIN).await,
+            }
+        };
         tokio::select! {
             biased;
             () = closed => {}
             _ = self.signals.next() => {}
-            () = runtime.sleep(CLOSE_WITHIN) => {}
+            () = patience => {}
         }
         outcome
     }
@@ -239,6 +260,7 @@ impl Report {
             }
             Event::Code { .. } => self.code_shown = true,
             Event::FirstUse { relay, keep } => self.first_use(relay, *keep),
+            Event::Reached { relay, transport } => self.memory.reached(relay, *transport),
             Event::Waiting(what) => self.wait(now, what),
             Event::Paired => {
                 // What a sender does next is wait for the other person.
@@ -287,6 +309,14 @@ impl Report {
                 });
             }
             Event::Path(path) => self.show_path(*path),
+            Event::Reconnecting { attempt, wait } => {
+                self.output.event(&output::Event::Reconnecting { attempt: *attempt, in_ms: wait.as_millis() });
+                if self.path.take().is_some() {
+                    self.lost = true;
+                    self.output.line("Connection lost; nothing else is: looking for the other side again");
+                }
+                tracing::info!("attempt {attempt} to connect again in {} s", wait.as_secs());
+            }
             Event::Progress(progress) => {
                 self.total = progress.total;
                 // Before somebody accepted there is nothing to show but zero.
@@ -333,6 +363,7 @@ impl Report {
             }
             WaitingFor::Answer => ("answer", "Waiting for the receiver to accept".to_owned()),
             WaitingFor::Agreement => ("agreement", "Waiting for the other side to compare the words".to_owned()),
+            WaitingFor::Peer => ("peer", "Waiting for the other side to come back".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });
         let is_early = !self.code_shown || matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender);
@@ -340,15 +371,22 @@ impl Report {
     }
 
     fn show_path(&mut self, path: Path) {
+        let transport = match path.transport {
+            Transport::Quic => "quic",
+            Transport::Tls => "tcp",
+            Transport::WebSocket => "websocket",
+        };
         let (name, shown) = match path.kind {
-            PathKind::Relay => ("relay", "relay quic"),
-            PathKind::Lan => ("lan", "lan"),
+            PathKind::Relay => ("relay", format!("relay {transport}")),
+            PathKind::Lan => ("lan", "lan".to_owned()),
         };
         let rtt_ms = (path.rtt.as_secs_f64() * 10_000.0).round() / 10.0;
-        self.output.event(&output::Event::Path { path: name, transport: "quic", rtt_ms });
-        self.meter.set_path(shown);
-        if self.path.replace(path.kind) != Some(path.kind) {
-            self.output.line(&format!("Path: {shown}, {rtt_ms} ms"));
+        self.output.event(&output::Event::Path { path: name, transport, rtt_ms });
+        self.meter.set_path(&shown);
+        let again = std::mem::take(&mut self.lost);
+        if self.path.replace((path.kind, path.transport)) != Some((path.kind, path.transport)) {
+            let what = if again { "Connected again" } else { "Path" };
+            self.output.line(&format!("{what}: {shown}, {rtt_ms} ms"));
         }
     }
 
@@ -370,16 +408,23 @@ impl Report {
         let seconds = summary.duration.as_secs_f64();
         let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
         self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
-        let took = if seconds < 10.0 { format!("{seconds:.1} s") } else { time(seconds.round() as u64) };
-        // Over a moment a rate says nothing.
-        let rate =
-            if seconds >= 0.1 { format!(" ({}/s)", size((bytes as f64 / seconds) as u64)) } else { String::new() };
+        let took = took(seconds, bytes);
         let amount = amount(files, bytes);
         self.output.line(&match out {
-            Some(out) => format!("Received {amount} in {took}{rate}, verified, in {}", output::shown(out)),
-            None => format!("Sent {amount} in {took}{rate}, verified by the receiver"),
+            Some(out) => format!("Received {amount} in {took}, verified, in {}", output::shown(out)),
+            None => format!("Sent {amount} in {took}, verified by the receiver"),
         });
     }
+}
+
+/// How long it took, and how fast it was.
+fn took(seconds: f64, bytes: u64) -> String {
+    let took = if seconds < 10.0 { format!("{seconds:.1} s") } else { time(seconds.round() as u64) };
+    // Over a moment a rate says nothing.
+    if seconds < 0.1 {
+        return took;
+    }
+    format!("{took} ({}/s)", size((bytes as f64 / seconds) as u64))
 }
 
 async fn answered(question: &mut Option<Answer>) -> Option<String> {
@@ -395,3 +440,7 @@ async fn pause(runtime: Runtime, wait: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -95,3 +95,19 @@ fn tell_left_out(output: &Output, source: &SourceTree) {
         output.line(&format!("  and {}", counted(more, "more", "more")));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_is_told_with_its_port_and_v6_in_brackets() {
+        assert_eq!(relay_of("relay.example", Some(99)), "relay.example:99");
+        assert_eq!(
+            relay_of("relay.example", None).parse(),
+            relay_of("relay.example", Some(4433)).parse::<tallow_proto::peer::RelayAddress>()
+        );
+        let parsed = relay_of("2001:db8::1", Some(7)).parse::<tallow_proto::peer::RelayAddress>().unwrap();
+        assert_eq!((parsed.host.as_str(), parsed.port), ("2001:db8::1", 7));
+    }
+}

@@ -2,6 +2,7 @@
 #![no_main]
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use tallow_fuzz::steps::steps;
 use tallow_proto::wire::{Caps, Decoder};
 
 fn frames(decoder: &mut Decoder, into: &mut Vec<Bytes>) -> bool {
@@ -14,9 +15,10 @@ fn frames(decoder: &mut Decoder, into: &mut Vec<Bytes>) -> bool {
     }
 }
 
-fuzz_target!(|input: (bool, Vec<Vec<u8>>)| {
-    let (records, pieces) = input;
-    let caps = if records { Caps::Records } else { Caps::Greeting };
+fuzz_target!(|data: &[u8]| {
+    let Some((kind, data)) = data.split_first() else { return };
+    let pieces: Vec<&[u8]> = steps(data).map(|(_, body)| body).collect();
+    let caps = if kind % 2 == 1 { Caps::Records } else { Caps::Greeting };
     let (mut split, mut whole) = (Decoder::new(caps), Decoder::new(caps));
     let (mut from_split, mut from_whole) = (Vec::new(), Vec::new());
     let mut fine = true;

@@ -1,57 +1,52 @@
-//! Both sides of the handshake, fed with frames that anybody may have made; now and then a true one is let through.
+//! Both sides of the handshake, each fed with frames that anybody may have made: flips in true ones, and others in between.
 #![no_main]
-use std::sync::OnceLock;
 use std::time::Instant;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use tallow_proto::code::Code;
-use tallow_proto::handshake::{Config, Handshake, Output, Secret};
-use tallow_proto::seed::Seed;
-use tallow_proto::wire::Features;
+use tallow_fuzz::session::end;
+use tallow_fuzz::steps::steps;
+use tallow_proto::handshake::Output;
 use tallow_proto::wire::relay::Side;
 
-fn side(side: Side, now: Instant) -> Handshake {
-    let code = Code::parse("7-acorn-bicycle-canal").expect("a code");
-    let config = Config {
-        side,
-        features: Features::default(),
-        room: code.nameplate().room_id(),
-        secret: Secret::Code(code.password().clone()),
-    };
-    Handshake::new(config, now, Seed::new([side as u8; 32]))
-}
-
-fuzz_target!(|input: (bool, Vec<Option<(u16, u8)>>, Vec<u8>)| {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let now = *START.get_or_init(Instant::now);
-    let (junk_first, steps, junk) = input;
-    let (mut sender, mut receiver) = (side(Side::Sender, now), side(Side::Receiver, now));
-    if junk_first {
-        receiver.handle_frame(now, Bytes::from(junk));
-    }
-    let mut tampered = false;
-    for step in steps.into_iter().take(6).chain([None; 6]) {
+// Tag 0 and 1: a frame for the sender, for the receiver. Others: what a side says next gets the body's flips (two bytes for
+// where, one for which).
+fuzz_target!(|data: &[u8]| {
+    thread_local!(static NOW: Instant = Instant::now());
+    let now = NOW.with(|now| *now);
+    let (mut sender, mut receiver) = (end(Side::Sender, now), end(Side::Receiver, now));
+    let (mut tampered, mut keyed) = (false, 0);
+    let honest = std::iter::repeat_n((2, &[][..]), 6);
+    for (tag, body) in steps(data).take(6).chain(honest) {
+        match tag {
+            0 => sender.handle_frame(now, Bytes::copy_from_slice(body)),
+            1 => receiver.handle_frame(now, Bytes::copy_from_slice(body)),
+            _ => {}
+        }
+        tampered |= tag < 2;
         for to_receiver in [true, false] {
             let (from, to) = if to_receiver { (&mut sender, &mut receiver) } else { (&mut receiver, &mut sender) };
             while let Some(output) = from.poll_output() {
                 match output {
-                    Output::Send(body) => {
-                        let mut body = body.to_vec();
-                        if let Some((at, flip)) = step
+                    Output::Send(said) => {
+                        let mut said = said.to_vec();
+                        if let (2.., &[high, low, flip, ..]) = (tag, body)
                             && flip != 0
                         {
-                            let at = usize::from(at) % body.len();
-                            body[at] ^= flip;
+                            let at = usize::from(u16::from_be_bytes([high, low])) % said.len();
+                            said[at] ^= flip;
                             tampered = true;
                         }
-                        to.handle_frame(now, body.into());
+                        to.handle_frame(now, said.into());
                     }
-                    Output::Keyed(_) => {}
-                    Output::Failed(_) => return,
+                    Output::Keyed(_) => keyed += 1,
+                    Output::Failed(_) => {
+                        assert!(tampered, "two honest sides fail");
+                        return;
+                    }
                 }
             }
         }
     }
-    let _ = tampered;
+    assert!(tampered || keyed == 2, "two honest sides did not meet");
 });

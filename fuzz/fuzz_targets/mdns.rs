@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
+use tallow_fuzz::steps::steps;
 use tallow_proto::discovery::mdns::Mdns;
 use tallow_proto::seed::Seed;
 
-fuzz_target!(|datagrams: Vec<Vec<u8>>| {
+fuzz_target!(|data: &[u8]| {
+    let datagrams: Vec<&[u8]> = steps(data).map(|(_, body)| body).collect();
     let now = Instant::now();
     let own = [IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2))];
     let from = SocketAddr::from(([192, 168, 1, 9], 5353));

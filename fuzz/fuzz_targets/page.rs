@@ -1,14 +1,16 @@
 //! Pages of a manifest, as they come from a sender.
 #![no_main]
+use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use tallow_fuzz::steps::steps;
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::manifest::{ManifestBuilder, Page};
 use tallow_proto::wire::peer::TransferKind;
 
-fuzz_target!(|pages: Vec<Vec<u8>>| {
+fuzz_target!(|data: &[u8]| {
     let mut builder = ManifestBuilder::new(TransferKind::Files, &Seed::new([1; 32]));
-    for page in pages {
-        if builder.push_page(Page(page.into())).is_err() {
+    for (_, page) in steps(data) {
+        if builder.push_page(Page(Bytes::copy_from_slice(page))).is_err() {
             return;
         }
     }

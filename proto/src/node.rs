@@ -4,11 +4,20 @@
 //! A node is fed a batch with `handle_*`, then [`Node::settle`] is called once, then its lanes are drained with `poll_*`.
 //! A lane that is not polled is back-pressure and holds up nothing but itself.
 //!
+//! A pipe is one TCP connection; what runs in it is the node's business. Its life, as the node sees it:
+//!
+//! ```text
+//! Dial ──────────► Up ──┐
+//! handle_accept ────────┴► pipe_buffer, Filled ⇄ pipe_output, Wrote ──► over, once Eof came and the FIN is out
+//!                              Failed, or Abort: over at once
+//! ```
+//!
 //! The node makes every id, so that a run can be replayed from a seed.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use bytes::BytesMut;
 
@@ -18,6 +27,14 @@ use crate::job::{Job, JobDone};
 /// A UDP socket: one for each relay, one for listening, one for mDNS. Each has its own QUIC endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SocketId(pub u8);
+
+/// A TCP listener.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ListenerId(pub u8);
+
+/// A TCP connection, dialled or accepted. A name is used once.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PipeId(pub u32);
 
 /// A question to the name service.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -76,6 +93,86 @@ pub struct Bind {
     pub group: Option<IpAddr>,
 }
 
+/// How a TCP connection that has nothing to say is tested (RFC 9293 §3.8.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Between probes.
+    pub interval: Duration,
+    /// Probes without an answer until the connection has failed.
+    pub probes: u32,
+}
+
+/// What is asked of the system for one pipe; what it can't do is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PipeOptions {
+    /// Small writes are sent at once (no Nagle, RFC 9293 §3.7.4).
+    pub no_delay: bool,
+    /// Probes in silence; `None`: none.
+    pub keep_alive: Option<KeepAlive>,
+    /// Bytes unacknowledged for this long fail the pipe with `TimedOut` (RFC 5482); `None`: the system's own patience, which is
+    /// a quarter of an hour or so.
+    pub user_timeout: Option<Duration>,
+}
+
+impl Default for PipeOptions {
+    fn default() -> Self {
+        let keep_alive = KeepAlive { idle: Duration::from_secs(30), interval: Duration::from_secs(10), probes: 3 };
+        Self { no_delay: true, keep_alive: Some(keep_alive), user_timeout: Some(Duration::from_secs(60)) }
+    }
+}
+
+/// Where a pipe is to lead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// The other end.
+    pub to: SocketAddr,
+    /// The pipe's options.
+    pub options: PipeOptions,
+}
+
+impl From<SocketAddr> for Dial {
+    fn from(to: SocketAddr) -> Self {
+        Self { to, options: PipeOptions::default() }
+    }
+}
+
+/// How to listen for pipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// Address and port; port 0 lets the system choose.
+    pub addr: SocketAddr,
+    /// `[::]` takes IPv4 too, where the system can.
+    pub dual_stack: bool,
+    /// Connections that may wait to be accepted; the system may allow fewer.
+    pub backlog: u32,
+    /// The options of what is accepted.
+    pub options: PipeOptions,
+}
+
+impl Listen {
+    /// A burst of reconnecting clients finds a place.
+    pub const BACKLOG: u32 = 1024;
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(addr: SocketAddr) -> Self {
+        Self { addr, dual_stack: true, backlog: Self::BACKLOG, options: PipeOptions::default() }
+    }
+}
+
+/// One address of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interface {
+    /// The system's name of the interface.
+    pub name: String,
+    /// The address.
+    pub addr: IpAddr,
+    /// Bits of it that name the network.
+    pub prefix: u8,
+}
+
 /// What the node asks for, rarely and in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
@@ -83,6 +180,19 @@ pub enum Action {
     Bind(SocketId, Bind),
     /// Close it; not answered.
     Release(SocketId),
+    /// Listen for TCP connections; answered by [`Input::Listening`], and by [`Node::handle_accept`] for each that comes.
+    Listen(ListenerId, Listen),
+    /// Stop listening; not answered. Pipes that were accepted stay.
+    Unlisten(ListenerId),
+    /// Connect; answered by [`PipeEvent::Up`] or [`PipeEvent::Failed`]. How long that may take is the node's to say ([`Action::Abort`]).
+    Dial(PipeId, Dial),
+    /// Write what [`Node::pipe_output`] still has, then FIN; not answered. The other direction goes on until its
+    /// [`PipeEvent::Eof`], and the pipe is over when both have ended.
+    Finish(PipeId),
+    /// The node wants no more of the pipe and hears no more of what comes; not answered. Alone it drops what waits and resets
+    /// the connection. After [`Action::Finish`] it is a careful close: what waits is still written (so [`PipeEvent::Wrote`]
+    /// may still come), and what arrives is thrown away, both for at most a second. A second one ends that.
+    Abort(PipeId),
     /// Ask the name service for host and port; answered by [`Input::Resolved`].
     Resolve(QueryId, String, u16),
 }
@@ -92,12 +202,33 @@ pub enum Action {
 pub enum Input {
     /// The answer to [`Action::Bind`]: the local address.
     Bound(SocketId, Result<SocketAddr, io::ErrorKind>),
+    /// The answer to [`Action::Listen`]: the local address.
+    Listening(ListenerId, Result<SocketAddr, io::ErrorKind>),
     /// The answer to [`Action::Resolve`]: empty when there is none.
     Resolved(QueryId, Vec<SocketAddr>),
     /// A finished job.
     Done(JobDone),
+    /// The addresses of this machine, loopback included: at the start and whenever they have changed. Some runtimes do not tell.
+    Interfaces(Vec<Interface>),
+    /// The machine was asleep for this long. [`Instant`] stood still meanwhile, so no timer noticed: every link must prove itself.
+    Slept(Duration),
     /// The application dropped its handle: cancel, say goodbye, close.
     HandleDropped,
+}
+
+/// What happened to a pipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PipeEvent {
+    /// A dialled pipe is connected. One that was accepted is up from the start.
+    Up,
+    /// So many bytes, at least one, were put into the start of [`Node::pipe_buffer`].
+    Filled(usize),
+    /// So many bytes, at least one, of [`Node::pipe_output`] are with the system.
+    Wrote(usize),
+    /// The other side has sent its last byte. It may still read.
+    Eof,
+    /// The pipe is over: refused, reset, timed out. Its name is forgotten.
+    Failed(io::ErrorKind),
 }
 
 /// The caller asked for what is not possible now; the text says what.
@@ -114,6 +245,16 @@ pub trait Node {
 
     /// One datagram.
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut);
+    /// What happened to a pipe. It takes effect on the pipe's buffer and output at once, for they are asked again before
+    /// [`Node::settle`]. Between asking for [`Action::Abort`] and its being polled, events may still come.
+    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+        let _ = (now, pipe, event);
+    }
+    /// A connection came in: a name for it, or `None` to turn it away.
+    fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+        let _ = (now, listener, from);
+        None
+    }
     /// An answer or news.
     fn handle_input(&mut self, now: Instant, input: Input);
     /// A command of the application.
@@ -138,6 +279,24 @@ pub trait Node {
         max_segments: NonZeroUsize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit>;
+    /// A pipe that has output again, or room in its buffer again, since the last answer.
+    #[must_use]
+    fn poll_pipe(&mut self) -> Option<PipeId> {
+        None
+    }
+    /// Where the next bytes of this pipe go; empty: do not read. Not asked any more once the end was read.
+    #[must_use]
+    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        let _ = pipe;
+        &mut []
+    }
+    /// What waits to be written to this pipe, as at most `slices.len()` slices, and how many were filled in.
+    /// [`PipeEvent::Wrote`] consumes it.
+    #[must_use]
+    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        let _ = (pipe, slices);
+        0
+    }
     /// The next piece of heavy work.
     #[must_use]
     fn poll_job(&mut self) -> Option<Job>;

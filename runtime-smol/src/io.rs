@@ -1,38 +1,89 @@
-//! [`Io`] on async-io: readiness from its reactor, one timer; blocking work on the threads of `blocking`.
+//! [`Io`] on async-io: readiness from its reactor, two timers; blocking work on the threads of `blocking`.
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use tallow_proto::drive::{Io, Received};
-use tallow_proto::node::{Bind, SocketId, Transmit};
-use tallow_runtime::udp;
+use tallow_proto::node::{Bind, Dial, Input, Listen, ListenerId, PipeId, PipeOptions, SocketId, Transmit};
+use tallow_runtime::news::News;
+use tallow_runtime::{tcp, udp};
 
 /// The driver's outside on async-io. Any executor may poll the driver.
 #[derive(Debug)]
 pub struct SmolIo {
     timer: Timer,
-    /// What `timer` is set to.
-    at: Option<Instant>,
+    news_timer: Timer,
+    news: News,
     /// A handful: a scan is quicker than a map.
     sockets: Vec<(SocketId, Async<UdpSocket>, udp::State)>,
+    listeners: Vec<(ListenerId, Async<TcpListener>, PipeOptions)>,
+    pipes: HashMap<PipeId, Pipe>,
+}
+
+#[derive(Debug)]
+struct Timer {
+    timer: async_io::Timer,
+    /// What it is set to.
+    at: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum Pipe {
+    Open {
+        stream: Async<TcpStream>,
+        finished: bool,
+    },
+    /// Dialling failed at once; told when it is asked for.
+    Failed(io::Error),
+}
+
+impl Timer {
+    fn never() -> Self {
+        Self { timer: async_io::Timer::never(), at: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        if self.at != Some(at) {
+            self.timer.set_at(at);
+            self.at = Some(at);
+        }
+        ready!(Pin::new(&mut self.timer).poll(cx));
+        self.at = None;
+        Poll::Ready(())
+    }
 }
 
 impl SmolIo {
     /// Nothing is bound.
     #[must_use]
     pub fn new() -> Self {
-        Self { timer: Timer::never(), at: None, sockets: Vec::new() }
+        Self {
+            timer: Timer::never(),
+            news_timer: Timer::never(),
+            news: News::new(Instant::now()),
+            sockets: Vec::new(),
+            listeners: Vec::new(),
+            pipes: HashMap::new(),
+        }
     }
 
     fn socket(&self, id: SocketId) -> io::Result<(&Async<UdpSocket>, &udp::State)> {
         let found = self.sockets.iter().find(|(known, ..)| *known == id);
         found.map(|(_, socket, state)| (socket, state)).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn pipe(&self, id: PipeId) -> io::Result<&Async<TcpStream>> {
+        match self.pipes.get(&id) {
+            Some(Pipe::Open { stream, .. }) => Ok(stream),
+            Some(Pipe::Failed(_)) | None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 }
 
@@ -43,18 +94,23 @@ impl Default for SmolIo {
 }
 
 impl Io for SmolIo {
+    type Accepted = Async<TcpStream>;
+
     fn now(&self) -> Instant {
         Instant::now()
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
-        if self.at != Some(at) {
-            self.timer.set_at(at);
-            self.at = Some(at);
+        self.timer.poll(cx, at)
+    }
+
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        loop {
+            if let Some(news) = self.news.check(Instant::now()) {
+                return Poll::Ready(news);
+            }
+            ready!(self.news_timer.poll(cx, self.news.next()));
         }
-        ready!(Pin::new(&mut self.timer).poll(cx));
-        self.at = None;
-        Poll::Ready(())
     }
 
     fn bind(&mut self, id: SocketId, bind: &Bind) -> io::Result<SocketAddr> {
@@ -73,7 +129,7 @@ impl Io for SmolIo {
         self.socket(id).map_or(NonZeroUsize::MIN, |(_, state)| state.max_segments())
     }
 
-    // The call comes first in both directions: asking the reactor first would cost a round trip to its thread for each packet.
+    // The call comes first in all directions: asking the reactor first would cost a round trip to its thread for each packet.
 
     fn poll_recv(
         &mut self,
@@ -83,13 +139,7 @@ impl Io for SmolIo {
         received: &mut [Received],
     ) -> Poll<io::Result<usize>> {
         let (socket, state) = self.socket(id)?;
-        loop {
-            match state.recv(socket, bufs, received) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-            ready!(socket.poll_readable(cx))?;
-        }
+        now_or_when(|| state.recv(socket, bufs, received), || socket.poll_readable(cx))
     }
 
     fn poll_send(
@@ -100,12 +150,71 @@ impl Io for SmolIo {
         contents: &[u8],
     ) -> Poll<io::Result<()>> {
         let (socket, state) = self.socket(id)?;
-        loop {
-            match state.send(socket, transmit, contents) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-            ready!(socket.poll_writable(cx))?;
+        now_or_when(|| state.send(socket, transmit, contents), || socket.poll_writable(cx))
+    }
+
+    fn listen(&mut self, id: ListenerId, listen: &Listen) -> io::Result<SocketAddr> {
+        let listener = Async::new_nonblocking(tcp::listen(listen)?)?;
+        let addr = listener.get_ref().local_addr()?;
+        self.listeners.push((id, listener, listen.options));
+        Ok(addr)
+    }
+
+    fn unlisten(&mut self, id: ListenerId) {
+        self.listeners.retain(|(known, ..)| *known != id);
+    }
+
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ListenerId,
+    ) -> Poll<io::Result<(Async<TcpStream>, SocketAddr)>> {
+        let Some((_, listener, options)) = self.listeners.iter().find(|(known, ..)| *known == id) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let (stream, from) = ready!(now_or_when(|| listener.get_ref().accept(), || listener.poll_readable(cx)))?;
+        tcp::set_options(&stream, options);
+        Poll::Ready(Async::new(stream).map(|stream| (stream, tcp::canonical(from))))
+    }
+
+    fn adopt(&mut self, id: PipeId, accepted: Async<TcpStream>) {
+        self.pipes.insert(id, Pipe::Open { stream: accepted, finished: false });
+    }
+
+    fn dial(&mut self, id: PipeId, dial: &Dial) {
+        let stream = tcp::connect(dial).and_then(Async::new_nonblocking);
+        self.pipes.insert(id, stream.map_or_else(Pipe::Failed, |stream| Pipe::Open { stream, finished: false }));
+    }
+
+    fn poll_dialled(&mut self, cx: &mut Context<'_>, id: PipeId) -> Poll<io::Result<()>> {
+        if let Some(Pipe::Failed(error)) = self.pipes.get_mut(&id) {
+            return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::NotConnected.into())));
+        }
+        let stream = self.pipe(id)?;
+        ready!(stream.poll_writable(cx))?;
+        Poll::Ready(tcp::connected(stream))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, id: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let stream = self.pipe(id)?;
+        now_or_when(|| stream.get_ref().read(into), || stream.poll_readable(cx))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, id: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let stream = self.pipe(id)?;
+        now_or_when(|| stream.get_ref().write_vectored(slices), || stream.poll_writable(cx))
+    }
+
+    fn finish(&mut self, id: PipeId) {
+        if let Some(Pipe::Open { stream, finished }) = self.pipes.get_mut(&id) {
+            tcp::finish(stream);
+            *finished = true;
+        }
+    }
+
+    fn abort(&mut self, id: PipeId) {
+        if let Some(Pipe::Open { stream, finished: false }) = self.pipes.remove(&id) {
+            tcp::reset_on_close(&stream);
         }
     }
 
@@ -115,5 +224,20 @@ impl Io for SmolIo {
 
     fn lookup(host: &str, port: u16) -> Vec<SocketAddr> {
         tallow_runtime::lookup(host, port)
+    }
+}
+
+/// Calls, and again whenever the reactor says so, until the answer is not `WouldBlock`.
+fn now_or_when<T>(
+    mut call: impl FnMut() -> io::Result<T>,
+    mut ready: impl FnMut() -> Poll<io::Result<()>>,
+) -> Poll<io::Result<T>> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => return Poll::Ready(result),
+        }
+        ready!(ready())?;
     }
 }

@@ -1,7 +1,8 @@
-//! [`Io`] on tokio: readiness from its reactor, one timer, its threads for blocking work.
+//! [`Io`] on tokio: readiness from its reactor, two timers, its threads for blocking work.
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -9,10 +10,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tallow_proto::drive::{Io, Received};
-use tallow_proto::node::{Bind, SocketId, Transmit};
-use tallow_runtime::udp;
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tallow_proto::node::{Bind, Dial, Input, Listen, ListenerId, PipeId, PipeOptions, SocketId, Transmit};
+use tallow_runtime::news::News;
+use tallow_runtime::{tcp, udp};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
@@ -20,11 +22,44 @@ use tokio::time::Sleep;
 #[derive(Debug)]
 pub struct TokioIo {
     runtime: Handle,
-    sleep: Pin<Box<Sleep>>,
-    /// What `sleep` is set to.
-    at: Instant,
+    timer: Timer,
+    news_timer: Timer,
+    news: News,
     /// A handful: a scan is quicker than a map.
     sockets: Vec<(SocketId, UdpSocket, udp::State)>,
+    listeners: Vec<(ListenerId, TcpListener, PipeOptions)>,
+    pipes: HashMap<PipeId, Pipe>,
+}
+
+#[derive(Debug)]
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// What it is set to.
+    at: Instant,
+}
+
+#[derive(Debug)]
+enum Pipe {
+    Open {
+        stream: TcpStream,
+        finished: bool,
+    },
+    /// Dialling failed at once; told when it is asked for.
+    Failed(io::Error),
+}
+
+impl Timer {
+    fn new(at: Instant) -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep_until(at.into())), at }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        if self.at != at {
+            self.sleep.as_mut().reset(at.into());
+            self.at = at;
+        }
+        self.sleep.as_mut().poll(cx)
+    }
 }
 
 impl TokioIo {
@@ -34,14 +69,28 @@ impl TokioIo {
     /// Outside of a tokio runtime, or in one without IO and time enabled.
     #[must_use]
     pub fn new() -> Self {
-        let at = Instant::now();
-        let sleep = Box::pin(tokio::time::sleep_until(at.into()));
-        Self { runtime: Handle::current(), sleep, at, sockets: Vec::new() }
+        let now = Instant::now();
+        Self {
+            runtime: Handle::current(),
+            timer: Timer::new(now),
+            news_timer: Timer::new(now),
+            news: News::new(now),
+            sockets: Vec::new(),
+            listeners: Vec::new(),
+            pipes: HashMap::new(),
+        }
     }
 
     fn socket(&self, id: SocketId) -> io::Result<(&UdpSocket, &udp::State)> {
         let found = self.sockets.iter().find(|(known, ..)| *known == id);
         found.map(|(_, socket, state)| (socket, state)).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn pipe(&mut self, id: PipeId) -> io::Result<Pin<&mut TcpStream>> {
+        match self.pipes.get_mut(&id) {
+            Some(Pipe::Open { stream, .. }) => Ok(Pin::new(stream)),
+            Some(Pipe::Failed(_)) | None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 }
 
@@ -52,16 +101,23 @@ impl Default for TokioIo {
 }
 
 impl Io for TokioIo {
+    type Accepted = TcpStream;
+
     fn now(&self) -> Instant {
         Instant::now()
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
-        if self.at != at {
-            self.sleep.as_mut().reset(at.into());
-            self.at = at;
+        self.timer.poll(cx, at)
+    }
+
+    fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Input> {
+        loop {
+            if let Some(news) = self.news.check(Instant::now()) {
+                return Poll::Ready(news);
+            }
+            ready!(self.news_timer.poll(cx, self.news.next()));
         }
-        self.sleep.as_mut().poll(cx)
     }
 
     fn bind(&mut self, id: SocketId, bind: &Bind) -> io::Result<SocketAddr> {
@@ -112,6 +168,70 @@ impl Io for TokioIo {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
             }
+        }
+    }
+
+    fn listen(&mut self, id: ListenerId, listen: &Listen) -> io::Result<SocketAddr> {
+        let listener = tcp::listen(listen)?;
+        let _entered = self.runtime.enter();
+        let listener = TcpListener::from_std(listener)?;
+        let addr = listener.local_addr()?;
+        self.listeners.push((id, listener, listen.options));
+        Ok(addr)
+    }
+
+    fn unlisten(&mut self, id: ListenerId) {
+        self.listeners.retain(|(known, ..)| *known != id);
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>, id: ListenerId) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        let Some((_, listener, options)) = self.listeners.iter().find(|(known, ..)| *known == id) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let (stream, from) = ready!(listener.poll_accept(cx))?;
+        tcp::set_options(&stream, options);
+        Poll::Ready(Ok((stream, tcp::canonical(from))))
+    }
+
+    fn adopt(&mut self, id: PipeId, accepted: TcpStream) {
+        self.pipes.insert(id, Pipe::Open { stream: accepted, finished: false });
+    }
+
+    fn dial(&mut self, id: PipeId, dial: &Dial) {
+        let _entered = self.runtime.enter();
+        let stream = tcp::connect(dial).and_then(TcpStream::from_std);
+        self.pipes.insert(id, stream.map_or_else(Pipe::Failed, |stream| Pipe::Open { stream, finished: false }));
+    }
+
+    fn poll_dialled(&mut self, cx: &mut Context<'_>, id: PipeId) -> Poll<io::Result<()>> {
+        if let Some(Pipe::Failed(error)) = self.pipes.get_mut(&id) {
+            return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::NotConnected.into())));
+        }
+        let stream = self.pipe(id)?;
+        ready!(stream.poll_write_ready(cx))?;
+        Poll::Ready(tcp::connected(&*stream))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, id: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut into = ReadBuf::new(into);
+        ready!(self.pipe(id)?.poll_read(cx, &mut into))?;
+        Poll::Ready(Ok(into.filled().len()))
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, id: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.pipe(id)?.poll_write_vectored(cx, slices)
+    }
+
+    fn finish(&mut self, id: PipeId) {
+        if let Some(Pipe::Open { stream, finished }) = self.pipes.get_mut(&id) {
+            tcp::finish(stream);
+            *finished = true;
+        }
+    }
+
+    fn abort(&mut self, id: PipeId) {
+        if let Some(Pipe::Open { stream, finished: false }) = self.pipes.remove(&id) {
+            tcp::reset_on_close(&stream);
         }
     }
 

@@ -2,11 +2,15 @@
 //!
 //! Application code uses `tallow-tokio` or `tallow-smol`; this crate is for whoever brings another runtime.
 
+pub mod news;
+pub mod tcp;
 pub mod udp;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use if_addrs::IfAddr;
+use tallow_proto::node::Interface;
 use tallow_proto::peer::Common;
 use tallow_proto::seed::Seed;
 
@@ -54,12 +58,25 @@ fn has_aes() -> bool {
 /// The addresses of this machine's interfaces that are up, loopback included. Empty when the system does not tell.
 #[must_use]
 pub fn addresses() -> Vec<IpAddr> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    interfaces
-        .iter()
-        .filter(|interface| interface.is_oper_up() || interface.is_loopback())
-        .map(|interface| interface.ip())
-        .collect()
+    interfaces().unwrap_or_default().into_iter().map(|interface| interface.addr).collect()
+}
+
+/// The same with their networks, in an order of their own; `None` when the system does not tell.
+#[must_use]
+pub fn interfaces() -> Option<Vec<Interface>> {
+    let found = if_addrs::get_if_addrs().inspect_err(|error| tracing::debug!(%error, "no list of interfaces")).ok()?;
+    let up = found.into_iter().filter(|interface| interface.is_oper_up() || interface.is_loopback());
+    let mut interfaces: Vec<Interface> = up
+        .map(|interface| {
+            let (addr, prefix) = match interface.addr {
+                IfAddr::V4(v4) => (v4.ip.into(), v4.prefixlen),
+                IfAddr::V6(v6) => (v6.ip.into(), v6.prefixlen),
+            };
+            Interface { name: interface.name, addr, prefix }
+        })
+        .collect();
+    interfaces.sort();
+    Some(interfaces)
 }
 
 /// Asks the system's name service, and blocks until it has answered. Empty when it knows nothing.

@@ -112,7 +112,9 @@ impl State {
     }
 }
 
-fn canonical(addr: SocketAddr) -> SocketAddr {
+/// The address as a node knows it: IPv4 addresses are not mapped into IPv6.
+#[must_use]
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr {
         SocketAddr::V4(_) => addr,
         // An IPv6 address keeps its scope.

@@ -5,7 +5,7 @@
 //!   is staged beside its final place and renamed once it is whole.
 //! - [`partial`]: what transfers left that ended unfinished.
 //! - [`beneath`]: directories by their handles, so that no name and no race leads out of them.
-//! - [`state`], [`known_relays`], [`identity`]: what a program keeps between runs.
+//! - [`state`], [`known_relays`], [`relay_transports`], [`identity`]: what a program keeps between runs.
 //!
 //! Nothing here reads the environment, but for [`state::default_dir`].
 
@@ -16,9 +16,11 @@ pub mod destination;
 mod fault;
 pub mod identity;
 pub mod known_relays;
+mod named_lines;
 pub mod partial;
 mod place;
 mod plan;
+pub mod relay_transports;
 mod sink;
 pub mod source;
 mod staging;
@@ -30,6 +32,7 @@ pub use destination::{Destination, OnExists, Policy};
 pub use identity::{ephemeral, from_pem, load_or_create};
 pub use known_relays::KnownRelays;
 pub use plan::Renamed;
+pub use relay_transports::RelayTransports;
 pub use sink::Receiving;
 pub use source::{SkipReason, Skipped, SourceError, SourceOptions, SourceTree};
 pub use state::StoreError;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tallow_proto::code::Code;
 use tallow_proto::drive::Handle;
-use tallow_proto::link::trust::Trust;
+use tallow_proto::link::trust::{Identity, Trust};
 use tallow_proto::peer::{
     Class, CodeChoice, Common, Embedded, Event, Failure, Lost, ReceiveConfig, Receiver, RelayAddress, RelayChoice,
     RelayFailure, SendConfig, Sender,
@@ -85,7 +85,8 @@ on_both_runtimes!(
     dropping_the_handle_tells_the_other_side,
     existing_names_are_refused_before_anything_moves,
     a_source_that_changes_ends_the_transfer,
-    a_relay_that_vanishes_is_a_lost_connection,
+    a_relay_that_vanishes_is_waited_for_as_long_as_was_said,
+    a_relay_that_comes_back_is_used_again,
     a_changed_certificate_is_refused,
     a_password_is_asked_for,
     nobody_answers_at_a_wrong_address,
@@ -167,22 +168,37 @@ fn sink(dir: &Path, on_exists: OnExists) -> Arc<dyn tallow_proto::job::Sink> {
 
 /// A relay on a port of the system's choice.
 async fn relay<R: Runtime>(password: Option<&str>) -> (Handle<Relay>, SocketAddr) {
-    let config = room::Config {
-        listen: vec![([127, 0, 0, 1], 0).into()],
-        identity: identity::ephemeral().unwrap(),
-        password: password.map(Into::into),
-        limits: room::limits::Limits::default(),
-        room_ttl: room::Config::ROOM_TTL,
-        window_budget: room::Config::WINDOW_BUDGET,
-        unix_time: common().unix_time,
-        seed: tallow_proto::seed::Seed::new([9; 32]),
-    };
-    let mut handle = R::relay(Relay::new(config).unwrap());
-    loop {
-        if let Some(room::Event::Listening { addr }) = handle.next_event().await {
-            return (handle, addr);
+    relay_at::<R>(([127, 0, 0, 1], 0).into(), identity::ephemeral().unwrap(), password).await
+}
+
+async fn relay_at<R: Runtime>(
+    at: SocketAddr,
+    identity: Identity,
+    password: Option<&str>,
+) -> (Handle<Relay>, SocketAddr) {
+    // The port of a relay that is gone may take a moment to be free again.
+    for _ in 0..100 {
+        let config = room::Config {
+            listen: vec![at],
+            identity: identity.clone(),
+            password: password.map(Into::into),
+            limits: room::limits::Limits::default(),
+            room_ttl: room::Config::ROOM_TTL,
+            window_budget: room::Config::WINDOW_BUDGET,
+            unix_time: common().unix_time,
+            seed: tallow_proto::seed::Seed::new([9; 32]),
+        };
+        let mut handle = R::relay(Relay::new(config).unwrap());
+        while let Some(event) = handle.next_event().await {
+            match event {
+                room::Event::Listening { addr } => return (handle, addr),
+                room::Event::CannotListen { .. } => break,
+                _ => {}
+            }
         }
+        std::thread::sleep(Duration::from_millis(50));
     }
+    panic!("the port is not free");
 }
 
 /// Waits for the code and where it can be used.
@@ -421,17 +437,36 @@ async fn a_source_that_changes_ends_the_transfer<R: Runtime>() {
     assert_eq!(staging_left(to.path()), 0);
 }
 
-async fn a_relay_that_vanishes_is_a_lost_connection<R: Runtime>() {
+async fn a_relay_that_vanishes_is_waited_for_as_long_as_was_said<R: Runtime>() {
     let from = tempfile::tempdir().unwrap();
     fs::write(from.path().join("file"), vec![1; 100_000]).unwrap();
     let (relay, addr) = relay::<R>(None).await;
-    let mut sender = R::send(sending(at_relay(addr), &from.path().join("file")));
+    let common = Common { give_up_after: Some(Duration::from_secs(1)), ..at_relay(addr) };
+    let mut sender = R::send(sending(common.clone(), &from.path().join("file")));
     let (code, _) = code(&mut sender).await;
-    let mut receiver = R::receive(receiving(at_relay(addr), &code, &[]));
+    let mut receiver = R::receive(receiving(common, &code, &[]));
     while !matches!(receiver.next_event().await.expect("an offer"), Event::Offer(_)) {}
     relay.command(room::Command::Stop).unwrap();
     assert_eq!(receiver.outcome().await, Some(Err(Failure::Lost(Lost::InTransfer))));
     assert_eq!(end(&mut sender).await, Err(Failure::Lost(Lost::InTransfer)));
+}
+
+async fn a_relay_that_comes_back_is_used_again<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("file"), vec![1; 100_000]).unwrap();
+    let identity = identity::ephemeral().unwrap();
+    let (mut first, addr) = relay_at::<R>(([127, 0, 0, 1], 0).into(), identity.clone(), None).await;
+    let mut sender = R::send(sending(at_relay(addr), &from.path().join("file")));
+    let (code, _) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(at_relay(addr), &code, &[]));
+    while !matches!(receiver.next_event().await.expect("an offer"), Event::Offer(_)) {}
+    first.command(room::Command::Stop).unwrap();
+    while first.next_event().await.is_some() {}
+    while !matches!(receiver.next_event().await.expect("a lost link"), Event::Reconnecting { .. }) {}
+    let _second = relay_at::<R>(addr, identity, None).await;
+    receiver.accept(sink(to.path(), OnExists::Refuse)).unwrap();
+    both(&mut sender, &mut receiver, to.path()).await;
+    assert_eq!(fs::read(to.path().join("file")).unwrap(), vec![1; 100_000]);
 }
 
 async fn a_changed_certificate_is_refused<R: Runtime>() {

@@ -1,6 +1,7 @@
 //! Real peers at a relay that lies (rows X and P of the table of bad inputs). Nothing may ever stand under a final name unless it
 //! is complete and verified: the rig checks that after each run.
 
+use std::cmp::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -100,7 +101,7 @@ fn x02_dropping_after_the_first_message_or_a_failed_confirmation_wins_no_more_th
             }
         });
         let mut rig = Rig::new(&scenario(2, 1000), Policy::Proper, tamper);
-        for round in 0..10 {
+        for round in 0..4 {
             let (sender, receiver) = (rig.sender, rig.receiver);
             rig.world.run_until(Duration::from_secs(60), |world| world.is_closed(receiver));
             assert!(rig.world.is_closed(receiver), "{}", rig.told());
@@ -117,8 +118,8 @@ fn x02_dropping_after_the_first_message_or_a_failed_confirmation_wins_no_more_th
             assert_eq!((runs, answers), (3, 3), "{}", rig.told());
             assert_eq!(rig.report().sent_class(), Some(Class::Auth));
         } else {
-            // Nothing was learnt from a message without an answer, so nothing is used up.
-            assert!(runs >= 10 && answers == 0, "{runs}");
+            // Nothing was learnt from a message without an answer, so nothing is used up, and both try again, with pauses.
+            assert!((10..1000).contains(&runs) && answers == 0, "{runs}");
             assert!(rig.world.end(rig.sender).is_none());
         }
     }
@@ -137,6 +138,12 @@ fn x03_a_flipped_bit_of_the_handshake_ends_in_an_error_on_both_sides() {
             });
             let (report, rig) = against(&scenario(3, 1000), tamper);
             let what = format!("bit {bit} of {side:?} {nth}");
+            if report.is_done() {
+                // Only what stopped the attempt and proved nothing is tried again, on a link that nobody touched.
+                let again = rig.world.said(rig.receiver).filter(|event| matches!(event, Event::Paired)).count();
+                assert!(bit < 40 && again > 1, "{what}: {}", rig.told());
+                continue;
+            }
             no_metadata(&rig);
             // A sender whose answer was wrong waits for the right one; it was told of the guess, and we interrupted it. One that
             // was keyed already (H3) hears nothing that it can open. A longer length lets both wait until the deadline.
@@ -246,8 +253,13 @@ fn x06_x07_chunk_records_dropped_doubled_swapped_moved_or_changed_end_it() {
             let (report, rig) = against(&scenario(9, CHUNKS * 65_536), tamper);
             let what = format!("{name} {at}: {}", rig.told());
             assert!(rig.world.said(rig.receiver).any(|event| matches!(event, Event::Offer(_))), "{what}");
-            // A record that never comes and has no successor in its lane is a lane that stands still, not a broken rule.
-            failed(&report, &[Class::Proto, Class::Net, Class::Peer], &[Class::Proto, Class::Net, Class::Peer], &what);
+            if name == "drop" && report.is_done() {
+                // A record that never comes and has no successor in its lane is a lane that stands still, not a broken rule: the
+                // link is given up, and what is missing comes over the next one.
+                assert!(rig.world.said(rig.sender).any(|event| matches!(event, Event::Reconnecting { .. })), "{what}");
+                continue;
+            }
+            failed(&report, &[Class::Proto, Class::Peer], &[Class::Proto, Class::Peer], &what);
             if !matches!(name, "drop" | "send it back") {
                 assert_eq!(report.received_class(), Some(Class::Proto), "{what}");
             }
@@ -277,9 +289,12 @@ fn x07_swapped_records_end_it() {
 #[test]
 fn x08_a_clean_close_before_the_end_is_no_success() {
     const CHUNKS: usize = 4;
-    // After the last data record, before the sender's End.
+    // After the last data record, before the sender's End; and then nothing passes any more.
     let mut chunks = 0;
     let tamper: Tamper = Box::new(move |passing, frame| {
+        if chunks >= CHUNKS {
+            return Fate::Close;
+        }
         chunks += usize::from(passing.side == Side::Sender && is_chunk(frame));
         let over = passing.side == Side::Sender && chunks == CHUNKS && is_chunk(frame);
         if over { Fate::PassAndClose } else { Fate::Pass }
@@ -298,10 +313,10 @@ fn x08_a_clean_close_before_the_end_is_no_success() {
                         return Fate::Pass;
                     }
                     controls += 1;
-                    match (controls - 1 == after, pass) {
-                        (false, _) => Fate::Pass,
-                        (true, true) => Fate::PassAndClose,
-                        (true, false) => Fate::Close,
+                    match (controls.cmp(&(after + 1)), pass) {
+                        (Ordering::Less, _) => Fate::Pass,
+                        (Ordering::Equal, true) => Fate::PassAndClose,
+                        (Ordering::Equal, false) | (Ordering::Greater, _) => Fate::Close,
                     }
                 });
                 let (report, rig) = against(&scenario(12, CHUNKS * 65_536), tamper);
@@ -320,6 +335,31 @@ fn x08_a_clean_close_before_the_end_is_no_success() {
         }
     }
     assert!(confirmed > 0 && unconfirmed > 0, "{confirmed} {unconfirmed}");
+}
+
+#[test]
+fn x08_a_single_close_anywhere_is_only_a_pause() {
+    const CHUNKS: usize = 4;
+    let mut paused = 0;
+    for side in [Side::Sender, Side::Receiver] {
+        for at in 0..24 {
+            let (mut frames, mut closed) = (0, false);
+            let tamper: Tamper = Box::new(move |passing, _| {
+                frames += usize::from(passing.side == side);
+                if closed || frames <= at {
+                    return Fate::Pass;
+                }
+                closed = true;
+                Fate::Close
+            });
+            let (report, rig) = against(&scenario(13, CHUNKS * 65_536), tamper);
+            let what = format!("{side:?} {at}: {}", rig.told());
+            assert!(report.is_done(), "{what}");
+            let again = |event: &&Event| matches!(event, Event::Reconnecting { .. });
+            paused += usize::from(rig.world.said(rig.receiver).any(|event| again(&event)));
+        }
+    }
+    assert!(paused > 10, "{paused} were cut after the handshake");
 }
 
 #[test]

@@ -10,17 +10,13 @@ use tallow_proto::seed::Seed;
 use tallow_proto::session::Violation;
 use tallow_proto::transfer::chunk::{Codec, Header};
 use tallow_proto::transfer::memory::MemorySink;
-use tallow_proto::wire::peer::{
-    CancelReason, ChunkRange, ChunkRanges, Control, DeclineReason, Have, Offer, Reason, TransferKind,
-};
+use tallow_proto::wire::peer::{CancelReason, ChunkRange, ChunkRanges, Control, DeclineReason, Have, Reason};
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Blob, Capped};
 use tallow_tests::sim::{
-    CODE, CheckedSink, Heard, HostId, Hostile, Machine, Mouth, Network, Place, RELAY, Relay, Scenario, Script, World,
-    honest, receive_config, send_config,
+    CODE, CheckedSink, Heard, HostId, Hostile, K64, Machine, Mouth, Network, Place, RELAY, Relay, Scenario, Script,
+    World, honest, offer, offering, page_of, raw, receive_config, send_config,
 };
-
-const K64: u32 = 64 << 10;
 
 /// A real peer and a hostile one of the other side.
 fn meet(side: Side, bytes: usize, room: u64, script: Script) -> (World, HostId, Arc<CheckedSink>) {
@@ -66,55 +62,6 @@ fn class(event: &Event) -> Option<Class> {
         Event::Failed(failure) => Some(failure.class()),
         _ => None,
     }
-}
-
-/// One entry as a page holds it; the first of a page.
-fn raw(tag: u8, path: &[u8], size: u64) -> Vec<u8> {
-    let mut entry = vec![tag, 0];
-    varint(path.len() as u64, &mut entry);
-    entry.extend_from_slice(path);
-    varint(0o644, &mut entry);
-    entry.extend_from_slice(&[0, 0]);
-    match tag {
-        0 => varint(size, &mut entry),
-        2 => {
-            entry.push(1);
-            entry.push(b'x');
-        }
-        _ => {}
-    }
-    entry
-}
-
-fn varint(mut value: u64, into: &mut Vec<u8>) {
-    while value > 127 {
-        into.push(value as u8 | 128);
-        value >>= 7;
-    }
-    into.push(value as u8);
-}
-
-fn page_of(entries: &[Vec<u8>]) -> Bytes {
-    let mut page = (entries.len() as u16).to_be_bytes().to_vec();
-    entries.iter().for_each(|entry| page.extend_from_slice(entry));
-    page.into()
-}
-
-fn offer(entries: u32, bytes: u64, pages: u32) -> Offer {
-    Offer { transfer: 1, kind: TransferKind::Files, chunk_size: K64, entries, bytes, pages }
-}
-
-/// Offers these entries, each on a page of its own, with sums that are right if they can be.
-fn offering(entries: Vec<Vec<u8>>, bytes: u64) -> Script {
-    Box::new(move |heard, mouth| {
-        if matches!(heard, Heard::Keyed) {
-            mouth.say(Control::Offer(offer(entries.len() as u32, bytes, entries.len() as u32)));
-            for entry in &entries {
-                let page = Blob(page_of(std::slice::from_ref(entry)));
-                mouth.say(Control::Page { transfer: 1, page });
-            }
-        }
-    })
 }
 
 fn offered(entries: Vec<Vec<u8>>, bytes: u64) -> (Event, bool) {

@@ -253,6 +253,15 @@ impl Handshake {
         }
     }
 
+    /// The receiver's H2 is out, and perhaps it was right: what the sender then waits with in its reconnect room.
+    #[must_use]
+    pub fn lasting_if_lost(&self) -> Option<(ReconnectKey, Verifier)> {
+        match &self.state {
+            State::AwaitH3 { keys, .. } => Some((keys.reconnect.clone(), keys.verifier.clone())),
+            State::AwaitH2 { .. } | State::AwaitH1 { .. } | State::Over => None,
+        }
+    }
+
     fn on_h1(&mut self, now: Instant, body: &Bytes, room: &RoomId, secret: Secret, seed: &Seed) -> State {
         let message = match read(body) {
             Ok(HandshakeMessage::H1 { hello, mode, sid, pake, x25519, encapsulation_key }) => {

@@ -36,15 +36,18 @@ use rand_chacha::ChaCha20Rng;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 
-pub use config::{ALPN, BadIdentity, Congestion, Limits, MAX_STREAM_WINDOW, Profile};
-pub use event::{CannotConnect, Closed, ConnId, Direction, Event, Read, Stats, Stream, Write};
+pub use super::crypto::{ALPN, BadIdentity};
+pub use super::{Read, Write};
+pub use config::{Congestion, Limits, MAX_STREAM_WINDOW, Profile};
+pub use event::{CannotConnect, Closed, ConnId, Direction, Event, Stats, Stream};
 
+use super::crypto::{self, Ticker};
 use super::trust::{CertificateSeen, Identity, Trust, Verifier};
 use crate::Instant;
 use crate::node::{Arrival, Ecn, Transmit};
 use crate::ready::{Deadlines, ReadySet};
 use crate::seed::Seed;
-use config::{ByRoute, Ticker};
+use config::ByRoute;
 
 /// Stateless answers (version negotiation, retry, refusal, reset) that wait for the socket; more are dropped, as a network may.
 pub const REPLIES: usize = 64;
@@ -150,7 +153,7 @@ impl Quic {
             endpoint: proto::Endpoint::new(config::endpoint(seed), general, true, None),
             transports,
             server,
-            provider: config::crypto_provider(),
+            provider: crypto::crypto_provider(),
             roots: None,
             ticker,
             rng: seed.derive("first connection ids").rng(),
@@ -180,7 +183,7 @@ impl Quic {
         trust: &Trust,
     ) -> Result<ConnId, CannotConnect> {
         self.ticker.tick(now);
-        let roots = self.roots.get_or_insert_with(config::public_roots).clone();
+        let roots = self.roots.get_or_insert_with(crypto::public_roots).clone();
         let verifier = Arc::new(Verifier::new(*trust, roots, &self.provider).ok_or(CannotConnect::TooMany)?);
         let (transport, clock) = (self.transports.to(to), self.ticker.clock());
         let config = config::client(verifier.clone(), transport, &self.provider, clock, &mut self.rng)

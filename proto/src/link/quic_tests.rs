@@ -281,7 +281,7 @@ fn a_certificate_is_judged_by_the_trust_that_was_asked_for() {
 fn a_certificate_without_its_key_is_not_believed() {
     let identity = identity();
     let mut pair = Pair::new(&Profile::peer(), &identity, 30);
-    let mut tls = config::server_tls(&identity, pair.ends[SERVER].ticker.clock()).unwrap();
+    let mut tls = crypto::server_tls(&identity, &[ALPN], pair.ends[SERVER].ticker.clock()).unwrap();
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_der();
     let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&PrivateKeyDer::Pkcs8(key.into())).unwrap();
     let chain = vec![identity.cert_chain[0].clone().into()];
@@ -304,7 +304,7 @@ fn show(pair: &mut Pair, tls: rustls::ServerConfig) {
 fn only_our_protocol_is_spoken() {
     let identity = identity();
     let mut pair = Pair::new(&Profile::peer(), &identity, 10);
-    let mut tls = config::server_tls(&identity, pair.ends[SERVER].ticker.clock()).unwrap();
+    let mut tls = crypto::server_tls(&identity, &[ALPN], pair.ends[SERVER].ticker.clock()).unwrap();
     tls.alpn_protocols = vec![b"h3".to_vec()];
     show(&mut pair, tls);
     pair.connect(Trust::Any);

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::carried::Transfer;
 use super::event::{Event, Failure, Lost, Path, PathKind, Summary, WaitingFor};
 use super::meeting::Found;
-use super::net::Conn;
-use super::peer_link::{Flow, PeerLink};
-use super::{Agreement, CodeState, LEAVE_WITHIN, LINK, Peer, Stage, Transfer, close};
+use super::net::{self, Conn};
+use super::peer_link::Flow;
+use super::reunion::{Lasting, Reunion};
+use super::{Agreement, LEAVE_WITHIN, Peer, Stage, close};
 use crate::Instant;
-use crate::handshake::{self, FailureReason, Handshake, Secret};
-use crate::link::quic;
+use crate::handshake::{self, FailureReason};
+use crate::link::quic::{Direction, Stream};
 use crate::node::Misuse;
 use crate::session::{self, LinkId, Session, StreamNo, Violation};
 use crate::transfer::manifest::Manifest;
@@ -21,22 +23,8 @@ use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::Side;
 
 impl Peer {
-    pub(super) fn start_handshake(&mut self, now: Instant, link: PeerLink, found: Found) {
-        let CodeState::Ready { code, .. } = &self.code else { return };
-        let config = handshake::Config {
-            side: self.side,
-            features: self.features,
-            room: code.nameplate().room_id(),
-            secret: Secret::Code(code.password().clone()),
-        };
-        let handshake = Box::new(Handshake::new(config, now, self.seed.split()));
-        self.found = Some(found);
-        self.tell(Event::Paired);
-        self.stage = Stage::Handshaking { link, handshake };
-    }
-
     /// News of the connection that carries the conversation.
-    pub(super) fn handle_link(&mut self, now: Instant, conn: Conn, event: &quic::Event) {
+    pub(super) fn handle_link(&mut self, now: Instant, conn: Conn, event: &net::Event) {
         if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
             return self.handle_parting(now, index, event);
         }
@@ -49,29 +37,27 @@ impl Peer {
             return;
         }
         match event {
-            quic::Event::Opened(stream, quic::Direction::Uni) => {
+            net::Event::Opened(stream, Direction::Uni) => {
                 link.handle_opened(*stream);
                 self.read_stream(now, *stream);
             }
-            quic::Event::Readable(stream) if *stream != link.main() => self.read_stream(now, *stream),
-            quic::Event::Finished(stream) if *stream == link.main() => {
+            net::Event::Readable(stream) if *stream != link.main() => self.read_stream(now, *stream),
+            net::Event::Finished(stream) if *stream == link.main() => {
                 if let Stage::Leaving { link, code, .. } = &self.stage {
                     link.close(now, &mut self.net, *code, "done");
                     self.stage = Stage::Closed;
                 }
             }
-            quic::Event::Closed(_) => {
+            net::Event::Closed(_) => {
                 // What came before the end still counts.
                 self.converse(now);
                 self.lose_link(now);
             }
-            quic::Event::Opened(..)
-            | quic::Event::Readable(_)
-            | quic::Event::Writable(_)
-            | quic::Event::Finished(_)
-            | quic::Event::Stopped(..)
-            | quic::Event::Available(_)
-            | quic::Event::Connected { .. } => {}
+            net::Event::Opened(..)
+            | net::Event::Readable(_)
+            | net::Event::Writable(_)
+            | net::Event::Finished(_)
+            | net::Event::Connected { .. } => {}
         }
     }
 
@@ -83,9 +69,10 @@ impl Peer {
                 let mut moved = self.shake_hands(now);
                 moved |= self.pump_session(now);
                 moved |= self.take_transfer_events(now);
-                if let (Stage::Live { .. }, Transfer::Receiving(receiver)) = (&self.stage, &self.transfer)
+                if matches!(self.stage, Stage::Live { .. })
+                    && self.side == Side::Receiver
                     && self.told
-                    && receiver.is_closed()
+                    && self.transfer.is_closed()
                 {
                     self.leave(now, close::DONE);
                     moved = true;
@@ -100,13 +87,21 @@ impl Peer {
                 self.flush_farewell(now);
                 false
             }
+            Stage::Apart(_) => {
+                let moved = self.take_transfer_events(now);
+                // Nobody came for the farewell in time.
+                if self.told && self.transfer.is_closed() {
+                    self.leave(now, close::DONE);
+                }
+                moved
+            }
             Stage::Meeting | Stage::Closed => false,
         }
     }
 
     fn shake_hands(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let Stage::Handshaking { link, handshake } = &mut self.stage {
+        while let Stage::Handshaking { link, handshake, .. } = &mut self.stage {
             match handshake.poll_output() {
                 Some(handshake::Output::Send(body)) => link.queue_control(enclose(&body)),
                 Some(handshake::Output::Keyed(keys)) => {
@@ -120,7 +115,7 @@ impl Peer {
                 None => match link.next_main_frame() {
                     Ok(Some(frame)) => handshake.handle_frame(now, frame.into_bytes()),
                     Ok(None) => {
-                        link.flush(&mut self.net);
+                        link.flush(now, &mut self.net);
                         break;
                     }
                     Err(violation) => {
@@ -134,28 +129,59 @@ impl Peer {
     }
 
     fn keyed(&mut self, now: Instant, keys: handshake::Keys) {
-        let Stage::Handshaking { mut link, .. } = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
-        link.flush(&mut self.net);
+        let Stage::Handshaking { mut link, apart, .. } = std::mem::replace(&mut self.stage, Stage::Closed) else {
+            return;
+        };
+        link.flush(now, &mut self.net);
         self.guesses.burn();
-        let early = link.set_keyed();
-        let must_agree = self.verify;
-        if must_agree || keys.features.has(Features::VERIFY) {
-            self.tell(Event::Verifier { words: keys.verifier.words().to_vec(), must_agree });
-        }
-        let mut session = Box::new(Session::new(session::Config::new(self.side), &keys, self.seed.split()));
-        session.handle_link_up(now, LINK, link.max_streams(), session::Origin::Handshake);
+        let is_first = apart.is_none();
+        let mut session = match apart {
+            Some(apart) => {
+                let mut session = apart.session;
+                session.handle_generation(&keys);
+                session
+            }
+            None => Box::new(Session::new(session::Config::new(self.side), &keys, self.seed.split())),
+        };
+        self.links = self.links.wrapping_add(1);
+        let early = link.set_keyed(LinkId(self.links));
+        session.handle_link_up(now, link.id(), link.max_streams(), session::Origin::Handshake);
         self.stage = Stage::Live { link, session };
-        self.stop_meeting(now);
+        self.rest_meeting(now);
+        if let Some(host) = &mut self.host {
+            host.set_again(keys.reconnect.room(), keys.reconnect.owner(Side::Receiver));
+        }
+        self.reunion = Reunion::Known(Lasting { reconnect: keys.reconnect.clone(), verifier: keys.verifier.clone() });
+        if is_first {
+            self.tell_keyed(&keys);
+        }
         let kind = match self.found {
             Some(Found::Near) | None => PathKind::Lan,
             Some(Found::Relay(_)) => PathKind::Relay,
         };
         self.path = Some(kind);
         let rtt = self.rtt();
-        self.tell(Event::Path(Path { kind, rtt }));
+        let transport = match &self.stage {
+            Stage::Live { link, .. } => link.transport(),
+            Stage::Meeting | Stage::Handshaking { .. } | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => {
+                return;
+            }
+        };
+        self.tell(Event::Path(Path { kind, transport, rtt }));
         self.begin(now);
+        self.transfer.handle_link_up(now);
         for stream in early {
             self.read_stream(now, stream);
+        }
+    }
+
+    fn tell_keyed(&mut self, keys: &handshake::Keys) {
+        let (must_agree, others_must) = (self.verify, keys.features.has(Features::VERIFY));
+        if must_agree || others_must {
+            self.tell(Event::Verifier { words: keys.verifier.words().to_vec(), must_agree });
+        }
+        if others_must && self.side == Side::Receiver {
+            self.tell(Event::Waiting(WaitingFor::Agreement));
         }
     }
 
@@ -163,25 +189,35 @@ impl Peer {
         match &self.stage {
             Stage::Live { link, .. } => {
                 let conn = link.conn();
-                self.net.quic(conn.socket).and_then(|quic| quic.rtt(conn.id)).unwrap_or_default()
+                self.net.rtt(conn).unwrap_or_default()
             }
-            Stage::Meeting | Stage::Handshaking { .. } | Stage::Leaving { .. } | Stage::Closed => Duration::ZERO,
+            Stage::Meeting | Stage::Handshaking { .. } | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => {
+                Duration::ZERO
+            }
         }
     }
 
     /// The sender's offer leaves once its person agreed.
     fn begin(&mut self, now: Instant) {
         if self.agreement != Agreement::Pending
-            && matches!(self.stage, Stage::Live { .. })
+            && matches!(self.reunion, Reunion::Known(_))
             && let Transfer::Sending(sender) = &mut self.transfer
         {
             sender.begin(now);
+            if self.accepted_at.is_none() {
+                self.tell(Event::Waiting(WaitingFor::Answer));
+            }
         }
     }
 
     fn handshake_failed(&mut self, now: Instant, failure: handshake::Failure) {
-        let Stage::Handshaking { link, .. } = std::mem::replace(&mut self.stage, Stage::Meeting) else { return };
+        let Stage::Handshaking { link, apart, .. } = std::mem::replace(&mut self.stage, Stage::Meeting) else {
+            return;
+        };
         self.parting.push((link, now + LEAVE_WITHIN));
+        if let Some(apart) = apart {
+            return self.stay_apart(now, apart);
+        }
         if failure.is_guess() {
             self.guesses.count();
         }
@@ -198,7 +234,7 @@ impl Peer {
                 now,
                 match failure.reason {
                     FailureReason::WrongCode => Failure::WrongCode,
-                    FailureReason::TimedOut => Failure::Lost(Lost::InHandshake),
+                    FailureReason::TimedOut => Failure::Lost(Lost::NobodyWaits),
                     FailureReason::Version { theirs } => Failure::Versions(theirs),
                     FailureReason::Violation(violation) => Failure::Violation(violation),
                 },
@@ -206,32 +242,34 @@ impl Peer {
         }
     }
 
-    fn look_again(&mut self, now: Instant) {
+    pub(super) fn look_again(&mut self, now: Instant) {
         self.stage = Stage::Meeting;
         if let Some(meeting) = &mut self.meeting {
-            meeting.resume(now);
+            meeting.again_later(now);
         }
         if self.host.is_some() {
             self.tell(Event::Waiting(WaitingFor::Receiver));
         }
     }
 
-    fn lose_link(&mut self, now: Instant) {
+    pub(super) fn lose_link(&mut self, now: Instant) {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Handshaking { link, .. } => {
+            Stage::Handshaking { link, handshake, apart } => {
                 link.close(now, &mut self.net, close::ENDED, "lost");
-                match self.side {
-                    Side::Sender => self.look_again(now),
-                    Side::Receiver => self.fail(now, Failure::Lost(Lost::InHandshake)),
+                match apart {
+                    Some(apart) => self.stay_apart(now, apart),
+                    None => self.lose_first_handshake(now, &handshake),
                 }
             }
-            Stage::Live { link, .. } => {
+            Stage::Live { link, mut session } => {
                 link.close(now, &mut self.net, close::ENDED, "lost");
-                let lost = if self.transfer.is_unconfirmed() { Lost::Unconfirmed } else { Lost::InTransfer };
-                self.fail(now, Failure::Lost(lost));
+                session.handle_link_lost(link.id());
+                self.held = None;
+                self.transfer.handle_link_lost(now, link.id());
+                self.part_ways(now, session);
             }
             Stage::Leaving { link, .. } => link.close(now, &mut self.net, close::DONE, "done"),
-            stage @ (Stage::Meeting | Stage::Closed) => self.stage = stage,
+            stage @ (Stage::Meeting | Stage::Apart(_) | Stage::Closed) => self.stage = stage,
         }
     }
 
@@ -251,11 +289,11 @@ impl Peer {
                 let _ = session.send_control(control);
             }
             while link.wants_control()
-                && let Some(frame) = session.poll_control_record(now, LINK)
+                && let Some(frame) = session.poll_control_record(now, link.id())
             {
                 moved = true;
                 link.queue_control(frame);
-                link.flush(&mut self.net);
+                link.flush(now, &mut self.net);
             }
             if let Transfer::Sending(sender) = &mut self.transfer {
                 loop {
@@ -265,10 +303,10 @@ impl Peer {
                     if self.held.is_none() {
                         break;
                     }
-                    link.flush(&mut self.net);
+                    link.flush(now, &mut self.net);
                     let Some(stream) = link.chunk_stream(&mut self.net) else { break };
                     let Some(chunk) = self.held.take() else { break };
-                    match session.seal_chunk(now, LINK, stream, chunk) {
+                    match session.seal_chunk(now, link.id(), stream, chunk) {
                         Ok(frame) => link.queue_chunk(stream, frame),
                         Err(chunk) => {
                             self.held = Some(chunk);
@@ -278,7 +316,7 @@ impl Peer {
                     moved = true;
                 }
             }
-            link.flush(&mut self.net);
+            link.flush(now, &mut self.net);
             if accepted {
                 self.accepted(now);
             }
@@ -293,8 +331,12 @@ impl Peer {
         let mut moved = false;
         while let Stage::Live { link, session } = &mut self.stage {
             match link.next_main_frame() {
-                Ok(Some(frame)) => session.handle_record(now, LINK, StreamNo(0), frame),
-                Ok(None) => break,
+                Ok(Some(frame)) => session.handle_record(now, link.id(), StreamNo(0), frame),
+                Ok(None) => {
+                    // Where all share one stream, a long record is a sign of life long before it is whole.
+                    session.handle_progress(now, link.id(), StreamNo(0), link.assembling_main());
+                    break;
+                }
                 Err(violation) => self.violated(now, violation),
             }
             moved = true;
@@ -302,13 +344,13 @@ impl Peer {
         moved
     }
 
-    fn read_stream(&mut self, now: Instant, stream: quic::Stream) {
+    fn read_stream(&mut self, now: Instant, stream: Stream) {
         while let Stage::Live { link, session } = &mut self.stage {
             match link.read_record(&mut self.net, stream) {
-                Ok(Some((number, frame))) => session.handle_record(now, LINK, number, frame),
+                Ok(Some((number, frame))) => session.handle_record(now, link.id(), number, frame),
                 Ok(None) => {
                     if let Some((number, buffered)) = link.assembling(stream) {
-                        session.handle_progress(now, LINK, number, buffered);
+                        session.handle_progress(now, link.id(), number, buffered);
                     }
                     return;
                 }
@@ -320,7 +362,7 @@ impl Peer {
 
     fn take_session_events(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let Stage::Live { session, .. } = &mut self.stage
+        while let Stage::Live { link, session } = &mut self.stage
             && let Some(event) = session.poll_event()
         {
             moved = true;
@@ -331,7 +373,8 @@ impl Peer {
                     Transfer::Sending(_) => self.violated(now, Violation::UnexpectedMessage),
                 },
                 session::Event::LinkUsable(_) | session::Event::ControlMoved(_) => {}
-                session::Event::LinkDead { .. } => self.lose_link(now),
+                session::Event::LinkDead { link: dead, .. } if dead == link.id() => self.lose_link(now),
+                session::Event::LinkDead { .. } => {}
                 session::Event::Failed(violation) => self.violated(now, violation),
             }
         }
@@ -424,7 +467,7 @@ impl Peer {
     }
 
     pub(super) fn agree(&mut self, now: Instant, agreed: bool) -> Result<(), Misuse> {
-        if self.agreement != Agreement::Pending || !matches!(self.stage, Stage::Live { .. }) {
+        if self.agreement != Agreement::Pending || self.told || !matches!(self.reunion, Reunion::Known(_)) {
             return Err(Misuse("there is nothing to agree to"));
         }
         if agreed {
@@ -470,7 +513,7 @@ impl Peer {
             }
             Stage::Handshaking { link, .. } => self.parting.push((link, now + LEAVE_WITHIN)),
             stage @ (Stage::Leaving { .. } | Stage::Closed) => self.stage = stage,
-            Stage::Meeting => {}
+            Stage::Meeting | Stage::Apart(_) => {}
         }
     }
 
@@ -482,27 +525,27 @@ impl Peer {
             let _ = session.send_control(control);
         }
         while link.wants_control()
-            && let Some(frame) = session.poll_control_record(now, LINK)
+            && let Some(frame) = session.poll_control_record(now, link.id())
         {
             link.queue_control(frame);
-            link.flush(&mut self.net);
+            link.flush(now, &mut self.net);
         }
-        link.flush(&mut self.net);
-        link.finish(&mut self.net);
+        link.flush(now, &mut self.net);
+        link.finish(now, &mut self.net);
     }
 
     /// Links of failed handshakes: their last frame goes out, then they are closed.
-    pub(super) fn part(&mut self, _now: Instant) {
+    pub(super) fn part(&mut self, now: Instant) {
         for (link, _) in &mut self.parting {
-            link.flush(&mut self.net);
-            link.finish(&mut self.net);
+            link.flush(now, &mut self.net);
+            link.finish(now, &mut self.net);
         }
     }
 
-    fn handle_parting(&mut self, now: Instant, index: usize, event: &quic::Event) {
+    fn handle_parting(&mut self, now: Instant, index: usize, event: &net::Event) {
         let finished = match (event, self.parting.get(index)) {
-            (quic::Event::Finished(stream), Some((link, _))) => *stream == link.main(),
-            (quic::Event::Closed(_), _) => true,
+            (net::Event::Finished(stream), Some((link, _))) => *stream == link.main(),
+            (net::Event::Closed(_), _) => true,
             _ => false,
         };
         if finished && index < self.parting.len() {

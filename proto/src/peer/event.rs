@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::config::RelayAddress;
 use crate::code::{Code, Link};
 use crate::job::{Fault, Sink};
+use crate::link::proxy::ProxyFailure;
+use crate::link::race::Transport;
 use crate::link::trust::{CertificateRefused, Trust};
 use crate::node::Misuse;
 use crate::session::Violation;
@@ -37,6 +39,13 @@ pub enum Event {
         /// What to accept from now on: [`Trust::Known`] or [`Trust::PublicCa`].
         keep: Trust,
     },
+    /// A relay answered over another transport than was remembered: trying that one first makes the next start faster.
+    Reached {
+        /// Which.
+        relay: RelayAddress,
+        /// Over what.
+        transport: Transport,
+    },
     /// Nothing happens until this comes.
     Waiting(WaitingFor),
     /// The other side is there; the handshake runs.
@@ -66,6 +75,13 @@ pub enum Event {
     },
     /// Which way the bytes take.
     Path(Path),
+    /// The connection was lost, and nothing else was: the other side is looked for again, after this pause.
+    Reconnecting {
+        /// Counts up while it does not succeed; 1 is the first.
+        attempt: u32,
+        /// How long until then.
+        wait: Duration,
+    },
     /// How far it is. Only the latest counts.
     Progress(Progress),
     /// Complete and verified on both sides.
@@ -103,6 +119,8 @@ pub enum WaitingFor {
     Answer,
     /// The other person's agreement to the verifier words.
     Agreement,
+    /// The other side of a session that lost its link.
+    Peer,
 }
 
 /// How the bytes travel.
@@ -110,6 +128,8 @@ pub enum WaitingFor {
 pub struct Path {
     /// Over whom.
     pub kind: PathKind,
+    /// Over what, to the next hop.
+    pub transport: Transport,
     /// Round trip to the next hop.
     pub rtt: Duration,
 }
@@ -192,6 +212,9 @@ pub enum Lost {
     /// No relay answered.
     #[error("no relay answered")]
     NoRelay,
+    /// The proxy did not let us through.
+    #[error("{0}")]
+    Proxy(ProxyFailure),
     /// The name of a relay has no address.
     #[error("the relay's name has no address")]
     NoAddress,
@@ -201,9 +224,6 @@ pub enum Lost {
     /// No UDP socket.
     #[error("no network socket could be opened")]
     NoSocket,
-    /// The connection ended during the handshake.
-    #[error("the connection was lost during the handshake")]
-    InHandshake,
     /// The connection ended in the transfer.
     #[error("the connection was lost before the transfer was complete")]
     InTransfer,

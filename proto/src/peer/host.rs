@@ -5,7 +5,8 @@
 //! Binding ──► Listening ──(a guest joins our room)──► the guest's link is handed over
 //! ```
 //! It decides who gets in: at most [`MAX_GUESTS`] connections at once, each with the greeting's deadline, and only a receiver that
-//! names our room while nobody else is being talked to. Everybody else hears that nobody waits.
+//! names our room while nobody else is being talked to, or the session's own receiver that comes back. Everybody else hears that
+//! nobody waits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -14,19 +15,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand_core::Rng;
+use subtle::ConstantTimeEq;
 
 use super::config::Embedded;
 use super::event::{Event, Failure, Lost, WaitingFor};
 use super::meeting::{Found, Met};
-use super::net::{Conn, LISTENER, Net};
+use super::net::{self, Conn, LISTENER, Net};
 use super::peer_link::PeerLink;
 use crate::Instant;
-use crate::link::quic::{self, Direction, Limits, Profile, Quic, Read, Stream, Write};
+use crate::link::quic::{Direction, Limits, Profile, Quic, Stream};
+use crate::link::race::Transport;
+use crate::link::{Read, Write};
 use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
 use crate::seed::Seed;
 use crate::session::Violation;
 use crate::wire::frame::{GREETING, enclose};
-use crate::wire::relay::{RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{Owner, RefusalReason, RelayMessage, RoomId, Side};
 use crate::wire::{self, Caps, Decoder};
 
 /// Connections at once.
@@ -43,9 +47,29 @@ pub struct Host {
     /// Index of the address that is being bound.
     trying: usize,
     bound: Option<SocketAddr>,
-    room: Option<RoomId>,
+    room: Room,
     guests: BTreeMap<Conn, Guest>,
     out: VecDeque<Met>,
+}
+
+/// Who may come.
+enum Room {
+    /// There is no code yet.
+    Unknown,
+    /// Who names this room.
+    Code(RoomId),
+    /// Who names this reconnect room and proves to be its receiver, even while its old link seems to live.
+    Again(RoomId, Owner),
+}
+
+impl Room {
+    fn admits(&self, vacant: bool, room: RoomId, owner: Owner, again: bool) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Code(own) => vacant && !again && *own == room,
+            Self::Again(own, receiver) => again && *own == room && bool::from(receiver.0.ct_eq(&owner.0)),
+        }
+    }
 }
 
 struct Guest {
@@ -67,7 +91,7 @@ impl Host {
             interfaces,
             trying: 0,
             bound: None,
-            room: None,
+            room: Room::Unknown,
             guests: BTreeMap::new(),
             out: VecDeque::new(),
         };
@@ -77,7 +101,12 @@ impl Host {
 
     /// The sender's own room.
     pub const fn set_room(&mut self, room: RoomId) {
-        self.room = Some(room);
+        self.room = Room::Code(room);
+    }
+
+    /// From now on the receiver of the session may come back, and nobody else.
+    pub const fn set_again(&mut self, room: RoomId, receiver: Owner) {
+        self.room = Room::Again(room, receiver);
     }
 
     /// Where it can be reached: the bound port on each of this machine's addresses.
@@ -126,22 +155,19 @@ impl Host {
     }
 
     /// News of a connection; false when it is not a guest's.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &quic::Event) -> bool {
+    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         match event {
-            quic::Event::Opened(stream, Direction::Bi) if guest.stream.is_none() => {
+            net::Event::Opened(stream, Direction::Bi) if guest.stream.is_none() => {
                 guest.stream = Some(*stream);
                 guest.read(net, conn);
             }
-            quic::Event::Readable(_) | quic::Event::Writable(_) => guest.read(net, conn),
-            quic::Event::Closed(_) => {
+            net::Event::Readable(_) | net::Event::Writable(_) => guest.read(net, conn),
+            net::Event::Closed(_) => {
                 self.guests.remove(&conn);
             }
-            quic::Event::Opened(..) => self.dismiss(now, net, conn),
-            quic::Event::Connected { .. }
-            | quic::Event::Finished(_)
-            | quic::Event::Stopped(..)
-            | quic::Event::Available(_) => {}
+            net::Event::Opened(..) => self.dismiss(now, net, conn),
+            net::Event::Connected { .. } | net::Event::Finished(_) => {}
         }
         true
     }
@@ -181,7 +207,7 @@ impl Host {
                     waiting: VecDeque::new(),
                     deadline: now + GREET_WITHIN,
                 };
-                self.guests.insert(Conn { socket: LISTENER, id }, guest);
+                self.guests.insert(Conn::Quic(LISTENER, id), guest);
             }
         }
         let mut vacant = vacant && self.out.is_empty();
@@ -210,8 +236,8 @@ impl Host {
         while let Some(output) = guest.next_output() {
             match output {
                 Ok(Output::Send(body)) => guest.waiting.push_back(enclose(&body)),
-                Ok(Output::Request(Request::Join { room, side: Side::Receiver, .. }))
-                    if vacant && Some(room) == self.room =>
+                Ok(Output::Request(Request::Join { room, side: Side::Receiver, owner, again }))
+                    if self.room.admits(vacant, room, owner, again) =>
                 {
                     guest.say(&RelayMessage::Paired { streams: STREAMS });
                     return self.hand_over(conn);
@@ -222,20 +248,20 @@ impl Host {
                 }
                 Ok(Output::Request(Request::Ping)) => guest.say(&RelayMessage::Pong),
                 Ok(Output::Request(Request::Leave) | Output::Close(_)) | Err(_) => {
-                    guest.flush(net, conn);
+                    guest.flush(now, net, conn);
                     self.dismiss(now, net, conn);
                     return false;
                 }
             }
         }
-        guest.flush(net, conn);
+        guest.flush(now, net, conn);
         false
     }
 
     fn hand_over(&mut self, conn: Conn) -> bool {
         let Some(guest) = self.guests.remove(&conn) else { return false };
         let Some(stream) = guest.stream else { return false };
-        let mut link = PeerLink::new(conn, stream, guest.decoder, STREAMS);
+        let mut link = PeerLink::new(conn, Transport::Quic, guest.decoder, STREAMS, stream);
         guest.waiting.into_iter().for_each(|frame| link.queue_control(frame));
         self.out.push_back(Met::Link(Box::new(link), Found::Near));
         true
@@ -282,10 +308,10 @@ impl Guest {
         self.waiting.push_back(enclose(&wire::encode(message)));
     }
 
-    fn flush(&mut self, net: &mut Net, conn: Conn) {
-        let (Some(stream), Some(quic)) = (self.stream, net.quic(conn.socket)) else { return };
+    fn flush(&mut self, now: Instant, net: &mut Net, conn: Conn) {
+        let Some(stream) = self.stream else { return };
         while let Some(frame) = self.waiting.front_mut() {
-            match quic.write(conn.id, stream, frame) {
+            match net.write(now, conn, stream, frame) {
                 Write::Done => drop(self.waiting.pop_front()),
                 Write::Blocked => break,
                 Write::Stopped(_) | Write::Gone => self.waiting.clear(),

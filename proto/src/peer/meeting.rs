@@ -1,95 +1,53 @@
 //! How a peer finds the other one: the relays it asks, in which order, and again when.
 //!
-//! A *spot* is a place where the other side may be met: a configured relay, this machine, or one that was found on the LAN.
 //! ```text
-//! Resolving ──► Idle ──► Dialing ──connected──► Talking ──paired──► (handed over)
+//! Resolving ──► Idle ──► Dialing ──answered──► Talking ──paired──► (handed over)
 //!    │            ▲          │ no answer            │ nobody waits, connection lost
 //!    └─► Gone     └──────────┴──────────────────────┘
 //! ```
-//! A sender asks its relays one after the other, and the first that gives a room is the one. A receiver asks all of them, since it
-//! can't know where the code lives, again after 1, 2 and then every 5 s. Of a relay's addresses the next is tried when the last did
-//! not answer within [`STAGGER`] (RFC 8305's idea), the first that answers wins. An address family that is not there is passed over.
-//! Bounds: [`MAX_SPOTS`] spots, 8 addresses each. Timers: [`DIAL_WITHIN`] for a connection, the answer's in `rendezvous`.
+//! By the code: a sender asks its relays one after the other, the first that gives a room is the one, and from then on it comes back
+//! to that one only, for as long as its patience lasts. A receiver asks all of them, since it can't know where the code lives, again
+//! after 1, 2 and then every 5 s. Again, once a session lost its link: the sender waits at all its relays, the receiver asks each
+//! configured one in turn for [`TURN`]; a relay that does not answer is tried again after a pause that doubles up to
+//! [`MAX_BACKOFF`], with a jitter of half of it.
+//!
+//! Which of a relay's addresses and of the transports is taken, `link::race` decides; the first connection asks in the same flight as
+//! it greets, the others greet only, so that no question is asked twice. An address family that is not there is passed over.
+//! Bounds: [`MAX_SPOTS`] spots. Timers: the race's for a connection, the answer's in `rendezvous`, those named above.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
+use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
 
 use super::config::{RelayAddress, RelayChoice};
 use super::event::{Event, Failure, Lost, RelayFailure, WaitingFor};
-use super::net::{Conn, Dial, Net};
+use super::net::{self, Callee, Conn, Dial, Net};
 use super::peer_link::PeerLink;
 use super::rendezvous::{Answer, Question, Rendezvous};
+use super::spot::{Attempting, Dialing, Origin, Spot, State, Talk};
 use crate::Instant;
-use crate::link::quic::{self, Closed, Read, Stream, Write};
+use crate::link::proxy::Proxy;
+use crate::link::race::{self, Allowed, Race, Route, Transport};
 use crate::link::trust::{CertificateSeen, Trust};
 use crate::node::{Action, QueryId};
+use crate::seed::Seed;
 use crate::wire::Features;
 use crate::wire::relay::{RefusalReason, RoomId, Side};
 
 /// Spots that a peer looks at, configured, local and found ones together.
 const MAX_SPOTS: usize = 16;
-/// Addresses of one relay that are tried.
-const MAX_ADDRESSES: usize = 8;
-/// The next address of a relay is tried after this long without an answer.
-const STAGGER: Duration = Duration::from_millis(250);
-/// How long a connection may take, all addresses of a relay together.
-const DIAL_WITHIN: Duration = Duration::from_secs(5);
-/// The same on this machine and on the LAN, where a try costs little.
-const DIAL_NEAR_WITHIN: Duration = Duration::from_secs(2);
-/// Tries of a configured relay that does not answer.
+/// Tries of a configured relay that never answered.
 const TRIES: u32 = 2;
 /// A near spot where nobody answered is tried again after this.
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
-/// A receiver gives up when nobody waited for so long.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
-
-/// Where a spot comes from.
-#[derive(Debug, Clone)]
-enum Origin {
-    Configured(RelayChoice),
-    /// This machine, or found on the LAN: no security rests on its certificate.
-    Near,
-}
-
-#[derive(Debug)]
-enum State {
-    Resolving(QueryId),
-    Idle {
-        next: Instant,
-    },
-    Dialing {
-        attempts: Vec<Conn>,
-        tried: usize,
-        next: Instant,
-        deadline: Instant,
-    },
-    Talking(Talk),
-    /// Nobody waited here; asked again on the same connection.
-    Paused {
-        next: Instant,
-        talk: Talk,
-    },
-    Gone,
-}
-
-#[derive(Debug)]
-struct Talk {
-    conn: Conn,
-    main: Stream,
-    rendezvous: Rendezvous,
-    out: VecDeque<Bytes>,
-}
-
-#[derive(Debug)]
-struct Spot {
-    origin: Origin,
-    addresses: Vec<SocketAddr>,
-    state: State,
-    rounds: u32,
-}
+/// How long a receiver that meets its sender again waits at one relay before it asks the next one.
+const TURN: Duration = Duration::from_secs(10);
+/// The first pause before a relay is tried again for a session, and the longest.
+const MIN_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// What came of looking.
 #[derive(Debug)]
@@ -113,15 +71,52 @@ pub enum Found {
     Near,
 }
 
+/// Who asks for what.
+#[derive(Debug)]
+pub struct Ask {
+    /// Which peer this is.
+    pub side: Side,
+    /// What it can.
+    pub features: Features,
+    /// What it asks relays for.
+    pub question: Question,
+    /// See [`Meeting::new`].
+    pub patience: Duration,
+    /// For jitter.
+    pub seed: Seed,
+    /// By which means relays may be reached.
+    pub transport: Allowed,
+    /// What leads to them.
+    pub proxy: Option<Proxy>,
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// The other side, by the code; nobody has a seat for us yet.
+    Code,
+    /// The same, and the relay at `current` gave this sender its seat: the code lives there and nowhere else.
+    Seated,
+    /// The other side of a session that has no link.
+    Again,
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Meeting {
     side: Side,
     features: Features,
     question: Question,
+    search: Search,
     spots: Vec<Spot>,
-    /// A sender's place in its list of relays.
+    /// A place in the list of relays: the sender's own for its code, the receiver's turn when they meet again.
     current: usize,
+    turn_ends: Option<Instant>,
+    /// How long to wait for the network, or for a sender.
+    patience: Duration,
+    jitter: ChaCha20Rng,
+    transport: Allowed,
+    proxy: Option<Proxy>,
     active: bool,
     give_up: Option<Instant>,
     announced: Option<WaitingFor>,
@@ -130,39 +125,45 @@ pub struct Meeting {
 }
 
 impl Meeting {
-    /// Looks at configured relays.
+    /// Looks at configured relays; `patience` is how long a receiver waits for a sender, and both for a network that went away.
     #[must_use]
-    pub fn new(
-        now: Instant,
-        side: Side,
-        features: Features,
-        question: Question,
-        relays: &[RelayChoice],
-        near: &[SocketAddr],
-        net: &mut Net,
-    ) -> Self {
+    pub fn new(now: Instant, ask: Ask, relays: &[RelayChoice], near: &[SocketAddr], net: &mut Net) -> Self {
+        let Ask { side, features, question, patience, seed, transport, proxy } = ask;
         let mut spots = Vec::new();
         for (index, relay) in relays.iter().take(MAX_SPOTS).enumerate() {
-            let literal = relay.address.host.parse().ok().map(|ip| SocketAddr::new(ip, relay.address.port));
+            // A proxy is given the relay's name as it is.
+            let (host, port) = match &proxy {
+                Some(proxy) => (proxy.host(), proxy.port()),
+                None => (relay.address.host.as_str(), relay.address.port),
+            };
+            let literal = host.parse().ok().map(|ip| SocketAddr::new(ip, port));
             let state = match literal {
                 Some(_) => State::Idle { next: now },
                 None => {
                     let query = QueryId(u32::try_from(index).unwrap_or(u32::MAX));
-                    net.act(Action::Resolve(query, relay.address.host.clone(), relay.address.port));
+                    net.act(Action::Resolve(query, host.to_owned(), port));
                     State::Resolving(query)
                 }
             };
             let addresses = literal.into_iter().collect();
-            spots.push(Spot { origin: Origin::Configured(relay.clone()), addresses, state, rounds: 0 });
+            let origin = Origin::Configured(relay.clone());
+            let remembered = relay.remembered;
+            spots.push(Spot { origin, addresses, state, rounds: 0, reached: false, remembered });
         }
         let mut meeting = Self {
             side,
             features,
             question,
+            search: Search::Code,
             spots,
             current: 0,
+            turn_ends: None,
+            patience,
+            jitter: seed.rng(),
+            transport,
+            proxy,
             active: true,
-            give_up: (side == Side::Receiver).then(|| now + GIVE_UP_AFTER),
+            give_up: (side == Side::Receiver).then(|| now + patience),
             announced: None,
             out: VecDeque::new(),
             last: Failure::Lost(Lost::NoRelay),
@@ -178,14 +179,16 @@ impl Meeting {
         let known = self.spots.iter().any(|spot| spot.addresses.contains(&address));
         if !known && self.spots.len() < MAX_SPOTS {
             let state = State::Idle { next: now };
-            self.spots.push(Spot { origin: Origin::Near, addresses: vec![address], state, rounds: 0 });
+            let origin = Origin::Near;
+            let addresses = vec![address];
+            self.spots.push(Spot { origin, addresses, state, rounds: 0, reached: false, remembered: None });
         }
     }
 
     /// The relay gave this room: from now on the sender asks for its own seat there.
     pub fn set_room(&mut self, room: RoomId) {
         let (Question::Allocate { owner } | Question::Join { owner, .. }) = self.question;
-        self.question = Question::Join { room, side: self.side, owner };
+        self.question = Question::Join { room, side: self.side, owner, again: false };
     }
 
     /// The configured relay that a sender uses.
@@ -208,6 +211,42 @@ impl Meeting {
         }
     }
 
+    /// Asks for something else from now on, on new connections: after a handshake whose end is unknown.
+    pub fn ask(&mut self, now: Instant, net: &mut Net, question: Question) {
+        self.stop(now, net);
+        self.question = question;
+        self.resume(now);
+    }
+
+    /// The session lost its link: the other side is met in the room that `question` names.
+    pub fn look_again(&mut self, now: Instant, net: &mut Net, question: Question) {
+        self.search = Search::Again;
+        self.give_up = None;
+        self.spots.iter_mut().for_each(|spot| spot.rounds = 0);
+        self.turn_ends = (self.side == Side::Receiver && self.spots.len() > 1).then(|| now + TURN);
+        self.ask(now, net, question);
+    }
+
+    /// Goes on looking after a pause, since the last meeting came to nothing.
+    pub fn again_later(&mut self, now: Instant) {
+        self.resume(now);
+        for index in 0..self.spots.len() {
+            let pause = self.backoff(index);
+            if let Some(spot) = self.spots.get_mut(index)
+                && matches!(spot.state, State::Idle { .. })
+            {
+                spot.rounds = spot.rounds.saturating_add(1);
+                spot.state = State::Idle { next: now + pause };
+            }
+        }
+    }
+
+    /// What is asked for.
+    #[must_use]
+    pub const fn question(&self) -> Question {
+        self.question
+    }
+
     /// Frees seats and closes all connections.
     pub fn stop(&mut self, now: Instant, net: &mut Net) {
         self.active = false;
@@ -215,15 +254,13 @@ impl Meeting {
             match std::mem::replace(&mut spot.state, State::Idle { next: now }) {
                 State::Talking(mut talk) | State::Paused { mut talk, .. } => {
                     talk.rendezvous.leave();
-                    talk.flush(net);
+                    talk.flush(now, net);
                     // The stream's end follows the farewell, and the relay closes.
-                    if let Some(quic) = net.quic(talk.conn.socket) {
-                        quic.finish(talk.conn.id, talk.main);
-                    }
+                    net.finish(now, talk.conn, talk.main);
                     net.close(now, talk.conn, 0, "left");
                 }
-                State::Dialing { attempts, .. } => {
-                    attempts.into_iter().for_each(|conn| net.close(now, conn, 0, "not needed"));
+                State::Dialing(dialing) => {
+                    dialing.attempts.iter().for_each(|attempt| net.close(now, attempt.conn, 0, "not needed"));
                 }
                 state @ (State::Resolving(_) | State::Gone) => spot.state = state,
                 State::Idle { .. } => {}
@@ -235,7 +272,7 @@ impl Meeting {
     pub fn handle_resolved(&mut self, now: Instant, query: QueryId, addresses: Vec<SocketAddr>) {
         for spot in &mut self.spots {
             if matches!(spot.state, State::Resolving(asked) if asked == query) {
-                spot.addresses = interleave(addresses);
+                spot.addresses = addresses;
                 spot.state = if spot.addresses.is_empty() { State::Gone } else { State::Idle { next: now } };
                 if spot.addresses.is_empty() {
                     self.last = Failure::Lost(Lost::NoAddress);
@@ -246,16 +283,13 @@ impl Meeting {
     }
 
     /// News of a connection; false when it is not one of these.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &quic::Event) -> bool {
+    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) -> bool {
         let Some(index) = self.spots.iter().position(|spot| spot.owns(conn)) else { return false };
         match event {
-            quic::Event::Connected { certificate } => self.handle_connected(now, net, index, conn, certificate),
-            quic::Event::Closed(closed) => self.handle_closed(now, index, conn, closed),
-            quic::Event::Readable(_) | quic::Event::Writable(_) => self.pump(now, net, index),
-            quic::Event::Opened(..)
-            | quic::Event::Finished(_)
-            | quic::Event::Stopped(..)
-            | quic::Event::Available(_) => {}
+            net::Event::Connected { certificate } => self.handle_connected(now, net, index, conn, certificate),
+            net::Event::Closed(failure) => self.handle_closed(now, net, index, conn, *failure),
+            net::Event::Readable(_) | net::Event::Writable(_) => self.pump(now, net, index),
+            net::Event::Opened(..) | net::Event::Finished(_) => {}
         }
         true
     }
@@ -269,9 +303,11 @@ impl Meeting {
             self.give_up = None;
             self.out.push_back(Met::Failed(Failure::Lost(Lost::NobodyWaits)));
         }
-        if net.is_unusable() {
-            self.active = false;
-            return self.out.push_back(Met::Failed(Failure::Lost(Lost::NoSocket)));
+        if self.turn_ends.is_some_and(|at| at <= now) {
+            self.turn_ends = Some(now + TURN);
+            self.stop(now, net);
+            self.active = true;
+            self.next_relay(now);
         }
         for index in 0..self.spots.len() {
             if self.is_due(index) {
@@ -292,13 +328,11 @@ impl Meeting {
                 .state
             {
                 State::Idle { next } | State::Paused { next, .. } => Some(*next),
-                State::Dialing { next, deadline, attempts: _, tried } => {
-                    Some(if *tried < spot.addresses.len() { (*next).min(*deadline) } else { *deadline })
-                }
+                State::Dialing(dialing) => dialing.race.poll_timeout(),
                 State::Talking(talk) => talk.rendezvous.poll_timeout(),
                 State::Resolving(_) | State::Gone => None,
             });
-        due.chain(self.give_up).min()
+        due.chain(self.give_up).chain(self.turn_ends).min()
     }
 
     /// The next result.
@@ -306,11 +340,14 @@ impl Meeting {
         self.out.pop_front()
     }
 
-    /// A sender looks at one relay at a time.
-    const fn is_due(&self, index: usize) -> bool {
-        match self.side {
-            Side::Sender => index == self.current,
-            Side::Receiver => true,
+    /// Whose turn it is: see the module's text.
+    fn is_due(&self, index: usize) -> bool {
+        match (self.search, self.side) {
+            (Search::Code | Search::Seated, Side::Sender) => index == self.current,
+            (Search::Again, Side::Receiver) => {
+                index == self.current || self.spots.get(index).is_some_and(Spot::is_near)
+            }
+            (Search::Code | Search::Seated, Side::Receiver) | (Search::Again, Side::Sender) => true,
         }
     }
 
@@ -328,54 +365,95 @@ impl Meeting {
                     self.announced = Some(waiting.clone());
                     self.out.push_back(Met::Event(Event::Waiting(waiting)));
                 }
-                let within = if spot.is_near() { DIAL_NEAR_WITHIN } else { DIAL_WITHIN };
-                spot.state = State::Dialing { attempts: Vec::new(), tried: 0, next: now, deadline: now + within };
-                self.dial(now, net, index);
+                let (allowed, route) = match (&spot.origin, &self.proxy) {
+                    // The relay inside a sender has no others.
+                    (Origin::Near, _) => (Allowed::Only(Transport::Quic), Route::Direct),
+                    (Origin::Configured(_), Some(_)) => (self.transport, Route::Proxied),
+                    (Origin::Configured(_), None) => (self.transport, Route::Direct),
+                };
+                let race = Race::new(now, &spot.addresses, route, allowed, spot.remembered);
+                spot.state = State::Dialing(Dialing { race, attempts: Vec::new() });
+                self.run_race(now, net, index);
             }
-            State::Dialing { deadline, attempts, .. } if *deadline <= now => {
-                attempts.drain(..).for_each(|conn| net.close(now, conn, 0, "no answer"));
-                self.fail(now, index);
+            State::Dialing(dialing) => {
+                dialing.race.handle_timeout(now);
+                self.run_race(now, net, index);
             }
-            State::Dialing { next, .. } if *next <= now => self.dial(now, net, index),
             State::Talking(talk) => {
                 talk.rendezvous.handle_timeout(now);
                 self.pump(now, net, index);
             }
             State::Paused { next, .. } if *next <= now => {
                 if let State::Paused { mut talk, .. } = std::mem::replace(&mut spot.state, State::Idle { next: now }) {
-                    talk.rendezvous.ask_again(now, self.question);
+                    talk.rendezvous.ask_now(now, self.question);
                     spot.state = State::Talking(talk);
                     self.pump(now, net, index);
                 }
             }
-            State::Idle { .. } | State::Dialing { .. } | State::Paused { .. } | State::Resolving(_) | State::Gone => {}
+            State::Idle { .. } | State::Paused { .. } | State::Resolving(_) | State::Gone => {}
         }
     }
 
-    /// Tries the spot's next address.
-    fn dial(&mut self, now: Instant, net: &mut Net, index: usize) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        let (trust, name) = match &spot.origin {
-            Origin::Configured(relay) => (relay.trust, relay.address.host.clone()),
-            Origin::Near => (Trust::Any, "tallow".to_owned()),
-        };
-        let State::Dialing { attempts, tried, next, .. } = &mut spot.state else { return };
-        while let Some(&address) = spot.addresses.get(*tried) {
-            *tried = tried.saturating_add(1);
-            match net.dial(now, address, &name, &trust) {
-                Dial::Started(conn) => {
-                    attempts.push(conn);
-                    *next = now + STAGGER;
-                    return;
+    /// Carries out what the race of a spot says.
+    fn run_race(&mut self, now: Instant, net: &mut Net, index: usize) {
+        loop {
+            let Some(spot) = self.spots.get_mut(index) else { return };
+            let State::Dialing(dialing) = &mut spot.state else { return };
+            let Some(output) = dialing.race.poll_output() else { return };
+            match output {
+                race::Output::Start(attempt) => {
+                    let any = Trust::Any;
+                    let callee = match &spot.origin {
+                        Origin::Configured(relay) => Callee {
+                            host: &relay.address.host,
+                            port: relay.address.port,
+                            trust: &relay.trust,
+                            proxy: self.proxy.as_ref(),
+                        },
+                        Origin::Near => Callee { host: "tallow", port: attempt.to.port(), trust: &any, proxy: None },
+                    };
+                    match net.dial(now, &attempt, &callee) {
+                        Dial::Started(conn) => {
+                            let (id, transport) = (attempt.id, attempt.transport);
+                            dialing.attempts.push(Attempting { id, conn, transport, talk: None });
+                        }
+                        Dial::NotYet | Dial::Impossible => {
+                            dialing.race.handle_failed(now, attempt.id, race::Failure::Unreachable);
+                        }
+                    }
                 }
-                Dial::NotYet | Dial::Impossible => {}
+                race::Output::Cancel(id) => {
+                    let cancelled = dialing.attempts.extract_if(.., |attempt| attempt.id == id);
+                    cancelled.for_each(|attempt| net.close(now, attempt.conn, 0, "another was faster"));
+                }
+                race::Output::Won(attempt) => {
+                    let won = dialing.attempts.extract_if(.., |other| other.id == attempt.id).next();
+                    if let Some((certificate, talk)) = won.and_then(|won| won.talk) {
+                        return self.handle_won(now, net, index, certificate, talk);
+                    }
+                }
+                race::Output::Failed(failure) => {
+                    if let (race::Failure::Certificate(refused), Origin::Configured(relay)) = (failure, &spot.origin) {
+                        let relay = relay.address.clone();
+                        self.last = Failure::Relay(RelayFailure::CertificateChanged { relay, refused });
+                        spot.state = State::Gone;
+                        if self.search != Search::Again {
+                            self.out.push_back(Met::Failed(self.last.clone()));
+                        }
+                        return;
+                    }
+                    if let race::Failure::Proxy(failure) = failure {
+                        self.last = Failure::Lost(Lost::Proxy(failure));
+                    } else if net.is_unusable() {
+                        self.last = Failure::Lost(Lost::NoSocket);
+                    }
+                    return self.fail(now, index);
+                }
             }
         }
-        if attempts.is_empty() {
-            self.fail(now, index);
-        }
     }
 
+    /// A way that was tried is there: the first asks at once, the others only greet.
     fn handle_connected(
         &mut self,
         now: Instant,
@@ -385,77 +463,112 @@ impl Meeting {
         certificate: &CertificateSeen,
     ) {
         let Some(spot) = self.spots.get_mut(index) else { return };
-        let State::Dialing { attempts, .. } = &mut spot.state else { return };
-        attempts
-            .drain(..)
-            .filter(|&other| other != conn)
-            .for_each(|other| net.close(now, other, 0, "another was faster"));
         let password = match &spot.origin {
-            Origin::Configured(relay) => {
-                if let Some(keep) = to_keep(relay.trust, certificate) {
-                    let relay = relay.address.clone();
-                    self.out.push_back(Met::Event(Event::FirstUse { relay, keep }));
-                }
-                relay.password.clone()
-            }
+            Origin::Configured(relay) => relay.password.clone(),
             Origin::Near => None,
         };
-        let Some(main) = net.quic(conn.socket).and_then(|quic| quic.open_bi(conn.id)) else {
-            net.close(now, conn, 0, "no stream");
-            return self.fail(now, index);
-        };
-        let rendezvous = Rendezvous::new(now, self.features, password, self.question);
-        spot.state = State::Talking(Talk { conn, main, rendezvous, out: VecDeque::new() });
+        let State::Dialing(dialing) = &mut spot.state else { return };
+        let asked = !dialing.attempts.iter().any(|attempt| attempt.talk.is_some());
+        let Some(attempt) = dialing.attempts.iter_mut().find(|attempt| attempt.conn == conn) else { return };
+        let Some(main) = net.open_first(conn) else { return };
+        let rendezvous = Rendezvous::new(now, self.features, password, asked.then_some(self.question));
+        let mut talk = Talk { conn, main, transport: attempt.transport, asked, rendezvous, out: VecDeque::new() };
+        talk.flush(now, net);
+        attempt.talk = Some((certificate.clone(), talk));
+    }
+
+    /// The relay answered on this one.
+    fn handle_won(&mut self, now: Instant, net: &mut Net, index: usize, certificate: CertificateSeen, mut talk: Talk) {
+        let Some(spot) = self.spots.get_mut(index) else { return };
+        spot.reached = true;
+        if let Origin::Configured(relay) = &mut spot.origin {
+            if let Some(keep) = to_keep(relay.trust, &certificate) {
+                // From the first time on, it has to be the same.
+                relay.trust = keep;
+                let relay = relay.address.clone();
+                self.out.push_back(Met::Event(Event::FirstUse { relay, keep }));
+            }
+            if spot.remembered.replace(talk.transport) != Some(talk.transport) {
+                let (relay, transport) = (relay.address.clone(), talk.transport);
+                self.out.push_back(Met::Event(Event::Reached { relay, transport }));
+            }
+        }
+        if !std::mem::replace(&mut talk.asked, true) {
+            talk.rendezvous.ask_now(now, self.question);
+        }
+        spot.state = State::Talking(talk);
         self.pump(now, net, index);
     }
 
-    fn handle_closed(&mut self, now: Instant, index: usize, conn: Conn, closed: &Closed) {
+    fn handle_closed(&mut self, now: Instant, net: &mut Net, index: usize, conn: Conn, failure: race::Failure) {
+        // What came before the end still counts.
+        self.pump(now, net, index);
+        net.close(now, conn, 0, "closed");
         let Some(spot) = self.spots.get_mut(index) else { return };
-        if let (Closed::CertificateRefused(refused), Origin::Configured(relay)) = (closed, &spot.origin) {
-            let (relay, refused) = (relay.address.clone(), *refused);
-            let failure = Failure::Relay(RelayFailure::CertificateChanged { relay, refused });
-            spot.state = State::Gone;
-            return self.out.push_back(Met::Failed(failure));
-        }
         match &mut spot.state {
-            State::Dialing { attempts, tried, next, .. } => {
-                attempts.retain(|&attempt| attempt != conn);
-                if attempts.is_empty() && *tried >= spot.addresses.len() {
-                    self.fail(now, index);
-                } else {
-                    *next = now;
+            State::Dialing(dialing) => {
+                let ended = dialing.attempts.extract_if(.., |attempt| attempt.conn == conn).next();
+                if let Some(ended) = ended {
+                    dialing.race.handle_failed(now, ended.id, failure);
                 }
+                self.run_race(now, net, index);
             }
-            State::Talking(_) => self.fail(now, index),
+            State::Talking(talk) if talk.conn == conn => self.fail(now, index),
             // The connection of the pause ended: the next question goes over a new one.
-            State::Paused { next, .. } => spot.state = State::Idle { next: *next },
-            State::Idle { .. } | State::Resolving(_) | State::Gone => {}
+            State::Paused { next, talk } if talk.conn == conn => spot.state = State::Idle { next: *next },
+            State::Talking(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving(_) | State::Gone => {}
         }
+    }
+
+    /// Whether the relay said anything on one of the ways that are tried.
+    fn hear_attempts(&mut self, now: Instant, net: &mut Net, index: usize) {
+        let Some(spot) = self.spots.get_mut(index) else { return };
+        let State::Dialing(dialing) = &mut spot.state else { return };
+        for attempt in &mut dialing.attempts {
+            let Some((_, talk)) = &mut attempt.talk else { continue };
+            talk.hear(net);
+            talk.flush(now, net);
+            if talk.rendezvous.has_answer() {
+                dialing.race.handle_answered(attempt.id);
+            }
+        }
+        self.run_race(now, net, index);
     }
 
     /// Moves the conversation at one spot.
     fn pump(&mut self, now: Instant, net: &mut Net, index: usize) {
         let Some(spot) = self.spots.get_mut(index) else { return };
+        if matches!(spot.state, State::Dialing(_)) {
+            return self.hear_attempts(now, net, index);
+        }
         let (State::Talking(talk) | State::Paused { talk, .. }) = &mut spot.state else { return };
         let conn = talk.conn;
-        loop {
-            match net.read(conn, talk.main) {
-                Read::Data(bytes) => talk.rendezvous.handle_bytes(bytes),
-                Read::Blocked => break,
-                Read::End | Read::Reset(_) | Read::Gone => break,
-            }
-        }
-        talk.flush(net);
+        talk.hear(net);
+        talk.flush(now, net);
         while let Some(answer) = self.take_answer(index) {
             match answer {
                 Answer::Observed(_) => {}
                 Answer::Allocated(nameplate) => self.out.push_back(Met::Allocated(nameplate)),
-                Answer::Waiting => self.wait_for(WaitingFor::Receiver),
+                Answer::Waiting => self.seated(index),
                 Answer::Paired(streams) => return self.hand_over(now, net, index, streams),
                 Answer::Refused(RefusalReason::NobodyWaits) => self.pause(now, index),
                 Answer::Refused(reason) => {
                     self.last = Failure::Relay(RelayFailure::Refused(reason));
-                    return self.drop_spot(now, net, index, conn);
+                    return match reason {
+                        RefusalReason::NameTaken | RefusalReason::Password => self.drop_spot(now, net, index, conn),
+                        RefusalReason::RateLimited
+                        | RefusalReason::Full
+                        | RefusalReason::UnsupportedVersion(_)
+                        | RefusalReason::ShuttingDown
+                        | RefusalReason::Idle
+                        | RefusalReason::NobodyWaits => match self.search {
+                            Search::Code => self.drop_spot(now, net, index, conn),
+                            Search::Seated | Search::Again => {
+                                net.close(now, conn, 0, "refused");
+                                self.fail(now, index);
+                            }
+                        },
+                    };
                 }
                 Answer::Versions(versions) => {
                     self.last = Failure::Versions(versions);
@@ -472,7 +585,7 @@ impl Meeting {
     fn take_answer(&mut self, index: usize) -> Option<Answer> {
         match &mut self.spots.get_mut(index)?.state {
             State::Talking(talk) | State::Paused { talk, .. } => talk.rendezvous.poll_answer(),
-            State::Idle { .. } | State::Dialing { .. } | State::Resolving(_) | State::Gone => None,
+            State::Idle { .. } | State::Dialing(_) | State::Resolving(_) | State::Gone => None,
         }
     }
 
@@ -483,15 +596,35 @@ impl Meeting {
                 Origin::Configured(relay) => Found::Relay(relay.address.clone()),
                 Origin::Near => Found::Near,
             };
-            let link = PeerLink::new(talk.conn, talk.main, talk.rendezvous.into_decoder(), streams);
+            let link = PeerLink::new(talk.conn, talk.transport, talk.rendezvous.into_decoder(), streams, talk.main);
             self.stop(now, net);
             self.out.push_back(Met::Link(Box::new(link), found));
         }
     }
 
+    /// This side has its seat there.
+    fn seated(&mut self, index: usize) {
+        if let Some(spot) = self.spots.get_mut(index) {
+            spot.rounds = 0;
+        }
+        match (self.search, self.side) {
+            (Search::Code | Search::Seated, Side::Sender) => {
+                self.search = Search::Seated;
+                self.give_up = None;
+                self.wait_for(WaitingFor::Receiver);
+            }
+            // No honest relay says so: in a code room only senders wait. Patience goes on running out.
+            (Search::Code | Search::Seated, Side::Receiver) => self.wait_for(WaitingFor::Sender),
+            (Search::Again, _) => self.wait_for(WaitingFor::Peer),
+        }
+    }
+
     /// Nobody waits there: later again.
     fn pause(&mut self, now: Instant, index: usize) {
-        self.wait_for(WaitingFor::Sender);
+        self.wait_for(match self.search {
+            Search::Code | Search::Seated => WaitingFor::Sender,
+            Search::Again => WaitingFor::Peer,
+        });
         let Some(spot) = self.spots.get_mut(index) else { return };
         let next = now + pause_after(spot.rounds);
         spot.rounds = spot.rounds.saturating_add(1);
@@ -500,16 +633,44 @@ impl Meeting {
         }
     }
 
-    /// No connection, or it ended: a configured relay of a receiver and a near spot are tried again, a sender goes to the next.
+    /// No connection, or it ended: tried again later, or a sender without a seat goes to its next relay.
     fn fail(&mut self, now: Instant, index: usize) {
+        let backoff = self.backoff(index);
         let Some(spot) = self.spots.get_mut(index) else { return };
-        let next = now + if spot.is_near() { NEAR_AGAIN } else { pause_after(spot.rounds) };
-        spot.rounds = spot.rounds.saturating_add(1);
-        let hopeless = !spot.is_near() && spot.rounds >= TRIES;
-        spot.state = if hopeless { State::Gone } else { State::Idle { next } };
-        if self.side == Side::Sender {
-            self.next_relay(now);
+        let rounds = spot.rounds;
+        spot.rounds = rounds.saturating_add(1);
+        let pause = match self.search {
+            Search::Code if spot.is_near() => NEAR_AGAIN,
+            Search::Code | Search::Seated => pause_after(rounds),
+            Search::Again => backoff,
+        };
+        let hopeless = self.search == Search::Code && !spot.reached && !spot.is_near() && spot.rounds >= TRIES;
+        spot.state = if hopeless { State::Gone } else { State::Idle { next: now + pause } };
+        let relay = match &spot.origin {
+            Origin::Configured(relay) => Some(relay.address.clone()),
+            Origin::Near => None,
+        };
+        match (self.search, self.side) {
+            (Search::Code, Side::Sender) => self.next_relay(now),
+            (Search::Seated, _) => {
+                self.give_up = self.give_up.or(Some(now + self.patience));
+                relay.into_iter().for_each(|relay| self.wait_for(WaitingFor::Relay(relay)));
+            }
+            (Search::Again, _) if index == self.current => {
+                self.announced = None;
+                let attempt = rounds.saturating_add(1);
+                self.out.push_back(Met::Event(Event::Reconnecting { attempt, wait: pause }));
+            }
+            (Search::Code | Search::Again, _) => {}
         }
+    }
+
+    /// The pause before a spot is tried again for a session.
+    fn backoff(&mut self, index: usize) -> Duration {
+        let rounds = self.spots.get(index).map_or(0, |spot| spot.rounds);
+        let whole = MIN_BACKOFF.saturating_mul(1_u32.checked_shl(rounds).unwrap_or(u32::MAX)).min(MAX_BACKOFF);
+        let half = whole.checked_div(2).unwrap_or(whole);
+        half.saturating_add(half.mul_f64(f64::from(self.jitter.next_u32()) / f64::from(u32::MAX)))
     }
 
     /// This relay said no for good.
@@ -518,7 +679,7 @@ impl Meeting {
         if let Some(spot) = self.spots.get_mut(index) {
             spot.state = State::Gone;
         }
-        if self.side == Side::Sender {
+        if self.side == Side::Sender && self.search == Search::Code {
             self.next_relay(now);
         }
     }
@@ -557,36 +718,6 @@ impl Meeting {
     }
 }
 
-impl Spot {
-    const fn is_near(&self) -> bool {
-        matches!(self.origin, Origin::Near)
-    }
-
-    fn owns(&self, conn: Conn) -> bool {
-        match &self.state {
-            State::Dialing { attempts, .. } => attempts.contains(&conn),
-            State::Talking(talk) | State::Paused { talk, .. } => talk.conn == conn,
-            State::Idle { .. } | State::Resolving(_) | State::Gone => false,
-        }
-    }
-}
-
-impl Talk {
-    fn flush(&mut self, net: &mut Net) {
-        while let Some(frame) = self.rendezvous.poll_frame() {
-            self.out.push_back(frame);
-        }
-        let Some(quic) = net.quic(self.conn.socket) else { return };
-        while let Some(frame) = self.out.front_mut() {
-            match quic.write(self.conn.id, self.main, frame) {
-                Write::Done => drop(self.out.pop_front()),
-                Write::Blocked => break,
-                Write::Stopped(_) | Write::Gone => self.out.clear(),
-            }
-        }
-    }
-}
-
 /// What to accept the next time, when this was the first.
 const fn to_keep(trust: Trust, seen: &CertificateSeen) -> Option<Trust> {
     match (trust, seen) {
@@ -594,22 +725,6 @@ const fn to_keep(trust: Trust, seen: &CertificateSeen) -> Option<Trust> {
         (Trust::FirstUse, CertificateSeen::PublicCa(_)) => Some(Trust::PublicCa),
         (Trust::FirstUse | Trust::Pin(_) | Trust::Known(_) | Trust::PublicCa | Trust::Any, _) => None,
     }
-}
-
-/// IPv6 and IPv4 in turn, IPv6 first (RFC 8305, section 4).
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let (v6, v4): (Vec<_>, Vec<_>) = addresses.into_iter().partition(SocketAddr::is_ipv6);
-    let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
-    let mut all = Vec::new();
-    while all.len() < MAX_ADDRESSES {
-        let before = all.len();
-        all.extend(v6.next());
-        all.extend(v4.next());
-        if all.len() == before {
-            break;
-        }
-    }
-    all
 }
 
 const fn pause_after(rounds: u32) -> Duration {

@@ -3,13 +3,17 @@
 //! ```text
 //!            link                 keyed              transfer over
 //! Meeting ─────────► Handshaking ───────► Live ───────────────────► Leaving ──► Closed
-//!    ▲                    │ wrong guess,    │ link lost, violation, cancel
-//!    └────────────────────┘ link lost       └─► Leaving
+//!    ▲                    │ wrong guess,  │ ▲ │ violation, cancel
+//!    └────────────────────┘ link lost     │ │ └─► Leaving
+//!                               link lost │ │ keyed
+//!                                         ▼ │
+//!                                       Apart ──link──► Handshaking (again)
 //! ```
 //! It decides what follows from what its children say, and nothing of their business: it tells how often a code may be guessed
 //! (the handshake's `Guesses`), when a person must agree, and what the one terminal event is.
 //! Timers: its children's; [`LEAVE_WITHIN`] for the farewell; [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
 
+mod carried;
 pub mod config;
 mod conversation;
 pub mod event;
@@ -19,8 +23,11 @@ mod meeting;
 mod net;
 mod peer_link;
 mod rendezvous;
+mod reunion;
+mod spot;
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -33,15 +40,13 @@ use crate::Instant;
 use crate::code::{Code, Link, Nameplate};
 use crate::discovery::mdns::Mdns;
 use crate::handshake::{Guesses, Handshake};
-use crate::job::{Job, JobDone};
-use crate::link::quic;
-use crate::node::{Action, Arrival, Ecn, Input, Misuse, Node, SocketId, Transmit};
+use crate::job::Job;
+use crate::node::{Action, Arrival, Ecn, Input, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
 use crate::seed::Seed;
-use crate::session::{self, LinkId, Session};
+use crate::session::{self, Session};
 use crate::transfer::manifest::{Manifest, Totals};
 use crate::transfer::{receiver, sender};
 use crate::wire::Features;
-use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::{Owner, Side};
 
 pub use crate::transfer::Progress;
@@ -49,11 +54,13 @@ pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, Rela
 pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, RelayFailure, Summary, WaitingFor};
 pub use handle::{Receiver, Sender};
 
+use carried::Transfer;
 use host::Host;
-use meeting::{Found, Meeting, Met};
+use meeting::{Ask, Found, Meeting, Met};
 use net::{Conn, Net};
 use peer_link::PeerLink;
 use rendezvous::Question;
+use reunion::{Apart, Reunion};
 
 /// The farewell may take so long.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
@@ -61,8 +68,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Events that may wait for the application; the transfer itself waits for none of them.
 const MAX_EVENTS: usize = 64;
-/// The one link that a session has so far.
-const LINK: LinkId = LinkId(0);
+/// How long a network may be away, or a sender not be there, while nobody accepted anything.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Application close codes of a connection between peers.
 mod close {
     pub const DONE: u32 = 0;
@@ -73,20 +80,16 @@ mod close {
 enum Stage {
     /// Looking for the other side.
     Meeting,
-    /// On a link, before the keys.
-    Handshaking { link: PeerLink, handshake: Box<Handshake> },
+    /// On a link, before the keys: the first ones, or new ones for the session that lost its link.
+    Handshaking { link: PeerLink, handshake: Box<Handshake>, apart: Option<Box<Apart>> },
     /// On a link, with keys.
     Live { link: PeerLink, session: Box<Session> },
+    /// A session without a link; the other side is looked for.
+    Apart(Box<Apart>),
     /// The outcome was told; what is queued goes out, then the link is closed.
     Leaving { link: PeerLink, session: Box<Session>, deadline: Instant, code: u32 },
     /// Nothing is left to say.
     Closed,
-}
-
-/// What this side does with the session.
-enum Transfer {
-    Sending(sender::Sender),
-    Receiving(receiver::Receiver),
 }
 
 /// Whether this side's person must compare the verifier words first.
@@ -108,6 +111,9 @@ pub struct Peer {
     meeting: Option<Meeting>,
     code: CodeState,
     guesses: Guesses,
+    reunion: Reunion,
+    give_up_after: Option<Duration>,
+    links: u32,
     found: Option<Found>,
     mdns: Option<Mdns>,
     interfaces: Vec<IpAddr>,
@@ -148,7 +154,7 @@ impl Peer {
             CodeChoice::Generate { words } => (CodeState::Unallocated { words }, Question::Allocate { owner }),
             CodeChoice::Custom(code) => {
                 let room = code.nameplate().room_id();
-                let question = Question::Join { room, side: Side::Sender, owner };
+                let question = Question::Join { room, side: Side::Sender, owner, again: false };
                 (CodeState::Ready { code, seated: false, told: false }, question)
             }
         };
@@ -165,8 +171,8 @@ impl Peer {
             }
             None => {
                 net.open_clients();
-                let relays = &common.relays;
-                meeting = Some(Meeting::new(now, Side::Sender, features, question, relays, &[], &mut net));
+                let ask = ask(Side::Sender, features, question, &common, &mut seed);
+                meeting = Some(Meeting::new(now, ask, &common.relays, &[], &mut net));
             }
         }
         let config = sender::Config { cores: common.cores.max(1), compression };
@@ -181,10 +187,12 @@ impl Peer {
         let owner = random_owner(&mut seed);
         let mut net = Net::new(common.unix_time, seed.split());
         let features = features_of(&common);
-        let question = Question::Join { room: code.nameplate().room_id(), side: Side::Receiver, owner };
+        let room = code.nameplate().room_id();
+        let question = Question::Join { room, side: Side::Receiver, owner, again: false };
         let near = if common.relays.is_empty() { local.as_slice() } else { &[] };
         net.open_clients();
-        let meeting = Meeting::new(now, Side::Receiver, features, question, &common.relays, near, &mut net);
+        let ask = ask(Side::Receiver, features, question, &common, &mut seed);
+        let meeting = Meeting::new(now, ask, &common.relays, near, &mut net);
         let config = receiver::Config { cores: common.cores.max(1) };
         let transfer = Transfer::Receiving(receiver::Receiver::new(config, seed.split()));
         let code = CodeState::Ready { code, seated: true, told: true };
@@ -219,6 +227,9 @@ impl Peer {
             meeting,
             code,
             guesses: Guesses::new(),
+            reunion: Reunion::Never,
+            give_up_after: common.give_up_after,
+            links: 0,
             found: None,
             mdns: None,
             interfaces: common.interfaces.clone(),
@@ -250,6 +261,22 @@ impl Node for Peer {
         }
     }
 
+    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+        self.net.handle_pipe(now, pipe, event);
+    }
+
+    fn poll_pipe(&mut self) -> Option<PipeId> {
+        self.net.poll_pipe()
+    }
+
+    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        self.net.pipe_buffer(pipe)
+    }
+
+    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.net.pipe_output(pipe, slices)
+    }
+
     fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Bound(net::LISTENER, result) => {
@@ -273,6 +300,7 @@ impl Node for Peer {
                 }
             }
             Input::Done(done) => self.transfer.handle_job(now, done),
+            Input::Listening(..) | Input::Interfaces(_) | Input::Slept(_) => {}
             Input::HandleDropped => self.cancel(now),
         }
     }
@@ -309,14 +337,18 @@ impl Node for Peer {
         }
         self.transfer.handle_timeout(now);
         match &mut self.stage {
-            Stage::Handshaking { handshake, .. } => handshake.handle_timeout(now),
+            // Silence for so long is a lost link: what follows is the same.
+            Stage::Handshaking { handshake, .. } if handshake.poll_timeout().is_some_and(|at| at <= now) => {
+                self.lose_link(now);
+            }
             Stage::Live { session, .. } => session.handle_timeout(now),
             Stage::Leaving { link, deadline, code, .. } if *deadline <= now => {
                 link.close(now, &mut self.net, *code, "left");
                 self.stage = Stage::Closed;
             }
-            Stage::Leaving { .. } | Stage::Meeting | Stage::Closed => {}
+            Stage::Handshaking { .. } | Stage::Leaving { .. } | Stage::Meeting | Stage::Apart(_) | Stage::Closed => {}
         }
+        self.handle_reunion_timeout(now);
         let net = &mut self.net;
         self.parting.retain(|(link, deadline)| {
             let over = *deadline <= now;
@@ -388,19 +420,20 @@ impl Node for Peer {
             Stage::Handshaking { handshake, .. } => handshake.poll_timeout().map(|at| (at, "handshake")),
             Stage::Live { session, .. } => session.poll_timeout(),
             Stage::Leaving { deadline, .. } => Some((*deadline, "farewell")),
-            Stage::Meeting | Stage::Closed => None,
+            Stage::Apart(_) | Stage::Meeting | Stage::Closed => None,
         };
         let transfer = match &self.transfer {
             Transfer::Sending(sender) => sender.poll_timeout(),
             Transfer::Receiving(receiver) => receiver.poll_timeout(),
         };
         [
-            self.net.poll_timeout().map(|at| (at, "quic")),
+            self.net.poll_timeout().map(|at| (at, "link")),
             self.meeting.as_ref().and_then(Meeting::poll_timeout).map(|at| (at, "meeting")),
             self.host.as_ref().and_then(Host::poll_timeout).map(|at| (at, "relay inside")),
             self.mdns.as_ref().and_then(Mdns::poll_timeout).map(|at| (at, "mdns")),
             self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min(),
             stage,
+            self.poll_reunion_timeout().map(|at| (at, "reunion")),
             transfer.map(|at| (at, "transfer")),
             self.next_progress.map(|at| (at, "progress")),
         ]
@@ -423,7 +456,7 @@ impl Node for Peer {
 
 impl Peer {
     /// News of a connection: the meeting's, the inner relay's, or the link's.
-    fn handle_net(&mut self, now: Instant, conn: Conn, event: &quic::Event) {
+    fn handle_net(&mut self, now: Instant, conn: Conn, event: &net::Event) {
         if let Some(meeting) = &mut self.meeting
             && meeting.handle_event(now, &mut self.net, conn, event)
         {
@@ -463,13 +496,7 @@ impl Peer {
                     self.tell(event);
                 }
                 Met::Allocated(nameplate) => self.allocated(nameplate),
-                Met::Link(link, found) => {
-                    if matches!(self.stage, Stage::Meeting) {
-                        self.start_handshake(now, *link, found);
-                    } else {
-                        link.close(now, &mut self.net, close::ENDED, "not needed");
-                    }
-                }
+                Met::Link(link, found) => self.met(now, *link, found),
                 Met::Failed(failure) => self.fail(now, failure),
             }
         }
@@ -510,7 +537,11 @@ impl Peer {
         }
     }
 
+    /// Nothing is told after the end.
     fn tell(&mut self, event: Event) {
+        if self.told {
+            return;
+        }
         if let (Event::Progress(_), Some(last @ Event::Progress(_))) = (&event, self.events.back_mut()) {
             *last = event;
         } else if !matches!(event, Event::Progress(_)) || self.events.len() < MAX_EVENTS {
@@ -537,10 +568,9 @@ impl Peer {
 
     /// The one end: tells it, stops everything else.
     fn end(&mut self, event: Event) -> bool {
-        let first = !std::mem::replace(&mut self.told, true);
-        if first {
-            self.tell(event);
-        }
+        let first = !self.told;
+        self.tell(event);
+        self.told = true;
         first
     }
 
@@ -554,104 +584,49 @@ impl Peer {
         }
     }
 
-    fn stop_meeting(&mut self, now: Instant) {
-        if let Some(mdns) = &mut self.mdns {
-            mdns.goodbye();
-        }
-        if let Some(mut meeting) = self.meeting.take() {
+    /// The session has a link: no other is needed, until it is lost.
+    fn rest_meeting(&mut self, now: Instant) {
+        if let Some(meeting) = &mut self.meeting {
             meeting.stop(now, &mut self.net);
         }
-        if let Some(mut host) = self.host.take() {
+        if let Some(host) = &mut self.host {
             host.stop(now, &mut self.net);
         }
     }
-}
 
-impl Transfer {
-    fn handle_job(&mut self, now: Instant, done: JobDone) {
-        match self {
-            Self::Sending(sender) => sender.handle_job(now, done),
-            Self::Receiving(receiver) => receiver.handle_job(now, done),
+    fn stop_meeting(&mut self, now: Instant) {
+        self.rest_meeting(now);
+        if let Some(mdns) = &mut self.mdns {
+            mdns.goodbye();
         }
-    }
-
-    fn handle_control(&mut self, now: Instant, control: Control) {
-        match self {
-            Self::Sending(sender) => sender.handle_control(now, control),
-            Self::Receiving(receiver) => receiver.handle_control(now, control),
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        match self {
-            Self::Sending(sender) => sender.handle_timeout(now),
-            Self::Receiving(receiver) => receiver.handle_timeout(now),
-        }
-    }
-
-    fn poll_control(&mut self) -> Option<Control> {
-        match self {
-            Self::Sending(sender) => sender.poll_control(),
-            Self::Receiving(receiver) => receiver.poll_control(),
-        }
-    }
-
-    fn abandon(&mut self, now: Instant) {
-        match self {
-            Self::Sending(sender) => sender.abandon(now),
-            Self::Receiving(receiver) => receiver.abandon(now),
-        }
-    }
-
-    /// Everything was sent, and only the confirmation is missing.
-    const fn is_unconfirmed(&self) -> bool {
-        match self {
-            Self::Sending(sender) => sender.is_unconfirmed(),
-            Self::Receiving(_) => false,
-        }
-    }
-
-    fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
-        match self {
-            Self::Sending(sender) => sender.cancel(now, reason, text),
-            Self::Receiving(receiver) => receiver.cancel(now, reason, text),
-        }
-    }
-
-    fn progress(&self) -> Progress {
-        match self {
-            Self::Sending(sender) => sender.progress(),
-            Self::Receiving(receiver) => receiver.progress(),
-        }
-    }
-
-    /// Everything is being put in place.
-    const fn is_finishing(&self) -> bool {
-        match self {
-            Self::Sending(_) => false,
-            Self::Receiving(receiver) => receiver.is_finishing(),
-        }
-    }
-
-    /// No job is out.
-    fn is_idle(&self) -> bool {
-        match self {
-            Self::Sending(sender) => sender.is_idle(),
-            Self::Receiving(receiver) => receiver.is_idle(),
-        }
+        (self.meeting, self.host) = (None, None);
     }
 }
 
 fn features_of(common: &Common) -> Features {
     let mut features = Features::default();
-    for (set, feature) in
-        [(!common.aes, Features::NO_AES), (common.verify, Features::VERIFY), (common.no_p2p, Features::NO_P2P)]
-    {
+    for (set, feature) in [
+        (!common.aes, Features::NO_AES),
+        (common.verify, Features::VERIFY),
+        (common.no_p2p || common.proxy.is_some(), Features::NO_P2P),
+    ] {
         if set {
             features = features.with(feature);
         }
     }
     features
+}
+
+fn ask(side: Side, features: Features, question: Question, common: &Common, seed: &mut Seed) -> Ask {
+    Ask {
+        side,
+        features,
+        question,
+        patience: common.give_up_after.unwrap_or(PATIENCE),
+        seed: seed.split(),
+        transport: common.transport,
+        proxy: common.proxy.clone(),
+    }
 }
 
 fn random_owner(seed: &mut Seed) -> Owner {
@@ -666,6 +641,7 @@ impl std::fmt::Debug for Peer {
             Stage::Meeting => "meeting",
             Stage::Handshaking { .. } => "handshaking",
             Stage::Live { .. } => "live",
+            Stage::Apart(_) => "apart",
             Stage::Leaving { .. } => "leaving",
             Stage::Closed => "closed",
         };

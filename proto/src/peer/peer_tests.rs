@@ -7,6 +7,7 @@ use crate::link::trust::Identity;
 use crate::transfer::Compression;
 use crate::transfer::memory::{MemorySink, MemorySource};
 use crate::transfer::path::RelPath;
+use crate::wire::peer::CancelReason;
 use zeroize::Zeroizing;
 
 /// A sender with a relay inside and a receiver on one virtual machine: a perfect network, virtual time.

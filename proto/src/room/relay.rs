@@ -489,8 +489,8 @@ impl Node for Relay {
         match input {
             Input::Bound(id, result) => self.bound(id, result),
             Input::HandleDropped => self.drain(now, Duration::ZERO),
-            // A relay asks for neither.
-            Input::Resolved(..) | Input::Done(_) => {}
+            // A relay asks for none of these, and no news changes it.
+            Input::Resolved(..) | Input::Done(_) | Input::Listening(..) | Input::Interfaces(_) | Input::Slept(_) => {}
         }
     }
 

@@ -178,7 +178,7 @@ fn links_have_a_bound_and_an_id_once() {
 fn when_the_lanes_are_used_up_the_link_ends_and_nothing_is_lost() {
     let mut pair = Pair::new();
     pair.run();
-    pair.ends[SENDER].state.alive().unwrap().sealing.skip_to(u32::MAX);
+    pair.ends[SENDER].alive.sealing.skip_to(u32::MAX);
     pair.send_chunk(SENDER, LINK, 1, b"in the last lane");
     let chunk = Prepared::zeroed(7);
     let refused = pair.ends[SENDER].seal_chunk(pair.now, LINK, StreamNo(2), chunk).unwrap_err();

@@ -38,8 +38,7 @@ fn what_counts_as_heard() {
     pair.send_chunk(SENDER, LINK, 1, &[0; 1000]);
     pair.run();
     let at = |seconds| pair.now + Duration::from_secs(seconds);
-    let silent =
-        |session: &Session, seconds| session.state.as_alive().unwrap().links[&LINK].is_silent(at(seconds), true);
+    let silent = |session: &Session, seconds| session.alive.links[&LINK].is_silent(at(seconds), true);
     let chunk = pair.ends[SENDER].seal_chunk(at(0), LINK, StreamNo(1), Prepared::zeroed(10)).unwrap().slice(PREFIX..);
     let end = &mut pair.ends[RECEIVER];
     // Neither a spurious timeout, nor bytes below 64 KiB, nor a record that is not open yet.

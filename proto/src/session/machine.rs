@@ -5,7 +5,7 @@
 //!   Alive { links: 0 ─────────────▶ 1 ..= MAX_LINKS ─────────────▶ fewer, down to 0 }
 //!     │ ▲                                                                        │
 //!     │ └── handle_generation: new keys, all links gone, the control sequence runs on ◀┘
-//!     └── a rule broken on the link of the handshake ─▶ Failed(Violation), which swallows all that follows
+//!     └── a rule broken on the link of the handshake ─▶ Failed(Violation), which hears nothing more, but can still say why
 //! ```
 //! Control uses one link at a time: the first one proven, until it dies or [`Session::use_link`] names another; the receiver
 //! goes where the sender's `Sync` comes from. On each new one this side says `Sync` and sends again what was not acknowledged.
@@ -108,14 +108,10 @@ pub enum LinkEnd {
 /// One peer's end of a session.
 #[derive(Debug)]
 pub struct Session {
-    state: State,
+    alive: Box<Alive>,
+    /// The rule that was broken: nothing more is heard, but this side can still say why.
+    failure: Option<Violation>,
     events: VecDeque<Event>,
-}
-
-#[derive(Debug)]
-enum State {
-    Alive(Box<Alive>),
-    Failed(Violation),
 }
 
 #[derive(Debug)]
@@ -147,12 +143,15 @@ impl Session {
             say_sync: false,
             reading: true,
         };
-        Self { state: State::Alive(Box::new(alive)), events: VecDeque::new() }
+        Self { alive: Box::new(alive), failure: None, events: VecDeque::new() }
     }
 
     /// The peers met again and have new keys: the old ones are erased, all links are over, the control sequence runs on.
     pub fn handle_generation(&mut self, keys: &Keys) {
-        let Some(alive) = self.state.alive() else { return };
+        if self.failure.is_some() {
+            return;
+        }
+        let alive = &mut self.alive;
         for link in std::mem::take(&mut alive.links).into_keys() {
             self.events.push_back(Event::LinkDead { link, why: LinkEnd::NewGeneration });
         }
@@ -164,7 +163,10 @@ impl Session {
 
     /// A link with `streams` unidirectional streams to seal for, beside its first one (at most [`super::MAX_STREAMS`]).
     pub fn handle_link_up(&mut self, now: Instant, link: LinkId, streams: u8, origin: Origin) {
-        let Some(alive) = self.state.alive() else { return };
+        if self.failure.is_some() {
+            return;
+        }
+        let alive = &mut self.alive;
         if alive.links.len() >= MAX_LINKS || alive.links.contains_key(&link) {
             self.events.push_back(Event::LinkDead { link, why: LinkEnd::NoRoom });
             return;
@@ -186,7 +188,10 @@ impl Session {
 
     /// A whole body from an incoming stream of a link.
     pub fn handle_record(&mut self, now: Instant, link: LinkId, stream: StreamNo, frame: Frame) {
-        let Some(alive) = self.state.alive() else { return };
+        if self.failure.is_some() {
+            return;
+        }
+        let alive = &mut self.alive;
         match alive.handle_record(now, link, stream, frame, &mut self.events) {
             Ok(()) => self.settle(),
             Err(violation) => self.handle_violation(link, violation),
@@ -195,7 +200,7 @@ impl Session {
 
     /// `buffered` bytes of the next record of this stream are here: what [`crate::wire::Decoder::buffered`] says.
     pub fn handle_progress(&mut self, now: Instant, link: LinkId, stream: StreamNo, buffered: usize) {
-        let Some(link_state) = self.state.link(link) else { return };
+        let Some(link_state) = self.link(link) else { return };
         if let Err(violation) = link_state.handle_progress(now, stream.0, buffered) {
             self.handle_violation(link, violation);
         }
@@ -203,7 +208,7 @@ impl Session {
 
     /// A chunk record of this link was opened in its job and is genuine.
     pub fn handle_opened(&mut self, now: Instant, link: LinkId) {
-        if let Some(link) = self.state.link(link) {
+        if let Some(link) = self.link(link) {
             link.hear(now);
         }
     }
@@ -216,19 +221,26 @@ impl Session {
     /// A rule was broken on this link: it is over, and the session too if the link is that of the handshake.
     /// Also for what the owner finds, such as a frame that is too long.
     pub fn handle_violation(&mut self, link: LinkId, violation: Violation) {
-        let Some(link_state) = self.state.link(link) else { return };
+        let Some(link_state) = self.link(link) else { return };
         match link_state.origin {
-            Origin::Handshake => {
-                self.state = State::Failed(violation);
-                self.events.push_back(Event::Failed(violation));
-            }
+            Origin::Handshake => self.fail(violation),
             Origin::Dialled | Origin::Accepted => self.end_link(link, LinkEnd::Violation(violation)),
+        }
+    }
+
+    fn fail(&mut self, violation: Violation) {
+        if self.failure.is_none() {
+            self.failure = Some(violation);
+            self.events.push_back(Event::Failed(violation));
         }
     }
 
     /// Whether this side reads its links at the moment. While it does not, their silence does not count.
     pub fn set_reading(&mut self, now: Instant, reading: bool) {
-        let Some(alive) = self.state.alive() else { return };
+        if self.failure.is_some() {
+            return;
+        }
+        let alive = &mut self.alive;
         if reading && !alive.reading {
             alive.links.values_mut().for_each(|link| link.restart(now));
         }
@@ -237,7 +249,10 @@ impl Session {
 
     /// A deadline may have passed. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let Some(alive) = self.state.alive() else { return };
+        if self.failure.is_some() {
+            return;
+        }
+        let alive = &mut self.alive;
         let reading = alive.reading;
         let mut ended = Vec::new();
         for (&id, link) in &mut alive.links {
@@ -258,13 +273,16 @@ impl Session {
     /// When [`Self::handle_timeout`] is due, and why. `None`: there is no link to wait for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let alive = self.state.as_alive()?;
+        let alive = self.as_alive()?;
         alive.links.values().map(|link| link.next_timeout(alive.reading)).min()
     }
 
     /// Control goes over this link from now on. False, and nothing changes: it is not usable.
     pub fn use_link(&mut self, link: LinkId) -> bool {
-        let Some(alive) = self.state.alive() else { return false };
+        if self.failure.is_some() {
+            return false;
+        }
+        let alive = &mut self.alive;
         let usable = alive.links.get(&link).is_some_and(Link::is_proven);
         if usable {
             alive.move_control(link, &mut self.events);
@@ -275,7 +293,7 @@ impl Session {
     /// Whether [`Self::send_control`] takes any message now.
     #[must_use]
     pub fn can_send_control(&self) -> bool {
-        self.state.as_alive().is_some_and(|alive| alive.reliable.has_room())
+        self.alive.reliable.has_room()
     }
 
     /// Sends a message: exactly once and in order, over whatever links there are and will be (`Ack`: at most once).
@@ -283,39 +301,32 @@ impl Session {
     /// # Errors
     /// The message comes back in [`Unsent`], with the reason.
     pub fn send_control(&mut self, message: Control) -> Result<(), Unsent> {
-        match self.state.alive() {
-            Some(alive) => alive.reliable.push(message),
-            None => Err(Unsent::Over(message)),
-        }
+        self.alive.reliable.push(message)
     }
 
     /// The broken rule that ended the session.
     #[must_use]
     pub const fn failure(&self) -> Option<Violation> {
-        match self.state {
-            State::Alive(_) => None,
-            State::Failed(violation) => Some(violation),
-        }
+        self.failure
     }
 
     /// How many messages the peer has not acknowledged.
     #[must_use]
     pub fn unacknowledged(&self) -> usize {
-        self.state.as_alive().map_or(0, |alive| alive.reliable.unacknowledged())
+        self.as_alive().map_or(0, |alive| alive.reliable.unacknowledged())
     }
 
     /// Whether every message was given to the present link.
     #[must_use]
     pub fn has_sent_all(&self) -> bool {
-        self.state.as_alive().is_none_or(|alive| alive.control.is_some() && alive.reliable.is_idle())
+        self.as_alive().is_none_or(|alive| alive.control.is_some() && alive.reliable.is_idle())
     }
 
     /// The next control record for the link's first stream, sealed, as a whole frame. To be asked only when the stream takes
     /// it: it has its number and its place now.
     #[must_use]
     pub fn poll_control_record(&mut self, now: Instant, link: LinkId) -> Option<Bytes> {
-        let alive = self.state.alive()?;
-        match alive.next_control(now, link) {
+        match self.alive.next_control(now, link) {
             Ok(record) => record,
             Err(why) => {
                 self.end_link(link, why);
@@ -336,7 +347,10 @@ impl Session {
         stream: StreamNo,
         chunk: Prepared,
     ) -> Result<Bytes, Prepared> {
-        let Some(alive) = self.state.alive() else { return Err(chunk) };
+        if self.failure.is_some() {
+            return Err(chunk);
+        }
+        let alive = &mut self.alive;
         let Some(state) = alive.links.get_mut(&link).filter(|link| link.is_proven() && link.out.has(stream.0)) else {
             return Err(chunk);
         };
@@ -362,7 +376,10 @@ impl Session {
     }
 
     fn end_link(&mut self, link: LinkId, why: LinkEnd) {
-        let Some(alive) = self.state.alive() else { return };
+        if self.failure.is_some() {
+            return;
+        }
+        let alive = &mut self.alive;
         if alive.links.remove(&link).is_none() {
             return;
         }
@@ -373,9 +390,20 @@ impl Session {
         self.settle();
     }
 
+    fn as_alive(&self) -> Option<&Alive> {
+        if self.failure.is_none() { Some(&self.alive) } else { None }
+    }
+
+    fn link(&mut self, link: LinkId) -> Option<&mut Link> {
+        if self.failure.is_none() { self.alive.links.get_mut(&link) } else { None }
+    }
+
     /// Gives control a link when it has none.
     fn settle(&mut self) {
-        let Some(alive) = self.state.alive() else { return };
+        if self.failure.is_some() {
+            return;
+        }
+        let alive = &mut self.alive;
         if alive.control.is_none()
             && let Some((&link, _)) = alive.links.iter().find(|(_, link)| link.is_proven())
         {
@@ -484,26 +512,6 @@ impl Alive {
             self.reliable.rewind();
             events.push_back(Event::ControlMoved(link));
         }
-    }
-}
-
-impl State {
-    fn alive(&mut self) -> Option<&mut Alive> {
-        match self {
-            Self::Alive(alive) => Some(alive),
-            Self::Failed(_) => None,
-        }
-    }
-
-    fn as_alive(&self) -> Option<&Alive> {
-        match self {
-            Self::Alive(alive) => Some(alive),
-            Self::Failed(_) => None,
-        }
-    }
-
-    fn link(&mut self, link: LinkId) -> Option<&mut Link> {
-        self.alive()?.links.get_mut(&link)
     }
 }
 

@@ -188,7 +188,7 @@ impl Pair {
     }
 
     pub fn links(&self, end: usize) -> Vec<LinkId> {
-        self.ends[end].state.as_alive().map(|alive| alive.links.keys().copied().collect()).unwrap_or_default()
+        self.ends[end].alive.links.keys().copied().collect()
     }
 
     /// Lets time pass, with each deadline kept and everything delivered.

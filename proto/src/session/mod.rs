@@ -40,9 +40,6 @@ pub enum Unsent {
     /// `Sync`, `KeepAlive` and `Bind` are sent by the session itself.
     #[error("the session sends this message itself")]
     SessionOwned(Control),
-    /// The session failed.
-    #[error("the session is over")]
-    Over(Control),
 }
 
 /// The peer (or someone who pretends to be it) broke a rule of the protocol.

@@ -151,7 +151,7 @@ impl Model {
     }
 
     fn usable(&self, end: usize, link: LinkId) -> bool {
-        self.pair.ends[end].state.as_alive().unwrap().links[&link].is_proven()
+        self.pair.ends[end].alive.links[&link].is_proven()
     }
 
     fn meet(&mut self) {
@@ -175,7 +175,7 @@ impl Model {
             assert_eq!(violation, None);
             assert!(self.said[1 - end].starts_with(&told.control), "not exactly once and in order");
             assert!(told.chunks.iter().all(Result::is_ok) && told.chunks.len() <= self.chunks[1 - end]);
-            let alive = self.pair.ends[end].state.as_alive().unwrap();
+            let alive = &self.pair.ends[end].alive;
             assert!(alive.links.len() <= MAX_LINKS && alive.reliable.unacknowledged() <= WAITING);
             assert!(alive.control.is_none_or(|link| alive.links.contains_key(&link)));
         }

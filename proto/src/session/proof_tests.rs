@@ -163,7 +163,7 @@ fn an_unproven_link_has_little_time_few_bytes_and_few_records() {
         pair.arrive(RECEIVER, DIRECT, StreamNo(stream), record);
         ends(&mut pair, unbound);
     }
-    let state = pair.ends[RECEIVER].state.alive().unwrap();
+    let state = &mut pair.ends[RECEIVER].alive;
     let mut link = Link::new(start, Origin::Accepted, 2, [0; 16]);
     for n in 0..=BIND_RECORDS {
         let refused = link.accept(&mut state.opening, 0, forged().into()).err();

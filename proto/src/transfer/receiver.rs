@@ -47,6 +47,8 @@ use crate::wire::{Capped, Untrusted};
 
 /// How long `Bye` is waited for after `Verified`.
 pub const FAREWELL: Duration = Duration::from_secs(30);
+/// The same while there is no link: a sender that was cut off at the very end can still learn that all is well.
+pub const FAREWELL_APART: Duration = Duration::from_secs(900);
 /// The same, after the person interrupted.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
 /// How long anything of an accepted transfer is waited for: a disk of the sender may take its time.
@@ -161,18 +163,34 @@ impl Receiver {
     }
 
     /// A link died: what came on it and was not acknowledged will come again.
-    pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
+    pub fn handle_link_lost(&mut self, now: Instant, link: LinkId) {
         self.heard = None;
-        if let State::Receiving(receiving) = &mut self.state {
-            receiving.lose(link);
+        match &mut self.state {
+            State::Receiving(receiving) => receiving.lose(link),
+            State::Verified { until, .. } => *until = now.checked_add(FAREWELL_APART),
+            State::Waiting
+            | State::Reading(_)
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Recalling(_)
+            | State::Finishing { .. }
+            | State::Over { .. } => {}
         }
     }
 
     /// A link is up: acknowledgements that went down with another one are said again.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.heard = Some(now);
-        if let State::Receiving(receiving) = &mut self.state {
-            receiving.repeat = Some(0);
+        match &mut self.state {
+            State::Receiving(receiving) => receiving.repeat = Some(0),
+            State::Verified { until, .. } => *until = now.checked_add(FAREWELL),
+            State::Waiting
+            | State::Reading(_)
+            | State::Offered { .. }
+            | State::Beginning { .. }
+            | State::Recalling(_)
+            | State::Finishing { .. }
+            | State::Over { .. } => {}
         }
     }
 
@@ -223,6 +241,8 @@ impl Receiver {
                 self.events.push_back(Event::Over(Outcome::Complete { root }));
                 self.state = match *farewell {
                     Some(farewell) => {
+                        let is_apart = self.heard.is_none() && farewell == FAREWELL;
+                        let farewell = if is_apart { FAREWELL_APART } else { farewell };
                         self.control.push_back(Control::Verified { transfer: FIRST, root });
                         State::Verified { until: now.checked_add(farewell), progress }
                     }

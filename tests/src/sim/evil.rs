@@ -18,8 +18,8 @@ use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::{RefusalReason, RelayMessage, RoomId, Side};
 use tallow_proto::wire::{Caps, Decoder, encode};
 
+use super::host::Observed;
 use super::scenario::identity;
-use super::world::Observed;
 
 const SOCKET: SocketId = SocketId(0);
 /// A closing relay waits so long for what it forwarded to arrive.

@@ -22,7 +22,7 @@ use tallow_proto::wire::peer::Control;
 use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Side};
 use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};
 
-use super::world::Observed;
+use super::host::Observed;
 
 const SOCKET: SocketId = SocketId(0);
 const LINK: LinkId = LinkId(0);

@@ -1,6 +1,6 @@
 //! A deterministic world: one virtual clock, one seeded generator, hosts that run real nodes, a network that misbehaves.
 //!
-//! It decides when a datagram arrives (or that it does not), when a job is done, and in which order things that happen at the
+//! It decides when a datagram or a piece of a pipe arrives (or that it does not), when a job is done, and in which order things that happen at the
 //! same moment are heard; nothing else. The nodes are the real ones, driven through [`tallow_proto::node::Node`] as the driver
 //! drives them. Every run is told by its seed: the same seed gives the same trace. TLS inside QUIC draws its keys from the
 //! system, so the trace holds times, sizes and what nodes say, never the bytes of datagrams.
@@ -11,16 +11,21 @@
 
 mod disk;
 mod evil;
+mod host;
 mod hostile;
 
 mod network;
+mod offers;
 mod scenario;
+mod tcp;
 mod world;
 
 pub use disk::CheckedSink;
 pub use evil::{Fate, Passing, Policy, Relay, Tamper, honest};
-
+pub use host::{Host, HostId, Machine, Observed};
 pub use hostile::{Heard, Hostile, Mouth, Script};
+pub use offers::{K64, offer, offering, page_of, raw, varint};
+
 pub use network::{Chance, Conditions, Network};
 pub use scenario::{Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config};
-pub use world::{Host, HostId, Machine, Observed, World};
+pub use world::World;

@@ -1,6 +1,6 @@
 //! The network between hosts: latency, loss, reordering, duplication, a bound on packet size, partitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,8 @@ pub struct Network {
     default: Conditions,
     special: BTreeMap<(IpAddr, IpAddr), Conditions>,
     busy: BTreeMap<(IpAddr, IpAddr), Instant>,
+    /// Hosts behind an office firewall.
+    without_udp: BTreeSet<IpAddr>,
     rng: Chance,
 }
 
@@ -56,7 +58,7 @@ impl Network {
     #[must_use]
     pub fn new(default: Conditions, seed: &Seed) -> Self {
         let rng = Chance::new(&seed.derive("network"));
-        Self { default, special: BTreeMap::new(), busy: BTreeMap::new(), rng }
+        Self { default, special: BTreeMap::new(), busy: BTreeMap::new(), without_udp: BTreeSet::new(), rng }
     }
 
     /// Sets the conditions everywhere that has none of its own.
@@ -81,10 +83,46 @@ impl Network {
         self.special.get(&(from, to)).copied().unwrap_or(self.default)
     }
 
+    /// No datagram gets to or from this host, while TCP does; or again.
+    pub fn block_udp(&mut self, host: IpAddr, block: bool) {
+        if block {
+            self.without_udp.insert(host);
+        } else {
+            self.without_udp.remove(&host);
+        }
+    }
+
+    /// When a packet of a TCP connection arrives, unless the way is cut. One that is lost is sent again after `again`; one that
+    /// finds a long queue waits in it, since its sender is one that slows down.
+    pub fn carry_stream(
+        &mut self,
+        now: Instant,
+        from: IpAddr,
+        to: IpAddr,
+        size: usize,
+        again: Duration,
+    ) -> Option<Instant> {
+        let conditions = self.get(from, to);
+        if conditions.cut {
+            return None;
+        }
+        let mut sent = now;
+        if conditions.rate > 0 {
+            let busy = self.busy.entry((from, to)).or_insert(now);
+            sent = (*busy).max(now) + Duration::from_secs_f64(size as f64 / conditions.rate as f64);
+            *busy = sent;
+        }
+        if self.rng.hits(conditions.loss) {
+            sent += again;
+        }
+        Some(sent + conditions.latency + self.rng.up_to(conditions.jitter))
+    }
+
     /// When the datagram arrives: not at all, once, or twice.
     pub fn carry(&mut self, now: Instant, from: IpAddr, to: IpAddr, size: usize) -> Vec<Instant> {
         let conditions = self.get(from, to);
-        if conditions.cut || size > conditions.mtu || self.rng.hits(conditions.loss) {
+        let blocked = !self.without_udp.is_empty() && [from, to].iter().any(|host| self.without_udp.contains(host));
+        if blocked || conditions.cut || size > conditions.mtu || self.rng.hits(conditions.loss) {
             return Vec::new();
         }
         let mut sent = now;

@@ -23,8 +23,9 @@ use tallow_proto::room;
 
 use super::disk::CheckedSink;
 use super::evil::{Policy, Relay, Tamper, honest};
+use super::host::{HostId, Machine};
 use super::network::{Chance, Conditions, Network};
-use super::world::{HostId, Machine, World};
+use super::world::World;
 
 /// Where the two meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +78,12 @@ pub struct Scenario {
     pub compress: bool,
     /// Whether either side lacks AES.
     pub aes: bool,
+    /// How long both go on while the other side or the network is away.
+    pub give_up_after: Option<Duration>,
 }
+
+/// What the scenarios' people say: long enough for every fault that passes.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 impl Scenario {
     /// A good network, one file, nothing goes wrong.
@@ -94,6 +100,7 @@ impl Scenario {
             act: Act::None,
             compress: false,
             aes: true,
+            give_up_after: Some(GIVE_UP_AFTER),
         }
     }
 
@@ -134,7 +141,7 @@ impl Scenario {
         let (compress, aes) = (byte() % 2 == 1, byte() % 2 == 0);
         let mut seed = [0; 32];
         seed.fill_with(&mut byte);
-        Self { seed, files, network, job_time, place, act, compress, aes }
+        Self { seed, files, network, job_time, place, act, compress, aes, give_up_after: Some(GIVE_UP_AFTER) }
     }
 
     /// Any scenario, by number.
@@ -368,6 +375,19 @@ impl Rig {
         self.sink.check();
     }
 
+    /// The relay is gone from one moment to the next.
+    pub fn crash_relay(&mut self) {
+        if let Some(relay) = self.relay {
+            self.world.crash(relay);
+        }
+    }
+
+    /// There is a relay again, at the same address; it knows nothing of the time before.
+    pub fn restart_relay(&mut self) {
+        let relay = real_relay(Seed::new(self.scenario.seed).derive("relay, started again"));
+        self.relay = Some(self.world.add(RELAY.ip(), Machine::Relay(Box::new(relay))));
+    }
+
     /// The receiver takes the offer, if it is to answer one.
     pub fn accept(&mut self) {
         if self.world.end(self.receiver).is_none() {
@@ -449,7 +469,8 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
         Place::Inside => Vec::new(),
         Place::Evil | Place::Relay => vec![RelayChoice::new(address)],
     };
-    Common { relays, cores: 2, aes, unix_time: Duration::from_secs(1_800_000_000), ..Common::default() }
+    let unix_time = Duration::from_secs(1_800_000_000);
+    Common { relays, cores: 2, aes, unix_time, give_up_after: scenario.give_up_after, ..Common::default() }
 }
 
 fn real_relay(seed: Seed) -> room::Relay {

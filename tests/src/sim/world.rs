@@ -1,7 +1,6 @@
 //! Hosts, the clock, and what happens next.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -12,63 +11,29 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tallow_proto::job::Job;
 use tallow_proto::node::{Action, Arrival, Ecn, Input, Node, SocketId};
-use tallow_proto::peer::{self, Peer};
-use tallow_proto::room;
+use tallow_proto::peer;
 use tallow_proto::seed::Seed;
 
 use super::disk::CheckedSink;
+use super::host::{Freeze, Host, HostId, Machine, Observed};
 use super::network::{Chance, Network};
+use super::tcp::{Connections, EndId, Message};
 
-/// Which host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostId(pub usize);
-
-/// What a host runs.
-pub enum Machine {
-    /// One end of a transfer.
-    Peer(Box<Peer>),
-    /// A relay.
-    Relay(Box<room::Relay>),
-    /// Anything else that is a node: an evil relay, a script.
-    Other(Box<dyn Node<Command = Infallible, Event = Observed>>),
-    /// It crashed.
-    Down,
-}
-
-/// What a host said, with when.
-#[derive(Debug, Clone)]
-pub enum Observed {
-    /// A peer's event.
-    Peer(peer::Event),
-    /// A relay's event.
-    Relay(room::Event),
-    /// Another node's.
-    Text(String),
-}
-
-impl From<tallow_proto::node::Misuse> for Observed {
-    fn from(misuse: tallow_proto::node::Misuse) -> Self {
-        Self::Text(misuse.to_string())
-    }
-}
-
-/// A host: an address, a node, its sockets.
-pub struct Host {
-    ip: IpAddr,
-    machine: Machine,
-    sockets: BTreeMap<SocketId, SocketAddr>,
-    next_port: u16,
-    /// What its node said.
-    said: Vec<Observed>,
-    terminal: bool,
-    closed_at: Option<Instant>,
-}
-
-enum Happening {
+pub(super) enum Happening {
     Datagram { to: SocketAddr, from: SocketAddr, data: Vec<u8> },
-    JobDone { host: HostId, job: Box<Job> },
-    Resolved { host: HostId, query: tallow_proto::node::QueryId, addresses: Vec<SocketAddr> },
+    JobDone { host: HostId, life: u32, job: Box<Job> },
+    Resolved { host: HostId, life: u32, query: tallow_proto::node::QueryId, addresses: Vec<SocketAddr> },
+    Tcp { to: EndId, number: u64, message: Message },
+    TcpAgain(EndId),
+    TcpLinger(EndId),
+    Interfaces(HostId),
+    Thaw(HostId, u32),
 }
+
+/// Datagrams that a stopped process finds afterwards: what its system's buffer holds.
+const KEPT: usize = 256;
+/// How long a runtime may take to see that an address has changed.
+const NOTICED: Duration = Duration::from_secs(3);
 
 /// See the module's text.
 pub struct World {
@@ -77,12 +42,13 @@ pub struct World {
     start: Instant,
     /// The network, to be made worse by a test.
     pub network: Network,
-    hosts: Vec<Host>,
+    pub(super) hosts: Vec<Host>,
+    pub(super) connections: Connections,
     names: BTreeMap<String, Vec<SocketAddr>>,
     queue: BTreeMap<(Instant, u64), Happening>,
     sequence: u64,
-    chance: Chance,
-    trace: DefaultHasher,
+    pub(super) chance: Chance,
+    pub(super) trace: DefaultHasher,
     steps_at_now: u32,
     /// Jobs take up to this long.
     pub job_time: Duration,
@@ -103,6 +69,7 @@ impl World {
             start: now,
             network,
             hosts: Vec::new(),
+            connections: Connections::default(),
             names: BTreeMap::new(),
             queue: BTreeMap::new(),
             sequence: 0,
@@ -118,17 +85,15 @@ impl World {
     /// Adds a host.
     pub fn add(&mut self, ip: IpAddr, machine: Machine) -> HostId {
         let id = HostId(self.hosts.len());
-        self.hosts.push(Host {
-            ip,
-            machine,
-            sockets: BTreeMap::new(),
-            next_port: 40_000,
-            said: Vec::new(),
-            terminal: false,
-            closed_at: None,
-        });
+        self.hosts.push(Host::new(ip, machine));
+        self.tell_interfaces(id);
         self.serve(id);
         id
+    }
+
+    fn tell_interfaces(&mut self, id: HostId) {
+        let (now, input) = (self.now, self.hosts[id.0].interfaces());
+        self.hosts[id.0].with(now, |node, now| node.handle_input(now, input));
     }
 
     /// A name that the name service knows.
@@ -182,7 +147,8 @@ impl World {
 
     /// Says something to a peer.
     pub fn command(&mut self, host: HostId, command: peer::Command) {
-        let now = self.now;
+        let now = self.clock(host);
+        assert!(self.hosts[host.0].frozen.is_none(), "nobody sits at a frozen machine");
         match &mut self.hosts[host.0].machine {
             Machine::Peer(peer) => {
                 // A random moment may be too late for it.
@@ -193,11 +159,95 @@ impl World {
         self.serve(host);
     }
 
-    /// The host is gone from one moment to the next: nothing is said any more.
+    /// The machine is gone from one moment to the next: nothing is said any more, and nobody answers for it.
     pub fn crash(&mut self, host: HostId) {
-        self.hosts[host.0].machine = Machine::Down;
-        self.hosts[host.0].sockets.clear();
-        self.hosts[host.0].closed_at.get_or_insert(self.now);
+        self.lose_pipes(host);
+        self.end_life(host);
+        self.hosts[host.0].has_power = false;
+    }
+
+    /// The process is gone, as by `kill -9`: its system ends its TCP connections and refuses new ones.
+    pub fn kill(&mut self, host: HostId) {
+        self.drop_pipes(host);
+        self.end_life(host);
+    }
+
+    fn end_life(&mut self, id: HostId) {
+        let now = self.now;
+        let host = &mut self.hosts[id.0];
+        host.machine = Machine::Down;
+        host.life += 1;
+        host.sockets.clear();
+        host.listeners.clear();
+        host.touched.clear();
+        host.frozen = None;
+        host.closed_at.get_or_insert(now);
+    }
+
+    /// Something runs on the host again, which crashed, was killed, or has closed. What it said in its earlier life is forgotten;
+    /// a node is to be made with [`World::clock`] as its time.
+    pub fn restart(&mut self, host: HostId, machine: Machine) {
+        self.kill(host);
+        let target = &mut self.hosts[host.0];
+        target.machine = machine;
+        target.has_power = true;
+        target.said.clear();
+        target.terminal = false;
+        target.closed_at = None;
+        self.tell_interfaces(host);
+        self.serve(host);
+    }
+
+    /// What a host's clock shows: it stood still whenever the machine slept.
+    #[must_use]
+    pub fn clock(&self, host: HostId) -> Instant {
+        self.now - self.hosts[host.0].slept
+    }
+
+    /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its pipes stay behind and
+    /// stall. The node is told a little later.
+    pub fn readdress(&mut self, host: HostId, ip: IpAddr) {
+        let target = &mut self.hosts[host.0];
+        target.ip = ip;
+        let listeners = target.listeners.values_mut().map(|(addr, _)| addr);
+        for addr in target.sockets.values_mut().chain(listeners) {
+            addr.set_ip(ip);
+        }
+        let at = self.now + self.chance.up_to(NOTICED);
+        self.plan(at, Happening::Interfaces(host));
+    }
+
+    /// The machine sleeps: nobody answers for it, its clock stands still, and it is told afterwards.
+    pub fn sleep(&mut self, host: HostId, time: Duration) {
+        self.freeze(host, Freeze::Asleep, time);
+    }
+
+    /// The process is stopped (SIGSTOP) and goes on later: its clock has gone on, and its system has kept what had room.
+    pub fn stop(&mut self, host: HostId, time: Duration) {
+        self.freeze(host, Freeze::Stopped, time);
+    }
+
+    fn freeze(&mut self, host: HostId, freeze: Freeze, time: Duration) {
+        let (since, until) = (self.now, self.now + time);
+        let target = &mut self.hosts[host.0];
+        assert!(target.frozen.is_none(), "{host:?} is frozen already");
+        target.frozen = Some((freeze, since, until));
+        let life = target.life;
+        self.plan(until, Happening::Thaw(host, life));
+    }
+
+    fn thaw(&mut self, host: HostId, life: u32) {
+        let now = self.now;
+        let target = &mut self.hosts[host.0];
+        let Some((freeze, since, until)) = target.frozen.take_if(|_| target.life == life) else { return };
+        target.touched.extend(target.pipes.keys());
+        target.waiting = 0;
+        if freeze == Freeze::Asleep {
+            let slept = until - since;
+            target.slept += slept;
+            target.with(now, |node, now| node.handle_input(now, Input::Slept(slept)));
+        }
+        self.serve(host);
     }
 
     /// Whether the host's node has nothing left to do.
@@ -222,7 +272,7 @@ impl World {
     /// The earliest thing that is due happens; false when that is later than `end`.
     fn step(&mut self, end: Instant) -> bool {
         let arrival = self.queue.keys().next().map(|&(at, _)| at);
-        let timer = (0..self.hosts.len()).filter_map(|host| Some((self.hosts[host].poll_timeout()?, host))).min();
+        let timer = (0..self.hosts.len()).filter_map(|host| Some((self.hosts[host].due()?, host))).min();
         let at = match (arrival, timer) {
             (None, None) => {
                 let open: Vec<usize> = (0..self.hosts.len()).filter(|&host| self.hosts[host].is_open()).collect();
@@ -245,7 +295,7 @@ impl World {
             self.steps_at_now < SPIN,
             "time stands still at {:?}: {:?}",
             self.elapsed(),
-            timer.map(|(_, host)| (host, self.hosts[host].poll_reason()))
+            timer.map(|(_, host)| (host, self.hosts[host].timeout().map(|(_, why)| why)))
         );
         if arrival.is_some_and(|arrival| arrival <= self.now) {
             if let Some((_, happening)) = self.queue.pop_first() {
@@ -254,7 +304,7 @@ impl World {
         } else if let Some((_, host)) = timer {
             (self.elapsed(), host).hash(&mut self.trace);
             let now = self.now;
-            self.hosts[host].with(|node| node.handle_timeout(now));
+            self.hosts[host].with(now, |node, now| node.handle_timeout(now));
             self.serve(HostId(host));
         }
         true
@@ -269,58 +319,77 @@ impl World {
                     host.sockets.iter().find(|&(_, &addr)| addr == to).map(|(&socket, _)| (index, socket))
                 });
                 let Some((index, socket)) = target else { return };
+                if let Some((freeze, _, until)) = self.hosts[index].frozen {
+                    if freeze == Freeze::Stopped && self.hosts[index].waiting < KEPT {
+                        self.hosts[index].waiting += 1;
+                        self.plan(until, Happening::Datagram { to, from, data });
+                    }
+                    return;
+                }
                 let arrival = Arrival { socket, from, local_ip: Some(to.ip()), ecn: Ecn::NotEct };
-                self.hosts[index].with(|node| node.handle_datagram(now, arrival, BytesMut::from(&data[..])));
+                let data = BytesMut::from(&data[..]);
+                self.hosts[index].with(now, |node, now| node.handle_datagram(now, arrival, data));
                 self.serve(HostId(index));
             }
-            Happening::JobDone { host, job } => {
+            Happening::JobDone { host, life, job } => {
+                if self.hosts[host.0].life != life {
+                    return;
+                }
+                if let Some((_, _, until)) = self.hosts[host.0].frozen {
+                    return self.plan(until, Happening::JobDone { host, life, job });
+                }
                 (self.elapsed(), host, job.id).hash(&mut self.trace);
                 let done = job.run(&AtomicBool::new(false));
-                self.hosts[host.0].with(|node| node.handle_input(now, Input::Done(done)));
+                self.hosts[host.0].with(now, |node, now| node.handle_input(now, Input::Done(done)));
                 self.serve(host);
             }
-            Happening::Resolved { host, query, addresses } => {
-                self.hosts[host.0].with(|node| node.handle_input(now, Input::Resolved(query, addresses)));
+            Happening::Resolved { host, life, query, addresses } => {
+                if self.hosts[host.0].life != life {
+                    return;
+                }
+                if let Some((_, _, until)) = self.hosts[host.0].frozen {
+                    return self.plan(until, Happening::Resolved { host, life, query, addresses });
+                }
+                let input = Input::Resolved(query, addresses);
+                self.hosts[host.0].with(now, |node, now| node.handle_input(now, input));
                 self.serve(host);
             }
+            Happening::Tcp { to, number, message } => self.tcp_arrive(to, number, message),
+            Happening::TcpAgain(end) => self.tcp_again(end),
+            Happening::TcpLinger(end) => self.forget(end),
+            Happening::Interfaces(host) => {
+                if let Some((_, _, until)) = self.hosts[host.0].frozen {
+                    return self.plan(until, Happening::Interfaces(host));
+                }
+                self.tell_interfaces(host);
+                self.serve(host);
+            }
+            Happening::Thaw(host, life) => self.thaw(host, life),
         }
     }
 
     /// Settles a host and carries out what it asks for.
-    fn serve(&mut self, id: HostId) {
+    pub(super) fn serve(&mut self, id: HostId) {
         let now = self.now;
-        self.hosts[id.0].with(|node| node.settle(now));
-        while let Some(action) = self.hosts[id.0].poll_action() {
-            match action {
-                Action::Bind(socket, bind) => {
-                    let host = &mut self.hosts[id.0];
-                    let fits = bind.addr.is_ipv4() == host.ip.is_ipv4();
-                    let port = if bind.addr.port() == 0 { host.next_port } else { bind.addr.port() };
-                    let addr = SocketAddr::new(host.ip, port);
-                    let taken = host.sockets.values().any(|&other| other == addr);
-                    let result = if !fits {
-                        Err(std::io::ErrorKind::Unsupported)
-                    } else if taken {
-                        Err(std::io::ErrorKind::AddrInUse)
-                    } else {
-                        host.next_port += 1;
-                        host.sockets.insert(socket, addr);
-                        Ok(addr)
-                    };
-                    host.with(|node| node.handle_input(now, Input::Bound(socket, result)));
-                    host.with(|node| node.settle(now));
-                }
-                Action::Release(socket) => drop(self.hosts[id.0].sockets.remove(&socket)),
-                Action::Resolve(query, name, _) => {
-                    let addresses = self.names.get(&name).cloned().unwrap_or_default();
-                    let at = now + Duration::from_millis(3);
-                    self.plan(at, Happening::Resolved { host: id, query, addresses });
-                }
-            }
+        if self.hosts[id.0].frozen.is_some() {
+            return;
         }
-        while let Some(job) = self.hosts[id.0].poll_job() {
-            let at = now + Duration::from_micros(10) + self.chance.up_to(self.job_time);
-            self.plan(at, Happening::JobDone { host: id, job: Box::new(job) });
+        loop {
+            self.hosts[id.0].with(now, |node, now| node.settle(now));
+            while let Some(action) = self.hosts[id.0].with(now, |node, _| node.poll_action()).flatten() {
+                self.act(id, action);
+            }
+            while let Some(job) = self.hosts[id.0].with(now, |node, _| node.poll_job()).flatten() {
+                let at = now + Duration::from_micros(10) + self.chance.up_to(self.job_time);
+                let life = self.hosts[id.0].life;
+                self.plan(at, Happening::JobDone { host: id, life, job: Box::new(job) });
+            }
+            while let Some(pipe) = self.hosts[id.0].with(now, |node, _| node.poll_pipe()).flatten() {
+                self.hosts[id.0].touched.insert(pipe);
+            }
+            if !self.pump(id) {
+                break;
+            }
         }
         self.transmit(id);
         let host = &mut self.hosts[id.0];
@@ -332,7 +401,8 @@ impl World {
             shown.hash(&mut self.trace);
             host.said.push(event);
         }
-        if host.closed_at.is_none() && host.is_node_closed() {
+        let closes = host.closed_at.is_none() && host.is_node_closed();
+        if closes {
             host.closed_at = Some(now);
         }
         if let Machine::Peer(peer) = &host.machine {
@@ -341,6 +411,53 @@ impl World {
         }
         for sink in &self.sinks {
             sink.check();
+        }
+        if closes {
+            self.leave_pipes(id);
+            self.pump(id);
+        }
+    }
+
+    fn act(&mut self, id: HostId, action: Action) {
+        let now = self.now;
+        let host = &mut self.hosts[id.0];
+        match action {
+            Action::Bind(socket, bind) => {
+                let addr = SocketAddr::new(host.ip, host.port(bind.addr.port()));
+                let result = if bind.addr.is_ipv4() != host.ip.is_ipv4() {
+                    Err(std::io::ErrorKind::Unsupported)
+                } else if host.sockets.values().any(|&other| other == addr) {
+                    Err(std::io::ErrorKind::AddrInUse)
+                } else {
+                    host.sockets.insert(socket, addr);
+                    Ok(addr)
+                };
+                host.with(now, |node, now| node.handle_input(now, Input::Bound(socket, result)));
+                host.with(now, |node, now| node.settle(now));
+            }
+            Action::Release(socket) => drop(host.sockets.remove(&socket)),
+            Action::Listen(listener, listen) => {
+                let addr = SocketAddr::new(host.ip, host.port(listen.addr.port()));
+                let result = if listen.addr.is_ipv4() != host.ip.is_ipv4() {
+                    Err(std::io::ErrorKind::Unsupported)
+                } else if host.listeners.values().any(|&(other, _)| other == addr) {
+                    Err(std::io::ErrorKind::AddrInUse)
+                } else {
+                    host.listeners.insert(listener, (addr, listen.options));
+                    Ok(addr)
+                };
+                host.with(now, |node, now| node.handle_input(now, Input::Listening(listener, result)));
+                host.with(now, |node, now| node.settle(now));
+            }
+            Action::Unlisten(listener) => drop(host.listeners.remove(&listener)),
+            Action::Dial(pipe, dial) => self.dial(id, pipe, &dial),
+            Action::Finish(pipe) => self.finish(id, pipe),
+            Action::Abort(pipe) => self.abort(id, pipe),
+            Action::Resolve(query, name, _) => {
+                let addresses = self.names.get(&name).cloned().unwrap_or_default();
+                let (at, life) = (now + Duration::from_millis(3), host.life);
+                self.plan(at, Happening::Resolved { host: id, life, query, addresses });
+            }
         }
     }
 
@@ -353,8 +470,9 @@ impl World {
                 buf.clear();
                 let now = self.now;
                 let segments = NonZeroUsize::new(4).expect("four");
-                let transmit =
-                    self.hosts[id.0].with(|node| node.poll_transmit(now, socket, segments, &mut buf)).flatten();
+                let transmit = self.hosts[id.0]
+                    .with(now, |node, now| node.poll_transmit(now, socket, segments, &mut buf))
+                    .flatten();
                 let Some(transmit) = transmit else { break };
                 let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
                 for data in buf[..transmit.size].chunks(segment) {
@@ -366,154 +484,8 @@ impl World {
         }
     }
 
-    fn plan(&mut self, at: Instant, happening: Happening) {
+    pub(super) fn plan(&mut self, at: Instant, happening: Happening) {
         self.sequence += 1;
         self.queue.insert((at, self.sequence), happening);
-    }
-}
-
-impl Host {
-    fn poll_timeout(&self) -> Option<Instant> {
-        match &self.machine {
-            Machine::Peer(peer) => peer.poll_timeout(),
-            Machine::Relay(relay) => relay.poll_timeout(),
-            Machine::Other(node) => node.poll_timeout(),
-            Machine::Down => None,
-        }
-        .map(|(at, _)| at)
-    }
-
-    fn poll_reason(&self) -> Option<&'static str> {
-        match &self.machine {
-            Machine::Peer(peer) => peer.poll_timeout(),
-            Machine::Relay(relay) => relay.poll_timeout(),
-            Machine::Other(node) => node.poll_timeout(),
-            Machine::Down => None,
-        }
-        .map(|(_, why)| why)
-    }
-
-    fn is_open(&self) -> bool {
-        self.closed_at.is_none() && matches!(self.machine, Machine::Peer(_))
-    }
-
-    fn is_node_closed(&self) -> bool {
-        match &self.machine {
-            Machine::Peer(peer) => peer.is_closed(),
-            Machine::Relay(relay) => relay.is_closed(),
-            Machine::Other(node) => node.is_closed(),
-            Machine::Down => true,
-        }
-    }
-
-    fn poll_action(&mut self) -> Option<Action> {
-        self.with(|node| node.poll_action()).flatten()
-    }
-
-    fn poll_job(&mut self) -> Option<Job> {
-        self.with(|node| node.poll_job()).flatten()
-    }
-
-    fn poll_event(&mut self) -> Option<Observed> {
-        match &mut self.machine {
-            Machine::Peer(peer) => peer.poll_event().map(Observed::Peer),
-            Machine::Relay(relay) => relay.poll_event().map(Observed::Relay),
-            Machine::Other(node) => node.poll_event(),
-            Machine::Down => None,
-        }
-    }
-
-    /// Calls what all nodes have, whatever their commands and events are.
-    fn with<T>(&mut self, call: impl FnOnce(&mut dyn Drive) -> T) -> Option<T> {
-        Some(match &mut self.machine {
-            Machine::Peer(peer) => call(peer.as_mut()),
-            Machine::Relay(relay) => call(relay.as_mut()),
-            Machine::Other(node) => call(node),
-            Machine::Down => return None,
-        })
-    }
-}
-
-/// The part of [`Node`] that names no command and no event.
-trait Drive {
-    fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut);
-    fn handle_input(&mut self, now: Instant, input: Input);
-    fn handle_timeout(&mut self, now: Instant);
-    fn settle(&mut self, now: Instant);
-    fn poll_action(&mut self) -> Option<Action>;
-    fn poll_transmit(
-        &mut self,
-        now: Instant,
-        socket: SocketId,
-        max_segments: NonZeroUsize,
-        buf: &mut Vec<u8>,
-    ) -> Option<tallow_proto::node::Transmit>;
-    fn poll_job(&mut self) -> Option<Job>;
-}
-
-macro_rules! drive {
-    ($node:ty) => {
-        impl Drive for $node {
-            fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
-                Node::handle_datagram(self, now, arrival, data);
-            }
-            fn handle_input(&mut self, now: Instant, input: Input) {
-                Node::handle_input(self, now, input);
-            }
-            fn handle_timeout(&mut self, now: Instant) {
-                Node::handle_timeout(self, now);
-            }
-            fn settle(&mut self, now: Instant) {
-                Node::settle(self, now);
-            }
-            fn poll_action(&mut self) -> Option<Action> {
-                Node::poll_action(self)
-            }
-            fn poll_transmit(
-                &mut self,
-                now: Instant,
-                socket: SocketId,
-                max_segments: NonZeroUsize,
-                buf: &mut Vec<u8>,
-            ) -> Option<tallow_proto::node::Transmit> {
-                Node::poll_transmit(self, now, socket, max_segments, buf)
-            }
-            fn poll_job(&mut self) -> Option<Job> {
-                Node::poll_job(self)
-            }
-        }
-    };
-}
-
-drive!(Peer);
-drive!(room::Relay);
-
-impl Drive for Box<dyn Node<Command = Infallible, Event = Observed>> {
-    fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
-        self.as_mut().handle_datagram(now, arrival, data);
-    }
-    fn handle_input(&mut self, now: Instant, input: Input) {
-        self.as_mut().handle_input(now, input);
-    }
-    fn handle_timeout(&mut self, now: Instant) {
-        self.as_mut().handle_timeout(now);
-    }
-    fn settle(&mut self, now: Instant) {
-        self.as_mut().settle(now);
-    }
-    fn poll_action(&mut self) -> Option<Action> {
-        self.as_mut().poll_action()
-    }
-    fn poll_transmit(
-        &mut self,
-        now: Instant,
-        socket: SocketId,
-        max_segments: NonZeroUsize,
-        buf: &mut Vec<u8>,
-    ) -> Option<tallow_proto::node::Transmit> {
-        self.as_mut().poll_transmit(now, socket, max_segments, buf)
-    }
-    fn poll_job(&mut self) -> Option<Job> {
-        self.as_mut().poll_job()
     }
 }

@@ -175,7 +175,8 @@ impl Node for Bulk {
                 self.events.push_back(Event::Bound(result));
             }
             Input::HandleDropped => self.over = true,
-            Input::Resolved(..) | Input::Done(_) => panic!("nobody asked"),
+            Input::Interfaces(_) | Input::Slept(_) => {}
+            Input::Resolved(..) | Input::Done(_) | Input::Listening(..) => panic!("nobody asked"),
         }
     }
 

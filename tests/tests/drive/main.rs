@@ -1,15 +1,18 @@
 //! The driver with real sockets, timers and threads: the same tests on both runtimes.
 
 mod bulk;
+mod pipes;
 mod station;
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime};
 
 use bulk::Bulk;
+use pipes::Pipes;
 use station::{Command, Event, Station, job};
 use tallow_proto::drive::Handle;
 use tallow_proto::node::Node;
@@ -66,6 +69,15 @@ on_both_runtimes!(
     a_dropped_handle_says_goodbye,
     events_are_a_stream,
     quic_carries_bytes_whole,
+    a_pipe_carries_bytes_whole_in_both_directions,
+    a_pipe_of_no_bytes_ends_on_both_sides,
+    a_refused_pipe_fails_and_so_does_one_without_a_way,
+    an_aborted_pipe_is_reset,
+    a_listener_that_is_closed_refuses,
+    a_taken_port_is_told_to_a_listener,
+    many_pipes_at_once,
+    the_addresses_of_the_machine_are_told,
+    serve_until_the_input_ends,
 );
 
 const LOOPBACK: &str = "127.0.0.1:0";
@@ -194,6 +206,177 @@ async fn a_dropped_handle_says_goodbye<R: Runtime>() {
     while UdpSocket::bind(addr).is_err() {
         std::thread::yield_now();
     }
+}
+
+/// A server that echoes, and its address.
+async fn echo<R: Runtime>() -> (Handle<Pipes>, SocketAddr) {
+    let mut handle = R::spawn(Pipes::server(LOOPBACK.parse().unwrap()));
+    match handle.next_event().await {
+        Some(pipes::Event::Listening(Ok(addr))) => (handle, addr),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The next event that is not about a connection that stands.
+async fn next(handle: &mut Handle<Pipes>) -> pipes::Event {
+    loop {
+        match handle.next_event().await.expect("an event") {
+            pipes::Event::Up(_) | pipes::Event::Accepted(_) => {}
+            event => return event,
+        }
+    }
+}
+
+async fn a_pipe_carries_bytes_whole_in_both_directions<R: Runtime>() {
+    const TOTAL: u64 = 64 << 20;
+    let (_server, to) = echo::<R>().await;
+    let mut client = R::spawn(Pipes::client());
+    client.command(pipes::Command::Echo { to, total: TOTAL }).unwrap();
+    // The server holds a thousandth of it: it reads again only when it has written.
+    let pipes::Event::Echoed { bytes, calls } = next(&mut client).await else { panic!("an echo") };
+    assert_eq!(bytes, TOTAL);
+    assert!(calls >= TOTAL / (256 << 10), "{calls}");
+}
+
+async fn a_pipe_of_no_bytes_ends_on_both_sides<R: Runtime>() {
+    let (_server, to) = echo::<R>().await;
+    let mut client = R::spawn(Pipes::client());
+    client.command(pipes::Command::Echo { to, total: 0 }).unwrap();
+    assert_eq!(next(&mut client).await, pipes::Event::Echoed { bytes: 0, calls: 0 });
+}
+
+async fn a_refused_pipe_fails_and_so_does_one_without_a_way<R: Runtime>() {
+    let to = std::net::TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
+    let mut client = R::spawn(Pipes::client());
+    client.command(pipes::Command::Echo { to, total: 1 }).unwrap();
+    let refused = std::io::ErrorKind::ConnectionRefused;
+    assert!(matches!(next(&mut client).await, pipes::Event::Failed(_, kind) if kind == refused));
+    // Nobody connects to a group.
+    client.command(pipes::Command::Echo { to: "224.0.0.1:9".parse().unwrap(), total: 1 }).unwrap();
+    assert!(matches!(next(&mut client).await, pipes::Event::Failed(..)));
+}
+
+async fn an_aborted_pipe_is_reset<R: Runtime>() {
+    let (mut server, to) = echo::<R>().await;
+    let mut client = R::spawn(Pipes::client());
+    client.command(pipes::Command::Hold { to }).unwrap();
+    assert!(matches!(server.next_event().await, Some(pipes::Event::Accepted(1))));
+    assert!(matches!(client.next_event().await, Some(pipes::Event::Up(_))));
+    client.command(pipes::Command::AbortAll).unwrap();
+    assert_eq!(next(&mut server).await, pipes::Event::ServerLost(std::io::ErrorKind::ConnectionReset));
+}
+
+async fn a_listener_that_is_closed_refuses<R: Runtime>() {
+    let (mut server, to) = echo::<R>().await;
+    let mut client = R::spawn(Pipes::client());
+    client.command(pipes::Command::Hold { to }).unwrap();
+    assert!(matches!(server.next_event().await, Some(pipes::Event::Accepted(1))));
+    server.command(pipes::Command::Unlisten).unwrap();
+    // The command is carried out some time, and what was accepted stays.
+    loop {
+        client.command(pipes::Command::Echo { to, total: 1 }).unwrap();
+        match next(&mut client).await {
+            pipes::Event::Failed(_, std::io::ErrorKind::ConnectionRefused) => break,
+            // In the backlog when it closed.
+            pipes::Event::Failed(_, std::io::ErrorKind::ConnectionReset) | pipes::Event::Echoed { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    client.command(pipes::Command::AbortAll).unwrap();
+    assert_eq!(next(&mut server).await, pipes::Event::ServerLost(std::io::ErrorKind::ConnectionReset));
+}
+
+async fn a_taken_port_is_told_to_a_listener<R: Runtime>() {
+    let (_server, taken) = echo::<R>().await;
+    let mut other = R::spawn(Pipes::server(taken));
+    assert_eq!(next(&mut other).await, pipes::Event::Listening(Err(std::io::ErrorKind::AddrInUse)));
+}
+
+async fn many_pipes_at_once<R: Runtime>() {
+    const PIPES: usize = 200;
+    const TOTAL: u64 = 100_000;
+    let (_server, to) = echo::<R>().await;
+    let mut client = R::spawn(Pipes::client());
+    let (mut asked, mut echoed) = (0, 0);
+    while echoed < PIPES {
+        while asked < PIPES && client.command(pipes::Command::Echo { to, total: TOTAL }).is_ok() {
+            asked += 1;
+        }
+        match client.next_event().await {
+            Some(pipes::Event::Echoed { bytes: TOTAL, .. }) => echoed += 1,
+            Some(pipes::Event::Up(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Run by the test below, in a process of its own with few descriptors; it ends with its input.
+async fn serve_until_the_input_ends<R: Runtime>() {
+    if std::env::var_os(FEW).is_none() {
+        return;
+    }
+    let (server, addr) = echo::<R>().await;
+    println!("\n{addr}");
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    drop(server);
+}
+
+const FEW: &str = "TALLOW_TEST_FEW_DESCRIPTORS";
+
+/// Newcomers wait in the backlog while there is no descriptor for them, and are served once there is.
+#[cfg(unix)]
+fn without_descriptors_a_listener_rests_and_recovers(helper: &str) {
+    const PIPES: usize = 200;
+    let mut server = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 64 && exec \"$0\" --exact --nocapture \"$1\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg(helper)
+        .env(FEW, "1")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let addr: SocketAddr = lines.find_map(|line| line.parse().ok()).expect("an address");
+    let mut pipes: Vec<TcpStream> = (0..PIPES).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let mut byte = [0];
+    for pipe in &pipes {
+        pipe.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    // The first ones are served, and hold on to what there is.
+    for pipe in &mut pipes[..20] {
+        pipe.write_all(&[7]).unwrap();
+        pipe.read_exact(&mut byte).unwrap();
+    }
+    // The server has come to its limit by now or soon: in whichever order, all are served.
+    for (index, mut pipe) in pipes.into_iter().enumerate() {
+        pipe.write_all(&[index as u8]).unwrap();
+        pipe.shutdown(Shutdown::Write).unwrap();
+        pipe.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [index as u8]);
+        assert_eq!(pipe.read(&mut byte).unwrap(), 0);
+    }
+    drop(server.stdin.take());
+    lines.for_each(drop);
+    assert!(server.wait().unwrap().success());
+}
+
+#[cfg(unix)]
+#[test]
+fn without_descriptors_a_listener_rests_and_recovers_on_tokio() {
+    without_descriptors_a_listener_rests_and_recovers("on_tokio::serve_until_the_input_ends");
+}
+
+#[cfg(unix)]
+#[test]
+fn without_descriptors_a_listener_rests_and_recovers_on_smol() {
+    without_descriptors_a_listener_rests_and_recovers("on_smol::serve_until_the_input_ends");
+}
+
+async fn the_addresses_of_the_machine_are_told<R: Runtime>() {
+    let mut node = R::spawn(Pipes::curious());
+    let pipes::Event::Interfaces(interfaces) = next(&mut node).await else { panic!("addresses") };
+    assert_eq!(Some(interfaces), tallow_runtime::interfaces());
 }
 
 async fn events_are_a_stream<R: Runtime>() {

@@ -1,5 +1,5 @@
-//! How an endpoint and its connections are set up: windows, timers, congestion control, TLS, and where randomness and time
-//! come from. No state of its own but the [`Clock`].
+//! How an endpoint and its connections are set up: windows, timers, congestion control, and where randomness and time come from.
+//! No state of its own.
 //!
 //! Why the numbers are what they are:
 //! - A stream's receive window stays at [`MAX_STREAM_WINDOW`]: quinn-proto ends a connection whose stream holds more than 1,024
@@ -10,10 +10,8 @@
 //!   in simulation). On a path with few packets in flight the time threshold of RFC 9002 §6.1.2 does it.
 //! - Connection windows are memory, so they are set for each side and can be raised while the connection lives.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_lc_rs::{hkdf, hmac};
@@ -21,17 +19,13 @@ use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{self as proto, congestion};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
-use rustls::RootCertStore;
-use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::crypto::CryptoProvider;
 
+use super::super::crypto::{self, ALPN, BadIdentity, Clock};
 use super::super::trust::{Identity, Verifier};
 use super::congestion::DeliveryRateConfig;
-use crate::Instant;
 use crate::seed::Seed;
 
-/// The protocol's name in the TLS handshake (RFC 7301), of version 1.
-pub const ALPN: &[u8] = b"tallow/1";
 /// The most that one stream may hold unread, in bytes.
 pub const MAX_STREAM_WINDOW: u32 = 2_000_000;
 /// Bytes of a connection id that this endpoint gives out.
@@ -121,71 +115,11 @@ impl Default for Limits {
     }
 }
 
-/// The identity's parts do not make a TLS server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the certificate or its private key cannot be used, or they do not belong together")]
-pub struct BadIdentity;
-
-/// Wall-clock time for certificates and tokens: what the caller said at the start, and the time that passed by `Instant` since.
-///
-/// The libraries ask for it in the middle of a handshake and pass no time of ours, so it is kept for them to read.
-pub(super) struct Clock {
-    micros: AtomicU64,
-}
-
-impl Clock {
-    fn duration(&self) -> Duration {
-        Duration::from_micros(self.micros.load(Ordering::Relaxed))
-    }
-}
-
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Clock({:?})", self.duration())
-    }
-}
-
-impl rustls::time_provider::TimeProvider for Clock {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::since_unix_epoch(self.duration()))
-    }
-}
-
 #[expect(clippy::disallowed_types, reason = "quinn-proto asks in these terms; nothing here reads a clock")]
 impl proto::TimeSource for Clock {
     fn now(&self) -> std::time::SystemTime {
         UNIX_EPOCH.checked_add(self.duration()).unwrap_or(UNIX_EPOCH)
     }
-}
-
-/// Moves the [`Clock`] on as the endpoint hears the time.
-#[derive(Debug)]
-pub(super) struct Ticker {
-    clock: Arc<Clock>,
-    at_start: Duration,
-    start: Option<Instant>,
-}
-
-impl Ticker {
-    pub(super) fn new(unix_time: Duration) -> Self {
-        let micros = AtomicU64::new(micros(unix_time));
-        Self { clock: Arc::new(Clock { micros }), at_start: unix_time, start: None }
-    }
-
-    /// The first call fixes what instant the given wall-clock time belongs to.
-    pub(super) fn tick(&mut self, now: Instant) {
-        let start = *self.start.get_or_insert(now);
-        let time = self.at_start.saturating_add(now.saturating_duration_since(start));
-        self.clock.micros.store(micros(time), Ordering::Relaxed);
-    }
-
-    pub(super) fn clock(&self) -> Arc<Clock> {
-        self.clock.clone()
-    }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Connection ids from the seed; the library's own generator asks the system.
@@ -278,45 +212,6 @@ pub(super) fn var_int(value: u64) -> proto::VarInt {
     proto::VarInt::from_u64(value).unwrap_or(proto::VarInt::MAX)
 }
 
-/// The one crypto library, with the post-quantum key exchange first.
-pub(super) fn crypto_provider() -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider {
-        cipher_suites: vec![
-            provider::cipher_suite::TLS13_AES_128_GCM_SHA256,
-            provider::cipher_suite::TLS13_AES_256_GCM_SHA384,
-            provider::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-        ],
-        kx_groups: vec![
-            provider::kx_group::X25519MLKEM768,
-            provider::kx_group::X25519,
-            provider::kx_group::SECP256R1,
-            provider::kx_group::SECP384R1,
-        ],
-        ..provider::default_provider()
-    })
-}
-
-/// The public authorities, as Mozilla lists them.
-pub(super) fn public_roots() -> Arc<RootCertStore> {
-    Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())
-}
-
-/// TLS 1.3 with this one protocol, no tickets and no early data.
-pub(super) fn server_tls(identity: &Identity, clock: Arc<Clock>) -> Result<rustls::ServerConfig, BadIdentity> {
-    let chain = identity.cert_chain.iter().map(|der| CertificateDer::from(der.clone())).collect();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(identity.key.to_vec()));
-    let mut tls = rustls::ServerConfig::builder_with_details(crypto_provider(), clock)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|_| BadIdentity)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|_| BadIdentity)?;
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.send_tls13_tickets = 0;
-    tls.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    Ok(tls)
-}
-
 /// A server's settings.
 ///
 /// # Errors
@@ -328,7 +223,7 @@ pub(super) fn server(
     clock: Arc<Clock>,
     seed: &Seed,
 ) -> Result<ByRoute<proto::ServerConfig>, BadIdentity> {
-    let tls = server_tls(identity, clock.clone())?;
+    let tls = crypto::server_tls(identity, &[ALPN], clock.clone())?;
     let crypto = QuicServerConfig::try_from(tls).map_err(|_| BadIdentity)?;
     let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(seed.derive("token key").bytes());
     let mut config = proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
@@ -353,14 +248,7 @@ pub(super) fn client(
     clock: Arc<Clock>,
     rng: &mut ChaCha20Rng,
 ) -> Option<proto::ClientConfig> {
-    let mut tls = rustls::ClientConfig::builder_with_details(provider.clone(), clock)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .ok()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
-    tls.resumption = rustls::client::Resumption::disabled();
+    let tls = crypto::client_tls(verifier, ALPN, provider, clock)?;
     let crypto = QuicClientConfig::try_from(tls).ok()?;
     let mut config = proto::ClientConfig::new(Arc::new(crypto));
     let first_id = connection_id(rng);

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use quinn_proto as proto;
 
 use super::super::trust::{CertificateRefused, CertificateSeen, Verifier};
@@ -33,6 +32,12 @@ pub enum Direction {
 }
 
 impl Stream {
+    /// The first stream that a client opens in both directions: the one on which the two ends of a link talk.
+    #[must_use]
+    pub fn first() -> Self {
+        Self(proto::StreamId::new(proto::Side::Client, proto::Dir::Bi, 0))
+    }
+
     /// Who may write to it.
     #[must_use]
     pub fn direction(self) -> Direction {
@@ -66,7 +71,7 @@ pub enum Event {
     Readable(Stream),
     /// The other side allows more streams of this kind than before.
     Available(Direction),
-    /// A write that was [`Write::Blocked`] may go on.
+    /// A write that was [`super::Write::Blocked`] may go on.
     Writable(Stream),
     /// All that was written, and the end of the stream, was acknowledged.
     Finished(Stream),
@@ -128,34 +133,6 @@ pub enum CannotConnect {
     /// There are too many connections.
     #[error("there are too many connections")]
     TooMany,
-}
-
-/// The result of a read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Read {
-    /// The next bytes, never none, as they arrived.
-    Data(Bytes),
-    /// Nothing now; [`Event::Readable`] follows.
-    Blocked,
-    /// All was read; the stream is gone.
-    End,
-    /// The other side gave up the stream with this code; it is gone.
-    Reset(u32),
-    /// No such stream, or no longer.
-    Gone,
-}
-
-/// The result of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Write {
-    /// All was taken.
-    Done,
-    /// What was not taken is left in place; [`Event::Writable`] follows.
-    Blocked,
-    /// The other side reads no more, and gave this code.
-    Stopped(u32),
-    /// No such stream, or it was finished or reset.
-    Gone,
 }
 
 /// Figures of one connection, for logs and displays.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use quinn_proto as proto;
 
 use super::Quic;
-use super::event::{self, ConnId, Direction, Read, Stream, Write};
+use super::event::{self, ConnId, Direction, Stream};
+use super::{Read, Write};
 
 impl Quic {
     /// Opens a stream that both sides write to. `None`: no more are allowed now, or the connection is gone.

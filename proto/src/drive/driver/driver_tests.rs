@@ -1,10 +1,11 @@
 use std::sync::atomic::AtomicUsize;
 
+use super::sockets::{DATAGRAMS_IN, DATAGRAMS_OUT};
 use super::*;
 use crate::drive::fake::{Arrives, Event, Heard, Theatre, bind, job};
 use crate::drive::inbox::EVENTS;
 use crate::job::{Fault, FaultKind};
-use crate::node::QueryId;
+use crate::node::{QueryId, SocketId};
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -1,48 +1,44 @@
 //! The loop: what came is given to the node, what the node wants is given to the runtime.
 //!
 //! A round, in this order:
-//! 1. the inbox: finished jobs free memory; then commands;
-//! 2. arrivals, of each socket in turn, the first socket rotating;
+//! 1. the inbox: finished jobs free memory; then commands, and news of the machine;
+//! 2. arrivals, of each socket in turn, the first socket rotating; newcomers; then what the pipes that were woken have;
 //! 3. `settle`, once for all that came;
-//! 4. actions, jobs, transmits (a blocked one is kept for its socket, and holds up that socket only), events;
+//! 4. actions, jobs, transmits (a blocked one is kept for its socket, and holds up that socket only), pipes, events;
 //! 5. the timer, so that after a pause the packets that waited are heard before their deadline is judged.
 //!
 //! Rounds go on while something moves; after [`ROUNDS`] the task wakes itself and yields to its neighbours.
 //!
-//! Bounds: [`DATAGRAMS_IN`] and [`DATAGRAMS_OUT`] for each socket and round, [`SLOTS`] receive buffers of [`SLOT`] bytes for
-//! all sockets together, one buffer for the batch that a socket is sending. A datagram is copied once, out of its slot.
-//! Timers of its own: [`REST`] for a socket that only fails, [`FLUSH`] for the last transmits of a closed node.
+//! Bounds: those of [`sockets`], [`listeners`] and [`pipes`] for one round. Timers of its own: [`REST`] for a socket or listener
+//! that only fails, [`FLUSH`] for the last bytes of a closed node, and that of pipes that were let go.
+
+mod listeners;
+mod pipes;
+mod sockets;
+mod wakes;
 
 use std::collections::VecDeque;
-use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
-
+use self::listeners::Listeners;
+use self::pipes::Pipes;
+use self::sockets::{SLOT, SLOTS, Socket};
+use self::wakes::{Name, Wakes};
 use super::inbox::{Handle, Inbox};
-use super::io::{Io, Received};
+use super::io::Io;
 use crate::Instant;
-use crate::node::{Action, Arrival, Input, Node, SocketId, Transmit};
+use crate::node::{Action, Input, Node};
 
 /// Rounds before the task yields.
 const ROUNDS: usize = 4;
-/// Datagrams taken from a socket in one round. The last call may go beyond it by what the system joined in its slots.
-const DATAGRAMS_IN: usize = 128;
-/// Datagrams sent by a socket in one round, before the last batch.
-const DATAGRAMS_OUT: usize = 64;
-/// Buffers offered to the system in one receive call. The system fills them from the first on, so those beyond what a load
-/// needs are never touched and take no memory.
-const SLOTS: usize = 8;
-/// Size of one of them: as much as the system joins (GRO), and any single datagram.
-const SLOT: usize = 64 << 10;
 /// Failed receive calls in a row that make a socket rest. A single failure is an echo of something we sent (ICMP).
 const FAILURES: u32 = 16;
-/// How long it rests.
+/// How long it rests; a listener likewise.
 const REST: Duration = Duration::from_millis(100);
-/// How long a closed node's last transmits may wait for room in their socket.
+/// How long a closed node's last transmits may wait for room in their socket, and its finished pipes for the other side's end.
 const FLUSH: Duration = Duration::from_secs(1);
 /// Rounds in a row that may put off the timer because arrivals still wait: about as many as a socket's buffer holds.
 const PUT_OFF: u32 = 32;
@@ -61,6 +57,13 @@ pub struct Driver<N: Node, I: Io> {
     commands: VecDeque<N::Command>,
     sockets: Vec<Socket>,
     slots: Vec<u8>,
+    listeners: Listeners,
+    pipes: Pipes,
+    wakes: Arc<Wakes>,
+    /// Empty between rounds; kept for its capacity.
+    rung: Vec<Name>,
+    /// The runtime will wake the task when there is news.
+    no_news: bool,
     /// An event that found no room.
     held: Option<N::Event>,
     /// What the runtime's timer is set to; never later than the next deadline.
@@ -73,27 +76,12 @@ pub struct Driver<N: Node, I: Io> {
     turn: usize,
 }
 
-struct Socket {
-    id: SocketId,
-    /// The batch that is being sent.
-    out: Vec<u8>,
-    /// It found no room: the same will be tried again.
-    blocked: Option<Transmit>,
-    /// The runtime will wake the task: until then there is nothing to receive, or no room to send.
-    empty: bool,
-    full: bool,
-    /// Receive calls in a row that failed.
-    failures: u32,
-    resting_until: Option<Instant>,
-    /// More may wait than this round took.
-    more: bool,
-}
-
 impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
     /// Joins the two. Nothing happens until the driver is polled.
     pub fn new(node: N, io: I) -> (Handle<N>, Self) {
         let inbox = Arc::new(Inbox::new());
         let handle = Handle::new(inbox.clone());
+        let wakes = Arc::<Wakes>::default();
         let driver = Self {
             node,
             io,
@@ -102,6 +90,11 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
             commands: VecDeque::new(),
             sockets: Vec::new(),
             slots: Vec::new(),
+            listeners: Listeners::default(),
+            pipes: Pipes::new(wakes.clone()),
+            wakes,
+            rung: Vec::new(),
+            no_news: false,
             held: None,
             armed: None,
             put_off: 0,
@@ -127,19 +120,24 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
         for socket in &mut self.sockets {
             (socket.empty, socket.full) = (false, false);
         }
+        self.no_news = false;
         for _ in 0..ROUNDS {
             let mut moved = self.take_inbox(cx);
+            moved |= self.take_news(cx);
             moved |= self.receive(cx);
+            moved |= self.serve_the_woken(cx);
             let now = self.io.now();
             self.node.settle(now);
             moved |= self.act(now);
             moved |= self.start_jobs();
             moved |= self.transmit(cx, now);
+            moved |= self.write_pipes(now);
             moved |= self.tell_events();
             if self.has_ended(now) {
                 return Poll::Ready(());
             }
             moved |= self.watch_the_clock(cx);
+            moved |= self.pipes.has_more() || self.listeners.has_more();
             if !moved {
                 return Poll::Pending;
             }
@@ -161,6 +159,43 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
             }
         }
         moved
+    }
+
+    fn take_news(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.no_news {
+            return false;
+        }
+        match self.io.poll_news(cx) {
+            Poll::Pending => {
+                self.no_news = true;
+                false
+            }
+            Poll::Ready(news) => {
+                self.node.handle_input(self.io.now(), news);
+                true
+            }
+        }
+    }
+
+    fn serve_the_woken(&mut self, cx: &Context<'_>) -> bool {
+        self.wakes.collect(cx, &mut self.rung);
+        for name in self.rung.drain(..) {
+            match name {
+                Name::Listener(id) => self.listeners.ring(id),
+                Name::Pipe(id) => self.pipes.ring(id),
+            }
+        }
+        let mut moved = self.listeners.accept(&mut self.node, &mut self.io, &mut self.pipes);
+        moved |= self.pipes.read(&mut self.node, &mut self.io, self.flush_by.is_some());
+        moved
+    }
+
+    fn write_pipes(&mut self, now: Instant) -> bool {
+        let told = self.pipes.write(&mut self.node, &mut self.io);
+        if told {
+            self.node.settle(now);
+        }
+        told
     }
 
     fn receive(&mut self, cx: &mut Context<'_>) -> bool {
@@ -196,6 +231,24 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
                     self.sockets.retain(|socket| socket.id != id);
                     self.io.release(id);
                 }
+                Action::Listen(id, listen) => {
+                    let listening = if self.listeners.contains(id) {
+                        Err(std::io::ErrorKind::AlreadyExists)
+                    } else {
+                        self.io.listen(id, &listen).map_err(|error| error.kind())
+                    };
+                    if listening.is_ok() {
+                        self.listeners.add(id, &self.wakes);
+                    }
+                    answers.push(Input::Listening(id, listening));
+                }
+                Action::Unlisten(id) => {
+                    self.listeners.remove(id);
+                    self.io.unlisten(id);
+                }
+                Action::Dial(id, dial) => self.pipes.dial(&mut self.io, id, &dial),
+                Action::Finish(id) => self.pipes.finish(id),
+                Action::Abort(id) => self.pipes.abort(now, &mut self.io, id),
                 Action::Resolve(query, host, port) => {
                     let inbox = self.inbox.clone();
                     self.io.run_blocking(Box::new(move || {
@@ -249,10 +302,17 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
             self.flush_by = None;
             return false;
         }
-        let by = *self.flush_by.get_or_insert_with(|| now.checked_add(FLUSH).unwrap_or(now));
-        if now < by && self.sockets.iter().any(|socket| socket.blocked.is_some()) {
+        let by = match self.flush_by {
+            Some(by) => by,
+            None => {
+                self.pipes.flush();
+                *self.flush_by.insert(now.checked_add(FLUSH).unwrap_or(now))
+            }
+        };
+        if now < by && (self.pipes.is_flushing() || self.sockets.iter().any(|socket| socket.blocked.is_some())) {
             return false;
         }
+        self.pipes.end(&mut self.io);
         while let Some(event) = self.held.take().or_else(|| self.node.poll_event()) {
             self.inbox.put_last(event);
         }
@@ -268,6 +328,7 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
         self.put_off = 0;
         let deadline = self.node.poll_timeout().map(|(at, _)| at);
         let rests = self.sockets.iter().filter_map(|socket| socket.resting_until);
+        let rests = rests.chain(self.listeners.rests()).chain(self.pipes.linger());
         let Some(at) = rests.chain(deadline).chain(self.flush_by).min() else { return false };
         // A later deadline leaves the timer alone: QUIC moves its deadlines with every packet, and waking early is cheap.
         while self.io.now() < at {
@@ -303,98 +364,16 @@ impl<N: Node, I: Io> Drop for Driver<N, I> {
 
 impl<N: Node, I: Io> std::fmt::Debug for Driver<N, I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Driver").field("sockets", &self.sockets.len()).field("over", &self.over).finish_non_exhaustive()
-    }
-}
-
-impl Socket {
-    const fn new(id: SocketId) -> Self {
-        Self {
-            id,
-            out: Vec::new(),
-            blocked: None,
-            empty: false,
-            full: false,
-            failures: 0,
-            resting_until: None,
-            more: false,
-        }
-    }
-
-    fn receive<N: Node, I: Io>(&mut self, cx: &mut Context<'_>, node: &mut N, io: &mut I, slots: &mut [u8]) -> bool {
-        self.more = false;
-        if self.empty || self.resting_until.is_some_and(|until| io.now() < until) {
-            return false;
-        }
-        self.resting_until = None;
-        let mut taken = 0_usize;
-        while taken < DATAGRAMS_IN {
-            let mut chunks = slots.chunks_mut(SLOT);
-            let mut bufs: [_; SLOTS] = std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-            let mut received = [Received::NONE; SLOTS];
-            let count = match io.poll_recv(cx, self.id, &mut bufs, &mut received) {
-                Poll::Pending => {
-                    self.empty = true;
-                    return taken > 0;
-                }
-                Poll::Ready(Ok(count)) => count,
-                Poll::Ready(Err(error)) => {
-                    tracing::trace!(kind = ?error.kind(), "receiving failed");
-                    taken = taken.saturating_add(1);
-                    self.failures = self.failures.saturating_add(1);
-                    if self.failures < FAILURES {
-                        continue;
-                    }
-                    self.resting_until = io.now().checked_add(REST);
-                    return true;
-                }
-            };
-            self.failures = 0;
-            let now = io.now();
-            for (received, slot) in received.iter().zip(&bufs).take(count) {
-                // The one copy: what is kept is then as large as what came.
-                let mut rest = BytesMut::from(slot.get(..received.len).unwrap_or(slot));
-                let arrival =
-                    Arrival { socket: self.id, from: received.from, local_ip: received.local_ip, ecn: received.ecn };
-                taken = taken.saturating_add(1);
-                while rest.len() > received.stride && received.stride > 0 {
-                    node.handle_datagram(now, arrival, rest.split_to(received.stride));
-                    taken = taken.saturating_add(1);
-                }
-                node.handle_datagram(now, arrival, rest);
-            }
-        }
-        self.more = true;
-        true
-    }
-
-    fn transmit<N: Node, I: Io>(&mut self, cx: &mut Context<'_>, now: Instant, node: &mut N, io: &mut I) -> bool {
-        let mut sent = 0_usize;
-        while sent < DATAGRAMS_OUT && !self.full {
-            let transmit = self.blocked.take().or_else(|| {
-                self.out.clear();
-                node.poll_transmit(now, self.id, io.max_segments(self.id), &mut self.out)
-            });
-            let Some(transmit) = transmit else { break };
-            let contents = self.out.get(..transmit.size).unwrap_or(&self.out);
-            match io.poll_send(cx, self.id, &transmit, contents) {
-                Poll::Pending => {
-                    self.blocked = Some(transmit);
-                    self.full = true;
-                }
-                Poll::Ready(Ok(())) => {}
-                // Packet loss, for whoever waits for an answer. A probe for a larger MTU ends like this.
-                Poll::Ready(Err(error)) => {
-                    tracing::trace!(kind = ?error.kind(), size = transmit.size, "sending failed")
-                }
-            }
-            let segment = transmit.segment_size.filter(|&segment| segment > 0).unwrap_or(transmit.size.max(1));
-            sent = sent.saturating_add(transmit.size.div_ceil(segment).max(1));
-        }
-        sent > 0
+        let (sockets, pipes) = (self.sockets.len(), self.pipes.len());
+        let mut shown = f.debug_struct("Driver");
+        shown.field("sockets", &sockets).field("pipes", &pipes).field("over", &self.over).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 #[path = "driver_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pipes_tests.rs"]
+mod pipes_tests;

@@ -1,0 +1,115 @@
+//! C01: what is no code ends with a usage error before a byte is on the wire.
+
+use std::net::UdpSocket;
+
+use super::stage::{End, Home, Run, SOON};
+
+/// Bytes on the wire: the relay that is named is a socket of the test's, and the system calls are looked at where strace is there.
+struct Wire {
+    socket: UdpSocket,
+    home: Home,
+}
+
+impl Wire {
+    fn new() -> Self {
+        Self { socket: UdpSocket::bind("127.0.0.1:0").unwrap(), home: Home::new() }
+    }
+
+    fn run(&self, words: &[&str], with_relay: bool) -> Run {
+        let run = Run::new(&self.home, ["receive"]).args(words);
+        // Before the words, so that no `--` of theirs swallows it.
+        let relay = self.socket.local_addr().unwrap().to_string();
+        if with_relay { run.env("TALLOW_RELAY", &relay) } else { run }
+    }
+
+    /// Runs to the end: how it ended, and what it did with sockets of the internet, if that can be seen here.
+    fn traced(&self, run: Run, input: &[u8]) -> (End, Option<Vec<String>>) {
+        let log = self.home.text("trace");
+        if !has_strace() {
+            return (run.piped(input).end(), None);
+        }
+        let end = run.under(&["strace", "-f", "-qq", "-e", "trace=network", "-o", &log]).piped(input).end();
+        let trace = std::fs::read_to_string(&log).unwrap();
+        (end, Some(trace.lines().filter(|line| line.contains("AF_INET")).map(str::to_owned).collect()))
+    }
+
+    fn datagrams(&self) -> usize {
+        self.socket.set_nonblocking(true).unwrap();
+        std::iter::from_fn(|| self.socket.recv(&mut [0; 2048]).ok()).count()
+    }
+}
+
+fn has_strace() -> bool {
+    let run = std::process::Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
+    let has = run.is_ok_and(|output| output.status.success());
+    if !has {
+        eprintln!("skipped: without strace only the relay's own socket is watched");
+    }
+    has
+}
+
+#[track_caller]
+fn is_no_code(wire: &Wire, run: &dyn Fn(bool) -> Run, input: &[u8]) {
+    for with_relay in [true, false] {
+        let (end, calls) = wire.traced(run(with_relay), input);
+        assert_eq!(end.code, 2, "{}", end.shown);
+        assert!(end.shown.starts_with("tallow: ") && end.shown.lines().count() == 1, "{}", end.shown);
+        assert!(end.shown.contains("code"), "{}", end.shown);
+        assert!(!end.shown.contains("MySecretPass"), "{}", end.shown);
+        assert_eq!(calls.unwrap_or_default(), Vec::<String>::new());
+        assert_eq!(wire.datagrams(), 0);
+    }
+}
+
+#[test]
+fn c01_what_is_no_code_puts_nothing_on_the_wire() {
+    let wire = Wire::new();
+    let long = "7-".to_owned() + &"acorn-".repeat(1800);
+    assert!(long.len() > 10 << 10);
+    for code in ["MySecretPass", "", "7", "7-", "-a-b", &long] {
+        is_no_code(&wire, &|with_relay| wire.run(&[code], with_relay), b"");
+        // The same by the other ways; where nothing is an empty line, it is the end of the input.
+        is_no_code(&wire, &|with_relay| wire.run(&[], with_relay), code.as_bytes());
+        let file = wire.home.file("code", code.as_bytes());
+        is_no_code(&wire, &|with_relay| wire.run(&["--code-file", &file], with_relay), b"");
+        if !code.is_empty() {
+            is_no_code(&wire, &|with_relay| wire.run(&[], with_relay).env("TALLOW_CODE", code), b"");
+        }
+    }
+    // What no argument can hold.
+    let nul = b"7-acorn\0-bicycle-canal\n";
+    is_no_code(&wire, &|with_relay| wire.run(&[], with_relay), nul);
+    let file = wire.home.file("code", nul);
+    is_no_code(&wire, &|with_relay| wire.run(&["--code-file", &file], with_relay), b"");
+    is_no_code(&wire, &|with_relay| wire.run(&["--code-file", "-"], with_relay), b"\xff\xfe\n");
+}
+
+/// The harness sees what a code that is one sets off, or the test above proves nothing.
+#[test]
+fn c01_a_code_that_is_one_does() {
+    let wire = Wire::new();
+    wire.socket.set_read_timeout(Some(SOON)).unwrap();
+    let run = wire.run(&["--yes", "7-acorn-bicycle-canal"], true);
+    let program = run.piped(b"");
+    assert!(wire.socket.recv(&mut [0; 2048]).unwrap() >= 1200, "a first datagram of QUIC");
+    drop(program);
+    if has_strace() {
+        let log = wire.home.text("trace");
+        let run = wire.run(&["--yes", "7-acorn-bicycle-canal"], true);
+        let mut program = run.under(&["strace", "-f", "-qq", "-e", "trace=network", "-o", &log]).piped(b"");
+        wire.socket.recv(&mut [0; 2048]).unwrap();
+        program.expect("Waiting for relay ");
+        assert!(std::fs::read_to_string(&log).unwrap().contains("AF_INET"));
+        end_children(program.pid());
+        assert_eq!(program.end().code, 130);
+    }
+}
+
+/// strace keeps signals to itself; what it runs is its child.
+fn end_children(pid: u32) {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+        let child = rustix::process::Pid::from_raw(child).unwrap();
+        rustix::process::kill_process(child, rustix::process::Signal::INT).unwrap();
+    }
+}

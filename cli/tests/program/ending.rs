@@ -1,0 +1,140 @@
+//! Signals: the clean end, the quick one, and what is left of either.
+
+use rustix::process::Signal;
+
+use super::stage::{Home, Relay, Run, receiving, sending};
+
+/// What may stay after a run that was interrupted: what another try goes on from, under no final name, and the certificates of
+/// relays.
+#[track_caller]
+fn nothing_is_left(home: &Home) {
+    let placed: Vec<String> = home.list("into").into_iter().filter(|name| !name.starts_with(".tallow-")).collect();
+    assert!(placed.is_empty(), "{placed:?}");
+    let kept: Vec<String> = home.list("home").into_iter().filter(|name| !is_state(name)).collect();
+    assert!(kept.is_empty(), "{kept:?}");
+}
+
+fn is_state(name: &str) -> bool {
+    let name = name.strip_prefix("state").unwrap_or("?").trim_start_matches("/tallow").trim_start_matches('/');
+    ["", "known_relays", "relay_identity"].contains(&name) || name.starts_with("relay") || name.contains("lock")
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_ends_it() {
+    let home = Home::new();
+    let mut receiver = Run::new(&home, ["receive"]).on_terminal();
+    receiver.expect_asked("Code (Tab completes): ");
+    receiver.keys("7-ac\x03");
+    let end = receiver.end();
+    assert_eq!(end.code, 130, "{}", end.shown);
+    assert!(end.restored);
+}
+
+#[test]
+fn ctrl_c_while_a_sender_waits_ends_it() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.file("notes.txt", b"hello");
+    let mut sender = Run::new(&home, ["send", &file, "--relay", &relay.name()]).on_terminal();
+    let code = sender.code();
+    sender.expect("Waiting for the receiver");
+    sender.keys("\x03");
+    let end = sender.end();
+    end.is(130, "tallow: interrupted; run `tallow send` again for a new code");
+    assert!(end.restored && !end.shown.contains("^C"), "{}", end.shown);
+    // Its room went with it.
+    let mut receiver = receiving(&home, &relay).args(["--yes", &code]).piped(b"");
+    receiver.expect("Nobody waits with this code yet; asking again");
+    receiver.signal(Signal::INT);
+    receiver.end().is(130, "tallow: interrupted");
+}
+
+#[test]
+fn ctrl_c_at_the_question_tells_the_sender() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.file("notes.txt", b"hello");
+    let (sender, code) = sending(&home, &relay, &file, &[]);
+    let mut receiver = receiving(&home, &relay).arg(&code).on_terminal();
+    receiver.expect_asked("Accept? [y/N] ");
+    receiver.keys("\x03");
+    let end = receiver.end();
+    end.is(130, "tallow: interrupted; nothing was put in place");
+    assert!(end.restored);
+    sender.end().is(9, "tallow: the receiver interrupted the transfer");
+    nothing_is_left(&home);
+}
+
+#[test]
+fn f10_ctrl_c_during_the_transfer_ends_both_and_leaves_nothing() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.huge("huge.bin");
+    let (sender, code) = sending(&home, &relay, &file, &["--no-compress"]);
+    let mut receiver = receiving(&home, &relay).args(["--yes", &code]).on_terminal();
+    receiver.expect_asked("% ");
+    receiver.keys("\x03");
+    let end = receiver.end();
+    end.is(130, "tallow: interrupted; nothing was put in place");
+    assert!(end.restored && !end.shown.contains("^C"));
+    sender.end().is(9, "tallow: the receiver interrupted the transfer");
+    nothing_is_left(&home);
+}
+
+#[test]
+fn f10_a_sender_that_is_told_to_end_tells_the_receiver() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.huge("huge.bin");
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        let (sender, typed) = sending(&home, &relay, &file, &["--no-compress"]);
+        let mut receiver = receiving(&home, &relay).args(["--yes", &typed]).on_terminal();
+        receiver.expect_asked("% ");
+        sender.signal(signal);
+        sender.end().is(code, "tallow: interrupted");
+        let end = receiver.end();
+        end.is(9, "tallow: the sender interrupted the transfer");
+        assert!(end.restored);
+        nothing_is_left(&home);
+    }
+}
+
+#[test]
+fn f10_a_receiver_that_is_told_to_end_has_the_signals_code() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.file("notes.txt", b"hello");
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let (sender, typed) = sending(&home, &relay, &file, &[]);
+        let mut receiver = receiving(&home, &relay).arg(&typed).on_terminal();
+        receiver.expect_asked("Accept? [y/N] ");
+        receiver.signal(signal);
+        let end = receiver.end();
+        end.is(code, "tallow: interrupted");
+        assert!(end.restored);
+        sender.end().is(9, "tallow: the receiver interrupted the transfer");
+    }
+    nothing_is_left(&home);
+}
+
+/// The relay stands still, so that the farewell of the first signal takes its time; the second signal has a code of its own.
+#[test]
+fn f10_a_second_signal_ends_it_at_once() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.file("notes.txt", b"hello");
+    let (sender, code) = sending(&home, &relay, &file, &[]);
+    let mut receiver = receiving(&home, &relay).arg(&code).on_terminal();
+    receiver.expect_asked("Accept? [y/N] ");
+    relay.program.signal(Signal::STOP);
+    receiver.keys("\x03");
+    // The question is withdrawn, so the first signal was heard.
+    receiver.expect_asked("\n");
+    receiver.signal(Signal::TERM);
+    let end = receiver.end();
+    assert_eq!(end.code, 143, "{}", end.shown);
+    assert!(end.restored);
+    relay.program.signal(Signal::CONT);
+    drop(sender);
+    nothing_is_left(&home);
+}

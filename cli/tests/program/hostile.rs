@@ -1,0 +1,310 @@
+//! Rows of the other side's making, met by the real program: names and words that a terminal would obey, names that lead elsewhere.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tallow_proto::code::Code;
+use tallow_proto::drive::Driver;
+use tallow_proto::seed::Seed;
+use tallow_proto::wire::Blob;
+use tallow_proto::wire::peer::{CancelReason, Control, DeclineReason, Reason};
+use tallow_proto::wire::relay::Side;
+use tallow_tests::sim::{Heard, Hostile, Script, offer, offering, raw};
+use tallow_tokio::TokioIo;
+
+use super::stage::{End, Home, Relay, Run, receiving, sending};
+
+/// As open.tsv has them.
+const NAMES: [&str; 3] = ["\x1b[2J\x1b[1A\rharmless", "\x1b]52;c;ZXZpbA==\x07", "\u{9b}31m"];
+
+/// A peer that knows the code and means ill, over real sockets, until this is dropped.
+struct Evil {
+    over: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Evil {
+    fn comes(side: Side, code: &str, relay: &Relay, script: impl FnOnce() -> Script + Send + 'static) -> Self {
+        let (over, end) = tokio::sync::oneshot::channel::<()>();
+        let (code, relay) = (Code::parse(code).unwrap(), relay.addr);
+        // Two with one seed would have the same connection IDs, and the relay remembers those of the one that left without a word.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let seed = Seed::new([7; 32]).derive(&format!("evil {}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let (handle, driver) = Driver::new(*Hostile::new(side, code, relay, script(), seed), TokioIo::new());
+                tokio::select! {
+                    () = driver.run() => {}
+                    _ = end => {}
+                }
+                drop(handle);
+            });
+            runtime.shutdown_timeout(Duration::ZERO);
+        });
+        Self { over: Some(over), thread: Some(thread) }
+    }
+}
+
+impl Drop for Evil {
+    fn drop(&mut self) {
+        drop(self.over.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The row's own expression: `[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]`.
+fn obeyed(bytes: &[u8]) -> Option<usize> {
+    let is_c0 = |byte: &u8| matches!(byte, 0..=8 | 0x0b..=0x1f | 0x7f);
+    let c0 = bytes.iter().position(is_c0);
+    c0.or_else(|| bytes.windows(2).position(|two| two[0] == 0xc2 && (0x80..=0x9f).contains(&two[1])))
+}
+
+/// A terminal ends its lines with CR LF, whoever writes; that CR is the terminal's own.
+#[track_caller]
+fn shows_nothing_that_is_obeyed(end: &End, on_terminal: bool) {
+    let raw: Vec<u8> = if on_terminal {
+        let pairs = end.raw.iter().zip(end.raw.iter().skip(1).chain([&0]));
+        pairs.filter(|(byte, next)| (**byte, **next) != (b'\r', b'\n')).map(|(byte, _)| *byte).collect()
+    } else {
+        end.raw.clone()
+    };
+    assert_eq!(obeyed(&raw).map(|at| String::from_utf8_lossy(&raw[at.saturating_sub(20)..]).into_owned()), None);
+}
+
+#[test]
+fn d01_the_expression_finds_what_it_is_for() {
+    for text in NAMES.iter().map(|name| name.as_bytes()).chain([&b"\x7f"[..], b"a\0", b"\xc2\x80"]) {
+        assert!(obeyed(text).is_some(), "{text:?}");
+    }
+    assert_eq!(obeyed("a\tb\n写真 é\u{a0}".as_bytes()), None);
+}
+
+fn offers(entries: Vec<Vec<u8>>, bytes: u64) -> impl FnOnce() -> Script + Send {
+    move || offering(entries, bytes)
+}
+
+#[test]
+fn d01_names_that_a_terminal_obeys_are_refused_and_shown_as_escapes() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &["-vvvv"]);
+    let mut number = 100;
+    for name in NAMES {
+        for on_terminal in [true, false] {
+            number += 1;
+            let code = format!("{number}-acorn-bicycle-canal");
+            let entry = raw(0, name.as_bytes(), 1);
+            let _evil = Evil::comes(Side::Sender, &code, &relay, offers(vec![entry], 1));
+            let run = receiving(&home, &relay)
+                .args(["--no-progress", "-vvvv", "--json", "--yes", &code])
+                .env("NO_COLOR", "1");
+            let end = if on_terminal { run.on_terminal().end() } else { run.piped(b"").end() };
+            end.is(4, "the offer was refused");
+            end.is(4, "control character");
+            let escaped = if name.starts_with('\x1b') { "u{1b}" } else { "u{9b}" };
+            assert!(end.shown.contains(escaped), "{}", end.shown);
+            shows_nothing_that_is_obeyed(&end, on_terminal);
+        }
+    }
+    assert!(home.list("into").is_empty());
+    assert_eq!(obeyed(relay.program.so_far().as_bytes()), None);
+}
+
+/// The same names in a tree of one's own: the sender says which and what is wrong with it.
+#[test]
+fn d01_names_of_the_senders_own_disk_are_shown_as_escapes() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    for name in NAMES {
+        let file = home.file(name, b"x");
+        for named in [&file, &home.text("from")] {
+            for on_terminal in [true, false] {
+                let run = Run::new(&home, ["send", named, "--relay", &relay.name(), "--no-progress", "-vvvv"])
+                    .env("NO_COLOR", "1");
+                let end = if on_terminal { run.on_terminal().end() } else { run.piped(b"").end() };
+                assert!(end.code == 4 || end.code == 6, "{}", end.shown);
+                shows_nothing_that_is_obeyed(&end, on_terminal);
+            }
+        }
+        std::fs::remove_file(file).unwrap();
+    }
+    let no_command = Run::new(&home, [NAMES[0]]).piped(b"").end();
+    shows_nothing_that_is_obeyed(no_command.is(2, "harmless"), false);
+}
+
+/// D03: what the other side says when it ends.
+#[test]
+fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.file("notes.txt", b"hello");
+    let words = NAMES.concat() + "%s%n\u{202e}";
+    let long = words.repeat(4);
+    for (on_terminal, code) in [(true, "76-acorn-bicycle-canal"), (false, "77-acorn-bicycle-canal")] {
+        let run = Run::new(&home, ["send", &file, "--relay", &relay.name(), "--code", code, "--no-progress"])
+            .env("NO_COLOR", "1");
+        let mut sender = if on_terminal { run.on_terminal() } else { run.piped(b"") };
+        sender.code();
+        let said = long.clone();
+        let _evil = Evil::comes(Side::Receiver, code, &relay, move || {
+            Box::new(move |heard, mouth| {
+                if matches!(heard, Heard::Control(Control::Offer(_))) {
+                    mouth.say(Control::Decline {
+                        transfer: 1,
+                        reason: DeclineReason::Person,
+                        text: Reason::new(&said),
+                    });
+                }
+            })
+        });
+        let end = sender.end();
+        end.is(4, "tallow: the receiver declined; peer said: \"");
+        let quoted = end.shown.split('"').nth(1).unwrap();
+        assert!(quoted.contains("%s%n") && quoted.contains("u{1b}"), "{quoted}");
+        shows_nothing_that_is_obeyed(&end, on_terminal);
+    }
+    let said = long.clone();
+    let _evil = Evil::comes(Side::Sender, "78-acorn-bicycle-canal", &relay, move || {
+        Box::new(move |heard, mouth| {
+            if matches!(heard, Heard::Keyed) {
+                mouth.say(Control::Cancel { transfer: 0, reason: CancelReason::Io, text: Reason::new(&said) });
+            }
+        })
+    });
+    let end = receiving(&home, &relay).args(["--yes", "78-acorn-bicycle-canal"]).piped(b"").end();
+    end.is(9, "peer said: \"");
+    shows_nothing_that_is_obeyed(&end, false);
+}
+
+/// N01 and N02, each name by itself, into a directory that exists and into one that does not; and N04, with the neighbour there.
+#[test]
+fn n01_n02_n04_no_name_leads_out_of_a_directory_that_exists_or_does_not() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    for dir in ["into/target", "into/target2", "outside"] {
+        std::fs::create_dir(home.path(dir)).unwrap();
+    }
+    std::fs::write(home.path("into/target2/x"), "victim").unwrap();
+    let names = [
+        "../x",
+        "..",
+        "a/../../x",
+        "./../x",
+        "a/..",
+        "..\\..\\x",
+        "../target2/x",
+        "/etc/cron.d/x",
+        "//x",
+        "C:\\x",
+        "C:x",
+        "\\\\srv\\share\\x",
+        "\\\\?\\C:\\x",
+        "file.txt:stream",
+    ];
+    let before = home.list("");
+    let mut number = 200;
+    for name in names {
+        for out in ["into/target", "into/not/there"] {
+            number += 1;
+            let code = format!("{number}-acorn-bicycle-canal");
+            let _evil = Evil::comes(Side::Sender, &code, &relay, offers(vec![raw(0, name.as_bytes(), 0)], 0));
+            let run = receiving(&home, &relay).args(["--yes", "--overwrite", "--out", &home.text(out), &code]);
+            run.piped(b"").end().is(4, "tallow: the offer was refused");
+        }
+    }
+    let after: Vec<String> = home.list("").into_iter().filter(|name| !name.starts_with("home/")).collect();
+    let made = |name: &&String| !before.contains(name) && !name.starts_with("into/not");
+    assert_eq!(after.iter().find(made), None);
+    let written: Vec<&String> = after.iter().filter(|name| home.path(name.as_str()).is_file()).collect();
+    assert_eq!(written, ["into/target2/x"]);
+    assert_eq!(std::fs::read(home.path("into/target2/x")).unwrap(), b"victim");
+}
+
+/// N05: names that not every system can have arrive under others, and the person is told; or as they are, when asked for.
+#[test]
+fn n05_unportable_names_arrive_changed_and_told_or_as_they_are_when_asked() {
+    let names = ["CON", "nul.txt", "COM1", "LPT9.log", "AUX", "x.", "y ", "z. ."];
+    for keep in [false, true] {
+        let home = Home::new();
+        let relay = Relay::start(&home, &[]);
+        for name in names {
+            home.file(name, b"hello");
+        }
+        let (sender, code) = sending(&home, &relay, &home.text("from"), &[]);
+        let option: &[&str] = if keep { &["--allow-unportable-names"] } else { &[] };
+        let end = receiving(&home, &relay).args(["--yes", &code]).args(option).piped(b"").end();
+        end.is(0, "Received 8 files");
+        sender.end().is(0, "Sent 8 files");
+        let there = home.list("into/from");
+        assert_eq!(there.len(), names.len(), "{there:?}");
+        assert_eq!(names.iter().all(|&name| there.iter().any(|there| there == name)), keep, "{there:?}");
+        assert_eq!(names.iter().any(|&name| there.iter().any(|there| there == name)), keep, "{there:?}");
+        assert_eq!(end.shown.contains("Under another name:"), !keep, "{}", end.shown);
+    }
+}
+
+/// P03 on the real program: counts and zeros do not become memory, and the next session is served.
+#[test]
+fn p03_what_is_only_claimed_takes_no_memory() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let zeros = || -> Script {
+        Box::new(|heard, mouth| {
+            if matches!(heard, Heard::Keyed) {
+                mouth.say(Control::Offer(offer(1_000_000, 0, 1000)));
+                for _ in 0..200 {
+                    // 10,000 entries of six zero bytes, as many as the page's count can say.
+                    let page = [&10_000_u16.to_be_bytes()[..], &[0; 60_000]].concat();
+                    mouth.say(Control::Page { transfer: 1, page: Blob(page.into()) });
+                }
+            }
+        })
+    };
+    let count = |entries: u32| {
+        move || -> Script {
+            Box::new(move |heard, mouth| {
+                if matches!(heard, Heard::Keyed) {
+                    mouth.say(Control::Offer(offer(entries, u64::MAX, u32::MAX)));
+                }
+            })
+        }
+    };
+    let scripts: [Box<dyn FnOnce() -> Script + Send>; 3] =
+        [Box::new(zeros), Box::new(count(10_000_000)), Box::new(count(u32::MAX))];
+    for (number, script) in scripts.into_iter().enumerate() {
+        let code = format!("{}-acorn-bicycle-canal", 300 + number);
+        let _evil = Evil::comes(Side::Sender, &code, &relay, script);
+        let end = receiving(&home, &relay).args(["--yes", &code]).piped(b"").end();
+        assert!(end.code == 4 || end.code == 7, "{} {}", end.code, end.shown);
+        assert!((1..=128 << 20).contains(&end.peak), "{}", end.peak);
+    }
+    let file = home.file("notes.txt", b"hello");
+    let (sender, code) = sending(&home, &relay, &file, &[]);
+    receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(0, "Received 1 file");
+    sender.end().is(0, "Sent 1 file");
+}
+
+/// P04 on the real program: no room for it is known before anything is made.
+#[test]
+fn p04_sizes_that_no_disk_has_are_refused_before_anything_is_made() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let cases: [(&[u64], u64); 5] = [
+        (&[1 << 60], 1 << 60),
+        (&[1 << 62], 1 << 62),
+        (&[u64::MAX], u64::MAX),
+        (&[1 << 63, 1 << 63], 0),
+        (&[1 << 62, 1 << 62], 1 << 63),
+    ];
+    for (number, (sizes, sum)) in cases.into_iter().enumerate() {
+        let code = format!("{}-acorn-bicycle-canal", 400 + number);
+        let entries = sizes.iter().zip(["a", "b"]).map(|(&size, name)| raw(0, name.as_bytes(), size)).collect();
+        let _evil = Evil::comes(Side::Sender, &code, &relay, offers(entries, sum));
+        let end = receiving(&home, &relay).args(["--yes", &code]).piped(b"").end();
+        assert!([4, 6, 7].contains(&end.code), "{} {}", end.code, end.shown);
+        assert!(end.code != 6 || end.shown.contains("not enough space on disk: need "), "{}", end.shown);
+        assert!(home.list("into").is_empty() && end.peak <= 128 << 20);
+    }
+}

@@ -1,0 +1,11 @@
+//! The real program as people and scripts meet it: on a terminal and with pipes, with signals, through a relay, and with what it must
+//! never let out.
+
+mod codes;
+mod ending;
+mod hostile;
+mod output;
+mod relay;
+mod secrets;
+mod stage;
+mod terminal;

@@ -1,0 +1,208 @@
+//! A relay of one's own: its password, its certificate, its end and its log.
+
+use std::net::UdpSocket;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use rustix::process::Signal;
+use tallow_proto::link::quic::{Event, Profile, Quic, Read, Write};
+use tallow_proto::link::trust::Trust;
+use tallow_proto::node::{Arrival, Ecn, SocketId};
+use tallow_proto::seed::Seed;
+use tallow_proto::wire::frame::{GREETING, enclose};
+use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, RoomId, Side};
+use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};
+
+use super::stage::{Home, Relay, Run, SOON, receiving, sending};
+
+const PASSWORD: &str = "correct horse";
+
+#[test]
+fn a_relay_with_a_password_serves_those_who_know_it() {
+    let home = Home::new();
+    std::fs::write(home.path("password"), format!("{PASSWORD}\n")).unwrap();
+    let file = home.file("notes.txt", b"hello");
+    let relay = Relay::start(&home, &["--password-file", &home.text("password")]);
+    let send = || Run::new(&home, ["send", &file, "--relay", &relay.name()]);
+    for run in [send(), send().args(["--relay-password", "wrong"]), send().env("TALLOW_RELAY_PASSWORD", "wrong")] {
+        run.piped(b"").end().is(
+            8,
+            "tallow: the relay refused: it asks for a password, or this one is wrong; set TALLOW_RELAY_PASSWORD",
+        );
+    }
+    receiving(&home, &relay).args(["--yes", "7-acorn-bicycle-canal"]).piped(b"").end().is(8, "password");
+
+    let mut sender = send().args(["--relay-password-file", &home.text("password")]).piped(b"");
+    let code = sender.code();
+    let receive = receiving(&home, &relay).args(["--yes", &code]).env("TALLOW_RELAY_PASSWORD", PASSWORD);
+    receive.piped(b"").end().is(0, "Received 1 file");
+    sender.end().is(0, "Sent 1 file");
+}
+
+/// R06 for one pair: the whole log, at its highest, after the relay was told to end.
+#[test]
+fn a_relay_that_is_told_to_end_does_and_its_log_names_nobody() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &["-vvvv"]);
+    let file = home.file("notes.txt", b"hello");
+    let (sender, code) = sending(&home, &relay, &file, &[]);
+    receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(0, "Received 1 file");
+    sender.end().is(0, "Sent 1 file");
+    let Relay { mut program, .. } = relay;
+    for event in ["room_created", "room_paired", "room_closed"] {
+        program.expect(event);
+    }
+    program.signal(Signal::TERM);
+    let end = program.end();
+    end.is(0, "ending: no new rooms");
+    let log: Vec<&str> = end.shown.lines().filter(|line| !line.starts_with("listening on ")).collect();
+    assert!(log.len() > 5);
+    for line in log {
+        assert!(!names_an_address(line), "{line}");
+        assert!(code.split('-').skip(1).all(|word| !line.contains(word)), "{line}");
+    }
+}
+
+/// IPv4 and IPv6 as anybody writes them, with a port or without.
+fn names_an_address(line: &str) -> bool {
+    let words = line.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)));
+    words.into_iter().any(|word| {
+        let bare = word.trim_matches(['.', ':']);
+        [word, bare, bare.trim_matches(['[', ']'])]
+            .iter()
+            .any(|word| word.parse::<std::net::IpAddr>().is_ok() || word.parse::<std::net::SocketAddr>().is_ok())
+    })
+}
+
+#[test]
+fn the_search_for_addresses_finds_them() {
+    for line in ["from 127.0.0.1:4433 came", "client=10.0.0.1", "a [::1]:9, b", "x ::ffff:1.2.3.4 y", "2001:db8::5."] {
+        assert!(names_an_address(line), "{line}");
+    }
+    assert!(!names_an_address("room_closed room=8a0f bytes_forwarded=12 seconds=0.5 reason=done"));
+}
+
+#[test]
+fn a_changed_certificate_is_refused_and_the_error_says_how_to_accept_it() {
+    let (home, other) = (Home::new(), Home::new());
+    let file = home.file("notes.txt", b"hello");
+    let relay = Relay::start(&home, &[]);
+    let (name, first) = (relay.name(), relay.fingerprint.clone());
+    let (sender, code) = sending(&home, &relay, &file, &[]);
+    receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(0, "Received");
+    let end = sender.end();
+    end.is(0, &format!("First contact with relay {name}: its certificate is {first}; remembered"));
+    relay.program.signal(Signal::TERM);
+    assert_eq!(relay.program.end().code, 0);
+
+    // At the same address, but with the state of another machine.
+    let relay = Relay::at(&name, &other, &[]);
+    assert_ne!(relay.fingerprint, first);
+    let send = || Run::new(&home, ["send", &file, "--relay", &name]);
+    let end = send().piped(b"").end();
+    end.is(8, &format!("tallow: the certificate of relay {name} changed from {first} to {}", relay.fingerprint));
+    let known = home.text("home/state/tallow/known_relays");
+    end.is(8, &format!("use --relay-pin {}, or remove the line of {name} from {known}", relay.fingerprint));
+    assert!(!end.shown.contains("Code: "));
+
+    // As it says.
+    let mut sender = send().args(["--relay-pin", &relay.fingerprint]).piped(b"");
+    let code = sender.code();
+    let receive = || receiving(&home, &relay).args(["--yes", "--overwrite", &code]);
+    receive().args(["--relay-pin", &first]).piped(b"").end().is(8, &format!("and not the pinned {first}"));
+    receive().args(["--relay-pin", &relay.fingerprint]).piped(b"").end().is(0, "Received");
+    sender.end().is(0, "Sent");
+
+    // Or the other way.
+    let kept = std::fs::read_to_string(&known).unwrap();
+    let lines: Vec<&str> = kept.lines().filter(|line| !line.contains(&name)).collect();
+    assert!(lines.len() < kept.lines().count(), "{kept}");
+    std::fs::write(&known, lines.join("\n")).unwrap();
+    let mut sender = send().piped(b"");
+    sender.code();
+    sender.signal(Signal::INT);
+    sender.end().is(130, &format!("its certificate is {}; remembered", relay.fingerprint));
+}
+
+#[test]
+fn a_pin_that_is_none_is_a_usage_error() {
+    let home = Home::new();
+    let file = home.file("notes.txt", b"hello");
+    let run = Run::new(&home, ["send", &file, "--relay", "127.0.0.1:9", "--relay-pin", "SHA256:nonsense"]);
+    run.piped(b"").end().is(2, "--relay-pin");
+}
+
+/// A client that says these bytes one by one, each in a datagram of its own: what it hears, until the last of these or its end.
+/// Each client needs a number of its own, or the relay takes its datagrams for those of the one before.
+fn says_in_single_bytes(relay: &Relay, number: u8, bytes: &[u8], last: &RelayMessage) -> (Vec<RelayMessage>, bool) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(relay.addr).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let start = Instant::now();
+    let mut quic = Quic::client(&Profile::peer(), Duration::from_secs(1_790_000_000), &Seed::new([number; 32]));
+    let conn = quic.connect(start, relay.addr, "relay", &Trust::Any).unwrap();
+    let (mut main, mut heard, mut closed) = (None, Vec::new(), false);
+    let mut decoder = Decoder::new(Caps::Greeting);
+    let mut at = 0;
+    let (mut buf, mut datagram) = (Vec::new(), [0; 2048]);
+    let mut is_sent = true;
+    while !closed && heard.last() != Some(last) {
+        let now = Instant::now();
+        assert!(now < start + SOON, "{heard:?}");
+        quic.handle_timeout(now);
+        if is_sent
+            && let Some(main) = main
+            && at < bytes.len()
+        {
+            assert_eq!(quic.write(conn, main, &mut Bytes::copy_from_slice(&bytes[at..=at])), Write::Done);
+            at += 1;
+            is_sent = false;
+        }
+        quic.settle(now);
+        while quic.poll_transmit(now, NonZeroUsize::MIN, &mut buf).is_some() {
+            socket.send(&buf).unwrap();
+            buf.clear();
+            is_sent = true;
+        }
+        if let Ok(len) = socket.recv(&mut datagram) {
+            let arrival = Arrival { socket: SocketId(0), from: relay.addr, local_ip: None, ecn: Ecn::NotEct };
+            quic.handle_datagram(now, &arrival, BytesMut::from(&datagram[..len]));
+            quic.settle(now);
+        }
+        while let Some((_, event)) = quic.poll_event() {
+            match event {
+                Event::Connected { .. } => main = quic.open_bi(conn),
+                Event::Closed(_) => closed = true,
+                _ => {}
+            }
+        }
+        while let Some(Read::Data(bytes)) = main.map(|main| quic.read(conn, main, 1 << 16)) {
+            decoder.push(bytes);
+        }
+        while let Ok(Some(frame)) = decoder.next_frame() {
+            heard.push(decode(&frame.into_bytes()).unwrap());
+        }
+    }
+    (heard, closed)
+}
+
+/// P07 over real sockets: a greeting in single bytes is a greeting. (What it costs is counted where no clock is: `p07_…` in `proto`.)
+#[test]
+fn p07_a_greeting_in_single_bytes_is_served_and_the_largest_frame_disturbs_nobody() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.file("notes.txt", b"hello");
+    let (sender, code) = sending(&home, &relay, &file, &[]);
+    let hello = enclose(&encode(&ClientMessage::Hello(Hello::new(Features::default()))));
+    let join = ClientMessage::Join { room: RoomId([9; 32]), side: Side::Sender, owner: Owner([1; 16]), again: false };
+    let greeting = [hello.clone(), enclose(&encode(&join))].concat();
+    let (heard, closed) = says_in_single_bytes(&relay, 1, &greeting, &RelayMessage::Waiting);
+    assert!(!closed && heard.last() == Some(&RelayMessage::Waiting), "{heard:?}");
+    // The largest frame that may be is no message, which is known only at its end.
+    let largest = [hello, enclose(&[0xC8; GREETING])].concat();
+    let (heard, closed) = says_in_single_bytes(&relay, 2, &largest, &RelayMessage::Waiting);
+    assert!(closed && matches!(heard.as_slice(), [RelayMessage::Hello { .. }]), "{heard:?}");
+    receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(0, "Received 1 file");
+    sender.end().is(0, "Sent 1 file");
+}

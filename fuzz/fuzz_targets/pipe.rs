@@ -1,0 +1,112 @@
+//! Bytes from anybody on a pipe, to a relay and to a client of each kind, also behind a proxy: no panic, bounded buffers, an end.
+#![no_main]
+use std::io::IoSlice;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use tallow_fuzz::steps::steps;
+use tallow_proto::link::pipe::{
+    Acceptor, BareWebSocket, Dialler, Fate, Kind, LINGER, OPEN_WITHIN_PROXIED, Pipe, Target, Windows,
+};
+use tallow_proto::link::proxy::Proxy;
+use tallow_proto::link::trust::{Identity, Trust};
+use tallow_proto::link::websocket::SILENCE;
+use tallow_proto::link::{Read, Write};
+use tallow_proto::seed::Seed;
+
+const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
+
+fn acceptor() -> &'static Acceptor {
+    static ACCEPTOR: OnceLock<Acceptor> = OnceLock::new();
+    ACCEPTOR.get_or_init(|| {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+        let params = rcgen::CertificateParams::new(vec!["relay.test".into()]).expect("a name");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let identity = Identity { cert_chain: vec![certificate.der().to_vec()], key: key.serialize_der().into() };
+        Acceptor::new(&identity, BareWebSocket::Allowed, Windows::relay()).expect("an identity")
+    })
+}
+
+fn pipe(which: u8, now: Instant) -> Pipe {
+    let (kind, proxy) = match which % 8 {
+        0 => return acceptor().accept(now),
+        // A bare WebSocket that is open, so that its frames are reached.
+        1 => {
+            let mut pipe = acceptor().accept(now);
+            let request = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Protocol: tallow.1\r\n\r\n";
+            pipe.read_buffer()[..request.len()].copy_from_slice(request);
+            pipe.handle_filled(now, request.len());
+            return pipe;
+        }
+        2 => (Kind::Tls, None),
+        3 => (Kind::WebSocket { tls: true, path: "/".into() }, None),
+        4 => (Kind::WebSocket { tls: false, path: "/".into() }, None),
+        5 => (Kind::Tls, Some("http://u:p@h:1")),
+        6 => (Kind::Tls, Some("socks5://h:1")),
+        _ => (Kind::WebSocket { tls: false, path: "/".into() }, Some("socks5://u:p@h:1")),
+    };
+    let proxy: Option<Proxy> = proxy.map(|url| url.parse().expect("a proxy"));
+    let target = Target {
+        kind,
+        host: "relay.test",
+        port: 4433,
+        trust: Trust::FirstUse,
+        proxy: proxy.as_ref(),
+        windows: Windows::relay(),
+    };
+    Dialler::new(UNIX_TIME, &Seed::new([1; 32])).dial(now, &target).expect("a target")
+}
+
+// The first byte is the kind of pipe, the rest are steps.
+fuzz_target!(|data: &[u8]| {
+    let Some((&which, data)) = data.split_first() else { return };
+    let mut now = Instant::now();
+    let mut pipe = pipe(which, now);
+    for (what, bytes) in steps(data) {
+        match what % 8 {
+            0 => while let Read::Data(_) = pipe.read() {},
+            1 => {
+                let mut data = Bytes::copy_from_slice(bytes);
+                assert!(pipe.write(now, &mut data) != Write::Done || data.is_empty());
+                continue;
+            }
+            2 => pipe.finish(now),
+            3 => {
+                now += Duration::from_millis(bytes.len() as u64 * 100);
+                pipe.handle_timeout(now);
+            }
+            4 => {
+                let mut slices = [IoSlice::new(&[]); 4];
+                let count = pipe.output(&mut slices);
+                let waiting: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+                pipe.handle_wrote(now, waiting.min(bytes.len()));
+                continue;
+            }
+            _ => {}
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let room = pipe.read_buffer();
+            assert!(room.len() <= 256 * 1024);
+            let count = room.len().min(rest.len());
+            if count == 0 {
+                break;
+            }
+            room[..count].copy_from_slice(&rest[..count]);
+            pipe.handle_filled(now, count);
+            rest = &rest[count..];
+        }
+        assert!(pipe.unsent() <= 256 * 1024);
+        while pipe.poll_event().is_some() {}
+    }
+    pipe.handle_eof();
+    pipe.close(now, 1, "done");
+    now += OPEN_WITHIN_PROXIED + SILENCE + LINGER;
+    pipe.handle_timeout(now);
+    assert!(pipe.fate() != Fate::Live);
+    assert_eq!(pipe.poll_timeout(), None);
+});

@@ -1,0 +1,8 @@
+//! What the fuzz targets share: how bytes become a list of steps, and the machines that take them.
+//!
+//! The same files are part of `tests/tests/fuzz_seeds.rs`, which writes the seeds and replays them on every toolchain.
+
+pub mod relay;
+pub mod session;
+pub mod steps;
+pub mod transfer;

@@ -1,0 +1,58 @@
+//! Two ends that are keyed with each other, so that what one seals the other opens.
+
+use std::time::Instant;
+
+use tallow_proto::code::Code;
+use tallow_proto::handshake::{Config, Handshake, Keys, Output, Secret};
+use tallow_proto::seed::Seed;
+use tallow_proto::wire::Features;
+use tallow_proto::wire::relay::Side;
+
+/// One end of a handshake.
+///
+/// # Panics
+/// Never: the code is one.
+#[must_use]
+pub fn end(side: Side, now: Instant) -> Handshake {
+    let code = Code::parse("7-acorn-bicycle-canal").expect("a code");
+    let config = Config {
+        side,
+        features: Features::default(),
+        room: code.nameplate().room_id(),
+        secret: Secret::Code(code.password().clone()),
+    };
+    Handshake::new(config, now, Seed::new([side as u8; 32]))
+}
+
+/// What both sides say, in order, and their keys: the sender's and the receiver's.
+///
+/// # Panics
+/// Never: both are honest.
+#[must_use]
+pub fn handshake(now: Instant) -> (Vec<bytes::Bytes>, Keys, Keys) {
+    let (mut sender, mut receiver) = (end(Side::Sender, now), end(Side::Receiver, now));
+    let (mut said, mut keys) = (Vec::new(), (None, None));
+    while keys.0.is_none() || keys.1.is_none() {
+        while let Some(output) = sender.poll_output() {
+            match output {
+                Output::Send(body) => {
+                    said.push(body.clone());
+                    receiver.handle_frame(now, body);
+                }
+                Output::Keyed(made) => keys.0 = Some(made),
+                Output::Failed(failure) => panic!("{failure}"),
+            }
+        }
+        while let Some(output) = receiver.poll_output() {
+            match output {
+                Output::Send(body) => {
+                    said.push(body.clone());
+                    sender.handle_frame(now, body);
+                }
+                Output::Keyed(made) => keys.1 = Some(made),
+                Output::Failed(failure) => panic!("{failure}"),
+            }
+        }
+    }
+    (said, keys.0.expect("keys"), keys.1.expect("keys"))
+}

@@ -1,0 +1,126 @@
+//! The TCP listeners: who comes is given to the node, which names them or turns them away.
+//!
+//! Bound: [`ACCEPTS`] for each listener and round. Timer: [`REST`], for a listener whose accept fails. Out of descriptors or of
+//! memory, the system says so at once and again and again, and who waits stays in the backlog: one failure is enough to rest.
+
+use std::io;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::REST;
+use super::pipes::Pipes;
+use super::wakes::{Bell, Name, Wakes};
+use crate::Instant;
+use crate::drive::io::Io;
+use crate::node::{ListenerId, Node};
+
+/// Connections taken from a listener in one round.
+pub(super) const ACCEPTS: usize = 16;
+
+/// All listeners of a driver: a handful.
+#[derive(Default)]
+pub(super) struct Listeners(Vec<Listener>);
+
+struct Listener {
+    id: ListenerId,
+    bell: Arc<Bell>,
+    waker: Waker,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Somebody may wait.
+    Due,
+    /// Nobody waits; its bell will ring.
+    Quiet,
+    /// Accepting failed.
+    Resting(Instant),
+}
+
+impl Listeners {
+    pub fn contains(&self, id: ListenerId) -> bool {
+        self.0.iter().any(|listener| listener.id == id)
+    }
+
+    pub fn add(&mut self, id: ListenerId, wakes: &Arc<Wakes>) {
+        let bell = Bell::new(Name::Listener(id), wakes);
+        self.0.push(Listener { id, waker: bell.clone().into(), bell, state: State::Due });
+    }
+
+    pub fn remove(&mut self, id: ListenerId) {
+        self.0.retain(|listener| listener.id != id);
+    }
+
+    pub fn ring(&mut self, id: ListenerId) {
+        if let Some(listener) = self.0.iter_mut().find(|listener| listener.id == id) {
+            listener.bell.rearm();
+            if listener.state == State::Quiet {
+                listener.state = State::Due;
+            }
+        }
+    }
+
+    pub fn accept<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I, pipes: &mut Pipes) -> bool {
+        let mut moved = false;
+        for listener in &mut self.0 {
+            moved |= listener.accept(node, io, pipes);
+        }
+        moved
+    }
+
+    /// Whether more may wait than the last round took.
+    pub fn has_more(&self) -> bool {
+        self.0.iter().any(|listener| listener.state == State::Due)
+    }
+
+    /// When the first of those that rest is to be tried again.
+    pub fn rests(&self) -> impl Iterator<Item = Instant> {
+        self.0.iter().filter_map(|listener| match listener.state {
+            State::Resting(until) => Some(until),
+            State::Due | State::Quiet => None,
+        })
+    }
+}
+
+impl Listener {
+    fn accept<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I, pipes: &mut Pipes) -> bool {
+        match self.state {
+            State::Quiet => return false,
+            State::Resting(until) if io.now() < until => return false,
+            State::Resting(_) | State::Due => self.state = State::Due,
+        }
+        let cx = &mut Context::from_waker(&self.waker);
+        for call in 0..ACCEPTS {
+            match io.poll_accept(cx, self.id) {
+                Poll::Pending => {
+                    self.state = State::Quiet;
+                    return call > 0;
+                }
+                Poll::Ready(Ok((accepted, from))) => {
+                    let now = io.now();
+                    let Some(pipe) = node.handle_accept(now, self.id, from) else { continue };
+                    if pipes.open(pipe) {
+                        io.adopt(pipe, accepted);
+                    }
+                }
+                // Who came has gone again.
+                Poll::Ready(Err(error)) if is_theirs(&error) => {}
+                Poll::Ready(Err(error)) => {
+                    tracing::warn!(kind = ?error.kind(), "accepting failed");
+                    let now = io.now();
+                    self.state = State::Resting(now.checked_add(REST).unwrap_or(now));
+                    return true;
+                }
+            }
+        }
+        true
+    }
+}
+
+fn is_theirs(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,149 @@
+//! What the tests of the driver drive: a node that does what it is told and writes down what it hears, a runtime that is a
+//! script, and a waker that counts.
+
+mod puppet;
+mod script;
+
+use std::cell::{Ref, RefCell, RefMut};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+pub use puppet::{Event, Heard, Plan, Puppet, job};
+pub use script::{Arrives, Door, Incoming, Line, Script, Stage, Wire};
+
+use super::{Driver, Handle};
+use crate::Instant;
+use crate::node::{Action, Bind, ListenerId, PipeId, SocketId};
+
+pub fn addr(port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], port))
+}
+
+#[derive(Default)]
+pub struct Counter(AtomicUsize);
+
+impl Wake for Counter {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Counter {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A driver between the two, with everything in reach.
+pub struct Theatre {
+    pub handle: Option<Handle<Puppet>>,
+    pub driver: Driver<Puppet, Script>,
+    plan: Rc<RefCell<Plan>>,
+    stage: Rc<RefCell<Stage>>,
+    pub wakes: Arc<Counter>,
+    pub start: Instant,
+}
+
+impl Theatre {
+    /// With these sockets bound.
+    pub fn new(sockets: &[u8]) -> Self {
+        let start = Instant::now();
+        let plan = Rc::new(RefCell::new(Plan::default()));
+        let stage = Rc::new(RefCell::new(Stage {
+            now: start,
+            wires: BTreeMap::new(),
+            timer: None,
+            timer_polls: 0,
+            refuse_to_bind: false,
+            blocking: Vec::new(),
+            news: VecDeque::new(),
+            news_polls: 0,
+            doors: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            aborted: Vec::new(),
+        }));
+        let puppet = Puppet { plan: plan.clone(), tubes: BTreeMap::new() };
+        let (handle, driver) = Driver::new(puppet, Script(stage.clone()));
+        let mut theatre = Self { handle: Some(handle), driver, plan, stage, wakes: Arc::default(), start };
+        for &socket in sockets {
+            theatre.plan().actions.push_back(bind(socket));
+        }
+        assert!(theatre.poll().is_pending());
+        theatre.plan().heard.clear();
+        theatre
+    }
+
+    pub fn plan(&self) -> RefMut<'_, Plan> {
+        self.plan.borrow_mut()
+    }
+
+    pub fn stage(&self) -> Ref<'_, Stage> {
+        self.stage.borrow()
+    }
+
+    pub fn stage_mut(&self) -> RefMut<'_, Stage> {
+        self.stage.borrow_mut()
+    }
+
+    pub fn wire(&self, socket: u8) -> RefMut<'_, Wire> {
+        RefMut::map(self.stage_mut(), |stage| stage.wires.get_mut(&SocketId(socket)).unwrap())
+    }
+
+    pub fn door(&self, listener: u8) -> RefMut<'_, Door> {
+        RefMut::map(self.stage_mut(), |stage| stage.doors.get_mut(&ListenerId(listener)).unwrap())
+    }
+
+    pub fn line(&self, pipe: u32) -> RefMut<'_, Line> {
+        RefMut::map(self.stage_mut(), |stage| stage.line(PipeId(pipe)))
+    }
+
+    pub fn handle(&mut self) -> &mut Handle<Puppet> {
+        self.handle.as_mut().unwrap()
+    }
+
+    pub fn poll(&mut self) -> Poll<()> {
+        let waker = Waker::from(self.wakes.clone());
+        self.driver.poll(&mut Context::from_waker(&waker))
+    }
+
+    pub fn arrive(&self, socket: u8, buffers: Vec<(Vec<u8>, usize)>) {
+        self.wire(socket).arrivals.push_back(Arrives::Buffers(buffers));
+    }
+
+    pub fn send(&self, socket: u8, contents: &[u8]) {
+        self.plan().transmits.entry(SocketId(socket)).or_default().push_back(contents.to_vec());
+    }
+
+    /// Time passes, the other threads work, and the clock rings if it was set.
+    pub fn advance(&self, by: Duration) {
+        let mut stage = self.stage_mut();
+        stage.now += by;
+        let blocking = std::mem::take(&mut stage.blocking);
+        drop(stage);
+        for work in blocking {
+            work();
+        }
+    }
+
+    /// What the application finds.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut found = Vec::new();
+        while let Poll::Ready(Some(event)) = self.next_event(&Waker::noop().clone()) {
+            found.push(event);
+        }
+        found
+    }
+
+    pub fn next_event(&mut self, waker: &Waker) -> Poll<Option<Event>> {
+        self.handle().poll_event(&mut Context::from_waker(waker))
+    }
+}
+
+pub fn bind(socket: u8) -> Action {
+    Action::Bind(SocketId(socket), Bind { addr: addr(u16::from(socket)), share_port: false, group: None })
+}

@@ -1,0 +1,237 @@
+//! A node that does what it is told and writes down what it hears.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::addr;
+use crate::Instant;
+use crate::job::{Fault, Job, JobId, Sink, Work};
+use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::transfer::manifest::{Entry, Manifest};
+
+/// A job that does `work` when it runs.
+pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'static) -> Job {
+    struct Does<F>(F);
+    impl<F: Fn() -> Result<bool, Fault> + Send + Sync> Sink for Does<F> {
+        fn begin(&self, _: &Arc<Manifest>) -> Result<Vec<crate::transfer::journal::Stored>, Fault> {
+            Ok(Vec::new())
+        }
+        fn write(&self, _: u32, _: &Entry, _: u64, _: &[u8]) -> Result<(), Fault> {
+            Ok(())
+        }
+        fn finish(&self, _: usize) -> Result<bool, Fault> {
+            self.0()
+        }
+        fn abandon(&self) {}
+    }
+    Job { id: JobId(id), work: Work::Finish { sink: Arc::new(Does(work)), at_most: 1 } }
+}
+
+#[derive(Debug, PartialEq, Clone)]
+pub enum Event {
+    Progress(u64),
+    Other(u64),
+    Misused(&'static str),
+}
+
+impl From<Misuse> for Event {
+    fn from(misuse: Misuse) -> Self {
+        Self::Misused(misuse.0)
+    }
+}
+
+/// What the node was told.
+#[derive(Debug, PartialEq)]
+pub enum Heard {
+    Datagram(SocketId, Vec<u8>),
+    Bound(SocketId, Result<SocketAddr, io::ErrorKind>),
+    Resolved(Vec<SocketAddr>),
+    Done(u64, bool),
+    HandleDropped,
+    Listening(ListenerId, Result<SocketAddr, io::ErrorKind>),
+    Accept(ListenerId, SocketAddr),
+    Pipe(PipeId, PipeEvent),
+    Interfaces(usize),
+    Slept(Duration),
+    Command(u64),
+    Timeout,
+    Settled,
+}
+
+/// What the node wants, and what it heard.
+#[derive(Default)]
+pub struct Plan {
+    pub heard: Vec<Heard>,
+    pub actions: VecDeque<Action>,
+    pub jobs: VecDeque<Job>,
+    pub transmits: BTreeMap<SocketId, VecDeque<Vec<u8>>>,
+    pub events: VecDeque<Event>,
+    /// The names of newcomers; when there is none they are turned away.
+    pub names: VecDeque<PipeId>,
+    /// Answers of `poll_pipe`.
+    pub touched: VecDeque<PipeId>,
+    pub deadline: Option<Instant>,
+    pub closed: bool,
+    pub close_when_dropped: bool,
+    settled: bool,
+}
+
+impl Plan {
+    pub fn count(&self, what: impl Fn(&Heard) -> bool) -> usize {
+        self.heard.iter().filter(|heard| what(heard)).count()
+    }
+
+    pub fn datagrams(&self, socket: u8) -> usize {
+        self.count(|heard| matches!(heard, Heard::Datagram(SocketId(on), _) if *on == socket))
+    }
+
+    fn note(&mut self, heard: Heard) {
+        self.settled = false;
+        self.heard.push(heard);
+    }
+
+    fn assert_settled(&self) {
+        assert!(self.settled, "polled between an input and `settle`");
+    }
+}
+
+/// The node's side of a pipe.
+#[derive(Default)]
+pub struct Tube {
+    /// Bytes that it will take.
+    pub room: usize,
+    buffer: Vec<u8>,
+    pub got: Vec<u8>,
+    pub out: VecDeque<Vec<u8>>,
+}
+
+pub struct Puppet {
+    pub plan: Rc<RefCell<Plan>>,
+    pub tubes: BTreeMap<PipeId, Tube>,
+}
+
+impl Puppet {
+    pub fn tube(&mut self, pipe: u32) -> &mut Tube {
+        self.tubes.entry(PipeId(pipe)).or_default()
+    }
+}
+
+impl Node for Puppet {
+    type Command = u64;
+    type Event = Event;
+
+    fn handle_datagram(&mut self, _: Instant, arrival: Arrival, data: BytesMut) {
+        self.plan.borrow_mut().note(Heard::Datagram(arrival.socket, data.to_vec()));
+    }
+    fn handle_input(&mut self, _: Instant, input: Input) {
+        let mut plan = self.plan.borrow_mut();
+        let heard = match input {
+            Input::Bound(socket, result) => Heard::Bound(socket, result),
+            Input::Resolved(_, found) => Heard::Resolved(found),
+            Input::Done(done) => Heard::Done(done.id.0, done.result.is_ok()),
+            Input::Listening(listener, result) => Heard::Listening(listener, result),
+            Input::Interfaces(interfaces) => Heard::Interfaces(interfaces.len()),
+            Input::Slept(slept) => Heard::Slept(slept),
+            Input::HandleDropped => {
+                plan.closed |= plan.close_when_dropped;
+                Heard::HandleDropped
+            }
+        };
+        plan.note(heard);
+    }
+    /// Even numbers make sense.
+    fn handle_command(&mut self, _: Instant, command: u64) -> Result<(), Misuse> {
+        self.plan.borrow_mut().note(Heard::Command(command));
+        if command.is_multiple_of(2) { Ok(()) } else { Err(Misuse("odd")) }
+    }
+    fn handle_timeout(&mut self, now: Instant) {
+        let mut plan = self.plan.borrow_mut();
+        plan.note(Heard::Timeout);
+        plan.deadline = plan.deadline.filter(|&deadline| deadline > now);
+    }
+    fn settle(&mut self, _: Instant) {
+        let mut plan = self.plan.borrow_mut();
+        plan.heard.push(Heard::Settled);
+        plan.settled = true;
+    }
+    fn poll_action(&mut self) -> Option<Action> {
+        self.plan.borrow().assert_settled();
+        self.plan.borrow_mut().actions.pop_front()
+    }
+    fn poll_transmit(&mut self, _: Instant, socket: SocketId, _: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.plan.borrow().assert_settled();
+        assert!(buf.is_empty());
+        let contents = self.plan.borrow_mut().transmits.entry(socket).or_default().pop_front()?;
+        buf.extend_from_slice(&contents);
+        Some(Transmit { to: addr(9), src_ip: None, ecn: Ecn::NotEct, size: contents.len(), segment_size: None })
+    }
+    fn handle_pipe(&mut self, _: Instant, pipe: PipeId, event: PipeEvent) {
+        self.plan.borrow_mut().note(Heard::Pipe(pipe, event));
+        let tube = self.tubes.entry(pipe).or_default();
+        match event {
+            PipeEvent::Filled(count) => {
+                tube.got.extend_from_slice(&tube.buffer[..count]);
+                tube.room -= count;
+            }
+            PipeEvent::Wrote(mut count) => {
+                while count > 0 {
+                    let first = tube.out.front_mut().expect("no more than there was");
+                    let part = count.min(first.len());
+                    first.drain(..part);
+                    count -= part;
+                    if first.is_empty() {
+                        tube.out.pop_front();
+                    }
+                }
+            }
+            PipeEvent::Up | PipeEvent::Eof | PipeEvent::Failed(_) => {}
+        }
+    }
+    fn handle_accept(&mut self, _: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+        let mut plan = self.plan.borrow_mut();
+        plan.note(Heard::Accept(listener, from));
+        plan.names.pop_front()
+    }
+    fn poll_pipe(&mut self) -> Option<PipeId> {
+        self.plan.borrow().assert_settled();
+        self.plan.borrow_mut().touched.pop_front()
+    }
+    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        let Some(tube) = self.tubes.get_mut(&pipe) else { return &mut [] };
+        tube.buffer.resize(tube.room.min(1000), 0);
+        &mut tube.buffer
+    }
+    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        let Some(tube) = self.tubes.get(&pipe) else { return 0 };
+        let count = tube.out.len().min(slices.len());
+        for (slice, out) in slices.iter_mut().zip(&tube.out) {
+            *slice = IoSlice::new(out);
+        }
+        count
+    }
+    fn poll_job(&mut self) -> Option<Job> {
+        self.plan.borrow().assert_settled();
+        self.plan.borrow_mut().jobs.pop_front()
+    }
+    fn poll_event(&mut self) -> Option<Event> {
+        self.plan.borrow().assert_settled();
+        self.plan.borrow_mut().events.pop_front()
+    }
+    fn supersedes(new: &Event, old: &Event) -> bool {
+        matches!((new, old), (Event::Progress(_), Event::Progress(_)))
+    }
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.plan.borrow().deadline.map(|at| (at, "the plan's"))
+    }
+    fn is_closed(&self) -> bool {
+        self.plan.borrow().closed
+    }
+}

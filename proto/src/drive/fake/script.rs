@@ -1,0 +1,275 @@
+//! A runtime that is a script.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::addr;
+use crate::Instant;
+use crate::drive::{Io, Received};
+use crate::node::{Bind, Dial, Input, Listen, ListenerId, PipeId, SocketId, Transmit};
+
+/// One receive call's answer: the buffers it fills, each with its stride, or a failure.
+pub enum Arrives {
+    Buffers(Vec<(Vec<u8>, usize)>),
+    Failure,
+}
+
+#[derive(Default)]
+pub struct Wire {
+    pub arrivals: VecDeque<Arrives>,
+    /// Never runs dry.
+    pub flooded: bool,
+    /// Every receive call fails.
+    pub broken: bool,
+    pub blocked: bool,
+    pub failing: bool,
+    pub sent: Vec<Vec<u8>>,
+    pub recv_calls: usize,
+    pub send_calls: usize,
+}
+
+/// Who comes to a listener.
+#[derive(Default)]
+pub struct Door {
+    pub queue: VecDeque<Result<u16, io::ErrorKind>>,
+    /// Every accept fails.
+    pub broken: bool,
+    pub calls: usize,
+    pub waker: Option<Waker>,
+}
+
+/// What a pipe has for its reader.
+pub enum Incoming {
+    Bytes(Vec<u8>),
+    End,
+    Failure(io::ErrorKind),
+}
+
+/// The runtime's side of a pipe.
+#[derive(Default)]
+pub struct Line {
+    /// How dialling ends.
+    pub dialled: Option<Result<(), io::ErrorKind>>,
+    pub incoming: VecDeque<Incoming>,
+    /// Bytes that can be written before it is blocked, and by one call.
+    pub room: usize,
+    pub at_once: usize,
+    pub written: Vec<u8>,
+    pub finished: bool,
+    pub dial_calls: usize,
+    pub read_calls: usize,
+    pub write_calls: usize,
+    pub reader: Option<Waker>,
+    pub writer: Option<Waker>,
+}
+
+/// The runtime's side of the script.
+pub struct Stage {
+    pub now: Instant,
+    pub wires: BTreeMap<SocketId, Wire>,
+    pub timer: Option<Instant>,
+    pub timer_polls: usize,
+    pub refuse_to_bind: bool,
+    pub blocking: Vec<Box<dyn FnOnce() + Send>>,
+    pub news: VecDeque<Input>,
+    pub news_polls: usize,
+    pub doors: BTreeMap<ListenerId, Door>,
+    pub lines: BTreeMap<PipeId, Line>,
+    /// What was forgotten, and whether it was finished before.
+    pub aborted: Vec<(PipeId, bool)>,
+}
+
+impl Stage {
+    pub fn line(&mut self, pipe: PipeId) -> &mut Line {
+        self.lines.get_mut(&pipe).expect("a pipe that is there")
+    }
+}
+
+pub struct Script(pub Rc<RefCell<Stage>>);
+
+impl Io for Script {
+    /// The port it came from.
+    type Accepted = u16;
+
+    fn poll_news(&mut self, _: &mut Context<'_>) -> Poll<Input> {
+        let mut stage = self.0.borrow_mut();
+        stage.news_polls += 1;
+        stage.news.pop_front().map_or(Poll::Pending, Poll::Ready)
+    }
+    fn now(&self) -> Instant {
+        self.0.borrow().now
+    }
+    fn poll_timer(&mut self, _: &mut Context<'_>, at: Instant) -> Poll<()> {
+        let mut stage = self.0.borrow_mut();
+        stage.timer_polls += 1;
+        if stage.now >= at {
+            stage.timer = None;
+            return Poll::Ready(());
+        }
+        stage.timer = Some(at);
+        Poll::Pending
+    }
+    fn bind(&mut self, socket: SocketId, bind: &Bind) -> io::Result<SocketAddr> {
+        let mut stage = self.0.borrow_mut();
+        if stage.refuse_to_bind {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        stage.wires.entry(socket).or_default();
+        Ok(bind.addr)
+    }
+    fn release(&mut self, socket: SocketId) {
+        self.0.borrow_mut().wires.remove(&socket);
+    }
+    fn max_segments(&self, _: SocketId) -> NonZeroUsize {
+        NonZeroUsize::MIN
+    }
+    fn poll_recv(
+        &mut self,
+        _: &mut Context<'_>,
+        socket: SocketId,
+        bufs: &mut [IoSliceMut<'_>],
+        received: &mut [Received],
+    ) -> Poll<io::Result<usize>> {
+        let mut stage = self.0.borrow_mut();
+        let wire = stage.wires.get_mut(&socket).expect("a bound socket");
+        wire.recv_calls += 1;
+        if wire.broken {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        }
+        let filled = match wire.arrivals.pop_front() {
+            Some(Arrives::Buffers(filled)) => filled,
+            Some(Arrives::Failure) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            None if wire.flooded => vec![(vec![0xff; 10], 10); bufs.len()],
+            None => return Poll::Pending,
+        };
+        for (((contents, stride), buf), received) in filled.iter().zip(bufs).zip(received) {
+            buf[..contents.len()].copy_from_slice(contents);
+            *received = Received { from: addr(7), len: contents.len(), stride: *stride, ..Received::NONE };
+        }
+        Poll::Ready(Ok(filled.len()))
+    }
+    fn poll_send(
+        &mut self,
+        _: &mut Context<'_>,
+        socket: SocketId,
+        _: &Transmit,
+        contents: &[u8],
+    ) -> Poll<io::Result<()>> {
+        let mut stage = self.0.borrow_mut();
+        let wire = stage.wires.get_mut(&socket).expect("a bound socket");
+        wire.send_calls += 1;
+        if wire.blocked {
+            return Poll::Pending;
+        }
+        if wire.failing {
+            return Poll::Ready(Err(io::ErrorKind::HostUnreachable.into()));
+        }
+        wire.sent.push(contents.to_vec());
+        Poll::Ready(Ok(()))
+    }
+    fn listen(&mut self, listener: ListenerId, listen: &Listen) -> io::Result<SocketAddr> {
+        let mut stage = self.0.borrow_mut();
+        if stage.refuse_to_bind {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        stage.doors.insert(listener, Door::default());
+        Ok(listen.addr)
+    }
+    fn unlisten(&mut self, listener: ListenerId) {
+        self.0.borrow_mut().doors.remove(&listener);
+    }
+    fn poll_accept(&mut self, cx: &mut Context<'_>, listener: ListenerId) -> Poll<io::Result<(u16, SocketAddr)>> {
+        let mut stage = self.0.borrow_mut();
+        let door = stage.doors.get_mut(&listener).expect("a listener");
+        door.calls += 1;
+        if door.broken {
+            return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+        }
+        match door.queue.pop_front() {
+            Some(Ok(port)) => Poll::Ready(Ok((port, addr(port)))),
+            Some(Err(kind)) => Poll::Ready(Err(kind.into())),
+            None => {
+                door.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+    fn adopt(&mut self, pipe: PipeId, _: u16) {
+        let line = Line { room: usize::MAX, at_once: usize::MAX, ..Line::default() };
+        assert!(self.0.borrow_mut().lines.insert(pipe, line).is_none());
+    }
+    fn dial(&mut self, pipe: PipeId, _: &Dial) {
+        self.adopt(pipe, 0);
+    }
+    fn poll_dialled(&mut self, cx: &mut Context<'_>, pipe: PipeId) -> Poll<io::Result<()>> {
+        let mut stage = self.0.borrow_mut();
+        let line = stage.line(pipe);
+        line.dial_calls += 1;
+        match line.dialled {
+            Some(result) => Poll::Ready(result.map_err(Into::into)),
+            None => {
+                line.writer = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+    fn poll_read(&mut self, cx: &mut Context<'_>, pipe: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        assert!(!into.is_empty());
+        let mut stage = self.0.borrow_mut();
+        let line = stage.line(pipe);
+        line.read_calls += 1;
+        match line.incoming.pop_front() {
+            Some(Incoming::Bytes(mut bytes)) => {
+                let count = bytes.len().min(into.len());
+                into[..count].copy_from_slice(&bytes[..count]);
+                bytes.drain(..count);
+                if !bytes.is_empty() {
+                    line.incoming.push_front(Incoming::Bytes(bytes));
+                }
+                Poll::Ready(Ok(count))
+            }
+            Some(Incoming::End) => Poll::Ready(Ok(0)),
+            Some(Incoming::Failure(kind)) => Poll::Ready(Err(kind.into())),
+            None => {
+                line.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+    fn poll_write(&mut self, cx: &mut Context<'_>, pipe: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut stage = self.0.borrow_mut();
+        let line = stage.line(pipe);
+        assert!(!line.finished, "a write after the end");
+        line.write_calls += 1;
+        if line.room == 0 {
+            line.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let most = line.room.min(line.at_once);
+        let taken: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).take(most).collect();
+        assert!(!taken.is_empty(), "a write of nothing");
+        line.room -= taken.len();
+        line.written.extend_from_slice(&taken);
+        Poll::Ready(Ok(taken.len()))
+    }
+    fn finish(&mut self, pipe: PipeId) {
+        let mut stage = self.0.borrow_mut();
+        assert!(!std::mem::replace(&mut stage.line(pipe).finished, true), "finished once");
+    }
+    fn abort(&mut self, pipe: PipeId) {
+        let mut stage = self.0.borrow_mut();
+        let line = stage.lines.remove(&pipe).expect("aborted once");
+        stage.aborted.push((pipe, line.finished));
+    }
+    fn run_blocking(&mut self, work: Box<dyn FnOnce() + Send>) {
+        self.0.borrow_mut().blocking.push(work);
+    }
+    fn lookup(_: &str, port: u16) -> Vec<SocketAddr> {
+        vec![addr(port)]
+    }
+}

@@ -1,0 +1,634 @@
+//! One TCP connection and what runs in it, as one link: for clients that dial a relay and for the relay that is dialled.
+//!
+//! Decides what runs in the pipe (on the server's side by the first bytes and by ALPN), when the link is there, how much may wait
+//! in either direction, and how it ends.
+//! ```text
+//! opening: [proxy │ first bytes] → [TLS] → [upgrade] ─► open ─► (both sides finished, or one closed) lingering ─► flushing ─► over
+//!     └──────────── refused, broken, too slow ────┴──────────────── lost, broken ──────────────────────────┴─► over
+//! ```
+//! Inside TLS, `tallow/1` by ALPN means that the link's bytes follow at once, anything else that a WebSocket is asked for. Without
+//! TLS only a WebSocket is spoken, and by a server only where it was allowed, behind a proxy that has TLS. The end of what one
+//! side says is TLS's `close_notify` or WebSocket's close frame; a pipe that ends without it is lost, since anybody on the way can
+//! cut a pipe. TLS has no word for a code and a reason; WebSocket has.
+//!
+//! Lower side: [`Pipe::read_buffer`], [`Pipe::handle_filled`], [`Pipe::handle_eof`], [`Pipe::handle_failed`], [`Pipe::output`],
+//! [`Pipe::handle_wrote`], and [`Pipe::fate`] for what to do with the socket. [`Pipe::poll_touched`] tells when to look again.
+//! Upper side: [`Pipe::read`], [`Pipe::write`], [`Pipe::finish`], [`Pipe::close`], [`Pipe::poll_event`].
+//!
+//! Timers: [`OPEN_WITHIN`] (with a proxy [`OPEN_WITHIN_PROXIED`]) until the link is there, [`LINGER`] after the last word, a WebSocket's pings and silence.
+//! Bounds: what waits to be read is at most the receive window and one read (64 KiB), what waits for the socket at most the send
+//! window and one piece ([`PIECE`]); three events.
+//! Copies: received bytes are opened in place, copied by rustls, and once more on their way to the owner; sent bytes are sealed by
+//! rustls and copied once; a WebSocket in TLS puts them behind their header before that.
+
+mod event;
+mod framing;
+mod setup;
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::buffers::{Input, Output};
+use super::crypto::ALPN;
+use super::proxy::{Conversation, Progress};
+use super::tls::{Step, Tls};
+use super::trust::CertificateSeen;
+use super::websocket::CloseSeen;
+use super::{Read, Write};
+use crate::Instant;
+use framing::{Framing, Inbox};
+use setup::First;
+
+pub use super::tls::TlsFailure;
+pub use event::{Closed, Event, Fate, Windows};
+pub use setup::{Acceptor, BareWebSocket, CannotDial, Dialler, Kind, Target, Transport};
+
+/// How long it may take until the link is there, from the first call.
+pub const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// The same through a proxy, which may have to find its own way first (Tor takes its time).
+pub const OPEN_WITHIN_PROXIED: Duration = Duration::from_secs(30);
+/// How long the last bytes may take, and the other side's end after them.
+pub const LINGER: Duration = Duration::from_secs(1);
+/// Bytes that are sealed or framed at once. With a frame's header they fill four records of TLS.
+const PIECE: usize = 64 * 1024 - 8;
+
+/// What carries the link's bytes.
+#[derive(Debug)]
+enum Carrier {
+    /// A client that has not said enough.
+    Unknown(Acceptor),
+    /// A proxy, and what comes once it let us through.
+    Proxy {
+        conversation: Conversation,
+        then: Box<Carrier>,
+    },
+    Bare,
+    Tls(Box<Tls>),
+}
+
+/// Which directions go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Both,
+    /// We finished.
+    Reading,
+    /// The other side finished.
+    Writing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Opening {
+        deadline: Instant,
+    },
+    Open(Flow),
+    /// All is said; what comes is thrown away until the other side's end, so that no reset overtakes our last bytes.
+    Lingering {
+        deadline: Instant,
+    },
+    /// The rest goes out.
+    Flushing {
+        deadline: Instant,
+    },
+    Over(Fate),
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Pipe {
+    input: Input,
+    output: Output,
+    carrier: Carrier,
+    framing: Framing,
+    phase: Phase,
+    inbox: Inbox,
+    send_window: usize,
+    /// A write was turned away.
+    blocked: bool,
+    /// The lower side has something to do that it has not been told of.
+    touched: bool,
+    events: VecDeque<Event>,
+}
+
+impl Pipe {
+    fn new(now: Instant, open_within: Duration, carrier: Carrier, framing: Framing, windows: Windows) -> Self {
+        let mut pipe = Self {
+            input: Input::new(),
+            output: Output::default(),
+            carrier,
+            framing,
+            phase: Phase::Opening { deadline: now + open_within },
+            inbox: Inbox::new(windows.receive),
+            send_window: windows.send,
+            blocked: false,
+            touched: true,
+            events: VecDeque::new(),
+        };
+        // A client speaks first.
+        pipe.advance(now);
+        pipe
+    }
+
+    /// Where the next bytes from the socket go. Empty: do not read now.
+    #[must_use]
+    pub fn read_buffer(&mut self) -> &mut [u8] {
+        match self.phase {
+            Phase::Open(Flow::Both | Flow::Reading) if self.inbox.is_full() => &mut [],
+            Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Reading) | Phase::Lingering { .. } => {
+                self.input.room()
+            }
+            Phase::Open(Flow::Writing) | Phase::Flushing { .. } | Phase::Over(_) => &mut [],
+        }
+    }
+
+    /// So many bytes were put into [`Self::read_buffer`].
+    pub fn handle_filled(&mut self, now: Instant, count: usize) {
+        self.input.filled(count);
+        self.advance(now);
+    }
+
+    /// The other side sends no more.
+    pub fn handle_eof(&mut self) {
+        match self.phase {
+            Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Reading) => self.lose(),
+            Phase::Lingering { deadline } => {
+                self.phase = Phase::Flushing { deadline };
+                self.settle();
+            }
+            Phase::Open(Flow::Writing) | Phase::Flushing { .. } | Phase::Over(_) => {}
+        }
+    }
+
+    /// The socket failed.
+    pub fn handle_failed(&mut self) {
+        match self.phase {
+            Phase::Opening { .. } | Phase::Open(_) => self.lose(),
+            Phase::Lingering { .. } | Phase::Flushing { .. } => self.over(Fate::Abort),
+            Phase::Over(_) => {}
+        }
+    }
+
+    /// What waits for the socket, first things first; returns how many slices were filled in.
+    #[must_use]
+    pub fn output<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        self.output.slices(slices)
+    }
+
+    /// The socket took so many bytes of [`Self::output`].
+    pub fn handle_wrote(&mut self, now: Instant, count: usize) {
+        self.output.wrote(count);
+        if self.blocked && self.output.len() <= self.send_window / 2 {
+            self.blocked = false;
+            self.tell(Event::Writable);
+        }
+        if let Err(closed) = self.speak(now) {
+            self.fail(now, closed);
+        }
+        self.settle();
+    }
+
+    /// What to do with the socket.
+    #[must_use]
+    pub const fn fate(&self) -> Fate {
+        match self.phase {
+            Phase::Over(fate) => fate,
+            Phase::Opening { .. } | Phase::Open(_) | Phase::Lingering { .. } | Phase::Flushing { .. } => Fate::Live,
+        }
+    }
+
+    /// Whether the lower side should look at the pipe again: there is something to write, room to read, or its fate is decided.
+    #[must_use]
+    pub fn poll_touched(&mut self) -> bool {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.phase, &self.framing) {
+            (Phase::Opening { deadline } | Phase::Lingering { deadline } | Phase::Flushing { deadline }, _) => {
+                Some(deadline)
+            }
+            (Phase::Open(Flow::Both), Framing::WebSocket { socket, .. }) => {
+                Some(socket.next_ping().min(socket.lost_at()))
+            }
+            (Phase::Open(Flow::Writing), Framing::WebSocket { socket, .. }) => Some(socket.next_ping()),
+            (Phase::Open(Flow::Reading), Framing::WebSocket { socket, .. }) => Some(socket.lost_at()),
+            (
+                Phase::Open(_) | Phase::Over(_),
+                Framing::Undecided
+                | Framing::Bytes
+                | Framing::Upgrading { .. }
+                | Framing::WebSocket { .. }
+                | Framing::Refused { .. },
+            ) => None,
+        }
+    }
+
+    /// Deadlines may have come. A spurious call is a no-op.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Opening { deadline } if deadline <= now => self.time_out(),
+            Phase::Lingering { deadline } | Phase::Flushing { deadline } if deadline <= now => {
+                let fate = if self.output.is_empty() { Fate::Finish } else { Fate::Abort };
+                self.over(fate);
+            }
+            Phase::Open(flow) => self.keep_alive(now, flow),
+            Phase::Opening { .. } | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => {}
+        }
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next bytes of the link, as they arrived.
+    pub fn read(&mut self) -> Read {
+        let was_full = self.inbox.is_full();
+        if let Some(piece) = self.inbox.pop() {
+            self.touched |= was_full && !self.inbox.is_full();
+            return Read::Data(piece);
+        }
+        if self.inbox.ended {
+            return Read::End;
+        }
+        match self.phase {
+            Phase::Opening { .. } | Phase::Open(_) => Read::Blocked,
+            Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => Read::Gone,
+        }
+    }
+
+    /// Writes what the window allows; `data` keeps the rest.
+    pub fn write(&mut self, now: Instant, data: &mut Bytes) -> Write {
+        match self.phase {
+            Phase::Opening { .. } => {
+                self.blocked = true;
+                return Write::Blocked;
+            }
+            Phase::Open(Flow::Both | Flow::Writing) => {}
+            Phase::Open(Flow::Reading) | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => {
+                return Write::Gone;
+            }
+        }
+        while !data.is_empty() {
+            if self.output.len() >= self.send_window {
+                self.blocked = true;
+                return Write::Blocked;
+            }
+            let piece = data.split_to(data.len().min(PIECE));
+            let in_one = matches!(self.carrier, Carrier::Tls(_));
+            let (first, second) = match self.framing.socket() {
+                Some(socket) => socket.frame(piece, in_one),
+                None => (piece, None),
+            };
+            let sent = self.send(first).and_then(|()| second.map_or(Ok(()), |second| self.send(second)));
+            if let Err(closed) = sent {
+                self.fail(now, closed);
+                return Write::Gone;
+            }
+            self.touched = true;
+        }
+        Write::Done
+    }
+
+    /// Says that nothing more will be written; the other side reads [`Read::End`]. Once both did so, [`Closed::Ended`] follows.
+    pub fn finish(&mut self, now: Instant) {
+        let next = match self.phase {
+            Phase::Open(Flow::Both) => Phase::Open(Flow::Reading),
+            Phase::Open(Flow::Writing) => Phase::Flushing { deadline: now + LINGER },
+            Phase::Opening { .. }
+            | Phase::Open(Flow::Reading)
+            | Phase::Lingering { .. }
+            | Phase::Flushing { .. }
+            | Phase::Over(_) => return,
+        };
+        self.end(0, "");
+        if matches!(next, Phase::Flushing { .. }) {
+            self.carrier.close(&mut self.input, &mut self.output);
+            self.tell(Event::Closed(Closed::Ended));
+        }
+        self.phase = next;
+        self.settle();
+    }
+
+    /// Ends the link: what was written goes out first, if it can within [`LINGER`]; what was not read is lost; no event follows. The
+    /// other side gets code and reason where there is a word for them; code 0 is the same as [`Self::finish`] to it.
+    pub fn close(&mut self, now: Instant, code: u32, reason: &'static str) {
+        let deadline = now + LINGER;
+        let next = match self.phase {
+            Phase::Opening { .. } => return self.over(Fate::Abort),
+            Phase::Open(Flow::Both | Flow::Reading) => Phase::Lingering { deadline },
+            Phase::Open(Flow::Writing) => Phase::Flushing { deadline },
+            Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => return,
+        };
+        if self.phase != Phase::Open(Flow::Reading) {
+            self.end(code, reason);
+        }
+        self.carrier.close(&mut self.input, &mut self.output);
+        self.phase = next;
+        self.input.close();
+        self.inbox = Inbox::new(self.inbox.window);
+        self.events.clear();
+        self.settle();
+    }
+
+    /// Changes how much may wait.
+    pub fn set_windows(&mut self, windows: Windows) {
+        self.touched |= self.inbox.is_full() && windows.receive > self.inbox.len;
+        self.inbox.window = windows.receive;
+        self.send_window = windows.send;
+        if self.blocked && self.output.len() < self.send_window && matches!(self.phase, Phase::Open(_)) {
+            self.blocked = false;
+            self.tell(Event::Writable);
+        }
+    }
+
+    /// How many bytes wait for the socket.
+    #[must_use]
+    pub const fn unsent(&self) -> usize {
+        self.output.len()
+    }
+}
+
+impl Pipe {
+    /// Works on what arrived.
+    fn advance(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Opening { .. } | Phase::Open(_) => {
+                if let Err(closed) = self.absorb(now) {
+                    self.fail(now, closed);
+                }
+            }
+            Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => self.input.clear(),
+        }
+        self.touched |= !self.output.is_empty();
+        self.settle();
+    }
+
+    fn absorb(&mut self, now: Instant) -> Result<(), Closed> {
+        let waiting = self.inbox.len;
+        let mut result = Ok(Step::Again);
+        while matches!(result, Ok(Step::Again)) {
+            result = self.work(now).and_then(|step| self.speak(now).map(|()| step));
+        }
+        if self.inbox.len > waiting {
+            self.tell(Event::Readable);
+        }
+        result?;
+        self.look_for_end(now)
+    }
+
+    /// One step of what lies below the link.
+    fn work(&mut self, now: Instant) -> Result<Step, Closed> {
+        match &mut self.carrier {
+            Carrier::Unknown(acceptor) => {
+                match acceptor.judge(self.input.bytes()) {
+                    First::TooFew => return Ok(Step::Wait),
+                    First::Tls(tls) => self.carrier = Carrier::Tls(tls),
+                    First::WebSocket => {
+                        self.carrier = Carrier::Bare;
+                        self.framing = Framing::answer();
+                    }
+                    First::Unknown => return Err(Closed::Unknown),
+                }
+                Ok(Step::Again)
+            }
+            Carrier::Proxy { conversation, then } => {
+                let step = conversation.receive(self.input.bytes())?;
+                while let Some(say) = conversation.poll_say() {
+                    self.output.push(say);
+                }
+                match step {
+                    Progress::Wait => return Ok(Step::Wait),
+                    Progress::Took(count) => self.input.consume(count),
+                    Progress::Through(count) => {
+                        self.input.consume(count);
+                        let then = std::mem::replace(&mut **then, Carrier::Bare);
+                        self.carrier = then;
+                    }
+                }
+                Ok(Step::Again)
+            }
+            Carrier::Bare => {
+                let result = self.framing.receive(now, self.input.bytes(), &mut self.inbox);
+                self.input.clear();
+                result.map(|()| Step::Wait)
+            }
+            Carrier::Tls(tls) => {
+                let (inbox, framing, mut result) = (&mut self.inbox, &mut self.framing, Ok(()));
+                let mut deliver = |plain: &[u8]| {
+                    if result.is_ok() {
+                        result = framing.receive(now, plain, inbox);
+                    }
+                };
+                let step = tls.step(&mut self.input, &mut self.output, &mut deliver)?;
+                result?;
+                // The client's wish is known before it can send anything under it.
+                if tls.is_server() && tls.is_handshaking() {
+                    self.framing = if tls.protocol() == Some(ALPN) { Framing::Bytes } else { Framing::answer() };
+                }
+                Ok(step)
+            }
+        }
+    }
+
+    /// Says what the framing has to say, and that the link is there once it is.
+    fn speak(&mut self, now: Instant) -> Result<(), Closed> {
+        let may_speak = match self.phase {
+            Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => self.carrier.is_ready(),
+            Phase::Open(Flow::Reading) | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => false,
+        };
+        while may_speak
+            && self.output.len() < self.send_window
+            && let Some(say) = self.framing.poll_say(now)
+        {
+            self.send(say)?;
+        }
+        if !may_speak || !matches!(self.phase, Phase::Opening { .. }) {
+            return Ok(());
+        }
+        let (certificate, transport) = match (&self.framing, &self.carrier) {
+            (Framing::Bytes, Carrier::Tls(tls)) if tls.protocol() == Some(ALPN) => (tls.certificate(), Transport::Tls),
+            // A server that knows nothing of protocols agrees to none, and is no relay.
+            (Framing::Bytes, Carrier::Tls(_) | Carrier::Bare | Carrier::Unknown(_) | Carrier::Proxy { .. }) => {
+                return Err(TlsFailure::NoCommonProtocol.into());
+            }
+            (Framing::WebSocket { .. }, Carrier::Tls(tls)) => (tls.certificate(), Transport::SecureWebSocket),
+            (Framing::WebSocket { .. }, Carrier::Bare | Carrier::Unknown(_) | Carrier::Proxy { .. }) => {
+                (CertificateSeen::NotAsked, Transport::WebSocket)
+            }
+            (Framing::Undecided | Framing::Upgrading { .. } | Framing::Refused { .. }, _) => return Ok(()),
+        };
+        self.phase = Phase::Open(Flow::Both);
+        self.tell(Event::Connected { certificate, transport });
+        if std::mem::take(&mut self.blocked) {
+            self.tell(Event::Writable);
+        }
+        Ok(())
+    }
+
+    /// Whether the other side said that nothing follows.
+    fn look_for_end(&mut self, now: Instant) -> Result<(), Closed> {
+        match self.framing.socket().and_then(|socket| socket.take_close()) {
+            Some(CloseSeen::Normal) => self.handle_end(now),
+            Some(CloseSeen::Own { code, reason }) => return Err(Closed::Application { code, reason }),
+            Some(CloseSeen::Other(code)) => return Err(Closed::WebSocketClosed(code)),
+            None => {}
+        }
+        if let Carrier::Tls(tls) = &self.carrier
+            && tls.has_ended()
+        {
+            match self.framing {
+                Framing::Bytes => self.handle_end(now),
+                Framing::WebSocket { .. } if self.inbox.ended => {}
+                Framing::Undecided
+                | Framing::Upgrading { .. }
+                | Framing::WebSocket { .. }
+                | Framing::Refused { .. } => return Err(Closed::Lost),
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_end(&mut self, now: Instant) {
+        self.inbox.ended = true;
+        match self.phase {
+            Phase::Open(Flow::Both) => {
+                self.phase = Phase::Open(Flow::Writing);
+                self.tell(Event::Readable);
+            }
+            Phase::Open(Flow::Reading) => {
+                self.carrier.close(&mut self.input, &mut self.output);
+                self.tell(Event::Closed(Closed::Ended));
+                self.phase = Phase::Flushing { deadline: now + LINGER };
+            }
+            Phase::Opening { .. }
+            | Phase::Open(Flow::Writing)
+            | Phase::Lingering { .. }
+            | Phase::Flushing { .. }
+            | Phase::Over(_) => {}
+        }
+    }
+
+    /// Our own end. If it cannot be said, the other side notices that the pipe ends without.
+    fn end(&mut self, code: u32, reason: &str) {
+        match self.framing.close(code, reason) {
+            Some(frame) => {
+                let _ = self.send(frame);
+                // Inside TLS the WebSocket's end says it all; TLS's own follows when both sides are done.
+            }
+            None => self.carrier.close(&mut self.input, &mut self.output),
+        }
+        self.touched = true;
+    }
+
+    fn send(&mut self, bytes: Bytes) -> Result<(), Closed> {
+        self.touched = true;
+        match &mut self.carrier {
+            Carrier::Unknown(_) | Carrier::Proxy { .. } => {}
+            Carrier::Bare => self.output.push(bytes),
+            Carrier::Tls(tls) => tls.send(&mut self.input, &mut self.output, &bytes)?,
+        }
+        Ok(())
+    }
+
+    fn keep_alive(&mut self, now: Instant, flow: Flow) {
+        let (paused, stuck) = (self.inbox.is_full(), self.output.len() >= self.send_window);
+        let Some(socket) = self.framing.socket() else { return };
+        if paused {
+            socket.heard(now);
+        }
+        if flow != Flow::Writing && socket.lost_at() <= now {
+            return self.time_out();
+        }
+        if stuck {
+            socket.skip_ping(now);
+        }
+        if let Err(closed) = self.speak(now) {
+            self.fail(now, closed);
+        }
+    }
+
+    /// The link ends by somebody's fault or wish; what is left to be said about it goes out.
+    fn fail(&mut self, now: Instant, closed: Closed) {
+        let speaks = match self.phase {
+            Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => true,
+            Phase::Open(Flow::Reading) | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => false,
+        };
+        let last = match (&closed, &mut self.framing) {
+            (Closed::Lost, _) => return self.lose(),
+            (Closed::WebSocket(violation), Framing::WebSocket { socket, .. }) => Some(socket.close_for(*violation)),
+            (Closed::Application { code, .. }, Framing::WebSocket { socket, .. }) => Some(socket.close(*code, "")),
+            (Closed::WebSocketClosed(_), Framing::WebSocket { socket, .. }) => Some(socket.close(0, "")),
+            (_, Framing::Refused { say }) => Some(std::mem::take(say)),
+            (_, Framing::Undecided | Framing::Bytes | Framing::Upgrading { .. } | Framing::WebSocket { .. }) => None,
+        };
+        if let Some(last) = last.filter(|_| speaks) {
+            let _ = self.send(last);
+        }
+        self.carrier.close(&mut self.input, &mut self.output);
+        self.tell(Event::Closed(closed));
+        self.input.close();
+        self.phase = Phase::Lingering { deadline: now + LINGER };
+        self.touched = true;
+    }
+
+    fn time_out(&mut self) {
+        self.tell(Event::Closed(Closed::TimedOut));
+        self.over(Fate::Abort);
+    }
+
+    fn lose(&mut self) {
+        self.tell(Event::Closed(Closed::Lost));
+        self.over(Fate::Abort);
+    }
+
+    fn over(&mut self, fate: Fate) {
+        self.phase = Phase::Over(fate);
+        self.input.close();
+        self.output.clear();
+        self.touched = true;
+    }
+
+    fn settle(&mut self) {
+        if matches!(self.phase, Phase::Flushing { .. }) && self.output.is_empty() {
+            self.over(Fate::Finish);
+        }
+    }
+
+    /// Each kind of event waits at most once.
+    fn tell(&mut self, event: Event) {
+        if !self.events.contains(&event) {
+            self.events.push_back(event);
+        }
+    }
+}
+
+impl Carrier {
+    /// Whether it carries the framing's bytes.
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Unknown(_) | Self::Proxy { .. } => false,
+            Self::Bare => true,
+            Self::Tls(tls) => !tls.is_handshaking(),
+        }
+    }
+
+    /// The carrier's own end, where it has one and can still say it.
+    fn close(&mut self, input: &mut Input, output: &mut Output) {
+        match self {
+            Self::Unknown(_) | Self::Proxy { .. } | Self::Bare => {}
+            Self::Tls(tls) if tls.is_handshaking() => {}
+            Self::Tls(tls) => drop(tls.close(input, output)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pipe_tests.rs"]
+mod tests;

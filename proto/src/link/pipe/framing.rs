@@ -1,0 +1,147 @@
+//! How the link's bytes lie in what the carrier carries: as they are, or in a WebSocket.
+//!
+//! Decides nothing of its own. No timers but the WebSocket's.
+//! ```text
+//! undecided (a server, until ALPN is known) → bytes
+//!                                           → upgrade → a WebSocket │ refused
+//! ```
+//! Bounds: a reply to the upgrade, and the WebSocket's own.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::super::websocket::{Role, Upgrade, UpgradeFailure, WebSocket};
+use super::Closed;
+use crate::Instant;
+
+/// Plaintext that waits for the owner.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pieces: VecDeque<Bytes>,
+    pub(super) len: usize,
+    pub(super) window: usize,
+    /// The other side said that nothing follows.
+    pub(super) ended: bool,
+}
+
+impl Inbox {
+    pub(super) const fn new(window: usize) -> Self {
+        Self { pieces: VecDeque::new(), len: 0, window, ended: false }
+    }
+
+    fn push(&mut self, piece: Bytes) {
+        self.len = self.len.saturating_add(piece.len());
+        self.pieces.push_back(piece);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        let piece = self.pieces.pop_front()?;
+        self.len = self.len.saturating_sub(piece.len());
+        Some(piece)
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.len >= self.window
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) enum Framing {
+    Undecided,
+    Bytes,
+    Upgrading {
+        upgrade: Upgrade,
+        /// For the WebSocket that comes of it.
+        role: Role,
+        /// What is to be said first, once the carrier can carry it.
+        say: Bytes,
+    },
+    WebSocket {
+        socket: Box<WebSocket>,
+        /// What is to be said first: a server's answer.
+        say: Bytes,
+    },
+    /// No WebSocket came about.
+    Refused {
+        say: Bytes,
+    },
+}
+
+impl Framing {
+    /// A client's WebSocket.
+    pub(super) fn ask(authority: &str, path: &str, role: Role) -> Self {
+        match role {
+            Role::Client(mut rng) => {
+                let (say, upgrade) = Upgrade::client(authority, path, &mut rng);
+                Self::Upgrading { upgrade, role: Role::Client(rng), say }
+            }
+            Role::Server => Self::answer(),
+        }
+    }
+
+    /// A server's WebSocket.
+    pub(super) fn answer() -> Self {
+        Self::Upgrading { upgrade: Upgrade::server(), role: Role::Server, say: Bytes::new() }
+    }
+
+    /// Takes what the carrier brought.
+    pub(super) fn receive(&mut self, now: Instant, plain: &[u8], inbox: &mut Inbox) -> Result<(), Closed> {
+        match self {
+            Self::Undecided => return Err(Closed::Unknown),
+            Self::Bytes => inbox.push(Bytes::copy_from_slice(plain)),
+            Self::Upgrading { upgrade, .. } => match upgrade.receive(plain) {
+                Ok(None) => {}
+                Ok(Some((answer, rest))) => {
+                    self.become_websocket(now, answer);
+                    if !rest.is_empty() {
+                        return self.receive(now, rest, inbox);
+                    }
+                }
+                Err((failure, say)) => {
+                    *self = Self::Refused { say };
+                    return Err(failure.into());
+                }
+            },
+            Self::WebSocket { socket, .. } => {
+                socket.heard(now);
+                socket.receive(plain, &mut |bytes| inbox.push(bytes))?;
+            }
+            Self::Refused { .. } => return Err(UpgradeFailure::Request.into()),
+        }
+        Ok(())
+    }
+
+    fn become_websocket(&mut self, now: Instant, say: Bytes) {
+        if let Self::Upgrading { role, .. } = std::mem::replace(self, Self::Undecided) {
+            *self = Self::WebSocket { socket: Box::new(WebSocket::new(now, role)), say };
+        }
+    }
+
+    /// What the framing itself has to say, once.
+    pub(super) fn poll_say(&mut self, now: Instant) -> Option<Bytes> {
+        let said = |say: &mut Bytes| Some(std::mem::take(say)).filter(|say| !say.is_empty());
+        match self {
+            Self::Undecided | Self::Bytes => None,
+            Self::Upgrading { say, .. } | Self::Refused { say } => said(say),
+            Self::WebSocket { socket, say } => said(say).or_else(|| socket.poll_control(now)),
+        }
+    }
+
+    /// The end of what this side says.
+    pub(super) fn close(&mut self, code: u32, reason: &str) -> Option<Bytes> {
+        match self {
+            Self::WebSocket { socket, .. } => Some(socket.close(code, reason)),
+            Self::Undecided | Self::Bytes | Self::Upgrading { .. } | Self::Refused { .. } => None,
+        }
+    }
+
+    /// The WebSocket, where it is one.
+    pub(super) fn socket(&mut self) -> Option<&mut WebSocket> {
+        match self {
+            Self::WebSocket { socket, .. } => Some(socket),
+            Self::Undecided | Self::Bytes | Self::Upgrading { .. } | Self::Refused { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! All pipes of a node, as its owner and the driver see them: names, what touched which, deadlines, what to do with the sockets.
+//!
+//! ```text
+//! dial ──► dialling ──Up──► carried ──(socket let go, and closed by the owner)──► forgotten
+//! accept ──────────────────►
+//! ```
+//! What arrived can be read after the end of the pipe too; so the owner closes each pipe, also one that told [`Event::Closed`].
+//! Decides nothing about a link: that is [`Pipe`]'s. A pipe is visited when it was touched, so that idle ones cost nothing.
+//! Timers: those of the pipes. Bounds: the owner's, who makes every pipe.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::pipe::{Event, Fate, Pipe, Windows};
+use super::{Read, Write};
+use crate::Instant;
+use crate::node::{Action, Dial, PipeEvent, PipeId};
+use crate::ready::{Deadlines, ReadySet};
+
+#[derive(Debug)]
+struct Carried {
+    pipe: Pipe,
+    /// The TCP connection is there: before, there is nothing to read or write.
+    up: bool,
+    /// The driver knows the name.
+    known: bool,
+    /// The owner closed it.
+    left: bool,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Pipes {
+    pipes: BTreeMap<PipeId, Carried>,
+    last_id: u32,
+    /// Touched since the last [`Self::settle`].
+    touched: ReadySet<PipeId>,
+    /// For the driver to look at.
+    ready: ReadySet<PipeId>,
+    deadlines: Deadlines<PipeId>,
+    events: VecDeque<(PipeId, Event)>,
+    actions: VecDeque<Action>,
+}
+
+impl Default for Pipes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pipes {
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            pipes: BTreeMap::new(),
+            last_id: 0,
+            touched: ReadySet::new(),
+            ready: ReadySet::new(),
+            deadlines: Deadlines::new(),
+            events: VecDeque::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// A pipe of ours: the TCP connection is asked for.
+    pub fn dial(&mut self, pipe: Pipe, to: SocketAddr) -> PipeId {
+        let id = self.adopt(pipe, false);
+        self.actions.push_back(Action::Dial(id, Dial::from(to)));
+        id
+    }
+
+    /// A pipe of a client: the TCP connection is there.
+    pub fn accept(&mut self, pipe: Pipe) -> PipeId {
+        self.adopt(pipe, true)
+    }
+
+    fn adopt(&mut self, pipe: Pipe, up: bool) -> PipeId {
+        self.last_id = self.last_id.wrapping_add(1);
+        let id = PipeId(self.last_id);
+        self.pipes.insert(id, Carried { pipe, up, known: true, left: false });
+        self.touched.mark(id);
+        id
+    }
+
+    /// What the driver tells.
+    pub fn handle_pipe(&mut self, now: Instant, id: PipeId, event: PipeEvent) {
+        let Some(carried) = self.pipes.get_mut(&id) else { return };
+        match event {
+            PipeEvent::Up => carried.up = true,
+            PipeEvent::Filled(count) => carried.pipe.handle_filled(now, count),
+            PipeEvent::Wrote(count) => carried.pipe.handle_wrote(now, count),
+            PipeEvent::Eof => carried.pipe.handle_eof(),
+            PipeEvent::Failed(_) => {
+                carried.known = false;
+                carried.pipe.handle_failed();
+            }
+        }
+        self.touched.mark(id);
+    }
+
+    /// Deadlines may have come. A spurious call is a no-op.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(id) = self.deadlines.take_due(now) {
+            if let Some(carried) = self.pipes.get_mut(&id) {
+                carried.pipe.handle_timeout(now);
+                self.touched.mark(id);
+            }
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// Moves what was touched on: events, deadlines, sockets that are let go. Once per batch of inputs.
+    pub fn settle(&mut self) {
+        while let Some(id) = self.touched.take() {
+            let Some(carried) = self.pipes.get_mut(&id) else { continue };
+            while let Some(event) = carried.pipe.poll_event() {
+                self.events.push_back((id, event));
+            }
+            if carried.pipe.poll_touched() || carried.up {
+                self.ready.mark(id);
+            }
+            self.deadlines.set(id, carried.pipe.poll_timeout());
+            match carried.pipe.fate() {
+                Fate::Live => {}
+                // A careful close: what waits is written, what still arrives is thrown away, for a second at most.
+                Fate::Finish if carried.known => {
+                    self.actions.extend([Action::Finish(id), Action::Abort(id)]);
+                    carried.known = false;
+                }
+                Fate::Abort if carried.known => {
+                    self.actions.push_back(Action::Abort(id));
+                    carried.known = false;
+                }
+                Fate::Finish | Fate::Abort => {}
+            }
+            if carried.left && !carried.known {
+                self.pipes.remove(&id);
+                self.deadlines.set(id, None);
+            }
+        }
+    }
+
+    /// The next event of any pipe.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<(PipeId, Event)> {
+        self.events.pop_front()
+    }
+
+    /// The next thing for the driver.
+    #[must_use]
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// See [`crate::node::Node::poll_pipe`].
+    #[must_use]
+    pub fn poll_pipe(&mut self) -> Option<PipeId> {
+        self.ready.take()
+    }
+
+    /// See [`crate::node::Node::pipe_buffer`].
+    #[must_use]
+    pub fn buffer(&mut self, id: PipeId) -> &mut [u8] {
+        match self.pipes.get_mut(&id) {
+            Some(carried) if carried.up => carried.pipe.read_buffer(),
+            Some(_) | None => &mut [],
+        }
+    }
+
+    /// See [`crate::node::Node::pipe_output`].
+    #[must_use]
+    pub fn output<'a>(&'a self, id: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        match self.pipes.get(&id) {
+            Some(carried) if carried.up => carried.pipe.output(slices),
+            Some(_) | None => 0,
+        }
+    }
+
+    /// See [`Pipe::read`].
+    pub fn read(&mut self, id: PipeId) -> Read {
+        let Some(carried) = self.pipes.get_mut(&id) else { return Read::Gone };
+        self.touched.mark(id);
+        carried.pipe.read()
+    }
+
+    /// See [`Pipe::write`].
+    pub fn write(&mut self, now: Instant, id: PipeId, data: &mut Bytes) -> Write {
+        let Some(carried) = self.pipes.get_mut(&id) else { return Write::Gone };
+        self.touched.mark(id);
+        carried.pipe.write(now, data)
+    }
+
+    /// See [`Pipe::finish`].
+    pub fn finish(&mut self, now: Instant, id: PipeId) {
+        if let Some(carried) = self.pipes.get_mut(&id) {
+            carried.pipe.finish(now);
+            self.touched.mark(id);
+        }
+    }
+
+    /// See [`Pipe::close`]. The name means nothing from now on.
+    pub fn close(&mut self, now: Instant, id: PipeId, code: u32, reason: &'static str) {
+        if let Some(carried) = self.pipes.get_mut(&id) {
+            carried.pipe.close(now, code, reason);
+            carried.left = true;
+            self.touched.mark(id);
+        }
+    }
+
+    /// See [`Pipe::set_windows`].
+    pub fn set_windows(&mut self, id: PipeId, windows: Windows) {
+        if let Some(carried) = self.pipes.get_mut(&id) {
+            carried.pipe.set_windows(windows);
+            self.touched.mark(id);
+        }
+    }
+
+    /// How many pipes there are, those that are on their way out with them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pipes.len()
+    }
+
+    /// Whether there are none: all is written and let go.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pipes.is_empty()
+    }
+}

@@ -1,0 +1,435 @@
+//! The way through a proxy: HTTP CONNECT (RFC 9110 §9.3.6) with Basic authentication (RFC 7617), and SOCKS 5 (RFC 1928) with user
+//! name and password (RFC 1929).
+//!
+//! Decides what to say to the proxy and when it let us through; what follows then is not its business. A name goes to the proxy as
+//! it is and is never looked up here, `.onion` names too.
+//! ```text
+//! HTTP:   CONNECT ──2xx──► through
+//! SOCKS:  greeting ──► [login] ──► request ──0──► through
+//! ```
+//! No timers: the pipe has one. Bounds: [`MAX_URL`] of a proxy's URL, a head of HTTP, 262 bytes of SOCKS. `Debug` hides the login.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use bytes::{BufMut, Bytes};
+use data_encoding::BASE64;
+use httparse::{EMPTY_HEADER, Response};
+use zeroize::Zeroizing;
+
+use super::http::{Head, MAX_HEADERS, TooLarge};
+
+/// The longest URL that is looked at, in bytes.
+const MAX_URL: usize = 2048;
+/// RFC 1035 §2.3.4.
+const MAX_HOST: usize = 253;
+/// RFC 1929 §2; for HTTP too.
+const MAX_LOGIN: usize = 255;
+const HTTP_PORT: u16 = 80;
+/// RFC 1928 §3.
+const SOCKS_PORT: u16 = 1080;
+
+const SOCKS_VERSION: u8 = 5;
+const LOGIN_VERSION: u8 = 1;
+const NO_LOGIN: u8 = 0;
+const LOGIN: u8 = 2;
+const NO_METHOD: u8 = 0xff;
+const CONNECT: u8 = 1;
+const IPV4: u8 = 1;
+const NAME: u8 = 3;
+const IPV6: u8 = 4;
+
+/// What a proxy speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Http,
+    Socks,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Login {
+    user: Zeroizing<String>,
+    password: Zeroizing<String>,
+}
+
+/// A proxy: `http://[user:password@]host[:port]` or the same with `socks5` or `socks5h` (both leave names to the proxy).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Proxy {
+    kind: Kind,
+    host: String,
+    port: u16,
+    login: Option<Login>,
+}
+
+/// Why a text is no proxy. The texts repeat nothing of what was typed, which may hold a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadProxy {
+    /// More than [`MAX_URL`].
+    #[error("not a valid proxy: it is too long")]
+    TooLong,
+    /// Not one of the schemes.
+    #[error("not a valid proxy: expected http://, socks5:// or socks5h://")]
+    Scheme,
+    /// `https://`.
+    #[error("a proxy that is reached over TLS (https://) is not supported; use http://, socks5:// or socks5h://")]
+    Tls,
+    /// Neither a name nor an address.
+    #[error("not a valid proxy: it names neither a host nor an address")]
+    Host,
+    /// Not a number from 1 to 65535.
+    #[error("not a valid proxy: the port is not a number from 1 to 65535")]
+    Port,
+    /// A login that is too long, or holds controls or a % without two hexadecimal digits.
+    #[error("not a valid proxy: user name or password are not valid; percent-encode special characters")]
+    Login,
+    /// Something after the host.
+    #[error("not a valid proxy: a path or a query has no meaning")]
+    Path,
+}
+
+impl FromStr for Proxy {
+    type Err = BadProxy;
+
+    /// Without a scheme it is an HTTP proxy, as in the usual environment variables.
+    fn from_str(text: &str) -> Result<Self, BadProxy> {
+        let text = text.trim();
+        if text.len() > MAX_URL {
+            return Err(BadProxy::TooLong);
+        }
+        let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+        let (kind, default_port) = match scheme.to_ascii_lowercase().as_str() {
+            "http" => (Kind::Http, HTTP_PORT),
+            "socks5" | "socks5h" => (Kind::Socks, SOCKS_PORT),
+            "https" => return Err(BadProxy::Tls),
+            _ => return Err(BadProxy::Scheme),
+        };
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if !matches!(path, "" | "/") {
+            return Err(BadProxy::Path);
+        }
+        let (login, address) = match authority.rsplit_once('@') {
+            Some((login, address)) => (Some(login.parse()?), address),
+            None => (None, authority),
+        };
+        let (host, port) = match address.strip_prefix('[') {
+            Some(rest) => {
+                let (host, rest) = rest.split_once(']').ok_or(BadProxy::Host)?;
+                host.parse::<std::net::Ipv6Addr>().map_err(|_| BadProxy::Host)?;
+                let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or(BadProxy::Host)?) };
+                (host, port)
+            }
+            None => {
+                let (host, port) = address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port)));
+                let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+                if host.is_empty() || host.len() > MAX_HOST || !host.bytes().all(is_name) {
+                    return Err(BadProxy::Host);
+                }
+                (host, port)
+            }
+        };
+        let port = match port {
+            None => default_port,
+            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
+                port.parse().ok().filter(|&port| port != 0).ok_or(BadProxy::Port)?
+            }
+            Some(_) => return Err(BadProxy::Port),
+        };
+        Ok(Self { kind, host: host.to_ascii_lowercase(), port, login })
+    }
+}
+
+impl FromStr for Login {
+    type Err = BadProxy;
+
+    fn from_str(text: &str) -> Result<Self, BadProxy> {
+        let (user, password) = text.split_once(':').unwrap_or((text, ""));
+        let (user, password) = (decoded(user)?, decoded(password)?);
+        // RFC 7617 §2: a colon ends the user name.
+        if user.is_empty() || user.contains(':') {
+            return Err(BadProxy::Login);
+        }
+        Ok(Self { user, password })
+    }
+}
+
+/// Percent-decoding (RFC 3986 §2.1).
+fn decoded(text: &str) -> Result<Zeroizing<String>, BadProxy> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (Some(high), Some(low)) = (digit(), digit()) else { return Err(BadProxy::Login) };
+        bytes.push(high << 4 | low);
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| BadProxy::Login)?;
+    if text.len() > MAX_LOGIN || text.chars().any(char::is_control) {
+        return Err(BadProxy::Login);
+    }
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+impl Proxy {
+    /// Where it is: a name in lower case, or an address; IPv6 without brackets. This name is looked up here.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// Without the login: fit to be shown.
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.kind {
+            Kind::Http => "http",
+            Kind::Socks => "socks5h",
+        };
+        write!(f, "{scheme}://{}", authority(&self.host, self.port))
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let login = if self.login.is_some() { " with a login" } else { "" };
+        write!(f, "Proxy({self}{login})")
+    }
+}
+
+/// Host and port as they stand in a URL; an IPv6 address in brackets.
+pub(super) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// Why a proxy did not let us through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProxyFailure {
+    /// What came is not what a proxy of this kind says.
+    #[error("the proxy does not speak the protocol that its URL names")]
+    NotAProxy,
+    /// It wants to know who we are.
+    #[error("the proxy asks for a user name and a password")]
+    LoginNeeded,
+    /// It knows us, or does not want to.
+    #[error("the proxy does not accept this user name and password")]
+    LoginRefused,
+    /// An HTTP proxy answered with this status.
+    #[error("the proxy answered with HTTP status {0}")]
+    Status(u16),
+    /// A SOCKS proxy answered with this code (RFC 1928 §6).
+    #[error("the proxy could not connect: {}", socks_reply(*.0))]
+    Socks(u8),
+}
+
+const fn socks_reply(code: u8) -> &'static str {
+    match code {
+        2 => "its rules do not allow it",
+        3 => "the network cannot be reached",
+        4 => "the host cannot be reached",
+        5 => "the connection was refused",
+        6 => "the time to live ran out",
+        7 => "it does not know the command",
+        8 => "it does not know this kind of address",
+        // Tor's own, where it is told to give them.
+        0xf0..=0xf7 => "the onion service cannot be reached",
+        _ => "general failure",
+    }
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// More bytes are needed.
+    Wait,
+    /// So many bytes were the proxy's; there may be more to do.
+    Took(usize),
+    /// So many bytes were the proxy's last.
+    Through(usize),
+}
+
+enum State {
+    Http(Head),
+    Greeting,
+    Login,
+    Request,
+}
+
+/// What is said to a proxy and heard from it.
+pub(super) struct Conversation {
+    state: State,
+    login: Option<Login>,
+    host: String,
+    port: u16,
+    say: Option<Bytes>,
+}
+
+impl fmt::Debug for Conversation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Http(_) => "Http",
+            State::Greeting => "Greeting",
+            State::Login => "Login",
+            State::Request => "Request",
+        };
+        f.debug_struct("Conversation").field("state", &state).finish_non_exhaustive()
+    }
+}
+
+impl Conversation {
+    /// `host` is a valid DNS name or an IP address without brackets.
+    pub(super) fn new(proxy: &Proxy, host: &str, port: u16) -> Self {
+        let (login, host) = (proxy.login.clone(), host.to_owned());
+        let (state, say) = match proxy.kind {
+            Kind::Http => (State::Http(Head::default()), http_request(&authority(&host, port), login.as_ref())),
+            Kind::Socks => {
+                let methods: &[u8] = if login.is_some() { &[NO_LOGIN, LOGIN] } else { &[NO_LOGIN] };
+                (State::Greeting, [&[SOCKS_VERSION, short(methods.len())], methods].concat().into())
+            }
+        };
+        Self { state, login, host, port, say: Some(say) }
+    }
+
+    /// What is to be said now.
+    pub(super) const fn poll_say(&mut self) -> Option<Bytes> {
+        self.say.take()
+    }
+
+    /// Looks at all bytes that wait.
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<Progress, ProxyFailure> {
+        if bytes.is_empty() {
+            return Ok(Progress::Wait);
+        }
+        match &mut self.state {
+            State::Http(head) => {
+                let rest = head.push(bytes).map_err(|TooLarge| ProxyFailure::NotAProxy)?;
+                let Some(rest) = rest else { return Ok(Progress::Took(bytes.len())) };
+                judge_http(head.bytes(), self.login.is_some())?;
+                Ok(Progress::Through(bytes.len().saturating_sub(rest.len())))
+            }
+            State::Greeting => {
+                let Some((&[version, method], _)) = bytes.split_first_chunk() else { return Ok(Progress::Wait) };
+                match (version, method, &self.login) {
+                    (SOCKS_VERSION, NO_LOGIN, _) => self.request()?,
+                    (SOCKS_VERSION, LOGIN, Some(login)) => {
+                        self.say = Some(socks_login(login));
+                        self.state = State::Login;
+                    }
+                    (SOCKS_VERSION, NO_METHOD, None) => return Err(ProxyFailure::LoginNeeded),
+                    (SOCKS_VERSION, NO_METHOD, Some(_)) => return Err(ProxyFailure::LoginRefused),
+                    _ => return Err(ProxyFailure::NotAProxy),
+                }
+                Ok(Progress::Took(2))
+            }
+            State::Login => {
+                let Some((&[version, status], _)) = bytes.split_first_chunk() else { return Ok(Progress::Wait) };
+                match (version, status) {
+                    (LOGIN_VERSION, 0) => self.request()?,
+                    (LOGIN_VERSION, _) => return Err(ProxyFailure::LoginRefused),
+                    _ => return Err(ProxyFailure::NotAProxy),
+                }
+                Ok(Progress::Took(2))
+            }
+            State::Request => socks_reply_length(bytes),
+        }
+    }
+
+    /// RFC 1928 §4.
+    fn request(&mut self) -> Result<(), ProxyFailure> {
+        let mut say = vec![SOCKS_VERSION, CONNECT, 0];
+        match self.host.parse() {
+            Ok(IpAddr::V4(address)) => {
+                say.push(IPV4);
+                say.extend(address.octets());
+            }
+            Ok(IpAddr::V6(address)) => {
+                say.push(IPV6);
+                say.extend(address.octets());
+            }
+            Err(_) => {
+                say.push(NAME);
+                say.push(u8::try_from(self.host.len()).map_err(|_| ProxyFailure::Socks(8))?);
+                say.extend(self.host.as_bytes());
+            }
+        }
+        say.put_u16(self.port);
+        self.say = Some(say.into());
+        self.state = State::Request;
+        Ok(())
+    }
+}
+
+fn http_request(authority: &str, login: Option<&Login>) -> Bytes {
+    let mut request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
+    if let Some(Login { user, password }) = login {
+        let login = Zeroizing::new([user.as_bytes(), b":", password.as_bytes()].concat());
+        request.push_str("Proxy-Authorization: Basic ");
+        BASE64.encode_append(&login, &mut request);
+        request.push_str("\r\n");
+    }
+    request.push_str("\r\n");
+    Bytes::from(request)
+}
+
+fn judge_http(head: &[u8], had_login: bool) -> Result<(), ProxyFailure> {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut response = Response::new(&mut headers);
+    if !response.parse(head).is_ok_and(|status| status.is_complete()) {
+        return Err(ProxyFailure::NotAProxy);
+    }
+    match response.code {
+        Some(200..=299) => Ok(()),
+        Some(407) if had_login => Err(ProxyFailure::LoginRefused),
+        Some(407) => Err(ProxyFailure::LoginNeeded),
+        Some(status) => Err(ProxyFailure::Status(status)),
+        None => Err(ProxyFailure::NotAProxy),
+    }
+}
+
+/// RFC 1929 §2.
+fn socks_login(Login { user, password }: &Login) -> Bytes {
+    let mut say = vec![LOGIN_VERSION];
+    for part in [user, password] {
+        say.push(short(part.len()));
+        say.extend(part.as_bytes());
+    }
+    say.into()
+}
+
+/// RFC 1928 §6: where the proxy's own address ends, which says nothing to us.
+fn socks_reply_length(bytes: &[u8]) -> Result<Progress, ProxyFailure> {
+    match bytes {
+        [SOCKS_VERSION] | [SOCKS_VERSION, 0] => return Ok(Progress::Wait),
+        [SOCKS_VERSION, 0, ..] => {}
+        [SOCKS_VERSION, code, ..] => return Err(ProxyFailure::Socks(*code)),
+        _ => return Err(ProxyFailure::NotAProxy),
+    }
+    let address = match bytes.get(3..) {
+        Some([IPV4, ..]) => 4,
+        Some([IPV6, ..]) => 16,
+        Some([NAME, length, ..]) => usize::from(*length).saturating_add(1),
+        Some([] | [NAME]) | None => return Ok(Progress::Wait),
+        Some(_) => return Err(ProxyFailure::NotAProxy),
+    };
+    let length = address.saturating_add(4 + 2);
+    Ok(if bytes.len() < length { Progress::Wait } else { Progress::Through(length) })
+}
+
+/// For lengths that were checked.
+fn short(length: usize) -> u8 {
+    u8::try_from(length).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+#[path = "proxy_tests.rs"]
+mod tests;

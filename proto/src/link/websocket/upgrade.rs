@@ -1,0 +1,213 @@
+//! The way into a WebSocket (RFC 6455 §4): the client's request, the server's answer, and what each side demands of the other's.
+//!
+//! Decides whether the other end is one that speaks WebSocket with our subprotocol. No timers; what a server refuses it answers
+//! with a plain HTTP error that says what it is, for the person who came with a browser.
+//! Bounds: those of a head, [`super::super::http`].
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use data_encoding::BASE64;
+use httparse::{EMPTY_HEADER, Header, Request, Response};
+use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
+
+use super::super::http::{Head, MAX_HEAD, MAX_HEADERS, TooLarge};
+
+/// The subprotocol (RFC 6455 §1.9) that both sides name.
+pub const SUBPROTOCOL: &str = "tallow.1";
+/// RFC 6455 §4.2.2.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+const ABOUT: &str =
+    "This is a tallow relay. It speaks WebSocket with the subprotocol tallow.1 and nothing else over HTTP.\n";
+
+/// Why there is no WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpgradeFailure {
+    /// What came is no HTTP.
+    #[error("the other end does not speak HTTP")]
+    NotHttp,
+    /// The head is larger than a relay's or a proxy's can be.
+    #[error("the other end's HTTP head is too large")]
+    TooLarge,
+    /// The server answered with another status than 101.
+    #[error("the server answered with HTTP status {0} and not with a WebSocket")]
+    Status(u16),
+    /// The server's 101 is not the answer to our request.
+    #[error("the server's WebSocket answer is not valid")]
+    Answer,
+    /// The server does not speak our subprotocol.
+    #[error("the server is no tallow relay")]
+    Subprotocol,
+    /// The client's request is none for a WebSocket of ours; it got an answer that says so.
+    #[error("the client asked for something else than a tallow WebSocket")]
+    Request,
+}
+
+/// What is to be answered, and the bytes behind the other side's head.
+type Answered<'a> = (Bytes, &'a [u8]);
+
+/// An upgrade that is under way.
+#[derive(Debug)]
+pub(in crate::link) enum Upgrade {
+    /// We asked, and expect this `Sec-WebSocket-Accept`.
+    Client { head: Head, accept: String },
+    /// We are asked.
+    Server { head: Head },
+}
+
+impl Upgrade {
+    /// The client's request, and what waits for its answer.
+    pub(in crate::link) fn client(authority: &str, path: &str, rng: &mut ChaCha20Rng) -> (Bytes, Self) {
+        let mut nonce = [0; 16];
+        rng.fill_bytes(&mut nonce);
+        let key = BASE64.encode(&nonce);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+        );
+        (Bytes::from(request), Self::Client { head: Head::default(), accept: accept(key.as_bytes()) })
+    }
+
+    pub(in crate::link) fn server() -> Self {
+        Self::Server { head: Head::default() }
+    }
+
+    /// Takes bytes until the other side's head is whole; then what is to be answered (nothing, from a client) and the bytes
+    /// behind the head.
+    ///
+    /// # Errors
+    /// It is not to be: why, and what is answered.
+    pub(in crate::link) fn receive<'a>(
+        &mut self,
+        bytes: &'a [u8],
+    ) -> Result<Option<Answered<'a>>, (UpgradeFailure, Bytes)> {
+        match self {
+            Self::Client { head, accept } => {
+                let silent = |failure| (failure, Bytes::new());
+                let Some(rest) = head.push(bytes).map_err(|TooLarge| silent(UpgradeFailure::TooLarge))? else {
+                    return Ok(None);
+                };
+                judge_answer(head.bytes(), accept).map_err(silent)?;
+                Ok(Some((Bytes::new(), rest)))
+            }
+            Self::Server { head } => {
+                let rest = match head.push(bytes) {
+                    Ok(rest) => rest,
+                    Err(TooLarge) => {
+                        return Err((UpgradeFailure::TooLarge, refusal("431 Request Header Fields Too Large", "")));
+                    }
+                };
+                let Some(rest) = rest else { return Ok(None) };
+                judge_request(head.bytes()).map(|answer| Some((answer, rest)))
+            }
+        }
+    }
+}
+
+/// Whether it can stand in a request's first line.
+pub(in crate::link) fn is_path(path: &str) -> bool {
+    path.len() <= MAX_HEAD / 4
+        && path.starts_with('/')
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
+}
+
+/// RFC 6455 §4.1, what the client demands of the answer.
+fn judge_answer(head: &[u8], accept: &str) -> Result<(), UpgradeFailure> {
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut response = Response::new(&mut headers);
+    let whole = response.parse(head).is_ok_and(|status| status.is_complete());
+    let (true, Some(status)) = (whole, response.code) else { return Err(UpgradeFailure::NotHttp) };
+    if status != 101 {
+        return Err(UpgradeFailure::Status(status));
+    }
+    let headers = &*response.headers;
+    let upgraded = has_token(headers, "upgrade", "websocket") && has_token(headers, "connection", "upgrade");
+    if !upgraded || only(headers, "sec-websocket-accept") != Some(accept.as_bytes()) || response.version != Some(1) {
+        return Err(UpgradeFailure::Answer);
+    }
+    // We offered none.
+    if values(headers, "sec-websocket-extensions").next().is_some() {
+        return Err(UpgradeFailure::Answer);
+    }
+    match only(headers, "sec-websocket-protocol") {
+        Some(protocol) if protocol == SUBPROTOCOL.as_bytes() => Ok(()),
+        Some(_) | None => Err(UpgradeFailure::Subprotocol),
+    }
+}
+
+/// RFC 6455 §4.2, what the server demands of the request, and what it answers.
+fn judge_request(head: &[u8]) -> Result<Bytes, (UpgradeFailure, Bytes)> {
+    let refused = |status, more| (UpgradeFailure::Request, refusal(status, more));
+    let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+    let mut request = Request::new(&mut headers);
+    let whole = match request.parse(head) {
+        Ok(status) => status.is_complete(),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err((UpgradeFailure::TooLarge, refusal("431 Request Header Fields Too Large", "")));
+        }
+        Err(_) => false,
+    };
+    if !whole {
+        return Err((UpgradeFailure::NotHttp, refusal("400 Bad Request", "")));
+    }
+    if request.method != Some("GET") {
+        return Err(refused("405 Method Not Allowed", "Allow: GET\r\n"));
+    }
+    let headers = &*request.headers;
+    if request.version != Some(1) || only(headers, "host").is_none() {
+        return Err(refused("400 Bad Request", ""));
+    }
+    let asks = has_token(headers, "upgrade", "websocket") && has_token(headers, "connection", "upgrade");
+    if !asks || only(headers, "sec-websocket-version") != Some(b"13") {
+        return Err(refused("426 Upgrade Required", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"));
+    }
+    let key = only(headers, "sec-websocket-key").filter(|key| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16));
+    let Some(key) = key else { return Err(refused("400 Bad Request", "")) };
+    if !has_token(headers, "sec-websocket-protocol", SUBPROTOCOL) {
+        return Err(refused("400 Bad Request", ""));
+    }
+    let accept = accept(key);
+    Ok(Bytes::from(format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+    )))
+}
+
+/// An answer that says what this is, after which the connection ends.
+fn refusal(status: &str, more: &str) -> Bytes {
+    let connection = if more.starts_with("Upgrade") { "Upgrade, close" } else { "close" };
+    Bytes::from(format!(
+        "HTTP/1.1 {status}\r\nConnection: {connection}\r\n{more}Content-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {}\r\n\r\n{ABOUT}",
+        ABOUT.len()
+    ))
+}
+
+/// `Sec-WebSocket-Accept` for a key (RFC 6455 §4.2.2).
+fn accept(key: &[u8]) -> String {
+    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(key);
+    hash.update(GUID);
+    BASE64.encode(hash.finish().as_ref())
+}
+
+fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.trim_ascii())
+}
+
+/// The value of a header that stands there once.
+fn only<'a>(headers: &'a [Header<'_>], name: &'a str) -> Option<&'a [u8]> {
+    let mut values = values(headers, name);
+    values.next().filter(|_| values.next().is_none())
+}
+
+/// Whether a header's list names this (RFC 9110 §5.6.1), in either case.
+fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
+    let mut items = values(headers, name).flat_map(|value| value.split(|&byte| byte == b','));
+    items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+#[cfg(test)]
+#[path = "upgrade_tests.rs"]
+mod tests;

@@ -1,0 +1,197 @@
+//! A session that lost its link: how the two find each other again, and for how long they try.
+//!
+//! ```text
+//! Live ──link lost──► Apart ──met in the reconnect room──► Handshaking (mode again) ──keyed──► Live, same session, new keys
+//!                      ▲ │ given up: the one bad end            │ failed, lost
+//!                      └─┴───────────────────────────────────────┘
+//! ```
+//! Nothing that was said is lost: the session says its control records again, the transfer its chunks. A failed attempt ends nothing
+//! and is no guess, since no person's words are in it. Where a receiver's answer (H2) had no reply, it can't know whether the sender
+//! took it, so it tries that attempt's reconnect room and the code room in turn.
+//!
+//! Timers: [`TURN`] for each of those two; the end of patience, which is the person's (`give_up_after`), [`super::PATIENCE`] before the
+//! offer was accepted, [`CONFIRM_WITHIN`] for a sender that only misses the confirmation, and otherwise none.
+
+use std::time::Duration;
+
+use super::event::{Event, Failure, Lost};
+use super::meeting::Found;
+use super::peer_link::PeerLink;
+use super::rendezvous::Question;
+use super::{CodeState, PATIENCE, Peer, Stage, close};
+use crate::Instant;
+use crate::handshake::{self, Handshake, ReconnectKey, Secret, Verifier};
+use crate::session::Session;
+use crate::wire::relay::Side;
+
+/// How long a receiver that can't know where its sender waits stays with one of the two rooms.
+const TURN: Duration = Duration::from_secs(10);
+/// A receiver that has everything stays reachable for less than that: a sender need not wait longer for its confirmation.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(900);
+
+/// A session without a link.
+pub(super) struct Apart {
+    pub session: Box<Session>,
+    give_up: Option<Instant>,
+    lost: Lost,
+}
+
+/// What outlives a handshake.
+#[derive(Clone)]
+pub(super) struct Lasting {
+    pub reconnect: ReconnectKey,
+    pub verifier: Verifier,
+}
+
+impl Lasting {
+    fn secret(&self) -> Secret {
+        Secret::Again { reconnect: self.reconnect.clone(), verifier: self.verifier.clone() }
+    }
+
+    fn question(&self, side: Side) -> Question {
+        Question::Join { room: self.reconnect.room(), side, owner: self.reconnect.owner(side), again: true }
+    }
+}
+
+/// What this side knows of a reconnect room.
+pub(super) enum Reunion {
+    /// No handshake came so far.
+    Never,
+    /// Receiver: the sender waits there, or with the code. `code` is the question for the latter.
+    Perhaps { lasting: Lasting, code: Question, again: bool, switch: Instant },
+    /// The session's own.
+    Known(Lasting),
+}
+
+impl Peer {
+    /// Another link with, as it seems, the other side.
+    pub(super) fn met(&mut self, now: Instant, link: PeerLink, found: Found) {
+        // Only the session's own receiver gets past the relay inside while a link lives: it knows better that this one is dead.
+        if matches!(self.stage, Stage::Live { .. }) && self.host.is_some() {
+            self.lose_link(now);
+        }
+        match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Meeting => self.start_handshake(now, link, found, None),
+            Stage::Apart(apart) => self.start_handshake(now, link, found, Some(apart)),
+            Stage::Handshaking { link: old, apart: Some(apart), .. } => {
+                old.close(now, &mut self.net, close::ENDED, "replaced");
+                self.start_handshake(now, link, found, Some(apart));
+            }
+            stage @ (Stage::Handshaking { apart: None, .. }
+            | Stage::Live { .. }
+            | Stage::Leaving { .. }
+            | Stage::Closed) => {
+                self.stage = stage;
+                link.close(now, &mut self.net, close::ENDED, "not needed");
+            }
+        }
+    }
+
+    fn start_handshake(&mut self, now: Instant, link: PeerLink, found: Found, apart: Option<Box<Apart>>) {
+        let (room, secret) = match (&self.reunion, &self.code) {
+            (Reunion::Known(lasting) | Reunion::Perhaps { lasting, again: true, .. }, _) => {
+                (lasting.reconnect.room(), lasting.secret())
+            }
+            (Reunion::Never | Reunion::Perhaps { .. }, CodeState::Ready { code, .. }) => {
+                (code.nameplate().room_id(), Secret::Code(code.password().clone()))
+            }
+            (Reunion::Never | Reunion::Perhaps { .. }, CodeState::Unallocated { .. }) => {
+                self.stage = Stage::Meeting;
+                return link.close(now, &mut self.net, close::ENDED, "no code yet");
+            }
+        };
+        let config = handshake::Config { side: self.side, features: self.features, room, secret };
+        let handshake = Box::new(Handshake::new(config, now, self.seed.split()));
+        self.found = Some(found);
+        if apart.is_none() {
+            self.tell(Event::Paired);
+        }
+        self.stage = Stage::Handshaking { link, handshake, apart };
+    }
+
+    /// The session goes on, as soon as there is a link again.
+    pub(super) fn part_ways(&mut self, now: Instant, session: Box<Session>) {
+        let unconfirmed = self.transfer.is_unconfirmed();
+        let patience = match self.accepted_at {
+            None => Some(self.give_up_after.unwrap_or(PATIENCE)),
+            Some(_) if unconfirmed => Some(self.give_up_after.unwrap_or(CONFIRM_WITHIN)),
+            Some(_) => self.give_up_after,
+        };
+        let lost = if unconfirmed { Lost::Unconfirmed } else { Lost::InTransfer };
+        let give_up = patience.and_then(|patience| now.checked_add(patience));
+        self.stage = Stage::Apart(Box::new(Apart { session, give_up, lost }));
+        self.tell(Event::Reconnecting { attempt: 1, wait: Duration::ZERO });
+        if let (Reunion::Known(lasting), Some(meeting)) = (&self.reunion, &mut self.meeting) {
+            meeting.look_again(now, &mut self.net, lasting.question(self.side));
+        }
+    }
+
+    /// An attempt to meet again came to nothing.
+    pub(super) fn stay_apart(&mut self, now: Instant, apart: Box<Apart>) {
+        self.stage = Stage::Apart(apart);
+        if let Some(meeting) = &mut self.meeting {
+            meeting.again_later(now);
+        }
+    }
+
+    /// The first handshake's link is gone, or nothing came on it: this side can't know what the other one knows.
+    pub(super) fn lose_first_handshake(&mut self, now: Instant, handshake: &Handshake) {
+        let is_guess = handshake.is_guess_if_lost();
+        if is_guess {
+            self.guesses.count();
+        }
+        match (self.side, handshake.lasting_if_lost()) {
+            (Side::Sender, _) => self.look_again(now),
+            (Side::Receiver, _) if is_guess && self.guesses.left() == 0 => self.fail(now, Failure::WrongCode),
+            (Side::Receiver, Some((reconnect, verifier))) => {
+                let Some(code) = self.code_question() else { return self.look_again(now) };
+                self.stage = Stage::Meeting;
+                let lasting = Lasting { reconnect, verifier };
+                self.reunion = Reunion::Perhaps { lasting, code, again: false, switch: now };
+                self.handle_reunion_timeout(now);
+            }
+            (Side::Receiver, None) => self.look_again(now),
+        }
+    }
+
+    fn code_question(&self) -> Option<Question> {
+        match &self.reunion {
+            Reunion::Perhaps { code, .. } => Some(*code),
+            Reunion::Never | Reunion::Known(_) => self.meeting.as_ref().map(super::meeting::Meeting::question),
+        }
+    }
+
+    /// The other of the two rooms, and the end of patience.
+    pub(super) fn handle_reunion_timeout(&mut self, now: Instant) {
+        if let Stage::Apart(apart) | Stage::Handshaking { apart: Some(apart), .. } = &self.stage
+            && apart.give_up.is_some_and(|at| at <= now)
+        {
+            let lost = apart.lost;
+            return self.fail(now, Failure::Lost(lost));
+        }
+        if let (Stage::Meeting, Reunion::Perhaps { lasting, code, again, switch }, Some(meeting)) =
+            (&self.stage, &mut self.reunion, &mut self.meeting)
+            && *switch <= now
+        {
+            *again = !*again;
+            *switch = now + TURN;
+            meeting.ask(now, &mut self.net, if *again { lasting.question(self.side) } else { *code });
+        }
+    }
+
+    /// When [`Self::handle_reunion_timeout`] is due.
+    pub(super) fn poll_reunion_timeout(&self) -> Option<Instant> {
+        match (&self.stage, &self.reunion) {
+            (Stage::Apart(apart) | Stage::Handshaking { apart: Some(apart), .. }, _) => apart.give_up,
+            (Stage::Meeting, Reunion::Perhaps { switch, .. }) if self.meeting.is_some() => Some(*switch),
+            (
+                Stage::Meeting
+                | Stage::Handshaking { apart: None, .. }
+                | Stage::Live { .. }
+                | Stage::Leaving { .. }
+                | Stage::Closed,
+                _,
+            ) => None,
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! A host: an address, a node, its sockets and pipes, and whether it runs at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::io::IoSlice;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tallow_proto::job::Job;
+use tallow_proto::node::{
+    Action, Arrival, Input, Interface, ListenerId, Node, PipeEvent, PipeId, PipeOptions, SocketId, Transmit,
+};
+use tallow_proto::peer::{self, Peer};
+use tallow_proto::room;
+
+use super::tcp::EndId;
+
+/// Which host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostId(pub usize);
+
+/// What a host runs.
+pub enum Machine {
+    /// One end of a transfer.
+    Peer(Box<Peer>),
+    /// A relay.
+    Relay(Box<room::Relay>),
+    /// Anything else that is a node: an evil relay, a script.
+    Other(Box<dyn Node<Command = Infallible, Event = Observed>>),
+    /// It crashed.
+    Down,
+}
+
+/// What a host said, with when.
+#[derive(Debug, Clone)]
+pub enum Observed {
+    /// A peer's event.
+    Peer(peer::Event),
+    /// A relay's event.
+    Relay(room::Event),
+    /// Another node's.
+    Text(String),
+}
+
+impl From<tallow_proto::node::Misuse> for Observed {
+    fn from(misuse: tallow_proto::node::Misuse) -> Self {
+        Self::Text(misuse.to_string())
+    }
+}
+
+/// Why a host does nothing for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freeze {
+    /// The machine sleeps: its clock stands still, and nobody answers for it.
+    Asleep,
+    /// The process was stopped: its clock goes on, and its system takes in what has room.
+    Stopped,
+}
+
+/// See the module's text.
+pub struct Host {
+    pub(super) ip: IpAddr,
+    pub(super) machine: Machine,
+    pub(super) sockets: BTreeMap<SocketId, SocketAddr>,
+    pub(super) listeners: BTreeMap<ListenerId, (SocketAddr, PipeOptions)>,
+    pub(super) pipes: BTreeMap<PipeId, EndId>,
+    /// Pipes that something happened to.
+    pub(super) touched: BTreeSet<PipeId>,
+    pub(super) next_port: u16,
+    /// What its node said.
+    pub(super) said: Vec<Observed>,
+    pub(super) terminal: bool,
+    pub(super) closed_at: Option<Instant>,
+    /// Counts crashes: what belonged to an earlier life does not reach a later one.
+    pub(super) life: u32,
+    /// The machine answers, if only to say that nobody is there.
+    pub(super) has_power: bool,
+    /// How, since when, until when.
+    pub(super) frozen: Option<(Freeze, Instant, Instant)>,
+    /// Datagrams that wait for a stopped process.
+    pub(super) waiting: usize,
+    /// What its clock has missed.
+    pub(super) slept: Duration,
+}
+
+impl Host {
+    pub(super) const fn new(ip: IpAddr, machine: Machine) -> Self {
+        Self {
+            ip,
+            machine,
+            sockets: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            next_port: 40_000,
+            said: Vec::new(),
+            terminal: false,
+            closed_at: None,
+            life: 0,
+            has_power: true,
+            frozen: None,
+            waiting: 0,
+            slept: Duration::ZERO,
+        }
+    }
+
+    /// Whether its system answers packets.
+    pub(super) const fn answers(&self) -> bool {
+        self.has_power && !matches!(self.frozen, Some((Freeze::Asleep, ..)))
+    }
+
+    pub(super) fn interfaces(&self) -> Input {
+        let prefix = if self.ip.is_ipv4() { 24 } else { 64 };
+        Input::Interfaces(vec![Interface { name: "eth0".to_owned(), addr: self.ip, prefix }])
+    }
+
+    /// A port that nobody has.
+    pub(super) fn port(&mut self, wanted: u16) -> u16 {
+        if wanted != 0 {
+            return wanted;
+        }
+        self.next_port += 1;
+        self.next_port - 1
+    }
+
+    /// The node's deadline in the world's time, unless it is frozen.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.timeout().filter(|_| self.frozen.is_none()).map(|(at, _)| at + self.slept)
+    }
+
+    pub(super) fn timeout(&self) -> Option<(Instant, &'static str)> {
+        match &self.machine {
+            Machine::Peer(peer) => peer.poll_timeout(),
+            Machine::Relay(relay) => relay.poll_timeout(),
+            Machine::Other(node) => node.poll_timeout(),
+            Machine::Down => None,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.closed_at.is_none() && matches!(self.machine, Machine::Peer(_))
+    }
+
+    pub(super) fn is_node_closed(&self) -> bool {
+        match &self.machine {
+            Machine::Peer(peer) => peer.is_closed(),
+            Machine::Relay(relay) => relay.is_closed(),
+            Machine::Other(node) => node.is_closed(),
+            Machine::Down => true,
+        }
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<Observed> {
+        match &mut self.machine {
+            Machine::Peer(peer) => peer.poll_event().map(Observed::Peer),
+            Machine::Relay(relay) => relay.poll_event().map(Observed::Relay),
+            Machine::Other(node) => node.poll_event(),
+            Machine::Down => None,
+        }
+    }
+
+    /// Calls what all nodes have, whatever their commands and events are, with the time of the host's own clock.
+    pub(super) fn with<T>(&mut self, now: Instant, call: impl FnOnce(&mut dyn Drive, Instant) -> T) -> Option<T> {
+        let now = now - self.slept;
+        Some(match &mut self.machine {
+            Machine::Peer(peer) => call(peer.as_mut(), now),
+            Machine::Relay(relay) => call(relay.as_mut(), now),
+            Machine::Other(node) => call(node, now),
+            Machine::Down => return None,
+        })
+    }
+}
+
+/// The part of [`Node`] that names no command and no event.
+pub(super) trait Drive {
+    fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut);
+    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent);
+    fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId>;
+    fn handle_input(&mut self, now: Instant, input: Input);
+    fn handle_timeout(&mut self, now: Instant);
+    fn settle(&mut self, now: Instant);
+    fn poll_action(&mut self) -> Option<Action>;
+    fn poll_transmit(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        max_segments: NonZeroUsize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit>;
+    fn poll_pipe(&mut self) -> Option<PipeId>;
+    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8];
+    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize;
+    fn poll_job(&mut self) -> Option<Job>;
+}
+
+/// The stars lead from `self` to the node.
+macro_rules! drive {
+    ($node:ty, $($star:tt)*) => {
+        impl Drive for $node {
+            fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
+                Node::handle_datagram(&mut $($star)* self, now, arrival, data);
+            }
+            fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+                Node::handle_pipe(&mut $($star)* self, now, pipe, event);
+            }
+            fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+                Node::handle_accept(&mut $($star)* self, now, listener, from)
+            }
+            fn handle_input(&mut self, now: Instant, input: Input) {
+                Node::handle_input(&mut $($star)* self, now, input);
+            }
+            fn handle_timeout(&mut self, now: Instant) {
+                Node::handle_timeout(&mut $($star)* self, now);
+            }
+            fn settle(&mut self, now: Instant) {
+                Node::settle(&mut $($star)* self, now);
+            }
+            fn poll_action(&mut self) -> Option<Action> {
+                Node::poll_action(&mut $($star)* self)
+            }
+            fn poll_transmit(
+                &mut self,
+                now: Instant,
+                socket: SocketId,
+                max_segments: NonZeroUsize,
+                buf: &mut Vec<u8>,
+            ) -> Option<Transmit> {
+                Node::poll_transmit(&mut $($star)* self, now, socket, max_segments, buf)
+            }
+            fn poll_pipe(&mut self) -> Option<PipeId> {
+                Node::poll_pipe(&mut $($star)* self)
+            }
+            fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+                Node::pipe_buffer(&mut $($star)* self, pipe)
+            }
+            fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+                Node::pipe_output(& $($star)* self, pipe, slices)
+            }
+            fn poll_job(&mut self) -> Option<Job> {
+                Node::poll_job(&mut $($star)* self)
+            }
+        }
+    };
+}
+
+drive!(Peer, *);
+drive!(room::Relay, *);
+drive!(Box<dyn Node<Command = Infallible, Event = Observed>>, **);

@@ -1,0 +1,522 @@
+//! TCP between hosts: reliable and ordered pipes over the network that loses and is cut.
+//!
+//! What is lost comes later, with everything behind it. What is sent into a cut, or to a host that does not answer, stalls and is
+//! tried again; after its pipe's user time-out the pipe has failed. A machine that answers but knows nothing of a pipe (its
+//! process died, it was started again) resets it. Who sends nothing notices nothing: such a pipe stays half-open, for there are
+//! no keep-alive probes here.
+//!
+//! Writes are taken in pieces of random size. Bounds: [`BUFFER`] bytes of a pipe and direction that were not yet read.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::Hash;
+use std::io::{ErrorKind, IoSlice, Read};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tallow_proto::node::{Dial, PipeEvent, PipeId};
+
+use super::host::HostId;
+use super::world::{Happening, World};
+
+/// Bytes under way or unread in one direction.
+const BUFFER: usize = 256 << 10;
+/// How long until something is sent again; it doubles up to the limit.
+const AGAIN: Duration = Duration::from_millis(200);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
+/// The patience of a system that was not told of another.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// As the driver does.
+const LINGER: Duration = Duration::from_secs(1);
+/// What a packet costs besides its bytes.
+const HEADER: usize = 52;
+const SLICES: usize = 16;
+
+/// A connection's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct EndId {
+    connection: usize,
+    /// 0: who dialled.
+    side: usize,
+}
+
+impl EndId {
+    const fn other(self) -> Self {
+        Self { side: 1 - self.side, ..self }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Message {
+    Syn,
+    SynAck,
+    Data(Vec<u8>),
+    /// So many bytes were read.
+    Ack(usize),
+    Fin,
+    Reset,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Open,
+    Finishing,
+    Finished,
+}
+
+#[derive(Debug)]
+struct End {
+    /// Whose it is, in which of its lives; of the accepting end, once the first packet has come.
+    owner: Option<(HostId, u32)>,
+    pipe: PipeId,
+    addr: SocketAddr,
+    patience: Duration,
+    /// Numbers of packets.
+    sent: u64,
+    heard: u64,
+    last_arrival: Instant,
+    /// What did not get through.
+    stalled: BTreeMap<u64, Message>,
+    stalled_since: Option<Instant>,
+    again: Duration,
+    trying: bool,
+    unread: usize,
+    inbox: VecDeque<u8>,
+    up: bool,
+    up_told: bool,
+    ended: bool,
+    end_told: bool,
+    failed: Option<ErrorKind>,
+    writing: Writing,
+    let_go: bool,
+    over: bool,
+}
+
+/// All connections there ever were.
+#[derive(Debug, Default)]
+pub(super) struct Connections(Vec<[End; 2]>);
+
+impl End {
+    fn new(
+        owner: Option<(HostId, u32)>,
+        pipe: PipeId,
+        addr: SocketAddr,
+        patience: Option<Duration>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            owner,
+            pipe,
+            addr,
+            patience: patience.unwrap_or(PATIENCE),
+            sent: 0,
+            heard: 0,
+            last_arrival: now,
+            stalled: BTreeMap::new(),
+            stalled_since: None,
+            again: AGAIN,
+            trying: false,
+            unread: 0,
+            inbox: VecDeque::new(),
+            up: false,
+            up_told: false,
+            ended: false,
+            end_told: false,
+            failed: None,
+            writing: Writing::Open,
+            let_go: false,
+            over: false,
+        }
+    }
+}
+
+impl World {
+    fn end_mut(&mut self, id: EndId) -> &mut End {
+        &mut self.connections.0[id.connection][id.side]
+    }
+
+    fn end_ref(&self, id: EndId) -> &End {
+        &self.connections.0[id.connection][id.side]
+    }
+
+    pub(super) fn dial(&mut self, host: HostId, pipe: PipeId, dial: &Dial) {
+        let now = self.now;
+        let target = &mut self.hosts[host.0];
+        assert!(!target.pipes.contains_key(&pipe), "{pipe:?} of {host:?} was given twice");
+        let from = SocketAddr::new(target.ip, target.port(0));
+        let id = EndId { connection: self.connections.0.len(), side: 0 };
+        target.pipes.insert(pipe, id);
+        let owner = Some((host, target.life));
+        let patience = dial.options.user_timeout;
+        let ends = [End::new(owner, pipe, from, patience, now), End::new(None, PipeId(0), dial.to, None, now)];
+        self.connections.0.push(ends);
+        self.tcp_send(id, Message::Syn);
+    }
+
+    pub(super) fn finish(&mut self, host: HostId, pipe: PipeId) {
+        let Some(&id) = self.hosts[host.0].pipes.get(&pipe) else { return };
+        let end = self.end_mut(id);
+        if end.writing == Writing::Open {
+            end.writing = Writing::Finishing;
+        }
+        self.hosts[host.0].touched.insert(pipe);
+    }
+
+    pub(super) fn abort(&mut self, host: HostId, pipe: PipeId) {
+        let Some(&id) = self.hosts[host.0].pipes.get(&pipe) else { return };
+        let end = self.end_mut(id);
+        if end.writing != Writing::Open && end.up && !end.let_go {
+            end.let_go = true;
+            self.hosts[host.0].touched.insert(pipe);
+            let at = self.now + LINGER;
+            self.plan(at, Happening::TcpLinger(id));
+        } else {
+            self.forget(id);
+        }
+    }
+
+    /// The end is over: with a reset, unless its FIN is out.
+    pub(super) fn forget(&mut self, id: EndId) {
+        let end = self.end_mut(id);
+        if std::mem::replace(&mut end.over, true) {
+            return;
+        }
+        end.inbox.clear();
+        let (pipe, owner, finished) = (end.pipe, end.owner, end.writing == Writing::Finished);
+        if !finished {
+            end.stalled.clear();
+        }
+        if let Some((host, life)) = owner
+            && self.hosts[host.0].life == life
+        {
+            self.hosts[host.0].pipes.remove(&pipe);
+        }
+        if !finished {
+            self.reset(id);
+        }
+    }
+
+    /// The node is closed: what it has not finished is dropped, the rest goes on without it.
+    pub(super) fn leave_pipes(&mut self, host: HostId) {
+        let pipes: Vec<PipeId> = self.hosts[host.0].pipes.keys().copied().collect();
+        for pipe in pipes {
+            self.abort(host, pipe);
+        }
+    }
+
+    /// The process is gone, and its system ends its connections.
+    pub(super) fn drop_pipes(&mut self, host: HostId) {
+        for id in std::mem::take(&mut self.hosts[host.0].pipes).into_values() {
+            let end = self.end_mut(id);
+            end.over = true;
+            if end.inbox.is_empty() && end.up {
+                if end.writing != Writing::Finished {
+                    end.writing = Writing::Finished;
+                    self.tcp_send(id, Message::Fin);
+                }
+            } else {
+                end.stalled.clear();
+                self.reset(id);
+            }
+        }
+    }
+
+    /// The machine is gone: nobody is told.
+    pub(super) fn lose_pipes(&mut self, host: HostId) {
+        for id in std::mem::take(&mut self.hosts[host.0].pipes).into_values() {
+            let end = self.end_mut(id);
+            end.over = true;
+            end.stalled.clear();
+        }
+    }
+
+    fn tcp_send(&mut self, id: EndId, message: Message) {
+        let end = self.end_mut(id);
+        let number = end.sent;
+        end.sent += 1;
+        if end.stalled.is_empty() {
+            self.tcp_carry(id, number, message);
+        } else {
+            self.stall(id, number, message);
+        }
+    }
+
+    /// A reset is sent once: it gets through or it does not.
+    fn reset(&mut self, id: EndId) {
+        if let Some(at) = self.tcp_way(id, HEADER) {
+            self.plan(at, Happening::Tcp { to: id.other(), number: u64::MAX, message: Message::Reset });
+        }
+    }
+
+    /// When a packet of this end arrives.
+    fn tcp_way(&mut self, id: EndId, size: usize) -> Option<Instant> {
+        let (from, to) = (self.end_ref(id).addr.ip(), self.end_ref(id.other()).addr.ip());
+        // An address that its host no longer has leads nowhere.
+        if let Some((host, _)) = self.end_ref(id).owner
+            && (self.hosts[host.0].ip != from || !self.hosts[host.0].answers())
+        {
+            return None;
+        }
+        let at = self.network.carry_stream(self.now, from, to, size, AGAIN)?;
+        let end = self.end_mut(id);
+        end.last_arrival = end.last_arrival.max(at);
+        Some(end.last_arrival)
+    }
+
+    fn tcp_carry(&mut self, id: EndId, number: u64, message: Message) {
+        let size = HEADER + if let Message::Data(data) = &message { data.len() } else { 0 };
+        match self.tcp_way(id, size) {
+            Some(at) => self.plan(at, Happening::Tcp { to: id.other(), number, message }),
+            None => self.stall(id, number, message),
+        }
+    }
+
+    fn stall(&mut self, id: EndId, number: u64, message: Message) {
+        let now = self.now;
+        let end = self.end_mut(id);
+        end.stalled.insert(number, message);
+        end.stalled_since.get_or_insert(now);
+        if !std::mem::replace(&mut end.trying, true) {
+            let again = end.again;
+            end.again = (again * 2).min(AGAIN_AT_MOST);
+            self.plan(now + again, Happening::TcpAgain(id));
+        }
+    }
+
+    pub(super) fn tcp_again(&mut self, id: EndId) {
+        let now = self.now;
+        let end = self.end_mut(id);
+        end.trying = false;
+        let stalled = std::mem::take(&mut end.stalled);
+        if stalled.is_empty() {
+            return;
+        }
+        if end.stalled_since.is_some_and(|since| now - since >= end.patience) {
+            if !end.over {
+                end.failed = Some(ErrorKind::TimedOut);
+                self.touch(id);
+            }
+            return;
+        }
+        for (number, message) in stalled {
+            // The first that does not get through keeps back the others.
+            if self.end_ref(id).stalled.is_empty() {
+                self.tcp_carry(id, number, message);
+            } else {
+                self.stall(id, number, message);
+            }
+        }
+    }
+
+    /// Something happened to this end: its host looks at it.
+    fn touch(&mut self, id: EndId) {
+        let end = self.end_ref(id);
+        let (pipe, owner, over) = (end.pipe, end.owner, end.over);
+        if let Some((host, life)) = owner
+            && self.hosts[host.0].life == life
+            && !over
+        {
+            self.hosts[host.0].touched.insert(pipe);
+            self.serve(host);
+        }
+    }
+
+    pub(super) fn tcp_arrive(&mut self, to: EndId, number: u64, message: Message) {
+        let size = if let Message::Data(data) = &message { data.len() } else { 0 };
+        (self.elapsed(), to, number, size).hash(&mut self.trace);
+        let addr = self.end_ref(to).addr;
+        let host = match self.end_ref(to).owner {
+            Some((host, _)) => Some(host),
+            None => self.hosts.iter().position(|host| host.ip == addr.ip()).map(HostId),
+        };
+        let there = host.filter(|host| self.hosts[host.0].ip == addr.ip() && self.hosts[host.0].answers());
+        if matches!(message, Message::Reset) {
+            if there.is_some() && !self.end_ref(to).over {
+                let end = self.end_mut(to);
+                end.failed = Some(if end.up { ErrorKind::ConnectionReset } else { ErrorKind::ConnectionRefused });
+                self.touch(to);
+            }
+            return;
+        }
+        let Some(host) = there.filter(|_| number == self.end_ref(to).heard) else {
+            return self.stall(to.other(), number, message);
+        };
+        if matches!(message, Message::Syn) && self.hosts[host.0].frozen.is_some() {
+            return self.stall(to.other(), number, message);
+        }
+        self.end_mut(to).heard += 1;
+        let sender = self.end_mut(to.other());
+        (sender.stalled_since, sender.again) = (None, AGAIN);
+        let alive = self.end_ref(to).owner.is_none_or(|(host, life)| self.hosts[host.0].life == life);
+        if !alive || self.end_ref(to).over {
+            if matches!(message, Message::Data(_)) || (!alive && matches!(message, Message::Fin)) {
+                self.reset(to);
+            }
+            return;
+        }
+        let end = self.end_mut(to);
+        match message {
+            Message::Syn => return self.tcp_accept(host, to),
+            Message::SynAck => end.up = true,
+            Message::Data(data) => end.inbox.extend(data),
+            Message::Ack(count) => end.unread -= count,
+            Message::Fin => end.ended = true,
+            Message::Reset => {}
+        }
+        self.touch(to);
+    }
+
+    fn tcp_accept(&mut self, host: HostId, id: EndId) {
+        let now = self.now;
+        let (addr, from) = (self.end_ref(id).addr, self.end_ref(id.other()).addr);
+        let target = &mut self.hosts[host.0];
+        self.connections.0[id.connection][id.side].owner = Some((host, target.life));
+        let listener = target.listeners.iter().find(|(_, (known, _))| *known == addr);
+        let listener = listener.map(|(&listener, (_, options))| (listener, options.user_timeout));
+        let Some((listener, patience)) = listener else {
+            self.end_mut(id).over = true;
+            return self.reset(id);
+        };
+        let pipe = target.with(now, |node, now| node.handle_accept(now, listener, from)).flatten();
+        let end = &mut self.connections.0[id.connection][id.side];
+        (end.up, end.up_told) = (true, true);
+        end.patience = patience.unwrap_or(PATIENCE);
+        match pipe {
+            Some(pipe) => {
+                end.pipe = pipe;
+                assert!(target.pipes.insert(pipe, id).is_none(), "{pipe:?} of {host:?} was given twice");
+                self.tcp_send(id, Message::SynAck);
+                self.touch(id);
+            }
+            None => {
+                (end.over, end.writing) = (true, Writing::Finished);
+                self.tcp_send(id, Message::SynAck);
+                self.tcp_send(id, Message::Fin);
+                self.serve(host);
+            }
+        }
+    }
+
+    /// Does what can be done for the pipes that something happened to; whether a node was told.
+    pub(super) fn pump(&mut self, host: HostId) -> bool {
+        let mut told = false;
+        for pipe in std::mem::take(&mut self.hosts[host.0].touched) {
+            if let Some(&id) = self.hosts[host.0].pipes.get(&pipe) {
+                told |= self.pump_one(host, id);
+            }
+        }
+        told
+    }
+
+    fn tell(&mut self, host: HostId, pipe: PipeId, event: PipeEvent) {
+        let now = self.now;
+        self.hosts[host.0].with(now, |node, now| node.handle_pipe(now, pipe, event));
+    }
+
+    fn pump_one(&mut self, host: HostId, id: EndId) -> bool {
+        let now = self.now;
+        let pipe = self.end_ref(id).pipe;
+        let mut told = false;
+        let end = self.end_mut(id);
+        if end.up && !std::mem::replace(&mut end.up_told, true) {
+            told = true;
+            self.tell(host, pipe, PipeEvent::Up);
+        }
+        if self.end_ref(id).up {
+            told |= self.pump_in(host, id);
+        }
+        let end = self.end_mut(id);
+        if let Some(kind) = end.failed {
+            let let_go = end.let_go;
+            end.over = true;
+            end.stalled.clear();
+            self.hosts[host.0].pipes.remove(&pipe);
+            if !let_go {
+                self.tell(host, pipe, PipeEvent::Failed(kind));
+            }
+            return true;
+        }
+        if self.end_ref(id).up {
+            told |= self.pump_out(now, host, id);
+        }
+        let end = self.end_mut(id);
+        if end.end_told && end.writing == Writing::Finished {
+            end.over = true;
+            self.hosts[host.0].pipes.remove(&pipe);
+        }
+        told
+    }
+
+    fn pump_in(&mut self, host: HostId, id: EndId) -> bool {
+        let now = self.now;
+        let (mut read, mut told) = (0, false);
+        loop {
+            let end = &mut self.connections.0[id.connection][id.side];
+            if end.end_told {
+                break;
+            }
+            if end.let_go {
+                read += end.inbox.len();
+                end.inbox.clear();
+                end.end_told = end.ended;
+                break;
+            }
+            let pipe = end.pipe;
+            let event = self.hosts[host.0].with(now, |node, _| {
+                let buffer = node.pipe_buffer(pipe);
+                // Never fails, and takes less when the inbox wraps round.
+                let count = end.inbox.read(buffer).unwrap_or_default();
+                match count {
+                    0 if end.ended && !buffer.is_empty() => Some(PipeEvent::Eof),
+                    0 => None,
+                    count => Some(PipeEvent::Filled(count)),
+                }
+            });
+            let Some(event) = event.flatten() else { break };
+            match event {
+                PipeEvent::Filled(count) => read += count,
+                PipeEvent::Eof => end.end_told = true,
+                PipeEvent::Up | PipeEvent::Wrote(_) | PipeEvent::Failed(_) => {}
+            }
+            told = true;
+            self.tell(host, pipe, event);
+        }
+        if read > 0 {
+            self.tcp_send(id, Message::Ack(read));
+        }
+        told
+    }
+
+    fn pump_out(&mut self, now: Instant, host: HostId, id: EndId) -> bool {
+        let pipe = self.end_ref(id).pipe;
+        let mut told = false;
+        while self.end_ref(id).writing != Writing::Finished {
+            let room = BUFFER - self.end_ref(id).unread;
+            let piece = room.min(1 + (self.chance.draw() % 65_536) as usize);
+            let taken: Option<(bool, Vec<u8>)> = self.hosts[host.0].with(now, |node, _| {
+                let mut slices = [IoSlice::new(&[]); SLICES];
+                let count = node.pipe_output(pipe, &mut slices);
+                let mut data = Vec::new();
+                for slice in &slices[..count] {
+                    data.extend_from_slice(&slice[..slice.len().min(piece - data.len())]);
+                }
+                (slices[..count].iter().all(|slice| slice.is_empty()), data)
+            });
+            let Some((nothing, data)) = taken else { break };
+            if nothing {
+                if self.end_ref(id).writing == Writing::Finishing {
+                    self.end_mut(id).writing = Writing::Finished;
+                    self.tcp_send(id, Message::Fin);
+                }
+                break;
+            }
+            if data.is_empty() {
+                break;
+            }
+            told = true;
+            self.end_mut(id).unread += data.len();
+            self.tell(host, pipe, PipeEvent::Wrote(data.len()));
+            self.tcp_send(id, Message::Data(data));
+        }
+        told
+    }
+}

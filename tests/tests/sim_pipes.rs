@@ -1,0 +1,414 @@
+//! The simulator's TCP, and what befalls a host: cuts, crashes, sleep, another address.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::io::IoSlice;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tallow_proto::job::Job;
+use tallow_proto::node::{
+    Action, Arrival, Bind, Dial, Ecn, Input, Listen, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit,
+};
+use tallow_proto::seed::Seed;
+use tallow_tests::sim::{Conditions, HostId, Machine, Network, Observed, World};
+
+const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)), 443);
+const CLIENT: [u8; 4] = [192, 0, 2, 1];
+const BUFFER: usize = 10_000;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Echoes what is sent to it, and sends so much where it is told, all bytes counted. Says what happens to it.
+#[derive(Default)]
+struct Talker {
+    actions: VecDeque<Action>,
+    said: VecDeque<String>,
+    pipes: BTreeMap<PipeId, Talk>,
+    touched: VecDeque<PipeId>,
+    next: u32,
+    /// Sends a datagram and a byte into each pipe so often.
+    chatter: Option<(Duration, Instant)>,
+    pings: usize,
+    /// Where it dials again when a pipe has failed.
+    again: Option<SocketAddr>,
+}
+
+struct Talk {
+    echoes: bool,
+    to_send: usize,
+    finish: bool,
+    sent: usize,
+    got: usize,
+    /// An echo's bytes that wait.
+    held: Vec<u8>,
+    buffer: Vec<u8>,
+}
+
+fn pattern(at: usize) -> u8 {
+    (at % 251) as u8
+}
+
+impl Talk {
+    fn new(echoes: bool, to_send: usize, finish: bool) -> Self {
+        Self { echoes, to_send, finish, sent: 0, got: 0, held: Vec::new(), buffer: Vec::new() }
+    }
+}
+
+impl Talker {
+    fn server() -> Box<Self> {
+        let mut server = Self::default();
+        let any = SocketAddr::new([0, 0, 0, 0].into(), SERVER.port());
+        server.actions.push_back(Action::Listen(ListenerId(0), Listen::from(any)));
+        server.actions.push_back(Action::Bind(SocketId(0), Bind { addr: any, share_port: false, group: None }));
+        Box::new(server)
+    }
+
+    fn client(to: SocketAddr, bytes: usize, finish: bool) -> Box<Self> {
+        let mut client = Self::default();
+        client.dial(to, bytes, finish);
+        Box::new(client)
+    }
+
+    fn chatterbox(every: Duration, now: Instant) -> Box<Self> {
+        let mut client = Self::client(SERVER, 0, false);
+        let any = SocketAddr::new([0, 0, 0, 0].into(), 0);
+        client.actions.push_back(Action::Bind(SocketId(0), Bind { addr: any, share_port: false, group: None }));
+        client.chatter = Some((every, now + every));
+        client.again = Some(SERVER);
+        client
+    }
+
+    fn dial(&mut self, to: SocketAddr, bytes: usize, finish: bool) {
+        let id = PipeId(self.next);
+        self.next += 1;
+        self.pipes.insert(id, Talk::new(false, bytes, finish));
+        self.actions.push_back(Action::Dial(id, Dial::from(to)));
+    }
+}
+
+impl Node for Talker {
+    type Command = Infallible;
+    type Event = Observed;
+
+    fn handle_datagram(&mut self, _: Instant, arrival: Arrival, _: BytesMut) {
+        self.said.push_back(format!("ping from {}", arrival.from.ip()));
+    }
+
+    fn handle_input(&mut self, _: Instant, input: Input) {
+        match input {
+            Input::Interfaces(interfaces) => self.said.push_back(format!("at {}", interfaces[0].addr)),
+            Input::Slept(slept) => self.said.push_back(format!("slept {}", slept.as_secs())),
+            Input::Bound(..) | Input::Listening(..) => {}
+            Input::Resolved(..) | Input::Done(_) | Input::HandleDropped => panic!("nobody asked"),
+        }
+    }
+
+    fn handle_command(&mut self, _: Instant, command: Infallible) -> Result<(), Misuse> {
+        match command {}
+    }
+
+    fn handle_pipe(&mut self, _: Instant, id: PipeId, event: PipeEvent) {
+        let talk = self.pipes.get_mut(&id).expect("a known pipe");
+        match event {
+            PipeEvent::Up => self.said.push_back("up".to_owned()),
+            PipeEvent::Filled(count) => {
+                for (at, &byte) in talk.buffer[..count].iter().enumerate() {
+                    assert_eq!(byte, pattern(talk.got + at), "at {}", talk.got + at);
+                }
+                talk.got += count;
+                if talk.echoes {
+                    talk.held.extend_from_slice(&talk.buffer[..count]);
+                    self.touched.push_back(id);
+                }
+            }
+            PipeEvent::Wrote(count) => {
+                talk.sent += count;
+                if talk.echoes {
+                    talk.held.drain(..count);
+                    self.touched.push_back(id);
+                } else if talk.finish && talk.sent == talk.to_send {
+                    self.actions.push_back(Action::Finish(id));
+                }
+            }
+            PipeEvent::Eof => {
+                self.said.push_back(format!("end after {}", talk.got));
+                self.actions.push_back(Action::Finish(id));
+            }
+            PipeEvent::Failed(kind) => {
+                self.said.push_back(format!("{kind:?}"));
+                self.pipes.remove(&id);
+                if let Some(to) = self.again {
+                    self.dial(to, 0, false);
+                }
+            }
+        }
+    }
+
+    fn handle_accept(&mut self, _: Instant, _: ListenerId, from: SocketAddr) -> Option<PipeId> {
+        self.said.push_back(format!("accepted {}", from.ip()));
+        let id = PipeId(self.next);
+        self.next += 1;
+        self.pipes.insert(id, Talk::new(true, 0, false));
+        Some(id)
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        let Some((every, at)) = &mut self.chatter else { return };
+        if *at <= now {
+            *at = now + *every;
+            self.pings += 1;
+            for (&id, talk) in &mut self.pipes {
+                talk.to_send += 1;
+                self.touched.push_back(id);
+            }
+        }
+    }
+
+    fn settle(&mut self, _: Instant) {}
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn poll_transmit(&mut self, _: Instant, _: SocketId, _: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.pings = self.pings.checked_sub(1)?;
+        buf.push(7);
+        Some(Transmit { to: SERVER, src_ip: None, ecn: Ecn::NotEct, size: 1, segment_size: None })
+    }
+
+    fn poll_pipe(&mut self) -> Option<PipeId> {
+        self.touched.pop_front()
+    }
+
+    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        let Some(talk) = self.pipes.get_mut(&pipe) else { return &mut [] };
+        talk.buffer.resize(BUFFER.saturating_sub(talk.held.len()), 0);
+        &mut talk.buffer
+    }
+
+    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        /// Long enough for any piece, from any place in the pattern's period.
+        static PATTERN: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| (0..5000).map(pattern).collect());
+        let Some(talk) = self.pipes.get(&pipe) else { return 0 };
+        let from = talk.sent % 251;
+        slices[0] = IoSlice::new(if talk.echoes {
+            &talk.held
+        } else {
+            &PATTERN[from..from + (talk.to_send - talk.sent).min(4000)]
+        });
+        1
+    }
+
+    fn poll_job(&mut self) -> Option<Job> {
+        None
+    }
+
+    fn poll_event(&mut self) -> Option<Observed> {
+        self.said.pop_front().map(Observed::Text)
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.chatter.map(|(_, at)| (at, "chatter"))
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+fn world(conditions: Conditions, seed: u8) -> (World, HostId) {
+    let seed = Seed::new([seed; 32]);
+    let mut world = World::new(Network::new(conditions, &seed), &seed);
+    let server = world.add(SERVER.ip(), Machine::Other(Talker::server()));
+    (world, server)
+}
+
+fn cut(world: &mut World, cut: bool) {
+    let conditions = world.network.default_conditions();
+    world.network.set_default(Conditions { cut, ..conditions });
+}
+
+fn add_client(world: &mut World, client: Box<Talker>) -> HostId {
+    world.add(CLIENT.into(), Machine::Other(client))
+}
+
+/// What the host said since the world began, without the first address.
+fn texts(world: &World, host: HostId) -> Vec<&str> {
+    world.texts(host).skip(1).collect()
+}
+
+fn run_until_said(world: &mut World, limit: Duration, host: HostId, what: &str) {
+    let said = world.run_until(limit, |world| world.texts(host).any(|text| text == what));
+    assert!(said, "{what} was not said: {:?}", texts(world, host));
+}
+
+/// Lets time pass, whatever happens.
+fn pass(world: &mut World, time: Duration) {
+    assert!(!world.run_until(time, |_| false));
+}
+
+#[test]
+fn bytes_go_round_whole_over_any_network_and_a_seed_gives_the_same_run() {
+    let bad = Conditions {
+        latency: Duration::from_millis(20),
+        jitter: Duration::from_millis(30),
+        loss: 50_000,
+        rate: 1_000_000,
+        ..Conditions::default()
+    };
+    let run = |conditions, seed| {
+        let (mut world, server) = world(conditions, seed);
+        let client = add_client(&mut world, Talker::client(SERVER, 1 << 20, true));
+        run_until_said(&mut world, 100 * SECOND, client, "end after 1048576");
+        assert_eq!(texts(&world, client), ["up", "end after 1048576"]);
+        assert_eq!(texts(&world, server), ["accepted 192.0.2.1", "end after 1048576"]);
+        (world.elapsed(), world.trace())
+    };
+    let (good, _) = run(Conditions::default(), 1);
+    assert!(good < SECOND, "{good:?}");
+    let (slow, trace) = run(bad, 1);
+    // As fast as the line at most, and losses cost time.
+    assert!(slow > SECOND, "{slow:?}");
+    assert_eq!(run(bad, 1).1, trace);
+    assert_ne!(run(bad, 2).1, trace);
+}
+
+#[test]
+fn nobody_listens_or_nobody_is_there() {
+    let (mut world, _) = world(Conditions::default(), 1);
+    let refused = add_client(&mut world, Talker::client(SocketAddr::new(SERVER.ip(), 444), 1, true));
+    run_until_said(&mut world, SECOND, refused, "ConnectionRefused");
+    let nowhere = SocketAddr::new([198, 51, 100, 99].into(), 443);
+    let lost = world.add([192, 0, 2, 9].into(), Machine::Other(Talker::client(nowhere, 1, true)));
+    pass(&mut world, 59 * SECOND);
+    assert_eq!(texts(&world, lost), [""; 0]);
+    run_until_said(&mut world, 10 * SECOND, lost, "TimedOut");
+}
+
+#[test]
+fn behind_an_office_firewall_tcp_passes_and_udp_does_not() {
+    let (mut world, server) = world(Conditions::default(), 1);
+    world.network.block_udp(CLIENT.into(), true);
+    let chatterbox = Talker::chatterbox(SECOND, world.now);
+    add_client(&mut world, chatterbox);
+    pass(&mut world, 10 * SECOND);
+    assert_eq!(texts(&world, server), ["accepted 192.0.2.1"]);
+    world.network.block_udp(CLIENT.into(), false);
+    run_until_said(&mut world, 2 * SECOND, server, "ping from 192.0.2.1");
+}
+
+#[test]
+fn a_cut_pipe_stalls_and_goes_on() {
+    let (mut world, _) = world(Conditions { rate: 1_000_000, ..Conditions::default() }, 1);
+    let client = add_client(&mut world, Talker::client(SERVER, 1 << 20, true));
+    pass(&mut world, SECOND / 2);
+    cut(&mut world, true);
+    pass(&mut world, 30 * SECOND);
+    assert_eq!(texts(&world, client), ["up"]);
+    cut(&mut world, false);
+    run_until_said(&mut world, 10 * SECOND, client, "end after 1048576");
+}
+
+#[test]
+fn a_pipe_that_is_cut_for_too_long_times_out_where_something_waits() {
+    let (mut world, server) = world(Conditions { rate: 1_000_000, ..Conditions::default() }, 1);
+    let client = add_client(&mut world, Talker::client(SERVER, 1 << 20, true));
+    let idle = world.add([192, 0, 2, 9].into(), Machine::Other(Talker::client(SERVER, 0, false)));
+    pass(&mut world, SECOND / 2);
+    cut(&mut world, true);
+    pass(&mut world, 59 * SECOND);
+    assert_eq!(texts(&world, client), ["up"]);
+    pass(&mut world, 10 * SECOND);
+    assert_eq!(texts(&world, client), ["up", "TimedOut"]);
+    assert_eq!(world.texts(server).filter(|text| *text == "TimedOut").count(), 1, "the busy one's other end");
+    // Who had nothing to send has noticed nothing.
+    pass(&mut world, 600 * SECOND);
+    assert_eq!(texts(&world, idle), ["up"]);
+}
+
+#[test]
+fn a_process_that_dies_ends_its_pipes_and_refuses_others_until_it_runs_again() {
+    let (mut world, server) = world(Conditions::default(), 1);
+    let chatterbox = Talker::chatterbox(SECOND, world.now);
+    let client = add_client(&mut world, chatterbox);
+    pass(&mut world, 5 * SECOND / 2);
+    world.kill(server);
+    pass(&mut world, SECOND / 2);
+    assert_eq!(texts(&world, client), ["up", "end after 2"]);
+    let other = world.add([192, 0, 2, 9].into(), Machine::Other(Talker::client(SERVER, 9, true)));
+    run_until_said(&mut world, SECOND, other, "ConnectionRefused");
+    world.restart(server, Machine::Other(Talker::server()));
+    let other = world.add([192, 0, 2, 10].into(), Machine::Other(Talker::client(SERVER, 9, true)));
+    run_until_said(&mut world, SECOND, other, "end after 9");
+}
+
+#[test]
+fn a_machine_that_crashes_is_silent_and_resets_when_it_is_back() {
+    let (mut world, server) = world(Conditions::default(), 1);
+    let chatterbox = Talker::chatterbox(SECOND, world.now);
+    let client = add_client(&mut world, chatterbox);
+    pass(&mut world, 5 * SECOND / 2);
+    world.crash(server);
+    pass(&mut world, 20 * SECOND);
+    assert_eq!(texts(&world, client), ["up"]);
+    world.restart(server, Machine::Other(Talker::server()));
+    assert_eq!(world.texts(server).count(), 1, "what it said before is forgotten");
+    run_until_said(&mut world, 10 * SECOND, client, "ConnectionReset");
+    run_until_said(&mut world, SECOND, server, "accepted 192.0.2.1");
+    pass(&mut world, SECOND);
+    assert_eq!(texts(&world, client), ["up", "ConnectionReset", "up"]);
+}
+
+#[test]
+fn another_address_moves_datagrams_and_leaves_pipes_behind() {
+    let (mut world, server) = world(Conditions::default(), 1);
+    let chatterbox = Talker::chatterbox(SECOND, world.now);
+    let client = add_client(&mut world, chatterbox);
+    pass(&mut world, 5 * SECOND / 2);
+    world.readdress(client, [203, 0, 113, 7].into());
+    run_until_said(&mut world, 3 * SECOND, client, "at 203.0.113.7");
+    run_until_said(&mut world, 3 * SECOND, server, "ping from 203.0.113.7");
+    assert!(!texts(&world, client).contains(&"TimedOut"));
+    run_until_said(&mut world, 70 * SECOND, client, "TimedOut");
+    run_until_said(&mut world, SECOND, server, "accepted 203.0.113.7");
+    // The server sent nothing into the old one: it is half-open there.
+    assert_eq!(world.texts(server).filter(|text| *text == "TimedOut").count(), 0);
+}
+
+#[test]
+fn a_sleeping_machine_s_clock_stands_still_and_it_is_told() {
+    let (mut world, server) = world(Conditions::default(), 1);
+    let chatterbox = Talker::chatterbox(SECOND, world.now);
+    let client = add_client(&mut world, chatterbox);
+    pass(&mut world, 5 * SECOND / 2);
+    let pings = |world: &World| world.texts(server).filter(|text| text.starts_with("ping")).count();
+    assert_eq!(pings(&world), 2);
+    let clock = world.clock(client);
+    world.sleep(client, 600 * SECOND);
+    pass(&mut world, 600 * SECOND - SECOND / 10);
+    assert_eq!(pings(&world), 2);
+    pass(&mut world, SECOND / 5);
+    assert_eq!(texts(&world, client), ["up", "slept 600"]);
+    assert_eq!(world.clock(client) - clock, SECOND / 10);
+    // The rest of the second that it had waited for.
+    pass(&mut world, SECOND / 2);
+    assert_eq!(pings(&world), 3);
+}
+
+#[test]
+fn a_stopped_process_goes_on_with_what_its_system_kept() {
+    let (mut world, server) = world(Conditions::default(), 1);
+    let chatterbox = Talker::chatterbox(SECOND, world.now);
+    let client = add_client(&mut world, chatterbox);
+    pass(&mut world, 5 * SECOND / 2);
+    world.stop(server, 30 * SECOND);
+    pass(&mut world, 29 * SECOND);
+    let before = world.texts(server).count();
+    pass(&mut world, 2 * SECOND);
+    // Datagrams that came meanwhile, and no sleep.
+    assert!(world.texts(server).count() >= before + 29);
+    assert!(!world.texts(server).any(|text| text.starts_with("slept")));
+    assert_eq!(texts(&world, client), ["up"], "its system answered all the time");
+}
