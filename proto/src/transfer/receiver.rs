@@ -272,7 +272,8 @@ impl Receiver {
                     | Product::Synced
                     | Product::Finished(_)
                     | Product::Abandoned
-                    | Product::Suspended,
+                    | Product::Suspended
+                    | Product::Stream(_),
                 ),
                 State::Waiting
                 | State::Reading(_)
