@@ -16,6 +16,7 @@
 mod carried;
 pub mod config;
 mod conversation;
+mod dialling;
 pub mod event;
 pub mod handle;
 mod host;
