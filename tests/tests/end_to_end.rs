@@ -178,6 +178,7 @@ async fn relay_at<R: Runtime>(
 ) -> (Handle<Relay>, SocketAddr) {
     let config = room::Config {
         listen: vec![at],
+        tcp: room::Tcp::default(),
         identity,
         password: password.map(Into::into),
         limits: room::limits::Limits::default(),
