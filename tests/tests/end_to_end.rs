@@ -180,6 +180,7 @@ async fn relay_at<R: Runtime>(
     for _ in 0..100 {
         let config = room::Config {
             listen: vec![at],
+            tcp: room::Tcp::default(),
             identity: identity.clone(),
             password: password.map(Into::into),
             limits: room::limits::Limits::default(),
