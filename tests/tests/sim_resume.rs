@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallow_proto::peer::Event;
+use tallow_proto::peer::{Class, Event};
 use tallow_proto::transfer::memory::{MemorySink, Partial};
-use tallow_tests::sim::{Act, Chance, CheckedSink, Place, Policy, Rig, Scenario, honest};
+use tallow_proto::wire::relay::Side;
+use tallow_tests::sim::{Act, Chance, CheckedSink, Fate, Place, Policy, Rig, Scenario, Tamper, honest};
 
 /// How many seeds: a few, or with `TALLOW_LONG=1` many.
 fn seeds(quick: u64) -> std::ops::Range<u64> {
@@ -83,4 +84,37 @@ fn f04_f05_a_process_that_dies_costs_time_and_nothing_else() {
     }
     println!("died {tried} times; {resumed} of the last tries went on from something");
     assert!(resumed > 4, "{resumed}");
+}
+
+/// A relay changes a record: nothing of it is stored, all that came before is kept, and a clean try goes on from there.
+#[test]
+fn x06_x07_what_came_before_a_forged_record_is_kept() {
+    let scenario = Scenario { place: Place::Evil, ..Scenario::plain(3, 3_000_000) };
+    let mut chunks = 0;
+    let tamper: Tamper = Box::new(move |passing, frame| {
+        let is_chunk = passing.side == Side::Sender && frame.len() > 60_000;
+        chunks += usize::from(is_chunk);
+        if !is_chunk || chunks != 30 {
+            return Fate::Pass;
+        }
+        let mut forged = frame.to_vec();
+        let middle = forged.len() / 2;
+        forged[middle] ^= 1;
+        Fate::Instead(vec![forged.into()])
+    });
+    let mut first = Rig::new(&scenario, Policy::Proper, tamper);
+    first.play(Act::None);
+    let report = first.report();
+    assert_eq!(
+        (report.received_class(), first.sink.has_final_names()),
+        (Some(Class::Proto), false),
+        "{}",
+        first.told()
+    );
+    let mut second = rig(&scenario, first.sink.partial());
+    second.play(Act::None);
+    assert!(second.report().is_done(), "{}", second.told());
+    second.sink.check_whole();
+    let (resumed, _) = said(&second);
+    assert!(resumed[0] >= 20 * 65_536 && resumed[0] < 3_000_000, "{resumed:?}");
 }
