@@ -125,7 +125,7 @@ fn a_losable_message_does_not_overtake_what_was_said_before_it() {
     let mut reliable = Reliable::default();
     reliable.push(Control::Bye).unwrap();
     reliable.push(ack()).unwrap();
-    let mut said = |reliable: &mut Reliable| reliable.next(|sequence, message| Some((sequence, message.clone())));
+    let said = |reliable: &mut Reliable| reliable.next(|sequence, message| Some((sequence, message.clone())));
     assert_eq!(said(&mut reliable), Some((1, Control::Bye)));
     // The link dies before the second was sent; on the next one the first comes first again.
     reliable.rewind();
