@@ -16,8 +16,8 @@ ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 NETLAB = os.path.join(os.environ.get("TALLOW_NETLAB") or os.path.join(ROOT, "..", "shared", "netlab"), "netlab.sh")
 PORT = 4433
 MIB = 1024 * 1024
-# What keep-alives and handshakes amount to is less, what a transfer moves in this long is far more.
-MOVED = 32 * 1024
+# Keep-alives and handshakes are fewer packets, and a transfer moves more of them in a moment.
+MOVED = 64
 SAMPLE = 0.02
 
 
@@ -34,16 +34,26 @@ class Program:
         self.news = threading.Condition()
         self.log = os.path.join(trial.dir, name + ".log")
         env = dict({k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}, NO_COLOR="1", **(env or {}))
-        self.terminal, stdin = pty.openpty() if terminal else (None, subprocess.DEVNULL)
+        self.terminal, tty = pty.openpty() if terminal else (None, None)
         with open(self.log, "ab") as log:
             log.write(("$ %s\n" % " ".join(args)).encode())
             log.flush()
-            self.process = subprocess.Popen(["ip", "netns", "exec", trial.space(host), *args], stdin=stdin,
-                                            stdout=subprocess.PIPE, stderr=log, env=env, start_new_session=True)
+            self.process = subprocess.Popen(["ip", "netns", "exec", trial.space(host), *args], env=env, start_new_session=True,
+                                            stdin=tty or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=tty or log)
         if terminal:
-            os.close(stdin)
+            os.close(tty)
+            threading.Thread(target=self.read_terminal, daemon=True).start()
         self.started = time.monotonic()
         threading.Thread(target=self.read, daemon=True).start()
+
+    def read_terminal(self):
+        with open(self.log, "ab", buffering=0) as log:
+            try:
+                while shown := os.read(self.terminal, 4096):
+                    log.write(shown)
+            except OSError:
+                # A terminal without a program reads as an error.
+                pass
 
     def read(self):
         with open(os.path.join(self.trial.dir, self.name + ".events"), "ab") as copy:
@@ -115,36 +125,31 @@ class Program:
 
     def end(self):
         """Its exit code."""
-        left = max(0.1, self.trial.deadline - time.monotonic())
-        try:
-            return self.process.wait(left)
-        except subprocess.TimeoutExpired:
-            last = self.events[-1][1] if self.events else "nothing"
-            raise Failed("%s never ended; the last it said was %s" % (self.name, last)) from None
+        self.wait("exit")
+        return self.process.wait()
 
 
 class Flow:
-    """The bytes that reach a host, sampled all the time: when did they stand still?"""
+    """The packets that reach a program's machine, sampled all the time: when did they stand still?"""
 
     def __init__(self, program):
-        self.pid, self.samples, self.over = program.process.pid, [], False
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
+        self.path, self.samples, self.over = "/proc/%d/net/snmp" % program.process.pid, [], False
+        threading.Thread(target=self.run, daemon=True).start()
 
     def run(self):
-        path = "/proc/%d/net/dev" % self.pid
         while not self.over:
             try:
-                with open(path) as f:
-                    got = sum(int(line.split(":")[1].split()[0]) for line in f if ":" in line and "lo:" not in line)
-            except OSError:
+                with open(self.path) as f:
+                    names, values = [line.split() for line in f if line.startswith("Ip:")]
+            except (OSError, ValueError):
                 return
-            self.samples.append((time.monotonic(), got))
+            # Those for an address of this machine, and not what still comes for one that it had.
+            self.samples.append((time.monotonic(), int(values[names.index("InDelivers")])))
             time.sleep(SAMPLE)
 
-    def stall(self, since, until=None):
+    def stall(self, since):
         """The longest time from `since` on in which nothing worth the name arrived: its length and its end."""
-        samples = [(at, got) for at, got in list(self.samples) if at >= since and (until is None or at <= until)]
+        samples = [sample for sample in list(self.samples) if sample[0] >= since]
         best, end, first = 0.0, since, 0
         for at, got in samples:
             while got - samples[first][1] > MOVED:
@@ -152,17 +157,6 @@ class Flow:
             if at - samples[first][0] > best:
                 best, end = at - samples[first][0], at
         return best, end
-
-    def moved(self, since):
-        """When, from `since` on, bytes had arrived again; none: not yet."""
-        base = None
-        for at, got in list(self.samples):
-            if at < since:
-                continue
-            base = got if base is None else base
-            if got - base > MOVED:
-                return at
-        return None
 
 
 class Trial:

@@ -60,7 +60,7 @@ def main():
     for scenario in chosen:
         for runtime in runtimes:
             waiting.put((scenario, runtime))
-    count, failures, lock, began = waiting.qsize(), [], threading.Lock(), time.monotonic()
+    count, passed, lock, began = waiting.qsize(), [], threading.Lock(), time.monotonic()
     work = tempfile.mkdtemp(prefix="tallow-netlab.")
     keep = os.environ.get("TALLOW_NETLAB_KEEP")
     source = sources(work)
@@ -81,8 +81,8 @@ def main():
             with lock:
                 print("%s %s [%s, %.0f s]: %s" % ("ok  " if good else "FAIL", scenario[0], runtime,
                                                   time.monotonic() - started, line), flush=True)
-                if not good:
-                    failures.append(scenario[0])
+                if good:
+                    passed.append(scenario[0])
 
     threads = [threading.Thread(target=worker) for _ in range(AT_ONCE)]
     try:
@@ -93,8 +93,8 @@ def main():
     finally:
         shutil.rmtree(work, ignore_errors=True)
         subprocess.run([lab.NETLAB, "gc"], capture_output=True)
-    if failures:
-        print("%d scenarios, %d failed" % (count, len(failures)))
+    if len(passed) != count or not count:
+        print("%d scenarios, %d failed" % (count, count - len(passed)))
         return 1
     print("%d scenarios, all byte-exact (after %.0f s)" % (count, time.monotonic() - began))
     return 0
