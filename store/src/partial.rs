@@ -14,7 +14,7 @@ use tallow_proto::job::Fault;
 
 use crate::beneath::Dir;
 use crate::fault::fault;
-use crate::staging::{JOURNAL, PREFIX, clear, read_journal};
+use crate::staging::{JOURNAL, PREFIX, Said, clear, read_journal};
 
 /// The most partial transfers of one directory that are looked at.
 pub const MOST: usize = 10_000;
@@ -135,7 +135,7 @@ fn take(target: &Dir, name: &str) -> io::Result<Option<(Dir, bool)>> {
 }
 
 fn about(own: &Dir) -> io::Result<Option<About>> {
-    let Some((header, _, _, stored)) = read_journal(own)? else { return Ok(None) };
+    let Some(Said { header, stored, .. }) = read_journal(own)? else { return Ok(None) };
     let bytes = (stored.len() as u64).saturating_mul(header.chunk_size.into()).min(header.bytes);
     Ok(Some(About { name: header.label.into(), entries: header.entries, bytes: header.bytes, stored: bytes }))
 }

@@ -74,10 +74,7 @@ pub struct Left {
     dir: Dir,
     /// Where the tree is.
     pub tree: Dir,
-    writer: Writer,
-    header: u64,
-    /// The chunks that its journal names.
-    pub stored: Vec<Stored>,
+    said: Said,
 }
 
 impl Staging {
@@ -89,9 +86,9 @@ impl Staging {
             }
             let Some((dir, true)) = claim(target, &name, false)? else { continue };
             match read_journal(&dir) {
-                Ok(Some((own, len, writer, stored))) if own == *header && !stored.is_empty() => {
+                Ok(Some(said)) if said.header == *header && !said.stored.is_empty() => {
                     let Ok(tree) = dir.child(TREE) else { continue };
-                    return Ok(Some(Left { name, dir, tree, writer, header: len, stored }));
+                    return Ok(Some(Left { name, dir, tree, said }));
                 }
                 // It is emptied and used again.
                 Ok(_) => {}
@@ -131,7 +128,7 @@ impl Staging {
 
     /// Goes on with one that was left.
     pub fn resume(left: Left) -> io::Result<(Self, Vec<Stored>)> {
-        let Left { name, dir, tree, writer, header, stored } = left;
+        let Left { name, dir, tree, said: Said { len: header, writer, stored, .. } } = left;
         // What was torn is cut off before anything is appended.
         ftruncate(dir.reopen_file(JOURNAL)?, writer.end())?;
         // Its mode may be from another umask.
@@ -292,8 +289,21 @@ fn names(header: &Header) -> impl Iterator<Item = String> {
     )
 }
 
-/// The journal in a staging directory, if it can be read: what it is of, the length of its header, where it goes on, what it says.
-pub fn read_journal(dir: &Dir) -> io::Result<Option<(Header, u64, Writer, Vec<Stored>)>> {
+/// What a journal says.
+#[derive(Debug)]
+pub struct Said {
+    /// What it is of.
+    pub header: Header,
+    /// How long its header is.
+    len: u64,
+    /// Where it goes on.
+    writer: Writer,
+    /// The chunks that are stored.
+    pub stored: Vec<Stored>,
+}
+
+/// The journal in a staging directory, if it can be read.
+pub fn read_journal(dir: &Dir) -> io::Result<Option<Said>> {
     let file = match dir.open_file(JOURNAL) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -320,7 +330,7 @@ pub fn read_journal(dir: &Dir) -> io::Result<Option<(Header, u64, Writer, Vec<St
         piece = 0..read;
     }
     let (stored, end) = reader.finish();
-    Ok(Some((header, len as u64, Writer::new(&encoded, end), stored)))
+    Ok(Some(Said { header, len: len as u64, writer: Writer::new(&encoded, end), stored }))
 }
 
 /// As many bytes as there are, at most what fits.

@@ -333,6 +333,18 @@ impl Quic {
         self.endpoint.ignore(incoming.0);
     }
 
+    /// This machine's addresses changed, or it slept: every connection shows that it is there, from wherever that is now, and the
+    /// other ends look whether it is the same one (RFC 9000 §9).
+    pub fn handle_moved(&mut self) {
+        let ids: Vec<ConnId> = self.connections.keys().copied().collect();
+        for id in ids {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.inner.local_address_changed();
+                self.mark_sending(id);
+            }
+        }
+    }
+
     /// Closes a connection at once: what was not delivered is lost, no event follows, the other side gets code and reason.
     pub fn close(&mut self, now: Instant, conn: ConnId, code: u32, reason: &'static str) {
         self.ticker.tick(now);

@@ -16,6 +16,7 @@
 mod carried;
 pub mod config;
 mod conversation;
+mod dialling;
 pub mod event;
 pub mod handle;
 mod host;
@@ -60,7 +61,7 @@ use meeting::{Ask, Found, Meeting, Met};
 use net::{Conn, Net};
 use peer_link::PeerLink;
 use rendezvous::Question;
-use reunion::{Apart, Reunion};
+use reunion::{Apart, Doubt, Reunion};
 
 /// The farewell may take so long.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
@@ -114,6 +115,7 @@ pub struct Peer {
     reunion: Reunion,
     give_up_after: Option<Duration>,
     links: u32,
+    doubt: Option<Doubt>,
     found: Option<Found>,
     mdns: Option<Mdns>,
     interfaces: Vec<IpAddr>,
@@ -230,6 +232,7 @@ impl Peer {
             reunion: Reunion::Never,
             give_up_after: common.give_up_after,
             links: 0,
+            doubt: None,
             found: None,
             mdns: None,
             interfaces: common.interfaces.clone(),
@@ -300,7 +303,9 @@ impl Node for Peer {
                 }
             }
             Input::Done(done) => self.transfer.handle_job(now, done),
-            Input::Listening(..) | Input::Interfaces(_) | Input::Slept(_) => {}
+            Input::Interfaces(interfaces) => self.handle_interfaces(now, &interfaces),
+            Input::Slept(_) => self.handle_moved(now, true),
+            Input::Listening(..) => {}
             Input::HandleDropped => self.cancel(now),
         }
     }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::memory::{At, MemorySink, MemorySource, Stage};
-use super::receiver::{CHUNKS, INTERRUPTED, PAGES};
+use super::reading::PAGES;
+use super::receiver::{CHUNKS, INTERRUPTED};
 use super::tests::{K64, World, accept, one_file, path};
 use super::*;
 use crate::wire::peer::{Control, Reason};

@@ -302,6 +302,10 @@ impl Incoming {
                 }
                 return Some(ack(ranges));
             }
+            // Nothing is news too: the sender waits for it before it sends anything again.
+            if from == 0 {
+                return Some(ack(ranges));
+            }
         }
         if self.fresh.is_empty() {
             return None;
