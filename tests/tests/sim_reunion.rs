@@ -142,3 +142,23 @@ fn what_a_side_waits_for_is_said() {
     rig.interrupt_sender();
     assert!(rig.world.run_until(limit, |world| world.is_closed(sender)));
 }
+
+#[test]
+fn a_relay_that_restarts_resets_what_it_does_not_know() {
+    let network = Conditions { rate: 100_000, latency: Duration::from_millis(10), ..Conditions::default() };
+    let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(8, BYTES) };
+    let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+    let (sender, receiver) = (rig.sender, rig.receiver);
+    let limit = Duration::from_secs(60);
+    assert!(rig.world.run_until(limit, |world| world.said(receiver).any(|event| matches!(event, Event::Offer(_)))));
+    rig.accept();
+    rig.world.run_until(Duration::from_secs(1), |_| false);
+    rig.crash_relay();
+    rig.restart_relay();
+    let noticed = rig.world.run_until(Duration::from_secs(3), |world| {
+        world.said(sender).any(|event| matches!(event, Event::Reconnecting { .. }))
+    });
+    assert!(noticed, "the old connection was waited for: {}", rig.told());
+    assert!(rig.world.run_until(limit, |world| world.is_closed(sender) && world.is_closed(receiver)));
+    assert!(rig.report().is_done(), "{}", rig.told());
+}

@@ -8,7 +8,7 @@
 //! By the code: a sender asks its relays one after the other, the first that gives a room is the one, and from then on it comes back
 //! to that one only, for as long as its patience lasts. A receiver asks all of them, since it can't know where the code lives, again
 //! after 1, 2 and then every 5 s. Again, once a session lost its link: the sender waits at all its relays, the receiver asks each
-//! configured one in turn for [`TURN`]; a relay that does not answer is tried again after a pause that doubles up to
+//! configured one in turn for [`TURN`] ([`DIAL_TURN`] if it does not answer); a relay that does not answer is tried again after a pause that doubles up to
 //! [`MAX_BACKOFF`], with a jitter of half of it.
 //!
 //! Which of a relay's addresses and of the transports is taken, `link::race` and `dialling` decide.
@@ -43,6 +43,8 @@ const TRIES: u32 = 2;
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
 /// How long a receiver that meets its sender again waits at one relay before it asks the next one.
 const TURN: Duration = Duration::from_secs(10);
+/// The same with a relay that does not even answer.
+const DIAL_TURN: Duration = Duration::from_secs(3);
 /// The first pause before a relay is tried again for a session, and the longest.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
@@ -88,6 +90,20 @@ pub struct Ask {
     pub proxy: Option<Proxy>,
 }
 
+/// A receiver's time with one of several relays, when it meets its sender again.
+#[derive(Debug)]
+struct Turn {
+    /// When it is judged: a relay that has not answered by then is left, one that has is stayed with to the end.
+    look: Instant,
+    end: Instant,
+}
+
+impl Turn {
+    fn new(now: Instant) -> Self {
+        Self { look: now + DIAL_TURN, end: now + TURN }
+    }
+}
+
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Search {
@@ -109,7 +125,7 @@ pub struct Meeting {
     pub(super) spots: Vec<Spot>,
     /// A place in the list of relays: the sender's own for its code, the receiver's turn when they meet again.
     current: usize,
-    turn_ends: Option<Instant>,
+    turn: Option<Turn>,
     /// How long to wait for the network, or for a sender.
     patience: Duration,
     jitter: ChaCha20Rng,
@@ -155,7 +171,7 @@ impl Meeting {
             search: Search::Code,
             spots,
             current: 0,
-            turn_ends: None,
+            turn: None,
             patience,
             jitter: seed.rng(),
             transport,
@@ -221,7 +237,7 @@ impl Meeting {
         self.search = Search::Again;
         self.give_up = None;
         self.spots.iter_mut().for_each(|spot| spot.rounds = 0);
-        self.turn_ends = (self.side == Side::Receiver && self.spots.len() > 1).then(|| now + TURN);
+        self.turn = (self.side == Side::Receiver && self.spots.len() > 1).then(|| Turn::new(now));
         self.ask(now, net, question);
     }
 
@@ -314,11 +330,16 @@ impl Meeting {
             self.give_up = None;
             self.out.push_back(Met::Failed(Failure::Lost(Lost::NobodyWaits)));
         }
-        if self.turn_ends.is_some_and(|at| at <= now) {
-            self.turn_ends = Some(now + TURN);
-            self.stop(now, net);
-            self.active = true;
-            self.next_relay(now);
+        let is_seated = self.spots.get(self.current).is_some_and(|spot| matches!(spot.state, State::Talking(_)));
+        match &mut self.turn {
+            Some(turn) if turn.look <= now && is_seated && now < turn.end => turn.look = turn.end,
+            Some(turn) if turn.look <= now => {
+                *turn = Turn::new(now);
+                self.stop(now, net);
+                self.active = true;
+                self.next_relay(now);
+            }
+            Some(_) | None => {}
         }
         for index in 0..self.spots.len() {
             if self.is_due(index) {
@@ -343,7 +364,7 @@ impl Meeting {
                 State::Talking(talk) => talk.rendezvous.poll_timeout(),
                 State::Resolving(_) | State::Gone => None,
             });
-        due.chain(self.give_up).chain(self.turn_ends).min()
+        due.chain(self.give_up).chain(self.turn.as_ref().map(|turn| turn.look)).min()
     }
 
     /// The next result.
