@@ -218,6 +218,13 @@ class Trial:
         return self.start(host, name, [self.tallow, command, "--json", "-vv", "--runtime", self.runtime,
                                        "--state-dir", state, *named, *args], **more)
 
+    def listening(self, host, port):
+        """Until something on `host` takes connections at `port`."""
+        while ":%d " % port not in self.inside(host, "ss", "-Htln"):
+            if time.monotonic() > self.deadline:
+                raise Failed("nothing listens at port %d of %s" % (port, host))
+            time.sleep(0.05)
+
     def send(self, path, *args, relays=("203.0.113.10",), host="alice", name="sender", **more):
         return self.peer(host, name, "send", ["--no-compress", path, *args], relays, **more)
 

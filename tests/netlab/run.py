@@ -37,7 +37,7 @@ def sources(directory):
 
 def attempt(program, runtime, scenario, work, source):
     """One scenario; what happened, and whether that is good."""
-    name, topology, bound, function, variant = scenario
+    name, topology, bound, function, variant, _ = scenario
     trial = lab.Trial(name, "tallow_%d_%d" % (os.getpid() % 100000, threading.get_ident() % 1000), program, runtime,
                       os.path.join(work, "%s.%s" % (name, runtime)), bound)
     trial.source = source
@@ -55,10 +55,9 @@ def attempt(program, runtime, scenario, work, source):
 def main():
     program, names = os.path.realpath(sys.argv[1]), sys.argv[2:]
     chosen = [s for s in SCENARIOS if not names or any(s[0].startswith(name) for name in names)]
-    runtimes = os.environ.get("TALLOW_RUNTIMES", "tokio,smol").split(",")
     waiting = queue.SimpleQueue()
     for scenario in chosen:
-        for runtime in runtimes:
+        for runtime in scenario[5]:
             waiting.put((scenario, runtime))
     count, passed, lock, began = waiting.qsize(), [], threading.Lock(), time.monotonic()
     work = tempfile.mkdtemp(prefix="tallow-netlab.")

@@ -1,24 +1,34 @@
 """What is tried. A scenario is a function of a `Trial` that returns what happened, for its one line."""
+import json
 import os
 import signal
+import sys
 import time
 
-from lab import MIB, Failed, Flow
+from lab import MIB, PORT, Failed, Flow
 
 SCENARIOS = []
+RUNTIMES = tuple(os.environ.get("TALLOW_RUNTIMES", "tokio,smol").split(","))
 # A transfer that stands for less did not stand.
 GAP = 0.3
 LONG = bool(os.environ.get("TALLOW_LONG"))
 
 
-def scenario(topology="home", bound=150, long_only=False, variants=({},)):
-    """Registers one scenario for each of the variants of its arguments."""
+def scenario(topology="home", bound=150, variants=({},), alternating=(), long=()):
+    """Registers a scenario for each of the variants of its arguments.
+
+    `alternating` ones run on one runtime each, one after the other, and `long` ones not at all, unless everything was asked for.
+    """
     def register(function):
-        if long_only and not LONG:
-            return function
-        for variant in variants:
+        def add(variant, runtimes):
             words = [function.__name__] + [str(value) for value in variant.values()]
-            SCENARIOS.append(("-".join(words).replace("_", "-"), topology, bound, function, variant))
+            SCENARIOS.append(("-".join(words).replace("_", "-"), topology, bound, function, variant, runtimes))
+        for variant in variants:
+            add(variant, RUNTIMES)
+        for index, variant in enumerate(alternating):
+            add(variant, RUNTIMES if LONG else (RUNTIMES[index % len(RUNTIMES)],))
+        for variant in long if LONG else ():
+            add(variant, RUNTIMES)
         return function
     return register
 
@@ -26,25 +36,27 @@ def scenario(topology="home", bound=150, long_only=False, variants=({},)):
 class Transfer:
     """The usual set-up: a relay, a slow line at alice, and a transfer that is under way."""
 
-    def __init__(self, t, relays=("203.0.113.10",), rate="50mbit", size=24, accept="--yes", send=(), receive=(), sender="alice"):
-        self.t, self.relays, self.size = t, relays, size
+    def __init__(self, t, relays=("203.0.113.10",), rate="50mbit", size=24, accept="--yes", send=(), receive=(),
+                 hosts=("alice", "bob"), port=PORT):
+        self.t, self.relays, self.size, self.hosts = t, relays, size, hosts
         self.receiver_args, self.sender_args = [accept] if accept else [], list(send)
         self.receiver_args += receive
         self.terminal = accept is None
         if rate:
             t.netlab("link", "alice", "--rate", rate)
-        self.relay = t.relay()
+        self.relay = t.relay(port=port)
         self.source = t.source(size)
         self.sender = self.receiver = self.flow = None
 
     def send(self, name="sender"):
-        self.sender = self.t.send(self.source, *self.sender_args, relays=self.relays, name=name)
+        self.sender = self.t.send(self.source, *self.sender_args, relays=self.relays, name=name, host=self.hosts[0])
         self.code_after = self.sender.wait("code")[0] - self.sender.started
         return self.sender
 
     def receive(self, name="receiver"):
         code = self.sender.said("code")[0]["code"]
-        self.receiver = self.t.receive(code, *self.receiver_args, relays=self.relays, name=name, terminal=self.terminal)
+        self.receiver = self.t.receive(code, *self.receiver_args, relays=self.relays, name=name, host=self.hosts[1],
+                                       terminal=self.terminal)
         self.flow = Flow(self.receiver)
         return self.receiver
 
@@ -112,19 +124,19 @@ def cable_5s(t, host):
     return line
 
 
-@scenario(variants=({"host": "alice"}, {"host": "bob"}))
+@scenario(variants=(), alternating=({"host": "alice"}, {"host": "bob"}))
 def cable_40s(t, host):
     transfer = Transfer(t).under_way()
     return transfer.told(*cut(t, host, 40))
 
 
-@scenario(long_only=True, bound=1500, variants=({"host": "alice"}, {"host": "bob"}))
+@scenario(bound=1500, variants=(), long=({"host": "alice"}, {"host": "bob"}))
 def cable_10min(t, host):
     transfer = Transfer(t).under_way()
     return transfer.told(*cut(t, host, 600))
 
 
-@scenario(variants=({"host": "alice", "seconds": 15}, {"host": "bob", "seconds": 15}))
+@scenario(variants=({"host": "alice", "seconds": 8}, {"host": "bob", "seconds": 8}), long=({"host": "alice", "seconds": 40},))
 def cable_before_pairing(t, host, seconds):
     transfer = Transfer(t, size=8)
     transfer.send()
@@ -142,7 +154,7 @@ def cable_before_pairing(t, host, seconds):
     return transfer.told(*times)
 
 
-@scenario(variants=({"host": "alice", "seconds": 5}, {"host": "alice", "seconds": 40}, {"host": "bob", "seconds": 40}))
+@scenario(variants=({"host": "alice", "seconds": 5},), alternating=({"host": "bob", "seconds": 25}, {"host": "alice", "seconds": 25}))
 def cable_at_the_offer(t, host, seconds):
     transfer = Transfer(t, size=8, accept=None)
     transfer.send()
@@ -161,7 +173,7 @@ def cable_at_the_offer(t, host, seconds):
     return line
 
 
-@scenario(variants=({"host": "alice", "seconds": 5}, {"host": "alice", "seconds": 40}, {"host": "bob", "seconds": 40}))
+@scenario(variants=({"host": "alice", "seconds": 5},), alternating=({"host": "bob", "seconds": 25}, {"host": "alice", "seconds": 25}))
 def cable_at_the_end(t, host, seconds):
     transfer = Transfer(t, size=1)
     # What the receiver says last is on its way, or not yet said, while the cable is out.
@@ -184,14 +196,15 @@ def readdress(t, host):
     return transfer.told(time.monotonic())
 
 
-@scenario(variants=tuple({"site": site, "ports": ports} for site in "ab" for ports in ("new_ports", "same_ports")))
+@scenario(variants=tuple({"site": site, "ports": "new_ports"} for site in "ab"),
+          alternating=tuple({"site": site, "ports": "same_ports"} for site in "ab"))
 def flush_nat(t, site, ports):
     transfer = Transfer(t, size=32).under_way()
     t.netlab("flush-nat", site, *(["--same-ports"] if ports == "same_ports" else []))
     return transfer.told(time.monotonic())
 
 
-@scenario(variants=({"seconds": 1}, {"seconds": 20}))
+@scenario(variants=({"seconds": 1},), alternating=({"seconds": 20},))
 def relay_killed(t, seconds):
     transfer = Transfer(t).under_way()
     transfer.relay.kill()
@@ -249,3 +262,177 @@ def lossy_line(t):
     done = transfer.receiver.said("done")[0]
     return "100 ms, 1%% loss: %.0f Mbit/s, %.1f s, reconnects: %d and %d, %.0f MiB" % (
         size * 8e-6 / max(done["seconds"], 1e-3), time.monotonic() - began, *transfer.again(), size / MIB)
+
+
+def begin(transfer):
+    """Pairs and moves everything; when the code was there and when they were paired, and over what."""
+    transfer.send()
+    transfer.receive()
+    paired = transfer.receiver.wait("paired")[0] - transfer.receiver.started
+    size = transfer.finish()
+    over = "%s to %s" % (transfer.sender.transport(), transfer.receiver.transport())
+    return "code after %.2f s, paired %.2f s after the receiver's start, %s, %.0f MiB" % (
+        transfer.code_after, paired, over, size / MIB)
+
+
+def over_tcp(*programs):
+    for program in programs:
+        if program.transport() not in ("tcp", "websocket"):
+            raise Failed("%s uses %s" % (program.name, program.transport()))
+
+
+@scenario("office", variants=({"blocked": "sender"}, {"blocked": "receiver"}))
+def office(t, blocked):
+    transfer = Transfer(t, rate=None, hosts=("bob", "alice") if blocked == "sender" else ("alice", "bob"))
+    line = begin(transfer)
+    over_tcp(getattr(transfer, blocked))
+    return line
+
+
+@scenario("egress-443-tcp-only/egress-443-tcp-only")
+def hotel(t):
+    transfer = Transfer(t, relays=("203.0.113.10:443",), port=443, rate=None)
+    line = begin(transfer)
+    over_tcp(transfer.sender, transfer.receiver)
+    return line
+
+
+@scenario(variants=({"site": "a"}, {"site": "b"}))
+def udp_blocked_in_between(t, site):
+    transfer = Transfer(t).under_way()
+    t.netlab("nat", site, "udp-blocked")
+    line = transfer.told(time.monotonic())
+    over_tcp(transfer.sender if site == "a" else transfer.receiver)
+    return line
+
+
+@scenario(variants=({"one": "tcp", "other": "websocket"}, {"one": "websocket", "other": "quic"}))
+def transports(t, one, other):
+    transfer = Transfer(t, rate=None, send=["--transport", one], receive=["--transport", other])
+    line = begin(transfer)
+    used = transfer.sender.transport(), transfer.receiver.transport()
+    if used != (one, other):
+        raise Failed("asked for %s and %s, used %s and %s" % (one, other, *used))
+    return line
+
+
+@scenario(variants=({"transport": "tcp", "host": "alice", "fault": "cut_5s"}, {"transport": "tcp", "host": "alice", "fault": "readdress"}),
+          alternating=({"transport": "websocket", "host": "bob", "fault": "readdress"},
+                       {"transport": "websocket", "host": "alice", "fault": "relay_killed"}),
+          long=({"transport": "tcp", "host": "bob", "fault": "cut_40s"},))
+def only(t, transport, host, fault):
+    transfer = Transfer(t, send=["--transport", transport], receive=["--transport", transport]).under_way()
+    began = time.monotonic()
+    if fault == "readdress":
+        t.netlab("readdress", host)
+        began = time.monotonic()
+    elif fault == "relay_killed":
+        transfer.relay.kill()
+        t.sleep(1)
+        t.relay()
+    else:
+        began, _ = cut(t, host, 5 if fault == "cut_5s" else 40)
+    line = transfer.told(began, time.monotonic())
+    over_tcp(transfer.sender, transfer.receiver)
+    return line
+
+
+COUNTERS = """
+table inet counts {
+    counter udp {}
+    counter names {}
+    counter elsewhere {}
+    counter proxied {}
+    chain out {
+        type filter hook output priority 0;
+        meta l4proto udp counter name udp
+        meta l4proto { tcp, udp } th dport { 53, 853, 5353 } counter name names
+        meta l4proto != { icmp, ipv6-icmp } ip daddr != 203.0.113.20 counter name elsewhere
+        meta nfproto ipv6 meta l4proto != ipv6-icmp counter name elsewhere
+        ip daddr 203.0.113.20 meta l4proto tcp counter name proxied
+    }
+}
+"""
+
+
+def counted(t, host):
+    """Packets that left `host`, by counter."""
+    listed = json.loads(t.inside(host, "nft", "-j", "list", "counters"))["nftables"]
+    return {each["counter"]["name"]: each["counter"]["packets"] for each in listed if "counter" in each}
+
+
+DANTE = """
+logoutput: stderr
+internal: 0.0.0.0 port = 1080
+external: eth0
+clientmethod: none
+socksmethod: none
+user.unprivileged: nobody
+client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
+socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 command: connect }
+"""
+TINYPROXY = """
+Port 1080
+Listen 203.0.113.20
+Timeout 600
+Allow 203.0.113.0/24
+ConnectPort 4433
+"""
+
+
+def proxy_for(t, kind):
+    """A proxy on relay2 that alone knows the name relay.test, and its URL."""
+    config, hosts = os.path.join(t.dir, "proxy.conf"), os.path.join(t.dir, "hosts")
+    with open(config, "w") as f:
+        f.write(DANTE if kind == "socks5" else TINYPROXY)
+    with open(hosts, "w") as f:
+        f.write("127.0.0.1 localhost\n203.0.113.10 relay.test\n")
+    program = "danted -f" if kind == "socks5" else "tinyproxy -d -c"
+    t.start("relay2", "proxy", ["sh", "-c", "mount --bind %s /etc/hosts && exec %s %s" % (hosts, program, config)])
+    t.listening("relay2", 1080)
+    return "%s://203.0.113.20:1080" % kind
+
+
+@scenario(variants=({"kind": "socks5"}, {"kind": "http"}))
+def proxy(t, kind):
+    url = proxy_for(t, kind)
+    t.inside("alice", "nft", "-f", "-", text=COUNTERS)
+    transfer = Transfer(t, rate=None)
+    transfer.sender = t.send(transfer.source, "--proxy", url, relays=("relay.test",))
+    code_after = transfer.sender.wait("code")[0] - transfer.sender.started
+    transfer.receive()
+    size = transfer.finish()
+    over_tcp(transfer.sender)
+    count = counted(t, "alice")
+    if count["udp"] or count["names"] or count["elsewhere"] or not count["proxied"]:
+        raise Failed("packets left beside the proxy: %s" % count)
+    # The counters count: without a proxy the same start looks the name up, or sends UDP.
+    plain = t.send(transfer.source, name="plain")
+    plain.wait("code")
+    plain.kill()
+    if not counted(t, "alice")["udp"]:
+        raise Failed("the counters count nothing")
+    return "code after %.2f s, %s; left alice: %d packets to the proxy, 0 UDP, 0 for names, 0 elsewhere; %.0f MiB" % (
+        code_after, transfer.sender.transport(), count["proxied"], size / MIB)
+
+
+@scenario()
+def onion(t):
+    name = "tallowtallowtallowtallowtallowtallowtallowtallowtallowta.onion"
+    proxy = t.start("relay2", "proxy", [sys.executable, os.path.join(os.path.dirname(__file__), "socks.py"), "203.0.113.20:1080",
+                                        "203.0.113.10:%d" % PORT])
+    proxy.wait("listening")
+    t.inside("alice", "nft", "-f", "-", text=COUNTERS)
+    transfer = Transfer(t, rate=None, size=8)
+    transfer.sender = t.send(transfer.source, "--proxy", "socks5h://203.0.113.20:1080", relays=(name,))
+    transfer.sender.wait("code")
+    transfer.receive()
+    size = transfer.finish()
+    asked = proxy.said("asked")
+    if any((each["kind"], each["host"], each["port"], each["command"]) != (3, name, PORT, 1) for each in asked):
+        raise Failed("the proxy was asked for something else: %s" % asked)
+    count = counted(t, "alice")
+    if count["udp"] or count["names"] or count["elsewhere"]:
+        raise Failed("packets left beside the proxy: %s" % count)
+    return "asked %d times for the name as it is, %s, nothing beside the proxy, %.0f MiB" % (
+        len(asked), transfer.sender.transport(), size / MIB)
