@@ -263,6 +263,20 @@ impl Net {
         }
     }
 
+    /// This machine's addresses changed, or it slept.
+    pub fn handle_moved(&mut self) {
+        self.open().for_each(|(_, quic)| quic.handle_moved());
+    }
+
+    /// How much arrived on a connection, where that is counted.
+    #[must_use]
+    pub fn received(&mut self, conn: Conn) -> Option<u64> {
+        match conn {
+            Conn::Quic(socket, id) => self.quic(socket)?.stats(id).map(|stats| stats.received_bytes),
+            Conn::Pipe(_) => None,
+        }
+    }
+
     /// Closes a connection. What was finished on it still goes out; of the rest, what is under way may be lost.
     pub fn close(&mut self, now: Instant, conn: Conn, code: u32, reason: &'static str) {
         match conn {

@@ -5,7 +5,8 @@ use super::*;
 const KIB: u64 = 1 << 10;
 
 fn window() -> Window {
-    Window { unproven: 0, ..Window::new(Instant::now()) }
+    let leg = LegId::Quic { socket: crate::node::SocketId(0), conn: crate::link::quic::ConnId(0) };
+    Window { unproven: 0, ..Window::new(Instant::now(), leg) }
 }
 
 const MILLIS: Duration = Duration::from_millis(1);
