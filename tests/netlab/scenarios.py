@@ -37,14 +37,14 @@ class Transfer:
     """The usual set-up: a relay, a slow line at alice, and a transfer that is under way."""
 
     def __init__(self, t, relays=("203.0.113.10",), rate="50mbit", size=24, accept="--yes", send=(), receive=(),
-                 hosts=("alice", "bob"), port=PORT):
+                 hosts=("alice", "bob"), port=PORT, drain=10):
         self.t, self.relays, self.size, self.hosts = t, relays, size, hosts
         self.receiver_args, self.sender_args = [accept] if accept else [], list(send)
         self.receiver_args += receive
         self.terminal = accept is None
         if rate:
             t.netlab("link", "alice", "--rate", rate)
-        self.relay = t.relay(port=port)
+        self.relay = t.relay(port=port, drain=drain)
         self.source = t.source(size)
         self.sender = self.receiver = self.flow = None
 
@@ -223,6 +223,17 @@ def relay_gone_another_there(t):
     return transfer.told(time.monotonic())
 
 
+@scenario()
+def relay_drains_another_there(t):
+    t.relay("relay2")
+    transfer = Transfer(t, relays=("203.0.113.10", "203.0.113.20"), size=48, drain=1).under_way()
+    transfer.relay.signal(signal.SIGTERM)
+    line = transfer.told(time.monotonic())
+    if code := transfer.relay.end():
+        raise Failed("the relay ended with %d" % code)
+    return line
+
+
 @scenario(bound=240, variants=({"who": "sender"}, {"who": "receiver"}, {"who": "relay"}))
 def stopped(t, who):
     transfer = Transfer(t).under_way()
@@ -240,7 +251,7 @@ def killed(t, who):
     getattr(transfer, who).kill()
     other = transfer.sender if who == "receiver" else transfer.receiver
     # Its person ends the other one: whoever only lost the other side waits for it.
-    other.signal(signal.SIGINT)
+    other.signal(signal.SIGTERM)
     other.end()
     transfer.flow.over = True
     transfer.send("sender-again")
