@@ -37,14 +37,14 @@ class Transfer:
     """The usual set-up: a relay, a slow line at alice, and a transfer that is under way."""
 
     def __init__(self, t, relays=("203.0.113.10",), rate="50mbit", size=24, accept="--yes", send=(), receive=(),
-                 hosts=("alice", "bob"), port=PORT):
+                 hosts=("alice", "bob"), port=PORT, drain=10):
         self.t, self.relays, self.size, self.hosts = t, relays, size, hosts
         self.receiver_args, self.sender_args = [accept] if accept else [], list(send)
         self.receiver_args += receive
         self.terminal = accept is None
         if rate:
             t.netlab("link", "alice", "--rate", rate)
-        self.relay = t.relay(port=port)
+        self.relay = t.relay(port=port, drain=drain)
         self.source = t.source(size)
         self.sender = self.receiver = self.flow = None
 
@@ -223,6 +223,17 @@ def relay_gone_another_there(t):
     return transfer.told(time.monotonic())
 
 
+@scenario()
+def relay_drains_another_there(t):
+    t.relay("relay2")
+    transfer = Transfer(t, relays=("203.0.113.10", "203.0.113.20"), size=48, drain=1).under_way()
+    transfer.relay.signal(signal.SIGTERM)
+    line = transfer.told(time.monotonic())
+    if code := transfer.relay.end():
+        raise Failed("the relay ended with %d" % code)
+    return line
+
+
 @scenario(bound=240, variants=({"who": "sender"}, {"who": "receiver"}, {"who": "relay"}))
 def stopped(t, who):
     transfer = Transfer(t).under_way()
@@ -240,7 +251,7 @@ def killed(t, who):
     getattr(transfer, who).kill()
     other = transfer.sender if who == "receiver" else transfer.receiver
     # Its person ends the other one: whoever only lost the other side waits for it.
-    other.signal(signal.SIGINT)
+    other.signal(signal.SIGTERM)
     other.end()
     transfer.flow.over = True
     transfer.send("sender-again")
@@ -339,17 +350,17 @@ def only(t, transport, host, fault):
 
 COUNTERS = """
 table inet counts {
-    counter udp {}
-    counter names {}
+    counter datagrams {}
+    counter lookups {}
     counter elsewhere {}
     counter proxied {}
     chain out {
         type filter hook output priority 0;
-        meta l4proto udp counter name udp
-        meta l4proto { tcp, udp } th dport { 53, 853, 5353 } counter name names
-        meta l4proto != { icmp, ipv6-icmp } ip daddr != 203.0.113.20 counter name elsewhere
-        meta nfproto ipv6 meta l4proto != ipv6-icmp counter name elsewhere
-        ip daddr 203.0.113.20 meta l4proto tcp counter name proxied
+        meta l4proto udp counter name "datagrams"
+        meta l4proto { tcp, udp } th dport { 53, 853, 5353 } counter name "lookups"
+        meta l4proto != { icmp, ipv6-icmp } ip daddr != 203.0.113.20 counter name "elsewhere"
+        meta nfproto ipv6 meta l4proto != ipv6-icmp counter name "elsewhere"
+        ip daddr 203.0.113.20 meta l4proto tcp counter name "proxied"
     }
 }
 """
@@ -404,13 +415,13 @@ def proxy(t, kind):
     size = transfer.finish()
     over_tcp(transfer.sender)
     count = counted(t, "alice")
-    if count["udp"] or count["names"] or count["elsewhere"] or not count["proxied"]:
+    if count["datagrams"] or count["lookups"] or count["elsewhere"] or not count["proxied"]:
         raise Failed("packets left beside the proxy: %s" % count)
     # The counters count: without a proxy the same start looks the name up, or sends UDP.
     plain = t.send(transfer.source, name="plain")
     plain.wait("code")
     plain.kill()
-    if not counted(t, "alice")["udp"]:
+    if not counted(t, "alice")["datagrams"]:
         raise Failed("the counters count nothing")
     return "code after %.2f s, %s; left alice: %d packets to the proxy, 0 UDP, 0 for names, 0 elsewhere; %.0f MiB" % (
         code_after, transfer.sender.transport(), count["proxied"], size / MIB)
@@ -432,7 +443,7 @@ def onion(t):
     if any((each["kind"], each["host"], each["port"], each["command"]) != (3, name, PORT, 1) for each in asked):
         raise Failed("the proxy was asked for something else: %s" % asked)
     count = counted(t, "alice")
-    if count["udp"] or count["names"] or count["elsewhere"]:
+    if count["datagrams"] or count["lookups"] or count["elsewhere"]:
         raise Failed("packets left beside the proxy: %s" % count)
     return "asked %d times for the name as it is, %s, nothing beside the proxy, %.0f MiB" % (
         len(asked), transfer.sender.transport(), size / MIB)
