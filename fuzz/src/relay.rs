@@ -11,7 +11,7 @@ use tallow_proto::link::quic::{ConnId, Event, Profile, Quic, Read, Stream, Write
 use tallow_proto::link::trust::{Identity, Trust};
 use tallow_proto::node::{Action, Arrival, Ecn, Input, Node, SocketId};
 use tallow_proto::room::limits::Limits;
-use tallow_proto::room::{Config, Relay};
+use tallow_proto::room::{Config, Relay, Tcp};
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::{ClientMessage, Owner, RoomId, Side};
@@ -69,6 +69,7 @@ impl Hub {
         };
         let config = Config {
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 4433))],
+            tcp: Tcp::default(),
             identity,
             password: None,
             limits,

@@ -73,9 +73,9 @@ async fn serve(config: Config, drain: Duration) -> Result<(), Problem> {
     loop {
         tokio::select! {
             event = handle.next_event() => match event {
-                Some(Event::CannotListen { addr, kind }) => {
+                Some(Event::CannotListen { addr, transport, kind }) => {
                     // Half of what was asked for is not what was asked for.
-                    failure = failure.or(Some(Problem::Listen(addr, kind)));
+                    failure = failure.or(Some(Problem::Listen(addr, transport, kind)));
                     stop(&handle, Command::Stop);
                 }
                 Some(Event::Listening { addr }) => say(&format!("listening on {addr}")),

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tallow_proto::link::trust::Identity;
+use tallow_proto::node::{KeepAlive, Listen, PipeOptions};
 use tallow_proto::peer::config::DEFAULT_PORT;
-use tallow_proto::room::Config;
 use tallow_proto::room::limits::Limits;
+use tallow_proto::room::{Config, Tcp, Transport};
 use tallow_store::{StoreError, identity, state};
 
 /// The options of `tallow relay` and of `tallow-relay`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Where to listen (UDP); may be repeated; all addresses and port 4433 if nothing is said
+    /// Where to listen, UDP and TCP alike; may be repeated; all addresses and port 4433 if nothing is said
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<SocketAddr>,
     /// A certificate to show (PEM); without one a self-signed certificate is made once and kept
@@ -23,6 +24,18 @@ pub struct Options {
     /// The private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+    /// Take WebSockets without TLS, from a proxy such as nginx that has it; always taken at loopback addresses
+    #[arg(long)]
+    pub behind_proxy: bool,
+    /// TCP connections that may wait to be accepted
+    #[arg(long, value_name = "N", default_value_t = Listen::BACKLOG)]
+    pub tcp_backlog: u32,
+    /// A TCP connection that is silent is probed after this long, in seconds; 0: never
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub tcp_keep_alive: Duration,
+    /// A TCP connection is lost when nothing is acknowledged for this long, in seconds; 0: the system's own patience
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    pub tcp_user_timeout: Duration,
     /// Serve only clients that know the password in this file (its first line)
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
@@ -56,7 +69,7 @@ pub struct Options {
 #[derive(Debug)]
 pub enum Problem {
     /// An address can't be listened at.
-    Listen(SocketAddr, std::io::ErrorKind),
+    Listen(SocketAddr, Transport, std::io::ErrorKind),
     /// Certificate and key do not make a server.
     Identity,
     /// A file of the state directory.
@@ -72,8 +85,8 @@ pub enum Problem {
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Listen(addr, kind) => {
-                write!(f, "cannot listen on {addr}: {kind}; choose another address with --listen")
+            Self::Listen(addr, transport, kind) => {
+                write!(f, "cannot listen on {addr} ({transport}): {kind}; choose another address with --listen")
             }
             Self::Identity => f.write_str(
                 "the certificate or its private key cannot be used; check that --tls-cert and --tls-key belong together",
@@ -106,6 +119,7 @@ impl Options {
     /// A file can't be read or written.
     pub fn into_config(self) -> Result<Config, Problem> {
         let identity = self.identity()?;
+        let tcp = self.tcp();
         let password = self.password_file.map(read_password).transpose()?;
         let listen = if self.listen.is_empty() { default_addresses() } else { self.listen };
         let limits = Limits {
@@ -118,6 +132,7 @@ impl Options {
         let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Ok(Config {
             listen,
+            tcp,
             identity,
             password,
             limits,
@@ -126,6 +141,16 @@ impl Options {
             unix_time,
             seed: tallow_runtime::seed(),
         })
+    }
+
+    fn tcp(&self) -> Tcp {
+        let common = PipeOptions::default();
+        let idle = self.tcp_keep_alive;
+        let keep_alive =
+            common.keep_alive.filter(|_| !idle.is_zero()).map(|keep_alive| KeepAlive { idle, ..keep_alive });
+        let user_timeout = Some(self.tcp_user_timeout).filter(|timeout| !timeout.is_zero());
+        let options = PipeOptions { keep_alive, user_timeout, ..common };
+        Tcp { behind_proxy: self.behind_proxy, backlog: self.tcp_backlog, options }
     }
 
     fn identity(&self) -> Result<Identity, Problem> {

@@ -341,6 +341,21 @@ fn a_torn_tail_does_not_hide_what_comes_after() {
     assert_eq!(go_on(root.path()).1, [0, 1, 2, 3, 4, 5]);
 }
 
+/// What came after the damage does not come back when something is written over the damaged part.
+#[test]
+fn what_was_cut_off_stays_cut_off() {
+    let root = quick_dir();
+    left(root.path(), 0..8);
+    let journal = staging(root.path()).join("journal");
+    let end = std::fs::metadata(&journal).unwrap().len() as usize;
+    flip(&journal, end - 7 * 58 + 9);
+    let next = sink(root.path(), OnExists::Refuse);
+    assert_eq!(next.begin(&offer()).unwrap().len(), 1);
+    store(&next, &offer(), 5..6);
+    drop(next);
+    assert_eq!(go_on(root.path()).0, [0, 5]);
+}
+
 #[test]
 fn a_second_receiver_of_the_same_stages_for_itself() {
     let root = quick_dir();

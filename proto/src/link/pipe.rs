@@ -298,6 +298,12 @@ impl Pipe {
 
     /// Says that nothing more will be written; the other side reads [`Read::End`]. Once both did so, [`Closed::Ended`] follows.
     pub fn finish(&mut self, now: Instant) {
+        self.finish_with(now, 0, "");
+    }
+
+    /// The same, and the other side gets code and reason where there is a word for them: its [`Closed::Application`]. What was written
+    /// has all the time it takes, unlike before [`Self::close`].
+    pub fn finish_with(&mut self, now: Instant, code: u32, reason: &'static str) {
         let next = match self.phase {
             Phase::Open(Flow::Both) => Phase::Open(Flow::Reading),
             Phase::Open(Flow::Writing) => Phase::Flushing { deadline: now + LINGER },
@@ -307,7 +313,7 @@ impl Pipe {
             | Phase::Flushing { .. }
             | Phase::Over(_) => return,
         };
-        self.end(0, "");
+        self.end(code, reason);
         if matches!(next, Phase::Flushing { .. }) {
             self.carrier.close(&mut self.input, &mut self.output);
             self.tell(Event::Closed(Closed::Ended));
@@ -348,6 +354,12 @@ impl Pipe {
         }
     }
 
+    /// How much may wait.
+    #[must_use]
+    pub const fn windows(&self) -> Windows {
+        Windows { receive: self.inbox.window, send: self.send_window }
+    }
+
     /// How many bytes wait for the socket.
     #[must_use]
     pub const fn unsent(&self) -> usize {
@@ -374,8 +386,10 @@ impl Pipe {
         let waiting = self.inbox.len;
         let mut result = Ok(Step::Again);
         while matches!(result, Ok(Step::Again)) {
-            result = self.work(now).and_then(|step| self.speak(now).map(|()| step));
+            result = self.work(now);
         }
+        // Not before: nothing can be sealed while a whole record waits to be opened.
+        let result = result.and_then(|_| self.speak(now));
         if self.inbox.len > waiting {
             self.tell(Event::Readable);
         }
@@ -560,6 +574,8 @@ impl Pipe {
             Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => true,
             Phase::Open(Flow::Reading) | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => false,
         };
+        // Records behind the one that ended it are not opened, and must not stand in the way of the last words.
+        self.input.clear();
         let last = match (&closed, &mut self.framing) {
             (Closed::Lost, _) => return self.lose(),
             (Closed::WebSocket(violation), Framing::WebSocket { socket, .. }) => Some(socket.close_for(*violation)),

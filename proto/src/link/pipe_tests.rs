@@ -688,3 +688,53 @@ proptest! {
         }
     }
 }
+
+/// A ping and the bytes behind it in one read: the pong is sealed when all of it is opened.
+#[test]
+fn a_ping_among_other_records_is_answered() {
+    for tls in [false, true] {
+        let mut pair = Pair::up(websocket(tls));
+        pair.now += PING_EVERY;
+        let now = pair.now;
+        pair.ends[CLIENT].handle_timeout(now);
+        assert_eq!(pair.ends[CLIENT].write(now, &mut pattern(1000)), Write::Done);
+        let (mut slices, mut bytes) = ([IoSlice::new(&[]); 8], Vec::new());
+        let count = pair.ends[CLIENT].output(&mut slices);
+        slices[..count].iter().for_each(|slice| bytes.extend_from_slice(slice));
+        pair.ends[CLIENT].handle_wrote(now, bytes.len());
+        assert_eq!(feed(&mut pair.ends[SERVER], now, &bytes), bytes.len());
+        pair.run();
+        assert_eq!((pair.closed(SERVER), pair.closed(CLIENT)), (None, None));
+        assert_eq!(pair.got[SERVER], pattern(1000));
+        // What was heard last is the pong.
+        pair.now += SILENCE - PING_EVERY / 2;
+        let now = pair.now;
+        pair.ends[CLIENT].handle_timeout(now);
+        assert_eq!(pair.ends[CLIENT].fate(), Fate::Live);
+    }
+}
+
+/// The end of what a server says, with a reason, behind more than the client takes at once.
+#[test]
+fn a_goodbye_with_a_reason_waits_for_what_was_written() {
+    for (kind, told) in kinds().into_iter().zip([None, Some(7), Some(7)]) {
+        let mut pair = Pair::up(kind);
+        let mut all = pattern(60_000);
+        let now = pair.now;
+        assert_eq!(pair.ends[SERVER].write(now, &mut all), Write::Done);
+        pair.ends[SERVER].finish_with(now, 7, "seven");
+        pair.now += LINGER * 10;
+        let now = pair.now;
+        pair.ends[SERVER].handle_timeout(now);
+        pair.run();
+        assert_eq!(pair.got[CLIENT], pattern(60_000));
+        let reason = Untrusted::new("seven".to_owned());
+        assert_eq!(pair.closed(CLIENT), told.map(|code| Closed::Application { code, reason }).as_ref());
+        pair.ends[CLIENT].finish(now);
+        pair.run();
+        // RFC 6455 §5.5.1: the code comes back.
+        let reason = Untrusted::new(String::new());
+        let answered = told.map_or(Closed::Ended, |code| Closed::Application { code, reason });
+        assert_eq!(pair.closed(SERVER), Some(&answered));
+    }
+}

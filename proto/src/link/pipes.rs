@@ -43,6 +43,7 @@ pub struct Pipes {
     deadlines: Deadlines<PipeId>,
     events: VecDeque<(PipeId, Event)>,
     actions: VecDeque<Action>,
+    visits: u64,
 }
 
 impl Default for Pipes {
@@ -63,6 +64,7 @@ impl Pipes {
             deadlines: Deadlines::new(),
             events: VecDeque::new(),
             actions: VecDeque::new(),
+            visits: 0,
         }
     }
 
@@ -122,6 +124,7 @@ impl Pipes {
     pub fn settle(&mut self) {
         while let Some(id) = self.touched.take() {
             let Some(carried) = self.pipes.get_mut(&id) else { continue };
+            self.visits = self.visits.wrapping_add(1);
             while let Some(event) = carried.pipe.poll_event() {
                 self.events.push_back((id, event));
             }
@@ -201,8 +204,13 @@ impl Pipes {
 
     /// See [`Pipe::finish`].
     pub fn finish(&mut self, now: Instant, id: PipeId) {
+        self.finish_with(now, id, 0, "");
+    }
+
+    /// See [`Pipe::finish_with`].
+    pub fn finish_with(&mut self, now: Instant, id: PipeId, code: u32, reason: &'static str) {
         if let Some(carried) = self.pipes.get_mut(&id) {
-            carried.pipe.finish(now);
+            carried.pipe.finish_with(now, code, reason);
             self.touched.mark(id);
         }
     }
@@ -222,6 +230,28 @@ impl Pipes {
             carried.pipe.set_windows(windows);
             self.touched.mark(id);
         }
+    }
+
+    /// Changes how much may wait to be read, in bytes.
+    pub fn set_receive_window(&mut self, id: PipeId, bytes: usize) {
+        if let Some(carried) = self.pipes.get(&id) {
+            let send = carried.pipe.windows().send;
+            self.set_windows(id, Windows { receive: bytes, send });
+        }
+    }
+
+    /// Changes how much may wait for the socket, in bytes.
+    pub fn set_send_window(&mut self, id: PipeId, bytes: usize) {
+        if let Some(carried) = self.pipes.get(&id) {
+            let receive = carried.pipe.windows().receive;
+            self.set_windows(id, Windows { receive, send: bytes });
+        }
+    }
+
+    /// How many times a pipe was looked at: the work done, for the tests that hold it to be independent of their number.
+    #[must_use]
+    pub const fn visits(&self) -> u64 {
+        self.visits
     }
 
     /// How many pipes there are, those that are on their way out with them.

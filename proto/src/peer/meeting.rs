@@ -8,11 +8,10 @@
 //! By the code: a sender asks its relays one after the other, the first that gives a room is the one, and from then on it comes back
 //! to that one only, for as long as its patience lasts. A receiver asks all of them, since it can't know where the code lives, again
 //! after 1, 2 and then every 5 s. Again, once a session lost its link: the sender waits at all its relays, the receiver asks each
-//! configured one in turn for [`TURN`]; a relay that does not answer is tried again after a pause that doubles up to
+//! configured one in turn for [`TURN`] ([`DIAL_TURN`] if it does not answer); a relay that does not answer is tried again after a pause that doubles up to
 //! [`MAX_BACKOFF`], with a jitter of half of it.
 //!
-//! Which of a relay's addresses and of the transports is taken, `link::race` decides; the first connection asks in the same flight as
-//! it greets, the others greet only, so that no question is asked twice. An address family that is not there is passed over.
+//! Which of a relay's addresses and of the transports is taken, `link::race` and `dialling` decide.
 //! Bounds: [`MAX_SPOTS`] spots. Timers: the race's for a connection, the answer's in `rendezvous`, those named above.
 
 use std::collections::VecDeque;
@@ -24,14 +23,13 @@ use rand_core::Rng;
 
 use super::config::{RelayAddress, RelayChoice};
 use super::event::{Event, Failure, Lost, RelayFailure, WaitingFor};
-use super::net::{self, Callee, Conn, Dial, Net};
+use super::net::{self, Conn, Net};
 use super::peer_link::PeerLink;
-use super::rendezvous::{Answer, Question, Rendezvous};
-use super::spot::{Attempting, Dialing, Origin, Spot, State, Talk};
+use super::rendezvous::{Answer, Question};
+use super::spot::{Dialing, Origin, Spot, State};
 use crate::Instant;
 use crate::link::proxy::Proxy;
-use crate::link::race::{self, Allowed, Race, Route, Transport};
-use crate::link::trust::{CertificateSeen, Trust};
+use crate::link::race::{Allowed, Race, Route, Transport};
 use crate::node::{Action, QueryId};
 use crate::seed::Seed;
 use crate::wire::Features;
@@ -45,6 +43,8 @@ const TRIES: u32 = 2;
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
 /// How long a receiver that meets its sender again waits at one relay before it asks the next one.
 const TURN: Duration = Duration::from_secs(10);
+/// The same with a relay that does not even answer.
+const DIAL_TURN: Duration = Duration::from_secs(3);
 /// The first pause before a relay is tried again for a session, and the longest.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
@@ -90,9 +90,23 @@ pub struct Ask {
     pub proxy: Option<Proxy>,
 }
 
+/// A receiver's time with one of several relays, when it meets its sender again.
+#[derive(Debug)]
+struct Turn {
+    /// When it is judged: a relay that has not answered by then is left, one that has is stayed with to the end.
+    look: Instant,
+    end: Instant,
+}
+
+impl Turn {
+    fn new(now: Instant) -> Self {
+        Self { look: now + DIAL_TURN, end: now + TURN }
+    }
+}
+
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Search {
+pub(super) enum Search {
     /// The other side, by the code; nobody has a seat for us yet.
     Code,
     /// The same, and the relay at `current` gave this sender its seat: the code lives there and nowhere else.
@@ -105,23 +119,23 @@ enum Search {
 #[derive(Debug)]
 pub struct Meeting {
     side: Side,
-    features: Features,
-    question: Question,
-    search: Search,
-    spots: Vec<Spot>,
+    pub(super) features: Features,
+    pub(super) question: Question,
+    pub(super) search: Search,
+    pub(super) spots: Vec<Spot>,
     /// A place in the list of relays: the sender's own for its code, the receiver's turn when they meet again.
     current: usize,
-    turn_ends: Option<Instant>,
+    turn: Option<Turn>,
     /// How long to wait for the network, or for a sender.
     patience: Duration,
     jitter: ChaCha20Rng,
     transport: Allowed,
-    proxy: Option<Proxy>,
+    pub(super) proxy: Option<Proxy>,
     active: bool,
     give_up: Option<Instant>,
     announced: Option<WaitingFor>,
-    out: VecDeque<Met>,
-    last: Failure,
+    pub(super) out: VecDeque<Met>,
+    pub(super) last: Failure,
 }
 
 impl Meeting {
@@ -157,7 +171,7 @@ impl Meeting {
             search: Search::Code,
             spots,
             current: 0,
-            turn_ends: None,
+            turn: None,
             patience,
             jitter: seed.rng(),
             transport,
@@ -223,7 +237,7 @@ impl Meeting {
         self.search = Search::Again;
         self.give_up = None;
         self.spots.iter_mut().for_each(|spot| spot.rounds = 0);
-        self.turn_ends = (self.side == Side::Receiver && self.spots.len() > 1).then(|| now + TURN);
+        self.turn = (self.side == Side::Receiver && self.spots.len() > 1).then(|| Turn::new(now));
         self.ask(now, net, question);
     }
 
@@ -316,11 +330,16 @@ impl Meeting {
             self.give_up = None;
             self.out.push_back(Met::Failed(Failure::Lost(Lost::NobodyWaits)));
         }
-        if self.turn_ends.is_some_and(|at| at <= now) {
-            self.turn_ends = Some(now + TURN);
-            self.stop(now, net);
-            self.active = true;
-            self.next_relay(now);
+        let is_seated = self.spots.get(self.current).is_some_and(|spot| matches!(spot.state, State::Talking(_)));
+        match &mut self.turn {
+            Some(turn) if turn.look <= now && is_seated && now < turn.end => turn.look = turn.end,
+            Some(turn) if turn.look <= now => {
+                *turn = Turn::new(now);
+                self.stop(now, net);
+                self.active = true;
+                self.next_relay(now);
+            }
+            Some(_) | None => {}
         }
         for index in 0..self.spots.len() {
             if self.is_due(index) {
@@ -345,7 +364,7 @@ impl Meeting {
                 State::Talking(talk) => talk.rendezvous.poll_timeout(),
                 State::Resolving(_) | State::Gone => None,
             });
-        due.chain(self.give_up).chain(self.turn_ends).min()
+        due.chain(self.give_up).chain(self.turn.as_ref().map(|turn| turn.look)).min()
     }
 
     /// The next result.
@@ -407,149 +426,8 @@ impl Meeting {
         }
     }
 
-    /// Carries out what the race of a spot says.
-    fn run_race(&mut self, now: Instant, net: &mut Net, index: usize) {
-        loop {
-            let Some(spot) = self.spots.get_mut(index) else { return };
-            let State::Dialing(dialing) = &mut spot.state else { return };
-            let Some(output) = dialing.race.poll_output() else { return };
-            match output {
-                race::Output::Start(attempt) => {
-                    let any = Trust::Any;
-                    let callee = match &spot.origin {
-                        Origin::Configured(relay) => Callee {
-                            host: &relay.address.host,
-                            port: relay.address.port,
-                            trust: &relay.trust,
-                            proxy: self.proxy.as_ref(),
-                        },
-                        Origin::Near => Callee { host: "tallow", port: attempt.to.port(), trust: &any, proxy: None },
-                    };
-                    match net.dial(now, &attempt, &callee) {
-                        Dial::Started(conn) => {
-                            let (id, transport) = (attempt.id, attempt.transport);
-                            dialing.attempts.push(Attempting { id, conn, transport, talk: None });
-                        }
-                        Dial::NotYet | Dial::Impossible => {
-                            dialing.race.handle_failed(now, attempt.id, race::Failure::Unreachable);
-                        }
-                    }
-                }
-                race::Output::Cancel(id) => {
-                    let cancelled = dialing.attempts.extract_if(.., |attempt| attempt.id == id);
-                    cancelled.for_each(|attempt| net.close(now, attempt.conn, 0, "another was faster"));
-                }
-                race::Output::Won(attempt) => {
-                    let won = dialing.attempts.extract_if(.., |other| other.id == attempt.id).next();
-                    if let Some((certificate, talk)) = won.and_then(|won| won.talk) {
-                        return self.handle_won(now, net, index, certificate, talk);
-                    }
-                }
-                race::Output::Failed(failure) => {
-                    if let (race::Failure::Certificate(refused), Origin::Configured(relay)) = (failure, &spot.origin) {
-                        let relay = relay.address.clone();
-                        self.last = Failure::Relay(RelayFailure::CertificateChanged { relay, refused });
-                        spot.state = State::Gone;
-                        if self.search != Search::Again {
-                            self.out.push_back(Met::Failed(self.last.clone()));
-                        }
-                        return;
-                    }
-                    if let race::Failure::Proxy(failure) = failure {
-                        self.last = Failure::Lost(Lost::Proxy(failure));
-                    } else if net.is_unusable() {
-                        self.last = Failure::Lost(Lost::NoSocket);
-                    }
-                    return self.fail(now, index);
-                }
-            }
-        }
-    }
-
-    /// A way that was tried is there: the first asks at once, the others only greet.
-    fn handle_connected(
-        &mut self,
-        now: Instant,
-        net: &mut Net,
-        index: usize,
-        conn: Conn,
-        certificate: &CertificateSeen,
-    ) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        let password = match &spot.origin {
-            Origin::Configured(relay) => relay.password.clone(),
-            Origin::Near => None,
-        };
-        let State::Dialing(dialing) = &mut spot.state else { return };
-        let asked = !dialing.attempts.iter().any(|attempt| attempt.talk.is_some());
-        let Some(attempt) = dialing.attempts.iter_mut().find(|attempt| attempt.conn == conn) else { return };
-        let Some(main) = net.open_first(conn) else { return };
-        let rendezvous = Rendezvous::new(now, self.features, password, asked.then_some(self.question));
-        let mut talk = Talk { conn, main, transport: attempt.transport, asked, rendezvous, out: VecDeque::new() };
-        talk.flush(now, net);
-        attempt.talk = Some((certificate.clone(), talk));
-    }
-
-    /// The relay answered on this one.
-    fn handle_won(&mut self, now: Instant, net: &mut Net, index: usize, certificate: CertificateSeen, mut talk: Talk) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        spot.reached = true;
-        if let Origin::Configured(relay) = &mut spot.origin {
-            if let Some(keep) = to_keep(relay.trust, &certificate) {
-                // From the first time on, it has to be the same.
-                relay.trust = keep;
-                let relay = relay.address.clone();
-                self.out.push_back(Met::Event(Event::FirstUse { relay, keep }));
-            }
-            if spot.remembered.replace(talk.transport) != Some(talk.transport) {
-                let (relay, transport) = (relay.address.clone(), talk.transport);
-                self.out.push_back(Met::Event(Event::Reached { relay, transport }));
-            }
-        }
-        if !std::mem::replace(&mut talk.asked, true) {
-            talk.rendezvous.ask_now(now, self.question);
-        }
-        spot.state = State::Talking(talk);
-        self.pump(now, net, index);
-    }
-
-    fn handle_closed(&mut self, now: Instant, net: &mut Net, index: usize, conn: Conn, failure: race::Failure) {
-        // What came before the end still counts.
-        self.pump(now, net, index);
-        net.close(now, conn, 0, "closed");
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        match &mut spot.state {
-            State::Dialing(dialing) => {
-                let ended = dialing.attempts.extract_if(.., |attempt| attempt.conn == conn).next();
-                if let Some(ended) = ended {
-                    dialing.race.handle_failed(now, ended.id, failure);
-                }
-                self.run_race(now, net, index);
-            }
-            State::Talking(talk) if talk.conn == conn => self.fail(now, index),
-            // The connection of the pause ended: the next question goes over a new one.
-            State::Paused { next, talk } if talk.conn == conn => spot.state = State::Idle { next: *next },
-            State::Talking(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving(_) | State::Gone => {}
-        }
-    }
-
-    /// Whether the relay said anything on one of the ways that are tried.
-    fn hear_attempts(&mut self, now: Instant, net: &mut Net, index: usize) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        let State::Dialing(dialing) = &mut spot.state else { return };
-        for attempt in &mut dialing.attempts {
-            let Some((_, talk)) = &mut attempt.talk else { continue };
-            talk.hear(net);
-            talk.flush(now, net);
-            if talk.rendezvous.has_answer() {
-                dialing.race.handle_answered(attempt.id);
-            }
-        }
-        self.run_race(now, net, index);
-    }
-
     /// Moves the conversation at one spot.
-    fn pump(&mut self, now: Instant, net: &mut Net, index: usize) {
+    pub(super) fn pump(&mut self, now: Instant, net: &mut Net, index: usize) {
         let Some(spot) = self.spots.get_mut(index) else { return };
         if matches!(spot.state, State::Dialing(_)) {
             return self.hear_attempts(now, net, index);
@@ -647,7 +525,7 @@ impl Meeting {
     }
 
     /// No connection, or it ended: tried again later, or a sender without a seat goes to its next relay.
-    fn fail(&mut self, now: Instant, index: usize) {
+    pub(super) fn fail(&mut self, now: Instant, index: usize) {
         let backoff = self.backoff(index);
         let Some(spot) = self.spots.get_mut(index) else { return };
         let rounds = spot.rounds;
@@ -728,15 +606,6 @@ impl Meeting {
             self.announced = Some(waiting.clone());
             self.out.push_back(Met::Event(Event::Waiting(waiting)));
         }
-    }
-}
-
-/// What to accept the next time, when this was the first.
-const fn to_keep(trust: Trust, seen: &CertificateSeen) -> Option<Trust> {
-    match (trust, seen) {
-        (Trust::FirstUse, CertificateSeen::FirstUse(fingerprint)) => Some(Trust::Known(*fingerprint)),
-        (Trust::FirstUse, CertificateSeen::PublicCa(_)) => Some(Trust::PublicCa),
-        (Trust::FirstUse | Trust::Pin(_) | Trust::Known(_) | Trust::PublicCa | Trust::Any, _) => None,
     }
 }
 

@@ -248,9 +248,32 @@ impl Guard {
         {
             return Admission::Retry;
         }
+        self.begin(source);
+        Admission::Accept
+    }
+
+    /// A TCP connection came in. TCP's own handshake has proven its address, so it is never asked to prove it again; and since it may
+    /// then say nothing at all, a source may have only a sixteenth of its connections (and 16 at least) in that state.
+    #[must_use]
+    pub fn accept(&mut self, now: Instant, source: Source) -> Admission {
+        if self.connections.saturating_add(self.half_open) >= self.limits.max_connections {
+            return Admission::Full;
+        }
+        let counts = self.counts.get(&source).copied().unwrap_or_default();
+        let most = self.limits.connections_per_source;
+        if counts.connections.saturating_add(counts.half_open) >= most
+            || counts.half_open >= (most / 16).max(HALF_OPEN_PER_SOURCE)
+            || self.proven_knocks.take(now, source).is_err()
+        {
+            return Admission::TooMany;
+        }
+        self.begin(source);
+        Admission::Accept
+    }
+
+    fn begin(&mut self, source: Source) {
         self.half_open = self.half_open.saturating_add(1);
         self.count(source, |counts| counts.half_open = counts.half_open.saturating_add(1));
-        Admission::Accept
     }
 
     /// The handshake is done, so the address is proven. False: the source has too many connections; it is counted all the same.
@@ -307,6 +330,12 @@ impl Guard {
     /// And no longer.
     pub fn room_closed(&mut self, source: Source) {
         self.count(source, |counts| counts.rooms = counts.rooms.saturating_sub(1));
+    }
+
+    /// How many connections there may be, all together.
+    #[must_use]
+    pub const fn max_connections(&self) -> usize {
+        self.limits.max_connections
     }
 
     /// Connections, without those in their handshake.

@@ -7,9 +7,10 @@
 //! | [`registry`] | who sits in which room, who is refused and why, what expires |
 //! | `talk` | when a leg is read and told something, before it is paired |
 //! | `forward` | how the bytes of two paired legs move, and how much of them is held |
+//! | `ports` | nothing: what QUIC connections and pipes have in common |
 //! | `relay` | the whole as one [`crate::node::Node`], [`Relay`] |
 //!
-//! A *leg* is one client's connection. A relay never dials, never decodes what paired peers say, and knows addresses only as
+//! A *leg* is one client's link: a QUIC connection or a pipe (TLS or a WebSocket on TCP). A relay never dials, never decodes what paired peers say, and knows addresses only as
 //! [`limits::Source`], which cannot be shown.
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod evil_tests;
 mod forward;
 pub mod greeting;
 pub mod limits;
+mod ports;
 pub mod registry;
 mod relay;
 mod status;
@@ -25,9 +27,10 @@ mod talk;
 mod world;
 
 pub use relay::{MAX_EVENTS, MAX_SOCKETS, Relay};
-pub use status::{Command, Config, Event, Refused, RoomEnd, RoomTag, Status};
+pub use status::{Command, Config, Event, Refused, RoomEnd, RoomTag, Status, Tcp, Transport};
 
-/// Application codes with which a connection between client and relay is closed.
+/// Application codes with which a link between client and relay is closed: by QUIC as they are, by a WebSocket as 4000 plus the code
+/// (0 as 1000). TLS has no word for them: its end means [`close::DONE`] to the relay.
 pub mod close {
     /// Client: all is done. A sender's seat and its nameplate are free for others, as after `Leave`.
     pub const DONE: u32 = 0;

@@ -1,22 +1,24 @@
 //! The whole relay as one node: clients knock, greet and ask; who is paired gets the other one's bytes.
 //!
 //! ```text
-//! leg:   knocks ──admitted──► talking ──seat──► waiting ──the other side comes──► paired ──► gone
-//!           └─ refused           └──────── refused, too slow, left ──► farewell ───────────► gone
+//! leg:   comes ──admitted──► talking ──seat──► waiting ──the other side comes──► paired ──► gone
+//!           └─ refused          └──────── refused, too slow, left ──► farewell ───────────► gone
 //! relay: serving ──drain──► draining (no new rooms; pairs until the deadline) ──► closed
 //! ```
 //! It decides what becomes of each leg, and composes those that decide the rest: [`super::limits`] who is let in,
 //! [`super::greeting`] who may ask, [`super::registry`] who sits where, `forward` how bytes move. Each listen address has a socket
-//! and an endpoint of its own; two legs of a pair may be on different ones.
+//! with an endpoint of its own and a TCP listener; two legs of a pair may come from different ones, and be links of different kinds.
 //!
 //! All work is proportional to what happened: a leg is looked at when its endpoint, its partner or its own deadline says so.
 //! Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`], [`MAX_EVENTS`].
 
+mod doors;
+mod gone;
 mod seats;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::IoSlice;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,19 +26,23 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::close;
-use super::forward::{Budget, LegId, Outside, Pair, Ports};
+use super::forward::{Budget, Outside, Pair};
 use super::greeting::Ending;
-use super::limits::{Admission, Guard, Source};
+use super::limits::{Guard, Source};
+use super::ports::{LegId, Ports};
 use super::registry::{self, Registry};
 use super::status::{Command, Config, Event, Refused, RoomEnd, RoomTag, Status};
 use super::talk::{Farewell, Talk};
 use crate::Instant;
 use crate::job::Job;
-use crate::link::quic::{self, BadIdentity, Closed, Direction, Incoming, Profile, Quic};
-use crate::node::{Action, Arrival, Bind, Input, Misuse, Node, SocketId, Transmit};
+use crate::link::pipe;
+use crate::link::quic::{self, BadIdentity, Direction, Profile, Quic, Stream};
+use crate::node::{Action, Arrival, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
 use crate::ready::Deadlines;
 use crate::seed::Seed;
 use crate::wire::relay::RefusalReason;
+use doors::Door;
+use gone::{Gone, unwelcome};
 
 /// Sockets of one relay.
 pub const MAX_SOCKETS: usize = 8;
@@ -52,7 +58,7 @@ const ASK_AGAIN: u32 = 5;
 /// See the module's text.
 pub struct Relay {
     ports: Ports,
-    listeners: Vec<Listener>,
+    doors: Vec<Door>,
     legs: BTreeMap<LegId, Leg>,
     pairs: BTreeMap<PairId, Paired>,
     last_pair: u32,
@@ -85,24 +91,10 @@ enum Phase {
     Draining,
 }
 
-struct Listener {
-    addr: SocketAddr,
-    state: Listening,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Listening {
-    Binding,
-    /// There is no IPv6 here: the same port on IPv4.
-    FallingBack,
-    Open,
-    Failed,
-}
-
 /// A client.
 struct Leg {
     source: Source,
-    /// Its transport's handshake is not done.
+    /// Its link is not there yet.
     half_open: bool,
     state: State,
 }
@@ -125,6 +117,8 @@ struct Room {
 struct Paired {
     pair: Pair,
     room: Room,
+    /// Whose goodbye frees the room's name.
+    sender: LegId,
     /// How it ends if nothing else happens: a leg that is gone says it.
     end: RoomEnd,
 }
@@ -135,7 +129,7 @@ impl Relay {
     /// # Errors
     /// [`BadIdentity`] when certificate and key do not make a server.
     pub fn new(config: Config) -> Result<Self, BadIdentity> {
-        let Config { listen, identity, password, limits, room_ttl, window_budget, unix_time, mut seed } = config;
+        let Config { listen, tcp, identity, password, limits, room_ttl, window_budget, unix_time, mut seed } = config;
         let profile = Profile {
             receive_window: GREETING_WINDOW,
             max_bi_streams: 1,
@@ -146,10 +140,11 @@ impl Relay {
             max_rooms: limits.max_rooms,
             max_kept: limits.max_rooms.saturating_mul(4),
             ttl: room_ttl,
+            keep: Config::KEEP.min(room_ttl),
         };
         let mut relay = Self {
             ports: Ports::default(),
-            listeners: Vec::new(),
+            doors: Vec::new(),
             legs: BTreeMap::new(),
             pairs: BTreeMap::new(),
             last_pair: 0,
@@ -167,81 +162,12 @@ impl Relay {
         };
         for (id, addr) in (0_u8..).zip(listen.into_iter().take(MAX_SOCKETS)) {
             let quic = Quic::server(&profile, &identity, quic::Limits::default(), unix_time, &seed.split())?;
-            relay.ports.0.push(quic);
-            relay.listeners.push(Listener { addr, state: Listening::Binding });
-            relay.bind(SocketId(id), addr);
+            relay.ports.quics.push(quic);
+            let door = Door::new(addr, tcp, &identity)?;
+            relay.actions.push_back(door.bind(SocketId(id)));
+            relay.doors.push(door);
         }
         Ok(relay)
-    }
-
-    fn bind(&mut self, id: SocketId, addr: SocketAddr) {
-        self.actions.push_back(Action::Bind(id, Bind { addr, share_port: false, group: None }));
-    }
-
-    fn bound(&mut self, id: SocketId, result: Result<SocketAddr, io::ErrorKind>) {
-        let Some(listener) = self.listeners.get_mut(usize::from(id.0)) else { return };
-        match result {
-            Ok(addr) => {
-                listener.state = Listening::Open;
-                self.tell(Event::Listening { addr });
-            }
-            Err(kind) => {
-                let any = listener.addr.is_ipv6() && listener.addr.ip().is_unspecified();
-                let no_ipv6 = !matches!(kind, io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
-                if any && no_ipv6 && listener.state == Listening::Binding {
-                    listener.state = Listening::FallingBack;
-                    let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), listener.addr.port());
-                    return self.bind(id, addr);
-                }
-                listener.state = Listening::Failed;
-                let addr = listener.addr;
-                self.tell(Event::CannotListen { addr, kind });
-            }
-        }
-    }
-
-    /// Clients that knock at a socket.
-    fn admit(&mut self, now: Instant, socket: SocketId) -> bool {
-        let mut moved = false;
-        while let Some(quic) = self.ports.0.get_mut(usize::from(socket.0))
-            && let Some(incoming) = quic.poll_incoming()
-        {
-            moved = true;
-            self.knock(now, socket, incoming);
-        }
-        moved
-    }
-
-    fn knock(&mut self, now: Instant, socket: SocketId, incoming: Incoming) {
-        let (observed, proven) = (incoming.from(), incoming.validated());
-        let source = Source::of(observed);
-        let Some(quic) = self.ports.0.get_mut(usize::from(socket.0)) else { return };
-        if matches!(self.phase, Phase::Draining) {
-            quic.refuse(incoming);
-            return self.refused(Refused::ShuttingDown);
-        }
-        let admission = self.guard.knock(now, source, proven);
-        match admission {
-            Admission::Accept => match quic.accept(now, incoming) {
-                Some(conn) => {
-                    let id = LegId { socket, conn };
-                    let talk = Talk::new(now, observed, self.password.clone(), &self.seed.split());
-                    self.timers.set(Timer::Leg(id), talk.poll_timeout());
-                    let state = State::Talking { talk: Box::new(talk), room: None };
-                    self.legs.insert(id, Leg { source, half_open: true, state });
-                }
-                None => self.guard.disconnected(source, true),
-            },
-            Admission::Retry => quic.retry(incoming),
-            Admission::TooMany => {
-                quic.refuse(incoming);
-                self.refused(Refused::TooManyConnections);
-            }
-            Admission::Full => {
-                quic.refuse(incoming);
-                self.refused(Refused::Full);
-            }
-        }
     }
 
     fn handle_event(&mut self, now: Instant, id: LegId, event: quic::Event) {
@@ -254,7 +180,7 @@ impl Relay {
                     self.dismiss(now, id, Farewell { code: close::REFUSED, text: "too many connections" });
                 }
             }
-            (_, quic::Event::Closed(closed)) => self.gone(now, id, &closed),
+            (_, quic::Event::Closed(closed)) => self.gone(now, id, Gone::from(&closed)),
             (State::Talking { talk, .. }, quic::Event::Opened(stream, direction)) => {
                 if direction == Direction::Uni || !talk.open(stream) {
                     self.violated(now, id, "stream out of turn");
@@ -272,9 +198,32 @@ impl Relay {
         }
     }
 
+    /// News of a pipe, in the words that QUIC has for the same: its one stream goes by the name of the first.
+    fn handle_pipe_event(&mut self, now: Instant, pipe: PipeId, event: pipe::Event) {
+        let id = LegId::Pipe(pipe);
+        let event = match event {
+            pipe::Event::Connected { certificate, .. } => {
+                self.handle_event(now, id, quic::Event::Connected { certificate });
+                quic::Event::Opened(Stream::first(), Direction::Bi)
+            }
+            pipe::Event::Readable => quic::Event::Readable(Stream::first()),
+            pipe::Event::Writable => quic::Event::Writable(Stream::first()),
+            pipe::Event::Closed(closed) => {
+                if let Some(reason) = self.legs.get(&id).filter(|leg| leg.half_open).and_then(|_| unwelcome(&closed)) {
+                    self.refused(reason);
+                }
+                return self.gone(now, id, Gone::from(&closed));
+            }
+        };
+        self.handle_event(now, id, event);
+    }
+
     /// News of a leg that is paired.
     fn forward(&mut self, now: Instant, id: PairId, leg: LegId, event: &quic::Event) {
         let Some(paired) = self.pairs.get_mut(&id) else { return };
+        if matches!(event, quic::Event::Opened(..)) && !paired.pair.is_mirrored() {
+            return self.violated(now, leg, "stream out of turn");
+        }
         let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
         match *event {
             quic::Event::Opened(stream, _) => paired.pair.handle_opened(outside, leg, stream),
@@ -288,10 +237,12 @@ impl Relay {
         self.finish(now, id);
     }
 
-    /// Ends a pair of which one leg is gone, once the other one has all that it said.
+    /// Ends a pair of which one leg is gone, once the other one has all that it said; and one that cannot go on.
     fn finish(&mut self, now: Instant, id: PairId) {
-        if let Some(paired) = self.pairs.get(&id).filter(|paired| paired.pair.is_delivered()) {
-            self.part(now, id, paired.end);
+        match self.pairs.get(&id) {
+            Some(paired) if paired.pair.is_delivered() => self.part(now, id, paired.end),
+            Some(paired) if paired.pair.is_broken() => self.part(now, id, RoomEnd::Lost),
+            Some(_) | None => {}
         }
     }
 
@@ -313,29 +264,24 @@ impl Relay {
         }
     }
 
-    /// A connection ended.
-    fn gone(&mut self, now: Instant, id: LegId, closed: &Closed) {
-        let (end, code, done) = match *closed {
-            Closed::Application { code, .. } => (RoomEnd::Left, close::PEER_LEFT, code == close::DONE),
-            Closed::CertificateRefused(_)
-            | Closed::NoCommonProtocol
-            | Closed::VersionMismatch
-            | Closed::Refused
-            | Closed::Transport { .. }
-            | Closed::TimedOut
-            | Closed::Reset => (RoomEnd::Lost, close::PEER_LOST, false),
-        };
+    /// A link ended.
+    fn gone(&mut self, now: Instant, id: LegId, Gone { end, farewell, done }: Gone) {
         let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&id) else {
             self.leave(now, id, done, end);
-            return self.forget(id);
+            self.forget(id);
+            return self.ports.let_go(now, id);
         };
-        self.registry.leave(now, id, done);
         self.forget(id);
-        let Some(paired) = self.pairs.get_mut(&pair) else { return };
-        paired.end = end;
+        let Some(paired) = self.pairs.get_mut(&pair) else { return self.ports.let_go(now, id) };
+        let done = if id == paired.sender { done } else { paired.pair.has_left(paired.sender) };
+        self.registry.leave(now, paired.sender, done);
+        if !paired.pair.is_parting() {
+            paired.end = end;
+        }
         let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
-        paired.pair.handle_gone(outside, id, code);
+        paired.pair.handle_gone(outside, id, farewell);
         self.timers.set(Timer::Pair(pair), Some(paired.pair.poll_timeout()));
+        self.ports.let_go(now, id);
         self.finish(now, pair);
     }
 
@@ -344,8 +290,8 @@ impl Relay {
         let Some(Paired { pair, room, .. }) = self.pairs.remove(&id) else { return };
         self.timers.set(Timer::Pair(id), None);
         let farewell = match end {
-            RoomEnd::Left => Farewell { code: close::PEER_LEFT, text: "the other peer left" },
-            RoomEnd::Lost => Farewell { code: close::PEER_LOST, text: "the other peer's link was lost" },
+            RoomEnd::Left => PEER_LEFT,
+            RoomEnd::Lost => PEER_LOST,
             RoomEnd::Idle => Farewell { code: close::IDLE, text: "idle too long" },
             RoomEnd::Replaced => REPLACED,
             RoomEnd::Violation => Farewell { code: close::VIOLATION, text: "a rule was broken" },
@@ -387,9 +333,7 @@ impl Relay {
         if !self.legs.contains_key(&id) {
             return;
         }
-        if let Some(quic) = self.ports.of(id) {
-            quic.close(now, id.conn, farewell.code, farewell.text);
-        }
+        self.ports.close(now, id, farewell);
         self.forget(id);
     }
 
@@ -416,6 +360,7 @@ impl Relay {
     fn drain(&mut self, now: Instant, within: Duration) {
         let until = now.checked_add(within).unwrap_or(now);
         self.phase = Phase::Draining;
+        self.actions.extend((0_u8..).zip(&self.doors).filter_map(|(id, door)| door.shut(id)));
         self.timers.set(Timer::Drain, None);
         self.timers.set(Timer::Drain, Some(until));
         let talking = self.legs.iter().filter(|(_, leg)| matches!(leg.state, State::Talking { .. }));
@@ -463,14 +408,16 @@ impl Relay {
         self.pairs.values().map(|paired| paired.pair.moved()).collect()
     }
 
-    /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their number.
+    /// How many times a link was looked at: the work done, for the tests that hold it to be independent of their number.
     #[must_use]
     pub fn visits(&self) -> u64 {
-        self.ports.0.iter().map(Quic::visits).sum()
+        self.ports.quics.iter().map(Quic::visits).fold(self.ports.pipes.visits(), u64::saturating_add)
     }
 }
 
 const REFUSED: Farewell = Farewell { code: close::REFUSED, text: "refused" };
+const PEER_LEFT: Farewell = Farewell { code: close::PEER_LEFT, text: "the other peer left" };
+const PEER_LOST: Farewell = Farewell { code: close::PEER_LOST, text: "the other peer's link was lost" };
 const REPLACED: Farewell = Farewell { code: close::REPLACED, text: "replaced by a newer link" };
 const SHUTTING_DOWN: Farewell = Farewell { code: close::SHUTTING_DOWN, text: "the relay is going down" };
 const DEAF: Farewell = Farewell { code: close::VIOLATION, text: "answers are not read" };
@@ -480,17 +427,26 @@ impl Node for Relay {
     type Event = Event;
 
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
-        if let Some(quic) = self.ports.0.get_mut(usize::from(arrival.socket.0)) {
+        if let Some(quic) = self.ports.quics.get_mut(usize::from(arrival.socket.0)) {
             quic.handle_datagram(now, &arrival, data);
         }
+    }
+
+    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+        self.ports.pipes.handle_pipe(now, pipe, event);
+    }
+
+    fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+        self.take_in(now, listener, from)
     }
 
     fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Bound(id, result) => self.bound(id, result),
+            Input::Listening(id, result) => self.listening(id, result),
             Input::HandleDropped => self.drain(now, Duration::ZERO),
             // A relay asks for none of these, and no news changes it.
-            Input::Resolved(..) | Input::Done(_) | Input::Listening(..) | Input::Interfaces(_) | Input::Slept(_) => {}
+            Input::Resolved(..) | Input::Done(_) | Input::Interfaces(_) | Input::Slept(_) => {}
         }
     }
 
@@ -509,7 +465,7 @@ impl Node for Relay {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        for quic in &mut self.ports.0 {
+        for quic in &mut self.ports.quics {
             quic.handle_timeout(now);
         }
         self.registry.handle_timeout(now);
@@ -536,22 +492,29 @@ impl Node for Relay {
                 Timer::Drain => self.stop(now),
             }
         }
+        // After the legs: who is too slow to become a link is too slow to ask.
+        self.ports.pipes.handle_timeout(now);
     }
 
     fn settle(&mut self, now: Instant) {
         loop {
             let mut moved = self.expire(now);
-            for socket in (0_u8..).map(SocketId).take(self.ports.0.len()) {
-                if let Some(quic) = self.ports.0.get_mut(usize::from(socket.0)) {
+            for socket in (0_u8..).map(SocketId).take(self.ports.quics.len()) {
+                if let Some(quic) = self.ports.quics.get_mut(usize::from(socket.0)) {
                     quic.settle(now);
                 }
                 moved |= self.admit(now, socket);
-                while let Some(quic) = self.ports.0.get_mut(usize::from(socket.0))
+                while let Some(quic) = self.ports.quics.get_mut(usize::from(socket.0))
                     && let Some((conn, event)) = quic.poll_event()
                 {
                     moved = true;
-                    self.handle_event(now, LegId { socket, conn }, event);
+                    self.handle_event(now, LegId::Quic { socket, conn }, event);
                 }
+            }
+            self.ports.pipes.settle();
+            while let Some((pipe, event)) = self.ports.pipes.poll_event() {
+                moved = true;
+                self.handle_pipe_event(now, pipe, event);
             }
             if !moved {
                 return;
@@ -560,7 +523,7 @@ impl Node for Relay {
     }
 
     fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.actions.pop_front().or_else(|| self.ports.pipes.poll_action())
     }
 
     fn poll_transmit(
@@ -570,7 +533,19 @@ impl Node for Relay {
         max_segments: NonZeroUsize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        self.ports.0.get_mut(usize::from(socket.0))?.poll_transmit(now, max_segments, buf)
+        self.ports.quics.get_mut(usize::from(socket.0))?.poll_transmit(now, max_segments, buf)
+    }
+
+    fn poll_pipe(&mut self) -> Option<PipeId> {
+        self.ports.pipes.poll_pipe()
+    }
+
+    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        self.ports.pipes.buffer(pipe)
+    }
+
+    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.ports.pipes.output(pipe, slices)
     }
 
     fn poll_job(&mut self) -> Option<Job> {
@@ -582,15 +557,21 @@ impl Node for Relay {
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let quic = self.ports.0.iter().filter_map(Quic::poll_timeout).min();
-        let timers = [(quic, "quic"), (self.timers.next(), "a leg"), (self.registry.poll_timeout(), "a room")];
+        let quic = self.ports.quics.iter().filter_map(Quic::poll_timeout).min();
+        let pipes = self.ports.pipes.poll_timeout();
+        let timers = [
+            (quic, "quic"),
+            (pipes, "a pipe"),
+            (self.timers.next(), "a leg"),
+            (self.registry.poll_timeout(), "a room"),
+        ];
         timers.into_iter().filter_map(|(at, why)| Some((at?, why))).min()
     }
 
     fn is_closed(&self) -> bool {
-        let nowhere = self.listeners.iter().all(|listener| listener.state == Listening::Failed);
+        let nowhere = self.doors.iter().all(Door::has_failed);
         let drained = matches!(self.phase, Phase::Draining) && self.legs.is_empty();
-        (nowhere || drained) && self.ports.0.iter().all(Quic::is_flushed)
+        (nowhere || drained) && self.ports.quics.iter().all(Quic::is_flushed) && self.ports.pipes.is_empty()
     }
 }
 
@@ -610,3 +591,7 @@ mod tests;
 #[cfg(test)]
 #[path = "forwarding_tests.rs"]
 mod forwarding_tests;
+
+#[cfg(test)]
+#[path = "pipe_tests.rs"]
+mod pipe_tests;

@@ -5,8 +5,12 @@
 use super::super::limits::Limits;
 use super::super::world::*;
 use super::*;
+use std::io;
+
+use super::super::Transport;
 use crate::code::Nameplate;
-use crate::link::quic::Stream;
+use crate::link::quic::{Closed, Stream};
+use crate::node::{Bind, Listen};
 use crate::wire::relay::{ClientMessage, RelayMessage, RoomId, Side};
 
 pub(super) const KIB: usize = 1024;
@@ -289,7 +293,7 @@ fn a_relay_that_drains_tells_who_waits_and_lets_pairs_go_on_for_a_while() {
     });
     world.command(Command::Drain { within: secs(20) });
     let start = world.now;
-    assert_eq!(wait_closed(&mut world, waits), Some(close::REFUSED));
+    assert_eq!(wait_closed(&mut world, waits), Some(close::SHUTTING_DOWN));
     assert_eq!(said(&world, waits), [RelayMessage::Waiting, refused(RefusalReason::ShuttingDown, 0)]);
     wait_closed(&mut world, silent);
     let late = world.ask(join(ROOM, Side::Sender, ALICE));
@@ -322,23 +326,88 @@ fn a_relay_without_pairs_is_drained_at_once_and_a_stop_ends_all() {
     assert_eq!(wait_closed(&mut world, bob), Some(close::SHUTTING_DOWN));
 }
 
+fn doors(listen: &[&str]) -> Relay {
+    let listen = listen.iter().map(|addr| addr.parse().unwrap()).collect();
+    Relay::new(Config { listen, ..config(Limits::default()) }).unwrap()
+}
+
+fn bind(id: u8, addr: &str) -> Option<Action> {
+    Some(Action::Bind(SocketId(id), Bind { addr: addr.parse().unwrap(), share_port: false, group: None }))
+}
+
+fn listen(id: u8, addr: &str) -> Option<Action> {
+    Some(Action::Listen(ListenerId(id), Listen::from(addr.parse::<SocketAddr>().unwrap())))
+}
+
+const IN_USE: io::ErrorKind = io::ErrorKind::AddrInUse;
+
 #[test]
 fn without_ipv6_it_listens_on_ipv4_and_without_any_address_it_ends() {
     let now = Instant::now();
-    let listen = vec!["[::]:4433".parse().unwrap(), "192.0.2.2:4434".parse().unwrap()];
-    let mut relay = Relay::new(Config { listen, ..config(Limits::default()) }).unwrap();
-    let bind = |addr: &str| Bind { addr: addr.parse().unwrap(), share_port: false, group: None };
-    assert_eq!(relay.poll_action(), Some(Action::Bind(SocketId(0), bind("[::]:4433"))));
-    assert_eq!(relay.poll_action(), Some(Action::Bind(SocketId(1), bind("192.0.2.2:4434"))));
+    let mut relay = doors(&["[::]:4433", "192.0.2.2:4434"]);
+    assert_eq!(relay.poll_action(), bind(0, "[::]:4433"));
+    assert_eq!(relay.poll_action(), bind(1, "192.0.2.2:4434"));
     assert!(!relay.is_closed());
     relay.handle_input(now, Input::Bound(SocketId(0), Err(io::ErrorKind::Unsupported)));
-    assert_eq!(relay.poll_action(), Some(Action::Bind(SocketId(0), bind("0.0.0.0:4433"))));
-    relay.handle_input(now, Input::Bound(SocketId(1), Err(io::ErrorKind::AddrInUse)));
-    assert!(matches!(relay.poll_event(), Some(Event::CannotListen { kind: io::ErrorKind::AddrInUse, .. })));
+    assert_eq!(relay.poll_action(), bind(0, "0.0.0.0:4433"));
+    relay.handle_input(now, Input::Bound(SocketId(1), Err(IN_USE)));
+    let failed = |relay: &mut Relay, addr: &str| {
+        let addr = addr.parse().unwrap();
+        assert_eq!(relay.poll_event(), Some(Event::CannotListen { addr, transport: Transport::Udp, kind: IN_USE }));
+    };
+    failed(&mut relay, "192.0.2.2:4434");
     assert!(!relay.is_closed());
-    relay.handle_input(now, Input::Bound(SocketId(0), Err(io::ErrorKind::AddrInUse)));
-    assert!(matches!(relay.poll_event(), Some(Event::CannotListen { .. })));
+    relay.handle_input(now, Input::Bound(SocketId(0), Err(IN_USE)));
+    failed(&mut relay, "0.0.0.0:4433");
     assert!(relay.is_closed() && relay.poll_action().is_none());
+}
+
+#[test]
+fn an_address_is_open_once_udp_and_tcp_are_there_at_the_same_port() {
+    let now = Instant::now();
+    let mut relay = doors(&["[::1]:0", "192.0.2.2:4434"]);
+    assert_eq!((relay.poll_action(), relay.poll_action()), (bind(0, "[::1]:0"), bind(1, "192.0.2.2:4434")));
+    let [chosen, other]: [SocketAddr; 2] = ["[::1]:5555", "[::1]:6666"].map(|addr| addr.parse().unwrap());
+    relay.handle_input(now, Input::Bound(SocketId(0), Ok(chosen)));
+    assert_eq!((relay.poll_action(), relay.poll_event()), (listen(0, "[::1]:5555"), None));
+    // That port is somebody's on TCP, so another one is asked for.
+    relay.handle_input(now, Input::Listening(ListenerId(0), Err(IN_USE)));
+    assert_eq!(relay.poll_action(), Some(Action::Release(SocketId(0))));
+    assert_eq!((relay.poll_action(), relay.poll_event()), (bind(0, "[::1]:0"), None));
+    relay.handle_input(now, Input::Bound(SocketId(0), Ok(other)));
+    assert_eq!(relay.poll_action(), listen(0, "[::1]:6666"));
+    relay.handle_input(now, Input::Listening(ListenerId(0), Ok(other)));
+    assert_eq!(relay.poll_event(), Some(Event::Listening { addr: other }));
+
+    // One that was asked for is not exchanged, and half of it is not kept.
+    let fixed = "192.0.2.2:4434".parse().unwrap();
+    relay.handle_input(now, Input::Bound(SocketId(1), Ok(fixed)));
+    assert_eq!(relay.poll_action(), listen(1, "192.0.2.2:4434"));
+    relay.handle_input(now, Input::Listening(ListenerId(1), Err(IN_USE)));
+    assert_eq!((relay.poll_action(), relay.poll_action()), (Some(Action::Release(SocketId(1))), None));
+    let failed = Event::CannotListen { addr: fixed, transport: Transport::Tcp, kind: IN_USE };
+    assert_eq!(relay.poll_event(), Some(failed));
+    assert!(!relay.is_closed());
+}
+
+#[test]
+fn the_system_s_ports_are_tried_so_often_and_no_more() {
+    let now = Instant::now();
+    let mut relay = doors(&["192.0.2.2:0"]);
+    let mut tries = 0;
+    while let Some(action) = relay.poll_action() {
+        match action {
+            Action::Bind(id, _) => {
+                tries += 1;
+                relay.handle_input(now, Input::Bound(id, Ok("192.0.2.2:5555".parse().unwrap())));
+            }
+            Action::Listen(id, _) => relay.handle_input(now, Input::Listening(id, Err(IN_USE))),
+            action => assert_eq!(action, Action::Release(SocketId(0))),
+        }
+    }
+    assert_eq!(tries, 8);
+    assert!(matches!(relay.poll_event(), Some(Event::CannotListen { transport: Transport::Tcp, .. })));
+    assert!(relay.is_closed());
 }
 
 #[test]

@@ -9,13 +9,15 @@ use std::time::Duration;
 use super::limits::Limits;
 use super::registry::Key;
 use crate::link::trust::Identity;
-use crate::node::Misuse;
+use crate::node::{Listen, Misuse, PipeOptions};
 use crate::seed::Seed;
 
 /// How a relay is set up.
 pub struct Config {
-    /// Where it listens: one to [`super::MAX_SOCKETS`] addresses.
+    /// Where it listens, with UDP and with TCP at the same port: one to [`super::MAX_SOCKETS`] addresses. Port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
+    /// How it listens with TCP.
+    pub tcp: Tcp,
     /// The certificate that it shows, and its key.
     pub identity: Identity,
     /// What clients must prove to know.
@@ -35,6 +37,8 @@ pub struct Config {
 impl Config {
     /// How long a room waits if nothing else is said.
     pub const ROOM_TTL: Duration = Duration::from_secs(3600);
+    /// How long the name of a room belongs to its sender after the first pairing.
+    pub const KEEP: Duration = Duration::from_secs(60);
     /// The windows' budget if nothing else is said, in bytes.
     pub const WINDOW_BUDGET: u64 = 64 << 20;
 }
@@ -42,6 +46,24 @@ impl Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config").field("listen", &self.listen).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// How a relay listens with TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tcp {
+    /// Whether a WebSocket may come without TLS, because a proxy in front of the relay has it. At a loopback address it always may:
+    /// who can connect there is on this machine.
+    pub behind_proxy: bool,
+    /// Connections that may wait to be accepted.
+    pub backlog: u32,
+    /// What is asked of the system for each.
+    pub options: PipeOptions,
+}
+
+impl Default for Tcp {
+    fn default() -> Self {
+        Self { behind_proxy: false, backlog: Listen::BACKLOG, options: PipeOptions::default() }
     }
 }
 
@@ -175,18 +197,39 @@ pub struct Status {
     pub events_lost: u64,
 }
 
+/// What carries the links at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// QUIC.
+    Udp,
+    /// TLS and WebSocket.
+    Tcp,
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        })
+    }
+}
+
 /// What a relay tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A socket is open at this address of ours.
+    /// At this address of ours clients are served, with UDP and with TCP.
     Listening {
         /// The local address.
         addr: SocketAddr,
     },
-    /// A socket could not be opened. When none could be, the relay is closed.
+    /// An address can't be listened at with UDP or with TCP; then it is not listened at with the other one either. When that is so for
+    /// all addresses, the relay is closed.
     CannotListen {
-        /// What was asked for.
+        /// What was asked for; the port of TCP is the one that UDP got.
         addr: SocketAddr,
+        /// Which of the two.
+        transport: Transport,
         /// What the system said.
         kind: io::ErrorKind,
     },

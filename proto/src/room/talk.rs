@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::forward::{LegId, Ports};
 use super::greeting::{Ending, Greeting, Output, Request};
+use super::ports::{LegId, Ports};
 use crate::Instant;
 use crate::link::quic::{Read, Stream, Write};
 use crate::seed::Seed;
@@ -82,7 +82,7 @@ impl Talk {
         }
     }
 
-    /// The client opened its first bidirectional stream. False: it had one.
+    /// The client opened its first bidirectional stream, or its pipe is open. False: it had one.
     #[must_use]
     pub fn open(&mut self, stream: Stream) -> bool {
         self.main.replace(stream).is_none()
@@ -95,13 +95,13 @@ impl Talk {
     }
 
     /// Moves the conversation on, up to the next thing that the owner has to do.
-    pub fn step(&mut self, ports: &mut Ports, leg: LegId) -> Step {
+    pub fn step(&mut self, now: Instant, ports: &mut Ports, leg: LegId) -> Step {
         loop {
-            if !self.flush(ports, leg) {
+            if !self.flush(now, ports, leg) {
                 return Step::Waits;
             }
             if self.leaving.is_some() {
-                return self.leave(ports, leg);
+                return self.leave(now, ports, leg);
             }
             match self.greeting.poll_output() {
                 Some(Output::Send(body)) => self.out.push(enclose(&body)),
@@ -169,13 +169,12 @@ impl Talk {
     }
 
     /// Writes what was said. False: the client does not take it now.
-    pub fn flush(&mut self, ports: &mut Ports, leg: LegId) -> bool {
+    pub fn flush(&mut self, now: Instant, ports: &mut Ports, leg: LegId) -> bool {
         let Some(main) = self.main.filter(|_| !self.out.is_empty()) else {
             self.out.clear();
             return true;
         };
-        let result = ports.of(leg).map_or(Write::Gone, |quic| quic.write_chunks(leg.conn, main, &mut self.out));
-        match result {
+        match ports.write(now, leg, main, &mut self.out) {
             Write::Blocked if self.late() => true,
             Write::Blocked => {
                 self.out.retain(|piece| !piece.is_empty());
@@ -199,10 +198,14 @@ impl Talk {
         self.leaving.as_ref().is_some_and(|leaving| leaving.acknowledged)
     }
 
-    fn leave(&mut self, ports: &mut Ports, leg: LegId) -> Step {
+    fn leave(&mut self, now: Instant, ports: &mut Ports, leg: LegId) -> Step {
         let Some(leaving) = &mut self.leaving else { return Step::Waits };
-        if let (Some(quic), Some(main), false) = (ports.of(leg), self.main, leaving.finished) {
-            quic.finish(leg.conn, main);
+        if leg.is_pipe() {
+            // Closing it is careful by itself, and the farewell is the only end that it can have.
+            return Step::Over(leaving.farewell);
+        }
+        if let (Some(main), false) = (self.main, leaving.finished) {
+            ports.finish(now, leg, main, None);
         }
         leaving.finished = true;
         if leaving.acknowledged || self.main.is_none() { Step::Over(leaving.farewell) } else { Step::Waits }
@@ -212,7 +215,7 @@ impl Talk {
         let Some(main) = self.main else { return Read::Blocked };
         // Room for one frame: what stands behind it may be for the peer, and is left where its credit is.
         let room = GREETING.saturating_add(PREFIX).saturating_sub(self.decoder.buffered());
-        ports.of(leg).map_or(Read::Gone, |quic| quic.read(leg.conn, main, room.max(1)))
+        ports.read(leg, main, room.max(1))
     }
 }
 

@@ -1,6 +1,8 @@
-//! For tests: a relay and its clients on a virtual network with a virtual clock. Every datagram takes [`LATENCY`].
+//! For tests: a relay and its clients on a virtual network with a virtual clock. Every datagram and segment takes [`LATENCY`].
 
 #![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
+
+pub mod tcp;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -11,11 +13,12 @@ use bytes::{Bytes, BytesMut};
 use zeroize::Zeroizing;
 
 use super::limits::Limits;
-use super::{Command, Config, Event, Relay};
+use super::{Command, Config, Event, Relay, Tcp};
 use crate::Instant;
+use crate::link::pipe::{self, Dialler};
 use crate::link::quic::{self, Closed, ConnId, Direction, Profile, Quic, Read, Stream, Write};
 use crate::link::trust::{Identity, Trust};
-use crate::node::{Action, Arrival, Ecn, Input, Node, SocketId};
+use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Node, PipeId, SocketId};
 use crate::seed::Seed;
 use crate::wire::frame::enclose;
 use crate::wire::relay::{ClientMessage, Owner, RelayMessage, RoomId, Side};
@@ -29,10 +32,20 @@ pub const EVE: Owner = Owner([3; 16]);
 pub const ROOM: RoomId = RoomId([7; 32]);
 
 struct InFlight {
-    /// A client, or a socket of the relay.
-    to: Result<usize, SocketId>,
-    from: SocketAddr,
-    data: BytesMut,
+    to: To,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+pub enum To {
+    Client(usize),
+    Socket(SocketId),
+    RelayPipe(PipeId),
+}
+
+enum What {
+    Datagram(SocketAddr, BytesMut),
+    Packet(tcp::Packet),
 }
 
 pub struct World {
@@ -50,11 +63,19 @@ pub struct World {
     /// Clients that something happened to.
     touched: BTreeSet<usize>,
     timers: BTreeMap<usize, Instant>,
+    /// Pipes at the relay, and those that something happened to.
+    pipes: BTreeMap<PipeId, usize>,
+    ready: BTreeSet<PipeId>,
+    dialler: Dialler,
+    /// Listeners that were closed.
+    pub unlistened: Vec<ListenerId>,
     seed: Seed,
 }
 
 pub struct Client {
+    /// Idle where there is a pipe.
     pub quic: Quic,
+    pub tcp: Option<tcp::Tcp>,
     pub addr: SocketAddr,
     pub conn: ConnId,
     pub main: Option<Stream>,
@@ -88,6 +109,7 @@ pub fn identity() -> Identity {
 pub fn config(limits: Limits) -> Config {
     Config {
         listen: vec!["[::]:4433".parse().unwrap(), "[::]:4434".parse().unwrap()],
+        tcp: Tcp { behind_proxy: true, ..Tcp::default() },
         identity: identity(),
         password: None,
         limits,
@@ -132,11 +154,19 @@ impl World {
             sequence: 0,
             touched: BTreeSet::new(),
             timers: BTreeMap::new(),
+            pipes: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            dialler: Dialler::new(UNIX_TIME, &Seed::new([7; 32])),
+            unlistened: Vec::new(),
             seed: Seed::new([6; 32]),
         };
         while let Some(action) = world.relay.poll_action() {
-            let Action::Bind(socket, bind) = action else { panic!("{action:?}") };
-            world.relay.handle_input(now, Input::Bound(socket, Ok(bind.addr)));
+            let answer = match action {
+                Action::Bind(socket, bind) => Input::Bound(socket, Ok(bind.addr)),
+                Action::Listen(listener, listen) => Input::Listening(listener, Ok(listen.addr)),
+                other => panic!("{other:?}"),
+            };
+            world.relay.handle_input(now, answer);
         }
         world.flush();
         world.events.clear();
@@ -161,26 +191,7 @@ impl World {
         let to = SocketAddr::from(([192, 0, 2, 2], 4433 + u16::from(socket.0)));
         let conn = quic.connect(self.now, to, "relay.test", &Trust::Any).unwrap();
         self.by_addr.insert(addr, index);
-        self.clients.push(Client {
-            quic,
-            addr,
-            conn,
-            main: None,
-            heard: Vec::new(),
-            streams: None,
-            got: BTreeMap::new(),
-            ended: BTreeMap::new(),
-            stopped: BTreeMap::new(),
-            closed: None,
-            lazy: false,
-            cut: false,
-            connected: false,
-            decoder: Decoder::new(Caps::Greeting),
-            first: Vec::new(),
-            out: BTreeMap::new(),
-            finishing: BTreeSet::new(),
-            readable: BTreeSet::new(),
-        });
+        self.clients.push(Client::new(quic, addr, conn));
         self.touched.insert(index);
         index
     }
@@ -210,13 +221,15 @@ impl World {
 
     pub fn send(&mut self, client: usize, stream: Stream, bytes: Bytes) {
         self.clients[client].out.entry(stream).or_default().push_back(bytes);
-        self.clients[client].write(stream);
+        let now = self.now;
+        self.clients[client].write(now, stream);
         self.touched.insert(client);
     }
 
     pub fn finish(&mut self, client: usize, stream: Stream) {
         self.clients[client].finishing.insert(stream);
-        self.clients[client].write(stream);
+        let now = self.now;
+        self.clients[client].write(now, stream);
         self.touched.insert(client);
     }
 
@@ -226,8 +239,11 @@ impl World {
     }
 
     pub fn close(&mut self, client: usize, code: u32) {
-        let Client { quic, conn, .. } = &mut self.clients[client];
-        quic.close(self.now, *conn, code, "test");
+        let Client { quic, conn, tcp, .. } = &mut self.clients[client];
+        match tcp {
+            Some(tcp) => tcp.pipe.close(self.now, code, "test"),
+            None => quic.close(self.now, *conn, code, "test"),
+        }
         self.touched.insert(client);
     }
 
@@ -291,23 +307,25 @@ impl World {
         };
         self.now = self.now.max(next);
         while let Some(entry) = self.net.first_entry().filter(|entry| entry.key().0 <= self.now) {
-            let InFlight { to, from, data } = entry.remove();
-            match to {
-                Ok(client) if self.clients[client].cut => {}
-                Ok(client) => {
+            let InFlight { to, what } = entry.remove();
+            match (to, what) {
+                (To::Client(client), _) if self.clients[client].cut => {}
+                (to, What::Packet(packet)) => self.arrive(&to, packet),
+                (To::Client(client), What::Datagram(from, data)) => {
                     let arrival = Arrival { socket: SocketId(0), from, local_ip: None, ecn: Ecn::NotEct };
                     self.clients[client].quic.handle_datagram(self.now, &arrival, data);
                     self.touched.insert(client);
                 }
-                Err(socket) => {
+                (To::Socket(socket), What::Datagram(from, data)) => {
                     let arrival = Arrival { socket, from, local_ip: None, ecn: Ecn::NotEct };
                     self.relay.handle_datagram(self.now, arrival, data);
                 }
+                (To::RelayPipe(_), What::Datagram(..)) => unreachable!(),
             }
         }
         let due: Vec<_> = self.timers.iter().filter(|&(_, &at)| at <= self.now).map(|(&client, _)| client).collect();
         for client in due {
-            self.clients[client].quic.handle_timeout(self.now);
+            self.clients[client].handle_timeout(self.now);
             self.touched.insert(client);
         }
         self.relay.handle_timeout(self.now);
@@ -315,6 +333,15 @@ impl World {
     }
 
     pub fn flush(&mut self) {
+        loop {
+            self.flush_once();
+            if !self.serve_pipes() && self.touched.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn flush_once(&mut self) {
         self.relay.settle(self.now);
         while !self.ignore_events
             && let Some(event) = self.relay.poll_event()
@@ -329,7 +356,7 @@ impl World {
                 let to = self.by_addr.get(&transmit.to).copied();
                 for data in buf[..transmit.size].chunks(transmit.segment_size.unwrap_or(transmit.size)) {
                     if let Some(client) = to {
-                        self.fly(Ok(client), from, data);
+                        self.fly(To::Client(client), from, data);
                     }
                 }
                 buf.clear();
@@ -337,6 +364,7 @@ impl World {
         }
         self.relay.settle(self.now);
         while let Some(index) = self.touched.pop_first() {
+            self.serve_client(index);
             let client = &mut self.clients[index];
             client.work(self.now);
             let (from, cut) = (client.addr, client.cut);
@@ -348,40 +376,78 @@ impl World {
                 buf.clear();
             }
             client.work(self.now);
-            match client.quic.poll_timeout() {
+            match client.poll_timeout() {
                 Some(at) => self.timers.insert(index, at),
                 None => self.timers.remove(&index),
             };
             for (socket, data) in out {
                 if !cut {
-                    self.fly(Err(socket), from, &data);
+                    self.fly(To::Socket(socket), from, &data);
                 }
             }
         }
     }
 
-    fn fly(&mut self, to: Result<usize, SocketId>, from: SocketAddr, data: &[u8]) {
+    fn fly(&mut self, to: To, from: SocketAddr, data: &[u8]) {
         self.sequence += 1;
-        let flying = InFlight { to, from, data: BytesMut::from(data) };
+        let flying = InFlight { to, what: What::Datagram(from, BytesMut::from(data)) };
         self.net.insert((self.now + LATENCY, self.sequence), flying);
     }
 }
 
 impl Client {
+    fn new(quic: Quic, addr: SocketAddr, conn: ConnId) -> Self {
+        Self {
+            quic,
+            tcp: None,
+            addr,
+            conn,
+            main: None,
+            heard: Vec::new(),
+            streams: None,
+            got: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            stopped: BTreeMap::new(),
+            closed: None,
+            lazy: false,
+            cut: false,
+            connected: false,
+            decoder: Decoder::new(Caps::Greeting),
+            first: Vec::new(),
+            out: BTreeMap::new(),
+            finishing: BTreeSet::new(),
+            readable: BTreeSet::new(),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.tcp {
+            Some(tcp) => tcp.pipe.handle_timeout(now),
+            None => self.quic.handle_timeout(now),
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.tcp.as_ref().map_or_else(|| self.quic.poll_timeout(), |tcp| tcp.pipe.poll_timeout())
+    }
+
     fn work(&mut self, now: Instant) {
+        if self.tcp.is_some() {
+            return self.work_pipe(now);
+        }
         self.quic.settle(now);
         while let Some((_, event)) = self.quic.poll_event() {
             match event {
                 quic::Event::Connected { .. } => {
                     self.connected = true;
                     if !self.first.is_empty() {
-                        self.start();
+                        self.start(now);
                     }
                 }
                 quic::Event::Readable(stream) => {
                     self.readable.insert(stream);
                 }
-                quic::Event::Writable(stream) => self.write(stream),
+                quic::Event::Writable(stream) => self.write(now, stream),
                 quic::Event::Stopped(stream, code) => {
                     self.stopped.insert(stream, code);
                     self.quic.reset(self.conn, stream, code);
@@ -392,24 +458,28 @@ impl Client {
             }
         }
         if self.connected && self.main.is_none() && !self.first.is_empty() {
-            self.start();
+            self.start(now);
         }
         if !self.lazy || self.streams.is_none() {
             self.read(usize::MAX);
         }
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, now: Instant) {
         let Some(main) = self.quic.open_bi(self.conn) else { return };
         self.main = Some(main);
         self.out.insert(main, std::mem::take(&mut self.first).into());
-        self.write(main);
+        self.write(now, main);
     }
 
-    fn write(&mut self, stream: Stream) {
+    fn write(&mut self, now: Instant, stream: Stream) {
         let out = self.out.entry(stream).or_default();
         while let Some(bytes) = out.front_mut() {
-            match self.quic.write(self.conn, stream, bytes) {
+            let written = match &mut self.tcp {
+                Some(tcp) => tcp.pipe.write(now, bytes),
+                None => self.quic.write(self.conn, stream, bytes),
+            };
+            match written {
                 Write::Done => {
                     out.pop_front();
                 }
@@ -418,12 +488,18 @@ impl Client {
             }
         }
         if self.finishing.remove(&stream) {
-            self.quic.finish(self.conn, stream);
+            match &mut self.tcp {
+                Some(tcp) => tcp.pipe.finish(now),
+                None => self.quic.finish(self.conn, stream),
+            }
         }
     }
 
     /// Reads so many bytes, of all streams together.
     pub fn read(&mut self, mut max: usize) {
+        if self.tcp.is_some() {
+            return self.read_pipe(max);
+        }
         for stream in std::mem::take(&mut self.readable) {
             loop {
                 if max == 0 {
@@ -484,7 +560,10 @@ impl Client {
     pub fn close_code(&self) -> Option<u32> {
         match &self.closed {
             Some(Closed::Application { code, .. }) => Some(*code),
-            _ => None,
+            _ => match self.tcp.as_ref()?.over {
+                Some(pipe::Closed::Application { code, .. }) => Some(code),
+                _ => None,
+            },
         }
     }
 }

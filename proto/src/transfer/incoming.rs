@@ -332,6 +332,10 @@ impl Incoming {
                 }
                 return Some(self.ack(ranges));
             }
+            // Nothing is news too: the sender waits for it before it sends anything again.
+            if from == 0 {
+                return Some(self.ack(ranges));
+            }
         }
         let mut ranges: Vec<ChunkRange> = Vec::new();
         while self.limit.is_none_or(|limit| limit.is_open())

@@ -56,6 +56,8 @@ pub struct Outgoing {
     end: Option<Hash>,
     stale: u32,
     credit: u32,
+    /// There is a new link, and what of the lost chunks arrived all the same is about to be said: until then nothing is sent twice.
+    recounting: bool,
     limit: Option<Limit>,
 }
 
@@ -83,6 +85,7 @@ impl Outgoing {
             end: None,
             stale: 0,
             credit,
+            recounting: false,
             limit: None,
         }
     }
@@ -109,7 +112,8 @@ impl Outgoing {
         let size = u64::from(self.manifest.chunk_size());
         let jobs = self.making.len().saturating_add(self.checking.jobs());
         let in_jobs = (jobs as u64).saturating_add(1).saturating_mul(size);
-        if jobs >= cores.max(1).saturating_mul(2)
+        if self.recounting
+            || jobs >= cores.max(1).saturating_mul(2)
             || jobs.saturating_add(self.ready.len()) >= READY
             || self.ready_bytes.saturating_add(in_jobs) > IN_JOBS
         {
@@ -196,7 +200,7 @@ impl Outgoing {
 
     /// The next chunk to be sealed; it is under way from now on.
     pub fn fetch(&mut self) -> Option<(u64, Prepared)> {
-        if self.limit.is_some_and(|limit| !limit.is_open()) {
+        if self.recounting || self.limit.is_some_and(|limit| !limit.is_open()) {
             return None;
         }
         loop {
@@ -222,6 +226,7 @@ impl Outgoing {
         if !acknowledged.iter().all(|range| self.sent.covers(*range)) {
             return Err(Violation::BadRanges);
         }
+        self.recounting = false;
         let mut news = credit != self.credit;
         for range in acknowledged {
             let known: Vec<_> = self.under_way.range(range.first..=range.last).map(|(chunk, _)| *chunk).collect();
@@ -272,6 +277,11 @@ impl Outgoing {
                 self.again.insert(chunk);
             }
         }
+    }
+
+    /// There is a link again: the receiver says first what it has stored.
+    pub fn recount(&mut self) {
+        self.recounting = !self.again.is_empty();
     }
 
     /// The same for all that are under way.

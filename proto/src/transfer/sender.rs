@@ -202,6 +202,13 @@ impl Sender {
         }
     }
 
+    /// The session has a link again.
+    pub fn handle_link_up(&mut self, _now: Instant) {
+        if let State::Sending(sending) = &mut self.state {
+            sending.recount();
+        }
+    }
+
     /// A deadline may have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.jobs.handle_timeout(now);

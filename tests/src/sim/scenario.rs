@@ -476,6 +476,7 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
 fn real_relay(seed: Seed) -> room::Relay {
     let config = room::Config {
         listen: vec![SocketAddr::new([0, 0, 0, 0].into(), RELAY.port())],
+        tcp: room::Tcp::default(),
         identity: identity(),
         password: None,
         limits: room::limits::Limits::default(),

@@ -1,12 +1,15 @@
 //! How a relay answers clients that are not paired: who may ask, who gets a seat, who is told what.
 
 use super::super::close;
-use super::super::forward::{Joint, LegId, Outside, Pair};
+use super::super::forward::{Joint, Outside, Pair};
 use super::super::greeting::{Ending, Request};
+use super::super::ports::LegId;
 use super::super::registry::{Joined, Key, Ousted, Outcome, Refusal};
 use super::super::status::{Event, Refused, RoomEnd, RoomTag};
 use super::super::talk::{Farewell, Step, text};
-use super::{ASK_AGAIN, DEAF, Leg, PairId, Paired, Phase, REFUSED, REPLACED, Relay, Room, STREAMS, State, Timer};
+use super::{
+    ASK_AGAIN, DEAF, Leg, PairId, Paired, Phase, REFUSED, REPLACED, Relay, Room, SHUTTING_DOWN, STREAMS, State, Timer,
+};
 use crate::Instant;
 use crate::wire::relay::{Owner, RefusalReason, RelayMessage, Side};
 
@@ -15,7 +18,7 @@ impl Relay {
     pub(super) fn converse(&mut self, now: Instant, id: LegId) {
         loop {
             let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) else { return };
-            match talk.step(&mut self.ports, id) {
+            match talk.step(now, &mut self.ports, id) {
                 Step::Waits => break,
                 Step::Asks(Request::Ping) => {
                     talk.say(&RelayMessage::Pong);
@@ -96,7 +99,13 @@ impl Relay {
                 self.registry.leave(now, id, false);
                 self.refuse(now, id, RefusalReason::Full, 0);
             }
-            Outcome::Paired { with } => self.pair(now, with, id),
+            Outcome::Paired { with } => {
+                let sender = match side {
+                    Side::Sender => id,
+                    Side::Receiver => with,
+                };
+                self.pair(now, with, id, sender);
+            }
             Outcome::Refused(Refusal::Full) => self.refuse(now, id, RefusalReason::Full, 0),
             Outcome::Refused(refusal) => {
                 self.guard.failed(now, source);
@@ -131,11 +140,12 @@ impl Relay {
     }
 
     /// Both are here: from now on each gets what the other one says.
-    fn pair(&mut self, now: Instant, waits: LegId, comes: LegId) {
+    fn pair(&mut self, now: Instant, waits: LegId, comes: LegId, sender: LegId) {
         let room = self.leave_room(waits);
         self.last_pair = self.last_pair.wrapping_add(1);
         let id = PairId(self.last_pair);
-        let joints = (self.joint(waits, id), self.joint(comes, id));
+        let streams = if waits.is_pipe() || comes.is_pipe() { 0 } else { STREAMS };
+        let joints = (self.joint(now, waits, id, streams), self.joint(now, comes, id, streams));
         let (Some(room), (Some(one), Some(two))) = (room, joints) else {
             // One of them does not even take this answer.
             self.registry.leave(now, comes, false);
@@ -148,18 +158,18 @@ impl Relay {
         let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
         let pair = Pair::new(outside, [one, two]);
         self.timers.set(Timer::Pair(id), Some(pair.poll_timeout()));
-        self.pairs.insert(id, Paired { pair, room, end: RoomEnd::Idle });
+        self.pairs.insert(id, Paired { pair, room, sender, end: RoomEnd::Idle });
     }
 
     /// Tells a leg that it is paired, and takes its first stream from the conversation.
-    fn joint(&mut self, id: LegId, pair: PairId) -> Option<Joint> {
+    fn joint(&mut self, now: Instant, id: LegId, pair: PairId, streams: u8) -> Option<Joint> {
         let leg = self.legs.get_mut(&id)?;
         let State::Talking { mut talk, .. } = std::mem::replace(&mut leg.state, State::Paired(pair)) else {
             return None;
         };
         self.timers.set(Timer::Leg(id), None);
-        talk.say(&RelayMessage::Paired { streams: STREAMS });
-        let main = talk.main().filter(|_| talk.flush(&mut self.ports, id))?;
+        talk.say(&RelayMessage::Paired { streams });
+        let main = talk.main().filter(|_| talk.flush(now, &mut self.ports, id))?;
         Some(Joint { leg: id, main, said: talk.into_rest() })
     }
 
@@ -199,7 +209,7 @@ impl Relay {
             RefusalReason::ShuttingDown => Refused::ShuttingDown,
             RefusalReason::Idle => Refused::TooSlow,
         });
-        self.farewell(now, id, REFUSED);
+        self.farewell(now, id, if reason == RefusalReason::ShuttingDown { SHUTTING_DOWN } else { REFUSED });
     }
 
     fn farewell(&mut self, now: Instant, id: LegId, farewell: Farewell) {

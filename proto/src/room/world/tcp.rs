@@ -1,0 +1,334 @@
+//! TCP in the world: whole and in order, with buffers of the two systems that fill up.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::BytesMut;
+
+use super::*;
+use crate::link::pipe::{self, Fate, Kind, Pipe, Target, Windows};
+use crate::node::{ListenerId, PipeEvent, PipeId};
+
+/// What the two systems hold of one direction: sent and not read.
+pub const SYSTEM: usize = 256 << 10;
+const MSS: usize = 16 << 10;
+
+pub const TLS: Kind = Kind::Tls;
+
+pub fn websocket(tls: bool) -> Kind {
+    Kind::WebSocket { tls, path: "/".into() }
+}
+
+/// A client's end, and what is on the way.
+pub struct Tcp {
+    pub pipe: Pipe,
+    pub over: Option<pipe::Closed>,
+    /// Its name at the relay, as long as it has one there.
+    pub id: Option<PipeId>,
+    up: Wire,
+    down: Wire,
+    gone: bool,
+    mute: bool,
+}
+
+impl Tcp {
+    /// Its machine says nothing from now on.
+    pub const fn mute(&mut self) {
+        self.mute = true;
+    }
+}
+
+pub struct Wire {
+    room: usize,
+    arrived: VecDeque<u8>,
+    fin: bool,
+    told: bool,
+}
+
+impl Wire {
+    const fn new() -> Self {
+        Self { room: SYSTEM, arrived: VecDeque::new(), fin: false, told: false }
+    }
+
+    fn take(&mut self, buf: &mut [u8]) -> usize {
+        let count = buf.len().min(self.arrived.len());
+        for (place, byte) in buf.iter_mut().zip(self.arrived.drain(..count)) {
+            *place = byte;
+        }
+        self.room += count;
+        count
+    }
+}
+
+/// What flies.
+pub enum Packet {
+    Segment(BytesMut),
+    Fin,
+    Reset,
+}
+
+fn gather(slices: &[IoSlice<'_>], max: usize) -> BytesMut {
+    let mut data = BytesMut::new();
+    for slice in slices {
+        let rest = max - data.len();
+        data.extend_from_slice(&slice[..slice.len().min(rest)]);
+    }
+    data
+}
+
+impl World {
+    /// A client with a pipe, at an address of its own. `None` in `Client::tcp`'s name: it was turned away.
+    pub fn dial(&mut self, kind: Kind) -> usize {
+        let index = u32::try_from(self.clients.len()).unwrap();
+        let [_, b, c, d] = (index + 1).to_be_bytes();
+        self.dial_from(kind, ListenerId(0), IpAddr::from([10, b, c, d]))
+    }
+
+    pub fn dial_from(&mut self, kind: Kind, listener: ListenerId, ip: IpAddr) -> usize {
+        let target = Target {
+            kind,
+            host: "relay.test",
+            port: 4433,
+            trust: Trust::Any,
+            proxy: None,
+            windows: Windows { receive: 64 << 10, send: 256 << 10 },
+        };
+        let pipe = self.dialler.dial(self.now, &target).unwrap();
+        let index = self.clients.len();
+        let addr = SocketAddr::new(ip, 1024 + u16::try_from(index % 60_000).unwrap());
+        let mut client = Client::new(Quic::client(&Profile::peer(), UNIX_TIME, &self.seed.split()), addr, ConnId(0));
+        let id = self.relay.handle_accept(self.now, listener, addr);
+        client.tcp = Some(Tcp { pipe, over: None, id, up: Wire::new(), down: Wire::new(), gone: false, mute: false });
+        self.clients.push(client);
+        if let Some(id) = id {
+            self.pipes.insert(id, index);
+            self.touched.insert(index);
+        }
+        index
+    }
+
+    /// Connects, greets and asks.
+    pub fn ask_by(&mut self, kind: Kind, message: ClientMessage) -> usize {
+        let client = self.dial(kind);
+        self.say(client, &[hello(), message]);
+        client
+    }
+
+    /// Two clients that are paired, the sender first; `None` is QUIC.
+    pub fn pair_of(&mut self, room: RoomId, sender: Option<Kind>, receiver: Option<Kind>) -> (usize, usize) {
+        let come = |world: &mut Self, kind: Option<Kind>| match kind {
+            Some(kind) => world.dial(kind),
+            None => world.connect(),
+        };
+        let sender = come(self, sender);
+        self.say(sender, &[hello(), join(room, Side::Sender, ALICE)]);
+        self.until("waiting", |world| world.clients[sender].heard.contains(&RelayMessage::Waiting));
+        let receiver = come(self, receiver);
+        self.say(receiver, &[hello(), join(room, Side::Receiver, BOB)]);
+        self.until("paired", |world| {
+            world.clients[sender].streams.is_some() && world.clients[receiver].streams.is_some()
+        });
+        (sender, receiver)
+    }
+
+    /// The system gives up the connection of a client, at the relay.
+    pub fn fail(&mut self, client: usize) {
+        let Some(id) = self.clients[client].tcp.as_mut().and_then(|tcp| tcp.id.take()) else { return };
+        self.pipes.remove(&id);
+        self.relay.handle_pipe(self.now, id, PipeEvent::Failed(ErrorKind::TimedOut));
+    }
+
+    /// Bytes that did not come out of a client's machine.
+    pub fn inject(&mut self, client: usize, bytes: &[u8]) {
+        if let Some(id) = self.clients[client].tcp.as_ref().and_then(|tcp| tcp.id) {
+            self.fly_packet(To::RelayPipe(id), Packet::Segment(BytesMut::from(bytes)));
+        }
+    }
+
+    fn fly_packet(&mut self, to: To, packet: Packet) {
+        self.sequence += 1;
+        self.net.insert((self.now + LATENCY, self.sequence), InFlight { to, what: What::Packet(packet) });
+    }
+
+    pub(super) fn arrive(&mut self, to: &To, packet: Packet) {
+        match *to {
+            To::Client(client) => {
+                let Some(tcp) = self.clients[client].tcp.as_mut().filter(|tcp| !tcp.gone) else { return };
+                match packet {
+                    Packet::Segment(data) => tcp.down.arrived.extend(data),
+                    Packet::Fin => tcp.down.fin = true,
+                    Packet::Reset => {
+                        tcp.pipe.handle_failed();
+                        tcp.gone = true;
+                    }
+                }
+                self.touched.insert(client);
+            }
+            To::RelayPipe(id) => {
+                let Some(&client) = self.pipes.get(&id) else { return };
+                let Some(tcp) = &mut self.clients[client].tcp else { return };
+                match packet {
+                    Packet::Segment(data) => tcp.up.arrived.extend(data),
+                    Packet::Fin => tcp.up.fin = true,
+                    Packet::Reset => {
+                        tcp.id = None;
+                        self.pipes.remove(&id);
+                        self.relay.handle_pipe(self.now, id, PipeEvent::Failed(ErrorKind::ConnectionReset));
+                    }
+                }
+                self.ready.insert(id);
+            }
+            To::Socket(_) => unreachable!(),
+        }
+    }
+
+    /// What the relay's runtime does.
+    pub(super) fn serve_pipes(&mut self) -> bool {
+        let mut moved = false;
+        let mut finished = BTreeSet::new();
+        while let Some(action) = self.relay.poll_action() {
+            match action {
+                Action::Finish(id) => drop(finished.insert(id)),
+                Action::Abort(id) => {
+                    if let Some(client) = self.pipes.remove(&id) {
+                        self.clients[client].tcp.as_mut().unwrap().id = None;
+                        let careful = finished.contains(&id);
+                        self.fly_packet(To::Client(client), if careful { Packet::Fin } else { Packet::Reset });
+                    }
+                }
+                Action::Unlisten(listener) => self.unlistened.push(listener),
+                other => panic!("{other:?}"),
+            }
+        }
+        while let Some(id) = self.relay.poll_pipe() {
+            self.ready.insert(id);
+        }
+        while let Some(id) = self.ready.pop_first() {
+            let Some(&client) = self.pipes.get(&id) else { continue };
+            let tcp = self.clients[client].tcp.as_mut().unwrap();
+            let mut slices = [IoSlice::new(&[]); 8];
+            let count = self.relay.pipe_output(id, &mut slices);
+            let data = gather(&slices[..count], tcp.down.room.min(MSS));
+            let buf = self.relay.pipe_buffer(id);
+            let got = tcp.up.take(buf);
+            let eof = !buf.is_empty() && got == 0 && tcp.up.fin && !tcp.up.told;
+            tcp.down.room -= data.len();
+            tcp.up.told |= eof;
+            if got > 0 {
+                self.relay.handle_pipe(self.now, id, PipeEvent::Filled(got));
+                self.touched.insert(client);
+            }
+            if eof {
+                self.relay.handle_pipe(self.now, id, PipeEvent::Eof);
+            }
+            if !data.is_empty() {
+                self.relay.handle_pipe(self.now, id, PipeEvent::Wrote(data.len()));
+                self.fly_packet(To::Client(client), Packet::Segment(data));
+                self.ready.insert(id);
+            }
+            moved = true;
+            self.relay.settle(self.now);
+        }
+        moved
+    }
+
+    /// What a client's runtime does.
+    pub(super) fn serve_client(&mut self, index: usize) {
+        loop {
+            let client = &mut self.clients[index];
+            client.work(self.now);
+            let Some(tcp) = client.tcp.as_mut().filter(|tcp| !tcp.gone) else { return };
+            // What it says to a relay that let go of it is lost.
+            let id = tcp.id;
+            let mut slices = [IoSlice::new(&[]); 8];
+            let count = if tcp.mute { 0 } else { tcp.pipe.output(&mut slices) };
+            let data = gather(&slices[..count], tcp.up.room.min(MSS));
+            let buf = tcp.pipe.read_buffer();
+            let got = tcp.down.take(buf);
+            let eof = !buf.is_empty() && got == 0 && tcp.down.fin && !tcp.down.told;
+            tcp.up.room -= data.len();
+            tcp.down.told |= eof;
+            if got > 0 {
+                tcp.pipe.handle_filled(self.now, got);
+                self.ready.extend(id);
+            }
+            if eof {
+                tcp.pipe.handle_eof();
+            }
+            if !data.is_empty() {
+                tcp.pipe.handle_wrote(self.now, data.len());
+            }
+            let (fate, sent) = (tcp.pipe.fate(), !data.is_empty());
+            tcp.gone = fate != Fate::Live;
+            if let Some(to) = id.map(To::RelayPipe) {
+                if sent {
+                    self.fly_packet(to, Packet::Segment(data));
+                }
+                match fate {
+                    Fate::Live => {}
+                    Fate::Finish => self.fly_packet(to, Packet::Fin),
+                    Fate::Abort => self.fly_packet(to, Packet::Reset),
+                }
+            }
+            if fate != Fate::Live {
+                self.clients[index].work(self.now);
+            }
+            if got == 0 && !sent && !eof {
+                return;
+            }
+        }
+    }
+}
+
+impl Client {
+    pub fn tcp(&mut self) -> &mut Tcp {
+        self.tcp.as_mut().expect("a pipe")
+    }
+
+    pub(super) fn work_pipe(&mut self, now: Instant) {
+        while let Some(event) = self.tcp().pipe.poll_event() {
+            match event {
+                pipe::Event::Connected { .. } => self.connected = true,
+                pipe::Event::Readable => drop(self.readable.insert(Stream::first())),
+                pipe::Event::Writable => self.write(now, Stream::first()),
+                pipe::Event::Closed(closed) => {
+                    self.tcp().over = Some(closed);
+                    self.readable.insert(Stream::first());
+                }
+            }
+        }
+        if self.connected && self.main.is_none() && !self.first.is_empty() {
+            self.main = Some(Stream::first());
+            self.out.insert(Stream::first(), std::mem::take(&mut self.first).into());
+            self.write(now, Stream::first());
+        }
+        if !self.lazy || self.streams.is_none() {
+            self.read(usize::MAX);
+        }
+    }
+
+    pub(super) fn read_pipe(&mut self, mut max: usize) {
+        let main = Stream::first();
+        while self.readable.contains(&main) && max > 0 {
+            match self.tcp().pipe.read() {
+                Read::Data(bytes) => {
+                    max -= bytes.len().min(max);
+                    self.take(main, bytes);
+                }
+                Read::End => {
+                    self.ended.insert(main, Ok(()));
+                    self.readable.remove(&main);
+                }
+                Read::Blocked | Read::Gone | Read::Reset(_) => drop(self.readable.remove(&main)),
+            }
+        }
+    }
+
+    /// How its pipe ended, or what it reads at its end.
+    pub fn is_over(&self) -> bool {
+        self.closed.is_some()
+            || self.tcp.as_ref().is_some_and(|tcp| tcp.over.is_some())
+            || self.ended.contains_key(&Stream::first())
+    }
+}
