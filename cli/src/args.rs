@@ -119,7 +119,7 @@ pub struct ReceiveArgs {
     #[arg(long, group = "exists")]
     pub skip: bool,
     /// Write the stream, or the one file, that is offered to standard output, in order
-    #[arg(long, conflicts_with_all = ["json", "out", "exists"])]
+    #[arg(long, conflicts_with_all = ["json", "out", "overwrite", "rename", "skip"])]
     pub stdout: bool,
     /// Keep names that other systems cannot have, and do not change them
     #[arg(long)]

@@ -6,8 +6,7 @@ use std::time::Duration;
 use tallow_proto::job::FaultKind;
 use tallow_proto::peer::{Class, Command, Event, Failure, Payload};
 use tallow_proto::transfer::stream::memory::{MemoryPipe, MemoryStream, Piece};
-use tallow_tests::sim::scenario::noise;
-use tallow_tests::sim::{Conditions, Place, Policy, Rig, Scenario, honest};
+use tallow_tests::sim::{Conditions, Place, Policy, Rig, Scenario, honest, noise};
 
 const LIMIT: Duration = Duration::from_secs(1200);
 

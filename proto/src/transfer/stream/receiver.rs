@@ -253,11 +253,17 @@ impl Receiver {
 
     /// The session is over, and nothing can be said any more.
     pub fn abandon(&mut self, now: Instant) {
-        self.control.clear();
         match &self.state {
+            // What it has to say about its end still leaves.
             State::Over { .. } => {}
-            State::Verified { progress, .. } => self.state = State::Over { progress: *progress },
-            State::Waiting | State::Offered(_) | State::Receiving(_) => self.over(now, Outcome::Lost),
+            State::Verified { progress, .. } => {
+                self.control.clear();
+                self.state = State::Over { progress: *progress };
+            }
+            State::Waiting | State::Offered(_) | State::Receiving(_) => {
+                self.control.clear();
+                self.over(now, Outcome::Lost);
+            }
         }
     }
 

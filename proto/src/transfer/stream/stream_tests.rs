@@ -474,6 +474,25 @@ fn a_limit_on_either_side_is_kept() {
     }
 }
 
+#[test]
+fn the_last_word_leaves_even_when_the_owner_is_done() {
+    type End = fn(&mut receiver::Receiver, Instant);
+    let ends: [(End, bool); 3] = [
+        (|receiver, now| receiver.decline(now, crate::wire::peer::DeclineReason::Person, "").unwrap(), true),
+        (|receiver, now| receiver.cancel(now, CancelReason::Interrupted, ""), true),
+        (|_, _| {}, false),
+    ];
+    for (end, says) in ends {
+        let mut receiver = receiver::Receiver::new(crate::transfer::receiver::Config { cores: 2 });
+        let mut sender = World::stream(all(b"x"), MemoryPipe::new(), Compression::Off);
+        receiver.handle_control(now(), both!(&mut sender.from, sender => sender.poll_control()).unwrap());
+        end(&mut receiver, now());
+        receiver.abandon(now());
+        assert_eq!(receiver.poll_control().is_some(), says);
+        assert!(receiver.is_closed());
+    }
+}
+
 /// What a source gives, piece by piece.
 fn pieces() -> impl Strategy<Value = Vec<Option<usize>>> {
     let len = prop_oneof![4 => 1..3000_usize, 2 => 1..300_000_usize, 1 => Just(MIB), 1 => (MIB - 2)..(2 * MIB)];
