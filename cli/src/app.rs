@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command, OutputArgs, Parsed};
+use crate::args::{Cli, Command, OutputArgs, Parsed, PartialCommand};
 use crate::failure::Problem;
 use crate::output::{LogWriter, Output};
-use crate::{args, prompt, receive, send};
+use crate::{args, partial, prompt, receive, send};
 
 /// Runs the program.
 pub fn run(argv: Vec<OsString>) -> ExitCode {
@@ -46,6 +46,12 @@ fn command(command: Command, plain: &Output) -> ExitCode {
         Command::Relay(args) => {
             tallow_relay::log_to_stderr(args.quiet, args.verbose);
             tallow_relay::run(args.relay)
+        }
+        Command::Partial(args) => {
+            let output = begin(match &args.command {
+                PartialCommand::List { output, .. } | PartialCommand::Clear { output, .. } => output,
+            });
+            end(partial::run(args.command, &output), &output)
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -17,6 +17,25 @@ use tallow_store::SourceError;
 use crate::output::{Event, Output, SHOWN, shown, size};
 use crate::signal::Signal;
 
+/// What else there is to say when a transfer ended that can be gone on with.
+const KEPT: &str = "; what arrived is kept, and the same send and receive into the same directory go on from there";
+
+/// Whether what arrived is of use after this.
+#[must_use]
+pub fn is_kept(failure: &Failure) -> bool {
+    match failure {
+        Failure::Lost(Lost::InTransfer | Lost::Stalled | Lost::Unconfirmed) | Failure::Interrupted => true,
+        Failure::Local(fault) => !fault.is_refusal() && fault.kind != FaultKind::Changed,
+        Failure::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),
+        Failure::Peer { reason, .. } => match reason {
+            CancelReason::Interrupted | CancelReason::Io | CancelReason::Violation => true,
+            CancelReason::SourceChanged | CancelReason::NotVerified => false,
+        },
+        // Nothing had arrived.
+        _ => false,
+    }
+}
+
 /// Why the program ends without success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -98,6 +117,13 @@ impl Problem {
             message: "interrupted".to_owned(),
             hint: hint.to_owned(),
         }
+    }
+
+    /// What arrived stays where it is.
+    #[must_use]
+    pub fn kept(mut self) -> Self {
+        self.hint.push_str(KEPT);
+        self
     }
 
     /// The one line.
@@ -217,7 +243,8 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
     let again =
         if sending { "run `tallow send` again for a new code" } else { "ask the sender for a new code and try again" };
     let (message, hint) = match lost {
-        Lost::NoRelay => ("no relay answered", "check the network and the relay's address and port (UDP)"),
+        Lost::NoRelay => ("no relay answered", "check the network and the relay's address and port (UDP and TCP)"),
+        Lost::Proxy(failure) => return (failure.to_string(), "check --proxy and what it allows".to_owned()),
         Lost::NoAddress => ("the relay's name has no address", "check its spelling and this machine's DNS"),
         Lost::NobodyWaits if at.relays => (
             "nobody waits with this code",

@@ -40,8 +40,15 @@ fn all() -> Vec<Failure> {
         CancelReason::Violation,
         CancelReason::NotVerified,
     ];
-    let losts =
-        [Lost::NoRelay, Lost::NoAddress, Lost::NobodyWaits, Lost::NoSocket, Lost::InTransfer, Lost::Unconfirmed];
+    let losts = [
+        Lost::NoRelay,
+        Lost::NoAddress,
+        Lost::NobodyWaits,
+        Lost::NoSocket,
+        Lost::InTransfer,
+        Lost::Stalled,
+        Lost::Unconfirmed,
+    ];
     let refusals = [
         RefusalReason::NobodyWaits,
         RefusalReason::NameTaken,

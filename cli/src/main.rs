@@ -6,6 +6,7 @@ mod code_input;
 mod failure;
 mod offer;
 mod output;
+mod partial;
 mod progress;
 mod prompt;
 mod receive;

@@ -301,6 +301,21 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         out: Option<&'a str>,
     },
+    /// A partial transfer that is there, or was removed.
+    Partial {
+        /// What to call it.
+        id: &'a str,
+        /// The name at the top of the first thing in it.
+        name: &'a str,
+        /// Bytes of all its files.
+        bytes: u64,
+        /// About how many of them are there.
+        stored: u64,
+        /// Whether a receiver is at it.
+        live: bool,
+        /// Whether it was removed now.
+        removed: bool,
+    },
     /// It did not work.
     Error {
         /// The class, as the exit code says it.

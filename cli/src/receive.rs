@@ -16,7 +16,7 @@ use crate::offer;
 use crate::output::{Output, counted, shown};
 use crate::report::{End, Report, Step};
 use crate::signal::Signals;
-use crate::{code_input, prompt, setup};
+use crate::{code_input, partial, prompt, setup};
 
 /// How many names are told of each kind that is not as it was offered.
 const TOLD: usize = 5;
@@ -49,6 +49,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
         allow_unportable: args.allow_unportable_names,
         sink: None,
         broken: None,
+        differs: None,
     };
     // Opened now, so that a directory that can't be written is told before the code is used.
     place.open().map_err(|fault| Problem::local(&fault, &at))?;
@@ -73,6 +74,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                 }
                 Step::Event(Event::Offer(manifest)) => {
                     offer::show(&report.output, &manifest, &out, !args.yes);
+                    place.differs = partial::like(&place.dir, &manifest);
                     if args.yes {
                         question = place.accept(&mut report, &receiver, &manifest);
                     } else if prompt::is_interactive() {
@@ -101,12 +103,20 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                 Step::Event(Event::Done(summary)) => {
                     report.show_done(&summary, Some(&out));
                     place.tell_differences(&report.output);
+                    partial::mention(&place.dir, &report.output);
                     break Ok(summary);
                 }
                 Step::Event(Event::Failed(failure)) => {
                     // A directory that broke since it was looked at explains more than the refusal that followed from it.
                     let failure = place.broken.take().map_or(failure, Failure::Local);
                     break Err(report.problem(&failure));
+                }
+                Step::Event(Event::Resuming) => place.differs = None,
+                Step::Event(Event::Accepted) => {
+                    if let Some(name) = place.differs.take() {
+                        let what = "is kept there from before, but what is offered now differs; it begins afresh";
+                        report.output.line(&format!("A part of {name} {what}"));
+                    }
                 }
                 Step::Event(_) => {}
                 Step::Closed => return Err(report.unexplained()),
@@ -129,6 +139,8 @@ struct Place {
     sink: Option<Arc<Receiving>>,
     /// Why it could not be.
     broken: Option<Fault>,
+    /// Something of this name is there from before, as long as it may be another.
+    differs: Option<String>,
 }
 
 impl Place {
@@ -244,7 +256,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "x").unwrap();
-        let place = |dir| Place { dir, on_exists: None, allow_unportable: false, sink: None, broken: None };
+        let place =
+            |dir| Place { dir, on_exists: None, allow_unportable: false, sink: None, broken: None, differs: None };
         assert!(place(dir.path().to_owned()).open().is_ok());
         assert!(place(file.join("below")).open().is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "to look makes nothing");

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use tallow_proto::code::Code;
+use tallow_proto::link::race::Transport;
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{Event, Path, PathKind, Receiver, RelayAddress, Sender, Summary, WaitingFor};
 use tallow_proto::wire::relay::Side;
@@ -88,10 +89,12 @@ pub struct Report {
     total: u64,
     /// Bytes that were there from before.
     kept: u64,
+    /// Whether anything arrived.
+    moved: bool,
     question: Option<Answer>,
     waiting: Option<(Instant, String)>,
     code_shown: bool,
-    path: Option<PathKind>,
+    path: Option<(PathKind, Transport)>,
     /// The connection was, and is not there again.
     lost: bool,
     memory: Memory,
@@ -127,6 +130,7 @@ impl Report {
             running: false,
             total: 0,
             kept: 0,
+            moved: false,
             question: None,
             waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
             code_shown: side == Side::Receiver,
@@ -222,10 +226,11 @@ impl Report {
     pub fn problem(&self, failure: &tallow_proto::peer::Failure) -> Problem {
         let known = self.memory.file();
         let at = Context { side: self.side, known_relays: &known, relays: self.has_relays };
-        match self.signal {
+        let problem = match self.signal {
             Some(signal) => Problem::signalled(signal, &at),
             None => failure::explain(failure, &at),
-        }
+        };
+        if self.moved && (self.signal.is_some() || failure::is_kept(failure)) { problem.kept() } else { problem }
     }
 
     /// The runtime ended without an outcome.
@@ -255,6 +260,7 @@ impl Report {
             }
             Event::Code { .. } => self.code_shown = true,
             Event::FirstUse { relay, keep } => self.first_use(relay, *keep),
+            Event::Reached { relay, transport } => self.memory.reached(relay, *transport),
             Event::Waiting(what) => self.wait(now, what),
             Event::Paired => {
                 // What a sender does next is wait for the other person.
@@ -315,6 +321,7 @@ impl Report {
                 self.total = progress.total;
                 // Before somebody accepted there is nothing to show but zero.
                 if self.running {
+                    self.moved |= progress.bytes > 0;
                     self.meter.set(now, progress.bytes, progress.total);
                 }
             }
@@ -364,15 +371,20 @@ impl Report {
     }
 
     fn show_path(&mut self, path: Path) {
+        let transport = match path.transport {
+            Transport::Quic => "quic",
+            Transport::Tls => "tcp",
+            Transport::WebSocket => "websocket",
+        };
         let (name, shown) = match path.kind {
-            PathKind::Relay => ("relay", "relay quic"),
-            PathKind::Lan => ("lan", "lan"),
+            PathKind::Relay => ("relay", format!("relay {transport}")),
+            PathKind::Lan => ("lan", "lan".to_owned()),
         };
         let rtt_ms = (path.rtt.as_secs_f64() * 10_000.0).round() / 10.0;
-        self.output.event(&output::Event::Path { path: name, transport: "quic", rtt_ms });
-        self.meter.set_path(shown);
+        self.output.event(&output::Event::Path { path: name, transport, rtt_ms });
+        self.meter.set_path(&shown);
         let again = std::mem::take(&mut self.lost);
-        if self.path.replace(path.kind) != Some(path.kind) {
+        if self.path.replace((path.kind, path.transport)) != Some((path.kind, path.transport)) {
             let what = if again { "Connected again" } else { "Path" };
             self.output.line(&format!("{what}: {shown}, {rtt_ms} ms"));
         }

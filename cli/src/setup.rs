@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tallow_proto::link::proxy::Proxy;
+use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{Common, RelayAddress, RelayChoice};
-use tallow_store::KnownRelays;
+use tallow_store::{KnownRelays, RelayTransports};
 
-use crate::args::PeerArgs;
+use crate::args::{self, PeerArgs};
 use crate::failure::{Problem, cause};
 use crate::output::shown;
 
@@ -20,13 +22,17 @@ const VARIABLE: &str = "TALLOW_RELAY";
 #[derive(Debug)]
 pub struct Memory {
     known: Result<KnownRelays, String>,
+    /// It only makes starts faster.
+    transports: Option<RelayTransports>,
 }
 
 impl Memory {
     /// Reads them, from where they are kept if nothing else is said.
     #[must_use]
     pub fn load(dir: Option<PathBuf>) -> Self {
-        let known = match dir.or_else(tallow_store::state::default_dir) {
+        let dir = dir.or_else(tallow_store::state::default_dir);
+        let transports = dir.as_ref().and_then(|dir| RelayTransports::load(dir).ok());
+        let known = match dir {
             Some(dir) => KnownRelays::load(&dir).map_err(|error| error.to_string()),
             None => Err("there is no home directory".to_owned()),
         };
@@ -34,7 +40,18 @@ impl Memory {
             // No security rests on a relay, so this is no reason to stop.
             tracing::warn!("the certificates of known relays can't be read: {}", shown(error));
         }
-        Self { known }
+        Self { known, transports }
+    }
+
+    fn transport(&self, relay: &RelayAddress) -> Option<Transport> {
+        self.transports.as_ref()?.get(&relay.to_string())
+    }
+
+    /// Keeps over what a relay answered.
+    pub fn reached(&mut self, relay: &RelayAddress, transport: Transport) {
+        if let Some(Err(error)) = self.transports.as_mut().map(|known| known.keep(&relay.to_string(), transport)) {
+            tracing::debug!("the relay's transport was not kept: {}", shown(&error.to_string()));
+        }
     }
 
     fn trust(&self, relay: &RelayAddress) -> Trust {
@@ -79,10 +96,21 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         trust: args.relay_pin.map_or_else(|| memory.trust(&address), Trust::Pin),
         // A link could come from anybody: the password is proven only to relays that the person named.
         password: password.clone().filter(|_| configured.contains(&address)),
+        remembered: memory.transport(&address),
         address,
     };
+    let relays: Vec<RelayChoice> = addresses.into_iter().map(choice).collect();
+    let proxy = match &args.proxy {
+        Some(_) if relays.is_empty() => {
+            return Err(Problem::usage("a proxy leads to a relay, and none is named", "add --relay HOST"));
+        }
+        Some(proxy) => Some(proxy.clone()),
+        None => proxy_of(&relays, |name| std::env::var(name).ok())?,
+    };
     let common = Common {
-        relays: addresses.into_iter().map(choice).collect(),
+        relays,
+        proxy,
+        transport: allowed(args.transport),
         verify: args.verify,
         no_p2p: args.no_p2p,
         cores: std::thread::available_parallelism().map_or(1, usize::from),
@@ -90,8 +118,39 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
         aes: has_aes(),
         give_up_after: args.give_up_after,
+        limit: args.limit,
     };
     Ok((common, memory))
+}
+
+const fn allowed(transport: args::Transport) -> Allowed {
+    match transport {
+        args::Transport::Auto => Allowed::Auto,
+        args::Transport::Quic => Allowed::Only(Transport::Quic),
+        args::Transport::Tcp => Allowed::Only(Transport::Tls),
+        args::Transport::Websocket => Allowed::Only(Transport::WebSocket),
+    }
+}
+
+/// The proxy that the environment names, unless it excepts one of the relays.
+fn proxy_of(relays: &[RelayChoice], variable: impl Fn(&str) -> Option<String>) -> Result<Option<Proxy>, Problem> {
+    let either = |name: &str| variable(name).or_else(|| variable(&name.to_ascii_uppercase()));
+    let text = ["all_proxy", "https_proxy"].into_iter().find_map(|name| either(name).filter(|text| !text.is_empty()));
+    let Some(text) = text else { return Ok(None) };
+    let excepted = either("no_proxy").unwrap_or_default();
+    let is_excepted = |relay: &RelayChoice| {
+        excepted.split(',').map(str::trim).filter(|name| !name.is_empty()).any(|name| {
+            let (name, host) = (name.trim_start_matches('.').to_ascii_lowercase(), &relay.address.host);
+            name == "*" || *host == name || host.strip_suffix(&name).is_some_and(|rest| rest.ends_with('.'))
+        })
+    };
+    if relays.is_empty() || relays.iter().any(is_excepted) {
+        return Ok(None);
+    }
+    let proxy = text
+        .parse()
+        .map_err(|error| Problem::usage(&format!("ALL_PROXY or HTTPS_PROXY: {error}"), "correct it, or say --proxy"))?;
+    Ok(Some(proxy))
 }
 
 /// Relays as the environment gives them.
@@ -195,6 +254,28 @@ fn has_aes() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_of_the_environment_counts_unless_it_excepts_the_relay() {
+        let relay = |host: &str| RelayChoice::new(host.parse().unwrap());
+        let proxy = |host: &str, variables: &[(&str, &str)]| {
+            let variables: Vec<(String, String)> =
+                variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+            proxy_of(&[relay(host)], |name| variables.iter().find(|(of, _)| of == name).map(|(_, value)| value.clone()))
+        };
+        assert_eq!(proxy("relay.example", &[]).unwrap(), None);
+        let found = proxy("relay.example", &[("ALL_PROXY", "socks5h://127.0.0.1:9050")]).unwrap().unwrap();
+        assert_eq!((found.host(), found.port()), ("127.0.0.1", 9050));
+        assert!(proxy("relay.example", &[("https_proxy", "proxy.example:3128")]).unwrap().is_some());
+        for excepted in ["*", "relay.example", "example", ".example", "a, example"] {
+            let variables = [("ALL_PROXY", "http://p"), ("NO_PROXY", excepted)];
+            assert_eq!(proxy("relay.example", &variables).unwrap(), None, "{excepted}");
+        }
+        let variables = [("ALL_PROXY", "http://p"), ("NO_PROXY", "ample,other.example")];
+        assert!(proxy("relay.example", &variables).unwrap().is_some());
+        assert!(proxy("relay.example", &[("ALL_PROXY", "ftp://p")]).is_err());
+        assert_eq!(proxy_of(&[], |_| Some("http://p".to_owned())).unwrap(), None);
+    }
 
     #[test]
     fn relays_come_separated_by_commas() {

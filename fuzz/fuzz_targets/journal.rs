@@ -1,11 +1,19 @@
 //! Journals of staging directories, as they are found on a disk.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
+use tallow_fuzz::steps::steps;
 use tallow_proto::transfer::journal::{Header, Reader, Stored, Writer};
 
-fuzz_target!(|input: (Vec<u8>, bool, Vec<(u16, u8)>, usize)| {
-    let (bytes, valid, entries, cut) = input;
-    if let Ok((header, len)) = Header::decode(&bytes) {
+// Whether nothing is behind the good batches (one byte), where they are cut (two), then steps: a journal, and the entries of the
+// good batches, three bytes each.
+fuzz_target!(|data: &[u8]| {
+    let Some((&[valid, high, low], data)) = data.split_first_chunk::<3>() else { return };
+    let (valid, cut) = (valid % 2 == 1, usize::from(u16::from_be_bytes([high, low])));
+    let mut steps = steps(data).map(|(_, body)| body);
+    let (bytes, entries) = (steps.next().unwrap_or_default(), steps.next().unwrap_or_default());
+    let entries: Vec<(u16, u8)> =
+        entries.as_chunks().0.iter().map(|&[high, low, hash]| (u16::from_be_bytes([high, low]), hash)).collect();
+    if let Ok((header, len)) = Header::decode(bytes) {
         assert_eq!(header.encode(), bytes[..len]);
         read(&header, &bytes[..len], &bytes[len..]);
     }
@@ -26,7 +34,7 @@ fuzz_target!(|input: (Vec<u8>, bool, Vec<(u16, u8)>, usize)| {
     assert_eq!(whole.1, writer.end());
     journal.truncate(cut % (journal.len() + 1));
     if !valid {
-        journal.extend_from_slice(&bytes);
+        journal.extend_from_slice(bytes);
     }
     let torn = read(&header, &encoded, &journal);
     assert!(torn.1 <= (encoded.len() + journal.len()) as u64);

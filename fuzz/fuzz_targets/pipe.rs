@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use tallow_fuzz::steps::steps;
 use tallow_proto::link::pipe::{
     Acceptor, BareWebSocket, Dialler, Fate, Kind, LINGER, OPEN_WITHIN_PROXIED, Pipe, Target, Windows,
 };
@@ -60,15 +61,16 @@ fn pipe(which: u8, now: Instant) -> Pipe {
     Dialler::new(UNIX_TIME, &Seed::new([1; 32])).dial(now, &target).expect("a target")
 }
 
-fuzz_target!(|input: (u8, Vec<(u8, Vec<u8>)>)| {
-    let (which, steps) = input;
+// The first byte is the kind of pipe, the rest are steps.
+fuzz_target!(|data: &[u8]| {
+    let Some((&which, data)) = data.split_first() else { return };
     let mut now = Instant::now();
     let mut pipe = pipe(which, now);
-    for (what, bytes) in steps {
+    for (what, bytes) in steps(data) {
         match what % 8 {
             0 => while let Read::Data(_) = pipe.read() {},
             1 => {
-                let mut data = Bytes::from(bytes);
+                let mut data = Bytes::copy_from_slice(bytes);
                 assert!(pipe.write(now, &mut data) != Write::Done || data.is_empty());
                 continue;
             }
@@ -86,7 +88,7 @@ fuzz_target!(|input: (u8, Vec<(u8, Vec<u8>)>)| {
             }
             _ => {}
         }
-        let mut rest = &bytes[..];
+        let mut rest = bytes;
         while !rest.is_empty() {
             let room = pipe.read_buffer();
             assert!(room.len() <= 256 * 1024);

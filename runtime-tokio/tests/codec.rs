@@ -137,6 +137,7 @@ fn control_messages() -> Vec<Control> {
         Control::Verified { transfer, root: [8; 32] },
         Control::Cancel { transfer, reason: CancelReason::Interrupted, text: Reason::new("") },
         Control::Bye,
+        Control::Checked { transfer, range, same: true },
     ];
     for (at, message) in all.iter().enumerate() {
         let place = match message {
@@ -152,6 +153,7 @@ fn control_messages() -> Vec<Control> {
             Control::Verified { .. } => 9,
             Control::Cancel { .. } => 10,
             Control::Bye => 11,
+            Control::Checked { .. } => 12,
         };
         assert_eq!(place, at);
     }

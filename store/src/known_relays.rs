@@ -1,26 +1,21 @@
 //! Relays that were seen before, and how each is recognised: the file `known_relays`.
 //!
-//! A line is a relay's name (`host:port`) and either the fingerprint of its certificate or `public-ca`. What is no such line is left
-//! as it is, so that a file that was damaged, or that a later version wrote, loses nothing.
-//!
-//! Bounds: [`MOST_LINES`]; the oldest goes first. No states, no timers.
+//! A line is a relay's name (`host:port`) and either the fingerprint of its certificate or `public-ca`. No states, no timers.
 
 use std::path::{Path, PathBuf};
 
 use tallow_proto::link::trust::{CertificateSeen, Fingerprint, Trust};
 
-use crate::state::{self, StoreError};
+use crate::named_lines::NamedLines;
+use crate::state::StoreError;
 
-/// The most lines.
-pub const MOST_LINES: usize = 1000;
 const FILE: &str = "known_relays";
 const PUBLIC_CA: &str = "public-ca";
 
 /// How relays were recognised before.
 #[derive(Debug)]
 pub struct KnownRelays {
-    dir: PathBuf,
-    lines: Vec<String>,
+    lines: NamedLines,
 }
 
 impl KnownRelays {
@@ -29,7 +24,7 @@ impl KnownRelays {
     /// # Errors
     /// It is there and can't be read.
     pub fn load(dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self { dir: dir.to_owned(), lines: read(dir)? })
+        Ok(Self { lines: NamedLines::load(dir, FILE)? })
     }
 
     /// The certificate that the relay had.
@@ -44,12 +39,7 @@ impl KnownRelays {
     /// What is to be demanded of the relay: what it had before, or anything if it is new.
     #[must_use]
     pub fn trust(&self, name: &str) -> Trust {
-        let name = name.to_ascii_lowercase();
-        self.lines
-            .iter()
-            .rev()
-            .find_map(|line| parse(line).filter(|(of, _)| *of == name))
-            .map_or(Trust::FirstUse, |(_, trust)| trust)
+        self.lines.get(name, parse).unwrap_or(Trust::FirstUse)
     }
 
     /// Keeps the relay's certificate.
@@ -57,7 +47,7 @@ impl KnownRelays {
     /// # Errors
     /// It could not be written.
     pub fn remember(&mut self, name: &str, fingerprint: Fingerprint) -> Result<(), StoreError> {
-        self.put(name, Some(fingerprint.to_string()))
+        self.put(name, Some(&fingerprint.to_string()))
     }
 
     /// Keeps how the relay was recognised now, if that is worth keeping.
@@ -68,7 +58,7 @@ impl KnownRelays {
         match (seen, self.trust(name)) {
             (CertificateSeen::FirstUse(fingerprint), _) => self.remember(name, fingerprint),
             (CertificateSeen::PublicCa(_), Trust::PublicCa) => Ok(()),
-            (CertificateSeen::PublicCa(_), _) => self.put(name, Some(PUBLIC_CA.to_owned())),
+            (CertificateSeen::PublicCa(_), _) => self.put(name, Some(PUBLIC_CA)),
             (
                 CertificateSeen::NotAsked
                 | CertificateSeen::Pinned(_)
@@ -86,7 +76,7 @@ impl KnownRelays {
     pub fn keep(&mut self, name: &str, trust: Trust) -> Result<(), StoreError> {
         match trust {
             Trust::Known(fingerprint) | Trust::Pin(fingerprint) => self.remember(name, fingerprint),
-            Trust::PublicCa => self.put(name, Some(PUBLIC_CA.to_owned())),
+            Trust::PublicCa => self.put(name, Some(PUBLIC_CA)),
             Trust::FirstUse | Trust::Any => Ok(()),
         }
     }
@@ -94,7 +84,7 @@ impl KnownRelays {
     /// The file.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        self.dir.join(FILE)
+        self.lines.path()
     }
 
     /// Forgets the relay, so that the next certificate is a first one again.
@@ -105,41 +95,13 @@ impl KnownRelays {
         self.put(name, None)
     }
 
-    fn put(&mut self, name: &str, value: Option<String>) -> Result<(), StoreError> {
-        let name = name.to_ascii_lowercase();
-        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
-            return Err(StoreError::Content { path: self.dir.join(FILE), why: "not a name of a relay" });
-        }
-        let _lock = state::lock(&self.dir)?;
-        let mut lines = read(&self.dir)?;
-        lines.retain(|line| parse(line).is_none_or(|(of, _)| of != name));
-        if let Some(value) = value {
-            lines.push(format!("{name} {value}"));
-        }
-        lines.drain(..lines.len().saturating_sub(MOST_LINES));
-        let mut text = lines.join("\n");
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        state::write_private(&self.dir, FILE, text.as_bytes(), false)?;
-        self.lines = lines;
-        Ok(())
+    fn put(&mut self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        self.lines.put(name, value, |value| parse(value).is_some())
     }
 }
 
-fn read(dir: &Path) -> Result<Vec<String>, StoreError> {
-    let contents = state::read_private(&dir.join(FILE))?.unwrap_or_default();
-    Ok(String::from_utf8_lossy(&contents).lines().map(str::to_owned).collect())
-}
-
-fn parse(line: &str) -> Option<(String, Trust)> {
-    let mut words = line.split_ascii_whitespace();
-    let (name, value, None) = (words.next()?, words.next()?, words.next()) else { return None };
-    if name.starts_with('#') {
-        return None;
-    }
-    let trust = if value == PUBLIC_CA { Trust::PublicCa } else { Trust::Known(value.parse().ok()?) };
-    Some((name.to_ascii_lowercase(), trust))
+fn parse(value: &str) -> Option<Trust> {
+    if value == PUBLIC_CA { Some(Trust::PublicCa) } else { value.parse().ok().map(Trust::Known) }
 }
 
 #[cfg(test)]
@@ -147,6 +109,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::named_lines::MOST_LINES;
 
     fn print(byte: u8) -> Fingerprint {
         Fingerprint([byte; 32])
@@ -220,6 +183,7 @@ mod tests {
         std::fs::write(dir.path().join(FILE), many).unwrap();
         one.remember("new:1", print(4)).unwrap();
         let known = KnownRelays::load(dir.path()).unwrap();
-        assert_eq!((known.lines.len(), known.get("relay5:1"), known.get("new:1")), (MOST_LINES, None, Some(print(4))));
+        let lines = std::fs::read_to_string(known.path()).unwrap().lines().count();
+        assert_eq!((lines, known.get("relay5:1"), known.get("new:1")), (MOST_LINES, None, Some(print(4))));
     }
 }

@@ -3,8 +3,9 @@
 //! - [`source`]: what is sent. [`SourceTree`] implements [`tallow_proto::job::Source`] on files and directories.
 //! - [`destination`]: where it goes. [`Destination`] makes a [`Receiving`], which implements [`tallow_proto::job::Sink`]: everything
 //!   is staged beside its final place and renamed once it is whole.
+//! - [`partial`]: what transfers left that ended unfinished.
 //! - [`beneath`]: directories by their handles, so that no name and no race leads out of them.
-//! - [`state`], [`known_relays`], [`identity`]: what a program keeps between runs.
+//! - [`state`], [`known_relays`], [`relay_transports`], [`identity`]: what a program keeps between runs.
 //!
 //! Nothing here reads the environment, but for [`state::default_dir`].
 
@@ -15,7 +16,11 @@ pub mod destination;
 mod fault;
 pub mod identity;
 pub mod known_relays;
+mod named_lines;
+pub mod partial;
 mod place;
+mod plan;
+pub mod relay_transports;
 mod sink;
 pub mod source;
 mod staging;
@@ -26,6 +31,8 @@ mod walk;
 pub use destination::{Destination, OnExists, Policy};
 pub use identity::{ephemeral, from_pem, load_or_create};
 pub use known_relays::KnownRelays;
-pub use sink::{Receiving, Renamed};
+pub use plan::Renamed;
+pub use relay_transports::RelayTransports;
+pub use sink::Receiving;
 pub use source::{SkipReason, Skipped, SourceError, SourceOptions, SourceTree};
 pub use state::StoreError;

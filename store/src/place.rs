@@ -28,7 +28,8 @@ use crate::beneath::{Dir, is_dir, is_link};
 use crate::descriptors::patiently;
 use crate::destination::{Incoming, Verdict, verdict};
 use crate::fault::kind;
-use crate::sink::{Begun, FEW, MOST_REPORTED, Renamed, joined, split, times};
+use crate::plan::{MOST_REPORTED, Renamed};
+use crate::sink::{Begun, FEW, joined, split, times};
 
 /// Names of a staged directory that are held at once.
 const BATCH: usize = 16_384;

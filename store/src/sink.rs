@@ -11,8 +11,8 @@
 //! new ──begin──► begun ──recall…──► write, commit, sync… ──► finish… ──► done
 //!                  └──────────────────┴────────────────────────┴─────► abandoned: gone, or suspended: left for the next one
 //! ```
-//! No timers. Bounds: [`MOST_REPORTED`] names for the report, handles as [`descriptors`] allows, 16 bytes for each file that is
-//! written in parts and not complete yet, one bit for each entry that is skipped, [`FEW`] paths that are to be synced.
+//! No timers. Bounds: the plan's, handles as [`descriptors`] allows, 16 bytes for each file that is written in parts and not complete
+//! yet, [`FEW`] paths that are to be synced.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -27,33 +27,23 @@ use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 use tallow_proto::job::{Fault, FaultKind, Sink};
 use tallow_proto::transfer::journal::{Header, Stored};
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Mtime};
+use tallow_proto::transfer::manifest::{Entry, Manifest, Mtime};
 use tallow_proto::transfer::path::RelPath;
 
 use crate::back::take_back;
 use crate::beneath::{Dir, PRIVATE_FILE};
 use crate::descriptors::{self, Cache, patiently};
-use crate::destination::{Destination, Ground, Incoming, OnExists, Policy, Verdict, unmake, verdict};
+use crate::destination::{Destination, Policy, unmake};
 use crate::fault::{fault, kind};
 use crate::place::Finish;
+use crate::plan::{Plan, Renamed};
 use crate::staging::{ANY_MODE, JOURNAL, Staging, read_at};
 use crate::sweep::sweep;
 
-/// The most names that are kept for the report.
-pub const MOST_REPORTED: usize = 1000;
 /// How many files are synced each by itself; more are by one `syncfs`.
 pub const FEW: u32 = 64;
 /// Free space that is left over, for what a file system needs beside contents, in bytes.
 const MARGIN: u64 = 1 << 20;
-
-/// Something that got another name than it came with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Renamed {
-    /// As it was offered; `/` between components.
-    pub offered: String,
-    /// As it is here, below the destination.
-    pub here: String,
-}
 
 /// Receives one transfer into a directory.
 #[derive(Debug)]
@@ -89,28 +79,6 @@ enum Dirty {
     /// At most [`FEW`], by their local paths.
     Some(BTreeSet<Box<str>>),
     Many,
-}
-
-/// What is known about the whole before the first byte.
-#[derive(Debug, Default)]
-pub struct Plan {
-    /// A bit for each entry that is dropped.
-    skip: Vec<u64>,
-    /// Entries that were looked at for it by name.
-    skipped: Vec<String>,
-    skipped_total: u64,
-    renamed: Vec<Renamed>,
-    renamed_total: u64,
-    /// Bytes that are needed, in whole blocks.
-    need: u64,
-    /// Files with contents that are to be written.
-    pub files: u32,
-    /// Entries that are made at the end: files without contents, directories.
-    pub empty: u32,
-    pub dirs: u32,
-    pub links: u32,
-    /// A bit for each level at which there are directories that their owner can't write to, read or enter.
-    pub restricted: u128,
 }
 
 /// Files that are written in parts.
@@ -507,136 +475,6 @@ impl Begun {
     }
 }
 
-impl Plan {
-    /// Looks at every entry, and at what is in its way. An error comes with the path below the destination.
-    fn make(manifest: &Manifest, ground: &Ground, policy: Policy) -> Result<Self, (FaultKind, String)> {
-        let system = ground.file_system().map_err(|error| (kind(&error), String::new()))?;
-        let block = system.f_frsize.clamp(1, 1 << 20);
-        let mut plan = Self::default();
-        let mut around = ground.existing().map(|target| Around::new(target, policy.on_exists));
-        for (index, entry) in manifest.entries() {
-            let path = local(policy, &entry.path);
-            if matches!(path, Cow::Owned(_)) {
-                plan.renamed_total += 1;
-                report(&mut plan.renamed, || Renamed {
-                    offered: entry.path.as_str().into(),
-                    here: path.clone().into(),
-                });
-            }
-            if let Some(around) = &mut around
-                && around.is_dropped(&path, &entry)?
-            {
-                plan.skip(index, manifest.totals().entries);
-                report(&mut plan.skipped, || path.clone().into());
-                continue;
-            }
-            match &entry.kind {
-                EntryKind::File { size: 0 } => plan.empty += 1,
-                EntryKind::File { size } => {
-                    plan.files += 1;
-                    plan.need = plan.need.saturating_add(size.div_ceil(block).saturating_mul(block));
-                }
-                EntryKind::Dir => {
-                    plan.dirs += 1;
-                    if entry.mode & 0o700 != 0o700 {
-                        plan.restricted |= 1 << entry.path.levels().min(127);
-                    }
-                }
-                EntryKind::Symlink { .. } => plan.links += 1,
-            }
-        }
-        Ok(plan)
-    }
-
-    /// Whether the entry is dropped.
-    pub fn is_skipped(&self, index: u32) -> bool {
-        self.skip.get(index as usize / 64).is_some_and(|bits| bits >> (index % 64) & 1 == 1)
-    }
-
-    fn skip(&mut self, index: u32, entries: u32) {
-        if self.skip.is_empty() {
-            self.skip.resize(entries as usize / 64 + 1, 0);
-        }
-        if let Some(bits) = self.skip.get_mut(index as usize / 64) {
-            *bits |= 1 << (index % 64);
-        }
-        self.skipped_total += 1;
-    }
-}
-
-/// What is at the destination already, as the entries come by.
-struct Around<'a> {
-    target: &'a Dir,
-    on_exists: OnExists,
-    /// The name at the top of the entry before, and whether it goes into a directory that exists.
-    top: String,
-    merges: bool,
-    /// Directories of the destination; `None`: not there.
-    dirs: Cache<Box<str>, Option<Arc<Dir>>>,
-}
-
-impl<'a> Around<'a> {
-    fn new(target: &'a Dir, on_exists: OnExists) -> Self {
-        let dirs = Cache::new(descriptors::share());
-        Self { target, on_exists, top: String::new(), merges: false, dirs }
-    }
-
-    /// Whether an entry is dropped because of what is there.
-    fn is_dropped(&mut self, path: &str, entry: &Entry) -> Result<bool, (FaultKind, String)> {
-        let incoming = match entry.kind {
-            EntryKind::File { .. } => Incoming::File,
-            EntryKind::Dir => Incoming::Dir,
-            EntryKind::Symlink { .. } => Incoming::Link,
-        };
-        let (top, below) = path.split_once('/').map_or((path, None), |(top, below)| (top, Some(below)));
-        if self.top != top {
-            self.top = top.into();
-            self.merges = false;
-            let existing = self.target.stat(top).map_err(|error| (kind(&error), top.into()))?;
-            if let Some(existing) = existing {
-                let incoming = if below.is_some() { Incoming::Dir } else { incoming };
-                match verdict(self.on_exists, incoming, &existing) {
-                    Verdict::Refuse(why) => return Err((why, top.into())),
-                    Verdict::Merge => self.merges = true,
-                    Verdict::Skip => return Ok(true),
-                    Verdict::Replace | Verdict::Rename => {}
-                }
-            }
-        }
-        if below.is_none() || !self.merges {
-            return Ok(false);
-        }
-        let (above, name) = split(path);
-        let Some(dir) = self.dir(above)? else { return Ok(false) };
-        let Some(existing) = dir.stat(name).map_err(|error| (kind(&error), path.into()))? else { return Ok(false) };
-        match verdict(self.on_exists, incoming, &existing) {
-            Verdict::Refuse(why) => Err((why, path.into())),
-            Verdict::Skip => Ok(true),
-            Verdict::Merge | Verdict::Replace | Verdict::Rename => Ok(false),
-        }
-    }
-
-    fn is_same_system(&self, dir: &Dir) -> bool {
-        let device = |dir: &Dir| rustix::fs::fstat(dir).map(|stat| stat.st_dev);
-        device(dir) == device(self.target)
-    }
-
-    fn dir(&mut self, path: &str) -> Result<Option<Arc<Dir>>, (FaultKind, String)> {
-        if let Some(dir) = self.dirs.get(path) {
-            return Ok(dir);
-        }
-        let dir = match self.target.descend(path) {
-            // What is staged can't be renamed to another file system: better told now than at the end.
-            Ok(dir) if !self.is_same_system(&dir) => return Err((kind(&Errno::XDEV.into()), path.into())),
-            Ok(dir) => Some(Arc::new(dir)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err((kind(&error), path.into())),
-        };
-        self.dirs.insert(path.into(), dir.clone());
-        Ok(dir)
-    }
-}
-
 /// A modification time for the system; the access time stays.
 pub fn times(mtime: Mtime) -> Timestamps {
     let mtime = Mtime::clamped(mtime.seconds, mtime.nanos.into());
@@ -666,12 +504,6 @@ pub fn local(policy: Policy, path: &RelPath) -> Cow<'_, str> {
     match path.portable() {
         Some(portable) if !policy.allow_unportable => Cow::Owned(portable.as_str().to_owned()),
         _ => Cow::Borrowed(path.as_str()),
-    }
-}
-
-fn report<T>(list: &mut Vec<T>, item: impl FnOnce() -> T) {
-    if list.len() < MOST_REPORTED {
-        list.push(item());
     }
 }
 

@@ -29,6 +29,8 @@ const MOST_NAMES: u32 = 64;
 const BATCH: usize = 4096;
 /// What a new directory gets before the umask.
 pub const ANY_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
+/// What the names of staging directories begin with.
+pub const PREFIX: &str = ".tallow-";
 const TREE: &str = "tree";
 const TRASH: &str = "trash";
 const MOVES: &str = "moves";
@@ -72,10 +74,7 @@ pub struct Left {
     dir: Dir,
     /// Where the tree is.
     pub tree: Dir,
-    writer: Writer,
-    header: u64,
-    /// The chunks that its journal names.
-    pub stored: Vec<Stored>,
+    said: Said,
 }
 
 impl Staging {
@@ -86,10 +85,10 @@ impl Staging {
                 continue;
             }
             let Some((dir, true)) = claim(target, &name, false)? else { continue };
-            match read_journal(&dir, header) {
-                Ok(Some((writer, len, stored))) if !stored.is_empty() => {
+            match read_journal(&dir) {
+                Ok(Some(said)) if said.header == *header && !said.stored.is_empty() => {
                     let Ok(tree) = dir.child(TREE) else { continue };
-                    return Ok(Some(Left { name, dir, tree, writer, header: len, stored }));
+                    return Ok(Some(Left { name, dir, tree, said }));
                 }
                 // It is emptied and used again.
                 Ok(_) => {}
@@ -129,7 +128,7 @@ impl Staging {
 
     /// Goes on with one that was left.
     pub fn resume(left: Left) -> io::Result<(Self, Vec<Stored>)> {
-        let Left { name, dir, tree, writer, header, stored } = left;
+        let Left { name, dir, tree, said: Said { len: header, writer, stored, .. } } = left;
         // What was torn is cut off before anything is appended.
         ftruncate(dir.reopen_file(JOURNAL)?, writer.end())?;
         // Its mode may be from another umask.
@@ -285,13 +284,26 @@ fn names(header: &Header) -> impl Iterator<Item = String> {
     let id: String = header.digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     (1..=MOST_NAMES).map(
         move |number| {
-            if number == 1 { format!(".tallow-{id}") } else { format!(".tallow-{id}-{number}") }
+            if number == 1 { format!("{PREFIX}{id}") } else { format!("{PREFIX}{id}-{number}") }
         },
     )
 }
 
-/// The journal in it, if it is this transfer's: where it goes on, the length of its header, what it says.
-fn read_journal(dir: &Dir, header: &Header) -> io::Result<Option<(Writer, u64, Vec<Stored>)>> {
+/// What a journal says.
+#[derive(Debug)]
+pub struct Said {
+    /// What it is of.
+    pub header: Header,
+    /// How long its header is.
+    len: u64,
+    /// Where it goes on.
+    writer: Writer,
+    /// The chunks that are stored.
+    pub stored: Vec<Stored>,
+}
+
+/// The journal in a staging directory, if it can be read.
+pub fn read_journal(dir: &Dir) -> io::Result<Option<Said>> {
     let file = match dir.open_file(JOURNAL) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -299,16 +311,15 @@ fn read_journal(dir: &Dir, header: &Header) -> io::Result<Option<(Writer, u64, V
     };
     let mut buffer = vec![0; PIECE];
     let first = read_at(&file, 0, &mut buffer)?;
-    let len = match Header::decode(&buffer[..first]) {
-        Ok((own, len)) if own == *header => len,
-        Ok(_) => return Ok(None),
+    let (header, len) = match Header::decode(&buffer[..first]) {
+        Ok(decoded) => decoded,
         Err(damage) => {
             tracing::info!(%damage, "a partial transfer can't be used");
             return Ok(None);
         }
     };
     let encoded = buffer[..len].to_vec();
-    let mut reader = Reader::new(header, &encoded);
+    let mut reader = Reader::new(&header, &encoded);
     let (mut at, mut piece) = (first as u64, len..first);
     while reader.push(&buffer[piece.clone()]) {
         let read = read_at(&file, at, &mut buffer)?;
@@ -319,7 +330,7 @@ fn read_journal(dir: &Dir, header: &Header) -> io::Result<Option<(Writer, u64, V
         piece = 0..read;
     }
     let (stored, end) = reader.finish();
-    Ok(Some((Writer::new(&encoded, end), len as u64, stored)))
+    Ok(Some(Said { header, len: len as u64, writer: Writer::new(&encoded, end), stored }))
 }
 
 /// As many bytes as there are, at most what fits.

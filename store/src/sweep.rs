@@ -15,7 +15,8 @@ use tallow_proto::transfer::manifest::{EntryKind, Manifest};
 
 use crate::beneath::{PRIVATE_FILE, is_dir, is_file};
 use crate::destination::Policy;
-use crate::sink::{Plan, local, split};
+use crate::plan::Plan;
+use crate::sink::{local, split};
 use crate::staging::Left;
 
 /// What may stand under a name.

@@ -10,7 +10,7 @@ use common::{byte, chmod, dir, entry, file, finish, inside, link, manifest, name
 use tallow_proto::job::{FaultKind, Sink};
 use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::manifest::{EntryKind, Manifest};
-use tallow_store::{OnExists, Receiving};
+use tallow_store::{OnExists, Receiving, partial};
 
 /// Four large files' worth of chunks, small ones, and everything that needs no chunk.
 fn offer() -> Arc<Manifest> {
@@ -341,6 +341,21 @@ fn a_torn_tail_does_not_hide_what_comes_after() {
     assert_eq!(go_on(root.path()).1, [0, 1, 2, 3, 4, 5]);
 }
 
+/// What came after the damage does not come back when something is written over the damaged part.
+#[test]
+fn what_was_cut_off_stays_cut_off() {
+    let root = quick_dir();
+    left(root.path(), 0..8);
+    let journal = staging(root.path()).join("journal");
+    let end = std::fs::metadata(&journal).unwrap().len() as usize;
+    flip(&journal, end - 7 * 58 + 9);
+    let next = sink(root.path(), OnExists::Refuse);
+    assert_eq!(next.begin(&offer()).unwrap().len(), 1);
+    store(&next, &offer(), 5..6);
+    drop(next);
+    assert_eq!(go_on(root.path()).0, [0, 5]);
+}
+
 #[test]
 fn a_second_receiver_of_the_same_stages_for_itself() {
     let root = quick_dir();
@@ -448,4 +463,54 @@ fn modes_and_times_are_as_without_the_crash() {
     assert_eq!(metadata("d/locked/x").permissions().mode() & 0o777, 0o400);
     assert_eq!(metadata("d/locked").permissions().mode() & 0o777, 0o500);
     assert_eq!(metadata("d/large").mtime(), 1_000_000_000);
+}
+
+#[test]
+fn what_was_left_is_shown_and_can_go_unless_somebody_is_at_it() {
+    let root = quick_dir();
+    let dir = root.path();
+    assert_eq!(partial::list(dir).unwrap(), []);
+    left(dir, 0..4);
+    let live = sink(dir, OnExists::Refuse);
+    let other = manifest(&[file("other.iso", 900_000)]);
+    live.begin(&other).unwrap();
+    store(&live, &other, 0..3);
+    // Names that only look alike, a file, and one that is damaged.
+    for name in [
+        ".tallow-",
+        ".tallow-xyz",
+        ".tallow-0123456789abcdef-1",
+        ".tallow-0123456789abcdefg",
+        ".tallow-0123456789ABCDEF",
+    ] {
+        std::fs::create_dir(dir.join(name)).unwrap();
+    }
+    std::fs::write(dir.join(".tallow-0123456789abcdef"), "x").unwrap();
+    symlink(dir, dir.join(".tallow-0123456789abcdef-2")).unwrap();
+    std::fs::create_dir(dir.join(".tallow-0123456789abcdef-3")).unwrap();
+    std::fs::write(dir.join(".tallow-0123456789abcdef-3/journal"), "nonsense").unwrap();
+    let before = names(dir);
+
+    let found = partial::list(dir).unwrap();
+    let by_name = |name: &str| found.iter().find(|own| own.about.as_ref().is_some_and(|about| about.name == name));
+    let (abandoned, used) = (by_name("d").unwrap(), by_name("other.iso").unwrap());
+    assert_eq!(found.len(), 3);
+    assert_eq!((abandoned.is_live, used.is_live), (false, true));
+    let about = abandoned.about.as_ref().unwrap();
+    assert_eq!((about.entries, about.stored, about.bytes), (9, 4 << 16, offer().totals().bytes));
+    assert!(abandoned.modified.elapsed().unwrap().as_secs() < 3600);
+    assert_eq!(names(dir), before, "looking changes nothing");
+
+    assert!(!partial::clear_one(dir, &used.id).unwrap());
+    for foreign in ["", "xyz", "0123456789abcdef", "0123456789abcdef-2", "../x", "0123456789abcdef-1"] {
+        assert!(!partial::clear_one(dir, foreign).unwrap_or(false), "{foreign}");
+    }
+    assert_eq!(names(dir), before);
+    assert!(partial::clear_one(dir, &abandoned.id).unwrap());
+    assert!(partial::clear_one(dir, "0123456789abcdef-3").unwrap());
+    assert_eq!(names(dir).len(), before.len() - 2);
+    // The one in use goes on, undisturbed.
+    store(&live, &other, 3..other.chunks());
+    finish(&live).unwrap();
+    assert_eq!(partial::list(dir).unwrap(), []);
 }

@@ -25,6 +25,7 @@ use tallow_proto::link::quic::{Profile, Quic};
 use tallow_proto::link::trust::Trust;
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{LinkId, Origin, Prepared, Session, StreamNo};
+use tallow_proto::transfer::journal::{Header, Stored, Writer};
 use tallow_proto::wire::encode;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Side};
@@ -141,6 +142,30 @@ fn real() -> Seeds {
             add("page", "sent", step(0, &body[3..]));
         }
     }
+
+    // A journal as it stands on a disk, and good batches beside it.
+    let header =
+        Header { digest: [1; 32], chunk_size: 1 << 16, chunks: 9, bytes: 9 << 16, entries: 1, label: "x".into() };
+    let mut journal = header.encode();
+    let mut writer = Writer::new(&journal, journal.len() as u64);
+    let stored: Vec<Stored> = (0..5).map(|chunk| Stored { chunk, hash: [chunk as u8; 32] }).collect();
+    journal.extend(writer.encode(&stored));
+    writer.appended(journal.len() as u64);
+    add(
+        "journal",
+        "whole",
+        [&[1, 0xFF, 0xFF][..], &step(0, &journal), &step(0, &[0, 1, 7, 0, 2, 8, 0, 3, 9])].concat(),
+    );
+    add("journal", "torn", [&[0, 0, 90][..], &step(0, &journal[..80]), &step(0, &[0, 1, 7, 0, 2, 8])].concat());
+
+    // What pipes begin with: TLS towards a relay, and upgrades and proxies that answer.
+    add("pipe", "websocket", [vec![1], step(5, &[0x82, 0x82, 1, 2, 3, 4, 9, 9]), step(0, &[]), step(1, b"x")].concat());
+    let hello = [&[0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    add("pipe", "tls", [vec![0], step(5, &hello), step(3, &[0; 200]), step(4, &[0; 100])].concat());
+    add("pipe", "http-proxy", [vec![5], step(4, &[0; 500]), step(5, b"HTTP/1.1 200 OK\r\n\r\n")].concat());
+    add("pipe", "socks", [vec![6], step(4, &[0; 500]), step(5, &[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0])].concat());
+    let upgraded = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    add("pipe", "upgrade", [vec![4], step(4, &[0; 500]), step(5, upgraded)].concat());
 
     // Datagrams.
     let own = [IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2))];

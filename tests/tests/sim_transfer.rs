@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tallow_tests::sim::{Act, Conditions, Place, Scenario};
+use tallow_proto::peer;
+use tallow_tests::sim::{Act, Conditions, Place, Policy, Rig, Scenario, World, honest};
 
 /// How many seeds: a few, or with `TALLOW_LONG=1` many.
 fn seeds(quick: u64) -> std::ops::Range<u64> {
@@ -101,4 +102,36 @@ fn a_scenario_of_no_bytes_is_the_simplest_one() {
     let scenario = Scenario::from_bytes(&[]);
     assert_eq!((scenario.act, scenario.place, scenario.files.len()), (Act::None, Place::Relay, 1));
     let _ = scenario.run();
+}
+
+/// Something has its name already when the other side, the relay or the person ends it: what the disk says counts.
+#[test]
+fn what_is_being_put_in_place_is_not_ended_by_anything_else() {
+    for seed in seeds(2) {
+        for act in 0..4 {
+            let place = if act == 3 { Place::Relay } else { Place::Inside };
+            let scenario = Scenario { files: vec![10; 700], place, ..Scenario::plain(seed, 0) };
+            let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+            let (sender, receiver) = (rig.sender, rig.receiver);
+            let limit = Duration::from_secs(60);
+            let offered = |world: &mut World| world.said(receiver).any(|event| matches!(event, peer::Event::Offer(_)));
+            assert!(rig.world.run_until(limit, offered));
+            rig.accept();
+            let sink = rig.sink.clone();
+            assert!(rig.world.run_until(limit, |_| sink.has_final_names()));
+            assert!(!sink.is_complete());
+            match act {
+                0 => rig.world.crash(sender),
+                1 => rig.world.command(receiver, peer::Command::Cancel),
+                2 => rig.world.command(sender, peer::Command::Cancel),
+                _ => rig.world.crash(rig.relay.unwrap()),
+            }
+            assert!(rig.world.run_until(limit, |world| world.is_closed(receiver) && world.is_closed(sender)));
+            sink.check_whole();
+            let told = rig.world.end(receiver);
+            assert!(matches!(told, Some(peer::Event::Done(_))), "{act}: {told:?}");
+            // Who interrupts here does not take the confirmation from the other side.
+            assert_eq!(matches!(rig.world.end(sender), Some(peer::Event::Done(_))), act == 1, "{}", rig.told());
+        }
+    }
 }

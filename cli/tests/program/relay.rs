@@ -1,8 +1,20 @@
 //! A relay of one's own: its password, its certificate, its end and its log.
 
-use rustix::process::Signal;
+use std::net::UdpSocket;
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
 
-use super::stage::{Home, Relay, Run, receiving, sending};
+use bytes::{Bytes, BytesMut};
+use rustix::process::Signal;
+use tallow_proto::link::quic::{Event, Profile, Quic, Read, Write};
+use tallow_proto::link::trust::Trust;
+use tallow_proto::node::{Arrival, Ecn, SocketId};
+use tallow_proto::seed::Seed;
+use tallow_proto::wire::frame::{GREETING, enclose};
+use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, RoomId, Side};
+use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};
+
+use super::stage::{Home, Relay, Run, SOON, receiving, sending};
 
 const PASSWORD: &str = "correct horse";
 
@@ -119,4 +131,78 @@ fn a_pin_that_is_none_is_a_usage_error() {
     let file = home.file("notes.txt", b"hello");
     let run = Run::new(&home, ["send", &file, "--relay", "127.0.0.1:9", "--relay-pin", "SHA256:nonsense"]);
     run.piped(b"").end().is(2, "--relay-pin");
+}
+
+/// A client that says these bytes one by one, each in a datagram of its own: what it hears, until the last of these or its end.
+/// Each client needs a number of its own, or the relay takes its datagrams for those of the one before.
+fn says_in_single_bytes(relay: &Relay, number: u8, bytes: &[u8], last: &RelayMessage) -> (Vec<RelayMessage>, bool) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(relay.addr).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let start = Instant::now();
+    let mut quic = Quic::client(&Profile::peer(), Duration::from_secs(1_790_000_000), &Seed::new([number; 32]));
+    let conn = quic.connect(start, relay.addr, "relay", &Trust::Any).unwrap();
+    let (mut main, mut heard, mut closed) = (None, Vec::new(), false);
+    let mut decoder = Decoder::new(Caps::Greeting);
+    let mut at = 0;
+    let (mut buf, mut datagram) = (Vec::new(), [0; 2048]);
+    let mut is_sent = true;
+    while !closed && heard.last() != Some(last) {
+        let now = Instant::now();
+        assert!(now < start + SOON, "{heard:?}");
+        quic.handle_timeout(now);
+        if is_sent
+            && let Some(main) = main
+            && at < bytes.len()
+        {
+            assert_eq!(quic.write(conn, main, &mut Bytes::copy_from_slice(&bytes[at..=at])), Write::Done);
+            at += 1;
+            is_sent = false;
+        }
+        quic.settle(now);
+        while quic.poll_transmit(now, NonZeroUsize::MIN, &mut buf).is_some() {
+            socket.send(&buf).unwrap();
+            buf.clear();
+            is_sent = true;
+        }
+        if let Ok(len) = socket.recv(&mut datagram) {
+            let arrival = Arrival { socket: SocketId(0), from: relay.addr, local_ip: None, ecn: Ecn::NotEct };
+            quic.handle_datagram(now, &arrival, BytesMut::from(&datagram[..len]));
+            quic.settle(now);
+        }
+        while let Some((_, event)) = quic.poll_event() {
+            match event {
+                Event::Connected { .. } => main = quic.open_bi(conn),
+                Event::Closed(_) => closed = true,
+                _ => {}
+            }
+        }
+        while let Some(Read::Data(bytes)) = main.map(|main| quic.read(conn, main, 1 << 16)) {
+            decoder.push(bytes);
+        }
+        while let Ok(Some(frame)) = decoder.next_frame() {
+            heard.push(decode(&frame.into_bytes()).unwrap());
+        }
+    }
+    (heard, closed)
+}
+
+/// P07 over real sockets: a greeting in single bytes is a greeting. (What it costs is counted where no clock is: `p07_…` in `proto`.)
+#[test]
+fn p07_a_greeting_in_single_bytes_is_served_and_the_largest_frame_disturbs_nobody() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.file("notes.txt", b"hello");
+    let (sender, code) = sending(&home, &relay, &file, &[]);
+    let hello = enclose(&encode(&ClientMessage::Hello(Hello::new(Features::default()))));
+    let join = ClientMessage::Join { room: RoomId([9; 32]), side: Side::Sender, owner: Owner([1; 16]), again: false };
+    let greeting = [hello.clone(), enclose(&encode(&join))].concat();
+    let (heard, closed) = says_in_single_bytes(&relay, 1, &greeting, &RelayMessage::Waiting);
+    assert!(!closed && heard.last() == Some(&RelayMessage::Waiting), "{heard:?}");
+    // The largest frame that may be is no message, which is known only at its end.
+    let largest = [hello, enclose(&[0xC8; GREETING])].concat();
+    let (heard, closed) = says_in_single_bytes(&relay, 2, &largest, &RelayMessage::Waiting);
+    assert!(closed && matches!(heard.as_slice(), [RelayMessage::Hello { .. }]), "{heard:?}");
+    receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(0, "Received 1 file");
+    sender.end().is(0, "Sent 1 file");
 }

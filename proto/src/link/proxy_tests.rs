@@ -127,6 +127,8 @@ fn socks_by_the_letter_of_rfc_1928_and_1929() {
         converse("socks5://p", "x.onion", b"\x05\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00more", 1).unwrap();
     assert_eq!(said, b"\x05\x01\x00\x05\x01\x00\x03\x07x.onion\x11\x51");
     assert_eq!(rest.unwrap(), b"more");
+    let (_, rest) = converse("socks5://p", "h", b"\x05\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00more", 100).unwrap();
+    assert_eq!(rest.unwrap(), b"more");
 
     let answer = b"\x05\x02\x01\x00\x05\x00\x00\x03\x04name\x12\x34";
     let (said, rest) = converse("socks5://me:pw@p", "192.0.2.1", answer, 100).unwrap();

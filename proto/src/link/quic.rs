@@ -121,7 +121,7 @@ impl Quic {
     /// An endpoint that connects. `unix_time` is the wall-clock time (since 1970) at the first call that brings a `now`.
     #[must_use]
     pub fn client(profile: &Profile, unix_time: Duration, seed: &Seed) -> Self {
-        Self::new(config::transports(profile), None, Ticker::new(unix_time), seed)
+        Self::new(config::transports(profile), None, None, Ticker::new(unix_time), seed)
     }
 
     /// An endpoint that is connected to.
@@ -137,12 +137,13 @@ impl Quic {
     ) -> Result<Self, BadIdentity> {
         let (transports, ticker) = (config::transports(profile), Ticker::new(unix_time));
         let server = config::server(identity, limits, &transports, ticker.clock(), seed)?;
-        Ok(Self::new(transports, Some(server), ticker, seed))
+        Ok(Self::new(transports, Some(server), Some(identity), ticker, seed))
     }
 
     fn new(
         transports: ByRoute<proto::TransportConfig>,
         server: Option<ByRoute<proto::ServerConfig>>,
+        identity: Option<&Identity>,
         ticker: Ticker,
         seed: &Seed,
     ) -> Self {
@@ -150,7 +151,7 @@ impl Quic {
         let general = server.as_ref().map(ByRoute::network);
         Self {
             mapped: false,
-            endpoint: proto::Endpoint::new(config::endpoint(seed), general, true, None),
+            endpoint: proto::Endpoint::new(config::endpoint(seed, identity), general, true, None),
             transports,
             server,
             provider: crypto::crypto_provider(),
@@ -331,6 +332,18 @@ impl Quic {
     /// Lets a client wait for an answer that never comes.
     pub fn ignore(&mut self, incoming: Incoming) {
         self.endpoint.ignore(incoming.0);
+    }
+
+    /// This machine's addresses changed, or it slept: every connection shows that it is there, from wherever that is now, and the
+    /// other ends look whether it is the same one (RFC 9000 §9).
+    pub fn handle_moved(&mut self) {
+        let ids: Vec<ConnId> = self.connections.keys().copied().collect();
+        for id in ids {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.inner.local_address_changed();
+                self.mark_sending(id);
+            }
+        }
     }
 
     /// Closes a connection at once: what was not delivered is lost, no event follows, the other side gets code and reason.

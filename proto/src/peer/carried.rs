@@ -52,7 +52,7 @@ impl Transfer {
     /// The session has a link again.
     pub(super) fn handle_link_up(&mut self, now: Instant) {
         match self {
-            Self::Sending(_) => {}
+            Self::Sending(sender) => sender.handle_link_up(now),
             Self::Receiving(receiver) => receiver.handle_link_up(now),
         }
     }

@@ -1,11 +1,14 @@
 //! What a peer is told when it starts.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::code::Code;
 use crate::job::Source;
+use crate::link::proxy::Proxy;
+use crate::link::race::{Allowed, Transport};
 use crate::link::trust::{Identity, Trust};
 use crate::transfer::Compression;
 
@@ -74,13 +77,15 @@ pub struct RelayChoice {
     pub trust: Trust,
     /// The relay's password, if it asks for one.
     pub password: Option<Arc<str>>,
+    /// What it answered on the last time.
+    pub remembered: Option<Transport>,
 }
 
 impl RelayChoice {
     /// A relay about which nothing is known yet.
     #[must_use]
     pub const fn new(address: RelayAddress) -> Self {
-        Self { address, trust: Trust::FirstUse, password: None }
+        Self { address, trust: Trust::FirstUse, password: None, remembered: None }
     }
 }
 
@@ -101,9 +106,16 @@ pub struct Common {
     pub unix_time: Duration,
     /// Whether this machine computes AES in hardware.
     pub aes: bool,
+    /// By which means relays may be reached.
+    pub transport: Allowed,
+    /// A proxy that leads to the relays: then nothing else is tried, no name is looked up but its own, and no address is revealed.
+    pub proxy: Option<Proxy>,
     /// How long to go on while the other side, or the network, is away. `None`: 10 minutes until the offer was accepted, then for
     /// ever.
     pub give_up_after: Option<Duration>,
+    /// The most bytes a second that this side sends, or lets the other side send, over any time longer than a chunk takes;
+    /// [`crate::transfer::LEAST_RATE`] at least.
+    pub limit: Option<NonZeroU64>,
 }
 
 /// Where the code comes from.

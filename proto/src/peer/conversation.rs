@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::carried::Transfer;
 use super::event::{Event, Failure, Lost, Path, PathKind, Summary, WaitingFor};
 use super::meeting::Found;
-use super::net::Conn;
+use super::net::{self, Conn};
 use super::peer_link::Flow;
 use super::reunion::{Lasting, Reunion};
 use super::{Agreement, LEAVE_WITHIN, Peer, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, FailureReason};
-use crate::link::quic;
+use crate::link::quic::{Direction, Stream};
 use crate::node::Misuse;
 use crate::session::{self, LinkId, Session, StreamNo, Violation};
 use crate::transfer::manifest::Manifest;
@@ -24,7 +24,7 @@ use crate::wire::relay::Side;
 
 impl Peer {
     /// News of the connection that carries the conversation.
-    pub(super) fn handle_link(&mut self, now: Instant, conn: Conn, event: &quic::Event) {
+    pub(super) fn handle_link(&mut self, now: Instant, conn: Conn, event: &net::Event) {
         if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
             return self.handle_parting(now, index, event);
         }
@@ -37,29 +37,27 @@ impl Peer {
             return;
         }
         match event {
-            quic::Event::Opened(stream, quic::Direction::Uni) => {
+            net::Event::Opened(stream, Direction::Uni) => {
                 link.handle_opened(*stream);
                 self.read_stream(now, *stream);
             }
-            quic::Event::Readable(stream) if *stream != link.main() => self.read_stream(now, *stream),
-            quic::Event::Finished(stream) if *stream == link.main() => {
+            net::Event::Readable(stream) if *stream != link.main() => self.read_stream(now, *stream),
+            net::Event::Finished(stream) if *stream == link.main() => {
                 if let Stage::Leaving { link, code, .. } = &self.stage {
                     link.close(now, &mut self.net, *code, "done");
                     self.stage = Stage::Closed;
                 }
             }
-            quic::Event::Closed(_) => {
+            net::Event::Closed(_) => {
                 // What came before the end still counts.
                 self.converse(now);
                 self.lose_link(now);
             }
-            quic::Event::Opened(..)
-            | quic::Event::Readable(_)
-            | quic::Event::Writable(_)
-            | quic::Event::Finished(_)
-            | quic::Event::Stopped(..)
-            | quic::Event::Available(_)
-            | quic::Event::Connected { .. } => {}
+            net::Event::Opened(..)
+            | net::Event::Readable(_)
+            | net::Event::Writable(_)
+            | net::Event::Finished(_)
+            | net::Event::Connected { .. } => {}
         }
     }
 
@@ -117,7 +115,7 @@ impl Peer {
                 None => match link.next_main_frame() {
                     Ok(Some(frame)) => handshake.handle_frame(now, frame.into_bytes()),
                     Ok(None) => {
-                        link.flush(&mut self.net);
+                        link.flush(now, &mut self.net);
                         break;
                     }
                     Err(violation) => {
@@ -134,7 +132,7 @@ impl Peer {
         let Stage::Handshaking { mut link, apart, .. } = std::mem::replace(&mut self.stage, Stage::Closed) else {
             return;
         };
-        link.flush(&mut self.net);
+        link.flush(now, &mut self.net);
         self.guesses.burn();
         let is_first = apart.is_none();
         let mut session = match apart {
@@ -163,7 +161,13 @@ impl Peer {
         };
         self.path = Some(kind);
         let rtt = self.rtt();
-        self.tell(Event::Path(Path { kind, rtt }));
+        let transport = match &self.stage {
+            Stage::Live { link, .. } => link.transport(),
+            Stage::Meeting | Stage::Handshaking { .. } | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => {
+                return;
+            }
+        };
+        self.tell(Event::Path(Path { kind, transport, rtt }));
         self.begin(now);
         self.transfer.handle_link_up(now);
         for stream in early {
@@ -185,7 +189,7 @@ impl Peer {
         match &self.stage {
             Stage::Live { link, .. } => {
                 let conn = link.conn();
-                self.net.quic(conn.socket).and_then(|quic| quic.rtt(conn.id)).unwrap_or_default()
+                self.net.rtt(conn).unwrap_or_default()
             }
             Stage::Meeting | Stage::Handshaking { .. } | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => {
                 Duration::ZERO
@@ -289,7 +293,7 @@ impl Peer {
             {
                 moved = true;
                 link.queue_control(frame);
-                link.flush(&mut self.net);
+                link.flush(now, &mut self.net);
             }
             if let Transfer::Sending(sender) = &mut self.transfer {
                 loop {
@@ -299,7 +303,7 @@ impl Peer {
                     if self.held.is_none() {
                         break;
                     }
-                    link.flush(&mut self.net);
+                    link.flush(now, &mut self.net);
                     let Some(stream) = link.chunk_stream(&mut self.net) else { break };
                     let Some(chunk) = self.held.take() else { break };
                     match session.seal_chunk(now, link.id(), stream, chunk) {
@@ -312,7 +316,7 @@ impl Peer {
                     moved = true;
                 }
             }
-            link.flush(&mut self.net);
+            link.flush(now, &mut self.net);
             if accepted {
                 self.accepted(now);
             }
@@ -328,7 +332,11 @@ impl Peer {
         while let Stage::Live { link, session } = &mut self.stage {
             match link.next_main_frame() {
                 Ok(Some(frame)) => session.handle_record(now, link.id(), StreamNo(0), frame),
-                Ok(None) => break,
+                Ok(None) => {
+                    // Where all share one stream, a long record is a sign of life long before it is whole.
+                    session.handle_progress(now, link.id(), StreamNo(0), link.assembling_main());
+                    break;
+                }
                 Err(violation) => self.violated(now, violation),
             }
             moved = true;
@@ -336,7 +344,7 @@ impl Peer {
         moved
     }
 
-    fn read_stream(&mut self, now: Instant, stream: quic::Stream) {
+    fn read_stream(&mut self, now: Instant, stream: Stream) {
         while let Stage::Live { link, session } = &mut self.stage {
             match link.read_record(&mut self.net, stream) {
                 Ok(Some((number, frame))) => session.handle_record(now, link.id(), number, frame),
@@ -520,24 +528,24 @@ impl Peer {
             && let Some(frame) = session.poll_control_record(now, link.id())
         {
             link.queue_control(frame);
-            link.flush(&mut self.net);
+            link.flush(now, &mut self.net);
         }
-        link.flush(&mut self.net);
-        link.finish(&mut self.net);
+        link.flush(now, &mut self.net);
+        link.finish(now, &mut self.net);
     }
 
     /// Links of failed handshakes: their last frame goes out, then they are closed.
-    pub(super) fn part(&mut self, _now: Instant) {
+    pub(super) fn part(&mut self, now: Instant) {
         for (link, _) in &mut self.parting {
-            link.flush(&mut self.net);
-            link.finish(&mut self.net);
+            link.flush(now, &mut self.net);
+            link.finish(now, &mut self.net);
         }
     }
 
-    fn handle_parting(&mut self, now: Instant, index: usize, event: &quic::Event) {
+    fn handle_parting(&mut self, now: Instant, index: usize, event: &net::Event) {
         let finished = match (event, self.parting.get(index)) {
-            (quic::Event::Finished(stream), Some((link, _))) => *stream == link.main(),
-            (quic::Event::Closed(_), _) => true,
+            (net::Event::Finished(stream), Some((link, _))) => *stream == link.main(),
+            (net::Event::Closed(_), _) => true,
             _ => false,
         };
         if finished && index < self.parting.len() {

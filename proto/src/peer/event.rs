@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::config::RelayAddress;
 use crate::code::{Code, Link};
 use crate::job::{Fault, Sink};
+use crate::link::proxy::ProxyFailure;
+use crate::link::race::Transport;
 use crate::link::trust::{CertificateRefused, Trust};
 use crate::node::Misuse;
 use crate::session::Violation;
@@ -36,6 +38,13 @@ pub enum Event {
         relay: RelayAddress,
         /// What to accept from now on: [`Trust::Known`] or [`Trust::PublicCa`].
         keep: Trust,
+    },
+    /// A relay answered over another transport than was remembered: trying that one first makes the next start faster.
+    Reached {
+        /// Which.
+        relay: RelayAddress,
+        /// Over what.
+        transport: Transport,
     },
     /// Nothing happens until this comes.
     Waiting(WaitingFor),
@@ -119,6 +128,8 @@ pub enum WaitingFor {
 pub struct Path {
     /// Over whom.
     pub kind: PathKind,
+    /// Over what, to the next hop.
+    pub transport: Transport,
     /// Round trip to the next hop.
     pub rtt: Duration,
 }
@@ -201,6 +212,9 @@ pub enum Lost {
     /// No relay answered.
     #[error("no relay answered")]
     NoRelay,
+    /// The proxy did not let us through.
+    #[error("{0}")]
+    Proxy(ProxyFailure),
     /// The name of a relay has no address.
     #[error("the relay's name has no address")]
     NoAddress,

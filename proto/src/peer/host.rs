@@ -20,10 +20,12 @@ use subtle::ConstantTimeEq;
 use super::config::Embedded;
 use super::event::{Event, Failure, Lost, WaitingFor};
 use super::meeting::{Found, Met};
-use super::net::{Conn, LISTENER, Net};
+use super::net::{self, Conn, LISTENER, Net};
 use super::peer_link::PeerLink;
 use crate::Instant;
-use crate::link::quic::{self, Direction, Limits, Profile, Quic, Read, Stream, Write};
+use crate::link::quic::{Direction, Limits, Profile, Quic, Stream};
+use crate::link::race::Transport;
+use crate::link::{Read, Write};
 use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
 use crate::seed::Seed;
 use crate::session::Violation;
@@ -153,22 +155,19 @@ impl Host {
     }
 
     /// News of a connection; false when it is not a guest's.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &quic::Event) -> bool {
+    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         match event {
-            quic::Event::Opened(stream, Direction::Bi) if guest.stream.is_none() => {
+            net::Event::Opened(stream, Direction::Bi) if guest.stream.is_none() => {
                 guest.stream = Some(*stream);
                 guest.read(net, conn);
             }
-            quic::Event::Readable(_) | quic::Event::Writable(_) => guest.read(net, conn),
-            quic::Event::Closed(_) => {
+            net::Event::Readable(_) | net::Event::Writable(_) => guest.read(net, conn),
+            net::Event::Closed(_) => {
                 self.guests.remove(&conn);
             }
-            quic::Event::Opened(..) => self.dismiss(now, net, conn),
-            quic::Event::Connected { .. }
-            | quic::Event::Finished(_)
-            | quic::Event::Stopped(..)
-            | quic::Event::Available(_) => {}
+            net::Event::Opened(..) => self.dismiss(now, net, conn),
+            net::Event::Connected { .. } | net::Event::Finished(_) => {}
         }
         true
     }
@@ -208,7 +207,7 @@ impl Host {
                     waiting: VecDeque::new(),
                     deadline: now + GREET_WITHIN,
                 };
-                self.guests.insert(Conn { socket: LISTENER, id }, guest);
+                self.guests.insert(Conn::Quic(LISTENER, id), guest);
             }
         }
         let mut vacant = vacant && self.out.is_empty();
@@ -249,20 +248,20 @@ impl Host {
                 }
                 Ok(Output::Request(Request::Ping)) => guest.say(&RelayMessage::Pong),
                 Ok(Output::Request(Request::Leave) | Output::Close(_)) | Err(_) => {
-                    guest.flush(net, conn);
+                    guest.flush(now, net, conn);
                     self.dismiss(now, net, conn);
                     return false;
                 }
             }
         }
-        guest.flush(net, conn);
+        guest.flush(now, net, conn);
         false
     }
 
     fn hand_over(&mut self, conn: Conn) -> bool {
         let Some(guest) = self.guests.remove(&conn) else { return false };
         let Some(stream) = guest.stream else { return false };
-        let mut link = PeerLink::new(conn, stream, guest.decoder, STREAMS);
+        let mut link = PeerLink::new(conn, Transport::Quic, guest.decoder, STREAMS, stream);
         guest.waiting.into_iter().for_each(|frame| link.queue_control(frame));
         self.out.push_back(Met::Link(Box::new(link), Found::Near));
         true
@@ -309,10 +308,10 @@ impl Guest {
         self.waiting.push_back(enclose(&wire::encode(message)));
     }
 
-    fn flush(&mut self, net: &mut Net, conn: Conn) {
-        let (Some(stream), Some(quic)) = (self.stream, net.quic(conn.socket)) else { return };
+    fn flush(&mut self, now: Instant, net: &mut Net, conn: Conn) {
+        let Some(stream) = self.stream else { return };
         while let Some(frame) = self.waiting.front_mut() {
-            match quic.write(conn.id, stream, frame) {
+            match net.write(now, conn, stream, frame) {
                 Write::Done => drop(self.waiting.pop_front()),
                 Write::Blocked => break,
                 Write::Stopped(_) | Write::Gone => self.waiting.clear(),

@@ -1,17 +1,18 @@
 //! How a peer finds the other one: the relays it asks, in which order, and again when.
 //!
 //! ```text
-//! Resolving ──► Idle ──► Dialing ──connected──► Talking ──paired──► (handed over)
+//! Resolving ──► Idle ──► Dialing ──answered──► Talking ──paired──► (handed over)
 //!    │            ▲          │ no answer            │ nobody waits, connection lost
 //!    └─► Gone     └──────────┴──────────────────────┘
 //! ```
 //! By the code: a sender asks its relays one after the other, the first that gives a room is the one, and from then on it comes back
 //! to that one only, for as long as its patience lasts. A receiver asks all of them, since it can't know where the code lives, again
 //! after 1, 2 and then every 5 s. Again, once a session lost its link: the sender waits at all its relays, the receiver asks each
-//! configured one in turn for [`TURN`]; a relay that does not answer is tried again after a pause that doubles up to
-//! [`MAX_BACKOFF`], with a jitter of half of it. Of a relay's addresses the next is tried when the last did
-//! not answer within [`STAGGER`] (RFC 8305's idea), the first that answers wins. An address family that is not there is passed over.
-//! Bounds: [`MAX_SPOTS`] spots, 8 addresses each. Timers: [`DIAL_WITHIN`] for a connection, the answer's in `rendezvous`.
+//! configured one in turn for [`TURN`] ([`DIAL_TURN`] if it does not answer); a relay that does not answer is tried again after a pause that doubles up to
+//! [`MAX_BACKOFF`], with a jitter of half of it.
+//!
+//! Which of a relay's addresses and of the transports is taken, `link::race` and `dialling` decide.
+//! Bounds: [`MAX_SPOTS`] spots. Timers: the race's for a connection, the answer's in `rendezvous`, those named above.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,13 +23,13 @@ use rand_core::Rng;
 
 use super::config::{RelayAddress, RelayChoice};
 use super::event::{Event, Failure, Lost, RelayFailure, WaitingFor};
-use super::net::{Conn, Dial, Net};
+use super::net::{self, Conn, Net};
 use super::peer_link::PeerLink;
-use super::rendezvous::{Answer, Question, Rendezvous};
-use super::spot::{Origin, Spot, State, Talk, interleave};
+use super::rendezvous::{Answer, Question};
+use super::spot::{Dialing, Origin, Spot, State};
 use crate::Instant;
-use crate::link::quic::{self, Closed, Read};
-use crate::link::trust::{CertificateSeen, Trust};
+use crate::link::proxy::Proxy;
+use crate::link::race::{Allowed, Race, Route, Transport};
 use crate::node::{Action, QueryId};
 use crate::seed::Seed;
 use crate::wire::Features;
@@ -36,18 +37,14 @@ use crate::wire::relay::{RefusalReason, RoomId, Side};
 
 /// Spots that a peer looks at, configured, local and found ones together.
 const MAX_SPOTS: usize = 16;
-/// The next address of a relay is tried after this long without an answer.
-const STAGGER: Duration = Duration::from_millis(250);
-/// How long a connection may take, all addresses of a relay together.
-const DIAL_WITHIN: Duration = Duration::from_secs(5);
-/// The same on this machine and on the LAN, where a try costs little.
-const DIAL_NEAR_WITHIN: Duration = Duration::from_secs(2);
 /// Tries of a configured relay that never answered.
 const TRIES: u32 = 2;
 /// A near spot where nobody answered is tried again after this.
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
 /// How long a receiver that meets its sender again waits at one relay before it asks the next one.
 const TURN: Duration = Duration::from_secs(10);
+/// The same with a relay that does not even answer.
+const DIAL_TURN: Duration = Duration::from_secs(3);
 /// The first pause before a relay is tried again for a session, and the longest.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
@@ -87,11 +84,29 @@ pub struct Ask {
     pub patience: Duration,
     /// For jitter.
     pub seed: Seed,
+    /// By which means relays may be reached.
+    pub transport: Allowed,
+    /// What leads to them.
+    pub proxy: Option<Proxy>,
+}
+
+/// A receiver's time with one of several relays, when it meets its sender again.
+#[derive(Debug)]
+struct Turn {
+    /// When it is judged: a relay that has not answered by then is left, one that has is stayed with to the end.
+    look: Instant,
+    end: Instant,
+}
+
+impl Turn {
+    fn new(now: Instant) -> Self {
+        Self { look: now + DIAL_TURN, end: now + TURN }
+    }
 }
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Search {
+pub(super) enum Search {
     /// The other side, by the code; nobody has a seat for us yet.
     Code,
     /// The same, and the relay at `current` gave this sender its seat: the code lives there and nowhere else.
@@ -104,42 +119,50 @@ enum Search {
 #[derive(Debug)]
 pub struct Meeting {
     side: Side,
-    features: Features,
-    question: Question,
-    search: Search,
-    spots: Vec<Spot>,
+    pub(super) features: Features,
+    pub(super) question: Question,
+    pub(super) search: Search,
+    pub(super) spots: Vec<Spot>,
     /// A place in the list of relays: the sender's own for its code, the receiver's turn when they meet again.
     current: usize,
-    turn_ends: Option<Instant>,
+    turn: Option<Turn>,
     /// How long to wait for the network, or for a sender.
     patience: Duration,
     jitter: ChaCha20Rng,
+    transport: Allowed,
+    pub(super) proxy: Option<Proxy>,
     active: bool,
     give_up: Option<Instant>,
     announced: Option<WaitingFor>,
-    out: VecDeque<Met>,
-    last: Failure,
+    pub(super) out: VecDeque<Met>,
+    pub(super) last: Failure,
 }
 
 impl Meeting {
     /// Looks at configured relays; `patience` is how long a receiver waits for a sender, and both for a network that went away.
     #[must_use]
     pub fn new(now: Instant, ask: Ask, relays: &[RelayChoice], near: &[SocketAddr], net: &mut Net) -> Self {
-        let Ask { side, features, question, patience, seed } = ask;
+        let Ask { side, features, question, patience, seed, transport, proxy } = ask;
         let mut spots = Vec::new();
         for (index, relay) in relays.iter().take(MAX_SPOTS).enumerate() {
-            let literal = relay.address.host.parse().ok().map(|ip| SocketAddr::new(ip, relay.address.port));
+            // A proxy is given the relay's name as it is.
+            let (host, port) = match &proxy {
+                Some(proxy) => (proxy.host(), proxy.port()),
+                None => (relay.address.host.as_str(), relay.address.port),
+            };
+            let literal = host.parse().ok().map(|ip| SocketAddr::new(ip, port));
             let state = match literal {
                 Some(_) => State::Idle { next: now },
                 None => {
                     let query = QueryId(u32::try_from(index).unwrap_or(u32::MAX));
-                    net.act(Action::Resolve(query, relay.address.host.clone(), relay.address.port));
+                    net.act(Action::Resolve(query, host.to_owned(), port));
                     State::Resolving(query)
                 }
             };
             let addresses = literal.into_iter().collect();
             let origin = Origin::Configured(relay.clone());
-            spots.push(Spot { origin, addresses, state, rounds: 0, reached: false });
+            let remembered = relay.remembered;
+            spots.push(Spot { origin, addresses, state, rounds: 0, reached: false, remembered });
         }
         let mut meeting = Self {
             side,
@@ -148,9 +171,11 @@ impl Meeting {
             search: Search::Code,
             spots,
             current: 0,
-            turn_ends: None,
+            turn: None,
             patience,
             jitter: seed.rng(),
+            transport,
+            proxy,
             active: true,
             give_up: (side == Side::Receiver).then(|| now + patience),
             announced: None,
@@ -169,7 +194,8 @@ impl Meeting {
         if !known && self.spots.len() < MAX_SPOTS {
             let state = State::Idle { next: now };
             let origin = Origin::Near;
-            self.spots.push(Spot { origin, addresses: vec![address], state, rounds: 0, reached: false });
+            let addresses = vec![address];
+            self.spots.push(Spot { origin, addresses, state, rounds: 0, reached: false, remembered: None });
         }
     }
 
@@ -211,7 +237,7 @@ impl Meeting {
         self.search = Search::Again;
         self.give_up = None;
         self.spots.iter_mut().for_each(|spot| spot.rounds = 0);
-        self.turn_ends = (self.side == Side::Receiver && self.spots.len() > 1).then(|| now + TURN);
+        self.turn = (self.side == Side::Receiver && self.spots.len() > 1).then(|| Turn::new(now));
         self.ask(now, net, question);
     }
 
@@ -229,6 +255,19 @@ impl Meeting {
         }
     }
 
+    /// The network is another one: what was put off is tried at once.
+    pub fn hurry(&mut self, now: Instant) {
+        if self.search == Search::Code {
+            return;
+        }
+        for spot in &mut self.spots {
+            if let State::Idle { next } = &mut spot.state {
+                spot.rounds = 0;
+                *next = now;
+            }
+        }
+    }
+
     /// What is asked for.
     #[must_use]
     pub const fn question(&self) -> Question {
@@ -242,15 +281,13 @@ impl Meeting {
             match std::mem::replace(&mut spot.state, State::Idle { next: now }) {
                 State::Talking(mut talk) | State::Paused { mut talk, .. } => {
                     talk.rendezvous.leave();
-                    talk.flush(net);
+                    talk.flush(now, net);
                     // The stream's end follows the farewell, and the relay closes.
-                    if let Some(quic) = net.quic(talk.conn.socket) {
-                        quic.finish(talk.conn.id, talk.main);
-                    }
+                    net.finish(now, talk.conn, talk.main);
                     net.close(now, talk.conn, 0, "left");
                 }
-                State::Dialing { attempts, .. } => {
-                    attempts.into_iter().for_each(|conn| net.close(now, conn, 0, "not needed"));
+                State::Dialing(dialing) => {
+                    dialing.attempts.iter().for_each(|attempt| net.close(now, attempt.conn, 0, "not needed"));
                 }
                 state @ (State::Resolving(_) | State::Gone) => spot.state = state,
                 State::Idle { .. } => {}
@@ -262,7 +299,7 @@ impl Meeting {
     pub fn handle_resolved(&mut self, now: Instant, query: QueryId, addresses: Vec<SocketAddr>) {
         for spot in &mut self.spots {
             if matches!(spot.state, State::Resolving(asked) if asked == query) {
-                spot.addresses = interleave(addresses);
+                spot.addresses = addresses;
                 spot.state = if spot.addresses.is_empty() { State::Gone } else { State::Idle { next: now } };
                 if spot.addresses.is_empty() {
                     self.last = Failure::Lost(Lost::NoAddress);
@@ -273,16 +310,13 @@ impl Meeting {
     }
 
     /// News of a connection; false when it is not one of these.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &quic::Event) -> bool {
+    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) -> bool {
         let Some(index) = self.spots.iter().position(|spot| spot.owns(conn)) else { return false };
         match event {
-            quic::Event::Connected { certificate } => self.handle_connected(now, net, index, conn, certificate),
-            quic::Event::Closed(closed) => self.handle_closed(now, index, conn, closed),
-            quic::Event::Readable(_) | quic::Event::Writable(_) => self.pump(now, net, index),
-            quic::Event::Opened(..)
-            | quic::Event::Finished(_)
-            | quic::Event::Stopped(..)
-            | quic::Event::Available(_) => {}
+            net::Event::Connected { certificate } => self.handle_connected(now, net, index, conn, certificate),
+            net::Event::Closed(failure) => self.handle_closed(now, net, index, conn, *failure),
+            net::Event::Readable(_) | net::Event::Writable(_) => self.pump(now, net, index),
+            net::Event::Opened(..) | net::Event::Finished(_) => {}
         }
         true
     }
@@ -296,15 +330,16 @@ impl Meeting {
             self.give_up = None;
             self.out.push_back(Met::Failed(Failure::Lost(Lost::NobodyWaits)));
         }
-        if self.turn_ends.is_some_and(|at| at <= now) {
-            self.turn_ends = Some(now + TURN);
-            self.stop(now, net);
-            self.active = true;
-            self.next_relay(now);
-        }
-        if net.is_unusable() {
-            self.active = false;
-            return self.out.push_back(Met::Failed(Failure::Lost(Lost::NoSocket)));
+        let is_seated = self.spots.get(self.current).is_some_and(|spot| matches!(spot.state, State::Talking(_)));
+        match &mut self.turn {
+            Some(turn) if turn.look <= now && is_seated && now < turn.end => turn.look = turn.end,
+            Some(turn) if turn.look <= now => {
+                *turn = Turn::new(now);
+                self.stop(now, net);
+                self.active = true;
+                self.next_relay(now);
+            }
+            Some(_) | None => {}
         }
         for index in 0..self.spots.len() {
             if self.is_due(index) {
@@ -325,13 +360,11 @@ impl Meeting {
                 .state
             {
                 State::Idle { next } | State::Paused { next, .. } => Some(*next),
-                State::Dialing { next, deadline, attempts: _, tried } => {
-                    Some(if *tried < spot.addresses.len() { (*next).min(*deadline) } else { *deadline })
-                }
+                State::Dialing(dialing) => dialing.race.poll_timeout(),
                 State::Talking(talk) => talk.rendezvous.poll_timeout(),
                 State::Resolving(_) | State::Gone => None,
             });
-        due.chain(self.give_up).chain(self.turn_ends).min()
+        due.chain(self.give_up).chain(self.turn.as_ref().map(|turn| turn.look)).min()
     }
 
     /// The next result.
@@ -364,130 +397,45 @@ impl Meeting {
                     self.announced = Some(waiting.clone());
                     self.out.push_back(Met::Event(Event::Waiting(waiting)));
                 }
-                let within = if spot.is_near() { DIAL_NEAR_WITHIN } else { DIAL_WITHIN };
-                spot.state = State::Dialing { attempts: Vec::new(), tried: 0, next: now, deadline: now + within };
-                self.dial(now, net, index);
+                let (allowed, route) = match (&spot.origin, &self.proxy) {
+                    // The relay inside a sender has no others.
+                    (Origin::Near, _) => (Allowed::Only(Transport::Quic), Route::Direct),
+                    (Origin::Configured(_), Some(_)) => (self.transport, Route::Proxied),
+                    (Origin::Configured(_), None) => (self.transport, Route::Direct),
+                };
+                let race = Race::new(now, &spot.addresses, route, allowed, spot.remembered);
+                spot.state = State::Dialing(Dialing { race, attempts: Vec::new() });
+                self.run_race(now, net, index);
             }
-            State::Dialing { deadline, attempts, .. } if *deadline <= now => {
-                attempts.drain(..).for_each(|conn| net.close(now, conn, 0, "no answer"));
-                self.fail(now, index);
+            State::Dialing(dialing) => {
+                dialing.race.handle_timeout(now);
+                self.run_race(now, net, index);
             }
-            State::Dialing { next, .. } if *next <= now => self.dial(now, net, index),
             State::Talking(talk) => {
                 talk.rendezvous.handle_timeout(now);
                 self.pump(now, net, index);
             }
             State::Paused { next, .. } if *next <= now => {
                 if let State::Paused { mut talk, .. } = std::mem::replace(&mut spot.state, State::Idle { next: now }) {
-                    talk.rendezvous.ask_again(now, self.question);
+                    talk.rendezvous.ask_now(now, self.question);
                     spot.state = State::Talking(talk);
                     self.pump(now, net, index);
                 }
             }
-            State::Idle { .. } | State::Dialing { .. } | State::Paused { .. } | State::Resolving(_) | State::Gone => {}
-        }
-    }
-
-    /// Tries the spot's next address.
-    fn dial(&mut self, now: Instant, net: &mut Net, index: usize) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        let (trust, name) = match &spot.origin {
-            Origin::Configured(relay) => (relay.trust, relay.address.host.clone()),
-            Origin::Near => (Trust::Any, "tallow".to_owned()),
-        };
-        let State::Dialing { attempts, tried, next, .. } = &mut spot.state else { return };
-        while let Some(&address) = spot.addresses.get(*tried) {
-            *tried = tried.saturating_add(1);
-            match net.dial(now, address, &name, &trust) {
-                Dial::Started(conn) => {
-                    attempts.push(conn);
-                    *next = now + STAGGER;
-                    return;
-                }
-                Dial::NotYet | Dial::Impossible => {}
-            }
-        }
-        if attempts.is_empty() {
-            self.fail(now, index);
-        }
-    }
-
-    fn handle_connected(
-        &mut self,
-        now: Instant,
-        net: &mut Net,
-        index: usize,
-        conn: Conn,
-        certificate: &CertificateSeen,
-    ) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        let State::Dialing { attempts, .. } = &mut spot.state else { return };
-        attempts
-            .drain(..)
-            .filter(|&other| other != conn)
-            .for_each(|other| net.close(now, other, 0, "another was faster"));
-        let password = match &mut spot.origin {
-            Origin::Configured(relay) => {
-                if let Some(keep) = to_keep(relay.trust, certificate) {
-                    // From the first time on, it has to be the same.
-                    relay.trust = keep;
-                    let relay = relay.address.clone();
-                    self.out.push_back(Met::Event(Event::FirstUse { relay, keep }));
-                }
-                relay.password.clone()
-            }
-            Origin::Near => None,
-        };
-        let Some(main) = net.quic(conn.socket).and_then(|quic| quic.open_bi(conn.id)) else {
-            net.close(now, conn, 0, "no stream");
-            return self.fail(now, index);
-        };
-        spot.reached = true;
-        let rendezvous = Rendezvous::new(now, self.features, password, self.question);
-        spot.state = State::Talking(Talk { conn, main, rendezvous, out: VecDeque::new() });
-        self.pump(now, net, index);
-    }
-
-    fn handle_closed(&mut self, now: Instant, index: usize, conn: Conn, closed: &Closed) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        if let (Closed::CertificateRefused(refused), Origin::Configured(relay)) = (closed, &spot.origin) {
-            let (relay, refused) = (relay.address.clone(), *refused);
-            self.last = Failure::Relay(RelayFailure::CertificateChanged { relay, refused });
-            spot.state = State::Gone;
-            if self.search != Search::Again {
-                self.out.push_back(Met::Failed(self.last.clone()));
-            }
-            return;
-        }
-        match &mut spot.state {
-            State::Dialing { attempts, tried, next, .. } => {
-                attempts.retain(|&attempt| attempt != conn);
-                if attempts.is_empty() && *tried >= spot.addresses.len() {
-                    self.fail(now, index);
-                } else {
-                    *next = now;
-                }
-            }
-            State::Talking(_) => self.fail(now, index),
-            // The connection of the pause ended: the next question goes over a new one.
-            State::Paused { next, .. } => spot.state = State::Idle { next: *next },
-            State::Idle { .. } | State::Resolving(_) | State::Gone => {}
+            State::Idle { .. } | State::Paused { .. } | State::Resolving(_) | State::Gone => {}
         }
     }
 
     /// Moves the conversation at one spot.
-    fn pump(&mut self, now: Instant, net: &mut Net, index: usize) {
+    pub(super) fn pump(&mut self, now: Instant, net: &mut Net, index: usize) {
         let Some(spot) = self.spots.get_mut(index) else { return };
+        if matches!(spot.state, State::Dialing(_)) {
+            return self.hear_attempts(now, net, index);
+        }
         let (State::Talking(talk) | State::Paused { talk, .. }) = &mut spot.state else { return };
         let conn = talk.conn;
-        loop {
-            match net.read(conn, talk.main) {
-                Read::Data(bytes) => talk.rendezvous.handle_bytes(bytes),
-                Read::Blocked => break,
-                Read::End | Read::Reset(_) | Read::Gone => break,
-            }
-        }
-        talk.flush(net);
+        talk.hear(net);
+        talk.flush(now, net);
         while let Some(answer) = self.take_answer(index) {
             match answer {
                 Answer::Observed(_) => {}
@@ -528,7 +476,7 @@ impl Meeting {
     fn take_answer(&mut self, index: usize) -> Option<Answer> {
         match &mut self.spots.get_mut(index)?.state {
             State::Talking(talk) | State::Paused { talk, .. } => talk.rendezvous.poll_answer(),
-            State::Idle { .. } | State::Dialing { .. } | State::Resolving(_) | State::Gone => None,
+            State::Idle { .. } | State::Dialing(_) | State::Resolving(_) | State::Gone => None,
         }
     }
 
@@ -539,7 +487,7 @@ impl Meeting {
                 Origin::Configured(relay) => Found::Relay(relay.address.clone()),
                 Origin::Near => Found::Near,
             };
-            let link = PeerLink::new(talk.conn, talk.main, talk.rendezvous.into_decoder(), streams);
+            let link = PeerLink::new(talk.conn, talk.transport, talk.rendezvous.into_decoder(), streams, talk.main);
             self.stop(now, net);
             self.out.push_back(Met::Link(Box::new(link), found));
         }
@@ -577,7 +525,7 @@ impl Meeting {
     }
 
     /// No connection, or it ended: tried again later, or a sender without a seat goes to its next relay.
-    fn fail(&mut self, now: Instant, index: usize) {
+    pub(super) fn fail(&mut self, now: Instant, index: usize) {
         let backoff = self.backoff(index);
         let Some(spot) = self.spots.get_mut(index) else { return };
         let rounds = spot.rounds;
@@ -658,15 +606,6 @@ impl Meeting {
             self.announced = Some(waiting.clone());
             self.out.push_back(Met::Event(Event::Waiting(waiting)));
         }
-    }
-}
-
-/// What to accept the next time, when this was the first.
-const fn to_keep(trust: Trust, seen: &CertificateSeen) -> Option<Trust> {
-    match (trust, seen) {
-        (Trust::FirstUse, CertificateSeen::FirstUse(fingerprint)) => Some(Trust::Known(*fingerprint)),
-        (Trust::FirstUse, CertificateSeen::PublicCa(_)) => Some(Trust::PublicCa),
-        (Trust::FirstUse | Trust::Pin(_) | Trust::Known(_) | Trust::PublicCa | Trust::Any, _) => None,
     }
 }
 

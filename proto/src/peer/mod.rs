@@ -16,6 +16,7 @@
 mod carried;
 pub mod config;
 mod conversation;
+mod dialling;
 pub mod event;
 pub mod handle;
 mod host;
@@ -25,29 +26,28 @@ mod peer_link;
 mod rendezvous;
 mod reunion;
 mod spot;
+mod start;
 
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rand_core::Rng;
 
 use crate::Instant;
 use crate::code::{Code, Link, Nameplate};
 use crate::discovery::mdns::Mdns;
 use crate::handshake::{Guesses, Handshake};
 use crate::job::Job;
-use crate::link::quic;
-use crate::node::{Action, Arrival, Ecn, Input, Misuse, Node, SocketId, Transmit};
+use crate::node::{Action, Arrival, Ecn, Input, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
 use crate::seed::Seed;
 use crate::session::{self, Session};
 use crate::transfer::manifest::{Manifest, Totals};
-use crate::transfer::{receiver, sender};
 use crate::wire::Features;
-use crate::wire::relay::{Owner, Side};
+use crate::wire::relay::Side;
 
 pub use crate::transfer::Progress;
 pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
@@ -56,11 +56,10 @@ pub use handle::{Receiver, Sender};
 
 use carried::Transfer;
 use host::Host;
-use meeting::{Ask, Found, Meeting, Met};
+use meeting::{Found, Meeting, Met};
 use net::{Conn, Net};
 use peer_link::PeerLink;
-use rendezvous::Question;
-use reunion::{Apart, Reunion};
+use reunion::{Apart, Doubt, Reunion};
 
 /// The farewell may take so long.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
@@ -114,6 +113,7 @@ pub struct Peer {
     reunion: Reunion,
     give_up_after: Option<Duration>,
     links: u32,
+    doubt: Option<Doubt>,
     found: Option<Found>,
     mdns: Option<Mdns>,
     interfaces: Vec<IpAddr>,
@@ -143,113 +143,6 @@ enum CodeState {
     Ready { code: Code, seated: bool, told: bool },
 }
 
-impl Peer {
-    /// A peer that sends.
-    #[must_use]
-    pub fn sender(config: SendConfig, now: Instant, mut seed: Seed) -> Self {
-        let SendConfig { common, source, code, compression, embedded } = config;
-        let owner = random_owner(&mut seed);
-        let mut net = Net::new(common.unix_time, seed.split());
-        let (code, question) = match code {
-            CodeChoice::Generate { words } => (CodeState::Unallocated { words }, Question::Allocate { owner }),
-            CodeChoice::Custom(code) => {
-                let room = code.nameplate().room_id();
-                let question = Question::Join { room, side: Side::Sender, owner, again: false };
-                (CodeState::Ready { code, seated: false, told: false }, question)
-            }
-        };
-        let features = features_of(&common);
-        let (mut host, mut meeting) = (None, None);
-        match embedded.filter(|_| common.relays.is_empty()) {
-            Some(embedded) => {
-                let interfaces = common.interfaces.clone();
-                let mut inside = Host::new(embedded, interfaces, common.unix_time, seed.split(), &mut net);
-                if let CodeState::Ready { code, .. } = &code {
-                    inside.set_room(code.nameplate().room_id());
-                }
-                host = Some(inside);
-            }
-            None => {
-                net.open_clients();
-                let ask = ask(Side::Sender, features, question, &common, &mut seed);
-                meeting = Some(Meeting::new(now, ask, &common.relays, &[], &mut net));
-            }
-        }
-        let config = sender::Config { cores: common.cores.max(1), compression };
-        let transfer = Transfer::Sending(sender::Sender::new(config, source, &seed.split()));
-        Self::new(Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
-    }
-
-    /// A peer that receives.
-    #[must_use]
-    pub fn receiver(config: ReceiveConfig, now: Instant, mut seed: Seed) -> Self {
-        let ReceiveConfig { common, code, local, discover } = config;
-        let owner = random_owner(&mut seed);
-        let mut net = Net::new(common.unix_time, seed.split());
-        let features = features_of(&common);
-        let room = code.nameplate().room_id();
-        let question = Question::Join { room, side: Side::Receiver, owner, again: false };
-        let near = if common.relays.is_empty() { local.as_slice() } else { &[] };
-        net.open_clients();
-        let ask = ask(Side::Receiver, features, question, &common, &mut seed);
-        let meeting = Meeting::new(now, ask, &common.relays, near, &mut net);
-        let config = receiver::Config { cores: common.cores.max(1) };
-        let transfer = Transfer::Receiving(receiver::Receiver::new(config, seed.split()));
-        let code = CodeState::Ready { code, seated: true, told: true };
-        let discover = discover && common.relays.is_empty();
-        let mut peer = Self::new(Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer);
-        if discover {
-            peer.mdns = Some(Mdns::browse(now, &peer.interfaces, &peer.seed.split()));
-            peer.net.bind_mdns();
-        }
-        peer
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the two constructors above are its only callers")]
-    fn new(
-        side: Side,
-        features: Features,
-        common: &Common,
-        seed: Seed,
-        net: Net,
-        host: Option<Host>,
-        meeting: Option<Meeting>,
-        code: CodeState,
-        transfer: Transfer,
-    ) -> Self {
-        Self {
-            side,
-            features,
-            verify: common.verify,
-            seed,
-            net,
-            host,
-            meeting,
-            code,
-            guesses: Guesses::new(),
-            reunion: Reunion::Never,
-            give_up_after: common.give_up_after,
-            links: 0,
-            found: None,
-            mdns: None,
-            interfaces: common.interfaces.clone(),
-            transfer,
-            held: None,
-            agreement: if common.verify { Agreement::Pending } else { Agreement::NotNeeded },
-            stage: Stage::Meeting,
-            parting: Vec::new(),
-            events: VecDeque::new(),
-            told: false,
-            progress: Progress::default(),
-            next_progress: None,
-            accepted_at: None,
-            totals: None,
-            unseen_offer: None,
-            path: None,
-        }
-    }
-}
-
 impl Node for Peer {
     type Command = Command;
     type Event = Event;
@@ -259,6 +152,22 @@ impl Node for Peer {
             Some(mdns) if arrival.socket == net::MDNS => mdns.handle_datagram(now, arrival.from, &data),
             Some(_) | None => self.net.handle_datagram(now, &arrival, data),
         }
+    }
+
+    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+        self.net.handle_pipe(now, pipe, event);
+    }
+
+    fn poll_pipe(&mut self) -> Option<PipeId> {
+        self.net.poll_pipe()
+    }
+
+    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        self.net.pipe_buffer(pipe)
+    }
+
+    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.net.pipe_output(pipe, slices)
     }
 
     fn handle_input(&mut self, now: Instant, input: Input) {
@@ -284,7 +193,9 @@ impl Node for Peer {
                 }
             }
             Input::Done(done) => self.transfer.handle_job(now, done),
-            Input::Listening(..) | Input::Interfaces(_) | Input::Slept(_) => {}
+            Input::Interfaces(interfaces) => self.handle_interfaces(now, &interfaces),
+            Input::Slept(_) => self.handle_moved(now, true),
+            Input::Listening(..) => {}
             Input::HandleDropped => self.cancel(now),
         }
     }
@@ -411,7 +322,7 @@ impl Node for Peer {
             Transfer::Receiving(receiver) => receiver.poll_timeout(),
         };
         [
-            self.net.poll_timeout().map(|at| (at, "quic")),
+            self.net.poll_timeout().map(|at| (at, "link")),
             self.meeting.as_ref().and_then(Meeting::poll_timeout).map(|at| (at, "meeting")),
             self.host.as_ref().and_then(Host::poll_timeout).map(|at| (at, "relay inside")),
             self.mdns.as_ref().and_then(Mdns::poll_timeout).map(|at| (at, "mdns")),
@@ -440,7 +351,7 @@ impl Node for Peer {
 
 impl Peer {
     /// News of a connection: the meeting's, the inner relay's, or the link's.
-    fn handle_net(&mut self, now: Instant, conn: Conn, event: &quic::Event) {
+    fn handle_net(&mut self, now: Instant, conn: Conn, event: &net::Event) {
         if let Some(meeting) = &mut self.meeting
             && meeting.handle_event(now, &mut self.net, conn, event)
         {
@@ -585,28 +496,6 @@ impl Peer {
         }
         (self.meeting, self.host) = (None, None);
     }
-}
-
-fn features_of(common: &Common) -> Features {
-    let mut features = Features::default();
-    for (set, feature) in
-        [(!common.aes, Features::NO_AES), (common.verify, Features::VERIFY), (common.no_p2p, Features::NO_P2P)]
-    {
-        if set {
-            features = features.with(feature);
-        }
-    }
-    features
-}
-
-fn ask(side: Side, features: Features, question: Question, common: &Common, seed: &mut Seed) -> Ask {
-    Ask { side, features, question, patience: common.give_up_after.unwrap_or(PATIENCE), seed: seed.split() }
-}
-
-fn random_owner(seed: &mut Seed) -> Owner {
-    let mut owner = [0; 16];
-    seed.split().rng().fill_bytes(&mut owner);
-    Owner(owner)
 }
 
 impl std::fmt::Debug for Peer {

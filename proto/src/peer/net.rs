@@ -1,19 +1,26 @@
-//! A peer's sockets: which there are, whether they are bound, and the QUIC endpoint that lives on each.
+//! A peer's connections, whatever carries them: QUIC on its sockets, TLS and WebSocket in its pipes.
 //!
-//! Decides nothing about the transfer. A socket that could not be bound stays `Unusable`: its address family is not there.
+//! Decides nothing about the transfer. A socket that could not be bound stays `Unusable`: its address family is not there, or UDP
+//! is not. A pipe has one stream, [`Stream::first`], and knows no others.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use crate::Instant;
 use crate::discovery::mdns;
-use crate::link::quic::{self, ConnId, Profile, Quic, Stream};
-use crate::link::trust::Trust;
-use crate::node::{Action, Arrival, Bind, SocketId, Transmit};
+use crate::link::pipe::{self, Dialler, Kind, Target, Windows};
+use crate::link::pipes::Pipes;
+use crate::link::proxy::Proxy;
+use crate::link::quic::{self, ConnId, Direction, Profile, Quic, Stream};
+use crate::link::race::{Attempt, Failure, Transport};
+use crate::link::trust::{CertificateSeen, Trust};
+use crate::link::{Read, Write};
+use crate::node::{Action, Arrival, Bind, PipeEvent, PipeId, SocketId, Transmit};
 use crate::seed::Seed;
 
 /// Towards relays over IPv4.
@@ -25,13 +32,49 @@ pub const LISTENER: SocketId = SocketId(2);
 /// Multicast DNS over IPv4.
 pub const MDNS: SocketId = SocketId(3);
 
-/// One QUIC connection of a peer.
+/// The path of a WebSocket at a relay.
+const PATH: &str = "/";
+
+/// One connection of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Conn {
-    /// The socket it runs on.
-    pub socket: SocketId,
-    /// Its name there.
-    pub id: ConnId,
+pub enum Conn {
+    /// QUIC: the socket it runs on, and its name there.
+    Quic(SocketId, ConnId),
+    /// TCP with what is in it.
+    Pipe(PipeId),
+}
+
+/// News of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It is there.
+    Connected {
+        /// How the server was recognised.
+        certificate: CertificateSeen,
+    },
+    /// The other side opened a stream.
+    Opened(Stream, Direction),
+    /// There may be something to read.
+    Readable(Stream),
+    /// A write that was blocked may go on.
+    Writable(Stream),
+    /// All that was written is out, and the stream's end with it.
+    Finished(Stream),
+    /// It is over. What arrived before can be read at once, and no more later.
+    Closed(Failure),
+}
+
+/// Who is dialled, beside the address.
+#[derive(Debug, Clone, Copy)]
+pub struct Callee<'a> {
+    /// The name that a certificate would stand for.
+    pub host: &'a str,
+    /// The port there.
+    pub port: u16,
+    /// Which certificate is accepted.
+    pub trust: &'a Trust,
+    /// The proxy that leads there.
+    pub proxy: Option<&'a Proxy>,
 }
 
 /// What became of an attempt to connect.
@@ -54,7 +97,11 @@ enum Socket {
 /// See the module's text.
 pub struct Net {
     sockets: BTreeMap<SocketId, Socket>,
+    pipes: Pipes,
+    dialler: Dialler,
     actions: VecDeque<Action>,
+    /// Pipes whose stream was finished: they tell nobody else.
+    finished: VecDeque<PipeId>,
     unix_time: Duration,
     seed: Seed,
 }
@@ -62,8 +109,17 @@ pub struct Net {
 impl Net {
     /// No sockets.
     #[must_use]
-    pub const fn new(unix_time: Duration, seed: Seed) -> Self {
-        Self { sockets: BTreeMap::new(), actions: VecDeque::new(), unix_time, seed }
+    pub fn new(unix_time: Duration, seed: Seed) -> Self {
+        let dialler = Dialler::new(unix_time, &seed);
+        Self {
+            sockets: BTreeMap::new(),
+            pipes: Pipes::new(),
+            dialler,
+            actions: VecDeque::new(),
+            finished: VecDeque::new(),
+            unix_time,
+            seed,
+        }
     }
 
     /// Asks for the client's sockets, one per family.
@@ -116,13 +172,27 @@ impl Net {
         !self.sockets.is_empty() && self.sockets.values().all(|socket| matches!(socket, Socket::Unusable))
     }
 
-    /// Connects to a relay.
-    pub fn dial(&mut self, now: Instant, to: SocketAddr, name: &str, trust: &Trust) -> Dial {
+    /// Begins an attempt to connect.
+    pub fn dial(&mut self, now: Instant, attempt: &Attempt, callee: &Callee<'_>) -> Dial {
+        let kind = match attempt.transport {
+            Transport::Quic => return self.dial_quic(now, attempt.to, callee),
+            Transport::Tls => Kind::Tls,
+            Transport::WebSocket => Kind::WebSocket { tls: true, path: PATH.to_owned() },
+        };
+        let Callee { host, port, trust, proxy } = *callee;
+        let target = Target { kind, host, port, trust: *trust, proxy, windows: Windows::peer() };
+        match self.dialler.dial(now, &target) {
+            Ok(pipe) => Dial::Started(Conn::Pipe(self.pipes.dial(pipe, attempt.to))),
+            Err(_) => Dial::Impossible,
+        }
+    }
+
+    fn dial_quic(&mut self, now: Instant, to: SocketAddr, callee: &Callee<'_>) -> Dial {
         let socket = if to.is_ipv4() { CLIENT_V4 } else { CLIENT_V6 };
         match self.sockets.get_mut(&socket) {
             Some(Socket::Binding) => Dial::NotYet,
-            Some(Socket::Open(quic)) => match quic.connect(now, to, name, trust) {
-                Ok(id) => Dial::Started(Conn { socket, id }),
+            Some(Socket::Open(quic)) => match quic.connect(now, to, callee.host, callee.trust) {
+                Ok(id) => Dial::Started(Conn::Quic(socket, id)),
                 Err(_) => Dial::Impossible,
             },
             Some(Socket::Unusable) | None => Dial::Impossible,
@@ -138,15 +208,105 @@ impl Net {
     }
 
     /// Reads what arrived on a stream, at most one packet's worth.
-    pub fn read(&mut self, conn: Conn, stream: Stream) -> quic::Read {
-        self.quic(conn.socket).map_or(quic::Read::Gone, |quic| quic.read(conn.id, stream, usize::MAX))
+    pub fn read(&mut self, conn: Conn, stream: Stream) -> Read {
+        match conn {
+            Conn::Quic(socket, id) => self.quic(socket).map_or(Read::Gone, |quic| quic.read(id, stream, usize::MAX)),
+            Conn::Pipe(pipe) => self.pipes.read(pipe),
+        }
     }
 
-    /// Closes a connection.
-    pub fn close(&mut self, now: Instant, conn: Conn, code: u32, reason: &'static str) {
-        if let Some(quic) = self.quic(conn.socket) {
-            quic.close(now, conn.id, code, reason);
+    /// Writes what there is room for; `data` keeps the rest.
+    pub fn write(&mut self, now: Instant, conn: Conn, stream: Stream, data: &mut Bytes) -> Write {
+        match conn {
+            Conn::Quic(socket, id) => self.quic(socket).map_or(Write::Gone, |quic| quic.write(id, stream, data)),
+            Conn::Pipe(pipe) => self.pipes.write(now, pipe, data),
         }
+    }
+
+    /// Says that nothing follows on a stream.
+    pub fn finish(&mut self, now: Instant, conn: Conn, stream: Stream) {
+        match conn {
+            Conn::Quic(socket, id) => {
+                if let Some(quic) = self.quic(socket) {
+                    quic.finish(id, stream);
+                }
+            }
+            Conn::Pipe(pipe) => {
+                self.pipes.finish(now, pipe);
+                self.finished.push_back(pipe);
+            }
+        }
+    }
+
+    /// The first stream of a connection of ours.
+    pub fn open_first(&mut self, conn: Conn) -> Option<Stream> {
+        match conn {
+            Conn::Quic(socket, id) => self.quic(socket)?.open_bi(id),
+            Conn::Pipe(_) => Some(Stream::first()),
+        }
+    }
+
+    /// Another stream, where the connection has more than one.
+    pub fn open_uni(&mut self, conn: Conn) -> Option<Stream> {
+        match conn {
+            Conn::Quic(socket, id) => self.quic(socket)?.open_uni(id),
+            Conn::Pipe(_) => None,
+        }
+    }
+
+    /// The round trip to the next hop, where it is known.
+    #[must_use]
+    pub fn rtt(&mut self, conn: Conn) -> Option<Duration> {
+        match conn {
+            Conn::Quic(socket, id) => self.quic(socket)?.rtt(id),
+            Conn::Pipe(_) => None,
+        }
+    }
+
+    /// This machine's addresses changed, or it slept.
+    pub fn handle_moved(&mut self) {
+        self.open().for_each(|(_, quic)| quic.handle_moved());
+    }
+
+    /// How much arrived on a connection, where that is counted.
+    #[must_use]
+    pub fn received(&mut self, conn: Conn) -> Option<u64> {
+        match conn {
+            Conn::Quic(socket, id) => self.quic(socket)?.stats(id).map(|stats| stats.received_bytes),
+            Conn::Pipe(_) => None,
+        }
+    }
+
+    /// Closes a connection. What was finished on it still goes out; of the rest, what is under way may be lost.
+    pub fn close(&mut self, now: Instant, conn: Conn, code: u32, reason: &'static str) {
+        match conn {
+            Conn::Quic(socket, id) => {
+                if let Some(quic) = self.quic(socket) {
+                    quic.close(now, id, code, reason);
+                }
+            }
+            Conn::Pipe(pipe) => self.pipes.close(now, pipe, code, reason),
+        }
+    }
+
+    /// News of a pipe.
+    pub fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+        self.pipes.handle_pipe(now, pipe, event);
+    }
+
+    /// A pipe to be looked at.
+    pub fn poll_pipe(&mut self) -> Option<PipeId> {
+        self.pipes.poll_pipe()
+    }
+
+    /// Where a pipe's next bytes go.
+    pub fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        self.pipes.buffer(pipe)
+    }
+
+    /// What waits to be written to a pipe.
+    pub fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.pipes.output(pipe, slices)
     }
 
     /// One datagram.
@@ -159,16 +319,31 @@ impl Net {
     /// Timers of all connections.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.open().for_each(|(_, quic)| quic.handle_timeout(now));
+        self.pipes.handle_timeout(now);
     }
 
     /// Moves everything inside the endpoints.
     pub fn settle(&mut self, now: Instant) {
         self.open().for_each(|(_, quic)| quic.settle(now));
+        self.pipes.settle();
     }
 
     /// The next event of any connection.
-    pub fn poll_event(&mut self) -> Option<(Conn, quic::Event)> {
-        self.open().find_map(|(socket, quic)| quic.poll_event().map(|(id, event)| (Conn { socket, id }, event)))
+    pub fn poll_event(&mut self) -> Option<(Conn, Event)> {
+        if let Some(pipe) = self.finished.pop_front() {
+            return Some((Conn::Pipe(pipe), Event::Finished(Stream::first())));
+        }
+        if let Some((pipe, event)) = self.pipes.poll_event() {
+            return Some((Conn::Pipe(pipe), of_pipe(event)));
+        }
+        loop {
+            let (conn, event) = self
+                .open()
+                .find_map(|(socket, quic)| quic.poll_event().map(|(id, event)| (Conn::Quic(socket, id), event)))?;
+            if let Some(event) = of_quic(event) {
+                return Some((conn, event));
+            }
+        }
     }
 
     /// The earliest deadline of all connections.
@@ -180,6 +355,7 @@ impl Net {
                 Socket::Open(quic) => quic.poll_timeout(),
                 Socket::Binding | Socket::Unusable => None,
             })
+            .chain(self.pipes.poll_timeout())
             .min()
     }
 
@@ -189,7 +365,7 @@ impl Net {
         self.sockets.values().any(|socket| match socket {
             Socket::Open(quic) => !quic.is_flushed(),
             Socket::Binding | Socket::Unusable => false,
-        })
+        }) || !self.pipes.is_empty()
     }
 
     /// The next batch for this socket.
@@ -205,7 +381,7 @@ impl Net {
 
     /// The next thing to ask of the runtime.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        self.actions.pop_front().or_else(|| self.pipes.poll_action())
     }
 
     /// Asks the runtime for something.
@@ -219,4 +395,26 @@ impl Net {
             Socket::Binding | Socket::Unusable => None,
         })
     }
+}
+
+fn of_pipe(event: pipe::Event) -> Event {
+    let stream = Stream::first();
+    match event {
+        pipe::Event::Connected { certificate, transport: _ } => Event::Connected { certificate },
+        pipe::Event::Readable => Event::Readable(stream),
+        pipe::Event::Writable => Event::Writable(stream),
+        pipe::Event::Closed(closed) => Event::Closed(Failure::from(&closed)),
+    }
+}
+
+fn of_quic(event: quic::Event) -> Option<Event> {
+    Some(match event {
+        quic::Event::Connected { certificate } => Event::Connected { certificate },
+        quic::Event::Opened(stream, direction) => Event::Opened(stream, direction),
+        quic::Event::Readable(stream) => Event::Readable(stream),
+        quic::Event::Writable(stream) => Event::Writable(stream),
+        quic::Event::Finished(stream) => Event::Finished(stream),
+        quic::Event::Closed(closed) => Event::Closed(Failure::from(&closed)),
+        quic::Event::Available(_) | quic::Event::Stopped(..) => return None,
+    })
 }

@@ -1,5 +1,5 @@
-//! A link between two peers as a peer sees it: one QUIC connection to a relay (or to the peer itself), its first stream for
-//! control, and the unidirectional streams that carry chunks.
+//! A link between two peers as a peer sees it: one connection to a relay (or to the peer itself), its first stream for control, and
+//! the unidirectional streams that carry chunks. Where the connection has only the one stream, chunks share it, one at a time.
 //!
 //! Decides which stream takes the next chunk (the first that has nothing waiting; a new one only when all wait) and keeps at most
 //! one record waiting per stream, so that a record gets its number no earlier than its place. Reading never stops here: what may
@@ -11,7 +11,9 @@ use bytes::Bytes;
 
 use super::net::{Conn, Net};
 use crate::Instant;
-use crate::link::quic::{Read, Stream, Write};
+use crate::link::quic::Stream;
+use crate::link::race::Transport;
+use crate::link::{Read, Write};
 use crate::session::{LinkId, StreamNo, Violation};
 use crate::transfer::CREDIT;
 use crate::wire::{Caps, Decoder, Frame};
@@ -49,6 +51,7 @@ pub enum Flow {
 pub struct PeerLink {
     id: LinkId,
     conn: Conn,
+    transport: Transport,
     main: Stream,
     decoder: Decoder,
     control: VecDeque<Bytes>,
@@ -64,10 +67,11 @@ pub struct PeerLink {
 impl PeerLink {
     /// The link after its pairing: `decoder` holds what the other peer said already.
     #[must_use]
-    pub fn new(conn: Conn, main: Stream, decoder: Decoder, max_streams: u8) -> Self {
+    pub fn new(conn: Conn, transport: Transport, decoder: Decoder, max_streams: u8, main: Stream) -> Self {
         Self {
             id: LinkId(0),
             conn,
+            transport,
             main,
             decoder,
             control: VecDeque::new(),
@@ -78,6 +82,12 @@ impl PeerLink {
             keyed: false,
             finished: false,
         }
+    }
+
+    /// What it runs over.
+    #[must_use]
+    pub const fn transport(&self) -> Transport {
+        self.transport
     }
 
     /// The connection.
@@ -146,6 +156,12 @@ impl PeerLink {
         self.decoder.next_frame()
     }
 
+    /// The bytes of the first stream's unfinished record.
+    #[must_use]
+    pub fn assembling_main(&self) -> usize {
+        self.decoder.buffered()
+    }
+
     /// Takes what arrived on another stream, up to its next whole record.
     ///
     /// # Errors
@@ -190,7 +206,8 @@ impl PeerLink {
             return None;
         }
         if self.max_streams == 0 {
-            return self.wants_control().then_some(StreamNo(0));
+            // What is said in between must not wait behind many chunks.
+            return self.control.is_empty().then_some(StreamNo(0));
         }
         if let Some(index) = self.outgoing.iter().position(|outgoing| outgoing.waiting.is_none()) {
             return Some(stream_no(index));
@@ -198,7 +215,7 @@ impl PeerLink {
         if self.outgoing.len() >= usize::from(self.max_streams) {
             return None;
         }
-        let stream = net.quic(self.conn.socket)?.open_uni(self.conn.id)?;
+        let stream = net.open_uni(self.conn)?;
         self.outgoing.push(Outgoing { stream, waiting: None });
         Some(stream_no(self.outgoing.len().saturating_sub(1)))
     }
@@ -212,11 +229,9 @@ impl PeerLink {
     }
 
     /// Moves what waits into the transport, control first.
-    pub fn flush(&mut self, net: &mut Net) {
-        let conn = self.conn;
-        let Some(quic) = net.quic(conn.socket) else { return };
+    pub fn flush(&mut self, now: Instant, net: &mut Net) {
         while let Some(frame) = self.control.front_mut() {
-            match quic.write(conn.id, self.main, frame) {
+            match net.write(now, self.conn, self.main, frame) {
                 Write::Done => drop(self.control.pop_front()),
                 Write::Blocked => break,
                 Write::Stopped(_) | Write::Gone => self.control.clear(),
@@ -224,7 +239,7 @@ impl PeerLink {
         }
         for outgoing in &mut self.outgoing {
             if let Some(frame) = &mut outgoing.waiting {
-                match quic.write(conn.id, outgoing.stream, frame) {
+                match net.write(now, self.conn, outgoing.stream, frame) {
                     Write::Blocked => {}
                     Write::Done | Write::Stopped(_) | Write::Gone => outgoing.waiting = None,
                 }
@@ -233,12 +248,9 @@ impl PeerLink {
     }
 
     /// Says that nothing follows on the first stream, once everything is written. Returns whether that is said.
-    pub fn finish(&mut self, net: &mut Net) -> bool {
-        if self.control.is_empty()
-            && !self.finished
-            && let Some(quic) = net.quic(self.conn.socket)
-        {
-            quic.finish(self.conn.id, self.main);
+    pub fn finish(&mut self, now: Instant, net: &mut Net) -> bool {
+        if self.control.is_empty() && !self.finished {
+            net.finish(now, self.conn, self.main);
             self.finished = true;
         }
         self.finished

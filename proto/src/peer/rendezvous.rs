@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! Greeting ──hello──► Asked ──allocated, waiting──► Seated ──paired──► Paired (the stream is the other peer's now)
-//!     │                 │  ▲                            │
-//!     └──── refused ────┴──┘ ask_again                  └─ refused (idle, going down) ─► Over
+//!     │  └─hello─► Greeted ─┘ ▲                         │
+//!     └──────── refused ──────┴─ ask                    └─ refused (idle, going down) ─► Over
 //! ```
 //! It greets and asks in one flight where no password is needed, so pairing costs one round trip after the transport's handshake.
+//! One of several ways to the same relay only greets, and asks once it is the one that is taken.
 //! Timer: a relay has [`ANSWER_WITHIN`] to answer a greeting or a question. Bounds: frames of at most 4 KiB, one question at a time.
 
 use std::collections::VecDeque;
@@ -67,7 +68,8 @@ pub enum Answer {
 
 #[derive(Debug)]
 enum State {
-    Greeting { question: Question, deadline: Instant },
+    Greeting { question: Option<Question>, deadline: Instant },
+    Greeted,
     Asked { deadline: Instant },
     Seated,
     Refused,
@@ -87,9 +89,9 @@ pub struct Rendezvous {
 }
 
 impl Rendezvous {
-    /// The link is up: greets and asks.
+    /// The link is up: greets, and asks, if there is a question already.
     #[must_use]
-    pub fn new(now: Instant, features: Features, password: Option<Arc<str>>, question: Question) -> Self {
+    pub fn new(now: Instant, features: Features, password: Option<Arc<str>>, question: Option<Question>) -> Self {
         let mut rendezvous = Self {
             state: State::Greeting { question, deadline: now + ANSWER_WITHIN },
             hello: Hello::new(features),
@@ -99,15 +101,15 @@ impl Rendezvous {
             answers: VecDeque::new(),
         };
         rendezvous.say(&ClientMessage::Hello(rendezvous.hello));
-        if rendezvous.password.is_none() {
+        if let (None, Some(question)) = (&rendezvous.password, question) {
             rendezvous.ask(question);
         }
         rendezvous
     }
 
-    /// Asks once more after `NobodyWaits`; ignored in any other state.
-    pub fn ask_again(&mut self, now: Instant, question: Question) {
-        if matches!(self.state, State::Refused) {
+    /// Asks after the greeting, or once more after `NobodyWaits`; ignored in any other state.
+    pub fn ask_now(&mut self, now: Instant, question: Question) {
+        if matches!(self.state, State::Greeted | State::Refused) {
             self.ask(question);
             self.state = State::Asked { deadline: now + ANSWER_WITHIN };
         }
@@ -146,7 +148,7 @@ impl Rendezvous {
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Greeting { deadline, .. } | State::Asked { deadline } => Some(deadline),
-            State::Seated | State::Refused | State::Paired | State::Over => None,
+            State::Greeted | State::Seated | State::Refused | State::Paired | State::Over => None,
         }
     }
 
@@ -154,6 +156,12 @@ impl Rendezvous {
     #[must_use]
     pub fn poll_frame(&mut self) -> Option<Bytes> {
         self.out.pop_front()
+    }
+
+    /// Whether the relay said anything.
+    #[must_use]
+    pub fn has_answer(&self) -> bool {
+        !self.answers.is_empty()
     }
 
     /// The next answer.
@@ -181,9 +189,9 @@ impl Rendezvous {
                 self.answers.push_back(Answer::Observed(observed));
                 if let Some(password) = self.password.clone() {
                     self.say(&ClientMessage::Prove { mac: prove(&password, &nonce) });
-                    self.ask(question);
+                    question.into_iter().for_each(|question| self.ask(question));
                 }
-                self.state = State::Asked { deadline };
+                self.state = if question.is_some() { State::Asked { deadline } } else { State::Greeted };
             }
             (State::Asked { .. }, RelayMessage::Allocated { nameplate }) => {
                 self.answers.push_back(Answer::Allocated(nameplate));
@@ -208,6 +216,7 @@ impl Rendezvous {
             (_, RelayMessage::Pong) => {}
             (
                 State::Greeting { .. }
+                | State::Greeted
                 | State::Asked { .. }
                 | State::Seated
                 | State::Refused

@@ -9,21 +9,30 @@
 //! and is no guess, since no person's words are in it. Where a receiver's answer (H2) had no reply, it can't know whether the sender
 //! took it, so it tries that attempt's reconnect room and the code room in turn.
 //!
-//! Timers: [`TURN`] for each of those two; the end of patience, which is the person's (`give_up_after`), [`super::PATIENCE`] before the
+//! Where this machine's addresses changed, or it slept, a QUIC link is asked first whether it lives, since it may go on from another
+//! address with the same keys; after [`PROOF_WITHIN`] of silence it is given up. A TCP link can't move.
+//!
+//! Timers: [`TURN`] for each of those two; [`PROOF_WITHIN`]; the end of patience, which is the person's (`give_up_after`), [`super::PATIENCE`] before the
 //! offer was accepted, [`CONFIRM_WITHIN`] for a sender that only misses the confirmation, and otherwise none.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::event::{Event, Failure, Lost};
 use super::meeting::Found;
+use super::net::Conn;
 use super::peer_link::PeerLink;
 use super::rendezvous::Question;
 use super::{CodeState, PATIENCE, Peer, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, Handshake, ReconnectKey, Secret, Verifier};
+use crate::node::Interface;
 use crate::session::Session;
 use crate::wire::relay::Side;
 
+/// How long a link that may be dead has to show that it is not.
+const PROOF_WITHIN: Duration = Duration::from_secs(2);
 /// How long a receiver that can't know where its sender waits stays with one of the two rooms.
 const TURN: Duration = Duration::from_secs(10);
 /// A receiver that has everything stays reachable for less than that: a sender need not wait longer for its confirmation.
@@ -34,6 +43,14 @@ pub(super) struct Apart {
     pub session: Box<Session>,
     give_up: Option<Instant>,
     lost: Lost,
+}
+
+/// The link may be dead, and has until then to show that it is not.
+pub(super) struct Doubt {
+    conn: Conn,
+    /// What had arrived before.
+    received: Option<u64>,
+    until: Instant,
 }
 
 /// What outlives a handshake.
@@ -161,8 +178,49 @@ impl Peer {
         }
     }
 
-    /// The other of the two rooms, and the end of patience.
+    /// What the runtime knows of this machine's addresses: all of them, at the start and whenever they change.
+    pub(super) fn handle_interfaces(&mut self, now: Instant, interfaces: &[Interface]) {
+        let own = |addresses: &[IpAddr]| -> BTreeSet<IpAddr> {
+            addresses.iter().copied().filter(|ip| !ip.is_loopback()).collect()
+        };
+        let addresses: Vec<IpAddr> = interfaces.iter().map(|interface| interface.addr).collect();
+        let (before, after) = (own(&self.interfaces), own(&addresses));
+        self.interfaces = addresses;
+        if before != after && !before.is_empty() {
+            self.handle_moved(now, !before.is_subset(&after));
+        }
+    }
+
+    /// The network is, or may be, another one. `gone`: what was connected from there can't go on as it is.
+    pub(super) fn handle_moved(&mut self, now: Instant, gone: bool) {
+        self.net.handle_moved();
+        if let Some(meeting) = &mut self.meeting {
+            meeting.hurry(now);
+        }
+        if !gone {
+            return;
+        }
+        let Stage::Live { link, .. } = &self.stage else { return };
+        match link.conn() {
+            conn @ Conn::Quic(..) => {
+                let received = self.net.received(conn);
+                self.doubt = Some(Doubt { conn, received, until: now + PROOF_WITHIN });
+            }
+            Conn::Pipe(_) => self.lose_link(now),
+        }
+    }
+
+    fn judge_doubt(&mut self, now: Instant) {
+        let Some(doubt) = self.doubt.take_if(|doubt| doubt.until <= now) else { return };
+        let (Stage::Live { link, .. }, received) = (&self.stage, self.net.received(doubt.conn)) else { return };
+        if link.conn() == doubt.conn && received == doubt.received {
+            self.lose_link(now);
+        }
+    }
+
+    /// The other of the two rooms, a link in doubt, and the end of patience.
     pub(super) fn handle_reunion_timeout(&mut self, now: Instant) {
+        self.judge_doubt(now);
         if let Stage::Apart(apart) | Stage::Handshaking { apart: Some(apart), .. } = &self.stage
             && apart.give_up.is_some_and(|at| at <= now)
         {
@@ -181,7 +239,8 @@ impl Peer {
 
     /// When [`Self::handle_reunion_timeout`] is due.
     pub(super) fn poll_reunion_timeout(&self) -> Option<Instant> {
-        match (&self.stage, &self.reunion) {
+        let doubt = self.doubt.as_ref().map(|doubt| doubt.until);
+        let own = match (&self.stage, &self.reunion) {
             (Stage::Apart(apart) | Stage::Handshaking { apart: Some(apart), .. }, _) => apart.give_up,
             (Stage::Meeting, Reunion::Perhaps { switch, .. }) if self.meeting.is_some() => Some(*switch),
             (
@@ -192,6 +251,7 @@ impl Peer {
                 | Stage::Closed,
                 _,
             ) => None,
-        }
+        };
+        doubt.into_iter().chain(own).min()
     }
 }

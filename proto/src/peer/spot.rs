@@ -10,11 +10,11 @@ use super::config::RelayChoice;
 use super::net::{Conn, Net};
 use super::rendezvous::Rendezvous;
 use crate::Instant;
-use crate::link::quic::{Stream, Write};
+use crate::link::quic::Stream;
+use crate::link::race::{AttemptId, Race, Transport};
+use crate::link::trust::CertificateSeen;
+use crate::link::{Read, Write};
 use crate::node::QueryId;
-
-/// Addresses of one relay that are tried.
-const MAX_ADDRESSES: usize = 8;
 
 /// Where a spot comes from.
 #[derive(Debug, Clone)]
@@ -30,12 +30,7 @@ pub(super) enum State {
     Idle {
         next: Instant,
     },
-    Dialing {
-        attempts: Vec<Conn>,
-        tried: usize,
-        next: Instant,
-        deadline: Instant,
-    },
+    Dialing(Dialing),
     Talking(Talk),
     /// Nobody waited here; asked again on the same connection.
     Paused {
@@ -45,8 +40,28 @@ pub(super) enum State {
     Gone,
 }
 
+/// Several ways to one relay at once.
+#[derive(Debug)]
+pub(super) struct Dialing {
+    pub race: Race,
+    pub attempts: Vec<Attempting>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Attempting {
+    pub id: AttemptId,
+    pub conn: Conn,
+    pub transport: Transport,
+    /// Once it is connected.
+    pub talk: Option<(CertificateSeen, Talk)>,
+}
+
 #[derive(Debug)]
 pub(super) struct Talk {
+    pub transport: Transport,
+    /// It asked for what is wanted; the others only greet.
+    pub asked: bool,
     pub conn: Conn,
     pub main: Stream,
     pub rendezvous: Rendezvous,
@@ -61,6 +76,8 @@ pub(super) struct Spot {
     pub rounds: u32,
     /// It answered once.
     pub reached: bool,
+    /// What it answered on.
+    pub remembered: Option<Transport>,
 }
 
 impl Spot {
@@ -70,7 +87,7 @@ impl Spot {
 
     pub fn owns(&self, conn: Conn) -> bool {
         match &self.state {
-            State::Dialing { attempts, .. } => attempts.contains(&conn),
+            State::Dialing(dialing) => dialing.attempts.iter().any(|attempt| attempt.conn == conn),
             State::Talking(talk) | State::Paused { talk, .. } => talk.conn == conn,
             State::Idle { .. } | State::Resolving(_) | State::Gone => false,
         }
@@ -78,33 +95,23 @@ impl Spot {
 }
 
 impl Talk {
-    pub fn flush(&mut self, net: &mut Net) {
+    /// Takes what arrived.
+    pub fn hear(&mut self, net: &mut Net) {
+        while let Read::Data(bytes) = net.read(self.conn, self.main) {
+            self.rendezvous.handle_bytes(bytes);
+        }
+    }
+
+    pub fn flush(&mut self, now: Instant, net: &mut Net) {
         while let Some(frame) = self.rendezvous.poll_frame() {
             self.out.push_back(frame);
         }
-        let Some(quic) = net.quic(self.conn.socket) else { return };
         while let Some(frame) = self.out.front_mut() {
-            match quic.write(self.conn.id, self.main, frame) {
+            match net.write(now, self.conn, self.main, frame) {
                 Write::Done => drop(self.out.pop_front()),
                 Write::Blocked => break,
                 Write::Stopped(_) | Write::Gone => self.out.clear(),
             }
         }
     }
-}
-
-/// IPv6 and IPv4 in turn, IPv6 first (RFC 8305, section 4).
-pub(super) fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let (v6, v4): (Vec<_>, Vec<_>) = addresses.into_iter().partition(SocketAddr::is_ipv6);
-    let (mut v6, mut v4) = (v6.into_iter(), v4.into_iter());
-    let mut all = Vec::new();
-    while all.len() < MAX_ADDRESSES {
-        let before = all.len();
-        all.extend(v6.next());
-        all.extend(v4.next());
-        if all.len() == before {
-            break;
-        }
-    }
-    all
 }

@@ -57,8 +57,9 @@ impl Class {
 pub(super) struct Reliable {
     /// Sequenced, not acknowledged; the first has sequence `acked + 1`.
     waiting: VecDeque<Control>,
-    /// Losable, not sent.
-    loose: VecDeque<Control>,
+    /// Losable, not sent; each with the sequence of the last message that was said before it, which it must not overtake: it may
+    /// make no sense without it.
+    loose: VecDeque<(u64, Control)>,
     acked: u64,
     /// The highest sequence that was ever sent.
     sent: u64,
@@ -75,15 +76,19 @@ impl Reliable {
     }
 
     pub fn push(&mut self, message: Control) -> Result<(), Unsent> {
-        let (queue, bound) = match Class::of(&message) {
+        let full = match Class::of(&message) {
             Class::Session => return Err(Unsent::SessionOwned(message)),
-            Class::Loose => (&mut self.loose, LOOSE),
-            Class::Sequenced => (&mut self.waiting, WAITING),
+            Class::Loose => self.loose.len() >= LOOSE,
+            Class::Sequenced => self.waiting.len() >= WAITING,
         };
-        if queue.len() >= bound {
+        if full {
             return Err(Unsent::Full(message));
         }
-        queue.push_back(message);
+        if Class::of(&message) == Class::Loose {
+            self.loose.push_back((self.acked.saturating_add(self.waiting.len() as u64), message));
+        } else {
+            self.waiting.push_back(message);
+        }
         Ok(())
     }
 
@@ -97,9 +102,11 @@ impl Reliable {
         self.loose.is_empty() && self.cursor >= self.waiting.len()
     }
 
-    /// The next message with its sequence, losable ones first, given to `seal`. `None`: there is none, or `seal` gave none.
+    /// The next message with its sequence, given to `seal`; losable ones as soon as they may. `None`: there is none, or `seal` gave
+    /// none.
     pub fn next<T>(&mut self, seal: impl FnOnce(u64, &Control) -> Option<T>) -> Option<T> {
-        if let Some(message) = self.loose.pop_front() {
+        let said = self.acked.saturating_add(self.cursor as u64);
+        if let Some((_, message)) = self.loose.pop_front_if(|(after, _)| *after <= said) {
             return seal(0, &message);
         }
         let message = self.waiting.get(self.cursor)?;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::chunk::HEADER;
 use super::memory::{MemorySink, MemorySource};
-use super::sender::{self, READY, STALE};
+use super::outgoing::{READY, STALE};
+use super::sender;
 use super::tests::{K64, World, accept, ack, file, one_file, path, range, run, seed};
 use super::window::{self, cost};
 use super::*;

@@ -11,10 +11,13 @@ mod hashes;
 mod incoming;
 pub mod journal;
 pub mod layout;
+mod limit;
 pub mod manifest;
 pub mod memory;
+mod outgoing;
 pub mod path;
 mod ranges;
+mod reading;
 pub mod recall;
 pub mod receiver;
 pub mod sender;
@@ -30,6 +33,7 @@ use crate::wire::Untrusted;
 use crate::wire::peer::{CancelReason, DeclineReason};
 
 pub use chunk::Compression;
+pub use limit::LEAST as LEAST_RATE;
 pub use manifest::Refused;
 pub use window::CREDIT;
 
@@ -162,8 +166,12 @@ const fn cancel_reason(fault: &Fault) -> CancelReason {
 mod tests;
 
 #[cfg(test)]
+mod ending_tests;
+#[cfg(test)]
 mod hostile_receiver_tests;
 #[cfg(test)]
 mod hostile_sender_tests;
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod resume_tests;

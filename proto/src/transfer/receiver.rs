@@ -16,12 +16,15 @@
 //! Once everything is being put in place, the outcome is what the disk says: neither side's wish, nor a violation, nor a lost
 //! link changes it any more. A transfer that ends before leaves what is stored for the next one ([`is_worth_keeping`]).
 //!
-//! Timers: [`PAGES`] between two pages of an offer; [`CHUNKS`] while it is the sender's turn and a link is up; [`FAREWELL`] for
+//! Timers: that of an offer (`reading`); [`CHUNKS`] while it is the sender's turn and a link is up; [`FAREWELL`] for
 //! `Bye` after `Verified` ([`INTERRUPTED`] once the person interrupted); the journal's; [`super::STRAGGLERS`] for jobs that are
-//! out at the end. Bounds: chunks that wait, are in jobs or were not acknowledged, [`CREDIT`]; jobs out, twice the cores
+//! out at the end. Bounds: chunks that wait, are in jobs or were not acknowledged, [`super::CREDIT`]; jobs out, twice the cores
 //! and 16 MiB; the manifest's own.
 
+mod ends;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -29,17 +32,18 @@ use subtle::ConstantTimeEq;
 
 use super::hashes::Hash;
 use super::incoming::Incoming;
-use super::manifest::{MAX_ENTRIES, MAX_PAGES, Manifest, ManifestBuilder, ManifestError, Page, Refusal};
+use super::limit::Limit;
+use super::manifest::{Manifest, ManifestError, Page};
+use super::reading::Reading;
 use super::recall::Recalling;
 use super::sender::of_this;
-use super::window::CREDIT;
-use super::{FIRST, Jobs, Outcome, Progress, Refused, cancel_reason};
+use super::{FIRST, Jobs, Outcome, Progress, cancel_reason};
 use crate::Instant;
-use crate::job::{Fault, FaultKind, Job, JobDone, Product, Sink, Work};
+use crate::job::{FaultKind, Job, JobDone, Product, Sink, Work};
 use crate::node::Misuse;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk, Violation};
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Offer, Reason};
+use crate::wire::peer::{CancelReason, Control, DeclineReason};
 use crate::wire::{Capped, Untrusted};
 
 /// How long `Bye` is waited for after `Verified`.
@@ -48,8 +52,6 @@ pub const FAREWELL: Duration = Duration::from_secs(30);
 pub const FAREWELL_APART: Duration = Duration::from_secs(900);
 /// The same, after the person interrupted.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
-/// How long the next page of an offer is waited for.
-pub const PAGES: Duration = Duration::from_secs(60);
 /// How long anything of an accepted transfer is waited for: a disk of the sender may take its time.
 pub const CHUNKS: Duration = Duration::from_secs(600);
 /// How many entries one job puts in place.
@@ -89,13 +91,14 @@ pub struct Receiver {
     events: VecDeque<Event>,
     /// When the sender was last heard or given something to do; `None`: there is no link.
     heard: Option<Instant>,
+    limit: Option<Limit>,
 }
 
 enum State {
     /// For an offer.
     Waiting,
     /// Its pages come in.
-    Reading { offer: Offer, builder: Box<ManifestBuilder>, until: Option<Instant> },
+    Reading(Box<Reading>),
     /// For the person's answer.
     Offered { manifest: Arc<Manifest> },
     /// The sink looks at it.
@@ -125,7 +128,14 @@ impl Receiver {
             control: VecDeque::new(),
             events: VecDeque::new(),
             heard: None,
+            limit: None,
         }
+    }
+
+    /// With a rate for what is acknowledged, in bytes a second of what the other side seals.
+    #[must_use]
+    pub fn with_limit(self, rate: Option<NonZeroU64>) -> Self {
+        Self { limit: rate.map(Limit::new), ..self }
     }
 
     /// What the other side says.
@@ -152,7 +162,7 @@ impl Receiver {
             // It was sent twice, over two links, and the second copy was slow.
             State::Finishing { .. } | State::Verified { .. } | State::Over { .. } => {}
             State::Waiting
-            | State::Reading { .. }
+            | State::Reading(_)
             | State::Offered { .. }
             | State::Beginning { .. }
             | State::Recalling(_) => {
@@ -168,7 +178,7 @@ impl Receiver {
             State::Receiving(receiving) => receiving.lose(link),
             State::Verified { until, .. } => *until = now.checked_add(FAREWELL_APART),
             State::Waiting
-            | State::Reading { .. }
+            | State::Reading(_)
             | State::Offered { .. }
             | State::Beginning { .. }
             | State::Recalling(_)
@@ -184,7 +194,7 @@ impl Receiver {
             State::Receiving(receiving) => receiving.repeat = Some(0),
             State::Verified { until, .. } => *until = now.checked_add(FAREWELL),
             State::Waiting
-            | State::Reading { .. }
+            | State::Reading(_)
             | State::Offered { .. }
             | State::Beginning { .. }
             | State::Recalling(_)
@@ -240,6 +250,8 @@ impl Receiver {
                 self.events.push_back(Event::Over(Outcome::Complete { root }));
                 self.state = match *farewell {
                     Some(farewell) => {
+                        let is_apart = self.heard.is_none() && farewell == FAREWELL;
+                        let farewell = if is_apart { FAREWELL_APART } else { farewell };
                         self.control.push_back(Control::Verified { transfer: FIRST, root });
                         State::Verified { until: now.checked_add(farewell), progress }
                     }
@@ -263,7 +275,7 @@ impl Receiver {
                     | Product::Suspended,
                 ),
                 State::Waiting
-                | State::Reading { .. }
+                | State::Reading(_)
                 | State::Offered { .. }
                 | State::Beginning { .. }
                 | State::Recalling(_)
@@ -282,12 +294,18 @@ impl Receiver {
             return self.over(now, Outcome::Stalled);
         }
         match &mut self.state {
-            State::Receiving(receiving) => receiving.handle_timeout(now),
+            State::Receiving(receiving) => {
+                receiving.handle_timeout(now);
+                // What it waited for was this side's limit.
+                if receiving.is_held_back() {
+                    self.heard = self.heard.map(|_| now);
+                }
+            }
             State::Verified { until, progress } if until.is_none_or(|until| until <= now) => {
                 self.state = State::Over { last: None, progress: *progress };
             }
             State::Waiting
-            | State::Reading { .. }
+            | State::Reading(_)
             | State::Offered { .. }
             | State::Beginning { .. }
             | State::Recalling(_)
@@ -329,7 +347,7 @@ impl Receiver {
             State::Verified { until, .. } => *until = (*until).min(now.checked_add(INTERRUPTED)),
             State::Finishing { farewell, .. } => *farewell = (*farewell).min(Some(INTERRUPTED)),
             State::Waiting
-            | State::Reading { .. }
+            | State::Reading(_)
             | State::Offered { .. }
             | State::Beginning { .. }
             | State::Recalling(_)
@@ -353,7 +371,7 @@ impl Receiver {
                 *farewell = None;
             }
             State::Waiting
-            | State::Reading { .. }
+            | State::Reading(_)
             | State::Offered { .. }
             | State::Beginning { .. }
             | State::Recalling(_)
@@ -370,7 +388,7 @@ impl Receiver {
         self.control.pop_front().or_else(|| match &mut self.state {
             State::Receiving(receiving) => receiving.poll_ack(),
             State::Waiting
-            | State::Reading { .. }
+            | State::Reading(_)
             | State::Offered { .. }
             | State::Beginning { .. }
             | State::Recalling(_)
@@ -409,7 +427,7 @@ impl Receiver {
             }
             State::Over { last, .. } if self.jobs.is_idle() => last.take().map(|work| self.jobs.start(work)),
             State::Waiting
-            | State::Reading { .. }
+            | State::Reading(_)
             | State::Offered { .. }
             | State::Finishing { .. }
             | State::Verified { .. }
@@ -430,7 +448,7 @@ impl Receiver {
             State::Verified { until, .. } => *until,
             State::Receiving(receiving) => receiving.poll_timeout(),
             State::Waiting
-            | State::Reading { .. }
+            | State::Reading(_)
             | State::Offered { .. }
             | State::Beginning { .. }
             | State::Recalling(_)
@@ -444,7 +462,7 @@ impl Receiver {
     #[must_use]
     pub fn progress(&self) -> Progress {
         match &self.state {
-            State::Waiting | State::Reading { .. } => Progress::default(),
+            State::Waiting | State::Reading(_) => Progress::default(),
             State::Offered { manifest } | State::Beginning { manifest, .. } => {
                 Progress { bytes: 0, total: manifest.totals().bytes }
             }
@@ -500,11 +518,14 @@ impl Receiver {
                 self.control.clear();
                 self.over(now, Outcome::PeerCancelled { reason, text });
             }
-            (Control::Offer(offer), State::Waiting) => self.read(now, offer)?,
-            (Control::Page { transfer, page }, State::Reading { builder, until, .. }) => {
+            (Control::Offer(offer), State::Waiting) => {
+                of_this(offer.transfer, false)?;
+                self.state = State::Reading(Reading::begin(now, offer, &self.seed.split())?);
+                self.read_if_whole()?;
+            }
+            (Control::Page { transfer, page }, State::Reading(reading)) => {
                 of_this(transfer, false)?;
-                *until = now.checked_add(PAGES);
-                builder.push_page(Page(page.0))?;
+                reading.push(now, Page(page.0))?;
                 self.read_if_whole()?;
             }
             (Control::Checked { transfer, range, same }, State::Receiving(receiving)) => {
@@ -545,8 +566,9 @@ impl Receiver {
 
     /// The sink is ready, and the sender may begin.
     fn ready(&mut self, now: Instant, receiving: Incoming) {
+        let receiving = receiving.with_limit(self.limit);
         let have = Capped::truncated(receiving.have());
-        self.control.push_back(Control::Accept { transfer: FIRST, have, credit: CREDIT });
+        self.control.push_back(Control::Accept { transfer: FIRST, have, credit: receiving.credit() });
         self.heard = Some(now);
         self.state = State::Receiving(Box::new(receiving));
     }
@@ -565,7 +587,7 @@ impl Receiver {
     /// Until when the sender has to be heard.
     fn patience(&self) -> Option<Instant> {
         match &self.state {
-            State::Reading { until, .. } => *until,
+            State::Reading(reading) => reading.until,
             State::Receiving(receiving) if receiving.is_idle() => self.heard.and_then(|at| at.checked_add(CHUNKS)),
             State::Waiting
             | State::Offered { .. }
@@ -578,39 +600,15 @@ impl Receiver {
         }
     }
 
-    fn read(&mut self, now: Instant, offer: Offer) -> Result<(), ManifestError> {
-        of_this(offer.transfer, false)?;
-        if super::layout::size_class(offer.chunk_size).is_none() {
-            return Err(Violation::BadOffer.into());
-        }
-        let too_much = |why| Err(Refused { name: Untrusted::default(), why }.into());
-        if offer.entries > MAX_ENTRIES {
-            return too_much(Refusal::TooManyEntries);
-        }
-        if offer.pages > MAX_PAGES {
-            return too_much(Refusal::TooManyNames);
-        }
-        let builder = Box::new(ManifestBuilder::new(offer.kind, &self.seed.split()));
-        self.state = State::Reading { offer, builder, until: now.checked_add(PAGES) };
-        self.read_if_whole()
-    }
-
     fn read_if_whole(&mut self) -> Result<(), ManifestError> {
-        let State::Reading { offer, builder, .. } = &self.state else { return Ok(()) };
-        let (offer, totals) = (*offer, builder.totals());
-        if totals.entries > offer.entries || totals.bytes > offer.bytes {
-            return Err(Violation::BadOffer.into());
-        }
-        if builder.pages() < offer.pages {
+        if !matches!(&self.state, State::Reading(reading) if reading.is_whole()?) {
             return Ok(());
         }
-        if totals.entries != offer.entries || totals.bytes != offer.bytes {
-            return Err(Violation::BadOffer.into());
+        if let State::Reading(reading) = std::mem::replace(&mut self.state, State::Waiting) {
+            let manifest = Arc::new(reading.finish()?);
+            self.events.push_back(Event::Offered(Arc::clone(&manifest)));
+            self.state = State::Offered { manifest };
         }
-        let State::Reading { builder, .. } = std::mem::replace(&mut self.state, State::Waiting) else { return Ok(()) };
-        let manifest = Arc::new(builder.finish_with(offer.chunk_size)?);
-        self.events.push_back(Event::Offered(Arc::clone(&manifest)));
-        self.state = State::Offered { manifest };
         Ok(())
     }
 
@@ -629,104 +627,13 @@ impl Receiver {
         let (sink, progress) = (Arc::clone(&receiving.sink), receiving.progress());
         self.state = State::Finishing { sink, root, progress, next: true, farewell: Some(FAREWELL) };
     }
-
-    fn violated(&mut self, now: Instant, violation: Violation) {
-        // Everything is in place already, or soon will be, whatever the other side says now.
-        if matches!(self.state, State::Verified { .. } | State::Finishing { .. }) {
-            return self.abandon(now);
-        }
-        self.tell_cancel(CancelReason::Violation, "");
-        self.over(now, Outcome::Violation(violation));
-    }
-
-    fn refused(&mut self, now: Instant, refused: Refused) {
-        let reason = match refused.why {
-            Refusal::Name(_) | Refusal::Link(_) | Refusal::Collision => DeclineReason::Policy,
-            Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => DeclineReason::TooLarge,
-        };
-        let text = refused.why.to_string();
-        self.tell_decline(reason, &text);
-        self.over(now, Outcome::Refused(refused));
-    }
-
-    fn begin_failed(&mut self, now: Instant, fault: Fault) {
-        let reason = match fault.kind {
-            FaultKind::Full { .. } => DeclineReason::NoSpace,
-            FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => {
-                DeclineReason::Policy
-            }
-            FaultKind::Changed
-            | FaultKind::Io(_)
-            | FaultKind::System(_)
-            | FaultKind::NotUtf8
-            | FaultKind::Cancelled
-            | FaultKind::Panicked
-            | FaultKind::Internal => DeclineReason::Io,
-        };
-        // What lies on this disk is nobody's business, so no more than the kind is told.
-        let text = fault.kind.to_string();
-        self.tell_decline(reason, if reason == DeclineReason::NoSpace { "not enough space on disk" } else { &text });
-        self.over(now, Outcome::Failed(fault));
-    }
-
-    fn failed(&mut self, now: Instant, fault: Fault) {
-        let text = fault.kind.to_string();
-        self.tell_cancel(cancel_reason(&fault), &text);
-        self.over(now, Outcome::Failed(fault));
-    }
-
-    fn tell_decline(&mut self, reason: DeclineReason, text: &str) {
-        self.control.clear();
-        self.control.push_back(Control::Decline { transfer: FIRST, reason, text: Reason::new(text) });
-    }
-
-    fn tell_cancel(&mut self, reason: CancelReason, text: &str) {
-        self.control.clear();
-        let transfer = if matches!(self.state, State::Waiting) { 0 } else { FIRST };
-        self.control.push_back(Control::Cancel { transfer, reason, text: Reason::new(text) });
-    }
-
-    fn over(&mut self, now: Instant, outcome: Outcome) {
-        let progress = self.progress();
-        let sink = match std::mem::replace(&mut self.state, State::Waiting) {
-            State::Beginning { job: Some(_), .. } => None,
-            State::Beginning { sink, .. } | State::Finishing { sink, .. } => Some(sink),
-            State::Recalling(recalling) => Some(recalling.sink),
-            State::Receiving(receiving) => Some(receiving.sink),
-            State::Waiting
-            | State::Reading { .. }
-            | State::Offered { .. }
-            | State::Verified { .. }
-            | State::Over { .. } => None,
-        };
-        let keep = is_worth_keeping(&outcome);
-        let last = sink.map(|sink| if keep { Work::Suspend { sink } } else { Work::Abandon { sink } });
-        self.state = State::Over { last, progress };
-        self.jobs.end(now);
-        self.events.push_back(Event::Over(outcome));
-    }
-}
-
-/// Whether what is stored can be of use when the same is sent again. Every chunk of it is what a peer with the right code sealed, so
-/// only these are worthless: one whose sum is not the sender's, or that the sender contradicts; a source that changed, since its
-/// manifest will be another; and words that were not confirmed.
-fn is_worth_keeping(outcome: &Outcome) -> bool {
-    match outcome {
-        Outcome::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),
-        Outcome::Cancelled(reason) | Outcome::PeerCancelled { reason, .. } => match reason {
-            CancelReason::SourceChanged | CancelReason::NotVerified => false,
-            CancelReason::Interrupted | CancelReason::Io | CancelReason::Violation => true,
-        },
-        Outcome::Declined { .. } | Outcome::Refused(_) => false,
-        Outcome::Complete { .. } | Outcome::Failed(_) | Outcome::Lost | Outcome::Stalled => true,
-    }
 }
 
 impl std::fmt::Debug for Receiver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = match &self.state {
             State::Waiting => "waiting",
-            State::Reading { .. } => "reading",
+            State::Reading(_) => "reading",
             State::Offered { .. } => "offered",
             State::Beginning { .. } => "beginning",
             State::Recalling(_) => "recalling",

@@ -5,41 +5,32 @@
 //! Scanning ──────────► Scanned ───────► Offered ────────► Sending ──────────► Over (Bye)
 //!     └───────────────────┴────────────────┴─────────────────┴─► Over: declined, cancelled, failed, violation, lost
 //! ```
-//! It decides which chunk is made next and when (the lowest first, those that were lost before new ones), how much is under way
-//! (`window`), and what of the other side's words is believed: a receiver can only accept, acknowledge chunks that were
+//! It decides what is sent (`outgoing`), how much is under way (`window`), and what of the other side's words is believed: a receiver can only accept, acknowledge chunks that were
 //! sent or that it has from before (held against our own bytes first: `check`), and name the root. It can't ask for anything that
 //! was not offered.
 //!
-//! Timers: [`super::STRAGGLERS`] for jobs that are out at the end. The wait for an answer and for `Verified` has no deadline of its
+//! Timers: the rate limit's (`outgoing`), and [`super::STRAGGLERS`] for jobs that are out at the end. The wait for an answer and for `Verified` has no deadline of its
 //! own: a person and a disk take as long as they take, and the session ends when the peer is no more heard.
-//! Bounds: jobs out, twice the cores and 16 MiB; chunks made and not fetched, [`READY`] and 16 MiB; chunks sent and not
-//! acknowledged, the window; [`STALE`] acknowledgements without news.
+//! Bounds: those of `outgoing`, and the manifest's own.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
-use super::check::{Check, Checking, Verdict};
-use super::chunk::{Coders, HEADER, Made, Prepare};
-use super::hashes::{AHEAD, Claim, Hash, Hashes};
+use super::chunk::{Coders, Prepare};
+use super::limit::Limit;
 use super::manifest::{Manifest, ManifestBuilder};
-use super::ranges::{self, RangeSet};
-use super::window::{Window, cost};
-use super::{Compression, FIRST, IN_JOBS, Jobs, Outcome, Progress, cancel_reason};
+use super::outgoing::Outgoing;
+use super::ranges;
+use super::{Compression, FIRST, Jobs, Outcome, Progress, cancel_reason};
 use crate::Instant;
-use crate::job::{Fault, FaultKind, Job, JobDone, JobId, Product, Source, Work};
+use crate::job::{Fault, FaultKind, Job, JobDone, Product, Source, Work};
 use crate::seed::Seed;
 use crate::session::{Prepared, Violation};
 use crate::wire::Blob;
-use crate::wire::peer::{CancelReason, ChunkRange, Control, Have, Offer, Reason, TransferKind};
-
-/// The most chunks that are made, or being made, and were not fetched.
-pub const READY: usize = 64;
-/// The most acknowledgements in a row that tell nothing new.
-pub const STALE: u32 = 1000;
-/// What a frame has beside a chunk's plaintext, in bytes, at most.
-const FRAMING: usize = 64;
+use crate::wire::peer::{CancelReason, Control, Offer, Reason, TransferKind};
 
 /// How to send.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +68,7 @@ pub struct Sender {
     events: VecDeque<Event>,
     /// An offer was fetched, so that the other side knows of the transfer.
     offered: bool,
+    limit: Option<Limit>,
 }
 
 enum State {
@@ -87,40 +79,9 @@ enum State {
     /// The offer's pages go out, and an answer may come at any time.
     Offered { manifest: Arc<Manifest>, page: u32 },
     /// Accepted.
-    Sending(Box<Sending>),
+    Sending(Box<Outgoing>),
     /// Nothing more is done.
     Over { unconfirmed: bool, progress: Progress },
-}
-
-struct Sending {
-    manifest: Arc<Manifest>,
-    window: Window,
-    /// The most that a chunk can cost.
-    most: u64,
-    /// What the receiver says that it has from before, as far as it is not judged.
-    checking: Checking,
-    /// What was found to be so: chunks and bytes.
-    confirmed: (u64, u64),
-    /// The lowest chunk that was never begun.
-    next: u64,
-    /// Chunks that were lost with a link.
-    again: BTreeSet<u64>,
-    /// What the receiver has and is not the same, of what lies before `next`.
-    differing: VecDeque<ChunkRange>,
-    making: BTreeMap<JobId, u64>,
-    ready: VecDeque<Made>,
-    ready_bytes: u64,
-    /// Sent and not acknowledged: cost and length.
-    under_way: BTreeMap<u64, (u64, usize)>,
-    /// Sent at least once.
-    sent: RangeSet,
-    acknowledged: RangeSet,
-    acknowledged_bytes: u64,
-    hashes: Hashes,
-    /// The root, once `End` was said.
-    end: Option<Hash>,
-    stale: u32,
-    credit: u32,
 }
 
 impl Sender {
@@ -137,7 +98,14 @@ impl Sender {
             control: VecDeque::new(),
             events: VecDeque::new(),
             offered: false,
+            limit: None,
         }
+    }
+
+    /// With a rate for chunks, in bytes a second of what is sealed.
+    #[must_use]
+    pub fn with_limit(self, rate: Option<NonZeroU64>) -> Self {
+        Self { limit: rate.map(Limit::new), ..self }
     }
 
     /// The session is keyed and the person agreed: the offer goes out as soon as the source was looked through.
@@ -168,6 +136,7 @@ impl Sender {
         if !self.jobs.answered(id) {
             return;
         }
+        self.advance(now);
         match (result, &mut self.state) {
             (_, State::Over { .. }) => {}
             (Err(fault), _) => self.failed(now, fault),
@@ -193,8 +162,7 @@ impl Sender {
                 while let Some(message) = sending.poll_checked() {
                     self.control.push_back(message);
                     if sending.checking.is_done() {
-                        let (_, bytes) = sending.confirmed;
-                        self.events.push_back(Event::Resumed { bytes });
+                        self.events.push_back(Event::Resumed { bytes: sending.confirmed_bytes() });
                     }
                 }
             }
@@ -222,27 +190,34 @@ impl Sender {
     /// A link died: of these chunks, those that are not acknowledged are made again.
     pub fn handle_link_lost(&mut self, _now: Instant, chunks: impl IntoIterator<Item = u64>) {
         if let State::Sending(sending) = &mut self.state {
-            sending.stale = 0;
-            for chunk in chunks {
-                if let Some((cost, _)) = sending.under_way.remove(&chunk) {
-                    sending.window.release(cost);
-                    sending.again.insert(chunk);
-                }
-            }
+            sending.lose(chunks);
         }
     }
 
     /// The only link died: all chunks that are not acknowledged are made again.
-    pub fn handle_all_lost(&mut self, now: Instant) {
-        if let State::Sending(sending) = &self.state {
-            let chunks: Vec<_> = sending.under_way.keys().copied().collect();
-            self.handle_link_lost(now, chunks);
+    pub fn handle_all_lost(&mut self, _now: Instant) {
+        if let State::Sending(sending) = &mut self.state {
+            sending.lose_all();
+        }
+    }
+
+    /// The session has a link again.
+    pub fn handle_link_up(&mut self, _now: Instant) {
+        if let State::Sending(sending) = &mut self.state {
+            sending.recount();
         }
     }
 
     /// A deadline may have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.jobs.handle_timeout(now);
+        self.advance(now);
+    }
+
+    fn advance(&mut self, now: Instant) {
+        if let State::Sending(sending) = &mut self.state {
+            sending.advance(now);
+        }
     }
 
     /// This side ends it, and tells the other.
@@ -334,7 +309,11 @@ impl Sender {
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.jobs.poll_timeout()
+        let limit = match &self.state {
+            State::Sending(sending) => sending.poll_timeout(),
+            State::Scanning { .. } | State::Scanned { .. } | State::Offered { .. } | State::Over { .. } => None,
+        };
+        [limit, self.jobs.poll_timeout()].into_iter().flatten().min()
     }
 
     /// How far it is: what the receiver acknowledged.
@@ -344,9 +323,7 @@ impl Sender {
             State::Scanned { manifest } | State::Offered { manifest, .. } => {
                 Progress { bytes: 0, total: manifest.totals().bytes }
             }
-            State::Sending(sending) => {
-                Progress { bytes: sending.acknowledged_bytes, total: sending.manifest.totals().bytes }
-            }
+            State::Sending(sending) => sending.progress(),
             State::Scanning { .. } => Progress::default(),
             State::Over { progress, .. } => *progress,
         }
@@ -365,7 +342,7 @@ impl Sender {
     #[must_use]
     pub const fn is_unconfirmed(&self) -> bool {
         match &self.state {
-            State::Sending(sending) => sending.end.is_some(),
+            State::Sending(sending) => sending.root().is_some(),
             State::Over { unconfirmed, .. } => *unconfirmed,
             State::Scanning { .. } | State::Scanned { .. } | State::Offered { .. } => false,
         }
@@ -408,7 +385,7 @@ impl Sender {
             {
                 of_this(transfer, false)?;
                 ranges::check_have(have.as_slice(), manifest.chunks())?;
-                let sending = Sending::new(Arc::clone(manifest), credit, have.as_slice());
+                let sending = Outgoing::new(Arc::clone(manifest), credit, have.as_slice()).with_limit(self.limit);
                 self.state = State::Sending(Box::new(sending));
                 self.events.push_back(Event::Accepted);
             }
@@ -423,7 +400,7 @@ impl Sender {
             }
             (Control::Verified { transfer, root }, State::Sending(sending)) => {
                 of_this(transfer, false)?;
-                let own = sending.end.ok_or(Violation::UnexpectedMessage)?;
+                let own = sending.root().ok_or(Violation::UnexpectedMessage)?;
                 if !bool::from(own.ct_eq(&root)) {
                     return Err(Violation::WrongRoot);
                 }
@@ -481,195 +458,6 @@ impl Sender {
         self.state = State::Over { unconfirmed, progress };
         self.jobs.end(now);
         self.events.push_back(Event::Over(outcome));
-    }
-}
-
-impl Sending {
-    fn new(manifest: Arc<Manifest>, credit: u32, have: &[Have]) -> Self {
-        let most = cost((manifest.chunk_size() as usize).saturating_add(HEADER).saturating_add(FRAMING));
-        Self {
-            hashes: Hashes::new(manifest.digest(), manifest.chunks()),
-            window: Window::new(most, credit),
-            manifest,
-            most,
-            checking: Checking::new(have),
-            confirmed: (0, 0),
-            next: 0,
-            again: BTreeSet::new(),
-            differing: VecDeque::new(),
-            making: BTreeMap::new(),
-            ready: VecDeque::new(),
-            ready_bytes: 0,
-            under_way: BTreeMap::new(),
-            sent: RangeSet::default(),
-            acknowledged: RangeSet::default(),
-            acknowledged_bytes: 0,
-            end: None,
-            stale: 0,
-            credit,
-        }
-    }
-
-    /// The chunk for the next job, if there is one to make and room for it.
-    fn next_to_make(&mut self, cores: usize) -> Option<u64> {
-        let size = u64::from(self.manifest.chunk_size());
-        let jobs = self.making.len().saturating_add(self.checking.jobs());
-        let in_jobs = (jobs as u64).saturating_add(1).saturating_mul(size);
-        if jobs >= cores.max(1).saturating_mul(2)
-            || jobs.saturating_add(self.ready.len()) >= READY
-            || self.ready_bytes.saturating_add(in_jobs) > IN_JOBS
-        {
-            return None;
-        }
-        let bound = self.acknowledged.first_missing().saturating_add(AHEAD).min(self.manifest.chunks());
-        self.skip();
-        let again = self.again.first().copied();
-        let differing = self.differing.front().map(|range| range.first);
-        let chunk = again.or(differing).or(Some(self.next)).filter(|chunk| *chunk < bound)?;
-        if !self.window.reserve(self.most) {
-            return None;
-        }
-        if again.is_some() {
-            self.again.remove(&chunk);
-        } else if let Some(range) = self.differing.front_mut() {
-            range.first = chunk.saturating_add(1);
-            if range.first > range.last {
-                self.differing.pop_front();
-            }
-        } else {
-            self.next = chunk.saturating_add(1);
-        }
-        Some(chunk)
-    }
-
-    /// Goes on to the next chunk that the receiver does not have, as far as is known.
-    fn skip(&mut self) {
-        let held = |next| self.checking.range_of(next).map(|range| range.last).or(self.acknowledged.end_of(next));
-        let mut next = self.next;
-        while let Some(last) = held(next) {
-            next = last.saturating_add(1);
-        }
-        self.next = next;
-    }
-
-    /// The next job that looks at what the receiver says it has.
-    fn next_to_check(&mut self, cores: usize, source: &Arc<dyn Source>) -> Option<Check> {
-        let jobs = self.making.len().saturating_add(self.checking.jobs());
-        let bytes = (jobs as u64).saturating_add(1).saturating_mul(self.manifest.chunk_size().into());
-        let is_full = jobs >= cores.max(1).saturating_mul(2) || bytes > IN_JOBS;
-        if is_full { None } else { self.checking.next(cores, source, &self.manifest) }
-    }
-
-    /// What is to be said of the next range that was judged.
-    fn poll_checked(&mut self) -> Option<Control> {
-        let Verdict { range, same } = self.checking.poll_verdict()?;
-        let is_same = same.is_some();
-        if let Some((hashes, bytes)) = same {
-            for (chunk, hash) in (range.first..).zip(hashes) {
-                self.hashes.know(chunk, hash);
-            }
-            self.acknowledged.insert_range(range);
-            self.sent.insert_range(range);
-            self.acknowledged_bytes = self.acknowledged_bytes.saturating_add(bytes);
-            self.confirmed.0 =
-                self.confirmed.0.saturating_add(range.last.saturating_sub(range.first)).saturating_add(1);
-            self.confirmed.1 = self.confirmed.1.saturating_add(bytes);
-        } else if range.first < self.next {
-            self.differing.push_back(range);
-        }
-        Some(Control::Checked { transfer: FIRST, range, same: is_same })
-    }
-
-    fn made(&mut self, id: JobId, made: Made) -> Result<(), Fault> {
-        self.making.remove(&id);
-        match self.hashes.claim(made.chunk, &made.hash) {
-            Claim::New | Claim::Kept | Claim::Again => {}
-            // It was sent before, and the file is not what it was then.
-            Claim::Changed => return Err(FaultKind::Changed.into()),
-            Claim::Beyond => return Err(FaultKind::Internal.into()),
-        }
-        if self.acknowledged.contains(made.chunk) {
-            self.window.release(self.most);
-            return Ok(());
-        }
-        let cost = cost(made.prepared.wire_len());
-        self.window.release(self.most.saturating_sub(cost));
-        self.ready_bytes = self.ready_bytes.saturating_add(made.prepared.wire_len() as u64);
-        self.ready.push_back(made);
-        Ok(())
-    }
-
-    fn fetch(&mut self) -> Option<(u64, Prepared)> {
-        loop {
-            let Made { chunk, plain, prepared, .. } = self.ready.pop_front()?;
-            let cost = cost(prepared.wire_len());
-            self.ready_bytes = self.ready_bytes.saturating_sub(prepared.wire_len() as u64);
-            if self.acknowledged.contains(chunk) {
-                self.window.release(cost);
-                continue;
-            }
-            self.under_way.insert(chunk, (cost, plain));
-            self.sent.insert(chunk);
-            return Some((chunk, prepared));
-        }
-    }
-
-    fn acknowledge(&mut self, acknowledged: &[ChunkRange], credit: u32) -> Result<(), Violation> {
-        ranges::check(acknowledged, self.manifest.chunks())?;
-        if !acknowledged.iter().all(|range| self.sent.covers(*range)) {
-            return Err(Violation::BadRanges);
-        }
-        let mut news = credit != self.credit;
-        for range in acknowledged {
-            let known: Vec<_> = self.under_way.range(range.first..=range.last).map(|(chunk, _)| *chunk).collect();
-            let lost: Vec<_> = self.again.range(range.first..=range.last).copied().collect();
-            news |= !known.is_empty() || !lost.is_empty();
-            for chunk in known {
-                if let Some((cost, plain)) = self.under_way.remove(&chunk) {
-                    self.window.acknowledge(cost);
-                    self.stored(chunk, plain);
-                }
-            }
-            for chunk in lost {
-                self.again.remove(&chunk);
-                let plain = self.manifest.chunk_len(chunk).unwrap_or_default();
-                self.stored(chunk, plain);
-            }
-            // Those that are being made again: their place is released when the job is done or the chunk is fetched.
-            let making = self.making.values().copied();
-            let made = self.ready.iter().map(|made| made.chunk);
-            let remade: Vec<_> =
-                making.chain(made).filter(|chunk| (range.first..=range.last).contains(chunk)).collect();
-            for chunk in remade {
-                if !self.acknowledged.contains(chunk) {
-                    news = true;
-                    let plain = self.manifest.chunk_len(chunk).unwrap_or_default();
-                    self.stored(chunk, plain);
-                }
-            }
-        }
-        self.credit = credit;
-        self.window.set_credit(credit);
-        self.stale = if news { 0 } else { self.stale.saturating_add(1) };
-        if self.stale > STALE { Err(Violation::Repeats) } else { Ok(()) }
-    }
-
-    fn stored(&mut self, chunk: u64, plain: usize) {
-        if self.acknowledged.insert(chunk) {
-            self.acknowledged_bytes = self.acknowledged_bytes.saturating_add(plain as u64);
-        }
-    }
-
-    /// `End`, once every chunk was sent.
-    fn end(&mut self) -> Option<Control> {
-        let chunks = self.manifest.chunks();
-        if self.end.is_some() || self.sent.count() < chunks || !self.checking.is_done() {
-            return None;
-        }
-        let root = self.hashes.root()?;
-        self.end = Some(root);
-        let moved = chunks.saturating_sub(self.confirmed.0);
-        Some(Control::End { transfer: FIRST, chunks, moved, root })
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tallow_proto::job::{Fault, Sink};
 use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::manifest::{Entry, Manifest};
-use tallow_proto::transfer::memory::{MemorySink, MemorySource, Stage};
+use tallow_proto::transfer::memory::{MemorySink, MemorySource, Partial, Stage};
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -36,6 +36,12 @@ impl CheckedSink {
     #[must_use]
     pub fn has_final_names(&self) -> bool {
         !self.inner.finished().is_empty()
+    }
+
+    /// What would be found if everything stopped now.
+    #[must_use]
+    pub fn partial(&self) -> Partial {
+        self.inner.partial()
     }
 
     /// Bytes that were written so far.

@@ -32,8 +32,6 @@ pub enum Command {
     AbortAll,
     /// Takes no more newcomers.
     Unlisten,
-    /// Closes, once the pipes that are finished are flushed.
-    Close,
 }
 
 #[derive(Debug, PartialEq)]
@@ -150,7 +148,6 @@ impl Node for Pipes {
                 self.actions.extend(std::mem::take(&mut self.pipes).into_keys().map(Action::Abort));
             }
             Command::Unlisten => self.actions.push_back(Action::Unlisten(ListenerId(0))),
-            Command::Close => self.closed = true,
         }
         Ok(())
     }

@@ -146,8 +146,14 @@ fn connection_id(rng: &mut ChaCha20Rng) -> proto::ConnectionId {
 }
 
 /// The endpoint's own settings: ids, reset key and randomness from the seed.
-pub(super) fn endpoint(seed: &Seed) -> Arc<proto::EndpointConfig> {
-    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, seed.derive("reset key").bytes());
+pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::EndpointConfig> {
+    // A server that was started again still resets the connections of its last life (RFC 9000 §10.3), so that their clients come
+    // back at once and not after their own time-outs. The seed is another one then; what stays is the certificate's key.
+    let secret = match identity {
+        Some(identity) => Seed::new(blake3::derive_key("tallow v1 stateless reset", &identity.key)),
+        None => seed.clone(),
+    };
+    let reset_key = hmac::Key::new(hmac::HMAC_SHA256, secret.derive("reset key").bytes());
     let mut config = proto::EndpointConfig::new(Arc::new(reset_key));
     let ids = seed.derive("connection ids");
     config

@@ -71,7 +71,7 @@ pub enum Event {
     Readable(Stream),
     /// The other side allows more streams of this kind than before.
     Available(Direction),
-    /// A write that was [`Write::Blocked`] may go on.
+    /// A write that was [`super::Write::Blocked`] may go on.
     Writable(Stream),
     /// All that was written, and the end of the stream, was acknowledged.
     Finished(Stream),

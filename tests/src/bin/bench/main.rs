@@ -4,10 +4,12 @@
 //! ```sh
 //! cargo build --release --workspace && cargo run --release -p tallow-tests --bin bench -- --runs 5
 //! ```
+//! `--only resume` measures what a transfer costs that is gone on with.
 //! For each case: wall time, MB/s (10^6 bytes), CPU seconds of each process, peak memory. Medians; the spread in brackets.
 
 mod bare;
 mod process;
+mod resume;
 mod tallow;
 
 use std::path::PathBuf;
@@ -69,6 +71,9 @@ fn main() {
     let work = tempfile::tempdir_in(memory_disk()).expect("a temporary directory");
     let settings = Settings { mebibytes, files, work: work.path().to_owned(), tallow };
     println!("{} MiB, {} files of 4 KiB, {runs} runs, work in {}", mebibytes, files, memory_disk().display());
+    if only.as_deref() == Some("resume") {
+        return resume::run(&settings, runs);
+    }
     println!("| case | wall s | MB/s | CPU s | CPU s per GB | peak MiB |\n| --- | --- | --- | --- | --- | --- |");
     for case in CASES {
         if only.as_ref().is_some_and(|only| !only.split(',').any(|name| name == case.name)) {

@@ -10,6 +10,11 @@ use super::{Run, Settings};
 
 /// One large file.
 pub fn big(settings: &Settings, relay: bool) -> Run {
+    transfer(settings, &big_file(settings), settings.mebibytes << 20, relay)
+}
+
+/// A file of random bytes, made once.
+pub fn big_file(settings: &Settings) -> PathBuf {
     let source = settings.work.join("big.bin");
     if !source.exists() {
         let mut file = std::fs::File::create(&source).expect("a file to send");
@@ -19,7 +24,7 @@ pub fn big(settings: &Settings, relay: bool) -> Run {
             std::io::Write::write_all(&mut file, &block).expect("room for the file to send");
         }
     }
-    transfer(settings, &source, settings.mebibytes << 20, relay)
+    source
 }
 
 /// Many small files.
@@ -76,14 +81,15 @@ fn transfer(settings: &Settings, source: &Path, bytes: u64, through_relay: bool)
     Run { wall, bytes, usage }
 }
 
-fn program(settings: &Settings) -> Command {
+/// The program, with a state of its own.
+pub fn program(settings: &Settings) -> Command {
     let mut command = Command::new(&settings.tallow);
     command.env("TALLOW_STATE_DIR", settings.work.join("state"));
     command
 }
 
 /// What arrived is what was sent.
-fn check(sent: &Path, received: &Path) {
+pub fn check(sent: &Path, received: &Path) {
     if sent.is_dir() {
         let names = |dir: &Path| -> Vec<PathBuf> {
             let mut names: Vec<_> =
@@ -106,6 +112,7 @@ fn digest(path: &Path) -> blake3::Hash {
     hasher.finalize()
 }
 
-fn free_port() -> u16 {
+/// A port that nobody uses now.
+pub fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }

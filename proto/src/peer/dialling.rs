@@ -1,0 +1,174 @@
+//! How a meeting gets its connection to one relay: carries out what the race says, and tells it what came of it.
+//!
+//! Of the ways that are tried at once the first that is connected asks in the same flight as it greets, the others greet only, so that
+//! no question is asked twice; the first on which the relay says anything is taken. No timers or bounds but the race's.
+
+use std::collections::VecDeque;
+
+use super::event::{Event, Failure, Lost, RelayFailure};
+use super::meeting::{Meeting, Met, Search};
+use super::net::{Callee, Conn, Dial, Net};
+use super::rendezvous::Rendezvous;
+use super::spot::{Attempting, Origin, State, Talk};
+use crate::Instant;
+use crate::link::race;
+use crate::link::trust::{CertificateSeen, Trust};
+
+impl Meeting {
+    /// Carries out what the race of a spot says.
+    pub(super) fn run_race(&mut self, now: Instant, net: &mut Net, index: usize) {
+        loop {
+            let Some(spot) = self.spots.get_mut(index) else { return };
+            let State::Dialing(dialing) = &mut spot.state else { return };
+            let Some(output) = dialing.race.poll_output() else { return };
+            match output {
+                race::Output::Start(attempt) => {
+                    let any = Trust::Any;
+                    let callee = match &spot.origin {
+                        Origin::Configured(relay) => Callee {
+                            host: &relay.address.host,
+                            port: relay.address.port,
+                            trust: &relay.trust,
+                            proxy: self.proxy.as_ref(),
+                        },
+                        Origin::Near => Callee { host: "tallow", port: attempt.to.port(), trust: &any, proxy: None },
+                    };
+                    match net.dial(now, &attempt, &callee) {
+                        Dial::Started(conn) => {
+                            let (id, transport) = (attempt.id, attempt.transport);
+                            dialing.attempts.push(Attempting { id, conn, transport, talk: None });
+                        }
+                        Dial::NotYet | Dial::Impossible => {
+                            dialing.race.handle_failed(now, attempt.id, race::Failure::Unreachable);
+                        }
+                    }
+                }
+                race::Output::Cancel(id) => {
+                    let cancelled = dialing.attempts.extract_if(.., |attempt| attempt.id == id);
+                    cancelled.for_each(|attempt| net.close(now, attempt.conn, 0, "another was faster"));
+                }
+                race::Output::Won(attempt) => {
+                    let won = dialing.attempts.extract_if(.., |other| other.id == attempt.id).next();
+                    if let Some((certificate, talk)) = won.and_then(|won| won.talk) {
+                        return self.handle_won(now, net, index, certificate, talk);
+                    }
+                }
+                race::Output::Failed(failure) => {
+                    if let (race::Failure::Certificate(refused), Origin::Configured(relay)) = (failure, &spot.origin) {
+                        let relay = relay.address.clone();
+                        self.last = Failure::Relay(RelayFailure::CertificateChanged { relay, refused });
+                        spot.state = State::Gone;
+                        if self.search != Search::Again {
+                            self.out.push_back(Met::Failed(self.last.clone()));
+                        }
+                        return;
+                    }
+                    if let race::Failure::Proxy(failure) = failure {
+                        self.last = Failure::Lost(Lost::Proxy(failure));
+                    } else if net.is_unusable() {
+                        self.last = Failure::Lost(Lost::NoSocket);
+                    }
+                    return self.fail(now, index);
+                }
+            }
+        }
+    }
+
+    /// A way that was tried is there: the first asks at once, the others only greet.
+    pub(super) fn handle_connected(
+        &mut self,
+        now: Instant,
+        net: &mut Net,
+        index: usize,
+        conn: Conn,
+        certificate: &CertificateSeen,
+    ) {
+        let Some(spot) = self.spots.get_mut(index) else { return };
+        let password = match &spot.origin {
+            Origin::Configured(relay) => relay.password.clone(),
+            Origin::Near => None,
+        };
+        let State::Dialing(dialing) = &mut spot.state else { return };
+        let asked = !dialing.attempts.iter().any(|attempt| attempt.talk.is_some());
+        let Some(attempt) = dialing.attempts.iter_mut().find(|attempt| attempt.conn == conn) else { return };
+        let Some(main) = net.open_first(conn) else { return };
+        let rendezvous = Rendezvous::new(now, self.features, password, asked.then_some(self.question));
+        let mut talk = Talk { conn, main, transport: attempt.transport, asked, rendezvous, out: VecDeque::new() };
+        talk.flush(now, net);
+        attempt.talk = Some((*certificate, talk));
+    }
+
+    /// The relay answered on this one.
+    fn handle_won(&mut self, now: Instant, net: &mut Net, index: usize, certificate: CertificateSeen, mut talk: Talk) {
+        let Some(spot) = self.spots.get_mut(index) else { return };
+        spot.reached = true;
+        if let Origin::Configured(relay) = &mut spot.origin {
+            if let Some(keep) = to_keep(relay.trust, &certificate) {
+                // From the first time on, it has to be the same.
+                relay.trust = keep;
+                let relay = relay.address.clone();
+                self.out.push_back(Met::Event(Event::FirstUse { relay, keep }));
+            }
+            if spot.remembered.replace(talk.transport) != Some(talk.transport) {
+                let (relay, transport) = (relay.address.clone(), talk.transport);
+                self.out.push_back(Met::Event(Event::Reached { relay, transport }));
+            }
+        }
+        if !std::mem::replace(&mut talk.asked, true) {
+            talk.rendezvous.ask_now(now, self.question);
+        }
+        spot.state = State::Talking(talk);
+        self.pump(now, net, index);
+    }
+
+    pub(super) fn handle_closed(
+        &mut self,
+        now: Instant,
+        net: &mut Net,
+        index: usize,
+        conn: Conn,
+        failure: race::Failure,
+    ) {
+        // What came before the end still counts.
+        self.pump(now, net, index);
+        net.close(now, conn, 0, "closed");
+        let Some(spot) = self.spots.get_mut(index) else { return };
+        match &mut spot.state {
+            State::Dialing(dialing) => {
+                let ended = dialing.attempts.extract_if(.., |attempt| attempt.conn == conn).next();
+                if let Some(ended) = ended {
+                    dialing.race.handle_failed(now, ended.id, failure);
+                }
+                self.run_race(now, net, index);
+            }
+            State::Talking(talk) if talk.conn == conn => self.fail(now, index),
+            // The connection of the pause ended: the next question goes over a new one.
+            State::Paused { next, talk } if talk.conn == conn => spot.state = State::Idle { next: *next },
+            State::Talking(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving(_) | State::Gone => {}
+        }
+    }
+
+    /// Whether the relay said anything on one of the ways that are tried.
+    pub(super) fn hear_attempts(&mut self, now: Instant, net: &mut Net, index: usize) {
+        let Some(spot) = self.spots.get_mut(index) else { return };
+        let State::Dialing(dialing) = &mut spot.state else { return };
+        for attempt in &mut dialing.attempts {
+            let Some((_, talk)) = &mut attempt.talk else { continue };
+            talk.hear(net);
+            talk.flush(now, net);
+            if talk.rendezvous.has_answer() {
+                dialing.race.handle_answered(attempt.id);
+            }
+        }
+        self.run_race(now, net, index);
+    }
+}
+
+/// What to accept the next time, when this was the first.
+const fn to_keep(trust: Trust, seen: &CertificateSeen) -> Option<Trust> {
+    match (trust, seen) {
+        (Trust::FirstUse, CertificateSeen::FirstUse(fingerprint)) => Some(Trust::Known(*fingerprint)),
+        (Trust::FirstUse, CertificateSeen::PublicCa(_)) => Some(Trust::PublicCa),
+        (Trust::FirstUse | Trust::Pin(_) | Trust::Known(_) | Trust::PublicCa | Trust::Any, _) => None,
+    }
+}

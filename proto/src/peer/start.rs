@@ -1,0 +1,163 @@
+//! How a peer begins: what follows from its configuration before anything happened.
+
+use std::collections::VecDeque;
+
+use rand_core::Rng;
+
+use super::carried::Transfer;
+use super::config::{CodeChoice, Common, ReceiveConfig, SendConfig};
+use super::host::Host;
+use super::meeting::{Ask, Meeting};
+use super::net::Net;
+use super::rendezvous::Question;
+use super::reunion::Reunion;
+use super::{Agreement, CodeState, PATIENCE, Peer, Stage};
+use crate::Instant;
+use crate::discovery::mdns::Mdns;
+use crate::handshake::Guesses;
+use crate::seed::Seed;
+use crate::transfer::{Progress, receiver, sender};
+use crate::wire::Features;
+use crate::wire::relay::{Owner, Side};
+
+impl Peer {
+    /// A peer that sends.
+    #[must_use]
+    pub fn sender(config: SendConfig, now: Instant, mut seed: Seed) -> Self {
+        let SendConfig { common, source, code, compression, embedded } = config;
+        let owner = random_owner(&mut seed);
+        let mut net = Net::new(common.unix_time, seed.split());
+        let (code, question) = match code {
+            CodeChoice::Generate { words } => (CodeState::Unallocated { words }, Question::Allocate { owner }),
+            CodeChoice::Custom(code) => {
+                let room = code.nameplate().room_id();
+                let question = Question::Join { room, side: Side::Sender, owner, again: false };
+                (CodeState::Ready { code, seated: false, told: false }, question)
+            }
+        };
+        let features = features_of(&common);
+        let (mut host, mut meeting) = (None, None);
+        match embedded.filter(|_| common.relays.is_empty()) {
+            Some(embedded) => {
+                let interfaces = common.interfaces.clone();
+                let mut inside = Host::new(embedded, interfaces, common.unix_time, seed.split(), &mut net);
+                if let CodeState::Ready { code, .. } = &code {
+                    inside.set_room(code.nameplate().room_id());
+                }
+                host = Some(inside);
+            }
+            None => {
+                net.open_clients();
+                let ask = ask(Side::Sender, features, question, &common, &mut seed);
+                meeting = Some(Meeting::new(now, ask, &common.relays, &[], &mut net));
+            }
+        }
+        let config = sender::Config { cores: common.cores.max(1), compression };
+        let sender = sender::Sender::new(config, source, &seed.split()).with_limit(common.limit);
+        let transfer = Transfer::Sending(sender);
+        Self::new(Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
+    }
+
+    /// A peer that receives.
+    #[must_use]
+    pub fn receiver(config: ReceiveConfig, now: Instant, mut seed: Seed) -> Self {
+        let ReceiveConfig { common, code, local, discover } = config;
+        let owner = random_owner(&mut seed);
+        let mut net = Net::new(common.unix_time, seed.split());
+        let features = features_of(&common);
+        let room = code.nameplate().room_id();
+        let question = Question::Join { room, side: Side::Receiver, owner, again: false };
+        let near = if common.relays.is_empty() { local.as_slice() } else { &[] };
+        net.open_clients();
+        let ask = ask(Side::Receiver, features, question, &common, &mut seed);
+        let meeting = Meeting::new(now, ask, &common.relays, near, &mut net);
+        let config = receiver::Config { cores: common.cores.max(1) };
+        let receiver = receiver::Receiver::new(config, seed.split()).with_limit(common.limit);
+        let transfer = Transfer::Receiving(receiver);
+        let code = CodeState::Ready { code, seated: true, told: true };
+        let discover = discover && common.relays.is_empty();
+        let mut peer = Self::new(Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer);
+        if discover {
+            peer.mdns = Some(Mdns::browse(now, &peer.interfaces, &peer.seed.split()));
+            peer.net.bind_mdns();
+        }
+        peer
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the two constructors above are its only callers")]
+    fn new(
+        side: Side,
+        features: Features,
+        common: &Common,
+        seed: Seed,
+        net: Net,
+        host: Option<Host>,
+        meeting: Option<Meeting>,
+        code: CodeState,
+        transfer: Transfer,
+    ) -> Self {
+        Self {
+            side,
+            features,
+            verify: common.verify,
+            seed,
+            net,
+            host,
+            meeting,
+            code,
+            guesses: Guesses::new(),
+            reunion: Reunion::Never,
+            give_up_after: common.give_up_after,
+            links: 0,
+            doubt: None,
+            found: None,
+            mdns: None,
+            interfaces: common.interfaces.clone(),
+            transfer,
+            held: None,
+            agreement: if common.verify { Agreement::Pending } else { Agreement::NotNeeded },
+            stage: Stage::Meeting,
+            parting: Vec::new(),
+            events: VecDeque::new(),
+            told: false,
+            progress: Progress::default(),
+            next_progress: None,
+            accepted_at: None,
+            totals: None,
+            unseen_offer: None,
+            path: None,
+        }
+    }
+}
+
+fn features_of(common: &Common) -> Features {
+    let mut features = Features::default();
+    for (set, feature) in [
+        (!common.aes, Features::NO_AES),
+        (common.verify, Features::VERIFY),
+        (common.no_p2p || common.proxy.is_some(), Features::NO_P2P),
+    ] {
+        if set {
+            features = features.with(feature);
+        }
+    }
+    features
+}
+
+fn ask(side: Side, features: Features, question: Question, common: &Common, seed: &mut Seed) -> Ask {
+    Ask {
+        side,
+        features,
+        question,
+        patience: common.give_up_after.unwrap_or(PATIENCE),
+        seed: seed.split(),
+        transport: common.transport,
+        proxy: common.proxy.clone(),
+    }
+}
+
+fn random_owner(seed: &mut Seed) -> Owner {
+    let mut owner = [0; 16];
+    seed.split().rng().fill_bytes(&mut owner);
+    Owner(owner)
+}

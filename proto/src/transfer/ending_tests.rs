@@ -1,0 +1,155 @@
+//! How a transfer ends when something comes between: while everything is put in place only the disk decides, and a sender that
+//! does not go on is not waited for without end.
+
+use std::time::Duration;
+
+use super::memory::{At, MemorySink, MemorySource, Stage};
+use super::reading::PAGES;
+use super::receiver::{CHUNKS, INTERRUPTED};
+use super::tests::{K64, World, accept, one_file, path};
+use super::*;
+use crate::wire::peer::{Control, Reason};
+
+/// So many files that they are put in place in three slices; the first one is.
+fn half_placed(sink: MemorySink) -> World {
+    let source = (0..receiver::SLICE * 2 + 1).fold(MemorySource::new(), |source, number| {
+        source.with_file(path(&format!("f{number}")), number.to_string().into_bytes())
+    });
+    let mut world = World::new(source, sink, Compression::Off);
+    world.until(|world| !world.sink.finished().is_empty());
+    assert!(world.sink.stage() == Stage::Staged && world.receiver.is_finishing());
+    world
+}
+
+/// Everything that could end it otherwise.
+fn disturb(world: &mut World, how: u32) {
+    let now = world.now;
+    match how {
+        0 => world.receiver.cancel(now, CancelReason::Interrupted, ""),
+        1 => world.receiver.abandon(now),
+        2 => {
+            let reason = CancelReason::Interrupted;
+            world.receiver.handle_control(now, Control::Cancel { transfer: 1, reason, text: Reason::default() });
+        }
+        3 => world.receiver.handle_control(now, accept(vec![])),
+        _ => world.receiver.handle_control(now, Control::Bye),
+    }
+}
+
+#[test]
+fn x08_while_it_is_put_in_place_only_the_disk_decides() {
+    for how in 0..5 {
+        let mut world = half_placed(MemorySink::new());
+        disturb(&mut world, how);
+        world.drain();
+        assert!(world.received.is_none() && !world.receiver.is_idle(), "{how}");
+        while !world.receiver_jobs.is_empty() {
+            let job = world.receiver_jobs.remove(0);
+            world.receiver.handle_job(world.now, super::tests::run(job));
+            world.drain();
+        }
+        assert!(matches!(world.received, Some(Outcome::Complete { .. })), "{how}: {:?}", world.received);
+        assert_eq!((world.sink.stage(), world.sink.misuse()), (Stage::Finished, None));
+        assert_eq!(world.sink.finished().len(), receiver::SLICE * 2 + 1);
+        // Who can still be told is told: only a wish of this side's person leaves the other there.
+        let told = world.to_sender.iter().any(|message| matches!(message, Control::Verified { .. }));
+        assert_eq!(told, how == 0, "{how}");
+        if how == 0 {
+            assert_eq!(world.receiver.poll_timeout(), Some(world.now + INTERRUPTED));
+            world.receiver.handle_timeout(world.now + INTERRUPTED);
+        }
+        assert!(world.receiver.is_closed(), "{how}");
+    }
+}
+
+#[test]
+fn what_can_not_be_put_in_place_is_told_whatever_else_happened() {
+    for how in 0..5 {
+        let mut world = half_placed(MemorySink::new().with_fault(At::Finish(1), FaultKind::System(5)));
+        disturb(&mut world, how);
+        world.drain();
+        while !world.receiver_jobs.is_empty() {
+            let job = world.receiver_jobs.remove(0);
+            world.receiver.handle_job(world.now, super::tests::run(job));
+            world.drain();
+        }
+        assert_eq!(world.received, Some(Outcome::Failed(FaultKind::System(5).into())), "{how}");
+        assert_eq!((world.sink.stage(), world.sink.misuse()), (Stage::Suspended, None));
+        assert!(world.receiver.is_closed(), "{how}");
+    }
+}
+
+#[test]
+fn pages_that_do_not_come_are_not_waited_for() {
+    let source = (0..5).fold(MemorySource::new(), |source, number| source.with_dir(path(&format!("d{number}"))));
+    let mut world = World::new(source.with_page_after(1), MemorySink::new(), Compression::Off);
+    world.until(|world| world.to_receiver.len() == 6);
+    let mut now = world.now;
+    // Each page gives another minute.
+    for _ in 0..4 {
+        world.receiver.handle_control(now, world.to_receiver.pop_front().unwrap());
+        assert_eq!(world.receiver.poll_timeout(), Some(now + PAGES));
+        now += PAGES - Duration::from_millis(1);
+        world.receiver.handle_timeout(now);
+        world.drain();
+        assert_eq!(world.received, None);
+    }
+    // Keep-alives are not pages.
+    let alive = Control::KeepAlive { lanes: crate::wire::Capped::default(), reading: true };
+    world.receiver.handle_control(now, alive);
+    world.receiver.handle_timeout(now + Duration::from_millis(1));
+    world.drain();
+    assert_eq!(world.received, Some(Outcome::Stalled));
+    assert!(matches!(world.to_sender.back(), Some(Control::Cancel { .. })));
+}
+
+#[test]
+fn chunks_that_do_not_come_are_waited_for_while_the_sender_may_read() {
+    let mut world = World::new(one_file(40 * K64), MemorySink::new(), Compression::Off);
+    world.until(|world| !world.chunks.is_empty());
+    let chunk = world.chunks.remove(0);
+    world.receiver.handle_chunk(world.now, chunk);
+    world.drain();
+    // While this side has work of its own, nobody else is to blame.
+    assert!(!world.receiver_jobs.is_empty());
+    while !world.receiver_jobs.is_empty() {
+        world.receiver.handle_timeout(world.now + CHUNKS * 2);
+        let job = world.receiver_jobs.remove(0);
+        world.receiver.handle_job(world.now, super::tests::run(job));
+        world.drain();
+    }
+    assert_eq!(world.received, None);
+    let at = world.now + CHUNKS;
+    world.receiver.handle_timeout(at - Duration::from_millis(1));
+    world.drain();
+    assert_eq!(world.received, None);
+    // Without a link there is nobody to wait for; with a new one the time begins again.
+    world.receiver.handle_link_lost(world.now, world.link);
+    world.receiver.handle_timeout(at);
+    world.receiver.handle_link_up(at);
+    world.drain();
+    assert_eq!(world.received, None);
+    let end = at + CHUNKS;
+    assert!(world.receiver.poll_timeout().is_some_and(|due| due <= end));
+    world.receiver.handle_timeout(end);
+    world.settle();
+    assert_eq!(world.received, Some(Outcome::Stalled));
+    assert_eq!(world.sink.stage(), Stage::Suspended);
+}
+
+/// The end was said, and a chunk is missing.
+#[test]
+fn the_end_without_all_chunks_is_not_waited_for_without_end() {
+    let mut world = World::new(one_file(2 * K64), MemorySink::new(), Compression::Off);
+    world.until(|world| world.to_receiver.iter().any(|message| matches!(message, Control::End { .. })));
+    world.chunks.clear();
+    while let Some(message) = world.to_receiver.pop_front() {
+        world.receiver.handle_control(world.now, message);
+    }
+    world.drain();
+    let due = world.receiver.poll_timeout().unwrap();
+    assert_eq!(due, world.now + CHUNKS);
+    world.receiver.handle_timeout(due);
+    world.drain();
+    assert_eq!(world.received, Some(Outcome::Stalled));
+}

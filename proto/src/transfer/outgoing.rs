@@ -1,0 +1,319 @@
+//! The chunks of a transfer that was accepted: which are being made, which are under way, which the receiver has.
+//!
+//! It decides which chunk is made next: those that were lost with a link, then those that the receiver claimed to have and has not,
+//! then the lowest that was never begun and is not claimed. What is claimed is held against our own bytes meanwhile (`check`).
+//! A rate limit is kept where chunks are fetched; its timer is the only one here. Bounds: jobs out, twice the cores and 16 MiB; chunks made and not fetched, [`READY`] and 16 MiB; chunks sent and not
+//! acknowledged, the window; [`STALE`] acknowledgements without news.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::check::{Check, Checking, Verdict};
+use super::chunk::{HEADER, Made};
+use super::hashes::{AHEAD, Claim, Hash, Hashes};
+use super::limit::Limit;
+use super::manifest::Manifest;
+use super::ranges::{self, RangeSet};
+use super::window::{FRAMING, Window, cost};
+use super::{FIRST, IN_JOBS, Progress};
+use crate::Instant;
+use crate::job::{Fault, FaultKind, JobId, Source};
+use crate::session::{Prepared, Violation};
+use crate::wire::peer::{ChunkRange, Control, Have};
+
+/// The most chunks that are made, or being made, and were not fetched.
+pub const READY: usize = 64;
+/// The most acknowledgements in a row that tell nothing new.
+pub const STALE: u32 = 1000;
+
+/// The chunks of an accepted transfer.
+pub struct Outgoing {
+    pub manifest: Arc<Manifest>,
+    window: Window,
+    /// The most that a chunk can cost.
+    most: u64,
+    /// What the receiver says that it has from before, as far as it is not judged.
+    pub checking: Checking,
+    /// What was found to be so: chunks and bytes.
+    confirmed: (u64, u64),
+    /// The lowest chunk that was never begun.
+    next: u64,
+    /// Chunks that were lost with a link.
+    again: BTreeSet<u64>,
+    /// What the receiver has and is not the same, of what lies before `next`.
+    differing: VecDeque<ChunkRange>,
+    pub making: BTreeMap<JobId, u64>,
+    ready: VecDeque<Made>,
+    ready_bytes: u64,
+    /// Sent and not acknowledged: cost and length.
+    under_way: BTreeMap<u64, (u64, usize)>,
+    /// Sent at least once.
+    sent: RangeSet,
+    acknowledged: RangeSet,
+    acknowledged_bytes: u64,
+    hashes: Hashes,
+    /// The root, once `End` was said.
+    end: Option<Hash>,
+    stale: u32,
+    credit: u32,
+    /// There is a new link, and what of the lost chunks arrived all the same is about to be said: until then nothing is sent twice.
+    recounting: bool,
+    limit: Option<Limit>,
+}
+
+impl Outgoing {
+    /// With what the receiver says that it has from before.
+    pub fn new(manifest: Arc<Manifest>, credit: u32, have: &[Have]) -> Self {
+        let most = cost((manifest.chunk_size() as usize).saturating_add(HEADER).saturating_add(FRAMING));
+        Self {
+            hashes: Hashes::new(manifest.digest(), manifest.chunks()),
+            window: Window::new(most, credit),
+            manifest,
+            most,
+            checking: Checking::new(have),
+            confirmed: (0, 0),
+            next: 0,
+            again: BTreeSet::new(),
+            differing: VecDeque::new(),
+            making: BTreeMap::new(),
+            ready: VecDeque::new(),
+            ready_bytes: 0,
+            under_way: BTreeMap::new(),
+            sent: RangeSet::default(),
+            acknowledged: RangeSet::default(),
+            acknowledged_bytes: 0,
+            end: None,
+            stale: 0,
+            credit,
+            recounting: false,
+            limit: None,
+        }
+    }
+
+    /// With a rate for what is fetched.
+    pub fn with_limit(self, limit: Option<Limit>) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// It is `now`.
+    pub fn advance(&mut self, now: Instant) {
+        if let Some(limit) = &mut self.limit {
+            limit.advance(now);
+        }
+    }
+
+    /// When the next chunk may be fetched that is made and waits for it.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.limit.filter(|_| !self.ready.is_empty())?.opens_at()
+    }
+
+    /// The chunk for the next job, if there is one to make and room for it.
+    pub fn next_to_make(&mut self, cores: usize) -> Option<u64> {
+        let size = u64::from(self.manifest.chunk_size());
+        let jobs = self.making.len().saturating_add(self.checking.jobs());
+        let in_jobs = (jobs as u64).saturating_add(1).saturating_mul(size);
+        if self.recounting
+            || jobs >= cores.max(1).saturating_mul(2)
+            || jobs.saturating_add(self.ready.len()) >= READY
+            || self.ready_bytes.saturating_add(in_jobs) > IN_JOBS
+        {
+            return None;
+        }
+        let bound = self.acknowledged.first_missing().saturating_add(AHEAD).min(self.manifest.chunks());
+        self.skip();
+        let again = self.again.first().copied();
+        let differing = self.differing.front().map(|range| range.first);
+        let chunk = again.or(differing).or(Some(self.next)).filter(|chunk| *chunk < bound)?;
+        if !self.window.reserve(self.most) {
+            return None;
+        }
+        if again.is_some() {
+            self.again.remove(&chunk);
+        } else if let Some(range) = self.differing.front_mut() {
+            range.first = chunk.saturating_add(1);
+            if range.first > range.last {
+                self.differing.pop_front();
+            }
+        } else {
+            self.next = chunk.saturating_add(1);
+        }
+        Some(chunk)
+    }
+
+    /// Goes on to the next chunk that the receiver does not have, as far as is known.
+    fn skip(&mut self) {
+        let held = |next| self.checking.range_of(next).map(|range| range.last).or(self.acknowledged.end_of(next));
+        let mut next = self.next;
+        while let Some(last) = held(next) {
+            next = last.saturating_add(1);
+        }
+        self.next = next;
+    }
+
+    /// The next job that looks at what the receiver says it has.
+    pub fn next_to_check(&mut self, cores: usize, source: &Arc<dyn Source>) -> Option<Check> {
+        let jobs = self.making.len().saturating_add(self.checking.jobs());
+        let bytes = (jobs as u64).saturating_add(1).saturating_mul(self.manifest.chunk_size().into());
+        let is_full = jobs >= cores.max(1).saturating_mul(2) || bytes > IN_JOBS;
+        if is_full { None } else { self.checking.next(cores, source, &self.manifest) }
+    }
+
+    /// What is to be said of the next range that was judged.
+    pub fn poll_checked(&mut self) -> Option<Control> {
+        let Verdict { range, same } = self.checking.poll_verdict()?;
+        let is_same = same.is_some();
+        if let Some((hashes, bytes)) = same {
+            for (chunk, hash) in (range.first..).zip(hashes) {
+                self.hashes.know(chunk, hash);
+            }
+            self.acknowledged.insert_range(range);
+            self.sent.insert_range(range);
+            self.acknowledged_bytes = self.acknowledged_bytes.saturating_add(bytes);
+            self.confirmed.0 =
+                self.confirmed.0.saturating_add(range.last.saturating_sub(range.first)).saturating_add(1);
+            self.confirmed.1 = self.confirmed.1.saturating_add(bytes);
+        } else if range.first < self.next {
+            self.differing.push_back(range);
+        }
+        Some(Control::Checked { transfer: FIRST, range, same: is_same })
+    }
+
+    /// A job made a chunk.
+    pub fn made(&mut self, id: JobId, made: Made) -> Result<(), Fault> {
+        self.making.remove(&id);
+        match self.hashes.claim(made.chunk, &made.hash) {
+            Claim::New | Claim::Kept | Claim::Again => {}
+            // It was sent before, and the file is not what it was then.
+            Claim::Changed => return Err(FaultKind::Changed.into()),
+            Claim::Beyond => return Err(FaultKind::Internal.into()),
+        }
+        if self.acknowledged.contains(made.chunk) {
+            self.window.release(self.most);
+            return Ok(());
+        }
+        let cost = cost(made.prepared.wire_len());
+        self.window.release(self.most.saturating_sub(cost));
+        self.ready_bytes = self.ready_bytes.saturating_add(made.prepared.wire_len() as u64);
+        self.ready.push_back(made);
+        Ok(())
+    }
+
+    /// The next chunk to be sealed; it is under way from now on.
+    pub fn fetch(&mut self) -> Option<(u64, Prepared)> {
+        if self.recounting || self.limit.is_some_and(|limit| !limit.is_open()) {
+            return None;
+        }
+        loop {
+            let Made { chunk, plain, prepared, .. } = self.ready.pop_front()?;
+            let cost = cost(prepared.wire_len());
+            self.ready_bytes = self.ready_bytes.saturating_sub(prepared.wire_len() as u64);
+            if self.acknowledged.contains(chunk) {
+                self.window.release(cost);
+                continue;
+            }
+            self.under_way.insert(chunk, (cost, plain));
+            self.sent.insert(chunk);
+            if let Some(limit) = &mut self.limit {
+                limit.spend(prepared.wire_len() as u64);
+            }
+            return Some((chunk, prepared));
+        }
+    }
+
+    /// The receiver stored these.
+    pub fn acknowledge(&mut self, acknowledged: &[ChunkRange], credit: u32) -> Result<(), Violation> {
+        ranges::check(acknowledged, self.manifest.chunks())?;
+        if !acknowledged.iter().all(|range| self.sent.covers(*range)) {
+            return Err(Violation::BadRanges);
+        }
+        self.recounting = false;
+        let mut news = credit != self.credit;
+        for range in acknowledged {
+            let known: Vec<_> = self.under_way.range(range.first..=range.last).map(|(chunk, _)| *chunk).collect();
+            let lost: Vec<_> = self.again.range(range.first..=range.last).copied().collect();
+            news |= !known.is_empty() || !lost.is_empty();
+            for chunk in known {
+                if let Some((cost, plain)) = self.under_way.remove(&chunk) {
+                    self.window.acknowledge(cost);
+                    self.stored(chunk, plain);
+                }
+            }
+            for chunk in lost {
+                self.again.remove(&chunk);
+                let plain = self.manifest.chunk_len(chunk).unwrap_or_default();
+                self.stored(chunk, plain);
+            }
+            // Those that are being made again: their place is released when the job is done or the chunk is fetched.
+            let making = self.making.values().copied();
+            let made = self.ready.iter().map(|made| made.chunk);
+            let remade: Vec<_> =
+                making.chain(made).filter(|chunk| (range.first..=range.last).contains(chunk)).collect();
+            for chunk in remade {
+                if !self.acknowledged.contains(chunk) {
+                    news = true;
+                    let plain = self.manifest.chunk_len(chunk).unwrap_or_default();
+                    self.stored(chunk, plain);
+                }
+            }
+        }
+        self.credit = credit;
+        self.window.set_credit(credit);
+        self.stale = if news { 0 } else { self.stale.saturating_add(1) };
+        if self.stale > STALE { Err(Violation::Repeats) } else { Ok(()) }
+    }
+
+    fn stored(&mut self, chunk: u64, plain: usize) {
+        if self.acknowledged.insert(chunk) {
+            self.acknowledged_bytes = self.acknowledged_bytes.saturating_add(plain as u64);
+        }
+    }
+
+    /// These were lost with a link: those that are not acknowledged are made again.
+    pub fn lose(&mut self, chunks: impl IntoIterator<Item = u64>) {
+        self.stale = 0;
+        for chunk in chunks {
+            if let Some((cost, _)) = self.under_way.remove(&chunk) {
+                self.window.release(cost);
+                self.again.insert(chunk);
+            }
+        }
+    }
+
+    /// There is a link again: the receiver says first what it has stored.
+    pub fn recount(&mut self) {
+        self.recounting = !self.again.is_empty();
+    }
+
+    /// The same for all that are under way.
+    pub fn lose_all(&mut self) {
+        let chunks: Vec<_> = self.under_way.keys().copied().collect();
+        self.lose(chunks);
+    }
+
+    /// Bytes that the receiver has from before.
+    pub const fn confirmed_bytes(&self) -> u64 {
+        self.confirmed.1
+    }
+
+    /// What the receiver has.
+    pub fn progress(&self) -> Progress {
+        Progress { bytes: self.acknowledged_bytes, total: self.manifest.totals().bytes }
+    }
+
+    /// The root, once `End` was said.
+    pub const fn root(&self) -> Option<Hash> {
+        self.end
+    }
+
+    /// `End`, once every chunk was sent.
+    pub fn end(&mut self) -> Option<Control> {
+        let chunks = self.manifest.chunks();
+        if self.end.is_some() || self.sent.count() < chunks || !self.checking.is_done() {
+            return None;
+        }
+        let root = self.hashes.root()?;
+        self.end = Some(root);
+        let moved = chunks.saturating_sub(self.confirmed.0);
+        Some(Control::End { transfer: FIRST, chunks, moved, root })
+    }
+}

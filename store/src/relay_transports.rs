@@ -1,0 +1,71 @@
+//! Over what each relay answered the last time: the file `relay_transports`. It only makes a start faster, so what can't be read or
+//! written is as if it were not there. No states, no timers.
+
+use std::path::Path;
+
+use tallow_proto::link::race::Transport;
+
+use crate::named_lines::NamedLines;
+use crate::state::StoreError;
+
+const FILE: &str = "relay_transports";
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct RelayTransports(NamedLines);
+
+impl RelayTransports {
+    /// Reads the file of a state directory; there need be none.
+    ///
+    /// # Errors
+    /// It is there and can't be read.
+    pub fn load(dir: &Path) -> Result<Self, StoreError> {
+        NamedLines::load(dir, FILE).map(Self)
+    }
+
+    /// What the relay answered on.
+    #[must_use]
+    pub fn get(&self, relay: &str) -> Option<Transport> {
+        self.0.get(relay, parse)
+    }
+
+    /// Keeps what the relay answered on.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn keep(&mut self, relay: &str, transport: Transport) -> Result<(), StoreError> {
+        self.0.put(relay, Some(name(transport)), |value| parse(value).is_some())
+    }
+}
+
+const fn name(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Quic => "quic",
+        Transport::Tls => "tcp",
+        Transport::WebSocket => "websocket",
+    }
+}
+
+fn parse(text: &str) -> Option<Transport> {
+    [Transport::Quic, Transport::Tls, Transport::WebSocket].into_iter().find(|&transport| name(transport) == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_answered_last_is_remembered_for_each_relay() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut transports = RelayTransports::load(dir.path()).unwrap();
+        assert_eq!(transports.get("a.example"), None);
+        transports.keep("A.example", Transport::Tls).unwrap();
+        transports.keep("b.example:99", Transport::WebSocket).unwrap();
+        transports.keep("b.example:99", Transport::Quic).unwrap();
+        let again = RelayTransports::load(dir.path()).unwrap();
+        assert_eq!(again.get("a.example"), Some(Transport::Tls));
+        assert_eq!(again.get("b.example:99"), Some(Transport::Quic));
+        std::fs::write(dir.path().join(FILE), "a.example carrier-pigeon\n\u{1b}[2J\n").unwrap();
+        assert_eq!(RelayTransports::load(dir.path()).unwrap().get("a.example"), None);
+    }
+}
