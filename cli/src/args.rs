@@ -4,6 +4,7 @@
 //! the command behind it. It also decides what a first word that is no command means: a code is received, a path is asked about.
 
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tallow_proto::code::{Code, Link};
 use tallow_proto::link::proxy::Proxy;
 use tallow_proto::link::trust::Fingerprint;
 use tallow_proto::peer::RelayAddress;
+use tallow_proto::transfer::LEAST_RATE;
 
 use crate::failure::Problem;
 use crate::runtime::Runtime;
@@ -210,6 +212,10 @@ pub struct PeerArgs {
     /// the offer was accepted]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub give_up_after: Option<Duration>,
+    /// The most bytes a second, such as 500K, 2M or 1.5MiB: K, M and G are thousands, Ki, Mi and Gi are 1024s. Either side may set
+    /// one, and the lower one counts; 16K at least
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub limit: Option<NonZeroU64>,
     /// The runtime, for comparing them.
     #[arg(long, hide = true, value_enum, default_value_t = Runtime::Tokio)]
     pub runtime: Runtime,
@@ -246,6 +252,35 @@ fn duration(text: &str) -> Result<Duration, String> {
     };
     let seconds = digits.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
     seconds.map(Duration::from_secs).ok_or_else(|| "expected a duration such as 30s, 10m or 2h".to_owned())
+}
+
+/// Bytes a second: a number, perhaps with a fraction, and a unit.
+fn rate(text: &str) -> Result<NonZeroU64, String> {
+    let wrong = || "expected bytes a second, such as 500K, 2M or 1.5MiB".to_owned();
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '/');
+    let unit = text.get(number.len()..).unwrap_or_default();
+    let unit = unit.strip_suffix("/s").unwrap_or(unit);
+    // A small b would be bits.
+    let unit = unit.strip_suffix('B').unwrap_or(unit);
+    let unit: u128 = match unit {
+        "" => 1,
+        "k" | "K" => 1000,
+        "m" | "M" => 1000_u128.pow(2),
+        "g" | "G" => 1000_u128.pow(3),
+        "ki" | "Ki" => 1024,
+        "mi" | "Mi" => 1024_u128.pow(2),
+        "gi" | "Gi" => 1024_u128.pow(3),
+        _ => return Err(wrong()),
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |part: &str| {
+        let is_number = (1..=15).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+        part.parse::<u128>().ok().filter(|_| is_number).ok_or_else(wrong)
+    };
+    let scale = 10_u128.pow(u32::try_from(fraction.len().min(15)).unwrap_or(0));
+    let bytes = (digits(whole)? * scale + digits(fraction)?) * unit / scale;
+    let rate = u64::try_from(bytes).ok().and_then(NonZeroU64::new).ok_or_else(wrong)?;
+    if rate.get() < LEAST_RATE { Err("the lowest rate is 16K".to_owned()) } else { Ok(rate) }
 }
 
 /// What is shown, and how.

@@ -119,3 +119,44 @@ fn a_duration_is_a_number_and_a_unit() {
         assert!(seconds(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn a_rate_is_bytes_a_second() {
+    let bytes = |text| rate(text).map(NonZeroU64::get);
+    for (text, wanted) in [
+        ("16000", LEAST_RATE),
+        ("500K", 500_000),
+        ("2M", 2_000_000),
+        ("2MB/s", 2_000_000),
+        ("1.5MiB", 1_572_864),
+        ("20.5k", 20_500),
+        ("1Gi", 1 << 30),
+        ("3G", 3_000_000_000),
+        ("1.0000019M", 1_000_001),
+    ] {
+        assert_eq!(bytes(text), Ok(wanted), "{text}");
+    }
+    for text in [
+        "",
+        "0",
+        "0.0001",
+        "15.999K",
+        "K",
+        "-1K",
+        "1Kb",
+        "1mb",
+        "1 M",
+        "1T",
+        ".5M",
+        "1.M",
+        "1.5.5M",
+        "1e6",
+        "99999999999999G",
+        "2M/h",
+    ] {
+        assert!(bytes(text).is_err(), "{text}");
+    }
+    let Command::Receive(receive) = run(&["receive", "--limit", "2M", "7-a-b"]) else { panic!() };
+    assert_eq!(receive.peer.limit, NonZeroU64::new(2_000_000));
+    assert_eq!(refused(&["send", "--limit", "0", "x"]).code, 2);
+}

@@ -118,6 +118,7 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
         aes: has_aes(),
         give_up_after: args.give_up_after,
+        limit: args.limit,
     };
     Ok((common, memory))
 }

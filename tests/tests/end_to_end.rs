@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tallow_proto::code::Code;
 use tallow_proto::drive::Handle;
+use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::{Identity, Trust};
 use tallow_proto::peer::{
     Class, CodeChoice, Common, Embedded, Event, Failure, Lost, ReceiveConfig, Receiver, RelayAddress, RelayChoice,
@@ -76,6 +77,7 @@ macro_rules! on_both_runtimes {
 on_both_runtimes!(
     a_folder_crosses_without_a_relay,
     a_folder_crosses_through_a_relay,
+    every_pair_of_transports_carries_a_folder,
     compressible_files_arrive_as_they_were,
     a_wrong_code_ends_the_guesser_and_the_right_one_still_works,
     the_third_wrong_code_ends_the_sender,
@@ -265,6 +267,23 @@ async fn a_folder_crosses_through_a_relay<R: Runtime>() {
     let mut receiver = R::receive(receiving(at_relay(addr), &code, &[]));
     both(&mut sender, &mut receiver, to.path()).await;
     assert_eq!(inventory(&from.path().join("holiday")), inventory(&to.path().join("holiday")));
+}
+
+async fn every_pair_of_transports_carries_a_folder<R: Runtime>() {
+    let from = tempfile::tempdir().unwrap();
+    folder(from.path());
+    let (_relay, addr) = relay::<R>(None).await;
+    let all = [Transport::Quic, Transport::Tls, Transport::WebSocket];
+    for (ours, theirs) in all.into_iter().flat_map(|ours| all.map(|theirs| (ours, theirs))) {
+        let to = tempfile::tempdir().unwrap();
+        let by = |transport| Common { transport: Allowed::Only(transport), ..at_relay(addr) };
+        let mut sender = R::send(sending(by(ours), &from.path().join("holiday")));
+        let (code, _) = code(&mut sender).await;
+        let mut receiver = R::receive(receiving(by(theirs), &code, &[]));
+        both(&mut sender, &mut receiver, to.path()).await;
+        let (sent, received) = (inventory(&from.path().join("holiday")), inventory(&to.path().join("holiday")));
+        assert_eq!(sent, received, "{ours:?} to {theirs:?}");
+    }
 }
 
 async fn compressible_files_arrive_as_they_were<R: Runtime>() {

@@ -74,7 +74,7 @@ fn f04_f05_a_process_that_dies_costs_time_and_nothing_else() {
             let scenario = Scenario { files: vec![700_000, 90, 0, 400_000], place, ..Scenario::plain(seed, 0) };
             let mut chance = Chance::new(&tallow_proto::seed::Seed::new([seed as u8 + 7; 32]));
             for first in [0, 20, 60, 120] {
-                let mut time = || (Duration::from_millis(first + chance.draw() % 40), chance.draw() % 2 == 0);
+                let mut time = || (Duration::from_millis(first + chance.draw() % 40), chance.draw().is_multiple_of(2));
                 let times = [time(), time(), time()];
                 let (_, bytes) = dies(&scenario, &times, &mut chance);
                 tried += times.len();

@@ -1,9 +1,14 @@
 //! Links die, the session lives: cuts, a relay that comes back, at every phase of a transfer, on virtual time.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use tallow_proto::link::race::Transport;
 use tallow_proto::peer::{Event, WaitingFor};
-use tallow_tests::sim::{Conditions, Place, Policy, Rig, Scenario, honest};
+use tallow_tests::sim::{Conditions, Place, Policy, Rig, Scenario, World, honest};
+
+const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const RECEIVER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
 
 /// When the fault begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +40,12 @@ fn phases() -> Vec<Phase> {
     let ms = Duration::from_millis;
     let handshake = [0, 15, 30, 45].map(|at| Phase::Handshake(ms(at)));
     [Phase::Pairing, Phase::Offer, Phase::Data, Phase::End].into_iter().chain(handshake).collect()
+}
+
+/// A network in which one of the two, or neither, gets UDP through.
+fn firewall(rig: &mut Rig, sender: bool, receiver: bool) {
+    rig.world.network.block_udp(SENDER, sender);
+    rig.world.network.block_udp(RECEIVER, receiver);
 }
 
 /// Runs a transfer with a fault and returns how often a side looked for the other one again.
@@ -161,4 +172,78 @@ fn a_relay_that_restarts_resets_what_it_does_not_know() {
     assert!(noticed, "the old connection was waited for: {}", rig.told());
     assert!(rig.world.run_until(limit, |world| world.is_closed(sender) && world.is_closed(receiver)));
     assert!(rig.report().is_done(), "{}", rig.told());
+}
+
+#[test]
+fn without_udp_the_code_is_there_and_the_two_are_paired_all_the_same() {
+    for (sender_without, receiver_without) in [(true, true), (true, false), (false, true)] {
+        let network = Conditions { latency: Duration::from_millis(10), ..Conditions::default() };
+        let scenario = Scenario { network, ..Scenario::plain(9, BYTES) };
+        let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+        firewall(&mut rig, sender_without, receiver_without);
+        let (sender, receiver) = (rig.sender, rig.receiver);
+        let limit = Duration::from_secs(120);
+        let offered = |world: &mut World| world.said(receiver).any(|event| matches!(event, Event::Offer(_)));
+        assert!(rig.world.run_until(limit, offered), "{}", rig.told());
+        let paired = rig.world.elapsed();
+        rig.accept();
+        let ended = rig.world.run_until(limit, |world| world.is_closed(sender) && world.is_closed(receiver));
+        assert!(ended && rig.report().is_done(), "{}", rig.told());
+        rig.sink.check_whole();
+        for (host, without) in [(sender, sender_without), (receiver, receiver_without)] {
+            let transport = rig.world.said(host).find_map(|event| match event {
+                Event::Path(path) => Some(path.transport),
+                _ => None,
+            });
+            let wanted = if without { Transport::Tls } else { Transport::Quic };
+            assert_eq!(transport, Some(wanted), "{}", rig.told());
+        }
+        // A receiver asks again after a second when nobody waits yet.
+        assert!(paired < Duration::from_millis(2_500), "{paired:?}");
+    }
+}
+
+#[test]
+fn udp_that_stops_in_mid_transfer_is_replaced_by_tcp() {
+    for (sender_without, receiver_without) in [(true, true), (true, false), (false, true)] {
+        let network = Conditions { rate: 100_000, latency: Duration::from_millis(10), ..Conditions::default() };
+        let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(10, BYTES) };
+        let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+        let (sender, receiver) = (rig.sender, rig.receiver);
+        let limit = Duration::from_secs(120);
+        let offered = |world: &mut World| world.said(receiver).any(|event| matches!(event, Event::Offer(_)));
+        assert!(rig.world.run_until(limit, offered), "{}", rig.told());
+        rig.accept();
+        rig.world.run_until(Duration::from_secs(1), |_| false);
+        firewall(&mut rig, sender_without, receiver_without);
+        let ended = rig.world.run_until(limit, |world| world.is_closed(sender) && world.is_closed(receiver));
+        assert!(ended && rig.report().is_done(), "{}", rig.told());
+        rig.sink.check_whole();
+        let host = if sender_without { sender } else { receiver };
+        let over_tcp = |event: &Event| matches!(event, Event::Path(path) if path.transport == Transport::Tls);
+        assert!(rig.world.said(host).any(over_tcp), "{}", rig.told());
+    }
+}
+
+#[test]
+fn a_cut_is_survived_over_tcp_too() {
+    for seed in 0..3 {
+        let network = Conditions { rate: 100_000, latency: Duration::from_millis(10), ..Conditions::default() };
+        let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(20 + seed, BYTES) };
+        let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+        firewall(&mut rig, true, true);
+        let (sender, receiver) = (rig.sender, rig.receiver);
+        let limit = Duration::from_secs(200);
+        let offered = |world: &mut World| world.said(receiver).any(|event| matches!(event, Event::Offer(_)));
+        assert!(rig.world.run_until(limit, offered), "{}", rig.told());
+        rig.accept();
+        rig.world.run_until(Duration::from_millis(500 + 700 * seed), |_| false);
+        let before = rig.world.network.default_conditions();
+        rig.world.network.set_default(Conditions { cut: true, ..before });
+        rig.world.run_until(Duration::from_secs(90), |_| false);
+        rig.world.network.set_default(before);
+        let ended = rig.world.run_until(limit, |world| world.is_closed(sender) && world.is_closed(receiver));
+        assert!(ended && rig.report().is_done(), "{}", rig.told());
+        rig.sink.check_whole();
+    }
 }

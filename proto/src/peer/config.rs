@@ -1,6 +1,7 @@
 //! What a peer is told when it starts.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +113,9 @@ pub struct Common {
     /// How long to go on while the other side, or the network, is away. `None`: 10 minutes until the offer was accepted, then for
     /// ever.
     pub give_up_after: Option<Duration>,
+    /// The most bytes a second that this side sends, or lets the other side send, over any time longer than a chunk takes;
+    /// [`crate::transfer::LEAST_RATE`] at least.
+    pub limit: Option<NonZeroU64>,
 }
 
 /// Where the code comes from.

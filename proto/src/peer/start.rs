@@ -53,7 +53,8 @@ impl Peer {
             }
         }
         let config = sender::Config { cores: common.cores.max(1), compression };
-        let transfer = Transfer::Sending(sender::Sender::new(config, source, &seed.split()));
+        let sender = sender::Sender::new(config, source, &seed.split()).with_limit(common.limit);
+        let transfer = Transfer::Sending(sender);
         Self::new(Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
     }
 
@@ -71,7 +72,8 @@ impl Peer {
         let ask = ask(Side::Receiver, features, question, &common, &mut seed);
         let meeting = Meeting::new(now, ask, &common.relays, near, &mut net);
         let config = receiver::Config { cores: common.cores.max(1) };
-        let transfer = Transfer::Receiving(receiver::Receiver::new(config, seed.split()));
+        let receiver = receiver::Receiver::new(config, seed.split()).with_limit(common.limit);
+        let transfer = Transfer::Receiving(receiver);
         let code = CodeState::Ready { code, seated: true, told: true };
         let discover = discover && common.relays.is_empty();
         let mut peer = Self::new(Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer);

@@ -43,8 +43,11 @@ pub struct Config {
     pub max_rooms: usize,
     /// Names that are kept for a sender.
     pub max_kept: usize,
-    /// How long a room waits, and how long a name is kept after its first pairing.
+    /// How long a room waits.
     pub ttl: Duration,
+    /// How long a name is kept after its first pairing: as long as a sender may need to come back for another guess. It is short,
+    /// since a custom code may be used again, by another run of the program, which nobody can tell from a stranger.
+    pub keep: Duration,
 }
 
 /// The registry a room is in, and its name.
@@ -355,7 +358,7 @@ impl<L: Copy + Ord> Registry<L> {
             Side::Sender => (seat, other),
             Side::Receiver => (other, seat),
         };
-        let kept_until = name.kept_until.or_else(|| (!key.again).then(|| self.after_ttl(now)));
+        let kept_until = name.kept_until.or_else(|| (!key.again).then(|| now.checked_add(self.config.keep)).flatten());
         let name = Name { kept_until, ..name };
         self.insert(key, Room { state: State::Paired { sender, receiver }, name, expires: None });
         Joined { outcome: Outcome::Paired { with: other.link }, ousted: Ousted::Nobody }

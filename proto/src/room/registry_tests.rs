@@ -12,7 +12,7 @@ const BOB: Owner = Owner([2; 16]);
 const EVE: Owner = Owner([3; 16]);
 
 fn registry(max_rooms: usize) -> Registry<u32> {
-    Registry::new(Config { max_rooms, max_kept: 8, ttl: TTL }, &Seed::new([1; 32]))
+    Registry::new(Config { max_rooms, max_kept: 8, ttl: TTL, keep: TTL }, &Seed::new([1; 32]))
 }
 
 const fn key(id: u8, again: bool) -> Key {
@@ -207,7 +207,8 @@ fn numbers_are_short_random_and_given_once() {
         assert!(given.insert(number));
     }
     let first = |seed: u8| {
-        let mut rooms = Registry::new(Config { max_rooms: 9, max_kept: 8, ttl: TTL }, &Seed::new([seed; 32]));
+        let mut rooms =
+            Registry::new(Config { max_rooms: 9, max_kept: 8, ttl: TTL, keep: TTL }, &Seed::new([seed; 32]));
         (0..5).map(|link| rooms.allocate(now, &ALICE, link).unwrap().nameplate).collect::<Vec<_>>()
     };
     assert_ne!(first(1), first(2));
@@ -370,7 +371,7 @@ proptest! {
     #[test]
     fn the_registry_does_what_the_naive_one_does(ops in prop::collection::vec(op(), 1..150)) {
         let start = Instant::now();
-        let config = Config { max_rooms: MODEL_ROOMS, max_kept: 100, ttl: Duration::from_secs(MODEL_TTL) };
+        let config = Config { max_rooms: MODEL_ROOMS, max_kept: 100, ttl: Duration::from_secs(MODEL_TTL), keep: Duration::from_secs(MODEL_TTL) };
         let (mut rooms, mut model) = (Registry::new(config, &Seed::new([1; 32])), Model::default());
         for op in ops {
             let now = start + Duration::from_secs(model.now);

@@ -140,6 +140,7 @@ impl Relay {
             max_rooms: limits.max_rooms,
             max_kept: limits.max_rooms.saturating_mul(4),
             ttl: room_ttl,
+            keep: Config::KEEP.min(room_ttl),
         };
         let mut relay = Self {
             ports: Ports::default(),

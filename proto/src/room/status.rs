@@ -37,6 +37,8 @@ pub struct Config {
 impl Config {
     /// How long a room waits if nothing else is said.
     pub const ROOM_TTL: Duration = Duration::from_secs(3600);
+    /// How long the name of a room belongs to its sender after the first pairing.
+    pub const KEEP: Duration = Duration::from_secs(60);
     /// The windows' budget if nothing else is said, in bytes.
     pub const WINDOW_BUDGET: u64 = 64 << 20;
 }

@@ -6,20 +6,21 @@
 //! It decides when chunks are noted in the journal and so acknowledged (never before), when all that comes to the disk, and counts
 //! what the sender may have under way. What is here from before and the sender has not judged is `kept`.
 //!
-//! Timers: [`SYNC_AFTER`]. Bounds: [`CREDIT`] for all that is held; jobs out, twice the cores and 16 MiB of chunks, one that commits
+//! Timers: [`SYNC_AFTER`], and the rate limit's for the next acknowledgement. Bounds: [`CREDIT`] for all that is held; jobs out, twice the cores and 16 MiB of chunks, one that commits
 //! and one that syncs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::chunk::{Coders, Open, Opened};
+use super::chunk::{Coders, HEADER, Open, Opened};
 use super::hashes::{Hash, Hashes};
 use super::journal::Stored;
+use super::limit::{self, Limit};
 use super::manifest::Manifest;
 use super::ranges::RangeSet;
 use super::recall::Kept;
-use super::window::{CREDIT, cost};
+use super::window::{CREDIT, FRAMING, cost};
 use super::{FIRST, IN_JOBS, Progress};
 use crate::Instant;
 use crate::job::{JobId, Sink};
@@ -65,6 +66,7 @@ pub struct Incoming {
     /// Of what it found to be the same: chunks and bytes.
     confirmed: (u64, u64),
     sync: Sync,
+    limit: Option<Limit>,
     /// The sender's root, once it said that all was sent.
     pub end: Option<Hash>,
 }
@@ -85,6 +87,8 @@ enum Sync {
 pub struct Held {
     link: LinkId,
     cost: u64,
+    /// What it counts for the rate limit, whatever became of the link.
+    sealed: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -116,8 +120,25 @@ impl Incoming {
             kept: kept.into(),
             confirmed: (0, 0),
             sync: Sync::Clean,
+            limit: None,
             end: None,
         }
+    }
+
+    /// With a rate for what is acknowledged.
+    pub fn with_limit(self, limit: Option<Limit>) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// What the sender may have under way.
+    pub fn credit(&self) -> u32 {
+        let largest = (self.manifest.chunk_size() as usize).saturating_add(HEADER).saturating_add(FRAMING);
+        limit::credit(self.limit, cost(largest), CREDIT)
+    }
+
+    /// Whether the sender waits for what this side could say and does not yet.
+    pub fn is_held_back(&self) -> bool {
+        self.limit.is_some() && !self.fresh.is_empty()
     }
 
     /// A chunk arrived.
@@ -200,7 +221,7 @@ impl Incoming {
             return None;
         }
         let sealed = self.waiting.pop_front()?;
-        let held = Held { link: sealed.link, cost: cost(sealed.len()) };
+        let held = Held { link: sealed.link, cost: cost(sealed.len()), sealed: sealed.len() as u64 };
         let open = Open {
             sealed,
             sink: Arc::clone(&self.sink),
@@ -262,16 +283,22 @@ impl Incoming {
         self.handle_timeout(now);
     }
 
-    /// When something is to come to the disk.
-    pub const fn poll_timeout(&self) -> Option<Instant> {
-        match self.sync {
+    /// When something is to come to the disk, or an acknowledgement is due.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let sync = match self.sync {
             Sync::Dirty { due, .. } => due,
             Sync::Clean | Sync::Due => None,
-        }
+        };
+        let waits = !self.fresh.is_empty() || self.repeat.is_some();
+        let limit = self.limit.filter(|_| waits).and_then(|limit| limit.opens_at());
+        [sync, limit].into_iter().flatten().min()
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if let Some(limit) = &mut self.limit {
+            limit.advance(now);
+        }
         if let Sync::Dirty { bytes, due } = self.sync
             && (bytes >= SYNC_BYTES || due.is_some_and(|due| due <= now))
         {
@@ -290,37 +317,52 @@ impl Incoming {
 
     /// The next acknowledgement, if there is one.
     pub fn poll_ack(&mut self) -> Option<Control> {
+        if self.limit.is_some_and(|limit| !limit.is_open()) {
+            return None;
+        }
         if let Some(from) = self.repeat.take() {
             let ranges: Vec<_> = self.stored.iter().filter(|range| range.first >= from).take(RANGES).collect();
             if let Some(end) = ranges.last() {
                 self.repeat = end.last.checked_add(1);
                 for range in &ranges {
-                    while let Some((&chunk, held)) = self.fresh.range(range.first..=range.last).next() {
-                        self.held = self.held.saturating_sub(held.cost);
+                    while let Some((&chunk, &held)) = self.fresh.range(range.first..=range.last).next() {
                         self.fresh.remove(&chunk);
+                        self.release(held);
                     }
                 }
-                return Some(ack(ranges));
+                return Some(self.ack(ranges));
             }
             // Nothing is news too: the sender waits for it before it sends anything again.
             if from == 0 {
-                return Some(ack(ranges));
+                return Some(self.ack(ranges));
             }
         }
-        if self.fresh.is_empty() {
-            return None;
-        }
         let mut ranges: Vec<ChunkRange> = Vec::new();
-        while let Some(next) = self.fresh.first_entry() {
+        while self.limit.is_none_or(|limit| limit.is_open())
+            && let Some(next) = self.fresh.first_entry()
+        {
             let (chunk, full) = (*next.key(), ranges.len() == RANGES);
             match ranges.last_mut() {
                 Some(range) if range.last.checked_add(1) == Some(chunk) => range.last = chunk,
                 _ if full => break,
                 _ => ranges.push(ChunkRange { first: chunk, last: chunk }),
             }
-            self.held = self.held.saturating_sub(next.remove().cost);
+            let held = next.remove();
+            self.release(held);
         }
-        Some(ack(ranges))
+        if ranges.is_empty() { None } else { Some(self.ack(ranges)) }
+    }
+
+    /// It counts no more, and the sender hears of it.
+    fn release(&mut self, held: Held) {
+        self.held = self.held.saturating_sub(held.cost);
+        if let Some(limit) = &mut self.limit {
+            limit.spend(held.sealed);
+        }
+    }
+
+    fn ack(&self, ranges: Vec<ChunkRange>) -> Control {
+        Control::Ack { transfer: FIRST, ranges: ChunkRanges::truncated(ranges), credit: self.credit() }
     }
 
     /// What is stored, with what is here from before and was not judged.
@@ -329,8 +371,4 @@ impl Incoming {
         let kept = self.kept.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.bytes));
         Progress { bytes: self.stored_bytes.saturating_add(kept).min(total), total }
     }
-}
-
-fn ack(ranges: Vec<ChunkRange>) -> Control {
-    Control::Ack { transfer: FIRST, ranges: ChunkRanges::truncated(ranges), credit: CREDIT }
 }

@@ -11,6 +11,7 @@ mod hashes;
 mod incoming;
 pub mod journal;
 pub mod layout;
+mod limit;
 pub mod manifest;
 pub mod memory;
 mod outgoing;
@@ -32,6 +33,7 @@ use crate::wire::Untrusted;
 use crate::wire::peer::{CancelReason, DeclineReason};
 
 pub use chunk::Compression;
+pub use limit::LEAST as LEAST_RATE;
 pub use manifest::Refused;
 pub use window::CREDIT;
 
@@ -169,5 +171,7 @@ mod ending_tests;
 mod hostile_receiver_tests;
 #[cfg(test)]
 mod hostile_sender_tests;
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod resume_tests;

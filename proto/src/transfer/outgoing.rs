@@ -2,7 +2,7 @@
 //!
 //! It decides which chunk is made next: those that were lost with a link, then those that the receiver claimed to have and has not,
 //! then the lowest that was never begun and is not claimed. What is claimed is held against our own bytes meanwhile (`check`).
-//! Bounds: jobs out, twice the cores and 16 MiB; chunks made and not fetched, [`READY`] and 16 MiB; chunks sent and not
+//! A rate limit is kept where chunks are fetched; its timer is the only one here. Bounds: jobs out, twice the cores and 16 MiB; chunks made and not fetched, [`READY`] and 16 MiB; chunks sent and not
 //! acknowledged, the window; [`STALE`] acknowledgements without news.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -11,10 +11,12 @@ use std::sync::Arc;
 use super::check::{Check, Checking, Verdict};
 use super::chunk::{HEADER, Made};
 use super::hashes::{AHEAD, Claim, Hash, Hashes};
+use super::limit::Limit;
 use super::manifest::Manifest;
 use super::ranges::{self, RangeSet};
-use super::window::{Window, cost};
+use super::window::{FRAMING, Window, cost};
 use super::{FIRST, IN_JOBS, Progress};
+use crate::Instant;
 use crate::job::{Fault, FaultKind, JobId, Source};
 use crate::session::{Prepared, Violation};
 use crate::wire::peer::{ChunkRange, Control, Have};
@@ -23,8 +25,6 @@ use crate::wire::peer::{ChunkRange, Control, Have};
 pub const READY: usize = 64;
 /// The most acknowledgements in a row that tell nothing new.
 pub const STALE: u32 = 1000;
-/// What a frame has beside a chunk's plaintext, in bytes, at most.
-const FRAMING: usize = 64;
 
 /// The chunks of an accepted transfer.
 pub struct Outgoing {
@@ -58,6 +58,7 @@ pub struct Outgoing {
     credit: u32,
     /// There is a new link, and what of the lost chunks arrived all the same is about to be said: until then nothing is sent twice.
     recounting: bool,
+    limit: Option<Limit>,
 }
 
 impl Outgoing {
@@ -85,7 +86,25 @@ impl Outgoing {
             stale: 0,
             credit,
             recounting: false,
+            limit: None,
         }
+    }
+
+    /// With a rate for what is fetched.
+    pub fn with_limit(self, limit: Option<Limit>) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// It is `now`.
+    pub fn advance(&mut self, now: Instant) {
+        if let Some(limit) = &mut self.limit {
+            limit.advance(now);
+        }
+    }
+
+    /// When the next chunk may be fetched that is made and waits for it.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.limit.filter(|_| !self.ready.is_empty())?.opens_at()
     }
 
     /// The chunk for the next job, if there is one to make and room for it.
@@ -181,7 +200,7 @@ impl Outgoing {
 
     /// The next chunk to be sealed; it is under way from now on.
     pub fn fetch(&mut self) -> Option<(u64, Prepared)> {
-        if self.recounting {
+        if self.recounting || self.limit.is_some_and(|limit| !limit.is_open()) {
             return None;
         }
         loop {
@@ -194,6 +213,9 @@ impl Outgoing {
             }
             self.under_way.insert(chunk, (cost, plain));
             self.sent.insert(chunk);
+            if let Some(limit) = &mut self.limit {
+                limit.spend(prepared.wire_len() as u64);
+            }
             return Some((chunk, prepared));
         }
     }

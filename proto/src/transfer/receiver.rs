@@ -18,12 +18,13 @@
 //!
 //! Timers: that of an offer (`reading`); [`CHUNKS`] while it is the sender's turn and a link is up; [`FAREWELL`] for
 //! `Bye` after `Verified` ([`INTERRUPTED`] once the person interrupted); the journal's; [`super::STRAGGLERS`] for jobs that are
-//! out at the end. Bounds: chunks that wait, are in jobs or were not acknowledged, [`CREDIT`]; jobs out, twice the cores
+//! out at the end. Bounds: chunks that wait, are in jobs or were not acknowledged, [`super::CREDIT`]; jobs out, twice the cores
 //! and 16 MiB; the manifest's own.
 
 mod ends;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -31,11 +32,11 @@ use subtle::ConstantTimeEq;
 
 use super::hashes::Hash;
 use super::incoming::Incoming;
+use super::limit::Limit;
 use super::manifest::{Manifest, ManifestError, Page};
 use super::reading::Reading;
 use super::recall::Recalling;
 use super::sender::of_this;
-use super::window::CREDIT;
 use super::{FIRST, Jobs, Outcome, Progress, cancel_reason};
 use crate::Instant;
 use crate::job::{FaultKind, Job, JobDone, Product, Sink, Work};
@@ -90,6 +91,7 @@ pub struct Receiver {
     events: VecDeque<Event>,
     /// When the sender was last heard or given something to do; `None`: there is no link.
     heard: Option<Instant>,
+    limit: Option<Limit>,
 }
 
 enum State {
@@ -126,7 +128,14 @@ impl Receiver {
             control: VecDeque::new(),
             events: VecDeque::new(),
             heard: None,
+            limit: None,
         }
+    }
+
+    /// With a rate for what is acknowledged, in bytes a second of what the other side seals.
+    #[must_use]
+    pub fn with_limit(self, rate: Option<NonZeroU64>) -> Self {
+        Self { limit: rate.map(Limit::new), ..self }
     }
 
     /// What the other side says.
@@ -285,7 +294,13 @@ impl Receiver {
             return self.over(now, Outcome::Stalled);
         }
         match &mut self.state {
-            State::Receiving(receiving) => receiving.handle_timeout(now),
+            State::Receiving(receiving) => {
+                receiving.handle_timeout(now);
+                // What it waited for was this side's limit.
+                if receiving.is_held_back() {
+                    self.heard = self.heard.map(|_| now);
+                }
+            }
             State::Verified { until, progress } if until.is_none_or(|until| until <= now) => {
                 self.state = State::Over { last: None, progress: *progress };
             }
@@ -551,8 +566,9 @@ impl Receiver {
 
     /// The sink is ready, and the sender may begin.
     fn ready(&mut self, now: Instant, receiving: Incoming) {
+        let receiving = receiving.with_limit(self.limit);
         let have = Capped::truncated(receiving.have());
-        self.control.push_back(Control::Accept { transfer: FIRST, have, credit: CREDIT });
+        self.control.push_back(Control::Accept { transfer: FIRST, have, credit: receiving.credit() });
         self.heard = Some(now);
         self.state = State::Receiving(Box::new(receiving));
     }

@@ -9,16 +9,18 @@
 //! sent or that it has from before (held against our own bytes first: `check`), and name the root. It can't ask for anything that
 //! was not offered.
 //!
-//! Timers: [`super::STRAGGLERS`] for jobs that are out at the end. The wait for an answer and for `Verified` has no deadline of its
+//! Timers: the rate limit's (`outgoing`), and [`super::STRAGGLERS`] for jobs that are out at the end. The wait for an answer and for `Verified` has no deadline of its
 //! own: a person and a disk take as long as they take, and the session ends when the peer is no more heard.
 //! Bounds: those of `outgoing`, and the manifest's own.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
 use super::chunk::{Coders, Prepare};
+use super::limit::Limit;
 use super::manifest::{Manifest, ManifestBuilder};
 use super::outgoing::Outgoing;
 use super::ranges;
@@ -66,6 +68,7 @@ pub struct Sender {
     events: VecDeque<Event>,
     /// An offer was fetched, so that the other side knows of the transfer.
     offered: bool,
+    limit: Option<Limit>,
 }
 
 enum State {
@@ -95,7 +98,14 @@ impl Sender {
             control: VecDeque::new(),
             events: VecDeque::new(),
             offered: false,
+            limit: None,
         }
+    }
+
+    /// With a rate for chunks, in bytes a second of what is sealed.
+    #[must_use]
+    pub fn with_limit(self, rate: Option<NonZeroU64>) -> Self {
+        Self { limit: rate.map(Limit::new), ..self }
     }
 
     /// The session is keyed and the person agreed: the offer goes out as soon as the source was looked through.
@@ -126,6 +136,7 @@ impl Sender {
         if !self.jobs.answered(id) {
             return;
         }
+        self.advance(now);
         match (result, &mut self.state) {
             (_, State::Over { .. }) => {}
             (Err(fault), _) => self.failed(now, fault),
@@ -200,6 +211,13 @@ impl Sender {
     /// A deadline may have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.jobs.handle_timeout(now);
+        self.advance(now);
+    }
+
+    fn advance(&mut self, now: Instant) {
+        if let State::Sending(sending) = &mut self.state {
+            sending.advance(now);
+        }
     }
 
     /// This side ends it, and tells the other.
@@ -291,7 +309,11 @@ impl Sender {
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.jobs.poll_timeout()
+        let limit = match &self.state {
+            State::Sending(sending) => sending.poll_timeout(),
+            State::Scanning { .. } | State::Scanned { .. } | State::Offered { .. } | State::Over { .. } => None,
+        };
+        [limit, self.jobs.poll_timeout()].into_iter().flatten().min()
     }
 
     /// How far it is: what the receiver acknowledged.
@@ -363,7 +385,7 @@ impl Sender {
             {
                 of_this(transfer, false)?;
                 ranges::check_have(have.as_slice(), manifest.chunks())?;
-                let sending = Outgoing::new(Arc::clone(manifest), credit, have.as_slice());
+                let sending = Outgoing::new(Arc::clone(manifest), credit, have.as_slice()).with_limit(self.limit);
                 self.state = State::Sending(Box::new(sending));
                 self.events.push_back(Event::Accepted);
             }

@@ -11,6 +11,8 @@ pub const CREDIT: u32 = 32 << 20;
 pub const START: u64 = 8;
 /// What a chunk counts beside the bytes of its frame.
 pub const EACH: u64 = 1 << 10;
+/// What a frame has beside a chunk's plaintext, in bytes, at most.
+pub const FRAMING: usize = 64;
 
 /// What a chunk counts, whose frame has so many bytes.
 #[must_use]

@@ -19,9 +19,7 @@ pub fn run(settings: &Settings, runs: usize) {
         let out = settings.work.join("out");
         std::fs::create_dir(&out).expect("a directory to receive into");
         let (mut sender, mut receiver, _) = start(settings, &source, &out);
-        let chunks = total.div_ceil(u64::from(tallow_proto::transfer::layout::chunk_size_for(total)));
-        // A journal has 40 bytes for each chunk, and 18 for each batch, of which there are fewer.
-        while journal(&out) < (chunks as f64 * KILL_AT * 42.0) as u64 {
+        while (stored(&out) as f64) < total as f64 * KILL_AT {
             assert!(receiver.try_wait().expect("a child").is_none(), "it ended before it could be killed");
             std::thread::sleep(Duration::from_micros(200));
         }
@@ -69,9 +67,9 @@ fn start(settings: &Settings, source: &Path, out: &Path) -> (Child, Child, Insta
     (sender, receiver, begun)
 }
 
-/// Bytes of the journal in the staging directory, if there is one.
-fn journal(out: &Path) -> u64 {
-    let entries = std::fs::read_dir(out).expect("a directory");
-    let staging = entries.flatten().find(|entry| entry.file_name().to_string_lossy().starts_with(".tallow-"));
-    staging.and_then(|staging| staging.path().join("journal").metadata().ok()).map_or(0, |found| found.len())
+/// How many bytes are stored in the staging directory, if there is one.
+fn stored(out: &Path) -> u64 {
+    // What it reads may be gone in the next moment.
+    let found = tallow_store::partial::list(out).unwrap_or_default();
+    found.first().and_then(|partial| partial.about.as_ref()).map_or(0, |about| about.stored)
 }

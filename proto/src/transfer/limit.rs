@@ -1,0 +1,167 @@
+//! A rate that the person set: a token bucket that may go into debt.
+//!
+//! Whatever is spent while it is open is spent whole, and the debt is paid before it opens again: a chunk larger than what a second
+//! allows is late and never stuck. Only chunks (a sender) and their acknowledgements (a receiver) pass through it; control records
+//! and keep-alives do not. Over any time `t` it lets through `rate · t` bytes, [`BURST`] of the rate, and one chunk at most.
+//!
+//! A receiver can't slow a sender down but by what it acknowledges: it says so late, and gives no more [`credit`] than a second of
+//! the rate, or two chunks. A rate below [`LEAST`] counts as that: the largest chunk then takes less than half the time after which
+//! a receiver takes a silent sender for one that does not go on.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use super::window::CREDIT;
+use crate::Instant;
+
+/// How long it may save up what was not spent: longer than a timer is late.
+pub const BURST: Duration = Duration::from_millis(250);
+/// The lowest rate, in bytes a second.
+pub const LEAST: u64 = 16_000;
+/// Tokens of one byte.
+const BYTE: i128 = 1_000_000_000;
+
+/// See the module's text.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// Bytes a second.
+    rate: u64,
+    /// In billionths of a byte, so that a nanosecond gives `rate` of them; negative: a debt.
+    tokens: i128,
+    /// Until when they were given.
+    at: Option<Instant>,
+}
+
+impl Limit {
+    /// Open, with nothing saved up.
+    #[must_use]
+    pub fn new(rate: NonZeroU64) -> Self {
+        Self { rate: rate.get().max(LEAST), tokens: 0, at: None }
+    }
+
+    /// It is `now`.
+    pub fn advance(&mut self, now: Instant) {
+        let elapsed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.at = self.at.max(Some(now));
+        let rate = i128::from(self.rate);
+        let most = rate.saturating_mul(nanos(BURST));
+        self.tokens = self.tokens.saturating_add(rate.saturating_mul(nanos(elapsed))).min(most);
+    }
+
+    /// Whether anything may pass, as of the last [`Self::advance`].
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.tokens >= 0
+    }
+
+    /// So many bytes pass.
+    pub const fn spend(&mut self, bytes: u64) {
+        self.tokens = self.tokens.saturating_sub((bytes as i128).saturating_mul(BYTE));
+    }
+
+    /// When it opens; `None`: it is open.
+    #[must_use]
+    pub fn opens_at(&self) -> Option<Instant> {
+        if self.is_open() {
+            return None;
+        }
+        let debt = self.tokens.unsigned_abs().div_ceil(u128::from(self.rate));
+        self.at?.checked_add(Duration::from_nanos(u64::try_from(debt).unwrap_or(u64::MAX)))
+    }
+}
+
+/// What a receiver with this limit lets a sender have under way, whose chunks cost at most `most` each, when it would hold `whole`.
+#[must_use]
+pub fn credit(limit: Option<Limit>, most: u64, whole: u32) -> u32 {
+    let second = limit.map_or(u64::MAX, |limit| limit.rate);
+    u32::try_from(second.max(most.saturating_mul(2))).unwrap_or(CREDIT).min(whole)
+}
+
+const fn nanos(duration: Duration) -> i128 {
+    #[expect(clippy::cast_possible_wrap, reason = "a duration has fewer than 2^94 nanoseconds")]
+    let nanos = duration.as_nanos() as i128;
+    nanos
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn limit(rate: u64) -> Limit {
+        Limit::new(NonZeroU64::new(rate).unwrap())
+    }
+
+    #[test]
+    fn a_chunk_larger_than_the_rate_is_a_debt_and_passes() {
+        let start = Instant::now();
+        let mut limit = limit(100_000);
+        limit.advance(start);
+        assert!(limit.is_open());
+        limit.spend(400_000);
+        assert_eq!(limit.opens_at(), Some(start + Duration::from_secs(4)));
+        limit.advance(start + Duration::from_millis(3999));
+        assert!(!limit.is_open());
+        limit.advance(start + Duration::from_secs(4));
+        assert!(limit.is_open());
+        assert_eq!(limit.opens_at(), None);
+        // A clock that stands, or goes back, gives nothing.
+        limit.spend(1);
+        limit.advance(start);
+        assert!(!limit.is_open());
+    }
+
+    #[test]
+    fn credit_is_a_second_and_never_less_than_two_chunks() {
+        for (rate, expected) in [(1, LEAST), (100_000, 100_000), (1 << 40, CREDIT.into())] {
+            assert_eq!(u64::from(credit(Some(limit(rate)), 100, CREDIT)), expected);
+        }
+        assert_eq!(credit(Some(limit(1)), 100_000, CREDIT), 200_000);
+        assert_eq!(credit(None, 100, CREDIT), CREDIT);
+        assert_eq!(credit(None, 100, 77), 77);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn never_more_than_the_rate_and_never_idle(
+            rate in prop_oneof![Just(LEAST), LEAST..100_000_u64, (LEAST..1_u64 << 40)],
+            steps in proptest::collection::vec((0..2_000_000_u64, 1..6_000_000_u64, any::<bool>()), 1..60),
+        ) {
+            let start = Instant::now();
+            let mut now = start;
+            let mut limit = limit(rate);
+            limit.advance(now);
+            let mut spent: Vec<(Instant, u64)> = Vec::new();
+            for (micros, bytes, wait) in steps {
+                match limit.opens_at() {
+                    // As a machine does that has something to send: it waits for exactly the deadline.
+                    Some(at) if wait => {
+                        prop_assert!(at > now, "closed, and due already");
+                        limit.advance(at - Duration::from_nanos(1));
+                        prop_assert!(!limit.is_open(), "it opens before its time");
+                        now = at;
+                    }
+                    Some(_) | None => now += Duration::from_micros(micros),
+                }
+                limit.advance(now);
+                prop_assert!(!wait || limit.is_open(), "its time came and it is shut");
+                if limit.is_open() {
+                    limit.spend(bytes);
+                    spent.push((now, bytes));
+                }
+            }
+            for (first, (from, _)) in spent.iter().enumerate() {
+                let mut sum = 0_u128;
+                for (at, bytes) in spent.iter().skip(first) {
+                    sum += u128::from(*bytes);
+                    let nanos = (*at - *from + BURST).as_nanos();
+                    let allowed = u128::from(rate) * nanos / 1_000_000_000 + 1 + u128::from(*bytes);
+                    prop_assert!(sum <= allowed, "{sum} bytes where {allowed} may pass");
+                }
+            }
+        }
+    }
+}
