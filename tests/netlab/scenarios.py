@@ -210,7 +210,7 @@ def relay_killed(t, seconds):
     return transfer.told(fault, time.monotonic())
 
 
-@scenario()
+@scenario(variants=(), alternating=({},))
 def relay_gone_another_there(t):
     relays = ("203.0.113.10", "203.0.113.20")
     t.relay("relay2")
@@ -304,7 +304,7 @@ def hotel(t):
     return line
 
 
-@scenario(variants=({"site": "a"}, {"site": "b"}))
+@scenario(variants=(), alternating=({"site": "a"}, {"site": "b"}))
 def udp_blocked_in_between(t, site):
     transfer = Transfer(t).under_way()
     t.netlab("nat", site, "udp-blocked")
