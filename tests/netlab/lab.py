@@ -198,7 +198,7 @@ class Trial:
         subprocess.run([NETLAB, "--lab", self.lab, "down"], capture_output=True)
 
     def sleep(self, seconds):
-        time.sleep(min(seconds, max(0.0, self.deadline - time.monotonic())))
+        time.sleep(max(0.0, min(seconds, self.deadline - time.monotonic())))
 
     # the programs
     def start(self, host, name, args, **more):

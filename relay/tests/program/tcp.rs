@@ -145,3 +145,24 @@ fn what_is_no_client_is_turned_away() {
         relay.expect("reason=violation");
     }
 }
+
+/// Run by `.ci/nginx`, which tells where nginx is.
+#[test]
+#[ignore = "needs nginx in front of a relay"]
+fn websockets_pass_nginx() {
+    let addr = std::env::var("TALLOW_BEHIND_NGINX").unwrap().parse().unwrap();
+    let mut alice = PipeClient::come(addr, websocket(true), &[join(77, Side::Sender)]);
+    let waits = until(SOON, [&mut alice], |[alice]| alice.heard.contains(&RelayMessage::Waiting) || alice.is_over());
+    assert!(waits && !alice.is_over(), "{:?} {:?}", alice.link, alice.closed);
+    let mut bob = PipeClient::come(addr, websocket(true), &[join(77, Side::Receiver)]);
+    assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some()));
+    let all = bytes(20 << 20);
+    alice.send(&all);
+    bob.send(&all[..1000]);
+    assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.got.len() == all.len() && alice.got.len() == 1000));
+    assert!(bob.got == all && alice.got == all[..1000]);
+    // A code and an end pass, too.
+    alice.close(close::ENDED);
+    let left = |bob: &PipeClient| matches!(bob.closed, Some(Closed::Application { code: close::PEER_LEFT, .. }));
+    assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| left(bob)));
+}

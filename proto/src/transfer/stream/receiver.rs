@@ -140,6 +140,11 @@ impl Receiver {
         }
     }
 
+    /// This process stood still: what did not come meanwhile is not late.
+    pub fn handle_pause(&mut self, now: Instant) {
+        self.heard = self.heard.map(|_| now);
+    }
+
     /// A link is up: acknowledgements that went down with another one are said again.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.heard = Some(now);
