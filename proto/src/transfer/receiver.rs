@@ -14,7 +14,7 @@
 //! lock of its hashes, since the number stands inside the seal.
 //!
 //! Once everything is being put in place, the outcome is what the disk says: neither side's wish, nor a violation, nor a lost
-//! link changes it any more. A transfer that ends before leaves what is stored for the next one ([`is_worth_keeping`]).
+//! link changes it any more. A transfer that ends before leaves what is stored for the next one (`ends`).
 //!
 //! Timers: that of an offer (`reading`); [`CHUNKS`] while it is the sender's turn and a link is up; [`FAREWELL`] for
 //! `Bye` after `Verified` ([`INTERRUPTED`] once the person interrupted); the journal's; [`super::STRAGGLERS`] for jobs that are
