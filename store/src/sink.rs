@@ -107,7 +107,7 @@ impl Receiving {
     }
 
     /// Where the names at the top went, as far as they are in place: at most 1,000. `offered` and `here` differ where
-    /// [`OnExists::Rename`] had to find another one.
+    /// [`crate::OnExists::Rename`] had to find another one.
     #[must_use]
     pub fn placed(&self) -> Vec<Renamed> {
         self.begun.get().map(|begun| lock(&begun.finish).placed().to_vec()).unwrap_or_default()
