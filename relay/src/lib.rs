@@ -76,7 +76,8 @@ async fn serve(config: Config, drain: Duration) -> Result<(), Problem> {
                 Some(Event::CannotListen { addr, transport, kind }) => {
                     // Half of what was asked for is not what was asked for.
                     failure = failure.or(Some(Problem::Listen(addr, transport, kind)));
-                    stop(&handle, Command::Stop);
+                    // If there was no other address it has ended by itself.
+                    let _ = handle.command(Command::Stop);
                 }
                 Some(Event::Listening { addr }) => say(&format!("listening on {addr}")),
                 Some(event) => log(event),

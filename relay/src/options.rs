@@ -86,7 +86,11 @@ impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Listen(addr, transport, kind) => {
-                write!(f, "cannot listen on {addr} ({transport}): {kind}; choose another address with --listen")
+                write!(f, "cannot listen on {addr} ({transport}): {kind}; choose another address with --listen")?;
+                if *kind == std::io::ErrorKind::PermissionDenied && addr.port() < 1024 {
+                    write!(f, ", or give this program the capability CAP_NET_BIND_SERVICE for ports below 1024")?;
+                }
+                Ok(())
             }
             Self::Identity => f.write_str(
                 "the certificate or its private key cannot be used; check that --tls-cert and --tls-key belong together",

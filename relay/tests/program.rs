@@ -2,6 +2,10 @@
 
 #[path = "../examples/crowd/client.rs"]
 mod client;
+#[path = "program/pipe_client.rs"]
+mod pipe_client;
+#[path = "program/tcp.rs"]
+mod tcp;
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::{byte, dir, file, finish, manifest, names, sink};
 use tallow_proto::job::{Fault, FaultKind, Sink};
@@ -13,20 +13,25 @@ use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::manifest::Manifest;
 use tallow_store::{Destination, OnExists, Policy, Receiving};
 
+/// One test at a time: between `fork` and `exec` a child that mounts something holds every lock of the other tests' staging too.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// A file system of so many bytes, in memory.
 struct Disk {
     at: tempfile::TempDir,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Disk {
     fn new(options: &str) -> Option<Self> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let at = tempfile::tempdir().unwrap();
         let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at.path()).status();
         if !status.is_ok_and(|status| status.success()) {
             eprintln!("SKIPPED: this user may not mount a small file system");
             return None;
         }
-        Some(Self { at })
+        Some(Self { at, _alone: alone })
     }
 
     fn path(&self) -> &Path {

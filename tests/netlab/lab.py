@@ -198,7 +198,7 @@ class Trial:
         subprocess.run([NETLAB, "--lab", self.lab, "down"], capture_output=True)
 
     def sleep(self, seconds):
-        time.sleep(min(seconds, max(0.0, self.deadline - time.monotonic())))
+        time.sleep(max(0.0, min(seconds, self.deadline - time.monotonic())))
 
     # the programs
     def start(self, host, name, args, **more):
@@ -206,9 +206,10 @@ class Trial:
         self.programs.append(program)
         return program
 
-    def relay(self, host="relay", port=PORT):
+    def relay(self, host="relay", port=PORT, drain=10):
         state = os.path.join(self.dir, "state-" + host)
-        relay = self.start(host, host, [self.tallow, "relay", "-v", "--listen", "[::]:%d" % port, "--state-dir", state])
+        relay = self.start(host, host, [self.tallow, "relay", "-v", "--listen", "[::]:%d" % port, "--drain", str(drain),
+                                        "--state-dir", state])
         relay.wait_log("listening on")
         return relay
 

@@ -36,15 +36,15 @@ def scenario(topology="home", bound=150, variants=({},), alternating=(), long=()
 class Transfer:
     """The usual set-up: a relay, a slow line at alice, and a transfer that is under way."""
 
-    def __init__(self, t, relays=("203.0.113.10",), rate="50mbit", size=24, accept="--yes", send=(), receive=(),
-                 hosts=("alice", "bob"), port=PORT):
+    def __init__(self, t, relays=("203.0.113.10",), rate="40mbit", size=24, accept="--yes", send=(), receive=(),
+                 hosts=("alice", "bob"), port=PORT, drain=10):
         self.t, self.relays, self.size, self.hosts = t, relays, size, hosts
         self.receiver_args, self.sender_args = [accept] if accept else [], list(send)
         self.receiver_args += receive
         self.terminal = accept is None
         if rate:
             t.netlab("link", "alice", "--rate", rate)
-        self.relay = t.relay(port=port)
+        self.relay = t.relay(port=port, drain=drain)
         self.source = t.source(size)
         self.sender = self.receiver = self.flow = None
 
@@ -64,7 +64,7 @@ class Transfer:
         """Until the receiver has that share of the bytes."""
         self.receiver.wait("progress", where=lambda said: said["bytes"] >= share * said["total"] > 0)
 
-    def under_way(self, share=0.15):
+    def under_way(self, share=0.05):
         self.send()
         self.receive()
         self.until(share)
@@ -93,35 +93,40 @@ class Transfer:
         lost = self.again()
         reconnects = "no reconnect" if lost == (0, 0) else "reconnects: sender %d, receiver %d" % lost
         had = max([said["bytes"] for at, said in self.receiver.events if at < fault and said["event"] == "progress"] or [0])
-        if had > 0.8 * size:
+        if had > 0.9 * size:
             raise Failed("the fault came too late to matter, at %d of %d bytes" % (had, size))
         gap = "stood for %.1f s" % stood
         if stood > GAP:
-            gap += " and went on %.1f s after it was over" % (ended - healed)
+            gap += " and went on %.1f s after it was over" % max(0.0, ended - healed)
         return "at %.0f %% %s, %s, %s, %.0f MiB" % (
             100 * had / size, gap, reconnects, self.receiver.transport(), size / MIB)
 
 
-def invisible(transfer):
-    if transfer.again() != (0, 0):
-        raise Failed("the fault was to be invisible, but links were lost: %s" % (transfer.again(),))
-
-
-def cut(t, host, seconds):
+def cut(t, host, seconds, meanwhile=lambda: None):
     """A cable is out for so long; the times when it went out and when it was back."""
     t.netlab("cut", host)
     out = time.monotonic()
-    t.sleep(seconds)
+    meanwhile()
+    t.sleep(out + seconds - time.monotonic())
     t.netlab("heal", host)
     return out, time.monotonic()
+
+
+def invisible(transfer, times, line):
+    """A cable that was out for 5 s is nothing that anybody notices; a busy machine may take longer to put it back."""
+    took = times[1] - times[0]
+    if took > 6.5:
+        return "%s; the cable was out for %.1f s, too long to be judged" % (line, took)
+    if transfer.again() != (0, 0):
+        raise Failed("the fault was to be invisible, but links were lost: %s" % (transfer.again(),))
+    return line
 
 
 @scenario(variants=({"host": "alice"}, {"host": "bob"}))
 def cable_5s(t, host):
     transfer = Transfer(t).under_way()
-    line = transfer.told(*cut(t, host, 5))
-    invisible(transfer)
-    return line
+    times = cut(t, host, 5)
+    return invisible(transfer, times, transfer.told(*times))
 
 
 @scenario(variants=(), alternating=({"host": "alice"}, {"host": "bob"}))
@@ -144,12 +149,7 @@ def cable_before_pairing(t, host, seconds):
         times = cut(t, host, seconds)
         transfer.receive()
     else:
-        t.netlab("cut", host)
-        out = time.monotonic()
-        transfer.receive()
-        t.sleep(seconds)
-        t.netlab("heal", host)
-        times = out, time.monotonic()
+        times = cut(t, host, seconds, transfer.receive)
     transfer.receiver.wait("paired")
     return transfer.told(*times)
 
@@ -160,17 +160,13 @@ def cable_at_the_offer(t, host, seconds):
     transfer.send()
     transfer.receive()
     transfer.receiver.wait("offer")
-    t.netlab("cut", host)
-    out = time.monotonic()
-    t.sleep(seconds / 2)
-    # The answer is given while the cable is out.
-    transfer.receiver.answer("y")
-    t.sleep(seconds / 2)
-    t.netlab("heal", host)
-    line = transfer.told(out, time.monotonic())
-    if seconds == 5:
-        invisible(transfer)
-    return line
+
+    def answer():
+        t.sleep(seconds / 2)
+        transfer.receiver.answer("y")
+    times = cut(t, host, seconds, answer)
+    line = transfer.told(*times)
+    return invisible(transfer, times, line) if seconds == 5 else line
 
 
 @scenario(variants=({"host": "alice", "seconds": 5},), alternating=({"host": "bob", "seconds": 25}, {"host": "alice", "seconds": 25}))
@@ -191,7 +187,7 @@ def cable_at_the_end(t, host, seconds):
 
 @scenario(variants=({"host": "alice"}, {"host": "bob"}))
 def readdress(t, host):
-    transfer = Transfer(t, size=32).under_way()
+    transfer = Transfer(t, size=24).under_way()
     t.netlab("readdress", host)
     return transfer.told(time.monotonic())
 
@@ -199,7 +195,7 @@ def readdress(t, host):
 @scenario(variants=tuple({"site": site, "ports": "new_ports"} for site in "ab"),
           alternating=tuple({"site": site, "ports": "same_ports"} for site in "ab"))
 def flush_nat(t, site, ports):
-    transfer = Transfer(t, size=32).under_way()
+    transfer = Transfer(t, size=24).under_way()
     t.netlab("flush-nat", site, *(["--same-ports"] if ports == "same_ports" else []))
     return transfer.told(time.monotonic())
 
@@ -214,13 +210,24 @@ def relay_killed(t, seconds):
     return transfer.told(fault, time.monotonic())
 
 
-@scenario()
+@scenario(variants=(), alternating=({},))
 def relay_gone_another_there(t):
     relays = ("203.0.113.10", "203.0.113.20")
     t.relay("relay2")
     transfer = Transfer(t, relays=relays).under_way()
     transfer.relay.kill()
     return transfer.told(time.monotonic())
+
+
+@scenario()
+def relay_drains_another_there(t):
+    t.relay("relay2")
+    transfer = Transfer(t, relays=("203.0.113.10", "203.0.113.20"), size=32, drain=1).under_way()
+    transfer.relay.signal(signal.SIGTERM)
+    line = transfer.told(time.monotonic())
+    if code := transfer.relay.end():
+        raise Failed("the relay ended with %d" % code)
+    return line
 
 
 @scenario(bound=240, variants=({"who": "sender"}, {"who": "receiver"}, {"who": "relay"}))
@@ -240,7 +247,7 @@ def killed(t, who):
     getattr(transfer, who).kill()
     other = transfer.sender if who == "receiver" else transfer.receiver
     # Its person ends the other one: whoever only lost the other side waits for it.
-    other.signal(signal.SIGINT)
+    other.signal(signal.SIGTERM)
     other.end()
     transfer.flow.over = True
     transfer.send("sender-again")
@@ -297,7 +304,7 @@ def hotel(t):
     return line
 
 
-@scenario(variants=({"site": "a"}, {"site": "b"}))
+@scenario(variants=(), alternating=({"site": "a"}, {"site": "b"}))
 def udp_blocked_in_between(t, site):
     transfer = Transfer(t).under_way()
     t.netlab("nat", site, "udp-blocked")
@@ -339,17 +346,17 @@ def only(t, transport, host, fault):
 
 COUNTERS = """
 table inet counts {
-    counter udp {}
-    counter names {}
+    counter datagrams {}
+    counter lookups {}
     counter elsewhere {}
     counter proxied {}
     chain out {
         type filter hook output priority 0;
-        meta l4proto udp counter name udp
-        meta l4proto { tcp, udp } th dport { 53, 853, 5353 } counter name names
-        meta l4proto != { icmp, ipv6-icmp } ip daddr != 203.0.113.20 counter name elsewhere
-        meta nfproto ipv6 meta l4proto != ipv6-icmp counter name elsewhere
-        ip daddr 203.0.113.20 meta l4proto tcp counter name proxied
+        meta l4proto udp counter name "datagrams"
+        meta l4proto { tcp, udp } th dport { 53, 853, 5353 } counter name "lookups"
+        meta l4proto != { icmp, ipv6-icmp } ip daddr != 203.0.113.20 counter name "elsewhere"
+        meta nfproto ipv6 meta l4proto != ipv6-icmp counter name "elsewhere"
+        ip daddr 203.0.113.20 meta l4proto tcp counter name "proxied"
     }
 }
 """
@@ -404,13 +411,13 @@ def proxy(t, kind):
     size = transfer.finish()
     over_tcp(transfer.sender)
     count = counted(t, "alice")
-    if count["udp"] or count["names"] or count["elsewhere"] or not count["proxied"]:
+    if count["datagrams"] or count["lookups"] or count["elsewhere"] or not count["proxied"]:
         raise Failed("packets left beside the proxy: %s" % count)
     # The counters count: without a proxy the same start looks the name up, or sends UDP.
     plain = t.send(transfer.source, name="plain")
     plain.wait("code")
     plain.kill()
-    if not counted(t, "alice")["udp"]:
+    if not counted(t, "alice")["datagrams"]:
         raise Failed("the counters count nothing")
     return "code after %.2f s, %s; left alice: %d packets to the proxy, 0 UDP, 0 for names, 0 elsewhere; %.0f MiB" % (
         code_after, transfer.sender.transport(), count["proxied"], size / MIB)
@@ -432,7 +439,7 @@ def onion(t):
     if any((each["kind"], each["host"], each["port"], each["command"]) != (3, name, PORT, 1) for each in asked):
         raise Failed("the proxy was asked for something else: %s" % asked)
     count = counted(t, "alice")
-    if count["udp"] or count["names"] or count["elsewhere"]:
+    if count["datagrams"] or count["lookups"] or count["elsewhere"]:
         raise Failed("packets left beside the proxy: %s" % count)
     return "asked %d times for the name as it is, %s, nothing beside the proxy, %.0f MiB" % (
         len(asked), transfer.sender.transport(), size / MIB)

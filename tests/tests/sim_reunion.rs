@@ -247,3 +247,64 @@ fn a_cut_is_survived_over_tcp_too() {
         rig.sink.check_whole();
     }
 }
+
+/// Something happens to one side when bytes move; returns whether a link had to be made anew.
+fn survive_on(place: Place, seed: u64, change: impl FnOnce(&mut Rig)) -> bool {
+    let network = Conditions { rate: 100_000, latency: Duration::from_millis(10), ..Conditions::default() };
+    let scenario = Scenario { network, place, give_up_after: None, ..Scenario::plain(seed, BYTES) };
+    let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+    let (sender, receiver) = (rig.sender, rig.receiver);
+    let limit = Duration::from_secs(2 * 3600);
+    let offered = |world: &mut World| world.said(receiver).any(|event| matches!(event, Event::Offer(_)));
+    assert!(rig.world.run_until(limit, offered), "{}", rig.told());
+    rig.accept();
+    rig.world.run_until(Duration::from_secs(1), |_| false);
+    change(&mut rig);
+    let ended = rig.world.run_until(limit, |world| world.is_closed(sender) && world.is_closed(receiver));
+    assert!(ended && rig.report().is_done(), "{}", rig.told());
+    rig.sink.check_whole();
+    [sender, receiver].iter().any(|&host| rig.world.said(host).any(|event| matches!(event, Event::Reconnecting { .. })))
+}
+
+#[test]
+fn f08_another_address_in_mid_transfer_moves_the_connection() {
+    for seed in 0..4 {
+        let again = survive_on(Place::Relay, 30 + seed, |rig| {
+            let (host, ip) =
+                if seed % 2 == 0 { (rig.sender, [192, 0, 2, 77]) } else { (rig.receiver, [203, 0, 113, 77]) };
+            rig.world.readdress(host, ip.into());
+        });
+        assert!(!again, "QUIC moves by itself");
+    }
+    // To the relay inside the sender: the receiver moves; a server can't, so then the receiver finds nobody until the sender is back.
+    assert!(!survive_on(Place::Inside, 40, |rig| rig.world.readdress(rig.receiver, [203, 0, 113, 77].into())));
+}
+
+#[test]
+fn f08_another_address_over_tcp_takes_another_connection() {
+    for seed in 0..2 {
+        let again = survive_on(Place::Relay, 50 + seed, |rig| {
+            firewall(rig, true, true);
+            let (host, ip) =
+                if seed % 2 == 0 { (rig.sender, [192, 0, 2, 77]) } else { (rig.receiver, [203, 0, 113, 77]) };
+            rig.world.network.block_udp(ip.into(), true);
+            rig.world.readdress(host, ip.into());
+        });
+        assert!(again);
+    }
+}
+
+#[test]
+fn f09_a_sleeping_or_stopped_machine_is_waited_for() {
+    for (seed, time) in [5, 60, 3500].into_iter().enumerate() {
+        for (place, who) in [(Place::Relay, 0), (Place::Relay, 1), (Place::Inside, 0), (Place::Inside, 1)] {
+            for asleep in [true, false] {
+                survive_on(place, 60 + seed as u64, |rig| {
+                    let host = [rig.sender, rig.receiver][who];
+                    let time = Duration::from_secs(time);
+                    if asleep { rig.world.sleep(host, time) } else { rig.world.stop(host, time) }
+                });
+            }
+        }
+    }
+}

@@ -49,6 +49,14 @@ impl Transfer {
         }
     }
 
+    /// This process stood still, and nobody was late.
+    pub(super) fn handle_pause(&mut self, now: Instant) {
+        match self {
+            Self::Sending(_) => {}
+            Self::Receiving(receiver) => receiver.handle_pause(now),
+        }
+    }
+
     /// The session has a link again.
     pub(super) fn handle_link_up(&mut self, now: Instant) {
         match self {

@@ -360,7 +360,7 @@ impl Peer {
         }
     }
 
-    fn take_session_events(&mut self, now: Instant) -> bool {
+    pub(super) fn take_session_events(&mut self, now: Instant) -> bool {
         let mut moved = false;
         while let Stage::Live { link, session } = &mut self.stage
             && let Some(event) = session.poll_event()

@@ -255,15 +255,18 @@ impl Meeting {
         }
     }
 
-    /// The network is another one: what was put off is tried at once.
-    pub fn hurry(&mut self, now: Instant) {
+    /// The network is another one: what was put off is tried at once, and what was begun over the old one is begun again.
+    pub fn hurry(&mut self, now: Instant, net: &mut Net) {
         if self.search == Search::Code {
             return;
         }
         for spot in &mut self.spots {
-            if let State::Idle { next } = &mut spot.state {
+            if let State::Dialing(dialing) = &spot.state {
+                dialing.attempts.iter().for_each(|attempt| net.close(now, attempt.conn, 0, "the network changed"));
+            }
+            if matches!(spot.state, State::Idle { .. } | State::Dialing(_)) {
                 spot.rounds = 0;
-                *next = now;
+                spot.state = State::Idle { next: now };
             }
         }
     }

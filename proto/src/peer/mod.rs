@@ -114,6 +114,8 @@ pub struct Peer {
     give_up_after: Option<Duration>,
     links: u32,
     doubt: Option<Doubt>,
+    /// When anything happened last.
+    awake: Instant,
     found: Option<Found>,
     mdns: Option<Mdns>,
     interfaces: Vec<IpAddr>,
@@ -148,6 +150,7 @@ impl Node for Peer {
     type Event = Event;
 
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
+        self.notice_pause(now);
         match &mut self.mdns {
             Some(mdns) if arrival.socket == net::MDNS => mdns.handle_datagram(now, arrival.from, &data),
             Some(_) | None => self.net.handle_datagram(now, &arrival, data),
@@ -155,6 +158,7 @@ impl Node for Peer {
     }
 
     fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+        self.notice_pause(now);
         self.net.handle_pipe(now, pipe, event);
     }
 
@@ -220,6 +224,7 @@ impl Node for Peer {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.notice_pause(now);
         self.net.handle_timeout(now);
         if let Some(meeting) = &mut self.meeting {
             meeting.handle_timeout(now, &mut self.net);
@@ -230,7 +235,6 @@ impl Node for Peer {
         if let Some(mdns) = &mut self.mdns {
             mdns.handle_timeout(now);
         }
-        self.transfer.handle_timeout(now);
         match &mut self.stage {
             // Silence for so long is a lost link: what follows is the same.
             Stage::Handshaking { handshake, .. } if handshake.poll_timeout().is_some_and(|at| at <= now) => {
@@ -244,6 +248,9 @@ impl Node for Peer {
             Stage::Handshaking { .. } | Stage::Leaving { .. } | Stage::Meeting | Stage::Apart(_) | Stage::Closed => {}
         }
         self.handle_reunion_timeout(now);
+        // After a pause the link is judged before what should have come over it.
+        self.take_session_events(now);
+        self.transfer.handle_timeout(now);
         let net = &mut self.net;
         self.parting.retain(|(link, deadline)| {
             let over = *deadline <= now;

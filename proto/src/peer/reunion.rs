@@ -28,7 +28,7 @@ use super::{CodeState, PATIENCE, Peer, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, Handshake, ReconnectKey, Secret, Verifier};
 use crate::node::Interface;
-use crate::session::Session;
+use crate::session::{SILENCE, Session};
 use crate::wire::relay::Side;
 
 /// How long a link that may be dead has to show that it is not.
@@ -128,7 +128,9 @@ impl Peer {
 
     /// The session goes on, as soon as there is a link again.
     pub(super) fn part_ways(&mut self, now: Instant, session: Box<Session>) {
-        let unconfirmed = self.transfer.is_unconfirmed();
+        // All is stored over there, and nothing but the word of it is missing.
+        let progress = self.transfer.progress();
+        let unconfirmed = self.transfer.is_unconfirmed() && progress.bytes >= progress.total;
         let patience = match self.accepted_at {
             None => Some(self.give_up_after.unwrap_or(PATIENCE)),
             Some(_) if unconfirmed => Some(self.give_up_after.unwrap_or(CONFIRM_WITHIN)),
@@ -195,7 +197,7 @@ impl Peer {
     pub(super) fn handle_moved(&mut self, now: Instant, gone: bool) {
         self.net.handle_moved();
         if let Some(meeting) = &mut self.meeting {
-            meeting.hurry(now);
+            meeting.hurry(now, &mut self.net);
         }
         if !gone {
             return;
@@ -207,6 +209,16 @@ impl Peer {
                 self.doubt = Some(Doubt { conn, received, until: now + PROOF_WITHIN });
             }
             Conn::Pipe(_) => self.lose_link(now),
+        }
+    }
+
+    /// A live link has something to do every few seconds. When nothing was done for longer than it may be silent, this process stood
+    /// still (SIGSTOP, a suspended virtual machine): what arrived meanwhile proves nothing about now, and nobody was late.
+    pub(super) fn notice_pause(&mut self, now: Instant) {
+        let stood_still = now.saturating_duration_since(std::mem::replace(&mut self.awake, now));
+        if stood_still >= SILENCE && matches!(self.stage, Stage::Live { .. }) {
+            self.transfer.handle_pause(now);
+            self.handle_moved(now, true);
         }
     }
 

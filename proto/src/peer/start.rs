@@ -55,7 +55,7 @@ impl Peer {
         let config = sender::Config { cores: common.cores.max(1), compression };
         let sender = sender::Sender::new(config, source, &seed.split()).with_limit(common.limit);
         let transfer = Transfer::Sending(sender);
-        Self::new(Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
+        Self::new(now, Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
     }
 
     /// A peer that receives.
@@ -76,7 +76,8 @@ impl Peer {
         let transfer = Transfer::Receiving(receiver);
         let code = CodeState::Ready { code, seated: true, told: true };
         let discover = discover && common.relays.is_empty();
-        let mut peer = Self::new(Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer);
+        let mut peer =
+            Self::new(now, Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer);
         if discover {
             peer.mdns = Some(Mdns::browse(now, &peer.interfaces, &peer.seed.split()));
             peer.net.bind_mdns();
@@ -86,6 +87,7 @@ impl Peer {
 
     #[expect(clippy::too_many_arguments, reason = "the two constructors above are its only callers")]
     fn new(
+        now: Instant,
         side: Side,
         features: Features,
         common: &Common,
@@ -110,6 +112,7 @@ impl Peer {
             give_up_after: common.give_up_after,
             links: 0,
             doubt: None,
+            awake: now,
             found: None,
             mdns: None,
             interfaces: common.interfaces.clone(),

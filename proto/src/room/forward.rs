@@ -2,8 +2,9 @@
 //!
 //! Decides when a stream is read, how much of it is held, and how large the legs' windows are. What one leg sends on its first
 //! stream goes to the other's first stream; each unidirectional stream that it opens is opened on the other side too, in the
-//! same order, when both are QUIC connections. Ends, resets and stops go along. Nothing is decoded, and pieces are passed on as they came; only small ones are
-//! copied together, since a piece of one byte may hold on to a whole datagram.
+//! same order, when both are QUIC connections. Ends, resets and stops go along. Nothing is decoded, and pieces are passed on as they
+//! came; only small ones are copied together, since a piece of one byte may hold on to a whole datagram, and a pipe seals or frames
+//! each on its own.
 //!
 //! ```text
 //! flow (one stream, one way):  open ──(end, or its leg is gone)──► draining ──(all written)──► finished: forgotten
@@ -16,17 +17,14 @@
 //! held for one direction is at most: the reader's window, a quarter of it that was read last (and [`LEAST`] for each stream), and
 //! the writer's window.
 //!
-//! **Windows by evidence.** Both windows of a direction begin with [`WINDOW`] and follow what the other leg really took: twice
-//! what it acknowledged in a round trip, [`MAX_WINDOW`] at most, and what all pairs have beyond [`WINDOW`] comes out of one
-//! [`Budget`]. When less moves they shrink. Small pieces cost more memory than they have bytes ([`PIECE`]), so while they are
-//! small the writer's window is smaller by that.
+//! How large both are is [`window`]'s to say.
 //!
-//! A pipe has no acknowledgements. What the system took counts as taken by the other leg, but for the first [`SYSTEM`] bytes, which
-//! may only fill its buffers; those also stand for the path's round trips, so that a pipe's windows need be no larger than what
-//! moves between two looks at it. That all arrived is known when it ends its own side after ours. All its bytes are one stream: no others are opened beside it, and where QUIC's first stream is reset
-//! or stopped, the pair is broken and ends.
+//! All bytes of a pipe are one stream: no others are opened beside it, and where QUIC's first stream is reset or stopped, the pair is
+//! broken and ends. That all arrived at a pipe is known when it ends its own side after ours.
 //!
 //! Timer: [`SILENCE`] without a byte ends a pair, and [`FAREWELL`] is the most that a gone leg's last bytes may take.
+
+mod window;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -39,13 +37,10 @@ use super::ports::{LegId, Ports};
 use super::talk::Farewell;
 use crate::Instant;
 use crate::link::quic::{Read, Stream, Write};
+use window::{Moved, Window};
 
-/// The windows of a direction at first, in bytes.
-pub const WINDOW: u64 = 64 << 10;
-/// The largest they become, in bytes.
-pub const MAX_WINDOW: u64 = 16 << 20;
-/// What the system may take of a pipe before the other side reads (tcp(7): `tcp_wmem`): it proves nothing.
-const SYSTEM: u64 = 4 << 20;
+pub use window::{Budget, WINDOW};
+
 /// After this long without a byte in either direction a pair is over.
 pub const SILENCE: Duration = Duration::from_secs(60);
 /// How long what a gone leg said may take to be delivered.
@@ -56,32 +51,10 @@ const BATCH: usize = 64 << 10;
 const LEAST: usize = 1 << 10;
 /// Pieces smaller than this, in bytes, are copied.
 const SMALL: usize = 512;
-/// What a piece costs beside its bytes.
-const PIECE: u64 = 128;
-/// The smallest window of a writer, in bytes.
-const MIN_WINDOW: u64 = 2 << 10;
-/// The shortest time after which windows are judged again.
-const ROUND: Duration = Duration::from_millis(2);
-/// The shortest round trip that is believed: below it a machine's own pauses count for more than the network.
-const TRIP: Duration = Duration::from_micros(500);
+/// The same on the way into a pipe: what one datagram of a network brings is less.
+const SMALL_FOR_PIPE: usize = 4 << 10;
 /// Streams to one leg that are finished and not acknowledged; then no more are opened there.
 const MAX_FINISHING: usize = 64;
-
-/// What all pairs together may have in windows beyond [`WINDOW`], in bytes.
-#[derive(Debug)]
-pub struct Budget(pub u64);
-
-impl Budget {
-    fn take(&mut self, wanted: u64) -> u64 {
-        let given = wanted.min(self.0);
-        self.0 = self.0.saturating_sub(given);
-        given
-    }
-
-    fn give_back(&mut self, bytes: u64) {
-        self.0 = self.0.saturating_add(bytes);
-    }
-}
 
 /// What a pair works with.
 pub struct Outside<'a> {
@@ -150,6 +123,8 @@ struct Flow {
     /// What was read and not written, and how many bytes that are.
     held: Vec<Bytes>,
     held_bytes: usize,
+    /// Pieces smaller than this are copied.
+    small: usize,
     /// On a first stream, until what crossed the pairing is over.
     crossing: Option<Crossing>,
     /// Nothing more comes from `from`.
@@ -166,13 +141,6 @@ enum Pumped {
     Stopped(u32),
     /// This side gave it up.
     Reset(u32),
-}
-
-/// What was written.
-#[derive(Debug, Default, Clone, Copy)]
-struct Moved {
-    bytes: u64,
-    pieces: u64,
 }
 
 impl Pair {
@@ -419,7 +387,8 @@ impl Pair {
 
 impl End {
     fn new(now: Instant, joint: Joint, (to, stream): (LegId, Stream)) -> Self {
-        let mut main = Flow { to: Some(stream), crossing: Some(Crossing::default()), ..Flow::new(joint.main) };
+        let (crossing, small) = (Some(Crossing::default()), if to.is_pipe() { SMALL_FOR_PIPE } else { SMALL });
+        let mut main = Flow { to: Some(stream), crossing, small, ..Flow::new(joint.main) };
         main.take_in(joint.said.into());
         Self { leg: joint.leg, flows: vec![main], finishing: 0, left: false, window: Window::new(now, to) }
     }
@@ -446,7 +415,7 @@ impl End {
 
 impl Flow {
     const fn new(from: Stream) -> Self {
-        Self { from, to: None, held: Vec::new(), held_bytes: 0, crossing: None, draining: false }
+        Self { from, to: None, held: Vec::new(), held_bytes: 0, small: SMALL, crossing: None, draining: false }
     }
 
     /// Reads and writes until one side waits, or all is over.
@@ -504,7 +473,7 @@ impl Flow {
             }
         }
         let bytes = pieces.iter().map(Bytes::len).fold(0, usize::saturating_add);
-        if bytes < pieces.len().saturating_mul(SMALL) {
+        if bytes < pieces.len().saturating_mul(self.small) {
             let mut joined = BytesMut::with_capacity(bytes);
             pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
             pieces = vec![joined.freeze()];
@@ -520,91 +489,6 @@ impl Flow {
             self.take_in(vec![rest]);
         }
     }
-}
-
-/// The two windows of a direction: what the one leg may send before it is read, and what the other may leave unacknowledged.
-#[derive(Debug)]
-struct Window {
-    size: u64,
-    /// The writer's, smaller while pieces are small.
-    send: u64,
-    /// This round began then, and takes so long.
-    since: Instant,
-    round: Duration,
-    moved: Moved,
-    /// What of it the other leg has acknowledged, in bytes.
-    proven: u64,
-    /// So many bytes more only fill the windows.
-    unproven: u64,
-}
-
-impl Window {
-    const fn new(now: Instant, to: LegId) -> Self {
-        let moved = Moved { bytes: 0, pieces: 0 };
-        let unproven = if to.is_pipe() { WINDOW + SYSTEM } else { WINDOW };
-        Self { size: WINDOW, send: WINDOW, since: now, round: ROUND, moved, proven: 0, unproven }
-    }
-
-    /// So much was written. At the end of a round the windows follow, and at once when there are many small pieces.
-    fn follow(&mut self, outside: &mut Outside<'_>, from: LegId, to: LegId, moved: Moved) {
-        self.proven = self.proven.saturating_add(moved.bytes.saturating_sub(self.unproven));
-        self.unproven = self.unproven.saturating_sub(moved.bytes);
-        self.moved.bytes = self.moved.bytes.saturating_add(moved.bytes);
-        self.moved.pieces = self.moved.pieces.saturating_add(moved.pieces);
-        let elapsed = outside.now.saturating_duration_since(self.since);
-        let over = elapsed >= self.round;
-        if !over && self.moved.pieces < WINDOW / PIECE {
-            return;
-        }
-        let (old_size, old_send) = (self.size, self.send);
-        if over {
-            let trip = outside.ports.rtt(from).max(outside.ports.rtt(to)).max(TRIP);
-            self.resize(trip, elapsed, outside.budget);
-            self.round = trip.max(ROUND);
-        }
-        self.send = fit(self.size, self.moved);
-        if over {
-            (self.since, self.moved, self.proven) = (outside.now, Moved::default(), 0);
-        }
-        if old_size != self.size {
-            outside.ports.set_receive_window(from, self.size);
-        }
-        if old_send != self.send {
-            outside.ports.set_send_window(to, self.send);
-        }
-    }
-
-    /// How much may be held between the two, in bytes.
-    fn held(&self) -> usize {
-        usize::try_from(self.size / 4).unwrap_or(BATCH)
-    }
-
-    /// Twice what was acknowledged in a round trip, as far as the budget allows; in steps towards less.
-    fn resize(&mut self, trip: Duration, elapsed: Duration, budget: &mut Budget) {
-        let per_trip = u128::from(self.proven).saturating_mul(trip.as_nanos()).checked_div(elapsed.as_nanos());
-        let wanted = u64::try_from(per_trip.unwrap_or(0).saturating_mul(2)).unwrap_or(MAX_WINDOW);
-        let wanted = wanted.clamp(WINDOW, MAX_WINDOW);
-        if wanted > self.size {
-            let more = budget.take(wanted.saturating_sub(self.size));
-            self.size = self.size.saturating_add(more);
-            self.unproven = self.unproven.saturating_add(more);
-        } else if wanted <= self.size / 2 || wanted == WINDOW {
-            let smaller = (self.size / 2).max(wanted);
-            budget.give_back(self.size.saturating_sub(smaller));
-            self.size = smaller;
-        }
-    }
-}
-
-/// The writer's window, such that pieces of this size take no more memory than whole ones.
-fn fit(size: u64, moved: Moved) -> u64 {
-    let Moved { bytes, pieces } = moved;
-    if bytes >= pieces.saturating_mul(SMALL as u64) {
-        return size;
-    }
-    let taken = u128::from(bytes).saturating_add(u128::from(pieces).saturating_mul(u128::from(PIECE)));
-    let share = u128::from(size).saturating_mul(u128::from(bytes)).checked_div(taken).unwrap_or(0);
-    u64::try_from(share).unwrap_or(size).max(MIN_WINDOW)
 }
 
 #[cfg(test)]

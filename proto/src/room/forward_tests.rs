@@ -1,12 +1,15 @@
 #![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 
+use super::window::{MAX_WINDOW, MIN_WINDOW, PIECE, fit};
 use super::*;
 
 const KIB: u64 = 1 << 10;
 
 fn window() -> Window {
     let leg = LegId::Quic { socket: crate::node::SocketId(0), conn: crate::link::quic::ConnId(0) };
-    Window { unproven: 0, ..Window::new(Instant::now(), leg) }
+    let mut window = Window::new(Instant::now(), leg);
+    window.unproven = 0;
+    window
 }
 
 const MILLIS: Duration = Duration::from_millis(1);
@@ -85,4 +88,18 @@ fn small_pieces_are_copied_together_and_large_ones_are_not() {
     assert_eq!(flow.held_bytes, 1205);
     flow.take_in(Vec::new());
     assert_eq!(flow.held.len(), 2);
+}
+
+#[test]
+fn a_pipe_s_datagrams_are_copied_together_and_what_the_system_took_first_proves_nothing() {
+    let mut world = super::super::world::World::new();
+    let (alice, _) = world.pair(super::super::world::ROOM);
+    let main = world.clients[alice].main();
+    let to = LegId::Pipe(crate::node::PipeId(1));
+    let mut flow = Flow { small: SMALL_FOR_PIPE, ..Flow::new(main) };
+    flow.take_in(vec![Bytes::from(vec![1; 1200]); 40]);
+    assert_eq!((flow.held.len(), flow.held_bytes), (1, 48_000));
+    flow.take_in(vec![Bytes::from(vec![1; 16 << 10]); 3]);
+    assert_eq!(flow.held.len(), 4);
+    assert_eq!(Window::new(Instant::now(), to).unproven, WINDOW + (4 << 20));
 }

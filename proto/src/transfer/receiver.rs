@@ -14,7 +14,7 @@
 //! lock of its hashes, since the number stands inside the seal.
 //!
 //! Once everything is being put in place, the outcome is what the disk says: neither side's wish, nor a violation, nor a lost
-//! link changes it any more. A transfer that ends before leaves what is stored for the next one (`ends`).
+//! link changes it any more. A transfer that ends before leaves what is stored for the next one (`ends::is_worth_keeping`).
 //!
 //! Timers: that of an offer (`reading`); [`CHUNKS`] while it is the sender's turn and a link is up; [`FAREWELL`] for
 //! `Bye` after `Verified` ([`INTERRUPTED`] once the person interrupted); the journal's; [`super::STRAGGLERS`] for jobs that are
@@ -185,6 +185,11 @@ impl Receiver {
             | State::Finishing { .. }
             | State::Over { .. } => {}
         }
+    }
+
+    /// This process stood still: what did not come meanwhile is not late.
+    pub fn handle_pause(&mut self, now: Instant) {
+        self.heard = self.heard.map(|_| now);
     }
 
     /// A link is up: acknowledgements that went down with another one are said again.

@@ -132,10 +132,20 @@ impl World {
         (sender, receiver)
     }
 
-    /// The system gives up the connection of a client, at the relay.
+    /// The system gives up the connection of a client, at the relay, and at the same moment its last bytes arrive.
     pub fn fail(&mut self, client: usize) {
-        let Some(id) = self.clients[client].tcp.as_mut().and_then(|tcp| tcp.id.take()) else { return };
+        let Some(tcp) = &mut self.clients[client].tcp else { return };
+        let Some(id) = tcp.id.take() else { return };
         self.pipes.remove(&id);
+        let mut slices = [IoSlice::new(&[]); 8];
+        let count = tcp.pipe.output(&mut slices);
+        let last = gather(&slices[..count], MSS);
+        let buf = self.relay.pipe_buffer(id);
+        let fits = buf.len().min(last.len());
+        buf[..fits].copy_from_slice(&last[..fits]);
+        if fits > 0 {
+            self.relay.handle_pipe(self.now, id, PipeEvent::Filled(fits));
+        }
         self.relay.handle_pipe(self.now, id, PipeEvent::Failed(ErrorKind::TimedOut));
     }
 

@@ -1,0 +1,168 @@
+//! The real program on TCP: TLS and WebSocket at the port of its UDP socket.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+
+use tallow_proto::link::pipe::{Closed, Kind, Transport};
+use tallow_proto::link::quic::Profile;
+use tallow_proto::link::trust::CertificateSeen;
+use tallow_proto::room::close;
+use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Side};
+
+use super::client::{Crowd, join};
+use super::pipe_client::{PipeClient, until, websocket};
+use super::{Program, SOON, Signal};
+
+fn bytes(count: usize) -> Vec<u8> {
+    (0..count).map(|at| (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
+}
+
+#[test]
+fn tls_and_websocket_meet_at_the_port_of_quic() {
+    let state = tempfile::tempdir().unwrap();
+    let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0"]);
+    let fingerprint = relay.expect("certificate fingerprint ");
+    let addr = relay.listening();
+    let kinds = [
+        (Kind::Tls, Transport::Tls),
+        (websocket(true), Transport::SecureWebSocket),
+        (websocket(false), Transport::WebSocket),
+    ];
+    for (room, (kind, transport)) in (0..).zip(kinds) {
+        let mut alice = PipeClient::come(addr, Kind::Tls, &[join(room, Side::Sender)]);
+        assert!(until(SOON, [&mut alice], |[alice]| alice.heard.contains(&RelayMessage::Waiting)));
+        let mut bob = PipeClient::come(addr, kind, &[join(room, Side::Receiver)]);
+        let both = until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some());
+        assert!(both && alice.streams == Some(0) && bob.streams == Some(0));
+        let (certificate, seen) = bob.link.unwrap();
+        assert_eq!(seen, transport);
+        if let CertificateSeen::Unchecked(seen) = certificate {
+            assert_eq!(seen.to_string(), fingerprint);
+        } else {
+            assert_eq!(transport, Transport::WebSocket);
+        }
+        let all = bytes(20 << 20);
+        alice.send(&all);
+        bob.send(&all[..1000]);
+        assert!(
+            until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.got.len() == all.len() && alice.got.len() == 1000)
+        );
+        assert!(bob.got == all && alice.got == all[..1000]);
+        alice.finish();
+        assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| bob.ended));
+        bob.close(close::DONE);
+        assert!(until(SOON, [&mut alice, &mut bob], |[alice, _]| alice.closed == Some(Closed::Ended)));
+        let closed = relay.expect("room_closed");
+        assert!(closed.contains("bytes_forwarded=20972520") && closed.contains("reason=left"), "{closed}");
+    }
+}
+
+#[test]
+fn quic_and_tls_meet() {
+    let state = tempfile::tempdir().unwrap();
+    let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0"]);
+    let addr = relay.listening();
+    let mut crowd = Crowd::new(addr, &Profile::peer());
+    let alice = crowd.come(&[join(1, Side::Sender)]);
+    assert!(crowd.until(SOON, |crowd| crowd.clients[&alice].heard.contains(&RelayMessage::Waiting)));
+    let mut bob = PipeClient::come(addr, Kind::Tls, &[join(1, Side::Receiver)]);
+    assert!(crowd.until(SOON, |crowd| {
+        bob.turn();
+        crowd.clients[&alice].paired && bob.streams == Some(0)
+    }));
+    bob.send(&bytes(5 << 20));
+    assert!(crowd.until(SOON, |crowd| {
+        bob.turn();
+        crowd.clients[&alice].got == 5 << 20
+    }));
+    crowd.leave(alice, close::DONE);
+    assert!(crowd.until(SOON, |_| {
+        bob.turn();
+        bob.ended
+    }));
+}
+
+#[test]
+fn a_relay_that_ends_tells_pipes_why() {
+    let state = tempfile::tempdir().unwrap();
+    let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "--drain", "1"]);
+    let addr = relay.listening();
+    let mut alice = PipeClient::come(addr, websocket(true), &[join(1, Side::Sender)]);
+    let mut waits = PipeClient::come(addr, websocket(false), &[join(2, Side::Sender)]);
+    let waiting = |client: &PipeClient| client.heard.contains(&RelayMessage::Waiting);
+    assert!(until(SOON, [&mut alice, &mut waits], |[alice, waits]| waiting(alice) && waiting(waits)));
+    let mut bob = PipeClient::come(addr, Kind::Tls, &[join(1, Side::Receiver)]);
+    assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some()));
+    relay.signal(Signal::TERM);
+    relay.expect("ending: ");
+    let told = RelayMessage::Refused { reason: RefusalReason::ShuttingDown, retry_after: 0 };
+    let down =
+        |client: &PipeClient| matches!(client.closed, Some(Closed::Application { code: close::SHUTTING_DOWN, .. }));
+    assert!(until(SOON, [&mut waits], |[waits]| down(waits)));
+    assert_eq!(waits.heard.last(), Some(&told));
+    assert!(TcpStream::connect(addr).is_err(), "the listener is closed, so that clients go elsewhere at once");
+    alice.send(b"still here");
+    assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| bob.got == b"still here"));
+    assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| down(alice) && bob.is_over()));
+    assert!(bob.ended, "close_notify, and not an end without it");
+    assert_eq!(relay.end().0, Some(0));
+}
+
+#[test]
+fn a_tcp_port_in_use_is_told_by_its_name() {
+    let state = tempfile::tempdir().unwrap();
+    // A port that is free with UDP.
+    let (taken, addr) = loop {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = taken.local_addr().unwrap();
+        if UdpSocket::bind(addr).is_ok() {
+            break (taken, addr);
+        }
+    };
+    let (code, said) = Program::start(state.path(), &["--listen", &addr.to_string()]).end();
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains(&format!("cannot listen on {addr} (TCP)")), "{said}");
+    assert!(!said.contains("listening on"), "{said}");
+    drop(taken);
+}
+
+/// What is no client gets no answer but an end, and a browser is told what this is.
+#[test]
+fn what_is_no_client_is_turned_away() {
+    let state = tempfile::tempdir().unwrap();
+    let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "-v"]);
+    let addr = relay.listening();
+    for (request, answer) in
+        [(&b"SSH-2.0-OpenSSH_9.2\r\n"[..], ""), (b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n", "HTTP/1.1 4")]
+    {
+        let mut stream = TcpStream::connect(addr).unwrap();
+        stream.write_all(request).unwrap();
+        let mut got = Vec::new();
+        // An end or a reset.
+        let _ = stream.read_to_end(&mut got);
+        let got = String::from_utf8_lossy(&got).into_owned();
+        assert!(got.starts_with(answer) && (!answer.is_empty() || got.is_empty()), "{got}");
+        relay.expect("reason=violation");
+    }
+}
+
+/// Run by `.ci/nginx`, which tells where nginx is.
+#[test]
+#[ignore = "needs nginx in front of a relay"]
+fn websockets_pass_nginx() {
+    let addr = std::env::var("TALLOW_BEHIND_NGINX").unwrap().parse().unwrap();
+    let mut alice = PipeClient::come(addr, websocket(true), &[join(77, Side::Sender)]);
+    let waits = until(SOON, [&mut alice], |[alice]| alice.heard.contains(&RelayMessage::Waiting) || alice.is_over());
+    assert!(waits && !alice.is_over(), "{:?} {:?}", alice.link, alice.closed);
+    let mut bob = PipeClient::come(addr, websocket(true), &[join(77, Side::Receiver)]);
+    assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some()));
+    let all = bytes(20 << 20);
+    alice.send(&all);
+    bob.send(&all[..1000]);
+    assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.got.len() == all.len() && alice.got.len() == 1000));
+    assert!(bob.got == all && alice.got == all[..1000]);
+    // A code and an end pass, too.
+    alice.close(close::ENDED);
+    let left = |bob: &PipeClient| matches!(bob.closed, Some(Closed::Application { code: close::PEER_LEFT, .. }));
+    assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| left(bob)));
+}
