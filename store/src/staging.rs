@@ -60,6 +60,8 @@ pub struct Staging {
 
 #[derive(Debug)]
 struct Journal {
+    /// How long its header is.
+    header: u64,
     writer: Writer,
     /// Where the part ends that was brought to the disk after what it speaks of.
     synced: u64,
@@ -111,7 +113,7 @@ impl Staging {
                     return Err(error);
                 }
             };
-            let journal = Mutex::new(Journal { synced: writer.end(), writer, is_empty: true });
+            let journal = Mutex::new(Journal { header: writer.end(), synced: writer.end(), writer, is_empty: true });
             return Ok(Self { name, dir, is_locked, tree: Arc::new(tree), allowed, is_resumed: false, journal });
         }
         Err(Errno::EXIST.into())
@@ -138,7 +140,7 @@ impl Staging {
         let allowed = dir.stat(probe)?.map_or(PRIVATE_DIR, |stat| Mode::from_raw_mode(stat.st_mode) & ANY_MODE);
         dir.remove_dir(probe)?;
         // Whether what is stored from before came to the disk is not known.
-        let journal = Mutex::new(Journal { writer, synced: header, is_empty: false });
+        let journal = Mutex::new(Journal { header, writer, synced: header, is_empty: false });
         let tree = Arc::new(tree);
         Ok((Self { name, dir, is_locked: true, tree, allowed, is_resumed: true, journal }, stored))
     }
@@ -207,7 +209,7 @@ impl Staging {
             let _ = self.dir.remove_file(JOURNAL);
         }
         // Nothing is appended after this: the transfer is over.
-        journal.is_empty = cut.is_err();
+        journal.is_empty = cut.is_err() || synced == journal.header;
     }
 
     /// A path in it, below the destination.

@@ -356,6 +356,34 @@ fn what_was_cut_off_stays_cut_off() {
     assert_eq!(go_on(root.path()).0, [0, 5]);
 }
 
+/// What could not be brought to the disk may be in the system's cache and nowhere else.
+#[test]
+fn f02_after_a_sync_that_failed_only_what_was_synced_before_counts() {
+    let root = quick_dir();
+    let first = sink(root.path(), OnExists::Refuse);
+    first.begin(&offer()).unwrap();
+    store(&first, &offer(), 0..3);
+    first.sync().unwrap();
+    store(&first, &offer(), 3..7);
+    std::fs::remove_file(staging(root.path()).join("tree/d/small")).unwrap();
+    let fault = first.sync().unwrap_err();
+    assert!(fault.path.as_deref().unwrap().ends_with("d/small"), "{fault:?}");
+    first.suspend();
+    drop(first);
+    assert_eq!(go_on(root.path()).0, [0, 1, 2]);
+    // A try that goes on does not know what was synced before it.
+    let root = quick_dir();
+    left(root.path(), 0..7);
+    let next = sink(root.path(), OnExists::Refuse);
+    next.begin(&offer()).unwrap();
+    store(&next, &offer(), 7..8);
+    std::fs::remove_file(staging(root.path()).join("tree/top")).unwrap();
+    next.sync().unwrap_err();
+    next.suspend();
+    drop(next);
+    assert_eq!(go_on(root.path()).0, [0; 0]);
+}
+
 #[test]
 fn a_second_receiver_of_the_same_stages_for_itself() {
     let root = quick_dir();
