@@ -58,7 +58,7 @@ pub enum Command {
 /// `tallow send`.
 #[derive(Debug, Args)]
 pub struct SendArgs {
-    /// Files and directories to send
+    /// Files and directories to send; `-` alone sends standard input as a stream
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// An own code, like 7-acorn-bicycle-canal: a name for the room, a dash, and at least 8 characters more. Each use of the same
@@ -118,6 +118,9 @@ pub struct ReceiveArgs {
     /// When a name exists: leave what is there
     #[arg(long, group = "exists")]
     pub skip: bool,
+    /// Write the stream, or the one file, that is offered to standard output, in order
+    #[arg(long, conflicts_with_all = ["json", "out", "overwrite", "rename", "skip"])]
+    pub stdout: bool,
     /// Keep names that other systems cannot have, and do not change them
     #[arg(long)]
     pub allow_unportable_names: bool,

@@ -104,6 +104,12 @@ impl Problem {
         }
     }
 
+    /// The offer does not fit what was asked for.
+    #[must_use]
+    pub fn unfit(message: &str, hint: &str) -> Self {
+        Self::new(Class::Refused, message.to_owned(), hint)
+    }
+
     /// A signal ended the transfer.
     #[must_use]
     pub fn signalled(signal: Signal, at: &Context<'_>) -> Self {
@@ -291,6 +297,7 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
             let verb = if sending { "read" } else { "write" };
             let hint = match kind {
                 io::ErrorKind::NotFound => "check the path",
+                io::ErrorKind::BrokenPipe => "the program that read it has ended",
                 io::ErrorKind::PermissionDenied if sending => "check its permissions, or leave it out with --exclude",
                 io::ErrorKind::PermissionDenied
                 | io::ErrorKind::ReadOnlyFilesystem

@@ -57,6 +57,13 @@ pub fn show(output: &Output, manifest: &Manifest, out: &str, asked: bool) {
     say(&format!("Into: {}", shown(out)));
 }
 
+/// Shows the offer of a stream.
+pub fn show_stream(output: &Output, asked: bool) {
+    let say = |text: &str| if asked { output.say(text) } else { output.line(text) };
+    say("Offered: a stream, whose length nobody knows");
+    say("Into: standard output");
+}
+
 /// A line of the list.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {

@@ -200,8 +200,8 @@ pub enum Event<'a> {
     Sending {
         /// Files.
         files: u64,
-        /// Their bytes.
-        bytes: u64,
+        /// Their bytes; null for a stream.
+        bytes: Option<u64>,
     },
     /// Sender: the code.
     Code {

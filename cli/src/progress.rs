@@ -28,6 +28,8 @@ pub struct Meter {
     speed: Speed,
     bytes: u64,
     total: u64,
+    /// Nobody knows the total.
+    endless: bool,
     path: String,
 }
 
@@ -43,6 +45,7 @@ impl Meter {
             speed: Speed::default(),
             bytes: 0,
             total: 0,
+            endless: false,
             path: String::new(),
         }
     }
@@ -55,7 +58,8 @@ impl Meter {
         match self.output.bar_style() {
             Some(BarStyle::Bar) => {
                 let bar = ProgressBar::with_draw_target(Some(total.max(1)), ProgressDrawTarget::stderr_with_hz(10));
-                if let Ok(style) = ProgressStyle::with_template("{bar:24} {msg}") {
+                let template = if self.endless { "{msg}" } else { "{bar:24} {msg}" };
+                if let Ok(style) = ProgressStyle::with_template(template) {
                     bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
                 }
                 self.output.set_bar(Some(bar.clone()));
@@ -65,6 +69,11 @@ impl Meter {
             Some(BarStyle::Lines) => self.next_line = Some(now + LINE_EVERY),
             None => {}
         }
+    }
+
+    /// Whether nobody knows how much it will be.
+    pub const fn set_endless(&mut self, endless: bool) {
+        self.endless = endless;
     }
 
     /// The way the bytes take.
@@ -121,6 +130,12 @@ impl Meter {
     fn text(&self, now: Instant) -> String {
         let percent = if self.total == 0 { 100 } else { u128::from(self.bytes) * 100 / u128::from(self.total) };
         let path = if self.path.is_empty() { String::new() } else { format!(", {}", self.path) };
+        if self.endless {
+            return match self.speed.per_second(now) {
+                0 => format!("{}{path}", size(self.bytes)),
+                rate => format!("{}, {}/s{path}", size(self.bytes), size(rate)),
+            };
+        }
         let left = self.total.saturating_sub(self.bytes);
         let amount = format!("{percent:>3}%  {} of {}", size(self.bytes), size(self.total));
         if left == 0 {
@@ -211,6 +226,20 @@ mod tests {
         // The same count again is no movement.
         meter.set(start + Duration::from_secs(8), 500, 1000);
         assert!(meter.text(start + Duration::from_secs(8)).contains("nothing for 7 s"));
+    }
+
+    #[test]
+    fn a_stream_has_no_percent_and_no_end() {
+        let start = Instant::now();
+        let mut meter = meter();
+        meter.set_endless(true);
+        meter.start(start, 0);
+        assert_eq!(meter.text(start), "0 B");
+        meter.set_path("lan");
+        meter.set(start + Duration::from_secs(1), 2048, 0);
+        assert_eq!(meter.text(start + Duration::from_secs(1)), "2.0 KiB, 2.0 KiB/s, lan");
+        // Its source may be silent, and nobody is to blame.
+        assert_eq!(meter.text(start + Duration::from_secs(60)), "2.0 KiB, lan");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `tallow receive`.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use tallow_proto::peer::{Event, Failure, ReceiveConfig, Receiver};
 use tallow_proto::transfer::manifest::Manifest;
 use tallow_proto::wire::peer::DeclineReason;
 use tallow_proto::wire::relay::Side;
-use tallow_store::{Destination, OnExists, Policy, Receiving};
+use tallow_store::{Destination, OnExists, Policy, Receiving, StreamOut};
 
 use crate::args::ReceiveArgs;
 use crate::failure::{Context, Problem};
@@ -18,6 +19,8 @@ use crate::report::{End, Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, partial, prompt, setup};
 
+/// Why an offer is declined without a question.
+const NOBODY: &str = "Nobody can be asked, since standard input is no terminal";
 /// How many names are told of each kind that is not as it was offered.
 const TOLD: usize = 5;
 
@@ -27,6 +30,8 @@ enum Question {
     Agree,
     /// The offer.
     Accept(Arc<Manifest>),
+    /// The offer, whose bytes go to standard output.
+    Pipe,
     /// What to do about names that exist.
     Exists,
 }
@@ -37,6 +42,10 @@ enum Question {
 /// Why it did not.
 pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     prompt::remember_terminal();
+    if args.stdout && std::io::stdout().is_terminal() {
+        let hint = "name a file or a program: tallow receive --stdout CODE > FILE";
+        return Err(Problem::usage("what arrives can't go to a terminal, which would obey it", hint));
+    }
     let signals = Signals::watch().map_err(|error| Problem::system("could not listen for signals", &error))?;
     let given = code_input::for_receiving(&args.code, args.code_file.as_deref())?;
     let (common, memory) = setup::common(&args.peer, given.relay)?;
@@ -49,10 +58,13 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
         allow_unportable: args.allow_unportable_names,
         sink: None,
         broken: None,
+        unfit: None,
         differs: None,
     };
     // Opened now, so that a directory that can't be written is told before the code is used.
-    place.open().map_err(|fault| Problem::local(&fault, &at))?;
+    if !args.stdout {
+        place.open().map_err(|fault| Problem::local(&fault, &at))?;
+    }
     let config = ReceiveConfig {
         common,
         code: given.code,
@@ -72,6 +84,32 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                     question = Question::Agree;
                     report.ask_to_compare();
                 }
+                Step::Event(Event::Offer(manifest)) if args.stdout => {
+                    let totals = manifest.totals();
+                    if (totals.entries, totals.files) == (1, 1) {
+                        report.set_in_order(false);
+                        offer::show(&report.output, &manifest, "standard output", !args.yes);
+                        question = place.pipe(&mut report, &receiver, args.yes);
+                    } else {
+                        place.unfit = Some(Problem::unfit(
+                            "only one file or a stream can go to standard output, and more is offered",
+                            "leave out --stdout, and ask for a new code",
+                        ));
+                        decline(&receiver, "more than one file can't be written to standard output");
+                    }
+                }
+                Step::Event(Event::StreamOffer) if args.stdout => {
+                    report.set_in_order(true);
+                    offer::show_stream(&report.output, !args.yes);
+                    question = place.pipe(&mut report, &receiver, args.yes);
+                }
+                Step::Event(Event::StreamOffer) => {
+                    place.unfit = Some(Problem::unfit(
+                        "a stream is offered, which goes to standard output",
+                        "ask for a new code, then: tallow receive --stdout CODE > FILE",
+                    ));
+                    decline(&receiver, "a stream needs --stdout here");
+                }
                 Step::Event(Event::Offer(manifest)) => {
                     offer::show(&report.output, &manifest, &out, !args.yes);
                     place.differs = partial::like(&place.dir, &manifest);
@@ -81,7 +119,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                         question = Question::Accept(manifest);
                         report.ask("Accept? [y/N]");
                     } else {
-                        report.output.say("Nobody can be asked, since standard input is no terminal");
+                        report.output.say(NOBODY);
                         decline(&receiver, "nobody was there to answer");
                     }
                 }
@@ -91,7 +129,8 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                         let manifest = manifest.clone();
                         question = place.accept(&mut report, &receiver, &manifest);
                     }
-                    Question::Accept(_) => decline(&receiver, ""),
+                    Question::Pipe if prompt::is_yes(line.as_deref()) => pipe(&receiver),
+                    Question::Accept(_) | Question::Pipe => decline(&receiver, ""),
                     Question::Exists => match offer::on_exists(line.as_deref()) {
                         Some(choice) => {
                             place.on_exists = Some(choice);
@@ -101,15 +140,17 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                     },
                 },
                 Step::Event(Event::Done(summary)) => {
-                    report.show_done(&summary, Some(&out));
+                    report.show_done(&summary, (!args.stdout).then_some(&out));
                     place.tell_differences(&report.output);
-                    partial::mention(&place.dir, &report.output);
+                    if !args.stdout {
+                        partial::mention(&place.dir, &report.output);
+                    }
                     break Ok(summary);
                 }
                 Step::Event(Event::Failed(failure)) => {
                     // A directory that broke since it was looked at explains more than the refusal that followed from it.
                     let failure = place.broken.take().map_or(failure, Failure::Local);
-                    break Err(report.problem(&failure));
+                    break Err(place.unfit.take().unwrap_or_else(|| report.problem(&failure)));
                 }
                 Step::Event(Event::Resuming) => place.differs = None,
                 Step::Event(Event::Accepted) => {
@@ -139,6 +180,8 @@ struct Place {
     sink: Option<Arc<Receiving>>,
     /// Why it could not be.
     broken: Option<Fault>,
+    /// Why it was declined without a question.
+    unfit: Option<Problem>,
     /// Something of this name is there from before, as long as it may be another.
     differs: Option<String>,
 }
@@ -163,6 +206,19 @@ impl Place {
             report.ask(&existing.question());
         }
         Question::Exists
+    }
+
+    /// The offer goes to standard output, if the person agrees.
+    fn pipe(&mut self, report: &mut Report, receiver: &Receiver, yes: bool) -> Question {
+        if yes {
+            pipe(receiver);
+        } else if prompt::is_interactive() {
+            report.ask("Accept? [y/N]");
+        } else {
+            report.output.say(NOBODY);
+            decline(receiver, "nobody was there to answer");
+        }
+        Question::Pipe
     }
 
     fn take(&mut self, receiver: &Receiver) {
@@ -222,6 +278,11 @@ fn tell(output: &Output, what: &str, mut lines: Vec<String>, count: u64) {
     }
 }
 
+fn pipe(receiver: &Receiver) {
+    // As in `Place::take`.
+    let _ = receiver.accept_stream(Arc::new(StreamOut::stdout()));
+}
+
 fn decline(receiver: &Receiver, text: &str) {
     // As in `Place::take`.
     let _ = receiver.decline(DeclineReason::Person, text);
@@ -256,8 +317,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "x").unwrap();
-        let place =
-            |dir| Place { dir, on_exists: None, allow_unportable: false, sink: None, broken: None, differs: None };
+        let place = |dir| Place {
+            dir,
+            on_exists: None,
+            allow_unportable: false,
+            sink: None,
+            broken: None,
+            unfit: None,
+            differs: None,
+        };
         assert!(place(dir.path().to_owned()).open().is_ok());
         assert!(place(file.join("below")).open().is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "to look makes nothing");

@@ -91,6 +91,8 @@ pub struct Report {
     kept: u64,
     /// Whether anything arrived.
     moved: bool,
+    /// Nothing is stored that could be gone on with.
+    in_order: bool,
     question: Option<Answer>,
     waiting: Option<(Instant, String)>,
     code_shown: bool,
@@ -131,6 +133,7 @@ impl Report {
             total: 0,
             kept: 0,
             moved: false,
+            in_order: false,
             question: None,
             waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
             code_shown: side == Side::Receiver,
@@ -139,6 +142,19 @@ impl Report {
             memory,
             has_relays,
         }
+    }
+
+    /// Standard input is what is sent.
+    pub fn begin_stream(&mut self) {
+        self.set_in_order(true);
+        self.output.event(&output::Event::Sending { files: 0, bytes: None });
+        self.output.line("Sending standard input");
+    }
+
+    /// It goes out in order, and is not stored. A stream has no end that is known.
+    pub fn set_in_order(&mut self, is_stream: bool) {
+        self.in_order = true;
+        self.meter.set_endless(is_stream);
     }
 
     /// The next thing that the caller has to know. Signals and progress are dealt with here.
@@ -230,7 +246,11 @@ impl Report {
             Some(signal) => Problem::signalled(signal, &at),
             None => failure::explain(failure, &at),
         };
-        if self.moved && (self.signal.is_some() || failure::is_kept(failure)) { problem.kept() } else { problem }
+        if self.moved && !self.in_order && (self.signal.is_some() || failure::is_kept(failure)) {
+            problem.kept()
+        } else {
+            problem
+        }
     }
 
     /// The runtime ended without an outcome.
@@ -255,7 +275,7 @@ impl Report {
             Event::Scanned(totals) => {
                 let (files, bytes) = (u64::from(totals.files), totals.bytes);
                 self.total = bytes;
-                self.output.event(&output::Event::Sending { files, bytes });
+                self.output.event(&output::Event::Sending { files, bytes: Some(bytes) });
                 self.output.line(&format!("Sending {}", amount(files, bytes)));
             }
             Event::Code { .. } => self.code_shown = true,
@@ -282,6 +302,7 @@ impl Report {
                 self.output.event(&output::Event::Verifier { words, must_agree: *must_agree });
                 self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
             }
+            Event::StreamOffer => self.waiting = None,
             Event::Offer(manifest) => {
                 self.waiting = None;
                 self.total = manifest.totals().bytes;
@@ -396,9 +417,10 @@ impl Report {
         self.output.event(&output::Event::Code { code: &code, link, relay: here });
         self.output.say_bold("Code: ", &code);
         let relay = relay.map(|relay| format!(" --relay {relay}")).unwrap_or_default();
-        self.output.line(&format!("On the other computer: tallow receive {}{relay}", code.as_str()));
+        let receive = if self.in_order { "tallow receive --stdout" } else { "tallow receive" };
+        self.output.line(&format!("On the other computer: {receive} {}{relay}", code.as_str()));
         if let Some(here) = here.first() {
-            self.output.line(&format!("From elsewhere: tallow receive {} --relay {here}", code.as_str()));
+            self.output.line(&format!("From elsewhere: {receive} {} --relay {here}", code.as_str()));
         }
     }
 
@@ -409,8 +431,9 @@ impl Report {
         let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
         self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
         let took = took(seconds, bytes);
-        let amount = amount(files, bytes);
+        let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };
         self.output.line(&match out {
+            None if self.side == Side::Receiver => format!("Received {amount} in {took}, verified"),
             Some(out) => format!("Received {amount} in {took}, verified, in {}", output::shown(out)),
             None => format!("Sent {amount} in {took}, verified by the receiver"),
         });

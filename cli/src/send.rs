@@ -1,12 +1,13 @@
 //! `tallow send`.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tallow_proto::code::DEFAULT_WORDS;
-use tallow_proto::peer::{CodeChoice, Embedded, Event, SendConfig};
+use tallow_proto::peer::{CodeChoice, Embedded, Event, Payload, SendConfig};
 use tallow_proto::transfer::Compression;
 use tallow_proto::wire::relay::Side;
-use tallow_store::{SourceOptions, SourceTree, identity};
+use tallow_store::{SourceOptions, SourceTree, StreamIn, identity};
 
 use crate::args::SendArgs;
 use crate::failure::Problem;
@@ -24,6 +25,7 @@ const NAMED: usize = 5;
 /// Why it did not.
 pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     let signals = Signals::watch().map_err(|error| Problem::system("could not listen for signals", &error))?;
+    let is_stream = is_stream(&args)?;
     let code = match code_input::for_sending(args.code.as_deref(), args.code_file.as_deref())? {
         Some(code) => CodeChoice::Custom(code),
         None => CodeChoice::Generate { words: args.words.unwrap_or(DEFAULT_WORDS) },
@@ -31,7 +33,12 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     let (common, memory) = setup::common(&args.peer, None)?;
     let has_relays = !common.relays.is_empty();
     let options = SourceOptions { excludes: args.exclude, git: args.git, follow_links: args.follow_links };
-    let source = Arc::new(SourceTree::new(args.paths, options).map_err(|error| Problem::source(&error))?);
+    let (payload, source) = if is_stream {
+        (Payload::Stream(Arc::new(StreamIn::stdin())), None)
+    } else {
+        let source = Arc::new(SourceTree::new(args.paths, options).map_err(|error| Problem::source(&error))?);
+        (Payload::from(Arc::clone(&source)), Some(source))
+    };
     let embedded = match common.relays.first() {
         Some(_) => None,
         None => Some(Embedded {
@@ -45,14 +52,21 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         (false, None) => Compression::default(),
         (false, Some(level)) => Compression::Level(level.into()),
     };
-    let config = SendConfig { common, source: source.clone(), code, compression, embedded };
+    let config = SendConfig { common, source: payload, code, compression, embedded };
     let runtime = args.peer.runtime;
     let mut report = Report::new(output, runtime, Side::Sender, signals, memory, has_relays);
+    if is_stream {
+        report.begin_stream();
+    }
     let transfer = async move {
         let mut sender = runtime.send(config);
         let outcome = loop {
             match report.next(&mut sender).await {
-                Step::Event(Event::Scanned(_)) => tell_left_out(&report.output, &source),
+                Step::Event(Event::Scanned(_)) => {
+                    if let Some(source) = &source {
+                        tell_left_out(&report.output, source);
+                    }
+                }
                 Step::Event(Event::Code { code, link, listening }) => {
                     let here = setup::reachable(&listening, &setup::routed());
                     let relay = link.as_ref().filter(|_| has_relays).map(|link| relay_of(link.host(), link.port()));
@@ -74,6 +88,23 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     };
     let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
     outcome.map(drop)
+}
+
+/// Whether standard input is sent.
+fn is_stream(args: &SendArgs) -> Result<bool, Problem> {
+    let stdin = Path::new("-");
+    if !args.paths.iter().any(|path| path == stdin) {
+        return Ok(false);
+    }
+    if args.paths.len() > 1 {
+        let hint = "send them one after the other; a file of that name is ./-";
+        return Err(Problem::usage("`-` is standard input, and is sent alone", hint));
+    }
+    if args.code_file.as_deref() == Some(stdin) {
+        let hint = "put the code into $TALLOW_CODE or a file";
+        return Err(Problem::usage("standard input can't be the code and what is sent", hint));
+    }
+    Ok(true)
 }
 
 fn relay_of(host: &str, port: Option<u16>) -> String {

@@ -5,15 +5,18 @@
 //! tests in memory.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::transfer::check::{Check, Checked};
 use crate::transfer::chunk::{Made, Open, Opened, Prepare};
 use crate::transfer::journal::Stored;
 use crate::transfer::manifest::{Entry, Manifest, ManifestBuilder, ManifestError, Page, Refusal};
 use crate::transfer::recall::{Recall, Recalled};
+use crate::transfer::stream::work as stream;
 
 /// Names a job within its node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -91,6 +94,8 @@ pub enum Work {
         /// Where.
         sink: Arc<dyn Sink>,
     },
+    /// A piece of a stream.
+    Stream(stream::Work),
 }
 
 /// What a job made.
@@ -120,6 +125,8 @@ pub enum Product {
     Abandoned,
     /// What was staged stays.
     Suspended,
+    /// Of a stream.
+    Stream(stream::Product),
 }
 
 /// Why a job failed.
@@ -292,6 +299,36 @@ pub trait Sink: Send + Sync {
     }
 }
 
+/// Where a stream comes from. It is read once, in order.
+pub trait StreamSource: Send + Sync {
+    /// Waits at most `wait` for something to read, then fills `into`, which is not empty, with what is there. One thread.
+    ///
+    /// # Errors
+    /// It can't be read.
+    fn read(&self, into: &mut [u8], wait: Duration) -> Result<Read, Fault>;
+}
+
+/// What was read of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// So many bytes.
+    Bytes(NonZeroUsize),
+    /// Nothing is there yet.
+    NotYet,
+    /// Nothing more comes.
+    End,
+}
+
+/// Where bytes go that come in order.
+pub trait StreamSink: Send + Sync {
+    /// Waits at most `wait` for room, then takes as much as there is room for, from the front of `plain`, which is not empty. Gives
+    /// how many bytes it took; 0: not yet. One thread.
+    ///
+    /// # Errors
+    /// Nobody reads it any more, or it can't be written.
+    fn write(&self, plain: &[u8], wait: Duration) -> Result<usize, Fault>;
+}
+
 impl Job {
     /// Does the work, on the thread that calls. It always answers: a panic is a fault of its transfer.
     #[must_use]
@@ -325,6 +362,7 @@ impl Work {
             Self::Finish { .. } => "finish",
             Self::Abandon { .. } => "abandon",
             Self::Suspend { .. } => "suspend",
+            Self::Stream(work) => work.name(),
         }
     }
 
@@ -350,6 +388,7 @@ impl Work {
             Self::Begin { sink, manifest } => sink.begin(&manifest).map(Product::Begun),
             Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
             Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),
+            Self::Stream(work) => work.run().map(Product::Stream),
         }
     }
 }

@@ -21,7 +21,7 @@ async fn send(paths: Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
     let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
     let mut sender = tallow_tokio::send(SendConfig {
         common: this_machine(),
-        source: Arc::new(SourceTree::new(paths, SourceOptions::default())?),
+        source: Arc::new(SourceTree::new(paths, SourceOptions::default())?).into(),
         code: CodeChoice::Generate { words: 3 },
         compression: Compression::default(),
         // No relay is named, so there is one in here.

@@ -4,6 +4,7 @@
 //! - [`destination`]: where it goes. [`Destination`] makes a [`Receiving`], which implements [`tallow_proto::job::Sink`]: everything
 //!   is staged beside its final place and renamed once it is whole.
 //! - [`partial`]: what transfers left that ended unfinished.
+//! - [`stream`]: standard input and output, as streams.
 //! - [`beneath`]: directories by their handles, so that no name and no race leads out of them.
 //! - [`state`], [`known_relays`], [`relay_transports`], [`identity`]: what a program keeps between runs.
 //!
@@ -25,6 +26,7 @@ mod sink;
 pub mod source;
 mod staging;
 pub mod state;
+pub mod stream;
 mod sweep;
 mod walk;
 
@@ -36,3 +38,4 @@ pub use relay_transports::RelayTransports;
 pub use sink::Receiving;
 pub use source::{SkipReason, Skipped, SourceError, SourceOptions, SourceTree};
 pub use state::StoreError;
+pub use stream::{StreamIn, StreamOut};

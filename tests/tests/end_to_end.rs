@@ -14,11 +14,12 @@ use tallow_proto::drive::Handle;
 use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::{Identity, Trust};
 use tallow_proto::peer::{
-    Class, CodeChoice, Common, Embedded, Event, Failure, Lost, ReceiveConfig, Receiver, RelayAddress, RelayChoice,
-    RelayFailure, SendConfig, Sender,
+    Class, CodeChoice, Common, Embedded, Event, Failure, Lost, Payload, ReceiveConfig, Receiver, RelayAddress,
+    RelayChoice, RelayFailure, SendConfig, Sender,
 };
 use tallow_proto::room::{self, Relay};
 use tallow_proto::transfer::Compression;
+use tallow_proto::transfer::stream::memory::{MemoryPipe, MemoryStream, Piece};
 use tallow_proto::wire::peer::{CancelReason, DeclineReason};
 use tallow_store::{Destination, OnExists, Policy, SourceOptions, SourceTree, identity};
 
@@ -89,6 +90,7 @@ on_both_runtimes!(
     a_source_that_changes_ends_the_transfer,
     a_relay_that_vanishes_is_waited_for_as_long_as_was_said,
     a_relay_that_comes_back_is_used_again,
+    a_stream_outlives_its_relay,
     a_changed_certificate_is_refused,
     a_password_is_asked_for,
     nobody_answers_at_a_wrong_address,
@@ -153,7 +155,7 @@ fn sending(common: Common, path: &Path) -> SendConfig {
     });
     SendConfig {
         common,
-        source: Arc::new(SourceTree::new(vec![path.to_owned()], SourceOptions::default()).unwrap()),
+        source: Arc::new(SourceTree::new(vec![path.to_owned()], SourceOptions::default()).unwrap()).into(),
         code: CodeChoice::Generate { words: 3 },
         compression: Compression::default(),
         embedded,
@@ -487,6 +489,32 @@ async fn a_relay_that_comes_back_is_used_again<R: Runtime>() {
     receiver.accept(sink(to.path(), OnExists::Refuse)).unwrap();
     both(&mut sender, &mut receiver, to.path()).await;
     assert_eq!(fs::read(to.path().join("file")).unwrap(), vec![1; 100_000]);
+}
+
+async fn a_stream_outlives_its_relay<R: Runtime>() {
+    let bytes: Vec<u8> = (0..20_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let identity = identity::ephemeral().unwrap();
+    let (mut first, addr) = relay_at::<R>(([127, 0, 0, 1], 0).into(), identity.clone(), None).await;
+    let source = Arc::new(MemoryStream::new([Piece::Bytes(bytes.clone()), Piece::Silence]));
+    let from = tempfile::tempdir().unwrap();
+    let config = SendConfig { source: Payload::Stream(source), ..sending(at_relay(addr), from.path()) };
+    let mut sender = R::send(config);
+    let (code, _) = code(&mut sender).await;
+    let mut receiver = R::receive(receiving(at_relay(addr), &code, &[]));
+    while !matches!(receiver.next_event().await.expect("an offer"), Event::StreamOffer) {}
+    let pipe = Arc::new(MemoryPipe::new().with_at_once(100_000));
+    receiver.accept_stream(pipe.clone()).unwrap();
+    while !matches!(receiver.next_event().await.expect("progress"), Event::Progress(progress) if progress.bytes > 0) {}
+    pipe.set_shut(true);
+    first.command(room::Command::Stop).unwrap();
+    while first.next_event().await.is_some() {}
+    while !matches!(receiver.next_event().await.expect("a lost link"), Event::Reconnecting { .. }) {}
+    let _second = relay_at::<R>(addr, identity, None).await;
+    pipe.set_shut(false);
+    let received = receiver.outcome().await.expect("an end").expect("all of it");
+    assert_eq!(end(&mut sender).await.expect("all of it"), received.root);
+    assert_eq!(received.totals.bytes, bytes.len() as u64);
+    assert!(pipe.bytes() == bytes, "{} bytes", pipe.bytes().len());
 }
 
 async fn a_changed_certificate_is_refused<R: Runtime>() {

@@ -8,4 +8,5 @@ mod output;
 mod relay;
 mod secrets;
 mod stage;
+mod stream;
 mod terminal;

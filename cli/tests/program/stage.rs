@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -155,8 +155,34 @@ impl Run {
 
     /// With pipes, and this on standard input, which ends after it.
     pub fn piped(self, input: &[u8]) -> Program {
+        let mut child = self.spawn();
+        // Whoever does not read it ends without it.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        let out = Said::default();
+        let reader = out.listen(child.stdout.take().unwrap());
+        Program::of(child, out, vec![reader])
+    }
+
+    /// With pipes, and somebody at its standard input.
+    pub fn fed(self, feed: impl FnOnce(ChildStdin) + Send + 'static) -> Program {
+        let mut child = self.spawn();
+        let into = child.stdin.take().unwrap();
+        let out = Said::default();
+        let readers = vec![out.listen(child.stdout.take().unwrap()), std::thread::spawn(move || feed(into))];
+        Program::of(child, out, readers)
+    }
+
+    /// With pipes, and somebody at its standard output.
+    pub fn read_by(self, read: impl FnOnce(ChildStdout) + Send + 'static) -> Program {
+        let mut child = self.spawn();
+        drop(child.stdin.take());
+        let from = child.stdout.take().unwrap();
+        Program::of(child, Said::default(), vec![std::thread::spawn(move || read(from))])
+    }
+
+    fn spawn(self) -> Child {
         let (program, words) = self.line();
-        let mut child = Command::new(program)
+        Command::new(program)
             .args(words)
             .env_clear()
             .envs(self.environment)
@@ -165,12 +191,7 @@ impl Run {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap();
-        // Whoever does not read it ends without it.
-        let _ = child.stdin.take().unwrap().write_all(input);
-        let (shown, out) = (Said::default(), Said::default());
-        let readers = vec![shown.listen(child.stderr.take().unwrap()), out.listen(child.stdout.take().unwrap())];
-        Program { child, shown, out, at: 0, readers, terminal: None }
+            .unwrap()
     }
 
     /// On a terminal of its own, which is its standard input, output and error.
@@ -317,6 +338,12 @@ pub struct Program {
 }
 
 impl Program {
+    fn of(mut child: Child, out: Said, mut readers: Vec<JoinHandle<()>>) -> Self {
+        let shown = Said::default();
+        readers.push(shown.listen(child.stderr.take().unwrap()));
+        Self { child, shown, out, at: 0, readers, terminal: None }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -1,44 +1,159 @@
 //! What a session carries: one transfer, of which this side is one end. It only hands on.
+//!
+//! It decides which machine that is: a sender's is known from the start, a receiver's once it was offered a stream, or a file was
+//! accepted into a sink that is written in order.
+
+use std::sync::Arc;
 
 use crate::Instant;
-use crate::job::JobDone;
-use crate::session::LinkId;
-use crate::transfer::{Progress, receiver, sender};
-use crate::wire::peer::{CancelReason, Control};
+use crate::job::{Job, JobDone, StreamSink};
+use crate::node::Misuse;
+use crate::session::{LinkId, Prepared, SealedChunk};
+use crate::transfer::manifest::Manifest;
+use crate::transfer::stream;
+use crate::transfer::{Outcome, Progress, receiver, sender};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, TransferKind};
 
 /// What this side does with the session.
 pub(super) enum Transfer {
     Sending(sender::Sender),
     Receiving(receiver::Receiver),
+    StreamOut(Box<stream::sender::Sender>),
+    StreamIn(Box<stream::receiver::Receiver>),
+}
+
+/// What any of them has to tell.
+pub(super) enum News {
+    Scanned(Arc<Manifest>),
+    Offered(Arc<Manifest>),
+    StreamOffered,
+    Accepted,
+    Resuming,
+    Resumed { bytes: u64 },
+    BadRecord(LinkId),
+    Over(Outcome),
+}
+
+macro_rules! any {
+    ($self:expr, $machine:ident => $what:expr) => {
+        match $self {
+            Self::Sending($machine) => $what,
+            Self::Receiving($machine) => $what,
+            Self::StreamOut($machine) => $what,
+            Self::StreamIn($machine) => $what,
+        }
+    };
 }
 
 impl Transfer {
     pub(super) fn handle_job(&mut self, now: Instant, done: JobDone) {
-        match self {
-            Self::Sending(sender) => sender.handle_job(now, done),
-            Self::Receiving(receiver) => receiver.handle_job(now, done),
-        }
+        any!(self, machine => machine.handle_job(now, done));
     }
 
     pub(super) fn handle_control(&mut self, now: Instant, control: Control) {
-        match self {
-            Self::Sending(sender) => sender.handle_control(now, control),
-            Self::Receiving(receiver) => receiver.handle_control(now, control),
+        if let (Self::Receiving(receiver), Control::Offer(offer)) = (&*self, &control)
+            && offer.kind == TransferKind::Stream
+            && let Some(stream) = receiver.to_stream()
+        {
+            *self = Self::StreamIn(Box::new(stream));
         }
+        any!(self, machine => machine.handle_control(now, control));
+    }
+
+    /// False: this side is not sent any.
+    pub(super) fn handle_chunk(&mut self, now: Instant, chunk: SealedChunk) -> bool {
+        match self {
+            Self::Sending(_) | Self::StreamOut(_) => return false,
+            Self::Receiving(receiver) => receiver.handle_chunk(now, chunk),
+            Self::StreamIn(receiver) => receiver.handle_chunk(now, chunk),
+        }
+        true
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
+        any!(self, machine => machine.handle_timeout(now));
+    }
+
+    /// A sender's offer leaves. False: this side sends nothing.
+    pub(super) fn begin(&mut self, now: Instant) -> bool {
         match self {
-            Self::Sending(sender) => sender.handle_timeout(now),
-            Self::Receiving(receiver) => receiver.handle_timeout(now),
+            Self::Sending(sender) => sender.begin(now),
+            Self::StreamOut(sender) => sender.begin(now),
+            Self::Receiving(_) | Self::StreamIn(_) => return false,
+        }
+        true
+    }
+
+    /// The person wants a stream, or a file, there.
+    pub(super) fn accept_stream(&mut self, now: Instant, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
+        match self {
+            Self::Receiving(receiver) => {
+                let mut stream = receiver.to_file(now)?;
+                stream.accept(now, sink)?;
+                *self = Self::StreamIn(Box::new(stream));
+                Ok(())
+            }
+            Self::StreamIn(receiver) => receiver.accept(now, sink),
+            Self::Sending(_) | Self::StreamOut(_) => Err(NOT_OFFERED),
+        }
+    }
+
+    /// The person does not want it.
+    pub(super) fn decline(&mut self, now: Instant, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
+        match self {
+            Self::Receiving(receiver) => receiver.decline(now, reason, text),
+            Self::StreamIn(receiver) => receiver.decline(now, reason, text),
+            Self::Sending(_) | Self::StreamOut(_) => Err(NOT_OFFERED),
         }
     }
 
     pub(super) fn poll_control(&mut self) -> Option<Control> {
-        match self {
-            Self::Sending(sender) => sender.poll_control(),
-            Self::Receiving(receiver) => receiver.poll_control(),
-        }
+        any!(self, machine => machine.poll_control())
+    }
+
+    /// The next chunk to be sealed.
+    pub(super) fn poll_chunk(&mut self) -> Option<Prepared> {
+        let (_, chunk) = match self {
+            Self::Sending(sender) => sender.poll_chunk(),
+            Self::StreamOut(sender) => sender.poll_chunk(),
+            Self::Receiving(_) | Self::StreamIn(_) => None,
+        }?;
+        Some(chunk)
+    }
+
+    pub(super) fn poll_job(&mut self) -> Option<Job> {
+        any!(self, machine => machine.poll_job())
+    }
+
+    pub(super) fn poll_event(&mut self) -> Option<News> {
+        Some(match self {
+            Self::Sending(sender) => match sender.poll_event()? {
+                sender::Event::Scanned(manifest) => News::Scanned(manifest),
+                sender::Event::Accepted => News::Accepted,
+                sender::Event::Resumed { bytes } => News::Resumed { bytes },
+                sender::Event::Over(outcome) => News::Over(outcome),
+            },
+            Self::Receiving(receiver) => match receiver.poll_event()? {
+                receiver::Event::Offered(manifest) => News::Offered(manifest),
+                receiver::Event::Resuming => News::Resuming,
+                receiver::Event::Resumed { bytes } => News::Resumed { bytes },
+                receiver::Event::BadRecord(link) => News::BadRecord(link),
+                receiver::Event::Over(outcome) => News::Over(outcome),
+            },
+            Self::StreamOut(sender) => match sender.poll_event()? {
+                stream::sender::Event::Accepted => News::Accepted,
+                stream::sender::Event::Over(outcome) => News::Over(outcome),
+            },
+            Self::StreamIn(receiver) => match receiver.poll_event()? {
+                stream::receiver::Event::Offered => News::StreamOffered,
+                stream::receiver::Event::BadRecord(link) => News::BadRecord(link),
+                stream::receiver::Event::Over(outcome) => News::Over(outcome),
+            },
+        })
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        any!(self, machine => machine.poll_timeout())
     }
 
     /// A link died, the only one: what was under way on it comes again.
@@ -46,37 +161,44 @@ impl Transfer {
         match self {
             Self::Sending(sender) => sender.handle_all_lost(now),
             Self::Receiving(receiver) => receiver.handle_link_lost(now, link),
+            Self::StreamOut(sender) => sender.handle_all_lost(now),
+            Self::StreamIn(receiver) => receiver.handle_link_lost(now, link),
         }
     }
 
     /// This process stood still, and nobody was late.
     pub(super) fn handle_pause(&mut self, now: Instant) {
         match self {
-            Self::Sending(_) => {}
+            Self::Sending(_) | Self::StreamOut(_) => {}
             Self::Receiving(receiver) => receiver.handle_pause(now),
+            Self::StreamIn(receiver) => receiver.handle_pause(now),
         }
     }
 
     /// The session has a link again.
     pub(super) fn handle_link_up(&mut self, now: Instant) {
         match self {
-            Self::Sending(sender) => sender.handle_link_up(now),
+            Self::Sending(_) | Self::StreamOut(_) => {}
             Self::Receiving(receiver) => receiver.handle_link_up(now),
+            Self::StreamIn(receiver) => receiver.handle_link_up(now),
         }
     }
 
     /// Nothing is left to say.
     pub(super) fn is_closed(&self) -> bool {
-        match self {
-            Self::Sending(sender) => sender.is_closed(),
-            Self::Receiving(receiver) => receiver.is_closed(),
-        }
+        any!(self, machine => machine.is_closed())
     }
 
     pub(super) fn abandon(&mut self, now: Instant) {
+        any!(self, machine => machine.abandon(now));
+    }
+
+    /// A sender that knows what it offers.
+    pub(super) const fn is_ready_to_offer(&self) -> bool {
         match self {
-            Self::Sending(sender) => sender.abandon(now),
-            Self::Receiving(receiver) => receiver.abandon(now),
+            Self::Sending(sender) => sender.is_scanned(),
+            Self::StreamOut(_) => true,
+            Self::Receiving(_) | Self::StreamIn(_) => false,
         }
     }
 
@@ -84,37 +206,32 @@ impl Transfer {
     pub(super) const fn is_unconfirmed(&self) -> bool {
         match self {
             Self::Sending(sender) => sender.is_unconfirmed(),
-            Self::Receiving(_) => false,
+            Self::StreamOut(sender) => sender.is_unconfirmed(),
+            Self::Receiving(_) | Self::StreamIn(_) => false,
         }
     }
 
     pub(super) fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
-        match self {
-            Self::Sending(sender) => sender.cancel(now, reason, text),
-            Self::Receiving(receiver) => receiver.cancel(now, reason, text),
-        }
+        any!(self, machine => machine.cancel(now, reason, text));
     }
 
     pub(super) fn progress(&self) -> Progress {
-        match self {
-            Self::Sending(sender) => sender.progress(),
-            Self::Receiving(receiver) => receiver.progress(),
-        }
+        any!(self, machine => machine.progress())
     }
 
     /// Everything is being put in place.
     pub(super) const fn is_finishing(&self) -> bool {
         match self {
-            Self::Sending(_) => false,
             Self::Receiving(receiver) => receiver.is_finishing(),
+            Self::Sending(_) | Self::StreamOut(_) | Self::StreamIn(_) => false,
         }
     }
 
     /// No job is out.
     pub(super) fn is_idle(&self) -> bool {
-        match self {
-            Self::Sending(sender) => sender.is_idle(),
-            Self::Receiving(receiver) => receiver.is_idle(),
-        }
+        any!(self, machine => machine.is_idle())
     }
 }
+
+/// What a sender is told that answers an offer.
+pub(super) const NOT_OFFERED: Misuse = Misuse("only a receiver is offered anything");

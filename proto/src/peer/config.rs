@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::code::Code;
-use crate::job::Source;
+use crate::job::{Source, StreamSource};
 use crate::link::proxy::Proxy;
 use crate::link::race::{Allowed, Transport};
 use crate::link::trust::{Identity, Trust};
@@ -141,13 +141,28 @@ pub struct Embedded {
     pub announce: bool,
 }
 
+/// What is sent.
+#[derive(Clone)]
+pub enum Payload {
+    /// Files and directories.
+    Files(Arc<dyn Source>),
+    /// Bytes of unknown length.
+    Stream(Arc<dyn StreamSource>),
+}
+
+impl<S: Source + 'static> From<Arc<S>> for Payload {
+    fn from(source: Arc<S>) -> Self {
+        Self::Files(source)
+    }
+}
+
 /// How to send.
 #[derive(Clone)]
 pub struct SendConfig {
     /// See [`Common`].
     pub common: Common,
     /// What to send.
-    pub source: Arc<dyn Source>,
+    pub source: Payload,
     /// The code.
     pub code: CodeChoice,
     /// Per chunk.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::carried::Transfer;
+use super::carried::News;
 use super::event::{Event, Failure, Lost, Path, PathKind, Summary, WaitingFor};
 use super::meeting::Found;
 use super::net::{self, Conn};
@@ -15,8 +15,8 @@ use crate::handshake::{self, FailureReason};
 use crate::link::quic::{Direction, Stream};
 use crate::node::Misuse;
 use crate::session::{self, LinkId, Session, StreamNo, Violation};
-use crate::transfer::manifest::Manifest;
-use crate::transfer::{Outcome, receiver, sender};
+use crate::transfer::Outcome;
+use crate::transfer::manifest::{Manifest, Totals};
 use crate::wire::Features;
 use crate::wire::frame::enclose;
 use crate::wire::peer::{CancelReason, Control};
@@ -201,12 +201,10 @@ impl Peer {
     fn begin(&mut self, now: Instant) {
         if self.agreement != Agreement::Pending
             && matches!(self.reunion, Reunion::Known(_))
-            && let Transfer::Sending(sender) = &mut self.transfer
+            && self.transfer.begin(now)
+            && self.accepted_at.is_none()
         {
-            sender.begin(now);
-            if self.accepted_at.is_none() {
-                self.tell(Event::Waiting(WaitingFor::Answer));
-            }
+            self.tell(Event::Waiting(WaitingFor::Answer));
         }
     }
 
@@ -295,26 +293,24 @@ impl Peer {
                 link.queue_control(frame);
                 link.flush(now, &mut self.net);
             }
-            if let Transfer::Sending(sender) = &mut self.transfer {
-                loop {
-                    if self.held.is_none() {
-                        self.held = sender.poll_chunk().map(|(_, chunk)| chunk);
-                    }
-                    if self.held.is_none() {
+            loop {
+                if self.held.is_none() {
+                    self.held = self.transfer.poll_chunk();
+                }
+                if self.held.is_none() {
+                    break;
+                }
+                link.flush(now, &mut self.net);
+                let Some(stream) = link.chunk_stream(&mut self.net) else { break };
+                let Some(chunk) = self.held.take() else { break };
+                match session.seal_chunk(now, link.id(), stream, chunk) {
+                    Ok(frame) => link.queue_chunk(stream, frame),
+                    Err(chunk) => {
+                        self.held = Some(chunk);
                         break;
                     }
-                    link.flush(now, &mut self.net);
-                    let Some(stream) = link.chunk_stream(&mut self.net) else { break };
-                    let Some(chunk) = self.held.take() else { break };
-                    match session.seal_chunk(now, link.id(), stream, chunk) {
-                        Ok(frame) => link.queue_chunk(stream, frame),
-                        Err(chunk) => {
-                            self.held = Some(chunk);
-                            break;
-                        }
-                    }
-                    moved = true;
                 }
+                moved = true;
             }
             link.flush(now, &mut self.net);
             if accepted {
@@ -368,10 +364,11 @@ impl Peer {
             moved = true;
             match event {
                 session::Event::Control(control) => self.transfer.handle_control(now, control),
-                session::Event::Chunk(chunk) => match &mut self.transfer {
-                    Transfer::Receiving(receiver) => receiver.handle_chunk(now, chunk),
-                    Transfer::Sending(_) => self.violated(now, Violation::UnexpectedMessage),
-                },
+                session::Event::Chunk(chunk) => {
+                    if !self.transfer.handle_chunk(now, chunk) {
+                        self.violated(now, Violation::UnexpectedMessage);
+                    }
+                }
                 session::Event::LinkUsable(_) | session::Event::ControlMoved(_) => {}
                 session::Event::LinkDead { link: dead, .. } if dead == link.id() => self.lose_link(now),
                 session::Event::LinkDead { .. } => {}
@@ -391,38 +388,36 @@ impl Peer {
 
     pub(super) fn take_transfer_events(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        loop {
-            match &mut self.transfer {
-                Transfer::Sending(sender) => match sender.poll_event() {
-                    Some(sender::Event::Scanned(manifest)) => {
-                        self.totals = Some(manifest.totals());
-                        self.tell(Event::Scanned(manifest.totals()));
-                    }
-                    Some(sender::Event::Accepted) => self.accepted(now),
-                    Some(sender::Event::Resumed { bytes }) => self.tell(Event::Resumed { bytes }),
-                    Some(sender::Event::Over(outcome)) => self.over(now, outcome),
-                    None => return moved,
-                },
-                Transfer::Receiving(receiver) => match receiver.poll_event() {
-                    Some(receiver::Event::Offered(manifest)) => self.offered(manifest),
-                    Some(receiver::Event::Resuming) => self.tell(Event::Resuming),
-                    Some(receiver::Event::Resumed { bytes }) => self.tell(Event::Resumed { bytes }),
-                    Some(receiver::Event::BadRecord(link)) => self.bad_record(link),
-                    Some(receiver::Event::Over(outcome)) => self.over(now, outcome),
-                    None => return moved,
-                },
-            }
+        while let Some(news) = self.transfer.poll_event() {
             moved = true;
+            match news {
+                News::Scanned(manifest) => {
+                    self.totals = Some(manifest.totals());
+                    self.tell(Event::Scanned(manifest.totals()));
+                }
+                News::Offered(manifest) => self.offered(manifest),
+                News::StreamOffered => self.tell_offer(Event::StreamOffer),
+                News::Accepted => self.accepted(now),
+                News::Resuming => self.tell(Event::Resuming),
+                News::Resumed { bytes } => self.tell(Event::Resumed { bytes }),
+                News::BadRecord(link) => self.bad_record(link),
+                News::Over(outcome) => self.over(now, outcome),
+            }
         }
+        moved
+    }
+
+    fn offered(&mut self, manifest: Arc<Manifest>) {
+        self.totals = Some(manifest.totals());
+        self.tell_offer(Event::Offer(manifest));
     }
 
     /// With `--verify` the offer is shown once the person agreed to the words.
-    fn offered(&mut self, manifest: Arc<Manifest>) {
-        self.totals = Some(manifest.totals());
+    fn tell_offer(&mut self, offer: Event) {
         if self.agreement == Agreement::Pending {
-            self.unseen_offer = Some(manifest);
+            self.unseen_offer = Some(offer);
         } else {
-            self.tell(Event::Offer(manifest));
+            self.tell(offer);
         }
     }
 
@@ -457,7 +452,8 @@ impl Peer {
         let duration = self.accepted_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let progress = self.transfer.progress();
         self.tell_last_progress(progress);
-        let totals = self.totals.unwrap_or_default();
+        // Of a stream nobody knew them before.
+        let totals = self.totals.unwrap_or(Totals { bytes: progress.bytes, ..Totals::default() });
         self.end(Event::Done(Summary { totals, duration, root }));
         match self.side {
             Side::Sender => self.leave(now, close::DONE),
@@ -473,8 +469,8 @@ impl Peer {
         if agreed {
             self.agreement = Agreement::Given;
             self.begin(now);
-            if let Some(manifest) = self.unseen_offer.take() {
-                self.tell(Event::Offer(manifest));
+            if let Some(offer) = self.unseen_offer.take() {
+                self.tell(offer);
             }
         } else {
             self.transfer.cancel(now, CancelReason::NotVerified, "");

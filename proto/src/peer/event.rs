@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::config::RelayAddress;
 use crate::code::{Code, Link};
-use crate::job::{Fault, Sink};
+use crate::job::{Fault, Sink, StreamSink};
 use crate::link::proxy::ProxyFailure;
 use crate::link::race::Transport;
 use crate::link::trust::{CertificateRefused, Trust};
@@ -64,6 +64,8 @@ pub enum Event {
     },
     /// Receiver: answer with [`Command::Accept`] or [`Command::Decline`].
     Offer(Arc<Manifest>),
+    /// Receiver: bytes of unknown length are offered; answer with [`Command::AcceptStream`] or [`Command::Decline`].
+    StreamOffer,
     /// The receiver accepted; bytes move.
     Accepted,
     /// Receiver: some of it is here from an earlier try, and is hashed again; bytes move after that.
@@ -332,6 +334,8 @@ impl Failure {
 pub enum Command {
     /// Receiver: take the offer, into this sink.
     Accept(Arc<dyn Sink>),
+    /// Receiver: take the stream, or the one file that is offered, and write it in order into this sink.
+    AcceptStream(Arc<dyn StreamSink>),
     /// Receiver: don't, with a reason in words for the other side.
     Decline(DeclineReason, String),
     /// The person compared the verifier words: the same, or not.

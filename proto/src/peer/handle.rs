@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use super::Peer;
 use super::event::{Command, Event, Failure, Summary};
 use crate::drive::Handle;
-use crate::job::Sink;
+use crate::job::{Sink, StreamSink};
 use crate::node::Misuse;
 use crate::wire::peer::DeclineReason;
 
@@ -92,6 +92,14 @@ impl Receiver {
     /// Too many commands wait. That nothing was offered yet comes as [`Event::Misuse`].
     pub fn accept(&self, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
         self.command(Command::Accept(sink))
+    }
+
+    /// Takes the stream, or the one file that is offered, and writes it in order into this sink.
+    ///
+    /// # Errors
+    /// Too many commands wait. That nothing was offered yet, or more than one file, comes as [`Event::Misuse`].
+    pub fn accept_stream(&self, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
+        self.command(Command::AcceptStream(sink))
     }
 
     /// Declines it; the sender reads `text`.

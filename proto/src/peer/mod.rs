@@ -32,7 +32,6 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -45,16 +44,16 @@ use crate::job::Job;
 use crate::node::{Action, Arrival, Ecn, Input, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
 use crate::seed::Seed;
 use crate::session::{self, Session};
-use crate::transfer::manifest::{Manifest, Totals};
+use crate::transfer::manifest::Totals;
 use crate::wire::Features;
 use crate::wire::relay::Side;
 
 pub use crate::transfer::Progress;
-pub use config::{CodeChoice, Common, Embedded, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
+pub use config::{CodeChoice, Common, Embedded, Payload, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
 pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, RelayFailure, Summary, WaitingFor};
 pub use handle::{Receiver, Sender};
 
-use carried::Transfer;
+use carried::{NOT_OFFERED, Transfer};
 use host::Host;
 use meeting::{Found, Meeting, Met};
 use net::{Conn, Net};
@@ -133,7 +132,7 @@ pub struct Peer {
     accepted_at: Option<Instant>,
     totals: Option<Totals>,
     /// An offer that came before this side's person agreed to the verifier words.
-    unseen_offer: Option<Arc<Manifest>>,
+    unseen_offer: Option<Event>,
     path: Option<PathKind>,
 }
 
@@ -212,14 +211,14 @@ impl Node for Peer {
             }
             (Command::Agree(agreed), _) => self.agree(now, agreed),
             (Command::Accept(sink), Transfer::Receiving(receiver)) => receiver.accept(now, sink),
-            (Command::Decline(reason, text), Transfer::Receiving(receiver)) => {
-                receiver.decline(now, reason, &text)?;
+            (Command::AcceptStream(sink), transfer) => transfer.accept_stream(now, sink),
+            (Command::Decline(reason, text), transfer) => {
+                transfer.decline(now, reason, &text)?;
                 self.fail(now, Failure::NotAccepted);
                 Ok(())
             }
-            (Command::Accept(_) | Command::Decline(..), Transfer::Sending(_)) => {
-                Err(Misuse("only a receiver is offered anything"))
-            }
+            (Command::Accept(_), Transfer::StreamIn(_)) => Err(Misuse("a stream goes into a sink for streams")),
+            (Command::Accept(_), Transfer::Sending(_) | Transfer::StreamOut(_)) => Err(NOT_OFFERED),
         }
     }
 
@@ -307,10 +306,7 @@ impl Node for Peer {
     }
 
     fn poll_job(&mut self) -> Option<Job> {
-        match &mut self.transfer {
-            Transfer::Sending(sender) => sender.poll_job(),
-            Transfer::Receiving(receiver) => receiver.poll_job(),
-        }
+        self.transfer.poll_job()
     }
 
     fn poll_event(&mut self) -> Option<Event> {
@@ -324,10 +320,6 @@ impl Node for Peer {
             Stage::Leaving { deadline, .. } => Some((*deadline, "farewell")),
             Stage::Apart(_) | Stage::Meeting | Stage::Closed => None,
         };
-        let transfer = match &self.transfer {
-            Transfer::Sending(sender) => sender.poll_timeout(),
-            Transfer::Receiving(receiver) => receiver.poll_timeout(),
-        };
         [
             self.net.poll_timeout().map(|at| (at, "link")),
             self.meeting.as_ref().and_then(Meeting::poll_timeout).map(|at| (at, "meeting")),
@@ -336,7 +328,7 @@ impl Node for Peer {
             self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min(),
             stage,
             self.poll_reunion_timeout().map(|at| (at, "reunion")),
-            transfer.map(|at| (at, "transfer")),
+            self.transfer.poll_timeout().map(|at| (at, "transfer")),
             self.next_progress.map(|at| (at, "progress")),
         ]
         .into_iter()
@@ -420,8 +412,7 @@ impl Peer {
     }
 
     fn tell_code(&mut self) {
-        let Transfer::Sending(sender) = &self.transfer else { return };
-        if !sender.is_scanned() {
+        if !self.transfer.is_ready_to_offer() {
             return;
         }
         let (listening, relay) = match (&self.host, &self.meeting) {

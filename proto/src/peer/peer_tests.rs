@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
@@ -41,7 +42,7 @@ impl Pair {
         let at: SocketAddr = ([127, 0, 0, 1], PORT).into();
         let mut send = SendConfig {
             common: common(),
-            source: source(bytes),
+            source: source(bytes).into(),
             code: CodeChoice::Custom(Code::parse(code).unwrap()),
             compression: Compression::Off,
             embedded: Some(Embedded { identity: identity(), listen: vec![at], announce: false }),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rand_core::Rng;
 
 use super::carried::Transfer;
-use super::config::{CodeChoice, Common, ReceiveConfig, SendConfig};
+use super::config::{CodeChoice, Common, Payload, ReceiveConfig, SendConfig};
 use super::host::Host;
 use super::meeting::{Ask, Meeting};
 use super::net::Net;
@@ -16,7 +16,7 @@ use crate::Instant;
 use crate::discovery::mdns::Mdns;
 use crate::handshake::Guesses;
 use crate::seed::Seed;
-use crate::transfer::{Progress, receiver, sender};
+use crate::transfer::{Progress, receiver, sender, stream};
 use crate::wire::Features;
 use crate::wire::relay::{Owner, Side};
 
@@ -53,8 +53,16 @@ impl Peer {
             }
         }
         let config = sender::Config { cores: common.cores.max(1), compression };
-        let sender = sender::Sender::new(config, source, &seed.split()).with_limit(common.limit);
-        let transfer = Transfer::Sending(sender);
+        let transfer = match source {
+            Payload::Files(source) => {
+                let sender = sender::Sender::new(config, source, &seed.split());
+                Transfer::Sending(sender.with_limit(common.limit))
+            }
+            Payload::Stream(source) => {
+                let sender = stream::sender::Sender::new(config, source);
+                Transfer::StreamOut(Box::new(sender.with_limit(common.limit)))
+            }
+        };
         Self::new(now, Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
     }
 

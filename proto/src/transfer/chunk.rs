@@ -273,7 +273,7 @@ pub struct Coders {
 
 impl Coders {
     /// The compressed contents after `room` bytes; `None`: it doesn't pay.
-    fn compress(&self, contents: &[u8], level: i32, room: usize) -> Option<Prepared> {
+    pub(super) fn compress(&self, contents: &[u8], level: i32, room: usize) -> Option<Prepared> {
         if contents.len() < TINY {
             return None;
         }
@@ -307,7 +307,7 @@ impl Coders {
     }
 
     /// Calls `then` with the decompressed contents, or with `None` when they are not exactly `length` bytes; no more are made.
-    fn decompress<T>(&self, body: &[u8], length: usize, then: impl FnOnce(Option<&[u8]>) -> T) -> T {
+    pub(super) fn decompress<T>(&self, body: &[u8], length: usize, then: impl FnOnce(Option<&[u8]>) -> T) -> T {
         let pooled = self.decompressors.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let pooled = pooled.or_else(|| Some((Decompressor::new().ok()?, Vec::new())));
         let Some((mut zstd, mut scratch)) = pooled else { return then(None) };

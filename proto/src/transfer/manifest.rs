@@ -343,6 +343,7 @@ impl ManifestBuilder {
         let mut hasher = blake3::Hasher::new_derive_key("tallow v1 manifest");
         hasher.update(&[match self.kind {
             TransferKind::Files => 0,
+            TransferKind::Stream => 1,
         }]);
         hasher.update(&chunk_size.to_be_bytes());
         for page in &self.pages {

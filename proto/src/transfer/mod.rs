@@ -21,6 +21,7 @@ mod reading;
 pub mod recall;
 pub mod receiver;
 pub mod sender;
+pub mod stream;
 mod window;
 
 use std::collections::BTreeMap;
@@ -91,7 +92,7 @@ pub enum Outcome {
 pub struct Progress {
     /// Stored by the receiver, as far as this side knows.
     pub bytes: u64,
-    /// All.
+    /// All; 0 while nobody knows, of a stream.
     pub total: u64,
 }
 

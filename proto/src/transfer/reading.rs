@@ -10,7 +10,7 @@ use crate::Instant;
 use crate::seed::Seed;
 use crate::session::Violation;
 use crate::wire::Untrusted;
-use crate::wire::peer::Offer;
+use crate::wire::peer::{Offer, TransferKind};
 
 /// How long the next page of an offer is waited for.
 pub const PAGES: Duration = Duration::from_secs(60);
@@ -29,7 +29,8 @@ impl Reading {
     /// # Errors
     /// It breaks a rule by what it announces.
     pub fn begin(now: Instant, offer: Offer, seed: &Seed) -> Result<Box<Self>, ManifestError> {
-        if super::layout::size_class(offer.chunk_size).is_none() {
+        let is_files = offer.kind == TransferKind::Files;
+        if !is_files || super::layout::size_class(offer.chunk_size).is_none() {
             return Err(Violation::BadOffer.into());
         }
         let too_much = |why| Err(Refused { name: Untrusted::default(), why }.into());

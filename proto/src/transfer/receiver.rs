@@ -37,6 +37,7 @@ use super::manifest::{Manifest, ManifestError, Page};
 use super::reading::Reading;
 use super::recall::Recalling;
 use super::sender::of_this;
+use super::stream;
 use super::{FIRST, Jobs, Outcome, Progress, cancel_reason};
 use crate::Instant;
 use crate::job::{FaultKind, Job, JobDone, Product, Sink, Work};
@@ -91,7 +92,7 @@ pub struct Receiver {
     events: VecDeque<Event>,
     /// When the sender was last heard or given something to do; `None`: there is no link.
     heard: Option<Instant>,
-    limit: Option<Limit>,
+    limit: Option<NonZeroU64>,
 }
 
 enum State {
@@ -135,7 +136,24 @@ impl Receiver {
     /// With a rate for what is acknowledged, in bytes a second of what the other side seals.
     #[must_use]
     pub fn with_limit(self, rate: Option<NonZeroU64>) -> Self {
-        Self { limit: rate.map(Limit::new), ..self }
+        Self { limit: rate, ..self }
+    }
+
+    /// The machine for a stream, which is offered instead of files; `None`: something was offered before.
+    #[must_use]
+    pub fn to_stream(&self) -> Option<stream::receiver::Receiver> {
+        let is_waiting = matches!(self.state, State::Waiting);
+        is_waiting.then(|| stream::receiver::Receiver::new(self.config).with_limit(self.limit))
+    }
+
+    /// The machine that writes what was offered in order.
+    ///
+    /// # Errors
+    /// Nothing waits for an answer, or it is not one file.
+    pub fn to_file(&self, now: Instant) -> Result<stream::receiver::Receiver, Misuse> {
+        let State::Offered { manifest } = &self.state else { return Err(Misuse("nothing waits for an answer")) };
+        let receiver = stream::receiver::Receiver::of_file(now, self.config, Arc::clone(manifest))?;
+        Ok(receiver.with_limit(self.limit))
     }
 
     /// What the other side says.
@@ -277,7 +295,8 @@ impl Receiver {
                     | Product::Synced
                     | Product::Finished(_)
                     | Product::Abandoned
-                    | Product::Suspended,
+                    | Product::Suspended
+                    | Product::Stream(_),
                 ),
                 State::Waiting
                 | State::Reading(_)
@@ -571,7 +590,7 @@ impl Receiver {
 
     /// The sink is ready, and the sender may begin.
     fn ready(&mut self, now: Instant, receiving: Incoming) {
-        let receiving = receiving.with_limit(self.limit);
+        let receiving = receiving.with_limit(self.limit.map(Limit::new));
         let have = Capped::truncated(receiving.have());
         self.control.push_back(Control::Accept { transfer: FIRST, have, credit: receiving.credit() });
         self.heard = Some(now);

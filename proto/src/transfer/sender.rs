@@ -180,7 +180,8 @@ impl Sender {
                     | Product::Synced
                     | Product::Finished(_)
                     | Product::Abandoned
-                    | Product::Suspended,
+                    | Product::Suspended
+                    | Product::Stream(_),
                 ),
                 State::Scanning { .. } | State::Scanned { .. } | State::Offered { .. } | State::Sending(_),
             ) => self.failed(now, FaultKind::Internal.into()),

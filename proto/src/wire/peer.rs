@@ -108,6 +108,8 @@ pub struct Have {
 pub enum TransferKind {
     /// Files, directories, symbolic links.
     Files,
+    /// Bytes of unknown length: `chunk_size` is the longest chunk, and there are no entries.
+    Stream,
 }
 
 /// The start of an offer; `pages` messages [`Control::Page`] follow.
@@ -117,7 +119,7 @@ pub struct Offer {
     pub transfer: u32,
     /// What it carries.
     pub kind: TransferKind,
-    /// Bytes of the virtual stream in one chunk: a power of two from 64 KiB to 4 MiB.
+    /// Bytes of the virtual stream in one chunk, or in the longest chunk of a stream: a power of two from 64 KiB to 4 MiB.
     pub chunk_size: u32,
     /// Entries of the manifest, at most 1,000,000.
     pub entries: u32,

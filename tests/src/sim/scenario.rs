@@ -445,7 +445,7 @@ pub fn send_config(scenario: &Scenario) -> SendConfig {
     let listen = vec![SocketAddr::new(SENDER.into(), 4433)];
     SendConfig {
         common: common(scenario, scenario.aes),
-        source: scenario.source(),
+        source: scenario.source().into(),
         code: CodeChoice::Custom(Code::parse(CODE).expect("a good code")),
         compression: if scenario.compress { Compression::Level(1) } else { Compression::Off },
         embedded: inside.then(|| Embedded { identity: identity(), listen, announce: false }),

@@ -1,0 +1,166 @@
+//! Pipes through the program: what goes into one end comes out of the other, in memory that is bounded whoever is slow.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::stage::{Home, Relay, Run, SOON, receiving, sending};
+
+const MIB: usize = 1 << 20;
+/// The most memory of a program that streams, in bytes.
+const MEMORY: u64 = 80 << 20;
+
+/// Bytes that don't compress, for ever.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> Vec<u8> {
+        let mut bytes = vec![0; 1 << 16];
+        for byte in &mut bytes {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *byte = (self.0 >> 56) as u8;
+        }
+        bytes
+    }
+}
+
+/// Runs the sender of so many bytes, and tells how many were taken from it.
+fn feeding(home: &Home, relay: &Relay, bytes: usize) -> (super::stage::Program, Arc<AtomicUsize>) {
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = taken.clone();
+    let sender = Run::new(home, ["send", "-", "--relay", &relay.name()]).fed(move |mut into| {
+        let mut noise = Noise(1);
+        // Whoever does not read it ends without it.
+        while count.load(Ordering::Relaxed) < bytes && into.write_all(&noise.next()).is_ok() {
+            count.fetch_add(1 << 16, Ordering::Relaxed);
+        }
+    });
+    (sender, taken)
+}
+
+#[test]
+fn a_pipe_goes_through_in_bounded_memory_and_a_reader_may_rest() {
+    const BYTES: usize = 96 * MIB;
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let (mut sender, taken) = feeding(&home, &relay, BYTES);
+    let code = sender.code();
+    assert!(taken.load(Ordering::Relaxed) <= MIB, "nothing is read before somebody wants it");
+    let (tell, told) = mpsc::channel();
+    let count = taken.clone();
+    let mut receiver = receiving(&home, &relay).args(["--stdout", "--yes", &code]).read_by(move |mut from| {
+        // It rests until the sender has nowhere to put more.
+        let end = Instant::now() + SOON;
+        while count.load(Ordering::Relaxed) < 6 * MIB && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        let before = count.load(Ordering::Relaxed);
+        let mut all = Vec::new();
+        let _ = from.read_to_end(&mut all);
+        let _ = tell.send((before, all));
+    });
+    receiver.expect("Into: standard output");
+    let (received, sent) = (receiver.end(), sender.end());
+    received.is(0, "Received 96.0 MiB");
+    sent.is(0, "Sent 96.0 MiB");
+    let (before, all) = told.recv().unwrap();
+    assert!((6 * MIB..40 * MIB).contains(&before), "{before} were taken while nobody read");
+    let mut noise = Noise(1);
+    assert!(all.len() == BYTES && all.chunks(1 << 16).all(|piece| piece == noise.next()), "{} bytes", all.len());
+    assert!(sent.peak < MEMORY && received.peak < MEMORY, "{} and {}", sent.peak >> 20, received.peak >> 20);
+    assert!(home.list("into").is_empty());
+}
+
+#[test]
+fn a_reader_that_leaves_ends_both() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let (mut sender, _) = feeding(&home, &relay, usize::MAX);
+    let code = sender.code();
+    let receiver = receiving(&home, &relay).args(["--stdout", "--yes", &code]).read_by(|mut from| {
+        let _ = from.read_exact(&mut [0]);
+    });
+    receiver.end().is(6, "could not write standard output: broken pipe; the program that read it has ended");
+    sender.end().is(9, "broken pipe");
+}
+
+#[test]
+fn one_file_goes_to_standard_output_and_more_do_not() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let contents: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let file = home.file("file", &contents);
+    let (sender, code) = sending(&home, &relay, &file, &[]);
+    let (tell, told) = mpsc::channel();
+    let receiver = receiving(&home, &relay).args(["--stdout", "--yes", &code]).read_by(move |mut from| {
+        let mut all = Vec::new();
+        let _ = from.read_to_end(&mut all);
+        let _ = tell.send(all);
+    });
+    receiver.end().is(0, "Received 1 file");
+    sender.end().is(0, "Sent 1 file");
+    assert!(told.recv().unwrap() == contents);
+    let (sender, code) = sending(&home, &relay, &file, &[&home.file("other", b"x")]);
+    let end = receiving(&home, &relay).args(["--stdout", "--yes", &code]).piped(b"").end();
+    end.is(4, "only one file or a stream can go to standard output");
+    assert!(end.out.is_empty());
+    sender.end().is(4, "more than one file");
+    assert!(home.list("into").is_empty());
+}
+
+#[test]
+fn a_stream_goes_nowhere_else() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let (mut sender, _) = feeding(&home, &relay, MIB);
+    assert!(sender.expect("tallow receive --stdout ").contains("--relay"));
+    let code = sender.so_far().lines().find_map(|line| line.strip_prefix("Code: ").map(str::to_owned)).unwrap();
+    receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(4, "a stream is offered");
+    sender.end().is(4, "a stream needs --stdout here");
+    assert!(home.list("into").is_empty());
+}
+
+#[test]
+fn a_rate_is_kept() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    for (sends, receives) in [("2M", "1G"), ("1G", "2M")] {
+        let file = home.file(
+            "file",
+            &(0..6 * MIB / 8)
+                .flat_map(|n| (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes())
+                .collect::<Vec<_>>(),
+        );
+        let (sender, code) = sending(&home, &relay, &file, &["--no-compress", "--limit", sends]);
+        let start = Instant::now();
+        receiving(&home, &relay)
+            .args(["--yes", "--overwrite", "--limit", receives, &code])
+            .piped(b"")
+            .end()
+            .is(0, "Received");
+        // Its credit passes at once.
+        assert!(start.elapsed() >= Duration::from_millis(1800), "{:?}", start.elapsed());
+        sender.end().is(0, "Sent");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_told_before_anything_happens() {
+    let home = Home::new();
+    let file = home.file("file", b"x");
+    for (words, line) in [
+        (&["receive", "--stdout", "--json", "7-acorn-canal"][..], "--json"),
+        (&["receive", "--stdout", "--out", ".", "7-acorn-canal"], "--out"),
+        (&["receive", "--stdout", "--rename", "7-acorn-canal"], "--rename"),
+        (&["send", "-", &file], "is sent alone"),
+        (&["send", "-", "--code-file", "-"], "can't be the code"),
+        (&["send", "--limit", "10", &file], "16K"),
+    ] {
+        Run::new(&home, words).piped(b"").end().is(2, line);
+    }
+    let on_terminal = Run::new(&home, ["receive", "--stdout", "7-acorn-bicycle-canal"]).on_terminal();
+    on_terminal.end().is(2, "can't go to a terminal");
+}

@@ -1,0 +1,217 @@
+//! The jobs of a stream: reading and packing chunks, unsealing, unpacking and writing them.
+//!
+//! Reading and writing wait at most [`super::WAIT`], and answer with as much as was done, so that no worker is lost to a source that
+//! is silent or to a sink that is full; the machines decide what follows. Bounds: one chunk per job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use subtle::ConstantTimeEq;
+
+use crate::Instant;
+use crate::job::{self, Fault, FaultKind, StreamSink, StreamSource};
+use crate::session::{LinkId, Prepared, SealedChunk, Violation};
+use crate::transfer::chunk::{Codec, Coders, HEADER, Header, Made};
+use crate::transfer::{Compression, FIRST};
+
+/// What there is to do.
+pub enum Work {
+    /// More of the chunk that is being filled.
+    Read(Read),
+    /// A chunk to be hashed and compressed.
+    Pack(Pack),
+    /// A chunk that arrived, to be opened.
+    Unseal(Box<SealedChunk>),
+    /// A chunk whose turn comes, to be decompressed and checked.
+    Unpack(Box<Unpack>),
+    /// The chunk whose turn it is.
+    Write(Write),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Product {
+    /// So much is there now, and what the source said.
+    Read(Tail, job::Read),
+    /// A chunk was made.
+    Packed(Box<Made>),
+    /// A chunk was opened.
+    Unsealed(Unsealed),
+    /// A chunk was checked.
+    Unpacked(u64, Result<Bytes, Violation>),
+    /// What is left of a chunk to be written.
+    Wrote(Bytes),
+}
+
+/// A chunk that is being filled.
+pub struct Tail {
+    buffer: Vec<u8>,
+    /// How much of it is there, in bytes.
+    pub filled: usize,
+    /// When it leaves even if it is not full; once there is a byte.
+    pub due: Option<Instant>,
+}
+
+/// More of a chunk.
+pub struct Read {
+    pub(super) source: Arc<dyn StreamSource>,
+    pub(super) tail: Tail,
+    pub(super) wait: Duration,
+}
+
+/// A chunk to be hashed and compressed.
+pub struct Pack {
+    pub(super) plain: Arc<Vec<u8>>,
+    pub(super) chunk: u64,
+    pub(super) coders: Arc<Coders>,
+    pub(super) compression: Compression,
+}
+
+/// A chunk to be decompressed and checked.
+pub struct Unpack {
+    pub(super) header: Header,
+    pub(super) body: BytesMut,
+    pub(super) coders: Arc<Coders>,
+}
+
+/// A chunk to be written.
+pub struct Write {
+    pub(super) sink: Arc<dyn StreamSink>,
+    pub(super) plain: Bytes,
+}
+
+/// What became of a chunk that arrived.
+#[derive(Debug)]
+pub enum Unsealed {
+    /// It is genuine; this is in it.
+    Record(Header, BytesMut),
+    /// It is not what the peer sealed: its link is of no use.
+    BadRecord(LinkId),
+    /// The peer broke a rule.
+    Violation(Violation),
+}
+
+impl Tail {
+    /// Empty, with room for a chunk.
+    pub(super) fn new() -> Self {
+        Self { buffer: vec![0; super::CHUNK as usize], filled: 0, due: None }
+    }
+
+    /// Without room: nothing more is read.
+    pub(super) const fn none() -> Self {
+        Self { buffer: Vec::new(), filled: 0, due: None }
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.filled >= self.buffer.len()
+    }
+
+    pub(super) fn into_plain(mut self) -> Vec<u8> {
+        self.buffer.truncate(self.filled);
+        // What is kept until it is acknowledged should be no larger than it is.
+        self.buffer.shrink_to_fit();
+        self.buffer
+    }
+}
+
+impl std::fmt::Debug for Tail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tail({} bytes)", self.filled)
+    }
+}
+
+impl Work {
+    /// What it is called in logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Read(_) => "read",
+            Self::Pack(_) => "pack",
+            Self::Unseal(_) => "unseal",
+            Self::Unpack(_) => "unpack",
+            Self::Write(_) => "write",
+        }
+    }
+
+    /// Does it.
+    pub(crate) fn run(self) -> Result<Product, Fault> {
+        match self {
+            Self::Read(read) => read.run(),
+            Self::Pack(pack) => pack.run().map(|made| Product::Packed(Box::new(made))),
+            Self::Unseal(sealed) => Ok(Product::Unsealed(unseal(*sealed))),
+            Self::Unpack(unpack) => {
+                let chunk = unpack.header.chunk;
+                Ok(Product::Unpacked(chunk, unpack.run()))
+            }
+            Self::Write(Write { sink, mut plain }) => {
+                let written = sink.write(&plain, super::WAIT)?;
+                plain.advance(written.min(plain.len()));
+                Ok(Product::Wrote(plain))
+            }
+        }
+    }
+}
+
+impl Read {
+    fn run(self) -> Result<Product, Fault> {
+        let Self { source, mut tail, wait } = self;
+        let room = tail.buffer.get_mut(tail.filled..).unwrap_or_default();
+        let most = room.len();
+        let read = source.read(room, wait)?;
+        let bytes = if let job::Read::Bytes(bytes) = read { bytes.get().min(most) } else { 0 };
+        tail.filled = tail.filled.saturating_add(bytes);
+        Ok(Product::Read(tail, read))
+    }
+}
+
+impl Pack {
+    fn run(self) -> Result<Made, Fault> {
+        let Self { plain, chunk, coders, compression } = self;
+        let hash = *blake3::hash(&plain).as_bytes();
+        let length = u32::try_from(plain.len()).map_err(|_| FaultKind::Internal)?;
+        let compressed = match compression {
+            Compression::Level(level) => coders.compress(&plain, level, HEADER),
+            Compression::Off => None,
+        };
+        let codec = if compressed.is_some() { Codec::Zstd } else { Codec::Raw };
+        let mut prepared = compressed.unwrap_or_else(|| {
+            let mut raw = Prepared::with_capacity(plain.len().saturating_add(HEADER));
+            raw.extend_from_slice(&[0; HEADER]);
+            raw.extend_from_slice(&plain);
+            raw
+        });
+        let header = Header { transfer: FIRST, chunk, codec, length, hash };
+        if let Some((head, _)) = prepared.body_mut().split_at_mut_checked(HEADER) {
+            head.copy_from_slice(&header.to_bytes());
+        }
+        Ok(Made { chunk, hash, plain: plain.len(), prepared })
+    }
+}
+
+fn unseal(sealed: SealedChunk) -> Unsealed {
+    let link = sealed.link;
+    let Ok(mut plain) = sealed.open() else { return Unsealed::BadRecord(link) };
+    match Header::parse(&plain) {
+        Ok((header, _)) if header.transfer != FIRST => Unsealed::Violation(Violation::WrongTransfer),
+        Ok((header, _)) => {
+            plain.advance(HEADER);
+            Unsealed::Record(header, plain)
+        }
+        Err(violation) => Unsealed::Violation(violation),
+    }
+}
+
+impl Unpack {
+    fn run(self) -> Result<Bytes, Violation> {
+        let Self { header, body, coders } = self;
+        let plain = match header.codec {
+            Codec::Raw => body.freeze(),
+            Codec::Zstd => coders
+                .decompress(&body, header.length as usize, |contents| contents.map(Bytes::copy_from_slice))
+                .ok_or(Violation::ChunkHash)?,
+        };
+        let hash = *blake3::hash(&plain).as_bytes();
+        if bool::from(hash.ct_eq(&header.hash)) { Ok(plain) } else { Err(Violation::ChunkHash) }
+    }
+}
