@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use super::stage::{Home, Relay, Run, receiving, sending};
+use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
 
 /// What may stay after a run that was interrupted: what another try goes on from, under no final name, and the certificates of
 /// relays.
@@ -69,8 +69,8 @@ fn ctrl_c_at_the_question_tells_the_sender() {
 fn f10_ctrl_c_during_the_transfer_ends_both_and_leaves_nothing() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
-    let file = home.huge("huge.bin");
-    let (sender, code) = sending(&home, &relay, &file, &["--no-compress"]);
+    let file = home.large("large.bin");
+    let (sender, code) = sending(&home, &relay, &file, &SLOWLY);
     let mut receiver = receiving(&home, &relay).args(["--yes", &code]).on_terminal();
     receiver.expect_asked("% ");
     receiver.keys("\x03");
@@ -85,9 +85,9 @@ fn f10_ctrl_c_during_the_transfer_ends_both_and_leaves_nothing() {
 fn f10_a_sender_that_is_told_to_end_tells_the_receiver() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
-    let file = home.huge("huge.bin");
+    let file = home.large("large.bin");
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-        let (sender, typed) = sending(&home, &relay, &file, &["--no-compress"]);
+        let (sender, typed) = sending(&home, &relay, &file, &SLOWLY);
         let mut receiver = receiving(&home, &relay).args(["--yes", &typed]).on_terminal();
         receiver.expect_asked("% ");
         sender.signal(signal);

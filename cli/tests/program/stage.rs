@@ -50,10 +50,10 @@ impl Home {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A file of zeros that takes no room, too large to cross before somebody says something.
-    pub fn huge(&self, name: &str) -> String {
+    /// A file of zeros that takes no room. With [`SLOWLY`] it takes minutes to cross, so that there is time to say something.
+    pub fn large(&self, name: &str) -> String {
         let path = self.path("from").join(name);
-        fs::File::create(&path).unwrap().set_len(8 << 30).unwrap();
+        fs::File::create(&path).unwrap().set_len(256 << 20).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
@@ -467,6 +467,9 @@ impl Relay {
         self.addr.to_string()
     }
 }
+
+/// What a sender is told so that a [`Home::large`] takes minutes.
+pub const SLOWLY: [&str; 3] = ["--no-compress", "--limit", "2MiB/s"];
 
 /// A sender that waits with its code behind this relay.
 pub fn sending(home: &Home, relay: &Relay, file: &str, options: &[&str]) -> (Program, String) {
