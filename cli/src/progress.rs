@@ -131,10 +131,10 @@ impl Meter {
         let percent = if self.total == 0 { 100 } else { u128::from(self.bytes) * 100 / u128::from(self.total) };
         let path = if self.path.is_empty() { String::new() } else { format!(", {}", self.path) };
         if self.endless {
-            return match self.speed.per_second(now) {
-                0 => format!("{}{path}", size(self.bytes)),
-                rate => format!("{}, {}/s{path}", size(self.bytes), size(rate)),
-            };
+            let rate = self.speed.per_second(now);
+            let is_silent = rate == 0 || self.speed.still_for(now) >= STANDS_AFTER;
+            let rate = if is_silent { String::new() } else { format!(", {}/s", size(rate)) };
+            return format!("{}{rate}{path}", size(self.bytes));
         }
         let left = self.total.saturating_sub(self.bytes);
         let amount = format!("{percent:>3}%  {} of {}", size(self.bytes), size(self.total));
