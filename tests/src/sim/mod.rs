@@ -14,10 +14,13 @@ mod evil;
 mod host;
 mod hostile;
 
+mod nat;
 mod network;
 mod offers;
 mod scenario;
+mod tally;
 mod tcp;
+mod topology;
 mod world;
 
 pub use disk::CheckedSink;
@@ -26,6 +29,9 @@ pub use host::{Host, HostId, Machine, Observed};
 pub use hostile::{Heard, Hostile, Mouth, Script};
 pub use offers::{K64, offer, offering, page_of, raw, varint};
 
+pub use nat::{Behaviour, Carrier, Dependence, LIFETIME, Nat, Ports, Translation};
 pub use network::{Chance, Conditions, Network};
 pub use scenario::{Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config};
+pub use tally::Tally;
+pub use topology::{Attachment, Flight, PUBLIC, Segment, Site, Topology};
 pub use world::World;
