@@ -13,7 +13,7 @@ mod disk;
 mod evil;
 mod host;
 mod hostile;
-
+mod kinds;
 mod nat;
 mod network;
 mod offers;
@@ -29,6 +29,7 @@ pub use host::{Host, HostId, Machine, Observed};
 pub use hostile::{Heard, Hostile, Mouth, Script};
 pub use offers::{K64, offer, offering, page_of, raw, varint};
 
+pub use kinds::{Kind, Lot, can_punch};
 pub use nat::{Behaviour, Carrier, Dependence, LIFETIME, Nat, Ports, Translation};
 pub use network::{Chance, Conditions, Network};
 pub use scenario::{Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config};

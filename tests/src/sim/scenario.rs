@@ -25,6 +25,7 @@ use super::disk::CheckedSink;
 use super::evil::{Policy, Relay, Tamper, honest};
 use super::host::{HostId, Machine};
 use super::network::{Chance, Conditions, Network};
+use super::topology::{Attachment, PUBLIC};
 use super::world::World;
 
 /// Where the two meet.
@@ -294,6 +295,26 @@ impl Rig {
         tamper: Tamper,
         change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig),
     ) -> Self {
+        let public = |_: &mut World| [SENDER, RECEIVER].map(|ip| vec![Attachment::new(PUBLIC, ip.into())]);
+        Self::build(scenario, (policy, tamper), change, public)
+    }
+
+    /// The same, with a relay that is not evil, and the peers where `place` puts them: the sender, then the receiver.
+    #[must_use]
+    pub fn placed(
+        scenario: &Scenario,
+        change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig),
+        place: impl FnOnce(&mut World) -> [Vec<Attachment>; 2],
+    ) -> Self {
+        Self::build(scenario, (Policy::Proper, honest()), change, place)
+    }
+
+    fn build(
+        scenario: &Scenario,
+        (policy, tamper): (Policy, Tamper),
+        change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig),
+        place: impl FnOnce(&mut World) -> [Vec<Attachment>; 2],
+    ) -> Self {
         let seed = Seed::new(scenario.seed);
         let mut world = World::new(Network::new(scenario.network, &seed), &seed);
         world.job_time = scenario.job_time;
@@ -307,9 +328,10 @@ impl Rig {
         let (mut send, mut receive) = (send_config(scenario), receive_config(scenario));
         change(&mut send, &mut receive);
         let now = world.now;
-        let sender = world.add(SENDER.into(), Machine::Peer(Box::new(Peer::sender(send, now, seed.derive("sender")))));
+        let [sends, receives] = place(&mut world);
+        let sender = world.add_at(sends, Machine::Peer(Box::new(Peer::sender(send, now, seed.derive("sender")))));
         let receiver = Peer::receiver(receive, now, seed.derive("receiver"));
-        let receiver = world.add(RECEIVER.into(), Machine::Peer(Box::new(receiver)));
+        let receiver = world.add_at(receives, Machine::Peer(Box::new(receiver)));
         let sink = CheckedSink::new(MemorySink::new(), Some(scenario.source()));
         world.watch(sink.clone());
         Self { world, sender, receiver, relay, sink, scenario: scenario.clone() }
