@@ -100,7 +100,12 @@ fn one_lan_needs_no_nat() {
         let got = map.carry(carrier, ALICE, "192.168.1.10:5000", "192.168.1.11:7000");
         assert_eq!(got, Some((CAROL, addr("192.168.1.11:7000"), addr("192.168.1.10:5000"))));
     }
-    assert_eq!(map.send(ALICE, "192.168.1.10:5000", "192.168.1.12:7000"), None, "nobody has that address");
+    let nobody = addr("192.168.1.12:7000");
+    assert_eq!(
+        map.topology.depart(map.now, Carrier::Udp, a, addr("192.168.1.10:5000"), nobody),
+        None,
+        "it left the LAN"
+    );
 }
 
 /// RFC 4787, section 6, and REQ-9: by the outside address, from the outside address.
