@@ -589,10 +589,11 @@ fn sockets_are_bound_as_on_a_real_system() {
 
 #[test]
 fn what_is_sent_is_counted_even_where_it_gets_nowhere() {
-    let (mut world, _) = world(Conditions { cut: true, ..Conditions::default() }, 1);
+    let (mut world, _) = world(Conditions::default(), 1);
+    let home = home(&mut world);
     let nowhere = SocketAddr::new([127, 0, 0, 1].into(), 9);
     let pinger = Talker::pinger(nowhere, world.now);
-    let pinger = add_client(&mut world, pinger);
+    let pinger = world.add_at(vec![at(home, [192, 168, 1, 10])], Machine::Other(pinger));
     pass(&mut world, 7 * SECOND / 2);
     assert_eq!(world.sent_to(pinger, nowhere.ip()), Tally { packets: 3, bytes: 3 });
     assert_eq!(world.sent_in_all(pinger), Tally { packets: 3, bytes: 3 });
