@@ -308,19 +308,18 @@ fn a_direct_path_that_is_cut_is_left_for_the_relay() {
 
 #[test]
 fn a_nat_that_forgets_a_direct_path_costs_moments() {
-    for site in 0..2 {
+    for (site, outside) in OUTSIDE.into_iter().enumerate() {
         let mut midway = Midway::new(10 + site as u64);
-        let addr = OUTSIDE[site].into();
-        midway.rig.world.topology.nat_mut(midway.sites[site], addr).expect("a NAT").flush();
+        midway.rig.world.topology.nat_mut(midway.sites[site], outside.into()).expect("a NAT").flush();
         midway.goes_on(FALLBACK, expected(true));
     }
 }
 
 #[test]
 fn a_nat_with_another_address_costs_moments() {
-    for site in 0..2 {
+    for (site, outside) in OUTSIDE.into_iter().enumerate() {
         let mut midway = Midway::new(20 + site as u64);
-        let nat = midway.rig.world.topology.nat_mut(midway.sites[site], OUTSIDE[site].into());
+        let nat = midway.rig.world.topology.nat_mut(midway.sites[site], outside.into());
         nat.expect("a NAT").readdress([203, 0, 113, 150].into());
         midway.goes_on(FALLBACK, expected(true));
     }
@@ -342,9 +341,9 @@ fn whoever_moves_to_another_site_takes_the_transfer_along() {
 
 #[test]
 fn a_firewall_that_begins_to_block_udp_leaves_the_relay_over_tcp() {
-    for site in 0..2 {
+    for (site, outside) in OUTSIDE.into_iter().enumerate() {
         let mut midway = Midway::new(40 + site as u64);
-        let nat = midway.rig.world.topology.nat_mut(midway.sites[site], OUTSIDE[site].into());
+        let nat = midway.rig.world.topology.nat_mut(midway.sites[site], outside.into());
         nat.expect("a NAT").allow_udp(false);
         pass(&mut midway.rig, 60 * SECOND);
         until_done(&mut midway.rig, Way::Relayed);
