@@ -238,6 +238,9 @@ impl World {
         both!(&mut self.from, sender => sender.handle_all_lost(self.now));
         self.receiver.handle_link_lost(self.now, self.link);
         self.link = LinkId(self.link.0 + 1);
+        if let From::Files(sender) = &mut self.from {
+            sender.handle_link_up(self.now);
+        }
         self.receiver.handle_link_up(self.now);
     }
 
