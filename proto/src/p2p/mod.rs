@@ -4,4 +4,6 @@
 //! |---|---|
 //! | [`candidate`] | which addresses are offered, which of the other side's may be tried, and in which order |
 
+pub mod budget;
 pub mod candidate;
+pub mod negotiate;

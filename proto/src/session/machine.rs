@@ -82,7 +82,7 @@ pub enum LinkEnd {
     /// The owner said so.
     #[error("connection lost")]
     Lost,
-    /// Nothing was heard for [`super::SILENCE`].
+    /// Nothing was heard for [`super::SILENCE`], or [`super::DIRECT_SILENCE`].
     #[error("nothing was heard")]
     Silent,
     /// A lane stood for [`super::LANE_STALL`].
