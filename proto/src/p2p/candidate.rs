@@ -1,9 +1,9 @@
 //! Addresses at which a peer may be reached directly: what is offered, what may be tried, what is tried first.
 //!
-//! Decides without state or timers. The rules for the other side's candidates ([`admit`]) hold whoever is there, since a peer that
-//! proved to know the code may still be anybody: nothing is sent to this machine's loopback, to many at once, to services below
-//! [`MIN_PORT`], or into a private network of which this machine is no part (protocol.md §8). What is offered ([`offered`]) obeys the same rules,
-//! for everything else would be thrown away over there.
+//! Decides without state or timers. The rules for the other side's candidates ([`admit`]) hold whoever is there, since a peer
+//! that proved to know the code may still be anybody: nothing is sent to this machine's loopback, to many at once, to
+//! services below [`MIN_PORT`], or into a private network of which this machine is no part (protocol.md §8). What is offered
+//! ([`offered`]) obeys the same rules, for everything else would be thrown away over there.
 //!
 //! Bounds: [`MAX`] candidates, [`MAX_TCP`] of them TCP, `MAX_PER_ADDRESS` at one address; of our own [`MAX_HOSTS`] addresses.
 
@@ -95,7 +95,8 @@ pub enum Reach {
     Public,
     /// A NAT that has to be passed.
     Reflexive,
-    /// A port that a gateway opened for everybody. After `Reflexive`: a packet of the other side has to pass more of that gateway.
+    /// A port that a gateway opened for everybody. After `Reflexive`: a packet of the other side has to pass more of that
+    /// gateway.
     Mapped,
     /// A private address behind some router: another part of one site, or a network that happens to have the same numbers.
     Routed,
@@ -146,8 +147,8 @@ impl Scope {
     }
 }
 
-/// The candidates of the other side that may be tried, in canonical form, best first: at most [`MAX`]. Everything denied is left out
-/// and told to nobody; of more than that the first count.
+/// The candidates of the other side that may be tried, in canonical form, best first: at most [`MAX`]. Everything denied is
+/// left out and told to nobody; of more than that the first count.
 #[must_use]
 pub fn admit(theirs: &[Candidate], own: &[Interface]) -> Vec<Candidate> {
     let mut admitted: Vec<Candidate> = Vec::new();
@@ -204,8 +205,8 @@ pub fn order(a: &Candidate, b: &Candidate, own: &[Interface]) -> Ordering {
 
 /// Which of our own addresses are offered: at most [`MAX_HOSTS`], of both families in turn; no two alike.
 ///
-/// Addresses of bridges to this machine's own containers come last, and IPv6 addresses that name the network card: neither is of use where there
-/// is something better.
+/// Addresses of bridges to this machine's own containers come last, and IPv6 addresses that name the network card: neither is
+/// of use where there is something better.
 #[must_use]
 pub fn offered(interfaces: &[Interface]) -> Vec<IpAddr> {
     let mut addresses: Vec<(bool, bool, usize, IpAddr, &Interface)> = Vec::new();
@@ -235,7 +236,8 @@ pub fn offered(interfaces: &[Interface]) -> Vec<IpAddr> {
     interleave(v4, v6).take(MAX_HOSTS).collect()
 }
 
-/// Whether the other side would try an address of ours that a server or a gateway told: public or private, and no service's port.
+/// Whether the other side would try an address of ours that a server or a gateway told: public or private, and no service's
+/// port.
 #[must_use]
 pub fn is_usable(addr: SocketAddr) -> bool {
     addr.port() >= MIN_PORT && Scope::of(addr.ip().to_canonical()) != Scope::Never
@@ -281,8 +283,8 @@ fn is_near(ip: IpAddr, own: &[Interface]) -> bool {
     })
 }
 
-/// Whether an address is the broadcast address of a network of our own, or its all-zeros form (RFC 1122 §3.3.6). Networks of two
-/// addresses have none (RFC 3021).
+/// Whether an address is the broadcast address of a network of our own, or its all-zeros form (RFC 1122 §3.3.6). Networks of
+/// two addresses have none (RFC 3021).
 fn is_everybody(ip: IpAddr, own: &[Interface]) -> bool {
     let IpAddr::V4(ip) = ip else { return false };
     own.iter().any(|interface| {

@@ -218,7 +218,7 @@ impl Node for Peer {
             Input::Done(done) => self.transfer.handle_job(now, done),
             Input::Interfaces(interfaces) => self.handle_interfaces(now, &interfaces),
             Input::Slept(_) => self.handle_moved(now, true),
-            Input::Listening(_, result) => self.direct.handle_listening(now, result),
+            Input::Listening(_, result) => self.direct.handle_listening(now, result, &mut self.net),
             Input::HandleDropped => self.cancel(now),
         }
     }

@@ -188,6 +188,7 @@ impl Peer {
         let addresses: Vec<IpAddr> = interfaces.iter().map(|interface| interface.addr).collect();
         let (before, after) = (own(&self.interfaces), own(&addresses));
         self.interfaces = addresses;
+        self.handle_direct_interfaces(now, interfaces);
         if before != after && !before.is_empty() {
             self.handle_moved(now, !before.is_subset(&after));
         }

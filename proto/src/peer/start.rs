@@ -109,7 +109,7 @@ impl Peer {
         transfer: Transfer,
     ) -> Self {
         let direct = common.direct.as_ref().filter(|_| allows_direct(common));
-        let direct = Direct::new(side, direct, &seed.split(), &mut net);
+        let direct = Direct::new(now, side, direct, &seed.split(), &mut net);
         Self {
             direct,
             side,
