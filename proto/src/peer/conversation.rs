@@ -17,7 +17,7 @@ use crate::transfer::Outcome;
 use crate::transfer::manifest::{Manifest, Totals};
 use crate::wire::Features;
 use crate::wire::frame::enclose;
-use crate::wire::peer::{CancelReason, Control};
+use crate::wire::peer::CancelReason;
 use crate::wire::relay::Side;
 
 impl Peer {

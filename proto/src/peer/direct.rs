@@ -79,7 +79,6 @@ impl Beside {
 
 /// See the module's text.
 pub(super) struct Direct {
-    side: Side,
     options: Option<Options>,
     negotiation: Negotiation,
     gather: Gather,
@@ -127,7 +126,6 @@ impl Direct {
         let config =
             negotiate::Config { side, allowed: options.is_some(), certificate, seed: seed.derive("negotiation") };
         let mut direct = Self {
-            side,
             negotiation: Negotiation::new(config),
             gather: Gather::new(gather::Config { seed: seed.derive("gathering") }),
             servers: Vec::new(),
