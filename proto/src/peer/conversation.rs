@@ -269,7 +269,11 @@ impl Peer {
         self.stop_meeting(now);
         self.held = None;
         match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Live { links, session } => {
+            Stage::Live { mut links, session } => {
+                // The last words go where control goes, even if nobody was told yet that this is another link.
+                if let Some(control) = session.control() {
+                    links.carry(control);
+                }
                 self.stage = Stage::Leaving { links, session, deadline: now + LEAVE_WITHIN, code };
                 self.flush_farewell(now);
             }

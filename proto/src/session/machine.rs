@@ -290,6 +290,12 @@ impl Session {
         usable
     }
 
+    /// The link that carries control.
+    #[must_use]
+    pub fn control(&self) -> Option<LinkId> {
+        self.alive.control
+    }
+
     /// Whether [`Self::send_control`] takes any message now.
     #[must_use]
     pub fn can_send_control(&self) -> bool {
