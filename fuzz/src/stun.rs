@@ -76,6 +76,8 @@ pub fn run(data: &[u8]) -> Gather {
         assert!(sent <= MAX_PACKETS as usize * MAX_SERVERS);
         let known = gather.candidates();
         assert!(known.len() <= candidate::MAX && known.iter().all(may_be_tried));
+        // An answer can make something due that had to wait for it; then it is done at once.
+        gather.handle_timeout(now);
         assert!(gather.poll_timeout().is_none_or(|due| due > now));
         while gather.poll_candidate().is_some() {}
         let _ = (gather.nat(Family::V4), gather.is_done());
