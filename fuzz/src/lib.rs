@@ -5,4 +5,5 @@
 pub mod relay;
 pub mod session;
 pub mod steps;
+pub mod stun;
 pub mod transfer;

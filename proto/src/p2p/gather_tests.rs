@@ -464,6 +464,8 @@ proptest! {
                 Happening::Refresh => gather.refresh(now),
                 Happening::Rest => gather.rest(),
             }
+            // An answer can make something due that had to wait for it; then it is done at once.
+            world.gather.handle_timeout(world.now);
             prop_assert!(world.gather.poll_timeout().is_none_or(|due| due > world.now));
             prop_assert!(world.gather.out.len() <= MAX_WAITING && world.gather.news.len() <= candidate::MAX);
             prop_assert!(world.gather.servers.iter().flatten().count() <= 2 * MAX_SERVERS);
