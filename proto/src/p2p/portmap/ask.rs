@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Protocol, TRY_WITHIN};
 use crate::Instant;
-use crate::node::{Action, PipeEvent, PipeId};
+use crate::node::{Action, PipeEvent, PipeId, PipeOptions};
 
 /// What is asked for; a gateway may grant less.
 pub(super) const LIFETIME: Duration = Duration::from_secs(3600);
@@ -30,6 +30,9 @@ const LEAVE_SENDS: u8 = 3;
 pub(super) const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 /// How long an answer may be late that would give a second mapping.
 const STRAY_WITHIN: Duration = Duration::from_secs(5);
+
+/// A pipe to a gateway lives for moments.
+pub(super) const HTTP_OPTIONS: PipeOptions = PipeOptions { no_delay: true, keep_alive: None, user_timeout: None };
 
 /// Who is asked for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,11 +122,17 @@ pub(super) trait Ask: Debug + Send {
     /// Nothing is held, nothing is on its way.
     fn is_over(&self) -> bool;
 
-    /// The next thing to do about the pipe; `next` is the name of the next one.
-    fn poll_action(&mut self, next: PipeId) -> Option<Action> {
+    /// A pipe that is wanted, with this name.
+    fn poll_dial(&mut self, next: PipeId) -> Option<Action> {
         let _ = next;
         None
     }
+    /// What ends a pipe that is not needed any more.
+    fn poll_closing(&mut self) -> Option<Action> {
+        None
+    }
+    /// Ends everything here and now.
+    fn abandon(&mut self);
     /// The pipe that is open.
     fn pipe(&self) -> Option<PipeId> {
         None

@@ -20,12 +20,13 @@
 //!
 //! IPv6 is not asked for (PCP could open a firewall): punching passes those.
 //!
-//! Timers: those, and [`TRY_WITHIN`] for one try, [`EVERY`] between tries at one place. Bounds: `SENDS` datagrams for one question, one pipe for
-//! each ask and [`MAX_STRAYS`] of those that were let go, [`MAX_EVENTS`].
+//! Timers: those, and [`TRY_WITHIN`] for one try, [`EVERY`] between tries at one place. Bounds: `SENDS` datagrams for one question, [`MAX_PIPES`],
+//! [`MAX_STRAYS`] asks that were let go, [`MAX_EVENTS`].
 
 mod ask;
 mod natpmp;
 mod pcp;
+mod upnp;
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -33,6 +34,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
 
 use crate::Instant;
 use crate::node::{Action, Bind, Interface, PipeEvent, PipeId, SocketId};
@@ -41,6 +43,7 @@ use crate::seed::Seed;
 use ask::{Ask, Failure, Grant, LEAVE_WITHIN, Outcome, Place, after, is_shared};
 use natpmp::NatPmp;
 use pcp::Pcp;
+use upnp::Upnp;
 
 pub use ask::Outgoing;
 
@@ -60,6 +63,8 @@ pub const EVERY: Duration = Duration::from_secs(300);
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Asks that were let go and have not come to their end.
 pub const MAX_STRAYS: usize = 6;
+/// Pipes at a time.
+pub const MAX_PIPES: usize = 3;
 /// Events that wait; the oldest are dropped, since the newest says how things are.
 pub const MAX_EVENTS: usize = 16;
 
@@ -279,13 +284,14 @@ impl PortMap {
         if let Some(action) = self.actions.pop_front() {
             return Some(action);
         }
-        let next = PipeId(self.next_pipe);
-        let action = self.asks_mut().find_map(|ask| ask.poll_action(next))?;
-        if matches!(action, Action::Dial(..)) {
-            // Names come round after two thousand million requests.
-            self.next_pipe = self.next_pipe.wrapping_add(1).max(FIRST_PIPE.0);
+        if self.asks().filter(|ask| ask.pipe().is_some()).count() >= MAX_PIPES {
+            return None;
         }
-        Some(action)
+        let next = PipeId(self.next_pipe);
+        let dial = self.asks_mut().find_map(|ask| ask.poll_dial(next))?;
+        // Names come round after two thousand million requests.
+        self.next_pipe = self.next_pipe.wrapping_add(1).max(FIRST_PIPE.0);
+        Some(dial)
     }
 
     /// Where the next bytes of this pipe go.
@@ -432,8 +438,16 @@ impl PortMap {
     }
 
     fn begin_upnp(&mut self, now: Instant) {
-        let State::Trying { upnp_at, .. } = &mut self.state else { return };
+        let (State::Trying { asks, upnp_at, .. }, Some(site), Some(port)) = (&mut self.state, &self.site, self.wanted)
+        else {
+            return;
+        };
         *upnp_at = None;
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let mut upnp = Upnp::new(now, site.clone(), port, Seed::new(seed).rng());
+        upnp.handle_timeout(now);
+        asks.push(Box::new(upnp));
         self.settle(now);
     }
 
@@ -468,6 +482,7 @@ impl PortMap {
                 None => self.rest(now),
             }
         }
+        self.collect_closing();
         self.strays.retain(|stray| !stray.is_over());
         if matches!(self.state, State::Releasing { .. }) && self.strays.is_empty() {
             self.leave();
@@ -560,18 +575,31 @@ impl PortMap {
     fn stray(&mut self, now: Instant, mut ask: Box<dyn Ask>, kept: Option<SocketAddrV4>) {
         ask.let_go(now, kept);
         ask.handle_timeout(now);
-        if self.strays.len() >= MAX_STRAYS {
-            let oldest = self.strays.remove(0);
-            self.actions.extend(oldest.pipe().map(Action::Abort));
-        }
         self.strays.push(ask);
+        if self.strays.len() > MAX_STRAYS
+            && let Some(oldest) = self.strays.first_mut()
+        {
+            oldest.abandon();
+        }
+        self.collect_closing();
+        self.strays.retain(|stray| !stray.is_over());
+    }
+
+    fn collect_closing(&mut self) {
+        let mut closing = Vec::new();
+        for ask in self.asks_mut() {
+            closing.extend(std::iter::from_fn(|| ask.poll_closing()));
+        }
+        self.actions.extend(closing);
     }
 
     /// What was not answered by now is left to expire.
     fn leave(&mut self) {
-        for stray in std::mem::take(&mut self.strays) {
-            self.actions.extend(stray.pipe().map(Action::Abort));
+        for stray in &mut self.strays {
+            stray.abandon();
         }
+        self.collect_closing();
+        self.strays.clear();
         if matches!(self.socket, Socket::Open | Socket::Opening) {
             self.actions.push_back(Action::Release(SOCKET));
         }

@@ -253,6 +253,10 @@ impl Ask for NatPmp {
         }
     }
 
+    fn abandon(&mut self) {
+        self.state = State::Over;
+    }
+
     fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }

@@ -228,6 +228,10 @@ impl Ask for Pcp {
         }
     }
 
+    fn abandon(&mut self) {
+        self.state = State::Over;
+    }
+
     fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
