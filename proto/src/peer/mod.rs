@@ -198,7 +198,7 @@ impl Node for Peer {
             Input::Done(done) => self.transfer.handle_job(now, done),
             Input::Interfaces(interfaces) => self.handle_interfaces(now, &interfaces),
             Input::Slept(_) => self.handle_moved(now, true),
-            Input::Listening(..) => {}
+            Input::Listening(..) | Input::Gateways(_) => {}
             Input::HandleDropped => self.cancel(now),
         }
     }

@@ -192,11 +192,18 @@ impl Upnp {
         }
         self.hang_up();
         self.state = State::Searching;
-        self.end_search(now);
+        self.search_on(now);
     }
 
-    fn end_search(&mut self, now: Instant) {
-        if matches!(self.state, State::Searching) && now >= after(self.started, SEARCH_WITHIN) {
+    fn search_on(&mut self, now: Instant) {
+        if self.next_search().is_some_and(|at| at <= now) {
+            self.search();
+        }
+        // Those that would have come while a device was talked to are left out.
+        while self.next_search().is_some_and(|at| at <= now) {
+            self.round = self.round.saturating_add(1);
+        }
+        if now >= after(self.started, SEARCH_WITHIN) {
             let heard = if self.known.is_empty() { Failure::Silent } else { Failure::Refused };
             self.fail(self.double_nat.map_or(heard, Failure::DoubleNat));
         }
@@ -350,14 +357,7 @@ impl Ask for Upnp {
     fn handle_timeout(&mut self, now: Instant) {
         match &self.state {
             State::Searching => {
-                if self.next_search().is_some_and(|at| at <= now) {
-                    self.search();
-                }
-                // Those that would have come while a device was talked to are left out.
-                while self.next_search().is_some_and(|at| at <= now) {
-                    self.round = self.round.saturating_add(1);
-                }
-                self.end_search(now);
+                self.search_on(now);
             }
             State::Talking { until, what, .. } if *until <= now => match what {
                 Talk::Delete => {
