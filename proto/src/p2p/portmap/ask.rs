@@ -119,6 +119,10 @@ pub(super) trait Ask: Debug + Send {
     /// Asks for nothing more. What is still granted is taken back, unless it is what `kept` names: the same gateway may give the
     /// same mapping by two protocols.
     fn let_go(&mut self, now: Instant, kept: Option<SocketAddrV4>);
+    /// It was let go, and only an answer that is late is waited for.
+    fn is_waiting(&self) -> bool {
+        false
+    }
     /// Nothing is held, nothing is on its way.
     fn is_over(&self) -> bool;
 

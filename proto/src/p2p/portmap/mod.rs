@@ -8,10 +8,9 @@
 //!                  EVERY,   │  ▼                 │ release        Idle: all was taken back, or LEAVE_WITHIN
 //!                 new place └─ Resting           └──► Releasing ──►  has passed
 //! ```
-//! It decides whom to ask (the first default gateway over IPv4, if it is on an own network with private addresses: a machine with
-//! a public address needs no mapping; where the system names no gateways, UPnP may find one), in which order (PCP and NAT-PMP at
-//! once, UPnP after [`UPNP_AFTER`] or when both have failed), whose answer counts (the first; what is granted beyond it is
-//! taken back) and when a mapping is renewed (at half its lifetime, then at half of what is left).
+//! It decides whom to ask (`Site`: the first default gateway over IPv4, if it is on an own network with private addresses), in which
+//! order (PCP and NAT-PMP at once, UPnP after [`UPNP_AFTER`] or when both have failed), whose answer counts (the first; what is
+//! granted beyond it is taken back) and when a mapping is renewed (at half its lifetime, then at half of what is left).
 //!
 //! Behind two translators the gateway's external address is private or a carrier's, and a mapping to it opens a port that nobody
 //! outside can reach: it is given back at once and told as [`Event::DoubleNat`], never as an address. That the other side may be
@@ -20,12 +19,13 @@
 //!
 //! IPv6 is not asked for (PCP could open a firewall): punching passes those.
 //!
-//! Timers: those, and [`TRY_WITHIN`] for one try, [`EVERY`] between tries at one place. Bounds: `SENDS` datagrams for one question, [`MAX_PIPES`],
-//! [`MAX_STRAYS`] asks that were let go, [`MAX_EVENTS`].
+//! Timers: those, and [`TRY_WITHIN`] for one try, [`EVERY`] between tries at one place. Bounds: `SENDS` datagrams for one question,
+//! [`MAX_PIPES`], [`MAX_STRAYS`] asks that were let go, [`MAX_EVENTS`].
 
 mod ask;
 mod natpmp;
 mod pcp;
+mod site;
 mod upnp;
 
 use std::collections::VecDeque;
@@ -40,9 +40,10 @@ use crate::Instant;
 use crate::node::{Action, Bind, Interface, PipeEvent, PipeId, SocketId};
 use crate::seed::Seed;
 
-use ask::{Ask, Failure, Grant, LEAVE_WITHIN, Outcome, Place, after, is_shared};
+use ask::{Ask, Failure, Grant, LEAVE_WITHIN, Outcome, Place, after};
 use natpmp::NatPmp;
 use pcp::Pcp;
+use site::Site;
 use upnp::Upnp;
 
 pub use ask::Outgoing;
@@ -129,15 +130,6 @@ enum State {
     Mapped { winner: Box<dyn Ask>, external: SocketAddrV4, renew_at: Option<Instant>, expires_at: Instant },
     Resting { until: Instant },
     Releasing { until: Instant },
-}
-
-/// Whom to ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Site {
-    /// The gateway, and our address on its network.
-    Gateway(Ipv4Addr, Ipv4Addr),
-    /// None is known; our private addresses with their networks.
-    Unknown(Vec<(Ipv4Addr, u8)>),
 }
 
 impl PortMap {
@@ -336,6 +328,8 @@ impl PortMap {
         if matches!(self.state, State::Releasing { .. }) {
             return;
         }
+        // Who was silent while another granted will hardly answer now: a farewell of a second is not for that.
+        self.strays.retain(|stray| !stray.is_waiting());
         self.take_back(now);
         for stray in &mut self.strays {
             stray.release(now);
@@ -371,7 +365,7 @@ impl PortMap {
 
     /// The place may be another one now: what was granted elsewhere is given back, if that can still be said, and asked for here.
     fn look_around(&mut self, now: Instant) {
-        let site = self.find_site();
+        let site = Site::find(&self.interfaces, self.gateways.as_deref());
         if site == self.site {
             return;
         }
@@ -381,28 +375,6 @@ impl PortMap {
         }
         self.take_back(now);
         self.begin(now);
-    }
-
-    fn find_site(&self) -> Option<Site> {
-        let own = self.interfaces.iter().filter_map(|interface| match interface.addr {
-            IpAddr::V4(addr) if !addr.is_loopback() => Some((addr, interface.prefix)),
-            IpAddr::V4(_) | IpAddr::V6(_) => None,
-        });
-        let Some(gateways) = &self.gateways else {
-            let inside: Vec<_> = own.filter(|&(addr, _)| is_inside(addr)).collect();
-            return (!inside.is_empty()).then_some(Site::Unknown(inside));
-        };
-        let own: Vec<_> = own.collect();
-        let near = |gateway: &IpAddr| match gateway {
-            IpAddr::V4(gateway) => {
-                let on = own.iter().filter(|&&(addr, prefix)| addr != *gateway && is_on(*gateway, addr, prefix));
-                on.max_by_key(|&&(_, prefix)| prefix).map(|&(addr, _)| (*gateway, addr))
-            }
-            IpAddr::V6(_) => None,
-        };
-        // What leaves the machine leaves by the first.
-        let (gateway, local) = gateways.iter().find_map(near)?;
-        (is_inside(gateway) && is_inside(local)).then_some(Site::Gateway(gateway, local))
     }
 
     /// Starts a try, if there is all that it takes.
@@ -619,16 +591,6 @@ impl PortMap {
         }
         self.events.push_back(event);
     }
-}
-
-/// An address that the internet does not know.
-fn is_inside(ip: Ipv4Addr) -> bool {
-    ip.is_private() || is_shared(ip)
-}
-
-fn is_on(ip: Ipv4Addr, own: Ipv4Addr, prefix: u8) -> bool {
-    let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
-    mask != 0 && u32::from(ip) & mask == u32::from(own) & mask
 }
 
 #[cfg(test)]

@@ -257,6 +257,10 @@ impl Ask for NatPmp {
         self.state = State::Over;
     }
 
+    fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Stray { .. })
+    }
+
     fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }

@@ -140,6 +140,11 @@ impl Pcp {
         }
     }
 
+    /// Nothing was granted yet.
+    const fn is_first(&self) -> bool {
+        matches!(self.state, State::Asking(_)) && !self.has_grant
+    }
+
     /// A mapping that could not be renewed stands until its time is over.
     fn fail(&mut self, failure: Failure) {
         self.outcome = Some(Outcome::Failed(failure));
@@ -158,12 +163,9 @@ impl Ask for Pcp {
         }
         match decode(data) {
             Some(Heard::Answer(answer)) => self.handle_answer(now, &answer),
-            Some(heard @ (Heard::NotSpoken | Heard::Error)) => {
-                if matches!(self.state, State::Asking(_)) && !self.has_grant {
-                    self.fail(if heard == Heard::NotSpoken { Failure::NotSpoken } else { Failure::Refused });
-                }
-            }
-            None => {}
+            Some(Heard::NotSpoken) if self.is_first() => self.fail(Failure::NotSpoken),
+            Some(Heard::Error) if self.is_first() => self.fail(Failure::Refused),
+            Some(Heard::NotSpoken | Heard::Error) | None => {}
         }
     }
 
@@ -230,6 +232,10 @@ impl Ask for Pcp {
 
     fn abandon(&mut self) {
         self.state = State::Over;
+    }
+
+    fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Stray { .. })
     }
 
     fn is_over(&self) -> bool {

@@ -203,6 +203,18 @@ fn a_release_in_silence_has_a_second() {
 }
 
 #[test]
+fn a_release_does_not_wait_for_who_was_silent() {
+    let mut world = World::started(Manner::Silent, Manner::Grants, &BOTH);
+    world.run_ms(600);
+    mapped(&mut world, 5001);
+    assert_eq!(world.map.strays.len(), 1);
+    world.map.release(world.now);
+    world.run_ms(10);
+    assert!(world.map.is_released());
+    assert_eq!(world.gateway.held, []);
+}
+
+#[test]
 fn a_release_while_asking_takes_back_what_may_come() {
     let mut world = World::started(Manner::GrantsLate(300), Manner::Silent, &BOTH);
     world.run_ms(100);
@@ -217,34 +229,6 @@ fn a_release_while_asking_takes_back_what_may_come() {
     assert!(!world.map.is_released());
     world.map.release(world.now);
     assert!(world.map.is_released() && world.map.poll_action().is_none());
-}
-
-#[test]
-fn who_is_asked() {
-    let v4 = |text: &str| text.parse::<Ipv4Addr>().unwrap();
-    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-    let at_home = Some(Site::Gateway(*GATEWAY.ip(), LOCAL));
-    let site = |own: &[&str], gateways: Option<&[&str]>| {
-        let mut map = PortMap::new(&Seed::new([1; 32]));
-        let now = Instant::now();
-        let interfaces: Vec<_> = own.iter().map(|own| interface(v4(own))).collect();
-        map.handle_interfaces(now, &interfaces);
-        if let Some(gateways) = gateways {
-            map.handle_gateways(now, &gateways.iter().map(|gateway| ip(gateway)).collect::<Vec<_>>());
-        }
-        map.site
-    };
-    assert_eq!(site(&["192.168.1.2"], Some(&["192.168.1.1"])), at_home);
-    assert_eq!(site(&["127.0.0.1", "10.0.0.9", "192.168.1.2"], Some(&["fe80::1", "192.168.1.1"])), at_home);
-    assert_eq!(site(&["10.0.0.9"], Some(&["192.168.1.1"])), None, "on no own network");
-    assert_eq!(site(&["192.168.1.1"], Some(&["192.168.1.1"])), None, "ourselves");
-    assert_eq!(site(&["203.0.113.2"], Some(&["203.0.113.1"])), None, "no translator");
-    assert_eq!(site(&["203.0.113.2", "192.168.1.2"], Some(&["203.0.113.1", "192.168.1.1"])), None, "not the way out");
-    assert_eq!(site(&["192.168.1.2"], Some(&[])), None);
-    assert_eq!(site(&["192.168.1.2", "127.0.0.1"], None), Some(Site::Unknown(vec![(LOCAL, 24)])));
-    assert_eq!(site(&["203.0.113.2"], None), None);
-    assert!(is_on(v4("10.0.0.1"), v4("10.255.0.1"), 8) && !is_on(v4("11.0.0.1"), v4("10.255.0.1"), 8));
-    assert!(!is_on(v4("10.0.0.1"), v4("10.0.0.1"), 0) && !is_on(v4("10.0.0.1"), v4("10.0.0.2"), 32));
 }
 
 #[test]

@@ -28,8 +28,9 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
+use super::Protocol;
 use super::ask::{Ask, Failure, LIFETIME, MIN_PORT, Outcome, Outgoing, after, is_public};
-use super::{Protocol, Site, is_on};
+use super::site::Site;
 use crate::Instant;
 use crate::node::{Action, PipeEvent, PipeId};
 use exchange::{Answer, Exchange, Progress};
@@ -77,7 +78,7 @@ pub(super) struct Upnp {
 #[derive(Debug)]
 enum State {
     Searching,
-    Talking { what: Talk, exchange: Exchange, until: Instant },
+    Talking { what: Talk, exchange: Box<Exchange>, until: Instant },
     Settled,
     Over,
 }
@@ -133,17 +134,6 @@ impl Upnp {
         }
     }
 
-    /// Our address as this device knows it, if it may be asked at all.
-    fn local(&self, device: Ipv4Addr) -> Option<Ipv4Addr> {
-        match &self.site {
-            Site::Gateway(gateway, local) => (*gateway == device).then_some(*local),
-            Site::Unknown(own) => {
-                let on = own.iter().filter(|&&(addr, prefix)| addr != device && is_on(device, addr, prefix));
-                on.max_by_key(|&&(_, prefix)| prefix).map(|&(addr, _)| addr)
-            }
-        }
-    }
-
     fn search(&mut self) {
         let mut ask = |to: SocketAddrV4, from: Ipv4Addr| {
             if let Some(data) = ssdp::question(self.round, to) {
@@ -171,7 +161,8 @@ impl Upnp {
 
     fn talk(&mut self, now: Instant, to: SocketAddrV4, what: Talk, request: Vec<u8>) {
         self.hang_up();
-        self.state = State::Talking { what, exchange: Exchange::new(to, request), until: after(now, EXCHANGE_WITHIN) };
+        self.state =
+            State::Talking { what, exchange: Box::new(Exchange::new(to, request)), until: after(now, EXCHANGE_WITHIN) };
     }
 
     /// The pipe is ended with a reset, unless the answer is here.
@@ -215,7 +206,7 @@ impl Upnp {
     }
 
     fn add(&mut self, now: Instant, service: Service, address: Ipv4Addr, wish: Wish, left: u8) {
-        let (Some(left), Some(local)) = (left.checked_sub(1), self.local(*service.control.addr.ip())) else {
+        let (Some(left), Some(local)) = (left.checked_sub(1), self.site.local(*service.control.addr.ip())) else {
             return self.refused(now);
         };
         let mapping = Mapping { external: wish.external, internal: self.internal, local, lease: wish.lease };
@@ -340,7 +331,7 @@ impl Ask for Upnp {
         if self.held.is_some() || matches!(self.state, State::Over) || self.known.len() >= MAX_DEVICES {
             return;
         }
-        if self.local(*from.ip()).is_none() {
+        if self.site.local(*from.ip()).is_none() {
             return;
         }
         let Some(device) = ssdp::location(*from.ip(), data) else { return };
