@@ -13,8 +13,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tallow_proto::code::{Code, Link};
 use tallow_proto::link::proxy::Proxy;
 use tallow_proto::link::trust::Fingerprint;
-use tallow_proto::peer::RelayAddress;
 use tallow_proto::p2p::candidate::MIN_PORT;
+use tallow_proto::peer::RelayAddress;
 use tallow_proto::transfer::LEAST_RATE;
 
 use crate::failure::Problem;
@@ -214,6 +214,9 @@ pub struct PeerArgs {
     /// The port for direct paths, UDP and TCP, for a firewall that lets it through; of a range the first that is free
     #[arg(long, value_name = "PORT[-PORT]", value_parser = ports)]
     pub p2p_port: Option<(u16, u16)>,
+    /// Don't ask the router to let the other side in (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub no_port_map: bool,
     /// A STUN server to be asked for this machine's address, beside the relay; repeatable [default port: 3478]
     #[arg(long, value_name = "HOST[:PORT]", value_parser = stun_server)]
     pub stun: Vec<RelayAddress>,
@@ -281,7 +284,8 @@ fn ports(text: &str) -> Result<(u16, u16), String> {
 }
 
 fn stun_server(text: &str) -> Result<RelayAddress, String> {
-    let address: RelayAddress = text.parse().map_err(|_| "expected HOST, HOST:PORT, [IPV6] or [IPV6]:PORT".to_owned())?;
+    let address: RelayAddress =
+        text.parse().map_err(|_| "expected HOST, HOST:PORT, [IPV6] or [IPV6]:PORT".to_owned())?;
     // A port that was named is kept, also where it is a relay's.
     let is_named = text.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
     Ok(if is_named { address } else { RelayAddress { port: STUN_PORT, ..address } })

@@ -113,11 +113,15 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
             identity: identity::ephemeral().map_err(|error| Problem::keys(&error.to_string()))?,
             ports: args.p2p_port,
             stun: args.stun.clone(),
+            map_ports: !args.no_port_map,
             only: args.p2p_only,
         }),
     };
     if args.p2p_only && direct.is_none() {
-        return Err(Problem::usage("a proxy leads to the relay, and there is no direct path then", "leave out --p2p-only"));
+        return Err(Problem::usage(
+            "a proxy leads to the relay, and there is no direct path then",
+            "leave out --p2p-only",
+        ));
     }
     let common = Common {
         relays,

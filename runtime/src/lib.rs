@@ -2,6 +2,7 @@
 //!
 //! Application code uses `tallow-tokio` or `tallow-smol`; this crate is for whoever brings another runtime.
 
+pub mod gateways;
 pub mod news;
 pub mod tcp;
 pub mod udp;

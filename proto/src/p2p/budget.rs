@@ -30,8 +30,7 @@ struct Spent {
 impl Spent {
     /// With so much more, if that is within the limits.
     fn with(self, datagrams: u32, bytes: u32, (max_datagrams, max_bytes): (u32, u32)) -> Option<Self> {
-        let spent =
-            Self { datagrams: self.datagrams.checked_add(datagrams)?, bytes: self.bytes.checked_add(bytes)? };
+        let spent = Self { datagrams: self.datagrams.checked_add(datagrams)?, bytes: self.bytes.checked_add(bytes)? };
         (spent.datagrams <= max_datagrams && spent.bytes <= max_bytes).then_some(spent)
     }
 }
@@ -85,9 +84,8 @@ mod tests {
         assert_eq!(sent(|n| at(2000 + n), 1), 100);
         assert_eq!(sent(|n| at(2000 + n), 1400), 87);
         // The same address in another form.
-        let mapped = |n: u16| -> SocketAddr {
-            if n % 2 == 0 { at(2000) } else { "[::ffff:192.0.2.1]:2000".parse().unwrap() }
-        };
+        let mapped =
+            |n: u16| -> SocketAddr { if n % 2 == 0 { at(2000) } else { "[::ffff:192.0.2.1]:2000".parse().unwrap() } };
         assert_eq!(sent(mapped, 1), 20);
     }
 

@@ -6,6 +6,7 @@
 //! | [`stun`] | what a STUN Binding asks and answers, for clients and for the relay |
 //! | [`nat`] | what the answers of two servers say about the NAT in front |
 //! | [`gather`] | what is asked of whom to learn a side's candidates |
+//! | [`portmap`] | how the gateway is asked to let the other side in |
 //! | [`negotiate`] | when what is tried, and when a round is over |
 //! | [`budget`] | what may leave for addresses that have not proven to be the other side |
 //!
@@ -16,4 +17,5 @@ pub mod candidate;
 pub mod gather;
 pub mod nat;
 pub mod negotiate;
+pub mod portmap;
 pub mod stun;

@@ -455,10 +455,8 @@ impl Negotiation {
         race.theirs = Some(theirs);
         let mut at = now;
         for candidate in admitted {
-            let is_known = race
-                .candidates
-                .iter()
-                .any(|known| (known.carrier, known.addr) == (candidate.carrier, candidate.addr));
+            let is_known =
+                race.candidates.iter().any(|known| (known.carrier, known.addr) == (candidate.carrier, candidate.addr));
             // Neither NAT would know the mapping that the other one makes for it.
             let is_hopeless = candidate.kind == Kind::Reflexive && dependent && theirs.dependent;
             if is_known || is_hopeless || race.candidates.len() >= candidate::MAX {

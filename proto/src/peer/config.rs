@@ -98,6 +98,8 @@ pub struct DirectPath {
     pub ports: Option<(u16, u16)>,
     /// STUN servers to be asked beside the relays (RFC 8489).
     pub stun: Vec<RelayAddress>,
+    /// Ask the gateway to let the other side in (PCP, NAT-PMP, UPnP).
+    pub map_ports: bool,
     /// Never send data over a relay: without a direct path there is no transfer.
     pub only: bool,
 }
@@ -106,7 +108,7 @@ impl DirectPath {
     /// Wherever one can be found, with the relays' help.
     #[must_use]
     pub const fn new(identity: Identity) -> Self {
-        Self { identity, ports: None, stun: Vec::new(), only: false }
+        Self { identity, ports: None, stun: Vec::new(), map_ports: true, only: false }
     }
 }
 

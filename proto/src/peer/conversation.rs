@@ -85,7 +85,9 @@ impl Peer {
         self.floor = kind;
         let conn = match &self.stage {
             Stage::Live { links, .. } => links.floor().map(super::peer_link::PeerLink::conn),
-            Stage::Meeting | Stage::Handshaking { .. } | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => None,
+            Stage::Meeting | Stage::Handshaking { .. } | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => {
+                None
+            }
         };
         let rtt = conn.and_then(|conn| self.net.rtt(conn)).unwrap_or_default();
         self.tell(Event::Path(Path { kind, transport, rtt }));

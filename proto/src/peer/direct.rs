@@ -15,7 +15,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::config::DirectPath;
@@ -31,6 +31,7 @@ use crate::p2p::candidate::{Carrier, Family};
 use crate::p2p::gather::{self, Gather};
 use crate::p2p::nat::Nat;
 use crate::p2p::negotiate::{self, AttemptId, Negotiation, Output};
+use crate::p2p::portmap::{self, PortMap};
 use crate::seed::Seed;
 use crate::session::{LinkEnd, LinkId, Origin};
 use crate::wire::peer::Control;
@@ -82,6 +83,8 @@ pub(super) struct Direct {
     options: Option<Options>,
     negotiation: Negotiation,
     gather: Gather,
+    /// `None`: the gateway is not to be asked.
+    portmap: Option<Box<PortMap>>,
     /// Where servers may be asked, as it was last told.
     servers: Vec<SocketAddr>,
     named: Vec<SocketAddr>,
@@ -128,6 +131,9 @@ impl Direct {
         let mut direct = Self {
             negotiation: Negotiation::new(config),
             gather: Gather::new(gather::Config { seed: seed.derive("gathering") }),
+            portmap: options
+                .filter(|options| options.map_ports)
+                .map(|_| Box::new(PortMap::new(&seed.derive("port mapping")))),
             servers: Vec::new(),
             named: Vec::new(),
             opening: Vec::new(),
@@ -199,7 +205,12 @@ impl Direct {
         let (family, kind) = if socket == DIRECT_V4 { (Family::V4, Kind::V4) } else { (Family::V6, Kind::V6) };
         let Some(options) = &self.options else { return net.release(socket) };
         match result {
-            Ok(local) if net.open_direct(socket, &options.identity) => self.gather.handle_bound(now, family, local),
+            Ok(local) if net.open_direct(socket, &options.identity) => {
+                self.gather.handle_bound(now, family, local);
+                if let (Family::V4, Some(portmap)) = (family, &mut self.portmap) {
+                    portmap.start(now, local.port());
+                }
+            }
             Err(io::ErrorKind::AddrInUse) if self.bind_next(kind, net) => {}
             Ok(_) | Err(_) => {
                 net.release(socket);
@@ -209,12 +220,7 @@ impl Direct {
     }
 
     /// The listener is there, or can't be.
-    pub fn handle_listening(
-        &mut self,
-        now: Instant,
-        result: Result<SocketAddr, io::ErrorKind>,
-        net: &mut Net,
-    ) {
+    pub fn handle_listening(&mut self, now: Instant, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) {
         match result {
             Ok(_) if self.options.is_none() => net.act(Action::Unlisten(DIRECT_TCP)),
             Ok(local) => self.gather.handle_listening(now, local),
@@ -222,6 +228,28 @@ impl Direct {
                 let _ = self.bind_next(Kind::Tcp, net);
             }
         }
+    }
+
+    /// What the runtime knows of the default gateways.
+    pub fn handle_gateways(&mut self, now: Instant, gateways: &[IpAddr]) {
+        if let Some(portmap) = &mut self.portmap {
+            portmap.handle_gateways(now, gateways);
+        }
+    }
+
+    /// The gateway's own socket, datagrams and pipes.
+    pub fn portmap(&mut self) -> Option<&mut PortMap> {
+        self.portmap.as_deref_mut()
+    }
+
+    /// The same, to be looked at.
+    pub fn gateway(&self) -> Option<&PortMap> {
+        self.portmap.as_deref()
+    }
+
+    /// Whether no mapping is left to be taken back.
+    pub fn is_released(&self) -> bool {
+        self.portmap.as_deref().is_none_or(PortMap::is_released)
     }
 
     /// The name service's answer, if the question was ours.
@@ -247,10 +275,11 @@ impl Direct {
 
     /// When something is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        let mapping = self.portmap.as_deref().and_then(PortMap::poll_timeout);
         if self.options.is_none() {
-            return None;
+            return mapping;
         }
-        [self.gather.poll_timeout(), self.negotiation.poll_timeout(), self.choice].into_iter().flatten().min()
+        [self.gather.poll_timeout(), self.negotiation.poll_timeout(), self.choice, mapping].into_iter().flatten().min()
     }
 
     /// Lets go of everything: there is nothing to look for.
@@ -260,6 +289,9 @@ impl Direct {
         }
         self.close_openings(now, net);
         self.gather.rest();
+        if let Some(portmap) = &mut self.portmap {
+            portmap.release(now);
+        }
         net.release(DIRECT_V4);
         net.release(DIRECT_V6);
         net.act(Action::Unlisten(DIRECT_TCP));
@@ -358,6 +390,9 @@ impl Peer {
 
     /// What the runtime knows of this machine's addresses.
     pub(super) fn handle_direct_interfaces(&mut self, now: Instant, interfaces: &[Interface]) {
+        if let Some(portmap) = &mut self.direct.portmap {
+            portmap.handle_interfaces(now, interfaces);
+        }
         if self.direct.options.is_some() {
             self.direct.gather.handle_interfaces(now, interfaces);
             let candidates = self.direct.gather.candidates();
@@ -369,8 +404,17 @@ impl Peer {
     /// What goes on whatever the stage is: addresses are gathered while the code is read aloud. True when others wait for it.
     pub(super) fn prepare_direct(&mut self, now: Instant) -> bool {
         let direct = &mut self.direct;
+        while let Some(action) = direct.portmap.as_mut().and_then(|portmap| portmap.poll_action()) {
+            self.net.act(action);
+        }
         if direct.options.is_none() {
             return false;
+        }
+        while let Some(event) = direct.portmap.as_mut().and_then(|portmap| portmap.poll_event()) {
+            match event {
+                portmap::Event::Mapped(addr) => direct.gather.handle_mapped(now, addr),
+                portmap::Event::Lost | portmap::Event::DoubleNat(_) => direct.gather.handle_unmapped(now),
+            }
         }
         if self.told {
             direct.close(now, &mut self.net);
@@ -673,6 +717,9 @@ impl Peer {
 
     /// Deadlines may have come. A spurious call is a no-op.
     pub(super) fn handle_direct_timeout(&mut self, now: Instant) {
+        if let Some(portmap) = &mut self.direct.portmap {
+            portmap.handle_timeout(now);
+        }
         if self.direct.options.is_some() {
             self.direct.gather.handle_timeout(now);
             self.direct.negotiation.handle_timeout(now);

@@ -504,7 +504,8 @@ impl Meeting {
                 Origin::Configured(relay) => Found::Relay(relay.address.clone()),
                 Origin::Near => Found::Near,
             };
-            let link = PeerLink::new(talk.conn, talk.transport.into(), talk.rendezvous.into_decoder(), streams, talk.main);
+            let link =
+                PeerLink::new(talk.conn, talk.transport.into(), talk.rendezvous.into_decoder(), streams, talk.main);
             self.stop(now, net);
             self.out.push_back(Met::Link(Box::new(link), found));
         }

@@ -17,9 +17,9 @@ mod carried;
 pub mod config;
 mod conversation;
 mod dialling;
+mod direct;
 pub mod event;
 pub mod handle;
-mod direct;
 mod host;
 mod links;
 mod live;
@@ -44,9 +44,8 @@ use crate::code::{Code, Link, Nameplate};
 use crate::discovery::mdns::Mdns;
 use crate::handshake::{Guesses, Handshake};
 use crate::job::Job;
-use crate::node::{
-    Action, Arrival, Ecn, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit,
-};
+use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::p2p::portmap;
 use crate::seed::Seed;
 use crate::session::{self, Session};
 use crate::transfer::manifest::Totals;
@@ -54,7 +53,9 @@ use crate::wire::Features;
 use crate::wire::relay::Side;
 
 pub use crate::transfer::Progress;
-pub use config::{CodeChoice, Common, DirectPath, Embedded, Payload, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
+pub use config::{
+    CodeChoice, Common, DirectPath, Embedded, Payload, ReceiveConfig, RelayAddress, RelayChoice, SendConfig,
+};
 pub use event::{
     Class, Command, Event, Failure, Fallback, Lost, Path, PathKind, PathTransport, RelayFailure, Summary, WaitingFor,
 };
@@ -163,6 +164,11 @@ impl Node for Peer {
         self.notice_pause(now);
         match &mut self.mdns {
             Some(mdns) if arrival.socket == net::MDNS => mdns.handle_datagram(now, arrival.from, &data),
+            Some(_) | None if arrival.socket == portmap::SOCKET => {
+                if let Some(portmap) = self.direct.portmap() {
+                    portmap.handle_datagram(now, arrival.from, &data);
+                }
+            }
             Some(_) | None if self.direct.takes(now, &arrival, &data) => {}
             Some(_) | None => self.net.handle_datagram(now, &arrival, data),
         }
@@ -170,7 +176,10 @@ impl Node for Peer {
 
     fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
         self.notice_pause(now);
-        self.net.handle_pipe(now, pipe, event);
+        match self.direct.portmap().filter(|_| pipe >= portmap::FIRST_PIPE) {
+            Some(portmap) => portmap.handle_pipe(now, pipe, event),
+            None => self.net.handle_pipe(now, pipe, event),
+        }
     }
 
     fn handle_accept(&mut self, now: Instant, _listener: ListenerId, _from: SocketAddr) -> Option<PipeId> {
@@ -182,11 +191,17 @@ impl Node for Peer {
     }
 
     fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        self.net.pipe_buffer(pipe)
+        match self.direct.portmap().filter(|_| pipe >= portmap::FIRST_PIPE) {
+            Some(portmap) => portmap.pipe_buffer(pipe),
+            None => self.net.pipe_buffer(pipe),
+        }
     }
 
     fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.net.pipe_output(pipe, slices)
+        match self.direct.gateway().filter(|_| pipe >= portmap::FIRST_PIPE) {
+            Some(portmap) => portmap.pipe_output(pipe, slices),
+            None => self.net.pipe_output(pipe, slices),
+        }
     }
 
     fn handle_input(&mut self, now: Instant, input: Input) {
@@ -208,6 +223,11 @@ impl Node for Peer {
             Input::Bound(socket @ (net::DIRECT_V4 | net::DIRECT_V6), result) => {
                 self.direct.handle_bound(now, socket, result, &mut self.net);
             }
+            Input::Bound(portmap::SOCKET, result) => {
+                if let Some(portmap) = self.direct.portmap() {
+                    portmap.handle_bound(now, result);
+                }
+            }
             Input::Bound(socket, result) => self.net.handle_client_bound(socket, result.is_ok()),
             Input::Resolved(query, addresses) if self.direct.handle_resolved(query, &addresses) => {}
             Input::Resolved(query, addresses) => {
@@ -217,8 +237,14 @@ impl Node for Peer {
             }
             Input::Done(done) => self.transfer.handle_job(now, done),
             Input::Interfaces(interfaces) => self.handle_interfaces(now, &interfaces),
-            Input::Slept(_) => self.handle_moved(now, true),
+            Input::Slept(_) => {
+                if let Some(portmap) = self.direct.portmap() {
+                    portmap.handle_slept(now);
+                }
+                self.handle_moved(now, true);
+            }
             Input::Listening(_, result) => self.direct.handle_listening(now, result, &mut self.net),
+            Input::Gateways(gateways) => self.direct.handle_gateways(now, &gateways),
             Input::HandleDropped => self.cancel(now),
         }
     }
@@ -324,6 +350,11 @@ impl Node for Peer {
                 let (to, src_ip, size) = (datagram.to, datagram.from, datagram.data.len());
                 Some(Transmit { to, src_ip, ecn: Ecn::NotEct, size, segment_size: None })
             }
+            Some(_) | None if socket == portmap::SOCKET => {
+                let portmap::Outgoing { to, from, data } = self.direct.portmap()?.poll_transmit()?;
+                buf.extend_from_slice(&data);
+                Some(Transmit { to, src_ip: from, ecn: Ecn::NotEct, size: data.len(), segment_size: None })
+            }
             Some(_) | None => self.net.poll_transmit(now, socket, max_segments, buf),
         }
     }
@@ -364,6 +395,7 @@ impl Node for Peer {
         matches!(self.stage, Stage::Closed)
             && self.parting.is_empty()
             && self.transfer.is_idle()
+            && self.direct.is_released()
             && !self.net.has_unsent()
     }
 

@@ -148,11 +148,9 @@ impl Peer {
 
 fn features_of(common: &Common) -> Features {
     let mut features = Features::default();
-    for (set, feature) in [
-        (!common.aes, Features::NO_AES),
-        (common.verify, Features::VERIFY),
-        (!allows_direct(common), Features::NO_P2P),
-    ] {
+    for (set, feature) in
+        [(!common.aes, Features::NO_AES), (common.verify, Features::VERIFY), (!allows_direct(common), Features::NO_P2P)]
+    {
         if set {
             features = features.with(feature);
         }

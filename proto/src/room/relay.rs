@@ -450,7 +450,7 @@ impl Node for Relay {
             Input::Listening(id, result) => self.listening(id, result),
             Input::HandleDropped => self.drain(now, Duration::ZERO),
             // A relay asks for none of these, and no news changes it.
-            Input::Resolved(..) | Input::Done(_) | Input::Interfaces(_) | Input::Slept(_) => {}
+            Input::Resolved(..) | Input::Done(_) | Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
         }
     }
 
