@@ -84,8 +84,9 @@ mod tests {
         assert_eq!(sent(|n| at(2000 + n), 1), 100);
         assert_eq!(sent(|n| at(2000 + n), 1400), 87);
         // The same address in another form.
-        let mapped =
-            |n: u16| -> SocketAddr { if n % 2 == 0 { at(2000) } else { "[::ffff:192.0.2.1]:2000".parse().unwrap() } };
+        let mapped = |n: u16| -> SocketAddr {
+            if n.is_multiple_of(2) { at(2000) } else { "[::ffff:192.0.2.1]:2000".parse().unwrap() }
+        };
         assert_eq!(sent(mapped, 1), 20);
     }
 
