@@ -7,7 +7,7 @@ from lab import MIB, SAMPLE, Failed
 from scenarios import COUNTERS, PORT, Transfer, counted, cut, scenario
 
 # Whether the program looks for a direct path; until then every pair is relayed.
-DIRECT = False
+DIRECT = True
 MODES = ("none", "full-cone", "restricted", "port-restricted", "symmetric")
 # What the laboratory's own probe finds: these can't be punched through, the other 22 can.
 RELAYED = {("symmetric", "symmetric"), ("symmetric", "port-restricted"), ("port-restricted", "symmetric")}
@@ -47,8 +47,10 @@ class Meeting(Transfer):
     """A transfer of two that may talk directly; a second relay tells them what their NATs do."""
 
     def __init__(self, t, size=16, limit="4M", **more):
-        stun = ["--stun", "203.0.113.20:%d" % PORT] if DIRECT else []
-        args = {way: [*stun, *more.pop(way, ())] for way in ("send", "receive")}
+        args = {way: list(more.pop(way, ())) for way in ("send", "receive")}
+        for own in args.values():
+            if DIRECT and "--no-p2p" not in own:
+                own += ["--stun", "203.0.113.20:%d" % PORT]
         if limit:
             args["send"] += ["--limit", limit]
         super().__init__(t, rate=None, size=size, p2p=True, **args, **more)
@@ -137,7 +139,7 @@ def firewall(t):
 
 @scenario("{nat}/none --carol", variants=({"nat": "port-restricted"}, {"nat": "symmetric"}))
 def samelan(t, nat):
-    return Meeting(t, hosts=("alice", "carol")).start().judge(("lan",))
+    return Meeting(t, hosts=("alice", "carol")).start().judge(("direct", "lan"))
 
 
 @scenario("home --overlap")

@@ -9,14 +9,17 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tallow_proto::job::Job;
 use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
-use tallow_proto::peer::{Event, PathKind, ReceiveConfig, SendConfig};
+use tallow_proto::peer::{DirectPath, Event, PathKind, ReceiveConfig, RelayAddress, SendConfig};
+use tallow_proto::seed::Seed;
 use tallow_tests::sim::{
     Attachment, Behaviour, Conditions, Dependence, HostId, Kind, LIFETIME, Lot, Machine, Observed, PUBLIC, RELAY, Rig,
-    Scenario, Segment, Site, World, can_punch,
+    Scenario, Segment, Site, World, can_punch, identity, real_relay,
 };
 
 /// Whether peers look for a direct path; until then every pair is relayed.
-const DIRECT: bool = false;
+const DIRECT: bool = true;
+/// A second server that says what it sees.
+const STUN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 2)), 4433);
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(600);
 /// A line on which this takes some seconds.
@@ -44,7 +47,7 @@ fn way(rig: &Rig, host: HostId) -> Option<Way> {
     rig.world.said(host).rev().find_map(|event| match event {
         Event::Path(path) => Some(match path.kind {
             PathKind::Relay => Way::Relayed,
-            PathKind::Lan => Way::Direct,
+            PathKind::Lan | PathKind::Direct => Way::Direct,
         }),
         _ => None,
     })
@@ -76,8 +79,24 @@ fn relayed(rig: &Rig) -> u64 {
     rig.relay.map_or(0, |relay| rig.world.sent_in_all(relay).bytes)
 }
 
+/// Both look for a direct path; every second time a second server tells them what their NATs do.
+fn look_for(seed: u64) -> impl FnOnce(&mut SendConfig, &mut ReceiveConfig) {
+    move |send, receive| {
+        let stun = (seed % 2 == 0).then(|| RelayAddress { host: STUN.ip().to_string(), port: STUN.port() });
+        let direct = DirectPath { stun: stun.into_iter().collect(), ..DirectPath::new(identity()) };
+        (send.common.direct, receive.common.direct) = (Some(direct.clone()), Some(direct));
+    }
+}
+
 fn between(seed: u64, place: impl FnOnce(&mut World) -> [Vec<Attachment>; 2]) -> Rig {
-    Rig::placed(&scenario(seed), |_, _| {}, place)
+    of(&scenario(seed), seed, place)
+}
+
+fn of(scenario: &Scenario, seed: u64, place: impl FnOnce(&mut World) -> [Vec<Attachment>; 2]) -> Rig {
+    Rig::placed(scenario, look_for(seed), |world| {
+        world.add(STUN.ip(), Machine::Relay(Box::new(real_relay(STUN.port(), Seed::new([7; 32])))));
+        place(world)
+    })
 }
 
 /// Both at sites of these kinds.
@@ -201,7 +220,9 @@ fn without_p2p_nobody_but_the_relay_hears_of_it() {
     for (sender, receiver) in [(true, false), (false, true), (true, true)] {
         for one_lan in [false, true] {
             let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
-                (send.common.no_p2p, receive.common.no_p2p) = (sender, receiver);
+                look_for(1)(send, receive);
+                send.common.direct.take_if(|_| sender);
+                receive.common.direct.take_if(|_| receiver);
             };
             let mut rig = Rig::placed(&scenario(7), change, |world| {
                 let first = world.add_site(PUBLIC, Site::private([192, 168, 1, 0], HOME, [203, 0, 113, 101]));
@@ -233,18 +254,14 @@ impl Midway {
     fn new(seed: u64) -> Self {
         let scenario = Scenario { files: vec![10 * BYTES], ..scenario(seed) };
         let mut sites = Vec::new();
-        let rig = Rig::placed(
-            &scenario,
-            |_, _| {},
-            |world| {
-                [1, 2].map(|number: u8| {
-                    let site = Site::private([192, 168, number, 0], HOME, OUTSIDE[usize::from(number) - 1]);
-                    let home = world.add_site(PUBLIC, site);
-                    sites.push(home);
-                    at(home, [192, 168, number, 10])
-                })
-            },
-        );
+        let rig = of(&scenario, seed, |world| {
+            [1, 2].map(|number: u8| {
+                let site = Site::private([192, 168, number, 0], HOME, OUTSIDE[usize::from(number) - 1]);
+                let home = world.add_site(PUBLIC, site);
+                sites.push(home);
+                at(home, [192, 168, number, 10])
+            })
+        });
         let mut midway = Self { rig, sites: sites.try_into().expect("two"), bytes: 10 * BYTES as u64 };
         until_offered(&mut midway.rig);
         midway.rig.accept();
@@ -266,6 +283,23 @@ impl Midway {
         progress.unwrap_or(0)
     }
 
+    /// All that both said but of progress.
+    fn history(&self) -> String {
+        let said = |host| {
+            let events = self.rig.world.said(host).filter(|event| !matches!(event, Event::Progress(_)));
+            events.map(|event| format!("{event:?}")).collect::<Vec<_>>().join("\n  ")
+        };
+        let hosts = [self.rig.sender, self.rig.receiver].map(said);
+        format!(
+            "{} of {}, {:?}\nsender:\n  {}\nreceiver:\n  {}",
+            self.arrived(),
+            self.bytes,
+            self.rig.report().is_done(),
+            hosts[0],
+            hosts[1]
+        )
+    }
+
     /// The longest time in which nothing arrives, looked for from now on for so long.
     fn stall(&mut self, within: Duration) -> Duration {
         let (start, mut longest) = (self.rig.world.now, Duration::ZERO);
@@ -284,8 +318,10 @@ impl Midway {
     /// How it goes on after something happened: nothing is lost, it stands for no longer than this, and goes this way in the end.
     fn goes_on(mut self, within: Duration, wanted: Way) {
         assert!(self.arrived() < self.bytes / 2, "too late to matter");
-        let stall = self.stall(10 * SECOND);
-        assert!(stall <= within, "nothing came for {stall:?}");
+        let stall = self.stall(60 * SECOND);
+        assert!(stall <= within, "nothing came for {stall:?}: {}", self.history());
+        pass(&mut self.rig, LIMIT);
+        println!("{}", self.history());
         until_done(&mut self.rig, wanted);
     }
 }

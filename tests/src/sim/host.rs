@@ -172,13 +172,16 @@ impl Host {
             .or_else(|| at(any(v6)).map(|socket| (socket, true)))
     }
 
-    /// The first address of its network, as most are.
+    /// Of each family the first address of the network of the default route, as most are.
     pub(super) fn gateways(&self) -> Input {
-        let gateway = match self.ip {
-            IpAddr::V4(ip) => IpAddr::from((u32::from(ip) & !0xFF | 1).to_be_bytes()),
-            IpAddr::V6(ip) => IpAddr::from((u128::from(ip) & !u128::from(u64::MAX) | 1).to_be_bytes()),
+        let of = |v4: bool| self.attachments.iter().find(|at| at.addr.is_ipv4() == v4);
+        let first = |at: &Attachment| match at.addr {
+            IpAddr::V4(ip) => IpAddr::from((u32::from(ip) >> (32 - at.prefix) << (32 - at.prefix) | 1).to_be_bytes()),
+            IpAddr::V6(ip) => {
+                IpAddr::from((u128::from(ip) >> (128 - at.prefix) << (128 - at.prefix) | 1).to_be_bytes())
+            }
         };
-        Input::Gateways(vec![gateway])
+        Input::Gateways([of(true), of(false)].into_iter().flatten().map(first).collect())
     }
 
     /// A port that nobody has.

@@ -32,7 +32,9 @@ pub use offers::{K64, offer, offering, page_of, raw, varint};
 pub use kinds::{Kind, Lot, can_punch};
 pub use nat::{Behaviour, Carrier, Dependence, LIFETIME, Nat, Ports, Translation};
 pub use network::{Chance, Conditions, Network};
-pub use scenario::{Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config};
+pub use scenario::{
+    Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, real_relay, receive_config, send_config,
+};
 pub use tally::Tally;
 pub use topology::{Attachment, Flight, PUBLIC, Segment, Site, Topology};
 pub use world::World;

@@ -322,7 +322,7 @@ impl Rig {
         let relay = match scenario.place {
             Place::Inside => None,
             Place::Evil => Some(Machine::Other(Relay::new(RELAY.port(), policy, tamper, seed.derive("relay")))),
-            Place::Relay => Some(Machine::Relay(Box::new(real_relay(seed.derive("relay"))))),
+            Place::Relay => Some(Machine::Relay(Box::new(real_relay(RELAY.port(), seed.derive("relay"))))),
         };
         let relay = relay.map(|relay| world.add(RELAY.ip(), relay));
         let (mut send, mut receive) = (send_config(scenario), receive_config(scenario));
@@ -406,7 +406,7 @@ impl Rig {
 
     /// There is a relay again, at the same address; it knows nothing of the time before.
     pub fn restart_relay(&mut self) {
-        let relay = real_relay(Seed::new(self.scenario.seed).derive("relay, started again"));
+        let relay = real_relay(RELAY.port(), Seed::new(self.scenario.seed).derive("relay, started again"));
         self.relay = Some(self.world.add(RELAY.ip(), Machine::Relay(Box::new(relay))));
     }
 
@@ -495,9 +495,14 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
     Common { relays, cores: 2, aes, unix_time, give_up_after: scenario.give_up_after, ..Common::default() }
 }
 
-fn real_relay(seed: Seed) -> room::Relay {
+/// A relay as it is without options, at that port of all addresses.
+///
+/// # Panics
+/// Its certificate is refused.
+#[must_use]
+pub fn real_relay(port: u16, seed: Seed) -> room::Relay {
     let config = room::Config {
-        listen: vec![SocketAddr::new([0, 0, 0, 0].into(), RELAY.port())],
+        listen: vec![SocketAddr::new([0, 0, 0, 0].into(), port)],
         tcp: room::Tcp::default(),
         identity: identity(),
         password: None,
