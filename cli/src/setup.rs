@@ -9,7 +9,7 @@ use tallow_proto::link::proxy::Proxy;
 use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{Common, DirectPath, RelayAddress, RelayChoice};
-use tallow_store::{KnownRelays, RelayTransports, identity};
+use tallow_store::{KnownRelays, RelayTransports};
 
 use crate::args::{self, PeerArgs};
 use crate::failure::{Problem, cause};
@@ -109,12 +109,12 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
     };
     let direct = match (args.no_p2p, &proxy) {
         (true, _) | (false, Some(_)) => None,
-        (false, None) => Some(DirectPath {
-            identity: identity::ephemeral().map_err(|error| Problem::keys(&error.to_string()))?,
+        (false, None) => tallow_runtime::direct_path().map(|made| DirectPath {
             ports: args.p2p_port,
             stun: args.stun.clone(),
             map_ports: !args.no_port_map,
             only: args.p2p_only,
+            ..made
         }),
     };
     if args.p2p_only && direct.is_none() {

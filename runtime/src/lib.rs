@@ -11,8 +11,9 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use if_addrs::IfAddr;
+use tallow_proto::link::trust::Identity;
 use tallow_proto::node::Interface;
-use tallow_proto::peer::Common;
+use tallow_proto::peer::{Common, DirectPath};
 use tallow_proto::seed::Seed;
 
 /// Randomness for one node.
@@ -28,7 +29,19 @@ pub fn seed() -> Seed {
     Seed::new(bytes)
 }
 
-/// What a peer should know of this machine, with no relays and nothing asked for.
+/// How a direct path is looked for from here, with a certificate made for this run. `None` when none can be made: then everything
+/// goes over the relay.
+#[must_use]
+pub fn direct_path() -> Option<DirectPath> {
+    let made = rcgen::generate_simple_self_signed(["tallow".to_owned()])
+        .inspect_err(|error| tracing::warn!(%error, "no certificate for a direct path"))
+        .ok()?;
+    let key = made.signing_key.serialize_der().into();
+    Some(DirectPath::new(Identity { cert_chain: vec![made.cert.der().to_vec()], key }))
+}
+
+/// What a peer should know of this machine, with no relays and nothing asked for. A direct path is looked for; set
+/// [`Common::direct`] to `None` where no address is to be revealed.
 #[must_use]
 pub fn this_machine() -> Common {
     Common {
@@ -36,6 +49,7 @@ pub fn this_machine() -> Common {
         interfaces: addresses(),
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         aes: has_aes(),
+        direct: direct_path(),
         ..Common::default()
     }
 }

@@ -34,7 +34,7 @@ use crate::p2p::negotiate::{self, AttemptId, Negotiation, Output};
 use crate::p2p::portmap::{self, PortMap};
 use crate::seed::Seed;
 use crate::session::{LinkEnd, LinkId, Origin};
-use crate::wire::peer::Control;
+use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::Side;
 use crate::wire::{Caps, Decoder};
 
@@ -362,11 +362,21 @@ impl Peer {
         if !theirs {
             self.direct.close(now, &mut self.net);
             if is_only && self.floor == PathKind::Relay {
-                self.fail(now, Failure::Lost(Lost::NoDirectPath));
+                self.find_none(now);
             }
             return;
         }
         self.direct.negotiation.start(now, theirs);
+    }
+
+    /// There is no way for the data. The other side is told, or it would wait for it.
+    fn find_none(&mut self, now: Instant) {
+        self.transfer.cancel(
+            now,
+            CancelReason::Interrupted,
+            "there is no direct path, and nothing is to go over a relay",
+        );
+        self.fail(now, Failure::Lost(Lost::NoDirectPath));
     }
 
     /// The session has no link any more.
@@ -656,7 +666,7 @@ impl Peer {
                 Output::NoPath => {
                     let is_only = self.direct.options.as_ref().is_some_and(|options| options.only);
                     if is_only && !self.direct.found_once && self.floor == PathKind::Relay {
-                        self.fail(now, Failure::Lost(Lost::NoDirectPath));
+                        self.find_none(now);
                     }
                 }
             }
