@@ -178,7 +178,8 @@ impl Transfer {
     /// The session has a link again.
     pub(super) fn handle_link_up(&mut self, now: Instant) {
         match self {
-            Self::Sending(_) | Self::StreamOut(_) => {}
+            Self::Sending(sender) => sender.handle_link_up(now),
+            Self::StreamOut(_) => {}
             Self::Receiving(receiver) => receiver.handle_link_up(now),
             Self::StreamIn(receiver) => receiver.handle_link_up(now),
         }
