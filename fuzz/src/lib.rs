@@ -6,4 +6,5 @@ pub mod portmap;
 pub mod relay;
 pub mod session;
 pub mod steps;
+pub mod stun;
 pub mod transfer;

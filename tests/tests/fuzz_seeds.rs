@@ -11,6 +11,8 @@ mod relay;
 mod session;
 #[path = "../../fuzz/src/steps.rs"]
 mod steps;
+#[path = "../../fuzz/src/stun.rs"]
+mod stun;
 #[path = "../../fuzz/src/transfer.rs"]
 mod transfer;
 
@@ -25,6 +27,7 @@ use tallow_proto::code::Code;
 use tallow_proto::discovery::mdns::Mdns;
 use tallow_proto::link::quic::{Profile, Quic};
 use tallow_proto::link::trust::Trust;
+use tallow_proto::p2p::candidate::Kind;
 use tallow_proto::p2p::portmap::Protocol;
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{LinkId, Origin, Prepared, Session, StreamNo};
@@ -187,7 +190,9 @@ fn real() -> Seeds {
     assert!(!question.is_empty() && !answer.is_empty());
     add("mdns", "question", question);
     add("mdns", "answer", answer);
-
+    for (name, bytes) in stun::honest() {
+        add("stun", name, bytes);
+    }
     for (name, seed) in portmap_seeds() {
         add("portmap", name, seed);
     }
@@ -288,9 +293,12 @@ fn every_target_has_seeds() {
 #[test]
 fn the_machines_take_the_seeds_and_what_is_near_them() {
     let map = |data: &[u8]| drop(portmap::run(data));
-    for (target, run) in
-        [("receive", &transfer::receive as &dyn Fn(&[u8])), ("send", &transfer::send), ("portmap", &map)]
-    {
+    for (target, run) in [
+        ("receive", &transfer::receive as &dyn Fn(&[u8])),
+        ("send", &transfer::send),
+        ("stun", &|data| drop(stun::run(data))),
+        ("portmap", &map),
+    ] {
         for file in fs::read_dir(dir().join(target)).unwrap() {
             let bytes = fs::read(file.unwrap().path()).unwrap();
             run(&bytes);
@@ -305,6 +313,18 @@ fn the_machines_take_the_seeds_and_what_is_near_them() {
     for file in fs::read_dir(dir().join("relay")).unwrap() {
         relay::relay(identity(), &fs::read(file.unwrap().path()).unwrap());
     }
+}
+
+/// What the servers say in the seeds is understood.
+#[test]
+fn the_seeds_of_stun_are_answers() {
+    for name in ["answered", "elsewhere"] {
+        let gather = stun::run(&fs::read(dir().join("stun").join(name)).unwrap());
+        assert!(gather.is_done() || name == "elsewhere");
+        assert!(gather.candidates().iter().any(|candidate| candidate.kind == Kind::Reflexive), "{name}");
+    }
+    let refused = stun::run(&fs::read(dir().join("stun/refused")).unwrap());
+    assert_eq!(refused.candidates().len(), 1);
 }
 
 /// The runs that the seeds hold get as far as they should, or a fuzzer would begin at the door.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tallow_proto::link::race::Transport;
-use tallow_proto::peer::{Event, WaitingFor};
+use tallow_proto::peer::{Event, PathTransport, WaitingFor};
 use tallow_tests::sim::{Conditions, Place, Policy, Rig, Scenario, World, honest};
 
 const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -196,7 +196,7 @@ fn without_udp_the_code_is_there_and_the_two_are_paired_all_the_same() {
                 _ => None,
             });
             let wanted = if without { Transport::Tls } else { Transport::Quic };
-            assert_eq!(transport, Some(wanted), "{}", rig.told());
+            assert_eq!(transport, Some(PathTransport::from(wanted)), "{}", rig.told());
         }
         // A receiver asks again after a second when nobody waits yet.
         assert!(paired < Duration::from_millis(2_500), "{paired:?}");
@@ -220,7 +220,7 @@ fn udp_that_stops_in_mid_transfer_is_replaced_by_tcp() {
         assert!(ended && rig.report().is_done(), "{}", rig.told());
         rig.sink.check_whole();
         let host = if sender_without { sender } else { receiver };
-        let over_tcp = |event: &Event| matches!(event, Event::Path(path) if path.transport == Transport::Tls);
+        let over_tcp = |event: &Event| matches!(event, Event::Path(path) if path.transport == PathTransport::Tls);
         assert!(rig.world.said(host).any(over_tcp), "{}", rig.told());
     }
 }

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::event::PathTransport;
 use super::net::{Conn, Net};
 use crate::Instant;
 use crate::link::quic::Stream;
-use crate::link::race::Transport;
 use crate::link::{Read, Write};
 use crate::session::{LinkId, StreamNo, Violation};
 use crate::transfer::CREDIT;
@@ -51,7 +51,7 @@ pub enum Flow {
 pub struct PeerLink {
     id: LinkId,
     conn: Conn,
-    transport: Transport,
+    transport: PathTransport,
     main: Stream,
     decoder: Decoder,
     control: VecDeque<Bytes>,
@@ -67,7 +67,7 @@ pub struct PeerLink {
 impl PeerLink {
     /// The link after its pairing: `decoder` holds what the other peer said already.
     #[must_use]
-    pub fn new(conn: Conn, transport: Transport, decoder: Decoder, max_streams: u8, main: Stream) -> Self {
+    pub fn new(conn: Conn, transport: PathTransport, decoder: Decoder, max_streams: u8, main: Stream) -> Self {
         Self {
             id: LinkId(0),
             conn,
@@ -86,7 +86,7 @@ impl PeerLink {
 
     /// What it runs over.
     #[must_use]
-    pub const fn transport(&self) -> Transport {
+    pub const fn transport(&self) -> PathTransport {
         self.transport
     }
 

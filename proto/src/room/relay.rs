@@ -14,6 +14,7 @@
 
 mod doors;
 mod gone;
+mod mirror;
 mod seats;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -38,6 +39,7 @@ use crate::job::Job;
 use crate::link::pipe;
 use crate::link::quic::{self, BadIdentity, Direction, Profile, Quic, Stream};
 use crate::node::{Action, Arrival, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::p2p::stun;
 use crate::ready::Deadlines;
 use crate::seed::Seed;
 use crate::wire::relay::RefusalReason;
@@ -427,7 +429,9 @@ impl Node for Relay {
     type Event = Event;
 
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
-        if let Some(quic) = self.ports.quics.get_mut(usize::from(arrival.socket.0)) {
+        if stun::is_stun(&data) {
+            self.reflect(now, arrival, &data);
+        } else if let Some(quic) = self.ports.quics.get_mut(usize::from(arrival.socket.0)) {
             quic.handle_datagram(now, &arrival, data);
         }
     }
@@ -533,7 +537,9 @@ impl Node for Relay {
         max_segments: NonZeroUsize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        self.ports.quics.get_mut(usize::from(socket.0))?.poll_transmit(now, max_segments, buf)
+        let at = usize::from(socket.0);
+        let answer = self.doors.get_mut(at)?.answers.poll_transmit(buf);
+        answer.or_else(|| self.ports.quics.get_mut(at)?.poll_transmit(now, max_segments, buf))
     }
 
     fn poll_pipe(&mut self) -> Option<PipeId> {

@@ -76,6 +76,8 @@ pub struct Profile {
     pub congestion: Congestion,
     /// A packet counts as lost when one this much later was acknowledged (RFC 9002 §6.1.1 says 3).
     pub packet_threshold: u32,
+    /// What the round trip is taken for before it is known (RFC 9002 §6.2.2): a lost first flight is repeated after three of it.
+    pub initial_rtt: Duration,
 }
 
 impl Profile {
@@ -92,6 +94,19 @@ impl Profile {
             keep_alive: Some(Duration::from_secs(15)),
             congestion: Congestion::DeliveryRate,
             packet_threshold: 64,
+            initial_rtt: Duration::from_millis(333),
+        }
+    }
+
+    /// For the two ends of a direct path. The first flight may well be lost to a NAT that does not expect it yet, so it is repeated
+    /// soon; the session looks after silence.
+    #[must_use]
+    pub const fn direct() -> Self {
+        Self {
+            initial_rtt: Duration::from_millis(80),
+            idle_timeout: Duration::from_secs(20),
+            keep_alive: None,
+            ..Self::peer()
         }
     }
 
@@ -203,6 +218,7 @@ fn transport(profile: &Profile, (max_mtu, mtu_step): (u16, u16)) -> proto::Trans
         .max_idle_timeout(proto::IdleTimeout::try_from(profile.idle_timeout).ok())
         .keep_alive_interval(profile.keep_alive)
         .packet_threshold(profile.packet_threshold.max(3))
+        .initial_rtt(profile.initial_rtt)
         .mtu_discovery_config(Some(discovery))
         .datagram_receive_buffer_size(None)
         .allow_spin(false);
