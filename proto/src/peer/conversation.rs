@@ -57,7 +57,8 @@ impl Peer {
             | net::Event::Readable(_)
             | net::Event::Writable(_)
             | net::Event::Finished(_)
-            | net::Event::Connected { .. } => {}
+            | net::Event::Connected { .. }
+            | net::Event::Restarted { .. } => {}
         }
     }
 
