@@ -23,6 +23,7 @@ mod connection;
 mod event;
 #[cfg(test)]
 mod pair;
+mod silence;
 mod streams;
 mod tickets;
 
@@ -51,6 +52,7 @@ use crate::ready::{Deadlines, ReadySet};
 use crate::seed::Seed;
 use config::{ByRoute, INITIAL_RTT};
 use connection::{Connection, Stage};
+use silence::Silence;
 use tickets::{Callee, Memory};
 
 /// Stateless answers (version negotiation, retry, refusal, reset) that wait for the socket; more are dropped, as a network may.
@@ -261,7 +263,7 @@ impl Quic {
         self.ticker.tick(now);
         while let Some(id) = self.deadlines.take_due(now) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            connection.inner.handle_timeout(now);
+            connection.handle_timeout(now);
             if connection.is_unheard() {
                 self.events.push_back((id, Event::Closed(Closed::TimedOut)));
                 self.close(now, id, 0, "not heard");
@@ -298,7 +300,7 @@ impl Quic {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.sending = false;
             let segments = segments(max_segments, connection.inner.current_mtu());
-            let transmit = connection.inner.poll_transmit(now, segments, buf);
+            let transmit = connection.poll_transmit(now, segments, buf);
             // Sending moves timers, and may even end the connection (its keys are used up).
             self.visit(id);
             let Some(transmit) = transmit else { continue };
@@ -471,7 +473,18 @@ impl Quic {
         }
         let (readable, writable) = (BTreeSet::new(), BTreeSet::new());
         let stage = Stage::Handshaking;
-        let connection = Connection { handle, inner, callee, stage, sending: false, readable, writable };
+        let connection = Connection {
+            handle,
+            inner,
+            callee,
+            stage,
+            sending: false,
+            silence: Silence::Heard,
+            pulse: None,
+            asks: false,
+            readable,
+            writable,
+        };
         self.connections.insert(id, Box::new(connection));
         self.work_on(id);
         id
@@ -506,7 +519,7 @@ impl Quic {
             self.connections.remove(&id);
             self.deadlines.set(id, None);
         } else {
-            self.deadlines.set(id, connection.inner.poll_timeout());
+            self.deadlines.set(id, connection.poll_timeout());
         }
     }
 

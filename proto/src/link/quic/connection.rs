@@ -10,8 +10,11 @@ use std::collections::BTreeSet;
 
 use quinn_proto as proto;
 
+use super::congestion::Pulse;
 use super::event::{self, Event, Stream};
+use super::silence::Silence;
 use super::tickets::{Callee, Memory};
+use crate::Instant;
 use crate::link::trust::CertificateSeen;
 
 /// See the module's text.
@@ -22,6 +25,10 @@ pub(super) struct Connection {
     pub(super) callee: Option<Callee>,
     pub(super) stage: Stage,
     pub(super) sending: bool,
+    pub(super) silence: Silence,
+    pub(super) pulse: Option<Pulse>,
+    /// The next packet is one that asks whether the path is there.
+    pub(super) asks: bool,
     /// Streams with such an event in the queue.
     pub(super) readable: BTreeSet<Stream>,
     pub(super) writable: BTreeSet<Stream>,
@@ -58,6 +65,7 @@ impl Connection {
                 proto::Event::Connected => {
                     let (before, certificate) =
                         (std::mem::replace(&mut self.stage, Stage::Connected), self.certificate());
+                    self.feel_pulse();
                     if let Some(callee) = &self.callee {
                         memory.keep(callee.at(self.inner.rtt()));
                     }
@@ -112,6 +120,46 @@ impl Connection {
             memory.put_back(callee);
         }
         self.stage = Stage::Over;
+    }
+
+    /// A timer fired.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.inner.handle_timeout(now);
+        if self.stage == Stage::Connected {
+            let waits_since = self.pulse.as_ref().and_then(Pulse::waits_since);
+            self.asks |= self.silence.handle_timeout(now, waits_since, self.inner.rtt());
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
+        let own = self.silence.poll_timeout(|| self.pulse.as_ref().and_then(Pulse::waits_since));
+        let own = own.filter(|_| self.stage == Stage::Connected);
+        [self.inner.poll_timeout(), own].into_iter().flatten().min()
+    }
+
+    /// The next batch.
+    pub(super) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        segments: usize,
+        buf: &mut Vec<u8>,
+    ) -> Option<proto::Transmit> {
+        if !std::mem::take(&mut self.asks) {
+            return self.inner.poll_transmit(now, segments, buf);
+        }
+        // All that may be in flight is in flight, most likely, and lost: one packet more does not wait for that.
+        self.feel_pulse();
+        self.pulse.iter().for_each(|pulse| pulse.set_open(true));
+        self.inner.ping();
+        let transmit = self.inner.poll_transmit(now, 1, buf);
+        self.pulse.iter().for_each(|pulse| pulse.set_open(false));
+        transmit
+    }
+
+    /// On another path the library may have made another controller.
+    fn feel_pulse(&mut self) {
+        self.pulse = Pulse::of(self.inner.congestion_state());
     }
 
     /// Whether it spoke early, and nobody seems to have heard it.
