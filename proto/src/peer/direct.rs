@@ -494,7 +494,8 @@ impl Peer {
                 | net::Event::Opened(..)
                 | net::Event::Readable(_)
                 | net::Event::Writable(_)
-                | net::Event::Finished(_),
+                | net::Event::Finished(_)
+                | net::Event::Restarted { .. },
                 _,
             ) => return,
         };
