@@ -9,7 +9,7 @@ use tallow_proto::wire::peer::{
     CancelReason, ChunkRange, Control, ControlRecord, DeclineReason, HandshakeMessage, Have, LaneCount, Mode, Offer,
     Reason, TransferKind,
 };
-use tallow_proto::wire::relay::{ClientMessage, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use tallow_proto::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
 use tallow_proto::wire::version::SPOKEN;
 use tallow_proto::wire::{Blob, Capped, Features, Hello, encode};
 use tallow_tokio::codec::{Body, CodecError, TallowCodec};
@@ -33,6 +33,12 @@ fn client_messages() -> Vec<ClientMessage> {
         ClientMessage::Join { room: RoomId([2; 32]), side: Side::Sender, owner, again: false },
         ClientMessage::Ping,
         ClientMessage::Leave,
+        ClientMessage::Rejoin {
+            room: RoomId([2; 32]),
+            side: Side::Receiver,
+            owner,
+            former: Former { room: RoomId([3; 32]), owner: Owner([8; 16]) },
+        },
     ];
     // A new variant fails to compile here: add it above.
     for (at, message) in all.iter().enumerate() {
@@ -43,6 +49,7 @@ fn client_messages() -> Vec<ClientMessage> {
             ClientMessage::Join { .. } => 3,
             ClientMessage::Ping => 4,
             ClientMessage::Leave => 5,
+            ClientMessage::Rejoin { .. } => 6,
         };
         assert_eq!(place, at);
     }

@@ -308,3 +308,104 @@ fn f09_a_sleeping_or_stopped_machine_is_waited_for() {
         }
     }
 }
+
+/// How long it takes from when one of them looks for the other one again until both have a link.
+fn both_are_back(rig: &mut Rig) -> Duration {
+    let (hosts, limit) = ([rig.sender, rig.receiver], Duration::from_secs(60));
+    let counts = |world: &World, what: fn(&Event) -> bool| {
+        hosts.map(|host| world.said(host).filter(|&event| what(event)).count())
+    };
+    let is_lost = |event: &Event| matches!(event, Event::Reconnecting { .. });
+    let is_back = |event: &Event| matches!(event, Event::Path(_));
+    let (lost, back) = (counts(&rig.world, is_lost), counts(&rig.world, is_back));
+    assert!(rig.world.run_until(limit, |world| counts(world, is_lost) != lost), "{}", rig.told());
+    let begun = rig.world.elapsed();
+    let both = |world: &mut World| counts(world, is_back).iter().zip(back).all(|(now, before)| *now > before);
+    assert!(rig.world.run_until(limit, both), "{}", rig.told());
+    rig.world.elapsed() - begun
+}
+
+/// Two whose bytes move.
+fn in_the_data(network: Conditions, seed: u64, bytes: usize, firewalls: (bool, bool)) -> Rig {
+    let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(seed, bytes) };
+    let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+    firewall(&mut rig, firewalls.0, firewalls.1);
+    let receiver = rig.receiver;
+    let offered = |world: &mut World| world.said(receiver).any(|event| matches!(event, Event::Offer(_)));
+    assert!(rig.world.run_until(Duration::from_secs(120), offered), "{}", rig.told());
+    rig.accept();
+    rig.world.run_until(Duration::from_secs(1), |_| false);
+    rig
+}
+
+fn ends_well(mut rig: Rig) {
+    let (sender, receiver) = (rig.sender, rig.receiver);
+    let closed = |world: &mut World| world.is_closed(sender) && world.is_closed(receiver);
+    assert!(rig.world.run_until(Duration::from_secs(200), closed) && rig.report().is_done(), "{}", rig.told());
+    rig.sink.check_whole();
+}
+
+#[test]
+fn f08_who_comes_back_over_tcp_is_not_waited_for_in_silence() {
+    for (seed, firewalls) in [(0, (true, true)), (1, (true, true)), (2, (false, true)), (3, (true, false))] {
+        // Fast enough that what waits in the relay for the other side does not hide how long that side waits.
+        let network = Conditions { rate: 1_000_000, latency: Duration::from_millis(50), ..Conditions::default() };
+        let mut rig = in_the_data(network, 70 + seed, 20 * BYTES, firewalls);
+        // Twice, and each time to where only TCP goes: what is left behind is first the code's room, then the session's own.
+        for round in 0..2 {
+            let last = 77 + round;
+            let (host, ip) =
+                if firewalls.0 { (rig.sender, [192, 0, 2, last]) } else { (rig.receiver, [203, 0, 113, last]) };
+            rig.world.network.block_udp(ip.into(), true);
+            rig.world.readdress(host, ip.into());
+            let took = both_are_back(&mut rig);
+            println!("TCP, 100 ms round trip, round {round}: {took:?}");
+            assert!(took < Duration::from_secs(3), "seed {seed}, round {round}: {took:?} {}", rig.told());
+        }
+        ends_well(rig);
+    }
+}
+
+/// The relay is asked in the first flight, so a session that lost its link is back one round trip earlier than with a handshake first.
+#[test]
+fn a_join_goes_out_with_the_first_flight_to_a_relay_that_is_known() {
+    // With a handshake first it takes 203, 683, 1,707 and 3,683 ms.
+    for (round_trip, most) in [(20, 185), (100, 620), (200, 1_600), (600, 3_300)] {
+        let (round_trip, most) = (Duration::from_millis(round_trip), Duration::from_millis(most));
+        let network = Conditions { latency: round_trip / 2, rate: 200_000, ..Conditions::default() };
+        let mut rig = in_the_data(network, 80, 10 * BYTES, (false, false));
+        // Silence kills a link after 15 s, and whoever was silent is back just before that.
+        let before = rig.world.network.default_conditions();
+        rig.world.network.set_default(Conditions { cut: true, ..before });
+        rig.world.run_until(Duration::from_millis(13_500), |_| false);
+        rig.world.network.set_default(before);
+        let took = both_are_back(&mut rig);
+        println!("QUIC, {round_trip:?} round trip: {took:?}");
+        assert!(took < most, "{round_trip:?}: {took:?} {}", rig.told());
+        ends_well(rig);
+    }
+}
+
+/// It says something into the void first; then QUIC is tried again without, and not left to the others.
+#[test]
+fn a_first_flight_that_is_lost_is_not_the_end_of_quic() {
+    let network = Conditions { latency: Duration::from_millis(100), rate: 100_000, ..Conditions::default() };
+    let mut rig = in_the_data(network, 90, BYTES, (false, false));
+    let (sender, receiver) = (rig.sender, rig.receiver);
+    let before = rig.world.network.default_conditions();
+    rig.world.network.set_default(Conditions { cut: true, ..before });
+    let lost = |world: &mut World| world.said(sender).any(|event| matches!(event, Event::Reconnecting { .. }));
+    assert!(rig.world.run_until(Duration::from_secs(30), lost), "{}", rig.told());
+    rig.world.run_until(Duration::from_millis(900), |_| false);
+    rig.world.network.set_default(before);
+    let path = |world: &World, host| {
+        let path = world.said(host).filter_map(|event| match event {
+            Event::Path(path) => Some(path.transport),
+            _ => None,
+        });
+        path.skip(1).last()
+    };
+    assert!(rig.world.run_until(Duration::from_secs(30), |world| path(world, receiver).is_some()));
+    assert_eq!(path(&rig.world, sender), Some(PathTransport::Quic), "{}", rig.told());
+    ends_well(rig);
+}

@@ -123,8 +123,7 @@ pub(super) fn server_tls(
     Ok(tls)
 }
 
-/// A client's TLS 1.3 for one connection with this one protocol, no tickets and no early data. `None` never happens with the
-/// provider above.
+/// A client's TLS 1.3 with this one protocol, no tickets and no early data. `None` never happens with the provider above.
 pub(super) fn client_tls(
     verifier: Arc<Verifier>,
     protocol: &[u8],

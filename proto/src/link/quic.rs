@@ -19,10 +19,13 @@
 
 mod config;
 mod congestion;
+mod connection;
 mod event;
 #[cfg(test)]
 mod pair;
+mod silence;
 mod streams;
+mod tickets;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -42,12 +45,15 @@ pub use config::{Congestion, Limits, MAX_STREAM_WINDOW, Profile};
 pub use event::{CannotConnect, Closed, ConnId, Direction, Event, Stats, Stream};
 
 use super::crypto::{self, Ticker};
-use super::trust::{CertificateSeen, Identity, Trust, Verifier};
+use super::trust::{Identity, Trust, Verifier};
 use crate::Instant;
 use crate::node::{Arrival, Ecn, Transmit};
 use crate::ready::{Deadlines, ReadySet};
 use crate::seed::Seed;
-use config::ByRoute;
+use config::{ByRoute, INITIAL_RTT};
+use connection::{Connection, Stage};
+use silence::Silence;
+use tickets::{Callee, Memory};
 
 /// Stateless answers (version negotiation, retry, refusal, reset) that wait for the socket; more are dropped, as a network may.
 pub const REPLIES: usize = 64;
@@ -61,10 +67,13 @@ pub struct Quic {
     endpoint: proto::Endpoint,
     /// The socket is an IPv6 one that serves IPv4 too, and wants IPv4 addresses in mapped form.
     mapped: bool,
+    profile: Profile,
     transports: ByRoute<proto::TransportConfig>,
     server: Option<ByRoute<proto::ServerConfig>>,
     provider: Arc<CryptoProvider>,
     roots: Option<Arc<RootCertStore>>,
+    /// Servers that were reached before.
+    memory: Memory,
     ticker: Ticker,
     rng: ChaCha20Rng,
     connections: BTreeMap<ConnId, Box<Connection>>,
@@ -81,16 +90,6 @@ pub struct Quic {
     events: VecDeque<(ConnId, Event)>,
     scratch: Vec<u8>,
     visits: u64,
-}
-
-struct Connection {
-    handle: proto::ConnectionHandle,
-    inner: proto::Connection,
-    verifier: Option<Arc<Verifier>>,
-    sending: bool,
-    /// Streams with such an event in the queue.
-    readable: BTreeSet<Stream>,
-    writable: BTreeSet<Stream>,
 }
 
 /// A client that knocks. It must be given back: [`Quic::accept`], [`Quic::refuse`], [`Quic::retry`] or [`Quic::ignore`].
@@ -121,7 +120,7 @@ impl Quic {
     /// An endpoint that connects. `unix_time` is the wall-clock time (since 1970) at the first call that brings a `now`.
     #[must_use]
     pub fn client(profile: &Profile, unix_time: Duration, seed: &Seed) -> Self {
-        Self::new(config::transports(profile), None, None, Ticker::new(unix_time), seed)
+        Self::new(profile, config::transports(profile), None, None, Ticker::new(unix_time), seed)
     }
 
     /// An endpoint that is connected to.
@@ -137,10 +136,11 @@ impl Quic {
     ) -> Result<Self, BadIdentity> {
         let (transports, ticker) = (config::transports(profile), Ticker::new(unix_time));
         let server = config::server(identity, limits, &transports, ticker.clock(), seed)?;
-        Ok(Self::new(transports, Some(server), Some(identity), ticker, seed))
+        Ok(Self::new(profile, transports, Some(server), Some(identity), ticker, seed))
     }
 
     fn new(
+        profile: &Profile,
         transports: ByRoute<proto::TransportConfig>,
         server: Option<ByRoute<proto::ServerConfig>>,
         identity: Option<&Identity>,
@@ -152,10 +152,12 @@ impl Quic {
         Self {
             mapped: false,
             endpoint: proto::Endpoint::new(config::endpoint(seed, identity), general, true, None),
+            profile: profile.clone(),
             transports,
             server,
             provider: crypto::crypto_provider(),
             roots: None,
+            memory: Memory::default(),
             ticker,
             rng: seed.derive("first connection ids").rng(),
             connections: BTreeMap::new(),
@@ -186,9 +188,40 @@ impl Quic {
         self.ticker.tick(now);
         let roots = self.roots.get_or_insert_with(crypto::public_roots).clone();
         let verifier = Arc::new(Verifier::new(*trust, roots, &self.provider).ok_or(CannotConnect::TooMany)?);
-        let (transport, clock) = (self.transports.to(to), self.ticker.clock());
-        let config = config::client(verifier.clone(), transport, &self.provider, clock, &mut self.rng)
+        let tls = crypto::client_tls(verifier.clone(), ALPN, &self.provider, self.ticker.clock())
             .ok_or(CannotConnect::TooMany)?;
+        self.call(now, to, name, Callee::new(to, name, verifier, tls))
+    }
+
+    /// The same, to a server that was reached before from here, if it gave a ticket: then [`Event::Connected`] comes at once, and what
+    /// is said goes out with the first flight. Others can record such a flight and send it again, so that nothing may be said in it
+    /// which does harm when it is said twice. Without a ticket it is [`Quic::connect`].
+    ///
+    /// If nothing is heard within the first probe timeout, the connection is over ([`Closed::TimedOut`]): what was lost of such a
+    /// flight would come later than what is said after a handshake, and perhaps when it is no longer meant.
+    ///
+    /// # Errors
+    /// [`CannotConnect`]; nothing has changed then.
+    pub fn reconnect(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        name: &str,
+        trust: &Trust,
+    ) -> Result<ConnId, CannotConnect> {
+        self.ticker.tick(now);
+        match self.memory.take(to, name, trust) {
+            Some(callee) => self.call(now, to, name, callee),
+            None => self.connect(now, to, name, trust),
+        }
+    }
+
+    fn call(&mut self, now: Instant, to: SocketAddr, name: &str, callee: Callee) -> Result<ConnId, CannotConnect> {
+        let transport = match callee.rtt {
+            rtt if rtt > INITIAL_RTT => config::transport_of(&self.profile, rtt),
+            _ => self.transports.to(to),
+        };
+        let config = config::client(callee.tls.clone(), transport, &mut self.rng).ok_or(CannotConnect::TooMany)?;
         let (handle, inner) = self.endpoint.connect(now, config, to, name).map_err(|error| match error {
             proto::ConnectError::InvalidServerName(_) => CannotConnect::Name,
             proto::ConnectError::InvalidRemoteAddress(_) => CannotConnect::Address,
@@ -197,7 +230,7 @@ impl Quic {
             | proto::ConnectError::NoDefaultClientConfig
             | proto::ConnectError::UnsupportedVersion => CannotConnect::TooMany,
         })?;
-        Ok(self.adopt(handle, inner, Some(verifier)))
+        Ok(self.adopt(handle, inner, Some(callee)))
     }
 
     /// One datagram that arrived at this endpoint's socket.
@@ -230,7 +263,12 @@ impl Quic {
         self.ticker.tick(now);
         while let Some(id) = self.deadlines.take_due(now) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
-            connection.inner.handle_timeout(now);
+            connection.handle_timeout(now);
+            if connection.is_unheard() {
+                self.events.push_back((id, Event::Closed(Closed::TimedOut)));
+                self.close(now, id, 0, "not heard");
+                continue;
+            }
             self.touched.mark(id);
         }
     }
@@ -262,7 +300,7 @@ impl Quic {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.sending = false;
             let segments = segments(max_segments, connection.inner.current_mtu());
-            let transmit = connection.inner.poll_transmit(now, segments, buf);
+            let transmit = connection.poll_transmit(now, segments, buf);
             // Sending moves timers, and may even end the connection (its keys are used up).
             self.visit(id);
             let Some(transmit) = transmit else { continue };
@@ -287,6 +325,7 @@ impl Quic {
                 Event::Readable(stream) => drop(connection.readable.remove(stream)),
                 Event::Writable(stream) => drop(connection.writable.remove(stream)),
                 Event::Connected { .. }
+                | Event::Restarted { .. }
                 | Event::Opened(..)
                 | Event::Available(_)
                 | Event::Finished(_)
@@ -350,6 +389,7 @@ impl Quic {
     pub fn close(&mut self, now: Instant, conn: ConnId, code: u32, reason: &'static str) {
         self.ticker.tick(now);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.end(&mut self.memory);
         connection.inner.close(now, code.into(), Bytes::from_static(reason.as_bytes()));
         self.work_on(conn);
     }
@@ -422,12 +462,7 @@ impl Quic {
 }
 
 impl Quic {
-    fn adopt(
-        &mut self,
-        handle: proto::ConnectionHandle,
-        inner: proto::Connection,
-        verifier: Option<Arc<Verifier>>,
-    ) -> ConnId {
+    fn adopt(&mut self, handle: proto::ConnectionHandle, inner: proto::Connection, callee: Option<Callee>) -> ConnId {
         self.last_id = self.last_id.wrapping_add(1);
         let id = ConnId(self.last_id);
         if self.by_handle.len() <= handle.0 {
@@ -437,7 +472,19 @@ impl Quic {
             *place = Some(id);
         }
         let (readable, writable) = (BTreeSet::new(), BTreeSet::new());
-        let connection = Connection { handle, inner, verifier, sending: false, readable, writable };
+        let stage = Stage::Handshaking;
+        let connection = Connection {
+            handle,
+            inner,
+            callee,
+            stage,
+            sending: false,
+            silence: Silence::Heard,
+            pulse: None,
+            asks: false,
+            readable,
+            writable,
+        };
         self.connections.insert(id, Box::new(connection));
         self.work_on(id);
         id
@@ -464,7 +511,7 @@ impl Quic {
                 }
             }
         }
-        connection.tell(|event| self.events.push_back((id, event)));
+        connection.tell(&mut self.memory, |event| self.events.push_back((id, event)));
         if drained {
             if let Some(place) = self.by_handle.get_mut(connection.handle.0) {
                 *place = None;
@@ -472,7 +519,7 @@ impl Quic {
             self.connections.remove(&id);
             self.deadlines.set(id, None);
         } else {
-            self.deadlines.set(id, connection.inner.poll_timeout());
+            self.deadlines.set(id, connection.poll_timeout());
         }
     }
 
@@ -505,53 +552,6 @@ impl Quic {
             (_, to) => to,
         };
         Transmit { to, src_ip: transmit.src_ip, ecn, size: transmit.size, segment_size: transmit.segment_size }
-    }
-}
-
-impl Connection {
-    /// Tells what happened, in the words of this crate, and a stream's readiness once at a time.
-    fn tell(&mut self, mut say: impl FnMut(Event)) {
-        while let Some(event) = self.inner.poll() {
-            match event {
-                proto::Event::HandshakeDataReady
-                | proto::Event::DatagramReceived
-                | proto::Event::DatagramsUnblocked => {}
-                proto::Event::Connected => {
-                    let verdict = self.verifier.as_ref().and_then(|verifier| verifier.verdict()?.ok());
-                    say(Event::Connected { certificate: verdict.unwrap_or(CertificateSeen::NotAsked) });
-                }
-                proto::Event::ConnectionLost { reason } => {
-                    if let Some(closed) = event::closed(reason, self.verifier.as_deref()) {
-                        say(Event::Closed(closed));
-                    }
-                }
-                proto::Event::Stream(proto::StreamEvent::Opened { dir }) => {
-                    while let Some(stream) = self.inner.streams().accept(dir).map(Stream) {
-                        say(Event::Opened(stream, stream.direction()));
-                        if self.readable.insert(stream) {
-                            say(Event::Readable(stream));
-                        }
-                    }
-                }
-                proto::Event::Stream(proto::StreamEvent::Readable { id }) => {
-                    if self.readable.insert(Stream(id)) {
-                        say(Event::Readable(Stream(id)));
-                    }
-                }
-                proto::Event::Stream(proto::StreamEvent::Writable { id }) => {
-                    if self.writable.insert(Stream(id)) {
-                        say(Event::Writable(Stream(id)));
-                    }
-                }
-                proto::Event::Stream(proto::StreamEvent::Finished { id }) => say(Event::Finished(Stream(id))),
-                proto::Event::Stream(proto::StreamEvent::Stopped { id, error_code }) => {
-                    say(Event::Stopped(Stream(id), event::short(error_code)));
-                }
-                proto::Event::Stream(proto::StreamEvent::Available { dir }) => {
-                    say(Event::Available(event::direction(dir)))
-                }
-            }
-        }
     }
 }
 

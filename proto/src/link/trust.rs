@@ -16,7 +16,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -173,10 +173,15 @@ pub enum CertificateRefused {
 /// TLS asks a verifier in the middle of reading a flight and has no way to hand its reasons out, so they wait here.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    trust: Trust,
     authorities: Arc<WebPkiServerVerifier>,
     algorithms: WebPkiSupportedAlgorithms,
-    verdict: OnceLock<Result<CertificateSeen, CertificateRefused>>,
+    judgement: Mutex<Judgement>,
+}
+
+#[derive(Debug)]
+struct Judgement {
+    trust: Trust,
+    verdict: Option<Result<CertificateSeen, CertificateRefused>>,
 }
 
 impl Verifier {
@@ -184,24 +189,49 @@ impl Verifier {
     pub(super) fn new(trust: Trust, roots: Arc<RootCertStore>, provider: &Arc<CryptoProvider>) -> Option<Self> {
         let authorities = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build().ok()?;
         let algorithms = provider.signature_verification_algorithms;
-        Some(Self { trust, authorities, algorithms, verdict: OnceLock::new() })
+        Some(Self { authorities, algorithms, judgement: Mutex::new(Judgement { trust, verdict: None }) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Judgement> {
+        self.judgement.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was found, once the certificate came.
     pub(super) fn verdict(&self) -> Option<Result<CertificateSeen, CertificateRefused>> {
-        self.verdict.get().copied()
+        self.lock().verdict
     }
 
-    fn judge(&self, seen: Fingerprint, vouched: impl Fn() -> bool) -> Result<CertificateSeen, CertificateRefused> {
-        match self.trust {
-            Trust::Pin(pinned) if pinned == seen => Ok(CertificateSeen::Pinned(seen)),
-            Trust::Pin(pinned) => Err(CertificateRefused::NotPinned { pinned, seen }),
-            Trust::Known(known) if known == seen => Ok(CertificateSeen::Known(seen)),
-            Trust::Known(_) | Trust::PublicCa | Trust::FirstUse if vouched() => Ok(CertificateSeen::PublicCa(seen)),
-            Trust::Known(known) => Err(CertificateRefused::Changed { known, seen }),
-            Trust::PublicCa => Err(CertificateRefused::NotPublic { seen }),
-            Trust::FirstUse => Ok(CertificateSeen::FirstUse(seen)),
-            Trust::Any => Ok(CertificateSeen::Unchecked(seen)),
+    /// Another connection to the same server, which need not show its certificate again: whether the one that it showed the last time
+    /// is one that `trust` accepts. A certificate that it does show is judged anew.
+    pub(super) fn recall(&self, trust: Trust) -> bool {
+        let mut judgement = self.lock();
+        let (seen, vouched) = match judgement.verdict {
+            Some(Ok(CertificateSeen::PublicCa(seen))) => (seen, true),
+            Some(Ok(
+                CertificateSeen::Pinned(seen)
+                | CertificateSeen::Known(seen)
+                | CertificateSeen::FirstUse(seen)
+                | CertificateSeen::Unchecked(seen),
+            )) => (seen, false),
+            Some(Ok(CertificateSeen::NotAsked) | Err(_)) | None => return false,
+        };
+        let verdict = trust.judge(seen, || vouched);
+        *judgement = Judgement { trust, verdict: Some(verdict) };
+        verdict.is_ok()
+    }
+}
+
+impl Trust {
+    fn judge(self, seen: Fingerprint, vouched: impl Fn() -> bool) -> Result<CertificateSeen, CertificateRefused> {
+        match self {
+            Self::Pin(pinned) if pinned == seen => Ok(CertificateSeen::Pinned(seen)),
+            Self::Pin(pinned) => Err(CertificateRefused::NotPinned { pinned, seen }),
+            Self::Known(known) if known == seen => Ok(CertificateSeen::Known(seen)),
+            Self::Known(_) | Self::PublicCa | Self::FirstUse if vouched() => Ok(CertificateSeen::PublicCa(seen)),
+            Self::Known(known) => Err(CertificateRefused::Changed { known, seen }),
+            Self::PublicCa => Err(CertificateRefused::NotPublic { seen }),
+            Self::FirstUse => Ok(CertificateSeen::FirstUse(seen)),
+            Self::Any => Ok(CertificateSeen::Unchecked(seen)),
         }
     }
 }
@@ -216,7 +246,9 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let vouched = || self.authorities.verify_server_cert(leaf, intermediates, name, ocsp, now).is_ok();
-        let verdict = self.verdict.get_or_init(|| self.judge(Fingerprint::of(leaf), vouched));
+        let mut judgement = self.lock();
+        let verdict = judgement.trust.judge(Fingerprint::of(leaf), vouched);
+        judgement.verdict = Some(verdict);
         match verdict {
             Ok(_) => Ok(ServerCertVerified::assertion()),
             Err(_) => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),

@@ -303,6 +303,26 @@ fn a_chosen_path_ends_the_race_and_its_loss_the_round() {
 }
 
 #[test]
+fn no_round_begins_before_both_know_that_the_last_one_is_over() {
+    let mut pair = Pair::started();
+    pair.ends[SENDER].choose();
+    pair.settle();
+    let now = pair.now;
+    let sender = &mut pair.ends[SENDER];
+    sender.handle_lost(now);
+    // The answer takes its time.
+    assert_eq!(sender.poll_timeout(), None);
+    sender.handle_timeout(now + SOON * 10);
+    sender.handle_interfaces(now + SOON * 10, &[interface("10.1.1.1", 24)]);
+    let said: Vec<Output> = std::iter::from_fn(|| sender.poll_output()).collect();
+    assert_eq!(said, [Output::Over, Output::Say(Control::DirectFailed { round: 1 })]);
+    sender.handle_control(now, &Control::DirectFailed { round: 1 }).unwrap();
+    assert_eq!(sender.poll_output(), Some(Output::Settled));
+    sender.handle_timeout(now + SOON * 10);
+    assert!(matches!(sender.poll_output(), Some(Output::Say(Control::CandidateOffer { round: 2, .. }))));
+}
+
+#[test]
 fn both_may_lose_it_at_once() {
     let mut pair = Pair::started();
     pair.ends[SENDER].choose();

@@ -8,10 +8,10 @@ use std::collections::VecDeque;
 use super::event::{Event, Failure, Lost, RelayFailure};
 use super::meeting::{Meeting, Met, Search};
 use super::net::{Callee, Conn, Dial, Net};
-use super::rendezvous::Rendezvous;
+use super::rendezvous::{Question, Rendezvous};
 use super::spot::{Attempting, Origin, State, Talk};
 use crate::Instant;
-use crate::link::race;
+use crate::link::race::{self, Attempt, Transport};
 use crate::link::trust::{CertificateSeen, Trust};
 
 impl Meeting {
@@ -23,32 +23,18 @@ impl Meeting {
             let Some(output) = dialing.race.poll_output() else { return };
             match output {
                 race::Output::Start(attempt) => {
-                    let any = Trust::Any;
-                    let callee = match &spot.origin {
-                        Origin::Configured(relay) => Callee {
-                            host: &relay.address.host,
-                            port: relay.address.port,
-                            trust: &relay.trust,
-                            proxy: self.proxy.as_ref(),
-                        },
-                        Origin::Near => Callee { host: "tallow", port: attempt.to.port(), trust: &any, proxy: None },
-                    };
-                    match net.dial(now, &attempt, &callee) {
-                        Dial::Started(conn) => {
-                            let (id, transport) = (attempt.id, attempt.transport);
-                            dialing.attempts.push(Attempting { id, conn, transport, talk: None });
-                        }
-                        Dial::NotYet | Dial::Impossible => {
-                            dialing.race.handle_failed(now, attempt.id, race::Failure::Unreachable);
-                        }
-                    }
+                    // The relay bears to hear these twice, and no others (RFC 8446 §8). Whoever else gets through first has still to
+                    // ask, so only where QUIC is likely to be answered.
+                    let is_join = matches!(self.question, Question::Join { again: true, .. });
+                    let early = is_join && spot.rounds == 0 && spot.remembered.is_none_or(|was| was == Transport::Quic);
+                    self.start(now, net, index, attempt, early);
                 }
                 race::Output::Cancel(id) => {
-                    let cancelled = dialing.attempts.extract_if(.., |attempt| attempt.id == id);
+                    let cancelled = dialing.attempts.extract_if(.., |attempt| attempt.attempt.id == id);
                     cancelled.for_each(|attempt| net.close(now, attempt.conn, 0, "another was faster"));
                 }
                 race::Output::Won(attempt) => {
-                    let won = dialing.attempts.extract_if(.., |other| other.id == attempt.id).next();
+                    let won = dialing.attempts.extract_if(.., |other| other.attempt.id == attempt.id).next();
                     if let Some((certificate, talk)) = won.and_then(|won| won.talk) {
                         return self.handle_won(now, net, index, certificate, talk);
                     }
@@ -74,6 +60,44 @@ impl Meeting {
         }
     }
 
+    fn start(&mut self, now: Instant, net: &mut Net, index: usize, attempt: Attempt, early: bool) {
+        let Some(spot) = self.spots.get_mut(index) else { return };
+        let State::Dialing(dialing) = &mut spot.state else { return };
+        let any = Trust::Any;
+        let callee = match &spot.origin {
+            Origin::Configured(relay) => Callee {
+                host: &relay.address.host,
+                port: relay.address.port,
+                trust: &relay.trust,
+                proxy: self.proxy.as_ref(),
+                early,
+            },
+            Origin::Near => Callee { host: "tallow", port: attempt.to.port(), trust: &any, proxy: None, early: false },
+        };
+        match net.dial(now, &attempt, &callee) {
+            Dial::Started(conn) => dialing.attempts.push(Attempting { attempt, conn, early, talk: None }),
+            Dial::NotYet | Dial::Impossible => {
+                dialing.race.handle_failed(now, attempt.id, race::Failure::Unreachable);
+            }
+        }
+    }
+
+    /// What was said on a way that was tried did not arrive: it is said again.
+    pub(super) fn handle_restarted(
+        &mut self,
+        now: Instant,
+        net: &mut Net,
+        index: usize,
+        conn: Conn,
+        certificate: &CertificateSeen,
+    ) {
+        let Some(spot) = self.spots.get_mut(index) else { return };
+        let State::Dialing(dialing) = &mut spot.state else { return };
+        let attempt = dialing.attempts.iter_mut().find(|attempt| attempt.conn == conn);
+        attempt.into_iter().for_each(|attempt| attempt.talk = None);
+        self.handle_connected(now, net, index, conn, certificate);
+    }
+
     /// A way that was tried is there: the first asks at once, the others only greet.
     pub(super) fn handle_connected(
         &mut self,
@@ -93,7 +117,8 @@ impl Meeting {
         let Some(attempt) = dialing.attempts.iter_mut().find(|attempt| attempt.conn == conn) else { return };
         let Some(main) = net.open_first(conn) else { return };
         let rendezvous = Rendezvous::new(now, self.features, password, asked.then_some(self.question));
-        let mut talk = Talk { conn, main, transport: attempt.transport, asked, rendezvous, out: VecDeque::new() };
+        let mut talk =
+            Talk { conn, main, transport: attempt.attempt.transport, asked, rendezvous, out: VecDeque::new() };
         talk.flush(now, net);
         attempt.talk = Some((*certificate, talk));
     }
@@ -136,8 +161,13 @@ impl Meeting {
         match &mut spot.state {
             State::Dialing(dialing) => {
                 let ended = dialing.attempts.extract_if(.., |attempt| attempt.conn == conn).next();
-                if let Some(ended) = ended {
-                    dialing.race.handle_failed(now, ended.id, failure);
+                match ended {
+                    // It spoke into the void; what it said is dropped, and the same way is tried without.
+                    Some(ended) if ended.early && failure == race::Failure::TimedOut => {
+                        self.start(now, net, index, ended.attempt, false);
+                    }
+                    Some(ended) => dialing.race.handle_failed(now, ended.attempt.id, failure),
+                    None => {}
                 }
                 self.run_race(now, net, index);
             }
@@ -157,7 +187,7 @@ impl Meeting {
             talk.hear(net);
             talk.flush(now, net);
             if talk.rendezvous.has_answer() {
-                dialing.race.handle_answered(attempt.id);
+                dialing.race.handle_answered(attempt.attempt.id);
             }
         }
         self.run_race(now, net, index);

@@ -496,7 +496,8 @@ impl Peer {
                 | net::Event::Opened(..)
                 | net::Event::Readable(_)
                 | net::Event::Writable(_)
-                | net::Event::Finished(_),
+                | net::Event::Finished(_)
+                | net::Event::Restarted { .. },
                 _,
             ) => return,
         };
@@ -620,10 +621,12 @@ impl Peer {
         }
     }
 
-    /// The other side lost the floor: it is lost here too.
+    /// The other side lost the floor: it is lost here too. Where it is the only link, it is a newer one: the word was on its way when
+    /// the session lost its last link.
     fn handle_floor_lost(&mut self, now: Instant) {
         if let Stage::Live { links, .. } = &self.stage
             && let Some(id) = links.floor().map(PeerLink::id)
+            && links.iter().count() > 1
         {
             self.lose(now, id);
         }

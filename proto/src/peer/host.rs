@@ -166,7 +166,7 @@ impl Host {
                 self.guests.remove(&conn);
             }
             net::Event::Opened(..) => self.dismiss(now, net, conn),
-            net::Event::Connected { .. } | net::Event::Finished(_) => {}
+            net::Event::Connected { .. } | net::Event::Restarted { .. } | net::Event::Finished(_) => {}
         }
         true
     }
@@ -235,7 +235,7 @@ impl Host {
         while let Some(output) = guest.next_output() {
             match output {
                 Ok(Output::Send(body)) => guest.waiting.push_back(enclose(&body)),
-                Ok(Output::Request(Request::Join { room, side: Side::Receiver, owner, again }))
+                Ok(Output::Request(Request::Join { room, side: Side::Receiver, owner, again, former: _ }))
                     if self.room.admits(vacant, room, owner, again) =>
                 {
                     guest.say(&RelayMessage::Paired { streams: STREAMS });

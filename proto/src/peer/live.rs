@@ -33,7 +33,8 @@ impl Peer {
                 | net::Event::Readable(_)
                 | net::Event::Writable(_)
                 | net::Event::Finished(_)
-                | net::Event::Connected { .. } => {}
+                | net::Event::Connected { .. }
+                | net::Event::Restarted { .. } => {}
             },
             Stage::Live { links, .. } => {
                 let Some(link) = links.on(conn) else { return self.handle_opening(now, conn, event) };
@@ -53,7 +54,8 @@ impl Peer {
                     | net::Event::Readable(_)
                     | net::Event::Writable(_)
                     | net::Event::Finished(_)
-                    | net::Event::Connected { .. } => {}
+                    | net::Event::Connected { .. }
+                    | net::Event::Restarted { .. } => {}
                 }
             }
             Stage::Leaving { links, code, .. } => {
@@ -66,7 +68,8 @@ impl Peer {
                     net::Event::Opened(..)
                     | net::Event::Readable(_)
                     | net::Event::Writable(_)
-                    | net::Event::Connected { .. } => false,
+                    | net::Event::Connected { .. }
+                    | net::Event::Restarted { .. } => false,
                 };
                 if is_over && id == links.carrier() {
                     links.iter().for_each(|link| link.close(now, &mut self.net, code, "done"));

@@ -202,7 +202,7 @@ impl Meeting {
     /// The relay gave this room: from now on the sender asks for its own seat there.
     pub fn set_room(&mut self, room: RoomId) {
         let (Question::Allocate { owner } | Question::Join { owner, .. }) = self.question;
-        self.question = Question::Join { room, side: self.side, owner, again: false };
+        self.question = Question::Join { room, side: self.side, owner, again: false, former: None };
     }
 
     /// The configured relay that a sender uses.
@@ -242,7 +242,7 @@ impl Meeting {
     /// Asks for something else from now on, on new connections: after a handshake whose end is unknown.
     pub fn ask(&mut self, now: Instant, net: &mut Net, question: Question) {
         self.stop(now, net);
-        self.question = question;
+        self.question = question.after(self.question);
         self.resume(now);
     }
 
@@ -332,6 +332,7 @@ impl Meeting {
         match event {
             net::Event::Connected { certificate } => self.handle_connected(now, net, index, conn, certificate),
             net::Event::Closed(failure) => self.handle_closed(now, net, index, conn, *failure),
+            net::Event::Restarted { certificate } => self.handle_restarted(now, net, index, conn, certificate),
             net::Event::Readable(_) | net::Event::Writable(_) => self.pump(now, net, index),
             net::Event::Opened(..) | net::Event::Finished(_) => {}
         }

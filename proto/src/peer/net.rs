@@ -67,6 +67,11 @@ pub enum Event {
         /// How the server was recognised.
         certificate: CertificateSeen,
     },
+    /// What was said since [`Event::Connected`] did not arrive: the streams are gone, and all is said again.
+    Restarted {
+        /// How the server was recognised.
+        certificate: CertificateSeen,
+    },
     /// The other side opened a stream.
     Opened(Stream, Direction),
     /// There may be something to read.
@@ -90,6 +95,8 @@ pub struct Callee<'a> {
     pub trust: &'a Trust,
     /// The proxy that leads there.
     pub proxy: Option<&'a Proxy>,
+    /// What is said first may be heard twice: see [`Quic::reconnect`].
+    pub early: bool,
 }
 
 /// What became of an attempt to connect.
@@ -206,7 +213,8 @@ impl Net {
     /// A direct socket was bound: its endpoint shows this certificate. False: no certificate can be shown.
     pub fn open_direct(&mut self, socket: SocketId, identity: &Identity) -> bool {
         let seed = self.seed.derive(if socket == DIRECT_V4 { "direct v4" } else { "direct v6" });
-        let quic = Quic::server(&Profile::direct(), identity, Limits { incoming: 8 }, self.unix_time, &seed);
+        let quic =
+            Quic::server(&Profile::direct(), identity, Limits { incoming: 8, sessions: 0 }, self.unix_time, &seed);
         let Ok(quic) = quic else { return false };
         self.sockets.insert(socket, Socket::Open(Box::new(quic)));
         true
@@ -281,7 +289,7 @@ impl Net {
             Transport::Tls => Kind::Tls,
             Transport::WebSocket => Kind::WebSocket { tls: true, path: PATH.to_owned() },
         };
-        let Callee { host, port, trust, proxy } = *callee;
+        let Callee { host, port, trust, proxy, early: _ } = *callee;
         let target = Target { kind, host, port, trust: *trust, proxy, windows: Windows::peer() };
         match self.dialler.dial(now, &target) {
             Ok(pipe) => Dial::Started(Conn::Pipe(self.pipes.dial(pipe, attempt.to))),
@@ -293,7 +301,11 @@ impl Net {
         let socket = if to.is_ipv4() { CLIENT_V4 } else { CLIENT_V6 };
         match self.sockets.get_mut(&socket) {
             Some(Socket::Binding) => Dial::NotYet,
-            Some(Socket::Open(quic)) => match quic.connect(now, to, callee.host, callee.trust) {
+            Some(Socket::Open(quic)) => match if callee.early {
+                quic.reconnect(now, to, callee.host, callee.trust)
+            } else {
+                quic.connect(now, to, callee.host, callee.trust)
+            } {
                 Ok(id) => Dial::Started(Conn::Quic(socket, id)),
                 Err(_) => Dial::Impossible,
             },
@@ -556,6 +568,7 @@ fn of_pipe(event: pipe::Event) -> Event {
 fn of_quic(event: quic::Event) -> Option<Event> {
     Some(match event {
         quic::Event::Connected { certificate } => Event::Connected { certificate },
+        quic::Event::Restarted { certificate } => Event::Restarted { certificate },
         quic::Event::Opened(stream, direction) => Event::Opened(stream, direction),
         quic::Event::Readable(stream) => Event::Readable(stream),
         quic::Event::Writable(stream) => Event::Writable(stream),

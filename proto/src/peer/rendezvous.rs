@@ -20,7 +20,7 @@ use crate::Instant;
 use crate::room::greeting::prove;
 use crate::session::Violation;
 use crate::wire::frame::enclose;
-use crate::wire::relay::{ClientMessage, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
 use crate::wire::{self, Caps, Decoder, Features, Hello, Versions};
 
 /// How long a relay may take for an answer.
@@ -44,7 +44,23 @@ pub enum Question {
         owner: Owner,
         /// A reconnect room.
         again: bool,
+        /// The seat of a code room that is left for it.
+        former: Option<Former>,
     },
+}
+
+impl Question {
+    /// The same, of one who asked `before` until now: a seat in a code room that was had is given up for one in a reconnect room.
+    #[must_use]
+    pub const fn after(self, before: Self) -> Self {
+        let Self::Join { room, side, owner, again: true, former: None } = self else { return self };
+        let former = match before {
+            Self::Join { room, owner, again: false, .. } => Some(Former { room, owner }),
+            Self::Join { again: true, former, .. } => former,
+            Self::Allocate { .. } => None,
+        };
+        Self::Join { room, side, owner, again: true, former }
+    }
 }
 
 /// What came of it.
@@ -234,7 +250,12 @@ impl Rendezvous {
     fn ask(&mut self, question: Question) {
         self.say(&match question {
             Question::Allocate { owner } => ClientMessage::Allocate { owner },
-            Question::Join { room, side, owner, again } => ClientMessage::Join { room, side, owner, again },
+            Question::Join { room, side, owner, again, former: None } => {
+                ClientMessage::Join { room, side, owner, again }
+            }
+            Question::Join { room, side, owner, again: _, former: Some(former) } => {
+                ClientMessage::Rejoin { room, side, owner, former }
+            }
         });
     }
 

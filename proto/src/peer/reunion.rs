@@ -66,7 +66,8 @@ impl Lasting {
     }
 
     fn question(&self, side: Side) -> Question {
-        Question::Join { room: self.reconnect.room(), side, owner: self.reconnect.owner(side), again: true }
+        let (room, owner) = (self.reconnect.room(), self.reconnect.owner(side));
+        Question::Join { room, side, owner, again: true, former: None }
     }
 }
 

@@ -11,7 +11,7 @@ use super::net::{Conn, Net};
 use super::rendezvous::Rendezvous;
 use crate::Instant;
 use crate::link::quic::Stream;
-use crate::link::race::{AttemptId, Race, Transport};
+use crate::link::race::{Attempt, Race, Transport};
 use crate::link::trust::CertificateSeen;
 use crate::link::{Read, Write};
 use crate::node::QueryId;
@@ -50,9 +50,10 @@ pub(super) struct Dialing {
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Attempting {
-    pub id: AttemptId,
+    pub attempt: Attempt,
     pub conn: Conn,
-    pub transport: Transport,
+    /// It speaks before its handshake is done, if it can.
+    pub early: bool,
     /// Once it is connected.
     pub talk: Option<(CertificateSeen, Talk)>,
 }

@@ -33,7 +33,7 @@ impl Peer {
             CodeChoice::Generate { words } => (CodeState::Unallocated { words }, Question::Allocate { owner }),
             CodeChoice::Custom(code) => {
                 let room = code.nameplate().room_id();
-                let question = Question::Join { room, side: Side::Sender, owner, again: false };
+                let question = Question::Join { room, side: Side::Sender, owner, again: false, former: None };
                 (CodeState::Ready { code, seated: false, told: false }, question)
             }
         };
@@ -76,7 +76,7 @@ impl Peer {
         let mut net = Net::new(common.unix_time, seed.split());
         let features = features_of(&common);
         let room = code.nameplate().room_id();
-        let question = Question::Join { room, side: Side::Receiver, owner, again: false };
+        let question = Question::Join { room, side: Side::Receiver, owner, again: false, former: None };
         let near = if common.relays.is_empty() { local.as_slice() } else { &[] };
         net.open_clients();
         let ask = ask(Side::Receiver, features, question, &common, &mut seed);

@@ -28,7 +28,7 @@ use crate::Instant;
 use crate::seed::Seed;
 use crate::session::Violation;
 use crate::wire::frame::enclose;
-use crate::wire::relay::{ClientMessage, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
 use crate::wire::version::SPOKEN;
 use crate::wire::{self, Features, Hello};
 
@@ -57,6 +57,8 @@ pub enum Request {
         owner: Owner,
         /// In the registry of reconnect rooms.
         again: bool,
+        /// The seat of a code room that is left for it.
+        former: Option<Former>,
     },
     /// Free the seat and the nameplate.
     Leave,
@@ -136,11 +138,17 @@ impl Greeting {
             // A wrong proof, or a client that does not know of the password and asks at once.
             (
                 State::Proof { .. },
-                ClientMessage::Prove { .. } | ClientMessage::Allocate { .. } | ClientMessage::Join { .. },
+                ClientMessage::Prove { .. }
+                | ClientMessage::Allocate { .. }
+                | ClientMessage::Join { .. }
+                | ClientMessage::Rejoin { .. },
             ) => self.refuse(RefusalReason::Password),
             (State::Ready, ClientMessage::Allocate { owner }) => self.request(Request::Allocate { owner }),
             (State::Ready, ClientMessage::Join { room, side, owner, again }) => {
-                self.request(Request::Join { room, side, owner, again })
+                self.request(Request::Join { room, side, owner, again, former: None })
+            }
+            (State::Ready, ClientMessage::Rejoin { room, side, owner, former }) => {
+                self.request(Request::Join { room, side, owner, again: true, former: Some(former) })
             }
             (state @ (State::Ready | State::Answering | State::Seated), ClientMessage::Ping) => {
                 self.outputs.push_back(Output::Request(Request::Ping));
@@ -156,6 +164,7 @@ impl Greeting {
                 | ClientMessage::Prove { .. }
                 | ClientMessage::Allocate { .. }
                 | ClientMessage::Join { .. }
+                | ClientMessage::Rejoin { .. }
                 | ClientMessage::Ping
                 | ClientMessage::Leave,
             ) => {

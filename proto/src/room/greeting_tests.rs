@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::wire::Versions;
+use crate::wire::relay::Former;
 
 const OWNER: Owner = Owner([7; 16]);
 
@@ -63,8 +64,18 @@ fn a_client_is_greeted_with_its_address_and_may_ask() {
     let hello = Hello::new(Features::default());
     assert_eq!(client.greet(), RelayMessage::Hello { hello, observed: observed(), nonce: [0; 16] });
     assert_eq!(client.say(&ClientMessage::Ping), [Output::Request(Request::Ping)]);
-    let request = Request::Join { room: RoomId([1; 32]), side: Side::Receiver, owner: OWNER, again: false };
+    let request =
+        Request::Join { room: RoomId([1; 32]), side: Side::Receiver, owner: OWNER, again: false, former: None };
     assert_eq!(client.say(&join()), [Output::Request(request)]);
+    client.greeting.answered(client.now);
+    let former = Former { room: RoomId([2; 32]), owner: Owner([5; 16]) };
+    let (room, side) = (RoomId([1; 32]), Side::Receiver);
+    let request = Request::Join { room, side, owner: OWNER, again: true, former: Some(former) };
+    assert_eq!(
+        client.say(&ClientMessage::Rejoin { room, side, owner: OWNER, former }),
+        [Output::Request(request)],
+        "a reconnect room always"
+    );
     client.greeting.answered(client.now);
     let allocate = ClientMessage::Allocate { owner: OWNER };
     assert_eq!(client.say(&allocate), [Output::Request(Request::Allocate { owner: OWNER })]);

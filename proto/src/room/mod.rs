@@ -14,6 +14,8 @@
 //! [`limits::Source`], which cannot be shown.
 
 #[cfg(test)]
+mod early_tests;
+#[cfg(test)]
 mod evil_tests;
 mod forward;
 pub mod greeting;

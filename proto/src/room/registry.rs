@@ -337,6 +337,20 @@ impl<L: Copy + Ord> Registry<L> {
         self.counts
     }
 
+    /// The link that waits or is paired there, if it is this owner's.
+    #[must_use]
+    pub fn seat(&self, key: Key, side: Side, owner: &Owner) -> Option<L> {
+        let seat = match self.rooms.get(&key)?.state {
+            State::Waiting { side: waits, seat } if waits == side => seat,
+            State::Paired { sender, receiver } => match side {
+                Side::Sender => sender,
+                Side::Receiver => receiver,
+            },
+            State::Waiting { .. } | State::Kept { .. } => return None,
+        };
+        (seat.owner == self.tag(owner)).then_some(seat.link)
+    }
+
     /// The room in which the link sits.
     #[must_use]
     pub fn room_of(&self, link: L) -> Option<Key> {

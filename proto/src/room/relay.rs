@@ -14,6 +14,7 @@
 
 mod doors;
 mod gone;
+mod leg;
 mod mirror;
 mod seats;
 
@@ -27,13 +28,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::close;
-use super::forward::{Budget, Outside, Pair};
+use super::forward::{Budget, Outside};
 use super::greeting::Ending;
-use super::limits::{Guard, Source};
+use super::limits::Guard;
 use super::ports::{LegId, Ports};
 use super::registry::{self, Registry};
-use super::status::{Command, Config, Event, Refused, RoomEnd, RoomTag, Status};
-use super::talk::{Farewell, Talk};
+use super::status::{Command, Config, Event, Refused, RoomEnd, Status};
+use super::talk::Farewell;
 use crate::Instant;
 use crate::job::Job;
 use crate::link::pipe;
@@ -45,6 +46,7 @@ use crate::seed::Seed;
 use crate::wire::relay::RefusalReason;
 use doors::Door;
 use gone::{Gone, unwelcome};
+use leg::{Held, Leg, Paired, Proof, Room, State};
 
 /// Sockets of one relay.
 pub const MAX_SOCKETS: usize = 8;
@@ -52,6 +54,8 @@ pub const MAX_SOCKETS: usize = 8;
 pub const MAX_EVENTS: usize = 256;
 /// What a leg may hold unread before it is paired, in bytes: a greeting and a request.
 const GREETING_WINDOW: u64 = 8 << 10;
+/// Sessions of one socket that clients may resume, with a join in their first flight: about 3 MiB.
+const SESSIONS: usize = 8_192;
 /// Unidirectional streams that a leg may have open.
 const STREAMS: u8 = 16;
 /// When it makes sense to ask for the same room again, in seconds.
@@ -83,6 +87,8 @@ struct PairId(u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Timer {
     Leg(LegId),
+    /// The end of its handshake.
+    Proof(LegId),
     Pair(PairId),
     Drain,
 }
@@ -91,38 +97,6 @@ enum Phase {
     Serving,
     /// Until nobody is left.
     Draining,
-}
-
-/// A client.
-struct Leg {
-    source: Source,
-    /// Its link is not there yet.
-    half_open: bool,
-    state: State,
-}
-
-enum State {
-    /// Before it is paired. In a room it waits.
-    Talking { talk: Box<Talk>, room: Option<Room> },
-    /// Its partner is in the pair.
-    Paired(PairId),
-}
-
-#[derive(Clone, Copy)]
-struct Room {
-    tag: RoomTag,
-    since: Instant,
-    /// Who made it.
-    source: Source,
-}
-
-struct Paired {
-    pair: Pair,
-    room: Room,
-    /// Whose goodbye frees the room's name.
-    sender: LegId,
-    /// How it ends if nothing else happens: a leg that is gone says it.
-    end: RoomEnd,
 }
 
 impl Relay {
@@ -163,7 +137,8 @@ impl Relay {
             seed: seed.split(),
         };
         for (id, addr) in (0_u8..).zip(listen.into_iter().take(MAX_SOCKETS)) {
-            let quic = Quic::server(&profile, &identity, quic::Limits::default(), unix_time, &seed.split())?;
+            let limits = quic::Limits { sessions: SESSIONS, ..quic::Limits::default() };
+            let quic = Quic::server(&profile, &identity, limits, unix_time, &seed.split())?;
             relay.ports.quics.push(quic);
             let door = Door::new(addr, tcp, &identity)?;
             relay.actions.push_back(door.bind(SocketId(id)));
@@ -176,10 +151,14 @@ impl Relay {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         match (&mut leg.state, event) {
             (_, quic::Event::Connected { .. }) => {
-                leg.half_open = false;
+                let proof = std::mem::replace(&mut leg.proof, Proof::Given);
+                self.timers.set(Timer::Proof(id), None);
                 if !self.guard.connected(leg.source) {
                     self.refused(Refused::TooManyConnections);
-                    self.dismiss(now, id, Farewell { code: close::REFUSED, text: "too many connections" });
+                    return self.cut_off(now, id, Farewell { code: close::REFUSED, text: "too many connections" });
+                }
+                if let Proof::Pending(held) = proof {
+                    self.proven(now, id, held);
                 }
             }
             (_, quic::Event::Closed(closed)) => self.gone(now, id, Gone::from(&closed)),
@@ -196,6 +175,7 @@ impl Relay {
             (State::Talking { .. }, quic::Event::Stopped(..)) => self.hung_up(now, id),
             (State::Talking { .. }, quic::Event::Available(_)) => {}
             (State::Paired(_), quic::Event::Opened(_, Direction::Bi)) => self.violated(now, id, "stream out of turn"),
+            (State::Talking { .. }, quic::Event::Restarted { .. }) => {}
             (&mut State::Paired(pair), event) => self.forward(now, pair, id, &event),
         }
     }
@@ -211,7 +191,9 @@ impl Relay {
             pipe::Event::Readable => quic::Event::Readable(Stream::first()),
             pipe::Event::Writable => quic::Event::Writable(Stream::first()),
             pipe::Event::Closed(closed) => {
-                if let Some(reason) = self.legs.get(&id).filter(|leg| leg.half_open).and_then(|_| unwelcome(&closed)) {
+                if let Some(reason) =
+                    self.legs.get(&id).filter(|leg| leg.is_half_open()).and_then(|_| unwelcome(&closed))
+                {
                     self.refused(reason);
                 }
                 return self.gone(now, id, Gone::from(&closed));
@@ -234,7 +216,7 @@ impl Relay {
             quic::Event::Finished(_) => paired.pair.handle_finished(outside, leg),
             quic::Event::Stopped(stream, code) => paired.pair.handle_stopped(outside, leg, stream, code),
             quic::Event::Available(_) => paired.pair.handle_available(outside, leg),
-            quic::Event::Connected { .. } | quic::Event::Closed(_) => {}
+            quic::Event::Connected { .. } | quic::Event::Restarted { .. } | quic::Event::Closed(_) => {}
         }
         self.finish(now, id);
     }
@@ -330,6 +312,12 @@ impl Relay {
         self.tell(Event::RoomClosed { room: room.tag, bytes_forwarded, seconds, reason });
     }
 
+    /// Closes a leg, whatever it has.
+    fn cut_off(&mut self, now: Instant, id: LegId, farewell: Farewell) {
+        self.ports.close(now, id, farewell);
+        self.gone(now, id, Gone::LOST);
+    }
+
     /// Closes a leg that has no seat and no pair any more.
     fn dismiss(&mut self, now: Instant, id: LegId, farewell: Farewell) {
         if !self.legs.contains_key(&id) {
@@ -341,8 +329,9 @@ impl Relay {
 
     fn forget(&mut self, id: LegId) {
         if let Some(leg) = self.legs.remove(&id) {
-            self.guard.disconnected(leg.source, leg.half_open);
+            self.guard.disconnected(leg.source, leg.is_half_open());
             self.timers.set(Timer::Leg(id), None);
+            self.timers.set(Timer::Proof(id), None);
         }
     }
 
@@ -483,6 +472,10 @@ impl Node for Relay {
                             self.converse(now, id);
                         }
                     }
+                }
+                Timer::Proof(id) => {
+                    self.refused(Refused::TooSlow);
+                    self.cut_off(now, id, Farewell { code: close::TOO_SLOW, text: "too slow" });
                 }
                 Timer::Pair(id) => {
                     let Some(paired) = self.pairs.get(&id) else { continue };

@@ -2,7 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 
-use super::super::limits::Limits;
+use super::super::limits::{Limits, Source};
 use super::super::world::*;
 use super::*;
 use std::io;

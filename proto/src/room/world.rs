@@ -21,7 +21,7 @@ use crate::link::trust::{Identity, Trust};
 use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Node, PipeId, SocketId};
 use crate::seed::Seed;
 use crate::wire::frame::enclose;
-use crate::wire::relay::{ClientMessage, Owner, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, Former, Owner, RelayMessage, RoomId, Side};
 use crate::wire::{self, Caps, Decoder, Features, Hello};
 
 pub const LATENCY: Duration = Duration::from_millis(10);
@@ -67,6 +67,8 @@ pub struct World {
     pipes: BTreeMap<PipeId, usize>,
     ready: BTreeSet<PipeId>,
     dialler: Dialler,
+    /// What this client sends is kept.
+    pub recorded: Option<(usize, Vec<BytesMut>)>,
     /// Listeners that were closed.
     pub unlistened: Vec<ListenerId>,
     seed: Seed,
@@ -93,6 +95,8 @@ pub struct Client {
     /// Its packets are lost, both ways.
     pub cut: bool,
     connected: bool,
+    /// What it said first had to be said again.
+    pub restarted: bool,
     decoder: Decoder,
     first: Vec<Bytes>,
     out: BTreeMap<Stream, VecDeque<Bytes>>,
@@ -157,20 +161,33 @@ impl World {
             pipes: BTreeMap::new(),
             ready: BTreeSet::new(),
             dialler: Dialler::new(UNIX_TIME, &Seed::new([7; 32])),
+            recorded: None,
             unlistened: Vec::new(),
             seed: Seed::new([6; 32]),
         };
-        while let Some(action) = world.relay.poll_action() {
+        world.open_doors();
+        world.flush();
+        world.events.clear();
+        world
+    }
+
+    /// The relay dies and comes back, and knows nothing.
+    pub fn restart(&mut self) {
+        self.relay = Relay::new(config(generous())).unwrap();
+        self.open_doors();
+        self.flush();
+        self.events.clear();
+    }
+
+    fn open_doors(&mut self) {
+        while let Some(action) = self.relay.poll_action() {
             let answer = match action {
                 Action::Bind(socket, bind) => Input::Bound(socket, Ok(bind.addr)),
                 Action::Listen(listener, listen) => Input::Listening(listener, Ok(listen.addr)),
                 other => panic!("{other:?}"),
             };
-            world.relay.handle_input(now, answer);
+            self.relay.handle_input(self.now, answer);
         }
-        world.flush();
-        world.events.clear();
-        world
     }
 
     /// A client at an address of its own, on its way to the first socket.
@@ -194,6 +211,22 @@ impl World {
         self.clients.push(Client::new(quic, addr, conn));
         self.touched.insert(index);
         index
+    }
+
+    /// Another connection of the same client, with what is left of the one before; it greets and asks.
+    pub fn reconnect(&mut self, client: usize, message: ClientMessage) {
+        let Client { quic, addr, .. } = &mut self.clients[client];
+        let addr = *addr;
+        let to = SocketAddr::from(([192, 0, 2, 2], 4433));
+        let conn = quic.reconnect(self.now, to, "relay.test", &Trust::Any).unwrap();
+        let endpoint = std::mem::replace(quic, Quic::client(&Profile::peer(), UNIX_TIME, &self.seed.split()));
+        self.clients[client] = Client::new(endpoint, addr, conn);
+        self.say(client, &[hello(), message]);
+    }
+
+    /// A datagram from anywhere.
+    pub fn replay(&mut self, from: SocketAddr, data: &[u8]) {
+        self.fly(To::Socket(SocketId(0)), from, data);
     }
 
     /// Says these as soon as the connection is up.
@@ -381,6 +414,11 @@ impl World {
                 None => self.timers.remove(&index),
             };
             for (socket, data) in out {
+                if let Some((who, recorded)) = &mut self.recorded
+                    && *who == index
+                {
+                    recorded.push(data.clone());
+                }
                 if !cut {
                     self.fly(To::Socket(socket), from, &data);
                 }
@@ -412,6 +450,7 @@ impl Client {
             lazy: false,
             cut: false,
             connected: false,
+            restarted: false,
             decoder: Decoder::new(Caps::Greeting),
             first: Vec::new(),
             out: BTreeMap::new(),
@@ -444,6 +483,10 @@ impl Client {
                         self.start(now);
                     }
                 }
+                quic::Event::Restarted { .. } => {
+                    (self.main, self.restarted) = (None, true);
+                    self.out.clear();
+                }
                 quic::Event::Readable(stream) => {
                     self.readable.insert(stream);
                 }
@@ -468,7 +511,7 @@ impl Client {
     fn start(&mut self, now: Instant) {
         let Some(main) = self.quic.open_bi(self.conn) else { return };
         self.main = Some(main);
-        self.out.insert(main, std::mem::take(&mut self.first).into());
+        self.out.insert(main, self.first.clone().into());
         self.write(now, main);
     }
 
@@ -570,6 +613,10 @@ impl Client {
 
 pub fn hello() -> ClientMessage {
     ClientMessage::Hello(Hello::new(Features::default()))
+}
+
+pub const fn rejoin(room: RoomId, side: Side, owner: Owner, former: Former) -> ClientMessage {
+    ClientMessage::Rejoin { room, side, owner, former }
 }
 
 pub const fn join(room: RoomId, side: Side, owner: Owner) -> ClientMessage {

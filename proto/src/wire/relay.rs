@@ -42,6 +42,15 @@ impl Side {
     }
 }
 
+/// The seat of a code room that a peer had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Former {
+    /// Which room.
+    pub room: RoomId,
+    /// Whose seat: shows that it is one's own.
+    pub owner: Owner,
+}
+
 /// Client to relay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ClientMessage {
@@ -72,6 +81,17 @@ pub enum ClientMessage {
     Ping,
     /// Free my seat and the nameplate.
     Leave,
+    /// Seat me in this reconnect room; my link in that code room is dead, if there is still one.
+    Rejoin {
+        /// Which.
+        room: RoomId,
+        /// On which side, in both.
+        side: Side,
+        /// Who may take this seat again.
+        owner: Owner,
+        /// The seat that is left.
+        former: Former,
+    },
 }
 
 /// Why a relay turned a client away.

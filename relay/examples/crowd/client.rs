@@ -172,7 +172,8 @@ impl Client {
                 self.read(quic, conn);
             }
             quic::Event::Closed(closed) => self.closed = Some(closed),
-            quic::Event::Opened(..)
+            quic::Event::Restarted { .. }
+            | quic::Event::Opened(..)
             | quic::Event::Available(_)
             | quic::Event::Finished(_)
             | quic::Event::Stopped(..) => {}

@@ -150,6 +150,7 @@ impl Relay {
                 }
             }
             Event::Connected { .. }
+            | Event::Restarted { .. }
             | Event::Readable(_)
             | Event::Available(_)
             | Event::Writable(_)

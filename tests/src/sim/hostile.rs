@@ -303,7 +303,8 @@ impl Node for Hostile {
                         self.stage = Stage::Over;
                         self.said.push_back("closed".to_owned());
                     }
-                    Event::Opened(..)
+                    Event::Restarted { .. }
+                    | Event::Opened(..)
                     | Event::Readable(_)
                     | Event::Available(_)
                     | Event::Writable(_)

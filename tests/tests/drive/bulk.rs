@@ -99,7 +99,7 @@ impl Bulk {
                     self.write(conn, stream);
                 }
             }
-            QuicEvent::Connected { .. } | QuicEvent::Available(_) => {}
+            QuicEvent::Connected { .. } | QuicEvent::Restarted { .. } | QuicEvent::Available(_) => {}
             QuicEvent::Opened(stream, _) => drop(self.streams.insert(stream, 0)),
             QuicEvent::Readable(stream) => self.read(conn, stream),
             QuicEvent::Writable(stream) => self.write(conn, stream),

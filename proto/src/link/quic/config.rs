@@ -19,11 +19,11 @@ use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{self as proto, congestion};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
-use rustls::crypto::CryptoProvider;
 
 use super::super::crypto::{self, ALPN, BadIdentity, Clock};
-use super::super::trust::{Identity, Verifier};
+use super::super::trust::Identity;
 use super::congestion::DeliveryRateConfig;
+use super::tickets::{Sessions, TICKETS};
 use crate::seed::Seed;
 
 /// The most that one stream may hold unread, in bytes.
@@ -43,6 +43,10 @@ const MTU_STEP: u16 = 20;
 /// The same on the loopback. A probe is all padding, of which each byte is read as a frame of its own: going on to 20 bytes would
 /// cost every connection twelve probes of 60 kB and 8 ms of both ends' time.
 const LOOPBACK_MTU_STEP: u16 = 8 << 10;
+
+/// The two, and the step.
+const NETWORK: (u16, u16) = (NETWORK_MTU, MTU_STEP);
+const LOOPBACK: (u16, u16) = (MAX_DATAGRAM, LOOPBACK_MTU_STEP);
 
 /// Which congestion controller paces a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +98,7 @@ impl Profile {
             keep_alive: Some(Duration::from_secs(15)),
             congestion: Congestion::DeliveryRate,
             packet_threshold: 64,
-            initial_rtt: Duration::from_millis(333),
+            initial_rtt: INITIAL_RTT,
         }
     }
 
@@ -122,11 +126,13 @@ impl Profile {
 pub struct Limits {
     /// Connections that wait for the owner's decision; beyond it, first packets are not answered.
     pub incoming: usize,
+    /// Sessions that clients may resume, with data in their first flight; 0: none.
+    pub sessions: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { incoming: 256 }
+        Self { incoming: 256, sessions: 0 }
     }
 }
 
@@ -181,6 +187,9 @@ pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::E
     Arc::new(config)
 }
 
+/// What a client of whose server nothing is known takes for its round trip (RFC 9002 §6.2.2).
+pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
+
 /// Settings of connections, by where they go.
 #[derive(Debug)]
 pub(super) struct ByRoute<T> {
@@ -200,12 +209,16 @@ impl<T> ByRoute<T> {
 
 /// How connections behave.
 pub(super) fn transports(profile: &Profile) -> ByRoute<proto::TransportConfig> {
-    let [network, loopback] =
-        [(NETWORK_MTU, MTU_STEP), (MAX_DATAGRAM, LOOPBACK_MTU_STEP)].map(|mtu| Arc::new(transport(profile, mtu)));
+    let [network, loopback] = [NETWORK, LOOPBACK].map(|mtu| Arc::new(transport(profile, mtu, profile.initial_rtt)));
     ByRoute { network, loopback }
 }
 
-fn transport(profile: &Profile, (max_mtu, mtu_step): (u16, u16)) -> proto::TransportConfig {
+/// The same for a connection to a server whose round trip is known to be long.
+pub(super) fn transport_of(profile: &Profile, rtt: Duration) -> Arc<proto::TransportConfig> {
+    Arc::new(transport(profile, NETWORK, rtt))
+}
+
+fn transport(profile: &Profile, (max_mtu, mtu_step): (u16, u16), rtt: Duration) -> proto::TransportConfig {
     let mut config = proto::TransportConfig::default();
     let mut discovery = proto::MtuDiscoveryConfig::default();
     discovery.upper_bound(max_mtu).minimum_change(mtu_step);
@@ -218,7 +231,7 @@ fn transport(profile: &Profile, (max_mtu, mtu_step): (u16, u16)) -> proto::Trans
         .max_idle_timeout(proto::IdleTimeout::try_from(profile.idle_timeout).ok())
         .keep_alive_interval(profile.keep_alive)
         .packet_threshold(profile.packet_threshold.max(3))
-        .initial_rtt(profile.initial_rtt)
+        .initial_rtt(rtt)
         .mtu_discovery_config(Some(discovery))
         .datagram_receive_buffer_size(None)
         .allow_spin(false);
@@ -245,7 +258,13 @@ pub(super) fn server(
     clock: Arc<Clock>,
     seed: &Seed,
 ) -> Result<ByRoute<proto::ServerConfig>, BadIdentity> {
-    let tls = crypto::server_tls(identity, &[ALPN], clock.clone())?;
+    let mut tls = crypto::server_tls(identity, &[ALPN], clock.clone())?;
+    if limits.sessions > 0 {
+        tls.send_tls13_tickets = TICKETS;
+        tls.session_storage = Arc::new(Sessions::new(limits.sessions));
+        // The one value beside 0 (RFC 9001 §4.6.1).
+        tls.max_early_data_size = u32::MAX;
+    }
     let crypto = QuicServerConfig::try_from(tls).map_err(|_| BadIdentity)?;
     let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(seed.derive("token key").bytes());
     let mut config = proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
@@ -264,13 +283,10 @@ pub(super) fn server(
 
 /// The client's side of the same, for one connection. `None` never happens with the provider above.
 pub(super) fn client(
-    verifier: Arc<Verifier>,
+    tls: Arc<rustls::ClientConfig>,
     transport: Arc<proto::TransportConfig>,
-    provider: &Arc<CryptoProvider>,
-    clock: Arc<Clock>,
     rng: &mut ChaCha20Rng,
 ) -> Option<proto::ClientConfig> {
-    let tls = crypto::client_tls(verifier, ALPN, provider, clock)?;
     let crypto = QuicClientConfig::try_from(tls).ok()?;
     let mut config = proto::ClientConfig::new(Arc::new(crypto));
     let first_id = connection_id(rng);

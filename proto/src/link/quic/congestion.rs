@@ -18,6 +18,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use quinn_proto::RttEstimator;
@@ -48,6 +49,8 @@ const STARTUP_GAIN: f64 = 2.9;
 /// Packets in flight at first (RFC 9002 §7.2 says 10; measured networks take more, and so do the large web servers) and at least.
 const INITIAL: u64 = 32;
 const MINIMUM: u64 = 4;
+/// A batch of packets that is larger holds more than an acknowledgement, in bytes.
+const ACKNOWLEDGEMENT: u64 = 200;
 
 /// Makes [`DeliveryRate`]s.
 #[derive(Debug, Default)]
@@ -72,6 +75,43 @@ pub(super) struct DeliveryRate {
     round_trip: Option<RoundTrip>,
     /// From 0 to 1.
     headroom: f64,
+    pulse: Pulse,
+}
+
+/// What a connection sees of its controller, and of the copies that the library makes of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pulse(Arc<Beat>);
+
+#[derive(Debug, Default)]
+struct Beat {
+    /// Packets that were acknowledged.
+    acknowledged: AtomicU64,
+    /// Something is on its way that will be.
+    unanswered: AtomicBool,
+    /// Packets go out whatever is in flight.
+    open: AtomicBool,
+}
+
+impl Pulse {
+    /// The one of a controller, if it is one of these.
+    pub(super) fn of(controller: &dyn Controller) -> Option<Self> {
+        controller.clone_box().into_any().downcast::<DeliveryRate>().ok().map(|controller| controller.pulse)
+    }
+
+    /// How many packets were acknowledged, if an acknowledgement is waited for.
+    pub(super) fn waits_since(&self) -> Option<u64> {
+        self.0.unanswered.load(Ordering::Relaxed).then(|| self.0.acknowledged.load(Ordering::Relaxed))
+    }
+
+    /// Something goes out that will be acknowledged.
+    pub(super) fn wait(&self) {
+        self.0.unanswered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether packets go out whatever is in flight.
+    pub(super) fn set_open(&self, open: bool) {
+        self.0.open.store(open, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +147,7 @@ impl Round {
 }
 
 impl DeliveryRate {
-    const fn new(now: Instant, mtu: u64) -> Self {
+    fn new(now: Instant, mtu: u64) -> Self {
         Self {
             mtu,
             window: mtu.saturating_mul(INITIAL),
@@ -117,6 +157,7 @@ impl DeliveryRate {
             next_rate: 0,
             round_trip: None,
             headroom: 1.0,
+            pulse: Pulse::default(),
         }
     }
 
@@ -183,7 +224,15 @@ impl DeliveryRate {
 }
 
 impl Controller for DeliveryRate {
+    fn on_sent(&mut self, _: Instant, bytes: u64, _: u64) {
+        if bytes > ACKNOWLEDGEMENT {
+            self.pulse.wait();
+        }
+    }
+
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, _: &RttEstimator) {
+        self.pulse.0.acknowledged.fetch_add(1, Ordering::Relaxed);
+        self.pulse.0.unanswered.store(false, Ordering::Relaxed);
         let taken = now.saturating_duration_since(sent);
         if self.round_trip.is_none_or(|round_trip| taken <= round_trip.shortest) {
             self.round_trip = Some(RoundTrip { shortest: taken, seen: now });
@@ -201,7 +250,10 @@ impl Controller for DeliveryRate {
         }
     }
 
-    fn on_end_acks(&mut self, now: Instant, _: u64, app_limited: bool, _: Option<u64>) {
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _: Option<u64>) {
+        if in_flight > 0 {
+            self.pulse.wait();
+        }
         self.round.limited |= app_limited;
         if self.round.returned && now.saturating_duration_since(self.round.start) >= ROUND {
             self.end_round(now);
@@ -210,7 +262,7 @@ impl Controller for DeliveryRate {
 
     fn on_congestion_event(&mut self, now: Instant, _: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
         if is_persistent_congestion {
-            *self = Self { headroom: self.headroom, ..Self::new(now, self.mtu) };
+            *self = Self { headroom: self.headroom, pulse: self.pulse.clone(), ..Self::new(now, self.mtu) };
             return;
         }
         self.round.lost = self.round.lost.saturating_add(lost_bytes);
@@ -223,7 +275,7 @@ impl Controller for DeliveryRate {
     }
 
     fn window(&self) -> u64 {
-        self.window
+        if self.pulse.0.open.load(Ordering::Relaxed) { u64::MAX } else { self.window }
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

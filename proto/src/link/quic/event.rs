@@ -60,9 +60,16 @@ impl std::fmt::Debug for Stream {
 /// What happened on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The handshake is done.
+    /// Streams can be opened: the handshake is done, or, after [`super::Quic::reconnect`], what is said now goes out with its first
+    /// flight. On the server's side the handshake is done, and what came in a first flight was told before.
     Connected {
         /// How the server was recognised; [`CertificateSeen::NotAsked`] on the server's side.
+        certificate: CertificateSeen,
+    },
+    /// After [`Event::Connected`] of a [`super::Quic::reconnect`]: the server did not take what was said in the first flight. The
+    /// handshake is done; there are no streams, and everything has to be said again.
+    Restarted {
+        /// How the server was recognised.
         certificate: CertificateSeen,
     },
     /// The other side opened a stream. [`Event::Readable`] for it follows in any case.

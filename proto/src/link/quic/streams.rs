@@ -100,6 +100,9 @@ impl Quic {
                 Err(proto::WriteError::ClosedStream) => return Write::Gone,
             }
         }
+        if wrote && let Some(pulse) = self.connections.get(&conn).and_then(|connection| connection.pulse.as_ref()) {
+            pulse.wait();
+        }
         // Blocked says so to the other side.
         if wrote || result == Write::Blocked {
             self.mark_sending(conn);

@@ -17,7 +17,7 @@ use super::super::ports::LegId;
 use super::super::status::{Event, Refused, Tcp, Transport};
 use super::super::talk::Talk;
 use super::mirror::Answers;
-use super::{GREETING_WINDOW, Leg, Phase, Relay, State, Timer};
+use super::{GREETING_WINDOW, Held, Leg, Phase, Proof, Relay, State, Timer};
 use crate::Instant;
 use crate::link::pipe::{Acceptor, BareWebSocket, Windows};
 use crate::link::quic::{BadIdentity, Incoming};
@@ -194,6 +194,6 @@ impl Relay {
         let talk = Talk::new(now, observed, self.password.clone(), &self.seed.split());
         self.timers.set(Timer::Leg(id), talk.poll_timeout());
         let state = State::Talking { talk: Box::new(talk), room: None };
-        self.legs.insert(id, Leg { source: Source::of(observed), half_open: true, state });
+        self.legs.insert(id, Leg { source: Source::of(observed), proof: Proof::Pending(Held::Nothing), state });
     }
 }

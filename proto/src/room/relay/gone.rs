@@ -17,7 +17,7 @@ pub(super) struct Gone {
 }
 
 impl Gone {
-    const LOST: Self = Self { end: RoomEnd::Lost, farewell: PEER_LOST, done: false };
+    pub(super) const LOST: Self = Self { end: RoomEnd::Lost, farewell: PEER_LOST, done: false };
 
     const fn left(done: bool) -> Self {
         Self { end: RoomEnd::Left, farewell: PEER_LEFT, done }

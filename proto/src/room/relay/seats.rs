@@ -2,16 +2,17 @@
 
 use super::super::close;
 use super::super::forward::{Joint, Outside, Pair};
-use super::super::greeting::{Ending, Request};
+use super::super::greeting::{Ending, GREET_WITHIN, Request};
 use super::super::ports::LegId;
 use super::super::registry::{Joined, Key, Ousted, Outcome, Refusal};
 use super::super::status::{Event, Refused, RoomEnd, RoomTag};
 use super::super::talk::{Farewell, Step, text};
 use super::{
-    ASK_AGAIN, DEAF, Leg, PairId, Paired, Phase, REFUSED, REPLACED, Relay, Room, SHUTTING_DOWN, STREAMS, State, Timer,
+    ASK_AGAIN, DEAF, Held, Leg, PairId, Paired, Phase, Proof, REFUSED, REPLACED, Relay, Room, SHUTTING_DOWN, STREAMS,
+    State, Timer,
 };
 use crate::Instant;
-use crate::wire::relay::{Owner, RefusalReason, RelayMessage, Side};
+use crate::wire::relay::{Former, Owner, RefusalReason, RelayMessage, Side};
 
 impl Relay {
     /// Moves the conversation with a leg that is not paired.
@@ -20,27 +21,80 @@ impl Relay {
             let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) else { return };
             match talk.step(now, &mut self.ports, id) {
                 Step::Waits => break,
-                Step::Asks(Request::Ping) => {
-                    talk.say(&RelayMessage::Pong);
-                    self.registry.renew(now, id);
-                }
-                Step::Asks(Request::Leave) | Step::HungUp => return self.hung_up(now, id),
-                Step::Asks(Request::Allocate { owner }) => {
-                    if self.may_ask(now, id) {
-                        self.allocate(now, id, &owner);
-                    }
-                }
-                Step::Asks(Request::Join { room, side, owner, again }) => {
-                    if self.may_ask(now, id) {
-                        self.join(now, id, Key { again, room }, side, &owner);
-                    }
-                }
+                Step::Asks(request) => self.hear(now, id, request),
+                Step::HungUp => return self.hung_up(now, id),
                 Step::Ends(ending) => self.end(now, id, ending),
                 Step::Over(farewell) => return self.dismiss(now, id, farewell),
             }
         }
         if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get(&id) {
             self.timers.set(Timer::Leg(id), talk.poll_timeout());
+        }
+    }
+
+    /// A client asks, perhaps before its handshake is done.
+    fn hear(&mut self, now: Instant, id: LegId, request: Request) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let Proof::Pending(held) = &mut leg.proof else { return self.answer(now, id, request) };
+        match request {
+            Request::Join { room, side, owner, again: true, .. }
+                if self.registry.seat(Key { again: true, room }, side, &owner).is_some() =>
+            {
+                *held = Held::Request(request);
+            }
+            Request::Join { side, again: true, former, .. } => {
+                *held = former.map_or(Held::Nothing, |former| Held::Former(side, former));
+                self.timers.set(Timer::Proof(id), now.checked_add(GREET_WITHIN));
+                self.answer(now, id, request);
+            }
+            Request::Join { again: false, .. } | Request::Allocate { .. } | Request::Leave | Request::Ping => {
+                self.violated(now, id, "said too early");
+            }
+        }
+    }
+
+    /// A client's handshake is done: what it said was its own.
+    pub(super) fn proven(&mut self, now: Instant, id: LegId, held: Held) {
+        match held {
+            Held::Nothing => {}
+            Held::Former(side, former) => self.end_former(now, side, &former),
+            Held::Request(request) => {
+                self.answer(now, id, request);
+                self.converse(now, id);
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Instant, id: LegId, request: Request) {
+        match request {
+            Request::Ping => {
+                self.say(id, &RelayMessage::Pong);
+                self.registry.renew(now, id);
+            }
+            Request::Leave => self.hung_up(now, id),
+            Request::Allocate { owner } => {
+                if self.may_ask(now, id) {
+                    self.allocate(now, id, &owner);
+                }
+            }
+            Request::Join { room, side, owner, again, former } => {
+                if self.may_ask(now, id) {
+                    if let (Some(former), Some(Leg { proof: Proof::Given, .. })) = (former, self.legs.get(&id)) {
+                        self.end_former(now, side, &former);
+                    }
+                    self.join(now, id, Key { again, room }, side, &owner);
+                }
+            }
+        }
+    }
+
+    /// A peer that came back has no use for its old link: the other side is told at once, instead of hearing nothing until it gives up.
+    fn end_former(&mut self, now: Instant, side: Side, former: &Former) {
+        let key = Key { again: false, room: former.room };
+        if let Some(old) = self.registry.seat(key, side, &former.owner)
+            && let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&old)
+        {
+            self.part(now, pair, RoomEnd::Replaced);
         }
     }
 
