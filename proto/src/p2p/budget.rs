@@ -52,6 +52,14 @@ impl Budget {
         (self.is_over(now) || sent < PROBES) && self.spend(now, to, 1, bytes)
     }
 
+    /// The other side is at this address: what left for it does not count.
+    pub fn forgive(&mut self, at: SocketAddr) {
+        if let Some(spent) = self.addresses.remove(&canonical(at).ip()) {
+            self.all.datagrams = self.all.datagrams.saturating_sub(spent.datagrams);
+            self.all.bytes = self.all.bytes.saturating_sub(spent.bytes);
+        }
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         self.since.is_none_or(|since| now.saturating_duration_since(since) >= PERIOD)
     }
@@ -117,6 +125,19 @@ mod tests {
         assert_eq!((0..100).filter(|&n| budget.spend(now, at(2000 + n), 1, 1200)).count(), 8);
         assert!(!budget.spend_probe(now + PERIOD - Duration::from_millis(1), at(2000), 20));
         assert!(budget.spend_probe(now + PERIOD, at(2000), 20));
+    }
+
+    #[test]
+    fn what_left_for_the_other_side_does_not_count() {
+        let now = Instant::now();
+        let mut budget = Budget::default();
+        for _ in 0..100 {
+            assert!(budget.spend(now, at(2000), 20, 20_000));
+            budget.forgive(at(3000));
+        }
+        assert!(budget.spend(now, at(2000), 20, 20));
+        budget.forgive(of(1));
+        assert!(!budget.spend(now, at(2000), 1, 1), "another one's proof");
     }
 
     #[test]

@@ -265,6 +265,11 @@ impl Net {
 
     /// This connection is the other peer's: what leaves for its address is counted no more.
     pub fn prove(&mut self, conn: Conn) {
+        if let Conn::Quic(socket, id) = conn
+            && let Some(to) = self.quic(socket).and_then(|quic| quic.remote(id))
+        {
+            self.budget.forgive(to);
+        }
         self.proven.push(conn);
     }
 
