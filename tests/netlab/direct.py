@@ -260,8 +260,10 @@ if DIRECT:
                     counter elsewhere {}
                     chain out {
                         type filter hook output priority 0;
-                        ip daddr != { 203.0.113.10, 203.0.113.20 } udp sport 45000-45009 counter name "datagrams"
-                        ip daddr != { 203.0.113.10, 203.0.113.20 } udp sport != 45000-45009 counter name "elsewhere"
+                        # Nor the router, which is asked for a port.
+                        ip daddr { 203.0.113.10, 203.0.113.20, 239.255.255.250, 192.168.1.1, 192.168.2.1 } return
+                        udp sport 45000-45009 counter name "datagrams"
+                        udp sport != 45000-45009 counter name "elsewhere"
                     }
                 }""")
         line = Meeting(t, send=["--p2p-port", "45000-45009"], receive=["--p2p-port", "45009"]).start().judge(("direct",))
