@@ -460,16 +460,14 @@ impl Negotiation {
 
     fn race_for(&mut self, now: Instant, theirs: Theirs, candidates: &[Candidate]) {
         let (side, dependent) = (self.config.side, self.dependent);
-        let admitted = candidate::admit(candidates, &self.interfaces);
         let State::Racing(race) = &mut self.state else { return };
+        let admitted = candidate::admit_beside(&race.candidates, candidates, &self.interfaces);
         race.theirs = Some(theirs);
         let mut at = now;
         for candidate in admitted {
-            let is_known =
-                race.candidates.iter().any(|known| (known.carrier, known.addr) == (candidate.carrier, candidate.addr));
             // Neither NAT would know the mapping that the other one makes for it.
             let is_hopeless = candidate.kind == Kind::Reflexive && dependent && theirs.dependent;
-            if is_known || is_hopeless || race.candidates.len() >= candidate::MAX {
+            if is_hopeless {
                 continue;
             }
             race.candidates.push(candidate);

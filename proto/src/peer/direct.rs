@@ -282,7 +282,7 @@ impl Direct {
         [self.gather.poll_timeout(), self.negotiation.poll_timeout(), self.choice, mapping].into_iter().flatten().min()
     }
 
-    /// Lets go of everything: there is nothing to look for.
+    /// Lets go of everything: there is nothing to look for. Links that are there carry the farewell.
     fn close(&mut self, now: Instant, net: &mut Net) {
         if self.options.take().is_none() {
             return;
@@ -292,8 +292,10 @@ impl Direct {
         if let Some(portmap) = &mut self.portmap {
             portmap.release(now);
         }
-        net.release(DIRECT_V4);
-        net.release(DIRECT_V6);
+        if self.links.is_empty() {
+            net.release(DIRECT_V4);
+            net.release(DIRECT_V6);
+        }
         net.act(Action::Unlisten(DIRECT_TCP));
     }
 
