@@ -109,10 +109,11 @@ impl Peer {
         transfer: Transfer,
     ) -> Self {
         // Without a relay the other side is on this machine or in this network, and no gateway is between.
-        let direct = common.direct.clone().filter(|_| allows_direct(common)).map(|direct| DirectPath {
-            map_ports: direct.map_ports && !common.relays.is_empty(),
-            ..direct
-        });
+        let direct = common
+            .direct
+            .clone()
+            .filter(|_| allows_direct(common))
+            .map(|direct| DirectPath { map_ports: direct.map_ports && !common.relays.is_empty(), ..direct });
         let direct = Direct::new(now, side, direct.as_ref(), &seed.split(), &mut net);
         Self {
             direct,
