@@ -82,7 +82,7 @@ fn relayed(rig: &Rig) -> u64 {
 /// Both look for a direct path; every second time a second server tells them what their NATs do.
 fn look_for(seed: u64) -> impl FnOnce(&mut SendConfig, &mut ReceiveConfig) {
     move |send, receive| {
-        let stun = (seed % 2 == 0).then(|| RelayAddress { host: STUN.ip().to_string(), port: STUN.port() });
+        let stun = seed.is_multiple_of(2).then(|| RelayAddress { host: STUN.ip().to_string(), port: STUN.port() });
         let direct = DirectPath { stun: stun.into_iter().collect(), ..DirectPath::new(identity()) };
         (send.common.direct, receive.common.direct) = (Some(direct.clone()), Some(direct));
     }
