@@ -127,6 +127,14 @@ def nat(t, a, b):
     return Meeting(t, size=16 if can else 48).start().judge(("direct",) if can else ("relay",))
 
 
+@scenario("home")
+def warmup(t):
+    # 20 ms between the two, as many to the relay and back.
+    for host in ("alice", "bob"):
+        t.netlab("link", host, "--rtt", "10ms")
+    return Meeting(t).start().judge(("direct",))
+
+
 @scenario("symmetric/symmetric --v6 firewall")
 def v6firewall(t):
     return Meeting(t).start().judge(("direct",))
