@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tallow_proto::code::{Code, Link};
 use tallow_proto::link::proxy::Proxy;
 use tallow_proto::link::trust::Fingerprint;
+use tallow_proto::p2p::candidate::MIN_PORT;
 use tallow_proto::peer::RelayAddress;
 use tallow_proto::transfer::LEAST_RATE;
 
@@ -183,6 +184,9 @@ pub enum PartialCommand {
     },
 }
 
+/// Where STUN servers listen (RFC 8489 §14).
+const STUN_PORT: u16 = 3478;
+
 /// What senders and receivers share.
 #[derive(Debug, Args)]
 pub struct PeerArgs {
@@ -201,9 +205,21 @@ pub struct PeerArgs {
     /// Show words that both people compare before anything moves
     #[arg(long)]
     pub verify: bool,
-    /// Never reveal this machine's addresses to the other side
-    #[arg(long)]
+    /// Never look for a direct path, and never reveal this machine's addresses to the other side
+    #[arg(long, conflicts_with_all = ["p2p_only", "p2p_port", "stun"])]
     pub no_p2p: bool,
+    /// Never send data over a relay: end if there is no direct path
+    #[arg(long, conflicts_with = "proxy")]
+    pub p2p_only: bool,
+    /// The port for direct paths, UDP and TCP, for a firewall that lets it through; of a range the first that is free
+    #[arg(long, value_name = "PORT[-PORT]", value_parser = ports)]
+    pub p2p_port: Option<(u16, u16)>,
+    /// Don't ask the router to let the other side in (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub no_port_map: bool,
+    /// A STUN server to be asked for this machine's address, beside the relay; repeatable [default port: 3478]
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = stun_server)]
+    pub stun: Vec<RelayAddress>,
     /// How to reach the relay: all ways at once, or only QUIC (UDP), TLS (TCP) or a WebSocket (TCP)
     #[arg(long, value_enum, default_value_t = Transport::Auto)]
     pub transport: Transport,
@@ -258,6 +274,23 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Bytes a second: a number, perhaps with a fraction, and a unit.
+fn ports(text: &str) -> Result<(u16, u16), String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port >= MIN_PORT);
+    match (port(first), port(last)) {
+        (Some(first), Some(last)) if first <= last => Ok((first, last)),
+        _ => Err(format!("expected a port from {MIN_PORT} up, or two with a dash between, such as 50000-50010")),
+    }
+}
+
+fn stun_server(text: &str) -> Result<RelayAddress, String> {
+    let address: RelayAddress =
+        text.parse().map_err(|_| "expected HOST, HOST:PORT, [IPV6] or [IPV6]:PORT".to_owned())?;
+    // A port that was named is kept, also where it is a relay's.
+    let is_named = text.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
+    Ok(if is_named { address } else { RelayAddress { port: STUN_PORT, ..address } })
+}
+
 fn rate(text: &str) -> Result<NonZeroU64, String> {
     let wrong = || "expected bytes a second, such as 500K, 2M or 1.5MiB".to_owned();
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '/');

@@ -265,6 +265,10 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
         }
         Lost::InTransfer => ("the connection was lost before the transfer was complete", again),
         Lost::Stalled => ("the other side is there and sends nothing", again),
+        Lost::NoDirectPath => (
+            "no direct path to the other side was found, and nothing was to go over a relay",
+            "leave out --p2p-only on both sides, or let the UDP port of --p2p-port through the firewall",
+        ),
         Lost::Unconfirmed => (
             "everything was sent, but the receiver did not confirm it",
             "ask there whether it arrived, before sending it again",

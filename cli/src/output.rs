@@ -262,12 +262,24 @@ pub enum Event<'a> {
     },
     /// The way the bytes take.
     Path {
-        /// `relay` or `lan`.
+        /// `relay`, `lan` or `direct`.
         path: &'a str,
-        /// `quic`.
+        /// `quic`, `tcp` or `websocket`.
         transport: &'a str,
         /// Round trip to the next hop.
         rtt_ms: f64,
+    },
+    /// A direct path carries the transfer now.
+    P2pUpgrade {
+        /// `quic` or `tcp`.
+        transport: &'a str,
+        /// Since the handshake, or since the last direct path was left.
+        ms: u128,
+    },
+    /// The direct path is gone; the relay carries the transfer.
+    P2pFallback {
+        /// `silent`, `lost`, `peer` or `moved`.
+        reason: &'a str,
     },
     /// The connection was lost; the other side is looked for again.
     Reconnecting {

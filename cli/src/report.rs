@@ -9,9 +9,10 @@
 use std::time::{Duration, Instant};
 
 use tallow_proto::code::Code;
-use tallow_proto::link::race::Transport;
 use tallow_proto::link::trust::Trust;
-use tallow_proto::peer::{Event, Path, PathKind, Receiver, RelayAddress, Sender, Summary, WaitingFor};
+use tallow_proto::peer::{
+    Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
+};
 use tallow_proto::wire::relay::Side;
 
 use crate::failure::{self, Context, Problem};
@@ -96,7 +97,7 @@ pub struct Report {
     question: Option<Answer>,
     waiting: Option<(Instant, String)>,
     code_shown: bool,
-    path: Option<(PathKind, Transport)>,
+    path: Option<(PathKind, PathTransport)>,
     /// The connection was, and is not there again.
     lost: bool,
     memory: Memory,
@@ -330,6 +331,20 @@ impl Report {
                 });
             }
             Event::Path(path) => self.show_path(*path),
+            Event::Upgraded { transport, after } => {
+                let (transport, ms) = (transport_name(*transport), after.as_millis());
+                self.output.event(&output::Event::P2pUpgrade { transport, ms });
+            }
+            Event::FellBack(why) => {
+                let (reason, text) = match why {
+                    Fallback::Silent => ("silent", "nothing came over it any more"),
+                    Fallback::Lost => ("lost", "its connection broke"),
+                    Fallback::Peer => ("peer", "the other side lost it"),
+                    Fallback::Moved => ("moved", "this machine's addresses changed"),
+                };
+                self.output.event(&output::Event::P2pFallback { reason });
+                self.output.line(&format!("The direct path is gone ({text}); going on over the relay"));
+            }
             Event::Reconnecting { attempt, wait } => {
                 self.output.event(&output::Event::Reconnecting { attempt: *attempt, in_ms: wait.as_millis() });
                 if self.path.take().is_some() {
@@ -392,12 +407,9 @@ impl Report {
     }
 
     fn show_path(&mut self, path: Path) {
-        let transport = match path.transport {
-            Transport::Quic => "quic",
-            Transport::Tls => "tcp",
-            Transport::WebSocket => "websocket",
-        };
+        let transport = transport_name(path.transport);
         let (name, shown) = match path.kind {
+            PathKind::Direct => ("direct", format!("direct {transport}")),
             PathKind::Relay => ("relay", format!("relay {transport}")),
             PathKind::Lan => ("lan", "lan".to_owned()),
         };
@@ -461,6 +473,14 @@ async fn pause(runtime: Runtime, wait: Option<Duration>) {
     match wait {
         Some(wait) => runtime.sleep(wait).await,
         None => std::future::pending().await,
+    }
+}
+
+const fn transport_name(transport: PathTransport) -> &'static str {
+    match transport {
+        PathTransport::Quic => "quic",
+        PathTransport::Tls | PathTransport::Tcp => "tcp",
+        PathTransport::WebSocket => "websocket",
     }
 }
 

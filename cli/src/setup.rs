@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tallow_proto::link::proxy::Proxy;
 use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::Trust;
-use tallow_proto::peer::{Common, RelayAddress, RelayChoice};
+use tallow_proto::peer::{Common, DirectPath, RelayAddress, RelayChoice};
 use tallow_store::{KnownRelays, RelayTransports};
 
 use crate::args::{self, PeerArgs};
@@ -107,12 +107,28 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         Some(proxy) => Some(proxy.clone()),
         None => proxy_of(&relays, |name| std::env::var(name).ok())?,
     };
+    let direct = match (args.no_p2p, &proxy) {
+        (true, _) | (false, Some(_)) => None,
+        (false, None) => tallow_runtime::direct_path().map(|made| DirectPath {
+            ports: args.p2p_port,
+            stun: args.stun.clone(),
+            map_ports: !args.no_port_map,
+            only: args.p2p_only,
+            ..made
+        }),
+    };
+    if args.p2p_only && direct.is_none() {
+        return Err(Problem::usage(
+            "a proxy leads to the relay, and there is no direct path then",
+            "leave out --p2p-only",
+        ));
+    }
     let common = Common {
         relays,
         proxy,
         transport: allowed(args.transport),
         verify: args.verify,
-        no_p2p: args.no_p2p,
+        direct,
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         interfaces: tallow_runtime::addresses(),
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),

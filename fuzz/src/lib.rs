@@ -2,7 +2,9 @@
 //!
 //! The same files are part of `tests/tests/fuzz_seeds.rs`, which writes the seeds and replays them on every toolchain.
 
+pub mod portmap;
 pub mod relay;
 pub mod session;
 pub mod steps;
+pub mod stun;
 pub mod transfer;

@@ -195,6 +195,11 @@ fn sending(source: MemorySource) -> Sender {
     Sender::new(config, Arc::new(source) as Arc<dyn Source>, &Seed::new([4; 32]))
 }
 
+/// The link, of two, that a chunk leaves on.
+fn on(chunk: u64) -> LinkId {
+    LinkId(u32::from(chunk % 2 == 1))
+}
+
 /// A sender; the bytes are the receiver and the person.
 pub fn send(data: &[u8]) {
     let mut now = Instant::now();
@@ -220,10 +225,9 @@ pub fn send(data: &[u8]) {
                 under_way.clear();
             }
             _ if tag % 8 == LINK => {
-                let lost = body.iter().map(|&chunk| u64::from(chunk)).filter(|chunk| under_way.contains(chunk));
-                let lost: BTreeSet<u64> = lost.collect();
-                sender.handle_link_lost(now, lost.iter().copied());
-                under_way.retain(|chunk| !lost.contains(chunk));
+                let link = body.first().map_or(0, |&byte| u32::from(byte) % 2);
+                sender.handle_link_lost(now, LinkId(link));
+                under_way.retain(|&chunk| on(chunk) != LinkId(link));
             }
             _ if tag % 8 == CANCEL => sender.cancel(now, CancelReason::Interrupted, ""),
             _ if tag % 8 == JOBS => wait = !wait,
@@ -243,6 +247,7 @@ pub fn send(data: &[u8]) {
             while let Some((chunk, prepared)) = sender.poll_chunk() {
                 assert!(chunk < 3 && prepared.len() <= (64 << 10) + 256, "it was offered");
                 assert!(under_way.insert(chunk), "chunk {chunk} left twice");
+                sender.handle_sealed(chunk, on(chunk));
             }
             while sender.poll_control().is_some() {}
             if wait || jobs.is_empty() {

@@ -22,6 +22,7 @@ pub mod handshake;
 pub mod job;
 pub mod link;
 pub mod node;
+pub mod p2p;
 pub mod peer;
 pub mod ready;
 pub mod room;

@@ -210,6 +210,9 @@ pub enum Input {
     Done(JobDone),
     /// The addresses of this machine, loopback included: at the start and whenever they have changed. Some runtimes do not tell.
     Interfaces(Vec<Interface>),
+    /// Where packets to other networks go, the preferred gateway first, and those of each family in their order: at the start,
+    /// before the first [`Input::Interfaces`], and whenever they have changed. Some runtimes do not tell.
+    Gateways(Vec<IpAddr>),
     /// The machine was asleep for this long. [`Instant`] stood still meanwhile, so no timer noticed: every link must prove itself.
     Slept(Duration),
     /// The application dropped its handle: cancel, say goodbye, close.

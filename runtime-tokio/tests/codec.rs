@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
+use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind};
 use tallow_proto::session::Violation;
 use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, enclose};
 use tallow_proto::wire::peer::{
@@ -121,6 +122,8 @@ fn handshake_messages() -> Vec<HandshakeMessage> {
 fn control_messages() -> Vec<Control> {
     let transfer = 1;
     let range = ChunkRange { first: 3, last: 900 };
+    let addr = "[2001:db8::1]:50000".parse().unwrap();
+    let candidate = Candidate { kind: Kind::Host, carrier: Carrier::Tcp, addr };
     let all = vec![
         Control::Sync,
         Control::KeepAlive {
@@ -145,6 +148,16 @@ fn control_messages() -> Vec<Control> {
         Control::Cancel { transfer, reason: CancelReason::Interrupted, text: Reason::new("") },
         Control::Bye,
         Control::Checked { transfer, range, same: true },
+        Control::CandidateOffer {
+            round: 1,
+            candidates: Capped::truncated(vec![candidate; 16]),
+            certificate: [9; 32],
+            token: [10; 16],
+            dependent: true,
+        },
+        Control::CandidatesDone { round: 2 },
+        Control::DirectFailed { round: 3 },
+        Control::DirectConnected { round: u32::MAX },
     ];
     for (at, message) in all.iter().enumerate() {
         let place = match message {
@@ -161,6 +174,10 @@ fn control_messages() -> Vec<Control> {
             Control::Cancel { .. } => 10,
             Control::Bye => 11,
             Control::Checked { .. } => 12,
+            Control::CandidateOffer { .. } => 13,
+            Control::CandidatesDone { .. } => 14,
+            Control::DirectFailed { .. } => 15,
+            Control::DirectConnected { .. } => 16,
         };
         assert_eq!(place, at);
     }

@@ -2,6 +2,7 @@
 //!
 //! Application code uses `tallow-tokio` or `tallow-smol`; this crate is for whoever brings another runtime.
 
+pub mod gateways;
 pub mod news;
 pub mod tcp;
 pub mod udp;
@@ -10,8 +11,9 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use if_addrs::IfAddr;
+use tallow_proto::link::trust::Identity;
 use tallow_proto::node::Interface;
-use tallow_proto::peer::Common;
+use tallow_proto::peer::{Common, DirectPath};
 use tallow_proto::seed::Seed;
 
 /// Randomness for one node.
@@ -27,7 +29,19 @@ pub fn seed() -> Seed {
     Seed::new(bytes)
 }
 
-/// What a peer should know of this machine, with no relays and nothing asked for.
+/// How a direct path is looked for from here, with a certificate made for this run. `None` when none can be made: then everything
+/// goes over the relay.
+#[must_use]
+pub fn direct_path() -> Option<DirectPath> {
+    let made = rcgen::generate_simple_self_signed(["tallow".to_owned()])
+        .inspect_err(|error| tracing::warn!(%error, "no certificate for a direct path"))
+        .ok()?;
+    let key = made.signing_key.serialize_der().into();
+    Some(DirectPath::new(Identity { cert_chain: vec![made.cert.der().to_vec()], key }))
+}
+
+/// What a peer should know of this machine, with no relays and nothing asked for. A direct path is looked for; set
+/// [`Common::direct`] to `None` where no address is to be revealed.
 #[must_use]
 pub fn this_machine() -> Common {
     Common {
@@ -35,6 +49,7 @@ pub fn this_machine() -> Common {
         interfaces: addresses(),
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         aes: has_aes(),
+        direct: direct_path(),
         ..Common::default()
     }
 }
@@ -61,7 +76,7 @@ pub fn addresses() -> Vec<IpAddr> {
     interfaces().unwrap_or_default().into_iter().map(|interface| interface.addr).collect()
 }
 
-/// The same with their networks, in an order of their own; `None` when the system does not tell.
+/// The same with their networks, in an order of their own, without link-local ones; `None` when the system does not tell.
 #[must_use]
 pub fn interfaces() -> Option<Vec<Interface>> {
     let found = if_addrs::get_if_addrs().inspect_err(|error| tracing::debug!(%error, "no list of interfaces")).ok()?;
@@ -92,6 +107,51 @@ mod tests {
     #[test]
     fn seeds_differ() {
         assert_ne!(seed().bytes(), seed().bytes());
+    }
+
+    /// What the kernel's own tool tells, of both families, of interfaces that are up.
+    #[cfg(target_os = "linux")]
+    fn told_by_ip() -> Option<Vec<Interface>> {
+        let output = std::process::Command::new("ip").args(["-j", "addr"]).output().ok()?;
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let mut told = Vec::new();
+        for link in links.as_array().expect("interfaces") {
+            let flags = link["flags"].as_array().expect("flags");
+            let state = link["operstate"].as_str().expect("a state");
+            if !flags.contains(&"LOOPBACK".into()) && !["UP", "UNKNOWN"].contains(&state) {
+                continue;
+            }
+            for addr in link["addr_info"].as_array().expect("addresses") {
+                // An IPv4 address can have a name of its own ("eth0:1").
+                let name = addr["label"].as_str().or_else(|| link["ifname"].as_str()).expect("a name").to_owned();
+                let prefix = addr["prefixlen"].as_u64().and_then(|bits| bits.try_into().ok()).expect("a prefix");
+                let addr = addr["local"].as_str().expect("an address").parse().expect("an address");
+                // Without a scope they lead nowhere, and nobody asked for them: they are not listed.
+                let link_local = match addr {
+                    IpAddr::V4(ip) => ip.is_link_local(),
+                    IpAddr::V6(ip) => ip.is_unicast_link_local(),
+                };
+                if !link_local {
+                    told.push(Interface { name, addr, prefix });
+                }
+            }
+        }
+        told.sort();
+        Some(told)
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_interfaces_are_those_that_ip_tells() {
+        loop {
+            let Some(before) = told_by_ip() else { return eprintln!("skipped: there is no `ip` here") };
+            let ours = interfaces().expect("interfaces");
+            // Others may change them meanwhile.
+            if told_by_ip().as_ref() == Some(&before) {
+                assert_eq!(ours, before);
+                return;
+            }
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
-//! What happens to the machine: its addresses change, it was asleep.
+//! What happens to the machine: its addresses and gateways change, it was asleep.
 //!
-//! Both are looked for and not waited for, which is the same on all systems and costs a few microseconds. The clocks are
-//! compared at each [`News::check`]; the addresses every [`EVERY`], and at once after a sleep.
+//! All are looked for and not waited for, which is the same on all systems and costs a few microseconds. The clocks are
+//! compared at each [`News::check`]; addresses and gateways every [`EVERY`], and at once after a sleep.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use tallow_proto::node::{Input, Interface};
 
-/// How often the addresses are looked at, and the clocks at least.
+/// How often addresses and gateways are looked at, and the clocks at least.
 pub const EVERY: Duration = Duration::from_secs(3);
 /// No machine sleeps for less.
 const NAP: Duration = Duration::from_millis(500);
@@ -16,6 +17,7 @@ const NAP: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct News {
     interfaces: Option<Vec<Interface>>,
+    gateways: Option<Vec<IpAddr>>,
     look_at: Instant,
     asleep: Asleep,
 }
@@ -24,7 +26,7 @@ impl News {
     /// Everything is news.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { interfaces: None, look_at: now, asleep: Asleep::default() }
+        Self { interfaces: None, gateways: None, look_at: now, asleep: Asleep::default() }
     }
 
     /// The next news, if there is any. Cheap unless [`News::next`] has come.
@@ -37,13 +39,12 @@ impl News {
         if now < self.look_at {
             return None;
         }
-        self.look_at = now + EVERY;
-        let interfaces = crate::interfaces()?;
-        if self.interfaces.as_ref() == Some(&interfaces) {
-            return None;
+        // Gateways come first: who hears of both is to know where the addresses lead. The other news are at the next call.
+        if let Some(gateways) = changed(&mut self.gateways, crate::gateways::gateways()) {
+            return Some(Input::Gateways(gateways));
         }
-        self.interfaces = Some(interfaces.clone());
-        Some(Input::Interfaces(interfaces))
+        self.look_at = now + EVERY;
+        changed(&mut self.interfaces, crate::interfaces()).map(Input::Interfaces)
     }
 
     /// When to check again at the latest.
@@ -51,6 +52,15 @@ impl News {
     pub const fn next(&self) -> Instant {
         self.look_at
     }
+}
+
+/// What is told, when it is not what was known.
+fn changed<T: Clone + PartialEq>(known: &mut Option<T>, told: Option<T>) -> Option<T> {
+    if told.is_none() || *known == told {
+        return None;
+    }
+    *known = told.clone();
+    told
 }
 
 /// The two clocks: one goes on while the machine sleeps, the other stands still.
@@ -110,23 +120,46 @@ mod tests {
         assert_eq!(asleep.compare(s(172), s(332) + NAP, s(172)), Some(NAP));
     }
 
+    /// What is told at once.
+    fn all(news: &mut News, now: Instant) -> Vec<Input> {
+        std::iter::from_fn(|| news.check(now)).collect()
+    }
+
     #[test]
-    fn the_first_news_are_the_addresses_and_then_there_are_none() {
+    fn the_first_news_are_the_gateways_and_the_addresses_and_then_there_are_none() {
         let start = Instant::now();
         let mut news = News::new(start);
-        let Some(Input::Interfaces(interfaces)) = news.check(start) else { panic!("addresses") };
+        let mut told = all(&mut news, start);
+        let Some(Input::Interfaces(interfaces)) = told.pop() else { panic!("addresses") };
         assert!(interfaces.iter().any(|interface| interface.addr.is_loopback() && interface.prefix >= 8));
+        match (crate::gateways::gateways(), &told[..]) {
+            (Some(gateways), [Input::Gateways(told)]) => assert_eq!(*told, gateways),
+            (None, []) => {}
+            (_, told) => panic!("{told:?}"),
+        }
         assert_eq!(news.next(), start + EVERY);
         assert!(news.check(start + EVERY / 2).is_none());
         assert_eq!(news.next(), start + EVERY);
+        assert!(news.check(start + EVERY).is_none());
+        assert_eq!(news.next(), start + EVERY * 2);
     }
 
     #[test]
     fn an_address_that_came_or_went_is_news() {
         let start = Instant::now();
         let mut news = News::new(start);
-        assert!(news.check(start).is_some());
+        all(&mut news, start);
         news.interfaces.as_mut().unwrap().pop();
-        assert!(matches!(news.check(start + EVERY), Some(Input::Interfaces(_))));
+        assert!(matches!(all(&mut news, start + EVERY)[..], [Input::Interfaces(_)]));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn so_is_a_gateway() {
+        let start = Instant::now();
+        let mut news = News::new(start);
+        all(&mut news, start);
+        news.gateways.as_mut().unwrap().push([192, 0, 2, 1].into());
+        assert!(matches!(all(&mut news, start + EVERY)[..], [Input::Gateways(_)]));
     }
 }

@@ -14,8 +14,8 @@ use tallow_proto::drive::Handle;
 use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::{Identity, Trust};
 use tallow_proto::peer::{
-    Class, CodeChoice, Common, Embedded, Event, Failure, Lost, Payload, ReceiveConfig, Receiver, RelayAddress,
-    RelayChoice, RelayFailure, SendConfig, Sender,
+    Class, CodeChoice, Common, DirectPath, Embedded, Event, Failure, Lost, Payload, ReceiveConfig, Receiver,
+    RelayAddress, RelayChoice, RelayFailure, SendConfig, Sender,
 };
 use tallow_proto::room::{self, Relay};
 use tallow_proto::transfer::Compression;
@@ -79,6 +79,8 @@ on_both_runtimes!(
     a_folder_crosses_without_a_relay,
     a_folder_crosses_through_a_relay,
     every_pair_of_transports_carries_a_folder,
+    a_session_moves_to_a_direct_path,
+    where_no_direct_path_may_be_looked_for_there_is_none,
     compressible_files_arrive_as_they_were,
     a_wrong_code_ends_the_guesser_and_the_right_one_still_works,
     the_third_wrong_code_ends_the_sender,
@@ -285,6 +287,50 @@ async fn every_pair_of_transports_carries_a_folder<R: Runtime>() {
         both(&mut sender, &mut receiver, to.path()).await;
         let (sent, received) = (inventory(&from.path().join("holiday")), inventory(&to.path().join("holiday")));
         assert_eq!(sent, received, "{ours:?} to {theirs:?}");
+    }
+}
+
+/// A peer at a relay that looks for a direct path.
+fn looking(addr: SocketAddr, only: bool) -> Common {
+    let direct = tallow_runtime::direct_path().map(|direct| DirectPath { only, map_ports: false, ..direct });
+    Common { direct, ..at_relay(addr) }
+}
+
+/// With `only` not a byte of the data went over the relay, so that a path was found and carried all of it.
+async fn a_session_moves_to_a_direct_path<R: Runtime>() {
+    if tallow_runtime::addresses().iter().all(std::net::IpAddr::is_loopback) {
+        eprintln!("left out: this machine has no network, and nobody is told of the loopback");
+        return;
+    }
+    let from = tempfile::tempdir().unwrap();
+    folder(from.path());
+    for only in [true, false] {
+        let to = tempfile::tempdir().unwrap();
+        let (_relay, addr) = relay::<R>(None).await;
+        let mut sender = R::send(sending(looking(addr, only), &from.path().join("holiday")));
+        let (code, _) = code(&mut sender).await;
+        let mut receiver = R::receive(receiving(looking(addr, only), &code, &[]));
+        both(&mut sender, &mut receiver, to.path()).await;
+        assert_eq!(inventory(&from.path().join("holiday")), inventory(&to.path().join("holiday")));
+    }
+}
+
+async fn where_no_direct_path_may_be_looked_for_there_is_none<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    folder(from.path());
+    let (_relay, addr) = relay::<R>(None).await;
+    for sender_only in [true, false] {
+        let (ours, theirs) =
+            if sender_only { (looking(addr, true), at_relay(addr)) } else { (at_relay(addr), looking(addr, true)) };
+        let mut sender = R::send(sending(ours, &from.path().join("holiday")));
+        let (code, _) = code(&mut sender).await;
+        let mut receiver = R::receive(receiving(theirs, &code, &[]));
+        let received = take(&mut receiver, sink(to.path(), OnExists::Refuse)).await.expect_err("nothing moves");
+        let sent = end(&mut sender).await.expect_err("nothing moves");
+        let (refuses, hears) = if sender_only { (sent, received) } else { (received, sent) };
+        assert_eq!(refuses, Failure::Lost(Lost::NoDirectPath));
+        assert!(matches!(hears, Failure::Peer { .. }), "{hears:?}");
+        assert_eq!(staging_left(to.path()), 0);
     }
 }
 

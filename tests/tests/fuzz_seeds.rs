@@ -3,12 +3,16 @@
 //! `TALLOW_WRITE_SEEDS=1 cargo test -p tallow-tests --test fuzz_seeds` writes them anew. Without it they are compared with what would
 //! be written, and replayed, so that a fuzzer never begins with messages of yesterday.
 
+#[path = "../../fuzz/src/portmap.rs"]
+mod portmap;
 #[path = "../../fuzz/src/relay.rs"]
 mod relay;
 #[path = "../../fuzz/src/session.rs"]
 mod session;
 #[path = "../../fuzz/src/steps.rs"]
 mod steps;
+#[path = "../../fuzz/src/stun.rs"]
+mod stun;
 #[path = "../../fuzz/src/transfer.rs"]
 mod transfer;
 
@@ -23,6 +27,8 @@ use tallow_proto::code::Code;
 use tallow_proto::discovery::mdns::Mdns;
 use tallow_proto::link::quic::{Profile, Quic};
 use tallow_proto::link::trust::Trust;
+use tallow_proto::p2p::candidate::Kind;
+use tallow_proto::p2p::portmap::Protocol;
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{LinkId, Origin, Prepared, Session, StreamNo};
 use tallow_proto::transfer::journal::{Header, Stored, Writer};
@@ -184,7 +190,54 @@ fn real() -> Seeds {
     assert!(!question.is_empty() && !answer.is_empty());
     add("mdns", "question", question);
     add("mdns", "answer", answer);
+    for (name, bytes) in stun::honest() {
+        add("stun", name, bytes);
+    }
+    for (name, seed) in portmap_seeds() {
+        add("portmap", name, seed);
+    }
     seeds
+}
+
+/// Gateways that grant, by each protocol.
+fn portmap_seeds() -> [(&'static str, Vec<u8>); 4] {
+    use portmap::{END, GATEWAY, PIPE, SSDP, TIME, TURN};
+    let (outside, inside) = ([203, 0, 113, 5], 40_000_u16.to_be_bytes());
+    let pcp = |result: u8, lifetime: u32| {
+        let head =
+            [&[2, 0x81, 0, result][..], &lifetime.to_be_bytes(), &[0, 0, 0, 9], &[0; 24], &[17, 0, 0, 0]].concat();
+        step(GATEWAY, &[&head[..], &inside, &inside, &[0; 10], &[0xFF; 2], &outside].concat())
+    };
+    let address = step(GATEWAY, &[&[0, 0x80, 0, 0, 0, 0, 0, 9][..], &outside].concat());
+    let mapping = |lifetime: u32| {
+        let body = [&[0, 0x81, 0, 0, 0, 0, 0, 9][..], &inside, &inside, &lifetime.to_be_bytes()].concat();
+        step(GATEWAY, &body)
+    };
+    let found = b"HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n\
+                  LOCATION: http://192.168.1.1:5000/desc.xml\r\n\r\n";
+    let http =
+        |body: &str| step(PIPE, format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+    let service = "urn:schemas-upnp-org:service:WANIPConnection:2";
+    let description = format!(
+        "<?xml version=\"1.0\"?><root><service><serviceType>{service}</serviceType>\
+         <controlURL>/ctl</controlURL></service></root>"
+    );
+    let upnp = [
+        step(SSDP, found),
+        http(&description),
+        http("<NewExternalIPAddress>203.0.113.5</NewExternalIPAddress>"),
+        step(PIPE, b"HTTP/1.1 500 X\r\n\r\n<errorCode>725</errorCode>"),
+        step(END, &[]),
+        http("<NewReservedPort>40001</NewReservedPort>"),
+    ]
+    .concat();
+    let away = [step(TURN, &[]), step(TURN, &[])].concat();
+    [
+        ("pcp", [&[1][..], &pcp(0, 600), &step(TIME, &[]), &pcp(0, 600), &step(TURN, &[]), &pcp(0, 0)].concat()),
+        ("natpmp", [&[2][..], &address, &mapping(600), &step(TIME, &[]), &step(TURN, &[]), &mapping(0)].concat()),
+        ("upnp", [&[3][..], &upnp, &step(TIME, &[]), &step(TURN, &[]), &http("")].concat()),
+        ("all", [&[0][..], &pcp(2, 30), &address, &mapping(0), &step(TIME, &[]), &upnp, &away].concat()),
+    ]
 }
 
 fn all_but_the_answer(data: &[u8]) -> Vec<u8> {
@@ -239,7 +292,13 @@ fn every_target_has_seeds() {
 /// The machines take every seed, each of its prefixes and some flips, on any toolchain.
 #[test]
 fn the_machines_take_the_seeds_and_what_is_near_them() {
-    for (target, run) in [("receive", &transfer::receive as &dyn Fn(&[u8])), ("send", &transfer::send)] {
+    let map = |data: &[u8]| drop(portmap::run(data));
+    for (target, run) in [
+        ("receive", &transfer::receive as &dyn Fn(&[u8])),
+        ("send", &transfer::send),
+        ("stun", &|data| drop(stun::run(data))),
+        ("portmap", &map),
+    ] {
         for file in fs::read_dir(dir().join(target)).unwrap() {
             let bytes = fs::read(file.unwrap().path()).unwrap();
             run(&bytes);
@@ -256,6 +315,18 @@ fn the_machines_take_the_seeds_and_what_is_near_them() {
     }
 }
 
+/// What the servers say in the seeds is understood.
+#[test]
+fn the_seeds_of_stun_are_answers() {
+    for name in ["answered", "elsewhere"] {
+        let gather = stun::run(&fs::read(dir().join("stun").join(name)).unwrap());
+        assert!(gather.is_done() || name == "elsewhere");
+        assert!(gather.candidates().iter().any(|candidate| candidate.kind == Kind::Reflexive), "{name}");
+    }
+    let refused = stun::run(&fs::read(dir().join("stun/refused")).unwrap());
+    assert_eq!(refused.candidates().len(), 1);
+}
+
 /// The runs that the seeds hold get as far as they should, or a fuzzer would begin at the door.
 #[test]
 fn the_seeds_lead_to_the_end() {
@@ -264,4 +335,9 @@ fn the_seeds_lead_to_the_end() {
     let (sender, receiver) = hub.pair(7);
     assert!(hub.got(sender) > 0 && hub.got(receiver) > 0 && !data.is_empty());
     assert!(hub.forward(sender, receiver, &vec![3; 3 << 20].into()));
+    for (name, protocol) in
+        [("pcp", Protocol::Pcp), ("natpmp", Protocol::NatPmp), ("upnp", Protocol::Upnp), ("all", Protocol::Upnp)]
+    {
+        assert_eq!(portmap::run(&fs::read(dir().join("portmap").join(name)).unwrap()), [protocol], "{name}");
+    }
 }

@@ -100,7 +100,7 @@ impl Node for Talker {
         match input {
             Input::Interfaces(interfaces) => self.said.push_back(format!("at {}", interfaces[0].addr)),
             Input::Slept(slept) => self.said.push_back(format!("slept {}", slept.as_secs())),
-            Input::Bound(..) | Input::Listening(..) => {}
+            Input::Bound(..) | Input::Listening(..) | Input::Gateways(_) => {}
             Input::Resolved(..) | Input::Done(_) | Input::HandleDropped => panic!("nobody asked"),
         }
     }

@@ -2,6 +2,7 @@
 //! never let out.
 
 mod codes;
+mod direct;
 mod ending;
 mod hostile;
 mod output;

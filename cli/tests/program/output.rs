@@ -51,7 +51,8 @@ fn events_are_json_lines_and_people_read_standard_error() {
             (one(events, "done")["files"].as_u64(), one(events, "done")["bytes"].as_u64()),
             (Some(1), Some(200_000))
         );
-        assert_eq!(one(events, "path")["path"], "relay");
+        // It begins on the relay; where this machine has a network, it may move to a direct path meanwhile.
+        assert_eq!(events.iter().find(|event| event["event"] == "path").unwrap()["path"], "relay");
     }
     assert_eq!(one(&sent, "done")["root"], one(&received, "done")["root"]);
     let last = received.iter().rfind(|event| event["event"] == "progress").unwrap();

@@ -47,7 +47,7 @@ pub trait Io {
     fn now(&self) -> Instant;
     /// Ready once `at` has passed. A later call with another time replaces the earlier one.
     fn poll_timer(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()>;
-    /// [`Input::Interfaces`] first and on each change; [`Input::Slept`] when the machine was asleep, told by a clock that goes
+    /// [`Input::Gateways`] and [`Input::Interfaces`] first and on each change; [`Input::Slept`] when the machine was asleep, told by a clock that goes
     /// on meanwhile and never by the wall clock. `Pending` for ever where neither can be known.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Input>;
 

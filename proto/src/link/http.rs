@@ -1,24 +1,29 @@
-//! The head of an HTTP/1.1 message (RFC 9112 §2.1), gathered from pieces: what a WebSocket begins with, and a proxy's answer.
+//! The head of an HTTP/1.1 message (RFC 9112 §2.1), gathered from pieces: what a WebSocket begins
+//! with, and the answers of a proxy and of a gateway.
 //!
 //! No decisions, no timers. Bounds: [`MAX_HEAD`] bytes, [`MAX_HEADERS`] headers; it is parsed once, when it is whole.
 
 /// Bytes of a head.
-pub(super) const MAX_HEAD: usize = 8 * 1024;
+pub(crate) const MAX_HEAD: usize = 8 * 1024;
 /// Headers in it; what stands between adds some.
-pub(super) const MAX_HEADERS: usize = 64;
+pub(crate) const MAX_HEADERS: usize = 64;
 const END: &[u8] = b"\r\n\r\n";
 
 /// More than [`MAX_HEAD`].
 #[derive(Debug)]
-pub(super) struct TooLarge;
+pub(crate) struct TooLarge;
 
 /// A head that is being gathered.
 #[derive(Debug, Default)]
-pub(super) struct Head(Vec<u8>);
+pub(crate) struct Head(Vec<u8>);
 
 impl Head {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     /// Takes bytes until the head is whole, and returns those behind it then.
-    pub(super) fn push<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, TooLarge> {
+    pub(crate) fn push<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, TooLarge> {
         let before = self.0.len();
         // Its end may lie across the border.
         let from = before.saturating_sub(END.len());
@@ -33,7 +38,7 @@ impl Head {
         if self.0.len() >= MAX_HEAD { Err(TooLarge) } else { Ok(None) }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }

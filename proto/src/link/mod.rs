@@ -12,7 +12,7 @@
 
 mod buffers;
 mod crypto;
-mod http;
+pub(crate) mod http;
 pub mod pipe;
 pub mod pipes;
 pub mod proxy;

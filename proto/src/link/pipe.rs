@@ -9,7 +9,8 @@
 //! Inside TLS, `tallow/1` by ALPN means that the link's bytes follow at once, anything else that a WebSocket is asked for. Without
 //! TLS only a WebSocket is spoken, and by a server only where it was allowed, behind a proxy that has TLS. The end of what one
 //! side says is TLS's `close_notify` or WebSocket's close frame; a pipe that ends without it is lost, since anybody on the way can
-//! cut a pipe. TLS has no word for a code and a reason; WebSocket has.
+//! cut a pipe. TLS has no word for a code and a reason; WebSocket has. Between two peers of one network the bytes may run plain, as
+//! their records are sealed; such a link has no word for its end either.
 //!
 //! Lower side: [`Pipe::read_buffer`], [`Pipe::handle_filled`], [`Pipe::handle_eof`], [`Pipe::handle_failed`], [`Pipe::output`],
 //! [`Pipe::handle_wrote`], and [`Pipe::fate`] for what to do with the socket. [`Pipe::poll_touched`] tells when to look again.
@@ -326,8 +327,11 @@ impl Pipe {
     /// other side gets code and reason where there is a word for them; code 0 is the same as [`Self::finish`] to it.
     pub fn close(&mut self, now: Instant, code: u32, reason: &'static str) {
         let deadline = now + LINGER;
+        // Plain bytes have no word for the end that the other side could answer.
+        let is_plain = matches!((&self.framing, &self.carrier), (Framing::Bytes, Carrier::Bare));
         let next = match self.phase {
             Phase::Opening { .. } => return self.over(Fate::Abort),
+            Phase::Open(_) if is_plain => Phase::Flushing { deadline },
             Phase::Open(Flow::Both | Flow::Reading) => Phase::Lingering { deadline },
             Phase::Open(Flow::Writing) => Phase::Flushing { deadline },
             Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => return,
@@ -469,7 +473,8 @@ impl Pipe {
         let (certificate, transport) = match (&self.framing, &self.carrier) {
             (Framing::Bytes, Carrier::Tls(tls)) if tls.protocol() == Some(ALPN) => (tls.certificate(), Transport::Tls),
             // A server that knows nothing of protocols agrees to none, and is no relay.
-            (Framing::Bytes, Carrier::Tls(_) | Carrier::Bare | Carrier::Unknown(_) | Carrier::Proxy { .. }) => {
+            (Framing::Bytes, Carrier::Bare) => (CertificateSeen::NotAsked, Transport::Plain),
+            (Framing::Bytes, Carrier::Tls(_) | Carrier::Unknown(_) | Carrier::Proxy { .. }) => {
                 return Err(TlsFailure::NoCommonProtocol.into());
             }
             (Framing::WebSocket { .. }, Carrier::Tls(tls)) => (tls.certificate(), Transport::SecureWebSocket),

@@ -260,9 +260,9 @@ impl Pipes {
         self.pipes.len()
     }
 
-    /// Whether there are none: all is written and let go.
+    /// Whether there are none: all is written and let go, and the driver knows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pipes.is_empty()
+        self.pipes.is_empty() && self.actions.is_empty()
     }
 }

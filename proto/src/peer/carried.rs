@@ -111,14 +111,22 @@ impl Transfer {
         any!(self, machine => machine.poll_control())
     }
 
-    /// The next chunk to be sealed.
-    pub(super) fn poll_chunk(&mut self) -> Option<Prepared> {
-        let (_, chunk) = match self {
+    /// The next chunk to be sealed, with its number.
+    pub(super) fn poll_chunk(&mut self) -> Option<(u64, Prepared)> {
+        match self {
             Self::Sending(sender) => sender.poll_chunk(),
             Self::StreamOut(sender) => sender.poll_chunk(),
             Self::Receiving(_) | Self::StreamIn(_) => None,
-        }?;
-        Some(chunk)
+        }
+    }
+
+    /// A chunk is sealed for this link.
+    pub(super) fn handle_sealed(&mut self, chunk: u64, link: LinkId) {
+        match self {
+            Self::Sending(sender) => sender.handle_sealed(chunk, link),
+            Self::StreamOut(sender) => sender.handle_sealed(chunk, link),
+            Self::Receiving(_) | Self::StreamIn(_) => {}
+        }
     }
 
     pub(super) fn poll_job(&mut self) -> Option<Job> {
@@ -156,6 +164,16 @@ impl Transfer {
         any!(self, machine => machine.poll_timeout())
     }
 
+    /// One of several links is gone on both sides: what was under way on it comes again. A receiver is told first.
+    pub(super) fn handle_link_dropped(&mut self, now: Instant, link: LinkId) {
+        match self {
+            Self::Sending(sender) => sender.handle_link_lost(now, link),
+            Self::Receiving(receiver) => receiver.handle_link_dropped(link),
+            Self::StreamOut(sender) => sender.handle_link_lost(now, link),
+            Self::StreamIn(receiver) => receiver.handle_link_dropped(link),
+        }
+    }
+
     /// A link died, the only one: what was under way on it comes again.
     pub(super) fn handle_link_lost(&mut self, now: Instant, link: LinkId) {
         match self {
@@ -178,7 +196,8 @@ impl Transfer {
     /// The session has a link again.
     pub(super) fn handle_link_up(&mut self, now: Instant) {
         match self {
-            Self::Sending(_) | Self::StreamOut(_) => {}
+            Self::Sending(sender) => sender.handle_link_up(now),
+            Self::StreamOut(_) => {}
             Self::Receiving(receiver) => receiver.handle_link_up(now),
             Self::StreamIn(receiver) => receiver.handle_link_up(now),
         }

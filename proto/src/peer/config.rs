@@ -89,6 +89,29 @@ impl RelayChoice {
     }
 }
 
+/// How a direct path is looked for. With a proxy none is.
+#[derive(Debug, Clone)]
+pub struct DirectPath {
+    /// The certificate that is shown to the other side; it is made for this run, and the other side is told its hash.
+    pub identity: Identity,
+    /// The first and the last port that may be bound, for UDP and for TCP; `None`: whatever the system gives.
+    pub ports: Option<(u16, u16)>,
+    /// STUN servers to be asked beside the relays (RFC 8489).
+    pub stun: Vec<RelayAddress>,
+    /// Ask the gateway to let the other side in (PCP, NAT-PMP, UPnP).
+    pub map_ports: bool,
+    /// Never send data over a relay: without a direct path there is no transfer.
+    pub only: bool,
+}
+
+impl DirectPath {
+    /// Wherever one can be found, with the relays' help.
+    #[must_use]
+    pub const fn new(identity: Identity) -> Self {
+        Self { identity, ports: None, stun: Vec::new(), map_ports: true, only: false }
+    }
+}
+
 /// What both ends have in common.
 #[derive(Debug, Clone, Default)]
 pub struct Common {
@@ -96,8 +119,8 @@ pub struct Common {
     pub relays: Vec<RelayChoice>,
     /// Show the verifier words and move nothing before the person agreed.
     pub verify: bool,
-    /// Reveal no addresses to the other side.
-    pub no_p2p: bool,
+    /// How a direct path to the other side is looked for. `None`: it is not, and no address is revealed.
+    pub direct: Option<DirectPath>,
     /// Worker threads that heavy work may use; 0 counts as 1.
     pub cores: usize,
     /// This machine's addresses, for finding one another on the LAN.

@@ -1,106 +1,27 @@
-//! A peer on a link: the handshake, the session, the farewell.
+//! A peer on a link: the handshake, what the transfer tells, the farewell.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::carried::News;
 use super::event::{Event, Failure, Lost, Path, PathKind, Summary, WaitingFor};
+use super::links::Links;
 use super::meeting::Found;
-use super::net::{self, Conn};
-use super::peer_link::Flow;
+use super::net;
 use super::reunion::{Lasting, Reunion};
 use super::{Agreement, LEAVE_WITHIN, Peer, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, FailureReason};
-use crate::link::quic::{Direction, Stream};
 use crate::node::Misuse;
-use crate::session::{self, LinkId, Session, StreamNo, Violation};
+use crate::session::{self, LinkId, Session, Violation};
 use crate::transfer::Outcome;
 use crate::transfer::manifest::{Manifest, Totals};
 use crate::wire::Features;
 use crate::wire::frame::enclose;
-use crate::wire::peer::{CancelReason, Control};
+use crate::wire::peer::CancelReason;
 use crate::wire::relay::Side;
 
 impl Peer {
-    /// News of the connection that carries the conversation.
-    pub(super) fn handle_link(&mut self, now: Instant, conn: Conn, event: &net::Event) {
-        if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
-            return self.handle_parting(now, index, event);
-        }
-        let (Stage::Handshaking { link, .. } | Stage::Live { link, .. } | Stage::Leaving { link, .. }) =
-            &mut self.stage
-        else {
-            return;
-        };
-        if link.conn() != conn {
-            return;
-        }
-        match event {
-            net::Event::Opened(stream, Direction::Uni) => {
-                link.handle_opened(*stream);
-                self.read_stream(now, *stream);
-            }
-            net::Event::Readable(stream) if *stream != link.main() => self.read_stream(now, *stream),
-            net::Event::Finished(stream) if *stream == link.main() => {
-                if let Stage::Leaving { link, code, .. } = &self.stage {
-                    link.close(now, &mut self.net, *code, "done");
-                    self.stage = Stage::Closed;
-                }
-            }
-            net::Event::Closed(_) => {
-                // What came before the end still counts.
-                self.converse(now);
-                self.lose_link(now);
-            }
-            net::Event::Opened(..)
-            | net::Event::Readable(_)
-            | net::Event::Writable(_)
-            | net::Event::Finished(_)
-            | net::Event::Connected { .. }
-            | net::Event::Restarted { .. } => {}
-        }
-    }
-
-    /// Moves everything between link, handshake or session, and transfer. True when something moved that others wait for.
-    pub(super) fn converse(&mut self, now: Instant) -> bool {
-        match &mut self.stage {
-            Stage::Handshaking { link, .. } | Stage::Live { link, .. } => {
-                let flow = link.read_main(&mut self.net);
-                let mut moved = self.shake_hands(now);
-                moved |= self.pump_session(now);
-                moved |= self.take_transfer_events(now);
-                if matches!(self.stage, Stage::Live { .. })
-                    && self.side == Side::Receiver
-                    && self.told
-                    && self.transfer.is_closed()
-                {
-                    self.leave(now, close::DONE);
-                    moved = true;
-                }
-                if flow == Flow::Ended && matches!(self.stage, Stage::Handshaking { .. } | Stage::Live { .. }) {
-                    self.lose_link(now);
-                    moved = true;
-                }
-                moved
-            }
-            Stage::Leaving { .. } => {
-                self.flush_farewell(now);
-                false
-            }
-            Stage::Apart(_) => {
-                let moved = self.take_transfer_events(now);
-                // Nobody came for the farewell in time.
-                if self.told && self.transfer.is_closed() {
-                    self.leave(now, close::DONE);
-                }
-                moved
-            }
-            Stage::Meeting | Stage::Closed => false,
-        }
-    }
-
-    fn shake_hands(&mut self, now: Instant) -> bool {
+    pub(super) fn shake_hands(&mut self, now: Instant) -> bool {
         let mut moved = false;
         while let Stage::Handshaking { link, handshake, .. } = &mut self.stage {
             match handshake.poll_output() {
@@ -134,6 +55,7 @@ impl Peer {
             return;
         };
         link.flush(now, &mut self.net);
+        let transport = link.transport();
         self.guesses.burn();
         let is_first = apart.is_none();
         let mut session = match apart {
@@ -144,10 +66,10 @@ impl Peer {
             }
             None => Box::new(Session::new(session::Config::new(self.side), &keys, self.seed.split())),
         };
-        self.links = self.links.wrapping_add(1);
-        let early = link.set_keyed(LinkId(self.links));
-        session.handle_link_up(now, link.id(), link.max_streams(), session::Origin::Handshake);
-        self.stage = Stage::Live { link, session };
+        let id = self.next_link();
+        let early = link.set_keyed(id);
+        session.handle_link_up(now, id, link.max_streams(), session::Origin::Handshake);
+        self.stage = Stage::Live { links: Links::new(link), session };
         self.rest_meeting(now);
         if let Some(host) = &mut self.host {
             host.set_again(keys.reconnect.room(), keys.reconnect.owner(Side::Receiver));
@@ -160,20 +82,26 @@ impl Peer {
             Some(Found::Near) | None => PathKind::Lan,
             Some(Found::Relay(_)) => PathKind::Relay,
         };
-        self.path = Some(kind);
-        let rtt = self.rtt();
-        let transport = match &self.stage {
-            Stage::Live { link, .. } => link.transport(),
+        self.floor = kind;
+        let conn = match &self.stage {
+            Stage::Live { links, .. } => links.floor().map(super::peer_link::PeerLink::conn),
             Stage::Meeting | Stage::Handshaking { .. } | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => {
-                return;
+                None
             }
         };
+        let rtt = conn.and_then(|conn| self.net.rtt(conn)).unwrap_or_default();
         self.tell(Event::Path(Path { kind, transport, rtt }));
+        self.start_direct(now, !keys.features.has(Features::NO_P2P));
         self.begin(now);
         self.transfer.handle_link_up(now);
         for stream in early {
-            self.read_stream(now, stream);
+            self.read_stream(now, id, stream);
         }
+    }
+
+    pub(super) const fn next_link(&mut self) -> LinkId {
+        self.links = self.links.wrapping_add(1);
+        LinkId(self.links)
     }
 
     fn tell_keyed(&mut self, keys: &handshake::Keys) {
@@ -183,18 +111,6 @@ impl Peer {
         }
         if others_must && self.side == Side::Receiver {
             self.tell(Event::Waiting(WaitingFor::Agreement));
-        }
-    }
-
-    fn rtt(&mut self) -> Duration {
-        match &self.stage {
-            Stage::Live { link, .. } => {
-                let conn = link.conn();
-                self.net.rtt(conn).unwrap_or_default()
-            }
-            Stage::Meeting | Stage::Handshaking { .. } | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => {
-                Duration::ZERO
-            }
         }
     }
 
@@ -251,134 +167,6 @@ impl Peer {
         }
     }
 
-    pub(super) fn lose_link(&mut self, now: Instant) {
-        match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Handshaking { link, handshake, apart } => {
-                link.close(now, &mut self.net, close::ENDED, "lost");
-                match apart {
-                    Some(apart) => self.stay_apart(now, apart),
-                    None => self.lose_first_handshake(now, &handshake),
-                }
-            }
-            Stage::Live { link, mut session } => {
-                link.close(now, &mut self.net, close::ENDED, "lost");
-                session.handle_link_lost(link.id());
-                self.held = None;
-                self.transfer.handle_link_lost(now, link.id());
-                self.part_ways(now, session);
-            }
-            Stage::Leaving { link, .. } => link.close(now, &mut self.net, close::DONE, "done"),
-            stage @ (Stage::Meeting | Stage::Apart(_) | Stage::Closed) => self.stage = stage,
-        }
-    }
-
-    fn pump_session(&mut self, now: Instant) -> bool {
-        let mut any = false;
-        loop {
-            let mut moved = self.take_main_records(now);
-            moved |= self.take_session_events(now);
-            let Stage::Live { link, session } = &mut self.stage else { return any | moved };
-            let mut accepted = false;
-            while session.can_send_control()
-                && let Some(control) = self.transfer.poll_control()
-            {
-                moved = true;
-                accepted |= matches!(control, Control::Accept { .. });
-                // There was room a moment ago.
-                let _ = session.send_control(control);
-            }
-            while link.wants_control()
-                && let Some(frame) = session.poll_control_record(now, link.id())
-            {
-                moved = true;
-                link.queue_control(frame);
-                link.flush(now, &mut self.net);
-            }
-            loop {
-                if self.held.is_none() {
-                    self.held = self.transfer.poll_chunk();
-                }
-                if self.held.is_none() {
-                    break;
-                }
-                link.flush(now, &mut self.net);
-                let Some(stream) = link.chunk_stream(&mut self.net) else { break };
-                let Some(chunk) = self.held.take() else { break };
-                match session.seal_chunk(now, link.id(), stream, chunk) {
-                    Ok(frame) => link.queue_chunk(stream, frame),
-                    Err(chunk) => {
-                        self.held = Some(chunk);
-                        break;
-                    }
-                }
-                moved = true;
-            }
-            link.flush(now, &mut self.net);
-            if accepted {
-                self.accepted(now);
-            }
-            any |= moved;
-            if !moved {
-                return any;
-            }
-        }
-    }
-
-    fn take_main_records(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        while let Stage::Live { link, session } = &mut self.stage {
-            match link.next_main_frame() {
-                Ok(Some(frame)) => session.handle_record(now, link.id(), StreamNo(0), frame),
-                Ok(None) => {
-                    // Where all share one stream, a long record is a sign of life long before it is whole.
-                    session.handle_progress(now, link.id(), StreamNo(0), link.assembling_main());
-                    break;
-                }
-                Err(violation) => self.violated(now, violation),
-            }
-            moved = true;
-        }
-        moved
-    }
-
-    fn read_stream(&mut self, now: Instant, stream: Stream) {
-        while let Stage::Live { link, session } = &mut self.stage {
-            match link.read_record(&mut self.net, stream) {
-                Ok(Some((number, frame))) => session.handle_record(now, link.id(), number, frame),
-                Ok(None) => {
-                    if let Some((number, buffered)) = link.assembling(stream) {
-                        session.handle_progress(now, link.id(), number, buffered);
-                    }
-                    return;
-                }
-                Err(violation) => return self.violated(now, violation),
-            }
-            self.take_session_events(now);
-        }
-    }
-
-    pub(super) fn take_session_events(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        while let Stage::Live { link, session } = &mut self.stage
-            && let Some(event) = session.poll_event()
-        {
-            moved = true;
-            match event {
-                session::Event::Control(control) => self.transfer.handle_control(now, control),
-                session::Event::Chunk(chunk) => {
-                    if !self.transfer.handle_chunk(now, chunk) {
-                        self.violated(now, Violation::UnexpectedMessage);
-                    }
-                }
-                session::Event::LinkUsable(_) | session::Event::ControlMoved(_) => {}
-                session::Event::LinkDead { link: dead, .. } if dead == link.id() => self.lose_link(now),
-                session::Event::LinkDead { .. } => {}
-                session::Event::Failed(violation) => self.violated(now, violation),
-            }
-        }
-        moved
-    }
-
     /// The other side, or who sits between, broke a rule: nothing that follows can be trusted.
     pub(super) fn violated(&mut self, now: Instant, violation: Violation) {
         if !self.transfer.is_finishing() {
@@ -387,34 +175,13 @@ impl Peer {
         self.fail(now, Failure::Violation(violation));
     }
 
-    pub(super) fn take_transfer_events(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        while let Some(news) = self.transfer.poll_event() {
-            moved = true;
-            match news {
-                News::Scanned(manifest) => {
-                    self.totals = Some(manifest.totals());
-                    self.tell(Event::Scanned(manifest.totals()));
-                }
-                News::Offered(manifest) => self.offered(manifest),
-                News::StreamOffered => self.tell_offer(Event::StreamOffer),
-                News::Accepted => self.accepted(now),
-                News::Resuming => self.tell(Event::Resuming),
-                News::Resumed { bytes } => self.tell(Event::Resumed { bytes }),
-                News::BadRecord(link) => self.bad_record(link),
-                News::Over(outcome) => self.over(now, outcome),
-            }
-        }
-        moved
-    }
-
-    fn offered(&mut self, manifest: Arc<Manifest>) {
+    pub(super) fn offered(&mut self, manifest: Arc<Manifest>) {
         self.totals = Some(manifest.totals());
         self.tell_offer(Event::Offer(manifest));
     }
 
     /// With `--verify` the offer is shown once the person agreed to the words.
-    fn tell_offer(&mut self, offer: Event) {
+    pub(super) fn tell_offer(&mut self, offer: Event) {
         if self.agreement == Agreement::Pending {
             self.unseen_offer = Some(offer);
         } else {
@@ -422,19 +189,19 @@ impl Peer {
         }
     }
 
-    fn accepted(&mut self, now: Instant) {
+    pub(super) fn accepted(&mut self, now: Instant) {
         self.accepted_at = Some(now);
         self.tell(Event::Accepted);
     }
 
-    fn bad_record(&mut self, link: LinkId) {
+    pub(super) fn bad_record(&mut self, link: LinkId) {
         if let Stage::Live { session, .. } = &mut self.stage {
             session.handle_bad_record(link);
         }
     }
 
     /// The transfer ended, one way or the other.
-    fn over(&mut self, now: Instant, outcome: Outcome) {
+    pub(super) fn over(&mut self, now: Instant, outcome: Outcome) {
         let failure = match outcome {
             Outcome::Complete { root } => return self.complete(now, root),
             // These follow from what this side said or found itself; the failure was told then.
@@ -504,8 +271,12 @@ impl Peer {
         self.stop_meeting(now);
         self.held = None;
         match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Live { link, session } => {
-                self.stage = Stage::Leaving { link, session, deadline: now + LEAVE_WITHIN, code };
+            Stage::Live { mut links, session } => {
+                // The last words go where control goes, even if nobody was told yet that this is another link.
+                if let Some(control) = session.control() {
+                    links.carry(control);
+                }
+                self.stage = Stage::Leaving { links, session, deadline: now + LEAVE_WITHIN, code };
                 self.flush_farewell(now);
             }
             Stage::Handshaking { link, .. } => self.parting.push((link, now + LEAVE_WITHIN)),
@@ -514,21 +285,23 @@ impl Peer {
         }
     }
 
-    fn flush_farewell(&mut self, now: Instant) {
-        let Stage::Leaving { link, session, .. } = &mut self.stage else { return };
+    pub(super) fn flush_farewell(&mut self, now: Instant) {
+        let Stage::Leaving { links, session, .. } = &mut self.stage else { return };
         while session.can_send_control()
             && let Some(control) = self.transfer.poll_control()
         {
             let _ = session.send_control(control);
         }
-        while link.wants_control()
-            && let Some(frame) = session.poll_control_record(now, link.id())
-        {
-            link.queue_control(frame);
+        for link in links.iter_mut() {
+            while link.wants_control()
+                && let Some(frame) = session.poll_control_record(now, link.id())
+            {
+                link.queue_control(frame);
+                link.flush(now, &mut self.net);
+            }
             link.flush(now, &mut self.net);
+            link.finish(now, &mut self.net);
         }
-        link.flush(now, &mut self.net);
-        link.finish(now, &mut self.net);
     }
 
     /// Links of failed handshakes: their last frame goes out, then they are closed.
@@ -539,7 +312,7 @@ impl Peer {
         }
     }
 
-    fn handle_parting(&mut self, now: Instant, index: usize, event: &net::Event) {
+    pub(super) fn handle_parting(&mut self, now: Instant, index: usize, event: &net::Event) {
         let finished = match (event, self.parting.get(index)) {
             (net::Event::Finished(stream), Some((link, _))) => *stream == link.main(),
             (net::Event::Closed(_), _) => true,

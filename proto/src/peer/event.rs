@@ -77,6 +77,15 @@ pub enum Event {
     },
     /// Which way the bytes take.
     Path(Path),
+    /// The session moved to a direct path; nothing was lost. [`Event::Path`] follows.
+    Upgraded {
+        /// Over what it goes now.
+        transport: PathTransport,
+        /// Since the keys were there, or since the last direct path was left.
+        after: Duration,
+    },
+    /// The direct path is no more; the session goes on over the relay. [`Event::Path`] follows.
+    FellBack(Fallback),
     /// The connection was lost, and nothing else was: the other side is looked for again, after this pause.
     Reconnecting {
         /// Counts up while it does not succeed; 1 is the first.
@@ -131,7 +140,7 @@ pub struct Path {
     /// Over whom.
     pub kind: PathKind,
     /// Over what, to the next hop.
-    pub transport: Transport,
+    pub transport: PathTransport,
     /// Round trip to the next hop.
     pub rtt: Duration,
 }
@@ -143,6 +152,44 @@ pub enum PathKind {
     Relay,
     /// Straight to the relay inside the sender.
     Lan,
+    /// Straight to the other side.
+    Direct,
+}
+
+/// Over what the bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathTransport {
+    /// QUIC over UDP.
+    Quic,
+    /// TLS over TCP.
+    Tls,
+    /// WebSocket in TLS over TCP.
+    WebSocket,
+    /// The sealed records themselves over TCP: between two machines of one network.
+    Tcp,
+}
+
+impl From<Transport> for PathTransport {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Quic => Self::Quic,
+            Transport::Tls => Self::Tls,
+            Transport::WebSocket => Self::WebSocket,
+        }
+    }
+}
+
+/// Why a direct path was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// Nothing was heard on it any more.
+    Silent,
+    /// Its connection broke.
+    Lost,
+    /// The other side found that it is over.
+    Peer,
+    /// This machine's addresses changed.
+    Moved,
 }
 
 /// A finished transfer.
@@ -232,6 +279,9 @@ pub enum Lost {
     /// The other side was there, and did not go on.
     #[error("the other side is there and does not go on")]
     Stalled,
+    /// Data was not to go over a relay, and there is no direct path.
+    #[error("no direct path to the other side was found")]
+    NoDirectPath,
     /// All was sent, but no confirmation came.
     #[error("everything was sent, but the receiver did not confirm it")]
     Unconfirmed,

@@ -18,13 +18,12 @@ use rand_core::Rng;
 use subtle::ConstantTimeEq;
 
 use super::config::Embedded;
-use super::event::{Event, Failure, Lost, WaitingFor};
+use super::event::{Event, Failure, Lost, PathTransport, WaitingFor};
 use super::meeting::{Found, Met};
 use super::net::{self, Conn, LISTENER, Net};
 use super::peer_link::PeerLink;
 use crate::Instant;
 use crate::link::quic::{Direction, Limits, Profile, Quic, Stream};
-use crate::link::race::Transport;
 use crate::link::{Read, Write};
 use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
 use crate::seed::Seed;
@@ -261,7 +260,7 @@ impl Host {
     fn hand_over(&mut self, conn: Conn) -> bool {
         let Some(guest) = self.guests.remove(&conn) else { return false };
         let Some(stream) = guest.stream else { return false };
-        let mut link = PeerLink::new(conn, Transport::Quic, guest.decoder, STREAMS, stream);
+        let mut link = PeerLink::new(conn, PathTransport::Quic, guest.decoder, STREAMS, stream);
         guest.waiting.into_iter().for_each(|frame| link.queue_control(frame));
         self.out.push_back(Met::Link(Box::new(link), Found::Near));
         true

@@ -214,6 +214,20 @@ impl Meeting {
         }
     }
 
+    /// Where the configured relays are, as far as that is known: of each one address of either family.
+    #[must_use]
+    pub fn servers(&self) -> Vec<SocketAddr> {
+        let configured = self.spots.iter().filter(|spot| !spot.is_near());
+        configured
+            .flat_map(|spot| {
+                let of = |v4: bool| spot.addresses.iter().find(move |address| address.is_ipv4() == v4);
+                [of(true), of(false)]
+            })
+            .flatten()
+            .copied()
+            .collect()
+    }
+
     /// Goes on looking, after a handshake that failed.
     pub fn resume(&mut self, now: Instant) {
         self.active = true;
@@ -491,7 +505,8 @@ impl Meeting {
                 Origin::Configured(relay) => Found::Relay(relay.address.clone()),
                 Origin::Near => Found::Near,
             };
-            let link = PeerLink::new(talk.conn, talk.transport, talk.rendezvous.into_decoder(), streams, talk.main);
+            let link =
+                PeerLink::new(talk.conn, talk.transport.into(), talk.rendezvous.into_decoder(), streams, talk.main);
             self.stop(now, net);
             self.out.push_back(Met::Link(Box::new(link), found));
         }

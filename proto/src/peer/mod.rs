@@ -17,9 +17,12 @@ mod carried;
 pub mod config;
 mod conversation;
 mod dialling;
+mod direct;
 pub mod event;
 pub mod handle;
 mod host;
+mod links;
+mod live;
 mod meeting;
 mod net;
 mod peer_link;
@@ -30,7 +33,7 @@ mod start;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -41,7 +44,8 @@ use crate::code::{Code, Link, Nameplate};
 use crate::discovery::mdns::Mdns;
 use crate::handshake::{Guesses, Handshake};
 use crate::job::Job;
-use crate::node::{Action, Arrival, Ecn, Input, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::p2p::portmap;
 use crate::seed::Seed;
 use crate::session::{self, Session};
 use crate::transfer::manifest::Totals;
@@ -49,12 +53,18 @@ use crate::wire::Features;
 use crate::wire::relay::Side;
 
 pub use crate::transfer::Progress;
-pub use config::{CodeChoice, Common, Embedded, Payload, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
-pub use event::{Class, Command, Event, Failure, Lost, Path, PathKind, RelayFailure, Summary, WaitingFor};
+pub use config::{
+    CodeChoice, Common, DirectPath, Embedded, Payload, ReceiveConfig, RelayAddress, RelayChoice, SendConfig,
+};
+pub use event::{
+    Class, Command, Event, Failure, Fallback, Lost, Path, PathKind, PathTransport, RelayFailure, Summary, WaitingFor,
+};
 pub use handle::{Receiver, Sender};
 
 use carried::{NOT_OFFERED, Transfer};
+use direct::Direct;
 use host::Host;
+use links::Links;
 use meeting::{Found, Meeting, Met};
 use net::{Conn, Net};
 use peer_link::PeerLink;
@@ -80,12 +90,12 @@ enum Stage {
     Meeting,
     /// On a link, before the keys: the first ones, or new ones for the session that lost its link.
     Handshaking { link: PeerLink, handshake: Box<Handshake>, apart: Option<Box<Apart>> },
-    /// On a link, with keys.
-    Live { link: PeerLink, session: Box<Session> },
+    /// On one link or several, with keys.
+    Live { links: Links, session: Box<Session> },
     /// A session without a link; the other side is looked for.
     Apart(Box<Apart>),
     /// The outcome was told; what is queued goes out, then the link is closed.
-    Leaving { link: PeerLink, session: Box<Session>, deadline: Instant, code: u32 },
+    Leaving { links: Links, session: Box<Session>, deadline: Instant, code: u32 },
     /// Nothing is left to say.
     Closed,
 }
@@ -120,7 +130,7 @@ pub struct Peer {
     interfaces: Vec<IpAddr>,
     transfer: Transfer,
     /// A chunk that waits for a place on a stream.
-    held: Option<session::Prepared>,
+    held: Option<(u64, session::Prepared)>,
     agreement: Agreement,
     stage: Stage,
     /// Links whose last words are on their way, before they are closed.
@@ -133,7 +143,9 @@ pub struct Peer {
     totals: Option<Totals>,
     /// An offer that came before this side's person agreed to the verifier words.
     unseen_offer: Option<Event>,
-    path: Option<PathKind>,
+    /// Where the handshake's link runs.
+    floor: PathKind,
+    direct: Direct,
 }
 
 /// A sender's way to its code.
@@ -152,13 +164,26 @@ impl Node for Peer {
         self.notice_pause(now);
         match &mut self.mdns {
             Some(mdns) if arrival.socket == net::MDNS => mdns.handle_datagram(now, arrival.from, &data),
+            Some(_) | None if arrival.socket == portmap::SOCKET => {
+                if let Some(portmap) = self.direct.portmap() {
+                    portmap.handle_datagram(now, arrival.from, &data);
+                }
+            }
+            Some(_) | None if self.direct.takes(now, &arrival, &data) => {}
             Some(_) | None => self.net.handle_datagram(now, &arrival, data),
         }
     }
 
     fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
         self.notice_pause(now);
-        self.net.handle_pipe(now, pipe, event);
+        match self.direct.portmap().filter(|_| pipe >= portmap::FIRST_PIPE) {
+            Some(portmap) => portmap.handle_pipe(now, pipe, event),
+            None => self.net.handle_pipe(now, pipe, event),
+        }
+    }
+
+    fn handle_accept(&mut self, now: Instant, _listener: ListenerId, _from: SocketAddr) -> Option<PipeId> {
+        self.accept_direct(now)
     }
 
     fn poll_pipe(&mut self) -> Option<PipeId> {
@@ -166,11 +191,17 @@ impl Node for Peer {
     }
 
     fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        self.net.pipe_buffer(pipe)
+        match self.direct.portmap().filter(|_| pipe >= portmap::FIRST_PIPE) {
+            Some(portmap) => portmap.pipe_buffer(pipe),
+            None => self.net.pipe_buffer(pipe),
+        }
     }
 
     fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.net.pipe_output(pipe, slices)
+        match self.direct.gateway().filter(|_| pipe >= portmap::FIRST_PIPE) {
+            Some(portmap) => portmap.pipe_output(pipe, slices),
+            None => self.net.pipe_output(pipe, slices),
+        }
     }
 
     fn handle_input(&mut self, now: Instant, input: Input) {
@@ -189,7 +220,16 @@ impl Node for Peer {
                     self.mdns = None;
                 }
             }
+            Input::Bound(socket @ (net::DIRECT_V4 | net::DIRECT_V6), result) => {
+                self.direct.handle_bound(now, socket, result, &mut self.net);
+            }
+            Input::Bound(portmap::SOCKET, result) => {
+                if let Some(portmap) = self.direct.portmap() {
+                    portmap.handle_bound(now, result);
+                }
+            }
             Input::Bound(socket, result) => self.net.handle_client_bound(socket, result.is_ok()),
+            Input::Resolved(query, addresses) if self.direct.handle_resolved(query, &addresses) => {}
             Input::Resolved(query, addresses) => {
                 if let Some(meeting) = &mut self.meeting {
                     meeting.handle_resolved(now, query, addresses);
@@ -197,8 +237,14 @@ impl Node for Peer {
             }
             Input::Done(done) => self.transfer.handle_job(now, done),
             Input::Interfaces(interfaces) => self.handle_interfaces(now, &interfaces),
-            Input::Slept(_) => self.handle_moved(now, true),
-            Input::Listening(..) => {}
+            Input::Slept(_) => {
+                if let Some(portmap) = self.direct.portmap() {
+                    portmap.handle_slept(now);
+                }
+                self.handle_moved(now, true);
+            }
+            Input::Listening(_, result) => self.direct.handle_listening(now, result, &mut self.net),
+            Input::Gateways(gateways) => self.direct.handle_gateways(now, &gateways),
             Input::HandleDropped => self.cancel(now),
         }
     }
@@ -237,16 +283,18 @@ impl Node for Peer {
         match &mut self.stage {
             // Silence for so long is a lost link: what follows is the same.
             Stage::Handshaking { handshake, .. } if handshake.poll_timeout().is_some_and(|at| at <= now) => {
-                self.lose_link(now);
+                self.lose_all(now);
             }
             Stage::Live { session, .. } => session.handle_timeout(now),
-            Stage::Leaving { link, deadline, code, .. } if *deadline <= now => {
-                link.close(now, &mut self.net, *code, "left");
+            Stage::Leaving { links, deadline, code, .. } if *deadline <= now => {
+                let code = *code;
+                links.iter().for_each(|link| link.close(now, &mut self.net, code, "left"));
                 self.stage = Stage::Closed;
             }
             Stage::Handshaking { .. } | Stage::Leaving { .. } | Stage::Meeting | Stage::Apart(_) | Stage::Closed => {}
         }
         self.handle_reunion_timeout(now);
+        self.handle_direct_timeout(now);
         // After a pause the link is judged before what should have come over it.
         self.take_session_events(now);
         self.transfer.handle_timeout(now);
@@ -273,6 +321,7 @@ impl Node for Peer {
             }
             moved |= self.meet(now);
             moved |= self.converse(now);
+            moved |= self.prepare_direct(now);
             moved |= self.take_transfer_events(now);
             if !moved {
                 break;
@@ -301,6 +350,11 @@ impl Node for Peer {
                 let (to, src_ip, size) = (datagram.to, datagram.from, datagram.data.len());
                 Some(Transmit { to, src_ip, ecn: Ecn::NotEct, size, segment_size: None })
             }
+            Some(_) | None if socket == portmap::SOCKET => {
+                let portmap::Outgoing { to, from, data } = self.direct.portmap()?.poll_transmit()?;
+                buf.extend_from_slice(&data);
+                Some(Transmit { to, src_ip: from, ecn: Ecn::NotEct, size: data.len(), segment_size: None })
+            }
             Some(_) | None => self.net.poll_transmit(now, socket, max_segments, buf),
         }
     }
@@ -328,6 +382,7 @@ impl Node for Peer {
             self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min(),
             stage,
             self.poll_reunion_timeout().map(|at| (at, "reunion")),
+            self.direct.poll_timeout().map(|at| (at, "direct path")),
             self.transfer.poll_timeout().map(|at| (at, "transfer")),
             self.next_progress.map(|at| (at, "progress")),
         ]
@@ -340,6 +395,7 @@ impl Node for Peer {
         matches!(self.stage, Stage::Closed)
             && self.parting.is_empty()
             && self.transfer.is_idle()
+            && self.direct.is_released()
             && !self.net.has_unsent()
     }
 

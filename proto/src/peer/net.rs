@@ -2,6 +2,9 @@
 //!
 //! Decides nothing about the transfer. A socket that could not be bound stays `Unusable`: its address family is not there, or UDP
 //! is not. A pipe has one stream, [`Stream::first`], and knows no others.
+//!
+//! What leaves a direct socket for an address is counted (`p2p::budget`), unless a link there has proven to be the other peer's, or a
+//! server was asked that the person named. Bounds: [`MAX_DATAGRAMS`] datagrams of our own wait.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -13,14 +16,16 @@ use bytes::{Bytes, BytesMut};
 
 use crate::Instant;
 use crate::discovery::mdns;
-use crate::link::pipe::{self, Dialler, Kind, Target, Windows};
+use crate::link::pipe::{self, Dialler, Kind, Pipe, Target, Windows};
 use crate::link::pipes::Pipes;
 use crate::link::proxy::Proxy;
-use crate::link::quic::{self, ConnId, Direction, Profile, Quic, Stream};
+use crate::link::quic::{self, ConnId, Direction, Limits, Profile, Quic, Stream};
 use crate::link::race::{Attempt, Failure, Transport};
-use crate::link::trust::{CertificateSeen, Trust};
+use crate::link::trust::{CertificateSeen, Fingerprint, Identity, Trust};
 use crate::link::{Read, Write};
-use crate::node::{Action, Arrival, Bind, PipeEvent, PipeId, SocketId, Transmit};
+use crate::node::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::p2p::budget::Budget;
+use crate::p2p::candidate::{Carrier, Family, canonical};
 use crate::seed::Seed;
 
 /// Towards relays over IPv4.
@@ -31,7 +36,15 @@ pub const CLIENT_V6: SocketId = SocketId(1);
 pub const LISTENER: SocketId = SocketId(2);
 /// Multicast DNS over IPv4.
 pub const MDNS: SocketId = SocketId(3);
+/// Towards the other peer over IPv4: client, server and STUN on one socket, apart from what goes to relays.
+pub const DIRECT_V4: SocketId = SocketId(4);
+/// The same over IPv6.
+pub const DIRECT_V6: SocketId = SocketId(5);
+/// Peers of our own network connect here.
+pub const DIRECT_TCP: ListenerId = ListenerId(0);
 
+/// Datagrams that are neither QUIC's nor mDNS's and wait for a direct socket; more are lost.
+const MAX_DATAGRAMS: usize = 64;
 /// The path of a WebSocket at a relay.
 const PATH: &str = "/";
 
@@ -101,6 +114,15 @@ enum Socket {
     Unusable,
 }
 
+/// A datagram that is not QUIC's.
+struct Datagram {
+    socket: SocketId,
+    to: SocketAddr,
+    data: Vec<u8>,
+    /// It goes to an address that the other peer named.
+    counted: bool,
+}
+
 /// See the module's text.
 pub struct Net {
     sockets: BTreeMap<SocketId, Socket>,
@@ -109,6 +131,10 @@ pub struct Net {
     actions: VecDeque<Action>,
     /// Pipes whose stream was finished: they tell nobody else.
     finished: VecDeque<PipeId>,
+    datagrams: VecDeque<Datagram>,
+    budget: Budget,
+    /// Direct connections that have proven to be the other peer's.
+    proven: Vec<Conn>,
     unix_time: Duration,
     seed: Seed,
 }
@@ -124,6 +150,9 @@ impl Net {
             dialler,
             actions: VecDeque::new(),
             finished: VecDeque::new(),
+            datagrams: VecDeque::new(),
+            budget: Budget::default(),
+            proven: Vec::new(),
             unix_time,
             seed,
         }
@@ -170,13 +199,83 @@ impl Net {
     /// Whether a client's socket may still come.
     #[must_use]
     pub fn is_binding(&self) -> bool {
-        self.sockets.values().any(|socket| matches!(socket, Socket::Binding))
+        [CLIENT_V4, CLIENT_V6].iter().any(|socket| matches!(self.sockets.get(socket), Some(Socket::Binding)))
     }
 
     /// Whether no client's socket could be bound.
     #[must_use]
     pub fn is_unusable(&self) -> bool {
-        !self.sockets.is_empty() && self.sockets.values().all(|socket| matches!(socket, Socket::Unusable))
+        [CLIENT_V4, CLIENT_V6].iter().all(|socket| matches!(self.sockets.get(socket), Some(Socket::Unusable)))
+    }
+
+    /// A direct socket was bound: its endpoint shows this certificate. False: no certificate can be shown.
+    pub fn open_direct(&mut self, socket: SocketId, identity: &Identity) -> bool {
+        let seed = self.seed.derive(if socket == DIRECT_V4 { "direct v4" } else { "direct v6" });
+        let limits = Limits { incoming: 8, ..Limits::default() };
+        let quic = Quic::server(&Profile::direct(), identity, limits, self.unix_time, &seed);
+        let Ok(quic) = quic else { return false };
+        self.sockets.insert(socket, Socket::Open(Box::new(quic)));
+        true
+    }
+
+    /// Asks for a listener for peers of our own network.
+    pub fn listen_direct(&mut self, port: u16) {
+        let addr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+        self.actions.push_back(Action::Listen(DIRECT_TCP, Listen { backlog: 8, ..Listen::from(addr) }));
+    }
+
+    /// Begins an attempt to reach the other peer itself.
+    pub fn dial_direct(&mut self, now: Instant, carrier: Carrier, to: SocketAddr, certificate: [u8; 32]) -> Dial {
+        match carrier {
+            Carrier::Tcp => Dial::Started(Conn::Pipe(self.pipes.dial(Pipe::plain(now, Windows::direct()), to))),
+            Carrier::Udp => {
+                let socket = direct_socket(Family::of(to.ip()));
+                let Some(quic) = self.quic(socket) else { return Dial::Impossible };
+                match quic.connect(now, to, "tallow", &Trust::Pin(Fingerprint(certificate))) {
+                    Ok(id) => Dial::Started(Conn::Quic(socket, id)),
+                    Err(_) => Dial::Impossible,
+                }
+            }
+        }
+    }
+
+    /// A connection that came in from somebody who may be the other peer. While nobody is expected (`wanted`), nobody is answered.
+    pub fn poll_direct(&mut self, now: Instant, mut wanted: impl FnMut() -> bool) -> Option<Conn> {
+        for socket in [DIRECT_V4, DIRECT_V6] {
+            while let Some(incoming) = self.quic(socket).and_then(Quic::poll_incoming) {
+                let quic = self.quic(socket)?;
+                if !wanted() {
+                    quic.ignore(incoming);
+                } else if let Some(id) = quic.accept(now, incoming) {
+                    return Some(Conn::Quic(socket, id));
+                }
+            }
+        }
+        None
+    }
+
+    /// A pipe of somebody who may be the other peer.
+    pub fn accept_direct(&mut self, now: Instant) -> PipeId {
+        self.pipes.accept(Pipe::plain(now, Windows::direct()))
+    }
+
+    /// This connection is the other peer's: what leaves for its address is counted no more.
+    pub fn prove(&mut self, conn: Conn) {
+        self.proven.push(conn);
+    }
+
+    /// Sends a datagram. `counted`: to an address that the other peer named.
+    pub fn send_datagram(&mut self, socket: SocketId, to: SocketAddr, data: Vec<u8>, counted: bool) {
+        if self.datagrams.len() < MAX_DATAGRAMS {
+            self.datagrams.push_back(Datagram { socket, to, data, counted });
+        }
+    }
+
+    /// Lets go of a socket and all that is on it.
+    pub fn release(&mut self, socket: SocketId) {
+        if self.sockets.remove(&socket).is_some() {
+            self.actions.push_back(Action::Release(socket));
+        }
     }
 
     /// Begins an attempt to connect.
@@ -290,6 +389,7 @@ impl Net {
 
     /// Closes a connection. What was finished on it still goes out; of the rest, what is under way may be lost.
     pub fn close(&mut self, now: Instant, conn: Conn, code: u32, reason: &'static str) {
+        self.proven.retain(|&proven| proven != conn);
         match conn {
             Conn::Quic(socket, id) => {
                 if let Some(quic) = self.quic(socket) {
@@ -387,7 +487,41 @@ impl Net {
         max_segments: NonZeroUsize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        self.quic(socket)?.poll_transmit(now, max_segments, buf)
+        if socket != DIRECT_V4 && socket != DIRECT_V6 {
+            return self.quic(socket)?.poll_transmit(now, max_segments, buf);
+        }
+        self.poll_direct_transmit(now, socket, max_segments, buf)
+    }
+
+    fn poll_direct_transmit(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        max_segments: NonZeroUsize,
+        buf: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        while let Some(index) = self.datagrams.iter().position(|datagram| datagram.socket == socket) {
+            let Datagram { to, data, counted, .. } = self.datagrams.remove(index)?;
+            if !counted || self.budget.spend(now, to, 1, data.len()) {
+                buf.extend_from_slice(&data);
+                let size = data.len();
+                return Some(Transmit { to, src_ip: None, ecn: Ecn::NotEct, size, segment_size: None });
+            }
+        }
+        loop {
+            let Some(Socket::Open(quic)) = self.sockets.get_mut(&socket) else { return None };
+            let transmit = quic.poll_transmit(now, max_segments, buf)?;
+            let to = canonical(transmit.to);
+            let is_proven = self.proven.iter().any(|&conn| match conn {
+                Conn::Quic(on, id) => on == socket && quic.remote(id) == Some(to),
+                Conn::Pipe(_) => false,
+            });
+            let datagrams = transmit.segment_size.map_or(1, |segment| transmit.size.div_ceil(segment.max(1)));
+            if is_proven || self.budget.spend(now, to, datagrams, transmit.size) {
+                return Some(transmit);
+            }
+            buf.clear();
+        }
     }
 
     /// The next thing to ask of the runtime.
@@ -405,6 +539,15 @@ impl Net {
             Socket::Open(quic) => Some((socket, quic.as_mut())),
             Socket::Binding | Socket::Unusable => None,
         })
+    }
+}
+
+/// The socket towards the other peer.
+#[must_use]
+pub const fn direct_socket(family: Family) -> SocketId {
+    match family {
+        Family::V4 => DIRECT_V4,
+        Family::V6 => DIRECT_V6,
     }
 }
 

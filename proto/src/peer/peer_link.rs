@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::event::PathTransport;
 use super::net::{Conn, Net};
 use crate::Instant;
 use crate::link::quic::Stream;
-use crate::link::race::Transport;
 use crate::link::{Read, Write};
 use crate::session::{LinkId, StreamNo, Violation};
 use crate::transfer::CREDIT;
@@ -51,12 +51,14 @@ pub enum Flow {
 pub struct PeerLink {
     id: LinkId,
     conn: Conn,
-    transport: Transport,
+    transport: PathTransport,
     main: Stream,
     decoder: Decoder,
     control: VecDeque<Bytes>,
     max_streams: u8,
     outgoing: Vec<Outgoing>,
+    /// The first of them that waited for room.
+    turn: usize,
     incoming: BTreeMap<Stream, Incoming>,
     /// Streams that opened before the session was keyed.
     early: Vec<Stream>,
@@ -67,7 +69,7 @@ pub struct PeerLink {
 impl PeerLink {
     /// The link after its pairing: `decoder` holds what the other peer said already.
     #[must_use]
-    pub fn new(conn: Conn, transport: Transport, decoder: Decoder, max_streams: u8, main: Stream) -> Self {
+    pub fn new(conn: Conn, transport: PathTransport, decoder: Decoder, max_streams: u8, main: Stream) -> Self {
         Self {
             id: LinkId(0),
             conn,
@@ -77,6 +79,7 @@ impl PeerLink {
             control: VecDeque::new(),
             max_streams,
             outgoing: Vec::new(),
+            turn: 0,
             incoming: BTreeMap::new(),
             early: Vec::new(),
             keyed: false,
@@ -86,7 +89,7 @@ impl PeerLink {
 
     /// What it runs over.
     #[must_use]
-    pub const fn transport(&self) -> Transport {
+    pub const fn transport(&self) -> PathTransport {
         self.transport
     }
 
@@ -237,14 +240,18 @@ impl PeerLink {
                 Write::Stopped(_) | Write::Gone => self.control.clear(),
             }
         }
-        for outgoing in &mut self.outgoing {
-            if let Some(frame) = &mut outgoing.waiting {
-                match net.write(now, self.conn, outgoing.stream, frame) {
-                    Write::Blocked => {}
-                    Write::Done | Write::Stopped(_) | Write::Gone => outgoing.waiting = None,
-                }
+        // The one that has waited longest comes first: all wait for one window, and those behind would never get any of it.
+        let mut blocked = None;
+        let count = self.outgoing.len();
+        for index in (self.turn..count).chain(0..self.turn.min(count)) {
+            let Some(outgoing) = self.outgoing.get_mut(index) else { continue };
+            let Some(frame) = &mut outgoing.waiting else { continue };
+            match net.write(now, self.conn, outgoing.stream, frame) {
+                Write::Blocked => blocked = blocked.or(Some(index)),
+                Write::Done | Write::Stopped(_) | Write::Gone => outgoing.waiting = None,
             }
         }
+        self.turn = blocked.unwrap_or(self.turn);
     }
 
     /// Says that nothing follows on the first stream, once everything is written. Returns whether that is said.

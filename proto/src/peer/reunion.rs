@@ -86,7 +86,7 @@ impl Peer {
     pub(super) fn met(&mut self, now: Instant, link: PeerLink, found: Found) {
         // Only the session's own receiver gets past the relay inside while a link lives: it knows better that this one is dead.
         if matches!(self.stage, Stage::Live { .. }) && self.host.is_some() {
-            self.lose_link(now);
+            self.lose_all(now);
         }
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Meeting => self.start_handshake(now, link, found, None),
@@ -189,6 +189,7 @@ impl Peer {
         let addresses: Vec<IpAddr> = interfaces.iter().map(|interface| interface.addr).collect();
         let (before, after) = (own(&self.interfaces), own(&addresses));
         self.interfaces = addresses;
+        self.handle_direct_interfaces(now, interfaces);
         if before != after && !before.is_empty() {
             self.handle_moved(now, !before.is_subset(&after));
         }
@@ -203,13 +204,18 @@ impl Peer {
         if !gone {
             return;
         }
-        let Stage::Live { link, .. } = &self.stage else { return };
-        match link.conn() {
+        self.lose_direct(now);
+        let Stage::Live { links, .. } = &self.stage else { return };
+        let Some(floor) = links.floor() else { return };
+        match floor.conn() {
             conn @ Conn::Quic(..) => {
                 let received = self.net.received(conn);
                 self.doubt = Some(Doubt { conn, received, until: now + PROOF_WITHIN });
             }
-            Conn::Pipe(_) => self.lose_link(now),
+            Conn::Pipe(_) => {
+                let id = floor.id();
+                self.lose(now, id);
+            }
         }
     }
 
@@ -225,9 +231,12 @@ impl Peer {
 
     fn judge_doubt(&mut self, now: Instant) {
         let Some(doubt) = self.doubt.take_if(|doubt| doubt.until <= now) else { return };
-        let (Stage::Live { link, .. }, received) = (&self.stage, self.net.received(doubt.conn)) else { return };
-        if link.conn() == doubt.conn && received == doubt.received {
-            self.lose_link(now);
+        let received = self.net.received(doubt.conn);
+        let Stage::Live { links, .. } = &mut self.stage else { return };
+        if received == doubt.received
+            && let Some(id) = links.on(doubt.conn).map(|link| link.id())
+        {
+            self.lose(now, id);
         }
     }
 

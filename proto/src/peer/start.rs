@@ -6,6 +6,8 @@ use rand_core::Rng;
 
 use super::carried::Transfer;
 use super::config::{CodeChoice, Common, Payload, ReceiveConfig, SendConfig};
+use super::direct::Direct;
+use super::event::PathKind;
 use super::host::Host;
 use super::meeting::{Ask, Meeting};
 use super::net::Net;
@@ -99,14 +101,17 @@ impl Peer {
         side: Side,
         features: Features,
         common: &Common,
-        seed: Seed,
-        net: Net,
+        mut seed: Seed,
+        mut net: Net,
         host: Option<Host>,
         meeting: Option<Meeting>,
         code: CodeState,
         transfer: Transfer,
     ) -> Self {
+        let direct = common.direct.as_ref().filter(|_| allows_direct(common));
+        let direct = Direct::new(now, side, direct, &seed.split(), &mut net);
         Self {
+            direct,
             side,
             features,
             verify: common.verify,
@@ -136,23 +141,26 @@ impl Peer {
             accepted_at: None,
             totals: None,
             unseen_offer: None,
-            path: None,
+            floor: PathKind::Relay,
         }
     }
 }
 
 fn features_of(common: &Common) -> Features {
     let mut features = Features::default();
-    for (set, feature) in [
-        (!common.aes, Features::NO_AES),
-        (common.verify, Features::VERIFY),
-        (common.no_p2p || common.proxy.is_some(), Features::NO_P2P),
-    ] {
+    for (set, feature) in
+        [(!common.aes, Features::NO_AES), (common.verify, Features::VERIFY), (!allows_direct(common), Features::NO_P2P)]
+    {
         if set {
             features = features.with(feature);
         }
     }
     features
+}
+
+/// A proxy is there so that nobody learns of this machine's addresses.
+fn allows_direct(common: &Common) -> bool {
+    common.direct.is_some() && common.proxy.is_none()
 }
 
 fn ask(side: Side, features: Features, question: Question, common: &Common, seed: &mut Seed) -> Ask {

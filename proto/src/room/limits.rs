@@ -161,7 +161,8 @@ pub struct Limits {
     pub max_rooms: usize,
     /// Rooms that one source may wait in or have made.
     pub rooms_per_source: u32,
-    /// Requests for a seat of one source per minute. Twice as many connections are allowed, and half as many requests in vain.
+    /// Requests for a seat of one source per minute. Twice as many connections are allowed, half as many requests in vain, and eight
+    /// times as many questions for the own address.
     pub joins_per_minute: u32,
 }
 
@@ -205,6 +206,7 @@ pub struct Guard {
     proven_knocks: Buckets,
     joins: Buckets,
     failures: Buckets,
+    questions: Buckets,
     counts: BTreeMap<Source, Counts>,
     half_open: usize,
     connections: usize,
@@ -223,6 +225,7 @@ impl Guard {
             proven_knocks: buckets(knocks),
             joins: buckets(Rate::per_minute(joins)),
             failures: buckets(Rate::per_minute(joins.div_ceil(2))),
+            questions: buckets(Rate::per_minute(joins.saturating_mul(8))),
             counts: BTreeMap::new(),
             half_open: 0,
             connections: 0,
@@ -314,6 +317,14 @@ impl Guard {
     pub fn failed(&mut self, now: Instant, source: Source) {
         // An empty bucket is checked before the next request, so nothing is lost here.
         let _ = self.failures.take(now, source);
+    }
+
+    /// A client asks at which address it is seen. The address may be forged; what a forger uses up is only this.
+    ///
+    /// # Errors
+    /// How long its source has to wait.
+    pub fn ask(&mut self, now: Instant, source: Source) -> Result<(), Duration> {
+        self.questions.take(now, source)
     }
 
     /// Whether the source may have one more room.

@@ -24,6 +24,8 @@ mod ports;
 pub mod registry;
 mod relay;
 mod status;
+#[cfg(test)]
+mod stun_tests;
 mod talk;
 #[cfg(test)]
 mod world;

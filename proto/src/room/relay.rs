@@ -15,6 +15,7 @@
 mod doors;
 mod gone;
 mod leg;
+mod mirror;
 mod seats;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -39,6 +40,7 @@ use crate::job::Job;
 use crate::link::pipe;
 use crate::link::quic::{self, BadIdentity, Direction, Profile, Quic, Stream};
 use crate::node::{Action, Arrival, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::p2p::stun;
 use crate::ready::Deadlines;
 use crate::seed::Seed;
 use crate::wire::relay::RefusalReason;
@@ -416,7 +418,9 @@ impl Node for Relay {
     type Event = Event;
 
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
-        if let Some(quic) = self.ports.quics.get_mut(usize::from(arrival.socket.0)) {
+        if stun::is_stun(&data) {
+            self.reflect(now, arrival, &data);
+        } else if let Some(quic) = self.ports.quics.get_mut(usize::from(arrival.socket.0)) {
             quic.handle_datagram(now, &arrival, data);
         }
     }
@@ -435,7 +439,7 @@ impl Node for Relay {
             Input::Listening(id, result) => self.listening(id, result),
             Input::HandleDropped => self.drain(now, Duration::ZERO),
             // A relay asks for none of these, and no news changes it.
-            Input::Resolved(..) | Input::Done(_) | Input::Interfaces(_) | Input::Slept(_) => {}
+            Input::Resolved(..) | Input::Done(_) | Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
         }
     }
 
@@ -526,7 +530,9 @@ impl Node for Relay {
         max_segments: NonZeroUsize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        self.ports.quics.get_mut(usize::from(socket.0))?.poll_transmit(now, max_segments, buf)
+        let at = usize::from(socket.0);
+        let answer = self.doors.get_mut(at)?.answers.poll_transmit(buf);
+        answer.or_else(|| self.ports.quics.get_mut(at)?.poll_transmit(now, max_segments, buf))
     }
 
     fn poll_pipe(&mut self) -> Option<PipeId> {

@@ -193,6 +193,10 @@ pub struct Status {
     pub bytes_forwarded: u64,
     /// Clients that were turned away.
     pub refused: u64,
+    /// Questions for the own address (STUN) that were answered.
+    pub stun_answered: u64,
+    /// And those that came too often to be.
+    pub stun_ignored: u64,
     /// Events that nobody took in time.
     pub events_lost: u64,
 }

@@ -9,7 +9,8 @@
 //! the proof on another stream.
 //!
 //! Timers: an unproven link has [`BIND_TIME`]; a proven one says [`Control::KeepAlive`] every [`KEEP_ALIVE`] and is dead when
-//! nothing was heard for [`SILENCE`], or when a lane stands (`lanes.rs`). Bounds: an unproven link may carry [`BIND_BYTES`]
+//! nothing was heard for [`SILENCE`] ([`DIRECT_KEEP_ALIVE`] and [`DIRECT_SILENCE`] if it is not the one of the handshake), or when a
+//! lane stands (`lanes.rs`). Bounds: an unproven link may carry [`BIND_BYTES`]
 //! and [`BIND_RECORDS`].
 
 use std::time::Duration;
@@ -24,6 +25,11 @@ use crate::wire::peer::Control;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// A link on which nothing was heard for so long is dead.
 pub const SILENCE: Duration = Duration::from_secs(15);
+/// The same for a link that was opened beside the one of the handshake: there is another to go on with, so that its end is to be
+/// noticed soon.
+pub const DIRECT_KEEP_ALIVE: Duration = Duration::from_millis(400);
+/// The same.
+pub const DIRECT_SILENCE: Duration = Duration::from_millis(1600);
 /// How long a link may take to prove that it belongs to the session.
 pub const BIND_TIME: Duration = Duration::from_secs(5);
 /// How many bytes a link may carry to this side before it has proven itself.
@@ -42,6 +48,22 @@ pub enum Origin {
     Dialled,
     /// The other side seems to have opened it within a generation. A broken rule ends only the link.
     Accepted,
+}
+
+impl Origin {
+    const fn keep_alive(self) -> Duration {
+        match self {
+            Self::Handshake => KEEP_ALIVE,
+            Self::Dialled | Self::Accepted => DIRECT_KEEP_ALIVE,
+        }
+    }
+
+    const fn silence(self) -> Duration {
+        match self {
+            Self::Handshake => SILENCE,
+            Self::Dialled | Self::Accepted => DIRECT_SILENCE,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +116,7 @@ impl Link {
             bind_until: now + BIND_TIME,
             bind,
             tried: (0, 0),
-            keep_alive_at: now + KEEP_ALIVE,
+            keep_alive_at: now + origin.keep_alive(),
             heard: now,
         }
     }
@@ -200,7 +222,7 @@ impl Link {
         }
         let mut next = (self.keep_alive_at, "keep-alive");
         if reading {
-            next = next.min((self.heard + SILENCE, "link is silent"));
+            next = next.min((self.heard + self.origin.silence(), "link is silent"));
             if let Some(at) = self.out.stalls_at() {
                 next = next.min((at, "lane stands"));
             }
@@ -212,12 +234,12 @@ impl Link {
     pub fn handle_keep_alive_timeout(&mut self, now: Instant) {
         if self.is_proven() && now >= self.keep_alive_at {
             self.say_alive = true;
-            self.keep_alive_at = now + KEEP_ALIVE;
+            self.keep_alive_at = now + self.origin.keep_alive();
         }
     }
 
     pub fn is_silent(&self, now: Instant, reading: bool) -> bool {
-        self.is_proven() && reading && now >= self.heard + SILENCE
+        self.is_proven() && reading && now >= self.heard + self.origin.silence()
     }
 
     pub fn is_stalled(&self, now: Instant, reading: bool) -> bool {

@@ -82,7 +82,7 @@ pub enum LinkEnd {
     /// The owner said so.
     #[error("connection lost")]
     Lost,
-    /// Nothing was heard for [`super::SILENCE`].
+    /// Nothing was heard for [`super::SILENCE`], or [`super::DIRECT_SILENCE`].
     #[error("nothing was heard")]
     Silent,
     /// A lane stood for [`super::LANE_STALL`].
@@ -288,6 +288,12 @@ impl Session {
             alive.move_control(link, &mut self.events);
         }
         usable
+    }
+
+    /// The link that carries control.
+    #[must_use]
+    pub fn control(&self) -> Option<LinkId> {
+        self.alive.control
     }
 
     /// Whether [`Self::send_control`] takes any message now.

@@ -10,7 +10,9 @@ mod record;
 mod reliable;
 
 pub use lanes::{HEARD_BYTES, LANE_STALL, Limits};
-pub use link::{BIND_BYTES, BIND_RECORDS, BIND_TIME, KEEP_ALIVE, MAX_STREAMS, Origin, SILENCE};
+pub use link::{
+    BIND_BYTES, BIND_RECORDS, BIND_TIME, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, MAX_STREAMS, Origin, SILENCE,
+};
 pub use machine::{Config, Event, LinkEnd, MAX_LINKS, Session};
 pub use record::{BadRecord, HEADER, Prepared, SealedChunk, TAG};
 pub use reliable::{LOOSE, WAITING};

@@ -45,6 +45,10 @@ impl Class {
             | Control::Decline { .. }
             | Control::End { .. }
             | Control::Checked { .. }
+            | Control::CandidateOffer { .. }
+            | Control::CandidatesDone { .. }
+            | Control::DirectFailed { .. }
+            | Control::DirectConnected { .. }
             | Control::Verified { .. }
             | Control::Cancel { .. }
             | Control::Bye => Self::Sequenced,

@@ -18,13 +18,21 @@ use super::window::{FRAMING, Window, cost};
 use super::{FIRST, IN_JOBS, Progress};
 use crate::Instant;
 use crate::job::{Fault, FaultKind, JobId, Source};
-use crate::session::{Prepared, Violation};
+use crate::session::{LinkId, Prepared, Violation};
 use crate::wire::peer::{ChunkRange, Control, Have};
 
 /// The most chunks that are made, or being made, and were not fetched.
 pub const READY: usize = 64;
 /// The most acknowledgements in a row that tell nothing new.
 pub const STALE: u32 = 1000;
+
+/// A chunk that was fetched and is not acknowledged.
+struct UnderWay {
+    cost: u64,
+    plain: usize,
+    /// The link that it was sealed for; `None`: it still waits for a place.
+    link: Option<LinkId>,
+}
 
 /// The chunks of an accepted transfer.
 pub struct Outgoing {
@@ -45,8 +53,8 @@ pub struct Outgoing {
     pub making: BTreeMap<JobId, u64>,
     ready: VecDeque<Made>,
     ready_bytes: u64,
-    /// Sent and not acknowledged: cost and length.
-    under_way: BTreeMap<u64, (u64, usize)>,
+    /// Fetched and not acknowledged.
+    under_way: BTreeMap<u64, UnderWay>,
     /// Sent at least once.
     sent: RangeSet,
     acknowledged: RangeSet,
@@ -211,7 +219,7 @@ impl Outgoing {
                 self.window.release(cost);
                 continue;
             }
-            self.under_way.insert(chunk, (cost, plain));
+            self.under_way.insert(chunk, UnderWay { cost, plain, link: None });
             self.sent.insert(chunk);
             if let Some(limit) = &mut self.limit {
                 limit.spend(prepared.wire_len() as u64);
@@ -233,7 +241,7 @@ impl Outgoing {
             let lost: Vec<_> = self.again.range(range.first..=range.last).copied().collect();
             news |= !known.is_empty() || !lost.is_empty();
             for chunk in known {
-                if let Some((cost, plain)) = self.under_way.remove(&chunk) {
+                if let Some(UnderWay { cost, plain, .. }) = self.under_way.remove(&chunk) {
                     self.window.acknowledge(cost);
                     self.stored(chunk, plain);
                 }
@@ -268,11 +276,24 @@ impl Outgoing {
         }
     }
 
-    /// These were lost with a link: those that are not acknowledged are made again.
-    pub fn lose(&mut self, chunks: impl IntoIterator<Item = u64>) {
+    /// A chunk that was fetched is sealed for this link.
+    pub fn sealed(&mut self, chunk: u64, link: LinkId) {
+        if let Some(under_way) = self.under_way.get_mut(&chunk) {
+            under_way.link = Some(link);
+        }
+    }
+
+    /// A link is gone: what was sealed for it and is not acknowledged is made again.
+    pub fn lose_link(&mut self, link: LinkId) {
+        let lost = self.under_way.iter().filter(|(_, under_way)| under_way.link == Some(link));
+        let chunks: Vec<_> = lost.map(|(chunk, _)| *chunk).collect();
+        self.lose(chunks);
+    }
+
+    fn lose(&mut self, chunks: Vec<u64>) {
         self.stale = 0;
         for chunk in chunks {
-            if let Some((cost, _)) = self.under_way.remove(&chunk) {
+            if let Some(UnderWay { cost, .. }) = self.under_way.remove(&chunk) {
                 self.window.release(cost);
                 self.again.insert(chunk);
             }
@@ -284,7 +305,7 @@ impl Outgoing {
         self.recounting = !self.again.is_empty();
     }
 
-    /// The same for all that are under way.
+    /// There is no link any more: the same for all that are under way.
     pub fn lose_all(&mut self) {
         let chunks: Vec<_> = self.under_way.keys().copied().collect();
         self.lose(chunks);

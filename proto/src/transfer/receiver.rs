@@ -205,6 +205,14 @@ impl Receiver {
         }
     }
 
+    /// One of several links is gone: what came on it and was not acknowledged will come again, once what is stored was said.
+    pub fn handle_link_dropped(&mut self, link: LinkId) {
+        if let State::Receiving(receiving) = &mut self.state {
+            receiving.lose(link);
+            receiving.repeat = Some(0);
+        }
+    }
+
     /// This process stood still: what did not come meanwhile is not late.
     pub fn handle_pause(&mut self, now: Instant) {
         self.heard = self.heard.map(|_| now);
@@ -581,6 +589,10 @@ impl Receiver {
                 | Control::End { .. }
                 | Control::Verified { .. }
                 | Control::Checked { .. }
+                | Control::CandidateOffer { .. }
+                | Control::CandidatesDone { .. }
+                | Control::DirectFailed { .. }
+                | Control::DirectConnected { .. }
                 | Control::Bye,
                 _,
             ) => return Err(Violation::UnexpectedMessage.into()),

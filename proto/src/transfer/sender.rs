@@ -28,7 +28,7 @@ use super::{Compression, FIRST, Jobs, Outcome, Progress, cancel_reason};
 use crate::Instant;
 use crate::job::{Fault, FaultKind, Job, JobDone, Product, Source, Work};
 use crate::seed::Seed;
-use crate::session::{Prepared, Violation};
+use crate::session::{LinkId, Prepared, Violation};
 use crate::wire::Blob;
 use crate::wire::peer::{CancelReason, Control, Offer, Reason, TransferKind};
 
@@ -188,10 +188,18 @@ impl Sender {
         }
     }
 
-    /// A link died: of these chunks, those that are not acknowledged are made again.
-    pub fn handle_link_lost(&mut self, _now: Instant, chunks: impl IntoIterator<Item = u64>) {
+    /// A chunk of [`Self::poll_chunk`] is sealed for this link.
+    pub fn handle_sealed(&mut self, chunk: u64, link: LinkId) {
         if let State::Sending(sending) = &mut self.state {
-            sending.lose(chunks);
+            sending.sealed(chunk, link);
+        }
+    }
+
+    /// One of several links is gone, and the receiver counts no more on what came over it: it says next what it has stored.
+    pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
+        if let State::Sending(sending) = &mut self.state {
+            sending.lose_link(link);
+            sending.recount();
         }
     }
 
@@ -419,6 +427,10 @@ impl Sender {
                 | Control::Page { .. }
                 | Control::End { .. }
                 | Control::Checked { .. }
+                | Control::CandidateOffer { .. }
+                | Control::CandidatesDone { .. }
+                | Control::DirectFailed { .. }
+                | Control::DirectConnected { .. }
                 | Control::Bye,
                 _,
             ) => return Err(Violation::UnexpectedMessage),

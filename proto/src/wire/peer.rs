@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Blob, Capped, Hello, Untrusted, Versions};
+use crate::p2p::candidate::Candidates;
 
 /// The bodies of the handshake, each in one frame of at most 4 KiB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -251,6 +252,34 @@ pub enum Control {
         range: ChunkRange,
         /// Whether the sender has the same there; else all of it is sent.
         same: bool,
+    },
+    /// Where this side may be reached directly. Said once in a round or several times, as addresses become known.
+    CandidateOffer {
+        /// Counts the tries of a session, from 1; whoever hears of a later one joins it.
+        round: u32,
+        /// Addresses that were not said in this round before.
+        candidates: Candidates,
+        /// SHA-256 of the certificate that this side shows to whoever dials it.
+        certificate: [u8; 32],
+        /// A probe that reaches this side bears it.
+        token: [u8; 16],
+        /// The NAT of this side gives each destination a mapping of its own (RFC 4787 §4.1), as far as is known.
+        dependent: bool,
+    },
+    /// No more candidates of this side follow in this round.
+    CandidatesDone {
+        /// The round.
+        round: u32,
+    },
+    /// The round led to nothing, or what it led to is lost: its links are over. Whoever hears it says it too.
+    DirectFailed {
+        /// The round.
+        round: u32,
+    },
+    /// The sender's: a link of this round carries the session now.
+    DirectConnected {
+        /// The round.
+        round: u32,
     },
 }
 

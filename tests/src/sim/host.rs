@@ -116,6 +116,15 @@ impl Host {
         Input::Interfaces(vec![Interface { name: "eth0".to_owned(), addr: self.ip, prefix }])
     }
 
+    /// The first address of its network, as most are.
+    pub(super) fn gateways(&self) -> Input {
+        let gateway = match self.ip {
+            IpAddr::V4(ip) => IpAddr::from((u32::from(ip) & !0xFF | 1).to_be_bytes()),
+            IpAddr::V6(ip) => IpAddr::from((u128::from(ip) & !u128::from(u64::MAX) | 1).to_be_bytes()),
+        };
+        Input::Gateways(vec![gateway])
+    }
+
     /// A port that nobody has.
     pub(super) fn port(&mut self, wanted: u16) -> u16 {
         if wanted != 0 {

@@ -92,8 +92,10 @@ impl World {
     }
 
     fn tell_interfaces(&mut self, id: HostId) {
-        let (now, input) = (self.now, self.hosts[id.0].interfaces());
-        self.hosts[id.0].with(now, |node, now| node.handle_input(now, input));
+        let host = &mut self.hosts[id.0];
+        for input in [host.gateways(), host.interfaces()] {
+            host.with(self.now, |node, now| node.handle_input(now, input));
+        }
     }
 
     /// A name that the name service knows.

@@ -175,7 +175,7 @@ impl Node for Bulk {
                 self.events.push_back(Event::Bound(result));
             }
             Input::HandleDropped => self.over = true,
-            Input::Interfaces(_) | Input::Slept(_) => {}
+            Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
             Input::Resolved(..) | Input::Done(_) | Input::Listening(..) => panic!("nobody asked"),
         }
     }

@@ -135,7 +135,7 @@ impl Node for Pipes {
                 self.events.push_back(Event::Interfaces(interfaces));
             }
             Input::HandleDropped => self.closed = true,
-            Input::Interfaces(_) | Input::Slept(_) => {}
+            Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
             Input::Bound(..) | Input::Resolved(..) | Input::Done(_) => panic!("nobody asked"),
         }
     }

@@ -55,6 +55,8 @@ struct Pipe {
     /// The bell will ring: until then there is nothing to read, or no room to write.
     empty: bool,
     full: bool,
+    /// Nothing can be written any more. What had arrived by then is still read before the node is told.
+    broken: Option<io::ErrorKind>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -105,7 +107,7 @@ impl Pipes {
         }
         let bell = Bell::new(Name::Pipe(id), &self.wakes);
         let waker = bell.clone().into();
-        let pipe = Pipe { bell, waker, writing, ended: false, let_go: None, empty: false, full: false };
+        let pipe = Pipe { bell, waker, writing, ended: false, let_go: None, empty: false, full: false, broken: None };
         self.pipes.insert(id, pipe);
         self.due.push(id);
         true
@@ -193,9 +195,14 @@ impl Pipes {
                 self.due.push(id);
                 break;
             }
-            let Poll::Ready(result) = io.poll_read(cx, id, buffer) else {
-                pipe.empty = true;
-                break;
+            let result = match (io.poll_read(cx, id, buffer), pipe.broken) {
+                (Poll::Ready(Ok(count)), _) if count > 0 => Ok(count),
+                (_, Some(broken)) => return Err(broken.into()),
+                (Poll::Ready(result), None) => result,
+                (Poll::Pending, None) => {
+                    pipe.empty = true;
+                    break;
+                }
             };
             let count = result?;
             moved = true;
@@ -226,7 +233,7 @@ impl Pipes {
             match self.write_one(id, node, io) {
                 Ok(any) => told |= any,
                 Err(error) => {
-                    self.lose(id, &error, node, io);
+                    self.cannot_write(id, &error, node, io);
                     told = true;
                 }
             }
@@ -241,7 +248,7 @@ impl Pipes {
         let cx = &mut Context::from_waker(&pipe.waker);
         let mut told = false;
         for call in 0.. {
-            if pipe.full || pipe.is_dialling() || pipe.writing == Writing::Finished {
+            if pipe.full || pipe.broken.is_some() || pipe.is_dialling() || pipe.writing == Writing::Finished {
                 break;
             }
             let mut slices = [IoSlice::new(&[]); SLICES];
@@ -272,6 +279,16 @@ impl Pipes {
             io.abort(id);
         }
         Ok(told)
+    }
+
+    /// The other side's last words may have come before it closed, and are not lost with ours.
+    fn cannot_write<N: Node, I: Io>(&mut self, id: PipeId, error: &io::Error, node: &mut N, io: &mut I) {
+        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        if pipe.ended || pipe.let_go.is_some() {
+            return self.lose(id, error, node, io);
+        }
+        (pipe.broken, pipe.empty) = (Some(error.kind()), false);
+        self.due.push(id);
     }
 
     fn lose<N: Node, I: Io>(&mut self, id: PipeId, error: &io::Error, node: &mut N, io: &mut I) {

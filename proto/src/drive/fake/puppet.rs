@@ -60,6 +60,7 @@ pub enum Heard {
     Accept(ListenerId, SocketAddr),
     Pipe(PipeId, PipeEvent),
     Interfaces(usize),
+    Gateways(usize),
     Slept(Duration),
     Command(u64),
     Timeout,
@@ -139,6 +140,7 @@ impl Node for Puppet {
             Input::Done(done) => Heard::Done(done.id.0, done.result.is_ok()),
             Input::Listening(listener, result) => Heard::Listening(listener, result),
             Input::Interfaces(interfaces) => Heard::Interfaces(interfaces.len()),
+            Input::Gateways(gateways) => Heard::Gateways(gateways.len()),
             Input::Slept(slept) => Heard::Slept(slept),
             Input::HandleDropped => {
                 plan.closed |= plan.close_when_dropped;

@@ -24,6 +24,12 @@ impl Windows {
         Self { receive: 1024 * 1024, send: 256 * 1024 }
     }
 
+    /// For the two ends of a transfer in one network.
+    #[must_use]
+    pub const fn direct() -> Self {
+        Self { receive: 4 * 1024 * 1024, send: 1024 * 1024 }
+    }
+
     /// For a relay: each pipe starts small and is raised by evidence.
     #[must_use]
     pub const fn relay() -> Self {

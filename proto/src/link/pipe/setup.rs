@@ -47,6 +47,8 @@ pub enum Transport {
     SecureWebSocket,
     /// A WebSocket without TLS here; on the server's side, a proxy may have it in TLS.
     WebSocket,
+    /// The link's bytes as they are: between two peers of one network, whose records are sealed.
+    Plain,
 }
 
 /// What a pipe is for, on the client's side.
@@ -144,6 +146,14 @@ impl Dialler {
         let config = crypto::client_tls(verifier.clone(), protocol, &self.provider, clock).ok_or(CannotDial::Tls)?;
         let tls = Tls::client(config, name, verifier).ok_or(CannotDial::Tls)?;
         Ok(Carrier::Tls(Box::new(tls)))
+    }
+}
+
+impl Pipe {
+    /// The link's bytes as they are, on either side.
+    #[must_use]
+    pub fn plain(now: Instant, windows: Windows) -> Self {
+        Self::new(now, OPEN_WITHIN, Carrier::Bare, Framing::Bytes, windows)
     }
 }
 

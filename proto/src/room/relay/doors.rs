@@ -16,6 +16,7 @@ use super::super::limits::{Admission, Source};
 use super::super::ports::LegId;
 use super::super::status::{Event, Refused, Tcp, Transport};
 use super::super::talk::Talk;
+use super::mirror::Answers;
 use super::{GREETING_WINDOW, Held, Leg, Phase, Proof, Relay, State, Timer};
 use crate::Instant;
 use crate::link::pipe::{Acceptor, BareWebSocket, Windows};
@@ -34,6 +35,7 @@ pub(super) struct Door {
     /// Ports that the system may still choose.
     tries: u8,
     state: Opening,
+    pub(super) answers: Answers,
 }
 
 #[derive(Clone, Copy)]
@@ -52,7 +54,7 @@ impl Door {
             if tcp.behind_proxy || addr.ip().is_loopback() { BareWebSocket::Allowed } else { BareWebSocket::Refused };
         let windows = Windows { receive: usize::try_from(GREETING_WINDOW).unwrap_or(0), ..Windows::relay() };
         let acceptor = Acceptor::new(identity, bare, windows)?;
-        Ok(Self { addr, tcp, acceptor, tries: PORTS, state: Opening::Binding })
+        Ok(Self { addr, tcp, acceptor, tries: PORTS, state: Opening::Binding, answers: Answers::default() })
     }
 
     pub(super) fn bind(&self, socket: SocketId) -> Action {

@@ -353,8 +353,8 @@ impl Inflow {
                 limit.spend(held.sealed);
             }
         }
-        let last = self.written.checked_sub(self.fresh.len() as u64)?.checked_sub(1)?;
-        let ranges = ChunkRanges::truncated(vec![ChunkRange { first: 0, last }]);
+        let stored = self.written.saturating_sub(self.fresh.len() as u64).checked_sub(1);
+        let ranges = ChunkRanges::truncated(stored.map(|last| ChunkRange { first: 0, last }).into_iter().collect());
         news.then(|| Control::Ack { transfer: FIRST, ranges, credit: self.credit() })
     }
 

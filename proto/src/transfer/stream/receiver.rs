@@ -140,6 +140,14 @@ impl Receiver {
         }
     }
 
+    /// One of several links is gone: what came on it and was not acknowledged will come again, once what is stored was said.
+    pub fn handle_link_dropped(&mut self, link: LinkId) {
+        if let State::Receiving(inflow) = &mut self.state {
+            inflow.lose(link);
+            inflow.repeat();
+        }
+    }
+
     /// This process stood still: what did not come meanwhile is not late.
     pub fn handle_pause(&mut self, now: Instant) {
         self.heard = self.heard.map(|_| now);
@@ -378,6 +386,10 @@ impl Receiver {
                 | Control::End { .. }
                 | Control::Verified { .. }
                 | Control::Checked { .. }
+                | Control::CandidateOffer { .. }
+                | Control::CandidatesDone { .. }
+                | Control::DirectFailed { .. }
+                | Control::DirectConnected { .. }
                 | Control::Bye,
                 _,
             ) => return Err(Violation::UnexpectedMessage),

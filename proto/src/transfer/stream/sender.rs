@@ -25,7 +25,7 @@ use super::work::{Pack, Product, Read, Tail, Work};
 use super::{AHEAD, CHUNK, PARTIAL, PAUSE, Root, WAIT};
 use crate::Instant;
 use crate::job::{self, Fault, FaultKind, Job, JobDone, StreamSource};
-use crate::session::{Prepared, Violation};
+use crate::session::{LinkId, Prepared, Violation};
 use crate::transfer::chunk::{Coders, HEADER, Made};
 use crate::transfer::hashes::Hash;
 use crate::transfer::limit::Limit;
@@ -116,8 +116,8 @@ enum Stage {
     Packing,
     /// For a place on a link.
     Packed(Prepared),
-    /// On a link.
-    UnderWay,
+    /// Fetched; sealed for this link, if it is.
+    UnderWay(Option<LinkId>),
 }
 
 impl Sender {
@@ -197,7 +197,29 @@ impl Sender {
         if let State::Sending(sending) = &mut self.state {
             sending.stale = 0;
             for chunk in sending.chunks.values_mut() {
-                if matches!(chunk.stage, Stage::UnderWay) {
+                if matches!(chunk.stage, Stage::UnderWay(_)) {
+                    chunk.stage = Stage::Waiting;
+                }
+            }
+        }
+    }
+
+    /// A chunk of [`Self::poll_chunk`] is sealed for this link.
+    pub fn handle_sealed(&mut self, chunk: u64, link: LinkId) {
+        if let State::Sending(sending) = &mut self.state
+            && let Some(chunk) = sending.chunks.get_mut(&chunk)
+            && let Stage::UnderWay(on) = &mut chunk.stage
+        {
+            *on = Some(link);
+        }
+    }
+
+    /// One of several links is gone: what was sealed for it and is not acknowledged leaves again.
+    pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
+        if let State::Sending(sending) = &mut self.state {
+            sending.stale = 0;
+            for chunk in sending.chunks.values_mut() {
+                if matches!(chunk.stage, Stage::UnderWay(Some(on)) if on == link) {
                     chunk.stage = Stage::Waiting;
                 }
             }
@@ -356,6 +378,10 @@ impl Sender {
                 | Control::Page { .. }
                 | Control::End { .. }
                 | Control::Checked { .. }
+                | Control::CandidateOffer { .. }
+                | Control::CandidatesDone { .. }
+                | Control::DirectFailed { .. }
+                | Control::DirectConnected { .. }
                 | Control::Bye,
                 _,
             ) => return Err(Violation::UnexpectedMessage),
@@ -518,7 +544,7 @@ impl Sending {
             return None;
         }
         let (&number, chunk) = self.chunks.iter_mut().find(|(_, chunk)| matches!(chunk.stage, Stage::Packed(_)))?;
-        let Stage::Packed(prepared) = std::mem::replace(&mut chunk.stage, Stage::UnderWay) else { return None };
+        let Stage::Packed(prepared) = std::mem::replace(&mut chunk.stage, Stage::UnderWay(None)) else { return None };
         chunk.was_sent = true;
         if let Some(limit) = &mut self.limit {
             limit.spend(prepared.wire_len() as u64);

@@ -147,6 +147,11 @@ impl World {
                 receiver::Event::Over(outcome) => self.received = Some(outcome),
             }
         }
+        // Before the jobs, as a peer does it: what is dropped here, because it is there already, makes room for another job.
+        while let Some((number, chunk)) = both!(&mut self.from, sender => sender.poll_chunk()) {
+            self.moved.push((self.now, number));
+            self.chunks.push(SealedChunk::arrived(self.link, chunk, true));
+        }
         while let Some(job) = both!(&mut self.from, sender => sender.poll_job()) {
             self.sender_jobs.push(job);
         }
@@ -155,10 +160,6 @@ impl World {
         }
         // One that reads; one that writes, and those that unpack.
         assert!(self.sender_jobs.len() <= 5 && self.receiver_jobs.len() <= 8);
-        while let Some((number, chunk)) = both!(&mut self.from, sender => sender.poll_chunk()) {
-            self.moved.push((self.now, number));
-            self.chunks.push(SealedChunk::arrived(self.link, chunk, true));
-        }
         while let Some(message) = both!(&mut self.from, sender => sender.poll_control()) {
             self.to_receiver.push_back(message);
         }
@@ -237,6 +238,9 @@ impl World {
         both!(&mut self.from, sender => sender.handle_all_lost(self.now));
         self.receiver.handle_link_lost(self.now, self.link);
         self.link = LinkId(self.link.0 + 1);
+        if let From::Files(sender) = &mut self.from {
+            sender.handle_link_up(self.now);
+        }
         self.receiver.handle_link_up(self.now);
     }
 

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use process::Usage;
+use tallow::Way;
 
 /// One run of one case.
 struct Run {
@@ -41,12 +42,15 @@ pub struct Settings {
 }
 
 const CASES: &[Case] = &[
-    Case { name: "relay", parts: &["sender", "receiver", "relay"], run: |s| tallow::big(s, true) },
-    Case { name: "near", parts: &["sender", "receiver"], run: |s| tallow::big(s, false) },
-    Case { name: "tree-relay", parts: &["sender", "receiver", "relay"], run: |s| tallow::tree(s, true) },
-    Case { name: "tree-near", parts: &["sender", "receiver"], run: |s| tallow::tree(s, false) },
-    Case { name: "byte-relay", parts: &["sender", "receiver", "relay"], run: |s| tallow::byte(s, true) },
-    Case { name: "byte-near", parts: &["sender", "receiver"], run: |s| tallow::byte(s, false) },
+    Case { name: "direct", parts: &["sender", "receiver", "relay"], run: |s| tallow::big(s, Way::Direct) },
+    Case { name: "relay", parts: &["sender", "receiver", "relay"], run: |s| tallow::big(s, Way::Relay) },
+    Case { name: "near", parts: &["sender", "receiver"], run: |s| tallow::big(s, Way::Near) },
+    Case { name: "tree-direct", parts: &["sender", "receiver", "relay"], run: |s| tallow::tree(s, Way::Direct) },
+    Case { name: "tree-relay", parts: &["sender", "receiver", "relay"], run: |s| tallow::tree(s, Way::Relay) },
+    Case { name: "tree-near", parts: &["sender", "receiver"], run: |s| tallow::tree(s, Way::Near) },
+    Case { name: "byte-direct", parts: &["sender", "receiver", "relay"], run: |s| tallow::byte(s, Way::Direct) },
+    Case { name: "byte-relay", parts: &["sender", "receiver", "relay"], run: |s| tallow::byte(s, Way::Relay) },
+    Case { name: "byte-near", parts: &["sender", "receiver"], run: |s| tallow::byte(s, Way::Near) },
     Case { name: "quinn", parts: &["client", "server"], run: bare::quinn },
     Case { name: "pipeline", parts: &["sender", "receiver"], run: bare::pipeline },
 ];

@@ -8,9 +8,20 @@ use std::time::Instant;
 use super::process::Process;
 use super::{Run, Settings};
 
+/// The way the bytes take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// All of them through a relay.
+    Relay,
+    /// Through a relay until there is a direct path, which needs a network interface beside the loopback.
+    Direct,
+    /// To the relay inside the sender.
+    Near,
+}
+
 /// One large file.
-pub fn big(settings: &Settings, relay: bool) -> Run {
-    transfer(settings, &big_file(settings), settings.mebibytes << 20, relay)
+pub fn big(settings: &Settings, way: Way) -> Run {
+    transfer(settings, &big_file(settings), settings.mebibytes << 20, way)
 }
 
 /// A file of random bytes, made once.
@@ -28,7 +39,7 @@ pub fn big_file(settings: &Settings) -> PathBuf {
 }
 
 /// Many small files.
-pub fn tree(settings: &Settings, relay: bool) -> Run {
+pub fn tree(settings: &Settings, way: Way) -> Run {
     let source = settings.work.join("tree");
     if !source.exists() {
         std::fs::create_dir(&source).expect("a folder to send");
@@ -38,27 +49,31 @@ pub fn tree(settings: &Settings, relay: bool) -> Run {
             std::fs::write(source.join(format!("{index:06}")), &block).expect("room for small files");
         }
     }
-    transfer(settings, &source, u64::from(settings.files) * 4096, relay)
+    transfer(settings, &source, u64::from(settings.files) * 4096, way)
 }
 
 /// One byte: what a transfer costs beside its bytes.
-pub fn byte(settings: &Settings, relay: bool) -> Run {
+pub fn byte(settings: &Settings, way: Way) -> Run {
     let source = settings.work.join("byte");
     std::fs::write(&source, b"x").expect("a byte to send");
-    transfer(settings, &source, 1, relay)
+    transfer(settings, &source, 1, way)
 }
 
 /// From the start of the sender to the end of both, the receiver started as soon as the code is there.
-fn transfer(settings: &Settings, source: &Path, bytes: u64, through_relay: bool) -> Run {
+fn transfer(settings: &Settings, source: &Path, bytes: u64, way: Way) -> Run {
     let out = settings.work.join("out");
     let port = free_port();
-    let relay = through_relay.then(|| {
+    let relay = (way != Way::Near).then(|| {
         let mut relay = Process::start(program(settings).args(["relay", "--listen", &format!("127.0.0.1:{port}")]));
         relay.wait_for("listening on");
         relay
     });
     let at = format!("127.0.0.1:{port}");
-    let path: Vec<&str> = if through_relay { vec!["--relay", &at] } else { vec![] };
+    let path: Vec<&str> = match way {
+        Way::Relay => vec!["--relay", &at, "--no-p2p"],
+        Way::Direct => vec!["--relay", &at],
+        Way::Near => vec!["--no-p2p"],
+    };
     let started = Instant::now();
     let mut sender =
         Process::start(program(settings).env("TALLOW_PORT", port.to_string()).arg("send").args(&path).arg(source));

@@ -1,0 +1,474 @@
+//! Finding out at which addresses this peer can be reached, before anybody asks and as long as it waits.
+//!
+//! ```text
+//! socket, of each family:  awaited ──► bound | absent
+//! server:  idle ──(its family's socket is bound)──► asking ──► answered ──(15 to 20 s, the first one)──► asking …
+//!                                                     └──► silent ──(60 s, when nobody answers)──► asking …
+//! ```
+//! It decides whom to ask and when; what is offered comes out as it is learned ([`Gather::poll_candidate`]): own addresses at
+//! once, then what servers see of the very sockets that will punch, and what a gateway opened. Since a code is read aloud
+//! meanwhile, the mapping of the NAT is kept alive by asking the first server again (RFC 4787 §4.3 allows a NAT to forget
+//! after two minutes, and some do after thirty seconds). When it has changed, all servers of the family are asked anew, so
+//! that [`Gather::nat`] never compares old with new.
+//!
+//! A server can lie. Then an address is offered that is not ours, and the other side's rules bound what is sent there.
+//!
+//! Timers: those of [`Transaction`]; `KEEP_ALIVE` after an answer, `ASK_AGAIN` after silence, both only until
+//! [`Gather::rest`]. Bounds: [`MAX_SERVERS`] of each family, [`MAX_PACKETS`] to each until something changes,
+//! [`candidate::MAX`] candidates at a time, `MAX_WAITING` datagrams.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::time::Duration;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::Rng;
+
+use super::candidate::{self, Candidate, Carrier, Family, Kind};
+use super::nat::{self, Nat, Seen};
+use super::stun::{self, Answer, Step, Transaction};
+use crate::Instant;
+use crate::node::Interface;
+use crate::seed::Seed;
+
+/// Servers of one family that are asked; more are ignored.
+pub const MAX_SERVERS: usize = 4;
+/// Datagrams to one server until an interface changes or [`Gather::refresh`] is called: more than an hour of waiting takes.
+pub const MAX_PACKETS: u32 = 512;
+/// Candidates that servers of one family may tell at a time.
+const MAX_REFLEXIVE: usize = 2;
+/// Datagrams that wait for the socket; of more, the oldest is dropped, as a network may.
+const MAX_WAITING: usize = 4 * MAX_SERVERS;
+/// From an answer to the next question, in milliseconds.
+const KEEP_ALIVE: Range<u64> = 15_000..20_000;
+/// From silence to the next question.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// Both, in the order of the answers' sockets.
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// How it is set up.
+#[derive(Debug)]
+pub struct Config {
+    /// All randomness: transaction ids, and when to ask again.
+    pub seed: Seed,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Gather {
+    rng: ChaCha20Rng,
+    /// `None`: not told yet.
+    interfaces: Option<Vec<Interface>>,
+    v4: Socket,
+    v6: Socket,
+    /// The TCP listener.
+    listening: Option<SocketAddr>,
+    /// `None`: not told yet.
+    servers: Option<Vec<Server>>,
+    mapped: Option<SocketAddr>,
+    keeping: Keeping,
+    out: VecDeque<(Family, SocketAddr, Vec<u8>)>,
+    current: Vec<Candidate>,
+    news: VecDeque<Candidate>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Socket {
+    Awaited,
+    Bound(SocketAddr),
+    Absent,
+}
+
+/// Whether mappings are kept alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeping {
+    Alive,
+    Resting,
+}
+
+#[derive(Debug)]
+struct Server {
+    addr: SocketAddr,
+    /// Datagrams sent to it.
+    packets: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// There is no socket to ask from.
+    Idle,
+    /// `seen`: what it saw the last time, which holds until it answers or is silent.
+    Asking { transaction: Transaction, seen: Option<SocketAddr> },
+    /// `again`: when the mapping should be used again.
+    Answered { observed: SocketAddr, again: Instant },
+    /// `again`: when it may be worth another try.
+    Silent { again: Instant },
+}
+
+impl Server {
+    fn family(&self) -> Family {
+        Family::of(self.addr.ip())
+    }
+
+    const fn seen(&self) -> Option<SocketAddr> {
+        match self.state {
+            State::Idle | State::Silent { .. } => None,
+            State::Asking { seen, .. } => seen,
+            State::Answered { observed, .. } => Some(observed),
+        }
+    }
+
+    const fn is_asked(&self) -> bool {
+        match self.state {
+            State::Asking { .. } => true,
+            State::Idle | State::Answered { .. } | State::Silent { .. } => false,
+        }
+    }
+
+    fn ask(&mut self, now: Instant, seen: Option<SocketAddr>, rng: &mut ChaCha20Rng) {
+        self.state = State::Asking { transaction: Transaction::new(now, self.addr, rng), seen };
+    }
+}
+
+impl Gather {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            rng: config.seed.rng(),
+            interfaces: None,
+            v4: Socket::Awaited,
+            v6: Socket::Awaited,
+            listening: None,
+            servers: None,
+            mapped: None,
+            keeping: Keeping::Alive,
+            out: VecDeque::new(),
+            current: Vec::new(),
+            news: VecDeque::new(),
+        }
+    }
+
+    /// The addresses of this machine, at the start and on each change: then everything is asked anew.
+    pub fn handle_interfaces(&mut self, now: Instant, interfaces: &[Interface]) {
+        if self.interfaces.as_deref() == Some(interfaces) {
+            return;
+        }
+        let is_change = self.interfaces.replace(interfaces.to_vec()).is_some();
+        if is_change {
+            FAMILIES.into_iter().for_each(|family| self.start(now, family));
+        }
+        self.tell();
+    }
+
+    /// The socket of this family that will punch is bound: its local address.
+    pub fn handle_bound(&mut self, now: Instant, family: Family, local: SocketAddr) {
+        *self.socket_mut(family) = Socket::Bound(local);
+        self.start(now, family);
+        self.tell();
+    }
+
+    /// There is no socket of this family, or no more.
+    pub fn handle_absent(&mut self, now: Instant, family: Family) {
+        *self.socket_mut(family) = Socket::Absent;
+        self.out.retain(|&(of, ..)| of != family);
+        self.start(now, family);
+        self.tell();
+    }
+
+    /// The TCP listener for direct links: its local address. `[::]` takes IPv4 too.
+    pub fn handle_listening(&mut self, _now: Instant, local: SocketAddr) {
+        self.listening = Some(local);
+        self.tell();
+    }
+
+    /// STUN servers, of both families and best first: the relay, then others. What those say that were known before stays.
+    pub fn handle_servers(&mut self, now: Instant, servers: Vec<SocketAddr>) {
+        let mut known = self.servers.take().unwrap_or_default();
+        let mut chosen: Vec<Server> = Vec::new();
+        for addr in servers.into_iter().map(candidate::canonical) {
+            let ip = addr.ip();
+            let family = Family::of(ip);
+            let nowhere = ip.is_unspecified() || ip.is_multicast() || addr.port() == 0;
+            let others = chosen.iter().filter(|server| server.family() == family).count();
+            if nowhere || others >= MAX_SERVERS || chosen.iter().any(|server| server.addr == addr) {
+                continue;
+            }
+            let server = match known.iter().position(|server| server.addr == addr) {
+                Some(at) => known.swap_remove(at),
+                None => {
+                    let mut server = Server { addr, packets: 0, state: State::Idle };
+                    if let Socket::Bound(_) = self.socket(family) {
+                        server.ask(now, None, &mut self.rng);
+                    }
+                    server
+                }
+            };
+            chosen.push(server);
+        }
+        self.servers = Some(chosen);
+        self.send(now);
+        self.tell();
+    }
+
+    /// A gateway opened a port: the address outside.
+    pub fn handle_mapped(&mut self, _now: Instant, addr: SocketAddr) {
+        self.mapped = Some(candidate::canonical(addr));
+        self.tell();
+    }
+
+    /// And closed it.
+    pub fn handle_unmapped(&mut self, _now: Instant) {
+        self.mapped = None;
+        self.tell();
+    }
+
+    /// A datagram that came to the socket of this family. True: it was STUN, and nobody else's.
+    pub fn handle_datagram(&mut self, now: Instant, family: Family, from: SocketAddr, data: &[u8]) -> bool {
+        if !stun::is_stun(data) {
+            return false;
+        }
+        if let Ok(message) = stun::decode(data) {
+            self.hear(now, family, from, &message);
+        }
+        true
+    }
+
+    fn hear(&mut self, now: Instant, family: Family, from: SocketAddr, message: &stun::Message) {
+        let answer = self.servers.iter_mut().flatten().filter(|server| server.family() == family).find_map(|server| {
+            let State::Asking { transaction, seen } = &server.state else { return None };
+            let (answer, seen) = (transaction.hear(from, message)?, *seen);
+            Some((server, answer, seen))
+        });
+        let Some((server, answer, seen)) = answer else { return };
+        match answer {
+            Answer::Refused(_) => server.state = State::Silent { again: after(now, ASK_AGAIN) },
+            Answer::Observed(observed) => {
+                let (addr, span) = (server.addr, KEEP_ALIVE.end.saturating_sub(KEEP_ALIVE.start));
+                let jitter = self.rng.next_u64().checked_rem(span).unwrap_or(0);
+                let wait = Duration::from_millis(KEEP_ALIVE.start.saturating_add(jitter));
+                server.state = State::Answered { observed, again: after(now, wait) };
+                if seen.is_some_and(|seen| seen != observed) {
+                    let others = self.servers.iter_mut().flatten().filter(|other| other.addr != addr);
+                    others
+                        .filter(|other| other.family() == family)
+                        .for_each(|other| other.ask(now, None, &mut self.rng));
+                    self.send(now);
+                }
+            }
+        }
+        self.tell();
+    }
+
+    /// Asks all servers again, and keeps the mappings alive from now on: before a direct path is looked for once more, and
+    /// after a sleep.
+    pub fn refresh(&mut self, now: Instant) {
+        self.keeping = Keeping::Alive;
+        FAMILIES.into_iter().for_each(|family| self.start(now, family));
+        self.tell();
+    }
+
+    /// Nobody is waited for any more: mappings are not kept alive. What is being asked is still heard.
+    pub const fn rest(&mut self) {
+        self.keeping = Keeping::Resting;
+    }
+
+    /// A timer has come. A spurious call is a no-op.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.send(now);
+        if let (Keeping::Alive, Some(servers)) = (self.keeping, &mut self.servers) {
+            for family in FAMILIES {
+                if let Some((server, again)) = due(servers.iter_mut().filter(|server| server.family() == family))
+                    && again <= now
+                {
+                    let seen = server.seen();
+                    server.ask(now, seen, &mut self.rng);
+                }
+            }
+        }
+        self.send(now);
+        self.tell();
+    }
+
+    /// When [`Gather::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let servers = || self.servers.iter().flatten();
+        let asked = servers().filter_map(|server| match &server.state {
+            State::Asking { transaction, .. } => Some(transaction.due()),
+            State::Idle | State::Answered { .. } | State::Silent { .. } => None,
+        });
+        let kept = FAMILIES.into_iter().filter_map(|family| match self.keeping {
+            Keeping::Alive => due(servers().filter(|server| server.family() == family)).map(|(_, again)| again),
+            Keeping::Resting => None,
+        });
+        asked.chain(kept).min()
+    }
+
+    /// The next datagram: from the socket of which family, to whom, what.
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<(Family, SocketAddr, Vec<u8>)> {
+        self.out.pop_front()
+    }
+
+    /// A candidate that was not there before; each once, and once more if it had gone.
+    #[must_use]
+    pub fn poll_candidate(&mut self) -> Option<Candidate> {
+        self.news.pop_front()
+    }
+
+    /// All that are known now: at most [`candidate::MAX`].
+    #[must_use]
+    pub fn candidates(&self) -> Vec<Candidate> {
+        self.current.clone()
+    }
+
+    /// What the servers' answers tell about the NAT in front of the socket of this family.
+    #[must_use]
+    pub fn nat(&self, family: Family) -> Nat {
+        let Socket::Bound(local) = self.socket(family) else { return Nat::Unknown };
+        let servers = self.servers.iter().flatten().filter(|server| server.family() == family);
+        let seen = servers.filter_map(|server| Some(Seen { server: server.addr, observed: server.seen()? }));
+        nat::classify(local.port(), self.interfaces.as_deref().unwrap_or_default(), &seen.collect::<Vec<_>>())
+    }
+
+    /// Everything that was asked is answered or given up. A change makes it false again.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        let told = self.interfaces.is_some() && self.servers.is_some();
+        let sockets = FAMILIES.iter().all(|&family| self.socket(family) != Socket::Awaited);
+        let asking = self.servers.iter().flatten().any(|server| server.is_asked() && server.seen().is_none());
+        told && sockets && !asking
+    }
+
+    const fn socket(&self, family: Family) -> Socket {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+
+    const fn socket_mut(&mut self, family: Family) -> &mut Socket {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+
+    /// Forgets what the servers of a family said, and asks them if there is a socket.
+    fn start(&mut self, now: Instant, family: Family) {
+        let socket = self.socket(family);
+        for server in self.servers.iter_mut().flatten().filter(|server| server.family() == family) {
+            server.packets = 0;
+            match socket {
+                Socket::Bound(_) => server.ask(now, None, &mut self.rng),
+                Socket::Awaited | Socket::Absent => server.state = State::Idle,
+            }
+        }
+        self.send(now);
+    }
+
+    /// Takes the steps of all transactions that are due.
+    fn send(&mut self, now: Instant) {
+        for server in self.servers.iter_mut().flatten() {
+            while let State::Asking { transaction, seen } = &mut server.state {
+                if server.packets >= MAX_PACKETS {
+                    // It is not asked any more; what it saw may still hold.
+                    server.state = match *seen {
+                        Some(observed) => State::Answered { observed, again: after(now, ASK_AGAIN) },
+                        None => State::Silent { again: after(now, ASK_AGAIN) },
+                    };
+                    break;
+                }
+                match transaction.step(now) {
+                    Step::Send(data) => {
+                        server.packets = server.packets.saturating_add(1);
+                        if self.out.len() >= MAX_WAITING {
+                            self.out.pop_front();
+                        }
+                        self.out.push_back((Family::of(server.addr.ip()), server.addr, data));
+                    }
+                    Step::Wait(_) => break,
+                    Step::Over => server.state = State::Silent { again: after(now, ASK_AGAIN) },
+                }
+            }
+        }
+    }
+
+    /// Finds out what is known now, and what of it is new.
+    fn tell(&mut self) {
+        let known = self.learn();
+        self.news.retain(|candidate| known.contains(candidate));
+        self.news.extend(known.iter().filter(|candidate| !self.current.contains(candidate)));
+        self.current = known;
+    }
+
+    fn learn(&self) -> Vec<Candidate> {
+        let hosts = candidate::offered(self.interfaces.as_deref().unwrap_or_default());
+        let udp = hosts.iter().filter_map(|&ip| match self.socket(Family::of(ip)) {
+            Socket::Bound(local) => at(ip, local),
+            Socket::Awaited | Socket::Absent => None,
+        });
+        let tcp = hosts.iter().filter_map(|&ip| at(ip, self.listening?)).take(candidate::MAX_TCP);
+        let seen = FAMILIES.into_iter().flat_map(|family| {
+            let servers = self.servers.iter().flatten().filter(move |server| server.family() == family);
+            let mut distinct: Vec<SocketAddr> = Vec::new();
+            for observed in servers.filter_map(Server::seen).filter(|observed| Family::of(observed.ip()) == family) {
+                if !distinct.contains(&observed) {
+                    distinct.push(observed);
+                }
+            }
+            distinct.truncate(MAX_REFLEXIVE);
+            distinct
+        });
+        let all = udp
+            .map(|addr| (Kind::Host, Carrier::Udp, addr))
+            .chain(tcp.map(|addr| (Kind::Host, Carrier::Tcp, addr)))
+            .chain(seen.map(|addr| (Kind::Reflexive, Carrier::Udp, addr)))
+            .chain(self.mapped.map(|addr| (Kind::Mapped, Carrier::Udp, addr)));
+        let mut known: Vec<Candidate> = Vec::new();
+        for (kind, carrier, addr) in all {
+            let is_new = !known.iter().any(|known| (known.carrier, known.addr) == (carrier, addr));
+            if is_new && candidate::is_usable(addr) && known.len() < candidate::MAX {
+                known.push(Candidate { kind, carrier, addr });
+            }
+        }
+        known
+    }
+}
+
+/// The server of a family that is asked next to keep the mapping alive, and when: the first that answered, or the first at
+/// all when none did. None while one is being asked, or all are idle.
+fn due<S: std::borrow::Borrow<Server>>(servers: impl Iterator<Item = S>) -> Option<(S, Instant)> {
+    let (mut answered, mut silent) = (None, None);
+    for server in servers {
+        match server.borrow().state {
+            State::Asking { .. } => return None,
+            State::Idle => {}
+            State::Answered { again, .. } => _ = answered.get_or_insert((server, again)),
+            State::Silent { again } => _ = silent.get_or_insert((server, again)),
+        }
+    }
+    answered.or(silent)
+}
+
+/// A socket's address as it is offered: at one of our own addresses, if it listens there.
+fn at(ip: IpAddr, local: SocketAddr) -> Option<SocketAddr> {
+    let bound = local.ip().to_canonical();
+    let listens = match bound {
+        IpAddr::V4(any) if any.is_unspecified() => ip.is_ipv4(),
+        IpAddr::V6(any) if any.is_unspecified() => true,
+        IpAddr::V4(_) | IpAddr::V6(_) => ip == bound,
+    };
+    listens.then(|| SocketAddr::new(ip, local.port()))
+}
+
+fn after(now: Instant, wait: Duration) -> Instant {
+    now.checked_add(wait).unwrap_or(now)
+}
+
+#[cfg(test)]
+#[path = "gather_tests.rs"]
+mod tests;

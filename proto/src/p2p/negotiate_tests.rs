@@ -1,0 +1,402 @@
+use std::net::IpAddr;
+
+use super::*;
+
+fn interface(addr: &str, prefix: u8) -> Interface {
+    Interface { name: "eth0".to_owned(), addr: addr.parse().unwrap(), prefix }
+}
+
+fn candidate(kind: Kind, carrier: Carrier, addr: &str) -> Candidate {
+    Candidate { kind, carrier, addr: addr.parse().unwrap() }
+}
+
+fn machine(side: Side, now: Instant) -> Negotiation {
+    let number = match side {
+        Side::Sender => 1,
+        Side::Receiver => 2,
+    };
+    let config = Config { side, allowed: true, certificate: [number; 32], seed: Seed::new([number; 32]) };
+    let mut machine = Negotiation::new(config);
+    machine.handle_interfaces(now, &[interface("192.168.1.10", 24)]);
+    machine
+}
+
+/// Two machines whose words arrive at once, and what else they asked for.
+struct Pair {
+    now: Instant,
+    ends: [Negotiation; 2],
+    done: [Vec<Output>; 2],
+    /// Words that were said, from whom.
+    said: Vec<(usize, Control)>,
+}
+
+const SENDER: usize = 0;
+const RECEIVER: usize = 1;
+
+impl Pair {
+    fn new() -> Self {
+        let now = Instant::now();
+        let ends = [machine(Side::Sender, now), machine(Side::Receiver, now)];
+        Self { now, ends, done: [Vec::new(), Vec::new()], said: Vec::new() }
+    }
+
+    fn started() -> Self {
+        let mut pair = Self::new();
+        pair.ends.iter_mut().for_each(|end| end.start(pair.now, true));
+        pair.settle();
+        pair
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut moved = false;
+            for from in [SENDER, RECEIVER] {
+                while let Some(output) = self.ends[from].poll_output() {
+                    moved = true;
+                    match output {
+                        Output::Say(control) => {
+                            self.said.push((from, control.clone()));
+                            self.ends[1 - from].handle_control(self.now, &control).unwrap();
+                        }
+                        other => self.done[from].push(other),
+                    }
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn pass(&mut self, duration: Duration) {
+        let until = self.now + duration;
+        while let Some(at) = self.ends.iter().filter_map(Negotiation::poll_timeout).min().filter(|&at| at <= until) {
+            self.now = self.now.max(at);
+            self.ends.iter_mut().for_each(|end| end.handle_timeout(self.now));
+            self.settle();
+        }
+        self.now = until;
+    }
+
+    fn dials(&self, of: usize) -> Vec<SocketAddr> {
+        let dialled = self.done[of].iter().filter_map(|output| match output {
+            Output::Dial { to, .. } => Some(*to),
+            _ => None,
+        });
+        dialled.collect()
+    }
+
+    fn probes(&self, of: usize) -> Vec<(SocketAddr, [u8; PROBE])> {
+        let sent = self.done[of].iter().filter_map(|output| match output {
+            Output::Probe { to, datagram } => Some((*to, *datagram)),
+            _ => None,
+        });
+        sent.collect()
+    }
+
+    fn count(&self, of: usize, what: &Output) -> usize {
+        self.done[of].iter().filter(|output| *output == what).count()
+    }
+
+    fn rounds(&self, of: usize) -> Vec<u32> {
+        let offers = self.said.iter().filter_map(|(from, control)| match control {
+            Control::CandidateOffer { round, .. } if *from == of => Some(*round),
+            _ => None,
+        });
+        offers.collect()
+    }
+}
+
+const A: &str = "198.51.100.7:40000";
+const B: &str = "198.51.100.8:50000";
+
+#[test]
+fn the_sender_dials_and_the_receiver_probes_what_the_other_one_named() {
+    let mut pair = Pair::started();
+    pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, A)]);
+    pair.ends[RECEIVER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, B)]);
+    pair.settle();
+    pair.pass(Duration::from_secs(3));
+    assert_eq!(pair.dials(SENDER), [B.parse().unwrap()]);
+    assert_eq!(pair.dials(RECEIVER), []);
+    let probes = pair.probes(RECEIVER);
+    assert_eq!(probes.len(), PROBES_AT.len());
+    assert!(probes.iter().all(|(to, _)| *to == A.parse().unwrap()));
+    assert_eq!(pair.probes(SENDER), []);
+    // Whoever is dialled shows the certificate that it said.
+    assert!(matches!(pair.done[SENDER][0], Output::Dial { certificate: [2, ..], .. }));
+}
+
+#[test]
+fn both_dial_tcp_candidates_of_their_own_network_and_no_others() {
+    let mut pair = Pair::started();
+    let near = candidate(Kind::Host, Carrier::Tcp, "192.168.1.20:40000");
+    let far = candidate(Kind::Host, Carrier::Tcp, "192.168.2.20:40000");
+    for end in &mut pair.ends {
+        end.set_candidates(vec![near, far]);
+    }
+    pair.settle();
+    pair.pass(Duration::from_secs(1));
+    for side in [SENDER, RECEIVER] {
+        assert_eq!(pair.dials(side), [near.addr]);
+    }
+}
+
+#[test]
+fn candidates_are_said_as_they_become_known_and_each_once() {
+    let mut pair = Pair::started();
+    let first = candidate(Kind::Host, Carrier::Udp, "192.168.1.20:40000");
+    let second = candidate(Kind::Reflexive, Carrier::Udp, A);
+    pair.ends[SENDER].set_candidates(vec![first]);
+    pair.ends[SENDER].set_candidates(vec![first, second]);
+    pair.ends[SENDER].set_gathered(true, false);
+    pair.ends[SENDER].set_gathered(true, false);
+    pair.settle();
+    let offers: Vec<Vec<Candidate>> = pair
+        .said
+        .iter()
+        .filter_map(|(from, control)| match control {
+            Control::CandidateOffer { candidates, .. } if *from == SENDER => Some(candidates.as_slice().to_vec()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(offers, [vec![], vec![first], vec![second]]);
+    let done = pair.said.iter().filter(|(_, control)| matches!(control, Control::CandidatesDone { .. })).count();
+    assert_eq!(done, 1);
+    // And in the next round again, at once.
+    pair.pass(ROUND + PAUSES[0]);
+    assert!(pair.said.iter().any(|(from, control)| *from == SENDER
+        && matches!(control, Control::CandidateOffer { round: 2, candidates, .. } if candidates.as_slice().len() == 2)));
+}
+
+#[test]
+fn a_probe_from_an_unknown_address_teaches_it_and_nothing_else_does() {
+    let mut pair = Pair::started();
+    pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, A)]);
+    pair.settle();
+    let (_, probe) = pair.probes(RECEIVER)[0];
+    let seen: SocketAddr = "198.51.100.8:61000".parse().unwrap();
+    let now = pair.now;
+    for wrong in [&probe[..19], b"hello", &[12; 20]] {
+        pair.ends[SENDER].handle_probe(now, seen, wrong);
+    }
+    assert!(!pair.ends[SENDER].handle_probe(now, seen, b"hello") && pair.dials(SENDER).is_empty());
+    // A receiver dials nobody, a denied address is nobody's, and the same one is dialled once.
+    pair.ends[RECEIVER].handle_probe(now, seen, &probe);
+    for denied in ["127.0.0.1:5000", "100.64.0.1:5000", "198.51.100.8:53", "224.0.0.1:5000"] {
+        assert!(pair.ends[SENDER].handle_probe(now, denied.parse().unwrap(), &probe));
+    }
+    pair.settle();
+    assert_eq!(pair.dials(SENDER), []);
+    pair.ends[SENDER].handle_probe(now, seen, &probe);
+    pair.ends[SENDER].handle_probe(now, seen, &probe);
+    pair.settle();
+    assert_eq!(pair.dials(SENDER), [seen]);
+    for port in 2000..2100 {
+        pair.ends[SENDER].handle_probe(now, SocketAddr::new(seen.ip(), port), &probe);
+    }
+    pair.settle();
+    assert_eq!(pair.dials(SENDER).len(), MAX_LEARNED);
+}
+
+#[test]
+fn tokens_come_from_the_seed_and_are_new_in_each_round() {
+    let tokens = |pair: &Pair| -> Vec<[u8; 16]> {
+        let said = pair.said.iter().filter_map(|(from, control)| match control {
+            Control::CandidateOffer { token, .. } if *from == SENDER => Some(*token),
+            _ => None,
+        });
+        said.collect()
+    };
+    let run = || {
+        let mut pair = Pair::started();
+        pair.pass(ROUND + PAUSES[0]);
+        tokens(&pair)
+    };
+    let (first, second) = (run(), run());
+    assert_eq!(first, second);
+    assert_eq!(first.len(), 2);
+    assert_ne!(first[0], first[1]);
+    assert_ne!(first[0], [0; 16]);
+}
+
+#[test]
+fn two_nats_that_map_by_destination_are_not_tried() {
+    let mut pair = Pair::new();
+    for end in &mut pair.ends {
+        end.set_gathered(true, true);
+    }
+    pair.ends.iter_mut().for_each(|end| end.start(pair.now, true));
+    pair.settle();
+    let public = candidate(Kind::Host, Carrier::Udp, "[2001:db8::1]:4000");
+    pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, A), public]);
+    pair.ends[RECEIVER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, B), public]);
+    pair.settle();
+    pair.pass(Duration::from_secs(3));
+    assert_eq!(pair.dials(SENDER), [public.addr]);
+    assert!(pair.probes(RECEIVER).iter().all(|(to, _)| *to == public.addr));
+}
+
+#[test]
+fn a_round_that_leads_to_nothing_ends_for_both_and_another_one_comes_later() {
+    let mut pair = Pair::started();
+    pair.pass(ROUND - Duration::from_millis(1));
+    assert_eq!(pair.done, [vec![], vec![]]);
+    pair.pass(Duration::from_millis(1));
+    let end = [Output::NoPath, Output::Over, Output::Settled];
+    assert_eq!(pair.done[SENDER], end);
+    assert_eq!(pair.done[RECEIVER], end);
+    for pause in PAUSES {
+        let before = pair.rounds(SENDER).len();
+        pair.pass(pause - Duration::from_millis(1));
+        assert_eq!(pair.rounds(SENDER).len(), before);
+        pair.pass(Duration::from_millis(1) + ROUND);
+        assert_eq!(pair.rounds(SENDER).len(), before + 1);
+    }
+    assert_eq!(pair.rounds(SENDER), [1, 2, 3, 4, 5]);
+    assert_eq!(pair.rounds(RECEIVER), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_chosen_path_ends_the_race_and_its_loss_the_round() {
+    let mut pair = Pair::started();
+    pair.ends[SENDER].choose();
+    pair.settle();
+    assert!(pair.ends.iter().all(Negotiation::is_connected));
+    assert_eq!(pair.done, [vec![Output::Chosen], vec![Output::Chosen]]);
+    pair.pass(Duration::from_secs(3600));
+    assert_eq!(pair.rounds(SENDER), [1]);
+    for (number, loser) in [SENDER, RECEIVER].into_iter().enumerate() {
+        pair.ends[loser].handle_lost(pair.now);
+        pair.settle();
+        for side in [SENDER, RECEIVER] {
+            assert_eq!(pair.count(side, &Output::Over), number + 1);
+            assert_eq!(pair.count(side, &Output::Settled), number + 1);
+        }
+        pair.pass(SOON);
+        assert_eq!(pair.rounds(RECEIVER).len(), number + 2);
+        pair.ends[SENDER].choose();
+        pair.settle();
+    }
+    assert_eq!(pair.count(SENDER, &Output::NoPath), 0);
+}
+
+#[test]
+fn both_may_lose_it_at_once() {
+    let mut pair = Pair::started();
+    pair.ends[SENDER].choose();
+    pair.settle();
+    let now = pair.now;
+    pair.ends.iter_mut().for_each(|end| end.handle_lost(now));
+    pair.settle();
+    for side in [SENDER, RECEIVER] {
+        assert_eq!(pair.done[side], [Output::Chosen, Output::Over, Output::Settled]);
+    }
+}
+
+#[test]
+fn a_changed_address_begins_a_round_from_either_side() {
+    for mover in [SENDER, RECEIVER] {
+        let mut pair = Pair::started();
+        pair.pass(ROUND);
+        let now = pair.now;
+        pair.ends[mover].handle_interfaces(now, &[interface("10.1.1.1", 24)]);
+        pair.settle();
+        assert_eq!(pair.rounds(SENDER), [1, 2]);
+        assert_eq!(pair.rounds(RECEIVER), [1, 2]);
+    }
+}
+
+#[test]
+fn k04_nothing_is_said_or_sent_where_p2p_is_off_on_either_side() {
+    let now = Instant::now();
+    let quiet = |mut machine: Negotiation| {
+        machine.set_candidates(vec![candidate(Kind::Host, Carrier::Udp, "192.168.1.10:4000")]);
+        machine.set_gathered(true, false);
+        machine.handle_interfaces(now, &[interface("10.1.1.1", 24)]);
+        machine.handle_timeout(now + Duration::from_secs(1000));
+        let offer = Control::CandidateOffer {
+            round: 1,
+            candidates: Capped::truncated(vec![candidate(Kind::Host, Carrier::Udp, B)]),
+            certificate: [0; 32],
+            token: [0; 16],
+            dependent: false,
+        };
+        assert_eq!(machine.handle_control(now, &offer), Err(Violation::UnexpectedMessage));
+        machine.choose();
+        machine.handle_lost(now);
+        assert_eq!(machine.poll_output(), None);
+        assert_eq!(machine.poll_timeout(), None);
+        assert!(machine.is_off());
+    };
+    let config = Config { side: Side::Sender, allowed: false, certificate: [0; 32], seed: Seed::new([0; 32]) };
+    let mut off = Negotiation::new(config);
+    off.start(now, true);
+    quiet(off);
+    let mut refused = machine(Side::Sender, now);
+    refused.start(now, false);
+    quiet(refused);
+}
+
+#[test]
+fn words_that_can_not_be_said_are_a_violation() {
+    let failed = |round| Control::DirectFailed { round };
+    let connected = |round| Control::DirectConnected { round };
+    let mut pair = Pair::started();
+    let now = pair.now;
+    for (side, message) in [
+        (RECEIVER, failed(3)),
+        (RECEIVER, connected(2)),
+        (SENDER, connected(1)),
+        (SENDER, Control::CandidatesDone { round: 0 }),
+        (SENDER, Control::Bye),
+    ] {
+        let said = pair.ends[side].handle_control(now, &message);
+        assert_eq!(said, Err(Violation::UnexpectedMessage), "{message:?}");
+    }
+}
+
+#[test]
+fn a_session_without_links_forgets_the_round_and_begins_another() {
+    let mut pair = Pair::started();
+    pair.ends[SENDER].choose();
+    pair.settle();
+    pair.done.iter_mut().for_each(Vec::clear);
+    for end in &mut pair.ends {
+        end.stop();
+        assert_eq!(end.poll_timeout(), None);
+    }
+    pair.settle();
+    assert_eq!(pair.done, [vec![Output::Over], vec![Output::Over]]);
+    let now = pair.now;
+    pair.ends.iter_mut().for_each(|end| end.start(now, true));
+    pair.settle();
+    assert_eq!((pair.rounds(SENDER), pair.rounds(RECEIVER)), (vec![1, 2], vec![1, 2]));
+}
+
+#[test]
+fn k02_whatever_a_peer_names_what_is_dialled_is_bounded() {
+    let mut pair = Pair::started();
+    let now = pair.now;
+    for block in 0..100_u8 {
+        let candidates = (0..16_u16)
+            .map(|n| {
+                let addr = SocketAddr::new(IpAddr::from([198, 51, block, 1]), 3000 + n);
+                Candidate { kind: Kind::Reflexive, carrier: Carrier::Udp, addr }
+            })
+            .collect();
+        let offer = Control::CandidateOffer {
+            round: 1,
+            candidates: Capped::truncated(candidates),
+            certificate: [0; 32],
+            token: [0; 16],
+            dependent: false,
+        };
+        pair.ends[SENDER].handle_control(now, &offer).unwrap();
+        pair.ends[RECEIVER].handle_control(now, &offer).unwrap();
+    }
+    pair.settle();
+    pair.pass(Duration::from_secs(5));
+    assert_eq!(pair.dials(SENDER).len(), candidate::MAX);
+    assert_eq!(pair.probes(RECEIVER).len(), candidate::MAX * PROBES_AT.len());
+}
