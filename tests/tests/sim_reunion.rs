@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tallow_proto::link::race::Transport;
-use tallow_proto::peer::{Event, PathTransport, WaitingFor};
+use tallow_proto::peer::{Event, PathTransport, RelayAddress, RelayChoice, WaitingFor};
 use tallow_tests::sim::{Conditions, Place, Policy, Rig, Scenario, World, honest};
 
 const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -330,6 +330,10 @@ fn in_the_data(network: Conditions, seed: u64, bytes: usize, firewalls: (bool, b
     let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(seed, bytes) };
     let mut rig = Rig::new(&scenario, Policy::Proper, honest());
     firewall(&mut rig, firewalls.0, firewalls.1);
+    until_data(rig)
+}
+
+fn until_data(mut rig: Rig) -> Rig {
     let receiver = rig.receiver;
     let offered = |world: &mut World| world.said(receiver).any(|event| matches!(event, Event::Offer(_)));
     assert!(rig.world.run_until(Duration::from_secs(120), offered), "{}", rig.told());
@@ -452,6 +456,33 @@ fn a_transfer_that_takes_long_on_a_good_network_keeps_its_link() {
             let lost = rig.world.said(host).filter(|event| matches!(event, Event::Reconnecting { .. })).count();
             assert_eq!(lost, 0, "{rate} B/s, from the relay {relay_to_receiver}");
         }
+        ends_well(rig);
+    }
+}
+
+#[test]
+fn a_relay_that_drains_is_not_asked_first_again() {
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
+    for first in [0, 1] {
+        let network = Conditions { latency: Duration::from_millis(50), rate: 1_000_000, ..Conditions::default() };
+        let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(96 + first, 20 * BYTES) };
+        let mut rig = Rig::with(&scenario, Policy::Proper, honest(), |send, receive| {
+            let address = RelayAddress { host: OTHER.to_string(), port: 4433 };
+            for relays in [&mut send.common.relays, &mut receive.common.relays] {
+                relays.push(RelayChoice::new(address.clone()));
+            }
+            // The code lives on the sender's first; the receiver may have them in another order.
+            if first == 1 {
+                receive.common.relays.reverse();
+            }
+        });
+        rig.add_relay(OTHER);
+        let mut rig = until_data(rig);
+        let relay = rig.relay.expect("a relay");
+        rig.world.drain(relay);
+        let took = both_are_back(&mut rig);
+        println!("drained, 100 ms round trip: {took:?}");
+        assert!(took < Duration::from_secs(2), "{took:?} {}", rig.told());
         ends_well(rig);
     }
 }
