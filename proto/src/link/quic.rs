@@ -50,7 +50,7 @@ use crate::Instant;
 use crate::node::{Arrival, Ecn, Transmit};
 use crate::ready::{Deadlines, ReadySet};
 use crate::seed::Seed;
-use config::{ByRoute, INITIAL_RTT};
+use config::ByRoute;
 use connection::{Connection, Stage};
 use silence::Silence;
 use tickets::{Callee, Memory};
@@ -218,7 +218,7 @@ impl Quic {
 
     fn call(&mut self, now: Instant, to: SocketAddr, name: &str, callee: Callee) -> Result<ConnId, CannotConnect> {
         let transport = match callee.rtt {
-            rtt if rtt > INITIAL_RTT => config::transport_of(&self.profile, rtt),
+            rtt if rtt > self.profile.initial_rtt => config::transport_of(&self.profile, rtt),
             _ => self.transports.to(to),
         };
         let config = config::client(callee.tls.clone(), transport, &mut self.rng).ok_or(CannotConnect::TooMany)?;

@@ -23,6 +23,7 @@ use super::proxy::ProxyFailure;
 use super::quic;
 use super::trust::CertificateRefused;
 use crate::Instant;
+use crate::room::close;
 
 /// What a transport has before the next one starts.
 pub const HEAD_START: Duration = Duration::from_millis(300);
@@ -114,6 +115,9 @@ pub enum Failure {
     /// Nobody listens there, or we were turned away.
     #[error("the connection was refused")]
     Refused,
+    /// It is going down.
+    #[error("the relay is going down")]
+    GoingDown,
     /// Who answered is no relay that we understand.
     #[error("what answers there is no tallow relay of a version that is spoken here")]
     NotARelay,
@@ -133,9 +137,10 @@ impl Failure {
             Self::TimedOut => 2,
             Self::Lost => 3,
             Self::Refused => 4,
-            Self::NotARelay => 5,
-            Self::Proxy(_) => 6,
-            Self::Certificate(_) => 7,
+            Self::GoingDown => 5,
+            Self::NotARelay => 6,
+            Self::Proxy(_) => 7,
+            Self::Certificate(_) => 8,
         }
     }
 
@@ -149,6 +154,7 @@ impl From<&quic::Closed> for Failure {
         match closed {
             quic::Closed::CertificateRefused(refused) => Self::Certificate(*refused),
             quic::Closed::NoCommonProtocol | quic::Closed::VersionMismatch => Self::NotARelay,
+            quic::Closed::Application { code: close::SHUTTING_DOWN, .. } => Self::GoingDown,
             quic::Closed::Refused | quic::Closed::Application { .. } => Self::Refused,
             quic::Closed::Transport { .. } | quic::Closed::Reset => Self::Lost,
             quic::Closed::TimedOut => Self::TimedOut,
@@ -164,6 +170,7 @@ impl From<&pipe::Closed> for Failure {
             pipe::Closed::Tls(TlsFailure::NoCommonProtocol | TlsFailure::NotTls)
             | pipe::Closed::Upgrade(_)
             | pipe::Closed::Unknown => Self::NotARelay,
+            pipe::Closed::Application { code: close::SHUTTING_DOWN, .. } => Self::GoingDown,
             pipe::Closed::Application { .. } => Self::Refused,
             pipe::Closed::Tls(TlsFailure::Alert(_) | TlsFailure::Broken)
             | pipe::Closed::WebSocketClosed(_)

@@ -495,6 +495,7 @@ impl Peer {
             }
             (
                 net::Event::Connected { .. }
+                | net::Event::Restarted { .. }
                 | net::Event::Opened(..)
                 | net::Event::Readable(_)
                 | net::Event::Writable(_)

@@ -11,6 +11,7 @@ use super::peer_link::Flow;
 use super::{Peer, Stage, close};
 use crate::Instant;
 use crate::link::quic::{Direction, Stream};
+use crate::link::race::Failure;
 use crate::session::{self, LinkId, StreamNo, Violation};
 use crate::wire::peer::Control;
 use crate::wire::relay::Side;
@@ -24,9 +25,10 @@ impl Peer {
         match &mut self.stage {
             Stage::Handshaking { link, .. } if link.conn() == conn => match event {
                 net::Event::Opened(stream, Direction::Uni) => link.handle_opened(*stream),
-                net::Event::Closed(_) => {
+                net::Event::Closed(failure) => {
                     // What came before the end still counts.
                     self.converse(now);
+                    self.leave_relay(now, *failure);
                     self.lose_conn(now, conn);
                 }
                 net::Event::Opened(..)
@@ -45,9 +47,10 @@ impl Peer {
                         self.read_stream(now, id, *stream);
                     }
                     net::Event::Readable(stream) if *stream != main => self.read_stream(now, id, *stream),
-                    net::Event::Closed(_) => {
+                    net::Event::Closed(failure) => {
                         // What came before the end still counts.
                         self.converse(now);
+                        self.leave_relay(now, *failure);
                         self.lose_conn(now, conn);
                     }
                     net::Event::Opened(..)
@@ -143,6 +146,13 @@ impl Peer {
     }
 
     /// A connection is gone.
+    /// A relay that is going down is not the first to be asked again.
+    fn leave_relay(&mut self, now: Instant, failure: Failure) {
+        if let (Failure::GoingDown, Some(meeting)) = (failure, &mut self.meeting) {
+            meeting.leave_relay(now);
+        }
+    }
+
     fn lose_conn(&mut self, now: Instant, conn: Conn) {
         match &mut self.stage {
             Stage::Live { links, .. } => {

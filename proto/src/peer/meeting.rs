@@ -255,6 +255,13 @@ impl Meeting {
         self.ask(now, net, question);
     }
 
+    /// The relay of the last meeting is going down: it is asked last from now on.
+    pub fn leave_relay(&mut self, now: Instant) {
+        if self.side == Side::Receiver {
+            self.next_relay(now);
+        }
+    }
+
     /// Goes on looking after a pause, since the last meeting came to nothing.
     pub fn again_later(&mut self, now: Instant) {
         self.resume(now);
@@ -507,6 +514,10 @@ impl Meeting {
             };
             let link =
                 PeerLink::new(talk.conn, talk.transport.into(), talk.rendezvous.into_decoder(), streams, talk.main);
+            if self.side == Side::Receiver && found != Found::Near {
+                // Where they met is where to look first, if they lose each other.
+                self.current = index;
+            }
             self.stop(now, net);
             self.out.push_back(Met::Link(Box::new(link), found));
         }

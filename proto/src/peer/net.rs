@@ -213,8 +213,8 @@ impl Net {
     /// A direct socket was bound: its endpoint shows this certificate. False: no certificate can be shown.
     pub fn open_direct(&mut self, socket: SocketId, identity: &Identity) -> bool {
         let seed = self.seed.derive(if socket == DIRECT_V4 { "direct v4" } else { "direct v6" });
-        let quic =
-            Quic::server(&Profile::direct(), identity, Limits { incoming: 8, sessions: 0 }, self.unix_time, &seed);
+        let limits = Limits { incoming: 8, ..Limits::default() };
+        let quic = Quic::server(&Profile::direct(), identity, limits, self.unix_time, &seed);
         let Ok(quic) = quic else { return false };
         self.sockets.insert(socket, Socket::Open(Box::new(quic)));
         true

@@ -57,6 +57,8 @@ pub struct PeerLink {
     control: VecDeque<Bytes>,
     max_streams: u8,
     outgoing: Vec<Outgoing>,
+    /// The first of them that waited for room.
+    turn: usize,
     incoming: BTreeMap<Stream, Incoming>,
     /// Streams that opened before the session was keyed.
     early: Vec<Stream>,
@@ -77,6 +79,7 @@ impl PeerLink {
             control: VecDeque::new(),
             max_streams,
             outgoing: Vec::new(),
+            turn: 0,
             incoming: BTreeMap::new(),
             early: Vec::new(),
             keyed: false,
@@ -237,14 +240,18 @@ impl PeerLink {
                 Write::Stopped(_) | Write::Gone => self.control.clear(),
             }
         }
-        for outgoing in &mut self.outgoing {
-            if let Some(frame) = &mut outgoing.waiting {
-                match net.write(now, self.conn, outgoing.stream, frame) {
-                    Write::Blocked => {}
-                    Write::Done | Write::Stopped(_) | Write::Gone => outgoing.waiting = None,
-                }
+        // The one that has waited longest comes first: all wait for one window, and those behind would never get any of it.
+        let mut blocked = None;
+        let count = self.outgoing.len();
+        for index in (self.turn..count).chain(0..self.turn.min(count)) {
+            let Some(outgoing) = self.outgoing.get_mut(index) else { continue };
+            let Some(frame) = &mut outgoing.waiting else { continue };
+            match net.write(now, self.conn, outgoing.stream, frame) {
+                Write::Blocked => blocked = blocked.or(Some(index)),
+                Write::Done | Write::Stopped(_) | Write::Gone => outgoing.waiting = None,
             }
         }
+        self.turn = blocked.unwrap_or(self.turn);
     }
 
     /// Says that nothing follows on the first stream, once everything is written. Returns whether that is said.

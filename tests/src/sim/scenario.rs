@@ -410,6 +410,12 @@ impl Rig {
         self.relay = Some(self.world.add(RELAY.ip(), Machine::Relay(Box::new(relay))));
     }
 
+    /// Another relay.
+    pub fn add_relay(&mut self, ip: IpAddr) -> HostId {
+        let relay = real_relay(Seed::new(self.scenario.seed).derive("another relay"));
+        self.world.add(ip, Machine::Relay(Box::new(relay)))
+    }
+
     /// The receiver takes the offer, if it is to answer one.
     pub fn accept(&mut self) {
         if self.world.end(self.receiver).is_none() {

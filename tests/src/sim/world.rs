@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use tallow_proto::job::Job;
 use tallow_proto::node::{Action, Arrival, Ecn, Input, Node, SocketId};
 use tallow_proto::peer;
+use tallow_proto::room;
 use tallow_proto::seed::Seed;
 
 use super::disk::CheckedSink;
@@ -192,6 +193,21 @@ impl World {
     /// Looks at a sink after every step of this host.
     pub fn watch(&mut self, sink: Arc<CheckedSink>) {
         self.sinks.push(sink);
+    }
+
+    /// The operator of a relay wants it to end, now.
+    ///
+    /// # Panics
+    /// It is no relay.
+    pub fn drain(&mut self, host: HostId) {
+        let now = self.clock(host);
+        match &mut self.hosts[host.0].machine {
+            Machine::Relay(relay) => {
+                let _ = relay.handle_command(now, room::Command::Drain { within: Duration::ZERO });
+            }
+            Machine::Peer(_) | Machine::Other(_) | Machine::Down => panic!("only a relay drains"),
+        }
+        self.serve(host);
     }
 
     /// Says something to a peer.

@@ -187,9 +187,6 @@ pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::E
     Arc::new(config)
 }
 
-/// What a client of whose server nothing is known takes for its round trip (RFC 9002 §6.2.2).
-pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
-
 /// Settings of connections, by where they go.
 #[derive(Debug)]
 pub(super) struct ByRoute<T> {
@@ -209,16 +206,16 @@ impl<T> ByRoute<T> {
 
 /// How connections behave.
 pub(super) fn transports(profile: &Profile) -> ByRoute<proto::TransportConfig> {
-    let [network, loopback] = [NETWORK, LOOPBACK].map(|mtu| Arc::new(transport(profile, mtu, profile.initial_rtt)));
+    let [network, loopback] = [NETWORK, LOOPBACK].map(|mtu| Arc::new(transport(profile, mtu)));
     ByRoute { network, loopback }
 }
 
 /// The same for a connection to a server whose round trip is known to be long.
 pub(super) fn transport_of(profile: &Profile, rtt: Duration) -> Arc<proto::TransportConfig> {
-    Arc::new(transport(profile, NETWORK, rtt))
+    Arc::new(transport(&Profile { initial_rtt: rtt, ..profile.clone() }, NETWORK))
 }
 
-fn transport(profile: &Profile, (max_mtu, mtu_step): (u16, u16), rtt: Duration) -> proto::TransportConfig {
+fn transport(profile: &Profile, (max_mtu, mtu_step): (u16, u16)) -> proto::TransportConfig {
     let mut config = proto::TransportConfig::default();
     let mut discovery = proto::MtuDiscoveryConfig::default();
     discovery.upper_bound(max_mtu).minimum_change(mtu_step);
@@ -231,7 +228,7 @@ fn transport(profile: &Profile, (max_mtu, mtu_step): (u16, u16), rtt: Duration) 
         .max_idle_timeout(proto::IdleTimeout::try_from(profile.idle_timeout).ok())
         .keep_alive_interval(profile.keep_alive)
         .packet_threshold(profile.packet_threshold.max(3))
-        .initial_rtt(rtt)
+        .initial_rtt(profile.initial_rtt)
         .mtu_discovery_config(Some(discovery))
         .datagram_receive_buffer_size(None)
         .allow_spin(false);

@@ -23,7 +23,6 @@ use rustls::pki_types::ServerName;
 use rustls::server::StoresServerSessions;
 
 use super::super::trust::{Trust, Verifier};
-use super::config::INITIAL_RTT;
 
 /// Tickets that a server gives to each connection: one for the next, and one more in case the first flight is lost.
 pub(super) const TICKETS: usize = 2;
@@ -49,7 +48,7 @@ impl Callee {
         tls.resumption = Resumption::store(tickets.clone());
         // For what is said early there has to be a ticket, too.
         tls.enable_early_data = true;
-        Self { tls: Arc::new(tls), verifier, to, name: name.to_owned(), rtt: INITIAL_RTT, tickets }
+        Self { tls: Arc::new(tls), verifier, to, name: name.to_owned(), rtt: Duration::ZERO, tickets }
     }
 
     /// The same, so far away.
