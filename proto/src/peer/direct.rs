@@ -499,8 +499,7 @@ impl Peer {
                 | net::Event::Opened(..)
                 | net::Event::Readable(_)
                 | net::Event::Writable(_)
-                | net::Event::Finished(_)
-                | net::Event::Restarted { .. },
+                | net::Event::Finished(_),
                 _,
             ) => return,
         };

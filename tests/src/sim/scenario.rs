@@ -412,7 +412,7 @@ impl Rig {
 
     /// Another relay.
     pub fn add_relay(&mut self, ip: IpAddr) -> HostId {
-        let relay = real_relay(Seed::new(self.scenario.seed).derive("another relay"));
+        let relay = real_relay(RELAY.port(), Seed::new(self.scenario.seed).derive("another relay"));
         self.world.add(ip, Machine::Relay(Box::new(relay)))
     }
 

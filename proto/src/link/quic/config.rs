@@ -98,7 +98,7 @@ impl Profile {
             keep_alive: Some(Duration::from_secs(15)),
             congestion: Congestion::DeliveryRate,
             packet_threshold: 64,
-            initial_rtt: INITIAL_RTT,
+            initial_rtt: Duration::from_millis(333),
         }
     }
 
