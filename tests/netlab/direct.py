@@ -6,8 +6,6 @@ import time
 from lab import MIB, SAMPLE, Failed
 from scenarios import COUNTERS, PORT, Transfer, counted, cut, scenario
 
-# Whether the program looks for a direct path; until then every pair is relayed.
-DIRECT = True
 MODES = ("none", "full-cone", "restricted", "port-restricted", "symmetric")
 # What the laboratory's own probe finds: these can't be punched through, the other 22 can.
 RELAYED = {("symmetric", "symmetric"), ("symmetric", "port-restricted"), ("port-restricted", "symmetric")}
@@ -49,7 +47,7 @@ class Meeting(Transfer):
     def __init__(self, t, size=16, limit="4M", **more):
         args = {way: list(more.pop(way, ())) for way in ("send", "receive")}
         for own in args.values():
-            if DIRECT and "--no-p2p" not in own:
+            if "--no-p2p" not in own:
                 own += ["--stun", "203.0.113.20:%d" % PORT]
         if limit:
             args["send"] += ["--limit", limit]
@@ -64,15 +62,12 @@ class Meeting(Transfer):
 
     def upgraded(self, since=0.0):
         """Until both say that their bytes go directly."""
-        for program in (self.sender, self.receiver):
-            program.wait("p2p_upgrade", since)
         return max(program.wait("p2p_upgrade", since)[0] for program in (self.sender, self.receiver))
 
     def under_way(self, share=0.05):
         """On the direct path, with most of it still to come."""
         self.start()
-        if DIRECT:
-            self.upgraded()
+        self.upgraded()
         self.until(share)
         return self
 
@@ -93,9 +88,7 @@ class Meeting(Transfer):
 
     def judge(self, wanted):
         """Ends it; what the bytes took must be one of `wanted`, and then the relay carries none any more."""
-        if not DIRECT:
-            wanted = ("relay",)
-        elif "relay" not in wanted:
+        if "relay" not in wanted:
             self.upgraded()
         size = self.finish()
         self.forwarded.over = True
@@ -188,7 +181,7 @@ def directcut(t, site):
     line = transfer.told(fault)
     if set(transfer.paths()) != {"relay"}:
         raise Failed("cut off, and yet %s: %s" % (transfer.paths(), line))
-    if DIRECT and not transfer.fallbacks(fault):
+    if not transfer.fallbacks(fault):
         raise Failed("nobody said that the direct path was lost: %s" % line)
     return line
 
@@ -218,11 +211,7 @@ def directcable(t, host, seconds):
 def directrelay(t, signal_name):
     transfer = Meeting(t, size=48).under_way()
     transfer.relay.signal(getattr(signal, "SIG" + signal_name))
-    fault = time.monotonic()
-    if not DIRECT:
-        transfer.relay.end()
-        t.relay()
-    return transfer.told(fault)
+    return transfer.told(time.monotonic())
 
 
 @scenario("home --carol", variants=({"who": "sender"}, {"who": "receiver"}, {"who": "both"}))
@@ -241,42 +230,42 @@ def nop2p(t, who):
     return "nothing left for others than the relay; %s" % line
 
 
-if DIRECT:
-    @scenario("{nat}", variants=({"nat": "home"}, {"nat": "hard"}))
-    def p2ponly(t, nat):
-        transfer = Meeting(t, send=["--p2p-only"], receive=["--p2p-only"])
-        if nat == "home":
-            line = transfer.start().judge(("direct",))
-            if transfer.forwarded.since() > IDLE:
-                raise Failed("the relay carried data: %s" % line)
-            return line
-        transfer.start()
-        codes = [program.end() for program in (transfer.sender, transfer.receiver)]
-        errors = [program.said("error") for program in (transfer.sender, transfer.receiver)]
-        if 0 in codes or not all(errors):
-            raise Failed("no direct path, and yet %s %s" % (codes, errors))
+@scenario("{nat}", variants=({"nat": "home"}, {"nat": "hard"}))
+def p2ponly(t, nat):
+    transfer = Meeting(t, send=["--p2p-only"], receive=["--p2p-only"])
+    if nat == "home":
+        line = transfer.start().judge(("direct",))
         if transfer.forwarded.since() > IDLE:
-            raise Failed("the relay carried %d bytes" % transfer.forwarded.since())
-        return "ended with %d and %d: %s" % (*codes, errors[0][0].get("message"))
-
-    @scenario("home")
-    def p2pport(t):
-        for host in ("alice", "bob"):
-            t.inside(host, "nft", "-f", "-", text="""
-                table inet counts {
-                    counter datagrams {}
-                    counter elsewhere {}
-                    chain out {
-                        type filter hook output priority 0;
-                        # Nor the router, which is asked for a port.
-                        ip daddr { 203.0.113.10, 203.0.113.20, 239.255.255.250, 192.168.1.1, 192.168.2.1 } return
-                        udp sport 45000-45009 counter name "datagrams"
-                        udp sport != 45000-45009 counter name "elsewhere"
-                    }
-                }""")
-        line = Meeting(t, send=["--p2p-port", "45000-45009"], receive=["--p2p-port", "45009"]).start().judge(("direct",))
-        for host in ("alice", "bob"):
-            count = counted(t, host)
-            if count["elsewhere"] or not count["datagrams"]:
-                raise Failed("from other ports: %s" % count)
+            raise Failed("the relay carried data: %s" % line)
         return line
+    transfer.start()
+    codes = [program.end() for program in (transfer.sender, transfer.receiver)]
+    errors = [program.said("error") for program in (transfer.sender, transfer.receiver)]
+    if 0 in codes or not all(errors):
+        raise Failed("no direct path, and yet %s %s" % (codes, errors))
+    if transfer.forwarded.since() > IDLE:
+        raise Failed("the relay carried %d bytes" % transfer.forwarded.since())
+    return "ended with %d and %d: %s" % (*codes, errors[0][0].get("message"))
+
+
+@scenario("home")
+def p2pport(t):
+    for host in ("alice", "bob"):
+        t.inside(host, "nft", "-f", "-", text="""
+            table inet counts {
+                counter datagrams {}
+                counter elsewhere {}
+                chain out {
+                    type filter hook output priority 0;
+                    # Nor the router, which is asked for a port.
+                    ip daddr { 203.0.113.10, 203.0.113.20, 239.255.255.250, 192.168.1.1, 192.168.2.1 } return
+                    udp sport 45000-45009 counter name "datagrams"
+                    udp sport != 45000-45009 counter name "elsewhere"
+                }
+            }""")
+    line = Meeting(t, send=["--p2p-port", "45000-45009"], receive=["--p2p-port", "45009"]).start().judge(("direct",))
+    for host in ("alice", "bob"):
+        count = counted(t, host)
+        if count["elsewhere"] or not count["datagrams"]:
+            raise Failed("from other ports: %s" % count)
+    return line
