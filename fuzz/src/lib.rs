@@ -2,6 +2,7 @@
 //!
 //! The same files are part of `tests/tests/fuzz_seeds.rs`, which writes the seeds and replays them on every toolchain.
 
+pub mod direct;
 pub mod portmap;
 pub mod relay;
 pub mod session;

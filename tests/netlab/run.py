@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 
+import direct  # noqa: F401, it registers its scenarios
 import lab
 from scenarios import SCENARIOS
 
@@ -42,7 +43,7 @@ def attempt(program, runtime, scenario, work, source):
                       os.path.join(work, "%s.%s" % (name, runtime)), bound)
     trial.source = source
     try:
-        trial.up(topology)
+        trial.up(*topology.format(**variant).split())
         return True, function(trial, **variant)
     except lab.Failed as failed:
         return False, str(failed)

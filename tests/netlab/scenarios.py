@@ -15,7 +15,7 @@ LONG = bool(os.environ.get("TALLOW_LONG"))
 
 
 def scenario(topology="home", bound=150, variants=({},), alternating=(), long=()):
-    """Registers a scenario for each of the variants of its arguments.
+    """Registers a scenario for each of the variants of its arguments, which may be named in its topology; options may follow that.
 
     `alternating` ones run on one runtime each, one after the other, and `long` ones not at all, unless everything was asked for.
     """
@@ -34,13 +34,14 @@ def scenario(topology="home", bound=150, variants=({},), alternating=(), long=()
 
 
 class Transfer:
-    """The usual set-up: a relay, a slow line at alice, and a transfer that is under way."""
+    """The usual set-up: a relay, a slow line at alice, and a transfer that is under way; over the relay unless `p2p`."""
 
     def __init__(self, t, relays=("203.0.113.10",), rate="40mbit", size=24, accept="--yes", send=(), receive=(),
-                 hosts=("alice", "bob"), port=PORT, drain=10):
+                 hosts=("alice", "bob"), port=PORT, drain=10, p2p=False):
         self.t, self.relays, self.size, self.hosts = t, relays, size, hosts
-        self.receiver_args, self.sender_args = [accept] if accept else [], list(send)
-        self.receiver_args += receive
+        own = [] if p2p else ["--no-p2p"]
+        self.receiver_args, self.sender_args = [*own, *receive], [*own, *send]
+        self.receiver_args += [accept] if accept else []
         self.terminal = accept is None
         if rate:
             t.netlab("link", "alice", "--rate", rate)
@@ -404,7 +405,7 @@ def proxy_for(t, kind):
 def proxy(t, kind):
     url = proxy_for(t, kind)
     t.inside("alice", "nft", "-f", "-", text=COUNTERS)
-    transfer = Transfer(t, rate=None)
+    transfer = Transfer(t, rate=None, p2p=True)
     transfer.sender = t.send(transfer.source, "--proxy", url, relays=("relay.test",))
     code_after = transfer.sender.wait("code")[0] - transfer.sender.started
     transfer.receive()
@@ -430,7 +431,7 @@ def onion(t):
                                         "203.0.113.10:%d" % PORT])
     proxy.wait("listening")
     t.inside("alice", "nft", "-f", "-", text=COUNTERS)
-    transfer = Transfer(t, rate=None, size=8)
+    transfer = Transfer(t, rate=None, size=8, p2p=True)
     transfer.sender = t.send(transfer.source, "--proxy", "socks5h://203.0.113.20:1080", relays=(name,))
     transfer.sender.wait("code")
     transfer.receive()

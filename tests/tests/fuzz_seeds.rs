@@ -3,6 +3,8 @@
 //! `TALLOW_WRITE_SEEDS=1 cargo test -p tallow-tests --test fuzz_seeds` writes them anew. Without it they are compared with what would
 //! be written, and replayed, so that a fuzzer never begins with messages of yesterday.
 
+#[path = "../../fuzz/src/direct.rs"]
+mod direct;
 #[path = "../../fuzz/src/portmap.rs"]
 mod portmap;
 #[path = "../../fuzz/src/relay.rs"]
@@ -190,6 +192,9 @@ fn real() -> Seeds {
     assert!(!question.is_empty() && !answer.is_empty());
     add("mdns", "question", question);
     add("mdns", "answer", answer);
+    for (name, bytes) in direct::honest() {
+        add("direct", name, bytes);
+    }
     for (name, bytes) in stun::honest() {
         add("stun", name, bytes);
     }
@@ -296,6 +301,7 @@ fn the_machines_take_the_seeds_and_what_is_near_them() {
     for (target, run) in [
         ("receive", &transfer::receive as &dyn Fn(&[u8])),
         ("send", &transfer::send),
+        ("direct", &|data| assert!(direct::run(data) < 1000)),
         ("stun", &|data| drop(stun::run(data))),
         ("portmap", &map),
     ] {
@@ -316,6 +322,14 @@ fn the_machines_take_the_seeds_and_what_is_near_them() {
 }
 
 /// What the servers say in the seeds is understood.
+/// Each seed gets as far as its name says: to a second round, or nowhere.
+#[test]
+fn the_seeds_of_direct_paths_begin_rounds() {
+    for (name, rounds) in [("sender", 2), ("receiver", 2), ("nothing", 1), ("moves", 2), ("off", 0)] {
+        assert_eq!(direct::run(&fs::read(dir().join("direct").join(name)).unwrap()), rounds, "{name}");
+    }
+}
+
 #[test]
 fn the_seeds_of_stun_are_answers() {
     for name in ["answered", "elsewhere"] {

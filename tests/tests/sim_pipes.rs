@@ -13,7 +13,10 @@ use tallow_proto::node::{
     Action, Arrival, Bind, Dial, Ecn, Input, Listen, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit,
 };
 use tallow_proto::seed::Seed;
-use tallow_tests::sim::{Conditions, HostId, Machine, Network, Observed, World};
+use tallow_tests::sim::{
+    Attachment, Behaviour, Conditions, Dependence, HostId, Machine, Network, Observed, PUBLIC, Segment, Site, Tally,
+    World,
+};
 
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)), 443);
 const CLIENT: [u8; 4] = [192, 0, 2, 1];
@@ -21,7 +24,6 @@ const BUFFER: usize = 10_000;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Echoes what is sent to it, and sends so much where it is told, all bytes counted. Says what happens to it.
-#[derive(Default)]
 struct Talker {
     actions: VecDeque<Action>,
     said: VecDeque<String>,
@@ -31,8 +33,25 @@ struct Talker {
     /// Sends a datagram and a byte into each pipe so often.
     chatter: Option<(Duration, Instant)>,
     pings: usize,
+    pings_to: SocketAddr,
     /// Where it dials again when a pipe has failed.
     again: Option<SocketAddr>,
+}
+
+impl Default for Talker {
+    fn default() -> Self {
+        Self {
+            actions: VecDeque::new(),
+            said: VecDeque::new(),
+            pipes: BTreeMap::new(),
+            touched: VecDeque::new(),
+            next: 0,
+            chatter: None,
+            pings: 0,
+            pings_to: SERVER,
+            again: None,
+        }
+    }
 }
 
 struct Talk {
@@ -78,6 +97,14 @@ impl Talker {
         client.chatter = Some((every, now + every));
         client.again = Some(SERVER);
         client
+    }
+
+    /// Sends a datagram to that address every second, and nothing else.
+    fn pinger(to: SocketAddr, now: Instant) -> Box<Self> {
+        let mut client = Self { chatter: Some((SECOND, now + SECOND)), pings_to: to, ..Self::default() };
+        let any = SocketAddr::new([0, 0, 0, 0].into(), 0);
+        client.actions.push_back(Action::Bind(SocketId(0), Bind { addr: any, share_port: false, group: None }));
+        Box::new(client)
     }
 
     fn dial(&mut self, to: SocketAddr, bytes: usize, finish: bool) {
@@ -175,7 +202,7 @@ impl Node for Talker {
     fn poll_transmit(&mut self, _: Instant, _: SocketId, _: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
         self.pings = self.pings.checked_sub(1)?;
         buf.push(7);
-        Some(Transmit { to: SERVER, src_ip: None, ecn: Ecn::NotEct, size: 1, segment_size: None })
+        Some(Transmit { to: self.pings_to, src_ip: None, ecn: Ecn::NotEct, size: 1, segment_size: None })
     }
 
     fn poll_pipe(&mut self) -> Option<PipeId> {
@@ -411,4 +438,163 @@ fn a_stopped_process_goes_on_with_what_its_system_kept() {
     assert!(world.texts(server).count() >= before + 29);
     assert!(!world.texts(server).any(|text| text.starts_with("slept")));
     assert_eq!(texts(&world, client), ["up"], "its system answered all the time");
+}
+
+/// A site behind an ordinary NAT.
+fn home(world: &mut World) -> Segment {
+    let behaviour = Behaviour::nat(Dependence::Independent, Dependence::AddressAndPort);
+    world.add_site(PUBLIC, Site::private([192, 168, 1, 0], behaviour, [203, 0, 113, 101]))
+}
+
+fn at(segment: Segment, addr: [u8; 4]) -> Attachment {
+    Attachment::new(segment, addr.into())
+}
+
+#[test]
+fn a_pipe_through_a_nat_is_dead_when_that_forgets_it_and_datagrams_get_through_again() {
+    let (mut world, server) = world(Conditions::default(), 1);
+    let home = home(&mut world);
+    let chatterbox = Talker::chatterbox(SECOND, world.now);
+    let client = world.add_at(vec![at(home, [192, 168, 1, 10])], Machine::Other(chatterbox));
+    pass(&mut world, 5 * SECOND / 2);
+    assert_eq!(texts(&world, server), ["accepted 203.0.113.101", "ping from 203.0.113.101", "ping from 203.0.113.101"]);
+    world.topology.nat_mut(home, SERVER.ip()).unwrap().flush();
+    pass(&mut world, 10 * SECOND);
+    assert_eq!(texts(&world, server).len(), 13, "{:?}", texts(&world, server));
+    assert_eq!(texts(&world, client), ["up"]);
+    run_until_said(&mut world, 70 * SECOND, client, "TimedOut");
+    assert_eq!(world.texts(server).filter(|text| text.starts_with("accepted")).count(), 1);
+    run_until_said(&mut world, SECOND, client, "up");
+    pass(&mut world, SECOND);
+    assert_eq!(world.texts(server).filter(|text| text.starts_with("accepted")).count(), 2);
+}
+
+#[test]
+fn on_one_lan_pipes_are_direct_and_from_outside_there_are_none() {
+    let (mut world, _) = world(Conditions::default(), 1);
+    let home = home(&mut world);
+    let server = world.add_at(vec![at(home, [192, 168, 1, 10])], Machine::Other(Talker::server()));
+    let near = SocketAddr::new([192, 168, 1, 10].into(), SERVER.port());
+    let inside = Talker::client(near, 1000, true);
+    let inside = world.add_at(vec![at(home, [192, 168, 1, 11])], Machine::Other(inside));
+    run_until_said(&mut world, SECOND, inside, "end after 1000");
+    assert_eq!(world.texts(server).nth(1), Some("accepted 192.168.1.11"));
+    for to in [[192, 168, 1, 10], [203, 0, 113, 101]] {
+        let outside = Talker::client(SocketAddr::new(to.into(), SERVER.port()), 1000, true);
+        let outside = world.add([192, 0, 2, to[0]].into(), Machine::Other(outside));
+        run_until_said(&mut world, 70 * SECOND, outside, "TimedOut");
+    }
+}
+
+#[test]
+fn a_host_with_two_interfaces_speaks_from_the_one_that_is_near_or_the_first() {
+    let (mut world, server) = world(Conditions::default(), 1);
+    let (one, two) = (home(&mut world), home(&mut world));
+    let near = SocketAddr::new([10, 8, 0, 1].into(), SERVER.port());
+    let inside = world.add_at(vec![at(two, [10, 8, 0, 1])], Machine::Other(Talker::server()));
+    let mut client = Talker::client(SERVER, 10, true);
+    client.dial(near, 10, true);
+    let addresses = vec![at(one, [192, 168, 1, 10]), at(two, [10, 8, 0, 2])];
+    let client = world.add_at(addresses, Machine::Other(client));
+    run_until_said(&mut world, SECOND, inside, "end after 10");
+    run_until_said(&mut world, SECOND, server, "end after 10");
+    assert_eq!((texts(&world, server)[0], texts(&world, inside)[0]), ("accepted 203.0.113.101", "accepted 10.8.0.2"));
+    let froms: Vec<_> = world.sent(client).map(|(_, from, to, _)| (from.ip(), to)).collect();
+    assert!(froms.contains(&([192, 168, 1, 10].into(), SERVER)) && froms.contains(&([10, 8, 0, 2].into(), near)));
+}
+
+/// Says what its interfaces are, and hears on `[::]`.
+struct Listener(VecDeque<Action>, VecDeque<String>);
+
+impl Node for Listener {
+    type Command = Infallible;
+    type Event = Observed;
+
+    fn handle_datagram(&mut self, _: Instant, arrival: Arrival, _: BytesMut) {
+        self.1.push_back(format!("from {} to {}", arrival.from.ip(), arrival.local_ip.unwrap()));
+    }
+
+    fn handle_input(&mut self, _: Instant, input: Input) {
+        match input {
+            Input::Interfaces(interfaces) => {
+                let shown = interfaces.iter().map(|one| format!("{} {}/{}", one.name, one.addr, one.prefix));
+                self.1.push_back(shown.collect::<Vec<_>>().join(", "));
+            }
+            Input::Bound(_, result) => self.1.push_back(format!("{result:?}")),
+            _ => {}
+        }
+    }
+
+    fn handle_command(&mut self, _: Instant, command: Infallible) -> Result<(), Misuse> {
+        match command {}
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn settle(&mut self, _: Instant) {}
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.0.pop_front()
+    }
+
+    fn poll_transmit(&mut self, _: Instant, _: SocketId, _: NonZeroUsize, _: &mut Vec<u8>) -> Option<Transmit> {
+        None
+    }
+
+    fn poll_job(&mut self) -> Option<Job> {
+        None
+    }
+
+    fn poll_event(&mut self) -> Option<Observed> {
+        self.1.pop_front().map(Observed::Text)
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        None
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn sockets_are_bound_as_on_a_real_system() {
+    let (mut world, _) = world(Conditions::default(), 1);
+    let home = home(&mut world);
+    let binds =
+        ["[::]:443", "0.0.0.0:443", "[::]:443", "198.51.100.9:80", "192.168.1.7:80", "192.168.1.7:80", "[::]:0"];
+    let bind = |(id, addr): (usize, &&str)| {
+        Action::Bind(SocketId(id as u8), Bind { addr: addr.parse().unwrap(), share_port: false, group: None })
+    };
+    let listener = |binds: &[&str]| {
+        let actions = binds.iter().enumerate().map(bind).collect();
+        Machine::Other(Box::new(Listener(actions, VecDeque::new())))
+    };
+    let only_v4 = world.add_at(vec![at(home, [192, 168, 1, 6])], listener(&["[::]:443", "0.0.0.0:443"]));
+    assert_eq!(texts(&world, only_v4), ["Err(Unsupported)", "Ok(0.0.0.0:443)"]);
+    let v6 = Attachment::new(PUBLIC, "2001:db8::7".parse().unwrap());
+    let both = world.add_at(vec![at(home, [192, 168, 1, 7]), v6], listener(&binds));
+    let said: Vec<_> = world.texts(both).collect();
+    let bound = ["Ok([::]:443)", "Err(AddrInUse)", "Err(AddrInUse)", "Err(AddrNotAvailable)", "Ok(192.168.1.7:80)"];
+    assert_eq!(said[0], "eth0 192.168.1.7/24, eth1 2001:db8::7/64, lo 127.0.0.1/8");
+    assert_eq!(said[1..6], bound);
+    assert_eq!(said[6..], ["Err(AddrInUse)", "Ok([::]:40000)"]);
+    // `[::]` hears IPv4 as well, and shows it as IPv6.
+    let near = SocketAddr::new([192, 168, 1, 7].into(), 443);
+    let parrot = Talker::pinger(near, world.now);
+    world.add_at(vec![at(home, [192, 168, 1, 8])], Machine::Other(parrot));
+    run_until_said(&mut world, 2 * SECOND, both, "from ::ffff:192.168.1.8 to 192.168.1.7");
+}
+
+#[test]
+fn what_is_sent_is_counted_even_where_it_gets_nowhere() {
+    let (mut world, _) = world(Conditions::default(), 1);
+    let home = home(&mut world);
+    let nowhere = SocketAddr::new([127, 0, 0, 1].into(), 9);
+    let pinger = Talker::pinger(nowhere, world.now);
+    let pinger = world.add_at(vec![at(home, [192, 168, 1, 10])], Machine::Other(pinger));
+    pass(&mut world, 7 * SECOND / 2);
+    assert_eq!(world.sent_to(pinger, nowhere.ip()), Tally { packets: 3, bytes: 3 });
+    assert_eq!(world.sent_in_all(pinger), Tally { packets: 3, bytes: 3 });
 }

@@ -6,14 +6,16 @@
 //! so [`DATAGRAMS`] of them at most.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::candidate::canonical;
 use crate::Instant;
 
-/// To one address, datagrams and bytes.
+/// To one address, whatever the port, datagrams and bytes: a victim is a machine.
 pub const PER_ADDRESS: (u32, u32) = (20, 24 << 10);
+/// Of those, probes: the rest is left for the handshake that they make room for.
+pub const PROBES: u32 = 12;
 /// To all of them together, datagrams.
 pub const DATAGRAMS: u32 = 100;
 /// The same, bytes.
@@ -38,18 +40,36 @@ impl Spent {
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Budget {
-    addresses: BTreeMap<SocketAddr, Spent>,
+    addresses: BTreeMap<IpAddr, Spent>,
     all: Spent,
     since: Option<Instant>,
 }
 
 impl Budget {
+    /// Whether a probe of so many bytes may leave for this address; it is counted then.
+    pub fn spend_probe(&mut self, now: Instant, to: SocketAddr, bytes: usize) -> bool {
+        let sent = self.addresses.get(&canonical(to).ip()).map_or(0, |spent| spent.datagrams);
+        (self.is_over(now) || sent < PROBES) && self.spend(now, to, 1, bytes)
+    }
+
+    /// The other side is at this address: what left for it does not count.
+    pub fn forgive(&mut self, at: SocketAddr) {
+        if let Some(spent) = self.addresses.remove(&canonical(at).ip()) {
+            self.all.datagrams = self.all.datagrams.saturating_sub(spent.datagrams);
+            self.all.bytes = self.all.bytes.saturating_sub(spent.bytes);
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.since.is_none_or(|since| now.saturating_duration_since(since) >= PERIOD)
+    }
+
     /// Whether so many datagrams with so many bytes together may leave for this address; they are counted then.
     pub fn spend(&mut self, now: Instant, to: SocketAddr, datagrams: usize, bytes: usize) -> bool {
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= PERIOD) {
+        if self.is_over(now) {
             *self = Self { since: Some(now), ..Self::default() };
         }
-        let to = canonical(to);
+        let to = canonical(to).ip();
         let (Ok(datagrams), Ok(bytes)) = (u32::try_from(datagrams), u32::try_from(bytes)) else { return false };
         let before = self.addresses.get(&to).copied().unwrap_or_default();
         let (Some(here), Some(all)) =
@@ -71,6 +91,12 @@ mod tests {
         SocketAddr::from(([192, 0, 2, 1], port))
     }
 
+    /// A machine of its own each.
+    fn of(number: u16) -> SocketAddr {
+        let [high, low] = number.to_be_bytes();
+        SocketAddr::from(([192, 0, high, low], 2000))
+    }
+
     #[test]
     fn k02_one_address_gets_20_datagrams_and_24_kib_and_all_together_100_and_120_kib() {
         let now = Instant::now();
@@ -81,13 +107,37 @@ mod tests {
         assert_eq!(sent(|_| at(2000), 1), 20);
         assert_eq!(sent(|_| at(2000), 1200), 20);
         assert_eq!(sent(|_| at(2000), 1400), 17);
-        assert_eq!(sent(|n| at(2000 + n), 1), 100);
-        assert_eq!(sent(|n| at(2000 + n), 1400), 87);
+        assert_eq!(sent(|n| at(2000 + n), 1), 20, "other ports");
+        assert_eq!(sent(of, 1), 100);
+        assert_eq!(sent(of, 1400), 87);
         // The same address in another form.
         let mapped = |n: u16| -> SocketAddr {
             if n.is_multiple_of(2) { at(2000) } else { "[::ffff:192.0.2.1]:2000".parse().unwrap() }
         };
         assert_eq!(sent(mapped, 1), 20);
+    }
+
+    #[test]
+    fn probes_leave_room_for_a_handshake() {
+        let now = Instant::now();
+        let mut budget = Budget::default();
+        assert_eq!((0..100).filter(|&n| budget.spend_probe(now, at(2000 + n), 20)).count(), 12);
+        assert_eq!((0..100).filter(|&n| budget.spend(now, at(2000 + n), 1, 1200)).count(), 8);
+        assert!(!budget.spend_probe(now + PERIOD - Duration::from_millis(1), at(2000), 20));
+        assert!(budget.spend_probe(now + PERIOD, at(2000), 20));
+    }
+
+    #[test]
+    fn what_left_for_the_other_side_does_not_count() {
+        let now = Instant::now();
+        let mut budget = Budget::default();
+        for _ in 0..100 {
+            assert!(budget.spend(now, at(2000), 20, 20_000));
+            budget.forgive(at(3000));
+        }
+        assert!(budget.spend(now, at(2000), 20, 20));
+        budget.forgive(of(1));
+        assert!(!budget.spend(now, at(2000), 1, 1), "another one's proof");
     }
 
     #[test]

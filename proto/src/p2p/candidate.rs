@@ -151,19 +151,25 @@ impl Scope {
 /// left out and told to nobody; of more than that the first count.
 #[must_use]
 pub fn admit(theirs: &[Candidate], own: &[Interface]) -> Vec<Candidate> {
+    admit_beside(&[], theirs, own)
+}
+
+/// The same of those that are said later, when `known` were admitted before: the bounds hold for all of them together, and what is
+/// known is left out.
+#[must_use]
+pub fn admit_beside(known: &[Candidate], theirs: &[Candidate], own: &[Interface]) -> Vec<Candidate> {
     let mut admitted: Vec<Candidate> = Vec::new();
     for theirs in theirs {
-        if admitted.len() == MAX {
+        let all = || known.iter().chain(&admitted);
+        if all().count() >= MAX {
             break;
         }
         let candidate = Candidate { addr: canonical(theirs.addr), ..*theirs };
-        let known = admitted.iter().any(|known| (known.carrier, known.addr) == (candidate.carrier, candidate.addr));
-        let at_address = admitted.iter().filter(|known| known.addr.ip() == candidate.addr.ip()).count();
-        if !known
-            && at_address < MAX_PER_ADDRESS
-            && may_try(&candidate, own)
-            && !is_one_tcp_too_many(&admitted, &candidate)
-        {
+        let is_known = all().any(|known| (known.carrier, known.addr) == (candidate.carrier, candidate.addr));
+        let at_address = all().filter(|known| known.addr.ip() == candidate.addr.ip()).count();
+        let is_one_tcp_too_many =
+            candidate.carrier == Carrier::Tcp && all().filter(|known| known.carrier == Carrier::Tcp).count() >= MAX_TCP;
+        if !is_known && at_address < MAX_PER_ADDRESS && !is_one_tcp_too_many && may_try(&candidate, own) {
             admitted.push(candidate);
         }
     }
@@ -265,11 +271,6 @@ fn may_try(candidate: &Candidate, own: &[Interface]) -> bool {
         Carrier::Tcp => candidate.kind == Kind::Host && is_near(ip, own),
     };
     reachable && carrier && candidate.addr.port() >= MIN_PORT && !is_everybody(ip, own)
-}
-
-fn is_one_tcp_too_many(admitted: &[Candidate], candidate: &Candidate) -> bool {
-    let tcp = admitted.iter().filter(|known| known.carrier == Carrier::Tcp).count();
-    candidate.carrier == Carrier::Tcp && tcp >= MAX_TCP
 }
 
 /// Whether an address is in a network of our own.

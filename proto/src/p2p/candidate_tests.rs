@@ -104,6 +104,14 @@ fn k02_many_candidates_and_one_victim_many_times_are_few() {
     assert_eq!(admit(&ports, &at_home()).len(), MAX_PER_ADDRESS);
     let listeners: Vec<_> = (10..40).map(|host| tcp(&format!("192.168.1.{host}:5000"))).collect();
     assert_eq!(admit(&listeners, &at_home()).len(), MAX_TCP);
+    // Said one after the other they are as many.
+    for (said, most) in [(&many[..100], MAX), (&ports, MAX_PER_ADDRESS), (&listeners, MAX_TCP)] {
+        let mut known = Vec::new();
+        for one in said {
+            known.extend(admit_beside(&known, &[*one, *one], &at_home()));
+        }
+        assert_eq!(known.len(), most);
+    }
     // On the wire a list that is too long is no list.
     assert!(decode::<Candidates>(&encode(&many[..MAX + 1].to_vec())).is_err());
     let full = Candidates::new(many[..MAX].to_vec()).unwrap();

@@ -249,8 +249,9 @@ impl Negotiation {
         }
         self.interfaces = interfaces.to_vec();
         self.failures = 0;
-        if matches!(self.state, State::Resting { .. }) {
-            self.begin(now, self.round.saturating_add(1));
+        if let State::Resting { next } = &mut self.state {
+            *next = Some(now);
+            self.handle_timeout(now);
         }
     }
 
@@ -352,7 +353,10 @@ impl Negotiation {
     /// A deadline may have passed. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &self.state {
-            State::Resting { next: Some(next) } if *next <= now => self.begin(now, self.round.saturating_add(1)),
+            // Not before both know that the last one is over: what was lost with it could not be told from what is lost later.
+            State::Resting { next: Some(next) } if *next <= now && self.end == End::Both => {
+                self.begin(now, self.round.saturating_add(1));
+            }
             State::Racing(race) if race.until <= now => {
                 self.out.push_back(Output::NoPath);
                 let pause = self.pause();
@@ -367,7 +371,9 @@ impl Negotiation {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Resting { next } => *next,
+            State::Resting { next } => next.filter(|_| self.end == End::Both),
+            // A probe may outrun the offer that the plan waits for.
+            State::Racing(race) if race.theirs.is_none() => Some(race.until),
             State::Racing(race) => race.plan.iter().map(|&(at, _)| at).chain([race.until]).min(),
             State::Off | State::Idle | State::Connected => None,
         }
@@ -390,6 +396,10 @@ impl Negotiation {
         if round == self.round.saturating_add(1) {
             if !matches!(self.state, State::Resting { .. }) {
                 self.out.push_back(Output::Over);
+            }
+            // It goes on, so it knows that the last one is over.
+            if self.end == End::Said {
+                self.settle();
             }
             self.begin(now, round);
             return Ok(true);
@@ -450,16 +460,14 @@ impl Negotiation {
 
     fn race_for(&mut self, now: Instant, theirs: Theirs, candidates: &[Candidate]) {
         let (side, dependent) = (self.config.side, self.dependent);
-        let admitted = candidate::admit(candidates, &self.interfaces);
         let State::Racing(race) = &mut self.state else { return };
+        let admitted = candidate::admit_beside(&race.candidates, candidates, &self.interfaces);
         race.theirs = Some(theirs);
         let mut at = now;
         for candidate in admitted {
-            let is_known =
-                race.candidates.iter().any(|known| (known.carrier, known.addr) == (candidate.carrier, candidate.addr));
             // Neither NAT would know the mapping that the other one makes for it.
             let is_hopeless = candidate.kind == Kind::Reflexive && dependent && theirs.dependent;
-            if is_known || is_hopeless || race.candidates.len() >= candidate::MAX {
+            if is_hopeless {
                 continue;
             }
             race.candidates.push(candidate);

@@ -199,6 +199,27 @@ fn a_probe_from_an_unknown_address_teaches_it_and_nothing_else_does() {
     assert_eq!(pair.dials(SENDER).len(), MAX_LEARNED);
 }
 
+/// The direct way may be shorter than the relay's.
+#[test]
+fn a_probe_that_outruns_the_offer_waits_for_it() {
+    let now = Instant::now();
+    let mut sender = machine(Side::Sender, now);
+    sender.start(now, true);
+    let Some(Output::Say(Control::CandidateOffer { token, .. })) = sender.poll_output() else { panic!("no offer") };
+    let seen: SocketAddr = "198.51.100.8:61000".parse().unwrap();
+    assert!(sender.handle_probe(now, seen, &[&PROBE_START[..], &token].concat()));
+    assert_eq!((sender.poll_output(), sender.poll_timeout()), (None, Some(now + ROUND)));
+    let offer = Control::CandidateOffer {
+        round: 1,
+        candidates: Capped::truncated(Vec::new()),
+        certificate: [2; 32],
+        token: [0; 16],
+        dependent: false,
+    };
+    sender.handle_control(now, &offer).unwrap();
+    assert!(matches!(sender.poll_output(), Some(Output::Dial { to, .. }) if to == seen));
+}
+
 #[test]
 fn tokens_come_from_the_seed_and_are_new_in_each_round() {
     let tokens = |pair: &Pair| -> Vec<[u8; 16]> {
@@ -279,6 +300,26 @@ fn a_chosen_path_ends_the_race_and_its_loss_the_round() {
         pair.settle();
     }
     assert_eq!(pair.count(SENDER, &Output::NoPath), 0);
+}
+
+#[test]
+fn no_round_begins_before_both_know_that_the_last_one_is_over() {
+    let mut pair = Pair::started();
+    pair.ends[SENDER].choose();
+    pair.settle();
+    let now = pair.now;
+    let sender = &mut pair.ends[SENDER];
+    sender.handle_lost(now);
+    // The answer takes its time.
+    assert_eq!(sender.poll_timeout(), None);
+    sender.handle_timeout(now + SOON * 10);
+    sender.handle_interfaces(now + SOON * 10, &[interface("10.1.1.1", 24)]);
+    let said: Vec<Output> = std::iter::from_fn(|| sender.poll_output()).collect();
+    assert_eq!(said, [Output::Over, Output::Say(Control::DirectFailed { round: 1 })]);
+    sender.handle_control(now, &Control::DirectFailed { round: 1 }).unwrap();
+    assert_eq!(sender.poll_output(), Some(Output::Settled));
+    sender.handle_timeout(now + SOON * 10);
+    assert!(matches!(sender.poll_output(), Some(Output::Say(Control::CandidateOffer { round: 2, .. }))));
 }
 
 #[test]
@@ -381,7 +422,7 @@ fn k02_whatever_a_peer_names_what_is_dialled_is_bounded() {
     for block in 0..100_u8 {
         let candidates = (0..16_u16)
             .map(|n| {
-                let addr = SocketAddr::new(IpAddr::from([198, 51, block, 1]), 3000 + n);
+                let addr = SocketAddr::new(IpAddr::from([198, 51, block, n as u8]), 3000);
                 Candidate { kind: Kind::Reflexive, carrier: Carrier::Udp, addr }
             })
             .collect();
@@ -399,4 +440,26 @@ fn k02_whatever_a_peer_names_what_is_dialled_is_bounded() {
     pair.pass(Duration::from_secs(5));
     assert_eq!(pair.dials(SENDER).len(), candidate::MAX);
     assert_eq!(pair.probes(RECEIVER).len(), candidate::MAX * PROBES_AT.len());
+}
+
+#[test]
+fn k02_one_machine_that_is_named_in_many_offers_is_tried_as_if_it_were_in_one() {
+    for carrier in [Carrier::Udp, Carrier::Tcp] {
+        let mut pair = Pair::started();
+        let now = pair.now;
+        for port in 3000..3064 {
+            let addr = SocketAddr::new(IpAddr::from([192, 168, 1, 99]), port);
+            let offer = Control::CandidateOffer {
+                round: 1,
+                candidates: Capped::truncated(vec![Candidate { kind: Kind::Host, carrier, addr }]),
+                certificate: [0; 32],
+                token: [0; 16],
+                dependent: false,
+            };
+            pair.ends[SENDER].handle_control(now, &offer).unwrap();
+        }
+        pair.settle();
+        pair.pass(Duration::from_secs(5));
+        assert_eq!(pair.dials(SENDER).len(), 4, "{carrier:?}");
+    }
 }

@@ -13,13 +13,15 @@
 //!
 //! Timers: those of `p2p`, and the choice's. Bounds: [`MAX_OPENING`] connections that are no links yet, and the session's links.
 
+mod swap;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::config::DirectPath;
-use super::event::{Event, Failure, Fallback, Lost, Path, PathKind, PathTransport};
+use super::event::{Failure, Fallback, Lost, PathKind, PathTransport};
 use super::net::{self, Conn, DIRECT_TCP, DIRECT_V4, DIRECT_V6, Dial, Net, direct_socket};
 use super::peer_link::PeerLink;
 use super::{Peer, Stage, close};
@@ -33,7 +35,7 @@ use crate::p2p::nat::Nat;
 use crate::p2p::negotiate::{self, AttemptId, Negotiation, Output};
 use crate::p2p::portmap::{self, PortMap};
 use crate::seed::Seed;
-use crate::session::{LinkEnd, LinkId, Origin};
+use crate::session::{LinkId, Origin};
 use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::Side;
 use crate::wire::{Caps, Decoder};
@@ -282,7 +284,7 @@ impl Direct {
         [self.gather.poll_timeout(), self.negotiation.poll_timeout(), self.choice, mapping].into_iter().flatten().min()
     }
 
-    /// Lets go of everything: there is nothing to look for.
+    /// Lets go of everything: there is nothing to look for. Links that are there carry the farewell.
     fn close(&mut self, now: Instant, net: &mut Net) {
         if self.options.take().is_none() {
             return;
@@ -292,8 +294,10 @@ impl Direct {
         if let Some(portmap) = &mut self.portmap {
             portmap.release(now);
         }
-        net.release(DIRECT_V4);
-        net.release(DIRECT_V6);
+        if self.links.is_empty() {
+            net.release(DIRECT_V4);
+            net.release(DIRECT_V6);
+        }
         net.act(Action::Unlisten(DIRECT_TCP));
     }
 
@@ -522,90 +526,6 @@ impl Peer {
         session.handle_link_up(now, id, streams, origin);
     }
 
-    /// A link has proven that it is the session's.
-    pub(super) fn handle_usable(&mut self, now: Instant, id: LinkId) {
-        let Some(link) = self.direct.links.iter_mut().find(|link| link.id == id) else { return };
-        link.proven = Some(now.saturating_duration_since(link.since));
-        self.net.prove(link.conn);
-        if self.side == Side::Sender && self.direct.negotiation.is_racing() {
-            let by = if self.direct.awaits_tcp() { now + GRACE } else { now };
-            let is_tcp = link_is_tcp(self.direct.links.iter().find(|link| link.id == id));
-            let by = if is_tcp && !self.direct.tcp_failed { now } else { by };
-            self.direct.choice = Some(self.direct.choice.map_or(by, |before| before.min(by)));
-            self.choose_if_due(now);
-        }
-    }
-
-    fn choose_if_due(&mut self, now: Instant) {
-        if self.direct.choice.take_if(|at| *at <= now).is_none() || !self.direct.negotiation.is_racing() {
-            return;
-        }
-        let Some(id) = self.direct.best(&mut self.net) else { return };
-        let Stage::Live { session, .. } = &mut self.stage else { return };
-        if session.use_link(id) {
-            self.direct.negotiation.choose();
-        }
-    }
-
-    /// Control goes over another link, and with it the chunks that this side may send.
-    pub(super) fn handle_control_moved(&mut self, now: Instant, id: LinkId) {
-        let Stage::Live { links, .. } = &mut self.stage else { return };
-        if !links.carry(id) {
-            return;
-        }
-        let Some(link) = links.get(id) else { return };
-        let (conn, transport) = (link.conn(), link.transport());
-        let direct = &mut self.direct;
-        let beside = direct.links.iter().find(|link| link.id == id).copied();
-        let (kind, rtt) = match beside {
-            Some(link) => (PathKind::Direct, self.net.rtt(conn).or(link.proven)),
-            None if direct.told => (self.floor, self.net.rtt(conn)),
-            // The floor from the start.
-            None => return,
-        };
-        let event = if beside.is_some() {
-            direct.found_once = true;
-            Event::Upgraded { transport, after: now.saturating_duration_since(direct.began) }
-        } else {
-            direct.began = now;
-            Event::FellBack(std::mem::replace(&mut direct.why, Fallback::Lost))
-        };
-        direct.told = beside.is_some();
-        self.tell(event);
-        self.tell(Event::Path(Path { kind, transport, rtt: rtt.unwrap_or_default() }));
-    }
-
-    /// Why the session gave up a link.
-    pub(super) fn note_dead(&mut self, id: LinkId, why: LinkEnd) {
-        let is_carrying = matches!(&self.stage, Stage::Live { links, .. } if links.carrier() == id);
-        if let Some(link) = self.direct.links.iter().find(|link| link.id == id)
-            && is_carrying
-            && matches!(why, LinkEnd::Silent | LinkEnd::Stalled)
-        {
-            self.direct.why = Fallback::Silent;
-            self.direct.tcp_failed |= link.transport() == PathTransport::Tcp;
-        }
-    }
-
-    /// A link is gone, and others remain.
-    pub(super) fn drop_link(&mut self, now: Instant, id: LinkId) {
-        let direct = &mut self.direct;
-        if direct.is_beside(id) {
-            direct.links.retain(|link| link.id != id);
-            direct.lost.push(id);
-            if direct.links.is_empty() {
-                direct.negotiation.handle_lost(now);
-                direct.gather.refresh(now);
-            }
-        } else {
-            direct.lost_floor = Some(id);
-            direct.say.push_back(Control::DirectFailed { round: 0 });
-            if self.side == Side::Receiver {
-                self.transfer.handle_link_dropped(now, id);
-            }
-        }
-    }
-
     /// What the other side says of the direct path.
     pub(super) fn handle_direct_control(&mut self, now: Instant, message: &Control) {
         if matches!(message, Control::DirectFailed { round: 0 }) {
@@ -616,20 +536,6 @@ impl Peer {
         }
         if let Err(violation) = self.direct.negotiation.handle_control(now, message) {
             self.violated(now, violation);
-        }
-    }
-
-    /// The other side lost the floor: it is lost here too.
-    fn handle_floor_lost(&mut self, now: Instant) {
-        if let Stage::Live { links, .. } = &self.stage
-            && let Some(id) = links.floor().map(PeerLink::id)
-        {
-            self.lose(now, id);
-        }
-        if let Some(id) = self.direct.lost_floor.take()
-            && self.side == Side::Sender
-        {
-            self.transfer.handle_link_dropped(now, id);
         }
     }
 
@@ -690,42 +596,6 @@ impl Peer {
         }
     }
 
-    /// One link carries the session: the sender closes the others, and both what is no link yet.
-    fn handle_chosen(&mut self, now: Instant) {
-        self.direct.close_openings(now, &mut self.net);
-        self.direct.choice = None;
-        let Stage::Live { links, .. } = &self.stage else { return };
-        let carrier = links.carrier();
-        if self.side == Side::Sender {
-            let others: Vec<LinkId> =
-                self.direct.links.iter().map(|link| link.id).filter(|id| *id != carrier).collect();
-            for id in others {
-                self.lose(now, id);
-                // Nothing was ever sealed for it but its proof.
-                self.direct.lost.retain(|lost| *lost != id);
-            }
-        }
-    }
-
-    /// No link of the round counts any more.
-    fn handle_round_over(&mut self, now: Instant) {
-        self.direct.close_openings(now, &mut self.net);
-        self.direct.choice = None;
-        for link in self.direct.links.clone() {
-            self.lose(now, link.id);
-        }
-        if self.side == Side::Receiver {
-            self.count_lost(now);
-        }
-    }
-
-    /// What was under way on lost links comes again.
-    fn count_lost(&mut self, now: Instant) {
-        for id in std::mem::take(&mut self.direct.lost) {
-            self.transfer.handle_link_dropped(now, id);
-        }
-    }
-
     /// Deadlines may have come. A spurious call is a no-op.
     pub(super) fn handle_direct_timeout(&mut self, now: Instant) {
         if let Some(portmap) = &mut self.direct.portmap {
@@ -737,8 +607,4 @@ impl Peer {
             self.choose_if_due(now);
         }
     }
-}
-
-fn link_is_tcp(link: Option<&Beside>) -> bool {
-    link.is_some_and(|link| link.transport() == PathTransport::Tcp)
 }

@@ -327,7 +327,11 @@ impl Peer {
                     | Control::CandidatesDone { .. }
                     | Control::DirectFailed { .. }
                     | Control::DirectConnected { .. }),
-                ) => self.handle_direct_control(now, &message),
+                ) => {
+                    self.handle_direct_control(now, &message);
+                    // What follows in this order counts on it: the receiver says next what it has stored.
+                    self.pump_direct(now);
+                }
                 session::Event::Control(control) => self.transfer.handle_control(now, control),
                 session::Event::Chunk(chunk) => {
                     if !self.transfer.handle_chunk(now, chunk) {

@@ -43,6 +43,8 @@ pub const DIRECT_V6: SocketId = SocketId(5);
 /// Peers of our own network connect here.
 pub const DIRECT_TCP: ListenerId = ListenerId(0);
 
+/// Bytes of the packet that opens a TCP connection.
+const SYN: usize = 60;
 /// Datagrams that are neither QUIC's nor mDNS's and wait for a direct socket; more are lost.
 const MAX_DATAGRAMS: usize = 64;
 /// The path of a WebSocket at a relay.
@@ -227,6 +229,8 @@ impl Net {
     /// Begins an attempt to reach the other peer itself.
     pub fn dial_direct(&mut self, now: Instant, carrier: Carrier, to: SocketAddr, certificate: [u8; 32]) -> Dial {
         match carrier {
+            // Its first packet is one like any other.
+            Carrier::Tcp if !self.budget.spend(now, to, 1, SYN) => Dial::Impossible,
             Carrier::Tcp => Dial::Started(Conn::Pipe(self.pipes.dial(Pipe::plain(now, Windows::direct()), to))),
             Carrier::Udp => {
                 let socket = direct_socket(Family::of(to.ip()));
@@ -261,6 +265,11 @@ impl Net {
 
     /// This connection is the other peer's: what leaves for its address is counted no more.
     pub fn prove(&mut self, conn: Conn) {
+        if let Conn::Quic(socket, id) = conn
+            && let Some(to) = self.quic(socket).and_then(|quic| quic.remote(id))
+        {
+            self.budget.forgive(to);
+        }
         self.proven.push(conn);
     }
 
@@ -502,7 +511,7 @@ impl Net {
     ) -> Option<Transmit> {
         while let Some(index) = self.datagrams.iter().position(|datagram| datagram.socket == socket) {
             let Datagram { to, data, counted, .. } = self.datagrams.remove(index)?;
-            if !counted || self.budget.spend(now, to, 1, data.len()) {
+            if !counted || self.budget.spend_probe(now, to, data.len()) {
                 buf.extend_from_slice(&data);
                 let size = data.len();
                 return Some(Transmit { to, src_ip: None, ecn: Ecn::NotEct, size, segment_size: None });

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rand_core::Rng;
 
 use super::carried::Transfer;
-use super::config::{CodeChoice, Common, Payload, ReceiveConfig, SendConfig};
+use super::config::{CodeChoice, Common, DirectPath, Payload, ReceiveConfig, SendConfig};
 use super::direct::Direct;
 use super::event::PathKind;
 use super::host::Host;
@@ -108,8 +108,13 @@ impl Peer {
         code: CodeState,
         transfer: Transfer,
     ) -> Self {
-        let direct = common.direct.as_ref().filter(|_| allows_direct(common));
-        let direct = Direct::new(now, side, direct, &seed.split(), &mut net);
+        // Without a relay the other side is on this machine or in this network, and no gateway is between.
+        let direct = common
+            .direct
+            .clone()
+            .filter(|_| allows_direct(common))
+            .map(|direct| DirectPath { map_ports: direct.map_ports && !common.relays.is_empty(), ..direct });
+        let direct = Direct::new(now, side, direct.as_ref(), &seed.split(), &mut net);
         Self {
             direct,
             side,

@@ -1,9 +1,9 @@
-//! A host: an address, a node, its sockets and pipes, and whether it runs at all.
+//! A host: its addresses, a node, its sockets and pipes, and whether it runs at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::io::IoSlice;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{ErrorKind, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use tallow_proto::peer::{self, Peer};
 use tallow_proto::room;
 
 use super::tcp::EndId;
+use super::topology::{Attachment, Segment};
 
 /// Which host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,8 +62,10 @@ pub(super) enum Freeze {
 
 /// See the module's text.
 pub struct Host {
-    pub(super) ip: IpAddr,
+    /// The first of a family is where its default route leads.
+    pub(super) attachments: Vec<Attachment>,
     pub(super) machine: Machine,
+    /// As bound: unspecified addresses stay so.
     pub(super) sockets: BTreeMap<SocketId, SocketAddr>,
     pub(super) listeners: BTreeMap<ListenerId, (SocketAddr, PipeOptions)>,
     pub(super) pipes: BTreeMap<PipeId, EndId>,
@@ -86,9 +89,9 @@ pub struct Host {
 }
 
 impl Host {
-    pub(super) const fn new(ip: IpAddr, machine: Machine) -> Self {
+    pub(super) const fn new(attachments: Vec<Attachment>, machine: Machine) -> Self {
         Self {
-            ip,
+            attachments,
             machine,
             sockets: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -112,17 +115,73 @@ impl Host {
     }
 
     pub(super) fn interfaces(&self) -> Input {
-        let prefix = if self.ip.is_ipv4() { 24 } else { 64 };
-        Input::Interfaces(vec![Interface { name: "eth0".to_owned(), addr: self.ip, prefix }])
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut interfaces = Vec::new();
+        for at in &self.attachments {
+            let number = segments.iter().position(|&known| known == at.segment).unwrap_or_else(|| {
+                segments.push(at.segment);
+                segments.len() - 1
+            });
+            interfaces.push(Interface { name: format!("eth{number}"), addr: at.addr, prefix: at.prefix });
+        }
+        let loopback = Interface { name: "lo".to_owned(), addr: Ipv4Addr::LOCALHOST.into(), prefix: 8 };
+        interfaces.push(loopback);
+        Input::Interfaces(interfaces)
     }
 
-    /// The first address of its network, as most are.
+    /// The attachment that has this address.
+    pub(super) fn attached(&self, addr: IpAddr) -> Option<Attachment> {
+        self.attachments.iter().copied().find(|at| at.addr == addr)
+    }
+
+    /// From where a packet to `to` is sent that may come from `bound`, which may be unspecified.
+    pub(super) fn source(&self, bound: IpAddr, to: IpAddr) -> Option<Attachment> {
+        if !bound.is_unspecified() {
+            return self.attached(bound);
+        }
+        let family = || self.attachments.iter().filter(|at| at.addr.is_ipv4() == to.is_ipv4());
+        family().find(|at| at.is_near(to)).or_else(|| family().next()).copied()
+    }
+
+    /// What a socket gets that is to be bound to `wanted`; a wildcard needs an address of its family.
+    pub(super) fn bind(
+        &mut self,
+        wanted: SocketAddr,
+        taken: impl Fn(&Self, SocketAddr) -> bool,
+    ) -> Result<SocketAddr, ErrorKind> {
+        let ip = wanted.ip();
+        if !self.attachments.iter().any(|at| at.addr.is_ipv4() == ip.is_ipv4()) {
+            return Err(ErrorKind::Unsupported);
+        }
+        if !ip.is_unspecified() && !ip.is_loopback() && self.attached(ip).is_none() {
+            return Err(ErrorKind::AddrNotAvailable);
+        }
+        let addr = SocketAddr::new(ip, self.port(wanted.port()));
+        if taken(self, addr) { Err(ErrorKind::AddrInUse) } else { Ok(addr) }
+    }
+
+    /// Which socket gets what comes for this address, and whether it is one of the other family that takes both.
+    pub(super) fn socket_for(&self, to: SocketAddr) -> Option<(SocketId, bool)> {
+        let at = |wanted: SocketAddr| self.sockets.iter().find(|&(_, &addr)| addr == wanted).map(|(&socket, _)| socket);
+        let any = |ip: IpAddr| SocketAddr::new(ip, to.port());
+        let v6 = Ipv6Addr::UNSPECIFIED.into();
+        let own = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { v6 };
+        at(to)
+            .or_else(|| at(any(own)))
+            .map(|socket| (socket, false))
+            .or_else(|| at(any(v6)).map(|socket| (socket, true)))
+    }
+
+    /// Of each family the first address of the network of the default route, as most are.
     pub(super) fn gateways(&self) -> Input {
-        let gateway = match self.ip {
-            IpAddr::V4(ip) => IpAddr::from((u32::from(ip) & !0xFF | 1).to_be_bytes()),
-            IpAddr::V6(ip) => IpAddr::from((u128::from(ip) & !u128::from(u64::MAX) | 1).to_be_bytes()),
+        let of = |v4: bool| self.attachments.iter().find(|at| at.addr.is_ipv4() == v4);
+        let first = |at: &Attachment| match at.addr {
+            IpAddr::V4(ip) => IpAddr::from((u32::from(ip) >> (32 - at.prefix) << (32 - at.prefix) | 1).to_be_bytes()),
+            IpAddr::V6(ip) => {
+                IpAddr::from((u128::from(ip) >> (128 - at.prefix) << (128 - at.prefix) | 1).to_be_bytes())
+            }
         };
-        Input::Gateways(vec![gateway])
+        Input::Gateways([of(true), of(false)].into_iter().flatten().map(first).collect())
     }
 
     /// A port that nobody has.

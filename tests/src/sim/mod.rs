@@ -13,11 +13,14 @@ mod disk;
 mod evil;
 mod host;
 mod hostile;
-
+mod kinds;
+mod nat;
 mod network;
 mod offers;
 mod scenario;
+mod tally;
 mod tcp;
+mod topology;
 mod world;
 
 pub use disk::CheckedSink;
@@ -26,6 +29,12 @@ pub use host::{Host, HostId, Machine, Observed};
 pub use hostile::{Heard, Hostile, Mouth, Script};
 pub use offers::{K64, offer, offering, page_of, raw, varint};
 
+pub use kinds::{Kind, Lot, can_punch};
+pub use nat::{Behaviour, Carrier, Dependence, LIFETIME, Nat, Ports, Translation};
 pub use network::{Chance, Conditions, Network};
-pub use scenario::{Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, receive_config, send_config};
+pub use scenario::{
+    Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, real_relay, receive_config, send_config,
+};
+pub use tally::Tally;
+pub use topology::{Attachment, Flight, PUBLIC, Segment, Site, Topology};
 pub use world::World;

@@ -25,6 +25,7 @@ use super::disk::CheckedSink;
 use super::evil::{Policy, Relay, Tamper, honest};
 use super::host::{HostId, Machine};
 use super::network::{Chance, Conditions, Network};
+use super::topology::{Attachment, PUBLIC};
 use super::world::World;
 
 /// Where the two meet.
@@ -294,6 +295,26 @@ impl Rig {
         tamper: Tamper,
         change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig),
     ) -> Self {
+        let public = |_: &mut World| [SENDER, RECEIVER].map(|ip| vec![Attachment::new(PUBLIC, ip.into())]);
+        Self::build(scenario, (policy, tamper), change, public)
+    }
+
+    /// The same, with a relay that is not evil, and the peers where `place` puts them: the sender, then the receiver.
+    #[must_use]
+    pub fn placed(
+        scenario: &Scenario,
+        change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig),
+        place: impl FnOnce(&mut World) -> [Vec<Attachment>; 2],
+    ) -> Self {
+        Self::build(scenario, (Policy::Proper, honest()), change, place)
+    }
+
+    fn build(
+        scenario: &Scenario,
+        (policy, tamper): (Policy, Tamper),
+        change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig),
+        place: impl FnOnce(&mut World) -> [Vec<Attachment>; 2],
+    ) -> Self {
         let seed = Seed::new(scenario.seed);
         let mut world = World::new(Network::new(scenario.network, &seed), &seed);
         world.job_time = scenario.job_time;
@@ -301,15 +322,16 @@ impl Rig {
         let relay = match scenario.place {
             Place::Inside => None,
             Place::Evil => Some(Machine::Other(Relay::new(RELAY.port(), policy, tamper, seed.derive("relay")))),
-            Place::Relay => Some(Machine::Relay(Box::new(real_relay(seed.derive("relay"))))),
+            Place::Relay => Some(Machine::Relay(Box::new(real_relay(RELAY.port(), seed.derive("relay"))))),
         };
         let relay = relay.map(|relay| world.add(RELAY.ip(), relay));
         let (mut send, mut receive) = (send_config(scenario), receive_config(scenario));
         change(&mut send, &mut receive);
         let now = world.now;
-        let sender = world.add(SENDER.into(), Machine::Peer(Box::new(Peer::sender(send, now, seed.derive("sender")))));
+        let [sends, receives] = place(&mut world);
+        let sender = world.add_at(sends, Machine::Peer(Box::new(Peer::sender(send, now, seed.derive("sender")))));
         let receiver = Peer::receiver(receive, now, seed.derive("receiver"));
-        let receiver = world.add(RECEIVER.into(), Machine::Peer(Box::new(receiver)));
+        let receiver = world.add_at(receives, Machine::Peer(Box::new(receiver)));
         let sink = CheckedSink::new(MemorySink::new(), Some(scenario.source()));
         world.watch(sink.clone());
         Self { world, sender, receiver, relay, sink, scenario: scenario.clone() }
@@ -384,13 +406,13 @@ impl Rig {
 
     /// There is a relay again, at the same address; it knows nothing of the time before.
     pub fn restart_relay(&mut self) {
-        let relay = real_relay(Seed::new(self.scenario.seed).derive("relay, started again"));
+        let relay = real_relay(RELAY.port(), Seed::new(self.scenario.seed).derive("relay, started again"));
         self.relay = Some(self.world.add(RELAY.ip(), Machine::Relay(Box::new(relay))));
     }
 
     /// Another relay.
     pub fn add_relay(&mut self, ip: IpAddr) -> HostId {
-        let relay = real_relay(Seed::new(self.scenario.seed).derive("another relay"));
+        let relay = real_relay(RELAY.port(), Seed::new(self.scenario.seed).derive("another relay"));
         self.world.add(ip, Machine::Relay(Box::new(relay)))
     }
 
@@ -479,9 +501,14 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
     Common { relays, cores: 2, aes, unix_time, give_up_after: scenario.give_up_after, ..Common::default() }
 }
 
-fn real_relay(seed: Seed) -> room::Relay {
+/// A relay as it is without options, at that port of all addresses.
+///
+/// # Panics
+/// Its certificate is refused.
+#[must_use]
+pub fn real_relay(port: u16, seed: Seed) -> room::Relay {
     let config = room::Config {
-        listen: vec![SocketAddr::new([0, 0, 0, 0].into(), RELAY.port())],
+        listen: vec![SocketAddr::new([0, 0, 0, 0].into(), port)],
         tcp: room::Tcp::default(),
         identity: identity(),
         password: None,

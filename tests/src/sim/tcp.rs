@@ -10,12 +10,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
 use std::io::{ErrorKind, IoSlice, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tallow_proto::node::{Dial, PipeEvent, PipeId};
 
 use super::host::HostId;
+use super::nat::Carrier;
+use super::topology::Flight;
 use super::world::{Happening, World};
 
 /// Bytes under way or unread in one direction.
@@ -69,6 +71,8 @@ struct End {
     owner: Option<(HostId, u32)>,
     pipe: PipeId,
     addr: SocketAddr,
+    /// The other end's address, as it is seen here.
+    remote: SocketAddr,
     patience: Duration,
     /// Numbers of packets.
     sent: u64,
@@ -99,7 +103,7 @@ impl End {
     fn new(
         owner: Option<(HostId, u32)>,
         pipe: PipeId,
-        addr: SocketAddr,
+        (addr, remote): (SocketAddr, SocketAddr),
         patience: Option<Duration>,
         now: Instant,
     ) -> Self {
@@ -107,6 +111,7 @@ impl End {
             owner,
             pipe,
             addr,
+            remote,
             patience: patience.unwrap_or(PATIENCE),
             sent: 0,
             heard: 0,
@@ -142,12 +147,16 @@ impl World {
         let now = self.now;
         let target = &mut self.hosts[host.0];
         assert!(!target.pipes.contains_key(&pipe), "{pipe:?} of {host:?} was given twice");
-        let from = SocketAddr::new(target.ip, target.port(0));
+        let to = SocketAddr::new(dial.to.ip().to_canonical(), dial.to.port());
+        let unspecified = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        // Without an address of the family it stalls, as everything that leads nowhere.
+        let source = target.source(unspecified, to.ip()).map_or(unspecified, |at| at.addr);
+        let from = SocketAddr::new(source, target.port(0));
         let id = EndId { connection: self.connections.0.len(), side: 0 };
         target.pipes.insert(pipe, id);
         let owner = Some((host, target.life));
         let patience = dial.options.user_timeout;
-        let ends = [End::new(owner, pipe, from, patience, now), End::new(None, PipeId(0), dial.to, None, now)];
+        let ends = [End::new(owner, pipe, (from, to), patience, now), End::new(None, PipeId(0), (to, from), None, now)];
         self.connections.0.push(ends);
         self.tcp_send(id, Message::Syn);
     }
@@ -242,30 +251,30 @@ impl World {
 
     /// A reset is sent once: it gets through or it does not.
     fn reset(&mut self, id: EndId) {
-        if let Some(at) = self.tcp_way(id, HEADER) {
-            self.plan(at, Happening::Tcp { to: id.other(), number: u64::MAX, message: Message::Reset });
+        if let Some((at, flight)) = self.tcp_way(id, Carrier::Tcp, HEADER) {
+            self.plan(at, Happening::Tcp { to: id.other(), number: u64::MAX, message: Message::Reset, flight });
         }
     }
 
     /// When a packet of this end arrives.
-    fn tcp_way(&mut self, id: EndId, size: usize) -> Option<Instant> {
-        let (from, to) = (self.end_ref(id).addr.ip(), self.end_ref(id.other()).addr.ip());
+    fn tcp_way(&mut self, id: EndId, carrier: Carrier, size: usize) -> Option<(Instant, Flight)> {
+        let End { addr, remote, owner, .. } = *self.end_ref(id);
+        let (host, _) = owner?;
         // An address that its host no longer has leads nowhere.
-        if let Some((host, _)) = self.end_ref(id).owner
-            && (self.hosts[host.0].ip != from || !self.hosts[host.0].answers())
-        {
-            return None;
-        }
-        let at = self.network.carry_stream(self.now, from, to, size, AGAIN)?;
+        let source = self.hosts[host.0].attached(addr.ip()).filter(|_| self.hosts[host.0].answers())?;
+        self.tallies.count(host, carrier, addr, remote, size);
+        let flight = self.topology.depart(self.now, carrier, source.segment, addr, remote)?;
+        let at = self.network.carry_stream(self.now, flight.from.ip(), flight.to.ip(), size, AGAIN)?;
         let end = self.end_mut(id);
         end.last_arrival = end.last_arrival.max(at);
-        Some(end.last_arrival)
+        Some((end.last_arrival, flight))
     }
 
     fn tcp_carry(&mut self, id: EndId, number: u64, message: Message) {
         let size = HEADER + if let Message::Data(data) = &message { data.len() } else { 0 };
-        match self.tcp_way(id, size) {
-            Some(at) => self.plan(at, Happening::Tcp { to: id.other(), number, message }),
+        let carrier = if matches!(message, Message::Syn) { Carrier::Syn } else { Carrier::Tcp };
+        match self.tcp_way(id, carrier, size) {
+            Some((at, flight)) => self.plan(at, Happening::Tcp { to: id.other(), number, message, flight }),
             None => self.stall(id, number, message),
         }
     }
@@ -320,15 +329,13 @@ impl World {
         }
     }
 
-    pub(super) fn tcp_arrive(&mut self, to: EndId, number: u64, message: Message) {
+    pub(super) fn tcp_arrive(&mut self, to: EndId, number: u64, message: Message, flight: Flight) {
         let size = if let Message::Data(data) = &message { data.len() } else { 0 };
         (self.elapsed(), to, number, size).hash(&mut self.trace);
-        let addr = self.end_ref(to).addr;
-        let host = match self.end_ref(to).owner {
-            Some((host, _)) => Some(host),
-            None => self.hosts.iter().position(|host| host.ip == addr.ip()).map(HostId),
-        };
-        let there = host.filter(|host| self.hosts[host.0].ip == addr.ip() && self.hosts[host.0].answers());
+        let (owner, addr) = (self.end_ref(to).owner, self.end_ref(to).addr);
+        let arrived = self.topology.arrive(self.now, &flight);
+        let there = arrived.filter(|&(host, at)| at == addr && owner.is_none_or(|(owner, _)| owner == host));
+        let there = there.map(|(host, _)| host).filter(|host| self.hosts[host.0].answers());
         if matches!(message, Message::Reset) {
             if there.is_some() && !self.end_ref(to).over {
                 let end = self.end_mut(to);
@@ -355,7 +362,10 @@ impl World {
         }
         let end = self.end_mut(to);
         match message {
-            Message::Syn => return self.tcp_accept(host, to),
+            Message::Syn => {
+                end.remote = flight.from;
+                return self.tcp_accept(host, to);
+            }
             Message::SynAck => end.up = true,
             Message::Data(data) => end.inbox.extend(data),
             Message::Ack(count) => end.unread -= count,
@@ -367,10 +377,14 @@ impl World {
 
     fn tcp_accept(&mut self, host: HostId, id: EndId) {
         let now = self.now;
-        let (addr, from) = (self.end_ref(id).addr, self.end_ref(id.other()).addr);
+        let End { addr, remote: from, .. } = *self.end_ref(id);
         let target = &mut self.hosts[host.0];
         self.connections.0[id.connection][id.side].owner = Some((host, target.life));
-        let listener = target.listeners.iter().find(|(_, (known, _))| *known == addr);
+        let takes = |known: SocketAddr| {
+            let any = known.ip().is_unspecified() && (known.is_ipv6() || addr.is_ipv4());
+            known.port() == addr.port() && (any || known.ip() == addr.ip())
+        };
+        let listener = target.listeners.iter().find(|&(_, &(known, _))| takes(known));
         let listener = listener.map(|(&listener, (_, options))| (listener, options.user_timeout));
         let Some((listener, patience)) = listener else {
             self.end_mut(id).over = true;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,14 +17,41 @@ use tallow_proto::seed::Seed;
 
 use super::disk::CheckedSink;
 use super::host::{Freeze, Host, HostId, Machine, Observed};
+use super::nat::Carrier;
 use super::network::{Chance, Network};
+use super::tally::Tallies;
 use super::tcp::{Connections, EndId, Message};
+use super::topology::{Attachment, Flight, PUBLIC, Segment, Site, Topology};
 
 pub(super) enum Happening {
-    Datagram { to: SocketAddr, from: SocketAddr, data: Vec<u8> },
-    JobDone { host: HostId, life: u32, job: Box<Job> },
-    Resolved { host: HostId, life: u32, query: tallow_proto::node::QueryId, addresses: Vec<SocketAddr> },
-    Tcp { to: EndId, number: u64, message: Message },
+    Datagram {
+        flight: Flight,
+        data: Vec<u8>,
+    },
+    /// One that waited for a stopped process.
+    Kept {
+        host: HostId,
+        to: SocketAddr,
+        from: SocketAddr,
+        data: Vec<u8>,
+    },
+    JobDone {
+        host: HostId,
+        life: u32,
+        job: Box<Job>,
+    },
+    Resolved {
+        host: HostId,
+        life: u32,
+        query: tallow_proto::node::QueryId,
+        addresses: Vec<SocketAddr>,
+    },
+    Tcp {
+        to: EndId,
+        number: u64,
+        message: Message,
+        flight: Flight,
+    },
     TcpAgain(EndId),
     TcpLinger(EndId),
     Interfaces(HostId),
@@ -43,6 +70,10 @@ pub struct World {
     start: Instant,
     /// The network, to be made worse by a test.
     pub network: Network,
+    /// Who is connected to what.
+    pub topology: Topology,
+    pub(super) tallies: Tallies,
+    seed: Seed,
     pub(super) hosts: Vec<Host>,
     pub(super) connections: Connections,
     names: BTreeMap<String, Vec<SocketAddr>>,
@@ -69,6 +100,9 @@ impl World {
             now,
             start: now,
             network,
+            topology: Topology::default(),
+            tallies: Tallies::default(),
+            seed: seed.clone(),
             hosts: Vec::new(),
             connections: Connections::default(),
             names: BTreeMap::new(),
@@ -83,10 +117,23 @@ impl World {
         }
     }
 
-    /// Adds a host.
+    /// Builds a site below a segment; its inside is a new segment.
+    pub fn add_site(&mut self, parent: Segment, site: Site) -> Segment {
+        self.topology.add(parent, site, &self.seed)
+    }
+
+    /// Adds a host to the public segment.
     pub fn add(&mut self, ip: IpAddr, machine: Machine) -> HostId {
+        self.add_at(vec![Attachment::new(PUBLIC, ip)], machine)
+    }
+
+    /// Adds a host with these addresses; the first of each family is where its default route leads.
+    pub fn add_at(&mut self, attachments: Vec<Attachment>, machine: Machine) -> HostId {
         let id = HostId(self.hosts.len());
-        self.hosts.push(Host::new(ip, machine));
+        for at in &attachments {
+            self.topology.attach(id, at);
+        }
+        self.hosts.push(Host::new(attachments, machine));
         self.tell_interfaces(id);
         self.serve(id);
         id
@@ -224,12 +271,23 @@ impl World {
 
     /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its pipes stay behind and
     /// stall. The node is told a little later.
+    ///
+    /// # Panics
+    /// The host has no address of this family.
     pub fn readdress(&mut self, host: HostId, ip: IpAddr) {
-        let target = &mut self.hosts[host.0];
-        target.ip = ip;
-        let listeners = target.listeners.values_mut().map(|(addr, _)| addr);
-        for addr in target.sockets.values_mut().chain(listeners) {
-            addr.set_ip(ip);
+        let mut attachments = self.hosts[host.0].attachments.clone();
+        let first = attachments.iter_mut().find(|at| at.addr.is_ipv4() == ip.is_ipv4());
+        first.expect("an address of this family").addr = ip;
+        self.relocate(host, attachments);
+    }
+
+    /// The host is connected to something else: as [`World::readdress`], with all its addresses.
+    pub fn relocate(&mut self, host: HostId, attachments: Vec<Attachment>) {
+        for at in std::mem::replace(&mut self.hosts[host.0].attachments, attachments.clone()) {
+            self.topology.detach(host, &at);
+        }
+        for at in &attachments {
+            self.topology.attach(host, at);
         }
         let at = self.now + self.chance.up_to(NOTICED);
         self.plan(at, Happening::Interfaces(host));
@@ -331,24 +389,13 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         let now = self.now;
         match happening {
-            Happening::Datagram { to, from, data } => {
-                (self.elapsed(), to, from, data.len()).hash(&mut self.trace);
-                let target = self.hosts.iter().enumerate().find_map(|(index, host)| {
-                    host.sockets.iter().find(|&(_, &addr)| addr == to).map(|(&socket, _)| (index, socket))
-                });
-                let Some((index, socket)) = target else { return };
-                if let Some((freeze, _, until)) = self.hosts[index].frozen {
-                    if freeze == Freeze::Stopped && self.hosts[index].waiting < KEPT {
-                        self.hosts[index].waiting += 1;
-                        self.plan(until, Happening::Datagram { to, from, data });
-                    }
-                    return;
+            Happening::Datagram { flight, data } => {
+                (self.elapsed(), flight.to, flight.from, data.len()).hash(&mut self.trace);
+                if let Some((host, to)) = self.topology.arrive(now, &flight) {
+                    self.deliver(host, to, flight.from, data);
                 }
-                let arrival = Arrival { socket, from, local_ip: Some(to.ip()), ecn: Ecn::NotEct };
-                let data = BytesMut::from(&data[..]);
-                self.hosts[index].with(now, |node, now| node.handle_datagram(now, arrival, data));
-                self.serve(HostId(index));
             }
+            Happening::Kept { host, to, from, data } => self.deliver(host, to, from, data),
             Happening::JobDone { host, life, job } => {
                 if self.hosts[host.0].life != life {
                     return;
@@ -372,7 +419,7 @@ impl World {
                 self.hosts[host.0].with(now, |node, now| node.handle_input(now, input));
                 self.serve(host);
             }
-            Happening::Tcp { to, number, message } => self.tcp_arrive(to, number, message),
+            Happening::Tcp { to, number, message, flight } => self.tcp_arrive(to, number, message, flight),
             Happening::TcpAgain(end) => self.tcp_again(end),
             Happening::TcpLinger(end) => self.forget(end),
             Happening::Interfaces(host) => {
@@ -384,6 +431,23 @@ impl World {
             }
             Happening::Thaw(host, life) => self.thaw(host, life),
         }
+    }
+
+    fn deliver(&mut self, host: HostId, to: SocketAddr, from: SocketAddr, data: Vec<u8>) {
+        let now = self.now;
+        let target = &mut self.hosts[host.0];
+        let Some((socket, is_mapped)) = target.socket_for(to) else { return };
+        if let Some((freeze, _, until)) = target.frozen {
+            if freeze == Freeze::Stopped && target.waiting < KEPT {
+                target.waiting += 1;
+                self.plan(until, Happening::Kept { host, to, from, data });
+            }
+            return;
+        }
+        let from = if is_mapped { mapped(from) } else { from };
+        let arrival = Arrival { socket, from, local_ip: Some(to.ip()), ecn: Ecn::NotEct };
+        target.with(now, |node, now| node.handle_datagram(now, arrival, BytesMut::from(&data[..])));
+        self.serve(host);
     }
 
     /// Settles a host and carries out what it asks for.
@@ -441,29 +505,20 @@ impl World {
         let host = &mut self.hosts[id.0];
         match action {
             Action::Bind(socket, bind) => {
-                let addr = SocketAddr::new(host.ip, host.port(bind.addr.port()));
-                let result = if bind.addr.is_ipv4() != host.ip.is_ipv4() {
-                    Err(std::io::ErrorKind::Unsupported)
-                } else if host.sockets.values().any(|&other| other == addr) {
-                    Err(std::io::ErrorKind::AddrInUse)
-                } else {
+                let result = host.bind(bind.addr, |host, addr| host.sockets.values().any(|&other| clash(other, addr)));
+                if let Ok(addr) = result {
                     host.sockets.insert(socket, addr);
-                    Ok(addr)
-                };
+                }
                 host.with(now, |node, now| node.handle_input(now, Input::Bound(socket, result)));
                 host.with(now, |node, now| node.settle(now));
             }
             Action::Release(socket) => drop(host.sockets.remove(&socket)),
             Action::Listen(listener, listen) => {
-                let addr = SocketAddr::new(host.ip, host.port(listen.addr.port()));
-                let result = if listen.addr.is_ipv4() != host.ip.is_ipv4() {
-                    Err(std::io::ErrorKind::Unsupported)
-                } else if host.listeners.values().any(|&(other, _)| other == addr) {
-                    Err(std::io::ErrorKind::AddrInUse)
-                } else {
+                let taken = |host: &Host, addr| host.listeners.values().any(|&(other, _)| clash(other, addr));
+                let result = host.bind(listen.addr, taken);
+                if let Ok(addr) = result {
                     host.listeners.insert(listener, (addr, listen.options));
-                    Ok(addr)
-                };
+                }
                 host.with(now, |node, now| node.handle_input(now, Input::Listening(listener, result)));
                 host.with(now, |node, now| node.settle(now));
             }
@@ -493,9 +548,17 @@ impl World {
                     .flatten();
                 let Some(transmit) = transmit else { break };
                 let segment = transmit.segment_size.unwrap_or(transmit.size).max(1);
+                let to = SocketAddr::new(transmit.to.ip().to_canonical(), transmit.to.port());
+                let bound = transmit.src_ip.map_or(from.ip(), |ip| ip.to_canonical());
+                let Some(source) = self.hosts[id.0].source(bound, to.ip()) else { continue };
+                let from = SocketAddr::new(source.addr, from.port());
                 for data in buf[..transmit.size].chunks(segment) {
-                    for at in self.network.carry(now, from.ip(), transmit.to.ip(), data.len()) {
-                        self.plan(at, Happening::Datagram { to: transmit.to, from, data: data.to_vec() });
+                    self.tallies.count(id, Carrier::Udp, from, to, data.len());
+                    let Some(flight) = self.topology.depart(now, Carrier::Udp, source.segment, from, to) else {
+                        continue;
+                    };
+                    for at in self.network.carry(now, flight.from.ip(), flight.to.ip(), data.len()) {
+                        self.plan(at, Happening::Datagram { flight, data: data.to_vec() });
                     }
                 }
             }
@@ -505,5 +568,23 @@ impl World {
     pub(super) fn plan(&mut self, at: Instant, happening: Happening) {
         self.sequence += 1;
         self.queue.insert((at, self.sequence), happening);
+    }
+}
+
+/// Whether two sockets can't be bound at once; `[::]` takes IPv4 too.
+fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let dual = |addr: SocketAddr| addr.is_ipv6() && addr.ip().is_unspecified();
+    let overlaps = one.ip() == other.ip()
+        || (one.is_ipv4() == other.is_ipv4() && (one.ip().is_unspecified() || other.ip().is_unspecified()))
+        || dual(one)
+        || dual(other);
+    one.port() == other.port() && overlaps
+}
+
+/// An IPv4 address as a socket shows it that takes both families.
+fn mapped(addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(Ipv4Addr::to_ipv6_mapped(&ip).into(), addr.port()),
+        IpAddr::V6(_) => addr,
     }
 }

@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn fields() {
-        let document = "<a><b> </b><b><c>x</c></b><u:b>\n y </u:b><b>z</b></a>";
+        let document = "<a><b> </b>no<b><c>x</c></b><u:b>\n y </u:b><b>z</b></a>";
         assert_eq!(field(document, "b").as_deref(), Some("y"));
         assert_eq!(field(document, "c").as_deref(), Some("x"));
         assert_eq!(field(document, "d"), None);

@@ -1,0 +1,161 @@
+//! A negotiation of a direct path with a peer that says anything, on either side.
+//!
+//! Oracles: no panic; what is asked for in a round is bounded; nothing is done where p2p is off; the next deadline always lies ahead;
+//! a round's end is said once, and settled once.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tallow_proto::node::Interface;
+use tallow_proto::p2p::candidate::{self, Candidate, Candidates, Carrier, Kind};
+use tallow_proto::p2p::negotiate::{Config, MAX_LEARNED, Negotiation, Output, PROBE, PROBES_AT};
+use tallow_proto::seed::Seed;
+use tallow_proto::wire;
+use tallow_proto::wire::peer::Control;
+use tallow_proto::wire::relay::Side;
+
+use crate::steps::{step, steps};
+
+/// The other side says this.
+pub const CONTROL: u8 = 0;
+/// So many tenths of a second pass as the first byte says.
+pub const TIME: u8 = 1;
+/// A datagram from the address of the first six bytes; an empty rest stands for our own token.
+pub const PROBED: u8 = 2;
+/// The interface's address changes.
+pub const MOVE: u8 = 3;
+/// Our candidates, as they stand in a record.
+pub const OWN: u8 = 4;
+/// 0: the session has no link; 1: it has one again; 2: a link was chosen; 3: the last one is lost; 4: all is gathered.
+pub const LINK: u8 = 5;
+
+/// Takes the steps on one side, and tells how many rounds it began or joined.
+///
+/// # Panics
+/// An oracle fails.
+pub fn run(data: &[u8]) -> usize {
+    let (&first, data) = data.split_first().unwrap_or((&0, &[]));
+    let side = if first & 1 == 0 { Side::Sender } else { Side::Receiver };
+    let config = Config { side, allowed: first & 2 == 0, certificate: [1; 32], seed: Seed::new([2; 32]) };
+    let mut machine = Negotiation::new(config);
+    let mut now = Instant::now();
+    machine.handle_interfaces(now, &[interface(Ipv4Addr::new(192, 168, 1, 2))]);
+    machine.start(now, true);
+    let (mut rounds, mut dials, mut probes, mut token, mut failed) = (0, 0, 0, [0; 16], Vec::new());
+    for (tag, body) in [(u8::MAX, &[][..])].into_iter().chain(steps(data)) {
+        match tag {
+            CONTROL => {
+                if let Ok(message) = wire::decode::<Control>(body)
+                    && machine.handle_control(now, &message).is_err()
+                {
+                    // The session is over.
+                    return rounds;
+                }
+            }
+            TIME => {
+                now += Duration::from_millis(u64::from(body.first().copied().unwrap_or(0)) * 100);
+                machine.handle_timeout(now);
+            }
+            PROBED => {
+                if let Some((&[a, b, c, d, high, low], rest)) = body.split_first_chunk::<6>() {
+                    let from = SocketAddr::from(([a, b, c, d], u16::from_be_bytes([high, low])));
+                    let own = [&[12, b't', b'l', b'w'][..], &token].concat();
+                    machine.handle_probe(now, from, if rest.is_empty() { &own } else { rest });
+                }
+            }
+            MOVE => {
+                if let Some(&ip) = body.first_chunk::<4>() {
+                    machine.handle_interfaces(now, &[interface(ip.into())]);
+                }
+            }
+            OWN => {
+                if let Ok(own) = wire::decode::<Candidates>(body) {
+                    machine.set_candidates(own.as_slice().to_vec());
+                }
+            }
+            LINK => match body.first() {
+                Some(0) => machine.stop(),
+                Some(1) => machine.start(now, true),
+                Some(2) => machine.choose(),
+                Some(3) => machine.handle_lost(now),
+                Some(4) => machine.set_gathered(true, body.len() > 1),
+                _ => {}
+            },
+            _ => {}
+        }
+        while let Some(output) = machine.poll_output() {
+            assert!(!machine.is_off(), "p2p is off, and it wants {output:?}");
+            match output {
+                Output::Say(Control::CandidateOffer { token: said, .. }) => {
+                    if said != token {
+                        (rounds, dials, probes, token) = (rounds + 1, 0, 0, said);
+                    }
+                }
+                Output::Say(Control::DirectFailed { round }) => {
+                    assert!(!failed.contains(&round), "the end of round {round} is said again");
+                    failed.push(round);
+                }
+                Output::Say(Control::CandidatesDone { .. } | Control::DirectConnected { .. }) => {}
+                Output::Say(other) => panic!("it says {other:?}"),
+                Output::Dial { carrier, to, .. } => {
+                    dials += 1;
+                    assert!(to.port() >= candidate::MIN_PORT && (carrier == Carrier::Tcp || side == Side::Sender));
+                }
+                Output::Probe { datagram, .. } => {
+                    probes += 1;
+                    assert!(side == Side::Receiver && datagram.len() == PROBE);
+                }
+                Output::Chosen | Output::Over | Output::Settled | Output::NoPath => {}
+            }
+        }
+        assert!(dials <= candidate::MAX + MAX_LEARNED && probes <= candidate::MAX * PROBES_AT.len());
+        machine.handle_timeout(now);
+        while machine.poll_output().is_some() {}
+        assert!(machine.poll_timeout().is_none_or(|due| due > now));
+    }
+    rounds
+}
+
+fn interface(ip: Ipv4Addr) -> Interface {
+    Interface { name: "eth0".into(), addr: ip.into(), prefix: 24 }
+}
+
+/// Rounds that come to something and to nothing.
+#[must_use]
+pub fn honest() -> Vec<(&'static str, Vec<u8>)> {
+    let candidates = |addrs: &[&str]| {
+        let candidate = |addr: &&str| Candidate {
+            kind: Kind::Host,
+            carrier: if addr.starts_with("192.168") { Carrier::Tcp } else { Carrier::Udp },
+            addr: addr.parse().expect("an address"),
+        };
+        Candidates::truncated(addrs.iter().map(candidate).collect())
+    };
+    let say = |message: &Control| step(CONTROL, &wire::encode(message));
+    let offer = |round| {
+        say(&Control::CandidateOffer {
+            round,
+            candidates: candidates(&["198.51.100.7:4000", "192.168.1.9:5000", "[2001:db8::1]:4000"]),
+            certificate: [3; 32],
+            token: [4; 16],
+            dependent: false,
+        })
+    };
+    let own = step(OWN, &wire::encode(&candidates(&["198.51.100.8:4000", "192.168.1.2:5000"])));
+    let lost = [step(LINK, &[3]), say(&Control::DirectFailed { round: 1 }), step(TIME, &[30])].concat();
+    let probed = step(PROBED, &[198, 51, 100, 9, 16, 0]);
+    let gathered = step(LINK, &[4]);
+    vec![
+        ("sender", [&[0][..], &own, &gathered, &offer(1), &probed, &step(LINK, &[2]), &lost, &offer(2)].concat()),
+        ("receiver", {
+            let connected = say(&Control::DirectConnected { round: 1 });
+            [&[1][..], &own, &offer(1), &step(TIME, &[20]), &connected, &lost, &offer(2)].concat()
+        }),
+        ("nothing", [&[0][..], &offer(1), &step(TIME, &[101]), &say(&Control::DirectFailed { round: 1 })].concat()),
+        (
+            "moves",
+            [&[1][..], &step(TIME, &[101]), &step(MOVE, &[10, 0, 0, 2]), &step(LINK, &[0]), &step(LINK, &[1])].concat(),
+        ),
+        ("off", [&[2][..], &own, &gathered, &step(MOVE, &[10, 0, 0, 2]), &offer(1)].concat()),
+    ]
+}

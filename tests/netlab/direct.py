@@ -1,0 +1,274 @@
+"""The direct path: which way the bytes take between two sites, and what becomes of it when that way is lost."""
+import signal
+import threading
+import time
+
+from lab import MIB, SAMPLE, Failed
+from scenarios import COUNTERS, PORT, Transfer, counted, cut, scenario
+
+# Whether the program looks for a direct path; until then every pair is relayed.
+DIRECT = True
+MODES = ("none", "full-cone", "restricted", "port-restricted", "symmetric")
+# What the laboratory's own probe finds: these can't be punched through, the other 22 can.
+RELAYED = {("symmetric", "symmetric"), ("symmetric", "port-restricted"), ("port-restricted", "symmetric")}
+# What a link needs to stay alive, and what was under way when the bytes left it.
+IDLE = MIB // 2
+
+
+class Forwarded:
+    """The bytes that leave the relay's machine, sampled all the time."""
+
+    def __init__(self, relay):
+        self.path, self.samples, self.over = "/proc/%d/net/dev" % relay.process.pid, [], False
+        self.sample()
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def sample(self):
+        with open(self.path) as f:
+            sent = [int(line.split(":")[1].split()[8]) for line in f if line.strip().startswith("eth0:")]
+        self.samples.append((time.monotonic(), sent[0]))
+
+    def run(self):
+        while not self.over:
+            try:
+                self.sample()
+            except (OSError, IndexError):
+                return
+            time.sleep(SAMPLE)
+
+    def since(self, start=0.0):
+        """Bytes from `start` on."""
+        samples = list(self.samples)
+        before = [sent for at, sent in samples if at <= start] or [samples[0][1]]
+        return samples[-1][1] - before[-1]
+
+
+class Meeting(Transfer):
+    """A transfer of two that may talk directly; a second relay tells them what their NATs do."""
+
+    def __init__(self, t, size=16, limit="4M", **more):
+        args = {way: list(more.pop(way, ())) for way in ("send", "receive")}
+        for own in args.values():
+            if DIRECT and "--no-p2p" not in own:
+                own += ["--stun", "203.0.113.20:%d" % PORT]
+        if limit:
+            args["send"] += ["--limit", limit]
+        super().__init__(t, rate=None, size=size, p2p=True, **args, **more)
+        t.relay("relay2")
+        self.forwarded = Forwarded(self.relay)
+
+    def start(self):
+        self.send()
+        self.receive()
+        return self
+
+    def upgraded(self, since=0.0):
+        """Until both say that their bytes go directly."""
+        for program in (self.sender, self.receiver):
+            program.wait("p2p_upgrade", since)
+        return max(program.wait("p2p_upgrade", since)[0] for program in (self.sender, self.receiver))
+
+    def under_way(self, share=0.05):
+        """On the direct path, with most of it still to come."""
+        self.start()
+        if DIRECT:
+            self.upgraded()
+        self.until(share)
+        return self
+
+    def paths(self):
+        """How the bytes of both go, by what they said last."""
+        said = [program.said("path") for program in (self.sender, self.receiver)]
+        return tuple(paths[-1]["path"] if paths else "nothing" for paths in said)
+
+    def upgrades(self):
+        told = []
+        for program in (self.sender, self.receiver):
+            told += ["%.0f" % said["ms"] for said in program.said("p2p_upgrade")]
+        return "upgrade after %s ms" % ", ".join(told) if told else "no upgrade"
+
+    def fallbacks(self, since=0.0):
+        """Why the direct path was given up or not found."""
+        return sorted({str(said["reason"]) for program in (self.sender, self.receiver) for said in program.said("p2p_fallback", since)})
+
+    def judge(self, wanted):
+        """Ends it; what the bytes took must be one of `wanted`, and then the relay carries none any more."""
+        if not DIRECT:
+            wanted = ("relay",)
+        elif "relay" not in wanted:
+            self.upgraded()
+        size = self.finish()
+        self.forwarded.over = True
+        paths = self.paths()
+        if not set(paths) <= set(wanted):
+            raise Failed("the bytes went %s and %s, not %s; %s; %s" % (*paths, " or ".join(wanted), self.upgrades(), self.fallbacks()))
+        share = "the relay sent %.1f MiB" % (self.forwarded.since() / MIB)
+        if "relay" not in wanted:
+            late = self.forwarded.since(self.upgraded() + 1)
+            share += ", %.2f after the upgrade" % (late / MIB)
+            if late > IDLE:
+                raise Failed("the relay went on to carry data: %s" % share)
+        elif self.upgrades() != "no upgrade":
+            raise Failed("a direct path where there can be none: %s" % self.upgrades())
+        why = "".join(", %s" % reason for reason in self.fallbacks())
+        return "%s over %s, %s, %s%s, %.0f MiB" % (paths[0], self.receiver.transport(), self.upgrades(), share, why, size / MIB)
+
+    def told(self, fault, healed=None):
+        line = super().told(fault, healed)
+        self.forwarded.over = True
+        why = "".join(", %s" % reason for reason in self.fallbacks(fault))
+        return "%s; %s at the end, %s%s" % (line, "/".join(self.paths()), self.upgrades(), why)
+
+
+@scenario("{a}/{b}", variants=tuple({"a": a, "b": b} for a in MODES for b in MODES))
+def nat(t, a, b):
+    can = (a, b) not in RELAYED
+    # Long enough to see that nothing comes of it.
+    return Meeting(t, size=16 if can else 48).start().judge(("direct",) if can else ("relay",))
+
+
+@scenario("symmetric/symmetric --v6 firewall")
+def v6firewall(t):
+    return Meeting(t).start().judge(("direct",))
+
+
+@scenario("firewall/firewall")
+def firewall(t):
+    return Meeting(t).start().judge(("direct",))
+
+
+@scenario("{nat}/none --carol", variants=({"nat": "port-restricted"}, {"nat": "symmetric"}))
+def samelan(t, nat):
+    return Meeting(t, hosts=("alice", "carol")).start().judge(("direct", "lan"))
+
+
+@scenario("home --overlap")
+def overlap(t):
+    return Meeting(t).start().judge(("direct",))
+
+
+@scenario("full-cone/none --carol", variants=({"turned": "on"}, {"turned": "off"}))
+def hairpin(t, turned):
+    t.netlab("nat", "a", "--hairpin", turned)
+    # The access point keeps its clients apart.
+    for host, other in (("alice", "192.168.1.11"), ("carol", "192.168.1.10")):
+        t.inside(host, "nft", "-f", "-", text="""
+            table ip apart {
+                chain out { type filter hook output priority 0; ip daddr %s drop; }
+                chain in { type filter hook input priority 0; ip saddr %s drop; }
+            }""" % (other, other))
+    return Meeting(t, hosts=("alice", "carol"), size=16 if turned == "on" else 48).start().judge(
+        ("direct",) if turned == "on" else ("relay",))
+
+
+@scenario("full-cone/udp-blocked", variants=({"who": "sender"}, {"who": "receiver"}))
+def udpblocked(t, who):
+    hosts = ("bob", "alice") if who == "sender" else ("alice", "bob")
+    return Meeting(t, size=48, hosts=hosts).start().judge(("relay",))
+
+
+@scenario("home", variants=({"site": "a"}, {"site": "b"}))
+def directcut(t, site):
+    transfer = Meeting(t, size=48).under_way()
+    other = t.netlab("addr", "--public", "bob" if site == "a" else "alice").strip()
+    t.inside("nat-" + site, "nft", "-f", "-", text="""
+        table ip wall {
+            chain in { type filter hook prerouting priority -350; ip saddr %s drop; }
+            chain out { type filter hook postrouting priority 350; ip daddr %s drop; }
+        }""" % (other, other))
+    fault = time.monotonic()
+    line = transfer.told(fault)
+    if set(transfer.paths()) != {"relay"}:
+        raise Failed("cut off, and yet %s: %s" % (transfer.paths(), line))
+    if DIRECT and not transfer.fallbacks(fault):
+        raise Failed("nobody said that the direct path was lost: %s" % line)
+    return line
+
+
+@scenario("home", variants=({"host": "alice"}, {"host": "bob"}))
+def roam(t, host):
+    transfer = Meeting(t, size=48).under_way()
+    t.netlab("readdress", host)
+    return transfer.told(time.monotonic())
+
+
+@scenario("home", variants=({"site": "a", "ports": "new_ports"}, {"site": "b", "ports": "new_ports"}),
+          alternating=({"site": "a", "ports": "same_ports"}, {"site": "b", "ports": "same_ports"}))
+def flushnat(t, site, ports):
+    transfer = Meeting(t, size=48).under_way()
+    t.netlab("flush-nat", site, *(["--same-ports"] if ports == "same_ports" else []))
+    return transfer.told(time.monotonic())
+
+
+@scenario("home", variants=({"host": "alice", "seconds": 5},), alternating=({"host": "bob", "seconds": 5}, {"host": "alice", "seconds": 40}))
+def directcable(t, host, seconds):
+    transfer = Meeting(t, size=48).under_way()
+    return transfer.told(*cut(t, host, seconds))
+
+
+@scenario("home", variants=(), alternating=({"signal_name": "KILL"}, {"signal_name": "TERM"}))
+def directrelay(t, signal_name):
+    transfer = Meeting(t, size=48).under_way()
+    transfer.relay.signal(getattr(signal, "SIG" + signal_name))
+    fault = time.monotonic()
+    if not DIRECT:
+        transfer.relay.end()
+        t.relay()
+    return transfer.told(fault)
+
+
+@scenario("home --carol", variants=({"who": "sender"}, {"who": "receiver"}, {"who": "both"}))
+def nop2p(t, who):
+    args = {"send": ["--no-p2p"] if who != "receiver" else [], "receive": ["--no-p2p"] if who != "sender" else []}
+    transfer = Meeting(t, hosts=("alice", "carol"), **args)
+    for host, side in (("alice", "sender"), ("carol", "receiver")):
+        # Who would like a direct path may ask servers and its own router what addresses it has, before it knows of the other side.
+        more = "" if who in (side, "both") else ", 203.0.113.20, 192.168.1.1, 239.255.255.250"
+        t.inside(host, "nft", "-f", "-", text=COUNTERS.replace("!= 203.0.113.20", "!= { 203.0.113.10%s }" % more))
+    line = transfer.start().judge(("relay",))
+    for program in (transfer.sender, transfer.receiver):
+        count = counted(t, program.host)
+        if count["elsewhere"] or not count["datagrams"]:
+            raise Failed("packets of the %s for others than the relay: %s" % (program.name, count))
+    return "nothing left for others than the relay; %s" % line
+
+
+if DIRECT:
+    @scenario("{nat}", variants=({"nat": "home"}, {"nat": "hard"}))
+    def p2ponly(t, nat):
+        transfer = Meeting(t, send=["--p2p-only"], receive=["--p2p-only"])
+        if nat == "home":
+            line = transfer.start().judge(("direct",))
+            if transfer.forwarded.since() > IDLE:
+                raise Failed("the relay carried data: %s" % line)
+            return line
+        transfer.start()
+        codes = [program.end() for program in (transfer.sender, transfer.receiver)]
+        errors = [program.said("error") for program in (transfer.sender, transfer.receiver)]
+        if 0 in codes or not all(errors):
+            raise Failed("no direct path, and yet %s %s" % (codes, errors))
+        if transfer.forwarded.since() > IDLE:
+            raise Failed("the relay carried %d bytes" % transfer.forwarded.since())
+        return "ended with %d and %d: %s" % (*codes, errors[0][0].get("message"))
+
+    @scenario("home")
+    def p2pport(t):
+        for host in ("alice", "bob"):
+            t.inside(host, "nft", "-f", "-", text="""
+                table inet counts {
+                    counter datagrams {}
+                    counter elsewhere {}
+                    chain out {
+                        type filter hook output priority 0;
+                        # Nor the router, which is asked for a port.
+                        ip daddr { 203.0.113.10, 203.0.113.20, 239.255.255.250, 192.168.1.1, 192.168.2.1 } return
+                        udp sport 45000-45009 counter name "datagrams"
+                        udp sport != 45000-45009 counter name "elsewhere"
+                    }
+                }""")
+        line = Meeting(t, send=["--p2p-port", "45000-45009"], receive=["--p2p-port", "45009"]).start().judge(("direct",))
+        for host in ("alice", "bob"):
+            count = counted(t, host)
+            if count["elsewhere"] or not count["datagrams"]:
+                raise Failed("from other ports: %s" % count)
+        return line

@@ -1,0 +1,273 @@
+//! A NAT, or a firewall that does not translate, in the terms of RFC 4787 (UDP) and RFC 5382 (TCP).
+//!
+//! It decides from where a packet of the inside appears to come, and to whom inside a packet of the outside goes, if it may. It
+//! serves one address family and has one outside address. Ports are given out of its own generator, so that a run can be repeated.
+//!
+//! UDP: a mapping lives for [`Behaviour::lifetime`] after the last packet from inside, as does the leave to answer of each of those
+//! whom it was sent to; what comes from outside refreshes neither (RFC 4787, REQ-6 allows that). TCP: connections are opened from
+//! inside alone and are kept until everything is forgotten.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tallow_proto::seed::Seed;
+
+use super::network::Chance;
+
+/// What of the other side's address something depends on (RFC 4787, sections 4.1 and 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dependence {
+    /// Nothing: endpoint-independent.
+    Independent,
+    /// Its address.
+    Address,
+    /// Its address and port.
+    AddressAndPort,
+}
+
+/// A part of the other side's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Any,
+    Address(IpAddr),
+    Endpoint(SocketAddr),
+}
+
+impl Dependence {
+    const fn scope(self, remote: SocketAddr) -> Scope {
+        match self {
+            Self::Independent => Scope::Any,
+            Self::Address => Scope::Address(remote.ip()),
+            Self::AddressAndPort => Scope::Endpoint(remote),
+        }
+    }
+}
+
+/// Which outside port a mapping gets (RFC 4787, section 4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// The inside one where it is free, else any.
+    Preserved,
+    /// Any.
+    Random,
+}
+
+/// What becomes of the addresses of the inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Translation {
+    /// They are public: a firewall.
+    None,
+    /// They are mapped: a NAT.
+    Mapped(Dependence, Ports),
+}
+
+/// How a NAT or a firewall behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Behaviour {
+    /// Of addresses.
+    pub translation: Translation,
+    /// Who may answer a UDP packet.
+    pub filtering: Dependence,
+    /// Of mappings and of leaves to answer; RFC 4787 asks for two minutes at least.
+    pub lifetime: Duration,
+    /// Whether the inside reaches itself by outside addresses (RFC 4787, section 6).
+    pub hairpin: bool,
+    /// Whether UDP gets out at all.
+    pub udp: bool,
+}
+
+/// What RFC 4787, REQ-5 asks for at least.
+pub const LIFETIME: Duration = Duration::from_secs(120);
+
+impl Behaviour {
+    /// A NAT that maps and filters so.
+    #[must_use]
+    pub const fn nat(mapping: Dependence, filtering: Dependence) -> Self {
+        let ports = match mapping {
+            Dependence::Independent => Ports::Preserved,
+            Dependence::Address | Dependence::AddressAndPort => Ports::Random,
+        };
+        let translation = Translation::Mapped(mapping, ports);
+        Self { translation, filtering, lifetime: LIFETIME, hairpin: false, udp: true }
+    }
+
+    /// A firewall: only those whom the inside has sent to may answer.
+    #[must_use]
+    pub const fn firewall() -> Self {
+        let (translation, filtering) = (Translation::None, Dependence::AddressAndPort);
+        Self { translation, filtering, lifetime: LIFETIME, hairpin: false, udp: true }
+    }
+}
+
+/// What a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Carrier {
+    /// A datagram.
+    Udp,
+    /// The first of a TCP connection.
+    Syn,
+    /// Another of a TCP connection.
+    Tcp,
+}
+
+/// A UDP mapping.
+#[derive(Debug)]
+struct Mapping {
+    outside: SocketAddr,
+    until: Instant,
+    /// Who may answer, and until when.
+    may_answer: BTreeMap<Scope, Instant>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Nat {
+    behaviour: Behaviour,
+    outside: IpAddr,
+    ports: Ports,
+    mappings: BTreeMap<(SocketAddr, Scope), Mapping>,
+    /// By inside and remote endpoint.
+    connections: BTreeMap<(SocketAddr, SocketAddr), SocketAddr>,
+    chance: Chance,
+}
+
+impl Nat {
+    /// Nothing is mapped yet. The outside address does not matter where nothing is translated.
+    #[must_use]
+    pub fn new(behaviour: Behaviour, outside: IpAddr, seed: &Seed) -> Self {
+        let ports = match behaviour.translation {
+            Translation::None => Ports::Preserved,
+            Translation::Mapped(_, ports) => ports,
+        };
+        Self {
+            behaviour,
+            outside,
+            ports,
+            mappings: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            chance: Chance::new(&seed.derive("nat")),
+        }
+    }
+
+    /// How it behaves.
+    #[must_use]
+    pub const fn behaviour(&self) -> Behaviour {
+        self.behaviour
+    }
+
+    /// The address by which the outside knows it; `None`: it has none, since it translates nothing.
+    #[must_use]
+    pub const fn outside(&self) -> Option<IpAddr> {
+        match self.behaviour.translation {
+            Translation::None => None,
+            Translation::Mapped(..) => Some(self.outside),
+        }
+    }
+
+    /// A packet of the inside: from where it comes on the outside, unless it is dropped.
+    pub fn out(&mut self, now: Instant, carrier: Carrier, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        match carrier {
+            Carrier::Udp => self.udp_out(now, from, to),
+            Carrier::Syn => Some(self.connection(from, to)),
+            Carrier::Tcp => self.connections.get(&(from, to)).copied(),
+        }
+    }
+
+    /// A packet of the outside: to whom inside it goes, unless it is dropped.
+    #[must_use]
+    pub fn back(&self, now: Instant, carrier: Carrier, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        match carrier {
+            Carrier::Udp => self.udp_back(now, from, to),
+            Carrier::Syn => None,
+            Carrier::Tcp => {
+                let mut known = self.connections.iter();
+                known.find_map(|(&(inside, remote), &outside)| (outside == to && remote == from).then_some(inside))
+            }
+        }
+    }
+
+    /// Everything is forgotten, as when it was started again: new mappings get new ports.
+    pub fn flush(&mut self) {
+        self.mappings.clear();
+        self.connections.clear();
+        if self.behaviour.translation != Translation::None {
+            self.ports = Ports::Random;
+        }
+    }
+
+    /// It gets another outside address, and forgets everything.
+    pub fn readdress(&mut self, outside: IpAddr) {
+        self.flush();
+        self.outside = outside;
+    }
+
+    /// UDP gets out from now on, or does not.
+    pub const fn allow_udp(&mut self, allow: bool) {
+        self.behaviour.udp = allow;
+    }
+
+    fn udp_out(&mut self, now: Instant, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        if !self.behaviour.udp {
+            return None;
+        }
+        self.mappings.retain(|_, mapping| mapping.until > now);
+        let dependence = match self.behaviour.translation {
+            Translation::None => Dependence::Independent,
+            Translation::Mapped(dependence, _) => dependence,
+        };
+        let key = (from, dependence.scope(to));
+        if !self.mappings.contains_key(&key) {
+            let is_free = |nat: &Self, addr| nat.mappings.values().all(|mapping| mapping.outside != addr);
+            let outside = self.allot(from, is_free);
+            self.mappings.insert(key, Mapping { outside, until: now, may_answer: BTreeMap::new() });
+        }
+        let until = now + self.behaviour.lifetime;
+        let mapping = self.mappings.get_mut(&key)?;
+        mapping.until = until;
+        mapping.may_answer.insert(self.behaviour.filtering.scope(to), until);
+        Some(mapping.outside)
+    }
+
+    fn udp_back(&self, now: Instant, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        if !self.behaviour.udp {
+            return None;
+        }
+        let scope = self.behaviour.filtering.scope(from);
+        self.mappings.iter().find_map(|(&(inside, _), mapping)| {
+            let may = mapping.may_answer.get(&scope).is_some_and(|&until| until > now);
+            (mapping.outside == to && mapping.until > now && may).then_some(inside)
+        })
+    }
+
+    fn connection(&mut self, from: SocketAddr, to: SocketAddr) -> SocketAddr {
+        if let Some(&outside) = self.connections.get(&(from, to)) {
+            return outside;
+        }
+        let is_free = |nat: &Self, addr| nat.connections.values().all(|&outside| outside != addr);
+        let outside = self.allot(from, is_free);
+        self.connections.insert((from, to), outside);
+        outside
+    }
+
+    fn allot(&mut self, from: SocketAddr, is_free: impl Fn(&Self, SocketAddr) -> bool) -> SocketAddr {
+        if self.behaviour.translation == Translation::None {
+            return from;
+        }
+        let same = SocketAddr::new(self.outside, from.port());
+        if self.ports == Ports::Preserved && is_free(self, same) {
+            return same;
+        }
+        loop {
+            let port = 1024 + (self.chance.draw() % (65_536 - 1024)) as u16;
+            let addr = SocketAddr::new(self.outside, port);
+            if port != from.port() && is_free(self, addr) {
+                return addr;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "nat_tests.rs"]
+mod tests;

@@ -1,0 +1,62 @@
+//! What each host sent to whom, counted as it leaves the host, whatever becomes of it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::host::HostId;
+use super::nat::Carrier;
+use super::world::World;
+
+/// Packets and their bytes; of UDP the payload, of TCP with headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// How many.
+    pub packets: u64,
+    /// How large together.
+    pub bytes: u64,
+}
+
+impl std::iter::Sum for Tally {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self { packets: sum.packets + one.packets, bytes: sum.bytes + one.bytes })
+    }
+}
+
+impl std::ops::Sub for Tally {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self { packets: self.packets - before.packets, bytes: self.bytes - before.bytes }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tallies(BTreeMap<(HostId, Carrier, SocketAddr, SocketAddr), Tally>);
+
+impl Tallies {
+    pub(super) fn count(&mut self, host: HostId, carrier: Carrier, from: SocketAddr, to: SocketAddr, bytes: usize) {
+        let tally = self.0.entry((host, carrier, from, to)).or_default();
+        tally.packets += 1;
+        tally.bytes += bytes as u64;
+    }
+}
+
+impl World {
+    /// What the host sent: over what, from where, to whom.
+    pub fn sent(&self, host: HostId) -> impl Iterator<Item = (Carrier, SocketAddr, SocketAddr, Tally)> {
+        let all = self.tallies.0.iter().filter(move |((from, ..), _)| *from == host);
+        all.map(|(&(_, carrier, from, to), &tally)| (carrier, from, to, tally))
+    }
+
+    /// What the host sent in all.
+    #[must_use]
+    pub fn sent_in_all(&self, host: HostId) -> Tally {
+        self.sent(host).map(|(.., tally)| tally).sum()
+    }
+
+    /// What the host sent to an address, whatever the port.
+    #[must_use]
+    pub fn sent_to(&self, host: HostId, ip: IpAddr) -> Tally {
+        self.sent(host).filter(|(_, _, to, _)| to.ip() == ip).map(|(.., tally)| tally).sum()
+    }
+}

@@ -1,0 +1,235 @@
+//! Candidates that are lies (rows K): whom a peer can be made to send packets to, and how many. Everything that leaves is counted.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tallow_proto::code::Code;
+use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind, MAX};
+use tallow_proto::peer::{DirectPath, Peer};
+use tallow_proto::seed::Seed;
+use tallow_proto::wire::Capped;
+use tallow_proto::wire::peer::Control;
+use tallow_proto::wire::relay::Side;
+use tallow_tests::sim::{
+    Attachment, Behaviour, CODE, Dependence, Heard, HostId, Hostile, Machine, Network, PUBLIC, Place, RELAY, Relay,
+    Scenario, Script, Site, Tally, World, honest, identity, receive_config, send_config,
+};
+
+/// Longer than a round, and shorter than a budget lasts.
+const LONG: Duration = Duration::from_secs(280);
+/// Nobody's, and nothing is wrong with it: that packets are sent there shows that candidates are tried at all.
+const GOOD: &str = "203.0.113.99:5000";
+
+fn udp(addr: &str) -> Candidate {
+    Candidate { kind: Kind::Host, carrier: Carrier::Udp, addr: addr.parse().unwrap() }
+}
+
+fn tcp(addr: &str) -> Candidate {
+    Candidate { carrier: Carrier::Tcp, ..udp(addr) }
+}
+
+/// Says these, a few at a time, in each of so many rounds.
+fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
+    let say = move |round: u32, mouth: &mut tallow_tests::sim::Mouth| {
+        for some in candidates.chunks(MAX) {
+            mouth.say(Control::CandidateOffer {
+                round,
+                candidates: Capped::truncated(some.to_vec()),
+                certificate: [7; 32],
+                token: [8; 16],
+                dependent: false,
+            });
+        }
+        mouth.say(Control::CandidatesDone { round });
+    };
+    let mut said = 0;
+    Box::new(move |heard, mouth| match heard {
+        Heard::Control(Control::CandidateOffer { round, .. }) if round > said => {
+            said = round;
+            say(round, mouth);
+        }
+        Heard::Control(Control::DirectFailed { round }) if round == said => {
+            mouth.say(Control::DirectFailed { round });
+            if round < rounds {
+                said = round + 1;
+                say(said, mouth);
+            }
+        }
+        Heard::Keyed | Heard::Control(_) | Heard::Chunk(_) => {}
+    })
+}
+
+/// Where the honest peer is.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// 192.168.1.10 behind a NAT that lets everybody answer, with IPv6.
+    Home,
+    /// 203.0.113.9.
+    Public,
+}
+
+/// An honest peer that hears these candidates of a liar on that side, and what it sends in the meantime.
+fn hears(side: Side, at: At, candidates: Vec<Candidate>, rounds: u32, time: Duration) -> (World, HostId) {
+    let scenario = Scenario { place: Place::Evil, ..Scenario::plain(5, 1000) };
+    let seed = Seed::new(scenario.seed);
+    let mut world = World::new(Network::new(scenario.network, &seed), &seed);
+    let relay = Relay::new(RELAY.port(), tallow_tests::sim::Policy::Proper, honest(), seed.derive("relay"));
+    world.add(RELAY.ip(), Machine::Other(relay));
+    let attachments = match at {
+        At::Home => {
+            let behaviour = Behaviour::nat(Dependence::Independent, Dependence::Independent);
+            let network = "2001:db8:77::".parse().unwrap();
+            let site = Site::private([192, 168, 1, 0], behaviour, [203, 0, 113, 101]);
+            let home = world.add_site(PUBLIC, site.with_v6(network, Behaviour::firewall()));
+            let own: [IpAddr; 2] = [[192, 168, 1, 10].into(), "2001:db8:77::10".parse().unwrap()];
+            own.map(|addr| Attachment::new(home, addr)).to_vec()
+        }
+        At::Public => vec![Attachment::new(PUBLIC, [203, 0, 113, 9].into())],
+    };
+    let direct = Some(DirectPath { map_ports: false, ..DirectPath::new(identity()) });
+    let now = world.now;
+    let liar = Hostile::new(side, Code::parse(CODE).unwrap(), RELAY, lying(candidates, rounds), seed.derive("hostile"));
+    let peer = match side {
+        Side::Sender => {
+            let mut config = receive_config(&scenario);
+            config.common.direct = direct;
+            Peer::receiver(config, now, seed.derive("peer"))
+        }
+        Side::Receiver => {
+            let mut config = send_config(&scenario);
+            config.common.direct = direct;
+            Peer::sender(config, now, seed.derive("peer"))
+        }
+    };
+    world.add([192, 0, 2, 66].into(), Machine::Other(liar));
+    let peer = world.add_at(attachments, Machine::Peer(Box::new(peer)));
+    world.run_until(time, |_| false);
+    assert!(world.end(peer).is_none(), "{:?}", world.end(peer));
+    (world, peer)
+}
+
+/// All that went to others than the relay.
+fn elsewhere(world: &World, peer: HostId) -> Vec<(SocketAddr, Tally)> {
+    world.sent(peer).filter(|(_, _, to, _)| *to != RELAY).map(|(_, _, to, tally)| (to, tally)).collect()
+}
+
+/// Those candidates are never sent a packet, and one that nothing is wrong with is.
+fn denied(at: At, candidates: Vec<Candidate>) {
+    for side in [Side::Sender, Side::Receiver] {
+        for some in candidates.chunks(MAX - 1) {
+            let all = some.iter().copied().chain([udp(GOOD)]).collect();
+            let (world, peer) = hears(side, at, all, 1, LONG);
+            let sent = elsewhere(&world, peer);
+            let good: SocketAddr = GOOD.parse().unwrap();
+            assert!(sent.iter().any(|(to, _)| *to == good), "{side:?}: no candidate was tried");
+            assert!(sent.iter().all(|(to, _)| *to == good), "{side:?}, {at:?}: {sent:?}");
+        }
+    }
+}
+
+#[test]
+fn k01_addresses_of_no_peer_are_never_sent_anything() {
+    let udps = [
+        "127.0.0.1:5000",
+        "0.0.0.0:5000",
+        "0.1.2.3:5000",
+        "[::1]:5000",
+        "[::]:5000",
+        "169.254.169.254:5000",
+        "224.0.0.1:5000",
+        "239.255.255.250:1900",
+        "255.255.255.255:5000",
+        "240.0.0.1:5000",
+        "192.168.1.255:5000",
+        "192.168.1.0:5000",
+        "192.168.1.10:0",
+        "192.168.1.1:0",
+        "192.168.1.1:22",
+        "192.168.1.1:25",
+        "192.168.1.1:53",
+        "192.168.1.1:80",
+        "192.168.1.1:443",
+        "192.168.1.1:1023",
+        "198.51.100.7:53",
+        "198.51.100.7:443",
+        "[fe80::1]:5000",
+        "[ff02::1]:5000",
+        "[ff05::2]:5000",
+        "[::ffff:127.0.0.1]:5000",
+        "[::ffff:192.168.1.255]:5000",
+        "[::ffff:192.168.1.1]:80",
+        "[::127.0.0.1]:5000",
+        "[64:ff9b::7f00:1]:5000",
+        "[2002:7f00:1::1]:5000",
+    ];
+    let tcps = [
+        "198.51.100.7:5000",
+        "192.168.2.1:5000",
+        "10.0.0.1:5000",
+        "127.0.0.1:5000",
+        "192.168.1.255:5000",
+        "192.168.1.1:443",
+    ];
+    denied(At::Home, udps.iter().map(|addr| udp(addr)).chain(tcps.iter().map(|addr| tcp(addr))).collect());
+}
+
+#[test]
+fn k04_private_addresses_are_for_those_who_have_one() {
+    let addresses = [
+        "10.0.0.5:5000",
+        "172.16.0.5:5000",
+        "192.168.1.5:5000",
+        "100.64.0.5:5000",
+        "[fd00::5]:5000",
+        "[::ffff:10.0.0.5]:5000",
+    ];
+    denied(At::Public, addresses.iter().map(|addr| udp(addr)).chain(addresses.iter().map(|addr| tcp(addr))).collect());
+}
+
+/// So many datagrams and bytes may go to one address, and to all of them together.
+const ONE: Tally = Tally { packets: 20, bytes: 24 << 10 };
+const ALL: Tally = Tally { packets: 100, bytes: 120 << 10 };
+
+fn is_within(tally: Tally, limit: Tally) -> bool {
+    tally.packets <= limit.packets && tally.bytes <= limit.bytes
+}
+
+/// What is sent because of these stays within the limits, whichever side lies.
+fn limited(candidates: &[Candidate], rounds: u32) {
+    for side in [Side::Sender, Side::Receiver] {
+        let (world, peer) = hears(side, At::Home, candidates.to_vec(), rounds, LONG);
+        let sent = elsewhere(&world, peer);
+        assert!(!sent.is_empty(), "{side:?}: no candidate was tried");
+        for ip in sent.iter().map(|(to, _)| to.ip()) {
+            let tally = world.sent_to(peer, ip);
+            assert!(is_within(tally, ONE), "a liar as {side:?}: {tally:?} to {ip}");
+        }
+        let all = sent.iter().map(|&(_, tally)| tally).sum();
+        assert!(is_within(all, ALL), "a liar as {side:?}: {all:?} in all");
+    }
+}
+
+#[test]
+fn k02_one_victim_gets_little_however_often_it_is_named() {
+    limited(&[udp(GOOD)], 20);
+    limited(&vec![udp(GOOD); 64], 20);
+    let ports: Vec<Candidate> = (0..64).map(|port| udp(&format!("203.0.113.99:{}", 5000 + port))).collect();
+    limited(&ports, 20);
+}
+
+#[test]
+fn k02_many_victims_get_little_together() {
+    let many: Vec<Candidate> = (0..200).map(|host| udp(&format!("203.0.113.{host}:5000"))).collect();
+    limited(&many, 20);
+}
+
+/// T33: in a round TCP is dialled on the own network only, and a few times.
+#[test]
+fn no_more_than_four_tcp_connections_are_tried_on_the_lan() {
+    let many: Vec<Candidate> = (20..120).map(|host| tcp(&format!("192.168.1.{host}:5000"))).collect();
+    for side in [Side::Sender, Side::Receiver] {
+        let (world, peer) = hears(side, At::Home, many.clone(), 1, Duration::from_secs(9));
+        let dialled = world.sent(peer).filter(|(carrier, ..)| *carrier == tallow_tests::sim::Carrier::Syn).count();
+        assert!((1..=4).contains(&dialled), "{side:?}: {dialled}");
+    }
+}

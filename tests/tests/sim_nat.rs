@@ -1,0 +1,454 @@
+//! Real peers behind NATs and firewalls: every two get their bytes across, directly where that can be.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tallow_proto::job::Job;
+use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::peer::{DirectPath, Event, PathKind, ReceiveConfig, RelayAddress, SendConfig};
+use tallow_proto::seed::Seed;
+use tallow_tests::sim::{
+    Attachment, Behaviour, Conditions, Dependence, HostId, Kind, LIFETIME, Lot, Machine, Observed, PUBLIC, RELAY, Rig,
+    Scenario, Segment, Site, World, can_punch, identity, real_relay,
+};
+
+/// Whether peers look for a direct path; until then every pair is relayed.
+const DIRECT: bool = true;
+/// A second server that says what it sees.
+const STUN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 2)), 4433);
+const SECOND: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(600);
+/// A line on which this takes some seconds.
+const RATE: u64 = 200_000;
+const BYTES: usize = 600_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Relayed,
+    Direct,
+}
+
+/// What the oracle says, as long as there is a direct path at all.
+fn expected(possible: bool) -> Way {
+    if DIRECT && possible { Way::Direct } else { Way::Relayed }
+}
+
+fn scenario(seed: u64) -> Scenario {
+    let network = Conditions { rate: RATE, ..Conditions::default() };
+    Scenario { network, give_up_after: None, ..Scenario::plain(seed, BYTES) }
+}
+
+/// How the bytes travel by what a peer said last of it.
+fn way(rig: &Rig, host: HostId) -> Option<Way> {
+    rig.world.said(host).rev().find_map(|event| match event {
+        Event::Path(path) => Some(match path.kind {
+            PathKind::Relay => Way::Relayed,
+            PathKind::Lan | PathKind::Direct => Way::Direct,
+        }),
+        _ => None,
+    })
+}
+
+fn until_offered(rig: &mut Rig) {
+    let receiver = rig.receiver;
+    let offered = |world: &mut World| world.said(receiver).any(|event| matches!(event, Event::Offer(_)));
+    assert!(rig.world.run_until(LIMIT, offered), "no offer: {}", rig.told());
+}
+
+/// Lets time pass, or less if both are done.
+fn pass(rig: &mut Rig, time: Duration) {
+    let (sender, receiver) = (rig.sender, rig.receiver);
+    rig.world.run_until(time, |world| world.is_closed(sender) && world.is_closed(receiver));
+}
+
+/// All is there, byte for byte, and came this way in the end.
+fn until_done(rig: &mut Rig, wanted: Way) {
+    pass(rig, LIMIT);
+    assert!(rig.report().is_done(), "{}", rig.told());
+    rig.sink.check_whole();
+    let ways = [rig.sender, rig.receiver].map(|host| way(rig, host));
+    assert_eq!(ways, [Some(wanted); 2], "{}", rig.told());
+}
+
+/// Bytes that the relay sent to a peer.
+fn relayed(rig: &Rig) -> u64 {
+    rig.relay.map_or(0, |relay| rig.world.sent_in_all(relay).bytes)
+}
+
+/// Both look for a direct path; every second time a second server tells them what their NATs do.
+fn look_for(seed: u64) -> impl FnOnce(&mut SendConfig, &mut ReceiveConfig) {
+    move |send, receive| {
+        let stun = seed.is_multiple_of(2).then(|| RelayAddress { host: STUN.ip().to_string(), port: STUN.port() });
+        let direct = DirectPath { stun: stun.into_iter().collect(), ..DirectPath::new(identity()) };
+        (send.common.direct, receive.common.direct) = (Some(direct.clone()), Some(direct));
+    }
+}
+
+fn between(seed: u64, place: impl FnOnce(&mut World) -> [Vec<Attachment>; 2]) -> Rig {
+    of(&scenario(seed), seed, place)
+}
+
+fn of(scenario: &Scenario, seed: u64, place: impl FnOnce(&mut World) -> [Vec<Attachment>; 2]) -> Rig {
+    Rig::placed(scenario, look_for(seed), |world| {
+        world.add(STUN.ip(), Machine::Relay(Box::new(real_relay(STUN.port(), Seed::new([7; 32])))));
+        place(world)
+    })
+}
+
+/// Both at sites of these kinds.
+fn sites(seed: u64, kinds: [Kind; 2], lifetime: Duration) -> (Rig, [Lot; 2]) {
+    let mut lots = Vec::new();
+    let rig = between(seed, |world| {
+        let mut build = |number: u8| {
+            let lot = kinds[usize::from(number) - 1].build(world, number, lifetime);
+            lots.push(lot.clone());
+            lot.attachments
+        };
+        [build(1), build(2)]
+    });
+    (rig, lots.try_into().expect("two"))
+}
+
+/// Every kind with every kind, both as sender and as receiver; the receiver's person thinks so long before the bytes move.
+fn all_pairs(lifetime: Duration, thinks: Duration) {
+    for (index, sender) in Kind::ALL.into_iter().enumerate() {
+        for (other, receiver) in Kind::ALL.into_iter().enumerate() {
+            let wanted = expected(can_punch(&sender.levels(), &receiver.levels()));
+            println!("{sender:?} to {receiver:?}: {wanted:?}");
+            let (mut rig, _) = sites((index * 10 + other) as u64, [sender, receiver], lifetime);
+            until_offered(&mut rig);
+            pass(&mut rig, thinks);
+            rig.accept();
+            until_done(&mut rig, wanted);
+            if wanted == Way::Direct && thinks > 10 * SECOND {
+                // The path was there before the bytes.
+                assert!(relayed(&rig) < BYTES as u64 / 4, "{} bytes", relayed(&rig));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_two_kinds_of_sites_find_the_best_way() {
+    all_pairs(LIFETIME, SECOND / 10);
+}
+
+#[test]
+fn every_two_kinds_of_sites_whose_nats_forget_soon_find_the_best_way() {
+    all_pairs(30 * SECOND, 100 * SECOND);
+}
+
+/// A home's NAT, as most are.
+const HOME: Behaviour = Behaviour::nat(Dependence::Independent, Dependence::AddressAndPort);
+const SYMMETRIC: Behaviour = Behaviour::nat(Dependence::AddressAndPort, Dependence::AddressAndPort);
+
+fn at(segment: Segment, addr: [u8; 4]) -> Vec<Attachment> {
+    vec![Attachment::new(segment, addr.into())]
+}
+
+fn play(rig: &mut Rig, wanted: Way) {
+    until_offered(rig);
+    rig.accept();
+    until_done(rig, wanted);
+}
+
+#[test]
+fn two_on_one_lan_need_no_hairpin() {
+    for (seed, behaviour) in [HOME, SYMMETRIC, Behaviour { udp: false, ..HOME }].into_iter().enumerate() {
+        let mut rig = between(seed as u64, |world| {
+            let home = world.add_site(PUBLIC, Site::private([192, 168, 1, 0], behaviour, [203, 0, 113, 101]));
+            [at(home, [192, 168, 1, 10]), at(home, [192, 168, 1, 11])]
+        });
+        play(&mut rig, expected(true));
+    }
+}
+
+#[test]
+fn two_homes_of_one_carrier_meet_where_it_turns_packets_round() {
+    for hairpin in [false, true] {
+        let mut rig = between(u64::from(hairpin), |world| {
+            let carrier = Behaviour { hairpin, ..HOME };
+            let carrier = world.add_site(PUBLIC, Site::private([100, 64, 0, 0], carrier, [203, 0, 113, 101]));
+            [1, 2].map(|number| {
+                let home = world.add_site(carrier, Site::private([192, 168, 1, 0], HOME, [100, 64, 0, number]));
+                at(home, [192, 168, 1, 10 + number])
+            })
+        });
+        play(&mut rig, expected(hairpin));
+    }
+}
+
+/// The sender's private address is another machine's at the receiver's site, and the other way round.
+#[test]
+fn whoever_has_the_others_private_address_is_not_taken_for_it() {
+    for (seed, behaviour) in [HOME, SYMMETRIC].into_iter().enumerate() {
+        let mut rig = between(seed as u64, |world| {
+            [(101, 10, 11), (102, 11, 10)].map(|(outside, own, other)| {
+                let site = Site::private([192, 168, 1, 0], behaviour, [203, 0, 113, outside]);
+                let home = world.add_site(PUBLIC, site);
+                world.add_at(at(home, [192, 168, 1, other]), Machine::Other(Parrot::new()));
+                at(home, [192, 168, 1, own])
+            })
+        });
+        play(&mut rig, expected(behaviour == HOME));
+    }
+}
+
+#[test]
+fn ipv6_gets_through_two_firewalls_where_ipv4_gets_through_no_nat() {
+    for firewall in [Behaviour::firewall(), Behaviour { udp: false, ..Behaviour::firewall() }] {
+        let mut rig = between(1, |world| {
+            [1, 2].map(|number| {
+                let network = IpAddr::from([0x2001, 0xdb8, 0x77, u16::from(number), 0, 0, 0, 0]);
+                let own = IpAddr::from([0x2001, 0xdb8, 0x77, u16::from(number), 0, 0, 0, 0x10]);
+                let site = Site::private([192, 168, number, 0], SYMMETRIC, [203, 0, 113, 100 + number]);
+                let home = world.add_site(PUBLIC, site.with_v6(network, firewall));
+                [at(home, [192, 168, number, 10]), vec![Attachment::new(home, own)]].concat()
+            })
+        });
+        play(&mut rig, expected(firewall.udp));
+    }
+}
+
+/// K04: who reveals no address, or whose other side reveals none, sends packets to the relay and to nobody else.
+#[test]
+fn without_p2p_nobody_but_the_relay_hears_of_it() {
+    for (sender, receiver) in [(true, false), (false, true), (true, true)] {
+        for one_lan in [false, true] {
+            let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
+                look_for(1)(send, receive);
+                send.common.direct.take_if(|_| sender);
+                receive.common.direct.take_if(|_| receiver);
+            };
+            let mut rig = Rig::placed(&scenario(7), change, |world| {
+                let first = world.add_site(PUBLIC, Site::private([192, 168, 1, 0], HOME, [203, 0, 113, 101]));
+                let second = Site::private([192, 168, 2, 0], HOME, [203, 0, 113, 102]);
+                let second = if one_lan { first } else { world.add_site(PUBLIC, second) };
+                [at(first, [192, 168, 1, 10]), at(second, [192, 168, if one_lan { 1 } else { 2 }, 11])]
+            });
+            play(&mut rig, Way::Relayed);
+            let site = |host| if one_lan || host == rig.sender { 1 } else { 2 };
+            let gateway = |host| IpAddr::from([192, 168, site(host), 1]);
+            for host in [rig.sender, rig.receiver] {
+                let refuses = if host == rig.sender { sender } else { receiver };
+                // Who would like a direct path asks its own router before it knows of the other side.
+                let is_own = |to: IpAddr| !refuses && (to == gateway(host) || to == IpAddr::from([239, 255, 255, 250]));
+                let elsewhere = rig.world.sent(host).filter(|(_, _, to, _)| *to != RELAY && !is_own(to.ip()));
+                let elsewhere: Vec<_> = elsewhere.collect();
+                assert!(elsewhere.is_empty(), "{elsewhere:?}");
+                assert!(rig.world.sent_to(host, RELAY.ip()).packets > 10, "nothing was counted");
+            }
+        }
+    }
+}
+
+/// What happens in mid-transfer: two homes, their sites, and bytes that take a while.
+struct Midway {
+    rig: Rig,
+    sites: [Segment; 2],
+    bytes: u64,
+}
+
+const OUTSIDE: [[u8; 4]; 2] = [[203, 0, 113, 101], [203, 0, 113, 102]];
+
+impl Midway {
+    /// It has run for some seconds, and found its way.
+    fn new(seed: u64) -> Self {
+        let scenario = Scenario { files: vec![10 * BYTES], ..scenario(seed) };
+        let mut sites = Vec::new();
+        let rig = of(&scenario, seed, |world| {
+            [1, 2].map(|number: u8| {
+                let site = Site::private([192, 168, number, 0], HOME, OUTSIDE[usize::from(number) - 1]);
+                let home = world.add_site(PUBLIC, site);
+                sites.push(home);
+                at(home, [192, 168, number, 10])
+            })
+        });
+        let mut midway = Self { rig, sites: sites.try_into().expect("two"), bytes: 10 * BYTES as u64 };
+        until_offered(&mut midway.rig);
+        midway.rig.accept();
+        pass(&mut midway.rig, 5 * SECOND);
+        let before = relayed(&midway.rig);
+        let wanted = expected(true);
+        assert_eq!([midway.rig.sender, midway.rig.receiver].map(|host| way(&midway.rig, host)), [Some(wanted); 2]);
+        pass(&mut midway.rig, 5 * SECOND);
+        let since = relayed(&midway.rig) - before;
+        assert_eq!(since < RATE / 10, wanted == Way::Direct, "the relay has sent {since} bytes");
+        midway
+    }
+
+    fn arrived(&self) -> u64 {
+        let progress = self.rig.world.said(self.rig.receiver).rev().find_map(|event| match event {
+            Event::Progress(progress) => Some(progress.bytes),
+            _ => None,
+        });
+        progress.unwrap_or(0)
+    }
+
+    /// All that both said but of progress.
+    fn history(&self) -> String {
+        let said = |host| {
+            let events = self.rig.world.said(host).filter(|event| !matches!(event, Event::Progress(_)));
+            events.map(|event| format!("{event:?}")).collect::<Vec<_>>().join("\n  ")
+        };
+        let hosts = [self.rig.sender, self.rig.receiver].map(said);
+        format!(
+            "{} of {}, {:?}\nsender:\n  {}\nreceiver:\n  {}",
+            self.arrived(),
+            self.bytes,
+            self.rig.report().is_done(),
+            hosts[0],
+            hosts[1]
+        )
+    }
+
+    /// The longest time in which nothing arrives, looked for from now on for so long.
+    fn stall(&mut self, within: Duration) -> Duration {
+        let (start, mut longest) = (self.rig.world.now, Duration::ZERO);
+        let (mut had, mut since) = (self.arrived(), start);
+        while self.rig.world.now - start < within && had < self.bytes {
+            pass(&mut self.rig, SECOND / 50);
+            let has = self.arrived();
+            if has > had {
+                (had, since) = (has, self.rig.world.now);
+            }
+            longest = longest.max(self.rig.world.now - since);
+        }
+        longest
+    }
+
+    /// How it goes on after something happened: nothing is lost, it stands for no longer than this, and goes this way in the end.
+    fn goes_on(mut self, within: Duration, wanted: Way) {
+        assert!(self.arrived() < self.bytes / 2, "too late to matter");
+        let stall = self.stall(60 * SECOND);
+        assert!(stall <= within, "nothing came for {stall:?}: {}", self.history());
+        pass(&mut self.rig, LIMIT);
+        println!("{}", self.history());
+        until_done(&mut self.rig, wanted);
+    }
+}
+
+/// When a path that is gone is left for the relay, plus what a progress event may be late.
+const FALLBACK: Duration = Duration::from_millis(2_500);
+
+#[test]
+fn a_direct_path_that_is_cut_is_left_for_the_relay() {
+    for (seed, ways) in [&[(0, 1), (1, 0)][..], &[(0, 1)], &[(1, 0)]].into_iter().enumerate() {
+        let mut midway = Midway::new(seed as u64);
+        let before = midway.rig.world.network.default_conditions();
+        for &(from, to) in ways {
+            let cut = Conditions { cut: true, ..before };
+            midway.rig.world.network.set(OUTSIDE[from].into(), OUTSIDE[to].into(), cut);
+        }
+        midway.goes_on(FALLBACK, Way::Relayed);
+    }
+}
+
+#[test]
+fn a_nat_that_forgets_a_direct_path_costs_moments() {
+    for (site, outside) in OUTSIDE.into_iter().enumerate() {
+        let mut midway = Midway::new(10 + site as u64);
+        midway.rig.world.topology.nat_mut(midway.sites[site], outside.into()).expect("a NAT").flush();
+        midway.goes_on(FALLBACK, expected(true));
+    }
+}
+
+#[test]
+fn a_nat_with_another_address_costs_moments() {
+    for (site, outside) in OUTSIDE.into_iter().enumerate() {
+        let mut midway = Midway::new(20 + site as u64);
+        let nat = midway.rig.world.topology.nat_mut(midway.sites[site], outside.into());
+        nat.expect("a NAT").readdress([203, 0, 113, 150].into());
+        midway.goes_on(FALLBACK, expected(true));
+    }
+}
+
+#[test]
+fn whoever_moves_to_another_site_takes_the_transfer_along() {
+    for which in 0..2 {
+        let mut midway = Midway::new(30 + which as u64);
+        let site = Site::private([10, 77, 1, 0], HOME, [203, 0, 113, 151]);
+        let world = &mut midway.rig.world;
+        let elsewhere = world.add_site(PUBLIC, site);
+        let host = [midway.rig.sender, midway.rig.receiver][which];
+        midway.rig.world.relocate(host, at(elsewhere, [10, 77, 1, 10]));
+        // A runtime may take three seconds to see it.
+        midway.goes_on(FALLBACK + 3 * SECOND, expected(true));
+    }
+}
+
+#[test]
+fn a_firewall_that_begins_to_block_udp_leaves_the_relay_over_tcp() {
+    for (site, outside) in OUTSIDE.into_iter().enumerate() {
+        let mut midway = Midway::new(40 + site as u64);
+        let nat = midway.rig.world.topology.nat_mut(midway.sites[site], outside.into());
+        nat.expect("a NAT").allow_udp(false);
+        pass(&mut midway.rig, 60 * SECOND);
+        until_done(&mut midway.rig, Way::Relayed);
+    }
+}
+
+/// Says back whatever it hears, at the ports that peers like to have.
+struct Parrot {
+    actions: VecDeque<Action>,
+    answers: BTreeMap<SocketId, VecDeque<(SocketAddr, BytesMut)>>,
+}
+
+impl Parrot {
+    fn new() -> Box<Self> {
+        let bind = |number: u8| {
+            let addr = SocketAddr::new([0, 0, 0, 0].into(), 40_000 + u16::from(number));
+            Action::Bind(SocketId(number), Bind { addr, share_port: false, group: None })
+        };
+        Box::new(Self { actions: (0..8).map(bind).collect(), answers: BTreeMap::new() })
+    }
+}
+
+impl Node for Parrot {
+    type Command = Infallible;
+    type Event = Observed;
+
+    fn handle_datagram(&mut self, _: Instant, arrival: Arrival, data: BytesMut) {
+        self.answers.entry(arrival.socket).or_default().push_back((arrival.from, data));
+    }
+
+    fn handle_input(&mut self, _: Instant, _: Input) {}
+
+    fn handle_command(&mut self, _: Instant, command: Infallible) -> Result<(), Misuse> {
+        match command {}
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn settle(&mut self, _: Instant) {}
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn poll_transmit(&mut self, _: Instant, socket: SocketId, _: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
+        let (to, data) = self.answers.get_mut(&socket)?.pop_front()?;
+        buf.extend_from_slice(&data);
+        Some(Transmit { to, src_ip: None, ecn: Ecn::NotEct, size: data.len(), segment_size: None })
+    }
+
+    fn poll_job(&mut self) -> Option<Job> {
+        None
+    }
+
+    fn poll_event(&mut self) -> Option<Observed> {
+        None
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        None
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
