@@ -353,8 +353,8 @@ fn ends_well(mut rig: Rig) {
 fn f08_who_comes_back_over_tcp_is_not_waited_for_in_silence() {
     for (seed, firewalls) in [(0, (true, true)), (1, (true, true)), (2, (false, true)), (3, (true, false))] {
         // Fast enough that what waits in the relay for the other side does not hide how long that side waits.
-        let network = Conditions { rate: 1_000_000, latency: Duration::from_millis(50), ..Conditions::default() };
-        let mut rig = in_the_data(network, 70 + seed, 20 * BYTES, firewalls);
+        let network = Conditions { rate: 500_000, latency: Duration::from_millis(50), ..Conditions::default() };
+        let mut rig = in_the_data(network, 70 + seed, 12 * BYTES, firewalls);
         // Twice, and each time to where only TCP goes: what is left behind is first the code's room, then the session's own.
         for round in 0..2 {
             let last = 77 + round;
@@ -440,9 +440,9 @@ fn a_first_flight_that_is_lost_is_not_the_end_of_quic() {
 /// as dead.
 #[test]
 fn a_transfer_that_takes_long_on_a_good_network_keeps_its_link() {
-    for (rate, relay_to_receiver) in [(100_000, 0), (400_000, 0), (0, 100_000), (0, 400_000)] {
+    for (rate, relay_to_receiver) in [(100_000, 0), (0, 100_000)] {
         let network = Conditions { latency: Duration::from_millis(10), rate, ..Conditions::default() };
-        let bytes = 60 * (rate + relay_to_receiver) as usize;
+        let bytes = 40 * (rate + relay_to_receiver) as usize;
         let narrow = Conditions { rate: relay_to_receiver, ..network };
         let mut rig = in_the_data(network, 95, bytes, (false, false));
         if relay_to_receiver > 0 {

@@ -4,6 +4,7 @@
 mod codes;
 mod direct;
 mod ending;
+mod faults;
 mod hostile;
 mod output;
 mod relay;

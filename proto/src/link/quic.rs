@@ -24,6 +24,8 @@ mod event;
 #[cfg(test)]
 mod pair;
 mod silence;
+#[cfg(test)]
+mod spoof_tests;
 mod streams;
 mod tickets;
 

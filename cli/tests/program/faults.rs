@@ -1,0 +1,117 @@
+//! Machines that have little, senders that die, and what is too small or too much: rows F05, F12 and F13 on the real program.
+
+use std::fs;
+
+use rustix::process::Signal;
+
+use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
+
+/// What a process that is killed can't say, its TCP connection does.
+const TCP: [&str; 3] = ["--transport", "tcp", "--no-p2p"];
+
+#[test]
+fn f05_a_sender_that_is_killed_ends_the_receivers_wait_and_costs_nothing() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let small = home.file("notes.txt", b"hello");
+    let impatient = ["--transport", "tcp", "--no-p2p", "--give-up-after", "2s"];
+
+    // While it waits: its code is nobody's any more.
+    let (sender, code) = sending(&home, &relay, &small, &TCP);
+    sender.signal(Signal::KILL);
+    drop(sender);
+    let end = receiving(&home, &relay).args(impatient).args(["--yes", &code]).piped(b"").end();
+    end.is(5, "tallow: nobody waits with this code");
+
+    // While the receiver's person reads the offer.
+    let (sender, code) = sending(&home, &relay, &small, &TCP);
+    let mut receiver = receiving(&home, &relay).args(impatient).arg(&code).on_terminal();
+    receiver.expect_asked("Accept? [y/N] ");
+    sender.signal(Signal::KILL);
+    let end = receiver.end();
+    assert_eq!(end.code, 5, "{}", end.shown);
+    assert!(end.restored);
+
+    // While bytes move; the next try goes on from what arrived.
+    let large = home.large("large.bin");
+    let slowly: Vec<&str> = TCP.into_iter().chain(SLOWLY).collect();
+    let (sender, code) = sending(&home, &relay, &large, &slowly);
+    let mut receiver = receiving(&home, &relay).args(impatient).args(["--yes", &code]).on_terminal();
+    receiver.expect_asked("  3% ");
+    sender.signal(Signal::KILL);
+    let end = receiver.end();
+    assert_eq!(end.code, 5, "{}", end.shown);
+    let (sender, code) = sending(&home, &relay, &large, &TCP);
+    let received = receiving(&home, &relay).args(TCP).args(["--yes", &code]).piped(b"").end();
+    received.is(0, "Received 1 file, 256.0 MiB");
+    received.is(0, "are here already");
+    sender.end().is(0, "Sent 1 file");
+    assert_eq!(fs::metadata(home.path("into").join("large.bin")).unwrap().len(), 256 << 20);
+}
+
+/// With `TALLOW_LONG` it is 100,000 empty files, and a file of more than 4 GiB beside them.
+#[test]
+fn f12_nothing_and_very_much_of_it_arrive() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let is_long = std::env::var_os("TALLOW_LONG").is_some();
+    let count = if is_long { 100_000 } else { 3_000 };
+    let many = home.path("from").join("many");
+    fs::create_dir(&many).unwrap();
+    for number in 0..count {
+        fs::write(many.join(format!("{number:06}")), b"").unwrap();
+    }
+    fs::create_dir(home.path("from").join("nothing")).unwrap();
+    if is_long {
+        fs::File::create(many.join("sparse")).unwrap().set_len((4 << 30) + 1).unwrap();
+    }
+    for name in ["many", "nothing"] {
+        let path = home.text("from") + "/" + name;
+        let (sender, code) = sending(&home, &relay, &path, &[]);
+        receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(0, "Received");
+        sender.end().is(0, "Sent");
+        let arrived = fs::read_dir(home.path("into").join(name)).unwrap().count();
+        let expected = if name == "many" { count + usize::from(is_long) } else { 0 };
+        assert_eq!(arrived, expected, "{name}");
+    }
+    if is_long {
+        assert_eq!(fs::metadata(home.path("into").join("many/sparse")).unwrap().len(), (4 << 30) + 1);
+    }
+}
+
+#[test]
+fn f13_too_few_descriptors_are_told_and_few_are_enough() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.file("notes.txt", b"hello");
+    let with = |limit: &str| ["sh".to_owned(), "-c".to_owned(), format!("ulimit -n {limit}; exec \"$0\" \"$@\"")];
+    let few = with("12");
+    let few: Vec<&str> = few.iter().map(String::as_str).collect();
+    let send = Run::new(&home, ["send", &file, "--relay", &relay.name()]).under(&few).piped(b"").end();
+    send.is(6, "too many open files");
+    let receive = receiving(&home, &relay).args(["--yes", "123-acorn-bicycle-canal"]).under(&few).piped(b"").end();
+    receive.is(6, "too many open files");
+
+    let enough = with("32");
+    let enough: Vec<&str> = enough.iter().map(String::as_str).collect();
+    let mut sender = Run::new(&home, ["send", &file, "--relay", &relay.name()]).under(&enough).piped(b"");
+    let code = sender.code();
+    receiving(&home, &relay).args(["--yes", &code]).under(&enough).piped(b"").end().is(0, "Received 1 file");
+    sender.end().is(0, "Sent 1 file");
+}
+
+/// Nothing that a transfer needs is kept at home.
+#[test]
+fn f13_without_a_home_files_cross_all_the_same() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &[]);
+    let file = home.file("notes.txt", b"hello");
+    for strip in ["env -u HOME -u XDG_STATE_HOME", "env -u XDG_STATE_HOME HOME=/nowhere", "env TMPDIR=/nowhere"] {
+        let under: Vec<&str> = strip.split(' ').collect();
+        let mut sender = Run::new(&home, ["send", &file, "--relay", &relay.name()]).under(&under).piped(b"");
+        let code = sender.code();
+        let end = receiving(&home, &relay).args(["--yes", "--overwrite", &code]).under(&under).piped(b"").end();
+        end.is(0, "Received 1 file");
+        sender.end().is(0, "Sent 1 file");
+    }
+}
