@@ -126,6 +126,45 @@ fn f07_a_long_cut_pauses_the_transfer_at_every_phase() {
     }
 }
 
+/// Fifteen seconds until a link counts as dead, and then as long as the person said: nobody hangs.
+#[test]
+fn f07_a_cut_for_ever_ends_both_in_time() {
+    for place in [Place::Inside, Place::Relay] {
+        // Before the two have keys nobody is missing, and a sender waits on for somebody with its code.
+        for (seed, phase) in [Phase::Offer, Phase::Data, Phase::End].into_iter().enumerate() {
+            let network = Conditions { rate: 100_000, latency: Duration::from_millis(10), ..Conditions::default() };
+            let patience = Some(Duration::from_secs(30));
+            let scenario = Scenario { network, place, give_up_after: patience, ..Scenario::plain(seed as u64, BYTES) };
+            let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+            let (sender, receiver) = (rig.sender, rig.receiver);
+            let limit = Duration::from_secs(60);
+            let begun = rig.world.run_until(limit, |world| match phase {
+                Phase::Pairing | Phase::Handshake(_) => world.said(sender).any(|event| matches!(event, Event::Paired)),
+                Phase::Offer | Phase::Data | Phase::End => {
+                    world.said(receiver).any(|event| matches!(event, Event::Offer(_)))
+                }
+            });
+            assert!(begun, "{place:?} {phase:?}: {}", rig.told());
+            if let Phase::Handshake(after) = phase {
+                rig.world.run_until(after, |_| false);
+            }
+            if matches!(phase, Phase::Data | Phase::End) {
+                rig.accept();
+                let wanted = if phase == Phase::Data { 1 } else { BYTES as u64 };
+                let moved = |world: &mut World| {
+                    let far = |event: &Event| matches!(event, Event::Progress(progress) if progress.bytes >= wanted);
+                    world.said(receiver).any(far)
+                };
+                assert!(rig.world.run_until(limit, moved), "{place:?} {phase:?}: {}", rig.told());
+            }
+            rig.world.network.set_default(Conditions { cut: true, ..network });
+            let closed = |world: &mut World| world.is_closed(sender) && world.is_closed(receiver);
+            let ended = rig.world.run_until(Duration::from_secs(46), closed);
+            assert!(ended, "{place:?} {phase:?}: {}", rig.told());
+        }
+    }
+}
+
 #[test]
 fn a_relay_that_forgot_everything_changes_nothing() {
     for (seed, phase) in phases().into_iter().enumerate() {
