@@ -24,7 +24,8 @@ const KEPT: &str = "; what arrived is kept, and the same send and receive into t
 #[must_use]
 pub fn is_kept(failure: &Failure) -> bool {
     match failure {
-        Failure::Lost(Lost::InTransfer | Lost::Stalled | Lost::Unconfirmed) | Failure::Interrupted => true,
+        Failure::Lost(Lost::InTransfer | Lost::Stalled | Lost::Unconfirmed | Lost::NoDirectPath)
+        | Failure::Interrupted => true,
         Failure::Local(fault) => !fault.is_refusal() && fault.kind != FaultKind::Changed,
         Failure::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),
         Failure::Peer { reason, .. } => match reason {

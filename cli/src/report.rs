@@ -343,7 +343,7 @@ impl Report {
                     Fallback::Moved => ("moved", "this machine's addresses changed"),
                 };
                 self.output.event(&output::Event::P2pFallback { reason });
-                self.output.line(&format!("The direct path is gone ({text}); going on over the relay"));
+                self.output.line(&format!("The direct path is gone: {text}"));
             }
             Event::Reconnecting { attempt, wait } => {
                 self.output.event(&output::Event::Reconnecting { attempt: *attempt, in_ms: wait.as_millis() });
@@ -399,6 +399,9 @@ impl Report {
             }
             WaitingFor::Answer => ("answer", "Waiting for the receiver to accept".to_owned()),
             WaitingFor::Agreement => ("agreement", "Waiting for the other side to compare the words".to_owned()),
+            WaitingFor::DirectPath => {
+                ("direct", "Waiting for a direct path, as nothing is to go over a relay".to_owned())
+            }
             WaitingFor::Peer => ("peer", "Waiting for the other side to come back".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });

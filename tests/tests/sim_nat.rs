@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tallow_proto::job::Job;
 use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
-use tallow_proto::peer::{DirectPath, Event, PathKind, ReceiveConfig, RelayAddress, SendConfig};
+use tallow_proto::peer::{
+    DirectPath, Event, Failure, Lost, PathKind, ReceiveConfig, RelayAddress, SendConfig, WaitingFor,
+};
 use tallow_proto::seed::Seed;
 use tallow_tests::sim::{
     Attachment, Behaviour, Conditions, Dependence, HostId, Kind, LIFETIME, Lot, Machine, Observed, PUBLIC, RELAY, Rig,
@@ -256,9 +258,23 @@ const OUTSIDE: [[u8; 4]; 2] = [[203, 0, 113, 101], [203, 0, 113, 102]];
 impl Midway {
     /// It has run for some seconds, and found its way.
     fn new(seed: u64) -> Self {
-        let scenario = Scenario { files: vec![10 * BYTES], ..scenario(seed) };
+        Self::with(seed, None, |_, _| ())
+    }
+
+    fn with(
+        seed: u64,
+        give_up_after: Option<Duration>,
+        change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig),
+    ) -> Self {
+        let scenario = Scenario { files: vec![10 * BYTES], give_up_after, ..scenario(seed) };
         let mut sites = Vec::new();
-        let rig = of(&scenario, seed, |world| {
+        let look = look_for(seed);
+        let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
+            look(send, receive);
+            change(send, receive);
+        };
+        let rig = Rig::placed(&scenario, change, |world| {
+            world.add(STUN.ip(), Machine::Relay(Box::new(real_relay(STUN.port(), Seed::new([7; 32])))));
             [1, 2].map(|number: u8| {
                 let site = Site::private([192, 168, number, 0], HOME, OUTSIDE[usize::from(number) - 1]);
                 let home = world.add_site(PUBLIC, site);
@@ -343,6 +359,34 @@ fn a_direct_path_that_is_cut_is_left_for_the_relay() {
             midway.rig.world.network.set(OUTSIDE[from].into(), OUTSIDE[to].into(), cut);
         }
         midway.goes_on(FALLBACK, Way::Relayed);
+    }
+}
+
+/// Where nothing may go over a relay the transfer waits for another direct path, says so, and no longer than the person said.
+#[test]
+fn data_that_may_not_go_over_a_relay_waits_as_long_as_was_said() {
+    for sender_only in [true, false] {
+        let mut midway = Midway::with(50, Some(30 * SECOND), |send, receive| {
+            let common = if sender_only { &mut send.common } else { &mut receive.common };
+            common.direct.as_mut().expect("it looks for one").only = true;
+        });
+        let before = midway.rig.world.network.default_conditions();
+        for (from, to) in [(0, 1), (1, 0)] {
+            let cut = Conditions { cut: true, ..before };
+            midway.rig.world.network.set(OUTSIDE[from].into(), OUTSIDE[to].into(), cut);
+        }
+        let sent = relayed(&midway.rig);
+        let hosts = [midway.rig.sender, midway.rig.receiver];
+        let who = hosts[usize::from(!sender_only)];
+        let ended = midway.rig.world.run_until(45 * SECOND, |world| hosts.iter().all(|&host| world.is_closed(host)));
+        assert!(ended, "{}", midway.history());
+        assert!(relayed(&midway.rig) - sent < RATE / 4, "{}", midway.history());
+        for host in hosts {
+            let waits = |event: &Event| matches!(event, Event::Waiting(WaitingFor::DirectPath));
+            assert!(midway.rig.world.said(host).any(waits), "{}", midway.history());
+        }
+        let gave_up = |event: &Event| matches!(event, Event::Failed(Failure::Lost(Lost::NoDirectPath)));
+        assert!(midway.rig.world.said(who).any(gave_up), "{}", midway.history());
     }
 }
 

@@ -91,7 +91,7 @@ impl Peer {
         };
         let rtt = conn.and_then(|conn| self.net.rtt(conn)).unwrap_or_default();
         self.tell(Event::Path(Path { kind, transport, rtt }));
-        self.start_direct(now, !keys.features.has(Features::NO_P2P));
+        self.start_direct(now, keys.features);
         self.begin(now);
         self.transfer.handle_link_up(now);
         for stream in early {

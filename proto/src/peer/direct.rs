@@ -38,7 +38,7 @@ use crate::seed::Seed;
 use crate::session::{LinkId, Origin};
 use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::Side;
-use crate::wire::{Caps, Decoder};
+use crate::wire::{Caps, Decoder, Features};
 
 /// How long a proven QUIC link waits for a TCP connection that is on its way.
 const GRACE: Duration = Duration::from_millis(150);
@@ -106,12 +106,15 @@ pub(super) struct Direct {
     why: Fallback,
     tcp_failed: bool,
     found_once: bool,
+    /// Either side wants no data on a relay.
+    only: bool,
+    /// Data waits for a direct path, until then at most.
+    give_up: Option<Instant>,
 }
 
 struct Options {
     identity: Identity,
     ports: Option<(u16, u16)>,
-    only: bool,
     /// The port that is being bound, of each kind.
     trying: [u16; 3],
 }
@@ -149,10 +152,11 @@ impl Direct {
             why: Fallback::Lost,
             tcp_failed: false,
             found_once: false,
+            only: options.is_some_and(|options| options.only),
+            give_up: None,
             options: options.map(|options| Options {
                 identity: options.identity.clone(),
                 ports: options.ports,
-                only: options.only,
                 trying: [options.ports.map_or(0, |(first, _)| first); 3],
             }),
         };
@@ -281,7 +285,10 @@ impl Direct {
         if self.options.is_none() {
             return mapping;
         }
-        [self.gather.poll_timeout(), self.negotiation.poll_timeout(), self.choice, mapping].into_iter().flatten().min()
+        [self.gather.poll_timeout(), self.negotiation.poll_timeout(), self.choice, mapping, self.give_up]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Lets go of everything: there is nothing to look for. Links that are there carry the farewell.
@@ -345,27 +352,30 @@ impl Direct {
 }
 
 impl Peer {
+    /// Whether data has to wait for a direct path: the floor is a relay's, and nothing is to go over one.
+    fn must_be_direct(&self) -> bool {
+        self.floor == PathKind::Relay && self.direct.only
+    }
+
     /// Whether chunks may go over the link that carries the session.
     pub(super) fn may_carry(&self) -> bool {
-        let is_only = self.direct.options.as_ref().is_some_and(|options| options.only);
         match &self.stage {
-            Stage::Live { links, .. } => {
-                !is_only || self.floor != PathKind::Relay || self.direct.is_beside(links.carrier())
-            }
+            Stage::Live { links, .. } => !self.must_be_direct() || self.direct.is_beside(links.carrier()),
             Stage::Meeting | Stage::Handshaking { .. } | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => {
                 false
             }
         }
     }
 
-    /// The session has its floor. `theirs`: the other side takes part.
-    pub(super) fn start_direct(&mut self, now: Instant, theirs: bool) {
+    /// The session has its floor. `theirs`: what the other side said of itself.
+    pub(super) fn start_direct(&mut self, now: Instant, theirs: Features) {
+        self.direct.only |= theirs.has(Features::P2P_ONLY);
+        let theirs = !theirs.has(Features::NO_P2P);
         self.direct.began = now;
         self.direct.told = false;
-        let is_only = self.direct.options.as_ref().is_some_and(|options| options.only);
         if !theirs {
             self.direct.close(now, &mut self.net);
-            if is_only && self.floor == PathKind::Relay {
+            if self.must_be_direct() {
                 self.find_none(now);
             }
             return;
@@ -391,7 +401,7 @@ impl Peer {
         direct.links.clear();
         direct.lost.clear();
         direct.say.clear();
-        (direct.choice, direct.lost_floor) = (None, None);
+        (direct.choice, direct.lost_floor, direct.give_up) = (None, None, None);
     }
 
     /// Direct links can't go on: this machine's addresses changed.
@@ -571,8 +581,7 @@ impl Peer {
                     }
                 }
                 Output::NoPath => {
-                    let is_only = self.direct.options.as_ref().is_some_and(|options| options.only);
-                    if is_only && !self.direct.found_once && self.floor == PathKind::Relay {
+                    if self.must_be_direct() && !self.direct.found_once {
                         self.find_none(now);
                     }
                 }
@@ -605,6 +614,9 @@ impl Peer {
             self.direct.gather.handle_timeout(now);
             self.direct.negotiation.handle_timeout(now);
             self.choose_if_due(now);
+            if self.direct.give_up.take_if(|at| *at <= now).is_some() {
+                self.find_none(now);
+            }
         }
     }
 }

@@ -84,7 +84,8 @@ pub enum Event {
         /// Since the keys were there, or since the last direct path was left.
         after: Duration,
     },
-    /// The direct path is no more; the session goes on over the relay. [`Event::Path`] follows.
+    /// The direct path is no more; the session goes on over the relay, and [`Event::Path`] follows. Where no data may go there,
+    /// [`WaitingFor::DirectPath`] follows.
     FellBack(Fallback),
     /// The connection was lost, and nothing else was: the other side is looked for again, after this pause.
     Reconnecting {
@@ -132,6 +133,8 @@ pub enum WaitingFor {
     Agreement,
     /// The other side of a session that lost its link.
     Peer,
+    /// Another direct path, where nothing is to go over a relay and the last one was lost.
+    DirectPath,
 }
 
 /// How the bytes travel.

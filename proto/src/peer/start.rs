@@ -153,9 +153,13 @@ impl Peer {
 
 fn features_of(common: &Common) -> Features {
     let mut features = Features::default();
-    for (set, feature) in
-        [(!common.aes, Features::NO_AES), (common.verify, Features::VERIFY), (!allows_direct(common), Features::NO_P2P)]
-    {
+    let only = common.direct.as_ref().is_some_and(|direct| direct.only) && allows_direct(common);
+    for (set, feature) in [
+        (!common.aes, Features::NO_AES),
+        (common.verify, Features::VERIFY),
+        (!allows_direct(common), Features::NO_P2P),
+        (only, Features::P2P_ONLY),
+    ] {
         if set {
             features = features.with(feature);
         }

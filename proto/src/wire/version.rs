@@ -40,6 +40,8 @@ impl Features {
     pub const VERIFY: Self = Self(1 << 1);
     /// Gather and reveal no addresses; the other side then gathers none either.
     pub const NO_P2P: Self = Self(1 << 2);
+    /// Send no data over a relay, in either direction.
+    pub const P2P_ONLY: Self = Self(1 << 3);
 
     /// Whether all bits of `other` are set.
     #[must_use]

@@ -2,7 +2,7 @@
 
 use super::{Fallback, GRACE};
 use crate::Instant;
-use crate::peer::event::{Event, Path, PathKind, PathTransport};
+use crate::peer::event::{Event, Path, PathKind, PathTransport, WaitingFor};
 use crate::peer::peer_link::PeerLink;
 use crate::peer::{Peer, Stage};
 use crate::session::{LinkEnd, LinkId};
@@ -60,6 +60,11 @@ impl Peer {
         };
         direct.told = beside.is_some();
         self.tell(event);
+        if beside.is_none() && self.must_be_direct() {
+            self.direct.give_up = self.give_up_after.and_then(|patience| now.checked_add(patience));
+            return self.tell(Event::Waiting(WaitingFor::DirectPath));
+        }
+        self.direct.give_up = None;
         self.tell(Event::Path(Path { kind, transport, rtt: rtt.unwrap_or_default() }));
     }
 
