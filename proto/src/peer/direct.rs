@@ -35,7 +35,7 @@ use crate::p2p::nat::Nat;
 use crate::p2p::negotiate::{self, AttemptId, Negotiation, Output};
 use crate::p2p::portmap::{self, PortMap};
 use crate::seed::Seed;
-use crate::session::{LinkId, Origin};
+use crate::session::{LinkId, Origin, Pace};
 use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::Side;
 use crate::wire::{Caps, Decoder, Features};
@@ -482,7 +482,7 @@ impl Peer {
         }
         let Stage::Live { .. } = &self.stage else { return None };
         let pipe = self.net.accept_direct(now);
-        self.become_link(now, Conn::Pipe(pipe), Stream::first(), Origin::Accepted);
+        self.become_link(now, Conn::Pipe(pipe), Stream::first(), Origin::Accepted(Pace::Direct));
         Some(pipe)
     }
 
@@ -492,9 +492,9 @@ impl Peer {
         let Some(Opening { attempt, .. }) = self.direct.opening.get(index).copied() else { return };
         let link = match (event, attempt) {
             (net::Event::Connected { .. }, Some(_)) => {
-                self.net.open_first(conn).map(|stream| (stream, Origin::Dialled))
+                self.net.open_first(conn).map(|stream| (stream, Origin::Dialled(Pace::Direct)))
             }
-            (net::Event::Opened(stream, Direction::Bi), None) => Some((*stream, Origin::Accepted)),
+            (net::Event::Opened(stream, Direction::Bi), None) => Some((*stream, Origin::Accepted(Pace::Direct))),
             (net::Event::Closed(_), _) => {
                 self.direct.opening.remove(index);
                 self.net.close(now, conn, close::ENDED, "closed");

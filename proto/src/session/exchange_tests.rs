@@ -43,7 +43,7 @@ fn a_message_waits_for_a_link_and_what_is_unacknowledged_for_the_next_one() {
         assert_eq!(pair.told[end].dead, [(LINK, LinkEnd::Lost)]);
     }
     assert!(!pair.ends[SENDER].has_sent_all());
-    pair.up(DIRECT, Origin::Dialled, Origin::Accepted);
+    pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
     pair.run();
     assert_eq!(pair.told[RECEIVER].control, [message(1)]);
     assert_eq!(pair.ends[SENDER].unacknowledged(), 1, "nothing came back yet");
@@ -70,7 +70,7 @@ fn many_messages_are_acknowledged_without_waiting_for_time() {
 #[test]
 fn control_moves_where_the_sender_goes_and_back_when_that_link_dies() {
     let mut pair = Pair::new();
-    pair.up(DIRECT, Origin::Accepted, Origin::Dialled);
+    pair.up(DIRECT, Origin::Accepted(Pace::Direct), Origin::Dialled(Pace::Direct));
     pair.run();
     assert_eq!(pair.told[SENDER].usable, [LINK, DIRECT]);
     assert_eq!(pair.told[RECEIVER].usable, [LINK, DIRECT]);
@@ -100,7 +100,7 @@ fn control_moves_where_the_sender_goes_and_back_when_that_link_dies() {
 fn when_both_move_control_at_once_they_meet_where_the_sender_went() {
     let mut pair = Pair::new();
     for link in [DIRECT, LinkId(3)] {
-        pair.up(link, Origin::Dialled, Origin::Accepted);
+        pair.up(link, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
     }
     pair.run();
     assert!(pair.ends[SENDER].use_link(DIRECT) && pair.ends[RECEIVER].use_link(LinkId(3)));
@@ -143,7 +143,7 @@ fn new_keys_end_all_links_and_the_control_sequence_runs_on() {
 #[test]
 fn a_chunk_is_refused_unchanged_where_it_can_not_go() {
     let mut pair = Pair::new();
-    pair.up(DIRECT, Origin::Dialled, Origin::Accepted);
+    pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
     let now = pair.now;
     for (link, stream) in [(LinkId(9), 0), (LINK, 3), (DIRECT, 0)] {
         let mut chunk = Prepared::zeroed(0);
@@ -163,11 +163,11 @@ fn a_chunk_is_refused_unchanged_where_it_can_not_go() {
 fn links_have_a_bound_and_an_id_once() {
     let mut pair = Pair::new();
     let now = pair.now;
-    pair.ends[SENDER].handle_link_up(now, LINK, 2, Origin::Dialled);
+    pair.ends[SENDER].handle_link_up(now, LINK, 2, Origin::Dialled(Pace::Direct));
     pair.drain(SENDER);
     assert_eq!(pair.told[SENDER].dead, [(LINK, LinkEnd::NoRoom)]);
     for n in 1..=MAX_LINKS as u32 {
-        pair.ends[SENDER].handle_link_up(now, LinkId(100 + n), 2, Origin::Accepted);
+        pair.ends[SENDER].handle_link_up(now, LinkId(100 + n), 2, Origin::Accepted(Pace::Direct));
     }
     pair.drain(SENDER);
     assert_eq!(pair.told[SENDER].dead[1..], [(LinkId(100 + MAX_LINKS as u32), LinkEnd::NoRoom)]);

@@ -8,10 +8,9 @@
 //! The side that dialled waits for a first record before it sends more than its proof, because its chunks could overtake
 //! the proof on another stream.
 //!
-//! Timers: an unproven link has [`BIND_TIME`]; a proven one says [`Control::KeepAlive`] every [`KEEP_ALIVE`] and is dead when
-//! nothing was heard for [`SILENCE`] ([`DIRECT_KEEP_ALIVE`] and [`DIRECT_SILENCE`] if it is not the one of the handshake), or when a
-//! lane stands (`lanes.rs`). Bounds: an unproven link may carry [`BIND_BYTES`]
-//! and [`BIND_RECORDS`].
+//! Timers, by the link's [`Pace`]: an unproven link has [`BIND_TIME`] (a floor: [`SILENCE`]); a proven one says [`Control::KeepAlive`]
+//! every [`DIRECT_KEEP_ALIVE`] (a floor: [`KEEP_ALIVE`]) and is dead when nothing was heard for [`DIRECT_SILENCE`] (a floor:
+//! [`SILENCE`]), or when a lane stands (`lanes.rs`). Bounds: an unproven link may carry [`BIND_BYTES`] and [`BIND_RECORDS`].
 
 use std::time::Duration;
 
@@ -25,12 +24,11 @@ use crate::wire::peer::Control;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// A link on which nothing was heard for so long is dead.
 pub const SILENCE: Duration = Duration::from_secs(15);
-/// The same for a link that was opened beside the one of the handshake: there is another to go on with, so that its end is to be
-/// noticed soon.
+/// The same for a direct link: there is another to go on with, so that its end is to be noticed soon.
 pub const DIRECT_KEEP_ALIVE: Duration = Duration::from_millis(400);
 /// The same.
 pub const DIRECT_SILENCE: Duration = Duration::from_millis(1600);
-/// How long a link may take to prove that it belongs to the session.
+/// How long a direct link may take to prove that it belongs to the session.
 pub const BIND_TIME: Duration = Duration::from_secs(5);
 /// How many bytes a link may carry to this side before it has proven itself.
 pub const BIND_BYTES: usize = 4 << 10;
@@ -42,26 +40,52 @@ pub const MAX_STREAMS: u8 = 16;
 /// Where a link comes from, and so what it has to prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The handshake of this generation ran on it. A broken rule on it ends the session.
+    /// The handshake of this generation ran on it, and it is a floor. A broken rule on it ends the session.
     Handshake,
-    /// This side opened it within a generation. A broken rule ends only the link.
-    Dialled,
-    /// The other side seems to have opened it within a generation. A broken rule ends only the link.
-    Accepted,
+    /// It came within a generation, and this side speaks first. A broken rule ends only the link.
+    Dialled(Pace),
+    /// It came within a generation, and the other side speaks first. A broken rule ends only the link.
+    Accepted(Pace),
 }
 
 impl Origin {
+    const fn pace(self) -> Pace {
+        match self {
+            Self::Handshake => Pace::Floor,
+            Self::Dialled(pace) | Self::Accepted(pace) => pace,
+        }
+    }
+}
+
+/// What a link is for, and so how soon its silence tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// What the session falls back to: it is there to last.
+    Floor,
+    /// A direct path, beside which there is a floor.
+    Direct,
+}
+
+impl Pace {
     const fn keep_alive(self) -> Duration {
         match self {
-            Self::Handshake => KEEP_ALIVE,
-            Self::Dialled | Self::Accepted => DIRECT_KEEP_ALIVE,
+            Self::Floor => KEEP_ALIVE,
+            Self::Direct => DIRECT_KEEP_ALIVE,
         }
     }
 
     const fn silence(self) -> Duration {
         match self {
-            Self::Handshake => SILENCE,
-            Self::Dialled | Self::Accepted => DIRECT_SILENCE,
+            Self::Floor => SILENCE,
+            Self::Direct => DIRECT_SILENCE,
+        }
+    }
+
+    /// How long the proof may take.
+    const fn proof(self) -> Duration {
+        match self {
+            Self::Floor => SILENCE,
+            Self::Direct => BIND_TIME,
         }
     }
 }
@@ -103,8 +127,8 @@ impl Link {
     pub fn new(now: Instant, origin: Origin, streams: u8, nonce: [u8; 16]) -> Self {
         let (proof, bind) = match origin {
             Origin::Handshake => (Proof::Proven, None),
-            Origin::Dialled => (Proof::Dialling { nonce }, Some(Control::Bind { nonce, echo: None })),
-            Origin::Accepted => (Proof::Waiting { nonce }, None),
+            Origin::Dialled(_) => (Proof::Dialling { nonce }, Some(Control::Bind { nonce, echo: None })),
+            Origin::Accepted(_) => (Proof::Waiting { nonce }, None),
         };
         Self {
             origin,
@@ -113,10 +137,10 @@ impl Link {
             synced: false,
             incoming: Vec::new(),
             proof,
-            bind_until: now + BIND_TIME,
+            bind_until: now + origin.pace().proof(),
             bind,
             tried: (0, 0),
-            keep_alive_at: now + origin.keep_alive(),
+            keep_alive_at: now + origin.pace().keep_alive(),
             heard: now,
         }
     }
@@ -222,7 +246,7 @@ impl Link {
         }
         let mut next = (self.keep_alive_at, "keep-alive");
         if reading {
-            next = next.min((self.heard + self.origin.silence(), "link is silent"));
+            next = next.min((self.heard + self.origin.pace().silence(), "link is silent"));
             if let Some(at) = self.out.stalls_at() {
                 next = next.min((at, "lane stands"));
             }
@@ -234,12 +258,12 @@ impl Link {
     pub fn handle_keep_alive_timeout(&mut self, now: Instant) {
         if self.is_proven() && now >= self.keep_alive_at {
             self.say_alive = true;
-            self.keep_alive_at = now + self.origin.keep_alive();
+            self.keep_alive_at = now + self.origin.pace().keep_alive();
         }
     }
 
     pub fn is_silent(&self, now: Instant, reading: bool) -> bool {
-        self.is_proven() && reading && now >= self.heard + self.origin.silence()
+        self.is_proven() && reading && now >= self.heard + self.origin.pace().silence()
     }
 
     pub fn is_stalled(&self, now: Instant, reading: bool) -> bool {

@@ -139,3 +139,42 @@ fn a_lane_may_stand_while_the_peer_or_this_side_does_not_read() {
     assert!(!pass_without(&mut pair, 1, LANE_STALL));
     assert_eq!(pair.told[SENDER].dead, [(LINK, LinkEnd::Stalled)]);
 }
+
+/// A later link counts as silent by what it is for, whoever spoke first on it.
+#[test]
+fn a_later_floor_is_as_patient_as_the_first_one() {
+    for (pace, every, patience) in
+        [(Pace::Floor, KEEP_ALIVE, SILENCE), (Pace::Direct, DIRECT_KEEP_ALIVE, DIRECT_SILENCE)]
+    {
+        let mut pair = Pair::new();
+        pair.up(DIRECT, Origin::Dialled(pace), Origin::Accepted(pace));
+        pair.run();
+        assert!(pair.told.iter().all(|told| told.usable.contains(&DIRECT)), "{pace:?}");
+        let before = pair.sent.iter().filter(|(_, link, ..)| *link == DIRECT).count();
+        pair.pass(patience * 4);
+        pair.all_well();
+        let said = pair.sent.iter().filter(|(_, link, ..)| *link == DIRECT).count() - before;
+        let wanted = 2 * (4 * patience.as_millis() / every.as_millis()) as usize;
+        assert!((wanted - 2..=wanted).contains(&said), "{pace:?}: {said} of {wanted}");
+        for end in [SENDER, RECEIVER] {
+            let silent = |after| pair.ends[end].alive.links[&DIRECT].is_silent(pair.now + after, true);
+            assert!(!silent(patience - every) && silent(patience), "{pace:?}");
+        }
+    }
+}
+
+#[test]
+fn a_later_floor_has_longer_to_prove_itself() {
+    for (pace, time) in [(Pace::Floor, SILENCE), (Pace::Direct, BIND_TIME)] {
+        let mut pair = Pair::new();
+        pair.run();
+        let start = pair.now;
+        pair.ends[SENDER].handle_link_up(start, DIRECT, 2, Origin::Dialled(pace));
+        pair.ends[SENDER].handle_timeout(start + time - Duration::from_millis(1));
+        pair.drain(SENDER);
+        assert_eq!(pair.told[SENDER].dead, []);
+        pair.ends[SENDER].handle_timeout(start + time);
+        pair.drain(SENDER);
+        assert!(pair.told[SENDER].dead.contains(&(DIRECT, LinkEnd::Unproven)), "{pace:?}");
+    }
+}

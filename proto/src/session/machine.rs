@@ -224,7 +224,7 @@ impl Session {
         let Some(link_state) = self.link(link) else { return };
         match link_state.origin {
             Origin::Handshake => self.fail(violation),
-            Origin::Dialled | Origin::Accepted => self.end_link(link, LinkEnd::Violation(violation)),
+            Origin::Dialled(_) | Origin::Accepted(_) => self.end_link(link, LinkEnd::Violation(violation)),
         }
     }
 

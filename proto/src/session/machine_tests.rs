@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::super::lanes::OutStreams;
 use super::super::{
-    BIND_BYTES, BIND_RECORDS, BIND_TIME, BadRecord, KEEP_ALIVE, LANE_STALL, MAX_STREAMS, SILENCE, WAITING,
+    BIND_BYTES, BIND_RECORDS, BIND_TIME, BadRecord, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, LANE_STALL,
+    MAX_STREAMS, Pace, SILENCE, WAITING,
 };
 use super::*;
 use crate::handshake::{RecordKey, Suite, keyed};

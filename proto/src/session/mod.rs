@@ -11,7 +11,8 @@ mod reliable;
 
 pub use lanes::{HEARD_BYTES, LANE_STALL, Limits};
 pub use link::{
-    BIND_BYTES, BIND_RECORDS, BIND_TIME, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, MAX_STREAMS, Origin, SILENCE,
+    BIND_BYTES, BIND_RECORDS, BIND_TIME, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, MAX_STREAMS, Origin, Pace,
+    SILENCE,
 };
 pub use machine::{Config, Event, LinkEnd, MAX_LINKS, Session};
 pub use record::{BadRecord, HEADER, Prepared, SealedChunk, TAG};

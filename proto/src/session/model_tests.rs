@@ -126,7 +126,8 @@ impl Model {
             }
             Step::Join { dialler } => {
                 let link = self.new_link();
-                let origin = |end| if end == dialler { Origin::Dialled } else { Origin::Accepted };
+                let origin =
+                    |end| if end == dialler { Origin::Dialled(Pace::Direct) } else { Origin::Accepted(Pace::Direct) };
                 self.pair.up(link, origin(SENDER), origin(RECEIVER));
             }
             Step::Move { end, pick: at } => {
@@ -226,7 +227,7 @@ proptest! {
         genuine in any::<bool>(),
     ) {
         let mut pair = Pair::new();
-        pair.up(DIRECT, Origin::Dialled, Origin::Accepted);
+        pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
         if genuine { pair.run(); }
         let mut rogue = Rogue::new(SENDER);
         for (relayed, stream, body) in frames {

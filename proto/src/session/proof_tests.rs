@@ -7,7 +7,7 @@ use super::*;
 fn a_later_link_carries_only_its_proof_until_it_is_proven() {
     let mut pair = Pair::new();
     pair.run();
-    pair.up(DIRECT, Origin::Dialled, Origin::Accepted);
+    pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
     let mut steps = Vec::new();
     loop {
         let before = pair.sent.len();
@@ -38,7 +38,7 @@ fn a_later_link_carries_only_its_proof_until_it_is_proven() {
 #[test]
 fn chunks_that_overtake_on_a_later_link_do_no_harm() {
     let mut pair = Pair::new();
-    pair.up(DIRECT, Origin::Dialled, Origin::Accepted);
+    pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
     for end in [SENDER, RECEIVER, SENDER] {
         pair.send_control(end, DIRECT);
         assert!(pair.deliver_one(end, DIRECT, FIRST));
@@ -60,13 +60,13 @@ fn chunks_that_overtake_on_a_later_link_do_no_harm() {
 fn a_proof_that_was_recorded_proves_nothing() {
     let mut pair = Pair::new();
     pair.run();
-    pair.up(DIRECT, Origin::Dialled, Origin::Accepted);
+    pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
     // Somebody takes the dialler's first record from a link that never arrives, and its third from nowhere.
     pair.send_control(SENDER, DIRECT);
     let stolen = pair.sent.last().unwrap().3.clone();
     pair.wires.clear();
     let now = pair.now;
-    pair.ends[RECEIVER].handle_link_up(now, LinkId(3), 2, Origin::Accepted);
+    pair.ends[RECEIVER].handle_link_up(now, LinkId(3), 2, Origin::Accepted(Pace::Direct));
     pair.arrive(RECEIVER, LinkId(3), FIRST, stolen.clone());
     pair.send_control(RECEIVER, LinkId(3));
     pair.arrive(RECEIVER, LinkId(3), FIRST, stolen);
@@ -78,7 +78,7 @@ fn a_proof_that_was_recorded_proves_nothing() {
     pair.arrive(SENDER, DIRECT, FIRST, answer);
     assert_eq!(pair.told[SENDER].dead, [(DIRECT, LinkEnd::Violation(Violation::UnexpectedBind))]);
     let mut rogue = Rogue::new(SENDER);
-    pair.ends[RECEIVER].handle_link_up(now, LinkId(4), 2, Origin::Accepted);
+    pair.ends[RECEIVER].handle_link_up(now, LinkId(4), 2, Origin::Accepted(Pace::Direct));
     for echo in [None, Some([2; 16])] {
         assert_eq!(pair.told[RECEIVER].dead.len(), 1);
         let record = rogue.say(0, 0, Control::Bind { nonce: [1; 16], echo });
@@ -90,7 +90,7 @@ fn a_proof_that_was_recorded_proves_nothing() {
 #[test]
 fn a_chunk_before_the_proof_is_not_looked_at() {
     let mut pair = Pair::new();
-    pair.ends[RECEIVER].handle_link_up(pair.now, DIRECT, 2, Origin::Accepted);
+    pair.ends[RECEIVER].handle_link_up(pair.now, DIRECT, 2, Origin::Accepted(Pace::Direct));
     let mut rogue = Rogue::new(SENDER);
     let first = rogue.say(0, 0, Control::Bind { nonce: [1; 16], echo: None });
     pair.arrive(RECEIVER, DIRECT, FIRST, first);
@@ -107,7 +107,7 @@ fn each_link_has_a_nonce_of_its_own() {
     let mut opening = Opening::new(receiver.receive.clone(), receiver.suite);
     let mut nonces: Vec<[u8; 16]> = (2..6)
         .map(|link| {
-            pair.ends[SENDER].handle_link_up(pair.now, LinkId(link), 2, Origin::Dialled);
+            pair.ends[SENDER].handle_link_up(pair.now, LinkId(link), 2, Origin::Dialled(Pace::Direct));
             let frame = pair.ends[SENDER].poll_control_record(pair.now, LinkId(link)).unwrap().slice(PREFIX..);
             let Ok(Accepted::Control(plain)) = InStream::default().accept(&mut opening, frame.into()) else { panic!() };
             match decode::<ControlRecord>(&plain).unwrap().message {
@@ -132,7 +132,7 @@ fn an_unproven_link_has_little_time_few_bytes_and_few_records() {
         assert_eq!((pair.links(RECEIVER), pair.told[RECEIVER].failed), (vec![LINK], None), "the session lives on");
     };
     let unbound = LinkEnd::Violation(Violation::Unbound);
-    let up = |pair: &mut Pair| pair.ends[RECEIVER].handle_link_up(start, DIRECT, 2, Origin::Accepted);
+    let up = |pair: &mut Pair| pair.ends[RECEIVER].handle_link_up(start, DIRECT, 2, Origin::Accepted(Pace::Direct));
 
     up(&mut pair);
     assert_eq!(pair.ends[RECEIVER].poll_timeout().unwrap().1, "keep-alive");
@@ -164,7 +164,7 @@ fn an_unproven_link_has_little_time_few_bytes_and_few_records() {
         ends(&mut pair, unbound);
     }
     let state = &mut pair.ends[RECEIVER].alive;
-    let mut link = Link::new(start, Origin::Accepted, 2, [0; 16]);
+    let mut link = Link::new(start, Origin::Accepted(Pace::Direct), 2, [0; 16]);
     for n in 0..=BIND_RECORDS {
         let refused = link.accept(&mut state.opening, 0, forged().into()).err();
         let expected = if n < BIND_RECORDS { Violation::BadRecord } else { Violation::Unbound };

@@ -6,7 +6,7 @@ use super::*;
 fn a_rule_broken_on_the_first_link_ends_the_session_and_on_another_one_only_that() {
     for (link, ends) in [(LINK, true), (DIRECT, false)] {
         let mut pair = Pair::new();
-        pair.up(DIRECT, Origin::Dialled, Origin::Accepted);
+        pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
         pair.run();
         pair.ends[SENDER].send_control(message(1)).unwrap();
         pair.arrive(RECEIVER, link, FIRST, forged());
