@@ -218,6 +218,12 @@ impl Negotiation {
         matches!(self.state, State::Racing(_))
     }
 
+    /// The number of the present round, or of the last one.
+    #[must_use]
+    pub const fn round(&self) -> u32 {
+        self.round
+    }
+
     /// The session is keyed, on a link by way of the relay. `theirs`: the other side does not refuse.
     pub fn start(&mut self, now: Instant, theirs: bool) {
         match self.state {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Event, Failure, Lost, Path, PathKind, Summary, WaitingFor};
+use super::event::{Event, Failure, Lost, Path, Summary, WaitingFor};
+use super::floor::{Floor, is_handshake};
 use super::links::Links;
-use super::meeting::Found;
 use super::net;
 use super::reunion::{Lasting, Reunion};
 use super::{Agreement, LEAVE_WITHIN, Peer, Stage, close};
@@ -23,7 +23,7 @@ use crate::wire::relay::Side;
 impl Peer {
     pub(super) fn shake_hands(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let Stage::Handshaking { link, handshake, .. } = &mut self.stage {
+        while let Stage::Handshaking { link, handshake, apart } = &mut self.stage {
             match handshake.poll_output() {
                 Some(handshake::Output::Send(body)) => link.queue_control(enclose(&body)),
                 Some(handshake::Output::Keyed(keys)) => {
@@ -35,6 +35,11 @@ impl Peer {
                     self.handshake_failed(now, failure);
                 }
                 None => match link.next_main_frame() {
+                    // The sender does not know yet that its other link is dead: see `floor`.
+                    Ok(Some(frame)) if apart.is_some() && !is_handshake(&frame) => {
+                        self.lose_all(now);
+                        moved = true;
+                    }
                     Ok(Some(frame)) => handshake.handle_frame(now, frame.into_bytes()),
                     Ok(None) => {
                         link.flush(now, &mut self.net);
@@ -78,11 +83,8 @@ impl Peer {
         if is_first {
             self.tell_keyed(&keys);
         }
-        let kind = match self.found {
-            Some(Found::Near) | None => PathKind::Lan,
-            Some(Found::Relay(_)) => PathKind::Relay,
-        };
-        self.floor = kind;
+        self.floor = Floor::new(self.found.as_ref());
+        let kind = self.floor.kind();
         let conn = match &self.stage {
             Stage::Live { links, .. } => links.floor().map(super::peer_link::PeerLink::conn),
             Stage::Meeting | Stage::Handshaking { .. } | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => {
@@ -269,6 +271,7 @@ impl Peer {
     /// What is queued goes out, then the link is closed.
     pub(super) fn leave(&mut self, now: Instant, code: u32) {
         self.stop_meeting(now);
+        self.stop_floor(now);
         self.held = None;
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Live { mut links, session } => {

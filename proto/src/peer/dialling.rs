@@ -44,7 +44,7 @@ impl Meeting {
                         let relay = relay.address.clone();
                         self.last = Failure::Relay(RelayFailure::CertificateChanged { relay, refused });
                         spot.state = State::Gone;
-                        if self.search != Search::Again {
+                        if matches!(self.search, Search::Code | Search::Seated) {
                             self.out.push_back(Met::Failed(self.last.clone()));
                         }
                         return;

@@ -1,6 +1,6 @@
 //! A peer's direct path: what `p2p` decides, carried out on sockets, connections and the session's links.
 //!
-//! The session begins on the handshake's link, its floor, and that one stays. A connection of a round becomes a link at once and proves
+//! The session begins on the handshake's link, its floor (`floor`), and that one stays. A connection of a round becomes a link at once and proves
 //! itself in the session; the sender chooses one of those that did, and from then on it carries the session. Then the others are closed.
 //!
 //! Which one is chosen: plain TCP, which reaches nothing but the own network and costs the least, unless QUIC got through at the same time and
@@ -96,8 +96,6 @@ pub(super) struct Direct {
     choice: Option<Instant>,
     /// Links that are gone here, with the other side not known to know.
     lost: Vec<LinkId>,
-    /// The same of the floor.
-    lost_floor: Option<LinkId>,
     /// What waits to be said.
     say: VecDeque<Control>,
     /// A direct link carries the session, as far as the application knows.
@@ -145,7 +143,6 @@ impl Direct {
             links: Vec::new(),
             choice: None,
             lost: Vec::new(),
-            lost_floor: None,
             say: VecDeque::new(),
             told: false,
             began: now,
@@ -308,6 +305,11 @@ impl Direct {
         net.act(Action::Unlisten(DIRECT_TCP));
     }
 
+    /// The other side hears that the floor is lost here.
+    pub fn say_floor_lost(&mut self) {
+        self.say.push_back(Control::DirectFailed { round: 0 });
+    }
+
     fn close_openings(&mut self, now: Instant, net: &mut Net) {
         for Opening { conn, attempt } in std::mem::take(&mut self.opening) {
             net.close(now, conn, close::ENDED, "not needed");
@@ -354,7 +356,7 @@ impl Direct {
 impl Peer {
     /// Whether data has to wait for a direct path: the floor is a relay's, and nothing is to go over one.
     fn must_be_direct(&self) -> bool {
-        self.floor == PathKind::Relay && self.direct.only
+        self.floor.kind() == PathKind::Relay && self.direct.only
     }
 
     /// Whether chunks may go over the link that carries the session.
@@ -401,7 +403,7 @@ impl Peer {
         direct.links.clear();
         direct.lost.clear();
         direct.say.clear();
-        (direct.choice, direct.lost_floor, direct.give_up) = (None, None, None);
+        (direct.choice, direct.give_up) = (None, None);
     }
 
     /// Direct links can't go on: this machine's addresses changed.
@@ -544,8 +546,12 @@ impl Peer {
         if matches!(message, Control::DirectFailed { .. }) {
             self.direct.why = Fallback::Peer;
         }
-        if let Err(violation) = self.direct.negotiation.handle_control(now, message) {
-            self.violated(now, violation);
+        match (self.direct.negotiation.handle_control(now, message), message) {
+            (Err(violation), _) => self.violated(now, violation),
+            (Ok(()), Control::CandidateOffer { round, .. }) if *round == self.direct.negotiation.round() => {
+                self.floor.set_current();
+            }
+            (Ok(()), _) => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! The links of a session that lives: the one of the handshake, and direct ones beside it.
+//! The links of a session that lives: the floor, and direct ones beside it.
 //!
 //! One of them carries new chunks. There is always at least one: with the last one the stage ends.
 
@@ -67,7 +67,12 @@ impl Links {
         self.all.get_mut(index)
     }
 
-    /// The link of the handshake, if it is still there.
+    /// This one is the floor from now on.
+    pub const fn set_floor(&mut self, id: LinkId) {
+        self.floor = id;
+    }
+
+    /// The link of the handshake, or the one that took its place, if it is still there.
     #[must_use]
     pub fn floor(&self) -> Option<&PeerLink> {
         self.all.iter().find(|link| link.id() == self.floor)

@@ -22,6 +22,9 @@ impl Peer {
         if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
             return self.handle_parting(now, index, event);
         }
+        if self.handle_met(now, conn, event) {
+            return;
+        }
         match &mut self.stage {
             Stage::Handshaking { link, .. } if link.conn() == conn => match event {
                 net::Event::Opened(stream, Direction::Uni) => link.handle_opened(*stream),
@@ -131,7 +134,8 @@ impl Peer {
     }
 
     fn live(&mut self, now: Instant) -> bool {
-        let mut moved = self.pump_session(now);
+        let mut moved = self.hear_met(now);
+        moved |= self.pump_session(now);
         moved |= self.take_transfer_events(now);
         moved |= self.pump_direct(now);
         if matches!(self.stage, Stage::Live { .. })
@@ -145,14 +149,14 @@ impl Peer {
         moved
     }
 
-    /// A connection is gone.
     /// A relay that is going down is not the first to be asked again.
-    fn leave_relay(&mut self, now: Instant, failure: Failure) {
+    pub(super) fn leave_relay(&mut self, now: Instant, failure: Failure) {
         if let (Failure::GoingDown, Some(meeting)) = (failure, &mut self.meeting) {
             meeting.leave_relay(now);
         }
     }
 
+    /// A connection is gone.
     fn lose_conn(&mut self, now: Instant, conn: Conn) {
         match &mut self.stage {
             Stage::Live { links, .. } => {

@@ -113,6 +113,8 @@ pub(super) enum Search {
     Seated,
     /// The other side of a session that has no link.
     Again,
+    /// The same while it has a direct one: nobody is told of it, and nothing ends for want of it.
+    Beside,
 }
 
 /// See the module's text.
@@ -253,6 +255,18 @@ impl Meeting {
         self.spots.iter_mut().for_each(|spot| spot.rounds = 0);
         self.turn = (self.side == Side::Receiver && self.spots.len() > 1).then(|| Turn::new(now));
         self.ask(now, net, question);
+    }
+
+    /// The session lost its floor, and has another link: the same, without haste and in silence.
+    pub fn look_beside(&mut self, now: Instant, net: &mut Net, question: Question) {
+        self.look_again(now, net, question);
+        self.search = Search::Beside;
+        for index in 0..self.spots.len() {
+            let pause = self.backoff(index);
+            if let Some(Spot { state: State::Idle { next }, .. }) = self.spots.get_mut(index) {
+                *next = now + pause;
+            }
+        }
     }
 
     /// The relay of the last meeting is going down: it is asked last from now on.
@@ -401,10 +415,10 @@ impl Meeting {
     fn is_due(&self, index: usize) -> bool {
         match (self.search, self.side) {
             (Search::Code | Search::Seated, Side::Sender) => index == self.current,
-            (Search::Again, Side::Receiver) => {
+            (Search::Again | Search::Beside, Side::Receiver) => {
                 index == self.current || self.spots.get(index).is_some_and(Spot::is_near)
             }
-            (Search::Code | Search::Seated, Side::Receiver) | (Search::Again, Side::Sender) => true,
+            (Search::Code | Search::Seated, Side::Receiver) | (Search::Again | Search::Beside, Side::Sender) => true,
         }
     }
 
@@ -420,7 +434,9 @@ impl Meeting {
                 {
                     let waiting = WaitingFor::Relay(relay.address.clone());
                     self.announced = Some(waiting.clone());
-                    self.out.push_back(Met::Event(Event::Waiting(waiting)));
+                    if self.search != Search::Beside {
+                        self.out.push_back(Met::Event(Event::Waiting(waiting)));
+                    }
                 }
                 let (allowed, route) = match (&spot.origin, &self.proxy) {
                     // The relay inside a sender has no others.
@@ -479,7 +495,7 @@ impl Meeting {
                         | RefusalReason::Idle
                         | RefusalReason::NobodyWaits => match self.search {
                             Search::Code => self.drop_spot(now, net, index, conn),
-                            Search::Seated | Search::Again => {
+                            Search::Seated | Search::Again | Search::Beside => {
                                 net.close(now, conn, 0, "refused");
                                 self.fail(now, index);
                             }
@@ -536,7 +552,7 @@ impl Meeting {
             }
             // No honest relay says so: in a code room only senders wait. Patience goes on running out.
             (Search::Code | Search::Seated, Side::Receiver) => self.wait_for(WaitingFor::Sender),
-            (Search::Again, _) => self.wait_for(WaitingFor::Peer),
+            (Search::Again | Search::Beside, _) => self.wait_for(WaitingFor::Peer),
         }
     }
 
@@ -544,7 +560,7 @@ impl Meeting {
     fn pause(&mut self, now: Instant, index: usize) {
         self.wait_for(match self.search {
             Search::Code | Search::Seated => WaitingFor::Sender,
-            Search::Again => WaitingFor::Peer,
+            Search::Again | Search::Beside => WaitingFor::Peer,
         });
         let Some(spot) = self.spots.get_mut(index) else { return };
         let next = now + pause_after(spot.rounds);
@@ -563,7 +579,7 @@ impl Meeting {
         let pause = match self.search {
             Search::Code if spot.is_near() => NEAR_AGAIN,
             Search::Code | Search::Seated => pause_after(rounds),
-            Search::Again => backoff,
+            Search::Again | Search::Beside => backoff,
         };
         let hopeless = self.search == Search::Code && !spot.reached && !spot.is_near() && spot.rounds >= TRIES;
         spot.state = if hopeless { State::Gone } else { State::Idle { next: now + pause } };
@@ -580,9 +596,9 @@ impl Meeting {
             (Search::Again, _) if index == self.current => {
                 self.announced = None;
                 let attempt = rounds.saturating_add(1);
-                self.out.push_back(Met::Event(Event::Reconnecting { attempt, wait: pause }));
+                self.tell(Event::Reconnecting { attempt, wait: pause });
             }
-            (Search::Code | Search::Again, _) => {}
+            (Search::Code | Search::Again | Search::Beside, _) => {}
         }
     }
 
@@ -625,7 +641,7 @@ impl Meeting {
     fn judge(&mut self) {
         let near_later = self.spots.iter().any(Spot::is_near);
         let over = !self.spots.is_empty() && self.spots.iter().all(|spot| matches!(spot.state, State::Gone));
-        if self.active && over && !near_later {
+        if self.active && over && !near_later && self.search != Search::Beside {
             self.active = false;
             self.out.push_back(Met::Failed(self.last.clone()));
         }
@@ -634,7 +650,13 @@ impl Meeting {
     fn wait_for(&mut self, waiting: WaitingFor) {
         if self.announced.as_ref() != Some(&waiting) {
             self.announced = Some(waiting.clone());
-            self.out.push_back(Met::Event(Event::Waiting(waiting)));
+            self.tell(Event::Waiting(waiting));
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.search != Search::Beside {
+            self.out.push_back(Met::Event(event));
         }
     }
 }

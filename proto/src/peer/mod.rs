@@ -19,6 +19,7 @@ mod conversation;
 mod dialling;
 mod direct;
 pub mod event;
+mod floor;
 pub mod handle;
 mod host;
 mod links;
@@ -63,6 +64,7 @@ pub use handle::{Receiver, Sender};
 
 use carried::{NOT_OFFERED, Transfer};
 use direct::Direct;
+use floor::Floor;
 use host::Host;
 use links::Links;
 use meeting::{Found, Meeting, Met};
@@ -143,8 +145,7 @@ pub struct Peer {
     totals: Option<Totals>,
     /// An offer that came before this side's person agreed to the verifier words.
     unseen_offer: Option<Event>,
-    /// Where the handshake's link runs.
-    floor: PathKind,
+    floor: Floor,
     direct: Direct,
 }
 
@@ -295,6 +296,7 @@ impl Node for Peer {
         }
         self.handle_reunion_timeout(now);
         self.handle_direct_timeout(now);
+        self.handle_floor_timeout(now);
         // After a pause the link is judged before what should have come over it.
         self.take_session_events(now);
         self.transfer.handle_timeout(now);
@@ -383,6 +385,7 @@ impl Node for Peer {
             stage,
             self.poll_reunion_timeout().map(|at| (at, "reunion")),
             self.direct.poll_timeout().map(|at| (at, "direct path")),
+            self.floor.poll_timeout().map(|at| (at, "floor")),
             self.transfer.poll_timeout().map(|at| (at, "transfer")),
             self.next_progress.map(|at| (at, "progress")),
         ]

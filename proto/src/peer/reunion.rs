@@ -65,7 +65,7 @@ impl Lasting {
         Secret::Again { reconnect: self.reconnect.clone(), verifier: self.verifier.clone() }
     }
 
-    fn question(&self, side: Side) -> Question {
+    pub fn question(&self, side: Side) -> Question {
         let (room, owner) = (self.reconnect.room(), self.reconnect.owner(side));
         Question::Join { room, side, owner, again: true, former: None }
     }
@@ -84,9 +84,14 @@ pub(super) enum Reunion {
 impl Peer {
     /// Another link with, as it seems, the other side.
     pub(super) fn met(&mut self, now: Instant, link: PeerLink, found: Found) {
-        // Only the session's own receiver gets past the relay inside while a link lives: it knows better that this one is dead.
-        if matches!(self.stage, Stage::Live { .. }) && self.host.is_some() {
-            self.lose_all(now);
+        if matches!(self.stage, Stage::Live { .. }) {
+            if self.floor.is_wanted() {
+                return self.meet_beside(now, link, found);
+            }
+            // Only the session's own receiver gets past the relay inside while a link lives: it knows better that this one is dead.
+            if self.host.is_some() {
+                self.lose_all(now);
+            }
         }
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Meeting => self.start_handshake(now, link, found, None),
@@ -118,6 +123,9 @@ impl Peer {
                 return link.close(now, &mut self.net, close::ENDED, "no code yet");
             }
         };
+        if let Some(meeting) = &mut self.meeting {
+            meeting.stop(now, &mut self.net);
+        }
         let config = handshake::Config { side: self.side, features: self.features, room, secret };
         let handshake = Box::new(Handshake::new(config, now, self.seed.split()));
         self.found = Some(found);
@@ -137,12 +145,16 @@ impl Peer {
             Some(_) if unconfirmed => Some(self.give_up_after.unwrap_or(CONFIRM_WITHIN)),
             Some(_) => self.give_up_after,
         };
+        let waiting = self.leave_floor();
         let lost = if unconfirmed { Lost::Unconfirmed } else { Lost::InTransfer };
         let give_up = patience.and_then(|patience| now.checked_add(patience));
         self.stage = Stage::Apart(Box::new(Apart { session, give_up, lost }));
         self.tell(Event::Reconnecting { attempt: 1, wait: Duration::ZERO });
         if let (Reunion::Known(lasting), Some(meeting)) = (&self.reunion, &mut self.meeting) {
             meeting.look_again(now, &mut self.net, lasting.question(self.side));
+        }
+        if let Some(waiting) = waiting {
+            self.take_up_met(now, waiting);
         }
     }
 

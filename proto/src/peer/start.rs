@@ -7,7 +7,7 @@ use rand_core::Rng;
 use super::carried::Transfer;
 use super::config::{CodeChoice, Common, DirectPath, Payload, ReceiveConfig, SendConfig};
 use super::direct::Direct;
-use super::event::PathKind;
+use super::floor::Floor;
 use super::host::Host;
 use super::meeting::{Ask, Meeting};
 use super::net::Net;
@@ -146,7 +146,7 @@ impl Peer {
             accepted_at: None,
             totals: None,
             unseen_offer: None,
-            floor: PathKind::Relay,
+            floor: Floor::new(None),
         }
     }
 }

@@ -3,16 +3,15 @@
 use super::{Fallback, GRACE};
 use crate::Instant;
 use crate::peer::event::{Event, Path, PathKind, PathTransport, WaitingFor};
-use crate::peer::peer_link::PeerLink;
+use crate::peer::floor::Loss;
 use crate::peer::{Peer, Stage};
 use crate::session::{LinkEnd, LinkId};
-use crate::wire::peer::Control;
 use crate::wire::relay::Side;
 
 impl Peer {
     /// A link has proven that it is the session's.
     pub(in crate::peer) fn handle_usable(&mut self, now: Instant, id: LinkId) {
-        let Some(link) = self.direct.links.iter_mut().find(|link| link.id == id) else { return };
+        let Some(link) = self.direct.links.iter_mut().find(|link| link.id == id) else { return self.prove_floor(id) };
         link.proven = Some(now.saturating_duration_since(link.since));
         let (conn, is_tcp) = (link.conn, link.transport() == PathTransport::Tcp);
         self.net.prove(conn);
@@ -47,7 +46,7 @@ impl Peer {
         let beside = direct.links.iter().find(|link| link.id == id).copied();
         let (kind, rtt) = match beside {
             Some(link) => (PathKind::Direct, self.net.rtt(conn).or(link.proven)),
-            None if direct.told => (self.floor, self.net.rtt(conn)),
+            None if direct.told => (self.floor.kind(), self.net.rtt(conn)),
             // The floor from the start.
             None => return,
         };
@@ -90,28 +89,17 @@ impl Peer {
                 direct.negotiation.handle_lost(now);
                 direct.gather.refresh(now);
             }
-        } else {
-            direct.lost_floor = Some(id);
-            direct.say.push_back(Control::DirectFailed { round: 0 });
-            if self.side == Side::Receiver {
-                self.transfer.handle_link_dropped(now, id);
+            return;
+        }
+        match self.floor.lose(id) {
+            Loss::Floor => {
+                direct.say_floor_lost();
+                if self.side == Side::Receiver {
+                    self.transfer.handle_link_dropped(now, id);
+                }
             }
-        }
-    }
-
-    /// The other side lost the floor: it is lost here too. Where it is the only link, it is a newer one: the word was on its way when
-    /// the session lost its last link.
-    pub(super) fn handle_floor_lost(&mut self, now: Instant) {
-        if let Stage::Live { links, .. } = &self.stage
-            && let Some(id) = links.floor().map(PeerLink::id)
-            && links.iter().count() > 1
-        {
-            self.lose(now, id);
-        }
-        if let Some(id) = self.direct.lost_floor.take()
-            && self.side == Side::Sender
-        {
-            self.transfer.handle_link_dropped(now, id);
+            Loss::Attempt => self.look_beside_later(now),
+            Loss::Other => {}
         }
     }
 
