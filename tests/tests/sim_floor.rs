@@ -1,14 +1,20 @@
 //! The link that a session falls back to is lost while its bytes go directly, and found again.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::peer::{Command, DirectPath, Event, PathKind, Payload, ReceiveConfig, SendConfig, WaitingFor};
 use tallow_proto::transfer::stream::memory::{MemoryPipe, MemoryStream, Piece};
+use tallow_proto::wire::frame::enclose;
+use tallow_proto::wire::relay::Side;
 use tallow_tests::sim::{
-    Attachment, Behaviour, Conditions, Dependence, HostId, PUBLIC, RELAY, Rig, Scenario, Site, identity, noise,
+    Attachment, Behaviour, Conditions, Dependence, Fate, HostId, PUBLIC, Passing, Place, Policy, RELAY, Rig, Scenario,
+    Site, Tamper, World, identity, noise,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -18,8 +24,8 @@ const HOME: Behaviour = Behaviour::nat(Dependence::Independent, Dependence::Addr
 /// The public addresses of the sender's and the receiver's.
 const OUTSIDE: [IpAddr; 2] =
     [IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 101)), IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 102))];
-/// When a path that is gone is left for the relay, plus what a progress event may be late.
-const FALLBACK: Duration = Duration::from_millis(2_500);
+/// When a path that is gone is left for the floor.
+const FALLBACK: Duration = Duration::from_secs(2);
 /// Until a new floor is there, after its relay is: the old one's silence where nobody resets it, a pause, the meeting.
 const FOUND: Duration = Duration::from_secs(20);
 
@@ -130,56 +136,62 @@ impl Midway {
         progress.unwrap_or(0)
     }
 
-    /// The longest time in which nothing arrives, looked for from now on for so long.
-    fn stall(&mut self, within: Duration) -> Duration {
-        assert!(self.arrived() < self.bytes * 9 / 10, "too late to matter");
-        let (start, mut longest) = (self.rig.world.now, Duration::ZERO);
-        let (mut had, mut since) = (self.arrived(), start);
-        while self.rig.world.now - start < within && had < self.bytes {
-            self.pass(SECOND / 50);
-            let has = self.arrived();
-            if has > had {
-                (had, since) = (has, self.rig.world.now);
-            }
-            longest = longest.max(self.rig.world.now - since);
-        }
-        longest
-    }
-
-    /// The direct path is cut: the bytes are back on the relay in no time, and nobody was told of a lost link.
+    /// The direct path is cut: the bytes are back on the floor in no time, and nobody was told of a lost link.
     fn falls_back(&mut self) {
+        assert!(self.arrived() < self.bytes * 9 / 10, "too late to matter");
         self.cut_direct();
-        let stall = self.stall(6 * SECOND);
-        assert!(stall <= FALLBACK, "nothing came for {stall:?}: {}", self.history());
-        assert_eq!(self.ways(), [Some(PathKind::Relay); 2], "{}", self.history());
+        let (hosts, before) = (self.hosts(), self.hosts().map(|host| self.fallbacks(host)));
+        let times = |world: &World, host| world.said(host).filter(|event| matches!(event, Event::FellBack(_))).count();
+        let is_back = |world: &mut World| (0..2).all(|which| times(world, hosts[which]) > before[which]);
+        assert!(self.rig.world.run_until(FALLBACK, is_back), "no way back: {}", self.history());
+        assert!(self.ways().iter().all(|way| *way != Some(PathKind::Direct)), "{}", self.history());
+        let had = self.arrived();
+        self.pass(2 * SECOND);
+        assert!(self.arrived() > had, "nothing comes: {}", self.history());
         assert_eq!(self.reconnects(), [0, 0], "{}", self.history());
     }
 
-    /// One of the two hears nothing from now on, and what it says of that will not arrive.
-    fn one_hears_nothing(&mut self, which: usize, others: IpAddr, own: IpAddr) {
-        assert_eq!(self.reconnects(), [0, 0], "{}", self.history());
-        self.cut(others, own, true);
-        self.pass(SECOND * 11 / 10);
-        assert_eq!(self.reconnects()[which], 0, "it noticed too early to be tried");
-        self.cut(own, others, true);
+    fn fallbacks(&self, host: HostId) -> usize {
+        self.rig.world.said(host).filter(|event| matches!(event, Event::FellBack(_))).count()
     }
 
-    /// It has lost its last link, and meets the other one, which has not. Soon they go on over the relay.
-    fn meets_too_early(&mut self, apart: usize) {
-        let (lives, host) = (1 - apart, self.hosts()[apart]);
-        let noticed = self
-            .rig
-            .world
-            .run_until(SECOND, |world| world.said(host).any(|event| matches!(event, Event::Reconnecting { .. })));
-        assert!(noticed, "{}", self.history());
-        self.pass(SECOND * 3 / 10);
-        assert_eq!(self.reconnects()[lives], 0, "it noticed too early to be tried: {}", self.history());
+    /// One of the two, in the state that `make` leads to, has just lost its last link and can reach the relay again. What it says
+    /// of that does not arrive at the other one, which believes in its direct path for another second.
+    fn one_lost_all(apart: usize, make: impl Fn() -> Self, heal: impl Fn(&mut Self)) -> Self {
+        let cut = |midway: &mut Self| {
+            assert_eq!(midway.reconnects(), [0, 0], "{}", midway.history());
+            midway.cut(midway.direct[1 - apart], midway.direct[apart], true);
+        };
+        let noticed = |midway: &mut Self| {
+            let host = midway.hosts()[apart];
+            let noticed = |world: &mut World| world.said(host).any(|event| matches!(event, Event::Reconnecting { .. }));
+            assert!(midway.rig.world.run_until(2 * SECOND, noticed), "{}", midway.history());
+        };
+        // When that will be: a world with the same seed is the same.
+        let mut trial = make();
+        cut(&mut trial);
+        let start = trial.rig.world.now;
+        noticed(&mut trial);
+        let after = trial.rig.world.now - start;
+        let mut midway = make();
+        cut(&mut midway);
+        midway.pass(after - SECOND / 1000);
+        midway.cut(midway.direct[apart], midway.direct[1 - apart], true);
+        heal(&mut midway);
+        noticed(&mut midway);
+        midway.pass(SECOND * 3 / 10);
+        assert_eq!(midway.reconnects()[1 - apart], 0, "it noticed too early to be tried: {}", midway.history());
+        midway
+    }
+
+    /// Soon they go on over the floor.
+    fn converges(&mut self, within: Duration) {
         let before = self.hosts().map(|host| self.paths(host));
-        for _ in 0..50 {
+        let end = self.rig.world.now + within;
+        while self.rig.world.now < end {
             self.pass(SECOND / 10);
             let now = self.hosts().map(|host| self.paths(host));
             if now[0] > before[0] && now[1] > before[1] {
-                assert_eq!(self.reconnects()[lives], 1, "{}", self.history());
                 return;
             }
         }
@@ -286,14 +298,14 @@ fn a_relay_that_comes_back_late_is_found() {
 /// The floor that was found is one like the first: it may be lost and found again, and the bytes move between both paths.
 #[test]
 fn it_happens_again_and_again() {
-    let mut midway = Midway::new(20, 400 * SECOND);
+    let mut midway = Midway::new(20, 200 * SECOND);
     for round in 0..3 {
         midway.relay_restarts(SECOND);
-        midway.pass(FOUND);
+        midway.pass(8 * SECOND);
         // A floor that is found twice before it is needed.
         if round == 1 {
             midway.relay_restarts(SECOND);
-            midway.pass(FOUND);
+            midway.pass(8 * SECOND);
         }
         midway.falls_back();
         midway.goes_directly_again();
@@ -347,26 +359,33 @@ fn a_transfer_that_ends_in_the_search_leaves_nothing_behind() {
 fn one_that_lost_all_meets_one_that_has_not_noticed() {
     for (seed, legs) in [LEGS[0], LEGS[1]].into_iter().enumerate() {
         for apart in [0, 1] {
-            let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
-                (send.common.transport, receive.common.transport) = (legs, legs);
-            };
-            let mut midway = Midway::idle(50 + seed as u64, 60 * SECOND, change);
-            midway.pass(5 * SECOND);
-            let (own, others) = (OUTSIDE[apart], OUTSIDE[1 - apart]);
-            let leg = |midway: &mut Midway, cut| {
-                midway.cut(own, RELAY.ip(), cut);
-                midway.cut(RELAY.ip(), own, cut);
-            };
-            leg(&mut midway, true);
-            midway.relay_restarts(SECOND);
-            midway.pass(FOUND);
-            midway.one_hears_nothing(apart, others, own);
-            leg(&mut midway, false);
-            midway.meets_too_early(apart);
+            let mut midway = one_lost_all_at_the_relay(50 + seed as u64, apart, legs);
+            midway.converges(3 * SECOND);
+            assert_eq!(midway.reconnects()[1 - apart], 1, "{}", midway.history());
             midway.rig.accept();
             midway.ends_well();
         }
     }
+}
+
+/// Both look for a floor, but this one can't reach the relay, until it has lost all.
+fn one_lost_all_at_the_relay(seed: u64, apart: usize, legs: Allowed) -> Midway {
+    let leg = |midway: &mut Midway, cut| {
+        midway.cut(OUTSIDE[apart], RELAY.ip(), cut);
+        midway.cut(RELAY.ip(), OUTSIDE[apart], cut);
+    };
+    let make = || {
+        let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
+            (send.common.transport, receive.common.transport) = (legs, legs);
+        };
+        let mut midway = Midway::idle(seed, 10 * SECOND, change);
+        midway.pass(5 * SECOND);
+        leg(&mut midway, true);
+        midway.relay_restarts(SECOND);
+        midway.pass(FOUND);
+        midway
+    };
+    Midway::one_lost_all(apart, make, |midway| leg(midway, false))
 }
 
 /// Bytes that may not go over a relay wait for another direct path on the floor that was found, and no link is looked for.
@@ -411,4 +430,121 @@ fn a_stream_falls_back_to_the_floor_that_was_found() {
     midway.pass(LIMIT);
     assert!(midway.rig.report().is_done(), "{}", midway.history());
     assert!(pipe.bytes() == all);
+}
+
+/// The sender's own address, where the relay inside it listens, and the receiver's.
+const PUBLIC_OF: [IpAddr; 2] =
+    [IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 1))];
+/// Their addresses in a network that both are in.
+const LAN_OF: [IpAddr; 2] =
+    [IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2))];
+
+/// A receiver at the relay inside its sender, with a network of their own beside it, through which the bytes go.
+fn inside(seed: u64, took: Duration) -> Midway {
+    let (scenario, bytes) = scenario(seed, took);
+    let scenario = Scenario { place: Place::Inside, ..scenario };
+    let rig = Rig::placed(&scenario, direct_and(|_, _| {}), |world| {
+        let lan = world.add_site(PUBLIC, Site::private([10, 0, 0, 0], HOME, [203, 0, 113, 77]));
+        [0, 1].map(|which| vec![Attachment::new(PUBLIC, PUBLIC_OF[which]), Attachment::new(lan, LAN_OF[which])])
+    });
+    Midway::offered(rig, bytes, LAN_OF)
+}
+
+impl Midway {
+    /// The way to the relay inside the sender, open or not.
+    fn inner_leg(&mut self, cut: bool) {
+        self.cut(PUBLIC_OF[0], PUBLIC_OF[1], cut);
+        self.cut(PUBLIC_OF[1], PUBLIC_OF[0], cut);
+    }
+
+    /// Its floor is lost, and can't be found.
+    fn loses_inner_floor(&mut self) {
+        self.inner_leg(true);
+        self.pass(20 * SECOND);
+        assert_eq!(self.ways(), [Some(PathKind::Direct); 2], "{}", self.history());
+    }
+}
+
+#[test]
+fn the_relay_inside_a_sender_lets_its_receiver_in_for_another_floor() {
+    for seed in 70..73 {
+        let mut midway = inside(seed, 75 * SECOND);
+        midway.accept();
+        midway.loses_inner_floor();
+        midway.inner_leg(false);
+        midway.pass(40 * SECOND);
+        midway.falls_back();
+        midway.ends_well();
+    }
+}
+
+/// As with a relay between them: a receiver that lost all comes to a sender that believes in its direct path, and the other way round.
+#[test]
+fn one_that_lost_all_meets_one_that_has_not_noticed_at_the_relay_inside() {
+    for (seed, apart) in [(80, 1), (81, 1), (82, 0), (83, 0), (84, 0)] {
+        let make = || {
+            let mut midway = inside(seed, 10 * SECOND);
+            midway.pass(5 * SECOND);
+            midway.loses_inner_floor();
+            midway
+        };
+        let mut midway = Midway::one_lost_all(apart, make, |midway| midway.inner_leg(false));
+        // The receiver comes after a pause, unless it has lost all, too.
+        midway.converges(5 * SECOND);
+        midway.rig.accept();
+        midway.ends_well();
+    }
+}
+
+/// A relay can cut the floor and spoil every other one, with anything that it has seen before: the bytes go on directly, and nobody
+/// hears of it.
+#[test]
+fn a_relay_that_spoils_the_new_floor_ends_nothing() {
+    for kind in 0..4 {
+        let cuts = Arc::new(AtomicBool::new(false));
+        let tried = Arc::new(AtomicUsize::new(0));
+        let (cut, count) = (cuts.clone(), tried.clone());
+        let mut seen: BTreeMap<(Side, usize), Bytes> = BTreeMap::new();
+        let tamper: Tamper = Box::new(move |passing: Passing, frame: &Bytes| {
+            if passing.from < 2 {
+                if passing.stream == 0 {
+                    seen.insert((passing.side, passing.nth), frame.clone());
+                }
+                return if cut.load(Ordering::Relaxed) { Fate::Cut } else { Fate::Pass };
+            }
+            count.fetch_add(1, Ordering::Relaxed);
+            let noise = || enclose(&noise(60, passing.nth as u64));
+            match (kind, passing.side) {
+                // The first frame of the first handshake, and what came after it.
+                (0, Side::Sender) => Fate::Instead(seen.get(&(Side::Sender, 0)).cloned().into_iter().collect()),
+                (1, Side::Sender) => Fate::Instead(seen.get(&(Side::Sender, 2)).cloned().into_iter().collect()),
+                (2, _) => Fate::Instead(vec![noise()]),
+                // The answer is late for ever.
+                (3, Side::Receiver) => Fate::Instead(Vec::new()),
+                _ => Fate::Pass,
+            }
+        });
+        let (scenario, bytes) = scenario(90 + kind, 45 * SECOND);
+        let scenario = Scenario { place: Place::Evil, ..scenario };
+        let rig = Rig::with(&scenario, Policy::Proper, tamper, direct_and(|_, _| {}));
+        let mut midway = Midway::offered(rig, bytes, PUBLIC_OF);
+        midway.accept();
+        let before = midway.hosts().map(|host| midway.told(host));
+        cuts.store(true, Ordering::Relaxed);
+        midway.pass(30 * SECOND);
+        assert_eq!(midway.hosts().map(|host| midway.told(host)), before, "{kind}: {}", midway.history());
+        assert!(tried.load(Ordering::Relaxed) > 2, "{kind}: nobody looked for a floor");
+        midway.ends_well();
+    }
+}
+
+/// A receiver that thinks that it has a link keeps one on which the sender asked for another handshake; its person gives up meanwhile.
+#[test]
+fn a_link_that_waits_goes_with_the_transfer() {
+    let mut midway = one_lost_all_at_the_relay(95, 0, LEGS[0]);
+    midway.rig.world.command(midway.rig.receiver, Command::Cancel);
+    midway.rig.interrupt_sender();
+    midway.pass(3 * SECOND);
+    let hosts = midway.hosts();
+    assert!(hosts.iter().all(|&host| midway.rig.world.is_closed(host)), "{}", midway.history());
 }
