@@ -168,22 +168,49 @@ def udpblocked(t, who):
     return Meeting(t, size=48, hosts=hosts).start().judge(("relay",))
 
 
-@scenario("home", variants=({"site": "a"}, {"site": "b"}))
-def directcut(t, site):
-    transfer = Meeting(t, size=48).under_way()
+def wall(t, site):
+    """Nothing gets from the site's public address to the other one's any more, nor back."""
     other = t.netlab("addr", "--public", "bob" if site == "a" else "alice").strip()
     t.inside("nat-" + site, "nft", "-f", "-", text="""
         table ip wall {
             chain in { type filter hook prerouting priority -350; ip saddr %s drop; }
             chain out { type filter hook postrouting priority 350; ip daddr %s drop; }
         }""" % (other, other))
-    fault = time.monotonic()
+    return time.monotonic()
+
+
+def cut_off(t, transfer, site):
+    """The direct path is cut, and the bytes go over the relay in the end."""
+    fault = wall(t, site)
     line = transfer.told(fault)
     if set(transfer.paths()) != {"relay"}:
         raise Failed("cut off, and yet %s: %s" % (transfer.paths(), line))
     if not transfer.fallbacks(fault):
         raise Failed("nobody said that the direct path was lost: %s" % line)
     return line
+
+
+@scenario("home", variants=({"site": "a"}, {"site": "b"}))
+def directcut(t, site):
+    return cut_off(t, Meeting(t, size=48).under_way(), site)
+
+
+@scenario("home", variants=({"site": "a", "transport": "auto"}, {"site": "b", "transport": "auto"}),
+          alternating=({"site": "a", "transport": "tcp"}, {"site": "b", "transport": "websocket"}))
+def newfloor(t, site, transport):
+    leg = ["--transport", transport]
+    transfer = Meeting(t, size=96, send=leg, receive=leg).under_way()
+    transfer.relay.kill()
+    killed = time.monotonic()
+    t.sleep(1)
+    t.relay(name="relay-again").wait_log("room_paired")
+    found = time.monotonic() - killed
+    # What the two say to each other on it.
+    t.sleep(1)
+    line = cut_off(t, transfer, site)
+    if transfer.again() != (0, 0):
+        raise Failed("there was a floor, and yet a link was looked for: %s" % line)
+    return "a new floor %.1f s after the relay was killed; %s" % (found, line)
 
 
 @scenario("home", variants=({"host": "alice"}, {"host": "bob"}))

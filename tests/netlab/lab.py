@@ -206,9 +206,9 @@ class Trial:
         self.programs.append(program)
         return program
 
-    def relay(self, host="relay", port=PORT, drain=10):
+    def relay(self, host="relay", port=PORT, drain=10, name=None):
         state = os.path.join(self.dir, "state-" + host)
-        relay = self.start(host, host, [self.tallow, "relay", "-v", "--listen", "[::]:%d" % port, "--drain", str(drain),
+        relay = self.start(host, name or host, [self.tallow, "relay", "-v", "--listen", "[::]:%d" % port, "--drain", str(drain),
                                         "--state-dir", state])
         relay.wait_log("listening on")
         return relay
