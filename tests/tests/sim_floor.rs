@@ -538,11 +538,41 @@ fn a_relay_that_spoils_the_new_floor_ends_nothing() {
     }
 }
 
+/// The direct path dies while a new floor proves itself, and does not come to an end with it: it is not waited for for long.
+#[test]
+fn the_last_link_has_to_prove_itself_soon() {
+    let (cuts, swallows) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
+    let (cut, swallow) = (cuts.clone(), swallows.clone());
+    let tamper: Tamper = Box::new(move |passing: Passing, _: &Bytes| match passing.from {
+        0 | 1 if cut.load(Ordering::Relaxed) => Fate::Cut,
+        0 | 1 => Fate::Pass,
+        _ if passing.side == Side::Receiver && swallow.load(Ordering::Relaxed) => Fate::Instead(Vec::new()),
+        _ => Fate::Pass,
+    });
+    let (scenario, bytes) = scenario(96, 30 * SECOND);
+    let scenario = Scenario { place: Place::Evil, ..scenario };
+    let rig = Rig::with(&scenario, Policy::Proper, tamper, direct_and(|_, _| {}));
+    let mut midway = Midway::offered(rig, bytes, PUBLIC_OF);
+    midway.accept();
+    cuts.store(true, Ordering::Relaxed);
+    midway.pass(7 * SECOND);
+    midway.cut_direct();
+    midway.pass(4 * SECOND);
+    assert_eq!(midway.reconnects(), [1, 1], "{}", midway.history());
+    swallows.store(false, Ordering::Relaxed);
+    midway.ends_well();
+}
+
 /// A receiver that thinks that it has a link keeps one on which the sender asked for another handshake; its person gives up meanwhile.
 #[test]
 fn a_link_that_waits_goes_with_the_transfer() {
     let mut midway = one_lost_all_at_the_relay(95, 0, LEGS[0]);
     midway.rig.world.command(midway.rig.receiver, Command::Cancel);
+    // Its handshake would be waited for for 15 s.
+    let sender = midway.rig.sender;
+    let waits = |event: &Event| matches!(event, Event::Waiting(WaitingFor::Peer));
+    let noticed = midway.rig.world.run_until(3 * SECOND, |world| world.said(sender).any(waits));
+    assert!(noticed, "{}", midway.history());
     midway.rig.interrupt_sender();
     midway.pass(3 * SECOND);
     let hosts = midway.hosts();

@@ -17,13 +17,13 @@
 //! thinks that it has one keeps the link with its H1 until it has none; a receiver that has none closes the link, and both look again.
 //! Until the proof the link carries nothing else, and what goes wrong on it ends nothing but this attempt.
 //!
-//! Timers: the meeting's; [`HOLD`] for a link that waits; the session's for the proof. Bounds: one link at a time.
+//! Timers: the meeting's; [`HOLD`] for a link that waits; the session's for the proof, and [`PROOF_WITHIN`] once it is the last link. Bounds: one link at a time.
 
 use super::event::PathKind;
 use super::meeting::Found;
 use super::net::{self, Conn};
 use super::peer_link::{Flow, PeerLink};
-use super::reunion::Reunion;
+use super::reunion::{PROOF_WITHIN, Reunion};
 use super::{Peer, Stage, close};
 use crate::Instant;
 use crate::link::quic::Direction;
@@ -57,7 +57,12 @@ enum State<W> {
         met: bool,
     },
     Met(W),
-    Joining(LinkId, Found),
+    /// `until`: it is the last link.
+    Joining {
+        id: LinkId,
+        found: Found,
+        until: Option<Instant>,
+    },
 }
 
 /// A link that was met beside a living one.
@@ -106,14 +111,15 @@ impl Floor {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
             State::Said(Some(waiting)) | State::Met(waiting) => Some(waiting.until),
-            State::Said(None) | State::There | State::Looking { .. } | State::Joining(..) => None,
+            State::Joining { until, .. } => *until,
+            State::Said(None) | State::There | State::Looking { .. } => None,
         }
     }
 
     fn waiting_on(&mut self, conn: Conn) -> Option<&mut Waiting> {
         match &mut self.state {
             State::Said(Some(waiting)) | State::Met(waiting) => Some(waiting).filter(|it| it.link.conn() == conn),
-            State::Said(None) | State::There | State::Looking { .. } | State::Joining(..) => None,
+            State::Said(None) | State::There | State::Looking { .. } | State::Joining { .. } => None,
         }
     }
 }
@@ -128,7 +134,7 @@ impl<W> Floor<W> {
     pub const fn is_wanted(&self) -> bool {
         match self.state {
             State::There => false,
-            State::Said(_) | State::Looking { .. } | State::Met(_) | State::Joining(..) => true,
+            State::Said(_) | State::Looking { .. } | State::Met(_) | State::Joining { .. } => true,
         }
     }
 
@@ -144,11 +150,11 @@ impl<W> Floor<W> {
                 (self.state, self.lost) = (State::Said(None), Some(id));
                 Loss::Floor
             }
-            State::Joining(joining, _) if joining == id => {
+            State::Joining { id: joining, .. } if joining == id => {
                 self.state = State::Looking { met: true };
                 Loss::Attempt
             }
-            State::Said(_) | State::Looking { .. } | State::Met(_) | State::Joining(..) => Loss::Other,
+            State::Said(_) | State::Looking { .. } | State::Met(_) | State::Joining { .. } => Loss::Other,
         }
     }
 
@@ -163,10 +169,17 @@ impl<W> Floor<W> {
             State::Looking { met: false } => (State::Looking { met: false }, Heard::Nothing),
             State::Looking { met: true } => (State::Looking { met: false }, Heard::Answer(None)),
             State::Met(waiting) => (State::Looking { met: false }, Heard::Answer(Some(waiting))),
-            State::Joining(id, found) => (State::Joining(id, found), Heard::AnswerFor(id)),
+            State::Joining { id, found, until } => (State::Joining { id, found, until }, Heard::AnswerFor(id)),
         };
         self.state = state;
         heard
+    }
+
+    /// The last direct link is gone: what proves itself now has to be quick about it.
+    pub fn hurry(&mut self, now: Instant) {
+        if let State::Joining { until, .. } = &mut self.state {
+            *until = Some(now + PROOF_WITHIN);
+        }
     }
 
     /// Both know of all links that were met.
@@ -178,7 +191,7 @@ impl<W> Floor<W> {
 
     /// A link of the session has proven itself. True: it is the floor.
     fn prove(&mut self, id: LinkId) -> bool {
-        let State::Joining(joining, found) = &self.state else { return false };
+        let State::Joining { id: joining, found, until: _ } = &self.state else { return false };
         let is_it = *joining == id;
         if is_it {
             (self.kind, self.state) = (kind(Some(found)), State::There);
@@ -194,7 +207,7 @@ impl<W> Floor<W> {
                 waiting
             }
             State::Met(waiting) => Some(waiting),
-            state @ (State::There | State::Looking { .. } | State::Joining(..)) => {
+            state @ (State::There | State::Looking { .. } | State::Joining { .. }) => {
                 self.state = state;
                 None
             }
@@ -272,7 +285,7 @@ impl Peer {
     pub(super) fn meet_beside(&mut self, now: Instant, link: PeerLink, found: Found) {
         // Who comes again has lost the link with which it came before.
         match &self.floor.state {
-            State::Joining(id, _) => {
+            State::Joining { id, .. } => {
                 let id = *id;
                 self.lose(now, id);
             }
@@ -285,7 +298,7 @@ impl Peer {
         let waiting = Waiting { link, found, until: now + HOLD, first: None };
         self.floor.state = match &self.floor.state {
             State::Said(_) => State::Said(Some(waiting)),
-            State::There | State::Looking { .. } | State::Met(_) | State::Joining(..) => State::Met(waiting),
+            State::There | State::Looking { .. } | State::Met(_) | State::Joining { .. } => State::Met(waiting),
         };
         self.hear_met(now);
     }
@@ -318,7 +331,7 @@ impl Peer {
         let Stage::Live { links, session } = &mut self.stage else { return false };
         let (early, streams) = (link.set_keyed(id), link.max_streams());
         links.add(link);
-        self.floor.state = State::Joining(id, found);
+        self.floor.state = State::Joining { id, found, until: None };
         session.handle_link_up(now, id, streams, origin);
         if let Some(frame) = first {
             session.handle_record(now, id, StreamNo::CONTROL, frame);
@@ -357,12 +370,17 @@ impl Peer {
         }
     }
 
-    /// A link has waited long enough.
+    /// A link has waited long enough, or the last one did not prove itself in time.
     pub(super) fn handle_floor_timeout(&mut self, now: Instant) {
-        if self.floor.poll_timeout().is_some_and(|at| at <= now) {
-            self.forget_met(now);
-            self.look_beside_later(now);
+        if self.floor.poll_timeout().is_none_or(|at| at > now) {
+            return;
         }
+        if let State::Joining { id, .. } = &self.floor.state {
+            let id = *id;
+            return self.lose(now, id);
+        }
+        self.forget_met(now);
+        self.look_beside_later(now);
     }
 
     /// A link that is not direct has proven that it is the session's.

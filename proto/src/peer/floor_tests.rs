@@ -28,7 +28,7 @@ impl End {
         match &self.floor.state {
             State::There => self.proven.last().copied(),
             State::Met(number) | State::Said(Some(number)) => Some(*number),
-            State::Joining(LinkId(number), _) => Some(*number),
+            State::Joining { id: LinkId(number), .. } => Some(*number),
             State::Said(None) | State::Looking { .. } => None,
         }
     }
@@ -101,7 +101,7 @@ impl Model {
     fn meet(&mut self) {
         if self.ends.iter().all(|end| matches!(end.floor.state, State::Looking { .. })) {
             self.links += 1;
-            self.ends[SENDER].floor.state = State::Joining(LinkId(self.links), Found::Near);
+            self.ends[SENDER].floor.state = State::Joining { id: LinkId(self.links), found: Found::Near, until: None };
             self.ends[RECEIVER].floor.state = State::Met(self.links);
         }
     }
@@ -112,14 +112,14 @@ impl Model {
         let end = &mut self.ends[which];
         match end.floor.state {
             State::Met(number) if which == RECEIVER => {
-                end.floor.state = State::Joining(LinkId(number), Found::Near);
+                end.floor.state = State::Joining { id: LinkId(number), found: Found::Near, until: None };
             }
             // Who answered is convinced first.
-            State::Joining(LinkId(number), _) if which == RECEIVER || others.contains(&number) => {
+            State::Joining { id: LinkId(number), .. } if which == RECEIVER || others.contains(&number) => {
                 assert!(end.floor.prove(LinkId(number)));
                 end.proven.push(number);
             }
-            State::There | State::Said(_) | State::Looking { .. } | State::Met(_) | State::Joining(..) => {}
+            State::There | State::Said(_) | State::Looking { .. } | State::Met(_) | State::Joining { .. } => {}
         }
     }
 

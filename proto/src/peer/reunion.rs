@@ -32,7 +32,7 @@ use crate::session::{SILENCE, Session};
 use crate::wire::relay::Side;
 
 /// How long a link that may be dead has to show that it is not.
-const PROOF_WITHIN: Duration = Duration::from_secs(2);
+pub(super) const PROOF_WITHIN: Duration = Duration::from_secs(2);
 /// How long a receiver that can't know where its sender waits stays with one of the two rooms.
 const TURN: Duration = Duration::from_secs(10);
 /// A receiver that has everything stays reachable for less than that: a sender need not wait longer for its confirmation.

@@ -88,6 +88,7 @@ impl Peer {
             if direct.links.is_empty() {
                 direct.negotiation.handle_lost(now);
                 direct.gather.refresh(now);
+                self.floor.hurry(now);
             }
             return;
         }
