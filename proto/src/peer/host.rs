@@ -5,7 +5,7 @@
 //! Binding ──► Listening ──(a guest joins our room)──► the guest's link is handed over
 //! ```
 //! It decides who gets in: at most [`MAX_GUESTS`] connections at once, each with the greeting's deadline, and only a receiver that
-//! names our room while nobody else is being talked to, or the session's own receiver that comes back. Everybody else hears that
+//! names our room while nobody else is being talked to, or the session's own receiver that comes back, or for a new floor. Everybody else hears that
 //! nobody waits.
 
 use std::collections::{BTreeMap, VecDeque};

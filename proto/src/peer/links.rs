@@ -16,7 +16,7 @@ pub struct Links {
 }
 
 impl Links {
-    /// The link of the handshake.
+    /// The link of the handshake is the first floor.
     #[must_use]
     pub fn new(link: PeerLink) -> Self {
         Self { floor: link.id(), carrying: link.id(), all: vec![link] }

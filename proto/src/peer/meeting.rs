@@ -9,7 +9,7 @@
 //! to that one only, for as long as its patience lasts. A receiver asks all of them, since it can't know where the code lives, again
 //! after 1, 2 and then every 5 s. Again, once a session lost its link: the sender waits at all its relays, the receiver asks each
 //! configured one in turn for [`TURN`] ([`DIAL_TURN`] if it does not answer); a relay that does not answer is tried again after a pause that doubles up to
-//! [`MAX_BACKOFF`], with a jitter of half of it.
+//! [`MAX_BACKOFF`], with a jitter of half of it. Beside a direct link (`floor`), the same in silence: nobody is told, and nothing fails.
 //!
 //! Which of a relay's addresses and of the transports is taken, `link::race` and `dialling` decide.
 //! Bounds: [`MAX_SPOTS`] spots. Timers: the race's for a connection, the answer's in `rendezvous`, those named above.

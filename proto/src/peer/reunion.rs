@@ -12,6 +12,8 @@
 //! Where this machine's addresses changed, or it slept, a QUIC link is asked first whether it lives, since it may go on from another
 //! address with the same keys; after [`PROOF_WITHIN`] of silence it is given up. A TCP link can't move.
 //!
+//! Where only the floor is lost and a direct link lives, the two meet in the same way for another one: see `floor`.
+//!
 //! Timers: [`TURN`] for each of those two; [`PROOF_WITHIN`]; the end of patience, which is the person's (`give_up_after`), [`super::PATIENCE`] before the
 //! offer was accepted, [`CONFIRM_WITHIN`] for a sender that only misses the confirmation, and otherwise none.
 

@@ -273,7 +273,7 @@ pub enum Control {
     },
     /// The round led to nothing, or what it led to is lost: its links are over. Whoever hears it says it too.
     DirectFailed {
-        /// The round.
+        /// The round; 0: the floor, beside which a direct link lives.
         round: u32,
     },
     /// The sender's: a link of this round carries the session now.
