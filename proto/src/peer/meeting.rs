@@ -261,10 +261,21 @@ impl Meeting {
     pub fn look_beside(&mut self, now: Instant, net: &mut Net, question: Question) {
         self.look_again(now, net, question);
         self.search = Search::Beside;
+        self.take_time(now);
+    }
+
+    /// Beside a direct link no relay is asked at once, nor one that did not answer as often as before.
+    fn take_time(&mut self, now: Instant) {
+        if self.search != Search::Beside {
+            return;
+        }
         for index in 0..self.spots.len() {
-            let pause = self.backoff(index);
-            if let Some(Spot { state: State::Idle { next }, .. }) = self.spots.get_mut(index) {
-                *next = now + pause;
+            let next = now + self.backoff(index);
+            if index == self.current && self.turn.is_some() {
+                self.turn = Some(Turn::new(next));
+            }
+            if let Some(Spot { state: State::Idle { next: due }, .. }) = self.spots.get_mut(index) {
+                *due = next;
             }
         }
     }
@@ -374,9 +385,13 @@ impl Meeting {
             Some(turn) if turn.look <= now && is_seated && now < turn.end => turn.look = turn.end,
             Some(turn) if turn.look <= now => {
                 *turn = Turn::new(now);
+                if let Some(spot) = self.spots.get_mut(self.current).filter(|_| !is_seated) {
+                    spot.rounds = spot.rounds.saturating_add(1);
+                }
                 self.stop(now, net);
                 self.active = true;
                 self.next_relay(now);
+                self.take_time(now);
             }
             Some(_) | None => {}
         }
