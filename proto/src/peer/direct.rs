@@ -1,7 +1,7 @@
 //! A peer's direct path: what `p2p` decides, carried out on sockets, connections and the session's links.
 //!
-//! The session begins on the handshake's link, its floor (`floor`), and that one stays. A connection of a round becomes a link at once and proves
-//! itself in the session; the sender chooses one of those that did, and from then on it carries the session. Then the others are closed.
+//! The session begins on the handshake's link, its first floor, and that one stays (`floor`). A connection of a round becomes a link at
+//! once and proves itself in the session; the sender chooses one of those that did, and from then on it carries the session. Then the others are closed.
 //!
 //! Which one is chosen: plain TCP, which reaches nothing but the own network and costs the least, unless QUIC got through at the same time and
 //! shows a round trip that TCP's proof was far from ([`TCP_SLACK`]), or plain TCP fell silent in this session before. A choice waits

@@ -17,7 +17,10 @@
 //! thinks that it has one keeps the link with its H1 until it has none; a receiver that has none closes the link, and both look again.
 //! Until the proof the link carries nothing else, and what goes wrong on it ends nothing but this attempt.
 //!
-//! Timers: the meeting's; [`HOLD`] for a link that waits; the session's for the proof, and [`PROOF_WITHIN`] once it is the last link. Bounds: one link at a time.
+//! Timers: the meeting's; [`HOLD`] for a link that waits; the session's for the proof, and [`PROOF_WITHIN`] once it is the last link.
+//! Bounds: one link at a time.
+
+use std::time::Duration;
 
 use super::event::PathKind;
 use super::meeting::Found;
@@ -34,7 +37,7 @@ use crate::wire::relay::Side;
 use crate::wire::{Frame, decode};
 
 /// How long a link that was met waits for what the sender says, or for the session to have lost its last link.
-const HOLD: std::time::Duration = SILENCE;
+const HOLD: Duration = SILENCE;
 
 /// See the module's text. `W`: a link that waits.
 #[derive(Debug)]
@@ -328,7 +331,10 @@ impl Peer {
         };
         let Some(Waiting { mut link, found, .. }) = self.floor.take() else { return false };
         let id = self.next_link();
-        let Stage::Live { links, session } = &mut self.stage else { return false };
+        let Stage::Live { links, session } = &mut self.stage else {
+            link.close(now, &mut self.net, close::ENDED, "not needed");
+            return false;
+        };
         let (early, streams) = (link.set_keyed(id), link.max_streams());
         links.add(link);
         self.floor.state = State::Joining { id, found, until: None };
