@@ -364,7 +364,7 @@ impl Peer {
                 News::Accepted => self.accepted(now),
                 News::Resuming => self.tell(Event::Resuming),
                 News::Resumed { bytes } => self.tell(Event::Resumed { bytes }),
-                News::BadRecord(link) => self.bad_record(link),
+                News::Record(judged) => self.judged(now, judged),
                 News::Over(outcome) => self.over(now, outcome),
             }
         }

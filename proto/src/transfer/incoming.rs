@@ -21,7 +21,7 @@ use super::manifest::Manifest;
 use super::ranges::RangeSet;
 use super::recall::Kept;
 use super::window::{CREDIT, FRAMING, cost};
-use super::{FIRST, IN_JOBS, Progress};
+use super::{FIRST, IN_JOBS, Judged, Progress};
 use crate::Instant;
 use crate::job::{JobId, Sink};
 use crate::session::{LinkId, SealedChunk, Violation};
@@ -233,21 +233,22 @@ impl Incoming {
         Some((open, held))
     }
 
-    /// A job judged a chunk. Gives the link of a record that was not genuine.
-    pub fn opened(&mut self, id: JobId, opened: Opened) -> Result<Option<LinkId>, Violation> {
+    /// A job judged a chunk.
+    pub fn opened(&mut self, id: JobId, opened: Opened) -> Result<Option<Judged>, Violation> {
         let Some(held) = self.opening.remove(&id) else { return Ok(None) };
+        let link = held.link;
         match opened {
             Opened::Stored { chunk, plain, hash } => {
                 self.written.insert(chunk, Written { held, plain, hash });
-                Ok(None)
+                Ok(Some(Judged::Genuine(link)))
             }
             Opened::Again => {
                 self.held = self.held.saturating_sub(held.cost);
-                Ok(None)
+                Ok(Some(Judged::Genuine(link)))
             }
             Opened::BadRecord(link) => {
                 self.held = self.held.saturating_sub(held.cost);
-                Ok(Some(link))
+                Ok(Some(Judged::Bad(link)))
             }
             Opened::Violation(violation) => Err(violation),
         }

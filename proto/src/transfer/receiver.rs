@@ -38,7 +38,7 @@ use super::reading::Reading;
 use super::recall::Recalling;
 use super::sender::of_this;
 use super::stream;
-use super::{FIRST, Jobs, Outcome, Progress, cancel_reason};
+use super::{FIRST, Jobs, Judged, Outcome, Progress, cancel_reason};
 use crate::Instant;
 use crate::job::{FaultKind, Job, JobDone, Product, Sink, Work};
 use crate::node::Misuse;
@@ -76,8 +76,8 @@ pub enum Event {
         /// In bytes of the files.
         bytes: u64,
     },
-    /// A chunk record was not what the peer sealed: its link must go.
-    BadRecord(LinkId),
+    /// A chunk record was opened, or can't be.
+    Record(Judged),
     /// It is over. The last event, once. After [`Outcome::Complete`] the machine stays for the other side's farewell.
     Over(Outcome),
 }
@@ -266,9 +266,9 @@ impl Receiver {
             (Ok(Product::Synced), State::Receiving(_) | State::Finishing { .. } | State::Verified { .. }) => {}
             (Ok(Product::Opened(opened)), State::Receiving(receiving)) => match receiving.opened(id, opened) {
                 Ok(None) => {}
-                Ok(Some(link)) => {
-                    if !matches!(self.events.back(), Some(Event::BadRecord(last)) if *last == link) {
-                        self.events.push_back(Event::BadRecord(link));
+                Ok(Some(judged)) => {
+                    if !matches!(self.events.back(), Some(Event::Record(last)) if *last == judged) {
+                        self.events.push_back(Event::Record(judged));
                     }
                 }
                 Err(violation) => self.violated(now, violation),
