@@ -325,7 +325,7 @@ fn the_machines_take_the_seeds_and_what_is_near_them() {
 /// Each seed gets as far as its name says: to a second round, or nowhere.
 #[test]
 fn the_seeds_of_direct_paths_begin_rounds() {
-    for (name, rounds) in [("sender", 2), ("receiver", 2), ("nothing", 1), ("moves", 2), ("off", 0)] {
+    for (name, rounds) in [("sender", 2), ("receiver", 2), ("nothing", 1), ("moves", 2), ("better", 2), ("off", 0)] {
         assert_eq!(direct::run(&fs::read(dir().join("direct").join(name)).unwrap()), rounds, "{name}");
     }
 }

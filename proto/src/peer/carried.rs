@@ -129,6 +129,15 @@ impl Transfer {
         }
     }
 
+    /// Bytes of chunks that were sealed for this link and are not acknowledged.
+    pub(super) fn under_way(&self, link: LinkId) -> u64 {
+        match self {
+            Self::Sending(sender) => sender.under_way(link),
+            Self::StreamOut(sender) => sender.under_way(link),
+            Self::Receiving(_) | Self::StreamIn(_) => 0,
+        }
+    }
+
     pub(super) fn poll_job(&mut self) -> Option<Job> {
         any!(self, machine => machine.poll_job())
     }

@@ -240,6 +240,9 @@ impl Peer {
         }
         if agreed {
             self.agreement = Agreement::Given;
+            if let Stage::Live { .. } = &self.stage {
+                self.look_for_direct(now);
+            }
             self.begin(now);
             if let Some(offer) = self.unseen_offer.take() {
                 self.tell(offer);

@@ -244,10 +244,12 @@ impl Peer {
                 link.flush(now, &mut self.net);
                 let Some(stream) = link.chunk_stream(&mut self.net) else { break };
                 let Some((number, chunk)) = self.held.take() else { break };
-                match session.seal_chunk(now, link.id(), stream, chunk) {
+                let (id, len) = (link.id(), chunk.wire_len());
+                match session.seal_chunk(now, id, stream, chunk) {
                     Ok(frame) => {
                         link.queue_chunk(stream, frame);
-                        self.transfer.handle_sealed(number, link.id());
+                        self.transfer.handle_sealed(number, id);
+                        self.direct.count_sealed(id, len);
                     }
                     Err(chunk) => {
                         self.held = Some((number, chunk));

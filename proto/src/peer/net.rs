@@ -221,8 +221,7 @@ impl Net {
     }
 
     /// Asks for a listener for peers of our own network.
-    pub fn listen_direct(&mut self, port: u16) {
-        let addr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+    pub fn listen_direct(&mut self, addr: SocketAddr) {
         self.actions.push_back(Action::Listen(DIRECT_TCP, Listen { backlog: 8, ..Listen::from(addr) }));
     }
 
