@@ -63,9 +63,12 @@ impl Peer {
 
     /// Direct links that carried the session before are closed once nothing is under way on them.
     pub(super) fn retire_drained(&mut self, now: Instant) {
-        if self.side == Side::Sender {
-            let direct = &self.direct;
-            let is_drained = |round: &u32| direct.of_round(*round).all(|link| self.transfer.under_way(link.id) == 0);
+        if let (Side::Sender, Stage::Live { links, .. }) = (self.side, &self.stage) {
+            let (direct, carrier) = (&self.direct, links.carrier());
+            let is_drained = |round: &u32| {
+                let mut left = direct.of_round(*round);
+                left.all(|link| link.id != carrier && self.transfer.under_way(link.id) == 0)
+            };
             let drained: Vec<u32> = direct.negotiation.draining().filter(is_drained).collect();
             for round in drained {
                 self.direct.negotiation.retire(now, round);
@@ -188,7 +191,8 @@ impl Peer {
         let direct = &mut self.direct;
         match direct.negotiation.path() {
             None => direct.choice.handle_lost(false),
-            Some(_) if direct.negotiation.racing().is_none() => direct.choice.handle_not_found(now),
+            // It was one that raced for a better one.
+            Some(path) if round > path => direct.choice.handle_not_found(now),
             Some(_) => {}
         }
         if self.side == Side::Receiver {
