@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use tallow_proto::peer::{Command, DirectPath, Event, PathKind, PathTransport, ReceiveConfig, SendConfig};
+use tallow_proto::seed::Seed;
 use tallow_tests::sim::{
-    Attachment, Behaviour, Conditions, Dependence, HostId, PUBLIC, RELAY, Rig, Scenario, Segment, Site, World, identity,
+    Attachment, Behaviour, Chance, Conditions, Dependence, HostId, PUBLIC, RELAY, Rig, Scenario, Segment, Site, World,
+    identity,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -205,4 +207,58 @@ fn a_slow_network_is_not_taken_for_a_silent_one() {
     let slow = Conditions { rate: 150_000, latency: Duration::from_millis(1), ..Conditions::default() };
     let (rig, taken) = in_one_network(1, 6_000_000, slow);
     assert_eq!(taken, [RELAYED, TCP], "{}", history(&rig));
+}
+
+/// A cable that comes and goes, ways that are cut and healed, packets that are lost: all arrives, whatever the order.
+#[test]
+fn whatever_becomes_of_the_paths_the_bytes_arrive() {
+    let seeds = if std::env::var_os("TALLOW_LONG").is_some() { 0..2000 } else { 0..60 };
+    let outside: [[u8; 4]; 2] = [[203, 0, 113, 101], [203, 0, 113, 102]];
+    let cabled: [[u8; 4]; 2] = [[10, 9, 0, 1], [10, 9, 0, 2]];
+    for seed in seeds {
+        let network = Conditions { rate: 300_000, ..Conditions::default() };
+        let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(seed, 5_000_000) };
+        let mut made = None;
+        let mut rig = Rig::placed(&scenario, look_for, |world| {
+            let homes = [1, 2].map(|number: u8| {
+                world.add_site(PUBLIC, Site::private([192, 168, number, 0], HOME, outside[usize::from(number) - 1]))
+            });
+            made = Some((homes, world.add_site(PUBLIC, Site::private([10, 9, 0, 0], HOME, [203, 0, 113, 150]))));
+            [vec![at(homes[0], [192, 168, 1, 10])], vec![at(homes[1], [192, 168, 2, 10])]]
+        });
+        let (homes, cable) = made.expect("it was made");
+        let hosts = [rig.sender, rig.receiver];
+        until_accepted(&mut rig);
+        let mut chance = Chance::new(&Seed::new([u8::try_from(seed % 251).unwrap(); 32]).derive(&seed.to_string()));
+        let mut done = Vec::new();
+        for _ in 0..12 {
+            pass(&mut rig, chance.up_to(3 * SECOND));
+            let which = usize::from(chance.hits(500_000));
+            let what = chance.draw() % 7;
+            done.push((rig.world.elapsed(), what, which));
+            let number = u8::try_from(which).unwrap() + 1;
+            let home = at(homes[which], [192, 168, number, 10]);
+            let between = |rig: &mut Rig, ends: [[u8; 4]; 2], cut| {
+                let conditions = Conditions { cut, ..rig.world.network.default_conditions() };
+                rig.world.network.set(ends[which].into(), ends[1 - which].into(), conditions);
+            };
+            match what {
+                0 | 1 => rig.world.relocate(hosts[which], vec![home, at(cable, cabled[which])]),
+                2 => rig.world.relocate(hosts[which], vec![home]),
+                3 => between(&mut rig, outside, true),
+                4 => between(&mut rig, cabled, true),
+                5 => {
+                    between(&mut rig, outside, false);
+                    between(&mut rig, cabled, false);
+                }
+                _ => {
+                    let nat = rig.world.topology.nat_mut(homes[which], outside[which].into());
+                    nat.expect("a NAT").flush();
+                }
+            }
+        }
+        pass(&mut rig, LIMIT);
+        assert!(rig.report().is_done(), "seed {seed}: {done:?}\n{}", history(&rig));
+        rig.sink.check_whole();
+    }
 }
