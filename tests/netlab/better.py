@@ -58,6 +58,29 @@ def rate(program, start, end):
     return (seen[-1][1] - seen[0][1]) / 1e6 / max(0.001, seen[-1][0] - seen[0][0])
 
 
+@scenario("home", variants=({"size": 256},), long=({"size": 1024},), bound=240)
+def midway(t, size):
+    # The way to the relay is slow, the direct one is opened after a while.
+    t.netlab("link", "relay", "--rate", "100mbit")
+    other = t.netlab("addr", "--public", "bob").strip()
+    t.inside("nat-a", "nft", "-f", "-", text="""
+        table ip wall {
+            chain in { type filter hook prerouting priority -350; ip saddr %s drop; }
+            chain out { type filter hook postrouting priority 350; ip daddr %s drop; }
+        }""" % (other, other))
+    transfer = Meeting(t, size=size, limit=None).start()
+    began = transfer.receiver.wait("path")[0]
+    t.sleep(4)
+    t.inside("nat-a", "nft", "delete", "table", "ip", "wall")
+    opened = time.monotonic()
+    upgraded = transfer.upgraded()
+    # What is under way on the slow line, 32 MiB at most, still comes over it.
+    line = transfer.judge(("direct",), drained=8)
+    relayed, end = rate(transfer.receiver, began, opened), transfer.receiver.wait("done")[0]
+    return "relay %.1f MB/s, then %.1f MB/s; on it %.1f s after it was open; %s" % (
+        relayed, rate(transfer.receiver, upgraded, end), upgraded - opened, line)
+
+
 def compared(transfer):
     """How fast it was on each transport in turn."""
     said = [(at, said["transport"]) for at, said in transfer.receiver.events

@@ -86,8 +86,8 @@ class Meeting(Transfer):
         """Why the direct path was given up or not found."""
         return sorted({str(said["reason"]) for program in (self.sender, self.receiver) for said in program.said("p2p_fallback", since)})
 
-    def judge(self, wanted):
-        """Ends it; what the bytes took must be one of `wanted`, and then the relay carries none any more."""
+    def judge(self, wanted, drained=1):
+        """Ends it; what the bytes took must be one of `wanted`, and so many seconds later the relay carries none any more."""
         if "relay" not in wanted:
             self.upgraded()
         size = self.finish()
@@ -97,7 +97,7 @@ class Meeting(Transfer):
             raise Failed("the bytes went %s and %s, not %s; %s; %s" % (*paths, " or ".join(wanted), self.upgrades(), self.fallbacks()))
         share = "the relay sent %.1f MiB" % (self.forwarded.since() / MIB)
         if "relay" not in wanted:
-            late = self.forwarded.since(self.upgraded() + 1)
+            late = self.forwarded.since(self.upgraded() + drained)
             share += ", %.2f after the upgrade" % (late / MIB)
             if late > IDLE:
                 raise Failed("the relay went on to carry data: %s" % share)
