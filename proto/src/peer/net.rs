@@ -274,14 +274,27 @@ impl Net {
         self.pipes.accept(Pipe::plain(now, Windows::direct()))
     }
 
-    /// This connection is the other peer's: what leaves for its address is counted no more.
+    /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its records as
+    /// soon as they begin.
     pub fn prove(&mut self, conn: Conn) {
-        if let Conn::Quic(socket, id) = conn
-            && let Some(to) = self.quic(socket).and_then(|quic| quic.remote(id))
-        {
-            self.budget.forgive(to);
+        match conn {
+            Conn::Quic(socket, id) => {
+                if let Some(to) = self.quic(socket).and_then(|quic| quic.remote(id)) {
+                    self.budget.forgive(to);
+                }
+            }
+            Conn::Pipe(pipe) => self.pipes.assemble(pipe, &self.buffers),
         }
         self.proven.push(conn);
+    }
+
+    /// How much is here of a record that cannot be read yet.
+    #[must_use]
+    pub fn assembling(&self, conn: Conn) -> usize {
+        match conn {
+            Conn::Quic(..) => 0,
+            Conn::Pipe(pipe) => self.pipes.assembling(pipe),
+        }
     }
 
     /// Sends a datagram. `counted`: to an address that the other peer named.
