@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -18,6 +19,7 @@ use super::pipe::{Event, Fate, Pipe, Windows};
 use super::{Read, Write};
 use crate::Instant;
 use crate::node::{Action, Dial, PipeEvent, PipeId};
+use crate::pool::Pool;
 use crate::ready::{Deadlines, ReadySet};
 
 #[derive(Debug)]
@@ -193,6 +195,19 @@ impl Pipes {
         let Some(carried) = self.pipes.get_mut(&id) else { return Read::Gone };
         self.touched.mark(id);
         carried.pipe.read()
+    }
+
+    /// See [`Pipe::assemble`].
+    pub fn assemble(&mut self, id: PipeId, buffers: &Arc<Pool>) {
+        if let Some(carried) = self.pipes.get_mut(&id) {
+            carried.pipe.assemble(Arc::clone(buffers));
+        }
+    }
+
+    /// See [`Pipe::assembling`].
+    #[must_use]
+    pub fn assembling(&self, id: PipeId) -> usize {
+        self.pipes.get(&id).map_or(0, |carried| carried.pipe.assembling())
     }
 
     /// See [`Pipe::write`].

@@ -282,7 +282,7 @@ impl Peer {
                 }
                 Ok(None) => {
                     // Where all share one stream, a long record is a sign of life long before it is whole.
-                    session.handle_progress(now, id, StreamNo(0), link.assembling_main());
+                    session.handle_progress(now, id, StreamNo(0), link.assembling_main(&self.net));
                     index = index.saturating_add(1);
                 }
                 Err(violation) => {

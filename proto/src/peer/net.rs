@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -26,6 +27,7 @@ use crate::link::{Read, Write};
 use crate::node::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
 use crate::p2p::budget::Budget;
 use crate::p2p::candidate::{Carrier, Family, canonical};
+use crate::pool::Pool;
 use crate::seed::Seed;
 
 /// Towards relays over IPv4.
@@ -137,6 +139,8 @@ pub struct Net {
     budget: Budget,
     /// Direct connections that have proven to be the other peer's.
     proven: Vec<Conn>,
+    /// For long records that arrive in pipes.
+    buffers: Arc<Pool>,
     unix_time: Duration,
     seed: Seed,
 }
@@ -155,9 +159,16 @@ impl Net {
             datagrams: VecDeque::new(),
             budget: Budget::default(),
             proven: Vec::new(),
+            buffers: Arc::default(),
             unix_time,
             seed,
         }
+    }
+
+    /// Where the buffers of long records come from, and go to once they are opened.
+    #[must_use]
+    pub fn buffers(&self) -> Arc<Pool> {
+        Arc::clone(&self.buffers)
     }
 
     /// Asks for the client's sockets, one per family.
@@ -262,14 +273,27 @@ impl Net {
         self.pipes.accept(Pipe::plain(now, Windows::direct()))
     }
 
-    /// This connection is the other peer's: what leaves for its address is counted no more.
+    /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its records as
+    /// soon as they begin.
     pub fn prove(&mut self, conn: Conn) {
-        if let Conn::Quic(socket, id) = conn
-            && let Some(to) = self.quic(socket).and_then(|quic| quic.remote(id))
-        {
-            self.budget.forgive(to);
+        match conn {
+            Conn::Quic(socket, id) => {
+                if let Some(to) = self.quic(socket).and_then(|quic| quic.remote(id)) {
+                    self.budget.forgive(to);
+                }
+            }
+            Conn::Pipe(pipe) => self.pipes.assemble(pipe, &self.buffers),
         }
         self.proven.push(conn);
+    }
+
+    /// How much is here of a record that cannot be read yet.
+    #[must_use]
+    pub fn assembling(&self, conn: Conn) -> usize {
+        match conn {
+            Conn::Quic(..) => 0,
+            Conn::Pipe(pipe) => self.pipes.assembling(pipe),
+        }
     }
 
     /// Sends a datagram. `counted`: to an address that the other peer named.

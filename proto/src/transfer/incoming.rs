@@ -24,6 +24,7 @@ use super::window::{CREDIT, FRAMING, cost};
 use super::{FIRST, IN_JOBS, Judged, Progress};
 use crate::Instant;
 use crate::job::{JobId, Sink};
+use crate::pool::Pool;
 use crate::session::{LinkId, SealedChunk, Violation};
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
@@ -128,6 +129,11 @@ impl Incoming {
     /// With a rate for what is acknowledged.
     pub fn with_limit(self, limit: Option<Limit>) -> Self {
         Self { limit, ..self }
+    }
+
+    /// With the pool from which the records that arrive have their buffers.
+    pub fn with_buffers(self, buffers: Arc<Pool>) -> Self {
+        Self { coders: Arc::new(Coders::new(buffers)), ..self }
     }
 
     /// What the sender may have under way.
