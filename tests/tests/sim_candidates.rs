@@ -233,3 +233,10 @@ fn no_more_than_four_tcp_connections_are_tried_on_the_lan() {
         assert!((1..=4).contains(&dialled), "{side:?}: {dialled}");
     }
 }
+
+/// A system asks more than once for a TCP connection that nobody answers.
+#[test]
+fn k02_one_neighbour_is_asked_for_few_tcp_connections() {
+    let ports: Vec<Candidate> = (0..64).map(|port| tcp(&format!("192.168.1.77:{}", 5000 + port))).collect();
+    limited(&ports, 20);
+}
