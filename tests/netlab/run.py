@@ -15,6 +15,7 @@ import time
 import traceback
 
 import direct  # noqa: F401, it registers its scenarios
+import liars  # noqa: F401, the same
 import lab
 from scenarios import SCENARIOS
 

@@ -55,7 +55,7 @@ fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
                 say(said, mouth);
             }
         }
-        Heard::Keyed | Heard::Control(_) | Heard::Chunk(_) => {}
+        Heard::Paired | Heard::Keyed | Heard::Control(_) | Heard::Chunk(_) => {}
     })
 }
 
