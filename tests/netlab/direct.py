@@ -274,8 +274,8 @@ def p2ponly(t, nat):
     return "ended with %d and %d: %s" % (*codes, errors[0][0].get("message"))
 
 
-@scenario("home")
-def p2pport(t):
+@scenario("home --v6 {v6}", variants=({"v6": "off"}, {"v6": "firewall"}))
+def p2pport(t, v6):
     for host in ("alice", "bob"):
         t.inside(host, "nft", "-f", "-", text="""
             table inet counts {
@@ -289,7 +289,14 @@ def p2pport(t):
                     udp sport != 45000-45009 counter name "elsewhere"
                 }
             }""")
-    line = Meeting(t, send=["--p2p-port", "45000-45009"], receive=["--p2p-port", "45009"]).start().judge(("direct",))
+    transfer = Meeting(t, send=["--p2p-port", "45000-45009"], receive=["--p2p-port", "45009"]).start()
+    transfer.upgraded()
+    for host, port in (("alice", 45000), ("bob", 45009)):
+        listed = [line.split() for line in t.inside(host, "ss", "-Hlntu").splitlines()]
+        bound = sorted((words[0], words[4]) for words in listed if ":4500" in words[4])
+        if bound != [("tcp", "*:%d" % port), ("udp", "0.0.0.0:%d" % port), ("udp", "[::]:%d" % port)]:
+            raise Failed("bound: %s" % bound)
+    line = transfer.judge(("direct",))
     for host in ("alice", "bob"):
         count = counted(t, host)
         if count["elsewhere"] or not count["datagrams"]:

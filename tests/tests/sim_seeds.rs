@@ -130,7 +130,10 @@ fn drawn(side: Side, seed: u64) -> Drawn {
     let relay = Relay::new(RELAY.port(), Policy::Proper, tamper, of_world.derive("relay"));
     world.add(RELAY.ip(), Machine::Other(relay));
     let bind = |(socket, port)| {
-        Action::Bind(SocketId(socket), Bind { addr: ([0, 0, 0, 0], port).into(), share_port: false, group: None })
+        Action::Bind(
+            SocketId(socket),
+            Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None },
+        )
     };
     let ear = Ear((0..).zip(PORTS).map(bind).collect(), shared.clone());
     world.add(EAR.into(), Machine::Other(Box::new(ear)));

@@ -176,14 +176,16 @@ impl Net {
     /// Asks for one socket.
     pub fn bind(&mut self, socket: SocketId, addr: SocketAddr) {
         self.sockets.insert(socket, Socket::Binding);
-        self.actions.push_back(Action::Bind(socket, Bind { addr, share_port: false, group: None }));
+        // All others have one of each family, which may be asked to have the same port.
+        let dual_stack = socket == LISTENER;
+        self.actions.push_back(Action::Bind(socket, Bind { addr, dual_stack, share_port: false, group: None }));
     }
 
     /// Asks for the socket of multicast DNS, which other programs use too.
     pub fn bind_mdns(&mut self) {
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), mdns::PORT);
         let group = Some(mdns::GROUP.ip());
-        self.actions.push_back(Action::Bind(MDNS, Bind { addr, share_port: true, group }));
+        self.actions.push_back(Action::Bind(MDNS, Bind { addr, dual_stack: false, share_port: true, group }));
     }
 
     /// A client's socket was bound, or can't be.

@@ -114,7 +114,7 @@ impl Hostile {
     /// It joins the code's room at this relay.
     #[must_use]
     pub fn new(side: Side, code: Code, relay: SocketAddr, script: Script, seed: Seed) -> Box<Self> {
-        let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), share_port: false, group: None };
+        let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None };
         Box::new(Self {
             side,
             code,
