@@ -3,7 +3,7 @@ import ipaddress
 import json
 import os
 
-from lab import MIB, PORT, Failed
+from lab import PORT, Failed
 from scenarios import scenario
 
 RELAY = "203.0.113.10"
@@ -78,14 +78,15 @@ def left(t, host):
 class Lies:
     """The honest program at alice's, and a liar at bob's who says these candidates in one round after another."""
 
-    def __init__(self, t, honest, rounds, pause, code=None, early=False, **more):
-        self.t, self.honest = t, honest
+    def __init__(self, t, honest, rounds, pause, manner=None, args=()):
+        self.t, self.honest, code = t, honest, CODE
         t.inside("alice", "nft", "-f", "-", text=LEAVES)
         t.relay()
+        args = args or ["--no-port-map"]
         if honest == "sender":
-            self.program = t.send(t.source(1), "--no-port-map", **more)
-            code = code or self.program.wait("code")[1]["code"]
-            if early:
+            self.program = t.send(t.source(1), *args)
+            code = self.program.wait("code")[1]["code"]
+            if manner == "early":
                 code = code.split("-")[0] + "-wrong-words-said"
         lies = os.path.join(t.dir, "lies")
         with open(lies, "w") as f:
@@ -94,10 +95,10 @@ class Lies:
         if not os.path.exists(liar):
             raise Failed("there is no %s: cargo build --workspace comes first" % liar)
         side = "receive" if honest == "sender" else "send"
-        self.liar = t.start("bob", "liar", [liar, side, code or CODE, "%s:%d" % (RELAY, PORT), lies, str(pause), *(["early"] if early else [])])
+        self.liar = t.start("bob", "liar", [liar, side, code, "%s:%d" % (RELAY, PORT), lies, str(pause), *([manner] if manner else [])])
         if honest == "receiver":
-            wrong = CODE.replace("acorn", "wrong") if early else CODE
-            self.program = t.receive(wrong, "--yes", "--no-port-map", host="alice", **more)
+            wrong = CODE.replace("acorn", "wrong") if manner == "early" else CODE
+            self.program = t.receive(wrong, "--yes", *args, host="alice")
 
     def over(self):
         """What left because of them."""
@@ -179,7 +180,7 @@ def liar_victims(t, what, honest):
 
 @scenario("port-restricted/none --v6 firewall", variants=SIDES)
 def liar_unproven(t, honest):
-    lies = Lies(t, honest, [GOOD], 1000, early=True)
+    lies = Lies(t, honest, [GOOD], 1000, manner="early")
     if honest == "sender":
         lies.program.wait("wrong_guess")
     else:
@@ -188,3 +189,15 @@ def liar_unproven(t, honest):
     if sent:
         raise Failed("packets left for one who proved nothing: %s" % sent)
     return "nothing left; %s" % [said["event"] for _, said in lies.program.events]
+
+
+@scenario("port-restricted/none --v6 firewall", variants=SIDES)
+def liar_nop2p(t, honest):
+    lies = Lies(t, honest, [(*GOOD, GOOD_TCP)], 1000, manner="first", args=["--no-p2p"])
+    lies.liar.wait("keyed")
+    # Whoever refuses is told nothing of candidates: to be told all the same is a violation.
+    code = lies.program.end()
+    sent = left(t, "alice")
+    if sent or code != 7:
+        raise Failed("ended with %d, and sent %s" % (code, sent))
+    return "nothing left; ended with %d: %s" % (code, lies.program.said("error")[0].get("message"))

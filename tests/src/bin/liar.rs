@@ -2,11 +2,11 @@
 //! the real program send (rows K).
 //!
 //! ```sh
-//! liar send|receive CODE RELAY FILE MILLISECONDS [early]
+//! liar send|receive CODE RELAY FILE MILLISECONDS [early|first]
 //! ```
 //! Each line of FILE is a candidate, as in `host udp 127.0.0.1:5000`; an empty one ends a round. A round takes so many milliseconds, then
-//! the liar gives it up and begins the next. `early`: what is in the first round is said before the handshake, unsealed. What happens is
-//! told on standard output.
+//! the liar gives it up and begins the next. `early`: what is in the first round is said before the handshake, unsealed. `first`: the liar
+//! does not wait until the other side begins. What happens is told on standard output.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -56,7 +56,8 @@ fn say(mouth: &mut Mouth, rounds: &[Vec<Candidate>], time: Duration) {
     }
 }
 
-fn lying(rounds: Vec<Vec<Candidate>>, time: Duration, early: bool) -> Script {
+fn lying(rounds: Vec<Vec<Candidate>>, time: Duration, manner: &str) -> Script {
+    let (early, first) = (manner == "early", manner == "first");
     let mut said = false;
     Box::new(move |heard, mouth| match heard {
         Heard::Paired if early => {
@@ -71,16 +72,23 @@ fn lying(rounds: Vec<Vec<Candidate>>, time: Duration, early: bool) -> Script {
         Heard::Control(Control::DirectFailed { round }) if usize::try_from(round) == Ok(rounds.len()) => {
             println!(r#"{{"event":"over"}}"#);
         }
-        Heard::Keyed => println!(r#"{{"event":"keyed"}}"#),
+        Heard::Keyed => {
+            println!(r#"{{"event":"keyed"}}"#);
+            if first {
+                said = true;
+                say(mouth, &rounds, time);
+            }
+        }
         Heard::Paired | Heard::Control(_) | Heard::Chunk(_) => {}
     })
 }
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let (side, code, relay, file, time, early) = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [side, code, relay, file, time, early @ ..] => (*side, *code, *relay, *file, *time, !early.is_empty()),
-        _ => panic!("liar send|receive CODE RELAY FILE MILLISECONDS [early]"),
+    let (side, code, relay, file, time, manner) = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [side, code, relay, file, time] => (*side, *code, *relay, *file, *time, ""),
+        [side, code, relay, file, time, manner] => (*side, *code, *relay, *file, *time, *manner),
+        _ => panic!("liar send|receive CODE RELAY FILE MILLISECONDS [early|first]"),
     };
     let side = match side {
         "send" => Side::Sender,
@@ -92,7 +100,7 @@ fn main() {
     let lines = std::fs::read_to_string(file).expect("a file of candidates");
     let rounds = lines.split("\n\n").map(|round| round.lines().map(candidate).collect()).collect();
     let code = Code::parse(code).expect("a code");
-    let liar = *Hostile::new(side, code, relay, lying(rounds, time, early), tallow_runtime::seed());
+    let liar = *Hostile::new(side, code, relay, lying(rounds, time, manner), tallow_runtime::seed());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut liar = tallow_tokio::spawn(liar);
