@@ -230,6 +230,32 @@ def nop2p(t, who):
     return "nothing left for others than the relay; %s" % line
 
 
+@scenario("none/{nat}", variants=({"nat": "port-restricted"}, {"nat": "symmetric"}))
+def inside(t, nat):
+    """The relay inside the sender is the receiver's STUN server."""
+    t.inside("bob", "nft", "-f", "-", text="""
+        table inet counts {
+            counter asked {}
+            counter answered {}
+            # A STUN Binding request and its answer, by type and magic cookie.
+            chain out { type filter hook output priority 0; @th,64,16 0x0001 @th,96,32 0x2112a442 counter name "asked"; }
+            chain in { type filter hook input priority 0; @th,64,16 0x0101 @th,96,32 0x2112a442 counter name "answered"; }
+        }""")
+    source = t.source(16)
+    sender = t.send(source, "--limit", "4M", relays=())
+    code = sender.wait("code")[1]
+    receiver = t.receive(code["code"], "--yes", relays=code["relay"])
+    receiver.wait("p2p_upgrade")
+    codes = [program.end() for program in (receiver, sender)]
+    if codes != [0, 0]:
+        raise Failed("ended with %d and %d: %s" % (*codes, receiver.said("error")))
+    count, size = counted(t, "bob"), t.check(source)
+    if not count["answered"] or count["asked"] > 2 * count["answered"]:
+        raise Failed("the sender did not tell the receiver its address: %s" % count)
+    return "%d answers to %d questions, upgrade after %.0f ms, %.0f MiB" % (
+        count["answered"], count["asked"], receiver.said("p2p_upgrade")[0]["ms"], size / MIB)
+
+
 @scenario("{nat}", variants=({"nat": "home"}, {"nat": "hard"}))
 def p2ponly(t, nat):
     transfer = Meeting(t, send=["--p2p-only"], receive=["--p2p-only"])
@@ -248,8 +274,8 @@ def p2ponly(t, nat):
     return "ended with %d and %d: %s" % (*codes, errors[0][0].get("message"))
 
 
-@scenario("home")
-def p2pport(t):
+@scenario("home --v6 {v6}", variants=({"v6": "off"}, {"v6": "firewall"}))
+def p2pport(t, v6):
     for host in ("alice", "bob"):
         t.inside(host, "nft", "-f", "-", text="""
             table inet counts {
@@ -263,7 +289,14 @@ def p2pport(t):
                     udp sport != 45000-45009 counter name "elsewhere"
                 }
             }""")
-    line = Meeting(t, send=["--p2p-port", "45000-45009"], receive=["--p2p-port", "45009"]).start().judge(("direct",))
+    transfer = Meeting(t, send=["--p2p-port", "45000-45009"], receive=["--p2p-port", "45009"]).start()
+    transfer.upgraded()
+    for host, port in (("alice", 45000), ("bob", 45009)):
+        listed = [line.split() for line in t.inside(host, "ss", "-Hlntu").splitlines()]
+        bound = sorted((words[0], words[4]) for words in listed if ":4500" in words[4])
+        if bound != [("tcp", "*:%d" % port), ("udp", "0.0.0.0:%d" % port), ("udp", "[::]:%d" % port)]:
+            raise Failed("bound: %s" % bound)
+    line = transfer.judge(("direct",))
     for host in ("alice", "bob"):
         count = counted(t, host)
         if count["elsewhere"] or not count["datagrams"]:

@@ -16,6 +16,7 @@ import traceback
 
 import better  # noqa: F401, they register their scenarios
 import direct  # noqa: F401
+import liars  # noqa: F401
 import lab
 from scenarios import SCENARIOS
 

@@ -47,6 +47,10 @@ pub const DIRECT_TCP: ListenerId = ListenerId(0);
 
 /// Bytes of the packet that opens a TCP connection.
 const SYN: usize = 60;
+/// A neighbour takes a TCP connection soon or not at all.
+const CONNECT_WITHIN: Duration = Duration::from_millis(2_500);
+/// How often systems ask for one until then: again after 1 s, and after 2 s or 3 s.
+const SYNS: usize = 3;
 /// Datagrams that are neither QUIC's nor mDNS's and wait for a direct socket; more are lost.
 const MAX_DATAGRAMS: usize = 64;
 /// The path of a WebSocket at a relay.
@@ -183,14 +187,16 @@ impl Net {
     /// Asks for one socket.
     pub fn bind(&mut self, socket: SocketId, addr: SocketAddr) {
         self.sockets.insert(socket, Socket::Binding);
-        self.actions.push_back(Action::Bind(socket, Bind { addr, share_port: false, group: None }));
+        // All others have one of each family, which may be asked to have the same port.
+        let dual_stack = socket == LISTENER;
+        self.actions.push_back(Action::Bind(socket, Bind { addr, dual_stack, share_port: false, group: None }));
     }
 
     /// Asks for the socket of multicast DNS, which other programs use too.
     pub fn bind_mdns(&mut self) {
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), mdns::PORT);
         let group = Some(mdns::GROUP.ip());
-        self.actions.push_back(Action::Bind(MDNS, Bind { addr, share_port: true, group }));
+        self.actions.push_back(Action::Bind(MDNS, Bind { addr, dual_stack: false, share_port: true, group }));
     }
 
     /// A client's socket was bound, or can't be.
@@ -239,9 +245,11 @@ impl Net {
     /// Begins an attempt to reach the other peer itself.
     pub fn dial_direct(&mut self, now: Instant, carrier: Carrier, to: SocketAddr, certificate: [u8; 32]) -> Dial {
         match carrier {
-            // Its first packet is one like any other.
-            Carrier::Tcp if !self.budget.spend(now, to, 1, SYN) => Dial::Impossible,
-            Carrier::Tcp => Dial::Started(Conn::Pipe(self.pipes.dial(Pipe::plain(now, Windows::direct()), to))),
+            Carrier::Tcp if !self.budget.spend(now, to, SYNS, SYNS.saturating_mul(SYN)) => Dial::Impossible,
+            Carrier::Tcp => {
+                let pipe = Pipe::plain(now, Windows::direct());
+                Dial::Started(Conn::Pipe(self.pipes.dial_until(pipe, to, now + CONNECT_WITHIN)))
+            }
             Carrier::Udp => {
                 let socket = direct_socket(Family::of(to.ip()));
                 let Some(quic) = self.quic(socket) else { return Dial::Impossible };
