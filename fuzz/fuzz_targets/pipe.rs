@@ -1,7 +1,8 @@
-//! Bytes from anybody on a pipe, to a relay and to a client of each kind, also behind a proxy: no panic, bounded buffers, an end.
+//! Bytes from anybody on a pipe, to a relay and to a client of each kind, also behind a proxy: no panic, bounded buffers, an end. A
+//! plain pipe, proven or not, hands on what came.
 #![no_main]
 use std::io::IoSlice;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,8 +15,13 @@ use tallow_proto::link::proxy::Proxy;
 use tallow_proto::link::trust::{Identity, Trust};
 use tallow_proto::link::websocket::SILENCE;
 use tallow_proto::link::{Read, Write};
+use tallow_proto::pool::Pool;
 use tallow_proto::seed::Seed;
+use tallow_proto::wire::frame::CHUNK;
 
+/// Kinds of pipes; from this one on they are plain.
+const PLAIN: u8 = 8;
+const KINDS: u8 = 10;
 const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
 
 fn acceptor() -> &'static Acceptor {
@@ -30,7 +36,7 @@ fn acceptor() -> &'static Acceptor {
 }
 
 fn pipe(which: u8, now: Instant) -> Pipe {
-    let (kind, proxy) = match which % 8 {
+    let (kind, proxy) = match which % KINDS {
         0 => return acceptor().accept(now),
         // A bare WebSocket that is open, so that its frames are reached.
         1 => {
@@ -47,7 +53,13 @@ fn pipe(which: u8, now: Instant) -> Pipe {
         4 => (Kind::WebSocket { tls: false, path: "/".into() }, None),
         5 => (Kind::Tls, Some("http://u:p@h:1")),
         6 => (Kind::Tls, Some("socks5://h:1")),
-        _ => (Kind::WebSocket { tls: false, path: "/".into() }, Some("socks5://u:p@h:1")),
+        7 => (Kind::WebSocket { tls: false, path: "/".into() }, Some("socks5://u:p@h:1")),
+        PLAIN => return Pipe::plain(now, Windows::direct()),
+        _ => {
+            let mut pipe = Pipe::plain(now, Windows::direct());
+            pipe.assemble(Arc::new(Pool::default()));
+            return pipe;
+        }
     };
     let proxy: Option<Proxy> = proxy.map(|url| url.parse().expect("a proxy"));
     let target = Target {
@@ -66,9 +78,17 @@ fuzz_target!(|data: &[u8]| {
     let Some((&which, data)) = data.split_first() else { return };
     let mut now = Instant::now();
     let mut pipe = pipe(which, now);
+    let is_plain = which % KINDS >= PLAIN;
+    let (longest, unsent) = if is_plain { (CHUNK + 4 * 1024, 2 << 20) } else { (256 * 1024, 256 * 1024) };
+    let (mut came, mut got) = (Vec::new(), Vec::new());
     for (what, bytes) in steps(data) {
         match what % 8 {
-            0 => while let Read::Data(_) = pipe.read() {},
+            0 => {
+                while let Read::Data(piece) = pipe.read() {
+                    got.extend_from_slice(&piece);
+                }
+                assert!(!is_plain || came.starts_with(&got));
+            }
             1 => {
                 let mut data = Bytes::copy_from_slice(bytes);
                 assert!(pipe.write(now, &mut data) != Write::Done || data.is_empty());
@@ -91,16 +111,17 @@ fuzz_target!(|data: &[u8]| {
         let mut rest = bytes;
         while !rest.is_empty() {
             let room = pipe.read_buffer();
-            assert!(room.len() <= 256 * 1024);
+            assert!(room.len() <= longest);
             let count = room.len().min(rest.len());
             if count == 0 {
                 break;
             }
             room[..count].copy_from_slice(&rest[..count]);
+            came.extend_from_slice(&rest[..count]);
             pipe.handle_filled(now, count);
             rest = &rest[count..];
         }
-        assert!(pipe.unsent() <= 256 * 1024);
+        assert!(pipe.unsent() <= unsent);
         while pipe.poll_event().is_some() {}
     }
     pipe.handle_eof();

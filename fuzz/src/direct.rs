@@ -26,7 +26,8 @@ pub const PROBED: u8 = 2;
 pub const MOVE: u8 = 3;
 /// Our candidates, as they stand in a record.
 pub const OWN: u8 = 4;
-/// 0: the session has no link; 1: it has one again; 2: a link was chosen; 3: the last one is lost; 4: all is gathered.
+/// 0: the session has no link; 1: it has one again; 2: a link was chosen; 3: the last one of a round is lost; 4: all is gathered; 5: a
+/// round has drained. The round is the second byte, or the path's.
 pub const LINK: u8 = 5;
 
 /// Takes the steps on one side, and tells how many rounds it began or joined.
@@ -41,7 +42,8 @@ pub fn run(data: &[u8]) -> usize {
     let mut now = Instant::now();
     machine.handle_interfaces(now, &[interface(Ipv4Addr::new(192, 168, 1, 2))]);
     machine.start(now, true);
-    let (mut rounds, mut dials, mut probes, mut token, mut failed) = (0, 0, 0, [0; 16], Vec::new());
+    let (mut rounds, mut dials, mut probes, mut token) = (0, 0, 0, [0; 16]);
+    let (mut failed, mut over, mut settled) = (Vec::new(), Vec::new(), Vec::new());
     for (tag, body) in [(u8::MAX, &[][..])].into_iter().chain(steps(data)) {
         match tag {
             CONTROL => {
@@ -76,9 +78,13 @@ pub fn run(data: &[u8]) -> usize {
             LINK => match body.first() {
                 Some(0) => machine.stop(),
                 Some(1) => machine.start(now, true),
-                Some(2) => machine.choose(),
-                Some(3) => machine.handle_lost(now),
+                Some(2) => machine.choose(now),
+                Some(3) => machine.handle_lost(now, of(body).or(machine.path()).unwrap_or(0)),
                 Some(4) => machine.set_gathered(true, body.len() > 1),
+                Some(5) => {
+                    let drained = of(body).or(machine.draining().next());
+                    machine.retire(now, drained.unwrap_or(0));
+                }
                 _ => {}
             },
             _ => {}
@@ -105,15 +111,33 @@ pub fn run(data: &[u8]) -> usize {
                     probes += 1;
                     assert!(side == Side::Receiver && datagram.len() == PROBE);
                 }
-                Output::Chosen | Output::Over | Output::Settled | Output::NoPath => {}
+                Output::Over { round } => {
+                    assert!(!over.contains(&round), "round {round} ends again");
+                    over.push(round);
+                }
+                Output::Settled { round } => {
+                    assert!(
+                        over.contains(&round) && !settled.contains(&round),
+                        "round {round} is settled too early, or again"
+                    );
+                    settled.push(round);
+                }
+                Output::Chosen { round } => assert_eq!(machine.path(), Some(round)),
+                Output::NoPath => {}
             }
         }
+        assert!(machine.draining().count() <= 8, "too many rounds that nobody ends");
         assert!(dials <= candidate::MAX + MAX_LEARNED && probes <= candidate::MAX * PROBES_AT.len());
         machine.handle_timeout(now);
         while machine.poll_output().is_some() {}
         assert!(machine.poll_timeout().is_none_or(|due| due > now));
     }
     rounds
+}
+
+/// The round that a step names.
+fn of(body: &[u8]) -> Option<u32> {
+    body.get(1).map(|&round| round.into())
 }
 
 fn interface(ip: Ipv4Addr) -> Interface {
@@ -156,6 +180,21 @@ pub fn honest() -> Vec<(&'static str, Vec<u8>)> {
             "moves",
             [&[1][..], &step(TIME, &[101]), &step(MOVE, &[10, 0, 0, 2]), &step(LINK, &[0]), &step(LINK, &[1])].concat(),
         ),
+        ("better", {
+            let choose = step(LINK, &[2]);
+            [
+                &[0][..],
+                &own,
+                &offer(1),
+                &choose,
+                &step(MOVE, &[10, 0, 0, 2]),
+                &offer(2),
+                &choose,
+                &step(LINK, &[5, 1]),
+                &say(&Control::DirectFailed { round: 1 }),
+            ]
+            .concat()
+        }),
         ("off", [&[2][..], &own, &gathered, &step(MOVE, &[10, 0, 0, 2]), &offer(1)].concat()),
     ]
 }

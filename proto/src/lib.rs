@@ -24,6 +24,7 @@ pub mod link;
 pub mod node;
 pub mod p2p;
 pub mod peer;
+pub mod pool;
 pub mod ready;
 pub mod room;
 pub mod seed;

@@ -85,8 +85,10 @@ pub struct Transmit {
 /// How a socket is to be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bind {
-    /// Address and port; port 0 lets the system choose. `[::]` takes IPv4 too, where the system can.
+    /// Address and port; port 0 lets the system choose.
     pub addr: SocketAddr,
+    /// `[::]` takes IPv4 too, where the system can; else a socket of IPv4 may have the same port.
+    pub dual_stack: bool,
     /// Share the port with other processes (mDNS).
     pub share_port: bool,
     /// A multicast group to join on all interfaces (mDNS).

@@ -34,7 +34,7 @@ pub fn bind(bind: &Bind) -> io::Result<(std::net::UdpSocket, State)> {
     let socket = Socket::new(Domain::for_address(bind.addr), Type::DGRAM, Some(Protocol::UDP))?;
     if bind.addr.is_ipv6() {
         // Where the system can't, the socket takes IPv6 only.
-        let _ = socket.set_only_v6(!bind.addr.ip().is_unspecified());
+        let _ = socket.set_only_v6(!(bind.dual_stack && bind.addr.ip().is_unspecified()));
     }
     if bind.share_port {
         socket.set_reuse_address(true)?;
@@ -184,8 +184,12 @@ fn join(socket: &Socket, group: IpAddr) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    const ANY: Bind =
-        Bind { addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0), share_port: false, group: None };
+    const ANY: Bind = Bind {
+        addr: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+        dual_stack: true,
+        share_port: false,
+        group: None,
+    };
 
     /// Receives one datagram; fails when none comes.
     fn receive(socket: &std::net::UdpSocket, state: &State) -> (Received, Vec<u8>) {
@@ -230,6 +234,22 @@ mod tests {
     }
 
     #[test]
+    fn both_families_may_have_a_socket_at_one_port() {
+        let any = |ip: IpAddr, port| Bind { addr: SocketAddr::new(ip, port), dual_stack: false, ..ANY };
+        // Another program may have a port.
+        let both = || {
+            let (v6, _) = bind(&any(std::net::Ipv6Addr::UNSPECIFIED.into(), 0))?;
+            bind(&any(Ipv4Addr::UNSPECIFIED.into(), v6.local_addr()?.port())).map(|_| ())
+        };
+        let tried: Vec<_> = (0..8).map(|_| both().map_err(|error| error.kind())).collect();
+        if tried.iter().all(|tried| !matches!(tried, Ok(()) | Err(io::ErrorKind::AddrInUse))) {
+            println!("skipped: no IPv6 here: {tried:?}");
+            return;
+        }
+        assert!(tried.contains(&Ok(())), "{tried:?}");
+    }
+
+    #[test]
     fn a_taken_port_is_an_error_unless_it_is_shared() {
         let (first, _) = bind(&ANY).unwrap();
         let taken = Bind { addr: first.local_addr().unwrap(), ..ANY };
@@ -242,7 +262,12 @@ mod tests {
     #[test]
     fn a_multicast_group_is_joined_and_heard_by_all_who_share_the_port() {
         let group = IpAddr::from([239, 255, 77, 77]);
-        let any = Bind { addr: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), share_port: true, group: Some(group) };
+        let any = Bind {
+            addr: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            dual_stack: true,
+            share_port: true,
+            group: Some(group),
+        };
         let Ok((first, first_state)) = bind(&any) else {
             println!("skipped: no interface takes multicast here");
             return;

@@ -84,9 +84,17 @@ enum Dirty {
 /// Files that are written in parts.
 #[derive(Debug)]
 struct Files {
-    open: Cache<u32, Arc<OwnedFd>>,
+    open: Cache<u32, Arc<Part>>,
     /// How many bytes of each there are.
     written: HashMap<u32, u64>,
+}
+
+/// A file that is written in parts, by several threads.
+#[derive(Debug)]
+struct Part {
+    file: OwnedFd,
+    /// The system lets one thread at a time write into a file, and those that wait for it spin. Here they sleep.
+    turn: Mutex<()>,
 }
 
 impl Receiving {
@@ -386,8 +394,10 @@ impl Begun {
     }
 
     fn write_part(&self, index: u32, path: &str, entry: &Entry, at: u64, plain: &[u8]) -> io::Result<()> {
-        let file = self.file(index, path)?;
-        write_all(&file, at, plain)?;
+        let part = self.part(index, path)?;
+        let turn = lock(&part.turn);
+        write_all(&part.file, at, plain)?;
+        drop(turn);
         if self.staging.is_resumed {
             return Ok(());
         }
@@ -401,17 +411,17 @@ impl Begun {
         files.open.remove(&index);
         drop(files);
         // Every other part was written before it was counted, so nothing changes the time after this.
-        rustix::fs::fchmod(&file, self.mode(entry))?;
-        rustix::fs::futimens(&file, &times(entry.mtime))?;
+        rustix::fs::fchmod(&part.file, self.mode(entry))?;
+        rustix::fs::futimens(&part.file, &times(entry.mtime))?;
         self.complete.fetch_add(1, Relaxed);
         Ok(())
     }
 
-    /// The handle of a file that is written in parts; the first to ask makes it.
-    fn file(&self, index: u32, path: &str) -> io::Result<Arc<OwnedFd>> {
+    /// A file that is written in parts; the first to ask makes it.
+    fn part(&self, index: u32, path: &str) -> io::Result<Arc<Part>> {
         let mut files = lock(&self.files);
-        if let Some(file) = files.open.get(&index) {
-            return Ok(file);
+        if let Some(part) = files.open.get(&index) {
+            return Ok(part);
         }
         let (above, name) = split(path);
         let is_new = !files.written.contains_key(&index);
@@ -431,10 +441,10 @@ impl Begun {
                 false => dir.reopen_file(name),
             }
         })?;
-        let file = Arc::new(file);
+        let part = Arc::new(Part { file, turn: Mutex::new(()) });
         written.entry(index).or_default();
-        open.insert(index, file.clone());
-        Ok(file)
+        open.insert(index, part.clone());
+        Ok(part)
     }
 
     /// Gives a file that was stored in several tries what it gets: nothing beyond its end, its mode, its time.

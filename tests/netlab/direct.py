@@ -86,8 +86,8 @@ class Meeting(Transfer):
         """Why the direct path was given up or not found."""
         return sorted({str(said["reason"]) for program in (self.sender, self.receiver) for said in program.said("p2p_fallback", since)})
 
-    def judge(self, wanted):
-        """Ends it; what the bytes took must be one of `wanted`, and then the relay carries none any more."""
+    def judge(self, wanted, drained=1):
+        """Ends it; what the bytes took must be one of `wanted`, and so many seconds later the relay carries none any more."""
         if "relay" not in wanted:
             self.upgraded()
         size = self.finish()
@@ -97,7 +97,7 @@ class Meeting(Transfer):
             raise Failed("the bytes went %s and %s, not %s; %s; %s" % (*paths, " or ".join(wanted), self.upgrades(), self.fallbacks()))
         share = "the relay sent %.1f MiB" % (self.forwarded.since() / MIB)
         if "relay" not in wanted:
-            late = self.forwarded.since(self.upgraded() + 1)
+            late = self.forwarded.since(self.upgraded() + drained)
             share += ", %.2f after the upgrade" % (late / MIB)
             if late > IDLE:
                 raise Failed("the relay went on to carry data: %s" % share)
@@ -257,6 +257,32 @@ def nop2p(t, who):
     return "nothing left for others than the relay; %s" % line
 
 
+@scenario("none/{nat}", variants=({"nat": "port-restricted"}, {"nat": "symmetric"}))
+def inside(t, nat):
+    """The relay inside the sender is the receiver's STUN server."""
+    t.inside("bob", "nft", "-f", "-", text="""
+        table inet counts {
+            counter asked {}
+            counter answered {}
+            # A STUN Binding request and its answer, by type and magic cookie.
+            chain out { type filter hook output priority 0; @th,64,16 0x0001 @th,96,32 0x2112a442 counter name "asked"; }
+            chain in { type filter hook input priority 0; @th,64,16 0x0101 @th,96,32 0x2112a442 counter name "answered"; }
+        }""")
+    source = t.source(16)
+    sender = t.send(source, "--limit", "4M", relays=())
+    code = sender.wait("code")[1]
+    receiver = t.receive(code["code"], "--yes", relays=code["relay"])
+    receiver.wait("p2p_upgrade")
+    codes = [program.end() for program in (receiver, sender)]
+    if codes != [0, 0]:
+        raise Failed("ended with %d and %d: %s" % (*codes, receiver.said("error")))
+    count, size = counted(t, "bob"), t.check(source)
+    if not count["answered"] or count["asked"] > 2 * count["answered"]:
+        raise Failed("the sender did not tell the receiver its address: %s" % count)
+    return "%d answers to %d questions, upgrade after %.0f ms, %.0f MiB" % (
+        count["answered"], count["asked"], receiver.said("p2p_upgrade")[0]["ms"], size / MIB)
+
+
 @scenario("{nat}", variants=({"nat": "home"}, {"nat": "hard"}))
 def p2ponly(t, nat):
     transfer = Meeting(t, send=["--p2p-only"], receive=["--p2p-only"])
@@ -275,8 +301,8 @@ def p2ponly(t, nat):
     return "ended with %d and %d: %s" % (*codes, errors[0][0].get("message"))
 
 
-@scenario("home")
-def p2pport(t):
+@scenario("home --v6 {v6}", variants=({"v6": "off"}, {"v6": "firewall"}))
+def p2pport(t, v6):
     for host in ("alice", "bob"):
         t.inside(host, "nft", "-f", "-", text="""
             table inet counts {
@@ -290,7 +316,14 @@ def p2pport(t):
                     udp sport != 45000-45009 counter name "elsewhere"
                 }
             }""")
-    line = Meeting(t, send=["--p2p-port", "45000-45009"], receive=["--p2p-port", "45009"]).start().judge(("direct",))
+    transfer = Meeting(t, send=["--p2p-port", "45000-45009"], receive=["--p2p-port", "45009"]).start()
+    transfer.upgraded()
+    for host, port in (("alice", 45000), ("bob", 45009)):
+        listed = [line.split() for line in t.inside(host, "ss", "-Hlntu").splitlines()]
+        bound = sorted((words[0], words[4]) for words in listed if ":4500" in words[4])
+        if bound != [("tcp", "*:%d" % port), ("udp", "0.0.0.0:%d" % port), ("udp", "[::]:%d" % port)]:
+            raise Failed("bound: %s" % bound)
+    line = transfer.judge(("direct",))
     for host in ("alice", "bob"):
         count = counted(t, host)
         if count["elsewhere"] or not count["datagrams"]:

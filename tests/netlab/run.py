@@ -14,7 +14,9 @@ import threading
 import time
 import traceback
 
-import direct  # noqa: F401, it registers its scenarios
+import better  # noqa: F401, they register their scenarios
+import direct  # noqa: F401
+import liars  # noqa: F401
 import lab
 from scenarios import SCENARIOS
 

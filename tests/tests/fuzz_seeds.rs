@@ -174,6 +174,10 @@ fn real() -> Seeds {
     add("pipe", "socks", [vec![6], step(4, &[0; 500]), step(5, &[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0])].concat());
     let upgraded = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
     add("pipe", "upgrade", [vec![4], step(4, &[0; 500]), step(5, upgraded)].concat());
+    // A control record, and the beginning of a long one; the other one as it would come before the link has proven itself.
+    let records = [step(5, &[0, 0, 0, 3, 0, 1, 2, 0, 1, 0]), step(5, &[0, 1, 9, 9]), step(0, &[])].concat();
+    add("pipe", "plain", [&[8][..], &records].concat());
+    add("pipe", "records", [&[9][..], &records].concat());
 
     // Datagrams.
     let own = [IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2))];
@@ -325,7 +329,7 @@ fn the_machines_take_the_seeds_and_what_is_near_them() {
 /// Each seed gets as far as its name says: to a second round, or nowhere.
 #[test]
 fn the_seeds_of_direct_paths_begin_rounds() {
-    for (name, rounds) in [("sender", 2), ("receiver", 2), ("nothing", 1), ("moves", 2), ("off", 0)] {
+    for (name, rounds) in [("sender", 2), ("receiver", 2), ("nothing", 1), ("moves", 2), ("better", 2), ("off", 0)] {
         assert_eq!(direct::run(&fs::read(dir().join("direct").join(name)).unwrap()), rounds, "{name}");
     }
 }

@@ -55,7 +55,7 @@ fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
                 say(said, mouth);
             }
         }
-        Heard::Keyed | Heard::Control(_) | Heard::Chunk(_) => {}
+        Heard::Paired | Heard::Keyed | Heard::Control(_) | Heard::Chunk(_) => {}
     })
 }
 
@@ -232,4 +232,11 @@ fn no_more_than_four_tcp_connections_are_tried_on_the_lan() {
         let dialled = world.sent(peer).filter(|(carrier, ..)| *carrier == tallow_tests::sim::Carrier::Syn).count();
         assert!((1..=4).contains(&dialled), "{side:?}: {dialled}");
     }
+}
+
+/// A system asks more than once for a TCP connection that nobody answers.
+#[test]
+fn k02_one_neighbour_is_asked_for_few_tcp_connections() {
+    let ports: Vec<Candidate> = (0..64).map(|port| tcp(&format!("192.168.1.77:{}", 5000 + port))).collect();
+    limited(&ports, 20);
 }

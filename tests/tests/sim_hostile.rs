@@ -192,14 +192,14 @@ fn p04_sizes_that_cannot_be() {
 }
 
 /// Offers one file of so many bytes and, once it is accepted, does what the script says.
-fn sending(bytes: u64, mut then: impl FnMut(&mut Mouth) + 'static) -> Script {
+fn sending(bytes: u64, mut then: impl FnMut(&mut Mouth) + Send + 'static) -> Script {
     Box::new(move |heard, mouth| match heard {
         Heard::Keyed => {
             mouth.say(Control::Offer(offer(1, bytes, 1)));
             mouth.say(Control::Page { transfer: 1, page: Blob(page_of(&[raw(0, b"file", bytes)])) });
         }
         Heard::Control(Control::Accept { .. }) => then(mouth),
-        Heard::Control(_) | Heard::Chunk(_) => {}
+        Heard::Paired | Heard::Control(_) | Heard::Chunk(_) => {}
     })
 }
 
@@ -208,7 +208,7 @@ fn chunk(index: u64, contents: &[u8]) -> Header {
     Header { transfer: 1, chunk: index, codec: Codec::Raw, length: contents.len() as u32, hash }
 }
 
-fn sent(bytes: u64, then: impl FnMut(&mut Mouth) + 'static) -> (Event, u64) {
+fn sent(bytes: u64, then: impl FnMut(&mut Mouth) + Send + 'static) -> (Event, u64) {
     let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 40, sending(bytes, then));
     let event = end(&mut world, peer, &sink);
     assert!(!sink.is_complete() && !sink.has_final_names(), "{event:?}");
@@ -311,13 +311,13 @@ fn messages_out_of_turn_end_a_receiver() {
 }
 
 /// A hostile receiver: answers the offer with this.
-fn answered(answer: impl Fn(&mut Mouth) + 'static) -> (Event, usize) {
+fn answered(answer: impl Fn(&mut Mouth) + Send + 'static) -> (Event, usize) {
     let seen = Arc::new(Mutex::new(0));
     let count = seen.clone();
     let script: Script = Box::new(move |heard, mouth| match heard {
         Heard::Control(Control::Page { .. }) => answer(mouth),
         Heard::Chunk(bytes) => *count.lock().unwrap() += bytes,
-        Heard::Keyed | Heard::Control(_) => {}
+        Heard::Paired | Heard::Keyed | Heard::Control(_) => {}
     });
     let (mut world, peer, sink) = meet(Side::Receiver, 300_000, 0, script);
     let event = end(&mut world, peer, &sink);

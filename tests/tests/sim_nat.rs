@@ -10,12 +10,12 @@ use bytes::BytesMut;
 use tallow_proto::job::Job;
 use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
 use tallow_proto::peer::{
-    DirectPath, Event, Failure, Lost, PathKind, ReceiveConfig, RelayAddress, SendConfig, WaitingFor,
+    DirectPath, Event, Failure, Lost, PathKind, ReceiveConfig, RelayAddress, RelayChoice, SendConfig, WaitingFor,
 };
 use tallow_proto::seed::Seed;
 use tallow_tests::sim::{
-    Attachment, Behaviour, Conditions, Dependence, HostId, Kind, LIFETIME, Lot, Machine, Observed, PUBLIC, RELAY, Rig,
-    Scenario, Segment, Site, World, can_punch, identity, real_relay,
+    Attachment, Behaviour, Conditions, Dependence, HostId, Kind, LIFETIME, Lot, Machine, Observed, PUBLIC, Place,
+    RELAY, Rig, Scenario, Segment, Site, World, can_punch, identity, real_relay,
 };
 
 /// A second server that says what it sees.
@@ -164,6 +164,60 @@ fn two_on_one_lan_need_no_hairpin() {
             [at(home, [192, 168, 1, 10]), at(home, [192, 168, 1, 11])]
         });
         play(&mut rig, expected(true));
+    }
+}
+
+/// `--p2p-port`, of which there is one: the sockets of both families have it, and what goes out over IPv6, where that is best.
+#[test]
+fn one_port_serves_both_families() {
+    let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
+        let direct = Some(DirectPath { ports: Some((45_000, 45_000)), ..DirectPath::new(identity()) });
+        (send.common.direct, receive.common.direct) = (direct.clone(), direct);
+    };
+    let mut rig = Rig::placed(&scenario(1), change, |world| {
+        [1, 2].map(|number| {
+            let site = Site::private([192, 168, number, 0], HOME, [203, 0, 113, 100 + number]);
+            let network = std::net::Ipv6Addr::new(0x2001, 0xdb8, number.into(), 0, 0, 0, 0, 0);
+            let home = world.add_site(PUBLIC, site.with_v6(network.into(), Behaviour::firewall()));
+            let own: [IpAddr; 2] = [[192, 168, number, 10].into(), (network.to_bits() | 0x10).to_be_bytes().into()];
+            own.map(|addr| Attachment::new(home, addr)).to_vec()
+        })
+    });
+    play(&mut rig, expected(true));
+    for host in [rig.sender, rig.receiver] {
+        let told = || rig.world.sent(host).filter(|&(_, from, to, _)| from.port() == 45_000 && to != RELAY);
+        let bytes =
+            |v6: bool| told().filter(|(_, from, ..)| from.is_ipv6() == v6).map(|(.., tally)| tally.bytes).sum::<u64>();
+        assert!(bytes(false) > 0 && bytes(true) > bytes(false), "{:?}", told().collect::<Vec<_>>());
+    }
+}
+
+/// The relay inside the sender tells who asks at which address it is seen, as any relay does.
+#[test]
+fn a_sender_without_a_relay_is_the_receivers_stun_server() {
+    let here: SocketAddr = "203.0.113.9:4433".parse().unwrap();
+    for (seed, behaviour) in [HOME, SYMMETRIC].into_iter().enumerate() {
+        let scenario = Scenario { place: Place::Inside, ..scenario(seed as u64) };
+        let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
+            let direct = Some(DirectPath::new(identity()));
+            (send.common.direct, receive.common.direct) = (direct.clone(), direct);
+            send.embedded.as_mut().expect("a relay inside").listen = vec![here];
+            let address = RelayAddress { host: here.ip().to_string(), port: here.port() };
+            receive.common.relays = vec![RelayChoice::new(address)];
+        };
+        let mut rig = Rig::placed(&scenario, change, |world| {
+            let site = Site::private([192, 168, 1, 0], behaviour, [203, 0, 113, 101]);
+            let home = world.add_site(PUBLIC, site);
+            [at(PUBLIC, [203, 0, 113, 9]), at(home, [192, 168, 1, 10])]
+        });
+        play(&mut rig, expected(true));
+        let direct = |event: &Event| matches!(event, Event::Path(path) if path.kind == PathKind::Direct);
+        assert!(rig.world.said(rig.receiver).any(direct), "{}", rig.told());
+        // The link's own mapping, and the one of the socket that asked.
+        let answered: Vec<_> = rig.world.sent(rig.sender).filter(|&(_, from, ..)| from == here).collect();
+        assert_eq!(answered.len(), 2, "{behaviour:?}: {answered:?}");
+        let asked = rig.world.sent(rig.receiver).filter(|&(_, _, to, tally)| to == here && tally.packets <= 2);
+        assert_eq!(asked.count(), 1, "{behaviour:?}: it asked again and again");
     }
 }
 
@@ -444,7 +498,7 @@ impl Parrot {
     fn new() -> Box<Self> {
         let bind = |number: u8| {
             let addr = SocketAddr::new([0, 0, 0, 0].into(), 40_000 + u16::from(number));
-            Action::Bind(SocketId(number), Bind { addr, share_port: false, group: None })
+            Action::Bind(SocketId(number), Bind { addr, dual_stack: true, share_port: false, group: None })
         };
         Box::new(Self { actions: (0..8).map(bind).collect(), answers: BTreeMap::new() })
     }

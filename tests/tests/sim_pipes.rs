@@ -80,7 +80,9 @@ impl Talker {
         let mut server = Self::default();
         let any = SocketAddr::new([0, 0, 0, 0].into(), SERVER.port());
         server.actions.push_back(Action::Listen(ListenerId(0), Listen::from(any)));
-        server.actions.push_back(Action::Bind(SocketId(0), Bind { addr: any, share_port: false, group: None }));
+        server
+            .actions
+            .push_back(Action::Bind(SocketId(0), Bind { addr: any, dual_stack: true, share_port: false, group: None }));
         Box::new(server)
     }
 
@@ -93,7 +95,9 @@ impl Talker {
     fn chatterbox(every: Duration, now: Instant) -> Box<Self> {
         let mut client = Self::client(SERVER, 0, false);
         let any = SocketAddr::new([0, 0, 0, 0].into(), 0);
-        client.actions.push_back(Action::Bind(SocketId(0), Bind { addr: any, share_port: false, group: None }));
+        client
+            .actions
+            .push_back(Action::Bind(SocketId(0), Bind { addr: any, dual_stack: true, share_port: false, group: None }));
         client.chatter = Some((every, now + every));
         client.again = Some(SERVER);
         client
@@ -103,7 +107,9 @@ impl Talker {
     fn pinger(to: SocketAddr, now: Instant) -> Box<Self> {
         let mut client = Self { chatter: Some((SECOND, now + SECOND)), pings_to: to, ..Self::default() };
         let any = SocketAddr::new([0, 0, 0, 0].into(), 0);
-        client.actions.push_back(Action::Bind(SocketId(0), Bind { addr: any, share_port: false, group: None }));
+        client
+            .actions
+            .push_back(Action::Bind(SocketId(0), Bind { addr: any, dual_stack: true, share_port: false, group: None }));
         Box::new(client)
     }
 
@@ -565,7 +571,10 @@ fn sockets_are_bound_as_on_a_real_system() {
     let binds =
         ["[::]:443", "0.0.0.0:443", "[::]:443", "198.51.100.9:80", "192.168.1.7:80", "192.168.1.7:80", "[::]:0"];
     let bind = |(id, addr): (usize, &&str)| {
-        Action::Bind(SocketId(id as u8), Bind { addr: addr.parse().unwrap(), share_port: false, group: None })
+        Action::Bind(
+            SocketId(id as u8),
+            Bind { addr: addr.parse().unwrap(), dual_stack: true, share_port: false, group: None },
+        )
     };
     let listener = |binds: &[&str]| {
         let actions = binds.iter().enumerate().map(bind).collect();

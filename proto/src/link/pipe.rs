@@ -10,24 +10,27 @@
 //! TLS only a WebSocket is spoken, and by a server only where it was allowed, behind a proxy that has TLS. The end of what one
 //! side says is TLS's `close_notify` or WebSocket's close frame; a pipe that ends without it is lost, since anybody on the way can
 //! cut a pipe. TLS has no word for a code and a reason; WebSocket has. Between two peers of one network the bytes may run plain, as
-//! their records are sealed; such a link has no word for its end either.
+//! their records are sealed; such a link has no word for its end either. Its long records have buffers of their own (`records.rs`).
 //!
 //! Lower side: [`Pipe::read_buffer`], [`Pipe::handle_filled`], [`Pipe::handle_eof`], [`Pipe::handle_failed`], [`Pipe::output`],
 //! [`Pipe::handle_wrote`], and [`Pipe::fate`] for what to do with the socket. [`Pipe::poll_touched`] tells when to look again.
 //! Upper side: [`Pipe::read`], [`Pipe::write`], [`Pipe::finish`], [`Pipe::close`], [`Pipe::poll_event`].
 //!
 //! Timers: [`OPEN_WITHIN`] (with a proxy [`OPEN_WITHIN_PROXIED`]) until the link is there, [`LINGER`] after the last word, a WebSocket's pings and silence.
-//! Bounds: what waits to be read is at most the receive window and one read (64 KiB), what waits for the socket at most the send
-//! window and one piece ([`PIECE`]); three events.
+//! Bounds: what waits to be read is at most the receive window and one read (64 KiB, or a long record), what waits for the socket at
+//! most the send window and one piece ([`PIECE`]); three events.
 //! Copies: received bytes are opened in place, copied by rustls, and once more on their way to the owner; sent bytes are sealed by
-//! rustls and copied once; a WebSocket in TLS puts them behind their header before that.
+//! rustls and copied once; a WebSocket in TLS puts them behind their header before that. Plain bytes are not copied when they are
+//! sent; received ones once, and those of a long record not at all, but for its beginning where that came with what stands before it.
 
 mod event;
 mod framing;
+mod records;
 mod setup;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,7 +43,9 @@ use super::trust::CertificateSeen;
 use super::websocket::CloseSeen;
 use super::{Read, Write};
 use crate::Instant;
+use crate::pool::Pool;
 use framing::{Framing, Inbox};
+use records::Records;
 use setup::First;
 
 pub use super::tls::TlsFailure;
@@ -139,7 +144,10 @@ impl Pipe {
         match self.phase {
             Phase::Open(Flow::Both | Flow::Reading) if self.inbox.is_full() => &mut [],
             Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Reading) | Phase::Lingering { .. } => {
-                self.input.room()
+                match self.framing.records().and_then(Records::room) {
+                    Some(room) => room,
+                    None => self.input.room(),
+                }
             }
             Phase::Open(Flow::Writing) | Phase::Flushing { .. } | Phase::Over(_) => &mut [],
         }
@@ -147,7 +155,10 @@ impl Pipe {
 
     /// So many bytes were put into [`Self::read_buffer`].
     pub fn handle_filled(&mut self, now: Instant, count: usize) {
-        self.input.filled(count);
+        match self.framing.records() {
+            Some(records) if records.assembling() > 0 => records.filled(count),
+            Some(_) | None => self.input.filled(count),
+        }
         self.advance(now);
     }
 
@@ -222,6 +233,7 @@ impl Pipe {
                 Phase::Open(_) | Phase::Over(_),
                 Framing::Undecided
                 | Framing::Bytes
+                | Framing::Records(_)
                 | Framing::Upgrading { .. }
                 | Framing::WebSocket { .. }
                 | Framing::Refused { .. },
@@ -328,7 +340,7 @@ impl Pipe {
     pub fn close(&mut self, now: Instant, code: u32, reason: &'static str) {
         let deadline = now + LINGER;
         // Plain bytes have no word for the end that the other side could answer.
-        let is_plain = matches!((&self.framing, &self.carrier), (Framing::Bytes, Carrier::Bare));
+        let is_plain = matches!(self.framing, Framing::Records(_));
         let next = match self.phase {
             Phase::Opening { .. } => return self.over(Fate::Abort),
             Phase::Open(_) if is_plain => Phase::Flushing { deadline },
@@ -341,10 +353,31 @@ impl Pipe {
         }
         self.carrier.close(&mut self.input, &mut self.output);
         self.phase = next;
-        self.input.close();
+        self.stop_reading();
         self.inbox = Inbox::new(self.inbox.window);
         self.events.clear();
         self.settle();
+    }
+
+    /// The link has proven to be the other peer's: the long records of a plain pipe are read into buffers of their own from now on,
+    /// and so come in one piece.
+    pub fn assemble(&mut self, buffers: Arc<Pool>) {
+        if let Some(records) = self.framing.records() {
+            records.assemble(buffers);
+        }
+    }
+
+    /// How many bytes are here of a record that is not whole, so that they cannot be read yet.
+    #[must_use]
+    pub fn assembling(&self) -> usize {
+        match &self.framing {
+            Framing::Records(records) => records.assembling(),
+            Framing::Undecided
+            | Framing::Bytes
+            | Framing::Upgrading { .. }
+            | Framing::WebSocket { .. }
+            | Framing::Refused { .. } => 0,
+        }
     }
 
     /// Changes how much may wait.
@@ -472,9 +505,9 @@ impl Pipe {
         }
         let (certificate, transport) = match (&self.framing, &self.carrier) {
             (Framing::Bytes, Carrier::Tls(tls)) if tls.protocol() == Some(ALPN) => (tls.certificate(), Transport::Tls),
+            (Framing::Records(_), _) => (CertificateSeen::NotAsked, Transport::Plain),
             // A server that knows nothing of protocols agrees to none, and is no relay.
-            (Framing::Bytes, Carrier::Bare) => (CertificateSeen::NotAsked, Transport::Plain),
-            (Framing::Bytes, Carrier::Tls(_) | Carrier::Unknown(_) | Carrier::Proxy { .. }) => {
+            (Framing::Bytes, _) => {
                 return Err(TlsFailure::NoCommonProtocol.into());
             }
             (Framing::WebSocket { .. }, Carrier::Tls(tls)) => (tls.certificate(), Transport::SecureWebSocket),
@@ -506,6 +539,7 @@ impl Pipe {
                 Framing::Bytes => self.handle_end(now),
                 Framing::WebSocket { .. } if self.inbox.ended => {}
                 Framing::Undecided
+                | Framing::Records(_)
                 | Framing::Upgrading { .. }
                 | Framing::WebSocket { .. }
                 | Framing::Refused { .. } => return Err(Closed::Lost),
@@ -587,14 +621,21 @@ impl Pipe {
             (Closed::Application { code, .. }, Framing::WebSocket { socket, .. }) => Some(socket.close(*code, "")),
             (Closed::WebSocketClosed(_), Framing::WebSocket { socket, .. }) => Some(socket.close(0, "")),
             (_, Framing::Refused { say }) => Some(std::mem::take(say)),
-            (_, Framing::Undecided | Framing::Bytes | Framing::Upgrading { .. } | Framing::WebSocket { .. }) => None,
+            (
+                _,
+                Framing::Undecided
+                | Framing::Bytes
+                | Framing::Records(_)
+                | Framing::Upgrading { .. }
+                | Framing::WebSocket { .. },
+            ) => None,
         };
         if let Some(last) = last.filter(|_| speaks) {
             let _ = self.send(last);
         }
         self.carrier.close(&mut self.input, &mut self.output);
         self.tell(Event::Closed(closed));
-        self.input.close();
+        self.stop_reading();
         self.phase = Phase::Lingering { deadline: now + LINGER };
         self.touched = true;
     }
@@ -611,9 +652,16 @@ impl Pipe {
 
     fn over(&mut self, fate: Fate) {
         self.phase = Phase::Over(fate);
-        self.input.close();
+        self.stop_reading();
         self.output.clear();
         self.touched = true;
+    }
+
+    fn stop_reading(&mut self) {
+        self.input.close();
+        if let Some(records) = self.framing.records() {
+            records.close();
+        }
     }
 
     fn settle(&mut self) {

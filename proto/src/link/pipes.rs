@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -18,6 +19,7 @@ use super::pipe::{Event, Fate, Pipe, Windows};
 use super::{Read, Write};
 use crate::Instant;
 use crate::node::{Action, Dial, PipeEvent, PipeId};
+use crate::pool::Pool;
 use crate::ready::{Deadlines, ReadySet};
 
 #[derive(Debug)]
@@ -25,6 +27,8 @@ struct Carried {
     pipe: Pipe,
     /// The TCP connection is there: before, there is nothing to read or write.
     up: bool,
+    /// When it must be there.
+    up_by: Option<Instant>,
     /// The driver knows the name.
     known: bool,
     /// The owner closed it.
@@ -75,6 +79,15 @@ impl Pipes {
         id
     }
 
+    /// The same, given up where the TCP connection is not there in time: a plain pipe does not see that itself.
+    pub fn dial_until(&mut self, pipe: Pipe, to: SocketAddr, up_by: Instant) -> PipeId {
+        let id = self.dial(pipe, to);
+        if let Some(carried) = self.pipes.get_mut(&id) {
+            carried.up_by = Some(up_by);
+        }
+        id
+    }
+
     /// A pipe of a client: the TCP connection is there.
     pub fn accept(&mut self, pipe: Pipe) -> PipeId {
         self.adopt(pipe, true)
@@ -83,7 +96,7 @@ impl Pipes {
     fn adopt(&mut self, pipe: Pipe, up: bool) -> PipeId {
         self.last_id = self.last_id.wrapping_add(1);
         let id = PipeId(self.last_id);
-        self.pipes.insert(id, Carried { pipe, up, known: true, left: false });
+        self.pipes.insert(id, Carried { pipe, up, up_by: None, known: true, left: false });
         self.touched.mark(id);
         id
     }
@@ -92,7 +105,7 @@ impl Pipes {
     pub fn handle_pipe(&mut self, now: Instant, id: PipeId, event: PipeEvent) {
         let Some(carried) = self.pipes.get_mut(&id) else { return };
         match event {
-            PipeEvent::Up => carried.up = true,
+            PipeEvent::Up => (carried.up, carried.up_by) = (true, None),
             PipeEvent::Filled(count) => carried.pipe.handle_filled(now, count),
             PipeEvent::Wrote(count) => carried.pipe.handle_wrote(now, count),
             PipeEvent::Eof => carried.pipe.handle_eof(),
@@ -109,6 +122,9 @@ impl Pipes {
         while let Some(id) = self.deadlines.take_due(now) {
             if let Some(carried) = self.pipes.get_mut(&id) {
                 carried.pipe.handle_timeout(now);
+                if carried.up_by.take_if(|up_by| *up_by <= now).is_some() {
+                    carried.pipe.handle_failed();
+                }
                 self.touched.mark(id);
             }
         }
@@ -131,7 +147,7 @@ impl Pipes {
             if carried.pipe.poll_touched() || carried.up {
                 self.ready.mark(id);
             }
-            self.deadlines.set(id, carried.pipe.poll_timeout());
+            self.deadlines.set(id, [carried.pipe.poll_timeout(), carried.up_by].into_iter().flatten().min());
             match carried.pipe.fate() {
                 Fate::Live => {}
                 // A careful close: what waits is written, what still arrives is thrown away, for a second at most.
@@ -193,6 +209,19 @@ impl Pipes {
         let Some(carried) = self.pipes.get_mut(&id) else { return Read::Gone };
         self.touched.mark(id);
         carried.pipe.read()
+    }
+
+    /// See [`Pipe::assemble`].
+    pub fn assemble(&mut self, id: PipeId, buffers: &Arc<Pool>) {
+        if let Some(carried) = self.pipes.get_mut(&id) {
+            carried.pipe.assemble(Arc::clone(buffers));
+        }
+    }
+
+    /// See [`Pipe::assembling`].
+    #[must_use]
+    pub fn assembling(&self, id: PipeId) -> usize {
+        self.pipes.get(&id).map_or(0, |carried| carried.pipe.assembling())
     }
 
     /// See [`Pipe::write`].

@@ -7,6 +7,7 @@
 //! | [`nat`] | what the answers of two servers say about the NAT in front |
 //! | [`gather`] | what is asked of whom to learn a side's candidates |
 //! | [`portmap`] | how the gateway is asked to let the other side in |
+//! | [`choice`] | which of several direct links carries the session, by what was measured |
 //! | [`negotiate`] | when what is tried, and when a round is over |
 //! | [`budget`] | what may leave for addresses that have not proven to be the other side |
 //!
@@ -14,6 +15,7 @@
 
 pub mod budget;
 pub mod candidate;
+pub mod choice;
 pub mod gather;
 pub mod nat;
 pub mod negotiate;

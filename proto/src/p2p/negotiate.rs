@@ -1,12 +1,19 @@
 //! The direct path as the two peers agree on it: rounds of candidates, what is tried when, and when a round is over.
 //!
 //! ```text
-//!        start, interfaces changed,                 the sender chose a link (DirectConnected)
-//!        the other side's later round
-//! Resting ─────────────────────────────► Racing ─────────────────────────────────────────────► Connected
-//!    ▲                                      │ ROUND is over, DirectFailed                          │ last link lost, DirectFailed
-//!    └──────────────────────────────────────┴──────────────────────────────────────────────────────┘
-//! Off: p2p is off on either side, or a proxy leads to the relay. Idle: the session has no link. Neither says or sends anything.
+//! Off: p2p is off on either side, or a proxy leads to the relay.
+//! Idle: the session has no link, or this side's person has not agreed to go on. What the other side begins is counted, not joined.
+//! Active: rounds, each with its standing.
+//!
+//!              it is time, interfaces changed,             the sender chose a link (DirectConnected)
+//!              the other side's later round
+//! (no race) ───────────────────────────────────► racing ───────────────────────────────────────► the path ──► draining
+//!                                                   │ ROUND is over                        last link lost │        │ nothing is under
+//!                                                   ▼                                                     ▼        ▼ way, or lost
+//!                                               said to be over ◄─────────────────────────────────────────┴────────┘
+//!                                                   │ DirectFailed was said and heard
+//!                                                   ▼
+//!                                                settled
 //! ```
 //! In a round both say their candidates, as they become known. The sender dials what is reached over UDP and the receiver probes it,
 //! so that the mappings of both NATs are open when the first flight arrives; both dial what is reached over TCP. A probe bears the
@@ -17,11 +24,16 @@
 //! A round ends for both: whoever finds it over says `DirectFailed`, whoever hears that says it too. From then on neither side
 //! counts on what was under way on the round's links ([`Output::Settled`]).
 //!
-//! Only the sender begins a round because time passed: after a pause out of [`PAUSES`], or [`SOON`] after a path that had worked.
-//! Timers: [`ROUND`], the pauses, [`PROBES_AT`]. Bounds: [`candidate::MAX`] candidates of each side, [`MAX_LEARNED`] learned from probes; what leaves for an
-//! address is counted where it leaves (`budget`).
+//! While one round's link is the path, another round may race for a better one: make before break. When the sender chooses a link of it,
+//! the old one drains, and ends once nothing is under way on it ([`Negotiation::retire`]).
+//!
+//! Only the sender begins a round because time passed: after a pause out of [`PAUSES`], [`SOON`] after a path that had worked,
+//! [`RECHECK`] beside one that works. Either side does when it has a reason of its own, as changed addresses ([`Negotiation::look`]).
+//! Timers: [`ROUND`], the pauses, [`PROBES_AT`]. Bounds: [`MAX_ROUNDS`] rounds that are not settled ([`MAX_UNSETTLED`] if the other side begins
+//! them), [`candidate::MAX`] candidates of each side,
+//! [`MAX_LEARNED`] learned from probes; what leaves for an address is counted where it leaves (`budget`).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -45,6 +57,8 @@ pub const PAUSES: [Duration; 4] =
     [Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(300)];
 /// After a direct link was lost that had worked.
 pub const SOON: Duration = Duration::from_secs(2);
+/// While a direct link carries the session, a better one is looked for this often.
+pub const RECHECK: Duration = Duration::from_secs(300);
 /// When a candidate is probed, after it became known.
 pub const PROBES_AT: [Duration; 5] = [
     Duration::ZERO,
@@ -57,14 +71,14 @@ pub const PROBES_AT: [Duration; 5] = [
 pub const STAGGER: Duration = Duration::from_millis(10);
 /// Addresses of the other side that probes may teach in a round.
 pub const MAX_LEARNED: usize = 4;
+/// Rounds whose end is not settled: one that races, the path's, and one that drains or is about to be settled.
+pub const MAX_ROUNDS: usize = 3;
+/// More that are not settled is nothing that an honest peer causes.
+const MAX_UNSETTLED: usize = 8;
 /// Bytes of a probe.
 pub const PROBE: usize = 20;
 /// What a probe begins with: neither STUN nor QUIC (RFC 7983 §7, RFC 9443).
 const PROBE_START: [u8; 4] = [12, b't', b'l', b'w'];
-
-/// One try to connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct AttemptId(u32);
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +87,6 @@ pub enum Output {
     Say(Control),
     /// Connect.
     Dial {
-        /// Its name.
-        attempt: AttemptId,
         /// QUIC, or records over TCP.
         carrier: Carrier,
         /// Where.
@@ -89,13 +101,22 @@ pub enum Output {
         /// What.
         datagram: [u8; PROBE],
     },
-    /// One link carries the session: what else was begun is given up.
-    Chosen,
+    /// A link of this round carries the session: what else was begun in it is given up.
+    Chosen {
+        /// Which.
+        round: u32,
+    },
     /// The round is over: all its links and attempts are.
-    Over,
+    Over {
+        /// Which.
+        round: u32,
+    },
     /// Both sides know that it is: what was under way on its links will not be counted as arrived any more.
-    Settled,
-    /// This round led to nothing.
+    Settled {
+        /// Which.
+        round: u32,
+    },
+    /// This round led to nothing, and there is no path.
     NoPath,
 }
 
@@ -126,7 +147,7 @@ enum Step {
     Probe(SocketAddr),
 }
 
-/// A round that goes on.
+/// A round in which links are looked for: always the last one.
 #[derive(Debug)]
 struct Race {
     until: Instant,
@@ -134,24 +155,44 @@ struct Race {
     candidates: Vec<Candidate>,
     learned: usize,
     plan: VecDeque<(Instant, Step)>,
-    attempts: BTreeSet<AttemptId>,
 }
 
 #[derive(Debug)]
 enum State {
     Off,
-    Idle,
-    Resting { next: Option<Instant> },
-    Racing(Box<Race>),
-    Connected,
+    /// `answered`: the last round of the other side to whose end this one said yes.
+    Idle {
+        answered: u32,
+    },
+    Active(Box<Active>),
 }
 
-/// How a round's end is known.
+#[derive(Debug, Default)]
+struct Active {
+    race: Option<Race>,
+    /// The round whose link carries the session.
+    path: Option<u32>,
+    /// Those that are not settled.
+    rounds: BTreeMap<u32, Standing>,
+    /// When this side begins another round, unless one goes on.
+    next: Option<Instant>,
+}
+
+/// How far a round's end is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum Standing {
+    /// It goes on, as far as this side knows.
     Open,
+    /// This side said that it is over.
     Said,
-    Both,
+}
+
+impl Active {
+    /// Whether another round may begin. Not while the end of one is not settled: its chunks would be looked for on the new one's links.
+    fn has_room(&self) -> bool {
+        let unsettled = self.rounds.values().any(|standing| *standing == Standing::Said);
+        self.race.is_none() && !unsettled && self.rounds.len() < MAX_ROUNDS
+    }
 }
 
 /// See the module's text.
@@ -160,8 +201,8 @@ pub struct Negotiation {
     config: Config,
     rng: ChaCha20Rng,
     state: State,
+    /// The last round.
     round: u32,
-    end: End,
     token: [u8; 16],
     own: Vec<Candidate>,
     /// Those that were said in this round.
@@ -171,7 +212,6 @@ pub struct Negotiation {
     dependent: bool,
     interfaces: Vec<Interface>,
     failures: usize,
-    last_attempt: u32,
     out: VecDeque<Output>,
 }
 
@@ -180,13 +220,12 @@ impl Negotiation {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let rng = config.seed.derive("probe tokens").rng();
-        let state = if config.allowed { State::Idle } else { State::Off };
+        let state = if config.allowed { State::Idle { answered: 0 } } else { State::Off };
         Self {
             config,
             rng,
             state,
             round: 0,
-            end: End::Both,
             token: [0; 16],
             own: Vec::new(),
             said: Vec::new(),
@@ -195,7 +234,6 @@ impl Negotiation {
             dependent: false,
             interfaces: Vec::new(),
             failures: 0,
-            last_attempt: 0,
             out: VecDeque::new(),
         }
     }
@@ -206,16 +244,24 @@ impl Negotiation {
         matches!(self.state, State::Off)
     }
 
-    /// Whether a direct link carries the session.
+    /// The round whose link carries the session.
     #[must_use]
-    pub const fn is_connected(&self) -> bool {
-        matches!(self.state, State::Connected)
+    pub fn path(&self) -> Option<u32> {
+        self.active()?.path
     }
 
-    /// Whether links of a round may come in.
+    /// The round whose links may come in.
     #[must_use]
-    pub const fn is_racing(&self) -> bool {
-        matches!(self.state, State::Racing(_))
+    pub fn racing(&self) -> Option<u32> {
+        self.active()?.race.as_ref().map(|_| self.round)
+    }
+
+    /// Rounds whose links carried the session before: what is under way there still arrives.
+    pub fn draining(&self) -> impl Iterator<Item = u32> {
+        let (path, racing) = (self.path(), self.racing());
+        let open = self.active().into_iter().flat_map(|active| &active.rounds);
+        let open = open.filter(|(_, standing)| **standing == Standing::Open).map(|(round, _)| *round);
+        open.filter(move |round| ![path, racing].contains(&Some(*round)))
     }
 
     /// The number of the present round, or of the last one.
@@ -224,28 +270,29 @@ impl Negotiation {
         self.round
     }
 
-    /// The session is keyed, on a link by way of the relay. `theirs`: the other side does not refuse.
+    /// The session is keyed, on a link by way of the relay, and this side's person agreed to go on. `theirs`: the other side does not
+    /// refuse.
     pub fn start(&mut self, now: Instant, theirs: bool) {
         match self.state {
             State::Off => {}
             _ if !theirs => self.state = State::Off,
-            State::Idle => self.begin(now, self.round.saturating_add(1)),
-            State::Resting { .. } | State::Racing(_) | State::Connected => {}
+            State::Idle { .. } => {
+                self.state = State::Active(Box::default());
+                self.begin(now, self.round.saturating_add(1));
+            }
+            State::Active(_) => {}
         }
     }
 
     /// The session has no link: what was said is void, on both sides.
     pub fn stop(&mut self) {
         match self.state {
-            State::Off | State::Idle => return,
-            State::Resting { .. } | State::Racing(_) | State::Connected => {}
+            State::Off | State::Idle { .. } => return,
+            State::Active(_) => {}
         }
-        self.state = State::Idle;
-        self.end = End::Both;
+        self.state = State::Idle { answered: self.round };
         self.failures = 0;
-        // What was not said yet is of no use any more.
-        self.out.retain(|output| !matches!(output, Output::Say(_) | Output::Dial { .. } | Output::Probe { .. }));
-        self.out.push_back(Output::Over);
+        self.out.clear();
     }
 
     /// What the runtime knows of this machine's addresses. Where they changed, another round is worth its while.
@@ -255,8 +302,13 @@ impl Negotiation {
         }
         self.interfaces = interfaces.to_vec();
         self.failures = 0;
-        if let State::Resting { next } = &mut self.state {
-            *next = Some(now);
+        self.look(now);
+    }
+
+    /// Begins another round as soon as there is room for one.
+    pub fn look(&mut self, now: Instant) {
+        if let State::Active(active) = &mut self.state {
+            active.next = Some(now);
             self.handle_timeout(now);
         }
     }
@@ -289,23 +341,21 @@ impl Negotiation {
             }
             Control::CandidatesDone { round } => self.known(*round)?,
             Control::DirectFailed { round } => {
-                if *round == self.round.saturating_add(1) && !matches!(self.state, State::Off) {
+                if !self.is_off() && *round == self.round.saturating_add(1) {
                     // It began and gave up before we heard of it.
-                    self.round = *round;
-                    self.end = End::Open;
+                    self.drop_race();
+                    self.open(*round);
                 }
                 self.known(*round)?;
-                if *round == self.round {
-                    self.handle_failed(now);
-                }
+                self.handle_failed(now, *round);
             }
             Control::DirectConnected { round } => {
                 self.known(*round)?;
                 if self.config.side == Side::Sender {
                     return Err(Violation::UnexpectedMessage);
                 }
-                if *round == self.round && self.is_racing() {
-                    self.connected();
+                if self.racing() == Some(*round) {
+                    self.connected(now);
                 }
             }
             _ => return Err(Violation::UnexpectedMessage),
@@ -317,7 +367,7 @@ impl Negotiation {
     pub fn handle_probe(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> bool {
         let Some(token) = data.strip_prefix(&PROBE_START) else { return false };
         let is_ours = token.len() == self.token.len() && bool::from(token.ct_eq(&self.token));
-        let State::Racing(race) = &mut self.state else { return true };
+        let Some(race) = race(&mut self.state) else { return true };
         if !is_ours || self.config.side != Side::Sender || race.learned >= MAX_LEARNED {
             return true;
         }
@@ -333,55 +383,52 @@ impl Negotiation {
         true
     }
 
-    /// An attempt came to nothing.
-    pub fn handle_attempt_failed(&mut self, attempt: AttemptId) {
-        if let State::Racing(race) = &mut self.state {
-            race.attempts.remove(&attempt);
+    /// The sender chose a link of the round that races.
+    pub fn choose(&mut self, now: Instant) {
+        if let Some(round) = self.racing() {
+            self.out.push_back(Output::Say(Control::DirectConnected { round }));
+            self.connected(now);
         }
     }
 
-    /// The sender chose a link of this round.
-    pub fn choose(&mut self) {
-        if self.is_racing() {
-            self.out.push_back(Output::Say(Control::DirectConnected { round: self.round }));
-            self.connected();
-        }
-    }
-
-    /// The last direct link is gone.
-    pub fn handle_lost(&mut self, now: Instant) {
-        if self.is_connected() {
+    /// The last link of a round is gone. One that races goes on.
+    pub fn handle_lost(&mut self, now: Instant, round: u32) {
+        if self.path() == Some(round) {
             self.failures = 0;
-            self.give_up(now, SOON);
+        }
+        self.retire(now, round);
+    }
+
+    /// Nothing is under way any more on the links of a round that is not the path: it ends.
+    pub fn retire(&mut self, now: Instant, round: u32) {
+        let standing = self.active().and_then(|active| active.rounds.get(&round));
+        if standing == Some(&Standing::Open) && self.racing() != Some(round) {
+            self.leave(now, round);
         }
     }
 
     /// A deadline may have passed. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
-        match &self.state {
-            // Not before both know that the last one is over: what was lost with it could not be told from what is lost later.
-            State::Resting { next: Some(next) } if *next <= now && self.end == End::Both => {
+        let State::Active(active) = &self.state else { return };
+        match &active.race {
+            Some(race) if race.until <= now => self.fail_race(now),
+            Some(_) => self.go_on(now),
+            None if active.next.is_some_and(|next| next <= now) && active.has_room() => {
                 self.begin(now, self.round.saturating_add(1));
             }
-            State::Racing(race) if race.until <= now => {
-                self.out.push_back(Output::NoPath);
-                let pause = self.pause();
-                self.give_up(now, pause);
-            }
-            State::Racing(_) => self.go_on(now),
-            State::Off | State::Idle | State::Resting { .. } | State::Connected => {}
+            None => {}
         }
     }
 
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match &self.state {
-            State::Resting { next } => next.filter(|_| self.end == End::Both),
+        let active = self.active()?;
+        match &active.race {
             // A probe may outrun the offer that the plan waits for.
-            State::Racing(race) if race.theirs.is_none() => Some(race.until),
-            State::Racing(race) => race.plan.iter().map(|&(at, _)| at).chain([race.until]).min(),
-            State::Off | State::Idle | State::Connected => None,
+            Some(race) if race.theirs.is_none() => Some(race.until),
+            Some(race) => race.plan.iter().map(|&(at, _)| at).chain([race.until]).min(),
+            None => active.next.filter(|_| active.has_room()),
         }
     }
 
@@ -391,48 +438,68 @@ impl Negotiation {
         self.out.pop_front()
     }
 
-    /// The other side's round, if it is one that goes on here: it is joined if it is new. False: it is over.
+    fn active(&self) -> Option<&Active> {
+        match &self.state {
+            State::Off | State::Idle { .. } => None,
+            State::Active(active) => Some(active),
+        }
+    }
+
+    /// The other side's round, if it is one that goes on here: it is joined if it is new. False: it is over, or none of ours.
     fn join(&mut self, now: Instant, round: u32) -> Result<bool, Violation> {
+        let is_next = round == self.round.saturating_add(1);
         match &self.state {
             // Both sides said that they take part, or this could not come.
             State::Off => return Err(Violation::UnexpectedMessage),
-            State::Idle => return Ok(false),
-            State::Resting { .. } | State::Racing(_) | State::Connected => {}
-        }
-        if round == self.round.saturating_add(1) {
-            if !matches!(self.state, State::Resting { .. }) {
-                self.out.push_back(Output::Over);
+            State::Idle { .. } if is_next => self.round = round,
+            State::Idle { .. } => {}
+            State::Active(active) if is_next && active.rounds.len() < MAX_UNSETTLED => {
+                self.drop_race();
+                self.begin(now, round);
             }
-            // It goes on, so it knows that the last one is over.
-            if self.end == End::Said {
-                self.settle();
-            }
-            self.begin(now, round);
-            return Ok(true);
+            State::Active(_) => {}
         }
         self.known(round)?;
-        Ok(round == self.round && self.is_racing())
+        Ok(self.racing() == Some(round))
     }
 
     fn known(&self, round: u32) -> Result<(), Violation> {
-        let is_off = matches!(self.state, State::Off);
-        if is_off || round == 0 || round > self.round { Err(Violation::UnexpectedMessage) } else { Ok(()) }
+        if self.is_off() || round == 0 || round > self.round { Err(Violation::UnexpectedMessage) } else { Ok(()) }
+    }
+
+    /// A round that the other side does not take part in any more, or nothing ever came of: no chunk was on its links.
+    fn drop_race(&mut self) {
+        let round = self.round;
+        if let State::Active(active) = &mut self.state
+            && active.race.take().is_some()
+        {
+            active.rounds.remove(&round);
+            self.out.push_back(Output::Over { round });
+        }
+    }
+
+    fn open(&mut self, round: u32) {
+        self.round = round;
+        if let State::Active(active) = &mut self.state {
+            active.rounds.insert(round, Standing::Open);
+        }
     }
 
     fn begin(&mut self, now: Instant, round: u32) {
-        self.round = round;
-        self.end = End::Open;
+        self.open(round);
         self.rng.fill_bytes(&mut self.token);
         self.said.clear();
         self.said_done = false;
-        self.state = State::Racing(Box::new(Race {
-            until: now + ROUND,
-            theirs: None,
-            candidates: Vec::new(),
-            learned: 0,
-            plan: VecDeque::new(),
-            attempts: BTreeSet::new(),
-        }));
+        if let State::Active(active) = &mut self.state {
+            active.next = None;
+            active.race = Some(Race {
+                until: now + ROUND,
+                theirs: None,
+                candidates: Vec::new(),
+                learned: 0,
+                plan: VecDeque::new(),
+            });
+        }
         self.say_offer();
         self.say_candidates();
     }
@@ -452,7 +519,7 @@ impl Negotiation {
     }
 
     fn say_candidates(&mut self) {
-        if !self.is_racing() {
+        if self.racing().is_none() {
             return;
         }
         if self.said.len() < candidate::MAX && self.own.iter().any(|own| !self.said.contains(own)) {
@@ -466,7 +533,7 @@ impl Negotiation {
 
     fn race_for(&mut self, now: Instant, theirs: Theirs, candidates: &[Candidate]) {
         let (side, dependent) = (self.config.side, self.dependent);
-        let State::Racing(race) = &mut self.state else { return };
+        let Some(race) = race(&mut self.state) else { return };
         let admitted = candidate::admit_beside(&race.candidates, candidates, &self.interfaces);
         race.theirs = Some(theirs);
         let mut at = now;
@@ -491,7 +558,7 @@ impl Negotiation {
 
     /// Does what is due.
     fn go_on(&mut self, now: Instant) {
-        let State::Racing(race) = &mut self.state else { return };
+        let Some(race) = race(&mut self.state) else { return };
         let Some(theirs) = race.theirs else { return };
         let mut due: Vec<(Instant, Step)> = Vec::new();
         race.plan.retain(|&(at, step)| {
@@ -505,11 +572,8 @@ impl Negotiation {
         for (_, step) in due {
             match step {
                 Step::Dial(Candidate { carrier, addr: to, .. }) => {
-                    self.last_attempt = self.last_attempt.wrapping_add(1);
-                    let attempt = AttemptId(self.last_attempt);
-                    race.attempts.insert(attempt);
                     let certificate = theirs.certificate;
-                    self.out.push_back(Output::Dial { attempt, carrier, to, certificate });
+                    self.out.push_back(Output::Dial { carrier, to, certificate });
                 }
                 Step::Probe(to) => {
                     let mut datagram = [0; PROBE];
@@ -522,47 +586,102 @@ impl Negotiation {
         }
     }
 
-    fn connected(&mut self) {
+    /// A link of the round that races is the path.
+    fn connected(&mut self, now: Instant) {
         self.failures = 0;
-        self.state = State::Connected;
-        self.out.push_back(Output::Chosen);
+        let round = self.round;
+        if let State::Active(active) = &mut self.state {
+            active.race = None;
+            active.path = Some(round);
+        }
+        self.again_after(now, RECHECK);
+        self.out.push_back(Output::Chosen { round });
     }
 
-    /// The other side says that it is over.
-    fn handle_failed(&mut self, now: Instant) {
-        match self.end {
-            End::Open => {
-                let pause = if self.is_connected() { SOON } else { self.pause() };
-                if self.is_racing() {
-                    self.out.push_back(Output::NoPath);
-                }
-                self.give_up(now, pause);
-                self.settle();
+    /// The other side says that a round is over.
+    fn handle_failed(&mut self, now: Instant, round: u32) {
+        match &mut self.state {
+            State::Off => {}
+            // Nothing was ever said in it here.
+            State::Idle { answered } if round > *answered => {
+                *answered = round;
+                self.out.push_back(Output::Say(Control::DirectFailed { round }));
             }
-            End::Said => self.settle(),
-            End::Both => {}
+            State::Idle { .. } => {}
+            State::Active(active) => match active.rounds.get(&round) {
+                Some(Standing::Open) => {
+                    if self.racing() == Some(round) {
+                        self.fail_race(now)
+                    } else {
+                        self.leave(now, round)
+                    }
+                    self.settle(round);
+                }
+                Some(Standing::Said) => self.settle(round),
+                None => {}
+            },
         }
     }
 
-    fn settle(&mut self) {
-        self.end = End::Both;
-        self.out.push_back(Output::Settled);
+    fn settle(&mut self, round: u32) {
+        if let State::Active(active) = &mut self.state {
+            active.rounds.remove(&round);
+        }
+        self.out.push_back(Output::Settled { round });
     }
 
-    /// What the next pause is, and counts that it is needed.
-    fn pause(&mut self) -> Duration {
-        let pause = PAUSES.get(self.failures).or(PAUSES.last()).copied().unwrap_or(ROUND);
-        self.failures = self.failures.saturating_add(1);
-        pause
+    /// The race led to nothing.
+    fn fail_race(&mut self, now: Instant) {
+        let pause = match self.path() {
+            Some(_) => RECHECK,
+            None => {
+                self.out.push_back(Output::NoPath);
+                let pause = PAUSES.get(self.failures).or(PAUSES.last()).copied().unwrap_or(ROUND);
+                self.failures = self.failures.saturating_add(1);
+                pause
+            }
+        };
+        if let State::Active(active) = &mut self.state {
+            active.race = None;
+        }
+        self.again_after(now, pause);
+        self.give_up(self.round);
     }
 
-    fn give_up(&mut self, now: Instant, pause: Duration) {
+    /// A round whose link carries the session, or did, is over.
+    fn leave(&mut self, now: Instant, round: u32) {
+        if let State::Active(active) = &mut self.state
+            && active.path.take_if(|path| *path == round).is_some()
+        {
+            active.next = None;
+            self.again_after(now, SOON);
+        }
+        self.give_up(round);
+    }
+
+    /// Unless this side has reasons of its own to begin another round earlier.
+    fn again_after(&mut self, now: Instant, pause: Duration) {
+        if let State::Active(active) = &mut self.state
+            && self.config.side == Side::Sender
+        {
+            active.next.get_or_insert(now + pause);
+        }
+    }
+
+    fn give_up(&mut self, round: u32) {
+        if let State::Active(active) = &mut self.state {
+            active.rounds.insert(round, Standing::Said);
+        }
         // In this order: who hears of it may count on it that nothing counts any more here.
-        self.out.push_back(Output::Over);
-        self.out.push_back(Output::Say(Control::DirectFailed { round: self.round }));
-        self.end = End::Said;
-        let next = (self.config.side == Side::Sender).then(|| now + pause);
-        self.state = State::Resting { next };
+        self.out.push_back(Output::Over { round });
+        self.out.push_back(Output::Say(Control::DirectFailed { round }));
+    }
+}
+
+fn race(state: &mut State) -> Option<&mut Race> {
+    match state {
+        State::Off | State::Idle { .. } => None,
+        State::Active(active) => active.race.as_mut(),
     }
 }
 

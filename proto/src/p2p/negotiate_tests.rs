@@ -94,6 +94,16 @@ impl Pair {
         sent.collect()
     }
 
+    /// The sender takes a link of the race.
+    fn choose(&mut self) {
+        self.ends[SENDER].choose(self.now);
+        self.settle();
+    }
+
+    fn paths(&self) -> [Option<u32>; 2] {
+        [SENDER, RECEIVER].map(|side| self.ends[side].path())
+    }
+
     fn count(&self, of: usize, what: &Output) -> usize {
         self.done[of].iter().filter(|output| *output == what).count()
     }
@@ -105,6 +115,18 @@ impl Pair {
         });
         offers.collect()
     }
+}
+
+fn over(round: u32) -> Output {
+    Output::Over { round }
+}
+
+fn settled(round: u32) -> Output {
+    Output::Settled { round }
+}
+
+fn chosen(round: u32) -> Output {
+    Output::Chosen { round }
 }
 
 const A: &str = "198.51.100.7:40000";
@@ -264,7 +286,7 @@ fn a_round_that_leads_to_nothing_ends_for_both_and_another_one_comes_later() {
     pair.pass(ROUND - Duration::from_millis(1));
     assert_eq!(pair.done, [vec![], vec![]]);
     pair.pass(Duration::from_millis(1));
-    let end = [Output::NoPath, Output::Over, Output::Settled];
+    let end = [Output::NoPath, over(1), settled(1)];
     assert_eq!(pair.done[SENDER], end);
     assert_eq!(pair.done[RECEIVER], end);
     for pause in PAUSES {
@@ -281,23 +303,20 @@ fn a_round_that_leads_to_nothing_ends_for_both_and_another_one_comes_later() {
 #[test]
 fn a_chosen_path_ends_the_race_and_its_loss_the_round() {
     let mut pair = Pair::started();
-    pair.ends[SENDER].choose();
-    pair.settle();
-    assert!(pair.ends.iter().all(Negotiation::is_connected));
-    assert_eq!(pair.done, [vec![Output::Chosen], vec![Output::Chosen]]);
-    pair.pass(Duration::from_secs(3600));
-    assert_eq!(pair.rounds(SENDER), [1]);
-    for (number, loser) in [SENDER, RECEIVER].into_iter().enumerate() {
-        pair.ends[loser].handle_lost(pair.now);
+    pair.choose();
+    assert_eq!(pair.paths(), [Some(1); 2]);
+    assert_eq!(pair.done, [vec![chosen(1)], vec![chosen(1)]]);
+    for (number, loser) in (1..).zip([SENDER, RECEIVER]) {
+        pair.ends[loser].handle_lost(pair.now, number);
         pair.settle();
         for side in [SENDER, RECEIVER] {
-            assert_eq!(pair.count(side, &Output::Over), number + 1);
-            assert_eq!(pair.count(side, &Output::Settled), number + 1);
+            assert_eq!(pair.count(side, &over(number)), 1);
+            assert_eq!(pair.count(side, &settled(number)), 1);
         }
+        assert_eq!(pair.paths(), [None; 2]);
         pair.pass(SOON);
-        assert_eq!(pair.rounds(RECEIVER).len(), number + 2);
-        pair.ends[SENDER].choose();
-        pair.settle();
+        assert_eq!(pair.rounds(RECEIVER), (1..=number + 1).collect::<Vec<_>>());
+        pair.choose();
     }
     assert_eq!(pair.count(SENDER, &Output::NoPath), 0);
 }
@@ -305,19 +324,18 @@ fn a_chosen_path_ends_the_race_and_its_loss_the_round() {
 #[test]
 fn no_round_begins_before_both_know_that_the_last_one_is_over() {
     let mut pair = Pair::started();
-    pair.ends[SENDER].choose();
-    pair.settle();
+    pair.choose();
     let now = pair.now;
     let sender = &mut pair.ends[SENDER];
-    sender.handle_lost(now);
+    sender.handle_lost(now, 1);
     // The answer takes its time.
     assert_eq!(sender.poll_timeout(), None);
     sender.handle_timeout(now + SOON * 10);
     sender.handle_interfaces(now + SOON * 10, &[interface("10.1.1.1", 24)]);
     let said: Vec<Output> = std::iter::from_fn(|| sender.poll_output()).collect();
-    assert_eq!(said, [Output::Over, Output::Say(Control::DirectFailed { round: 1 })]);
+    assert_eq!(said, [over(1), Output::Say(Control::DirectFailed { round: 1 })]);
     sender.handle_control(now, &Control::DirectFailed { round: 1 }).unwrap();
-    assert_eq!(sender.poll_output(), Some(Output::Settled));
+    assert_eq!(sender.poll_output(), Some(settled(1)));
     sender.handle_timeout(now + SOON * 10);
     assert!(matches!(sender.poll_output(), Some(Output::Say(Control::CandidateOffer { round: 2, .. }))));
 }
@@ -325,13 +343,152 @@ fn no_round_begins_before_both_know_that_the_last_one_is_over() {
 #[test]
 fn both_may_lose_it_at_once() {
     let mut pair = Pair::started();
-    pair.ends[SENDER].choose();
-    pair.settle();
+    pair.choose();
     let now = pair.now;
-    pair.ends.iter_mut().for_each(|end| end.handle_lost(now));
+    pair.ends.iter_mut().for_each(|end| end.handle_lost(now, 1));
     pair.settle();
     for side in [SENDER, RECEIVER] {
-        assert_eq!(pair.done[side], [Output::Chosen, Output::Over, Output::Settled]);
+        assert_eq!(pair.done[side], [chosen(1), over(1), settled(1)]);
+    }
+}
+
+#[test]
+fn a_better_path_is_looked_for_beside_the_one_in_use() {
+    let mut pair = Pair::started();
+    pair.choose();
+    pair.pass(RECHECK - Duration::from_millis(1));
+    assert_eq!(pair.rounds(SENDER), [1]);
+    pair.pass(Duration::from_millis(1));
+    assert_eq!((pair.rounds(SENDER), pair.rounds(RECEIVER)), (vec![1, 2], vec![1, 2]));
+    assert_eq!(pair.paths(), [Some(1); 2]);
+    // None is found: the path stays, and nobody hears of a failure.
+    pair.pass(ROUND);
+    assert_eq!(pair.paths(), [Some(1); 2]);
+    for side in [SENDER, RECEIVER] {
+        assert_eq!(pair.done[side], [chosen(1), over(2), settled(2)]);
+    }
+    pair.pass(RECHECK);
+    assert_eq!(pair.rounds(RECEIVER), [1, 2, 3]);
+}
+
+#[test]
+fn a_path_that_was_left_drains_until_nothing_is_under_way_on_it() {
+    let mut pair = Pair::started();
+    pair.choose();
+    pair.pass(RECHECK);
+    pair.choose();
+    assert_eq!(pair.paths(), [Some(2); 2]);
+    for end in &pair.ends {
+        assert_eq!(end.draining().collect::<Vec<_>>(), [1]);
+    }
+    pair.ends[SENDER].retire(pair.now, 1);
+    pair.settle();
+    for side in [SENDER, RECEIVER] {
+        assert_eq!(pair.done[side], [chosen(1), chosen(2), over(1), settled(1)]);
+        assert_eq!(pair.ends[side].draining().count(), 0);
+    }
+    assert_eq!(pair.paths(), [Some(2); 2]);
+    // What is over is over.
+    pair.ends.iter_mut().for_each(|end| end.retire(pair.now, 1));
+    pair.settle();
+    assert_eq!(pair.done[SENDER].len(), 4);
+}
+
+#[test]
+fn the_path_may_be_lost_while_another_one_is_looked_for() {
+    for loser in [SENDER, RECEIVER] {
+        let mut pair = Pair::started();
+        pair.choose();
+        pair.pass(RECHECK);
+        pair.ends[loser].handle_lost(pair.now, 1);
+        pair.settle();
+        assert_eq!(pair.paths(), [None; 2]);
+        // The race goes on, and is the way back.
+        assert!(pair.ends.iter().all(|end| end.racing() == Some(2)));
+        pair.choose();
+        assert_eq!(pair.paths(), [Some(2); 2]);
+        assert_eq!(pair.done[SENDER], [chosen(1), over(1), settled(1), chosen(2)]);
+    }
+}
+
+#[test]
+fn a_path_that_drains_may_be_lost_like_any_other() {
+    for loser in [SENDER, RECEIVER] {
+        let mut pair = Pair::started();
+        pair.choose();
+        pair.pass(RECHECK);
+        pair.choose();
+        pair.ends[loser].handle_lost(pair.now, 1);
+        pair.settle();
+        assert_eq!(pair.paths(), [Some(2); 2]);
+        for side in [SENDER, RECEIVER] {
+            assert_eq!(pair.done[side], [chosen(1), chosen(2), over(1), settled(1)]);
+        }
+    }
+}
+
+#[test]
+fn a_receiver_that_gave_up_the_race_says_so_to_a_sender_that_chose() {
+    let mut pair = Pair::started();
+    pair.choose();
+    pair.pass(RECHECK);
+    // The two words cross.
+    let now = pair.now + ROUND;
+    pair.ends[RECEIVER].handle_timeout(now);
+    pair.ends[SENDER].choose(now);
+    pair.settle();
+    assert_eq!(pair.paths(), [None, Some(1)]);
+    for side in [SENDER, RECEIVER] {
+        assert_eq!((pair.count(side, &over(2)), pair.count(side, &settled(2))), (1, 1));
+    }
+    // The first one drains at the sender, and both are without.
+    pair.ends[SENDER].retire(now, 1);
+    pair.settle();
+    assert_eq!(pair.paths(), [None; 2]);
+    pair.now = now;
+    pair.pass(SOON);
+    assert_eq!(pair.rounds(RECEIVER), [1, 2, 3]);
+}
+
+#[test]
+fn rounds_that_nobody_ends_are_bounded() {
+    let mut pair = Pair::started();
+    let now = pair.now;
+    let receiver = &mut pair.ends[RECEIVER];
+    let offer = |round| Control::CandidateOffer {
+        round,
+        candidates: Capped::truncated(Vec::new()),
+        certificate: [1; 32],
+        token: [0; 16],
+        dependent: false,
+    };
+    let ended = (2..100).find(|&round| {
+        receiver.handle_control(now, &Control::DirectConnected { round: round - 1 }).unwrap();
+        receiver.handle_control(now, &offer(round)).is_err()
+    });
+    assert_eq!(ended, Some(u32::try_from(MAX_UNSETTLED).unwrap() + 1));
+}
+
+/// The verifier words: nothing is said before the person compared them.
+#[test]
+fn who_has_not_agreed_says_no_address_and_takes_part_later() {
+    for waits in [SENDER, RECEIVER] {
+        let other = 1 - waits;
+        let mut pair = Pair::new();
+        for end in &mut pair.ends {
+            end.set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, A)]);
+        }
+        pair.ends[other].start(pair.now, true);
+        pair.settle();
+        pair.pass(ROUND * 2);
+        assert_eq!((pair.rounds(waits), pair.done[waits].len()), (vec![], 0));
+        let begun = pair.rounds(other).len();
+        pair.ends[waits].start(pair.now, true);
+        pair.settle();
+        assert_eq!(pair.ends[waits].racing(), pair.ends[other].racing());
+        assert_eq!(pair.rounds(waits), [u32::try_from(begun).unwrap() + 1]);
+        pair.choose();
+        assert!(pair.paths()[SENDER].is_some() && pair.paths()[SENDER] == pair.paths()[RECEIVER]);
     }
 }
 
@@ -345,6 +502,11 @@ fn a_changed_address_begins_a_round_from_either_side() {
         pair.settle();
         assert_eq!(pair.rounds(SENDER), [1, 2]);
         assert_eq!(pair.rounds(RECEIVER), [1, 2]);
+        // Beside a path, too, and where it came in the midst of a race, once that is over.
+        pair.ends[mover].handle_interfaces(now, &[interface("10.1.1.2", 24)]);
+        pair.choose();
+        pair.pass(Duration::ZERO);
+        assert_eq!((pair.paths(), pair.rounds(RECEIVER)), ([Some(2); 2], vec![1, 2, 3]));
     }
 }
 
@@ -364,8 +526,8 @@ fn k04_nothing_is_said_or_sent_where_p2p_is_off_on_either_side() {
             dependent: false,
         };
         assert_eq!(machine.handle_control(now, &offer), Err(Violation::UnexpectedMessage));
-        machine.choose();
-        machine.handle_lost(now);
+        machine.choose(now);
+        machine.handle_lost(now, 1);
         assert_eq!(machine.poll_output(), None);
         assert_eq!(machine.poll_timeout(), None);
         assert!(machine.is_off());
@@ -400,15 +562,14 @@ fn words_that_can_not_be_said_are_a_violation() {
 #[test]
 fn a_session_without_links_forgets_the_round_and_begins_another() {
     let mut pair = Pair::started();
-    pair.ends[SENDER].choose();
-    pair.settle();
+    pair.choose();
     pair.done.iter_mut().for_each(Vec::clear);
     for end in &mut pair.ends {
         end.stop();
         assert_eq!(end.poll_timeout(), None);
     }
     pair.settle();
-    assert_eq!(pair.done, [vec![Output::Over], vec![Output::Over]]);
+    assert_eq!(pair.done, [vec![], vec![]]);
     let now = pair.now;
     pair.ends.iter_mut().for_each(|end| end.start(now, true));
     pair.settle();

@@ -11,7 +11,7 @@ use crate::node::Misuse;
 use crate::session::{LinkId, Prepared, SealedChunk};
 use crate::transfer::manifest::Manifest;
 use crate::transfer::stream;
-use crate::transfer::{Outcome, Progress, receiver, sender};
+use crate::transfer::{Judged, Outcome, Progress, receiver, sender};
 use crate::wire::peer::{CancelReason, Control, DeclineReason, TransferKind};
 
 /// What this side does with the session.
@@ -30,7 +30,7 @@ pub(super) enum News {
     Accepted,
     Resuming,
     Resumed { bytes: u64 },
-    BadRecord(LinkId),
+    Record(Judged),
     Over(Outcome),
 }
 
@@ -129,6 +129,15 @@ impl Transfer {
         }
     }
 
+    /// Bytes of chunks that were sealed for this link and are not acknowledged.
+    pub(super) fn under_way(&self, link: LinkId) -> u64 {
+        match self {
+            Self::Sending(sender) => sender.under_way(link),
+            Self::StreamOut(sender) => sender.under_way(link),
+            Self::Receiving(_) | Self::StreamIn(_) => 0,
+        }
+    }
+
     pub(super) fn poll_job(&mut self) -> Option<Job> {
         any!(self, machine => machine.poll_job())
     }
@@ -145,7 +154,7 @@ impl Transfer {
                 receiver::Event::Offered(manifest) => News::Offered(manifest),
                 receiver::Event::Resuming => News::Resuming,
                 receiver::Event::Resumed { bytes } => News::Resumed { bytes },
-                receiver::Event::BadRecord(link) => News::BadRecord(link),
+                receiver::Event::Record(judged) => News::Record(judged),
                 receiver::Event::Over(outcome) => News::Over(outcome),
             },
             Self::StreamOut(sender) => match sender.poll_event()? {
@@ -154,7 +163,7 @@ impl Transfer {
             },
             Self::StreamIn(receiver) => match receiver.poll_event()? {
                 stream::receiver::Event::Offered => News::StreamOffered,
-                stream::receiver::Event::BadRecord(link) => News::BadRecord(link),
+                stream::receiver::Event::Record(judged) => News::Record(judged),
                 stream::receiver::Event::Over(outcome) => News::Over(outcome),
             },
         })

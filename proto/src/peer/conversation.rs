@@ -13,8 +13,8 @@ use crate::Instant;
 use crate::handshake::{self, FailureReason};
 use crate::node::Misuse;
 use crate::session::{self, LinkId, Session, Violation};
-use crate::transfer::Outcome;
 use crate::transfer::manifest::{Manifest, Totals};
+use crate::transfer::{Judged, Outcome};
 use crate::wire::Features;
 use crate::wire::frame::enclose;
 use crate::wire::peer::CancelReason;
@@ -196,9 +196,13 @@ impl Peer {
         self.tell(Event::Accepted);
     }
 
-    pub(super) fn bad_record(&mut self, link: LinkId) {
+    /// A chunk record was judged in its job.
+    pub(super) fn judged(&mut self, now: Instant, judged: Judged) {
         if let Stage::Live { session, .. } = &mut self.stage {
-            session.handle_bad_record(link);
+            match judged {
+                Judged::Genuine(link) => session.handle_opened(now, link),
+                Judged::Bad(link) => session.handle_bad_record(link),
+            }
         }
     }
 
@@ -238,6 +242,9 @@ impl Peer {
         }
         if agreed {
             self.agreement = Agreement::Given;
+            if let Stage::Live { .. } = &self.stage {
+                self.look_for_direct(now);
+            }
             self.begin(now);
             if let Some(offer) = self.unseen_offer.take() {
                 self.tell(offer);

@@ -1,74 +1,66 @@
 //! A peer's direct path: what `p2p` decides, carried out on sockets, connections and the session's links.
 //!
-//! The session begins on the handshake's link, its first floor, and that one stays (`floor`). A connection of a round becomes a link at
-//! once and proves itself in the session; the sender chooses one of those that did, and from then on it carries the session. Then the others are closed.
+//! The session begins on the handshake's link, its first floor, and that one stays (`floor`). A connection of a round becomes a link at once
+//! and proves itself in the session; the sender chooses one of those that did (`p2p::choice`), and from then on it carries the session.
+//! Then the others are closed. What carried it before drains: a direct link is closed once nothing is under way on it.
 //!
-//! Which one is chosen: plain TCP, which reaches nothing but the own network and costs the least, unless QUIC got through at the same time and
-//! shows a round trip that TCP's proof was far from ([`TCP_SLACK`]), or plain TCP fell silent in this session before. A choice waits
-//! [`GRACE`] for a TCP connection that is on its way.
+//! | file | part |
+//! |---|---|
+//! | `sockets` | the sockets and the listener with ports of ours |
+//! | `openings` | connections that are no links yet |
+//! | `swap` | which link carries the session, and what was under way on one that is lost |
 //!
 //! A link that is lost beside others: chunks that were sealed for it are under way for both sides until both know, so the sender counts
 //! them as lost only when the other side has said `DirectFailed` as well (round 0 is the floor). The receiver has said by then what
 //! it stored.
 //!
-//! Timers: those of `p2p`, and the choice's. Bounds: [`MAX_OPENING`] connections that are no links yet, and the session's links.
+//! A side whose person is to compare the verifier words first says no address before that.
+//!
+//! Timers: those of `p2p`. Bounds: those of `openings`, and the session's links.
 
+mod openings;
+mod sockets;
 mod swap;
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use super::config::DirectPath;
 use super::event::{Failure, Fallback, Lost, PathKind, PathTransport};
-use super::net::{self, Conn, DIRECT_TCP, DIRECT_V4, DIRECT_V6, Dial, Net, direct_socket};
-use super::peer_link::PeerLink;
-use super::{Peer, Stage, close};
+use super::net::{Conn, DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net, direct_socket};
+use super::{Agreement, Peer, Stage};
 use crate::Instant;
-use crate::link::quic::{Direction, Stream};
-use crate::link::trust::Identity;
-use crate::node::{Action, Arrival, Interface, PipeId, QueryId, SocketId};
+use crate::node::{Action, Arrival, Interface, QueryId};
 use crate::p2p::candidate::{Carrier, Family};
+use crate::p2p::choice::{Choice, Proven};
 use crate::p2p::gather::{self, Gather};
 use crate::p2p::nat::Nat;
-use crate::p2p::negotiate::{self, AttemptId, Negotiation, Output};
+use crate::p2p::negotiate::{self, Negotiation, Output};
 use crate::p2p::portmap::{self, PortMap};
 use crate::seed::Seed;
-use crate::session::{LinkId, Origin, Pace};
+use crate::session::LinkId;
+use crate::wire::Features;
 use crate::wire::peer::{CancelReason, Control};
 use crate::wire::relay::Side;
-use crate::wire::{Caps, Decoder, Features};
 
-/// How long a proven QUIC link waits for a TCP connection that is on its way.
-const GRACE: Duration = Duration::from_millis(150);
-/// Plain TCP is not taken when its proof took longer than twice QUIC's round trip and this.
-const TCP_SLACK: Duration = Duration::from_millis(50);
-/// Connections that are no links yet; more are turned away.
-const MAX_OPENING: usize = 24;
-/// Of those, such as came in.
-const MAX_ACCEPTED: usize = 4;
-/// Streams beside the first that each side may open on a QUIC connection.
-const STREAMS: u8 = 16;
+use openings::Opening;
+use sockets::{Kind, Options};
+
 /// The names of our questions to the name service, after all of a meeting's.
 const FIRST_QUERY: u32 = 1 << 16;
-
-/// A connection that is no link yet.
-#[derive(Debug, Clone, Copy)]
-struct Opening {
-    conn: Conn,
-    /// Ours; `None`: it came in.
-    attempt: Option<AttemptId>,
-}
 
 /// A link beside the floor.
 #[derive(Debug, Clone, Copy)]
 struct Beside {
     id: LinkId,
+    /// The round in which it came.
+    round: u32,
     conn: Conn,
     since: Instant,
-    /// How long its proof took.
-    proven: Option<Duration>,
+    /// When it had proven itself.
+    proven: Option<Instant>,
+    /// Bytes of chunks that were sealed for it.
+    sealed: u64,
 }
 
 impl Beside {
@@ -77,6 +69,20 @@ impl Beside {
             Conn::Quic(..) => PathTransport::Quic,
             Conn::Pipe(_) => PathTransport::Tcp,
         }
+    }
+
+    const fn carrier(&self) -> Carrier {
+        match self.conn {
+            Conn::Quic(..) => Carrier::Udp,
+            Conn::Pipe(_) => Carrier::Tcp,
+        }
+    }
+
+    /// As it is to be judged.
+    fn as_proven(&self, net: &mut Net) -> Option<Proven> {
+        let at = self.proven?;
+        let took = at.saturating_duration_since(self.since);
+        Some(Proven { link: self.id, carrier: self.carrier(), at, took, rtt: net.rtt(self.conn) })
     }
 }
 
@@ -92,37 +98,22 @@ pub(super) struct Direct {
     named: Vec<SocketAddr>,
     opening: Vec<Opening>,
     links: Vec<Beside>,
-    /// When the choice is made, once there is one to make.
-    choice: Option<Instant>,
-    /// Links that are gone here, with the other side not known to know.
-    lost: Vec<LinkId>,
+    choice: Choice,
+    /// When the links are judged again.
+    judge_at: Option<Instant>,
+    /// Links that are gone here, with the other side not known to know, and their rounds.
+    lost: Vec<(u32, LinkId)>,
     /// What waits to be said.
     say: VecDeque<Control>,
     /// A direct link carries the session, as far as the application knows.
     told: bool,
     began: Instant,
     why: Fallback,
-    tcp_failed: bool,
     found_once: bool,
     /// Either side wants no data on a relay.
     only: bool,
     /// Data waits for a direct path, until then at most.
     give_up: Option<Instant>,
-}
-
-struct Options {
-    identity: Identity,
-    ports: Option<(u16, u16)>,
-    /// The port that is being bound, of each kind.
-    trying: [u16; 3],
-}
-
-/// A socket that has a port of ours.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    V4,
-    V6,
-    Tcp,
 }
 
 impl Direct {
@@ -141,21 +132,17 @@ impl Direct {
             named: Vec::new(),
             opening: Vec::new(),
             links: Vec::new(),
-            choice: None,
+            choice: Choice::new(),
+            judge_at: None,
             lost: Vec::new(),
             say: VecDeque::new(),
             told: false,
             began: now,
             why: Fallback::Lost,
-            tcp_failed: false,
             found_once: false,
             only: options.is_some_and(|options| options.only),
             give_up: None,
-            options: options.map(|options| Options {
-                identity: options.identity.clone(),
-                ports: options.ports,
-                trying: [options.ports.map_or(0, |(first, _)| first); 3],
-            }),
+            options: options.map(Options::new),
         };
         let Some(options) = options else { return direct };
         for kind in [Kind::V4, Kind::V6, Kind::Tcp] {
@@ -168,69 +155,6 @@ impl Direct {
             }
         }
         direct
-    }
-
-    fn bind(&self, kind: Kind, net: &mut Net) {
-        let Some(options) = &self.options else { return };
-        match (kind, options.trying) {
-            (Kind::V4, [port, ..]) => net.bind(DIRECT_V4, SocketAddr::from(([0, 0, 0, 0], port))),
-            (Kind::V6, [_, port, _]) => net.bind(DIRECT_V6, SocketAddr::from(([0_u16; 8], port))),
-            (Kind::Tcp, [.., port]) => net.listen_direct(port),
-        }
-    }
-
-    /// The next port of the person's range. False: there is none.
-    fn bind_next(&mut self, kind: Kind, net: &mut Net) -> bool {
-        let Some(Options { ports: Some((_, last)), trying: [v4, v6, tcp], .. }) = &mut self.options else {
-            return false;
-        };
-        let port = match kind {
-            Kind::V4 => v4,
-            Kind::V6 => v6,
-            Kind::Tcp => tcp,
-        };
-        if *port >= *last {
-            return false;
-        }
-        *port = port.saturating_add(1);
-        self.bind(kind, net);
-        true
-    }
-
-    /// A direct socket was bound, or could not be.
-    pub fn handle_bound(
-        &mut self,
-        now: Instant,
-        socket: SocketId,
-        result: Result<SocketAddr, io::ErrorKind>,
-        net: &mut Net,
-    ) {
-        let (family, kind) = if socket == DIRECT_V4 { (Family::V4, Kind::V4) } else { (Family::V6, Kind::V6) };
-        let Some(options) = &self.options else { return net.release(socket) };
-        match result {
-            Ok(local) if net.open_direct(socket, &options.identity) => {
-                self.gather.handle_bound(now, family, local);
-                if let (Family::V4, Some(portmap)) = (family, &mut self.portmap) {
-                    portmap.start(now, local.port());
-                }
-            }
-            Err(io::ErrorKind::AddrInUse) if self.bind_next(kind, net) => {}
-            Ok(_) | Err(_) => {
-                net.release(socket);
-                self.gather.handle_absent(now, family);
-            }
-        }
-    }
-
-    /// The listener is there, or can't be.
-    pub fn handle_listening(&mut self, now: Instant, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) {
-        match result {
-            Ok(_) if self.options.is_none() => net.act(Action::Unlisten(DIRECT_TCP)),
-            Ok(local) => self.gather.handle_listening(now, local),
-            Err(_) => {
-                let _ = self.bind_next(Kind::Tcp, net);
-            }
-        }
     }
 
     /// What the runtime knows of the default gateways.
@@ -282,10 +206,17 @@ impl Direct {
         if self.options.is_none() {
             return mapping;
         }
-        [self.gather.poll_timeout(), self.negotiation.poll_timeout(), self.choice, mapping, self.give_up]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.gather.poll_timeout(),
+            self.negotiation.poll_timeout(),
+            self.choice.poll_timeout(),
+            self.judge_at,
+            mapping,
+            self.give_up,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Lets go of everything: there is nothing to look for. Links that are there carry the farewell.
@@ -293,7 +224,7 @@ impl Direct {
         if self.options.take().is_none() {
             return;
         }
-        self.close_openings(now, net);
+        self.close_openings(now, |_| true, net);
         self.gather.rest();
         if let Some(portmap) = &mut self.portmap {
             portmap.release(now);
@@ -310,46 +241,19 @@ impl Direct {
         self.say.push_back(Control::DirectFailed { round: 0 });
     }
 
-    fn close_openings(&mut self, now: Instant, net: &mut Net) {
-        for Opening { conn, attempt } in std::mem::take(&mut self.opening) {
-            net.close(now, conn, close::ENDED, "not needed");
-            if let Some(attempt) = attempt {
-                self.negotiation.handle_attempt_failed(attempt);
-            }
+    /// A chunk was sealed for a link.
+    pub fn count_sealed(&mut self, id: LinkId, len: usize) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.id == id) {
+            link.sealed = link.sealed.saturating_add(len as u64);
         }
-    }
-
-    fn accepted(&self) -> usize {
-        self.opening.iter().filter(|opening| opening.attempt.is_none()).count()
     }
 
     fn is_beside(&self, id: LinkId) -> bool {
         self.links.iter().any(|link| link.id == id)
     }
 
-    /// The link to take, of those that have proven themselves.
-    fn best(&self, net: &mut Net) -> Option<LinkId> {
-        let of = |transport: PathTransport| {
-            let proven = self.links.iter().filter(move |link| link.transport() == transport);
-            proven.filter_map(|link| link.proven.map(|took| (took, *link))).min_by_key(|&(took, _)| took)
-        };
-        match (of(PathTransport::Tcp), of(PathTransport::Quic)) {
-            (Some((took, tcp)), Some((_, quic))) => {
-                let rtt = net.rtt(quic.conn).unwrap_or(took);
-                let is_slow = took > rtt.saturating_mul(2).saturating_add(TCP_SLACK);
-                Some(if is_slow || self.tcp_failed { quic.id } else { tcp.id })
-            }
-            (Some((_, link)), None) | (None, Some((_, link))) => Some(link.id),
-            (None, None) => None,
-        }
-    }
-
-    /// Whether a TCP connection of ours may still prove itself.
-    fn awaits_tcp(&self) -> bool {
-        let is_pipe = |conn: Conn| matches!(conn, Conn::Pipe(_));
-        !self.tcp_failed
-            && (self.opening.iter().any(|opening| is_pipe(opening.conn))
-                || self.links.iter().any(|link| link.proven.is_none() && is_pipe(link.conn)))
+    fn of_round(&self, round: u32) -> impl Iterator<Item = &Beside> {
+        self.links.iter().filter(move |link| link.round == round)
     }
 }
 
@@ -372,17 +276,23 @@ impl Peer {
     /// The session has its floor. `theirs`: what the other side said of itself.
     pub(super) fn start_direct(&mut self, now: Instant, theirs: Features) {
         self.direct.only |= theirs.has(Features::P2P_ONLY);
-        let theirs = !theirs.has(Features::NO_P2P);
-        self.direct.began = now;
         self.direct.told = false;
-        if !theirs {
+        if theirs.has(Features::NO_P2P) {
             self.direct.close(now, &mut self.net);
             if self.must_be_direct() {
                 self.find_none(now);
             }
             return;
         }
-        self.direct.negotiation.start(now, theirs);
+        self.look_for_direct(now);
+    }
+
+    /// Addresses are said, if this side's person agreed to go on with the other one.
+    pub(super) fn look_for_direct(&mut self, now: Instant) {
+        if self.agreement != Agreement::Pending && self.direct.options.is_some() {
+            self.direct.began = now;
+            self.direct.negotiation.start(now, true);
+        }
     }
 
     /// There is no way for the data. The other side is told, or it would wait for it.
@@ -398,12 +308,13 @@ impl Peer {
     /// The session has no link any more.
     pub(super) fn stop_direct(&mut self, now: Instant) {
         let direct = &mut self.direct;
-        direct.close_openings(now, &mut self.net);
+        direct.close_openings(now, |_| true, &mut self.net);
         direct.negotiation.stop();
         direct.links.clear();
         direct.lost.clear();
         direct.say.clear();
-        (direct.choice, direct.give_up) = (None, None);
+        direct.choice.handle_lost(false);
+        (direct.judge_at, direct.give_up) = (None, None);
     }
 
     /// Direct links can't go on: this machine's addresses changed.
@@ -464,78 +375,7 @@ impl Peer {
         }
         let is_dependent = direct.gather.nat(Family::V4) == Nat::Dependent;
         direct.negotiation.set_gathered(direct.gather.is_done(), is_dependent);
-        let (is_racing, mut room) = (direct.negotiation.is_racing(), MAX_ACCEPTED.saturating_sub(direct.accepted()));
-        let wanted = || {
-            let wanted = is_racing && room > 0;
-            room = room.saturating_sub(1);
-            wanted
-        };
-        if let Some(conn) = self.net.poll_direct(now, wanted) {
-            direct.opening.push(Opening { conn, attempt: None });
-            return true;
-        }
-        false
-    }
-
-    /// Somebody of our own network connected.
-    pub(super) fn accept_direct(&mut self, now: Instant) -> Option<PipeId> {
-        if !self.direct.negotiation.is_racing() || self.direct.links.len() >= MAX_ACCEPTED {
-            return None;
-        }
-        let Stage::Live { .. } = &self.stage else { return None };
-        let pipe = self.net.accept_direct(now);
-        self.become_link(now, Conn::Pipe(pipe), Stream::first(), Origin::Accepted(Pace::Direct));
-        Some(pipe)
-    }
-
-    /// News of a connection that is no link, or no longer.
-    pub(super) fn handle_opening(&mut self, now: Instant, conn: Conn, event: &net::Event) {
-        let Some(index) = self.direct.opening.iter().position(|opening| opening.conn == conn) else { return };
-        let Some(Opening { attempt, .. }) = self.direct.opening.get(index).copied() else { return };
-        let link = match (event, attempt) {
-            (net::Event::Connected { .. }, Some(_)) => {
-                self.net.open_first(conn).map(|stream| (stream, Origin::Dialled(Pace::Direct)))
-            }
-            (net::Event::Opened(stream, Direction::Bi), None) => Some((*stream, Origin::Accepted(Pace::Direct))),
-            (net::Event::Closed(_), _) => {
-                self.direct.opening.remove(index);
-                self.net.close(now, conn, close::ENDED, "closed");
-                if let Some(attempt) = attempt {
-                    self.direct.negotiation.handle_attempt_failed(attempt);
-                }
-                return;
-            }
-            (
-                net::Event::Connected { .. }
-                | net::Event::Restarted { .. }
-                | net::Event::Opened(..)
-                | net::Event::Readable(_)
-                | net::Event::Writable(_)
-                | net::Event::Finished(_),
-                _,
-            ) => return,
-        };
-        if let Some((stream, origin)) = link {
-            self.direct.opening.remove(index);
-            self.become_link(now, conn, stream, origin);
-        }
-    }
-
-    fn become_link(&mut self, now: Instant, conn: Conn, main: Stream, origin: Origin) {
-        let id = self.next_link();
-        let Stage::Live { links, session } = &mut self.stage else {
-            return self.net.close(now, conn, close::ENDED, "not needed");
-        };
-        let streams = match conn {
-            Conn::Quic(..) => STREAMS,
-            Conn::Pipe(_) => 0,
-        };
-        let beside = Beside { id, conn, since: now, proven: None };
-        let mut link = PeerLink::new(conn, beside.transport(), Decoder::new(Caps::Records), streams, main);
-        let _ = link.set_keyed(id);
-        links.add(link);
-        self.direct.links.push(beside);
-        session.handle_link_up(now, id, streams, origin);
+        self.take_openings(now)
     }
 
     /// What the other side says of the direct path.
@@ -549,7 +389,7 @@ impl Peer {
         match (self.direct.negotiation.handle_control(now, message), message) {
             (Err(violation), _) => self.violated(now, violation),
             (Ok(()), Control::CandidateOffer { round, .. }) if *round == self.direct.negotiation.round() => {
-                self.floor.set_current();
+                self.floor.handle_offer();
             }
             (Ok(()), _) => {}
         }
@@ -558,6 +398,7 @@ impl Peer {
     /// Carries out what was decided. True when something moved that others wait for.
     pub(super) fn pump_direct(&mut self, now: Instant) -> bool {
         let mut moved = false;
+        self.retire_drained(now);
         loop {
             while let (Stage::Live { session, .. }, true) = (&mut self.stage, !self.direct.say.is_empty())
                 && session.can_send_control()
@@ -573,17 +414,15 @@ impl Peer {
             moved = true;
             match output {
                 Output::Say(control) => self.direct.say.push_back(control),
-                Output::Dial { attempt, carrier, to, certificate } => {
-                    self.dial_direct(now, attempt, carrier, to, certificate);
-                }
+                Output::Dial { carrier, to, certificate } => self.dial_direct(now, carrier, to, certificate),
                 Output::Probe { to, datagram } => {
                     self.net.send_datagram(direct_socket(Family::of(to.ip())), to, datagram.to_vec(), true);
                 }
-                Output::Chosen => self.handle_chosen(now),
-                Output::Over => self.handle_round_over(now),
-                Output::Settled => {
+                Output::Chosen { round } => self.handle_chosen(now, round),
+                Output::Over { round } => self.handle_round_over(now, round),
+                Output::Settled { round } => {
                     if self.side == Side::Sender {
-                        self.count_lost(now);
+                        self.count_lost(now, round);
                     }
                 }
                 Output::NoPath => {
@@ -595,22 +434,6 @@ impl Peer {
         }
     }
 
-    fn dial_direct(
-        &mut self,
-        now: Instant,
-        attempt: AttemptId,
-        carrier: Carrier,
-        to: SocketAddr,
-        certificate: [u8; 32],
-    ) {
-        let is_full = self.direct.opening.len() >= MAX_OPENING;
-        match self.net.dial_direct(now, carrier, to, certificate) {
-            Dial::Started(conn) if !is_full => self.direct.opening.push(Opening { conn, attempt: Some(attempt) }),
-            Dial::Started(conn) => self.net.close(now, conn, close::ENDED, "too many"),
-            Dial::NotYet | Dial::Impossible => self.direct.negotiation.handle_attempt_failed(attempt),
-        }
-    }
-
     /// Deadlines may have come. A spurious call is a no-op.
     pub(super) fn handle_direct_timeout(&mut self, now: Instant) {
         if let Some(portmap) = &mut self.direct.portmap {
@@ -619,7 +442,10 @@ impl Peer {
         if self.direct.options.is_some() {
             self.direct.gather.handle_timeout(now);
             self.direct.negotiation.handle_timeout(now);
-            self.choose_if_due(now);
+            if self.direct.judge_at.is_some_and(|at| at <= now) {
+                self.judge_links(now);
+            }
+            self.measure_link(now);
             if self.direct.give_up.take_if(|at| *at <= now).is_some() {
                 self.find_none(now);
             }

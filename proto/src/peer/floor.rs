@@ -10,7 +10,7 @@
 //! each once; what was under way on it counts for nobody then (`direct`). A side that has said *and* heard it looks for the other one in the
 //! session's reconnect room, as after the loss of its last link (`reunion`), but tells nobody, and nothing ends for want of a relay. So
 //! neither can have a newer floor while a word about the last one is under way, and what is said of "the floor" is said of one only. What
-//! was said in an earlier generation is told by its place: before the other side's first offer of a round that goes on in this one.
+//! was said in an earlier generation is told by its place: before the other side's offer of the present round, or any direct link.
 //!
 //! On a link from that room the sender speaks first: H1 where its session has no link, `Bind` where it has one; the receiver does what
 //! fits both. Where they differ, one of them has not noticed yet that its direct link is dead, which takes it 1.6 s. A receiver that
@@ -46,8 +46,10 @@ pub(super) struct Floor<W = Waiting> {
     state: State<W>,
     /// The last one that was lost, with the other side not known to know.
     lost: Option<LinkId>,
-    /// What the other side says from now on, it says in this generation.
-    current: bool,
+    /// The other side takes part in the present round of this generation.
+    offered: bool,
+    /// A direct link of this generation has proven itself.
+    direct: bool,
 }
 
 #[derive(Debug)]
@@ -107,7 +109,7 @@ enum Heard<W> {
 impl Floor {
     /// The session has the link of a handshake.
     pub const fn new(found: Option<&Found>) -> Self {
-        Self { kind: kind(found), state: State::There, lost: None, current: false }
+        Self { kind: kind(found), state: State::There, lost: None, offered: false, direct: false }
     }
 
     /// When a link has waited long enough.
@@ -141,9 +143,14 @@ impl<W> Floor<W> {
         }
     }
 
-    /// The other side takes part in a round of this generation.
-    pub const fn set_current(&mut self) {
-        self.current = true;
+    /// The other side takes part in the present round.
+    pub const fn handle_offer(&mut self) {
+        self.offered = true;
+    }
+
+    /// A direct link has proven itself.
+    pub const fn handle_direct(&mut self) {
+        self.direct = true;
     }
 
     /// A link that is not direct is gone, and others remain.
@@ -162,7 +169,8 @@ impl<W> Floor<W> {
     }
 
     fn hear(&mut self) -> Heard<W> {
-        if !self.current {
+        // Else it was said in an earlier generation.
+        if !self.offered || !self.direct {
             return Heard::Nothing;
         }
         let (state, heard) = match std::mem::replace(&mut self.state, State::There) {

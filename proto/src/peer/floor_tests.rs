@@ -19,7 +19,7 @@ struct End {
 
 impl End {
     fn new() -> Self {
-        let floor = Floor { kind: PathKind::Relay, state: State::There, lost: None, current: true };
+        let floor = Floor { kind: PathKind::Relay, state: State::There, lost: None, offered: true, direct: true };
         Self { floor, gone: Vec::new(), inbox: VecDeque::new(), proven: vec![0] }
     }
 
@@ -162,13 +162,16 @@ proptest! {
 fn a_word_of_an_earlier_generation_means_nothing() {
     let mut floor = Floor::<u32>::new_for_test();
     assert_eq!(floor.hear(), Heard::Nothing);
+    // An offer may be from then, too; but then it has led to nothing here.
+    floor.handle_offer();
+    assert_eq!(floor.hear(), Heard::Nothing);
     assert!(!floor.is_wanted());
-    floor.set_current();
+    floor.handle_direct();
     assert_eq!(floor.hear(), Heard::Lose);
 }
 
 impl Floor<u32> {
     fn new_for_test() -> Self {
-        Self { kind: PathKind::Relay, state: State::There, lost: None, current: false }
+        Self { kind: PathKind::Relay, state: State::There, lost: None, offered: false, direct: false }
     }
 }

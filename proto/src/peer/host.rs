@@ -5,8 +5,8 @@
 //! Binding ──► Listening ──(a guest joins our room)──► the guest's link is handed over
 //! ```
 //! It decides who gets in: at most [`MAX_GUESTS`] connections at once, each with the greeting's deadline, and only a receiver that
-//! names our room while nobody else is being talked to, or the session's own receiver that comes back, or for a new floor. Everybody else hears that
-//! nobody waits.
+//! names our room while nobody else is being talked to, or the session's own receiver that comes back, or comes for a new floor.
+//! Everybody else hears that nobody waits. As a relay does, it tells who asks by STUN at which address it is seen.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -25,7 +25,10 @@ use super::peer_link::PeerLink;
 use crate::Instant;
 use crate::link::quic::{Direction, Limits, Profile, Quic, Stream};
 use crate::link::{Read, Write};
+use crate::node::{Arrival, Transmit};
 use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
+use crate::room::limits::{self, Guard};
+use crate::room::mirror::Answers;
 use crate::seed::Seed;
 use crate::session::Violation;
 use crate::wire::frame::{GREETING, enclose};
@@ -48,6 +51,9 @@ pub struct Host {
     bound: Option<SocketAddr>,
     room: Room,
     guests: BTreeMap<Conn, Guest>,
+    /// How often a source may ask where it is.
+    guard: Guard,
+    answers: Answers,
     out: VecDeque<Met>,
 }
 
@@ -92,6 +98,8 @@ impl Host {
             bound: None,
             room: Room::Unknown,
             guests: BTreeMap::new(),
+            guard: Guard::new(limits::Limits::default()),
+            answers: Answers::default(),
             out: VecDeque::new(),
         };
         host.bind_next(net);
@@ -151,6 +159,16 @@ impl Host {
             }
             Err(_) => Err(Failure::Lost(Lost::NoSocket)),
         }
+    }
+
+    /// A datagram at its port that is STUN.
+    pub fn handle_stun(&mut self, now: Instant, arrival: Arrival, data: &[u8]) {
+        let _ = self.answers.reflect(now, &mut self.guard, arrival, data);
+    }
+
+    /// The next answer to one.
+    pub fn poll_transmit(&mut self, buf: &mut Vec<u8>) -> Option<Transmit> {
+        self.answers.poll_transmit(buf)
     }
 
     /// News of a connection; false when it is not a guest's.

@@ -248,10 +248,12 @@ impl Peer {
                 link.flush(now, &mut self.net);
                 let Some(stream) = link.chunk_stream(&mut self.net) else { break };
                 let Some((number, chunk)) = self.held.take() else { break };
-                match session.seal_chunk(now, link.id(), stream, chunk) {
+                let (id, len) = (link.id(), chunk.wire_len());
+                match session.seal_chunk(now, id, stream, chunk) {
                     Ok(frame) => {
                         link.queue_chunk(stream, frame);
-                        self.transfer.handle_sealed(number, link.id());
+                        self.transfer.handle_sealed(number, id);
+                        self.direct.count_sealed(id, len);
                     }
                     Err(chunk) => {
                         self.held = Some((number, chunk));
@@ -284,7 +286,7 @@ impl Peer {
                 }
                 Ok(None) => {
                     // Where all share one stream, a long record is a sign of life long before it is whole.
-                    session.handle_progress(now, id, StreamNo(0), link.assembling_main());
+                    session.handle_progress(now, id, StreamNo(0), link.assembling_main(&self.net));
                     index = index.saturating_add(1);
                 }
                 Err(violation) => {
@@ -368,7 +370,7 @@ impl Peer {
                 News::Accepted => self.accepted(now),
                 News::Resuming => self.tell(Event::Resuming),
                 News::Resumed { bytes } => self.tell(Event::Resumed { bytes }),
-                News::BadRecord(link) => self.bad_record(link),
+                News::Record(judged) => self.judged(now, judged),
                 News::Over(outcome) => self.over(now, outcome),
             }
         }

@@ -46,7 +46,7 @@ use crate::discovery::mdns::Mdns;
 use crate::handshake::{Guesses, Handshake};
 use crate::job::Job;
 use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
-use crate::p2p::portmap;
+use crate::p2p::{portmap, stun};
 use crate::seed::Seed;
 use crate::session::{self, Session};
 use crate::transfer::manifest::Totals;
@@ -171,6 +171,11 @@ impl Node for Peer {
                 }
             }
             Some(_) | None if self.direct.takes(now, &arrival, &data) => {}
+            Some(_) | None if arrival.socket == net::LISTENER && stun::is_stun(&data) => {
+                if let Some(host) = &mut self.host {
+                    host.handle_stun(now, arrival, &data);
+                }
+            }
             Some(_) | None => self.net.handle_datagram(now, &arrival, data),
         }
     }
@@ -357,7 +362,11 @@ impl Node for Peer {
                 buf.extend_from_slice(&data);
                 Some(Transmit { to, src_ip: from, ecn: Ecn::NotEct, size: data.len(), segment_size: None })
             }
-            Some(_) | None => self.net.poll_transmit(now, socket, max_segments, buf),
+            Some(_) | None => {
+                let host = self.host.as_mut().filter(|_| socket == net::LISTENER);
+                let answer = host.and_then(|host| host.poll_transmit(buf));
+                answer.or_else(|| self.net.poll_transmit(now, socket, max_segments, buf))
+            }
         }
     }
 

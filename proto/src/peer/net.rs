@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -26,6 +27,7 @@ use crate::link::{Read, Write};
 use crate::node::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
 use crate::p2p::budget::Budget;
 use crate::p2p::candidate::{Carrier, Family, canonical};
+use crate::pool::Pool;
 use crate::seed::Seed;
 
 /// Towards relays over IPv4.
@@ -45,6 +47,10 @@ pub const DIRECT_TCP: ListenerId = ListenerId(0);
 
 /// Bytes of the packet that opens a TCP connection.
 const SYN: usize = 60;
+/// A neighbour takes a TCP connection soon or not at all.
+const CONNECT_WITHIN: Duration = Duration::from_millis(2_500);
+/// How often systems ask for one until then: again after 1 s, and after 2 s or 3 s.
+const SYNS: usize = 3;
 /// Datagrams that are neither QUIC's nor mDNS's and wait for a direct socket; more are lost.
 const MAX_DATAGRAMS: usize = 64;
 /// The path of a WebSocket at a relay.
@@ -137,6 +143,8 @@ pub struct Net {
     budget: Budget,
     /// Direct connections that have proven to be the other peer's.
     proven: Vec<Conn>,
+    /// For long records that arrive in pipes.
+    buffers: Arc<Pool>,
     unix_time: Duration,
     seed: Seed,
 }
@@ -155,9 +163,16 @@ impl Net {
             datagrams: VecDeque::new(),
             budget: Budget::default(),
             proven: Vec::new(),
+            buffers: Arc::default(),
             unix_time,
             seed,
         }
+    }
+
+    /// Where the buffers of long records come from, and go to once they are opened.
+    #[must_use]
+    pub fn buffers(&self) -> Arc<Pool> {
+        Arc::clone(&self.buffers)
     }
 
     /// Asks for the client's sockets, one per family.
@@ -172,14 +187,16 @@ impl Net {
     /// Asks for one socket.
     pub fn bind(&mut self, socket: SocketId, addr: SocketAddr) {
         self.sockets.insert(socket, Socket::Binding);
-        self.actions.push_back(Action::Bind(socket, Bind { addr, share_port: false, group: None }));
+        // All others have one of each family, which may be asked to have the same port.
+        let dual_stack = socket == LISTENER;
+        self.actions.push_back(Action::Bind(socket, Bind { addr, dual_stack, share_port: false, group: None }));
     }
 
     /// Asks for the socket of multicast DNS, which other programs use too.
     pub fn bind_mdns(&mut self) {
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), mdns::PORT);
         let group = Some(mdns::GROUP.ip());
-        self.actions.push_back(Action::Bind(MDNS, Bind { addr, share_port: true, group }));
+        self.actions.push_back(Action::Bind(MDNS, Bind { addr, dual_stack: false, share_port: true, group }));
     }
 
     /// A client's socket was bound, or can't be.
@@ -221,17 +238,18 @@ impl Net {
     }
 
     /// Asks for a listener for peers of our own network.
-    pub fn listen_direct(&mut self, port: u16) {
-        let addr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port);
+    pub fn listen_direct(&mut self, addr: SocketAddr) {
         self.actions.push_back(Action::Listen(DIRECT_TCP, Listen { backlog: 8, ..Listen::from(addr) }));
     }
 
     /// Begins an attempt to reach the other peer itself.
     pub fn dial_direct(&mut self, now: Instant, carrier: Carrier, to: SocketAddr, certificate: [u8; 32]) -> Dial {
         match carrier {
-            // Its first packet is one like any other.
-            Carrier::Tcp if !self.budget.spend(now, to, 1, SYN) => Dial::Impossible,
-            Carrier::Tcp => Dial::Started(Conn::Pipe(self.pipes.dial(Pipe::plain(now, Windows::direct()), to))),
+            Carrier::Tcp if !self.budget.spend(now, to, SYNS, SYNS.saturating_mul(SYN)) => Dial::Impossible,
+            Carrier::Tcp => {
+                let pipe = Pipe::plain(now, Windows::direct());
+                Dial::Started(Conn::Pipe(self.pipes.dial_until(pipe, to, now + CONNECT_WITHIN)))
+            }
             Carrier::Udp => {
                 let socket = direct_socket(Family::of(to.ip()));
                 let Some(quic) = self.quic(socket) else { return Dial::Impossible };
@@ -263,14 +281,27 @@ impl Net {
         self.pipes.accept(Pipe::plain(now, Windows::direct()))
     }
 
-    /// This connection is the other peer's: what leaves for its address is counted no more.
+    /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its records as
+    /// soon as they begin.
     pub fn prove(&mut self, conn: Conn) {
-        if let Conn::Quic(socket, id) = conn
-            && let Some(to) = self.quic(socket).and_then(|quic| quic.remote(id))
-        {
-            self.budget.forgive(to);
+        match conn {
+            Conn::Quic(socket, id) => {
+                if let Some(to) = self.quic(socket).and_then(|quic| quic.remote(id)) {
+                    self.budget.forgive(to);
+                }
+            }
+            Conn::Pipe(pipe) => self.pipes.assemble(pipe, &self.buffers),
         }
         self.proven.push(conn);
+    }
+
+    /// How much is here of a record that cannot be read yet.
+    #[must_use]
+    pub fn assembling(&self, conn: Conn) -> usize {
+        match conn {
+            Conn::Quic(..) => 0,
+            Conn::Pipe(pipe) => self.pipes.assembling(pipe),
+        }
     }
 
     /// Sends a datagram. `counted`: to an address that the other peer named.

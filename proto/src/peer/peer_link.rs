@@ -161,8 +161,8 @@ impl PeerLink {
 
     /// The bytes of the first stream's unfinished record.
     #[must_use]
-    pub fn assembling_main(&self) -> usize {
-        self.decoder.buffered()
+    pub fn assembling_main(&self, net: &Net) -> usize {
+        self.decoder.buffered().saturating_add(net.assembling(self.conn))
     }
 
     /// Takes what arrived on another stream, up to its next whole record.
@@ -271,4 +271,37 @@ impl PeerLink {
 
 fn stream_no(index: usize) -> StreamNo {
     StreamNo(u8::try_from(index.saturating_add(1)).unwrap_or(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::PipeEvent;
+    use crate::seed::Seed;
+    use crate::wire::frame::{CHUNK, KIND_CHUNK, PREFIX};
+
+    #[test]
+    fn a_long_record_counts_as_heard_wherever_its_bytes_are() {
+        let now = Instant::now();
+        let mut net = Net::new(std::time::Duration::ZERO, Seed::new([1; 32]));
+        let pipe = net.accept_direct(now);
+        let conn = Conn::Pipe(pipe);
+        let mut link = PeerLink::new(conn, PathTransport::Tcp, Decoder::new(Caps::Records), 0, Stream::first());
+        net.settle(now);
+        net.prove(conn);
+        let record = [&u32::try_from(CHUNK).unwrap().to_be_bytes()[..], &[KIND_CHUNK; 100_000]].concat();
+        let mut rest = record.as_slice();
+        while !rest.is_empty() {
+            let room = net.pipe_buffer(pipe);
+            let count = room.len().min(rest.len());
+            room[..count].copy_from_slice(&rest[..count]);
+            net.handle_pipe(now, pipe, PipeEvent::Filled(count));
+            rest = &rest[count..];
+            assert_eq!(link.read_main(&mut net), Flow::Open);
+            assert!(link.next_main_frame().unwrap().is_none());
+            assert_eq!(link.assembling_main(&net), record.len() - rest.len());
+        }
+        assert_eq!(net.assembling(conn), 100_000, "most of them in the buffer in which it will be opened");
+        assert_eq!(link.decoder.buffered(), PREFIX);
+    }
 }

@@ -236,3 +236,33 @@ fn with_verify_nothing_moves_before_the_person_agrees() {
         pair.wait_for_offer();
     }
 }
+
+/// As a relay does: who asks is told where it is, as often as one source may ask, in not three times as many bytes.
+#[test]
+fn the_relay_inside_tells_who_asks_by_stun_at_which_address_it_is_seen() {
+    let code = "7-acorn-bicycle-canal";
+    let mut pair = Pair::new(10, code, code, |_, _| {});
+    let (now, sender) = (pair.now, &mut pair.peers[0]);
+    let asked = |from: SocketAddr| Arrival { socket: net::LISTENER, from, local_ip: None, ecn: Ecn::NotEct };
+    let mut answers = |from: SocketAddr, count: usize| {
+        let (mut sizes, request) = (Vec::new(), stun::request(stun::TransactionId([7; 12])));
+        for _ in 0..count {
+            sender.handle_datagram(now, asked(from), request[..].into());
+            sender.settle(now);
+            let mut buf = Vec::new();
+            if let Some(transmit) = sender.poll_transmit(now, net::LISTENER, NonZeroUsize::MIN, &mut buf)
+                && transmit.to == from
+            {
+                let id = stun::TransactionId([7; 12]);
+                assert_eq!(stun::decode(&buf), Ok(stun::Message::Success { id, observed: from }));
+                assert!(buf.len() <= 3 * request.len());
+                sizes.push(buf.len());
+            }
+        }
+        sizes
+    };
+    assert_eq!(answers("203.0.113.7:7000".parse().unwrap(), 1), [40]);
+    assert_eq!(answers("[2001:db8::7]:7000".parse().unwrap(), 1), [52]);
+    assert_eq!(answers("203.0.113.8:7000".parse().unwrap(), 1_000).len(), 480);
+    assert_eq!(answers("203.0.113.9:7000".parse().unwrap(), 1), [40]);
+}

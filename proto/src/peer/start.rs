@@ -82,7 +82,8 @@ impl Peer {
         let ask = ask(Side::Receiver, features, question, &common, &mut seed);
         let meeting = Meeting::new(now, ask, &common.relays, near, &mut net);
         let config = receiver::Config { cores: common.cores.max(1) };
-        let receiver = receiver::Receiver::new(config, seed.split()).with_limit(common.limit);
+        let receiver =
+            receiver::Receiver::new(config, seed.split()).with_limit(common.limit).with_buffers(net.buffers());
         let transfer = Transfer::Receiving(receiver);
         let code = CodeState::Ready { code, seated: true, told: true };
         let discover = discover && common.relays.is_empty();

@@ -6,6 +6,7 @@
 //! | [`greeting`] | whether a client may ask at all: version, password, deadline |
 //! | [`registry`] | who sits in which room, who is refused and why, what expires |
 //! | `talk` | when a leg is read and told something, before it is paired |
+//! | [`mirror`] | whose STUN questions are answered |
 //! | `forward` | how the bytes of two paired legs move, and how much of them is held |
 //! | `ports` | nothing: what QUIC connections and pipes have in common |
 //! | `relay` | the whole as one [`crate::node::Node`], [`Relay`] |
@@ -20,6 +21,7 @@ mod evil_tests;
 mod forward;
 pub mod greeting;
 pub mod limits;
+pub mod mirror;
 mod ports;
 pub mod registry;
 mod relay;

@@ -15,7 +15,6 @@
 mod doors;
 mod gone;
 mod leg;
-mod mirror;
 mod seats;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -419,7 +418,13 @@ impl Node for Relay {
 
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
         if stun::is_stun(&data) {
-            self.reflect(now, arrival, &data);
+            let Some(door) = self.doors.get_mut(usize::from(arrival.socket.0)) else { return };
+            let count = match door.answers.reflect(now, &mut self.guard, arrival, &data) {
+                Some(true) => &mut self.status.stun_answered,
+                Some(false) => &mut self.status.stun_ignored,
+                None => return,
+            };
+            *count = count.saturating_add(1);
         } else if let Some(quic) = self.ports.quics.get_mut(usize::from(arrival.socket.0)) {
             quic.handle_datagram(now, &arrival, data);
         }

@@ -332,7 +332,10 @@ fn doors(listen: &[&str]) -> Relay {
 }
 
 fn bind(id: u8, addr: &str) -> Option<Action> {
-    Some(Action::Bind(SocketId(id), Bind { addr: addr.parse().unwrap(), share_port: false, group: None }))
+    Some(Action::Bind(
+        SocketId(id),
+        Bind { addr: addr.parse().unwrap(), dual_stack: true, share_port: false, group: None },
+    ))
 }
 
 fn listen(id: u8, addr: &str) -> Option<Action> {

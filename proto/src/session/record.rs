@@ -4,7 +4,7 @@
 //! key of its own. Which lane and which number a record gets is decided in `lanes.rs`; here it is only sealed and opened.
 //!
 //! No chunk is copied on its way: [`Prepared`] has room before and after the plaintext for everything that sealing adds, and
-//! [`SealedChunk::open`] opens in the buffer that gathers the pieces of the frame.
+//! a [`SealedChunk`] is opened in the buffer in which it arrived, or in the one that gathers the pieces of its frame.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::{LinkId, Violation};
 use crate::handshake::{RecordKey, Suite};
+use crate::pool::{Lent, Pool};
 use crate::wire::Frame;
 use crate::wire::frame::{CHUNK, KIND_CHUNK, KIND_CONTROL, PREFIX};
 
@@ -30,7 +31,7 @@ const LEAD: usize = OPENER + HEADROOM;
 
 /// The plaintext of a chunk record, in a buffer that has room for all that sealing adds, so that it never moves again.
 pub struct Prepared {
-    buffer: BytesMut,
+    buffer: Lent,
 }
 
 impl Prepared {
@@ -48,7 +49,16 @@ impl Prepared {
     /// `len` zeros, to be written over by [`Self::body_mut`].
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
-        let mut buffer = BytesMut::zeroed(len.saturating_add(LEAD + TAG));
+        Self::of(BytesMut::zeroed(len.saturating_add(LEAD + TAG)).into(), len)
+    }
+
+    /// `len` bytes of any value, all to be written over by [`Self::body_mut`], in a buffer that goes back once it was sent.
+    #[must_use]
+    pub fn lent(pool: &Arc<Pool>, len: usize) -> Self {
+        Self::of(Lent::new(pool, len.saturating_add(LEAD + TAG)), len)
+    }
+
+    fn of(mut buffer: Lent, len: usize) -> Self {
         buffer.truncate(len.saturating_add(LEAD));
         Self { buffer }
     }
@@ -105,8 +115,7 @@ impl Prepared {
         if seal_frame(key, header, &mut self.buffer, OPENER).is_none() {
             return Err(self);
         }
-        self.buffer.advance(start);
-        Ok(self.buffer.freeze())
+        Ok(Bytes::from_owner(self.buffer).slice(start..))
     }
 }
 
@@ -144,12 +153,24 @@ impl SealedChunk {
         self.frame.len().saturating_sub(HEADER + TAG)
     }
 
-    /// Verifies it and gives its plaintext. Heavy (a copy and an AEAD over up to 4 MiB): to be called in a job.
+    /// Verifies it and gives its plaintext. Heavy (an AEAD over up to 4 MiB, and a copy if it came in pieces): to be called in a job.
     ///
     /// # Errors
     /// [`BadRecord`]: not what the peer sealed under this lane and number. Tell [`super::Session::handle_bad_record`].
     pub fn open(self) -> Result<BytesMut, BadRecord> {
         open_frame(&self.key, self.header, self.frame)
+    }
+
+    /// The same for who only looks at the plaintext: the record's buffer goes to the pool then, and if its pieces have to be gathered,
+    /// that is done in one from there.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with<T>(self, pool: &Pool, then: impl FnOnce(&[u8]) -> T) -> Result<T, BadRecord> {
+        let mut body = self.frame.into_buffer(|len| pool.take(len));
+        let result = open_body(&self.key, self.header, &mut body).map(then);
+        pool.put(body);
+        result
     }
 }
 
@@ -270,10 +291,10 @@ impl LaneKey {
         tag.as_ref().try_into().ok()
     }
 
-    /// Opens `ciphertext ‖ tag` in place; gives the plaintext's length.
-    fn open(&self, header: Header, sealed: &mut [u8]) -> Result<usize, BadRecord> {
+    /// Opens `ciphertext ‖ tag` in place.
+    fn open<'a>(&self, header: Header, sealed: &'a mut [u8]) -> Result<&'a [u8], BadRecord> {
         let plain = self.aead.open_in_place(header.nonce(), Aad::from(header.to_bytes()), sealed);
-        plain.map(|plain| plain.len()).map_err(|_| BadRecord)
+        plain.map(|plain| &*plain).map_err(|_| BadRecord)
     }
 }
 
@@ -297,14 +318,17 @@ pub(super) fn seal_frame(key: &LaneKey, header: Header, buffer: &mut BytesMut, a
 
 /// A record's plaintext, opened in the buffer in which it arrived, or in the one that gathers its pieces.
 pub(super) fn open_frame(key: &LaneKey, header: Header, frame: Frame) -> Result<BytesMut, BadRecord> {
-    let mut body = frame.into_bytes().try_into_mut().unwrap_or_else(|shared| BytesMut::from(shared.as_ref()));
-    if body.len() < HEADER + TAG {
-        return Err(BadRecord);
-    }
+    let mut body = frame.into_buffer(BytesMut::with_capacity);
+    let len = open_body(key, header, &mut body)?.len();
     body.advance(HEADER);
-    let len = key.open(header, &mut body)?;
     body.truncate(len);
     Ok(body)
+}
+
+/// Opens a frame's body in place.
+fn open_body<'a>(key: &LaneKey, header: Header, body: &'a mut [u8]) -> Result<&'a [u8], BadRecord> {
+    let sealed = body.get_mut(HEADER..).ok_or(BadRecord)?;
+    key.open(header, sealed)
 }
 
 /// The headroom and the canonical encoding of a control record, in a buffer that has room for the tag.

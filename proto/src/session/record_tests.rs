@@ -76,12 +76,52 @@ fn a_chunk_is_sealed_and_opened_where_it_lies() {
         assert_eq!(frame.len(), opener.len() + HEADROOM + 100_000 + TAG);
         assert_eq!(frame[..opener.len()], *opener);
         let body = body_of(frame.slice(opener.len()..));
-        drop(frame);
         assert_eq!(body[HEADER..].as_ptr(), plain_at, "sealing copied");
+        // As it arrives: in one piece that is nobody else's.
+        let body = Bytes::from(body.to_vec());
+        let plain_at = body[HEADER..].as_ptr();
         let plain = arrived(&key, body).open().unwrap();
         assert_eq!(plain.as_ptr(), plain_at, "opening copied");
         assert!(plain.iter().all(|&byte| byte == 5) && plain.len() == 100_000);
     }
+}
+
+#[test]
+fn a_lent_buffer_comes_back_once_the_record_was_sent_or_is_not_wanted() {
+    let (key, pool) = (key(Suite::Aes256Gcm), Arc::new(Pool::default()));
+    let mut chunk = Prepared::lent(&pool, 100_000);
+    chunk.body_mut().fill(5);
+    let at = chunk.body().as_ptr();
+    let frame = chunk.seal(&key, HEAD, &[]).unwrap();
+    let plain = arrived(&key, body_of(frame.clone())).open().unwrap();
+    assert!(plain.iter().all(|&byte| byte == 5) && plain.len() == 100_000);
+    assert_eq!(pool.idle(), 0);
+    drop(frame);
+    assert!(pool.idle() > 0);
+    let chunk = Prepared::lent(&pool, 100_000);
+    assert_eq!((chunk.body().as_ptr(), chunk.len(), pool.idle()), (at, 100_000, 0), "it is used again");
+    drop(chunk);
+    assert!(pool.idle() > 0);
+}
+
+#[test]
+fn the_buffer_of_a_record_that_was_looked_at_goes_to_the_pool() {
+    let (key, pool) = (key(Suite::Aes256Gcm), Pool::default());
+    let frame = prepared(&[5; 100_000]).seal(&key, HEAD, &[]).unwrap();
+    let body = Bytes::from(frame[PREFIX..].to_vec());
+    let at = body.as_ptr();
+    let looked = arrived(&key, body).open_with(&pool, |plain| (plain.as_ptr(), plain.len(), plain[99_999]));
+    assert_eq!(looked, Ok((at.wrapping_add(HEADER), 100_000, 5)), "opened in place");
+    assert!(pool.idle() >= 100_000);
+    // Shared, so copied, into that buffer.
+    let (second, body) = (body_of(frame.clone()), body_of(frame));
+    let looked = arrived(&key, body).open_with(&pool, |plain| (plain.as_ptr(), plain[0]));
+    assert_eq!(looked, Ok((at.wrapping_add(HEADER), 5)));
+    let mut changed = second.to_vec();
+    changed[HEADER] ^= 1;
+    let idle = pool.idle();
+    assert_eq!(arrived(&key, changed.into()).open_with(&pool, <[u8]>::len), Err(BadRecord));
+    assert!(pool.idle() > idle, "also when it was not genuine");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use zstd::bulk::{Compressor, Decompressor};
 use super::hashes::{Claim, Hash, Hashes};
 use super::manifest::Manifest;
 use crate::job::{Fault, FaultKind, Sink, Source};
+use crate::pool::Pool;
 use crate::session::{LinkId, Prepared, SealedChunk, Violation};
 
 /// Length of what stands before the contents, in bytes.
@@ -136,7 +137,7 @@ impl Prepare {
     pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Made, Fault> {
         let Self { source, manifest, coders, compression, transfer, chunk } = self;
         let plain = manifest.chunk_len(chunk).ok_or(FaultKind::Internal)?;
-        let mut prepared = Prepared::zeroed(plain.saturating_add(HEADER));
+        let mut prepared = Prepared::lent(&coders.buffers, plain.saturating_add(HEADER));
         let (head, contents) = prepared.body_mut().split_at_mut_checked(HEADER).ok_or(FaultKind::Internal)?;
         let mut rest = &mut *contents;
         for segment in manifest.segments(chunk) {
@@ -201,19 +202,21 @@ impl Open {
     pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Opened, Fault> {
         let Self { sealed, sink, manifest, coders, hashes, transfer } = self;
         let link = sealed.link;
-        let Ok(plain) = sealed.open() else { return Ok(Opened::BadRecord(link)) };
-        let (header, body) =
-            match Header::parse(&plain).and_then(|(header, body)| check(&header, transfer, &manifest, body)) {
-                Ok(judged) => judged,
-                Err(violation) => return Ok(Opened::Violation(violation)),
-            };
-        match header.codec {
-            Codec::Raw => store(&header, body, &*sink, &manifest, &hashes, stop),
-            Codec::Zstd => coders.decompress(body, header.length as usize, |contents| match contents {
-                Some(contents) => store(&header, contents, &*sink, &manifest, &hashes, stop),
-                None => Ok(Opened::Violation(Violation::ChunkHash)),
-            }),
-        }
+        let opened = sealed.open_with(&coders.buffers, |plain| {
+            let (header, body) =
+                match Header::parse(plain).and_then(|(header, body)| check(&header, transfer, &manifest, body)) {
+                    Ok(judged) => judged,
+                    Err(violation) => return Ok(Opened::Violation(violation)),
+                };
+            match header.codec {
+                Codec::Raw => store(&header, body, &*sink, &manifest, &hashes, stop),
+                Codec::Zstd => coders.decompress(body, header.length as usize, |contents| match contents {
+                    Some(contents) => store(&header, contents, &*sink, &manifest, &hashes, stop),
+                    None => Ok(Opened::Violation(Violation::ChunkHash)),
+                }),
+            }
+        });
+        opened.unwrap_or(Ok(Opened::BadRecord(link)))
     }
 }
 
@@ -264,14 +267,20 @@ fn store(
     Ok(stored)
 }
 
-/// Contexts and buffers of zstd, for the jobs of one transfer.
+/// Contexts and buffers of zstd, for the jobs of one transfer, and the buffers of its records.
 #[derive(Default)]
 pub struct Coders {
+    buffers: Arc<Pool>,
     compressors: Mutex<Vec<(Compressor<'static>, Vec<u8>)>>,
     decompressors: Mutex<Vec<(Decompressor<'static>, Vec<u8>)>>,
 }
 
 impl Coders {
+    /// With the pool from which the records that arrive have their buffers.
+    pub(super) fn new(buffers: Arc<Pool>) -> Self {
+        Self { buffers, ..Self::default() }
+    }
+
     /// The compressed contents after `room` bytes; `None`: it doesn't pay.
     pub(super) fn compress(&self, contents: &[u8], level: i32, room: usize) -> Option<Prepared> {
         if contents.len() < TINY {

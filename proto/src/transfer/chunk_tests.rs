@@ -1,5 +1,7 @@
 use std::sync::atomic::AtomicBool;
 
+use bytes::BytesMut;
+
 use super::super::manifest::{ManifestBuilder, PageBuilder};
 use super::super::memory::{At, MemorySink, MemorySource, Stage};
 use super::super::path::RelPath;
@@ -262,4 +264,30 @@ fn a_job_that_is_told_to_stop_stops_but_for_cleaning_up() {
     let abandon = Job { id: JobId(8), work: Work::Abandon { sink: sink() } }.run(&stopped);
     assert!(matches!(abandon.result, Ok(Product::Abandoned)));
     assert_eq!(setup.sink.stage(), Stage::Abandoned);
+}
+
+#[test]
+fn the_buffers_of_chunks_are_used_again_on_both_sides() {
+    let contents = noise(CHUNK);
+    let setup = Setup::new(&[contents.clone(), vec![7; CHUNK]]);
+    let pool = Arc::clone(&setup.coders.buffers);
+    pool.put(BytesMut::from(vec![0xff; CHUNK + 500].as_slice()));
+    let idle = pool.idle();
+    let made = setup.prepare(0, Compression::Off).unwrap().prepared;
+    assert_eq!(pool.idle(), 0);
+    assert_eq!(
+        made.body()[..HEADER],
+        setup.header(0, Codec::Raw, &contents).to_bytes(),
+        "nothing is left of what it held"
+    );
+    assert_eq!(made.body()[HEADER..], contents);
+    drop(made);
+    assert_eq!(pool.idle(), idle);
+    // What was read to be compressed is not sent.
+    let compressed = setup.prepare(1, Compression::default()).unwrap().prepared;
+    assert_eq!((compressed.len() < CHUNK, pool.idle()), (true, idle));
+    let frame = setup.prepare(0, Compression::Off).unwrap().prepared;
+    // Opening gathers it in another one here, as the frame is still the sender's.
+    assert!(matches!(setup.open(frame), Ok(Opened::Stored { chunk: 0, .. })));
+    assert!(pool.idle() >= idle + CHUNK);
 }

@@ -21,9 +21,10 @@ use super::manifest::Manifest;
 use super::ranges::RangeSet;
 use super::recall::Kept;
 use super::window::{CREDIT, FRAMING, cost};
-use super::{FIRST, IN_JOBS, Progress};
+use super::{FIRST, IN_JOBS, Judged, Progress};
 use crate::Instant;
 use crate::job::{JobId, Sink};
+use crate::pool::Pool;
 use crate::session::{LinkId, SealedChunk, Violation};
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
@@ -130,6 +131,11 @@ impl Incoming {
         Self { limit, ..self }
     }
 
+    /// With the pool from which the records that arrive have their buffers.
+    pub fn with_buffers(self, buffers: Arc<Pool>) -> Self {
+        Self { coders: Arc::new(Coders::new(buffers)), ..self }
+    }
+
     /// What the sender may have under way.
     pub fn credit(&self) -> u32 {
         let largest = (self.manifest.chunk_size() as usize).saturating_add(HEADER).saturating_add(FRAMING);
@@ -233,21 +239,22 @@ impl Incoming {
         Some((open, held))
     }
 
-    /// A job judged a chunk. Gives the link of a record that was not genuine.
-    pub fn opened(&mut self, id: JobId, opened: Opened) -> Result<Option<LinkId>, Violation> {
+    /// A job judged a chunk.
+    pub fn opened(&mut self, id: JobId, opened: Opened) -> Result<Option<Judged>, Violation> {
         let Some(held) = self.opening.remove(&id) else { return Ok(None) };
+        let link = held.link;
         match opened {
             Opened::Stored { chunk, plain, hash } => {
                 self.written.insert(chunk, Written { held, plain, hash });
-                Ok(None)
+                Ok(Some(Judged::Genuine(link)))
             }
             Opened::Again => {
                 self.held = self.held.saturating_sub(held.cost);
-                Ok(None)
+                Ok(Some(Judged::Genuine(link)))
             }
             Opened::BadRecord(link) => {
                 self.held = self.held.saturating_sub(held.cost);
-                Ok(Some(link))
+                Ok(Some(Judged::Bad(link)))
             }
             Opened::Violation(violation) => Err(violation),
         }

@@ -145,7 +145,8 @@ impl World {
                 receiver::Event::Offered(_) => {}
                 receiver::Event::Resuming => self.resuming = true,
                 receiver::Event::Resumed { bytes } => self.resumed.1 = Some(bytes),
-                receiver::Event::BadRecord(link) => assert_eq!(link, self.link),
+                receiver::Event::Record(Judged::Genuine(_)) => {}
+                receiver::Event::Record(Judged::Bad(link)) => assert_eq!(link, self.link),
                 receiver::Event::Over(outcome) => self.received = Some(outcome),
             }
         }

@@ -283,6 +283,12 @@ impl Outgoing {
         }
     }
 
+    /// What was sealed for this link and is not acknowledged.
+    pub fn under_way(&self, link: LinkId) -> u64 {
+        let on_it = self.under_way.values().filter(|under_way| under_way.link == Some(link));
+        on_it.fold(0, |sum, under_way| sum.saturating_add(under_way.cost))
+    }
+
     /// A link is gone: what was sealed for it and is not acknowledged is made again.
     pub fn lose_link(&mut self, link: LinkId) {
         let lost = self.under_way.iter().filter(|(_, under_way)| under_way.link == Some(link));

@@ -38,10 +38,11 @@ use super::reading::Reading;
 use super::recall::Recalling;
 use super::sender::of_this;
 use super::stream;
-use super::{FIRST, Jobs, Outcome, Progress, cancel_reason};
+use super::{FIRST, Jobs, Judged, Outcome, Progress, cancel_reason};
 use crate::Instant;
 use crate::job::{FaultKind, Job, JobDone, Product, Sink, Work};
 use crate::node::Misuse;
+use crate::pool::Pool;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk, Violation};
 use crate::wire::peer::{CancelReason, Control, DeclineReason};
@@ -76,8 +77,8 @@ pub enum Event {
         /// In bytes of the files.
         bytes: u64,
     },
-    /// A chunk record was not what the peer sealed: its link must go.
-    BadRecord(LinkId),
+    /// A chunk record was opened, or can't be.
+    Record(Judged),
     /// It is over. The last event, once. After [`Outcome::Complete`] the machine stays for the other side's farewell.
     Over(Outcome),
 }
@@ -93,6 +94,7 @@ pub struct Receiver {
     /// When the sender was last heard or given something to do; `None`: there is no link.
     heard: Option<Instant>,
     limit: Option<NonZeroU64>,
+    buffers: Arc<Pool>,
 }
 
 enum State {
@@ -119,7 +121,7 @@ enum State {
 impl Receiver {
     /// Waits for an offer.
     #[must_use]
-    pub const fn new(config: Config, seed: Seed) -> Self {
+    pub fn new(config: Config, seed: Seed) -> Self {
         let jobs = Jobs { last: 0, out: BTreeMap::new(), patience: None };
         Self {
             config,
@@ -130,7 +132,14 @@ impl Receiver {
             events: VecDeque::new(),
             heard: None,
             limit: None,
+            buffers: Arc::default(),
         }
+    }
+
+    /// With the pool from which the records that arrive have their buffers.
+    #[must_use]
+    pub fn with_buffers(self, buffers: Arc<Pool>) -> Self {
+        Self { buffers, ..self }
     }
 
     /// With a rate for what is acknowledged, in bytes a second of what the other side seals.
@@ -266,9 +275,9 @@ impl Receiver {
             (Ok(Product::Synced), State::Receiving(_) | State::Finishing { .. } | State::Verified { .. }) => {}
             (Ok(Product::Opened(opened)), State::Receiving(receiving)) => match receiving.opened(id, opened) {
                 Ok(None) => {}
-                Ok(Some(link)) => {
-                    if !matches!(self.events.back(), Some(Event::BadRecord(last)) if *last == link) {
-                        self.events.push_back(Event::BadRecord(link));
+                Ok(Some(judged)) => {
+                    if !matches!(self.events.back(), Some(Event::Record(last)) if *last == judged) {
+                        self.events.push_back(Event::Record(judged));
                     }
                 }
                 Err(violation) => self.violated(now, violation),
@@ -602,7 +611,7 @@ impl Receiver {
 
     /// The sink is ready, and the sender may begin.
     fn ready(&mut self, now: Instant, receiving: Incoming) {
-        let receiving = receiving.with_limit(self.limit.map(Limit::new));
+        let receiving = receiving.with_limit(self.limit.map(Limit::new)).with_buffers(Arc::clone(&self.buffers));
         let have = Capped::truncated(receiving.have());
         self.control.push_back(Control::Accept { transfer: FIRST, have, credit: receiving.credit() });
         self.heard = Some(now);

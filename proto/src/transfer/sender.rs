@@ -195,6 +195,15 @@ impl Sender {
         }
     }
 
+    /// What was sealed for this link and is not acknowledged, in bytes, as the window counts.
+    #[must_use]
+    pub fn under_way(&self, link: LinkId) -> u64 {
+        match &self.state {
+            State::Sending(sending) => sending.under_way(link),
+            State::Scanning { .. } | State::Scanned { .. } | State::Offered { .. } | State::Over { .. } => 0,
+        }
+    }
+
     /// One of several links is gone, and the receiver counts no more on what came over it: it says next what it has stored.
     pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
         if let State::Sending(sending) = &mut self.state {

@@ -3,8 +3,8 @@
 //! The decoder decides how long a body may be, before it takes any memory for it: at most [`GREETING`] bytes until the session
 //! is keyed ([`Caps::Greeting`]), then by the first byte of the body, its record kind ([`Caps::Records`]).
 //! It is fed any split of the input and gives the same frames. A frame is handed out as the pieces that arrived, so that the one
-//! copy that makes it contiguous can be made where it does not hold up a packet. Pieces smaller than [`SMALL`] bytes are merged,
-//! so memory follows the bytes that arrived and not the number of pieces.
+//! copy that makes it contiguous can be made where it does not hold up a packet, and none if it came in one piece. Pieces smaller
+//! than [`SMALL`] bytes are merged, so memory follows the bytes that arrived and not the number of pieces.
 
 use std::collections::VecDeque;
 
@@ -68,19 +68,27 @@ impl Frame {
     pub fn into_bytes(mut self) -> Bytes {
         match self.pieces.len() {
             1 => self.pieces.pop().unwrap_or_default(),
-            _ => self.gather(0).freeze(),
+            _ => self.gather(BytesMut::with_capacity).freeze(),
         }
     }
 
-    /// The body copied into one buffer of its own, without its first `skip` bytes.
+    /// The body in a buffer of its own: the one in which it arrived, if it came in one piece that nobody shares, and else a copy in
+    /// what `take` gives for its length, which may hold anything.
     #[must_use]
-    pub fn gather(self, mut skip: usize) -> BytesMut {
-        let mut body = BytesMut::with_capacity(self.len.saturating_sub(skip));
-        for piece in self.pieces {
-            let skipped = skip.min(piece.len());
-            skip = skip.saturating_sub(skipped);
-            body.extend_from_slice(piece.get(skipped..).unwrap_or_default());
+    pub fn into_buffer(mut self, take: impl FnOnce(usize) -> BytesMut) -> BytesMut {
+        match self.pieces.as_mut_slice() {
+            [piece] => match std::mem::take(piece).try_into_mut() {
+                Ok(body) => body,
+                Err(shared) => Self::from(shared).gather(take),
+            },
+            _ => self.gather(take),
         }
+    }
+
+    fn gather(self, take: impl FnOnce(usize) -> BytesMut) -> BytesMut {
+        let mut body = take(self.len);
+        body.clear();
+        self.pieces.iter().for_each(|piece| body.extend_from_slice(piece));
         body
     }
 }

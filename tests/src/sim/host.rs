@@ -67,6 +67,8 @@ pub struct Host {
     pub(super) machine: Machine,
     /// As bound: unspecified addresses stay so.
     pub(super) sockets: BTreeMap<SocketId, SocketAddr>,
+    /// Of those, the ones that leave IPv4 to others.
+    pub(super) only_v6: BTreeSet<SocketId>,
     pub(super) listeners: BTreeMap<ListenerId, (SocketAddr, PipeOptions)>,
     pub(super) pipes: BTreeMap<PipeId, EndId>,
     /// Pipes that something happened to.
@@ -94,6 +96,7 @@ impl Host {
             attachments,
             machine,
             sockets: BTreeMap::new(),
+            only_v6: BTreeSet::new(),
             listeners: BTreeMap::new(),
             pipes: BTreeMap::new(),
             touched: BTreeSet::new(),
@@ -169,7 +172,7 @@ impl Host {
         at(to)
             .or_else(|| at(any(own)))
             .map(|socket| (socket, false))
-            .or_else(|| at(any(v6)).map(|socket| (socket, true)))
+            .or_else(|| at(any(v6)).filter(|socket| !self.only_v6.contains(socket)).map(|socket| (socket, true)))
     }
 
     /// Of each family the first address of the network of the default route, as most are.

@@ -30,6 +30,8 @@ const LINK: LinkId = LinkId(0);
 /// What it hears.
 #[derive(Debug)]
 pub enum Heard {
+    /// The relay paired it with the other side, which has proven nothing yet.
+    Paired,
     /// The session is keyed.
     Keyed,
     /// The other side's message.
@@ -49,6 +51,7 @@ enum Said {
     Control(Control),
     Chunk(Prepared),
     Raw(Bytes),
+    Pause(Duration),
 }
 
 impl Mouth {
@@ -69,10 +72,15 @@ impl Mouth {
     pub fn raw(&mut self, bytes: Bytes) {
         self.out.push_back(Said::Raw(bytes));
     }
+
+    /// Nothing for so long.
+    pub fn pause(&mut self, time: Duration) {
+        self.out.push_back(Said::Pause(time));
+    }
 }
 
 /// What it does.
-pub type Script = Box<dyn FnMut(Heard, &mut Mouth)>;
+pub type Script = Box<dyn FnMut(Heard, &mut Mouth) + Send>;
 
 enum Stage {
     Dialing,
@@ -98,6 +106,7 @@ pub struct Hostile {
     mouth: Mouth,
     out: VecDeque<Bytes>,
     retry: Option<Instant>,
+    silent: Option<Instant>,
     said: VecDeque<String>,
 }
 
@@ -105,7 +114,7 @@ impl Hostile {
     /// It joins the code's room at this relay.
     #[must_use]
     pub fn new(side: Side, code: Code, relay: SocketAddr, script: Script, seed: Seed) -> Box<Self> {
-        let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), share_port: false, group: None };
+        let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None };
         Box::new(Self {
             side,
             code,
@@ -121,6 +130,7 @@ impl Hostile {
             mouth: Mouth::default(),
             out: VecDeque::new(),
             retry: None,
+            silent: None,
             said: VecDeque::new(),
         })
     }
@@ -152,6 +162,12 @@ impl Hostile {
                             secret: Secret::Code(self.code.password().clone()),
                         };
                         self.stage = Stage::Shaking(Box::new(Handshake::new(config, now, self.seed.split())));
+                        (self.script)(Heard::Paired, &mut self.mouth);
+                        while let Some(Said::Raw(bytes)) =
+                            self.mouth.out.pop_front_if(|said| matches!(said, Said::Raw(_)))
+                        {
+                            self.out.push_back(bytes);
+                        }
                     }
                     RelayMessage::Refused { .. } => self.retry = Some(now + Duration::from_millis(300)),
                     RelayMessage::Hello { .. }
@@ -207,6 +223,9 @@ impl Hostile {
                         moved = true;
                         continue;
                     }
+                    if self.silent.is_some() {
+                        break;
+                    }
                     match self.mouth.out.pop_front() {
                         Some(Said::Control(control)) => {
                             if session.can_send_control() {
@@ -221,6 +240,7 @@ impl Hostile {
                             self.out.push_back(frame);
                         }
                         Some(Said::Raw(bytes)) => self.out.push_back(bytes),
+                        Some(Said::Pause(time)) => self.silent = Some(now + time),
                         None => break,
                     }
                     moved = true;
@@ -283,6 +303,7 @@ impl Node for Hostile {
             let join = self.join();
             self.tell(&join);
         }
+        self.silent = self.silent.filter(|until| *until > now);
     }
 
     fn settle(&mut self, now: Instant) {
@@ -350,7 +371,8 @@ impl Node for Hostile {
             Stage::Dialing | Stage::Asking | Stage::Over => None,
         };
         let quic = self.quic.as_ref().and_then(Quic::poll_timeout).map(|at| (at, "quic"));
-        [stage, quic, self.retry.map(|at| (at, "retry"))].into_iter().flatten().min()
+        let own = [self.retry.map(|at| (at, "retry")), self.silent.map(|at| (at, "silence"))];
+        [stage, quic].into_iter().chain(own).flatten().min()
     }
 
     fn is_closed(&self) -> bool {

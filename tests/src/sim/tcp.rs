@@ -25,6 +25,8 @@ const BUFFER: usize = 256 << 10;
 /// How long until something is sent again; it doubles up to the limit.
 const AGAIN: Duration = Duration::from_millis(200);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
+/// The same for what opens a connection, every time: as Linux has it since 6.5.
+const SYN_AGAIN: Duration = Duration::from_secs(1);
 /// The patience of a system that was not told of another.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// As the driver does.
@@ -199,7 +201,8 @@ impl World {
         {
             self.hosts[host.0].pipes.remove(&pipe);
         }
-        if !finished {
+        // Who never answered has nothing to be reset.
+        if !finished && self.end_ref(id.other()).owner.is_some() {
             self.reset(id);
         }
     }
@@ -281,11 +284,12 @@ impl World {
 
     fn stall(&mut self, id: EndId, number: u64, message: Message) {
         let now = self.now;
+        let is_syn = matches!(message, Message::Syn);
         let end = self.end_mut(id);
         end.stalled.insert(number, message);
         end.stalled_since.get_or_insert(now);
         if !std::mem::replace(&mut end.trying, true) {
-            let again = end.again;
+            let again = if is_syn { SYN_AGAIN } else { end.again };
             end.again = (again * 2).min(AGAIN_AT_MOST);
             self.plan(now + again, Happening::TcpAgain(id));
         }

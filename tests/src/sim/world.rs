@@ -243,6 +243,7 @@ impl World {
         host.machine = Machine::Down;
         host.life += 1;
         host.sockets.clear();
+        host.only_v6.clear();
         host.listeners.clear();
         host.touched.clear();
         host.frozen = None;
@@ -505,14 +506,26 @@ impl World {
         let host = &mut self.hosts[id.0];
         match action {
             Action::Bind(socket, bind) => {
-                let result = host.bind(bind.addr, |host, addr| host.sockets.values().any(|&other| clash(other, addr)));
+                let result = host.bind(bind.addr, |host, addr| {
+                    host.sockets.iter().any(|(id, &other)| {
+                        let apart =
+                            addr.is_ipv4() != other.is_ipv4() && (!bind.dual_stack || host.only_v6.contains(id));
+                        !apart && clash(other, addr)
+                    })
+                });
                 if let Ok(addr) = result {
                     host.sockets.insert(socket, addr);
+                    if addr.is_ipv6() && !bind.dual_stack {
+                        host.only_v6.insert(socket);
+                    }
                 }
                 host.with(now, |node, now| node.handle_input(now, Input::Bound(socket, result)));
                 host.with(now, |node, now| node.settle(now));
             }
-            Action::Release(socket) => drop(host.sockets.remove(&socket)),
+            Action::Release(socket) => {
+                host.sockets.remove(&socket);
+                host.only_v6.remove(&socket);
+            }
             Action::Listen(listener, listen) => {
                 let taken = |host: &Host, addr| host.listeners.values().any(|&(other, _)| clash(other, addr));
                 let result = host.bind(listen.addr, taken);

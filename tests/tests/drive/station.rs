@@ -97,7 +97,7 @@ pub struct Station {
 
 impl Station {
     pub fn bound_to(addr: SocketAddr) -> Self {
-        let bind = Action::Bind(SocketId(0), Bind { addr, share_port: false, group: None });
+        let bind = Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None });
         Self { actions: [bind].into(), ..Self::default() }
     }
 }

@@ -108,7 +108,7 @@ fn a_search_that_leads_to_nothing_costs_little() {
     for (before, after) in before.into_iter().zip(asked(&midway)) {
         println!("{} packets", after - before);
         // Ten to twenty tries of each of the two, of some packets each.
-        assert!(after - before < 500, "{} packets", after - before);
+        assert!(after - before < 800, "{} packets", after - before);
     }
     midway.accept();
     midway.ends_well();

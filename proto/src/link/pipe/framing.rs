@@ -1,8 +1,8 @@
-//! How the link's bytes lie in what the carrier carries: as they are, or in a WebSocket.
+//! How the link's bytes lie in what the carrier carries: as they are, cut where records are, or in a WebSocket.
 //!
 //! Decides nothing of its own. No timers but the WebSocket's.
 //! ```text
-//! undecided (a server, until ALPN is known) → bytes
+//! undecided (a server, until ALPN is known) → bytes │ records (between two peers)
 //!                                           → upgrade → a WebSocket │ refused
 //! ```
 //! Bounds: a reply to the upgrade, and the WebSocket's own.
@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::super::websocket::{Role, Upgrade, UpgradeFailure, WebSocket};
 use super::Closed;
+use super::records::Records;
 use crate::Instant;
 
 /// Plaintext that waits for the owner.
@@ -30,9 +31,16 @@ impl Inbox {
         Self { pieces: VecDeque::new(), len: 0, window, ended: false }
     }
 
-    fn push(&mut self, piece: Bytes) {
+    pub(super) fn push(&mut self, piece: Bytes) {
         self.len = self.len.saturating_add(piece.len());
         self.pieces.push_back(piece);
+    }
+
+    /// Nothing is no piece.
+    pub(super) fn copy(&mut self, piece: &[u8]) {
+        if !piece.is_empty() {
+            self.push(Bytes::copy_from_slice(piece));
+        }
     }
 
     pub(super) fn pop(&mut self) -> Option<Bytes> {
@@ -51,6 +59,8 @@ impl Inbox {
 pub(super) enum Framing {
     Undecided,
     Bytes,
+    /// Bytes, and it is known what they are.
+    Records(Box<Records>),
     Upgrading {
         upgrade: Upgrade,
         /// For the WebSocket that comes of it.
@@ -90,7 +100,8 @@ impl Framing {
     pub(super) fn receive(&mut self, now: Instant, plain: &[u8], inbox: &mut Inbox) -> Result<(), Closed> {
         match self {
             Self::Undecided => return Err(Closed::Unknown),
-            Self::Bytes => inbox.push(Bytes::copy_from_slice(plain)),
+            Self::Bytes => inbox.copy(plain),
+            Self::Records(records) => records.receive(plain, inbox),
             Self::Upgrading { upgrade, .. } => match upgrade.receive(plain) {
                 Ok(None) => {}
                 Ok(Some((answer, rest))) => {
@@ -123,7 +134,7 @@ impl Framing {
     pub(super) fn poll_say(&mut self, now: Instant) -> Option<Bytes> {
         let said = |say: &mut Bytes| Some(std::mem::take(say)).filter(|say| !say.is_empty());
         match self {
-            Self::Undecided | Self::Bytes => None,
+            Self::Undecided | Self::Bytes | Self::Records(_) => None,
             Self::Upgrading { say, .. } | Self::Refused { say } => said(say),
             Self::WebSocket { socket, say } => said(say).or_else(|| socket.poll_control(now)),
         }
@@ -133,7 +144,17 @@ impl Framing {
     pub(super) fn close(&mut self, code: u32, reason: &str) -> Option<Bytes> {
         match self {
             Self::WebSocket { socket, .. } => Some(socket.close(code, reason)),
-            Self::Undecided | Self::Bytes | Self::Upgrading { .. } | Self::Refused { .. } => None,
+            Self::Undecided | Self::Bytes | Self::Records(_) | Self::Upgrading { .. } | Self::Refused { .. } => None,
+        }
+    }
+
+    /// The records, where it is known that there are such.
+    pub(super) fn records(&mut self) -> Option<&mut Records> {
+        match self {
+            Self::Records(records) => Some(records),
+            Self::Undecided | Self::Bytes | Self::Upgrading { .. } | Self::WebSocket { .. } | Self::Refused { .. } => {
+                None
+            }
         }
     }
 
@@ -141,7 +162,7 @@ impl Framing {
     pub(super) fn socket(&mut self) -> Option<&mut WebSocket> {
         match self {
             Self::WebSocket { socket, .. } => Some(socket),
-            Self::Undecided | Self::Bytes | Self::Upgrading { .. } | Self::Refused { .. } => None,
+            Self::Undecided | Self::Bytes | Self::Records(_) | Self::Upgrading { .. } | Self::Refused { .. } => None,
         }
     }
 }

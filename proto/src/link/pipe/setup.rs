@@ -153,7 +153,7 @@ impl Pipe {
     /// The link's bytes as they are, on either side.
     #[must_use]
     pub fn plain(now: Instant, windows: Windows) -> Self {
-        Self::new(now, OPEN_WITHIN, Carrier::Bare, Framing::Bytes, windows)
+        Self::new(now, OPEN_WITHIN, Carrier::Bare, Framing::Records(Box::default()), windows)
     }
 }
 

@@ -384,7 +384,8 @@ impl PortMap {
             Socket::Open => {}
             Socket::Closed => {
                 let addr = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-                self.actions.push_back(Action::Bind(SOCKET, Bind { addr, share_port: false, group: None }));
+                self.actions
+                    .push_back(Action::Bind(SOCKET, Bind { addr, dual_stack: true, share_port: false, group: None }));
                 self.socket = Socket::Opening;
                 return;
             }

@@ -1,9 +1,12 @@
 //! Which link carries the session: the choice among those that have proven themselves, and what was under way on one that is lost.
 
-use super::{Fallback, GRACE};
+use super::{Beside, Fallback};
 use crate::Instant;
-use crate::peer::event::{Event, Path, PathKind, PathTransport, WaitingFor};
+use crate::p2p::candidate::Carrier;
+use crate::p2p::choice::Verdict;
+use crate::peer::event::{Event, Path, PathKind, WaitingFor};
 use crate::peer::floor::Loss;
+use crate::peer::net::Conn;
 use crate::peer::{Peer, Stage};
 use crate::session::{LinkEnd, LinkId};
 use crate::wire::relay::Side;
@@ -12,25 +15,64 @@ impl Peer {
     /// A link has proven that it is the session's.
     pub(in crate::peer) fn handle_usable(&mut self, now: Instant, id: LinkId) {
         let Some(link) = self.direct.links.iter_mut().find(|link| link.id == id) else { return self.prove_floor(id) };
-        link.proven = Some(now.saturating_duration_since(link.since));
-        let (conn, is_tcp) = (link.conn, link.transport() == PathTransport::Tcp);
+        self.floor.handle_direct();
+        link.proven = Some(now);
+        let conn = link.conn;
         self.net.prove(conn);
-        if self.side == Side::Sender && self.direct.negotiation.is_racing() {
-            let by = if self.direct.awaits_tcp() { now + GRACE } else { now };
-            let by = if is_tcp && !self.direct.tcp_failed { now } else { by };
-            self.direct.choice = Some(self.direct.choice.map_or(by, |before| before.min(by)));
-            self.choose_if_due(now);
+        self.judge_links(now);
+    }
+
+    /// The sender takes the best of the links of the round that races, if it is worth it.
+    pub(super) fn judge_links(&mut self, now: Instant) {
+        let direct = &mut self.direct;
+        direct.judge_at = None;
+        let (Side::Sender, Some(round)) = (self.side, direct.negotiation.racing()) else { return };
+        let Stage::Live { links, session } = &mut self.stage else { return };
+        let carrier = links.carrier();
+        let mut judged = |link: &Beside| link.as_proven(&mut self.net);
+        let present = direct.links.iter().find(|link| link.id == carrier).and_then(&mut judged);
+        let proven: Vec<_> = direct.links.iter().filter(|link| link.round == round).filter_map(judged).collect();
+        let is_pipe = |conn: Conn| matches!(conn, Conn::Pipe(_));
+        let awaits_tcp = direct.opening.iter().any(|opening| is_pipe(opening.conn))
+            || direct.of_round(round).any(|link| link.proven.is_none() && is_pipe(link.conn));
+        match direct.choice.judge(now, present.as_ref(), &proven, awaits_tcp) {
+            Verdict::Take(id) => {
+                if session.use_link(id)
+                    && let Some(link) = direct.links.iter().find(|link| link.id == id)
+                {
+                    direct.choice.handle_chosen(now, link.carrier());
+                    direct.negotiation.choose(now);
+                }
+            }
+            Verdict::Wait(at) => direct.judge_at = Some(at),
+            Verdict::Nothing => {}
         }
     }
 
-    pub(super) fn choose_if_due(&mut self, now: Instant) {
-        if self.direct.choice.take_if(|at| *at <= now).is_none() || !self.direct.negotiation.is_racing() {
-            return;
+    /// Looks at how much arrives over the direct link in use, and looks for another one if that is little.
+    pub(super) fn measure_link(&mut self, now: Instant) {
+        let direct = &mut self.direct;
+        let Stage::Live { links, .. } = &self.stage else { return };
+        let carrier = links.carrier();
+        let Some(link) = direct.links.iter().find(|link| link.id == carrier) else { return };
+        let arrived = link.sealed.saturating_sub(self.transfer.under_way(link.id));
+        if direct.choice.measure(now, arrived, self.held.is_some()) {
+            direct.negotiation.look(now);
         }
-        let Some(id) = self.direct.best(&mut self.net) else { return };
-        let Stage::Live { session, .. } = &mut self.stage else { return };
-        if session.use_link(id) {
-            self.direct.negotiation.choose();
+    }
+
+    /// Direct links that carried the session before are closed once nothing is under way on them.
+    pub(super) fn retire_drained(&mut self, now: Instant) {
+        if let (Side::Sender, Stage::Live { links, .. }) = (self.side, &self.stage) {
+            let (direct, carrier) = (&self.direct, links.carrier());
+            let is_drained = |round: &u32| {
+                let mut left = direct.of_round(*round);
+                left.all(|link| link.id != carrier && self.transfer.under_way(link.id) == 0)
+            };
+            let drained: Vec<u32> = direct.negotiation.draining().filter(is_drained).collect();
+            for round in drained {
+                self.direct.negotiation.retire(now, round);
+            }
         }
     }
 
@@ -45,14 +87,18 @@ impl Peer {
         let direct = &mut self.direct;
         let beside = direct.links.iter().find(|link| link.id == id).copied();
         let (kind, rtt) = match beside {
-            Some(link) => (PathKind::Direct, self.net.rtt(conn).or(link.proven)),
+            Some(link) => {
+                let took = link.proven.map(|at| at.saturating_duration_since(link.since));
+                (PathKind::Direct, self.net.rtt(conn).or(took))
+            }
             None if direct.told => (self.floor.kind(), self.net.rtt(conn)),
             // The floor from the start.
             None => return,
         };
-        let event = if beside.is_some() {
+        let event = if let Some(link) = beside {
             direct.found_once = true;
-            Event::Upgraded { transport, after: now.saturating_duration_since(direct.began) }
+            let began = if direct.told { link.since } else { direct.began };
+            Event::Upgraded { transport, after: now.saturating_duration_since(began) }
         } else {
             direct.began = now;
             Event::FellBack(std::mem::replace(&mut direct.why, Fallback::Lost))
@@ -75,18 +121,21 @@ impl Peer {
             && matches!(why, LinkEnd::Silent | LinkEnd::Stalled)
         {
             self.direct.why = Fallback::Silent;
-            self.direct.tcp_failed |= link.transport() == PathTransport::Tcp;
+            let is_tcp = link.carrier() == Carrier::Tcp;
+            self.direct.choice.handle_lost(is_tcp);
         }
     }
 
     /// A link is gone, and others remain.
     pub(in crate::peer) fn drop_link(&mut self, now: Instant, id: LinkId) {
         let direct = &mut self.direct;
-        if direct.is_beside(id) {
-            direct.links.retain(|link| link.id != id);
-            direct.lost.push(id);
+        if let Some(index) = direct.links.iter().position(|link| link.id == id) {
+            let Beside { round, .. } = direct.links.remove(index);
+            direct.lost.push((round, id));
+            if direct.of_round(round).next().is_none() {
+                direct.negotiation.handle_lost(now, round);
+            }
             if direct.links.is_empty() {
-                direct.negotiation.handle_lost(now);
                 direct.gather.refresh(now);
                 self.floor.hurry(now);
             }
@@ -104,38 +153,47 @@ impl Peer {
         }
     }
 
-    /// One link carries the session: the sender closes the others, and both what is no link yet.
-    pub(super) fn handle_chosen(&mut self, now: Instant) {
-        self.direct.close_openings(now, &mut self.net);
-        self.direct.choice = None;
+    /// One link of a round carries the session: the sender closes the others, and both what is no link yet.
+    pub(super) fn handle_chosen(&mut self, now: Instant, round: u32) {
+        self.direct.close_openings(now, |of| of == round, &mut self.net);
+        self.direct.judge_at = None;
         let Stage::Live { links, .. } = &self.stage else { return };
         let carrier = links.carrier();
         if self.side == Side::Sender {
             let others: Vec<LinkId> =
-                self.direct.links.iter().map(|link| link.id).filter(|id| *id != carrier).collect();
+                self.direct.of_round(round).map(|link| link.id).filter(|id| *id != carrier).collect();
             for id in others {
                 self.lose(now, id);
                 // Nothing was ever sealed for it but its proof.
-                self.direct.lost.retain(|lost| *lost != id);
+                self.direct.lost.retain(|&(_, lost)| lost != id);
             }
         }
     }
 
     /// No link of the round counts any more.
-    pub(super) fn handle_round_over(&mut self, now: Instant) {
-        self.direct.close_openings(now, &mut self.net);
-        self.direct.choice = None;
-        for link in self.direct.links.clone() {
-            self.lose(now, link.id);
+    pub(super) fn handle_round_over(&mut self, now: Instant, round: u32) {
+        self.direct.close_openings(now, |of| of == round, &mut self.net);
+        self.direct.judge_at = None;
+        let over: Vec<LinkId> = self.direct.of_round(round).map(|link| link.id).collect();
+        for id in over {
+            self.lose(now, id);
+        }
+        let direct = &mut self.direct;
+        match direct.negotiation.path() {
+            None => direct.choice.handle_lost(false),
+            // It was one that raced for a better one.
+            Some(path) if round > path => direct.choice.handle_not_found(now),
+            Some(_) => {}
         }
         if self.side == Side::Receiver {
-            self.count_lost(now);
+            self.count_lost(now, round);
         }
     }
 
-    /// What was under way on lost links comes again.
-    pub(super) fn count_lost(&mut self, now: Instant) {
-        for id in std::mem::take(&mut self.direct.lost) {
+    /// What was under way on a round's lost links comes again.
+    pub(super) fn count_lost(&mut self, now: Instant, round: u32) {
+        let lost: Vec<LinkId> = self.direct.lost.extract_if(.., |(of, _)| *of == round).map(|(_, id)| id).collect();
+        for id in lost {
             self.transfer.handle_link_dropped(now, id);
         }
     }

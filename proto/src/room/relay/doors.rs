@@ -13,10 +13,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::super::limits::{Admission, Source};
+use super::super::mirror::Answers;
 use super::super::ports::LegId;
 use super::super::status::{Event, Refused, Tcp, Transport};
 use super::super::talk::Talk;
-use super::mirror::Answers;
 use super::{GREETING_WINDOW, Held, Leg, Phase, Proof, Relay, State, Timer};
 use crate::Instant;
 use crate::link::pipe::{Acceptor, BareWebSocket, Windows};
@@ -58,7 +58,7 @@ impl Door {
     }
 
     pub(super) fn bind(&self, socket: SocketId) -> Action {
-        Action::Bind(socket, Bind { addr: self.addr, share_port: false, group: None })
+        Action::Bind(socket, Bind { addr: self.addr, dual_stack: true, share_port: false, group: None })
     }
 
     pub(super) const fn has_failed(&self) -> bool {

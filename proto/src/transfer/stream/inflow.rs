@@ -24,7 +24,7 @@ use crate::transfer::chunk::{Codec, Coders, HEADER, Header};
 use crate::transfer::hashes::Hash;
 use crate::transfer::limit::{self, Limit};
 use crate::transfer::window::{FRAMING, cost};
-use crate::transfer::{FIRST, IN_JOBS, Progress};
+use crate::transfer::{FIRST, IN_JOBS, Judged, Progress};
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control};
 
 /// The most chunks that are plain, or becoming it: the one that is written and those after it.
@@ -246,14 +246,17 @@ impl Inflow {
         self.unsealing.insert(id, held);
     }
 
-    /// A chunk was opened. Gives the link of a record that was not genuine.
-    pub fn unsealed(&mut self, id: JobId, unsealed: Unsealed) -> Result<Option<LinkId>, Violation> {
+    /// A chunk was opened, or can't be.
+    pub fn unsealed(&mut self, id: JobId, unsealed: Unsealed) -> Result<Option<Judged>, Violation> {
         let Some(held) = self.unsealing.remove(&id) else { return Ok(None) };
         match unsealed {
-            Unsealed::Record(header, body) => self.judge(held, header, body).map(|()| None),
+            Unsealed::Record(header, body) => {
+                self.judge(held, header, body)?;
+                Ok(Some(Judged::Genuine(held.link)))
+            }
             Unsealed::BadRecord(link) => {
                 self.held = self.held.saturating_sub(held.cost);
-                Ok(Some(link))
+                Ok(Some(Judged::Bad(link)))
             }
             Unsealed::Violation(violation) => Err(violation),
         }

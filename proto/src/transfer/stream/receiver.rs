@@ -31,7 +31,7 @@ use crate::transfer::limit::Limit;
 use crate::transfer::manifest::Manifest;
 use crate::transfer::receiver::{CHUNKS, Config, FAREWELL, FAREWELL_APART, INTERRUPTED};
 use crate::transfer::sender::of_this;
-use crate::transfer::{FIRST, Jobs, Outcome, Progress, cancel_reason};
+use crate::transfer::{FIRST, Jobs, Judged, Outcome, Progress, cancel_reason};
 use crate::wire::peer::{CancelReason, Control, DeclineReason, Offer, Reason, TransferKind};
 use crate::wire::{Capped, Untrusted};
 
@@ -40,8 +40,8 @@ use crate::wire::{Capped, Untrusted};
 pub enum Event {
     /// A stream is offered: answer with [`Receiver::accept`] or [`Receiver::decline`].
     Offered,
-    /// A chunk record was not what the peer sealed: its link must go.
-    BadRecord(LinkId),
+    /// A chunk record was opened, or can't be.
+    Record(Judged),
     /// It is over. The last event, once. After [`Outcome::Complete`] the machine stays for the other side's farewell.
     Over(Outcome),
 }
@@ -187,9 +187,9 @@ impl Receiver {
                 };
                 match done {
                     Ok(None) => self.finish_if_whole(now),
-                    Ok(Some(link)) => {
-                        if !matches!(self.events.back(), Some(Event::BadRecord(last)) if *last == link) {
-                            self.events.push_back(Event::BadRecord(link));
+                    Ok(Some(judged)) => {
+                        if !matches!(self.events.back(), Some(Event::Record(last)) if *last == judged) {
+                            self.events.push_back(Event::Record(judged));
                         }
                     }
                     Err(violation) => self.violated(now, violation),

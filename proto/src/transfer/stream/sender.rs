@@ -214,6 +214,15 @@ impl Sender {
         }
     }
 
+    /// What was sealed for this link and is not acknowledged, in bytes, as the window counts.
+    #[must_use]
+    pub fn under_way(&self, link: LinkId) -> u64 {
+        let State::Sending(sending) = &self.state else { return 0 };
+        let on_it =
+            sending.chunks.values().filter(|chunk| matches!(chunk.stage, Stage::UnderWay(Some(on)) if on == link));
+        on_it.fold(0, |sum, chunk| sum.saturating_add(chunk.cost))
+    }
+
     /// One of several links is gone: what was sealed for it and is not acknowledged leaves again.
     pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
         if let State::Sending(sending) = &mut self.state {

@@ -15,7 +15,7 @@ use crate::seed::Seed;
 use crate::session::{LinkId, Prepared, SealedChunk};
 use crate::transfer::memory::MemorySource;
 use crate::transfer::tests::{noise, now, path, run, seed};
-use crate::transfer::{Compression, Outcome, Progress};
+use crate::transfer::{Compression, Judged, Outcome, Progress};
 use crate::wire::peer::{CancelReason, Control};
 
 pub(super) const MIB: usize = CHUNK as usize;
@@ -143,7 +143,7 @@ impl World {
             assert_eq!(self.received, None, "an event after the last one");
             match event {
                 receiver::Event::Offered => self.receiver.accept(self.now, sink()).unwrap(),
-                receiver::Event::BadRecord(link) => panic!("{link:?}"),
+                receiver::Event::Record(judged) => assert!(matches!(judged, Judged::Genuine(_)), "{judged:?}"),
                 receiver::Event::Over(outcome) => self.received = Some(outcome),
             }
         }

@@ -1,0 +1,186 @@
+//! Memory of chunk records, used again: fresh memory costs a page fault for every 4 KiB, which is more than hashing and sealing them.
+//!
+//! Decides which buffers are kept: the last ones that came back, which the processor may still have near. No timers. Bound: what
+//! nobody uses is at most [`IDLE`]; how much is lent out is for those to bound who ask for it.
+
+use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+
+/// The most bytes that wait for somebody to use them.
+pub const IDLE: usize = 8 << 20;
+/// Shorter buffers are not kept: an allocator has them at hand.
+pub const LEAST: usize = 64 << 10;
+
+/// See the module's text.
+#[derive(Default)]
+pub struct Pool {
+    idle: Mutex<VecDeque<BytesMut>>,
+}
+
+impl Pool {
+    /// A buffer of `len` bytes. What stands in it is nothing, or what stood there when it came back.
+    #[must_use]
+    pub fn take(&self, len: usize) -> BytesMut {
+        // One that is much too large would hold more memory than its user counts.
+        let fits = |buffer: &BytesMut| len <= buffer.capacity() && buffer.capacity() / 2 <= len;
+        let kept = (len >= LEAST).then(|| {
+            let mut idle = self.lock();
+            let index = idle.iter().rposition(fits)?;
+            idle.remove(index)
+        });
+        match kept.flatten() {
+            Some(mut buffer) => {
+                buffer.resize(len, 0);
+                buffer
+            }
+            None => BytesMut::zeroed(len),
+        }
+    }
+
+    /// Gives a buffer back, from here or from elsewhere.
+    pub fn put(&self, buffer: BytesMut) {
+        if !(LEAST..=IDLE).contains(&buffer.capacity()) {
+            return;
+        }
+        let mut idle = self.lock();
+        idle.push_back(buffer);
+        while idle.iter().map(BytesMut::capacity).sum::<usize>() > IDLE {
+            idle.pop_front();
+        }
+    }
+
+    /// Bytes that wait for somebody to use them.
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.lock().iter().map(BytesMut::capacity).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<BytesMut>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} bytes)", self.idle())
+    }
+}
+
+/// A buffer that goes back to its pool, if it is from one.
+pub struct Lent {
+    buffer: BytesMut,
+    pool: Option<Arc<Pool>>,
+}
+
+impl Lent {
+    /// As [`Pool::take`].
+    #[must_use]
+    pub fn new(pool: &Arc<Pool>, len: usize) -> Self {
+        Self { buffer: pool.take(len), pool: Some(Arc::clone(pool)) }
+    }
+}
+
+impl From<BytesMut> for Lent {
+    fn from(buffer: BytesMut) -> Self {
+        Self { buffer, pool: None }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            pool.put(std::mem::take(&mut self.buffer));
+        }
+    }
+}
+
+impl Deref for Lent {
+    type Target = BytesMut;
+
+    fn deref(&self) -> &BytesMut {
+        &self.buffer
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn the_last_buffer_that_came_back_is_used_first_and_as_it_is() {
+        let pool = Pool::default();
+        let (mut first, mut second) = (pool.take(MIB), pool.take(MIB));
+        first.fill(1);
+        second.fill(2);
+        let at = second.as_ptr();
+        pool.put(first);
+        pool.put(second);
+        let again = pool.take(MIB - 29);
+        assert_eq!((again.as_ptr(), again.len()), (at, MIB - 29));
+        assert!(again.iter().all(|byte| *byte == 2), "nothing was written to it");
+    }
+
+    #[test]
+    fn a_buffer_is_not_used_where_it_is_too_short_or_much_too_long() {
+        let pool = Pool::default();
+        pool.put(BytesMut::zeroed(MIB));
+        assert_eq!(pool.take(MIB + 1).len(), MIB + 1);
+        assert_eq!(pool.take(MIB / 2 - 1).len(), MIB / 2 - 1);
+        assert_eq!(pool.idle(), MIB);
+        assert_eq!(pool.take(MIB / 2).len(), MIB / 2);
+        assert_eq!(pool.idle(), 0);
+    }
+
+    #[test]
+    fn no_more_is_kept_than_the_bound_and_nothing_short_or_huge() {
+        let pool = Pool::default();
+        pool.put(BytesMut::zeroed(LEAST - 1));
+        pool.put(BytesMut::zeroed(IDLE + 1));
+        assert_eq!(pool.idle(), 0);
+        (0..20).for_each(|_| pool.put(BytesMut::zeroed(MIB)));
+        assert_eq!(pool.idle(), IDLE);
+        pool.put(BytesMut::zeroed(4 * MIB));
+        assert_eq!(pool.idle(), IDLE, "the oldest give way");
+        assert_eq!(pool.take(4 * MIB).len(), 4 * MIB);
+        assert_eq!(pool.idle(), IDLE - 4 * MIB);
+    }
+
+    #[test]
+    fn what_was_lent_comes_back_when_the_last_part_of_it_is_dropped() {
+        let pool = Arc::new(Pool::default());
+        let whole = Bytes::from_owner(Lent::new(&pool, MIB));
+        let part = whole.slice(7..9);
+        drop(whole);
+        assert_eq!(pool.idle(), 0);
+        drop(part);
+        assert_eq!(pool.idle(), MIB);
+        drop(Lent::from(BytesMut::zeroed(MIB)));
+        assert_eq!(pool.idle(), MIB);
+    }
+
+    #[test]
+    fn nothing_of_what_stands_in_it_is_shown() {
+        let pool = Pool::default();
+        pool.put(BytesMut::from(vec![b'S'; MIB].as_slice()));
+        assert_eq!(format!("{pool:?}"), "Pool(1048576 bytes)");
+    }
+}

@@ -1,0 +1,113 @@
+//! A peer that knows the code and lies about its addresses, over real sockets: for the laboratory, where it is counted what it can make
+//! the real program send (rows K).
+//!
+//! ```sh
+//! liar send|receive CODE RELAY FILE MILLISECONDS [early|first]
+//! ```
+//! Each line of FILE is a candidate, as in `host udp 127.0.0.1:5000`; an empty one ends a round. A round takes so many milliseconds, then
+//! the liar gives it up and begins the next. `early`: what is in the first round is said before the handshake, unsealed. `first`: the liar
+//! does not wait until the other side begins. What happens is told on standard output.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tallow_proto::code::Code;
+use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind, MAX};
+use tallow_proto::wire::Capped;
+use tallow_proto::wire::encode;
+use tallow_proto::wire::frame::enclose;
+use tallow_proto::wire::peer::Control;
+use tallow_proto::wire::relay::Side;
+use tallow_tests::sim::{Heard, Hostile, Mouth, Observed, Script};
+
+fn candidate(line: &str) -> Candidate {
+    let [kind, carrier, addr] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("no candidate: {line}") };
+    let kind = match kind {
+        "host" => Kind::Host,
+        "reflexive" => Kind::Reflexive,
+        "mapped" => Kind::Mapped,
+        _ => panic!("no kind: {kind}"),
+    };
+    let carrier = match carrier {
+        "udp" => Carrier::Udp,
+        "tcp" => Carrier::Tcp,
+        _ => panic!("no carrier: {carrier}"),
+    };
+    Candidate { kind, carrier, addr: addr.parse().expect("an address") }
+}
+
+/// The offers of a round; at most [`MAX`] candidates are in one.
+fn offers(round: u32, candidates: &[Candidate]) -> impl Iterator<Item = Control> {
+    candidates.chunks(MAX).map(move |some| Control::CandidateOffer {
+        round,
+        candidates: Capped::truncated(some.to_vec()),
+        certificate: [7; 32],
+        token: [8; 16],
+        dependent: false,
+    })
+}
+
+fn say(mouth: &mut Mouth, rounds: &[Vec<Candidate>], time: Duration) {
+    for (round, candidates) in (1..).zip(rounds) {
+        offers(round, candidates).for_each(|offer| mouth.say(offer));
+        mouth.say(Control::CandidatesDone { round });
+        mouth.pause(time);
+        mouth.say(Control::DirectFailed { round });
+    }
+}
+
+fn lying(rounds: Vec<Vec<Candidate>>, time: Duration, manner: &str) -> Script {
+    let (early, first) = (manner == "early", manner == "first");
+    let mut said = false;
+    Box::new(move |heard, mouth| match heard {
+        Heard::Paired if early => {
+            for offer in offers(1, &rounds[0]) {
+                mouth.raw(enclose(&encode(&offer)));
+            }
+        }
+        Heard::Control(Control::CandidateOffer { .. }) if !said => {
+            said = true;
+            say(mouth, &rounds, time);
+        }
+        Heard::Control(Control::DirectFailed { round }) if usize::try_from(round) == Ok(rounds.len()) => {
+            println!(r#"{{"event":"over"}}"#);
+        }
+        Heard::Keyed => {
+            println!(r#"{{"event":"keyed"}}"#);
+            if first {
+                said = true;
+                say(mouth, &rounds, time);
+            }
+        }
+        Heard::Paired | Heard::Control(_) | Heard::Chunk(_) => {}
+    })
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (side, code, relay, file, time, manner) = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [side, code, relay, file, time] => (*side, *code, *relay, *file, *time, ""),
+        [side, code, relay, file, time, manner] => (*side, *code, *relay, *file, *time, *manner),
+        _ => panic!("liar send|receive CODE RELAY FILE MILLISECONDS [early|first]"),
+    };
+    let side = match side {
+        "send" => Side::Sender,
+        "receive" => Side::Receiver,
+        _ => panic!("send or receive"),
+    };
+    let relay: SocketAddr = relay.parse().expect("an address");
+    let time = Duration::from_millis(time.parse().expect("milliseconds"));
+    let lines = std::fs::read_to_string(file).expect("a file of candidates");
+    let rounds = lines.split("\n\n").map(|round| round.lines().map(candidate).collect()).collect();
+    let code = Code::parse(code).expect("a code");
+    let liar = *Hostile::new(side, code, relay, lying(rounds, time, manner), tallow_runtime::seed());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut liar = tallow_tokio::spawn(liar);
+        while let Some(event) = liar.next_event().await {
+            if let Observed::Text(text) = event {
+                println!(r#"{{"event":"failed","message":"{text}"}}"#);
+            }
+        }
+    });
+}

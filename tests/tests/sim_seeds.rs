@@ -1,0 +1,181 @@
+//! What nobody may guess is drawn from the peer's seed and from nothing else: probe tokens, the transaction ids of STUN, the session ids of
+//! CPace. The same seed gives the same, another one gives others, and none comes twice.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tallow_proto::code::Code;
+use tallow_proto::job::Job;
+use tallow_proto::node::{Action, Arrival, Bind, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::p2p::stun;
+use tallow_proto::peer::{DirectPath, Peer, RelayAddress};
+use tallow_proto::seed::Seed;
+use tallow_proto::wire::peer::{Control, HandshakeMessage};
+use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::{Capped, decode};
+use tallow_tests::sim::{
+    CODE, Fate, Heard, Hostile, Machine, Network, Observed, Passing, Place, Policy, RELAY, Relay, Scenario, Script,
+    World, identity, receive_config, send_config,
+};
+
+const ROUNDS: u32 = 20;
+const EAR: [u8; 4] = [198, 51, 100, 2];
+const PORTS: [u16; 3] = [3478, 3479, 3480];
+
+/// What is drawn, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Drawn {
+    tokens: Vec<Vec<u8>>,
+    transactions: Vec<Vec<u8>>,
+    sessions: Vec<Vec<u8>>,
+}
+
+type Shared = Arc<Mutex<Drawn>>;
+
+/// Hears what is asked by STUN, and is silent.
+struct Ear(VecDeque<Action>, Shared);
+
+impl Node for Ear {
+    type Command = Infallible;
+    type Event = Observed;
+
+    fn handle_datagram(&mut self, _: Instant, _: Arrival, data: BytesMut) {
+        let Ok(stun::Message::Request { id, .. }) = stun::decode(&data) else { return };
+        let heard = &mut self.1.lock().unwrap().transactions;
+        // A question is repeated as it was.
+        if !heard.contains(&id.0.to_vec()) {
+            heard.push(id.0.to_vec());
+        }
+    }
+
+    fn handle_input(&mut self, _: Instant, _: Input) {}
+
+    fn handle_command(&mut self, _: Instant, command: Infallible) -> Result<(), Misuse> {
+        match command {}
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn settle(&mut self, _: Instant) {}
+
+    fn poll_action(&mut self) -> Option<Action> {
+        self.0.pop_front()
+    }
+
+    fn poll_transmit(&mut self, _: Instant, _: SocketId, _: NonZeroUsize, _: &mut Vec<u8>) -> Option<Transmit> {
+        None
+    }
+
+    fn poll_job(&mut self) -> Option<Job> {
+        None
+    }
+
+    fn poll_event(&mut self) -> Option<Observed> {
+        None
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        None
+    }
+
+    fn is_closed(&self) -> bool {
+        false
+    }
+}
+
+/// Begins one round after another, 10 s each, and keeps the tokens of the other side.
+fn curious(drawn: Shared) -> Script {
+    Box::new(move |heard, mouth| {
+        let Heard::Control(Control::CandidateOffer { round, token, .. }) = heard else { return };
+        let tokens = &mut drawn.lock().unwrap().tokens;
+        if tokens.len() >= round as usize {
+            // A later offer of the same round.
+            return assert_eq!(tokens.last().unwrap()[..], token, "round {round}");
+        }
+        tokens.push(token.to_vec());
+        let mut offer = |round| {
+            let (certificate, token) = ([7; 32], [8; 16]);
+            let candidates = Capped::default();
+            mouth.say(Control::CandidateOffer { round, candidates, certificate, token, dependent: false });
+            mouth.pause(Duration::from_secs(10));
+            mouth.say(Control::DirectFailed { round });
+        };
+        if round == 1 {
+            offer(1);
+        }
+        if round < ROUNDS {
+            offer(round + 1);
+        }
+    })
+}
+
+fn drawn(side: Side, seed: u64) -> Drawn {
+    let shared = Shared::default();
+    let scenario = Scenario { place: Place::Evil, ..Scenario::plain(1, 1000) };
+    let of_world = Seed::new(scenario.seed);
+    let mut world = World::new(Network::new(scenario.network, &of_world), &of_world);
+    let seen = shared.clone();
+    let tamper = Box::new(move |passing: Passing, frame: &bytes::Bytes| {
+        if passing.side == side
+            && let Ok(HandshakeMessage::H1 { sid, .. }) = decode(&frame[4..])
+        {
+            seen.lock().unwrap().sessions.push(sid.to_vec());
+        }
+        Fate::Pass
+    });
+    let relay = Relay::new(RELAY.port(), Policy::Proper, tamper, of_world.derive("relay"));
+    world.add(RELAY.ip(), Machine::Other(relay));
+    let bind = |(socket, port)| {
+        Action::Bind(
+            SocketId(socket),
+            Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None },
+        )
+    };
+    let ear = Ear((0..).zip(PORTS).map(bind).collect(), shared.clone());
+    world.add(EAR.into(), Machine::Other(Box::new(ear)));
+    let stun = PORTS.map(|port| RelayAddress { host: std::net::IpAddr::from(EAR).to_string(), port }).to_vec();
+    let direct = Some(DirectPath { map_ports: false, stun, ..DirectPath::new(identity()) });
+    let other = if side == Side::Sender { Side::Receiver } else { Side::Sender };
+    let script = curious(shared.clone());
+    let hostile = Hostile::new(other, Code::parse(CODE).unwrap(), RELAY, script, of_world.derive("hostile"));
+    let (now, seed) = (world.now, Seed::new(of_world.derive(&format!("peer {seed}")).bytes().to_owned()));
+    let peer = match side {
+        Side::Sender => {
+            let mut config = send_config(&scenario);
+            config.common.direct = direct;
+            Peer::sender(config, now, seed)
+        }
+        Side::Receiver => {
+            let mut config = receive_config(&scenario);
+            config.common.direct = direct;
+            Peer::receiver(config, now, seed)
+        }
+    };
+    world.add([192, 0, 2, 66].into(), Machine::Other(hostile));
+    world.add([203, 0, 113, 9].into(), Machine::Peer(Box::new(peer)));
+    world.run_until(Duration::from_secs(280), |_| false);
+    Arc::try_unwrap(shared).map_or_else(|shared| shared.lock().unwrap().clone(), |drawn| drawn.into_inner().unwrap())
+}
+
+#[test]
+fn tokens_transactions_and_sessions_come_from_the_seed() {
+    for side in [Side::Sender, Side::Receiver] {
+        let runs = [1, 1, 2, 3].map(|seed| drawn(side, seed));
+        assert_eq!(runs[0], runs[1], "{side:?}: the same seed");
+        let of = |kind: fn(&Drawn) -> &Vec<Vec<u8>>, each: usize| {
+            let mut all: Vec<_> = runs[1..].iter().flat_map(kind).collect();
+            let count = all.len();
+            assert!(runs[1..].iter().all(|run| kind(run).len() >= each), "{side:?}: {count} are few");
+            all.sort();
+            all.dedup();
+            assert_eq!(all.len(), count, "{side:?}: one came twice");
+        };
+        of(|drawn| &drawn.tokens, ROUNDS as usize);
+        of(|drawn| &drawn.transactions, PORTS.len());
+        of(|drawn| &drawn.sessions, usize::from(side == Side::Sender));
+    }
+}
