@@ -216,6 +216,7 @@ fn whatever_becomes_of_the_paths_the_bytes_arrive() {
     let outside: [[u8; 4]; 2] = [[203, 0, 113, 101], [203, 0, 113, 102]];
     let cabled: [[u8; 4]; 2] = [[10, 9, 0, 1], [10, 9, 0, 2]];
     for seed in seeds {
+        println!("seed {seed}");
         let network = Conditions { rate: 300_000, ..Conditions::default() };
         let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(seed, 5_000_000) };
         let mut made = None;

@@ -326,12 +326,17 @@ impl Negotiation {
         self.say_candidates();
     }
 
-    /// What the other side says.
+    /// What the other side says. Where p2p is off it says it in vain.
     ///
     /// # Errors
     /// It can't be said now.
     pub fn handle_control(&mut self, now: Instant, message: &Control) -> Result<(), Violation> {
         match message {
+            Control::CandidateOffer { .. }
+            | Control::CandidatesDone { .. }
+            | Control::DirectFailed { .. }
+            | Control::DirectConnected { .. }
+                if self.is_off() => {}
             Control::CandidateOffer { round, candidates, certificate, token, dependent } => {
                 if !self.join(now, *round)? {
                     return Ok(());
@@ -341,7 +346,7 @@ impl Negotiation {
             }
             Control::CandidatesDone { round } => self.known(*round)?,
             Control::DirectFailed { round } => {
-                if !self.is_off() && *round == self.round.saturating_add(1) {
+                if *round == self.round.saturating_add(1) {
                     // It began and gave up before we heard of it.
                     self.drop_race();
                     self.open(*round);
@@ -449,10 +454,8 @@ impl Negotiation {
     fn join(&mut self, now: Instant, round: u32) -> Result<bool, Violation> {
         let is_next = round == self.round.saturating_add(1);
         match &self.state {
-            // Both sides said that they take part, or this could not come.
-            State::Off => return Err(Violation::UnexpectedMessage),
             State::Idle { .. } if is_next => self.round = round,
-            State::Idle { .. } => {}
+            State::Off | State::Idle { .. } => {}
             State::Active(active) if is_next && active.rounds.len() < MAX_UNSETTLED => {
                 self.drop_race();
                 self.begin(now, round);
@@ -464,7 +467,7 @@ impl Negotiation {
     }
 
     fn known(&self, round: u32) -> Result<(), Violation> {
-        if self.is_off() || round == 0 || round > self.round { Err(Violation::UnexpectedMessage) } else { Ok(()) }
+        if round == 0 || round > self.round { Err(Violation::UnexpectedMessage) } else { Ok(()) }
     }
 
     /// A round that the other side does not take part in any more, or nothing ever came of: no chunk was on its links.
