@@ -117,16 +117,17 @@ fn f10_a_receiver_that_is_told_to_end_has_the_signals_code() {
     nothing_is_left(&home);
 }
 
-/// The relay stands still, so that the farewell of the first signal takes its time; the second signal has a code of its own.
+/// The relay stands still and there is no other path, so that the farewell of the first signal takes its time; the second signal has a
+/// code of its own.
 #[test]
 fn f10_a_second_signal_ends_it_at_once() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
     let (sender, code) = sending(&home, &relay, &file, &[]);
-    let mut receiver = receiving(&home, &relay).arg(&code).on_terminal();
+    let mut receiver = receiving(&home, &relay).args(["--no-p2p", &code]).on_terminal();
     receiver.expect_asked("Accept? [y/N] ");
-    relay.program.signal(Signal::STOP);
+    relay.program.stop();
     receiver.keys("\x03");
     // The question is withdrawn, so the first signal was heard.
     receiver.expect_asked("\n");

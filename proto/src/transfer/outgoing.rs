@@ -2,6 +2,8 @@
 //!
 //! It decides which chunk is made next: those that were lost with a link, then those that the receiver claimed to have and has not,
 //! then the lowest that was never begun and is not claimed. What is claimed is held against our own bytes meanwhile (`check`).
+//! A chunk keeps its place in the window until it is acknowledged, also when it was lost: a receiver that writes in order
+//! acknowledges none of those after it before it came again.
 //! A rate limit is kept where chunks are fetched; its timer is the only one here. Bounds: jobs out, twice the cores and 16 MiB; chunks made and not fetched, [`READY`] and 16 MiB; chunks sent and not
 //! acknowledged, the window; [`STALE`] acknowledgements without news.
 
@@ -28,7 +30,6 @@ pub const STALE: u32 = 1000;
 
 /// A chunk that was fetched and is not acknowledged.
 struct UnderWay {
-    cost: u64,
     plain: usize,
     /// The link that it was sealed for; `None`: it still waits for a place.
     link: Option<LinkId>,
@@ -38,6 +39,8 @@ struct UnderWay {
 pub struct Outgoing {
     pub manifest: Arc<Manifest>,
     window: Window,
+    /// What each chunk that was begun and is not acknowledged takes of it.
+    places: BTreeMap<u64, u64>,
     /// The most that a chunk can cost.
     most: u64,
     /// What the receiver says that it has from before, as far as it is not judged.
@@ -76,6 +79,7 @@ impl Outgoing {
         Self {
             hashes: Hashes::new(manifest.digest(), manifest.chunks()),
             window: Window::new(most, credit),
+            places: BTreeMap::new(),
             manifest,
             most,
             checking: Checking::new(have),
@@ -132,12 +136,15 @@ impl Outgoing {
         let again = self.again.first().copied();
         let differing = self.differing.front().map(|range| range.first);
         let chunk = again.or(differing).or(Some(self.next)).filter(|chunk| *chunk < bound)?;
+        if again.is_some() {
+            self.again.remove(&chunk);
+            return Some(chunk);
+        }
         if !self.window.reserve(self.most) {
             return None;
         }
-        if again.is_some() {
-            self.again.remove(&chunk);
-        } else if let Some(range) = self.differing.front_mut() {
+        self.places.insert(chunk, self.most);
+        if let Some(range) = self.differing.front_mut() {
             range.first = chunk.saturating_add(1);
             if range.first > range.last {
                 self.differing.pop_front();
@@ -196,11 +203,14 @@ impl Outgoing {
             Claim::Beyond => return Err(FaultKind::Internal.into()),
         }
         if self.acknowledged.contains(made.chunk) {
-            self.window.release(self.most);
+            self.release(made.chunk);
             return Ok(());
         }
-        let cost = cost(made.prepared.wire_len());
-        self.window.release(self.most.saturating_sub(cost));
+        if let Some(place) = self.places.get_mut(&made.chunk) {
+            let cost = cost(made.prepared.wire_len()).min(*place);
+            self.window.release(place.saturating_sub(cost));
+            *place = cost;
+        }
         self.ready_bytes = self.ready_bytes.saturating_add(made.prepared.wire_len() as u64);
         self.ready.push_back(made);
         Ok(())
@@ -213,13 +223,12 @@ impl Outgoing {
         }
         loop {
             let Made { chunk, plain, prepared, .. } = self.ready.pop_front()?;
-            let cost = cost(prepared.wire_len());
             self.ready_bytes = self.ready_bytes.saturating_sub(prepared.wire_len() as u64);
             if self.acknowledged.contains(chunk) {
-                self.window.release(cost);
+                self.release(chunk);
                 continue;
             }
-            self.under_way.insert(chunk, UnderWay { cost, plain, link: None });
+            self.under_way.insert(chunk, UnderWay { plain, link: None });
             self.sent.insert(chunk);
             if let Some(limit) = &mut self.limit {
                 limit.spend(prepared.wire_len() as u64);
@@ -241,13 +250,14 @@ impl Outgoing {
             let lost: Vec<_> = self.again.range(range.first..=range.last).copied().collect();
             news |= !known.is_empty() || !lost.is_empty();
             for chunk in known {
-                if let Some(UnderWay { cost, plain, .. }) = self.under_way.remove(&chunk) {
-                    self.window.acknowledge(cost);
+                if let Some(UnderWay { plain, .. }) = self.under_way.remove(&chunk) {
+                    self.window.acknowledge(self.places.remove(&chunk).unwrap_or_default());
                     self.stored(chunk, plain);
                 }
             }
             for chunk in lost {
                 self.again.remove(&chunk);
+                self.release(chunk);
                 let plain = self.manifest.chunk_len(chunk).unwrap_or_default();
                 self.stored(chunk, plain);
             }
@@ -270,6 +280,11 @@ impl Outgoing {
         if self.stale > STALE { Err(Violation::Repeats) } else { Ok(()) }
     }
 
+    /// A chunk that was lost, or is made again, arrived all the same.
+    fn release(&mut self, chunk: u64) {
+        self.window.release(self.places.remove(&chunk).unwrap_or_default());
+    }
+
     fn stored(&mut self, chunk: u64, plain: usize) {
         if self.acknowledged.insert(chunk) {
             self.acknowledged_bytes = self.acknowledged_bytes.saturating_add(plain as u64);
@@ -285,8 +300,9 @@ impl Outgoing {
 
     /// What was sealed for this link and is not acknowledged.
     pub fn under_way(&self, link: LinkId) -> u64 {
-        let on_it = self.under_way.values().filter(|under_way| under_way.link == Some(link));
-        on_it.fold(0, |sum, under_way| sum.saturating_add(under_way.cost))
+        let on_it = self.under_way.iter().filter(|(_, under_way)| under_way.link == Some(link));
+        let costs = on_it.filter_map(|(chunk, _)| self.places.get(chunk));
+        costs.fold(0, |sum, cost| sum.saturating_add(*cost))
     }
 
     /// A link is gone: what was sealed for it and is not acknowledged is made again.
@@ -299,8 +315,7 @@ impl Outgoing {
     fn lose(&mut self, chunks: Vec<u64>) {
         self.stale = 0;
         for chunk in chunks {
-            if let Some(UnderWay { cost, .. }) = self.under_way.remove(&chunk) {
-                self.window.release(cost);
+            if self.under_way.remove(&chunk).is_some() {
                 self.again.insert(chunk);
             }
         }

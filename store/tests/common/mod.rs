@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tallow_proto::job::{Fault, Sink, Source};
+use tallow_proto::job::{Fault, FaultKind, Sink, Source};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, ManifestBuilder, Mtime, PageBuilder};
 use tallow_proto::transfer::path::{LinkTarget, RelPath};
@@ -16,6 +16,42 @@ use tallow_store::{Destination, OnExists, Policy, Receiving, SourceOptions, Sour
 /// A directory for what is made and removed in masses: in memory, where there is such a place.
 pub fn quick_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// A directory to receive into, beside one that must not change.
+pub struct Place {
+    pub root: tempfile::TempDir,
+    pub to: PathBuf,
+    pub outside: PathBuf,
+    pub before: BTreeMap<PathBuf, String>,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let root = quick_dir();
+        let (to, outside) = (root.path().join("target"), root.path().join("target2"));
+        std::fs::create_dir_all(outside.join("inner")).unwrap();
+        std::fs::create_dir(&to).unwrap();
+        std::fs::write(outside.join("victim"), "victim").unwrap();
+        std::fs::write(outside.join("inner/x"), "x").unwrap();
+        chmod(&outside.join("victim"), 0o640);
+        let before = fingerprint(&outside);
+        Self { root, to, outside, before }
+    }
+
+    pub fn untouched(&self) {
+        assert_eq!(fingerprint(&self.outside), self.before, "outside the destination something changed");
+        let mut around = names(self.root.path());
+        around.retain(|name| name != "target");
+        assert_eq!(around, ["target2"]);
+    }
+}
+
+/// The kind of the fault, and its path below the destination.
+pub fn refused(sink: &Receiving, manifest: &Arc<Manifest>, to: &Path) -> (FaultKind, String) {
+    let fault = sink.begin(manifest).unwrap_err();
+    let path = Path::new(fault.path.as_deref().unwrap());
+    (fault.kind, path.strip_prefix(to).unwrap().to_string_lossy().into_owned())
 }
 
 /// All that is in a directory, as far as it can be compared: kind, mode, time, size, contents or target, inode.

@@ -497,6 +497,28 @@ fn the_last_word_leaves_even_when_the_owner_is_done() {
     }
 }
 
+#[test]
+fn a_chunk_that_was_lost_has_its_place_when_later_ones_fill_the_window() {
+    let chunk = 64 << 10;
+    // As they are sent: next to nothing, half of one, and all of the others.
+    let bytes = [vec![0; chunk + chunk / 2], noise(1, chunk / 2), noise(2, chunk * 20)].concat();
+    let source = MemorySource::new().with_file(path("f"), bytes.clone());
+    let mut world = World::files(source, MemoryPipe::new(), Compression::default());
+    while world.chunks.is_empty() || !world.sender_jobs.is_empty() {
+        assert!(world.step(&mut |_| 0));
+        world.drain();
+    }
+    // The window is full. The first chunk went over a link of its own, which dies.
+    let first = world.moved.iter().position(|(_, number)| *number == 0).unwrap();
+    world.chunks.remove(first);
+    let (now, link) = (world.now, LinkId(2));
+    both!(&mut world.from, sender => sender.handle_sealed(0, link));
+    both!(&mut world.from, sender => sender.handle_link_lost(now, link));
+    world.receiver.handle_link_dropped(link);
+    world.settle(HOUR);
+    world.check_complete(&bytes);
+}
+
 /// What a source gives, piece by piece.
 fn pieces() -> impl Strategy<Value = Vec<Option<usize>>> {
     let len = prop_oneof![4 => 1..3000_usize, 2 => 1..300_000_usize, 1 => Just(MIB), 1 => (MIB - 2)..(2 * MIB)];
@@ -504,7 +526,7 @@ fn pieces() -> impl Strategy<Value = Vec<Option<usize>>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn what_goes_in_comes_out(
