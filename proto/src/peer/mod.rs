@@ -188,8 +188,8 @@ impl Node for Peer {
         }
     }
 
-    fn handle_accept(&mut self, now: Instant, _listener: ListenerId, _from: SocketAddr) -> Option<PipeId> {
-        self.accept_direct(now)
+    fn handle_accept(&mut self, now: Instant, _listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+        self.accept_direct(now, from)
     }
 
     fn poll_pipe(&mut self) -> Option<PipeId> {

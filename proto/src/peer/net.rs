@@ -143,6 +143,8 @@ pub struct Net {
     budget: Budget,
     /// Direct connections that have proven to be the other peer's.
     proven: Vec<Conn>,
+    /// To which machine a plain pipe leads.
+    neighbours: BTreeMap<PipeId, IpAddr>,
     /// For long records that arrive in pipes.
     buffers: Arc<Pool>,
     unix_time: Duration,
@@ -163,6 +165,7 @@ impl Net {
             datagrams: VecDeque::new(),
             budget: Budget::default(),
             proven: Vec::new(),
+            neighbours: BTreeMap::new(),
             buffers: Arc::default(),
             unix_time,
             seed,
@@ -245,10 +248,14 @@ impl Net {
     /// Begins an attempt to reach the other peer itself.
     pub fn dial_direct(&mut self, now: Instant, carrier: Carrier, to: SocketAddr, certificate: [u8; 32]) -> Dial {
         match carrier {
-            Carrier::Tcp if !self.budget.spend(now, to, SYNS, SYNS.saturating_mul(SYN)) => Dial::Impossible,
             Carrier::Tcp => {
+                if !self.is_proven(to) && !self.budget.spend(now, to, SYNS, SYNS.saturating_mul(SYN)) {
+                    return Dial::Impossible;
+                }
                 let pipe = Pipe::plain(now, Windows::direct());
-                Dial::Started(Conn::Pipe(self.pipes.dial_until(pipe, to, now + CONNECT_WITHIN)))
+                let pipe = self.pipes.dial_until(pipe, to, now + CONNECT_WITHIN);
+                self.neighbours.insert(pipe, canonical(to).ip());
+                Dial::Started(Conn::Pipe(pipe))
             }
             Carrier::Udp => {
                 let socket = direct_socket(Family::of(to.ip()));
@@ -277,8 +284,10 @@ impl Net {
     }
 
     /// A pipe of somebody who may be the other peer.
-    pub fn accept_direct(&mut self, now: Instant) -> PipeId {
-        self.pipes.accept(Pipe::plain(now, Windows::direct()))
+    pub fn accept_direct(&mut self, now: Instant, from: SocketAddr) -> PipeId {
+        let pipe = self.pipes.accept(Pipe::plain(now, Windows::direct()));
+        self.neighbours.insert(pipe, canonical(from).ip());
+        pipe
     }
 
     /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its records as
@@ -290,7 +299,12 @@ impl Net {
                     self.budget.forgive(to);
                 }
             }
-            Conn::Pipe(pipe) => self.pipes.assemble(pipe, &self.buffers),
+            Conn::Pipe(pipe) => {
+                self.pipes.assemble(pipe, &self.buffers);
+                if let Some(&ip) = self.neighbours.get(&pipe) {
+                    self.budget.forgive(SocketAddr::new(ip, 0));
+                }
+            }
         }
         self.proven.push(conn);
     }
@@ -436,8 +450,22 @@ impl Net {
                     quic.close(now, id, code, reason);
                 }
             }
-            Conn::Pipe(pipe) => self.pipes.close(now, pipe, code, reason),
+            Conn::Pipe(pipe) => {
+                self.neighbours.remove(&pipe);
+                self.pipes.close(now, pipe, code, reason);
+            }
         }
+    }
+
+    /// Whether the other peer is at this address: a direct link leads there, of the same socket or to the same machine.
+    fn is_proven(&mut self, to: SocketAddr) -> bool {
+        let (to, socket) = (canonical(to), direct_socket(Family::of(to.ip())));
+        let (sockets, neighbours) = (&mut self.sockets, &self.neighbours);
+        self.proven.iter().any(|&conn| match (conn, sockets.get_mut(&socket)) {
+            (Conn::Quic(on, id), Some(Socket::Open(quic))) => on == socket && quic.remote(id) == Some(to),
+            (Conn::Quic(..), _) => false,
+            (Conn::Pipe(pipe), _) => neighbours.get(&pipe) == Some(&to.ip()),
+        })
     }
 
     /// News of a pipe.
@@ -542,7 +570,7 @@ impl Net {
     ) -> Option<Transmit> {
         while let Some(index) = self.datagrams.iter().position(|datagram| datagram.socket == socket) {
             let Datagram { to, data, counted, .. } = self.datagrams.remove(index)?;
-            if !counted || self.budget.spend_probe(now, to, data.len()) {
+            if !counted || self.is_proven(to) || self.budget.spend_probe(now, to, data.len()) {
                 buf.extend_from_slice(&data);
                 let size = data.len();
                 return Some(Transmit { to, src_ip: None, ecn: Ecn::NotEct, size, segment_size: None });
@@ -551,13 +579,9 @@ impl Net {
         loop {
             let Some(Socket::Open(quic)) = self.sockets.get_mut(&socket) else { return None };
             let transmit = quic.poll_transmit(now, max_segments, buf)?;
-            let to = canonical(transmit.to);
-            let is_proven = self.proven.iter().any(|&conn| match conn {
-                Conn::Quic(on, id) => on == socket && quic.remote(id) == Some(to),
-                Conn::Pipe(_) => false,
-            });
+            let is_proven = self.is_proven(transmit.to);
             let datagrams = transmit.segment_size.map_or(1, |segment| transmit.size.div_ceil(segment.max(1)));
-            if is_proven || self.budget.spend(now, to, datagrams, transmit.size) {
+            if is_proven || self.budget.spend(now, transmit.to, datagrams, transmit.size) {
                 return Some(transmit);
             }
             buf.clear();

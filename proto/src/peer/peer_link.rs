@@ -284,7 +284,7 @@ mod tests {
     fn a_long_record_counts_as_heard_wherever_its_bytes_are() {
         let now = Instant::now();
         let mut net = Net::new(std::time::Duration::ZERO, Seed::new([1; 32]));
-        let pipe = net.accept_direct(now);
+        let pipe = net.accept_direct(now, "192.0.2.7:4000".parse().unwrap());
         let conn = Conn::Pipe(pipe);
         let mut link = PeerLink::new(conn, PathTransport::Tcp, Decoder::new(Caps::Records), 0, Stream::first());
         net.settle(now);

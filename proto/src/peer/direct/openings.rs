@@ -63,13 +63,13 @@ impl Peer {
     }
 
     /// Somebody of our own network connected.
-    pub(in crate::peer) fn accept_direct(&mut self, now: Instant) -> Option<PipeId> {
+    pub(in crate::peer) fn accept_direct(&mut self, now: Instant, from: SocketAddr) -> Option<PipeId> {
         let round = self.direct.negotiation.racing()?;
         if self.direct.of_round(round).count() >= MAX_ACCEPTED {
             return None;
         }
         let Stage::Live { .. } = &self.stage else { return None };
-        let pipe = self.net.accept_direct(now);
+        let pipe = self.net.accept_direct(now, from);
         self.become_link(
             now,
             Opening { conn: Conn::Pipe(pipe), round, origin: Origin::Accepted(Pace::Direct) },
