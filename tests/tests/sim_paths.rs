@@ -13,6 +13,7 @@ use tallow_tests::sim::{
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(600);
 const HOME: Behaviour = Behaviour::nat(Dependence::Independent, Dependence::AddressAndPort);
+const SYMMETRIC: Behaviour = Behaviour::nat(Dependence::AddressAndPort, Dependence::AddressAndPort);
 
 fn at(segment: Segment, addr: [u8; 4]) -> Attachment {
     Attachment::new(segment, addr.into())
@@ -207,6 +208,35 @@ fn a_slow_network_is_not_taken_for_a_silent_one() {
     let slow = Conditions { rate: 150_000, latency: Duration::from_millis(1), ..Conditions::default() };
     let (rig, taken) = in_one_network(1, 6_000_000, slow);
     assert_eq!(taken, [RELAYED, TCP], "{}", history(&rig));
+}
+
+/// A candidate that comes when this side has all it wanted: nothing is connected any more, and nothing stays open.
+#[test]
+fn a_candidate_that_comes_after_the_end_keeps_nobody() {
+    for seed in 0..20 {
+        let scenario = Scenario { give_up_after: None, ..Scenario::plain(seed, 1_000_000) };
+        let mut made = None;
+        let mut rig = Rig::placed(&scenario, look_for, |world| {
+            let homes = [1, 2].map(|number: u8| {
+                world.add_site(PUBLIC, Site::private([192, 168, number, 0], SYMMETRIC, [203, 0, 113, 100 + number]))
+            });
+            let cable = world.add_site(PUBLIC, Site::private([10, 9, 0, 0], HOME, [203, 0, 113, 150]));
+            made = Some((homes, cable));
+            [vec![at(homes[0], [192, 168, 1, 10])], vec![at(homes[1], [192, 168, 2, 10]), at(cable, [10, 9, 0, 2])]]
+        });
+        let (homes, cable) = made.expect("it was made");
+        until_accepted(&mut rig);
+        let (sender, receiver) = (rig.sender, rig.receiver);
+        until(&mut rig, receiver, |event| matches!(event, Event::Done(_)));
+        // The sender does not hear of it yet, and gets another address meanwhile.
+        let before = rig.world.network.default_conditions();
+        rig.world.network.set_default(Conditions { cut: true, ..before });
+        rig.world.relocate(sender, vec![at(homes[0], [192, 168, 1, 10]), at(cable, [10, 9, 0, 1])]);
+        pass(&mut rig, 5 * SECOND);
+        rig.world.network.set_default(before);
+        pass(&mut rig, LIMIT);
+        assert!(rig.report().is_done(), "{}", history(&rig));
+    }
 }
 
 /// A cable that comes and goes, ways that are cut and healed, packets that are lost: all arrives, whatever the order.

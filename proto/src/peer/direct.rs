@@ -252,6 +252,11 @@ impl Direct {
         self.links.iter().any(|link| link.id == id)
     }
 
+    /// The round whose links may come in, as long as any is looked for.
+    fn racing(&self) -> Option<u32> {
+        self.options.as_ref().and(self.negotiation.racing())
+    }
+
     fn of_round(&self, round: u32) -> impl Iterator<Item = &Beside> {
         self.links.iter().filter(move |link| link.round == round)
     }

@@ -49,7 +49,7 @@ impl Peer {
     pub(super) fn take_openings(&mut self, now: Instant) -> bool {
         let direct = &mut self.direct;
         let accepted = direct.opening.iter().filter(|opening| matches!(opening.origin, Origin::Accepted(_))).count();
-        let (racing, mut room) = (direct.negotiation.racing(), MAX_ACCEPTED.saturating_sub(accepted));
+        let (racing, mut room) = (direct.racing(), MAX_ACCEPTED.saturating_sub(accepted));
         let wanted = || {
             let wanted = racing.is_some() && room > 0;
             room = room.saturating_sub(1);
@@ -64,7 +64,7 @@ impl Peer {
 
     /// Somebody of our own network connected.
     pub(in crate::peer) fn accept_direct(&mut self, now: Instant, from: SocketAddr) -> Option<PipeId> {
-        let round = self.direct.negotiation.racing()?;
+        let round = self.direct.racing()?;
         if self.direct.of_round(round).count() >= MAX_ACCEPTED {
             return None;
         }
@@ -126,7 +126,7 @@ impl Peer {
     }
 
     pub(super) fn dial_direct(&mut self, now: Instant, carrier: Carrier, to: SocketAddr, certificate: [u8; 32]) {
-        let Some(round) = self.direct.negotiation.racing() else { return };
+        let Some(round) = self.direct.racing() else { return };
         let is_full = self.direct.opening.len() >= MAX_OPENING;
         match self.net.dial_direct(now, carrier, to, certificate) {
             Dial::Started(conn) if is_full => self.net.close(now, conn, close::ENDED, "too many"),
