@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tallow_proto::node::Interface;
 use tallow_proto::p2p::candidate::{self, Candidate, Candidates, Carrier, Kind};
-use tallow_proto::p2p::negotiate::{Config, MAX_LEARNED, Negotiation, Output, PROBE, PROBES_AT};
+use tallow_proto::p2p::negotiate::{Config, Negotiation, Output};
+use tallow_proto::p2p::race::{MAX_LEARNED, PROBE, PROBES_AT};
 use tallow_proto::seed::Seed;
 use tallow_proto::wire;
 use tallow_proto::wire::peer::Control;

@@ -8,7 +8,8 @@
 //! | [`gather`] | what is asked of whom to learn a side's candidates |
 //! | [`portmap`] | how the gateway is asked to let the other side in |
 //! | [`choice`] | which of several direct links carries the session, by what was measured |
-//! | [`negotiate`] | when what is tried, and when a round is over |
+//! | [`negotiate`] | when a round begins, and when it is over |
+//! | [`race`] | what is tried in a round, and when |
 //! | [`budget`] | what may leave for addresses that have not proven to be the other side |
 //!
 //! `peer/direct.rs` carries it out.
@@ -20,4 +21,5 @@ pub mod gather;
 pub mod nat;
 pub mod negotiate;
 pub mod portmap;
+pub mod race;
 pub mod stun;

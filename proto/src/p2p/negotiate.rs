@@ -15,11 +15,7 @@
 //!                                                   ▼
 //!                                                settled
 //! ```
-//! In a round both say their candidates, as they become known. The sender dials what is reached over UDP and the receiver probes it,
-//! so that the mappings of both NATs are open when the first flight arrives; both dial what is reached over TCP. A probe bears the
-//! token of the side that it reaches, so whoever sees one knows that its other side sent it; where it comes from an address that was
-//! not said (a NAT with a mapping for each destination), the sender dials that one. Where both NATs are of that kind nothing between
-//! them is tried.
+//! In a round both say their candidates, as they become known, and try each other's (`race`).
 //!
 //! A round ends for both: whoever finds it over says `DirectFailed`, whoever hears that says it too. From then on neither side
 //! counts on what was under way on the round's links ([`Output::Settled`]).
@@ -29,9 +25,8 @@
 //!
 //! Only the sender begins a round because time passed: after a pause out of [`PAUSES`], [`SOON`] after a path that had worked,
 //! [`RECHECK`] beside one that works. Either side does when it has a reason of its own, as changed addresses ([`Negotiation::look`]).
-//! Timers: [`ROUND`], the pauses, [`PROBES_AT`]. Bounds: [`MAX_ROUNDS`] rounds that are not settled ([`MAX_UNSETTLED`] if the other side begins
-//! them), [`candidate::MAX`] candidates of each side,
-//! [`MAX_LEARNED`] learned from probes; what leaves for an address is counted where it leaves (`budget`).
+//! Timers: [`ROUND`], the pauses. Bounds: [`MAX_ROUNDS`] rounds that are not settled ([`MAX_UNSETTLED`] if the other side begins them),
+//! [`candidate::MAX`] candidates of each side; what leaves for an address is counted where it leaves (`budget`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -41,7 +36,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use subtle::ConstantTimeEq;
 
-use super::candidate::{self, Candidate, Carrier, Kind};
+use super::candidate::{self, Candidate, Carrier};
+use super::race::{Own, PROBE, PROBE_START, Race, Theirs};
 use crate::Instant;
 use crate::node::Interface;
 use crate::seed::Seed;
@@ -59,27 +55,10 @@ pub const PAUSES: [Duration; 4] =
 pub const SOON: Duration = Duration::from_secs(2);
 /// While a direct link carries the session, a better one is looked for this often.
 pub const RECHECK: Duration = Duration::from_secs(300);
-/// When a candidate is probed, after it became known.
-pub const PROBES_AT: [Duration; 5] = [
-    Duration::ZERO,
-    Duration::from_millis(100),
-    Duration::from_millis(300),
-    Duration::from_millis(700),
-    Duration::from_millis(1500),
-];
-/// Between the first tries of one candidate and the next.
-pub const STAGGER: Duration = Duration::from_millis(10);
-/// Addresses of the other side that probes may teach in a round.
-pub const MAX_LEARNED: usize = 4;
 /// Rounds whose end is not settled: one that races, the path's, and one that drains or is about to be settled.
 pub const MAX_ROUNDS: usize = 3;
 /// More that are not settled is nothing that an honest peer causes.
 const MAX_UNSETTLED: usize = 8;
-/// Bytes of a probe.
-pub const PROBE: usize = 20;
-/// What a probe begins with: neither STUN nor QUIC (RFC 7983 §7, RFC 9443).
-const PROBE_START: [u8; 4] = [12, b't', b'l', b'w'];
-
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
@@ -131,30 +110,6 @@ pub struct Config {
     pub certificate: [u8; 32],
     /// For the probes' tokens.
     pub seed: Seed,
-}
-
-/// What the other side said of itself.
-#[derive(Debug, Clone, Copy)]
-struct Theirs {
-    certificate: [u8; 32],
-    token: [u8; 16],
-    dependent: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    Dial(Candidate),
-    Probe(SocketAddr),
-}
-
-/// A round in which links are looked for: always the last one.
-#[derive(Debug)]
-struct Race {
-    until: Instant,
-    theirs: Option<Theirs>,
-    candidates: Vec<Candidate>,
-    learned: usize,
-    plan: VecDeque<(Instant, Step)>,
 }
 
 #[derive(Debug)]
@@ -342,7 +297,7 @@ impl Negotiation {
                     return Ok(());
                 }
                 let theirs = Theirs { certificate: *certificate, token: *token, dependent: *dependent };
-                self.race_for(now, theirs, candidates.as_slice());
+                self.run(now, |race, own| race.handle_offer(now, theirs, candidates.as_slice(), own));
             }
             Control::CandidatesDone { round } => self.known(*round)?,
             Control::DirectFailed { round } => {
@@ -372,18 +327,8 @@ impl Negotiation {
     pub fn handle_probe(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> bool {
         let Some(token) = data.strip_prefix(&PROBE_START) else { return false };
         let is_ours = token.len() == self.token.len() && bool::from(token.ct_eq(&self.token));
-        let Some(race) = race(&mut self.state) else { return true };
-        if !is_ours || self.config.side != Side::Sender || race.learned >= MAX_LEARNED {
-            return true;
-        }
-        let learned = Candidate { kind: Kind::Reflexive, carrier: Carrier::Udp, addr: candidate::canonical(from) };
-        let is_known =
-            race.candidates.iter().any(|known| (known.carrier, known.addr) == (learned.carrier, learned.addr));
-        if !is_known && let Some(&learned) = candidate::admit(&[learned], &self.interfaces).first() {
-            race.learned = race.learned.saturating_add(1);
-            race.candidates.push(learned);
-            race.plan.push_front((now, Step::Dial(learned)));
-            self.go_on(now);
+        if is_ours {
+            self.run(now, |race, own| race.handle_probed(now, from, own));
         }
         true
     }
@@ -417,7 +362,7 @@ impl Negotiation {
         let State::Active(active) = &self.state else { return };
         match &active.race {
             Some(race) if race.until <= now => self.fail_race(now),
-            Some(_) => self.go_on(now),
+            Some(_) => self.run(now, |_, _| ()),
             None if active.next.is_some_and(|next| next <= now) && active.has_room() => {
                 self.begin(now, self.round.saturating_add(1));
             }
@@ -430,9 +375,7 @@ impl Negotiation {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let active = self.active()?;
         match &active.race {
-            // A probe may outrun the offer that the plan waits for.
-            Some(race) if race.theirs.is_none() => Some(race.until),
-            Some(race) => race.plan.iter().map(|&(at, _)| at).chain([race.until]).min(),
+            Some(race) => Some(race.poll_timeout()),
             None => active.next.filter(|_| active.has_room()),
         }
     }
@@ -495,13 +438,7 @@ impl Negotiation {
         self.said_done = false;
         if let State::Active(active) = &mut self.state {
             active.next = None;
-            active.race = Some(Race {
-                until: now + ROUND,
-                theirs: None,
-                candidates: Vec::new(),
-                learned: 0,
-                plan: VecDeque::new(),
-            });
+            active.race = Some(Race::new(now + ROUND));
         }
         self.say_offer();
         self.say_candidates();
@@ -534,58 +471,14 @@ impl Negotiation {
         }
     }
 
-    fn race_for(&mut self, now: Instant, theirs: Theirs, candidates: &[Candidate]) {
-        let (side, dependent) = (self.config.side, self.dependent);
-        let Some(race) = race(&mut self.state) else { return };
-        let admitted = candidate::admit_beside(&race.candidates, candidates, &self.interfaces);
-        race.theirs = Some(theirs);
-        let mut at = now;
-        for candidate in admitted {
-            // Neither NAT would know the mapping that the other one makes for it.
-            let is_hopeless = candidate.kind == Kind::Reflexive && dependent && theirs.dependent;
-            if is_hopeless {
-                continue;
-            }
-            race.candidates.push(candidate);
-            match (candidate.carrier, side) {
-                (Carrier::Tcp, _) | (Carrier::Udp, Side::Sender) => race.plan.push_back((at, Step::Dial(candidate))),
-                (Carrier::Udp, Side::Receiver) => {
-                    let probes = PROBES_AT.map(|after| (at + after, Step::Probe(candidate.addr)));
-                    race.plan.extend(probes);
-                }
-            }
-            at += STAGGER;
-        }
-        self.go_on(now);
-    }
-
-    /// Does what is due.
-    fn go_on(&mut self, now: Instant) {
-        let Some(race) = race(&mut self.state) else { return };
-        let Some(theirs) = race.theirs else { return };
-        let mut due: Vec<(Instant, Step)> = Vec::new();
-        race.plan.retain(|&(at, step)| {
-            let is_due = at <= now;
-            if is_due {
-                due.push((at, step));
-            }
-            !is_due
-        });
-        due.sort_by_key(|&(at, _)| at);
-        for (_, step) in due {
-            match step {
-                Step::Dial(Candidate { carrier, addr: to, .. }) => {
-                    let certificate = theirs.certificate;
-                    self.out.push_back(Output::Dial { carrier, to, certificate });
-                }
-                Step::Probe(to) => {
-                    let mut datagram = [0; PROBE];
-                    let (start, token) = datagram.split_at_mut(PROBE_START.len());
-                    start.copy_from_slice(&PROBE_START);
-                    token.copy_from_slice(&theirs.token);
-                    self.out.push_back(Output::Probe { to, datagram });
-                }
-            }
+    /// Something happened to the race: it does what is due then.
+    fn run(&mut self, now: Instant, happens: impl FnOnce(&mut Race, Own<'_>)) {
+        let own = Own { side: self.config.side, dependent: self.dependent, interfaces: &self.interfaces };
+        if let State::Active(active) = &mut self.state
+            && let Some(race) = &mut active.race
+        {
+            happens(race, own);
+            race.go_on(now, &mut self.out);
         }
     }
 
@@ -678,13 +571,6 @@ impl Negotiation {
         // In this order: who hears of it may count on it that nothing counts any more here.
         self.out.push_back(Output::Over { round });
         self.out.push_back(Output::Say(Control::DirectFailed { round }));
-    }
-}
-
-fn race(state: &mut State) -> Option<&mut Race> {
-    match state {
-        State::Off | State::Idle { .. } => None,
-        State::Active(active) => active.race.as_mut(),
     }
 }
 

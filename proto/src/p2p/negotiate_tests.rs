@@ -1,6 +1,8 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::p2p::candidate::Kind;
+use crate::p2p::race::{MAX_LEARNED, PROBES_AT};
 
 fn interface(addr: &str, prefix: u8) -> Interface {
     Interface { name: "eth0".to_owned(), addr: addr.parse().unwrap(), prefix }
