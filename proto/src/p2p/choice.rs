@@ -2,7 +2,7 @@
 //!
 //! A first link: plain TCP, which reaches nothing but the own network and costs the least, unless QUIC got through at the same time and
 //! shows a round trip that TCP's proof was far from ([`TCP_SLACK`]). A choice waits [`GRACE`] for a TCP connection that is on its way.
-//! Beside one that carries: what is nearer by half, or plain TCP beside QUIC by the rule above.
+//! Beside one that carries: of the same kind what is nearer by half, and TCP beside QUIC, or the other way round, by the rule above.
 //!
 //! Plain TCP slows down where packets are lost for other reasons than a full queue (a radio), and nothing but the bytes that arrive
 //! tells of it. So where it holds the transfer back, QUIC is tried, and what moves more is kept:
@@ -28,7 +28,7 @@ use crate::session::LinkId;
 pub const GRACE: Duration = Duration::from_millis(150);
 /// Plain TCP is not taken when its proof took longer than twice QUIC's round trip and this.
 pub const TCP_SLACK: Duration = Duration::from_millis(50);
-/// Another link is nearer when one and a half times its proof and this are less than the present one's round trip.
+/// Another link of the same kind is nearer when one and a half times its round trip and this are less than the present one's.
 pub const NEARER: Duration = Duration::from_millis(2);
 /// Between two looks at what arrived.
 pub const EVERY: Duration = Duration::from_secs(1);
@@ -246,10 +246,13 @@ impl Choice {
     }
 
     fn is_better(&self, found: &Proven, present: &Proven) -> bool {
-        let is_nearer = found.took.saturating_add(found.took / 2).saturating_add(NEARER) < present.round_trip();
         match (found.carrier, present.carrier) {
             (Carrier::Tcp, Carrier::Udp) => self.prefers_tcp(found, present),
-            (Carrier::Tcp, Carrier::Tcp) | (Carrier::Udp, _) => is_nearer,
+            (Carrier::Udp, Carrier::Tcp) => !self.prefers_tcp(present, found),
+            (Carrier::Tcp, Carrier::Tcp) | (Carrier::Udp, Carrier::Udp) => {
+                let found = found.round_trip();
+                found.saturating_add(found / 2).saturating_add(NEARER) < present.round_trip()
+            }
         }
     }
 }

@@ -52,10 +52,12 @@ fn beside_a_path_only_what_is_nearer_counts() {
     // Where all is near, a millisecond is noise.
     assert_eq!(judge(present(Carrier::Tcp, 2 * MS), tcp(now, Duration::ZERO)), Verdict::Nothing);
     assert_eq!(judge(present(Carrier::Tcp, 20 * MS), tcp(now, MS)), TCP);
-    assert_eq!(judge(present(Carrier::Tcp, 20 * MS), quic(now, MS)), QUIC);
+    // Neither is better than the other by one rule and worse by another.
+    assert_eq!(judge(present(Carrier::Tcp, 52 * MS), quic(now, MS)), Verdict::Nothing);
+    assert_eq!(judge(present(Carrier::Tcp, 53 * MS), quic(now, MS)), QUIC);
     // The own network is worth more than the way through the router, and a slow one is not.
-    assert_eq!(judge(present(Carrier::Udp, MS), tcp(now, 2 * MS)), TCP);
-    assert_eq!(judge(present(Carrier::Udp, MS), tcp(now, 100 * MS)), Verdict::Nothing);
+    assert_eq!(judge(present(Carrier::Udp, MS), tcp(now, 52 * MS)), TCP);
+    assert_eq!(judge(present(Carrier::Udp, MS), tcp(now, 53 * MS)), Verdict::Nothing);
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod swap;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::config::DirectPath;
 use super::event::{Failure, Fallback, Lost, PathKind, PathTransport};
@@ -59,6 +60,8 @@ struct Beside {
     since: Instant,
     /// When it had proven itself.
     proven: Option<Instant>,
+    /// The round trip as it was then, before anything waited in a queue on the way.
+    rtt: Option<Duration>,
     /// Bytes of chunks that were sealed for it.
     sealed: u64,
 }
@@ -82,7 +85,8 @@ impl Beside {
     fn as_proven(&self, net: &mut Net) -> Option<Proven> {
         let at = self.proven?;
         let took = at.saturating_duration_since(self.since);
-        Some(Proven { link: self.id, carrier: self.carrier(), at, took, rtt: net.rtt(self.conn) })
+        let rtt = [self.rtt, net.rtt(self.conn)].into_iter().flatten().min();
+        Some(Proven { link: self.id, carrier: self.carrier(), at, took, rtt })
     }
 }
 

@@ -290,6 +290,12 @@ impl Session {
         usable
     }
 
+    /// Whether the other side's control came over to this link.
+    #[must_use]
+    pub fn is_synced(&self, link: LinkId) -> bool {
+        self.as_alive().and_then(|alive| alive.links.get(&link)).is_some_and(|link| link.synced)
+    }
+
     /// The link that carries control.
     #[must_use]
     pub fn control(&self) -> Option<LinkId> {

@@ -117,7 +117,7 @@ impl Peer {
             Conn::Quic(..) => STREAMS,
             Conn::Pipe(_) => 0,
         };
-        let beside = Beside { id, round, conn, since: now, proven: None, sealed: 0 };
+        let beside = Beside { id, round, conn, since: now, proven: None, rtt: None, sealed: 0 };
         let mut link = PeerLink::new(conn, beside.transport(), Decoder::new(Caps::Records), streams, main);
         let _ = link.set_keyed(id);
         links.add(link);

@@ -16,8 +16,8 @@ impl Peer {
     pub(in crate::peer) fn handle_usable(&mut self, now: Instant, id: LinkId) {
         let Some(link) = self.direct.links.iter_mut().find(|link| link.id == id) else { return self.prove_floor(id) };
         self.floor.handle_direct();
-        link.proven = Some(now);
         let conn = link.conn;
+        (link.proven, link.rtt) = (Some(now), self.net.rtt(conn));
         self.net.prove(conn);
         self.judge_links(now);
     }
@@ -61,9 +61,12 @@ impl Peer {
         }
     }
 
-    /// Direct links that carried the session before are closed once nothing is under way on them.
+    /// Direct links that carried the session before are closed once nothing is under way on them, and the other side uses the new one: it
+    /// would take the end of the old one for a loss.
     pub(super) fn retire_drained(&mut self, now: Instant) {
-        if let (Side::Sender, Stage::Live { links, .. }) = (self.side, &self.stage) {
+        if let (Side::Sender, Stage::Live { links, session }) = (self.side, &self.stage)
+            && session.is_synced(links.carrier())
+        {
             let (direct, carrier) = (&self.direct, links.carrier());
             let is_drained = |round: &u32| {
                 let mut left = direct.of_round(*round);
