@@ -26,7 +26,7 @@
 //! Only the sender begins a round because time passed: after a pause out of [`PAUSES`], [`SOON`] after a path that had worked,
 //! [`RECHECK`] beside one that works. Either side does when it has a reason of its own, as changed addresses ([`Negotiation::look`]).
 //! Timers: [`ROUND`], the pauses. Bounds: [`MAX_ROUNDS`] rounds that are not settled ([`MAX_UNSETTLED`] if the other side begins them),
-//! [`candidate::MAX`] candidates of each side; what leaves for an address is counted where it leaves (`budget`).
+//! [`MAX_WAITING`] things to do, [`candidate::MAX`] candidates of each side; what leaves for an address is counted where it leaves (`budget`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -59,6 +59,8 @@ pub const RECHECK: Duration = Duration::from_secs(300);
 pub const MAX_ROUNDS: usize = 3;
 /// More that are not settled is nothing that an honest peer causes.
 const MAX_UNSETTLED: usize = 8;
+/// What may wait to be done while the other side takes no more words: ten rounds of it. One that causes more is not honest.
+const MAX_WAITING: usize = 1024;
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
@@ -292,6 +294,7 @@ impl Negotiation {
             | Control::DirectFailed { .. }
             | Control::DirectConnected { .. }
                 if self.is_off() => {}
+            _ if self.out.len() >= MAX_WAITING => return Err(Violation::UnexpectedMessage),
             Control::CandidateOffer { round, candidates, certificate, token, dependent } => {
                 if !self.join(now, *round)? {
                     return Ok(());

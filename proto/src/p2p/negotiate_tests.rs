@@ -471,6 +471,21 @@ fn rounds_that_nobody_ends_are_bounded() {
     assert_eq!(ended, Some(u32::try_from(MAX_UNSETTLED).unwrap() + 1));
 }
 
+/// It reads no answer, and says the end of one round after the other.
+#[test]
+fn words_that_are_to_be_answered_are_bounded() {
+    let now = Instant::now();
+    for agreed in [true, false] {
+        let mut machine = machine(Side::Receiver, now);
+        if agreed {
+            machine.start(now, true);
+        }
+        let ended = (1..10_000).find(|&round| machine.handle_control(now, &Control::DirectFailed { round }).is_err());
+        assert!(ended.is_some_and(|round| round > 200), "{ended:?}");
+        assert!(std::iter::from_fn(|| machine.poll_output()).count() <= MAX_WAITING + 8);
+    }
+}
+
 /// The verifier words: nothing is said before the person compared them.
 #[test]
 fn who_has_not_agreed_says_no_address_and_takes_part_later() {
