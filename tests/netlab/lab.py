@@ -1,7 +1,7 @@
-"""One scenario in a laboratory of its own: its network, the programs in it, what they say, and what must come of it.
+"""One scenario in a laboratory of its own: its network, the programs in it, their events, and the expected outcome.
 
-The network is `../shared/netlab` (or $TALLOW_NETLAB). Programs are the real ones, with their JSON events read as they come. Nothing
-here bounds what a program may take: `Trial.deadline` only ends a trial that would never end.
+`laboratory/netlab.sh` makes the network. The programs are the real ones; their JSON events are read as they are written.
+Nothing here limits how long a program may take: `Trial.deadline` only ends a trial that would never end.
 """
 import hashlib
 import json
@@ -12,8 +12,8 @@ import subprocess
 import threading
 import time
 
-ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
-NETLAB = os.path.join(os.environ.get("TALLOW_NETLAB") or os.path.join(ROOT, "..", "shared", "netlab"), "netlab.sh")
+HERE = os.path.realpath(os.path.dirname(__file__))
+NETLAB = os.path.join(HERE, "laboratory", "netlab.sh")
 PORT = 4433
 MIB = 1024 * 1024
 # Keep-alives and handshakes are fewer packets, and a transfer moves more of them in a moment.
