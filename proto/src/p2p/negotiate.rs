@@ -41,8 +41,8 @@ use super::race::{Own, PROBE, PROBE_START, Race, Theirs};
 use crate::Instant;
 use crate::node::Interface;
 use crate::seed::Seed;
-use crate::session::Violation;
 use crate::wire::Capped;
+use crate::wire::Violation;
 use crate::wire::peer::Control;
 use crate::wire::relay::Side;
 

@@ -10,11 +10,11 @@ use crate::link::proxy::ProxyFailure;
 use crate::link::race::Transport;
 use crate::link::trust::{CertificateRefused, Trust};
 use crate::node::Misuse;
-use crate::session::Violation;
 use crate::transfer::manifest::{Manifest, Totals};
 use crate::transfer::{Progress, Refused};
 use crate::wire::Untrusted;
 use crate::wire::Versions;
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};
 use crate::wire::relay::RefusalReason;
 

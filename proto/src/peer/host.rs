@@ -30,7 +30,7 @@ use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
 use crate::room::limits::{self, Guard};
 use crate::room::mirror::Answers;
 use crate::seed::Seed;
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::frame::{GREETING, enclose};
 use crate::wire::relay::{Owner, RefusalReason, RelayMessage, RoomId, Side};
 use crate::wire::{self, Caps, Decoder};

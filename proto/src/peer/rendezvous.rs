@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::Instant;
 use crate::room::greeting::prove;
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::frame::enclose;
 use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
 use crate::wire::{self, Caps, Decoder, Features, Hello, Versions};

@@ -26,7 +26,7 @@ use sha2::Sha256;
 
 use crate::Instant;
 use crate::seed::Seed;
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::frame::enclose;
 use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
 use crate::wire::version::SPOKEN;

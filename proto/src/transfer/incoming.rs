@@ -25,7 +25,8 @@ use super::{FIRST, IN_JOBS, Judged, Progress};
 use crate::Instant;
 use crate::job::{JobId, Sink};
 use crate::pool::Pool;
-use crate::session::{LinkId, SealedChunk, Violation};
+use crate::session::{LinkId, SealedChunk};
+use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
 /// Chunks are committed when so many were written that count so many bytes together, or many of any size, or nothing else is left

@@ -29,8 +29,9 @@ use std::time::Duration;
 
 use crate::Instant;
 use crate::job::{Fault, FaultKind, Job, JobId, Work};
-use crate::session::{LinkId, Violation};
+use crate::session::LinkId;
 use crate::wire::Untrusted;
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};
 
 pub use chunk::Compression;

@@ -44,7 +44,8 @@ use crate::job::{FaultKind, Job, JobDone, Product, Sink, Work};
 use crate::node::Misuse;
 use crate::pool::Pool;
 use crate::seed::Seed;
-use crate::session::{LinkId, SealedChunk, Violation};
+use crate::session::{LinkId, SealedChunk};
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, DeclineReason};
 use crate::wire::{Capped, Untrusted};
 

@@ -28,8 +28,9 @@ use super::{Compression, FIRST, Jobs, Outcome, Progress, cancel_reason};
 use crate::Instant;
 use crate::job::{Fault, FaultKind, Job, JobDone, Product, Source, Work};
 use crate::seed::Seed;
-use crate::session::{LinkId, Prepared, Violation};
+use crate::session::{LinkId, Prepared};
 use crate::wire::Blob;
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, Offer, Reason, TransferKind};
 
 /// How to send.

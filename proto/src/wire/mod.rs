@@ -8,12 +8,14 @@ pub mod peer;
 pub mod relay;
 pub mod untrusted;
 pub mod version;
+mod violation;
 
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use frame::{Caps, Decoder, Frame};
 pub use untrusted::Untrusted;
 pub use version::{Features, Hello, Versions};
+pub use violation::Violation;
 
 /// The bytes are not the one canonical encoding of an allowed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

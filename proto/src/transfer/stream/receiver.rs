@@ -25,13 +25,14 @@ use super::{CHUNK, Layout};
 use crate::Instant;
 use crate::job::{self, Fault, FaultKind, Job, JobDone, StreamSink};
 use crate::node::Misuse;
-use crate::session::{LinkId, SealedChunk, Violation};
+use crate::session::{LinkId, SealedChunk};
 use crate::transfer::hashes::Hash;
 use crate::transfer::limit::Limit;
 use crate::transfer::manifest::Manifest;
 use crate::transfer::receiver::{CHUNKS, Config, FAREWELL, FAREWELL_APART, INTERRUPTED};
 use crate::transfer::sender::of_this;
 use crate::transfer::{FIRST, Jobs, Judged, Outcome, Progress, cancel_reason};
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, DeclineReason, Offer, Reason, TransferKind};
 use crate::wire::{Capped, Untrusted};
 

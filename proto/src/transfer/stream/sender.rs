@@ -25,7 +25,7 @@ use super::work::{Pack, Product, Read, Tail, Work};
 use super::{AHEAD, CHUNK, PARTIAL, PAUSE, Root, WAIT};
 use crate::Instant;
 use crate::job::{self, Fault, FaultKind, Job, JobDone, StreamSource};
-use crate::session::{LinkId, Prepared, Violation};
+use crate::session::{LinkId, Prepared};
 use crate::transfer::chunk::{Coders, HEADER, Made};
 use crate::transfer::hashes::Hash;
 use crate::transfer::limit::Limit;
@@ -33,6 +33,7 @@ use crate::transfer::outgoing::STALE;
 use crate::transfer::sender::{Config, of_this};
 use crate::transfer::window::{FRAMING, Window, cost};
 use crate::transfer::{FIRST, Jobs, Outcome, Progress, cancel_reason, ranges};
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, ChunkRange, Control, Offer, Reason, TransferKind};
 
 /// What the owner of a sender hears.

@@ -11,9 +11,10 @@ use subtle::ConstantTimeEq;
 
 use crate::Instant;
 use crate::job::{self, Fault, FaultKind, StreamSink, StreamSource};
-use crate::session::{LinkId, Prepared, SealedChunk, Violation};
+use crate::session::{LinkId, Prepared, SealedChunk};
 use crate::transfer::chunk::{Codec, Coders, HEADER, Header, Made};
 use crate::transfer::{Compression, FIRST};
+use crate::wire::Violation;
 
 /// What there is to do.
 pub enum Work {
