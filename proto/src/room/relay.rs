@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::close;
 use super::forward::{Budget, Outside};
 use super::greeting::Ending;
 use super::limits::Guard;
@@ -42,6 +41,7 @@ use crate::node::{Action, Arrival, Input, ListenerId, Misuse, Node, PipeEvent, P
 use crate::p2p::stun;
 use crate::ready::Deadlines;
 use crate::seed::Seed;
+use crate::wire::close;
 use crate::wire::relay::RefusalReason;
 use doors::Door;
 use gone::{Gone, unwelcome};

@@ -3,9 +3,12 @@
 //! A body is a postcard-encoded value in its one canonical form. postcard alone accepts overlong varints and ignores what
 //! follows a value; [`decode`] does not.
 
+pub mod candidate;
+pub mod close;
 pub mod frame;
 pub mod peer;
 pub mod relay;
+pub mod relay_auth;
 pub mod untrusted;
 pub mod version;
 mod violation;
