@@ -19,7 +19,6 @@ pub mod code;
 pub mod discovery;
 pub mod drive;
 pub mod handshake;
-pub mod job;
 pub mod link;
 pub mod node;
 pub mod p2p;

@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use crate::Instant;
-use crate::job::{Job, JobDone};
+use crate::transfer::job::{Job, JobDone};
 
 /// A UDP socket: one for each relay, one for listening, one for mDNS. Each has its own QUIC endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

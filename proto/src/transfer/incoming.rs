@@ -23,9 +23,10 @@ use super::recall::Kept;
 use super::window::{CREDIT, FRAMING, cost};
 use super::{FIRST, IN_JOBS, Judged, Progress};
 use crate::Instant;
-use crate::job::{JobId, Sink};
 use crate::pool::Pool;
 use crate::session::{LinkId, SealedChunk};
+use crate::transfer::job::JobId;
+use crate::transfer::storage::Sink;
 use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 

@@ -19,8 +19,9 @@ use super::ranges::{self, RangeSet};
 use super::window::{FRAMING, Window, cost};
 use super::{FIRST, IN_JOBS, Progress};
 use crate::Instant;
-use crate::job::{Fault, FaultKind, JobId, Source};
 use crate::session::{LinkId, Prepared};
+use crate::transfer::job::JobId;
+use crate::transfer::storage::{Fault, FaultKind, Source};
 use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, Control, Have};
 

@@ -8,12 +8,12 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::job::Job;
 use tallow_proto::node::{
     Action, Arrival, Input, Interface, ListenerId, Node, PipeEvent, PipeId, PipeOptions, SocketId, Transmit,
 };
 use tallow_proto::peer::{self, Peer};
 use tallow_proto::room;
+use tallow_proto::transfer::job::Job;
 
 use super::tcp::EndId;
 use super::topology::{Attachment, Segment};

@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::job::Job;
 use tallow_proto::node::{Action, Arrival, Ecn, Input, Node, SocketId};
 use tallow_proto::peer;
 use tallow_proto::room;
 use tallow_proto::seed::Seed;
+use tallow_proto::transfer::job::Job;
 
 use super::disk::CheckedSink;
 use super::host::{Freeze, Host, HostId, Machine, Observed};
