@@ -20,6 +20,8 @@ pub mod discovery;
 pub mod drive;
 pub mod handshake;
 pub mod link;
+pub mod misuse;
+pub mod net;
 pub mod node;
 pub mod p2p;
 pub mod peer;

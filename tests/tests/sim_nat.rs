@@ -7,7 +7,9 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, Ecn, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::peer::{
     DirectPath, Event, Failure, Lost, PathKind, ReceiveConfig, RelayAddress, RelayChoice, SendConfig, WaitingFor,
 };

@@ -10,7 +10,7 @@
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::node::Interface;
+use crate::net::Interface;
 pub use crate::wire::candidate::{Candidate, Candidates, Carrier, Kind, MAX};
 
 /// Of those, TCP.

@@ -39,7 +39,7 @@ use subtle::ConstantTimeEq;
 use super::candidate::{self, Candidate, Carrier};
 use super::race::{Own, PROBE, PROBE_START, Race, Theirs};
 use crate::Instant;
-use crate::node::Interface;
+use crate::net::Interface;
 use crate::seed::Seed;
 use crate::wire::Capped;
 use crate::wire::Violation;

@@ -11,7 +11,7 @@ use super::reunion::{Lasting, Reunion};
 use super::{Agreement, LEAVE_WITHIN, Peer, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, FailureReason};
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::session::{self, LinkId, Session};
 use crate::transfer::manifest::{Manifest, Totals};
 use crate::transfer::{Judged, Outcome};

@@ -8,7 +8,7 @@ use crate::code::{Code, Link};
 use crate::link::proxy::ProxyFailure;
 use crate::link::race::Transport;
 use crate::link::trust::{CertificateRefused, Trust};
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::transfer::manifest::{Manifest, Totals};
 use crate::transfer::storage::{Fault, Sink, StreamSink};
 use crate::transfer::{Progress, Refused};

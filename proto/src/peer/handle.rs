@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use super::Peer;
 use super::event::{Command, Event, Failure, Summary};
 use crate::drive::Handle;
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::transfer::storage::{Sink, StreamSink};
 use crate::wire::peer::DeclineReason;
 

@@ -25,7 +25,7 @@ use super::peer_link::PeerLink;
 use crate::Instant;
 use crate::link::quic::{Direction, Limits, Profile, Quic, Stream};
 use crate::link::{Read, Write};
-use crate::node::{Arrival, Transmit};
+use crate::net::{Arrival, Transmit};
 use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
 use crate::room::limits::{self, Guard};
 use crate::room::mirror::Answers;

@@ -277,7 +277,7 @@ fn stream_no(index: usize) -> StreamNo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::PipeEvent;
+    use crate::net::PipeEvent;
     use crate::seed::Seed;
     use crate::wire::frame::{CHUNK, KIND_CHUNK, PREFIX};
 

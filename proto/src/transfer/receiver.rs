@@ -40,7 +40,7 @@ use super::sender::of_this;
 use super::stream;
 use super::{FIRST, Jobs, Judged, Outcome, Progress, cancel_reason};
 use crate::Instant;
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::pool::Pool;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};

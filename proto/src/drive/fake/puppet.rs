@@ -13,7 +13,9 @@ use bytes::BytesMut;
 
 use super::addr;
 use crate::Instant;
-use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::misuse::Misuse;
+use crate::net::{Action, Arrival, Ecn, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::node::{Input, Node};
 use crate::transfer::job::{Job, JobId, Work};
 use crate::transfer::manifest::{Entry, Manifest};
 use crate::transfer::storage::{Fault, Sink};

@@ -23,7 +23,7 @@ use super::inflow::Inflow;
 use super::work::Product;
 use super::{CHUNK, Layout};
 use crate::Instant;
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::session::{LinkId, SealedChunk};
 use crate::transfer::hashes::Hash;
 use crate::transfer::job::{self, Job, JobDone};
