@@ -34,7 +34,7 @@ impl Peer {
                     moved = true;
                     self.handshake_failed(now, failure);
                 }
-                None => match link.next_main_frame() {
+                None => match link.next_main_frame(&mut self.net) {
                     // The sender does not know yet that its other link is dead: see `floor`.
                     Ok(Some(frame)) if apart.is_some() && !is_handshake(&frame) => {
                         self.lose_all(now);
