@@ -60,6 +60,7 @@ impl Peer {
             return;
         };
         link.flush(now, &mut self.net);
+        self.net.widen(link.conn());
         let transport = link.transport();
         self.guesses.burn();
         let is_first = apart.is_none();

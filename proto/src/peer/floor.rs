@@ -401,6 +401,9 @@ impl Peer {
             && let Stage::Live { links, .. } = &mut self.stage
         {
             links.set_floor(id);
+            if let Some(link) = links.get(id) {
+                self.net.widen(link.conn());
+            }
         }
     }
 

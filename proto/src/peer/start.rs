@@ -42,7 +42,7 @@ impl Peer {
         match embedded.filter(|_| common.relays.is_empty()) {
             Some(embedded) => {
                 let interfaces = common.interfaces.clone();
-                let mut inside = Host::new(embedded, interfaces, common.unix_time, seed.split(), &mut net);
+                let mut inside = Host::new(embedded, interfaces, seed.split(), &mut net);
                 if let CodeState::Ready { code, .. } = &code {
                     inside.set_room(code.nameplate().room_id());
                 }
