@@ -57,6 +57,8 @@ struct Beside {
     /// The round in which it came.
     round: u32,
     conn: Conn,
+    /// It came in, from there.
+    from: Option<IpAddr>,
     since: Instant,
     /// When it had proven itself.
     proven: Option<Instant>,

@@ -274,15 +274,19 @@ impl Net {
         }
     }
 
-    /// A connection that came in from somebody who may be the other peer. While nobody is expected (`wanted`), nobody is answered.
-    pub fn poll_direct(&mut self, now: Instant, mut wanted: impl FnMut() -> bool) -> Option<Conn> {
+    /// A connection that came in, from where it says: it may be the other peer's. One that is not `wanted` is not answered.
+    pub fn poll_direct(
+        &mut self,
+        now: Instant,
+        mut wanted: impl FnMut(SocketAddr) -> bool,
+    ) -> Option<(Conn, SocketAddr)> {
         for socket in [DIRECT_V4, DIRECT_V6] {
             while let Some(incoming) = self.quic(socket).and_then(Quic::poll_incoming) {
-                let quic = self.quic(socket)?;
-                if !wanted() {
+                let (quic, from) = (self.quic(socket)?, incoming.from());
+                if !wanted(from) {
                     quic.ignore(incoming);
                 } else if let Some(id) = quic.accept(now, incoming) {
-                    return Some(Conn::Quic(socket, id));
+                    return Some((Conn::Quic(socket, id), from));
                 }
             }
         }
@@ -307,6 +311,7 @@ impl Net {
                 }
             }
             Conn::Pipe(pipe) => {
+                self.pipes.set_receive_window(pipe, Windows::direct().receive);
                 self.pipes.assemble(pipe, &self.buffers);
                 if let Some(&ip) = self.neighbours.get(&pipe) {
                     self.budget.forgive(SocketAddr::new(ip, 0));
