@@ -257,12 +257,11 @@ impl Peer {
         Ok(())
     }
 
+    /// While everything is put in place, only the disk decides, and it won't take long; after that only the other side's farewell is
+    /// missing, which is waited for a little longer. Else the transfer fails.
     pub(super) fn cancel(&mut self, now: Instant) {
-        if self.transfer.is_finishing() {
-            // Only the disk decides now, and it won't take long.
-            self.transfer.cancel(now, CancelReason::Interrupted, "");
-        } else if !self.told {
-            self.transfer.cancel(now, CancelReason::Interrupted, "");
+        self.transfer.cancel(now, CancelReason::Interrupted, "");
+        if !self.transfer.is_finishing() && !self.told {
             self.fail(now, Failure::Interrupted);
         }
     }
@@ -298,6 +297,7 @@ impl Peer {
 
     pub(super) fn flush_farewell(&mut self, now: Instant) {
         let Stage::Leaving { links, session, .. } = &mut self.stage else { return };
+        let carrier = links.carrier();
         while session.can_send_control()
             && let Some(control) = self.transfer.poll_control()
         {
@@ -311,7 +311,10 @@ impl Peer {
                 link.flush(now, &mut self.net);
             }
             link.flush(now, &mut self.net);
-            link.finish(now, &mut self.net);
+            // The others stay open: they may have to carry the last words, if this one is lost.
+            if link.id() == carrier {
+                link.finish(now, &mut self.net);
+            }
         }
     }
 

@@ -28,12 +28,7 @@ impl Peer {
         match &mut self.stage {
             Stage::Handshaking { link, .. } if link.conn() == conn => match event {
                 net::Event::Opened(stream, Direction::Uni) => link.handle_opened(*stream),
-                net::Event::Closed(failure) => {
-                    // What came before the end still counts.
-                    self.converse(now);
-                    self.leave_relay(now, *failure);
-                    self.lose_conn(now, conn);
-                }
+                net::Event::Closed(failure) => self.handle_closed(now, conn, *failure),
                 net::Event::Opened(..)
                 | net::Event::Readable(_)
                 | net::Event::Writable(_)
@@ -50,12 +45,7 @@ impl Peer {
                         self.read_stream(now, id, *stream);
                     }
                     net::Event::Readable(stream) if *stream != main => self.read_stream(now, id, *stream),
-                    net::Event::Closed(failure) => {
-                        // What came before the end still counts.
-                        self.converse(now);
-                        self.leave_relay(now, *failure);
-                        self.lose_conn(now, conn);
-                    }
+                    net::Event::Closed(failure) => self.handle_closed(now, conn, *failure),
                     net::Event::Opened(..)
                     | net::Event::Readable(_)
                     | net::Event::Writable(_)
@@ -67,21 +57,19 @@ impl Peer {
             Stage::Leaving { links, code, .. } => {
                 let code = *code;
                 let Some(link) = links.on(conn) else { return };
-                let id = link.id();
-                let is_over = match event {
-                    net::Event::Finished(stream) => *stream == link.main() && id == links.carrier(),
-                    net::Event::Closed(_) => true,
-                    net::Event::Opened(..)
+                let (id, main) = (link.id(), link.main());
+                match event {
+                    net::Event::Finished(stream) if *stream == main && id == links.carrier() => {
+                        links.iter().for_each(|link| link.close(now, &mut self.net, code, "done"));
+                        self.stage = Stage::Closed;
+                    }
+                    net::Event::Closed(_) => self.lose_conn(now, conn),
+                    net::Event::Finished(_)
+                    | net::Event::Opened(..)
                     | net::Event::Readable(_)
                     | net::Event::Writable(_)
                     | net::Event::Connected { .. }
-                    | net::Event::Restarted { .. } => false,
-                };
-                if is_over && id == links.carrier() {
-                    links.iter().for_each(|link| link.close(now, &mut self.net, code, "done"));
-                    self.stage = Stage::Closed;
-                } else if is_over && let Some(link) = links.remove(id) {
-                    link.close(now, &mut self.net, code, "done");
+                    | net::Event::Restarted { .. } => {}
                 }
             }
             Stage::Handshaking { .. } | Stage::Meeting | Stage::Apart(_) | Stage::Closed => {
@@ -166,7 +154,7 @@ impl Peer {
         }
     }
 
-    /// A connection is gone.
+    /// A connection is gone. It may be none of this stage's by now.
     fn lose_conn(&mut self, now: Instant, conn: Conn) {
         match &mut self.stage {
             Stage::Live { links, .. } => {
