@@ -105,6 +105,8 @@ pub(super) struct Direct {
     opening: Vec<Opening>,
     links: Vec<Beside>,
     choice: Choice,
+    /// The last round in which this side dialled by TCP.
+    dialled_tcp: Option<u32>,
     /// When the links are judged again.
     judge_at: Option<Instant>,
     /// Links that are gone here, with the other side not known to know, and their rounds.
@@ -139,6 +141,7 @@ impl Direct {
             opening: Vec::new(),
             links: Vec::new(),
             choice: Choice::new(),
+            dialled_tcp: None,
             judge_at: None,
             lost: Vec::new(),
             say: VecDeque::new(),

@@ -106,9 +106,7 @@ impl Peer {
             (net::Event::Opened(stream, Direction::Bi), Origin::Accepted(_)) => Some(*stream),
             (net::Event::Closed(_), _) => {
                 self.direct.opening.remove(index);
-                self.net.close(now, conn, close::ENDED, "closed");
-                // Those that are there may have waited for it.
-                return self.judge_links(now);
+                return self.net.close(now, conn, close::ENDED, "closed");
             }
             (
                 net::Event::Connected { .. }
@@ -146,6 +144,9 @@ impl Peer {
 
     pub(super) fn dial_direct(&mut self, now: Instant, carrier: Carrier, to: SocketAddr, certificate: [u8; 32]) {
         let Some(round) = self.direct.racing() else { return };
+        if carrier == Carrier::Tcp {
+            self.direct.dialled_tcp = Some(round);
+        }
         let is_full = self.direct.opening.len() >= MAX_OPENING;
         match self.net.dial_direct(now, carrier, to, certificate) {
             Dial::Started(conn) if is_full => self.net.close(now, conn, close::ENDED, "too many"),
