@@ -205,6 +205,9 @@ impl Peer {
         let (before, after) = (own(&self.interfaces), own(&addresses));
         self.interfaces = addresses;
         self.handle_direct_interfaces(now, interfaces);
+        if let Some(mdns) = &mut self.mdns {
+            mdns.handle_interfaces(interfaces);
+        }
         if before != after && !before.is_empty() {
             self.handle_moved(now, !before.is_subset(&after));
         }
