@@ -40,7 +40,10 @@ impl Peer {
                         self.lose_all(now);
                         moved = true;
                     }
-                    Ok(Some(frame)) => handshake.handle_frame(now, frame.into_bytes()),
+                    Ok(Some(frame)) => {
+                        self.response_by = None;
+                        handshake.handle_frame(now, frame.into_bytes());
+                    }
                     Ok(None) => {
                         link.flush(now, &mut self.net);
                         break;

@@ -127,6 +127,9 @@ pub enum WaitingFor {
     Receiver,
     /// Receiver: a sender with this code; none is there yet.
     Sender,
+    /// Receiver: the first message of a sender that a relay has paired it with. It has not come for a while: the sender may have ended
+    /// without the relay's knowledge.
+    Response,
     /// Sender: the receiver's answer to the offer.
     Answer,
     /// The other person's agreement to the verifier words.

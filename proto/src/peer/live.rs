@@ -210,6 +210,7 @@ impl Peer {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Handshaking { link, handshake, apart } => {
                 link.close(now, &mut self.net, close::ENDED, "lost");
+                self.response_by = None;
                 match apart {
                     Some(apart) => self.stay_apart(now, apart),
                     None => self.lose_first_handshake(now, &handshake),

@@ -26,7 +26,7 @@ use super::meeting::Found;
 use super::net::Conn;
 use super::peer_link::PeerLink;
 use super::rendezvous::Question;
-use super::{CodeState, PATIENCE, Peer, Stage, close};
+use super::{CodeState, PATIENCE, Peer, RESPONSE_WITHIN, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, Handshake, ReconnectKey, Secret, Verifier};
 use crate::node::Interface;
@@ -134,6 +134,7 @@ impl Peer {
         self.found = Some(found);
         if apart.is_none() {
             self.tell(Event::Paired);
+            self.response_by = (self.side == Side::Receiver).then(|| now + RESPONSE_WITHIN);
         }
         self.stage = Stage::Handshaking { link, handshake, apart };
     }

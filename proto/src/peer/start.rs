@@ -133,6 +133,7 @@ impl Peer {
             doubt: None,
             awake: now,
             found: None,
+            response_by: None,
             mdns: None,
             interfaces: common.interfaces.clone(),
             transfer,
