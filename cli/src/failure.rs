@@ -252,6 +252,10 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
     let (message, hint) = match lost {
         Lost::NoRelay => ("no relay answered", "check the network and the relay's address and port (UDP and TCP)"),
         Lost::Proxy(failure) => return (failure.to_string(), "check --proxy and what it allows".to_owned()),
+        Lost::NoMeetingPlace => (
+            "there is no relay at which the two sides could meet",
+            "name one with --relay, or let the sender run one itself",
+        ),
         Lost::NoAddress => ("the relay's name has no address", "check its spelling and this machine's DNS"),
         Lost::NobodyWaits if at.relays => (
             "nobody waits with this code",

@@ -142,6 +142,11 @@ impl Peer {
         if failure.is_guess() {
             self.guesses.count();
         }
+        // Who is met in a reconnect room may be anybody until the keys are there, and no words are at stake in it.
+        if let Reunion::Perhaps { again: true, switch, .. } = &mut self.reunion {
+            *switch = now;
+            return self.look_again(now);
+        }
         let left = self.guesses.left();
         match self.side {
             Side::Sender => {
@@ -151,15 +156,17 @@ impl Peer {
                 // A stranger's nonsense or silence ends nothing; the third wrong guess does.
                 if left > 0 { self.look_again(now) } else { self.fail(now, Failure::WrongCode) }
             }
-            Side::Receiver => self.fail(
-                now,
-                match failure.reason {
+            Side::Receiver => {
+                let failure = match failure.reason {
                     FailureReason::WrongCode => Failure::WrongCode,
                     FailureReason::TimedOut => Failure::Lost(Lost::NobodyWaits),
                     FailureReason::Version { theirs } => Failure::Versions(theirs),
                     FailureReason::Violation(violation) => Failure::Violation(violation),
-                },
-            ),
+                };
+                let has_others =
+                    left > 0 && self.meeting.as_mut().is_some_and(|meeting| meeting.drop_near(now, failure.clone()));
+                if has_others { self.look_again(now) } else { self.fail(now, failure) }
+            }
         }
     }
 

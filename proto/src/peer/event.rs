@@ -270,6 +270,9 @@ pub enum Lost {
     /// The proxy did not let us through.
     #[error("{0}")]
     Proxy(ProxyFailure),
+    /// No relay was named, none runs inside this side, and none is looked for.
+    #[error("there is no relay at which the two sides could meet; name one, or let the sender run one itself")]
+    NoMeetingPlace,
     /// The name of a relay has no address.
     #[error("the relay's name has no address")]
     NoAddress,

@@ -176,6 +176,9 @@ impl Peer {
         if is_guess {
             self.guesses.count();
         }
+        if let Some(meeting) = &mut self.meeting {
+            meeting.put_off_near();
+        }
         match (self.side, handshake.lasting_if_lost()) {
             (Side::Sender, _) => self.look_again(now),
             (Side::Receiver, _) if is_guess && self.guesses.left() == 0 => self.fail(now, Failure::WrongCode),
