@@ -8,7 +8,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tallow_proto::code::Code;
-use tallow_proto::node::{Action, Arrival, Ecn, Input, Interface, ListenerId, Node, PipeEvent, PipeId, SocketId};
+use tallow_proto::net::{Action, Arrival, Ecn, Interface, ListenerId, PipeEvent, PipeId, SocketId};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::peer::{CodeChoice, Command, Common, DirectPath, Embedded, Event, Peer, ReceiveConfig, SendConfig};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::Compression;
@@ -249,7 +250,6 @@ fn whoever_wants_to_go_waits_a_second_for_the_farewell() {
     }
 }
 
-/// The link that was to carry the farewell ends before it is out: another one does.
 #[test]
 fn a_transfer_without_faults_ends_soon_on_both_sides() {
     let mut rig =

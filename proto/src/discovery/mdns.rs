@@ -25,7 +25,7 @@ use rand_core::Rng;
 
 use super::message::{self, Announced, Instance, Service, TTL};
 use crate::Instant;
-use crate::node::Interface;
+use crate::net::Interface;
 use crate::p2p::candidate;
 use crate::seed::Seed;
 

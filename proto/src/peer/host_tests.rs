@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::link::quic::{ConnId, Event as QuicEvent, Profile};
 use crate::link::trust::{Identity, Trust};
-use crate::node::{Ecn, SocketId};
+use crate::net::{Ecn, SocketId};
 use crate::wire::Features;
 use crate::wire::Hello;
 use crate::wire::relay::ClientMessage;

@@ -7,11 +7,13 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tallow_proto::job::Job;
 use tallow_proto::link::quic::{ConnId, Direction, Event, Profile, Quic, Stream};
 use tallow_proto::link::trust::Trust;
-use tallow_proto::node::{Action, Arrival, Bind, Dial, Input, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, Dial, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::seed::Seed;
+use tallow_proto::transfer::job::Job;
 
 use super::host::Observed;
 
