@@ -454,6 +454,21 @@ impl Meeting {
         self.judge();
     }
 
+    /// This process had no time for so long: no relay was late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        for spot in &mut self.spots {
+            match &mut spot.state {
+                State::Dialing(dialing) => {
+                    dialing.race.delay(by);
+                    let talks = dialing.attempts.iter_mut().filter_map(|attempt| attempt.talk.as_mut());
+                    talks.for_each(|(_, talk)| talk.rendezvous.delay(by));
+                }
+                State::Talking(talk) | State::Paused { talk, .. } => talk.rendezvous.delay(by),
+                State::Idle { .. } | State::Resolving(_) | State::Gone => {}
+            }
+        }
+    }
+
     /// What it was that nobody was met for so long.
     fn without_end(&self) -> Failure {
         let is_reached = self.spots.iter().any(|spot| spot.reached) || self.spots.iter().all(Spot::is_near);

@@ -282,6 +282,7 @@ impl Node for Peer {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.notice_delay(now);
         self.notice_pause(now);
         self.net.handle_timeout(now);
         if let Some(meeting) = &mut self.meeting {

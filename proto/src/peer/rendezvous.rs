@@ -152,6 +152,14 @@ impl Rendezvous {
         }
     }
 
+    /// This process had no time for so long: the relay was not late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        match &mut self.state {
+            State::Greeting { deadline, .. } | State::Asked { deadline } => *deadline += by,
+            State::Greeted | State::Seated | State::Refused | State::Paired | State::Over => {}
+        }
+    }
+
     /// The relay's time to answer may be over.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|deadline| deadline <= now) {

@@ -30,11 +30,14 @@ use super::{CodeState, PATIENCE, Peer, RESPONSE_WITHIN, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, Handshake, ReconnectKey, Secret, Verifier};
 use crate::net::Interface;
+use crate::node::Node;
 use crate::session::{SILENCE, Session};
 use crate::wire::relay::Side;
 
 /// How long a link that may be dead has to show that it is not.
 pub(super) const PROOF_WITHIN: Duration = Duration::from_secs(2);
+/// A timer of this process is late by so much where there is too much to do.
+const LATE: Duration = Duration::from_millis(50);
 /// How long a receiver that can't know where its sender waits stays with one of the two rooms.
 const TURN: Duration = Duration::from_secs(10);
 /// A receiver that has everything stays reachable for less than that, even if it noticed the loss later by the time in which a link may
@@ -248,6 +251,22 @@ impl Peer {
         if stood_still >= SILENCE && matches!(self.stage, Stage::Live { .. }) {
             self.transfer.handle_pause(now);
             self.handle_moved(now, true);
+        }
+    }
+
+    /// A deadline is judged late: so long this process had no time to read what came, nor to answer. Whoever was asked is given that time.
+    pub(super) fn notice_delay(&mut self, now: Instant) {
+        let due = self.poll_timeout().map_or(now, |(at, _)| at);
+        // A longer pause is another matter: see `notice_pause`.
+        let late = now.saturating_duration_since(due).min(SILENCE);
+        if late < LATE {
+            return;
+        }
+        if let Some(meeting) = &mut self.meeting {
+            meeting.delay(late);
+        }
+        if let Stage::Handshaking { handshake, .. } = &mut self.stage {
+            handshake.delay(late);
         }
     }
 
