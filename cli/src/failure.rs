@@ -265,6 +265,10 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             "nobody waits with this code on this machine or in this network",
             "check the code and that the sender still runs; from elsewhere, add the --relay that the sender shows",
         ),
+        Lost::Taken => (
+            "another receiver used this code",
+            "ask the sender whether that is right; if not, the sender should stop and send again with a new code",
+        ),
         Lost::NoSocket => {
             ("no network socket could be opened", "check that this machine has a network, and its limits on open files")
         }
@@ -414,6 +418,7 @@ fn turned_away(reason: RefusalReason) -> (String, String) {
         RefusalReason::NobodyWaits => {
             ("nobody waits there with this code", "check the code and that the sender still runs")
         }
+        RefusalReason::Taken => ("another receiver uses this code", "ask the sender whether that is right"),
         RefusalReason::NameTaken => ("another sender uses this code", "choose another --code, or none"),
         RefusalReason::RateLimited => ("too many requests from this address", "wait a minute and try again"),
         RefusalReason::Full => ("it has no room left", "try later, or use another relay"),

@@ -165,3 +165,19 @@ fn a_sender_that_is_gone_without_a_word_is_reported_as_silent() {
         |world: &mut World| world.said(receiver).any(|event| matches!(event, Event::Waiting(WaitingFor::Response)));
     assert!(rig.world.run_until(SECOND * 5 / 2, silent), "{}", rig.told());
 }
+
+#[test]
+fn a_second_receiver_learns_that_another_one_has_the_sender() {
+    let scenario = Scenario { place: Place::Inside, give_up_after: None, ..Scenario::plain(4, 10_000) };
+    let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+    let (sender, first) = (rig.sender, rig.receiver);
+    let offered = |world: &mut World| world.said(first).any(|event| matches!(event, Event::Offer(_)));
+    assert!(rig.world.run_until(10 * SECOND, offered));
+    let second = rig.another_receiver(1);
+    let told = |world: &mut World| world.said(second).any(|event| matches!(event, Event::Waiting(WaitingFor::Turn)));
+    assert!(rig.world.run_until(5 * SECOND, told), "{}", rig.told());
+    assert!(rig.world.said(sender).any(|event| matches!(event, Event::SecondReceiver)));
+    assert!(rig.world.run_until(35 * SECOND, |world| world.end(second).is_some()), "{}", rig.told());
+    assert_eq!(end(&rig, second), Some(Failure::Lost(Lost::Taken)));
+    assert!(rig.world.end(first).is_none(), "the first one is not disturbed");
+}

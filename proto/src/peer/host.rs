@@ -59,11 +59,21 @@ pub struct Host {
     trying: usize,
     bound: Option<SocketAddr>,
     room: Room,
+    admitted: Option<Admitted>,
+    /// The application knows that another one came.
+    told_second: bool,
     guests: BTreeMap<Conn, Guest>,
     /// How often a source may ask where it is, and for a seat.
     guard: Guard,
     answers: Answers,
     out: VecDeque<Met>,
+}
+
+/// The receiver that was let in last, by the code.
+#[derive(Clone, Copy)]
+struct Admitted {
+    room: RoomId,
+    owner: Owner,
 }
 
 /// Who may come.
@@ -81,9 +91,13 @@ impl Room {
         match self {
             Self::Unknown => false,
             Self::Code(own) => vacant && !again && *own == room,
-            Self::Again(own, receiver) => again && *own == room && bool::from(receiver.0.ct_eq(&owner.0)),
+            Self::Again(own, receiver) => again && *own == room && is_same(*receiver, owner),
         }
     }
+}
+
+fn is_same(a: Owner, b: Owner) -> bool {
+    bool::from(a.0.ct_eq(&b.0))
 }
 
 struct Guest {
@@ -109,6 +123,8 @@ impl Host {
             trying: 0,
             bound: None,
             room: Room::Unknown,
+            admitted: None,
+            told_second: false,
             guests: BTreeMap::new(),
             guard: Guard::new(limits::Limits::default()),
             answers: Answers::default(),
@@ -272,14 +288,25 @@ impl Host {
                     if self.room.admits(vacant, room, owner, again)
                         && (again || self.guard.join(now, guest.source).is_ok()) =>
                 {
+                    if !again {
+                        self.admitted = Some(Admitted { room, owner });
+                    }
                     guest.say(&RelayMessage::Paired { streams: STREAMS });
                     return self.hand_over(conn);
                 }
-                Ok(Output::Request(Request::Join { .. } | Request::Allocate { .. })) => {
-                    guest.joins = guest.joins.saturating_add(1);
+                Ok(Output::Request(Request::Join { room, side: Side::Receiver, owner, again: false, former: _ }))
+                    if !vacant
+                        && self.admitted.is_some_and(|it| it.room == room && !is_same(it.owner, owner)) =>
+                {
+                    guest.refuse(now, RefusalReason::Taken);
                     self.guard.failed(now, guest.source);
-                    guest.say(&RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 5 });
-                    guest.greeting.answered(now);
+                    if !std::mem::replace(&mut self.told_second, true) {
+                        self.out.push_back(Met::Event(Event::SecondReceiver));
+                    }
+                }
+                Ok(Output::Request(Request::Join { .. } | Request::Allocate { .. })) => {
+                    guest.refuse(now, RefusalReason::NobodyWaits);
+                    self.guard.failed(now, guest.source);
                 }
                 Ok(Output::Request(Request::Ping)) => guest.say(&RelayMessage::Pong),
                 Ok(Output::Request(Request::Leave) | Output::Close(_)) | Err(_) => {
@@ -336,6 +363,13 @@ impl Guest {
                 Err(violation) => return Some(Err(violation)),
             }
         }
+    }
+
+    /// It is not let in, and may ask again.
+    fn refuse(&mut self, now: Instant, reason: RefusalReason) {
+        self.joins = self.joins.saturating_add(1);
+        self.say(&RelayMessage::Refused { reason, retry_after: 5 });
+        self.greeting.answered(now);
     }
 
     fn say(&mut self, message: &RelayMessage) {

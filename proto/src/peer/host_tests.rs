@@ -37,6 +37,8 @@ struct World {
     /// The most answers that ever waited for one guest.
     most_waiting: usize,
     handed_over: usize,
+    is_vacant: bool,
+    seconds: usize,
 }
 
 fn identity() -> Identity {
@@ -63,7 +65,7 @@ impl World {
         host.handle_bound(Ok(AT.parse().unwrap()), &mut net).unwrap();
         host.set_room(OWN);
         while host.poll().is_some() {}
-        Self { now, net, host, strangers: Vec::new(), most_waiting: 0, handed_over: 0 }
+        Self { now, net, host, strangers: Vec::new(), most_waiting: 0, handed_over: 0, is_vacant: true, seconds: 0 }
     }
 
     /// A stranger connects and sends this.
@@ -105,9 +107,10 @@ impl World {
         while let Some((conn, event)) = self.net.poll_event() {
             self.host.handle_event(now, &mut self.net, conn, &event);
         }
-        self.host.settle(now, &mut self.net, true);
+        self.host.settle(now, &mut self.net, self.is_vacant);
         while let Some(met) = self.host.poll() {
             self.handed_over += usize::from(matches!(met, Met::Link(..)));
+            self.seconds += usize::from(matches!(met, Met::Event(Event::SecondReceiver)));
         }
         let waiting = self.host.guests.values().map(|guest| guest.waiting.len()).max();
         self.most_waiting = self.most_waiting.max(waiting.unwrap_or(0));
@@ -222,4 +225,25 @@ fn one_source_does_not_take_all_places() {
     world.add("192.0.2.67:5000", &Profile::peer(), &[join(OWN)]);
     world.pass(20);
     assert_eq!(world.handed_over, 1);
+}
+
+#[test]
+fn a_second_receiver_is_told_that_the_code_is_taken_and_the_sender_of_it() {
+    let mut world = World::new();
+    world.add("192.0.2.66:5000", &Profile::peer(), &[join(OWN)]);
+    world.pass(20);
+    assert_eq!(world.handed_over, 1);
+    world.is_vacant = false;
+    let other = |room, owner| ClientMessage::Join { room, side: Side::Receiver, owner, again: false };
+    let asks = [other(OWN, Owner([2; 16])), other(RoomId([9; 32]), Owner([2; 16]))];
+    let second = world.add("192.0.2.67:5000", &Profile::peer(), &asks[..1]);
+    let wrong = world.add("192.0.2.68:5000", &Profile::peer(), &asks[1..]);
+    let same = world.add("192.0.2.66:5001", &Profile::peer(), &[join(OWN)]);
+    world.pass(20);
+    let mut last = |which| world.answers(which).pop();
+    let refused = |reason| Some(RelayMessage::Refused { reason, retry_after: 5 });
+    assert_eq!(last(second), refused(RefusalReason::Taken));
+    assert_eq!(last(wrong), refused(RefusalReason::NobodyWaits), "another number");
+    assert_eq!(last(same), refused(RefusalReason::NobodyWaits), "the one that is served, on another link");
+    assert_eq!(world.seconds, 1);
 }

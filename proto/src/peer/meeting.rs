@@ -43,6 +43,8 @@ const TRIES: u32 = 2;
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
 /// The same where the last handshake there was lost, so that others come first.
 const NEAR_LAST: Duration = Duration::from_secs(2);
+/// How long a receiver waits for a sender that has another one: as long as that one may take for two tries in vain.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// How long others are looked for, after the handshake with a near one failed: a browse of the network, asked and answered twice.
 const OTHERS_WITHIN: Duration = Duration::from_secs(3);
 /// How long a receiver that meets its sender again waits at one relay before it asks the next one.
@@ -574,6 +576,7 @@ impl Meeting {
                 Answer::Waiting => self.seated(index),
                 Answer::Paired(streams) => return self.hand_over(now, net, index, streams),
                 Answer::Refused(RefusalReason::NobodyWaits) => self.pause(now, index),
+                Answer::Refused(RefusalReason::Taken) => self.handle_taken(now, index),
                 Answer::Refused(reason) => {
                     self.last = Failure::Relay(RelayFailure::Refused(reason));
                     return match reason {
@@ -583,6 +586,7 @@ impl Meeting {
                         | RefusalReason::UnsupportedVersion(_)
                         | RefusalReason::ShuttingDown
                         | RefusalReason::Idle
+                        | RefusalReason::Taken
                         | RefusalReason::NobodyWaits => match self.search {
                             Search::Code => self.drop_spot(now, net, index, conn),
                             Search::Seated | Search::Again | Search::Beside => {
@@ -647,12 +651,27 @@ impl Meeting {
         }
     }
 
+    /// Another receiver has the sender. It may have a wrong code, or be this one's own former link; else this one is too late.
+    fn handle_taken(&mut self, now: Instant, index: usize) {
+        if self.search == Search::Code && self.dropped.is_none() {
+            self.dropped = Some(Failure::Lost(Lost::Taken));
+            let until = now + TAKEN_WITHIN;
+            self.give_up = Some(self.give_up.map_or(until, |at| at.min(until)));
+        }
+        self.pause_for(now, index, WaitingFor::Turn);
+    }
+
     /// Nobody waits there: later again.
     fn pause(&mut self, now: Instant, index: usize) {
-        self.wait_for(match self.search {
+        let waiting = match self.search {
             Search::Code | Search::Seated => WaitingFor::Sender,
             Search::Again | Search::Beside => WaitingFor::Peer,
-        });
+        };
+        self.pause_for(now, index, waiting);
+    }
+
+    fn pause_for(&mut self, now: Instant, index: usize, waiting: WaitingFor) {
+        self.wait_for(waiting);
         let Some(spot) = self.spots.get_mut(index) else { return };
         let next = now + pause_after(spot.rounds);
         spot.rounds = spot.rounds.saturating_add(1);

@@ -74,7 +74,7 @@ pub enum Answer {
     Waiting,
     /// The other side is there; so many streams may be opened beside the first.
     Paired(u8),
-    /// No. After `NobodyWaits` the question may be asked again.
+    /// No. After `NobodyWaits` and `Taken` the question may be asked again.
     Refused(RefusalReason),
     /// It speaks other versions, or is no relay of ours.
     Versions(Versions),
@@ -232,8 +232,11 @@ impl Rendezvous {
             (_, RelayMessage::Refused { reason: RefusalReason::UnsupportedVersion(versions), .. }) => {
                 self.end(Answer::Versions(versions));
             }
-            (State::Asked { deadline: _ }, RelayMessage::Refused { reason: RefusalReason::NobodyWaits, .. }) => {
-                self.answers.push_back(Answer::Refused(RefusalReason::NobodyWaits));
+            (
+                State::Asked { deadline: _ },
+                RelayMessage::Refused { reason: reason @ (RefusalReason::NobodyWaits | RefusalReason::Taken), .. },
+            ) => {
+                self.answers.push_back(Answer::Refused(reason));
                 self.state = State::Refused;
             }
             (_, RelayMessage::Refused { reason, .. }) => self.end(Answer::Refused(reason)),
