@@ -235,8 +235,9 @@ fn may_try(candidate: &Candidate, own: &[Interface]) -> bool {
     reachable && carrier && candidate.addr.port() >= MIN_PORT && !is_everybody(ip, own)
 }
 
-/// Whether an address is in a network of our own.
-fn is_near(ip: IpAddr, own: &[Interface]) -> bool {
+/// Whether an address, in canonical form, is in a network of our own.
+#[must_use]
+pub fn is_near(ip: IpAddr, own: &[Interface]) -> bool {
     own.iter().any(|interface| {
         let min = match interface.addr {
             IpAddr::V4(_) => MIN_PREFIX_V4,
