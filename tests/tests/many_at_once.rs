@@ -1,5 +1,5 @@
-//! Many transfers in one process at once, more than its processors have time for: each waits for the others, and none takes that for a
-//! relay that does not answer, or for another side that is gone.
+//! Many transfers in one process at once, more than its processors have time for: each waits for the others, and none
+//! takes that for a relay that does not answer, or for another side that is gone.
 
 use std::sync::Arc;
 use std::time::SystemTime;

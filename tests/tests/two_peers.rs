@@ -1,5 +1,5 @@
-//! Two peers driven by hand, where the order of what happens at one moment matters; and the last words of a transfer, how long a
-//! receiver that has everything waits for them.
+//! Two peers driven by hand, where the order of what happens at one moment matters; and the last words of a transfer,
+//! how long a receiver that has everything waits for them.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -40,7 +40,16 @@ impl End {
     fn new(peer: Peer, which: usize) -> Self {
         let last_port = [20_000, 30_000][which];
         let ip = IPS[which].parse().unwrap();
-        Self { peer, ip, sockets: Vec::new(), listener: None, pipes: Vec::new(), last_port, done: false, upgraded: None }
+        Self {
+            peer,
+            ip,
+            sockets: Vec::new(),
+            listener: None,
+            pipes: Vec::new(),
+            last_port,
+            done: false,
+            upgraded: None,
+        }
     }
 
     fn bind(&mut self, wanted: SocketAddr) -> SocketAddr {
@@ -209,8 +218,8 @@ impl Two {
         panic!("no direct path");
     }
 
-    /// How long the receiver stays after it has everything. In the batch that brings the sender word of that, its TCP connections are
-    /// reset.
+    /// How long the receiver stays after it has everything. In the batch that brings the sender word of that, its TCP
+    /// connections are reset.
     fn stays(&mut self) -> Duration {
         let limit = self.now + Duration::from_secs(2000);
         let mut done_at = None;
@@ -252,7 +261,7 @@ fn a_link_that_ends_with_the_last_word_takes_no_farewell_along() {
 }
 
 #[test]
-fn the_time_to_a_direct_path_does_not_tell_a_closed_port_from_a_silent_one() {
+fn the_time_to_a_direct_path_does_not_depend_on_closed_ports() {
     let [refused, unanswered] = [Tcp::Refused, Tcp::Unanswered].map(|tcp| Two::new(tcp, true).upgrades_after());
     assert_eq!(refused, unanswered);
 }

@@ -8,8 +8,9 @@
 //! everything in one packet, so nothing is ever asked for a second time.
 //!
 //! Anybody on the network can say anything here. What is found is a hint: at most [`MAX_FOUND`] addresses, at most
-//! `MAX_PER_SOURCE` from one source, only in a network of an interface of ours or, before those are known, the source's own (so that
-//! nobody can make us knock elsewhere), none with a port below 1024; and what answers there must prove itself like any relay.
+//! `MAX_PER_SOURCE` from one source, only in a network of an interface of ours or, before those are known, the source's
+//! own (so that nobody can make us knock elsewhere), none with a port below 1024; and what answers there must prove
+//! itself like any relay.
 //!
 //! Timers: announcements at once and after 1 s; an answer `ANSWER_DELAY` after the question and 1 s after the last one;
 //! queries at once, after 1 s, 3 s, 7 s…, then every `MAX_INTERVAL`. Bounds: `MAX_INTERFACES`, `MAX_WAITING` datagrams,
