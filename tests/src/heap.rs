@@ -1,5 +1,4 @@
-//! Measures how much heap a piece of code keeps: for tests that compare a stated bound with what the allocator really
-//! paid.
+//! Measures how much heap a piece of code keeps: for tests that compare a stated bound with what the allocator really paid.
 //!
 //! A test binary that measures installs the counting allocator, once:
 //! ```
@@ -15,8 +14,8 @@
 //! assert!(heap.growth() < 1 << 10);
 //! assert!(heap.peak() >= 1 << 20);
 //! ```
-//! The counters belong to the process: measurements of one binary exclude each other, and such a binary holds no tests
-//! that do not measure.
+//! The counters belong to the process: measurements of one binary exclude each other, and such a binary holds no tests that do not
+//! measure.
 
 use std::alloc::System;
 use std::cell::Cell;
