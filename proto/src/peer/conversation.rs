@@ -268,8 +268,8 @@ impl Peer {
         Ok(())
     }
 
-    /// While everything is put in place, only the disk decides, and it won't take long; after that only the other side's farewell is
-    /// missing, which is waited for a little longer. Else the transfer fails.
+    /// While everything is put in place, only the disk decides, and it won't take long; after that only the other
+    /// side's farewell is missing, which is waited for a little longer. Else the transfer fails.
     pub(super) fn cancel(&mut self, now: Instant) {
         self.transfer.cancel(now, CancelReason::Interrupted, "");
         if !self.transfer.is_finishing() && !self.told {

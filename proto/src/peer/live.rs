@@ -169,8 +169,8 @@ impl Peer {
         }
     }
 
-    /// A connection is gone while the last words go out. If it carried them, and the other side is not known to have them, they go out
-    /// over another one.
+    /// A connection is gone while the last words go out. If it carried them, and the other side is not known to have
+    /// them, they go out over another one.
     fn lose_in_farewell(&mut self, now: Instant, conn: Conn) {
         let Stage::Leaving { links, session, code, .. } = &mut self.stage else { return };
         let code = *code;
