@@ -1,4 +1,4 @@
-//! Port mapping in terms of [`crate::node`]: translates what `tallow_portmap` asks for into sockets and pipes of a node, and back.
+//! Port mapping in terms of [`crate::net`]: translates what `tallow_portmap` asks for into sockets and pipes of a node, and back.
 //!
 //! No decisions, no timers of its own.
 
@@ -9,7 +9,7 @@ use tallow_portmap::{Config, ConnectionEvent, ConnectionId, PortMapper};
 pub use tallow_portmap::{Event, Protocol, Transmit};
 
 use crate::Instant;
-use crate::node::{Action, Bind, Dial, Interface, PipeEvent, PipeId, PipeOptions, SocketId};
+use crate::net::{Action, Bind, Dial, Interface, PipeEvent, PipeId, PipeOptions, SocketId};
 use crate::seed::Seed;
 
 /// The socket that gateways are asked from.
