@@ -371,7 +371,7 @@ impl Node for Peer {
                 Some(Transmit { to, src_ip, ecn: Ecn::NotEct, size, segment_size: None })
             }
             Some(_) | None if socket == portmap::SOCKET => {
-                let portmap::Outgoing { to, from, data } = self.direct.portmap()?.poll_transmit()?;
+                let portmap::Transmit { to, from, data } = self.direct.portmap()?.poll_transmit()?;
                 buf.extend_from_slice(&data);
                 Some(Transmit { to, src_ip: from, ecn: Ecn::NotEct, size: data.len(), segment_size: None })
             }
