@@ -28,6 +28,9 @@ pub const PREFIX: usize = 4;
 /// be the most.
 const SMALL: usize = 1024;
 
+/// Merged pieces stand in blocks of about so many bytes.
+const BLOCK: usize = 32 << 10;
+
 /// How long a body may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caps {
@@ -127,6 +130,10 @@ impl Decoder {
     pub fn push(&mut self, piece: Bytes) {
         self.buffered = self.buffered.saturating_add(piece.len());
         if piece.len() < SMALL {
+            // A buffer that grew once more would be twice as large as what it holds.
+            if self.tail.len() >= BLOCK && self.tail.capacity().saturating_sub(self.tail.len()) < piece.len() {
+                self.pieces.push_back(std::mem::take(&mut self.tail).freeze());
+            }
             self.tail.extend_from_slice(&piece);
         } else {
             self.flush_tail();
