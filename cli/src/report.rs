@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use tallow_proto::code::Code;
 use tallow_proto::drive::Ending;
 use tallow_proto::link::trust::Trust;
@@ -301,6 +302,10 @@ impl Report {
                     self.output.say(&format!("Somebody used a wrong code, {tries} left"));
                 }
             }
+            Event::SecondReceiver => {
+                self.output.event(&output::Event::SecondReceiver);
+                self.output.say("Another receiver came with the number of this code, and was turned away");
+            }
             Event::Verifier { words, must_agree } => {
                 let others = "Waiting for the other side to compare the words".to_owned();
                 self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
@@ -401,6 +406,10 @@ impl Report {
             WaitingFor::Sender => {
                 ("sender", "Nobody waits with this code yet; asking again every few seconds".to_owned())
             }
+            WaitingFor::Turn => ("turn", "The sender has another receiver; asking again every few seconds".to_owned()),
+            WaitingFor::Response => {
+                ("response", "The sender does not answer; it may have ended. Still waiting".to_owned())
+            }
             WaitingFor::Answer => ("answer", "Waiting for the receiver to accept".to_owned()),
             WaitingFor::Agreement => ("agreement", "Waiting for the other side to compare the words".to_owned()),
             WaitingFor::DirectPath => {
@@ -409,7 +418,9 @@ impl Report {
             WaitingFor::Peer => ("peer", "Waiting for the other side to come back".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });
-        let is_early = !self.code_shown || matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender);
+        // Where the wait is only reported after a while, it is not held back once more.
+        let is_early = matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender)
+            || !self.code_shown && !matches!(what, WaitingFor::Response);
         self.waiting = Some((if is_early { now + SAY_WAITING_AFTER } else { now }, text));
     }
 
@@ -447,7 +458,7 @@ impl Report {
     pub fn show_done(&self, summary: &Summary, out: Option<&str>) {
         let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
         let seconds = summary.duration.as_secs_f64();
-        let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
+        let root = HEXLOWER.encode(&summary.root);
         self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
         let took = took(seconds, bytes);
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };

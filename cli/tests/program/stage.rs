@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pty_process::blocking::{Pts, Pty};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use rustix::termios::{Termios, tcgetattr};
 use tempfile::TempDir;
@@ -175,10 +177,11 @@ impl Run {
         Program { child, shown: Said::default(), out, at: 0, readers, terminal: None }
     }
 
-    /// On a terminal that shows nothing any more, as after Ctrl-S.
+    /// On a terminal that shows nothing any more, as after Ctrl-S, and that has taken all it can.
     pub fn on_stopped_terminal(self) -> Program {
         let (pty, pts) = pty_process::blocking::open().unwrap();
         let found = tcgetattr(&pts).unwrap();
+        fill(&pts);
         let (program, words) = self.line();
         let command = pty_process::blocking::Command::new(program).args(words).env_clear().envs(self.environment);
         let child = command.current_dir(self.into).spawn_borrowed(&pts).unwrap();
@@ -260,6 +263,17 @@ impl Run {
 fn as_started_by_a_person() -> &'static [&'static str] {
     let is_ignored = tallow_relay::process::is_ignored(Signal::INT.as_raw());
     if is_ignored { &["env", "--default-signal=INT"] } else { &[] }
+}
+
+/// Writes until a pipe or a terminal takes no byte more.
+pub fn fill(stream: &impl AsFd) {
+    // The same by another handle: that of the program goes on to wait.
+    let path = format!("/proc/self/fd/{}", stream.as_fd().as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let other = rustix::fs::open(path, flags, Mode::empty()).unwrap();
+    for piece in [&[b'x'; 4096][..], b"x"] {
+        while rustix::io::write(&other, piece).is_ok() {}
+    }
 }
 
 /// What a stream said so far.

@@ -1,32 +1,21 @@
 //! Standard error and standard output that nothing reads, or that can't be written: no transfer and no relay waits for its text, and none
 //! ends because of it.
 
-use std::io::{BufRead, BufReader, PipeReader, PipeWriter, pipe};
-use std::os::fd::{AsFd, AsRawFd};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 
-use super::stage::{Home, Program, Relay, Run};
+use super::stage::{Home, Program, Relay, Run, fill};
 
 /// An own code for each transfer: a relay keeps the room of one for a while.
 fn own_code() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     format!("room{}-abcdefgh1234", NUMBER.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Writes until the pipe takes no byte more.
-fn fill(pipe: &PipeWriter) {
-    // The same pipe by another handle: that of the program goes on to wait.
-    let path = format!("/proc/self/fd/{}", pipe.as_fd().as_raw_fd());
-    let other = rustix::fs::open(path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()).unwrap();
-    for piece in [&[b'\n'; 4096][..], b"\n"] {
-        while rustix::io::write(&other, piece).is_ok() {}
-    }
 }
 
 fn full_pipe() -> (PipeReader, PipeWriter) {
@@ -41,7 +30,7 @@ fn broken_pipe() -> PipeWriter {
 }
 
 fn full_disk() -> Stdio {
-    std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+    OpenOptions::new().write(true).open("/dev/full").unwrap().into()
 }
 
 /// Lets a sender and a receiver run with these streams, and looks at what arrived.
@@ -165,9 +154,9 @@ fn a_relay_whose_log_filled_the_disk_goes_on() {
         return eprintln!("skipped: no file system may be mounted");
     };
     let log = disk.0.join("log");
-    let file = std::fs::File::create(&log).unwrap();
+    let append = || OpenOptions::new().create(true).append(true).open(&log).unwrap();
     let run = Run::new(&home, ["relay", "--listen", "127.0.0.1:0", "-vvv"]);
-    let relay = run.unread(Some(Stdio::null()), file.into());
+    let relay = run.unread(Some(Stdio::null()), append().into());
     let addr = loop {
         let said = std::fs::read_to_string(&log).unwrap();
         if let Some((_, rest)) = said.split_once("listening on ")
@@ -177,7 +166,9 @@ fn a_relay_whose_log_filled_the_disk_goes_on() {
         }
         std::thread::sleep(std::time::Duration::from_millis(5));
     };
-    // What is left of the disk; the log has its own page already.
-    assert!(std::fs::write(disk.0.join("full"), [0; 8192]).is_err());
+    // What is left of the disk, and of the log's own page.
+    for mut file in [File::create(disk.0.join("full")).unwrap(), append()] {
+        while file.write_all(b"\n").is_ok() {}
+    }
     serves(&home, relay, &addr);
 }
