@@ -241,6 +241,7 @@ pub mod net;
 pub mod node;
 pub mod p2p;
 pub mod peer;
+mod pieces;
 pub mod pool;
 pub mod ready;
 pub mod room;
