@@ -154,6 +154,7 @@ fn log(event: Event) {
             tracing::info!(%room, bytes_forwarded, seconds, %reason, "room_closed");
         }
         Event::Refused { reason } => tracing::debug!(%reason, "refused"),
+        Event::Refusals(refusals) => tracing::warn!(%refusals, "refused in the last minute"),
         Event::Status(status) => tracing::info!(?status, "status"),
         Event::Misused(misuse) => tracing::warn!(%misuse, "misuse"),
         Event::Listening { .. } | Event::CannotListen { .. } => {}

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tallow_proto::drive::Ending;
 use tallow_proto::link::trust::Identity;
+use tallow_proto::link::websocket::Browsers;
 use tallow_proto::net::{KeepAlive, Listen, PipeOptions};
 use tallow_proto::peer::config::DEFAULT_PORT;
 use tallow_proto::room::limits::Limits;
@@ -30,6 +31,9 @@ pub struct Options {
     /// Take WebSockets without TLS, from a proxy such as nginx that has it; always taken at loopback addresses
     #[arg(long)]
     pub behind_proxy: bool,
+    /// Take WebSockets that web pages open (requests with an Origin); without this they are refused
+    #[arg(long)]
+    pub allow_browsers: bool,
     /// TCP connections that may wait to be accepted
     #[arg(long, value_name = "N", default_value_t = Listen::BACKLOG)]
     pub tcp_backlog: u32,
@@ -169,7 +173,8 @@ impl Options {
             common.keep_alive.filter(|_| !idle.is_zero()).map(|keep_alive| KeepAlive { idle, ..keep_alive });
         let user_timeout = Some(self.tcp_user_timeout).filter(|timeout| !timeout.is_zero());
         let options = PipeOptions { keep_alive, user_timeout, ..common };
-        Tcp { behind_proxy: self.behind_proxy, backlog: self.tcp_backlog, options }
+        let browsers = if self.allow_browsers { Browsers::Allowed } else { Browsers::Refused };
+        Tcp { behind_proxy: self.behind_proxy, browsers, backlog: self.tcp_backlog, options }
     }
 
     fn identity(&self) -> Result<Identity, Problem> {

@@ -107,11 +107,12 @@ impl Peer {
             }
             Stage::Apart(_) => {
                 let moved = self.take_transfer_events(now);
-                // Nobody came for the farewell in time.
-                if self.told && self.transfer.is_closed() {
+                // Nobody came for the farewell in time. What was begun to find the other side is closed with it.
+                let is_over = self.told && self.transfer.is_closed();
+                if is_over {
                     self.leave(now, close::DONE);
                 }
-                moved
+                moved | is_over
             }
             Stage::Meeting | Stage::Closed => false,
         }

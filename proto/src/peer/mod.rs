@@ -133,6 +133,8 @@ pub struct Peer {
     /// When anything happened last.
     awake: Instant,
     found: Option<Found>,
+    /// The person, or the program that dropped its handle, wants to go although all is done.
+    hurried: bool,
     /// When a sender's silence in the first handshake is reported.
     response_by: Option<Instant>,
     mdns: Option<Mdns>,

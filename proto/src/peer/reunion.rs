@@ -257,6 +257,10 @@ impl Peer {
     /// A deadline is judged late: so long this process had no time to read what came, nor to answer. Whoever was asked
     /// is given that time.
     pub(super) fn notice_delay(&mut self, now: Instant) {
+        // Where a session lives, its links are judged by what came, and nobody is asked for anything in a hurry.
+        if matches!(self.stage, Stage::Live { .. } | Stage::Leaving { .. } | Stage::Closed) {
+            return;
+        }
         let due = self.poll_timeout().map_or(now, |(at, _)| at);
         // A longer pause is another matter: see `notice_pause`.
         let late = now.saturating_duration_since(due).min(SILENCE);
