@@ -27,7 +27,7 @@ fn messages_and_chunks_cross_in_both_directions() {
 }
 
 #[test]
-fn a_message_waits_for_a_link_and_what_is_unacknowledged_for_the_next_one() {
+fn a_message_waits_for_a_link_and_is_resent_on_the_next_one() {
     let mut pair = Pair::with(Limits::default(), Suite::Aes256Gcm);
     pair.ends[SENDER].send_control(message(1)).unwrap();
     assert_eq!(pair.ends[SENDER].poll_timeout(), None);
@@ -68,7 +68,7 @@ fn many_messages_are_acknowledged_without_waiting_for_time() {
 }
 
 #[test]
-fn control_moves_where_the_sender_goes_and_back_when_that_link_dies() {
+fn control_follows_the_sender_and_returns_when_its_link_dies() {
     let mut pair = Pair::new();
     pair.up(DIRECT, Origin::Accepted(Pace::Direct), Origin::Dialled(Pace::Direct));
     pair.run();
@@ -97,7 +97,7 @@ fn control_moves_where_the_sender_goes_and_back_when_that_link_dies() {
 }
 
 #[test]
-fn when_both_move_control_at_once_they_meet_where_the_sender_went() {
+fn peers_that_move_control_at_once_use_the_senders_link() {
     let mut pair = Pair::new();
     for link in [DIRECT, LinkId(3)] {
         pair.up(link, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
@@ -192,7 +192,7 @@ fn links_that_came_in_leave_places_for_others() {
 }
 
 #[test]
-fn when_the_lanes_are_used_up_the_link_ends_and_nothing_is_lost() {
+fn a_link_without_lanes_ends_and_loses_no_message() {
     let mut pair = Pair::new();
     pair.run();
     pair.ends[SENDER].alive.sealing.skip_to(u32::MAX);

@@ -1,14 +1,16 @@
-//! Lanes: which key and which number a record gets, and which records may come.
+//! Lanes: the key and the number of each record that is sealed, and the records that may arrive next.
 //!
-//! The sealing side counts lanes up and never uses one twice in a generation; each outgoing stream of each link runs one lane
-//! at a time and goes on in a fresh one when [`Limits`] are reached. So no key ever sees a nonce twice.
+//! The sealing side assigns lane ids in ascending order and never reuses one in a generation. Each outgoing stream of
+//! each link uses one lane at a time and changes to a fresh one when it reaches the [`Limits`]. So no key is ever used
+//! with a nonce twice.
 //!
-//! The opening side takes the numbers 0, 1, 2, … of a lane and nothing else, so that a record dropped, doubled, swapped or
-//! moved shows at once. A lane begins with a control record. That one is opened on arrival and only then does the lane
-//! exist: whoever forges headers can't use up ids, and a chunk record always belongs to a lane that is the peer's.
+//! The opening side accepts only the record numbers 0, 1, 2, … of a lane, so that it detects a lost, replayed,
+//! reordered or moved record at once. A lane begins with a control record. The opening side decrypts that record on
+//! arrival and only then creates the lane: an attacker with forged headers cannot use up lane ids, and a chunk record
+//! always belongs to a lane that the peer began.
 //!
-//! Bounds: one lane per stream and direction; of the lanes that existed an opening side remembers the contiguous start as one
-//! number and at most [`SCATTERED`] above it.
+//! Bounds: one lane per stream and direction. Of the used lane ids, the opening side remembers the contiguous start as
+//! one number and at most [`SCATTERED`] ids above it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,44 +27,44 @@ use crate::wire::frame::PREFIX;
 use crate::wire::peer::LaneCount;
 use crate::wire::{Capped, Frame};
 
-/// A lane that has more to deliver and does not move for this long is dead, while the peer reads: the time runs from the last
-/// keep-alive that said that it moved, or that the peer does not read.
+/// A link is dead if one of its lanes has undelivered records and makes no progress for this long while the peer reads.
+/// The time runs from the last keep-alive that reported progress, or that reported that the peer does not read.
 pub const LANE_STALL: Duration = Duration::from_secs(30);
-/// A record in assembly counts as heard for each so many bytes.
+/// Each time this many bytes of a partial record have arrived, the link counts as alive.
 pub const HEARD_BYTES: usize = 64 << 10;
-/// How many lanes above the contiguous ones are remembered; older ones are then refused unseen.
+/// How many lane ids above the contiguous ones are remembered; beyond that, the lowest unused ids are refused, too.
 const SCATTERED: usize = 1024;
 
-/// When an outgoing stream goes on in a fresh lane.
+/// When an outgoing stream changes to a fresh lane.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Records in one lane, at least 2.
+    /// Maximum number of records in one lane, at least 2.
     pub records: u64,
-    /// Bytes sealed in one lane; passed by less than one record.
+    /// Bytes sealed in one lane; the last record may exceed it.
     pub bytes: u64,
 }
 
 impl Default for Limits {
-    /// Far inside what AES-256-GCM allows under one key.
+    /// These limits are far below those of AES-256-GCM for one key.
     fn default() -> Self {
         Self { records: 1 << 32, bytes: 256 << 30 }
     }
 }
 
-/// How much of a lane has arrived, as the peer last said.
+/// How much of a lane has arrived, according to the peer's last report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Position {
     records: u64,
     partial: u32,
 }
 
-/// This side's record key, and the lanes that were not used yet.
+/// This side's record key and the next unused lane id.
 #[derive(Debug)]
 pub(super) struct Sealing {
     key: RecordKey,
     suite: Suite,
     limits: Limits,
-    /// `None` after the last one.
+    /// `None` once all ids are used.
     next: Option<u32>,
 }
 
@@ -92,12 +94,12 @@ struct OutLane {
     next: u64,
     bytes: u64,
     delivered: Position,
-    /// Since when `delivered` has not moved, while there is more to deliver.
+    /// Since when `delivered` has not increased although there are undelivered records.
     standing: Option<Instant>,
 }
 
 impl OutLane {
-    /// The header of the next record, which takes `len` bytes.
+    /// Assigns the header of the next record, which has `len` bytes.
     fn number(&mut self, now: Instant, kind: Kind, len: usize) -> Header {
         let header = Header { kind, lane: self.id, number: self.next };
         self.standing.get_or_insert(now);
@@ -119,14 +121,14 @@ impl OutLane {
     }
 }
 
-/// One link's outgoing streams, each with its lane.
+/// The outgoing streams of one link, each with its lane.
 #[derive(Debug)]
 pub(super) struct OutStreams {
     lanes: Vec<Option<OutLane>>,
 }
 
 impl OutStreams {
-    /// The first stream and `streams` unidirectional ones.
+    /// Stream 0 and `streams` unidirectional streams.
     pub fn new(streams: u8) -> Self {
         Self { lanes: std::iter::repeat_with(|| None).take(usize::from(streams).saturating_add(1)).collect() }
     }
@@ -135,7 +137,7 @@ impl OutStreams {
         usize::from(stream) < self.lanes.len()
     }
 
-    /// Seals a control record made by `plain_control` for the first stream. `None`: no lanes are left in this generation.
+    /// Seals a control record made by `plain_control` for stream 0. `None`: no lane ids are left in this generation.
     pub fn seal_control(&mut self, now: Instant, sealing: &mut Sealing, mut plain: BytesMut) -> Option<Bytes> {
         let (lane, _) = self.lane(sealing, 0)?;
         let header = lane.number(now, Kind::Control, plain.len());
@@ -143,8 +145,8 @@ impl OutStreams {
         Some(plain.freeze())
     }
 
-    /// Seals a chunk record. In a fresh lane the frame of `opener`, a control record made by `plain_control`, comes before it.
-    /// The chunk comes back when no lanes are left in this generation.
+    /// Seals a chunk record. In a fresh lane, the control record of `opener` (made by `plain_control`) is sealed before
+    /// it. Returns the chunk if no lane ids are left in this generation.
     pub fn seal_chunk(
         &mut self,
         now: Instant,
@@ -167,7 +169,7 @@ impl OutStreams {
         chunk.seal(&lane.key, header, &before)
     }
 
-    /// The stream's lane, and whether it begins here.
+    /// The stream's lane, and whether it is a fresh one.
     fn lane(&mut self, sealing: &mut Sealing, stream: u8) -> Option<(&mut OutLane, bool)> {
         let limits = sealing.limits;
         let slot = self.lanes.get_mut(usize::from(stream))?;
@@ -175,14 +177,14 @@ impl OutStreams {
         let fresh = slot.as_ref().is_none_or(used_up);
         if fresh {
             let mut lane = sealing.fresh_lane()?;
-            // What the old lane has to deliver stands before it in the same stream.
+            // The old lane's undelivered records precede those of the new lane in the same stream.
             lane.standing = slot.as_ref().and_then(|old| old.standing);
             *slot = Some(lane);
         }
         slot.as_mut().map(|lane| (lane, fresh))
     }
 
-    /// What the peer said of its incoming lanes; those that are over are not counted any more.
+    /// Processes the peer's report on its incoming lanes. It does not include lanes that the peer has left.
     pub fn handle_counts(&mut self, now: Instant, counts: &[LaneCount]) -> Result<(), Violation> {
         for lane in self.lanes.iter_mut().flatten() {
             if let Some(count) = counts.iter().find(|count| count.lane == lane.id) {
@@ -192,20 +194,20 @@ impl OutStreams {
         Ok(())
     }
 
-    /// The time during which nobody read does not count.
+    /// Restarts the stall timers: the time during which a side did not read does not count.
     pub fn restart_stall(&mut self, now: Instant) {
         for lane in self.lanes.iter_mut().flatten() {
             lane.standing = lane.standing.map(|_| now);
         }
     }
 
-    /// When the first lane has stood for too long.
+    /// When the first lane counts as stalled.
     pub fn stalls_at(&self) -> Option<Instant> {
         self.lanes.iter().flatten().filter_map(|lane| lane.standing).min().map(|since| since + LANE_STALL)
     }
 }
 
-/// The peer's record key, and the lanes that it has used.
+/// The peer's record key and the lane ids that the peer has used.
 #[derive(Debug)]
 pub(super) struct Opening {
     key: RecordKey,
@@ -219,10 +221,10 @@ impl Opening {
     }
 }
 
-/// The ids of all lanes that existed.
+/// The ids of all lanes that the peer has begun.
 #[derive(Debug)]
 struct SeenLanes {
-    /// All below were seen, or are too old to be begun.
+    /// All ids below were used, or are too old to be used.
     floor: u64,
     above: BTreeSet<u32>,
 }
@@ -255,26 +257,26 @@ struct InLane {
     next: u64,
 }
 
-/// What arrived was in order.
+/// A record that arrived in order.
 pub(super) enum Accepted {
-    /// An opened control record.
+    /// The plaintext of a control record.
     Control(BytesMut),
-    /// A chunk record, to be opened in a job.
+    /// A chunk record, to be decrypted in a job.
     Chunk { key: Arc<LaneKey>, header: Header, frame: Frame },
 }
 
-/// One incoming stream: its lane, and the record that is in assembly on it.
+/// One incoming stream: its lane, and how much of its next record has arrived.
 #[derive(Debug, Default)]
 pub(super) struct InStream {
     lane: Option<InLane>,
-    /// Bytes of the record in assembly.
+    /// Bytes of the next record that have arrived.
     assembled: usize,
-    /// Of these, how many have counted as heard.
+    /// The value of `assembled` that last counted as a sign of life.
     counted: usize,
 }
 
 impl InStream {
-    /// Judges the next record of the stream. Nothing has changed when it is refused.
+    /// Validates the next record of the stream. If it is refused, the state is unchanged.
     pub fn accept(&mut self, opening: &mut Opening, frame: Frame) -> Result<Accepted, Violation> {
         let header = Header::parse(&frame)?;
         let accepted = match &mut self.lane {
@@ -289,7 +291,7 @@ impl InStream {
         Ok(accepted)
     }
 
-    /// `buffered` bytes of the next record are here. True when that counts as heard.
+    /// `buffered` bytes of the next record have arrived. Returns true if that counts as a sign of life.
     pub const fn handle_progress(&mut self, buffered: usize) -> bool {
         self.assembled = buffered;
         let heard = buffered >= self.counted.saturating_add(HEARD_BYTES);
@@ -306,7 +308,7 @@ impl InStream {
     }
 }
 
-/// What has arrived in these streams' lanes.
+/// Reports how much has arrived in the lanes of these streams.
 pub(super) fn counts<'a>(streams: impl Iterator<Item = &'a InStream>) -> Capped<LaneCount, 64> {
     Capped::truncated(streams.filter_map(InStream::count).collect())
 }
@@ -325,7 +327,7 @@ impl InLane {
     }
 }
 
-/// Opens the first record of a lane that has not been.
+/// Decrypts the first record of a new lane and creates the lane.
 fn begin_lane(opening: &mut Opening, header: Header, frame: Frame) -> Result<(InLane, BytesMut), Violation> {
     match header.kind {
         Kind::Chunk => return Err(Violation::LaneStart),
@@ -339,7 +341,7 @@ fn begin_lane(opening: &mut Opening, header: Header, frame: Frame) -> Result<(In
     Ok((InLane { id: header.lane, key: Arc::new(key), next: 1 }, plain))
 }
 
-/// The bytes of `frame` on the wire.
+/// Length of `frame` on the wire, in bytes.
 pub(super) const fn wire_len(frame: &Frame) -> usize {
     frame.len().saturating_add(PREFIX)
 }

@@ -81,7 +81,7 @@ fn six(way: &mut Direction) -> Vec<Bytes> {
 }
 
 #[test]
-fn x07_a_record_dropped_doubled_swapped_or_replayed_is_found_at_once() {
+fn x07_a_lane_detects_a_lost_or_replayed_record_at_once() {
     let count = six(&mut direction(1, BIG)).len();
     type Change = fn(&mut Vec<Bytes>, usize);
     let changes: [(&str, Change); 4] = [
@@ -126,7 +126,7 @@ fn a_refused_record_changes_nothing() {
 }
 
 #[test]
-fn a_record_moved_to_another_stream_link_or_direction_is_refused() {
+fn a_record_moved_to_another_stream_or_direction_is_refused() {
     let mut way = direction(1, BIG);
     let (first, second) = (way.chunk(1, b"one"), way.chunk(2, b"two"));
     let (mut one, mut two) = (InStream::default(), InStream::default());
@@ -194,7 +194,7 @@ fn a_stream_goes_on_in_a_fresh_lane_after_so_many_bytes() {
 }
 
 #[test]
-fn after_the_last_lane_there_is_none() {
+fn the_last_lane_has_no_successor() {
     let mut way = direction(1, Limits { records: 2, bytes: u64::MAX });
     way.sealing.skip_to(u32::MAX);
     let records = way.chunk(1, b"last");
@@ -215,7 +215,7 @@ fn count(lane: u32, records: u64, partial: u32) -> LaneCount {
 }
 
 #[test]
-fn a_lane_stands_while_it_has_more_to_deliver_and_nothing_arrives() {
+fn a_lane_stalls_while_undelivered_records_make_no_progress() {
     let mut way = direction(1, BIG);
     let start = way.now;
     let at = |seconds| start + Duration::from_secs(seconds);
@@ -272,7 +272,7 @@ fn a_record_in_assembly_is_heard_every_64_kib_and_counted() {
 }
 
 #[test]
-fn of_lanes_in_order_only_a_number_is_kept() {
+fn lanes_in_order_are_remembered_as_one_number() {
     let mut seen = SeenLanes::new();
     for lane in 0..10_000 {
         assert!(!seen.contains(lane));

@@ -1,16 +1,17 @@
-//! One link of a session: whether it has proven that it belongs to it, its streams, and whether it lives.
+//! One link of a session: its streams, its proof that it belongs to the session, and its liveness.
 //!
 //! ```text
 //!   Handshake ───────────────────────────────────────────────────────▶ Proven
-//!   Dialled:   say Bind{n}          ─▶ hear Bind{m, echo n}: say Bind{n, echo m} ─▶ hear a message ─▶ Proven
-//!   Accepted:  hear Bind{n}: say Bind{m, echo n}  ─▶ hear Bind{n, echo m} ─────────────────────────▶ Proven
+//!   Dialled:   send Bind{n}         ─▶ get Bind{m, echo n}: send Bind{n, echo m} ─▶ get a message  ─▶ Proven
+//!   Accepted:  get Bind{n}: send Bind{m, echo n}  ─▶ get Bind{n, echo m} ──────────────────────────▶ Proven
 //! ```
-//! The side that dialled waits for a first record before it sends more than its proof, because its chunks could overtake
-//! the proof on another stream.
+//! The side that dialled sends only its proof until it receives a first record, because its chunks could overtake the
+//! proof on another stream.
 //!
-//! Timers, by the link's [`Pace`]: an unproven link has [`BIND_TIME`] (a floor: [`SILENCE`]); a proven one says [`Control::KeepAlive`]
-//! every [`DIRECT_KEEP_ALIVE`] (a floor: [`KEEP_ALIVE`]) and is dead when nothing was heard for [`DIRECT_SILENCE`] (a floor:
-//! [`SILENCE`]), or when a lane stands (`lanes.rs`). Bounds: an unproven link may carry [`BIND_BYTES`] and [`BIND_RECORDS`].
+//! Timers, by the link's [`Pace`]: a direct link must prove itself within [`BIND_TIME`] (a fallback link: [`SILENCE`]).
+//! A proven direct link sends [`Control::KeepAlive`] every [`DIRECT_KEEP_ALIVE`] (a fallback link: [`KEEP_ALIVE`]). It
+//! is dead when nothing was received for [`DIRECT_SILENCE`] (a fallback link: [`SILENCE`]), or when a lane stalls
+//! (`lanes.rs`). Bounds: an unproven link may receive [`BIND_BYTES`] and [`BIND_RECORDS`].
 
 use std::time::Duration;
 
@@ -20,31 +21,31 @@ use crate::wire::Frame;
 use crate::wire::Violation;
 use crate::wire::peer::Control;
 
-/// How often a link says that it lives.
+/// Keep-alive interval of a fallback link.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// A link on which nothing was heard for so long is dead.
+/// Idle timeout of a fallback link.
 pub const SILENCE: Duration = Duration::from_secs(15);
-/// The same for a direct link: there is another to go on with, so that its end is to be noticed soon.
+/// Keep-alive interval of a direct link; short because a fallback exists.
 pub const DIRECT_KEEP_ALIVE: Duration = Duration::from_millis(400);
-/// The same.
+/// Idle timeout of a direct link.
 pub const DIRECT_SILENCE: Duration = Duration::from_millis(1600);
-/// How long a direct link may take to prove that it belongs to the session.
+/// Time in which a direct link must prove that it belongs to the session.
 pub const BIND_TIME: Duration = Duration::from_secs(5);
-/// How many bytes a link may carry to this side before it has proven itself.
+/// How many bytes this side accepts on a link that is not proven.
 pub const BIND_BYTES: usize = 4 << 10;
-/// How many records a link may try on this side before it has proven itself.
+/// How many records this side accepts on a link that is not proven.
 pub const BIND_RECORDS: u8 = 16;
-/// How many unidirectional streams a link has in each direction at most.
+/// Maximum number of unidirectional streams of a link in each direction.
 pub const MAX_STREAMS: u8 = 16;
 
-/// Where a link comes from, and so what it has to prove.
+/// How a link was made, which determines what it has to prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The handshake of this generation ran on it, and it is a floor. A broken rule on it ends the session.
+    /// The handshake of this generation ran on it, and it is a fallback link. A violation on it ends the session.
     Handshake,
-    /// It came within a generation, and this side speaks first. A broken rule ends only the link.
+    /// It was added within a generation, and this side sends the first `Bind`. A violation ends only the link.
     Dialled(Pace),
-    /// It came within a generation, and the other side speaks first. A broken rule ends only the link.
+    /// It was added within a generation, and the peer sends the first `Bind`. A violation ends only the link.
     Accepted(Pace),
 }
 
@@ -57,12 +58,12 @@ impl Origin {
     }
 }
 
-/// What a link is for, and so how soon its silence tells.
+/// The purpose of a link, which determines its keep-alive interval and idle timeout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// What the session falls back to: it is there to last.
+    /// The fallback link, by way of a relay: it should last as long as the session.
     Floor,
-    /// A direct path, beside which there is a floor.
+    /// A direct path, beside which the session has a fallback link.
     Direct,
 }
 
@@ -81,7 +82,7 @@ impl Pace {
         }
     }
 
-    /// How long the proof may take.
+    /// Time limit for the proof.
     const fn proof(self) -> Duration {
         match self {
             Self::Floor => SILENCE,
@@ -92,32 +93,33 @@ impl Pace {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Proof {
-    /// Dialled: waits for its nonce to come back.
+    /// Dialled: waits for the peer to echo its nonce.
     Dialling { nonce: [u8; 16] },
-    /// Dialled and proven to this side: waits for a sign that the other side is convinced too.
+    /// Dialled, and the peer is authenticated: waits for a message that shows that the peer has authenticated this
+    /// side, too.
     Confirming,
-    /// Accepted: waits for the other side's nonce.
+    /// Accepted: waits for the peer's nonce.
     Waiting { nonce: [u8; 16] },
-    /// Accepted: waits for its own nonce to come back.
+    /// Accepted: waits for the peer to echo its nonce.
     Answered { nonce: [u8; 16] },
-    /// May be used.
+    /// The link is usable.
     Proven,
 }
 
-/// One link.
+/// The state of one link.
 #[derive(Debug)]
 pub(super) struct Link {
     pub origin: Origin,
     pub out: OutStreams,
-    /// A keep-alive is to be sent now.
+    /// Whether a keep-alive is to be sent now.
     pub say_alive: bool,
-    /// The peer's `Sync` came.
+    /// Whether the peer's `Sync` arrived.
     pub synced: bool,
     incoming: Vec<InStream>,
     proof: Proof,
     bind_until: Instant,
     bind: Option<Control>,
-    /// Bytes and records that came before this side was convinced.
+    /// Bytes and records that arrived before the peer was authenticated on this link.
     tried: (usize, u8),
     keep_alive_at: Instant,
     heard: Instant,
@@ -149,7 +151,7 @@ impl Link {
         self.proof == Proof::Proven
     }
 
-    /// Whether this side's own nonce came back: what comes now is the peer's.
+    /// Whether the peer echoed this side's nonce: records on this link are from the peer now, and not replayed.
     fn is_convinced(&self) -> bool {
         match self.proof {
             Proof::Dialling { .. } | Proof::Waiting { .. } | Proof::Answered { .. } => false,
@@ -157,7 +159,7 @@ impl Link {
         }
     }
 
-    /// Judges and, if it is a control record, opens what came on a stream.
+    /// Validates a record that arrived on a stream and, if it is a control record, decrypts it.
     pub fn accept(&mut self, opening: &mut Opening, stream: u8, frame: Frame) -> Result<Accepted, Violation> {
         if !self.is_convinced() {
             let (bytes, records) = self.tried;
@@ -172,7 +174,7 @@ impl Link {
         }
     }
 
-    /// `buffered` bytes of the stream's next record are here.
+    /// `buffered` bytes of the stream's next record have arrived.
     pub fn handle_progress(&mut self, now: Instant, stream: u8, buffered: usize) -> Result<(), Violation> {
         if !self.is_convinced() && self.tried.0.saturating_add(buffered) > BIND_BYTES {
             return Err(Violation::Unbound);
@@ -187,7 +189,8 @@ impl Link {
         self.heard = now;
     }
 
-    /// A genuine message came on the first stream, or a keep-alive on another. True: the link is proven by it.
+    /// Advances the proof by an authentic message: any message on stream 0, or a keep-alive on another stream. Returns
+    /// true if the link is proven by it.
     pub fn handle_proof(&mut self, message: &Control) -> Result<bool, Violation> {
         let (proof, bind) = match (self.proof, message) {
             (Proof::Dialling { nonce }, &Control::Bind { nonce: theirs, echo }) if echo == Some(nonce) => {
@@ -210,7 +213,7 @@ impl Link {
         Ok(self.is_proven())
     }
 
-    /// A record of the proof that is to be sent.
+    /// Takes the `Bind` message that is to be sent.
     pub const fn take_bind(&mut self) -> Option<Control> {
         self.bind.take()
     }
@@ -228,18 +231,18 @@ impl Link {
         Ok(())
     }
 
-    /// What this side says of itself.
+    /// The keep-alive message with this side's present state.
     pub fn keep_alive(&self, reading: bool) -> Control {
         Control::KeepAlive { lanes: counts(self.incoming.iter()), reading }
     }
 
-    /// The time during which this side did not read does not count.
+    /// Restarts the idle and stall timers: the time during which this side did not read does not count.
     pub fn restart(&mut self, now: Instant) {
         self.hear(now);
         self.out.restart_stall(now);
     }
 
-    /// The next keep-alive, silence and stall, or the end of the wait for a proof.
+    /// The earliest of keep-alive, idle timeout and stall, or the deadline of the proof.
     pub fn next_timeout(&self, reading: bool) -> (Instant, &'static str) {
         if !self.is_proven() {
             return (self.bind_until, "link proves itself");
@@ -254,7 +257,7 @@ impl Link {
         next
     }
 
-    /// Asks for a keep-alive when it is due.
+    /// Schedules a keep-alive for sending if it is due.
     pub fn handle_keep_alive_timeout(&mut self, now: Instant) {
         if self.is_proven() && now >= self.keep_alive_at {
             self.say_alive = true;

@@ -13,7 +13,7 @@ fn an_idle_session_lives_by_keep_alives_every_five_seconds() {
 }
 
 #[test]
-fn a_link_on_which_nothing_is_heard_for_fifteen_seconds_is_dead() {
+fn a_link_that_is_silent_for_fifteen_seconds_is_dead() {
     let mut pair = Pair::new();
     pair.run();
     let start = pair.now;
@@ -33,7 +33,7 @@ fn a_link_on_which_nothing_is_heard_for_fifteen_seconds_is_dead() {
 }
 
 #[test]
-fn what_counts_as_heard() {
+fn a_genuine_record_or_64_kib_of_one_counts_as_received() {
     let mut pair = Pair::new();
     pair.send_chunk(SENDER, LINK, 1, &[0; 1000]);
     pair.run();
@@ -96,7 +96,7 @@ fn pass_without(pair: &mut Pair, stream: u8, time: Duration) -> bool {
 }
 
 #[test]
-fn a_lane_that_stands_for_thirty_seconds_while_the_peer_reads_ends_its_link() {
+fn a_lane_stalled_for_thirty_seconds_ends_its_link() {
     let mut pair = Pair::new();
     pair.run();
     pair.send_chunk(SENDER, LINK, 1, &[1; 100]);

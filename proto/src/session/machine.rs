@@ -1,21 +1,22 @@
-//! The session: which links live, which of them carries control, and what a broken rule ends.
+//! The session: which links are alive, which of them carries control, and what a protocol violation ends.
 //!
 //! ```text
-//!            handle_link_up                 lost, silent, stalled, rule broken on a later link
+//!            handle_link_up                 lost, silent, stalled, violation on a later link
 //!   Alive { links: 0 ─────────────▶ 1 ..= MAX_LINKS ─────────────▶ fewer, down to 0 }
 //!     │ ▲                                                                        │
 //!     │ └── handle_generation: new keys, all links gone, the control sequence runs on ◀┘
-//!     └── a rule broken on the link of the handshake ─▶ Failed(Violation), which hears nothing more, but can still say why
+//!     └── a violation on the handshake's link ─▶ Failed(Violation): ignores input, can still send the reason
 //! ```
-//! Control uses one link at a time: the first one proven, until it dies or [`Session::use_link`] names another; the receiver
-//! goes where the sender's `Sync` comes from. On each new one this side says `Sync` and sends again what was not acknowledged.
+//! Control uses one link at a time: the first proven one, until it ends or [`Session::use_link`] selects another. The
+//! receiver follows the sender: it moves control to the link on which the sender's `Sync` arrives. On each new control
+//! link this side sends `Sync` and then resends all unacknowledged messages.
 //!
-//! Order of calls: `handle_*`, then [`Session::poll_event`] until it gives none, then
-//! [`Session::poll_control_record`] for each link whose first stream can take more. One `handle_*` causes at most one event
-//! per link and two more, so a drained queue of events is bounded by [`MAX_LINKS`].
+//! Order of calls: `handle_*`, then [`Session::poll_event`] until it gives none, then [`Session::poll_control_record`]
+//! for each link whose first stream can take more. One `handle_*` causes at most one event per link and two more, so a
+//! drained queue of events is bounded by [`MAX_LINKS`].
 //!
-//! Timers are those of the links (`link.rs`). Bounds: [`MAX_LINKS`] links, the last [`KEPT`] of them for what this side
-//! dialled and for floors; the queues of `reliable.rs`.
+//! Timers are those of the links (`link.rs`). Bounds: [`MAX_LINKS`] links, of which [`KEPT`] are reserved for links
+//! that this side dialled and for fallback links; the queues of `reliable.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -35,76 +36,77 @@ use crate::wire::peer::{Control, ControlRecord};
 use crate::wire::relay::Side;
 use crate::wire::{Capped, Frame, decode};
 
-/// How many links a session has at a time.
+/// Maximum number of links of a session at a time.
 pub const MAX_LINKS: usize = 16;
-/// Of these, such as are kept for others than those that came in on a direct path, where anybody may come in.
+/// How many of these are reserved: accepted direct links cannot take them, because any host can open a direct
+/// connection.
 const KEPT: usize = 6;
 
-/// What a session is made with, beside its keys.
+/// The configuration of a session, beside its keys.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Which peer this is.
+    /// The role of this peer.
     pub side: Side,
-    /// How long a lane lasts.
+    /// When a stream changes to a fresh lane.
     pub limits: Limits,
 }
 
 impl Config {
-    /// With the protocol's own limits.
+    /// A configuration with the limits of the protocol.
     #[must_use]
     pub fn new(side: Side) -> Self {
         Self { side, limits: Limits::default() }
     }
 }
 
-/// What a session tells its owner.
+/// What a session reports to its owner.
 #[derive(Debug)]
 pub enum Event {
-    /// A message of the peer: each once and in order, `Ack` perhaps not at all.
+    /// A message of the peer. Each one is reported once and in order, but an `Ack` may be lost.
     Control(Control),
-    /// A chunk record, to be opened in a job. The job's result goes to [`Session::handle_opened`] or
+    /// A chunk record, to be decrypted in a job. The owner passes the job's result to [`Session::handle_opened`] or
     /// [`Session::handle_bad_record`].
     Chunk(SealedChunk),
-    /// Chunks may be sealed for this link.
+    /// The link is proven: chunks may be sealed for it.
     LinkUsable(LinkId),
-    /// Control goes over this link from now on. What was losable may be lost and should be said again.
+    /// Control uses this link from now on. Losable messages may have been lost and should be sent again.
     ControlMoved(LinkId),
-    /// This link is over, and with it every chunk that was sealed for it and not acknowledged. It is to be closed.
+    /// This link has ended, and every unacknowledged chunk that was sealed for it is lost. The owner must close it.
     LinkDead {
-        /// Which.
+        /// The link that ended.
         link: LinkId,
-        /// Why.
+        /// The reason.
         why: LinkEnd,
     },
-    /// The session is over, with all its links. Nothing follows.
+    /// The session has failed, with all its links. No other event follows.
     Failed(Violation),
 }
 
-/// Why a link is over.
+/// Why a link ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LinkEnd {
-    /// The owner said so.
+    /// The owner reported that its transport is gone.
     #[error("connection lost")]
     Lost,
-    /// Nothing was heard for [`super::SILENCE`], or [`super::DIRECT_SILENCE`].
+    /// Nothing was received for [`super::SILENCE`], or for [`super::DIRECT_SILENCE`] on a direct link.
     #[error("nothing was heard")]
     Silent,
-    /// A lane stood for [`super::LANE_STALL`].
+    /// A lane made no progress for [`super::LANE_STALL`].
     #[error("a stream stands still")]
     Stalled,
-    /// It did not prove in time that it belongs to the session.
+    /// The link did not prove in time that it belongs to the session.
     #[error("no proof in time")]
     Unproven,
-    /// The peer, or someone else, broke a rule on it.
+    /// The peer, or an attacker, broke a rule of the protocol on it.
     #[error(transparent)]
     Violation(#[from] Violation),
-    /// All lanes of this generation are used up.
+    /// All lane ids of this generation are used up.
     #[error("record keys used up")]
     LanesUsedUp,
-    /// New keys took the place of those that it was for.
+    /// The session has new keys, and the link belonged to the old ones.
     #[error("replaced by a new connection")]
     NewGeneration,
-    /// There are [`MAX_LINKS`] already, or one of this id.
+    /// The session has [`MAX_LINKS`] links already, or a link with this id.
     #[error("too many connections")]
     NoRoom,
 }
@@ -113,7 +115,7 @@ pub enum LinkEnd {
 #[derive(Debug)]
 pub struct Session {
     alive: Box<Alive>,
-    /// The rule that was broken: nothing more is heard, but this side can still say why.
+    /// The violation that ended the session: it ignores all further input, but can still send the reason.
     failure: Option<Violation>,
     events: VecDeque<Event>,
 }
@@ -133,7 +135,7 @@ struct Alive {
 }
 
 impl Session {
-    /// A session without links; the one on which the handshake ran comes by [`Self::handle_link_up`].
+    /// A session without links. The owner adds the link of the handshake with [`Self::handle_link_up`].
     #[must_use]
     pub fn new(config: Config, keys: &Keys, seed: Seed) -> Self {
         let alive = Alive {
@@ -150,7 +152,8 @@ impl Session {
         Self { alive: Box::new(alive), failure: None, events: VecDeque::new() }
     }
 
-    /// The peers met again and have new keys: the old ones are erased, all links are over, the control sequence runs on.
+    /// The peers reconnected with new keys: the session erases the old keys, ends all links and continues the control
+    /// sequence.
     pub fn handle_generation(&mut self, keys: &Keys) {
         if self.failure.is_some() {
             return;
@@ -165,7 +168,8 @@ impl Session {
         self.settle();
     }
 
-    /// A link with `streams` unidirectional streams to seal for, beside its first one (at most [`super::MAX_STREAMS`]).
+    /// Adds a link on which this side may send on `streams` unidirectional streams (at most [`super::MAX_STREAMS`]),
+    /// beside stream 0.
     pub fn handle_link_up(&mut self, now: Instant, link: LinkId, streams: u8, origin: Origin) {
         if self.failure.is_some() {
             return;
@@ -194,7 +198,7 @@ impl Session {
         self.end_link(link, LinkEnd::Lost);
     }
 
-    /// A whole body from an incoming stream of a link.
+    /// Processes the body of a whole frame that arrived on a stream of a link.
     pub fn handle_record(&mut self, now: Instant, link: LinkId, stream: StreamNo, frame: Frame) {
         if self.failure.is_some() {
             return;
@@ -206,7 +210,8 @@ impl Session {
         }
     }
 
-    /// `buffered` bytes of the next record of this stream are here: what [`crate::wire::Decoder::buffered`] says.
+    /// `buffered` bytes of the next record of this stream have arrived, as [`crate::wire::Decoder::buffered`] counts
+    /// them.
     pub fn handle_progress(&mut self, now: Instant, link: LinkId, stream: StreamNo, buffered: usize) {
         let Some(link_state) = self.link(link) else { return };
         if let Err(violation) = link_state.handle_progress(now, stream.0, buffered) {
@@ -214,20 +219,20 @@ impl Session {
         }
     }
 
-    /// A chunk record of this link was opened in its job and is genuine.
+    /// A job decrypted a chunk record of this link successfully.
     pub fn handle_opened(&mut self, now: Instant, link: LinkId) {
         if let Some(link) = self.link(link) {
             link.hear(now);
         }
     }
 
-    /// A chunk record of this link failed to open in its job.
+    /// A job could not decrypt a chunk record of this link.
     pub fn handle_bad_record(&mut self, link: LinkId) {
         self.handle_violation(link, Violation::BadRecord);
     }
 
-    /// A rule was broken on this link: it is over, and the session too if the link is that of the handshake.
-    /// Also for what the owner finds, such as a frame that is too long.
+    /// Ends the link because of a protocol violation on it, and the whole session if it is the link of the handshake.
+    /// The owner also calls this for violations that it detects itself, such as a frame that is too long.
     pub fn handle_violation(&mut self, link: LinkId, violation: Violation) {
         let Some(link_state) = self.link(link) else { return };
         match link_state.origin {
@@ -243,7 +248,8 @@ impl Session {
         }
     }
 
-    /// Whether this side reads its links at the moment. While it does not, their silence does not count.
+    /// Sets whether this side reads from its links at the moment. While it does not, no link counts as silent or
+    /// stalled.
     pub fn set_reading(&mut self, now: Instant, reading: bool) {
         if self.failure.is_some() {
             return;
@@ -278,14 +284,14 @@ impl Session {
         }
     }
 
-    /// When [`Self::handle_timeout`] is due, and why. `None`: there is no link to wait for.
+    /// When [`Self::handle_timeout`] is due, and why. `None`: the session has no link.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let alive = self.as_alive()?;
         alive.links.values().map(|link| link.next_timeout(alive.reading)).min()
     }
 
-    /// Control goes over this link from now on. False, and nothing changes: it is not usable.
+    /// Moves control to this link. Returns false, and changes nothing, if the link is not usable.
     pub fn use_link(&mut self, link: LinkId) -> bool {
         if self.failure.is_some() {
             return false;
@@ -298,7 +304,7 @@ impl Session {
         usable
     }
 
-    /// Whether the other side's control came over to this link.
+    /// Whether the peer's `Sync` arrived on this link, that is, whether the peer has sent control on it.
     #[must_use]
     pub fn is_synced(&self, link: LinkId) -> bool {
         self.as_alive().and_then(|alive| alive.links.get(&link)).is_some_and(|link| link.synced)
@@ -310,40 +316,41 @@ impl Session {
         self.alive.control
     }
 
-    /// Whether [`Self::send_control`] takes any message now.
+    /// Whether [`Self::send_control`] accepts a message of any class now.
     #[must_use]
     pub fn can_send_control(&self) -> bool {
         self.alive.reliable.has_room()
     }
 
-    /// Sends a message: exactly once and in order, over whatever links there are and will be (`Ack`: at most once).
+    /// Queues a message, which is delivered exactly once and in order over the present and future links (`Ack`: at most
+    /// once).
     ///
     /// # Errors
-    /// The message comes back in [`Unsent`], with the reason.
+    /// [`Unsent`] returns the message with the reason.
     pub fn send_control(&mut self, message: Control) -> Result<(), Unsent> {
         self.alive.reliable.push(message)
     }
 
-    /// The broken rule that ended the session.
+    /// The violation that ended the session.
     #[must_use]
     pub const fn failure(&self) -> Option<Violation> {
         self.failure
     }
 
-    /// How many messages the peer has not acknowledged.
+    /// The number of messages that the peer has not acknowledged.
     #[must_use]
     pub fn unacknowledged(&self) -> usize {
         self.as_alive().map_or(0, |alive| alive.reliable.unacknowledged())
     }
 
-    /// Whether every message was given to the present link.
+    /// Whether every queued message was sent on the present control link.
     #[must_use]
     pub fn has_sent_all(&self) -> bool {
         self.as_alive().is_none_or(|alive| alive.control.is_some() && alive.reliable.is_idle())
     }
 
-    /// The next control record for the link's first stream, sealed, as a whole frame. To be asked only when the stream takes
-    /// it: it has its number and its place now.
+    /// The next control record for stream 0 of the link, sealed, as a whole frame. Call this only when the stream can
+    /// take the frame, because the record has its number, and so its position in the stream, from now on.
     #[must_use]
     pub fn poll_control_record(&mut self, now: Instant, link: LinkId) -> Option<Bytes> {
         match self.alive.next_control(now, link) {
@@ -355,11 +362,12 @@ impl Session {
         }
     }
 
-    /// Seals a chunk, in place, as the next record of this stream. Gives whole frames in one piece: the chunk's own and, where
-    /// a lane begins, a small one before it.
+    /// Seals a chunk in place, as the next record of this stream. Returns whole frames in one buffer: the chunk's frame
+    /// and, where a lane begins, a small control frame before it.
     ///
     /// # Errors
-    /// The chunk comes back when the link is not usable, has no such stream, or the chunk is longer than [`Prepared::MAX`].
+    /// Returns the chunk if the link is not usable, has no such stream or no lanes left, or if the chunk is longer than
+    /// [`Prepared::MAX`].
     pub fn seal_chunk(
         &mut self,
         now: Instant,
@@ -418,7 +426,7 @@ impl Session {
         if self.failure.is_none() { self.alive.links.get_mut(&link) } else { None }
     }
 
-    /// Gives control a link when it has none.
+    /// Moves control to the first proven link if control has none.
     fn settle(&mut self) {
         if self.failure.is_some() {
             return;
@@ -499,7 +507,7 @@ impl Alive {
         Ok(())
     }
 
-    /// The next control record of a link.
+    /// Seals the next control record of a link.
     fn next_control(&mut self, now: Instant, id: LinkId) -> Result<Option<Bytes>, LinkEnd> {
         let Some(link) = self.links.get_mut(&id) else { return Ok(None) };
         let on_control = self.control == Some(id);

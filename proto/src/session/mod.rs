@@ -1,7 +1,7 @@
-//! The keyed conversation of two peers: sealed records over links that come and go.
+//! The encrypted session of two peers: it exchanges sealed records over links that come and go.
 //!
-//! [`Session`] owns the links, the lanes and the control sequence; it does not know what it carries. Chunk records pass
-//! through it with only their header judged ([`SealedChunk`]), because opening them is a job.
+//! [`Session`] owns the links, the lanes and the control sequence; it does not interpret the transfer's messages. It
+//! checks only the header of a chunk record ([`SealedChunk`]), because a job decrypts the record later.
 
 mod lanes;
 mod link;
@@ -20,27 +20,28 @@ pub use reliable::{LOOSE, WAITING};
 
 use crate::wire::peer::Control;
 
-/// One reliable way to the peer, as the session knows it. The owner makes the ids and never uses one again.
+/// The id of a link, which is one reliable connection to the peer. The owner of the session assigns ids and never
+/// reuses one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u32);
 
-/// A stream of a link. 0 is the first one, bidirectional: control, and chunks too when there are no others. From 1 on they
-/// are unidirectional; what this side opens and what the peer opens are numbered separately.
+/// The number of a stream within a link. Stream 0 is bidirectional and carries control records, and also chunk records
+/// if the link has no other stream. The streams from 1 on are unidirectional; each peer numbers those that it opens.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamNo(pub u8);
 
 impl StreamNo {
-    /// The first stream.
+    /// The bidirectional stream.
     pub const CONTROL: Self = Self(0);
 }
 
-/// A control message that was not taken. It comes back unchanged.
+/// A control message that the session did not accept. The caller gets it back unchanged.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsent {
-    /// As many as allowed wait: see [`Session::can_send_control`].
+    /// The send queue is full: see [`Session::can_send_control`].
     #[error("too many messages wait")]
     Full(Control),
-    /// `Sync`, `KeepAlive` and `Bind` are sent by the session itself.
+    /// Only the session itself sends `Sync`, `KeepAlive` and `Bind`.
     #[error("the session sends this message itself")]
     SessionOwned(Control),
 }

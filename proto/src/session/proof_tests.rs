@@ -44,7 +44,8 @@ fn chunks_that_overtake_on_a_later_link_do_no_harm() {
         assert!(pair.deliver_one(end, DIRECT, FIRST));
     }
     assert_eq!((&pair.told[SENDER].usable[..], &pair.told[RECEIVER].usable[..]), (&[LINK][..], &[LINK, DIRECT][..]));
-    // The receiver is convinced first; its chunks come before the message that shows it, on the same stream and on another.
+    // The receiver is convinced first; its chunks come before the message that shows it, on the same stream and on
+    // another.
     pair.send_chunk(RECEIVER, DIRECT, 0, &[1; 2 * BIND_BYTES]);
     pair.deliver_one(RECEIVER, DIRECT, FIRST);
     assert_eq!(pair.told[SENDER].usable, [LINK]);
@@ -88,7 +89,7 @@ fn a_proof_that_was_recorded_proves_nothing() {
 }
 
 #[test]
-fn a_chunk_before_the_proof_is_not_looked_at() {
+fn a_chunk_before_the_proof_is_not_opened() {
     let mut pair = Pair::new();
     pair.ends[RECEIVER].handle_link_up(pair.now, DIRECT, 2, Origin::Accepted(Pace::Direct));
     let mut rogue = Rogue::new(SENDER);

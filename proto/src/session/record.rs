@@ -1,10 +1,12 @@
-//! One record: `[u8 kind][u32 lane][u64 number][ciphertext ‖ 16-byte tag]`, the body of one frame.
+//! The format of a record: `[u8 kind][u32 lane][u64 number][ciphertext ‖ 16-byte tag]` is the body of one frame.
 //!
-//! The 13-byte header is the AAD and `lane ‖ number` the nonce (RFC 5116 §3.2: a fixed field and a counter); each lane has a
-//! key of its own. Which lane and which number a record gets is decided in `lanes.rs`; here it is only sealed and opened.
+//! The 13-byte header is the AAD, and `lane ‖ number` is the nonce (RFC 5116 §3.2: a fixed field and a counter). Each
+//! lane has its own key. `lanes.rs` decides the lane and the number of a record; this module only seals and opens
+//! records.
 //!
-//! No chunk is copied on its way: [`Prepared`] has room before and after the plaintext for everything that sealing adds, and
-//! a [`SealedChunk`] is opened in the buffer in which it arrived, or in the one that gathers the pieces of its frame.
+//! Chunks are not copied here: [`Prepared`] has room before and after the plaintext for everything that sealing adds,
+//! and a [`SealedChunk`] is decrypted in the buffer in which it arrived, or in the buffer that joins the pieces of its
+//! frame.
 
 use std::sync::Arc;
 
@@ -23,14 +25,16 @@ use crate::wire::frame::{CHUNK, KIND_CHUNK, KIND_CONTROL, PREFIX};
 pub const HEADER: usize = 13;
 /// Length of a record's tag in bytes.
 pub const TAG: usize = 16;
-/// What stands before the plaintext in a frame, in bytes.
+/// Length of the frame prefix and the record header, which precede the plaintext, in bytes.
 pub(super) const HEADROOM: usize = PREFIX + HEADER;
-/// Room for a whole control record without a list, in bytes: it begins a lane, and may stand before a chunk's frame.
+/// Room for the frame of a control record without a list, in bytes: such a record begins a lane and may precede a
+/// chunk's frame.
 pub(super) const OPENER: usize = 48;
-/// Where a prepared chunk's plaintext begins in its buffer.
+/// Offset of the plaintext in the buffer of a prepared chunk.
 const LEAD: usize = OPENER + HEADROOM;
 
-/// The plaintext of a chunk record, in a buffer that has room for all that sealing adds, so that it never moves again.
+/// The plaintext of a chunk record, in a buffer with room for all that sealing adds, so that the plaintext is not
+/// moved.
 pub struct Prepared {
     buffer: Lent,
 }
@@ -39,7 +43,7 @@ impl Prepared {
     /// The longest plaintext of a chunk record, in bytes.
     pub const MAX: usize = CHUNK - HEADER - TAG;
 
-    /// No bytes yet; `len` of them can be added without moving what is there.
+    /// An empty plaintext; `len` bytes can be appended without a reallocation.
     #[must_use]
     pub fn with_capacity(len: usize) -> Self {
         let mut prepared = Self::zeroed(len);
@@ -47,13 +51,14 @@ impl Prepared {
         prepared
     }
 
-    /// `len` zeros, to be written over by [`Self::body_mut`].
+    /// A plaintext of `len` zeros, which the caller overwrites through [`Self::body_mut`].
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
         Self::of(BytesMut::zeroed(len.saturating_add(LEAD + TAG)).into(), len)
     }
 
-    /// `len` bytes of any value, all to be written over by [`Self::body_mut`], in a buffer that goes back once it was sent.
+    /// A plaintext of `len` bytes with arbitrary contents, in a buffer that returns to the pool once it was sent. The
+    /// caller must overwrite all of it through [`Self::body_mut`].
     #[must_use]
     pub fn lent(pool: &Arc<Pool>, len: usize) -> Self {
         Self::of(Lent::new(pool, len.saturating_add(LEAD + TAG)), len)
@@ -69,7 +74,7 @@ impl Prepared {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// Shortens the plaintext to `len` bytes; one that is shorter stays.
+    /// Shortens the plaintext to `len` bytes; a shorter plaintext stays as it is.
     pub fn truncate(&mut self, len: usize) {
         self.buffer.truncate(len.saturating_add(LEAD));
     }
@@ -80,7 +85,7 @@ impl Prepared {
         self.buffer.get(LEAD..).unwrap_or_default()
     }
 
-    /// The plaintext, to be written.
+    /// The plaintext, for writing.
     #[must_use]
     pub fn body_mut(&mut self) -> &mut [u8] {
         self.buffer.get_mut(LEAD..).unwrap_or_default()
@@ -92,19 +97,19 @@ impl Prepared {
         self.body().len()
     }
 
-    /// Whether there is no plaintext.
+    /// Whether the plaintext is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Length of the frame that this becomes, in bytes: what [`SealedChunk::len`] says on the other side.
+    /// Length of the frame on the wire, in bytes; the receiver's [`SealedChunk::len`] returns the same value.
     #[must_use]
     pub fn wire_len(&self) -> usize {
         self.len().saturating_add(HEADROOM + TAG)
     }
 
-    /// Seals it under this header. `opener`, at most [`OPENER`] bytes, is a whole frame that comes before it.
+    /// Seals the chunk with this header. `opener`, of at most [`OPENER`] bytes, is a whole frame to be sent before it.
     pub(super) fn seal(mut self, key: &LaneKey, header: Header, opener: &[u8]) -> Result<Bytes, Self> {
         let Some(before) = self.buffer.get_mut(..OPENER) else { return Err(self) };
         let Some((unused, room)) = OPENER.checked_sub(opener.len()).and_then(|at| before.split_at_mut_checked(at))
@@ -126,9 +131,10 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-/// A chunk record whose header was right (the next number of a lane that exists). Whether it is genuine is known once it is open.
+/// A chunk record with a valid header (the next number of an existing lane). Decrypting it shows whether it is
+/// authentic.
 pub struct SealedChunk {
-    /// The link on which it came.
+    /// The link on which the record arrived.
     pub link: LinkId,
     pub(super) key: Arc<LaneKey>,
     pub(super) header: Header,
@@ -136,34 +142,36 @@ pub struct SealedChunk {
 }
 
 impl SealedChunk {
-    /// Length of its frame in bytes, as [`Prepared::wire_len`] counts it.
+    /// Length of the record's frame in bytes, as [`Prepared::wire_len`] counts it.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.frame.len().saturating_add(PREFIX)
     }
 
-    /// Never: a record has a header and a tag.
+    /// Always false: a record has a header and a tag.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         false
     }
 
-    /// Length of its plaintext in bytes.
+    /// Length of the plaintext in bytes.
     #[must_use]
     pub const fn plain_len(&self) -> usize {
         self.frame.len().saturating_sub(HEADER + TAG)
     }
 
-    /// Verifies it and gives its plaintext. Heavy (an AEAD over up to 4 MiB, and a copy if it came in pieces): to be called in a job.
+    /// Verifies the record and returns its plaintext. Call this in a job: it runs an AEAD over up to 4 MiB, and copies
+    /// the record if it arrived in several pieces.
     ///
     /// # Errors
-    /// [`BadRecord`]: not what the peer sealed under this lane and number. Tell [`super::Session::handle_bad_record`].
+    /// [`BadRecord`] if the peer did not seal this record with this lane and number. Report it with
+    /// [`super::Session::handle_bad_record`].
     pub fn open(self) -> Result<BytesMut, BadRecord> {
         open_frame(&self.key, self.header, self.frame)
     }
 
-    /// The same for who only looks at the plaintext: the record's buffer goes to the pool then, and if its pieces have to be gathered,
-    /// that is done in one from there.
+    /// Verifies the record and passes its plaintext to `then`. Afterwards the record's buffer goes to the pool; if the
+    /// record arrived in several pieces, they are joined in a buffer of the pool.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -188,7 +196,7 @@ impl std::fmt::Debug for SealedChunk {
 
 #[cfg(test)]
 impl SealedChunk {
-    /// A chunk as it arrives, for the tests of what stands above sessions; not genuine: somebody changed it on its way.
+    /// A chunk as it arrives, for tests of the layers above the session. Unless it is `genuine`, decrypting it fails.
     pub(crate) fn arrived(link: LinkId, chunk: Prepared, genuine: bool) -> Self {
         static KEYS: std::sync::LazyLock<[Arc<LaneKey>; 2]> = std::sync::LazyLock::new(|| {
             [1, 2].map(|byte| Arc::new(LaneKey::new(&RecordKey::new([byte; 32]), Suite::Aes256Gcm, 0).unwrap()))
@@ -205,7 +213,7 @@ impl SealedChunk {
     }
 }
 
-/// A record that is not what the peer sealed.
+/// The AEAD check of a record failed: it is not a record that the peer sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("data failed its check")]
 pub struct BadRecord;
@@ -216,16 +224,16 @@ impl From<BadRecord> for Violation {
     }
 }
 
-/// What a record carries.
+/// The kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A message of [`crate::wire::peer::ControlRecord`].
+    /// A [`crate::wire::peer::ControlRecord`].
     Control,
     /// A chunk of a transfer.
     Chunk,
 }
 
-/// The part of a record that is not encrypted.
+/// The part of a record that is authenticated and not encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
     pub kind: Kind,
@@ -234,7 +242,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Reads the header of a whole record.
+    /// Parses the header of a whole record.
     pub fn parse(frame: &Frame) -> Result<Self, Violation> {
         let head = frame.head::<HEADER>().filter(|_| frame.len() >= HEADER + TAG).ok_or(Violation::RecordTooShort)?;
         let [kind, l0, l1, l2, l3, n0, n1, n2, n3, n4, n5, n6, n7] = head;
@@ -305,7 +313,8 @@ impl std::fmt::Debug for LaneKey {
     }
 }
 
-/// Seals all that follows the headroom at `at`, fills the headroom and appends the tag: a frame stands at `at` then.
+/// Encrypts the bytes behind the headroom at `at`, fills the headroom and appends the tag. The result is a frame that
+/// begins at `at`.
 pub(super) fn seal_frame(key: &LaneKey, header: Header, buffer: &mut BytesMut, at: usize) -> Option<()> {
     let (headroom, plain) = buffer.get_mut(at..)?.split_at_mut_checked(HEADROOM)?;
     let body = u32::try_from(plain.len().checked_add(HEADER + TAG)?).ok()?;
@@ -317,7 +326,7 @@ pub(super) fn seal_frame(key: &LaneKey, header: Header, buffer: &mut BytesMut, a
     Some(())
 }
 
-/// A record's plaintext, opened in the buffer in which it arrived, or in the one that gathers its pieces.
+/// Decrypts a record in the buffer in which it arrived, or in one that joins its pieces, and returns the plaintext.
 pub(super) fn open_frame(key: &LaneKey, header: Header, frame: Frame) -> Result<BytesMut, BadRecord> {
     let mut body = frame.into_buffer(BytesMut::with_capacity);
     let len = open_body(key, header, &mut body)?.len();
@@ -326,13 +335,13 @@ pub(super) fn open_frame(key: &LaneKey, header: Header, frame: Frame) -> Result<
     Ok(body)
 }
 
-/// Opens a frame's body in place.
+/// Decrypts a frame's body in place.
 fn open_body<'a>(key: &LaneKey, header: Header, body: &'a mut [u8]) -> Result<&'a [u8], BadRecord> {
     let sealed = body.get_mut(HEADER..).ok_or(BadRecord)?;
     key.open(header, sealed)
 }
 
-/// The headroom and the canonical encoding of a control record, in a buffer that has room for the tag.
+/// Encodes a control record behind the headroom, in a buffer with room for the tag.
 pub(super) fn plain_control<T: Serialize>(message: &T) -> Option<BytesMut> {
     let len = postcard::experimental::serialized_size(message).ok()?;
     let mut buffer = BytesMut::zeroed(len.checked_add(HEADROOM + TAG)?);

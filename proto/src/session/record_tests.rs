@@ -87,7 +87,7 @@ fn a_chunk_is_sealed_and_opened_where_it_lies() {
 }
 
 #[test]
-fn a_lent_buffer_comes_back_once_the_record_was_sent_or_is_not_wanted() {
+fn a_lent_buffer_returns_once_its_record_is_sent_or_dropped() {
     let (key, pool) = (key(Suite::Aes256Gcm), Arc::new(Pool::default()));
     let mut chunk = Prepared::lent(&pool, 100_000);
     chunk.body_mut().fill(5);
@@ -206,7 +206,7 @@ fn each_lane_has_a_key_of_its_own_and_each_suite_too() {
 }
 
 #[test]
-fn a_control_record_is_encoded_as_the_wire_says_and_without_a_second_buffer() {
+fn a_control_record_is_encoded_without_a_second_buffer() {
     let message = Control::End { transfer: 3, chunks: 300, moved: u64::MAX, root: [4; 32] };
     let record = ControlRecord { sequence: 1000, ack: 70_000, message };
     let plain = plain_control(&(record.sequence, record.ack, &record.message)).unwrap();
@@ -216,7 +216,7 @@ fn a_control_record_is_encoded_as_the_wire_says_and_without_a_second_buffer() {
 }
 
 #[test]
-fn what_begins_a_lane_fits_before_a_chunk() {
+fn a_lane_opener_fits_before_a_chunk() {
     let longest = Control::KeepAlive { lanes: Capped::default(), reading: true };
     let mut frame = plain_control(&(0_u64, u64::MAX, longest)).unwrap();
     seal_frame(&key(Suite::Aes256Gcm), HEAD, &mut frame, 0).unwrap();

@@ -1,15 +1,17 @@
-//! Control records exactly once and in order, over links that come and go.
+//! Delivers control records exactly once and in order, over links that come and go.
 //!
-//! Each record carries its own sequence (from 1, running on over links and generations) and `ack`, the highest one received in
-//! order. What is not acknowledged is kept; on another link all of it is sent again from the first, and the other side drops
-//! what it has. So on each link the sequence goes up by one from a number that the other side can join on to, and a gap
-//! is a violation. [`Control::Sync`], `Bind`, `KeepAlive` and `Ack` have sequence 0: repeatable, losable, never kept.
+//! Each record carries a sequence number (from 1, continued over links and generations) and `ack`, the highest sequence
+//! number that its sender has received in order. The sender keeps every message until it is acknowledged. When control
+//! moves to another link, the sender resends all unacknowledged messages, and the receiver drops those that it already
+//! has. On each link the sequence therefore increases by one from a number that the receiver expects, and a gap is a
+//! violation. [`Control::Sync`], `Bind`, `KeepAlive` and `Ack` have sequence 0: they may be lost or repeated and are
+//! never kept.
 //!
 //! ```text
 //!   send_control ─▶ waiting: [ sent on this link │ to be sent ] ─▶ poll
 //!                     ▲ ack drops from here      ▲ cursor: 0 again on another link
 //! ```
-//! Bounds: [`WAITING`] messages that wait for their ack, [`LOOSE`] losable ones.
+//! Bounds: [`WAITING`] unacknowledged messages and [`LOOSE`] unsent losable ones.
 
 use std::collections::VecDeque;
 
@@ -17,21 +19,21 @@ use super::Unsent;
 use crate::wire::Violation;
 use crate::wire::peer::Control;
 
-/// How many messages may wait for their ack.
+/// Maximum number of unacknowledged messages.
 pub const WAITING: usize = 256;
-/// How many losable messages may wait to be sent.
+/// Maximum number of losable messages that wait to be sent.
 pub const LOOSE: usize = 16;
-/// After so many messages an ack is owed at once; fewer wait for the next keep-alive.
+/// After this many messages the session sends an ack at once; fewer are acknowledged by the next keep-alive.
 const ACK_AFTER: u64 = 32;
 
-/// How a message travels.
+/// The delivery class of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Class {
-    /// The session's own, with sequence 0.
+    /// Sent by the session itself, with sequence 0.
     Session,
-    /// Sequence 0: the latest one repeats what was lost.
+    /// Sequence 0; it may be lost, because the next message of its kind repeats the contents.
     Loose,
-    /// Exactly once and in order.
+    /// Delivered exactly once and in order.
     Sequenced,
 }
 
@@ -57,21 +59,21 @@ impl Class {
     }
 }
 
-/// Both directions of one session's control messages.
+/// The state of both directions of one session's control messages.
 #[derive(Debug, Default)]
 pub(super) struct Reliable {
-    /// Sequenced, not acknowledged; the first has sequence `acked + 1`.
+    /// Sequenced messages that are not acknowledged; the first one has sequence `acked + 1`.
     waiting: VecDeque<Control>,
-    /// Losable, not sent; each with the sequence of the last message that was said before it, which it must not overtake: it may
-    /// make no sense without it.
+    /// Losable messages that are not sent yet. The number is the sequence of the last message queued before each of
+    /// them: it must not overtake that message, because it may refer to it.
     loose: VecDeque<(u64, Control)>,
     acked: u64,
-    /// The highest sequence that was ever sent.
+    /// The highest sequence number sent so far, on any link.
     sent: u64,
-    /// How many of `waiting` were sent on the present link.
+    /// How many messages of `waiting` were sent on the present control link.
     cursor: usize,
     received: u64,
-    /// The highest `ack` that this side has sent.
+    /// The last `ack` that this side has sent.
     told: u64,
 }
 
@@ -97,18 +99,18 @@ impl Reliable {
         Ok(())
     }
 
-    /// Another link: all that was not acknowledged goes again.
+    /// Control moved to another link: all unacknowledged messages are to be sent again.
     pub const fn rewind(&mut self) {
         self.cursor = 0;
     }
 
-    /// Whether [`Self::next`] has one.
+    /// Whether no message waits to be sent by [`Self::next`].
     pub fn is_idle(&self) -> bool {
         self.loose.is_empty() && self.cursor >= self.waiting.len()
     }
 
-    /// The next message with its sequence, given to `seal`; losable ones as soon as they may. `None`: there is none, or `seal` gave
-    /// none.
+    /// Passes the next message and its sequence to `seal`; a losable message goes first once it may. `None`: no message
+    /// waits, or `seal` returned `None`.
     pub fn next<T>(&mut self, seal: impl FnOnce(u64, &Control) -> Option<T>) -> Option<T> {
         let said = self.acked.saturating_add(self.cursor as u64);
         if let Some((_, message)) = self.loose.pop_front_if(|(after, _)| *after <= said) {
@@ -121,23 +123,24 @@ impl Reliable {
         seal(sequence, message)
     }
 
-    /// How many messages the other side has not acknowledged.
+    /// The number of messages that the peer has not acknowledged.
     pub fn unacknowledged(&self) -> usize {
         self.waiting.len()
     }
 
-    /// The `ack` for a record that is sealed now.
+    /// The `ack` to put into a record that is sealed now; it counts as sent.
     pub const fn tell(&mut self) -> u64 {
         self.told = self.received;
         self.received
     }
 
-    /// So much arrived that the other side should hear of it.
+    /// Whether so many messages arrived that an ack is to be sent at once.
     pub const fn owes_ack(&self) -> bool {
         self.received.saturating_sub(self.told) >= ACK_AFTER
     }
 
-    /// The `ack` of any record. One that is lower than the last comes late, from another link.
+    /// Processes the `ack` of a received record. A lower one than before arrived late, from another link, and is
+    /// ignored.
     pub fn handle_ack(&mut self, ack: u64) -> Result<(), Violation> {
         if ack > self.sent {
             return Err(Violation::AckedUnsent);
@@ -149,7 +152,7 @@ impl Reliable {
         Ok(())
     }
 
-    /// The sequence of a message from the other side. True: it is the next. False: it was here already.
+    /// Processes the sequence of a received message. True: it is the next one. False: it is a duplicate.
     pub const fn handle_sequence(&mut self, sequence: u64) -> Result<bool, Violation> {
         if sequence <= self.received {
             return Ok(false);

@@ -30,7 +30,7 @@ fn messages_have_a_sequence_from_one_and_losable_ones_none() {
 }
 
 #[test]
-fn what_was_not_acknowledged_goes_again_on_another_link() {
+fn unacknowledged_messages_are_resent_on_another_link() {
     let mut reliable = with(4);
     assert_eq!(all(&mut reliable).len(), 4);
     reliable.handle_ack(2).unwrap();
@@ -54,7 +54,7 @@ fn an_ack_in_the_middle_of_sending_skips_nothing() {
 }
 
 #[test]
-fn only_what_was_sent_can_be_acknowledged_and_a_late_ack_is_nothing() {
+fn an_ack_of_unsent_messages_is_refused_and_a_late_one_ignored() {
     let mut reliable = with(3);
     assert_eq!(reliable.handle_ack(1), Err(Violation::AckedUnsent));
     reliable.next(|_, _| Some(())).unwrap();
@@ -120,7 +120,7 @@ fn an_ack_is_owed_after_so_many_messages() {
 }
 
 #[test]
-fn a_losable_message_does_not_overtake_what_was_said_before_it() {
+fn a_losable_message_does_not_overtake_earlier_messages() {
     let ack = || Control::Ack { transfer: 1, ranges: crate::wire::Capped::default(), credit: 9 };
     let mut reliable = Reliable::default();
     reliable.push(Control::Bye).unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_rule_broken_on_the_first_link_ends_the_session_and_on_another_one_only_that() {
+fn a_violation_ends_the_session_only_on_the_first_link() {
     for (link, ends) in [(LINK, true), (DIRECT, false)] {
         let mut pair = Pair::new();
         pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
@@ -107,7 +107,7 @@ fn conversation() -> (Pair, Vec<Bytes>) {
 }
 
 #[test]
-fn x06_records_of_another_session_direction_or_chunk_are_refused_within_one_record() {
+fn x06_a_session_refuses_records_of_another_context() {
     let (_, genuine) = conversation();
     // Another session of the same people: the wires crossed after the handshakes.
     let other = {
@@ -129,7 +129,8 @@ fn x06_records_of_another_session_direction_or_chunk_are_refused_within_one_reco
     pair.arrive(SENDER, LINK, FIRST, records[0].clone());
     assert_eq!(pair.told[SENDER].failed, Some(Violation::BadRecord));
 
-    // The ciphertexts of two chunks exchanged, each under the other's header; or a chunk's under a control record's header.
+    // The ciphertexts of two chunks exchanged, each under the other's header; or a chunk's under a control record's
+    // header.
     let chunks: Vec<usize> = (0..genuine.len()).filter(|&at| genuine[at][0] == KIND_CHUNK).collect();
     assert_eq!(chunks.len(), 4);
     for (to, from) in [(0, 1), (1, 0), (3, 2)].map(|(to, from)| (chunks[to], chunks[from])) {
@@ -152,7 +153,7 @@ fn x06_records_of_another_session_direction_or_chunk_are_refused_within_one_reco
 }
 
 #[test]
-fn x07_one_record_dropped_doubled_swapped_or_replayed_ends_the_session_within_one_record() {
+fn x07_a_session_ends_within_one_record_of_a_tampered_one() {
     let (_, genuine) = conversation();
     let chunks: Vec<usize> = (0..genuine.len()).filter(|&at| genuine[at][0] == KIND_CHUNK).collect();
     for at in [chunks[0], chunks[1], *chunks.last().unwrap()] {
