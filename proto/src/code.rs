@@ -1,12 +1,14 @@
-//! The code that a person reads aloud, `7-acorn-bicycle-canal`: what stands before the first dash names the room, what stands
-//! after it is the password. This file decides what counts as a code and brings it into its one canonical form.
+//! The code that a user reads aloud, `7-acorn-bicycle-canal`: the nameplate before the first dash names the room, the
+//! rest is the password. This module parses codes and brings them into their one canonical form.
 //!
-//! Both sides apply the same form to every code, generated or chosen: ASCII, lower case, surrounding space and trailing marks
-//! removed, each run of spaces, dashes and dots one dash. When every part after the nameplate is a word of the list, or its
-//! first three letters or more, each becomes that word; otherwise all stay as typed.
+//! Both sides bring every code, generated or chosen, into the same form: ASCII, lower case, without surrounding space
+//! and trailing punctuation, and with one dash for each run of spaces, dashes and dots. If every part after the
+//! nameplate is a word of the list, or a prefix of one with at least three letters, each part is replaced by its word;
+//! otherwise all parts stay as typed.
 //!
-//! The password never leaves this machine in any form but as the input of the handshake's PAKE. It is erased when dropped and no
-//! `Debug` shows it. Bounds: [`MAX_TYPED`] bytes of input are looked at, one pass over them and one over the list for each part.
+//! The password is used only as the input of the handshake's PAKE and is never sent. It is erased when dropped, and no
+//! `Debug` shows it. Bounds: at most [`MAX_TYPED`] bytes of input, one pass over them, and one pass over the list for
+//! each part.
 
 mod link;
 
@@ -18,20 +20,21 @@ use crate::wire::relay::RoomId;
 
 pub use link::{Link, LinkError};
 
-/// The longest input that is looked at, and the longest code, in bytes.
+/// Maximum length of the input, and of a code, in bytes.
 pub const MAX_TYPED: usize = 1024;
-/// How many words a generated code has when nobody says otherwise: 31 bits.
+/// Default number of words of a generated code: 31 bits.
 pub const DEFAULT_WORDS: u8 = 3;
-/// The longest nameplate, in characters.
+/// Maximum length of a nameplate, in characters.
 const MAX_NAMEPLATE: usize = 32;
-/// The shortest password of a chosen code in its canonical form, in characters.
+/// Minimum length of a chosen code's password in its canonical form, in characters.
 const MIN_CHOSEN: usize = 8;
-/// How many letters at least stand for a word.
+/// Minimum length of a prefix that stands for a word.
 const MIN_PREFIX: usize = 3;
-/// Words in the list.
+/// Number of words in the list.
 pub(crate) const WORDS: u16 = 1296;
 
-/// A code: where to meet, and what proves that one was invited. `Debug` hides the password.
+/// A code: the nameplate of the room in which the peers meet, and the password that they prove. `Debug` hides the
+/// password.
 #[derive(Clone, Debug)]
 pub struct Code {
     nameplate: Nameplate,
@@ -39,10 +42,10 @@ pub struct Code {
 }
 
 impl Code {
-    /// Reads what a person typed.
+    /// Parses a code that a user typed.
     ///
     /// # Errors
-    /// The text cannot be a code. Nothing of it went anywhere.
+    /// [`CodeError`] if the text is not a code. Nothing was sent in this case.
     pub fn parse(typed: &str) -> Result<Self, CodeError> {
         let canonical = canonical(typed)?;
         if canonical.is_empty() {
@@ -60,10 +63,10 @@ impl Code {
         Ok(Self { nameplate, password: Password(password) })
     }
 
-    /// Reads a code that the sender's person chose, which must not be too easy to guess.
+    /// Parses a code that the sender's user chose, which must not be too easy to guess.
     ///
     /// # Errors
-    /// As [`Code::parse`]; and when fewer than 8 characters follow the first dash, or a single word of the list does.
+    /// As [`Code::parse`]; also if the password has fewer than 8 characters or is a single word of the list.
     pub fn custom(typed: &str) -> Result<Self, CodeError> {
         let code = Self::parse(typed)?;
         if code.password.0.len() < MIN_CHOSEN {
@@ -75,7 +78,7 @@ impl Code {
         Ok(code)
     }
 
-    /// A fresh code of `words` words, each chosen evenly among 1,296 (10.3 bits); fewer than 2 count as 2, more than 8 as 8.
+    /// Generates a code of `words` words (clamped to 2..=8), each drawn uniformly from 1,296 (10.3 bits).
     #[must_use]
     pub fn generate(nameplate: Nameplate, words: u8, rng: &mut impl CryptoRng) -> Self {
         let mut password = Zeroizing::new(String::with_capacity(MAX_TYPED));
@@ -100,7 +103,7 @@ impl Code {
         &self.password
     }
 
-    /// The whole code in its canonical form, to be shown to the person who may know it.
+    /// The whole code in its canonical form. Show it only to the user.
     #[must_use]
     pub fn reveal(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(MAX_TYPED));
@@ -111,7 +114,7 @@ impl Code {
     }
 }
 
-/// What names the room: 1 to 32 of `[a-z0-9]`. It is no secret.
+/// The public part of a code, which names the room: 1 to 32 characters of `[a-z0-9]`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Nameplate(String);
 
@@ -122,10 +125,10 @@ impl Nameplate {
         Self(number.to_string())
     }
 
-    /// Reads a nameplate in its canonical form.
+    /// Parses a nameplate in its canonical form.
     ///
     /// # Errors
-    /// [`CodeError::Nameplate`] unless it is 1 to 32 of `[a-z0-9]`.
+    /// [`CodeError::Nameplate`] unless the text has 1 to 32 characters of `[a-z0-9]`.
     pub fn parse(text: &str) -> Result<Self, CodeError> {
         let fits = (1..=MAX_NAMEPLATE).contains(&text.len());
         if fits && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) {
@@ -135,13 +138,14 @@ impl Nameplate {
         }
     }
 
-    /// The text.
+    /// The nameplate as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The relay's name for the room. It is made of the nameplate alone and hides nothing: nameplates can be tried one by one.
+    /// The name of the room at the relay. It is a hash of the nameplate alone and not a secret: all nameplates can be
+    /// enumerated.
     #[must_use]
     pub fn room_id(&self) -> RoomId {
         RoomId(blake3::derive_key("tallow v1 room", self.0.as_bytes()))
@@ -153,7 +157,7 @@ impl Nameplate {
 pub struct Password(Zeroizing<String>);
 
 impl Password {
-    /// The bytes that the PAKE takes (its PRS). Nothing else may be derived from them.
+    /// The PAKE's password input (PRS). No other value may be derived from it.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
@@ -166,38 +170,39 @@ impl std::fmt::Debug for Password {
     }
 }
 
-/// Why a text is no code. The texts say what one looks like and repeat nothing of what was typed.
+/// Why a text is not a valid code. The messages show an example and repeat no part of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodeError {
-    /// Nothing but space and marks.
+    /// The text has only spaces and punctuation.
     #[error("not a valid code: it is empty; a code looks like 7-acorn-bicycle-canal")]
     Empty,
-    /// More than [`MAX_TYPED`] bytes.
+    /// The text is longer than [`MAX_TYPED`] bytes.
     #[error("not a valid code: it is longer than 1024 characters; a code looks like 7-acorn-bicycle-canal")]
     TooLong,
-    /// A character that is not printable ASCII.
+    /// The text contains a character that is not printable ASCII.
     #[error(
         "not a valid code: only plain letters, digits and signs can be in it; a code looks like 7-acorn-bicycle-canal"
     )]
     Character,
-    /// Nothing follows the nameplate: there is no password.
+    /// No password follows the nameplate.
     #[error("not a valid code: no words follow the number; a code looks like 7-acorn-bicycle-canal")]
     NoWords,
-    /// What stands before the first dash is no nameplate.
+    /// The text before the first dash is not a nameplate.
     #[error(
         "not a valid code: 1 to 32 letters or digits stand before the first dash; a code looks like 7-acorn-bicycle-canal"
     )]
     Nameplate,
-    /// A chosen password of fewer than 8 characters.
+    /// The chosen password has fewer than 8 characters.
     #[error("this code is too easy to guess: at least 8 characters follow the first dash, as in 7-acorn-bicycle-canal")]
     TooShort,
-    /// A chosen password that is one word of the list.
+    /// The chosen password is one word of the list.
     #[error("this code is too easy to guess: more than one word follows the first dash, as in 7-acorn-bicycle-canal")]
     OneWord,
 }
 
-/// The words that begin with the last part of what was typed so far, for a prompt. Nothing for the nameplate.
+/// Completions for a prompt: the words that begin with the last part of the input. Empty while the user types the
+/// nameplate.
 #[must_use]
 pub fn complete(typed: &str) -> Vec<&'static str> {
     if typed.len() > MAX_TYPED {
@@ -212,20 +217,20 @@ pub fn complete(typed: &str) -> Vec<&'static str> {
     }
 }
 
-/// The word with this number, for numbers below [`WORDS`].
+/// The word with this index, for indices below [`WORDS`].
 pub(crate) fn word(number: u16) -> Option<&'static str> {
     list().nth(usize::from(number))
 }
 
-/// The words as they are used: without a dash, since a dash separates them.
+/// The words of the list. They contain no dash, because a dash separates the words of a code.
 fn list() -> impl Iterator<Item = &'static str> {
     Wordlist::EffShort2.get_list().iter().map(|&word| if word == "yo-yo" { "yoyo" } else { word })
 }
 
-/// Each word with the same probability.
+/// Draws a word uniformly.
 fn random_word(rng: &mut impl CryptoRng) -> &'static str {
     loop {
-        // Numbers from 50 × 1,296 up would favour the words at the start of the list.
+        // Rejects numbers from 50 × 1,296 up, which would favour the words at the start of the list.
         let [low, high, ..] = rng.next_u32().to_le_bytes();
         let number = u16::from_le_bytes([low, high]);
         if number < 50 * WORDS
@@ -236,7 +241,7 @@ fn random_word(rng: &mut impl CryptoRng) -> &'static str {
     }
 }
 
-/// The one form of a code, its words not yet looked up.
+/// The canonical form of a code before its words are looked up.
 fn canonical(typed: &str) -> Result<Zeroizing<String>, CodeError> {
     if typed.len() > MAX_TYPED {
         return Err(CodeError::TooLong);
@@ -256,12 +261,12 @@ fn canonical(typed: &str) -> Result<Zeroizing<String>, CodeError> {
     Ok(canonical)
 }
 
-/// Space, dash, dot: what people put between words.
+/// Whether the character separates words: a space, dash or dot.
 const fn is_separator(c: char) -> bool {
     c.is_ascii_whitespace() || matches!(c, '-' | '.')
 }
 
-/// Each part as the word of the list that it stands for; `None` when one of them stands for none.
+/// Replaces each part by the word of the list that it stands for; `None` if a part stands for no word.
 fn expanded(password: &str) -> Option<Zeroizing<String>> {
     // A part of three letters and its dash become at most ten letters and a dash.
     let mut words = Zeroizing::new(String::with_capacity(password.len().saturating_mul(3)));
@@ -274,7 +279,8 @@ fn expanded(password: &str) -> Option<Zeroizing<String>> {
     Some(words)
 }
 
-/// The word of the list that is the part or begins with it, from three letters up. No two words share their first three.
+/// The word of the list that begins with `part`, which must have at least three letters. No two words share their first
+/// three.
 fn find(part: &str) -> Option<&'static str> {
     if part.len() < MIN_PREFIX { None } else { list().find(|word| word.starts_with(part)) }
 }

@@ -13,7 +13,7 @@ fn canonical_of(typed: &str) -> String {
 }
 
 #[test]
-fn c01_what_is_no_code_is_refused_and_the_error_says_what_one_looks_like() {
+fn c01_an_invalid_code_gets_an_error_with_an_example() {
     let long = format!("7-{}", "x".repeat(10 << 10));
     for (typed, expected) in [
         ("MySecretPass", CodeError::NoWords),
@@ -99,7 +99,7 @@ fn a_chosen_code_has_a_floor() {
 }
 
 #[test]
-fn no_word_as_used_holds_a_dash_and_three_letters_tell_all_apart() {
+fn words_hold_no_dash_and_differ_in_three_letters() {
     let words: Vec<_> = list().collect();
     assert_eq!(words.len(), usize::from(WORDS));
     assert!(words.iter().all(|word| word.bytes().all(|byte| byte.is_ascii_lowercase())));

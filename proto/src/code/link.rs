@@ -1,7 +1,7 @@
-//! The link form of a code, `tallow://relay.example:4433/7#acorn-bicycle-canal`: what a QR code shows.
+//! The link form of a code, `tallow://relay.example:4433/7#acorn-bicycle-canal`, which QR codes contain.
 //!
-//! The password stands in the fragment only, percent-encoded, since a fragment is what browsers and servers do not pass on. User
-//! information and a query are refused, so no relay password can hide there. Bound: [`MAX_LINK`] bytes of input.
+//! The password is only in the fragment, percent-encoded, because browsers do not send fragments to servers. User
+//! information and a query are refused, so that no link contains a relay password. Bound: [`MAX_LINK`] bytes of input.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 use super::{Code, CodeError, MAX_TYPED, Nameplate};
 use crate::host::{BadHostPort, HostPort, percent_decoded};
 
-/// The longest link that is looked at, in bytes: a host, a port and a code with each character percent-encoded.
+/// Maximum length of a link, in bytes: a host, a port and a code with each character percent-encoded.
 const MAX_LINK: usize = 4 * MAX_TYPED;
 const SCHEME: &str = "tallow://";
-/// What is percent-encoded: all but the unreserved characters (RFC 3986 §2.3).
+/// The characters that are percent-encoded: all but the unreserved ones (RFC 3986 §2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A code with the relay where it lives. `Debug` hides the password.
+/// A code together with the relay that holds its room. `Debug` hides the password.
 #[derive(Clone, Debug)]
 pub struct Link {
     relay: HostPort,
@@ -23,7 +23,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link to this relay; an IPv6 host without brackets.
+    /// Makes a link to this relay; an IPv6 `host` has no brackets.
     ///
     /// # Errors
     /// The host is neither a name nor an address, or the port is 0.
@@ -31,16 +31,16 @@ impl Link {
         Ok(Self { relay: HostPort::new(host, port)?, code })
     }
 
-    /// Whether the text means to be a link and not a bare code.
+    /// Whether the text has the form of a link and not of a bare code.
     #[must_use]
     pub fn is_link(typed: &str) -> bool {
         strip_scheme(typed.trim()).is_some()
     }
 
-    /// Reads a link.
+    /// Parses a link.
     ///
     /// # Errors
-    /// Anything that is not exactly of the form `tallow://host[:port]/nameplate#words`.
+    /// [`LinkError`] if the text is not exactly of the form `tallow://host[:port]/nameplate#words`.
     pub fn parse(typed: &str) -> Result<Self, LinkError> {
         if typed.len() > MAX_LINK {
             return Err(LinkError::TooLong);
@@ -60,7 +60,7 @@ impl Link {
         let mut code = Zeroizing::new(String::with_capacity(super::MAX_TYPED));
         code.push_str(nameplate.as_str());
         code.push('-');
-        // A byte that is not ASCII is no part of a code, whichever character it stands for.
+        // `Code::parse` refuses every byte that is not ASCII, so its mapping to a character does not matter.
         code.extend(words.iter().copied().map(char::from));
         Ok(Self { relay, code: Code::parse(&code)? })
     }
@@ -71,7 +71,7 @@ impl Link {
         self.relay.host()
     }
 
-    /// The relay's port, where the link names one.
+    /// The relay's port, if the link contains one.
     #[must_use]
     pub const fn port(&self) -> Option<u16> {
         self.relay.port()
@@ -83,7 +83,7 @@ impl Link {
         &self.code
     }
 
-    /// The link as text, to be shown to the person who may know it.
+    /// The link as text, including the password. Show it only to the user.
     #[must_use]
     pub fn reveal(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(MAX_LINK));
@@ -97,35 +97,35 @@ impl Link {
     }
 }
 
-/// Why a text is no link. The texts repeat nothing of what was typed.
+/// Why a text is not a valid link. The messages repeat no part of the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// More than a host, a port and a code can take.
+    /// The text is longer than a host, a port and a code can be.
     #[error("not a valid link: it is too long; a link looks like tallow://relay.example/7#acorn-bicycle-canal")]
     TooLong,
-    /// Not of the form of a link at all.
+    /// The text does not have the form of a link.
     #[error("not a valid link; a link looks like tallow://relay.example/7#acorn-bicycle-canal")]
     Form,
-    /// No fragment.
+    /// The link has no fragment.
     #[error("not a valid link: no words follow a #; a link looks like tallow://relay.example/7#acorn-bicycle-canal")]
     NoWords,
-    /// A name or a password before the host.
+    /// The link has a user name or a password before the host.
     #[error("not a valid link: it must not hold a user name or a password for the relay")]
     UserInfo,
-    /// A query.
+    /// The link has a query.
     #[error("not a valid link: it must not hold a query")]
     Query,
-    /// Neither a name nor an address.
+    /// The host is neither a name nor an address.
     #[error("not a valid link: the relay is neither a host name nor an address")]
     Host,
-    /// Not a number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("not a valid link: the port is not a number from 1 to 65535")]
     Port,
-    /// A % without two hexadecimal digits.
+    /// A % is not followed by two hexadecimal digits.
     #[error("not a valid link: a % is not followed by two hexadecimal digits")]
     Percent,
-    /// The code in it is none.
+    /// The code in the link is not valid.
     #[error(transparent)]
     Code(#[from] CodeError),
 }

@@ -1,38 +1,39 @@
-//! How often a code may be guessed: three times, over all links, relays and reconnects of one run of the program.
+//! Limits the guesses at a code: three, over all links, relays and reconnects of one run of the program.
 //!
-//! A stranger who joins, or a typing error, must not end the wait at once, and 31 bits leave room for it. The sender counts wrong
-//! answers, the receiver its own answers without a valid H3: an attacker has six tries at most.
+//! A third party that joins the room, or a typing error, must not end the wait at once; the 31 bits of a code allow a
+//! few guesses. The sender counts wrong answers, and the receiver counts its own answers that got no valid H3, so an
+//! attacker has six guesses at most.
 
-/// The tries that are left for one code.
+/// The guesses that remain for one code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guesses {
     left: u8,
 }
 
 impl Guesses {
-    /// How many wrong tries burn a code.
+    /// How many wrong guesses invalidate a code.
     pub const MOST: u8 = 3;
 
-    /// A fresh code.
+    /// The state of a fresh code.
     #[must_use]
     pub const fn new() -> Self {
         Self { left: Self::MOST }
     }
 
-    /// How many are left. With none left, no other handshake may run with this code.
+    /// How many guesses remain. At 0, no other handshake may run with this code.
     #[must_use]
     pub const fn left(&self) -> u8 {
         self.left
     }
 
-    /// Counts one wrong try and tells how many are left: for a [`super::Failure`] that is a guess, and for a link that went away
-    /// when [`super::Handshake::is_guess_if_lost`].
+    /// Counts one wrong guess and returns how many remain. To be called for a [`super::Failure`] that is a guess, and
+    /// for a link that was lost while [`super::Handshake::is_guess_if_lost`] was true.
     pub const fn count(&mut self) -> u8 {
         self.left = self.left.saturating_sub(1);
         self.left
     }
 
-    /// The code did its work: no other handshake may run with it.
+    /// Invalidates the code after a success: no other handshake may run with it.
     pub const fn burn(&mut self) {
         self.left = 0;
     }

@@ -93,7 +93,7 @@ fn x03_a_body_cut_anywhere_or_made_longer_is_refused() {
 }
 
 #[test]
-fn x04_bad_shares_and_keys_of_a_sender_all_fail_with_the_same_words() {
+fn x04_a_senders_invalid_keys_fail_with_the_same_text() {
     let (mut a, b) = pair();
     let h1 = drain(&mut a).bodies[0].clone();
     let HandshakeMessage::H1 { pake: good_share, encapsulation_key: good_key, .. } = decode(&h1).unwrap() else {
@@ -144,7 +144,7 @@ fn x04_bad_shares_and_keys_of_a_sender_all_fail_with_the_same_words() {
 }
 
 #[test]
-fn x04_bad_shares_and_keys_of_a_receiver_all_fail_with_the_same_words() {
+fn x04_a_receivers_invalid_keys_fail_with_the_same_text() {
     let (mut a, mut b) = pair();
     let h2 = hear(&mut b, drain(&mut a).bodies[0].clone()).bodies[0].clone();
     let HandshakeMessage::H2 { pake: good_share, ciphertext: good_text, .. } = decode(&h2).unwrap() else { panic!() };
@@ -221,7 +221,7 @@ fn x05_two_equal_sides_fail() {
 }
 
 #[test]
-fn x05_what_another_run_said_does_not_fit_in_this_one() {
+fn x05_a_message_of_another_run_is_refused() {
     let (mut a, mut b) = pair();
     let h1 = drain(&mut a).bodies[0].clone();
     let h2 = hear(&mut b, h1.clone()).bodies[0].clone();
@@ -307,7 +307,7 @@ fn x09_no_version_but_the_highest_common_one_is_spoken() {
 }
 
 #[test]
-fn x09_what_is_not_tallow_or_means_another_kind_of_handshake_is_refused() {
+fn x09_a_foreign_magic_or_another_handshake_mode_is_refused() {
     let (mut a, b) = pair();
     let h1 = drain(&mut a).bodies[0].clone();
     let other = changed(&h1, |message| hello_of(message).magic = *b"http");
@@ -341,10 +341,10 @@ fn steps() -> impl Strategy<Value = Vec<(bool, Step)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// A relay that delivers, repeats, reflects, changes and invents: nobody panics, nothing follows the end, and a side is keyed
-    /// only if what it heard is, byte for byte, what an undisturbed run would have brought it.
+    /// A relay that delivers, repeats, reflects, changes and invents: nobody panics, nothing follows the end, and a
+    /// side is keyed only if what it heard is, byte for byte, what an undisturbed run would have brought it.
     #[test]
-    fn x03_no_relay_gets_anybody_keyed_but_by_delivering(steps in steps()) {
+    fn x03_a_tampering_relay_gets_no_side_keyed(steps in steps()) {
         let mut now = now();
         let mut machines = [start(Side::Sender, "cat-dog", FEATURES, 1), start(Side::Receiver, "cat-dog", FEATURES, 2)];
         let [mut a, mut b] = machines.clone();

@@ -1,5 +1,5 @@
-//! The hybrid key exchange: X25519 (RFC 7748) and ML-KEM-1024 (FIPS 203) side by side. The sender offers both keys, the receiver
-//! answers; whoever breaks only one of the two learns nothing.
+//! The hybrid key exchange: X25519 (RFC 7748) and ML-KEM-1024 (FIPS 203) in parallel. The sender offers both public
+//! keys and the receiver answers; an attacker that breaks only one of the two learns nothing.
 
 use ml_kem::{Decapsulate, DecapsulationKey1024, Encapsulate, EncapsulationKey1024, Kem, KeyExport, MlKem1024};
 use rand_core::CryptoRng;
@@ -17,13 +17,13 @@ pub(super) struct Offered {
     ml_kem: DecapsulationKey1024,
 }
 
-/// What both sides have in the end.
+/// The shared secrets, which both sides have in the end.
 pub(super) struct Shared {
     pub(super) x25519: Zeroizing<[u8; 32]>,
     pub(super) ml_kem: Zeroizing<[u8; 32]>,
 }
 
-/// What the receiver says.
+/// The receiver's answer.
 pub(super) struct Answer {
     pub(super) x25519: [u8; 32],
     pub(super) ciphertext: Vec<u8>,
@@ -45,16 +45,17 @@ impl Offered {
         self.ml_kem.encapsulation_key().to_bytes().to_vec()
     }
 
-    /// `None` when the X25519 key is of low order or the ciphertext has the wrong length. A wrong ciphertext of the right length
-    /// gives a random secret (FIPS 203, implicit rejection), which the confirmation finds out.
+    /// Computes the shared secrets. `None` if the X25519 key is of low order or the ciphertext has the wrong length. A
+    /// wrong ciphertext of the right length gives a random secret (FIPS 203, implicit rejection), and the key
+    /// confirmation fails then.
     pub(super) fn finish(&self, x25519: [u8; 32], ciphertext: &[u8]) -> Option<Shared> {
         let ml_kem = Zeroizing::new(self.ml_kem.decapsulate(ciphertext.try_into().ok()?).into());
         Some(Shared { x25519: agree(&self.x25519, x25519)?, ml_kem })
     }
 }
 
-/// The receiver's part; `None` when the X25519 key is of low order, or the encapsulation key has the wrong length or a coefficient
-/// that is not reduced (FIPS 203 §7.2, modulus check).
+/// Computes the receiver's answer. `None` if the X25519 key is of low order, or if the encapsulation key has the wrong
+/// length or a coefficient that is not reduced (FIPS 203 §7.2, modulus check).
 pub(super) fn answer(x25519: [u8; 32], encapsulation_key: &[u8], rng: &mut impl CryptoRng) -> Option<Answer> {
     let encapsulation_key = EncapsulationKey1024::new(encapsulation_key.try_into().ok()?).ok()?;
     let own = StaticSecret::random_from_rng(rng);

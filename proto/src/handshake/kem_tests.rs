@@ -66,7 +66,7 @@ fn x04_an_encapsulation_key_must_be_reduced_and_of_its_length() {
 }
 
 #[test]
-fn x04_a_ciphertext_of_zeros_gives_a_secret_of_its_own_and_a_wrong_length_none() {
+fn x04_a_wrong_ciphertext_gives_another_secret_or_none() {
     let offered = offered();
     let answer = answer_to(offered.x25519(), &offered.encapsulation_key()).unwrap();
     let rejected = offered.finish(answer.x25519, &[0; KEM_LEN]).unwrap();

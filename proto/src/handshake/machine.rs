@@ -1,15 +1,15 @@
-//! The handshake of two peers as a machine: three frames, of which each side proves the code before it learns anything.
+//! The state machine of the handshake: three frames, in which each side proves the code before it learns anything.
 //!
 //! ```text
 //! sender:    AwaitH2 ──right H2: H3──▶ Over (keyed)        receiver:  AwaitH1 ──H1: H2──▶ AwaitH3 ──right H3──▶ Over (keyed)
 //!               └──anything else──▶ Over (failed)                        └──anything else──┴──▶ Over (failed)
 //! ```
-//! The receiver proves first. A wrong proof, a share that is no point, a key of low order or of a wrong length, an unreduced
-//! ML-KEM key all end in [`FailureReason::WrongCode`], with the same words; everything else that is not the one expected message
-//! is a [`Violation`]. The terminal state swallows what comes after.
+//! The receiver proves first. A wrong proof, a share that is not a point, a key of low order or of a wrong length, and
+//! an unreduced ML-KEM key all end in [`FailureReason::WrongCode`], with the same text. Everything else that is not the
+//! one expected message is a [`Violation`]. The terminal state ignores all later input.
 //!
-//! Timers: [`TIME`] from the first frame (and as long for the first frame to come), so nobody can search for a verifier that
-//! matches. Bounds: bodies of [`GREETING`] bytes; at most two outputs wait.
+//! Timers: [`TIME`] from the first frame (and the same time to wait for the first frame), so that an attacker has no
+//! time to search for matching verifier words. Bounds: bodies of [`GREETING`] bytes; at most two queued outputs.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -32,28 +32,28 @@ use crate::wire::relay::{RoomId, Side};
 use crate::wire::version::SPOKEN;
 use crate::wire::{Blob, Features, Hello, Versions, decode, encode};
 
-/// How long a handshake may take from its first frame.
+/// Time limit of a handshake from its first frame.
 pub const TIME: Duration = Duration::from_secs(15);
 
-/// What a handshake starts from.
+/// The inputs of a handshake.
 #[derive(Debug)]
 pub struct Config {
-    /// The sender speaks first.
+    /// The role of this side; the sender sends the first message.
     pub side: Side,
-    /// What this side can or wants.
+    /// The features that this side announces.
     pub features: Features,
-    /// The room where the two met.
+    /// The room in which the two peers were paired.
     pub room: RoomId,
-    /// What both must know.
+    /// The secret that both sides must know.
     pub secret: Secret,
 }
 
-/// What both sides must know.
+/// The secret that both sides must know.
 #[derive(Clone, Debug)]
 pub enum Secret {
     /// The password of a code.
     Code(Password),
-    /// What a session's first handshake left, for its reconnect room; the new keys carry both on unchanged.
+    /// The credentials from the session's first handshake, for a reconnect. The new keys contain both unchanged.
     Again {
         /// The reconnect key.
         reconnect: ReconnectKey,
@@ -71,15 +71,15 @@ impl Secret {
     }
 }
 
-/// What a handshake asks for or ends with. After [`Output::Keyed`] or [`Output::Failed`] nothing more comes.
+/// An output of the handshake. [`Output::Keyed`] and [`Output::Failed`] are final.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub enum Output {
-    /// The body of a frame.
+    /// Send a frame with this body.
     Send(Bytes),
-    /// The other side knows the secret. What follows on the link are records.
+    /// The peer has proven that it knows the secret. From now on the link carries records.
     Keyed(Keys),
-    /// The attempt is over; the link is of no more use once what was to be sent is flushed.
+    /// The handshake failed. Close the link once all queued frames are sent.
     Failed(Failure),
 }
 
@@ -87,41 +87,42 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Failure {
-    /// Why.
+    /// The reason.
     pub reason: FailureReason,
     is_guess: bool,
 }
 
 impl Failure {
-    /// Whether somebody had a try at the code: for [`super::Guesses`]. For the sender, every body that came in the place of H2; for the
-    /// receiver, every H2 that it sent. Meeting again needs no guess-able secret, so it never counts.
+    /// Whether this failure counts as a guess at the code, for [`super::Guesses`]. The sender counts every body that
+    /// arrived in the place of H2; the receiver counts every H2 that it sent. Reconnect handshakes use a high-entropy
+    /// PSK and never count as guesses.
     #[must_use]
     pub const fn is_guess(&self) -> bool {
         self.is_guess
     }
 }
 
-/// Why a handshake failed. The texts are for a person.
+/// Why a handshake failed. The texts are for the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FailureReason {
-    /// The other side has another code, or somebody changed what was said; nobody can tell which.
+    /// The peer has another code, or an attacker changed a message; the two cannot be distinguished.
     #[error("handshake failed: not the same code, or somebody interferes")]
     WrongCode,
-    /// The other side did not answer in [`TIME`].
+    /// The peer did not answer within [`TIME`].
     #[error("handshake failed: the other side did not answer in time")]
     TimedOut,
-    /// There is no version that both speak.
+    /// The peers have no protocol version in common.
     #[error("versions do not match: this side speaks version {SPOKEN}, the other side {theirs}")]
     Version {
-        /// What the other side says that it speaks.
+        /// The versions that the peer announced.
         theirs: Versions,
     },
-    /// The other side broke a rule.
+    /// The peer broke a rule of the protocol.
     #[error("handshake failed: {0}")]
     Violation(#[from] Violation),
 }
 
-/// One attempt; see the module's text.
+/// The state machine of one handshake; the module's documentation describes its states.
 #[cfg_attr(test, derive(Clone))]
 pub struct Handshake {
     features: Features,
@@ -132,24 +133,24 @@ pub struct Handshake {
 
 #[cfg_attr(test, derive(Clone))]
 enum State {
-    /// The sender spoke.
+    /// The sender has sent H1.
     AwaitH2 { deadline: Instant, room: RoomId, proof: Proof, offered: Box<Offered>, h1: Bytes },
-    /// The receiver listens.
+    /// The receiver waits for H1.
     AwaitH1 { deadline: Instant, room: RoomId, secret: Secret, seed: Seed },
-    /// The receiver proved itself.
+    /// The receiver has sent its proof in H2.
     AwaitH3 { deadline: Instant, schedule: Schedule, keys: Keys },
     /// Keyed or failed.
     Over,
 }
 
-/// What becomes of the secret once this side has spoken.
+/// The form of the secret after H1 was sent or received.
 #[cfg_attr(test, derive(Clone))]
 enum Proof {
     Pake(Pake),
     Known { reconnect: ReconnectKey, verifier: Verifier },
 }
 
-/// The parts of H1 that are not read before it is known to fit.
+/// The fields of H1.
 struct H1 {
     hello: Hello,
     mode: Mode,
@@ -159,7 +160,7 @@ struct H1 {
     encapsulation_key: Bytes,
 }
 
-/// The parts of H2.
+/// The fields of H2.
 struct H2 {
     hello: Hello,
     version: u16,
@@ -170,7 +171,7 @@ struct H2 {
 }
 
 impl Handshake {
-    /// A sender has its H1 to send at once; a receiver waits for it.
+    /// Starts a handshake. A sender queues its H1 at once; a receiver waits for it.
     #[must_use]
     pub fn new(config: Config, now: Instant, seed: Seed) -> Self {
         let Config { side, features, room, secret } = config;
@@ -199,7 +200,7 @@ impl Handshake {
         handshake
     }
 
-    /// The body of the next frame from the other side.
+    /// Processes the body of the peer's next frame.
     pub fn handle_frame(&mut self, now: Instant, body: Bytes) {
         self.state = match mem::replace(&mut self.state, State::Over) {
             State::AwaitH2 { room, proof, offered, h1, .. } => self.on_h2(&body, &room, proof, offered, &h1),
@@ -209,7 +210,7 @@ impl Handshake {
         };
     }
 
-    /// What came could not even be read as a frame; the attempt is over.
+    /// The received bytes are not a valid frame: the handshake fails.
     pub fn handle_violation(&mut self, violation: Violation) {
         let is_guess = match self.state {
             State::AwaitH2 { .. } | State::AwaitH3 { .. } => self.counts(),
@@ -219,7 +220,8 @@ impl Handshake {
         self.state = self.fail(violation, is_guess);
     }
 
-    /// This process had no time for so long: the other side was not late meanwhile.
+    /// Extends the deadline by a time in which this process did not run, because the peer is not responsible for that
+    /// delay.
     pub fn delay(&mut self, by: Duration) {
         match &mut self.state {
             State::AwaitH2 { deadline, .. } | State::AwaitH1 { deadline, .. } | State::AwaitH3 { deadline, .. } => {
@@ -229,7 +231,7 @@ impl Handshake {
         }
     }
 
-    /// The deadline may have passed; a call before it is a no-op.
+    /// Checks the deadline. A call before it is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
             let is_guess = self.is_guess_if_lost();
@@ -248,13 +250,14 @@ impl Handshake {
         }
     }
 
-    /// The next thing to do, in order; drain it after each call.
+    /// The next output, in order; drain the queue after each call.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// Whether it counts as a try at the code if the link goes away now: the receiver's H2 is out and has no answer.
+    /// Whether the loss of the link counts as a guess at the code now: the receiver has sent H2 and has no valid
+    /// answer.
     #[must_use]
     pub const fn is_guess_if_lost(&self) -> bool {
         match self.state {
@@ -263,7 +266,8 @@ impl Handshake {
         }
     }
 
-    /// The receiver's H2 is out, and perhaps it was right: what the sender then waits with in its reconnect room.
+    /// The reconnect credentials if the receiver has sent H2. If that H2 was valid, the sender is keyed and waits with
+    /// the same credentials in the reconnect room.
     #[must_use]
     pub fn lasting_if_lost(&self) -> Option<(ReconnectKey, Verifier)> {
         match &self.state {
@@ -299,7 +303,7 @@ impl Handshake {
         }
     }
 
-    /// Sends H2; `None`, and nothing sent, when H1 holds something that no honest sender makes.
+    /// Sends H2. `None`, and nothing is sent, if H1 has a field that no honest sender creates.
     fn answer(
         &mut self,
         h1: &Bytes,
@@ -404,7 +408,7 @@ impl Handshake {
         body
     }
 
-    /// Tells the other side, whose person should know at once.
+    /// Notifies the peer, so that its user gets the error at once.
     fn fail_wrong_code(&mut self, is_guess: bool) -> State {
         self.send(&HandshakeMessage::WrongCode);
         self.fail(FailureReason::WrongCode, is_guess)
@@ -428,14 +432,15 @@ impl std::fmt::Debug for Handshake {
     }
 }
 
-/// The secret's contribution to the master key, and what outlives this handshake if it is not the session's first.
+/// The secret's contribution to the master key, and the credentials that a reconnect handshake keeps.
 struct Proved {
     key: Zeroizing<Vec<u8>>,
     lasting: Option<(ReconnectKey, Verifier)>,
 }
 
 impl Proof {
-    /// The sender draws the session id, so its PAKE has a generator of its own.
+    /// Starts the proof with the session id that the sender has drawn; the session id makes the PAKE's generator
+    /// unique.
     fn new(secret: Secret, room: &RoomId, sid: [u8; 16], seed: &Seed) -> Self {
         match secret {
             Secret::Code(password) => {
@@ -452,7 +457,7 @@ impl Proof {
         }
     }
 
-    /// `None`: their share is not one.
+    /// Computes the proven key. `None`: the peer's share is not valid.
     fn finish(self, side: Side, theirs: &[u8]) -> Option<Proved> {
         match self {
             Self::Pake(pake) => {
@@ -467,7 +472,7 @@ impl Proof {
     }
 }
 
-/// `None`: the other side did not prove that it knows the secret.
+/// Verifies the peer's H2. `None`: the peer did not prove that it knows the secret.
 fn judge(
     body: &[u8],
     room: &RoomId,

@@ -218,7 +218,7 @@ fn x02_an_answer_without_a_valid_h3_is_a_guess_however_it_ends() {
 }
 
 #[test]
-fn x02_whatever_comes_in_the_place_of_h2_is_a_guess_for_the_sender() {
+fn x02_the_sender_counts_any_body_in_place_of_h2_as_a_guess() {
     let (a, _) = pair();
     let versions = Versions { min: 7, max: 9 };
     for body in [
@@ -276,7 +276,7 @@ fn again(side: Side, keys: &Keys, seed: u8) -> Handshake {
 }
 
 #[test]
-fn peers_of_a_session_meet_again_with_new_record_keys_and_the_same_words() {
+fn a_reconnect_makes_new_record_keys_and_keeps_the_words() {
     let (a, b) = keyed(FEATURES, FEATURES);
     let (c, d) = meet(again(Side::Sender, &a, 3), again(Side::Receiver, &b, 4));
     let (c, d) = (c.keys.unwrap(), d.keys.unwrap());

@@ -1,7 +1,8 @@
-//! How two peers who share a code, and nothing else, come to share keys over a relay that they do not trust.
+//! The handshake: two peers that share only a code derive common keys over a relay that they do not trust.
 //!
-//! [`Handshake`] runs three frames: CPace proves the code, X25519 with ML-KEM-1024 keeps what follows secret even from a recorder
-//! with a quantum computer, confirmations bind both to every byte said. [`Guesses`] counts how often a code was tried.
+//! [`Handshake`] exchanges three frames. CPace (a PAKE) proves knowledge of the code. X25519 with ML-KEM-1024 keeps the
+//! session secret even from an attacker that records it and has a quantum computer later. Key confirmations bind both
+//! to every byte of the handshake. [`Guesses`] counts the failed attempts at a code.
 
 mod guesses;
 mod kem;
@@ -13,7 +14,7 @@ pub use guesses::Guesses;
 pub use machine::{Config, Failure, FailureReason, Handshake, Output, Secret, TIME};
 pub use schedule::{Keys, ReconnectKey, RecordKey, Suite, Verifier};
 
-/// The keys of a sender and a receiver that met, for the tests of what comes after.
+/// The keys of a sender and a receiver after a successful handshake, for the tests of later layers.
 #[cfg(test)]
 pub(crate) fn keyed(sender: crate::wire::Features, receiver: crate::wire::Features) -> (Keys, Keys) {
     machine::tests::keyed(sender, receiver)

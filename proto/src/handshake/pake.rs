@@ -1,7 +1,7 @@
 //! CPace (draft-irtf-cfrg-cpace), cipher suite CPACE-RISTR255-SHA512, in the initiator-responder form: the sender is A.
 //!
-//! Nothing that leaves here depends on the password alone: a share is a random multiple of the password's point. ADa and ADb are
-//! empty, since the handshake's transcript binds the rest.
+//! No output depends on the password alone: a share is a random multiple of the password's point (the generator). ADa
+//! and ADb are empty, because the handshake's transcript binds the rest.
 
 use curve25519_dalek::ristretto::{CompressedRistretto, RistrettoPoint};
 use curve25519_dalek::scalar::Scalar;
@@ -17,10 +17,10 @@ pub(super) const SHARE: usize = 32;
 /// The domain separation identifier (draft, "CPACE-RISTR255-SHA512").
 const DSI: &[u8] = b"CPaceRistretto255";
 const DSI_ISK: &[u8] = b"CPaceRistretto255_ISK";
-/// Input block size of SHA-512, which the password's block fills.
+/// Input block size of SHA-512; zero padding extends the password to a whole block.
 const BLOCK: usize = 128;
 
-/// One side of one run: its secret scalar and its share.
+/// The state of one side of a run: its secret scalar and its public share.
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Pake {
     sid: [u8; 16],
@@ -41,7 +41,8 @@ impl Pake {
         self.share
     }
 
-    /// The intermediate session key (ISK); `None` when the other share is no point, or leads to the identity.
+    /// The intermediate session key (ISK); `None` if the peer's share is not a valid point, or if the result is the
+    /// identity.
     pub(super) fn finish(self, side: Side, theirs: &[u8]) -> Option<Zeroizing<[u8; 64]>> {
         let shares = match side {
             Side::Sender => [&self.share[..], b"", theirs, b""],
@@ -51,7 +52,8 @@ impl Pake {
     }
 }
 
-/// The channel identifier CI: no negotiated value is in it, since the sender's share is made before there is one.
+/// The channel identifier CI. It contains no negotiated value, because the sender computes its share before the
+/// negotiation.
 pub(super) fn identifiers(room: &RoomId) -> Vec<u8> {
     let mut identifiers = Vec::new();
     for part in [&b"tallow/1"[..], b"sender", b"receiver", &room.0] {
@@ -60,7 +62,7 @@ pub(super) fn identifiers(room: &RoomId) -> Vec<u8> {
     identifiers
 }
 
-/// The password's point (draft, `calculate_generator`).
+/// The generator derived from the password (draft, `calculate_generator`).
 pub(super) fn generator(password: &[u8], identifiers: &[u8], sid: &[u8]) -> Zeroizing<RistrettoPoint> {
     let mut hash = Sha512::new();
     let mut filled = 0_usize;
@@ -79,7 +81,7 @@ pub(super) fn generator(password: &[u8], identifiers: &[u8], sid: &[u8]) -> Zero
     Zeroizing::new(RistrettoPoint::from_uniform_bytes(&uniform))
 }
 
-/// The ISK from our scalar, the other's share, and `Ya, ADa, Yb, ADb` in this order.
+/// The ISK from this side's scalar, the peer's share, and `Ya, ADa, Yb, ADb` in this order.
 pub(super) fn session_key(
     sid: &[u8],
     scalar: &Scalar,
@@ -100,7 +102,7 @@ pub(super) fn session_key(
     Some(Zeroizing::new(hash.finalize().into()))
 }
 
-/// A byte string behind its length in LEB128 (draft, `prepend_len`).
+/// Writes the length of a byte string in LEB128, then the byte string (draft, `prepend_len`).
 fn lv(bytes: &[u8], mut write: impl FnMut(&[u8])) {
     let mut length = bytes.len();
     while length > 0x7f {

@@ -1,5 +1,5 @@
-//! From shared secrets to keys: transcript, master key, and the keys expanded from it. docs/protocol.md §5 has the formulas and
-//! docs/vectors the test vectors.
+//! The key schedule: the transcript, the master key, and the keys expanded from it. docs/protocol.md §5 has the
+//! formulas and docs/vectors the test vectors.
 //!
 //! Every key is erased when dropped, and no `Debug` shows one.
 
@@ -13,25 +13,25 @@ use crate::code;
 use crate::wire::Features;
 use crate::wire::relay::{Owner, RoomId, Side};
 
-/// Length of a confirmation in bytes.
+/// Length of a key confirmation in bytes.
 pub(super) const CONFIRMATION: usize = 32;
 
-/// What a handshake ends with.
+/// The result of a successful handshake.
 #[derive(Clone)]
 pub struct Keys {
-    /// Seals this side's records.
+    /// The key that seals this side's records.
     pub send: RecordKey,
-    /// Opens the other side's.
+    /// The key that opens the peer's records.
     pub receive: RecordKey,
-    /// How the two meet again; it stays that of the session's first handshake.
+    /// The key with which the peers reconnect; it stays that of the session's first handshake.
     pub reconnect: ReconnectKey,
-    /// What the two people can compare; it stays that of the session's first handshake.
+    /// The words that the two users can compare; they stay those of the session's first handshake.
     pub verifier: Verifier,
     /// The AEAD of both directions.
     pub suite: Suite,
-    /// What the other side can or wants.
+    /// The features that the peer announced.
     pub features: Features,
-    /// The version that both speak.
+    /// The negotiated protocol version.
     pub version: u16,
 }
 
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Keys {
     }
 }
 
-/// The AEAD of a session. No message chooses it: it follows from both sides' features.
+/// The AEAD of a session. No message selects it: both sides derive it from their features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Suite {
     /// AES-256-GCM (NIST SP 800-38D), where both sides have it in hardware.
@@ -62,12 +62,12 @@ impl Suite {
     }
 }
 
-/// The key of one direction, from which each lane has its own.
+/// The record key of one direction, from which the key of each lane is derived.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct RecordKey([u8; 32]);
 
 impl RecordKey {
-    /// A key from bytes: for tests and tools; the handshake makes the real ones.
+    /// A key from bytes, for tests and tools; real keys come from the handshake.
     #[must_use]
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -85,18 +85,18 @@ impl RecordKey {
     }
 }
 
-/// How two peers of a session meet again. It stays the same for the session, so nothing can diverge.
+/// The key with which the peers of a session reconnect. It never changes in a session, so the two sides cannot diverge.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct ReconnectKey([u8; 32]);
 
 impl ReconnectKey {
-    /// The reconnect room's name.
+    /// The name of the reconnect room.
     #[must_use]
     pub fn room(&self) -> RoomId {
         RoomId(*expand(&self.0, &[b"tallow v1 again room"]))
     }
 
-    /// Who may take this side's seat in that room.
+    /// The token that proves ownership of this side's seat in that room.
     #[must_use]
     pub fn owner(&self, side: Side) -> Owner {
         let label: &[u8] = match side {
@@ -107,13 +107,13 @@ impl ReconnectKey {
         Owner(*bytes.first_chunk().unwrap_or(&[0; 16]))
     }
 
-    /// What stands in the place of the PAKE's key.
+    /// The pre-shared key that replaces the PAKE's key in a reconnect handshake.
     pub(super) fn pre_shared_key(&self) -> Zeroizing<[u8; 32]> {
         expand(&self.0, &[b"tallow v1 again psk"])
     }
 }
 
-/// Seven words (72 bits) that are the same on both sides if, and only if, nobody sits between them.
+/// Seven words (72 bits) that are equal on both sides if, and only if, there is no man in the middle.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Verifier([u16; 7]);
 
@@ -149,7 +149,7 @@ macro_rules! hide {
 }
 hide!(RecordKey, ReconnectKey, Verifier);
 
-/// Everything that was said, as it was said: over raw bytes, never over what was understood.
+/// The hash of all handshake messages, computed over their raw bytes and never over decoded values.
 pub(super) fn transcript(h1: &[u8], h2_without_confirmation: &[u8], room: &RoomId) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key("tallow v1 handshake");
     for body in [h1, h2_without_confirmation] {
@@ -166,7 +166,7 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// `proved`: the PAKE's key, or the pre-shared one.
+    /// `proved`: the PAKE's key, or the pre-shared key.
     pub(super) fn new(transcript: [u8; 32], proved: &[u8], shared: &Shared) -> Self {
         let mut extract = HkdfExtract::<Sha256>::new(Some(&transcript));
         for secret in [proved, shared.x25519.as_slice(), shared.ml_kem.as_slice()] {
@@ -177,12 +177,12 @@ impl Schedule {
         Self { master: Zeroizing::new(master.into()), transcript }
     }
 
-    /// What this side says to prove that it has the keys.
+    /// The MAC with which `side` proves that it has the keys.
     pub(super) fn confirmation(&self, side: Side) -> [u8; CONFIRMATION] {
         self.confirming(side).finalize().into_bytes().into()
     }
 
-    /// Whether this is what that side would say; in constant time.
+    /// Whether this is the key confirmation of `side`; compared in constant time.
     pub(super) fn confirms(&self, side: Side, confirmation: &[u8; CONFIRMATION]) -> bool {
         self.confirming(side).verify(confirmation.into()).is_ok()
     }
@@ -222,8 +222,8 @@ impl Schedule {
     }
 }
 
-/// HKDF-Expand to 32 bytes, which is one block: T(1) = HMAC(PRK, info ‖ 1) (RFC 5869 §2.3). The library's can fail by the lengths
-/// it is given; with these lengths there is nothing that could.
+/// HKDF-Expand to 32 bytes, which is one block: T(1) = HMAC(PRK, info ‖ 1) (RFC 5869 §2.3). The function of the library
+/// returns an error for some lengths; with these fixed lengths no error is possible.
 fn expand(key: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let mut mac = hmac(key);
     for part in info {
@@ -233,8 +233,8 @@ fn expand(key: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(mac.finalize().into_bytes().into())
 }
 
-/// HMAC-SHA-256. RFC 2104 §2 fills a short key with zeros to the block's 64 bytes; done here, since a key of one block is the one
-/// length that the library takes without a `Result`.
+/// HMAC-SHA-256. RFC 2104 §2 pads a short key with zeros to the block size of 64 bytes. This function does so itself,
+/// because only a key of the block size lets the library avoid a `Result`.
 fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {
     let mut block = Zeroizing::new([0; 64]);
     for (to, from) in block.iter_mut().zip(key) {

@@ -36,7 +36,7 @@ fn a_transcript_tells_where_one_body_ends() {
 }
 
 #[test]
-fn every_key_is_another_one() {
+fn every_derived_key_is_different() {
     let schedule = schedule(1, b"proved");
     let (sender, receiver) = (schedule.records(Side::Sender), schedule.records(Side::Receiver));
     let reconnect = schedule.reconnect();
@@ -58,7 +58,7 @@ fn every_key_is_another_one() {
 }
 
 #[test]
-fn verifier_words_are_digits_of_base_1296_most_significant_first() {
+fn verifier_words_are_base_1296_digits_in_big_endian_order() {
     let of = |number: u128| {
         let mut bytes = [0xff; 32];
         bytes[..16].copy_from_slice(&number.to_be_bytes());
