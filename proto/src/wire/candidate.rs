@@ -1,6 +1,7 @@
-//! A candidate as it is sent: an address at which a peer may be reached directly, and how it was learned (RFC 8445 §4).
+//! The wire form of a candidate: an address at which a peer may be reached directly, and how it was learned (RFC 8445
+//! §4).
 //!
-//! Which candidates are offered and which may be tried is decided in [`crate::p2p::candidate`].
+//! [`crate::p2p::candidate`] decides which candidates are offered and which may be tried.
 
 use std::net::SocketAddr;
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Capped;
 
-/// Candidates that one side may offer.
+/// Maximum number of candidates of one side.
 pub const MAX: usize = 16;
 
 /// How a candidate was learned (RFC 8445 §4). Variants are appended, never reordered.
@@ -16,18 +17,18 @@ pub const MAX: usize = 16;
 pub enum Kind {
     /// An address of the machine itself.
     Host,
-    /// What a server saw: an address of the NAT in front.
+    /// Server-reflexive: the address of a NAT, as a STUN server observed it.
     Reflexive,
-    /// What a gateway gave on request (PCP, NAT-PMP, UPnP).
+    /// A port mapping that a gateway created on request (PCP, NAT-PMP, UPnP).
     Mapped,
 }
 
-/// What is spoken to a candidate. Variants are appended, never reordered.
+/// The transport of a candidate. Variants are appended, never reordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Carrier {
-    /// QUIC.
+    /// QUIC over UDP.
     Udp,
-    /// Sealed records without anything around them.
+    /// Sealed records directly over TCP.
     Tcp,
 }
 
@@ -36,11 +37,11 @@ pub enum Carrier {
 pub struct Candidate {
     /// How it was learned.
     pub kind: Kind,
-    /// What is spoken there.
+    /// The transport.
     pub carrier: Carrier,
-    /// Where. On the wire an IPv6 address has neither scope nor flow label.
+    /// The address and port. On the wire an IPv6 address has neither scope nor flow label.
     pub addr: SocketAddr,
 }
 
-/// Candidates as they stand in a record.
+/// The candidates in one message.
 pub type Candidates = Capped<Candidate, MAX>;

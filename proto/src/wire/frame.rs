@@ -1,10 +1,11 @@
-//! Frames: `[u32 big-endian length][body]`, the unit of everything that a stream carries.
+//! Frames: `[u32 big-endian length][body]`. Every stream carries a sequence of frames.
 //!
-//! The decoder decides how long a body may be, before it takes any memory for it: at most [`GREETING`] bytes until the session
-//! is keyed ([`Caps::Greeting`]), then by the first byte of the body, its record kind ([`Caps::Records`]).
-//! It is fed any split of the input and gives the same frames. A frame is handed out as the pieces that arrived, so that the one
-//! copy that makes it contiguous can be made where it does not hold up a packet, and none if it came in one piece.
-//! Small pieces are merged (`pieces`), so that memory follows the bytes that arrived and not the number of pieces.
+//! The decoder checks the length of a body before it takes any memory for it: at most [`GREETING`] bytes until the
+//! session is keyed ([`Caps::Greeting`]), afterwards a limit that depends on the record kind, the first byte of the
+//! body ([`Caps::Records`]). It returns the same frames for any split of the input. It returns a frame as the pieces
+//! that arrived, so that a job can make the one copy that joins them, without delaying packets; a frame that arrived in
+//! one piece is not copied. The decoder merges small pieces (`pieces`), so that its memory depends on the number of
+//! bytes and not on the number of pieces.
 
 use std::collections::VecDeque;
 
@@ -13,11 +14,11 @@ use bytes::{Bytes, BytesMut};
 use crate::pieces::Pieces;
 use crate::wire::Violation;
 
-/// The longest body before the session is keyed, in bytes.
+/// Maximum length of a body before the session is keyed, in bytes.
 pub const GREETING: usize = 4 << 10;
-/// The longest body of a control record, in bytes.
+/// Maximum length of the body of a control record, in bytes.
 pub const CONTROL: usize = 64 << 10;
-/// The longest body of a chunk record, in bytes.
+/// Maximum length of the body of a chunk record, in bytes.
 pub const CHUNK: usize = (4 << 20) + (4 << 10);
 /// The kind byte of a control record.
 pub const KIND_CONTROL: u8 = 0;
@@ -26,16 +27,16 @@ pub const KIND_CHUNK: u8 = 1;
 /// Length of the length prefix, in bytes.
 pub const PREFIX: usize = 4;
 
-/// How long a body may be.
+/// The limits on the length of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caps {
     /// At most [`GREETING`] bytes.
     Greeting,
-    /// [`CONTROL`] or [`CHUNK`] bytes, as the kind byte says.
+    /// At most [`CONTROL`] or [`CHUNK`] bytes, depending on the kind byte.
     Records,
 }
 
-/// The body of one frame, in the pieces in which it arrived.
+/// The body of one frame, as the pieces in which it arrived.
 #[derive(Debug, Clone, Default)]
 pub struct Frame {
     pieces: Vec<Bytes>,
@@ -55,14 +56,14 @@ impl Frame {
         self.len == 0
     }
 
-    /// The first `N` bytes, or `None` when there are fewer.
+    /// The first `N` bytes; `None` if the body is shorter.
     #[must_use]
     pub fn head<const N: usize>(&self) -> Option<[u8; N]> {
         let mut head = [0; N];
         copy_head(self.pieces.iter().map(Bytes::as_ref), &mut head).then_some(head)
     }
 
-    /// The body as one piece; copied only when it came in several.
+    /// The body as one piece; it is copied only if it arrived in several.
     #[must_use]
     pub fn into_bytes(mut self) -> Bytes {
         match self.pieces.len() {
@@ -71,8 +72,9 @@ impl Frame {
         }
     }
 
-    /// The body in a buffer of its own: the one in which it arrived, if it came in one piece that nobody shares, and else a copy in
-    /// what `take` gives for its length, which may hold anything.
+    /// The body in a buffer of its own. This is the buffer in which the body arrived, if it is one piece without other
+    /// references; otherwise it is a copy in the buffer that `take` returns for its length, whose contents may be
+    /// arbitrary.
     #[must_use]
     pub fn into_buffer(mut self, take: impl FnOnce(usize) -> BytesMut) -> BytesMut {
         match self.pieces.as_mut_slice() {
@@ -98,42 +100,42 @@ impl From<Bytes> for Frame {
     }
 }
 
-/// Cuts a stream of bytes into frames.
+/// Splits a stream of bytes into frames.
 #[derive(Debug)]
 pub struct Decoder {
     caps: Caps,
     pieces: Pieces,
-    /// Length of the body that is being assembled, once its prefix was read and judged.
+    /// Length of the body of the next frame, once its prefix was read and validated.
     body: Option<usize>,
 }
 
 impl Decoder {
-    /// Nothing has arrived.
+    /// A decoder without input.
     #[must_use]
     pub fn new(caps: Caps) -> Self {
         Self { caps, pieces: Pieces::new(), body: None }
     }
 
-    /// What follows is judged by other caps: the session is keyed.
+    /// Changes the limits for the following frames, once the session is keyed.
     pub fn set_caps(&mut self, caps: Caps) {
         self.caps = caps;
     }
 
-    /// The next bytes of the stream.
+    /// Appends the next bytes of the stream.
     pub fn push(&mut self, piece: Bytes) {
         self.pieces.push(piece);
     }
 
-    /// Bytes that arrived and were not handed out.
+    /// The number of bytes that arrived and were not returned yet.
     #[must_use]
     pub const fn buffered(&self) -> usize {
         self.pieces.len()
     }
 
-    /// The next whole frame; `None`: more bytes are needed.
+    /// The next complete frame; `None`: more bytes are needed.
     ///
     /// # Errors
-    /// A length that these caps do not allow. The stream is of no use then.
+    /// A violation if the limits do not allow the frame. The stream cannot be decoded further.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, Violation> {
         let body = match self.body {
             Some(body) => body,
@@ -151,13 +153,13 @@ impl Decoder {
         Ok(Some(self.take(body)))
     }
 
-    /// Everything that arrived and was not handed out: for a relay, which stops to decode once it has paired.
+    /// All bytes that arrived and were not returned: for a relay, which stops decoding once it has paired two clients.
     #[must_use]
     pub fn into_rest(self) -> VecDeque<Bytes> {
         self.pieces.into_pieces()
     }
 
-    /// The judged length of the next body, as soon as enough of it is here to judge.
+    /// The validated length of the next body, as soon as enough bytes have arrived to validate it.
     fn read_prefix(&self) -> Result<Option<usize>, Violation> {
         let mut prefix = [0; PREFIX];
         if !self.peek(&mut prefix) {
@@ -199,7 +201,7 @@ impl Decoder {
     }
 }
 
-/// A whole frame around a body.
+/// Makes a complete frame from a body.
 #[must_use]
 pub fn enclose(body: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(PREFIX.saturating_add(body.len()));
@@ -208,7 +210,7 @@ pub fn enclose(body: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// Fills `into` from the start of the pieces; false when they are shorter.
+/// Fills `into` from the start of the pieces; returns false if they are shorter.
 fn copy_head<'a>(pieces: impl Iterator<Item = &'a [u8]>, into: &mut [u8]) -> bool {
     let mut bytes = pieces.flatten();
     for slot in into {

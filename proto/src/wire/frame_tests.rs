@@ -45,7 +45,7 @@ fn judge(caps: Caps, bytes: &[u8]) -> Result<bool, Violation> {
 }
 
 #[test]
-fn p01_a_length_beyond_the_cap_is_refused_before_the_body_comes() {
+fn p01_a_length_beyond_the_cap_is_refused_before_the_body() {
     for caps in [Caps::Greeting, Caps::Records] {
         assert_eq!(judge(caps, &[0xff; 4]), Err(Violation::FrameTooLong));
         assert_eq!(judge(caps, &[0x80, 0, 0, 0]), Err(Violation::FrameTooLong));
@@ -62,7 +62,7 @@ fn p01_a_length_beyond_the_cap_is_refused_before_the_body_comes() {
 }
 
 #[test]
-fn p07_a_frame_in_single_bytes_takes_no_more_memory_than_in_one_piece() {
+fn p07_a_frame_in_single_bytes_takes_no_extra_memory() {
     let body = vec![KIND_CHUNK; CHUNK];
     let mut decoder = Decoder::new(Caps::Records);
     for byte in enclose(&body) {
@@ -76,7 +76,7 @@ fn p07_a_frame_in_single_bytes_takes_no_more_memory_than_in_one_piece() {
 }
 
 #[test]
-fn what_follows_the_last_frame_is_kept_for_who_takes_over() {
+fn bytes_behind_the_last_frame_are_kept_for_the_next_owner() {
     let mut decoder = Decoder::new(Caps::Greeting);
     decoder.push([&enclose(b"hello")[..], b"rest"].concat().into());
     assert_eq!(decoder.next_frame().unwrap().unwrap().into_bytes(), "hello");

@@ -1,7 +1,7 @@
-//! What stands on the wire: frames, versions, the messages between client and relay and between two peers.
+//! The wire format: frames, versions, and the messages between client and relay and between two peers.
 //!
-//! A body is a postcard-encoded value in its one canonical form. postcard alone accepts overlong varints and ignores what
-//! follows a value; [`decode`] does not.
+//! The body of a frame is a postcard-encoded value in its one canonical form. postcard itself accepts overlong varints
+//! and ignores bytes behind a value; [`decode`] refuses both.
 
 pub mod candidate;
 pub mod close;
@@ -28,33 +28,33 @@ pub struct Malformed;
 /// The canonical encoding of a message.
 #[must_use]
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    // Only a type whose `Serialize` fails could make this fail; the wire types are plain data.
+    // Encoding fails only if the `Serialize` of a type fails, and the wire types are plain data.
     postcard::to_allocvec(message).unwrap_or_default()
 }
 
-/// Reads exactly one message: the rest must be empty and the bytes those that [`encode`] gives.
+/// Decodes exactly one message: no bytes may follow it, and [`encode`] must give the same bytes.
 ///
 /// # Errors
-/// [`Malformed`] for everything else.
+/// [`Malformed`] for all other input.
 pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
     let (message, rest) = postcard::take_from_bytes::<T>(bytes).map_err(|_| Malformed)?;
     if rest.is_empty() && encode(&message) == bytes { Ok(message) } else { Err(Malformed) }
 }
 
-/// A list of at most `MAX` items: the count is checked before anything is allocated.
+/// A list of at most `MAX` items. The decoder checks the count before it allocates memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capped<T, const MAX: usize>(Vec<T>);
 
 impl<T, const MAX: usize> Capped<T, MAX> {
-    /// The list, unless it is too long; then it comes back.
+    /// Wraps the list if it is not too long.
     ///
     /// # Errors
-    /// The list itself, when it has more than `MAX` items.
+    /// Returns the list if it has more than `MAX` items.
     pub fn new(items: Vec<T>) -> Result<Self, Vec<T>> {
         if items.len() <= MAX { Ok(Self(items)) } else { Err(items) }
     }
 
-    /// The first `MAX` items.
+    /// Wraps the first `MAX` items of the list.
     #[must_use]
     pub fn truncated(mut items: Vec<T>) -> Self {
         items.truncate(MAX);

@@ -1,6 +1,7 @@
-//! The messages of two peers: the handshake's three bodies, and the control records of a session.
+//! The messages between two peers: the bodies of the handshake, and the control records of a session.
 //!
-//! Variants are appended, never reordered. What the records carry is the transfer's; the session knows its own four.
+//! Variants are appended, never reordered. The session itself handles `Sync`, `KeepAlive` and `Bind`; the other
+//! messages belong to the transfer and to the negotiation of direct paths.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,12 +15,12 @@ pub enum HandshakeMessage {
     H1 {
         /// Versions and features.
         hello: Hello,
-        /// A code, or a session that meets again.
+        /// Whether the handshake uses a code or reconnects a session.
         mode: Mode,
         /// CPace's session id.
         sid: [u8; 16],
-        /// CPace's share Ya (32 bytes); empty in mode `Again`. A wrong length here and below fails like a wrong code, with the
-        /// same words, so the caps leave some room.
+        /// CPace's share Ya (32 bytes); empty in mode `Again`. A wrong length here and below fails like a wrong code,
+        /// with the same text, so the bounds leave some room.
         pake: Blob<64>,
         /// X25519 public key.
         x25519: [u8; 32],
@@ -30,7 +31,7 @@ pub enum HandshakeMessage {
     H2 {
         /// Versions and features.
         hello: Hello,
-        /// The version that both will speak.
+        /// The negotiated version.
         version: u16,
         /// CPace's share Yb (32 bytes); empty in mode `Again`.
         pake: Blob<64>,
@@ -46,16 +47,16 @@ pub enum HandshakeMessage {
         /// HMAC-SHA-256 of the transcript with the sender's confirmation key.
         confirmation: [u8; 32],
     },
-    /// The confirmation was not right.
+    /// The key confirmation failed.
     WrongCode,
-    /// No common version; these are spoken here.
+    /// There is no common version; the sender of this message supports these.
     UnsupportedVersion(Versions),
 }
 
-/// What a handshake rests on.
+/// The secret on which a handshake is based.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
-    /// The words of a code, by CPace.
+    /// The password of a code, by CPace.
     Code,
     /// The reconnect key of the session, as a pre-shared key.
     Again,
@@ -64,11 +65,11 @@ pub enum Mode {
 /// The plaintext of a control record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlRecord {
-    /// 1, 2, … per direction over all links; 0: repeatable and losable.
+    /// 1, 2, … per direction over all links; 0: the message may be repeated or lost.
     pub sequence: u64,
     /// The highest sequence received in order.
     pub ack: u64,
-    /// What it says.
+    /// The message.
     pub message: Control,
 }
 
@@ -81,21 +82,21 @@ pub struct ChunkRange {
     pub last: u64,
 }
 
-/// Chunk ranges in one record: ascending, without overlap.
+/// The chunk ranges of one record: ascending, without overlap.
 pub type ChunkRanges = Capped<ChunkRange, 1000>;
 
-/// How much arrived in a lane.
+/// How much has arrived in a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneCount {
     /// The lane.
     pub lane: u32,
-    /// Records that arrived whole.
+    /// The number of complete records.
     pub records: u64,
-    /// Bytes of the next one.
+    /// Bytes of the next, incomplete record.
     pub partial: u32,
 }
 
-/// Ranges that a receiver has from before, with a digest of their chunk hashes.
+/// A range of chunks that a receiver has from an earlier attempt, with a digest of their hashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Have {
     /// The chunks, at most 1,024 of them.
@@ -104,23 +105,24 @@ pub struct Have {
     pub digest: [u8; 32],
 }
 
-/// What a transfer carries.
+/// The kind of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TransferKind {
     /// Files, directories, symbolic links.
     Files,
-    /// Bytes of unknown length: `chunk_size` is the longest chunk, and there are no entries.
+    /// A byte stream of unknown length: `chunk_size` is the maximum length of a chunk, and there are no entries.
     Stream,
 }
 
 /// The start of an offer; `pages` messages [`Control::Page`] follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// Counts up in the session, from 1.
+    /// The number of the transfer in the session, from 1.
     pub transfer: u32,
-    /// What it carries.
+    /// The kind of the transfer.
     pub kind: TransferKind,
-    /// Bytes of the virtual stream in one chunk, or in the longest chunk of a stream: a power of two from 64 KiB to 4 MiB.
+    /// Bytes of the virtual stream in one chunk, or in the longest chunk of a stream: a power of two from 64 KiB to 4
+    /// MiB.
     pub chunk_size: u32,
     /// Entries of the manifest, at most 1,000,000.
     pub entries: u32,
@@ -130,25 +132,25 @@ pub struct Offer {
     pub pages: u32,
 }
 
-/// Why a receiver does not take an offer.
+/// Why a receiver declines an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeclineReason {
-    /// The person said no.
+    /// The user declined.
     Person,
-    /// A name or an entry that the receiver's rules refuse.
+    /// The receiver's rules refuse a name or an entry.
     Policy,
-    /// Too little space.
+    /// There is too little space.
     NoSpace,
-    /// Writing is not possible there.
+    /// The receiver cannot write to its destination.
     Io,
-    /// More than the receiver's limits allow.
+    /// The offer exceeds the receiver's limits.
     TooLarge,
 }
 
-/// Why a transfer ends before its end.
+/// Why a transfer was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CancelReason {
-    /// The person interrupted it.
+    /// The user interrupted it.
     Interrupted,
     /// A file changed while it was sent.
     SourceChanged,
@@ -163,107 +165,108 @@ pub enum CancelReason {
 /// The messages of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Control {
-    /// The session's: the first record on a new link; `ack` in the record says from where to repeat. Repeatable.
+    /// Sent by the session: the first control record on a new link. The record's `ack` determines what the peer
+    /// resends. May be repeated.
     Sync,
-    /// The session's: nothing else was said for a while. Repeatable.
+    /// Sent by the session at intervals, to keep the link alive. May be repeated.
     KeepAlive {
-        /// What arrived, per living lane of this link.
+        /// How much has arrived in each present lane of this link.
         lanes: Capped<LaneCount, 64>,
-        /// Whether this side reads its links at the moment.
+        /// Whether the sender of this message reads from its links at the moment.
         reading: bool,
     },
-    /// The session's: a link proves that it belongs to it. Repeatable.
+    /// Sent by the session: proves that a link belongs to the session. May be repeated.
     Bind {
-        /// 16 random bytes of this side.
+        /// 16 random bytes of the sender of this message.
         nonce: [u8; 16],
-        /// The other side's nonce, come back.
+        /// The nonce that it received from the other side.
         echo: Option<[u8; 16]>,
     },
-    /// I have this for you.
+    /// Offers a transfer.
     Offer(Offer),
-    /// A page of the manifest that was offered, in order.
+    /// A page of the offered manifest; the pages are sent in order.
     Page {
         /// The transfer.
         transfer: u32,
         /// The encoded page.
         page: Blob<{ 60 << 10 }>,
     },
-    /// Send it.
+    /// Accepts the offer.
     Accept {
         /// The transfer.
         transfer: u32,
-        /// Chunks that need not be sent, if their digests are right.
+        /// Chunks that the sender need not send, if their digests are right.
         have: Capped<Have, 1000>,
         /// Bytes of unacknowledged chunks that the receiver will hold.
         credit: u32,
     },
-    /// Don't.
+    /// Declines the offer.
     Decline {
         /// The transfer.
         transfer: u32,
-        /// Why.
+        /// The reason.
         reason: DeclineReason,
-        /// In the receiver's words; at most 800 bytes are accepted.
+        /// The receiver's explanation; at most 800 bytes are accepted.
         text: Reason,
     },
-    /// These chunks are stored. Repeatable.
+    /// Acknowledges chunks that are stored. May be repeated.
     Ack {
         /// The transfer.
         transfer: u32,
-        /// Which.
+        /// The stored chunks.
         ranges: ChunkRanges,
         /// Bytes of unacknowledged chunks that the receiver will hold.
         credit: u32,
     },
-    /// All chunks were sent.
+    /// Reports that all chunks were sent.
     End {
         /// The transfer.
         transfer: u32,
         /// Chunks of the virtual stream.
         chunks: u64,
-        /// Different chunks that were sent.
+        /// The number of distinct chunks that were sent.
         moved: u64,
         /// The root over manifest and chunk hashes.
         root: [u8; 32],
     },
-    /// Everything is in place, under this root.
+    /// Confirms that the receiver has everything, with this root.
     Verified {
         /// The transfer.
         transfer: u32,
         /// The receiver's root.
         root: [u8; 32],
     },
-    /// This transfer is over, unfinished.
+    /// Cancels the transfer.
     Cancel {
         /// The transfer; 0: before any was offered.
         transfer: u32,
-        /// Why.
+        /// The reason.
         reason: CancelReason,
-        /// In this side's words; at most 800 bytes are accepted.
+        /// The explanation of the cancelling side; at most 800 bytes are accepted.
         text: Reason,
     },
-    /// Nothing more will come from here.
+    /// The last message of this side in the session.
     Bye,
-    /// The sender's word on the next range of [`Control::Accept`]'s `have`.
+    /// The sender's result for the next range of [`Control::Accept`]'s `have`.
     Checked {
         /// The transfer.
         transfer: u32,
-        /// The range, as it was said.
+        /// The range, as the receiver sent it.
         range: ChunkRange,
-        /// Whether the sender has the same there; else all of it is sent.
+        /// Whether the sender's chunks in the range are identical; if not, it sends all of them.
         same: bool,
     },
-    /// Where this side may be reached directly. Said once in a round or several times, as addresses become known.
+    /// Candidates of this side. Sent once or several times in a round, as addresses become known.
     CandidateOffer {
-        /// Counts the tries of a session, from 1; whoever hears of a later one joins it.
+        /// The number of the round in the session, from 1; a peer that receives a later number joins that round.
         round: u32,
-        /// Addresses that were not said in this round before.
+        /// Candidates that were not sent in this round before.
         candidates: Candidates,
-        /// SHA-256 of the certificate that this side shows to whoever dials it.
+        /// SHA-256 of the certificate that this side presents when the peer dials it.
         certificate: [u8; 32],
-        /// A probe that reaches this side bears it.
+        /// The token that the peer must put into its probes to this side.
         token: [u8; 16],
-        /// The NAT of this side gives each destination a mapping of its own (RFC 4787 §4.1), as far as is known.
+        /// Whether the NAT of this side has an address-dependent mapping (RFC 4787 §4.1), as far as is known.
         dependent: bool,
     },
     /// No more candidates of this side follow in this round.
@@ -271,27 +274,28 @@ pub enum Control {
         /// The round.
         round: u32,
     },
-    /// The round led to nothing, or what it led to is lost: its links are over. Whoever hears it says it too.
+    /// The round failed, or its path is lost: all links of the round have ended. A peer that receives it answers with
+    /// the same.
     DirectFailed {
-        /// The round; 0: the floor, beside which a direct link lives.
+        /// The round; 0: the relay link that serves as fallback beside a direct link.
         round: u32,
     },
-    /// The sender's: a link of this round carries the session now.
+    /// Sent by the sender: a link of this round carries the session now.
     DirectConnected {
         /// The round.
         round: u32,
     },
 }
 
-/// A text of the other side, at most 800 bytes.
+/// An explanation from the peer, at most 800 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reason(Untrusted);
 
 impl Reason {
-    /// Longest text, in bytes.
+    /// Maximum length of the text, in bytes.
     pub const MAX: usize = 800;
 
-    /// The start of `text` that fits.
+    /// Truncates `text` to the maximum length.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(Untrusted::new(text.get(..text.floor_char_boundary(Self::MAX)).unwrap_or_default().to_owned()))

@@ -1,4 +1,4 @@
-//! The conversation between a client and a relay, one postcard enum each way, in frames of at most 4 KiB.
+//! The messages between a client and a relay: one postcard enum for each direction, in frames of at most 4 KiB.
 //!
 //! Variants are appended, never reordered.
 
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Blob, Hello, Versions};
 
-/// The name of a room: a hash that hides nothing, it only gives all nameplates one length.
+/// The name of a room: a hash of the nameplate. It hides nothing; it only gives all names the same length.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RoomId(pub [u8; 32]);
 
-/// 16 random bytes per code and peer: who may take a seat again.
+/// The token that proves ownership of a seat: 16 random bytes per code and peer.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner(pub [u8; 16]);
 
@@ -22,17 +22,17 @@ impl std::fmt::Debug for Owner {
     }
 }
 
-/// Which of the two seats of a room.
+/// The role of a peer, and its seat in a room.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Side {
-    /// Offers.
+    /// The peer that offers transfers.
     Sender,
-    /// Accepts.
+    /// The peer that receives transfers.
     Receiver,
 }
 
 impl Side {
-    /// The opposite seat.
+    /// The opposite role.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -42,118 +42,118 @@ impl Side {
     }
 }
 
-/// The seat of a code room that a peer had.
+/// The seat that a peer had in a code room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Former {
-    /// Which room.
+    /// The code room.
     pub room: RoomId,
-    /// Whose seat: shows that it is one's own.
+    /// Proves that the client owns that seat.
     pub owner: Owner,
 }
 
 /// Client to relay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum ClientMessage {
-    /// First.
+    /// The first message.
     Hello(Hello),
-    /// Answers the nonce of a relay that has a password.
+    /// Answers the nonce of a relay that requires a password.
     Prove {
         /// HMAC-SHA-256 over the nonce.
         mac: [u8; 32],
     },
-    /// Give me a nameplate, and seat me as its sender.
+    /// Requests a new nameplate and the sender's seat in its room.
     Allocate {
-        /// Who may take this seat again.
+        /// The token that proves ownership of the seat.
         owner: Owner,
     },
-    /// Seat me in this room.
+    /// Requests a seat in a room.
     Join {
-        /// Which.
+        /// The room.
         room: RoomId,
-        /// On which side.
+        /// The seat.
         side: Side,
-        /// Who may take this seat again.
+        /// The token that proves ownership of the seat.
         owner: Owner,
-        /// A reconnect room: a registry of its own, where either side may wait.
+        /// Whether it is a reconnect room. Those have a registry of their own, and either side may wait there.
         again: bool,
     },
-    /// Still there?
+    /// Requests a [`RelayMessage::Pong`].
     Ping,
-    /// Free my seat and the nameplate.
+    /// Frees the client's seat and the nameplate.
     Leave,
-    /// Seat me in this reconnect room; my link in that code room is dead, if there is still one.
+    /// Requests a seat in a reconnect room, and gives up the client's seat in the code room, where its link is dead.
     Rejoin {
-        /// Which.
+        /// The reconnect room.
         room: RoomId,
-        /// On which side, in both.
+        /// The seat, in both rooms.
         side: Side,
-        /// Who may take this seat again.
+        /// The token that proves ownership of the seat.
         owner: Owner,
-        /// The seat that is left.
+        /// The seat that the client gives up.
         former: Former,
     },
 }
 
-/// Why a relay turned a client away.
+/// Why a relay refused a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum RefusalReason {
-    /// No sender waits in that room: unknown, used, full or expired, all the same.
+    /// No sender waits in that room: it is unknown, used, full or expired. The relay does not distinguish these cases.
     NobodyWaits,
-    /// Another sender sits there.
+    /// Another sender has that seat.
     NameTaken,
-    /// Too many requests from this address.
+    /// The address sent too many requests.
     RateLimited,
-    /// No room is left.
+    /// The relay has no free rooms.
     Full,
-    /// A password is needed, or it was wrong.
+    /// The relay requires a password, or the client's password was wrong.
     Password,
-    /// No common version; these are spoken here.
+    /// There is no common version; the relay supports these.
     UnsupportedVersion(Versions),
-    /// The relay is going down.
+    /// The relay is shutting down.
     ShuttingDown,
-    /// The room stood idle, or waited, for too long.
+    /// The room was idle, or waited for the second peer, for too long.
     Idle,
-    /// Another receiver has the sender. Only the relay inside a sender says so; any other keeps it to itself whose room
-    /// is in use.
+    /// Another receiver is paired with the sender. Only the relay embedded in a sender reports this; a public relay
+    /// does not reveal which rooms are in use.
     Taken,
 }
 
 /// Relay to client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum RelayMessage {
-    /// First.
+    /// The first message.
     Hello {
         /// Versions and features.
         hello: Hello,
         /// The client's address as the relay sees it.
         observed: SocketAddr,
-        /// For [`ClientMessage::Prove`]; all zero when no password is asked for.
+        /// The nonce for [`ClientMessage::Prove`]; all zero if the relay requires no password.
         nonce: [u8; 16],
     },
-    /// The room's number; its sender is seated.
+    /// The client has the sender's seat in a new room.
     Allocated {
-        /// Decimal, without leading zeros.
+        /// The nameplate, to be written in decimal without leading zeros.
         nameplate: u32,
     },
-    /// Seated; the other side has not come yet.
+    /// The client has its seat; the other seat is free.
     Waiting,
-    /// Both are here. What follows on this stream is the other peer's.
+    /// Both seats are taken. All following bytes of this stream are from the other peer.
     Paired {
         /// How many unidirectional streams each peer may open beside this one.
         streams: u8,
     },
-    /// Still here.
+    /// The answer to [`ClientMessage::Ping`].
     Pong,
-    /// No.
+    /// The relay refuses the request.
     Refused {
-        /// Why.
+        /// The reason.
         reason: RefusalReason,
-        /// When it makes sense to ask again, in seconds; 0: unknown.
+        /// After how many seconds a retry makes sense; 0: unknown.
         retry_after: u32,
     },
-    /// Ask that relay instead: `host:port`, UTF-8, untrusted.
+    /// The client should use another relay: `host:port`, UTF-8, untrusted.
     Redirect {
-        /// At most 255 bytes.
+        /// Host and port, at most 255 bytes.
         relay: Blob<255>,
     },
 }

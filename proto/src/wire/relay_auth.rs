@@ -1,4 +1,4 @@
-//! How a client proves to a relay that it knows the relay's password: HMAC-SHA-256 (RFC 2104) over the relay's nonce.
+//! The proof that a client knows the relay's password: HMAC-SHA-256 (RFC 2104) over the relay's nonce.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -17,7 +17,8 @@ pub fn is_proof(password: &str, nonce: &[u8; 16], mac: &[u8; 32]) -> bool {
 
 fn proof(password: &str, nonce: &[u8; 16]) -> Hmac<Sha256> {
     let key = blake3::derive_key("tallow v1 relay password", password.as_bytes());
-    // A key shorter than the hash's block is padded with zeros (RFC 2104 §2): padded before, it cannot be refused.
+    // RFC 2104 §2 pads a key that is shorter than the hash's block with zeros. Padding it here makes the constructor
+    // infallible.
     let mut block = [0; 64];
     for (place, byte) in block.iter_mut().zip(key) {
         *place = byte;

@@ -1,20 +1,21 @@
-//! Text that came from outside: it has no `Display`, only [`Untrusted::escaped`] shows it.
+//! Text from another machine: it has no `Display`, and only [`Untrusted::escaped`] makes it printable.
 
 use serde::{Deserialize, Serialize};
 
-/// Text of the other side, or of a relay. Nothing but its escaped form may reach a terminal or a log.
+/// Text from the peer or from a relay. Only its escaped form may reach a terminal or a log.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Untrusted(String);
 
 impl Untrusted {
-    /// Marks the text.
+    /// Marks the text as untrusted.
     #[must_use]
     pub const fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// At most `limit` characters, with everything that a terminal could obey or that could mislead a reader made visible:
-    /// controls (C0, DEL, C1), line and paragraph separators, bidirectional controls and other invisible format characters.
+    /// The first `limit` characters. All characters are escaped that a terminal could interpret or that could mislead a
+    /// reader: controls (C0, DEL, C1), line and paragraph separators, bidirectional controls and other invisible format
+    /// characters.
     #[must_use]
     pub fn escaped(&self, limit: usize) -> String {
         let mut shown = String::new();
@@ -28,7 +29,7 @@ impl Untrusted {
         shown
     }
 
-    /// The text itself, for comparing and parsing, never for showing.
+    /// The text itself, for comparing and parsing. It must not be shown.
     #[must_use]
     pub fn as_raw(&self) -> &str {
         &self.0
@@ -41,7 +42,7 @@ impl std::fmt::Debug for Untrusted {
     }
 }
 
-/// Whether a terminal shows the character as itself and does nothing else.
+/// Whether a terminal prints the character as itself and does nothing else.
 #[must_use]
 pub fn is_harmless(c: char) -> bool {
     !(c.is_control() || is_invisible(c))
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_a_terminal_obeys_is_shown() {
+    fn control_characters_are_shown_escaped() {
         let shown =
             Untrusted::new("\x1b[2J\x1b[1A\rharmless\u{9b}31m\u{202e}gnp.exe\u{200b}\n%s%n".into()).escaped(200);
         assert!(shown.chars().all(is_harmless), "{shown}");

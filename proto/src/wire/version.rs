@@ -1,21 +1,22 @@
-//! Versions and features: said in the first message each way, part of the handshake's transcript between peers.
+//! Versions and features: each side announces them in its first message. Between peers they are part of the handshake's
+//! transcript.
 
 use serde::{Deserialize, Serialize};
 
-/// The versions that this build speaks, lowest and highest.
+/// The protocol versions that this build supports.
 pub const SPOKEN: Versions = Versions { min: 1, max: 1 };
 
 /// A range of protocol versions, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Versions {
-    /// Lowest.
+    /// The lowest version.
     pub min: u16,
-    /// Highest.
+    /// The highest version.
     pub max: u16,
 }
 
 impl Versions {
-    /// The highest version that both speak.
+    /// The highest version that both sides support.
     #[must_use]
     pub fn common(self, other: Self) -> Option<u16> {
         let highest = self.max.min(other.max);
@@ -29,18 +30,18 @@ impl std::fmt::Display for Versions {
     }
 }
 
-/// What a peer or a client says it can or wants; bits that a side does not know are ignored.
+/// The features and wishes that a peer or a client announces; a receiver ignores bits that it does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Features(pub u32);
 
 impl Features {
-    /// AES is not accelerated here: use ChaCha20-Poly1305.
+    /// This machine does not accelerate AES: use ChaCha20-Poly1305.
     pub const NO_AES: Self = Self(1);
-    /// The person at this end wants both to compare the verifier words.
+    /// The user wants both users to compare the verifier words.
     pub const VERIFY: Self = Self(1 << 1);
-    /// Gather and reveal no addresses; the other side then gathers none either.
+    /// This side gathers and reveals no addresses; the peer then gathers none either.
     pub const NO_P2P: Self = Self(1 << 2);
-    /// Send no data over a relay, in either direction.
+    /// No data may be sent over a relay, in either direction.
     pub const P2P_ONLY: Self = Self(1 << 3);
 
     /// Whether all bits of `other` are set.
@@ -56,28 +57,28 @@ impl Features {
     }
 }
 
-/// The greeting.
+/// The first message of each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`Hello::MAGIC`].
     pub magic: [u8; 4],
-    /// What this side speaks.
+    /// The versions that this side supports.
     pub versions: Versions,
-    /// What this side can or wants.
+    /// The features that this side announces.
     pub features: Features,
 }
 
 impl Hello {
-    /// The bytes that tell tallow from anything else.
+    /// The bytes that identify the protocol.
     pub const MAGIC: [u8; 4] = *b"tlw\x01";
 
-    /// This build's greeting.
+    /// The `Hello` of this build.
     #[must_use]
     pub const fn new(features: Features) -> Self {
         Self { magic: Self::MAGIC, versions: SPOKEN, features }
     }
 
-    /// The version to speak with the other side, if it is tallow and there is a common one.
+    /// The version to use with the other side; `None` if it is not tallow or if there is no common version.
     #[must_use]
     pub fn agree(&self, other: &Self) -> Option<u16> {
         if other.magic == Self::MAGIC { self.versions.common(other.versions) } else { None }

@@ -1,109 +1,109 @@
-//! What a peer, or a relay, can do wrong: every rule of the protocol that a message can break has a variant here.
+//! Protocol violations of a peer or a relay: each rule of the protocol that a message can break has a variant here.
 
-/// The peer (or someone who pretends to be it) broke a rule of the protocol.
+/// The peer (or an attacker in its place) broke a rule of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// A frame longer than its state allows.
+    /// A frame is longer than the state of its receiver allows.
     #[error("message too large")]
     FrameTooLong,
-    /// A frame without a body.
+    /// A frame has no body.
     #[error("empty message")]
     EmptyFrame,
-    /// A record of no known kind.
+    /// A record has an unknown kind.
     #[error("unknown kind of record")]
     UnknownKind,
-    /// Not one canonical encoding of an allowed message.
+    /// The bytes are not the canonical encoding of one allowed message.
     #[error("malformed message")]
     Malformed,
-    /// A record without room for header and tag.
+    /// A record is shorter than header and tag.
     #[error("data failed its check: record too short")]
     RecordTooShort,
-    /// A record that is not what the peer sealed.
+    /// A record failed its AEAD check.
     #[error("data failed its check")]
     BadRecord,
-    /// A record that is not the next one of its lane.
+    /// A record is not the next one of its lane.
     #[error("data failed its check: record out of order")]
     RecordOrder,
-    /// A lane began that was there before.
+    /// A lane id was used again.
     #[error("data failed its check: lane used again")]
     LaneReused,
-    /// A lane that does not begin with a control record.
+    /// A lane does not begin with a control record.
     #[error("data failed its check: lane does not begin with a control record")]
     LaneStart,
-    /// More streams than a link has.
+    /// The peer used more streams than a link has.
     #[error("unknown stream")]
     UnknownStream,
-    /// A control message on a stream that is not for it.
+    /// A control message arrived on a stream that does not carry it.
     #[error("control message on the wrong stream")]
     WrongStream,
-    /// Sequence 0 on a message that needs one, or another one on a message that has none.
+    /// A sequenced message has sequence 0, or an unsequenced message has another one.
     #[error("control message with a wrong sequence")]
     WrongSequence,
-    /// A control message is missing.
+    /// The sequence of control messages has a gap.
     #[error("control message missing")]
     ControlGap,
-    /// A message was acknowledged that was not sent.
+    /// The peer acknowledged a message that was not sent.
     #[error("acknowledgement of what was not sent")]
     AckedUnsent,
-    /// More records were counted in a lane than were sent.
+    /// The peer reported more records of a lane than were sent.
     #[error("count of records that were not sent")]
     CountedUnsent,
-    /// Control messages on a link that did not begin with `Sync`.
+    /// The peer sent control messages on a link before `Sync`.
     #[error("control messages before the link was synchronised")]
     NoSync,
-    /// A link that has not proven that it belongs to the session carried something else, or too much.
+    /// An unproven link carried other messages than its proof, or too many bytes or records.
     #[error("link without proof that it belongs to the session")]
     Unbound,
-    /// A proof that was not asked for, or a wrong one.
+    /// A `Bind` message is unexpected or wrong.
     #[error("unexpected proof of a link")]
     UnexpectedBind,
-    /// A manifest page that is not the one encoding of its entries, or longer than allowed.
+    /// A manifest page is not the canonical encoding of its entries, or is longer than allowed.
     #[error("malformed list of files")]
     BadPage,
-    /// A name that is not UTF-8.
+    /// A file name is not UTF-8.
     #[error("file name not UTF-8")]
     NotUtf8,
-    /// A manifest entry that is neither file, directory nor symbolic link.
+    /// A manifest entry is neither file, directory nor symbolic link.
     #[error("unsupported entry type")]
     UnknownEntryKind,
-    /// An offer whose counts, sums or chunk size can't be, or are not those of its pages.
+    /// The counts, sums or chunk size of an offer are impossible or differ from those of its pages.
     #[error("the offer contradicts itself")]
     BadOffer,
-    /// A message of a session or transfer that has no place in its state.
+    /// A message is not allowed in the present state of the session or transfer.
     #[error("message out of turn")]
     UnexpectedMessage,
-    /// A message about another transfer than the one that runs.
+    /// A message refers to a transfer that is not the current one.
     #[error("message about another transfer")]
     WrongTransfer,
-    /// A chunk that is not part of the transfer, or not as long as it must be.
+    /// A chunk is not part of the transfer, or has a wrong length.
     #[error("data failed its check: no such chunk")]
     BadChunk,
-    /// A chunk whose contents are not what its hash says, or don't decompress to its length.
+    /// A chunk's contents do not match its hash, or do not decompress to its length.
     #[error("data failed its check: chunk damaged")]
     ChunkHash,
-    /// A chunk that came before with other contents.
+    /// A chunk arrived before with other contents.
     #[error("data failed its check: chunk came again, changed")]
     ChunkChanged,
-    /// More bytes of chunks than the receiver said it would hold.
+    /// The sender sent more bytes of chunks than the receiver's credit.
     #[error("more data than was allowed")]
     BeyondCredit,
-    /// Chunk ranges that don't ascend, overlap, or name what was not offered or not sent.
+    /// Chunk ranges do not ascend, overlap, or include chunks that were not offered or not sent.
     #[error("peer asked for data that was not offered")]
     BadRanges,
-    /// The same acknowledgement over and over.
+    /// The peer repeats the same acknowledgement too often.
     #[error("peer repeats itself")]
     Repeats,
-    /// The end of a transfer with other counts than its manifest has.
+    /// The counts in `End` differ from those of the manifest.
     #[error("the end contradicts the offer")]
     BadEnd,
-    /// The two sides have not the same bytes.
+    /// The root hashes of the two sides differ.
     #[error("data failed its check: the whole differs")]
     WrongRoot,
-    /// A message of the handshake in the place of another one, or for another kind of handshake.
+    /// A handshake message is not the expected one, or belongs to another mode of the handshake.
     #[error("message out of turn")]
     OutOfTurn,
-    /// A version that is not the highest common one.
+    /// The peer selected a version that is not the highest common one.
     #[error("wrong choice of version")]
     VersionChoice,
 }
