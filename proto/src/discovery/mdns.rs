@@ -1,20 +1,21 @@
-//! Announcing a relay on the local network, or looking for one: both ends of multicast DNS over IPv4, without probing.
+//! Announces a relay on the local network, or browses for relays: both sides of multicast DNS over IPv4, without
+//! probing.
 //!
 //! ```text
 //! announcing ──(goodbye)──► silent          browsing ──(goodbye)──► silent
 //! ```
-//! It decides when to say what, and whom to believe. The instance has 64 random bits for a name, so the probing that RFC 6762
-//! §8.1 asks for would find nothing and cost 750 ms. Only what this service needs is understood: an announcement has
-//! everything in one packet, so nothing is ever asked for a second time.
+//! It decides when to send which message, and which announcements to accept. The name of the instance has 64 random
+//! bits, so the probing of RFC 6762 §8.1 would find no conflict and cost 750 ms. It understands only the records of
+//! this service: an announcement has all records in one packet, so that no further query is needed.
 //!
-//! Anybody on the network can say anything here. What is found is a hint: at most [`MAX_FOUND`] addresses, at most
-//! `MAX_PER_SOURCE` from one source, only in a network of an interface of ours or, before those are known, the source's
-//! own (so that nobody can make us knock elsewhere), none with a port below 1024; and what answers there must prove
-//! itself like any relay.
+//! Every host on the network can send announcements, so a result is only a hint: at most [`MAX_FOUND`] addresses, at
+//! most `MAX_PER_SOURCE` from one source, only in a network of an own interface or, before those are known, in the
+//! network of the source (so that no host can make us connect to other networks), and none with a port below 1024. A
+//! relay that is found this way must authenticate itself like any other.
 //!
-//! Timers: announcements at once and after 1 s; an answer `ANSWER_DELAY` after the question and 1 s after the last one;
-//! queries at once, after 1 s, 3 s, 7 s…, then every `MAX_INTERVAL`. Bounds: `MAX_INTERFACES`, `MAX_WAITING` datagrams,
-//! `MAX_UNICASTS` answers to single askers in a second.
+//! Timers: announcements at once and after 1 s; an answer `ANSWER_DELAY` after the question, and at least 1 s after the
+//! last one; queries at once, after 1 s, 3 s, 7 s…, then every `MAX_INTERVAL`. Bounds: `MAX_INTERFACES`, `MAX_WAITING`
+//! datagrams, `MAX_UNICASTS` unicast answers in a second.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -30,56 +31,58 @@ use crate::net::Interface;
 use crate::p2p::candidate;
 use crate::seed::Seed;
 
-/// Where multicast DNS is spoken.
+/// The multicast group and port of multicast DNS.
 pub const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(224, 0, 0, 251)), PORT);
-/// Its port.
+/// The port of multicast DNS.
 pub const PORT: u16 = 5353;
-/// Addresses that are handed out in all.
+/// Maximum number of addresses that are reported in all.
 pub const MAX_FOUND: usize = 8;
-/// Of those, announced from one address.
+/// Maximum number of these from one announcing address.
 const MAX_PER_SOURCE: usize = 2;
-/// Interfaces that are spoken on.
+/// Maximum number of interfaces that are used.
 const MAX_INTERFACES: usize = 16;
-/// Answers to single askers within a second.
+/// Maximum number of unicast answers within a second.
 const MAX_UNICASTS: usize = 8;
-/// Between two multicasts of one record (RFC 6762 §6), between two announcements (§8.3), and the first two queries (§5.2).
+/// The minimum interval between two multicasts of a record (RFC 6762 §6), and the interval between two announcements
+/// (§8.3) and between the first two queries (§5.2).
 const SECOND: Duration = Duration::from_secs(1);
-/// Datagrams that wait for the socket; more are dropped, as a network may.
+/// Maximum number of datagrams that wait for the socket; more are dropped, as a network may do.
 const MAX_WAITING: usize = 3 * MAX_INTERFACES;
-/// A random time within this passes before an answer that others may give too (RFC 6762 §6), in milliseconds.
+/// The random delay of an answer that other machines may send, too (RFC 6762 §6), in milliseconds.
 const ANSWER_DELAY: Range<u64> = 20..120;
-/// And before a query that repeats itself, in milliseconds.
+/// The random delay of a repeated query, in milliseconds.
 const QUERY_DELAY: Range<u64> = 0..100;
-/// Queries come at most so far apart.
+/// The maximum interval between two queries.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
-/// Who was answered by a multicast within this time may get the next answer alone (RFC 6762 §5.4: a quarter of the TTL).
+/// If the last multicast is not older than this, an answer may be sent by unicast (RFC 6762 §5.4: a quarter of the
+/// TTL).
 const LATELY: Duration = Duration::from_secs(TTL as u64 / 4);
-/// What others announce is remembered for at most so long.
+/// Maximum TTL of the announcements of other machines, in seconds.
 const MAX_TTL: u32 = 4500;
-/// Ports below are other services', not relays that a person started.
+/// The minimum port: lower ports belong to other services and not to a relay that a user started.
 const MIN_PORT: u16 = 1024;
-/// Announcements at the start.
+/// Number of announcements at the start.
 const ANNOUNCEMENTS: u8 = 2;
 
 /// A datagram to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// [`GROUP`], or somebody who asked.
+    /// [`GROUP`], or the address of a querier.
     pub to: SocketAddr,
-    /// The address of the interface to send it from; `None`: the system's choice.
+    /// The address of the interface to send from; `None`: the system chooses.
     pub from: Option<IpAddr>,
-    /// What it says.
+    /// The contents.
     pub data: Vec<u8>,
 }
 
-/// One end of multicast DNS: see the module's text.
+/// An announcer or a browser of multicast DNS; the module's documentation describes both.
 #[derive(Debug)]
 pub struct Mdns {
     role: Role,
-    /// One per interface, by its IPv4 address.
+    /// The IPv4 addresses of the interfaces that are used.
     interfaces: Vec<Option<IpAddr>>,
     own: Vec<IpAddr>,
-    /// With their prefixes: what is announced must be in one of these networks.
+    /// The own interfaces with their prefixes: an announced address must be in one of these networks.
     networks: Vec<Interface>,
     out: VecDeque<Outgoing>,
     found: VecDeque<SocketAddr>,
@@ -96,12 +99,12 @@ enum Role {
 #[derive(Debug)]
 struct Announcer {
     service: Service,
-    /// Announcements that are to come unasked.
+    /// The number of unsolicited announcements that are left.
     left: u8,
-    /// When the next one is due, or an answer to all, which is the same.
+    /// When the next announcement or multicast answer is due; both have the same contents.
     next: Option<Instant>,
     last: Option<Instant>,
-    /// When the current second of unicast answers began, and how many it saw.
+    /// When the current second began, and how many unicast answers were sent in it.
     unicasts: (Instant, usize),
 }
 
@@ -110,7 +113,7 @@ struct Browser {
     next: Instant,
     interval: Duration,
     known: Vec<Known>,
-    /// What was handed out, and who announced it.
+    /// The addresses that were reported, and the address of each announcer.
     told: Vec<(SocketAddr, IpAddr)>,
 }
 
@@ -122,7 +125,7 @@ struct Known {
 }
 
 impl Mdns {
-    /// Announces a relay at `port`, on the interfaces with these addresses.
+    /// Starts to announce a relay at `port`, on the interfaces with these addresses.
     #[must_use]
     pub fn announce(now: Instant, port: u16, addrs: &[IpAddr], seed: &Seed) -> Self {
         let mut rng = seed.rng();
@@ -131,7 +134,7 @@ impl Mdns {
         Self::new(Role::Announcing(Announcer { service, left, next, last: None, unicasts: (now, 0) }), addrs, rng)
     }
 
-    /// Looks for relays, on the interfaces with these addresses.
+    /// Starts to browse for relays, on the interfaces with these addresses.
     #[must_use]
     pub fn browse(now: Instant, addrs: &[IpAddr], seed: &Seed) -> Self {
         let browser = Browser { next: now, interval: SECOND, known: Vec::new(), told: Vec::new() };
@@ -148,15 +151,15 @@ impl Mdns {
         Self { role, interfaces, own, networks: Vec::new(), out: VecDeque::new(), found: VecDeque::new(), rng }
     }
 
-    /// What the runtime knows of this machine's interfaces.
+    /// Sets this machine's interfaces, as the runtime reports them.
     pub fn handle_interfaces(&mut self, interfaces: &[Interface]) {
         self.networks = interfaces.to_vec();
     }
 
-    /// One datagram that arrived at the multicast socket. Anything may be in it.
+    /// Processes a datagram from the multicast socket, with any content.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
         let source = from.ip().to_canonical();
-        // RFC 6762 §11: what does not come from this network is not listened to.
+        // RFC 6762 §11: ignore datagrams that are not from the local network.
         let is_ours = self.networks.is_empty() || candidate::is_near(source, &self.networks);
         if !is_near(source, &self.own) || !is_ours {
             return;
@@ -176,7 +179,7 @@ impl Mdns {
                     self.send(from, None, answer);
                 }
             }
-            // RFC 6762 §6: an answer comes from the port of multicast DNS.
+            // RFC 6762 §6: responses have the source port of multicast DNS.
             Role::Browsing(browser) if from.port() == PORT => {
                 for announced in message::parse_response(data) {
                     let is_ours = |ip| candidate::is_near(ip, &self.networks);
@@ -187,7 +190,7 @@ impl Mdns {
         }
     }
 
-    /// A deadline may have come. A spurious call is a no-op.
+    /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return;
@@ -225,13 +228,14 @@ impl Mdns {
         self.out.pop_front()
     }
 
-    /// The next relay that was found; each is told once.
+    /// The next relay address that was found; each is reported once.
     #[must_use]
     pub fn poll_found(&mut self) -> Option<SocketAddr> {
         self.found.pop_front()
     }
 
-    /// Takes back what was announced (RFC 6762 §10.1), and is silent from here on. What it has to say waits to be sent.
+    /// Withdraws the announced records (RFC 6762 §10.1) and stops. The withdrawal is queued for
+    /// [`Self::poll_transmit`].
     pub fn goodbye(&mut self) {
         if let Role::Announcing(Announcer { last: Some(_), .. }) = self.role {
             self.out.clear();
@@ -240,7 +244,8 @@ impl Mdns {
         self.role = Role::Silent;
     }
 
-    /// On each interface with that interface's address: those of other networks are nobody's business here.
+    /// Queues an announcement on each interface, with that interface's address only, because a network need not know
+    /// our addresses in other networks.
     fn multicast_announcement(&mut self, gone: bool) {
         for interface in self.interfaces.clone() {
             let Role::Announcing(announcer) = &self.role else { return };
@@ -260,7 +265,7 @@ impl Mdns {
 }
 
 impl Announcer {
-    /// By a multicast at `at`, but not within a second of the last one.
+    /// Schedules a multicast answer at `at`, but not within a second of the last one.
     fn answer_all(&mut self, at: Instant) {
         let at = self.last.map_or(at, |last| at.max(after(last, SECOND)));
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
@@ -277,19 +282,19 @@ impl Announcer {
 }
 
 impl Browser {
-    /// Asks for those that are not known, and plans the next time.
+    /// Makes a query for unknown instances and schedules the next query.
     fn query(&mut self, now: Instant, jitter: Duration) -> Option<Vec<u8>> {
         self.next = after(after(now, self.interval), jitter);
         self.interval = self.interval.saturating_mul(2).min(MAX_INTERVAL);
         self.known.retain(|known| known.left(now) > Duration::ZERO);
-        // RFC 6762 §7.1: only what is not about to be forgotten.
+        // RFC 6762 §7.1: list only known answers with at least half of their TTL left.
         let fresh = self.known.iter().filter(|known| known.left(now).saturating_mul(2) > known.ttl);
         message::query(
             fresh.map(|known| (&known.instance, u32::try_from(known.left(now).as_secs()).unwrap_or(MAX_TTL))),
         )
     }
 
-    /// The addresses that are new.
+    /// Stores an announced instance and returns its new addresses.
     fn learn(
         &mut self,
         now: Instant,
@@ -308,7 +313,7 @@ impl Browser {
         }
         let mut addresses = announced.addresses;
         addresses.retain(|&ip| may_be_dialled(ip, own) && (ip == source || is_ours(ip)));
-        // Where the announcement comes from is the one address that surely leads there.
+        // The source of the announcement is the one address that is certain to be reachable.
         if may_be_dialled(source, own) && (addresses.is_empty() || addresses.contains(&source)) {
             addresses.retain(|&ip| ip != source);
             addresses.insert(0, source);
@@ -332,7 +337,7 @@ impl Known {
     }
 }
 
-/// Whether the address is one of a local network: private or link-local, or it begins like one of our own (/16, /64).
+/// Whether the address is in a local network: private or link-local, or with the same prefix as an own one (/16, /64).
 fn is_near(ip: IpAddr, own: &[IpAddr]) -> bool {
     let begins_like_ours = own.iter().any(|own| match (own, ip) {
         (IpAddr::V4(own), IpAddr::V4(ip)) => common_bits(own.octets(), ip.octets()) >= 16,
@@ -346,10 +351,10 @@ fn is_near(ip: IpAddr, own: &[IpAddr]) -> bool {
         }
 }
 
-/// Near, and not such that it means something else here than where it was announced.
+/// Whether the address is in a local network and refers to the same machine here as at the announcer.
 fn may_be_dialled(ip: IpAddr, own: &[IpAddr]) -> bool {
     let means_the_same = match ip {
-        // Two machines with a cable between them have no other addresses.
+        // Two machines on one cable have only link-local addresses.
         IpAddr::V4(v4) if v4.is_link_local() => {
             own.iter().any(|own| matches!(own, IpAddr::V4(own) if own.is_link_local()))
         }
@@ -359,7 +364,7 @@ fn may_be_dialled(ip: IpAddr, own: &[IpAddr]) -> bool {
     means_the_same && !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast() && is_near(ip, own)
 }
 
-/// The one of our addresses that is most like theirs, as the answer to it should say.
+/// The own address with the longest common prefix with theirs, for the answer to that querier.
 fn nearest(theirs: IpAddr, own: &[IpAddr]) -> Vec<IpAddr> {
     let likeness = |own: &&IpAddr| match (own, theirs) {
         (IpAddr::V4(own), IpAddr::V4(theirs)) => Some(common_bits(own.octets(), theirs.octets())),

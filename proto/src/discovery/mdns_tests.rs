@@ -92,7 +92,7 @@ fn parsed(outgoing: &Outgoing) -> Packet<'_> {
 }
 
 #[test]
-fn announcer_and_browser_meet_whoever_came_first() {
+fn announcer_and_browser_find_each_other_in_any_order() {
     for announcer_first in [true, false] {
         let mut lan = Lan::new();
         let browser = if announcer_first {
@@ -113,7 +113,7 @@ fn announcer_and_browser_meet_whoever_came_first() {
 }
 
 #[test]
-fn several_of_each_meet() {
+fn several_announcers_and_browsers_find_each_other() {
     let mut lan = Lan::new();
     for host in 1..=3 {
         lan.announce(&format!("10.0.0.{host}"), 4433, host);
@@ -154,7 +154,7 @@ fn a_query_is_what_rfc_6762_says() {
 }
 
 #[test]
-fn an_announcement_has_everything_and_names_nobody() {
+fn an_announcement_is_complete_and_names_no_machine() {
     let mut lan = Lan::new();
     let host = lan.announce("10.0.0.1", 4433, 1);
     lan.run(Duration::from_secs(60));
@@ -188,7 +188,7 @@ fn an_announcement_has_everything_and_names_nobody() {
 }
 
 #[test]
-fn each_interface_hears_its_own_address_only() {
+fn each_interface_announces_its_own_address_only() {
     let now = Instant::now();
     let addrs = ["192.168.1.5", "10.1.2.3", "127.0.0.1", "fd00::5"].map(ip);
     let mut mdns = Mdns::announce(now, 4433, &addrs, &seed(1));
@@ -220,7 +220,7 @@ fn an_answer_comes_after_a_short_random_time_and_once_a_second() {
 }
 
 #[test]
-fn what_is_known_is_not_answered() {
+fn a_question_that_lists_our_instance_is_not_answered() {
     let mut lan = Lan::new();
     let announcer = lan.announce("10.0.0.1", 4433, 1);
     lan.run(Duration::from_secs(5));
@@ -284,7 +284,7 @@ fn a_resolver_without_multicast_is_answered_alone() {
 }
 
 #[test]
-fn an_asker_that_prefers_it_is_answered_alone_if_all_heard_it_lately() {
+fn a_unicast_question_gets_a_unicast_answer_after_a_multicast() {
     let now = Instant::now();
     let mut mdns = Mdns::announce(now, 4433, &[ip("10.0.0.1")], &seed(1));
     let mut question = Packet::new_query(0);
@@ -437,7 +437,7 @@ fn two_machines_with_a_cable_between_them_meet() {
 }
 
 #[test]
-fn other_networks_and_other_ports_are_not_listened_to() {
+fn datagrams_of_other_networks_and_ports_are_ignored() {
     assert_eq!(found_from("8.8.8.8", 4433, &["192.168.1.10"]), [""; 0]);
     assert_eq!(found_from("2001:db8::1", 4433, &["192.168.1.10"]), [""; 0]);
     let mut mdns = browser();
@@ -452,7 +452,7 @@ fn other_networks_and_other_ports_are_not_listened_to() {
 }
 
 #[test]
-fn a_flood_of_announcements_is_bounded_and_leaves_room_for_others() {
+fn a_flood_of_announcements_leaves_room_for_other_sources() {
     let mut mdns = browser();
     let now = Instant::now();
     for number in 0..5000_u16 {

@@ -1,8 +1,8 @@
-//! The datagrams of multicast DNS that matter here, in the codec of simple-dns: what we say, and what we understand.
+//! The multicast DNS messages that this crate sends and understands, encoded and decoded with simple-dns.
 //!
-//! It decides what is worth a look: at most [`MAX_LEN`] bytes and [`MAX_RECORDS`] records, judged by the header before anything
-//! is allocated (the codec would believe the header). Compression pointers only lead backwards, so that no name is endless; the
-//! length bounds how long they can be followed.
+//! It limits which datagrams are parsed: at most [`MAX_LEN`] bytes and [`MAX_RECORDS`] records. It reads the counts
+//! from the header before the codec allocates memory, because the codec would trust them. Compression pointers lead
+//! only backwards, so that no name is endless; the length of the datagram bounds how long they can be followed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,25 +13,28 @@ use simple_dns::{
 
 use crate::wire::version::SPOKEN;
 
-/// What is looked at, in bytes: one unfragmented packet. Nothing that we understand is longer.
+/// Maximum length of a datagram that is parsed, in bytes: one unfragmented packet. No message that we understand is
+/// longer.
 pub(super) const MAX_LEN: usize = 1500;
-/// Questions and records in it.
+/// Maximum number of questions and records in a datagram.
 const MAX_RECORDS: u16 = 64;
-/// Addresses taken from one announcement.
+/// Maximum number of addresses taken from one announcement.
 const MAX_ADDRESSES: usize = 4;
-/// How long others may remember what we announce, in seconds (RFC 6762 §10, for records that hold a host's name).
+/// The TTL of our records, in seconds (RFC 6762 §10, for records that contain a host name).
 pub(super) const TTL: u32 = 120;
-/// The same in an answer to a resolver that knows nothing of multicast (RFC 6762 §6.7).
+/// The TTL in an answer to a resolver without multicast support (RFC 6762 §6.7).
 const LEGACY_TTL: u32 = 10;
-/// A service of ours is a subdomain of this.
+/// The service type: all our service instances are subdomains of it.
 const SERVICE: &str = "_tallow._udp.local";
-/// Asks which services there are (RFC 6763 §9).
+/// The name for the enumeration of service types (RFC 6763 §9).
 const SERVICES: &str = "_services._dns-sd._udp.local";
 
-/// The name of a service instance that somebody announced; foreign, only to be repeated to where it came from.
+/// The name of a service instance that another machine announced. It is untrusted and is only sent back to that
+/// network.
 pub(super) type Instance = Name<'static>;
 
-/// What this machine announces. The label is random: it says nothing about the code, the machine or its owner.
+/// The service that this machine announces. The label is random: it reveals nothing about the code, the machine or its
+/// owner.
 #[derive(Debug)]
 pub(super) struct Service {
     instance: String,
@@ -40,19 +43,19 @@ pub(super) struct Service {
     version: String,
 }
 
-/// A service that somebody announces.
+/// A service that another machine announces.
 #[derive(Debug)]
 pub(super) struct Announced {
     pub(super) instance: Instance,
     pub(super) port: u16,
-    /// Of the host, as far as the announcement tells.
+    /// The addresses of the host that are in the announcement.
     pub(super) addresses: Vec<IpAddr>,
-    /// Seconds; 0: it is gone.
+    /// The TTL in seconds; 0 withdraws the service.
     pub(super) ttl: u32,
 }
 
 impl Service {
-    /// `label`: at most 56 letters and digits.
+    /// A service with the name `label`, which has at most 56 letters and digits.
     pub(super) fn new(label: &str, port: u16) -> Self {
         Self {
             instance: format!("{label}.{SERVICE}"),
@@ -62,7 +65,7 @@ impl Service {
         }
     }
 
-    /// Announces it, or answers. With `gone` it takes all back (RFC 6762 §10.1).
+    /// An announcement or an answer with all records. With `gone`, it withdraws them (RFC 6762 §10.1).
     pub(super) fn announcement(&self, addresses: &[IpAddr], gone: bool) -> Option<Vec<u8>> {
         let mut packet = Packet::new_reply(0);
         packet.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
@@ -70,7 +73,7 @@ impl Service {
         packet.build_bytes_vec_compressed().ok()
     }
 
-    /// Answers a resolver that knows nothing of multicast, with its own id and question.
+    /// An answer to a resolver without multicast support; it repeats the id and the question.
     pub(super) fn legacy_answer(&self, addresses: &[IpAddr], question: &[u8]) -> Option<Vec<u8>> {
         let asked = Packet::parse(question).ok()?;
         let mut packet = Packet::new_reply(asked.id());
@@ -80,8 +83,8 @@ impl Service {
         packet.build_bytes_vec_compressed().ok()
     }
 
-    /// Whether we are asked for something that we announce and the asker does not know already (RFC 6762 §7.1). True: an
-    /// answer to its own address would do (§5.4).
+    /// Parses a query. `Some` if it asks for a record that we announce and that the querier does not list as known (RFC
+    /// 6762 §7.1). `Some(true)` if the querier accepts a unicast answer (§5.4).
     pub(super) fn parse_query(&self, data: &[u8]) -> Option<bool> {
         let packet = parse(data)?;
         if packet.has_flags(PacketFlag::RESPONSE) {
@@ -115,7 +118,7 @@ impl Service {
         class && (question.qtype == QTYPE::ANY || types.iter().any(|&kind| question.qtype == QTYPE::TYPE(kind)))
     }
 
-    /// Everything: it fits into one small packet, and who asked for a part asks for the rest next.
+    /// All our records: they fit into one small packet, and a querier that asked for some would ask for the rest next.
     fn records(&self, addresses: &[IpAddr], ttl: u32, flush: bool) -> Result<Vec<ResourceRecord<'_>>, SimpleDnsError> {
         let (service, instance, host) = (Name::new(SERVICE)?, Name::new(&self.instance)?, Name::new(&self.host)?);
         let record = |name: &Name<'static>, rdata| ResourceRecord::new(name.clone(), CLASS::IN, ttl, rdata);
@@ -124,12 +127,12 @@ impl Service {
         let (instance, host) = (instance.into_owned(), host.into_owned());
         let mut records = vec![
             record(&service, RData::PTR(PTR(instance.clone()))),
-            // What only we can say replaces what is remembered (RFC 6762 §10.2).
+            // Unique records replace the cached ones (RFC 6762 §10.2).
             record(&instance, RData::SRV(srv)).with_cache_flush(flush),
             record(&instance, RData::TXT(txt)).with_cache_flush(flush),
         ];
         if ttl > 0 {
-            // Other machines may still have one of these: it is not ours to take back.
+            // A shared record: other machines may still announce it, so we must not withdraw it.
             records.push(record(&Name::new(SERVICES)?, RData::PTR(PTR(service.clone()))));
         }
         records.extend(addresses.iter().map(|address| {
@@ -143,7 +146,8 @@ impl Service {
     }
 }
 
-/// Asks who is there, but for those that we know, with the seconds for which we still do.
+/// A query for all instances of the service. `known` are those that need not answer, with their remaining TTL in
+/// seconds.
 pub(super) fn query<'a>(known: impl Iterator<Item = (&'a Instance, u32)>) -> Option<Vec<u8>> {
     let service = Name::new(SERVICE).ok()?;
     let mut packet = Packet::new_query(0);
@@ -154,7 +158,7 @@ pub(super) fn query<'a>(known: impl Iterator<Item = (&'a Instance, u32)>) -> Opt
     packet.build_bytes_vec_compressed().ok()
 }
 
-/// The services of ours that are announced in a datagram; nothing if it is something else.
+/// The instances of our service type that a datagram announces; empty if it is not a response.
 pub(super) fn parse_response(data: &[u8]) -> Vec<Announced> {
     let Some(packet) = parse(data).filter(|packet| packet.has_flags(PacketFlag::RESPONSE)) else { return Vec::new() };
     let Ok(service) = Name::new(SERVICE) else { return Vec::new() };
