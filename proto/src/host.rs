@@ -1,7 +1,8 @@
-//! Host and port as people type them and as they stand in URLs: `name`, `name:port`, `192.0.2.1:port`, `[2001:db8::1]:port`.
+//! Host and port as users type them and as URLs contain them: `name`, `name:port`, `192.0.2.1:port`,
+//! `[2001:db8::1]:port`.
 //!
-//! One rule for relays, proxies and links (RFC 3986 §3.2.2, RFC 1035 §2.3.4): a name has labels of 1 to 63 letters, digits, `-` and
-//! `_`, and may end with a dot. International names stand as Punycode. Bound: [`MAX_NAME`].
+//! The same rule applies to relays, proxies and links (RFC 3986 §3.2.2, RFC 1035 §2.3.4): a name has labels of 1 to 63
+//! letters, digits, `-` and `_`, and may end with a dot. International names must be in Punycode. Bound: [`MAX_NAME`].
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -10,19 +11,19 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
-/// Bytes of a name.
+/// Maximum length of a name, in bytes.
 const MAX_NAME: usize = 253;
-/// Bytes of one label of a name.
+/// Maximum length of one label of a name, in bytes.
 const MAX_LABEL: usize = 63;
 
-/// A host, and a port where one is named.
+/// A host with an optional port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
     host: String,
     port: Option<u16>,
 }
 
-/// Why a text is no host with an optional port. It repeats nothing of the text.
+/// Why a text is not a host with an optional port. The message repeats no part of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadHostPort {
     /// The host is neither a name nor an address.
@@ -34,7 +35,7 @@ pub enum BadHostPort {
 }
 
 impl HostPort {
-    /// From its parts; an IPv6 address without brackets.
+    /// Makes it from its parts; an IPv6 address has no brackets.
     ///
     /// # Errors
     /// The host is neither a name nor an address, or the port is 0.
@@ -49,7 +50,7 @@ impl HostPort {
         &self.host
     }
 
-    /// The port, if one is named.
+    /// The port, if the text contains one.
     #[must_use]
     pub const fn port(&self) -> Option<u16> {
         self.port
@@ -75,7 +76,7 @@ impl FromStr for HostPort {
     }
 }
 
-/// As in a URL: an IPv6 address in brackets, the port if there is one.
+/// Formats it as in a URL: an IPv6 address in brackets, and the port if there is one.
 impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
@@ -90,7 +91,7 @@ fn parse_v6(text: &str) -> Result<String, BadHostPort> {
     text.parse::<Ipv6Addr>().map(|address| address.to_string()).map_err(|_| BadHostPort::Host)
 }
 
-/// A name or an IPv4 address.
+/// Parses a name or an IPv4 address.
 fn parse_name(text: &str) -> Result<String, BadHostPort> {
     let is_label = |label: &str| {
         (1..=MAX_LABEL).contains(&label.len())
@@ -116,7 +117,7 @@ pub(crate) fn percent_decoded(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     if !escapes.all(is_escape) {
         return None;
     }
-    // The capacity suffices, so that no copy of a secret is left behind by growing.
+    // The capacity is sufficient, so that growing the buffer never leaves a copy of a secret in memory.
     let mut decoded = Zeroizing::new(Vec::with_capacity(text.len()));
     decoded.extend(percent_decode_str(text));
     Some(decoded)

@@ -1,6 +1,6 @@
-//! What a caller can do wrong.
+//! The error for invalid calls.
 
-/// The caller asked for what is not possible now; the text says what.
+/// The caller made a call that is not possible in the present state; the text names the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Misuse(pub &'static str);

@@ -1,25 +1,25 @@
-//! Sockets, TCP connections and name queries as a node refers to them: ids, addresses, options, and what happens to them.
+//! Sockets, TCP connections and name queries as a node refers to them: ids, addresses, options, actions and events.
 //!
-//! These are plain values. [`crate::node::Node`] exchanges them with whatever drives it; every layer that speaks to the
-//! network uses them.
+//! These are plain values. [`crate::node::Node`] exchanges them with its driver; every layer that uses the network uses
+//! them.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// A UDP socket: one for each relay, one for listening, one for mDNS. Each has its own QUIC endpoint.
+/// The id of a UDP socket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SocketId(pub u8);
 
-/// A TCP listener.
+/// The id of a TCP listener.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ListenerId(pub u8);
 
-/// A TCP connection, dialled or accepted. A name is used once.
+/// The id of a TCP connection, dialled or accepted. An id is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PipeId(pub u32);
 
-/// A question to the name service.
+/// The id of a query to the name service.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct QueryId(pub u32);
 
@@ -37,20 +37,21 @@ pub enum Ecn {
     Ce,
 }
 
-/// Where a datagram came in.
+/// The metadata of a received datagram.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     /// The socket that received it.
     pub socket: SocketId,
     /// The sender's address as the socket reports it (IPv4 may come mapped into IPv6).
     pub from: SocketAddr,
-    /// The local address it was sent to, where the system tells.
+    /// The local address it was sent to, if the system reports it.
     pub local_ip: Option<IpAddr>,
     /// Its ECN bits.
     pub ecn: Ecn,
 }
 
-/// `size` bytes in the caller's buffer, cut into `segment_size` by the kernel when it is set.
+/// The metadata of `size` bytes in the caller's buffer. The kernel splits them into datagrams of `segment_size` if it
+/// is set.
 #[derive(Clone, Copy, Debug)]
 pub struct Transmit {
     /// Destination.
@@ -65,39 +66,39 @@ pub struct Transmit {
     pub segment_size: Option<usize>,
 }
 
-/// How a socket is to be bound.
+/// The options for binding a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bind {
     /// Address and port; port 0 lets the system choose.
     pub addr: SocketAddr,
-    /// `[::]` takes IPv4 too, where the system can; else a socket of IPv4 may have the same port.
+    /// Whether `[::]` also accepts IPv4, if the system supports it; if false, an IPv4 socket may have the same port.
     pub dual_stack: bool,
-    /// Share the port with other processes (mDNS).
+    /// Whether to share the port with other processes (mDNS).
     pub share_port: bool,
     /// A multicast group to join on all interfaces (mDNS).
     pub group: Option<IpAddr>,
 }
 
-/// How a TCP connection that has nothing to say is tested (RFC 9293 §3.8.4).
+/// The keep-alive probes of an idle TCP connection (RFC 9293 §3.8.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepAlive {
-    /// Silence before the first probe.
+    /// The idle time before the first probe.
     pub idle: Duration,
-    /// Between probes.
+    /// The interval between probes.
     pub interval: Duration,
-    /// Probes without an answer until the connection has failed.
+    /// The number of unanswered probes after which the connection fails.
     pub probes: u32,
 }
 
-/// What is asked of the system for one pipe; what it can't do is left out.
+/// The socket options of one pipe; options that the system does not support are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PipeOptions {
-    /// Small writes are sent at once (no Nagle, RFC 9293 §3.7.4).
+    /// Whether small writes are sent at once (no Nagle algorithm, RFC 9293 §3.7.4).
     pub no_delay: bool,
-    /// Probes in silence; `None`: none.
+    /// The keep-alive probes; `None`: no probes.
     pub keep_alive: Option<KeepAlive>,
-    /// Bytes unacknowledged for this long fail the pipe with `TimedOut` (RFC 5482); `None`: the system's own patience, which is
-    /// a quarter of an hour or so.
+    /// If bytes stay unacknowledged for this long, the pipe fails with `TimedOut` (RFC 5482). `None`: the default of
+    /// the system, about 15 minutes.
     pub user_timeout: Option<Duration>,
 }
 
@@ -108,10 +109,10 @@ impl Default for PipeOptions {
     }
 }
 
-/// Where a pipe is to lead.
+/// The destination of a pipe to dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dial {
-    /// The other end.
+    /// The remote address.
     pub to: SocketAddr,
     /// The pipe's options.
     pub options: PipeOptions,
@@ -123,21 +124,21 @@ impl From<SocketAddr> for Dial {
     }
 }
 
-/// How to listen for pipes.
+/// The options of a TCP listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// Address and port; port 0 lets the system choose.
     pub addr: SocketAddr,
-    /// `[::]` takes IPv4 too, where the system can.
+    /// Whether `[::]` also accepts IPv4, if the system supports it.
     pub dual_stack: bool,
-    /// Connections that may wait to be accepted; the system may allow fewer.
+    /// Maximum number of connections that wait to be accepted; the system may allow fewer.
     pub backlog: u32,
-    /// The options of what is accepted.
+    /// The options of accepted pipes.
     pub options: PipeOptions,
 }
 
 impl Listen {
-    /// A burst of reconnecting clients finds a place.
+    /// A backlog that is large enough for a burst of reconnecting clients.
     pub const BACKLOG: u32 = 1024;
 }
 
@@ -154,45 +155,48 @@ pub struct Interface {
     pub name: String,
     /// The address.
     pub addr: IpAddr,
-    /// Bits of it that name the network.
+    /// The length of the network prefix, in bits.
     pub prefix: u8,
 }
 
-/// What the node asks for, rarely and in order.
+/// A request of the node to its driver. Actions are infrequent and are executed in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Open a UDP socket; answered by [`crate::node::Input::Bound`].
+    /// Bind a UDP socket; the driver answers with [`crate::node::Input::Bound`].
     Bind(SocketId, Bind),
-    /// Close it; not answered.
+    /// Close a UDP socket; not answered.
     Release(SocketId),
-    /// Listen for TCP connections; answered by [`crate::node::Input::Listening`], and by [`crate::node::Node::handle_accept`] for each that comes.
+    /// Listen for TCP connections; the driver answers with [`crate::node::Input::Listening`] and calls
+    /// [`crate::node::Node::handle_accept`] for each incoming connection.
     Listen(ListenerId, Listen),
-    /// Stop listening; not answered. Pipes that were accepted stay.
+    /// Stop listening; not answered. Accepted pipes stay open.
     Unlisten(ListenerId),
-    /// Connect; answered by [`PipeEvent::Up`] or [`PipeEvent::Failed`]. How long that may take is the node's to say ([`Action::Abort`]).
+    /// Connect; the driver answers with [`PipeEvent::Up`] or [`PipeEvent::Failed`]. The node sets the time limit itself
+    /// and uses [`Action::Abort`] when it has passed.
     Dial(PipeId, Dial),
-    /// Write what [`crate::node::Node::pipe_output`] still has, then FIN; not answered. The other direction goes on until its
-    /// [`PipeEvent::Eof`], and the pipe is over when both have ended.
+    /// Write the rest of [`crate::node::Node::pipe_output`], then send FIN; not answered. The other direction stays
+    /// open until its [`PipeEvent::Eof`], and the pipe ends when both directions have ended.
     Finish(PipeId),
-    /// The node wants no more of the pipe and hears no more of what comes; not answered. Alone it drops what waits and resets
-    /// the connection. After [`Action::Finish`] it is a careful close: what waits is still written (so [`PipeEvent::Wrote`]
-    /// may still come), and what arrives is thrown away, both for at most a second. A second one ends that.
+    /// Close the pipe; not answered, and the driver passes no more received bytes to the node. Without
+    /// [`Action::Finish`] before, the driver drops unsent bytes and resets the connection. After [`Action::Finish`] it
+    /// is an orderly close: the driver still writes unsent bytes (so [`PipeEvent::Wrote`] is still possible) and
+    /// discards received ones, both for at most a second. A second `Abort` ends that at once.
     Abort(PipeId),
-    /// Ask the name service for host and port; answered by [`crate::node::Input::Resolved`].
+    /// Query the name service for host and port; the driver answers with [`crate::node::Input::Resolved`].
     Resolve(QueryId, String, u16),
 }
 
-/// What happened to a pipe.
+/// An event of a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PipeEvent {
-    /// A dialled pipe is connected. One that was accepted is up from the start.
+    /// A dialled pipe is connected. An accepted pipe is connected from the start.
     Up,
-    /// So many bytes, at least one, were put into the start of [`crate::node::Node::pipe_buffer`].
+    /// The driver wrote this many bytes, at least one, to the start of [`crate::node::Node::pipe_buffer`].
     Filled(usize),
-    /// So many bytes, at least one, of [`crate::node::Node::pipe_output`] are with the system.
+    /// The system accepted this many bytes, at least one, of [`crate::node::Node::pipe_output`].
     Wrote(usize),
-    /// The other side has sent its last byte. It may still read.
+    /// The other side has sent FIN. It may still read.
     Eof,
-    /// The pipe is over: refused, reset, timed out. Its name is forgotten.
+    /// The pipe failed: refused, reset or timed out. Its id is no longer valid.
     Failed(io::ErrorKind),
 }

@@ -1,27 +1,28 @@
-//! A queue of bytes in the pieces in which they came, where small pieces are merged: what waits in it costs the heap
-//! about what it counts.
+//! A queue of bytes that keeps large pieces as they arrived and merges small ones, so that its heap use is close to the
+//! number of bytes in it.
 //!
-//! Each piece costs a block and an entry beside its bytes, so that a queue which kept pieces of one byte would cost
-//! sixty times what it counts. Decides which pieces are copied: those below [`SMALL`], into blocks of [`BLOCK`] bytes.
-//! Longer ones stay as they are. No timers. Bound: the owner's, in bytes; the heap pays at most half as much again.
+//! Each piece costs a heap block and a queue entry beside its bytes; a queue of one-byte pieces would need sixty times
+//! as much memory as it has bytes. The queue copies pieces shorter than [`SMALL`] into blocks of [`BLOCK`] bytes and
+//! keeps longer ones as they are. No timers. Bound: the owner limits the number of bytes; the heap use is at most one
+//! and a half times that.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
-/// Pieces shorter than this, in bytes, are merged: a piece keeps the whole packet that it came in, of which it should
-/// be the most.
+/// Pieces shorter than this, in bytes, are merged. A longer piece keeps the memory of the whole packet in which it
+/// arrived, and it should be the larger part of it.
 pub(crate) const SMALL: usize = 1 << 10;
-/// The size of the blocks into which they are copied, in bytes.
+/// The size of the blocks into which small pieces are copied, in bytes.
 pub(crate) const BLOCK: usize = 4 << 10;
-/// Entries that an empty queue keeps room for.
+/// The number of entries for which an empty queue keeps its memory.
 const KEPT: usize = 64;
 
-/// See the module's text.
+/// The queue; the module's documentation describes how it merges pieces.
 #[derive(Debug, Default)]
 pub(crate) struct Pieces {
     whole: VecDeque<Bytes>,
-    /// The block that is being filled, behind `whole`.
+    /// The block that is being filled; its bytes follow those of `whole`.
     tail: Vec<u8>,
     len: usize,
 }
@@ -31,7 +32,7 @@ impl Pieces {
         Self { whole: VecDeque::new(), tail: Vec::new(), len: 0 }
     }
 
-    /// How many bytes wait.
+    /// The number of bytes in the queue.
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
@@ -55,7 +56,7 @@ impl Pieces {
         self.copy_with(piece, |_| {});
     }
 
-    /// Appends a copy and changes it in its place.
+    /// Appends a copy and passes the copy to `change`.
     pub(crate) fn copy_with(&mut self, piece: &[u8], change: impl FnOnce(&mut [u8])) {
         if piece.is_empty() {
             return;
@@ -73,7 +74,7 @@ impl Pieces {
         let begin = self.tail.len();
         let needed = begin.saturating_add(piece.len());
         if needed > self.tail.capacity() {
-            // Not beyond the block, as a vector that grows by itself would.
+            // Grows at most to the size of a block; a vector that grows by itself would exceed it.
             let wanted = self.tail.capacity().saturating_mul(2).min(BLOCK).max(needed);
             self.tail.reserve_exact(wanted.saturating_sub(begin));
         }
@@ -89,7 +90,7 @@ impl Pieces {
         Some(piece)
     }
 
-    /// Takes the first piece, at most `max` bytes of it.
+    /// Takes at most `max` bytes of the first piece.
     pub(crate) fn pop_at_most(&mut self, max: usize) -> Option<Bytes> {
         let front = self.front()?;
         let piece = front.split_to(max.min(front.len()));
@@ -100,7 +101,7 @@ impl Pieces {
         Some(piece)
     }
 
-    /// Drops so many bytes from the front.
+    /// Drops this many bytes from the front.
     pub(crate) fn advance(&mut self, mut count: usize) {
         while count > 0 {
             let Some(front) = self.front() else { return };
@@ -114,13 +115,13 @@ impl Pieces {
         }
     }
 
-    /// All that waits, in its pieces.
+    /// All bytes in the queue, as pieces.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let tail = Some(self.tail.as_slice()).filter(|tail| !tail.is_empty());
         self.whole.iter().map(Bytes::as_ref).chain(tail)
     }
 
-    /// All that waits, in its pieces.
+    /// Takes all bytes in the queue, as pieces.
     pub(crate) fn into_pieces(mut self) -> VecDeque<Bytes> {
         self.end_block();
         self.whole

@@ -1,7 +1,8 @@
-//! Memory of chunk records, used again: fresh memory costs a page fault for every 4 KiB, which is more than hashing and sealing them.
+//! A pool of reusable buffers for chunk records. Fresh memory costs a page fault for every 4 KiB, which takes longer
+//! than hashing and sealing these bytes.
 //!
-//! Decides which buffers are kept: the last ones that came back, which the processor may still have near. No timers. Bound: what
-//! nobody uses is at most [`IDLE`]; how much is lent out is for those to bound who ask for it.
+//! The pool keeps the buffers that were returned last, because they may still be in the processor's caches. No timers.
+//! Bound: at most [`IDLE`] bytes of unused buffers; the callers bound how much memory they borrow.
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
@@ -9,22 +10,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
-/// The most bytes that wait for somebody to use them.
+/// Maximum number of bytes in unused buffers.
 pub const IDLE: usize = 8 << 20;
-/// Shorter buffers are not kept: an allocator has them at hand.
+/// Shorter buffers are not kept, because an allocator provides them cheaply.
 pub const LEAST: usize = 64 << 10;
 
-/// See the module's text.
+/// The pool; the module's documentation describes which buffers it keeps.
 #[derive(Default)]
 pub struct Pool {
     idle: Mutex<VecDeque<BytesMut>>,
 }
 
 impl Pool {
-    /// A buffer of `len` bytes. What stands in it is nothing, or what stood there when it came back.
+    /// Returns a buffer of `len` bytes. Contents are zero or stale; the caller must overwrite them.
     #[must_use]
     pub fn take(&self, len: usize) -> BytesMut {
-        // One that is much too large would hold more memory than its user counts.
+        // A buffer that is much larger would hold more memory than its user accounts for.
         let fits = |buffer: &BytesMut| len <= buffer.capacity() && buffer.capacity() / 2 <= len;
         let kept = (len >= LEAST).then(|| {
             let mut idle = self.lock();
@@ -40,7 +41,7 @@ impl Pool {
         }
     }
 
-    /// Gives a buffer back, from here or from elsewhere.
+    /// Adds a buffer to the pool, whether it came from the pool or not.
     pub fn put(&self, buffer: BytesMut) {
         if !(LEAST..=IDLE).contains(&buffer.capacity()) {
             return;
@@ -52,7 +53,7 @@ impl Pool {
         }
     }
 
-    /// Bytes that wait for somebody to use them.
+    /// The number of bytes in unused buffers.
     #[must_use]
     pub fn idle(&self) -> usize {
         self.lock().iter().map(BytesMut::capacity).sum()
@@ -69,14 +70,14 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-/// A buffer that goes back to its pool, if it is from one.
+/// A buffer that returns to its pool when it is dropped, if it came from a pool.
 pub struct Lent {
     buffer: BytesMut,
     pool: Option<Arc<Pool>>,
 }
 
 impl Lent {
-    /// As [`Pool::take`].
+    /// Borrows a buffer of `len` bytes, as [`Pool::take`].
     #[must_use]
     pub fn new(pool: &Arc<Pool>, len: usize) -> Self {
         Self { buffer: pool.take(len), pool: Some(Arc::clone(pool)) }
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_the_bound_and_nothing_short_or_huge() {
+    fn a_pool_keeps_a_bounded_amount_and_no_short_or_huge_buffer() {
         let pool = Pool::default();
         pool.put(BytesMut::zeroed(LEAST - 1));
         pool.put(BytesMut::zeroed(IDLE + 1));
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lent_comes_back_when_the_last_part_of_it_is_dropped() {
+    fn a_lent_buffer_returns_when_its_last_part_is_dropped() {
         let pool = Arc::new(Pool::default());
         let whole = Bytes::from_owner(Lent::new(&pool, MIB));
         let part = whole.slice(7..9);
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_what_stands_in_it_is_shown() {
+    fn a_pools_contents_are_not_shown() {
         let pool = Pool::default();
         pool.put(BytesMut::from(vec![b'S'; MIB].as_slice()));
         assert_eq!(format!("{pool:?}"), "Pool(1048576 bytes)");

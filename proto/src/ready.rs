@@ -1,10 +1,11 @@
-//! Bookkeeping that keeps a node's work proportional to what happened and not to how many children it has.
+//! Queues of ready children and deadlines. With them, a node's work is proportional to the number of events and not to
+//! the number of its children.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::Instant;
 
-/// Children with something to do, first come first served, each at most once.
+/// The children that have work to do, in the order in which they were marked, each at most once.
 #[derive(Debug)]
 pub struct ReadySet<K> {
     queue: VecDeque<K>,
@@ -12,20 +13,20 @@ pub struct ReadySet<K> {
 }
 
 impl<K: Copy + Ord> ReadySet<K> {
-    /// Nobody is ready.
+    /// A set without ready children.
     #[must_use]
     pub const fn new() -> Self {
         Self { queue: VecDeque::new(), queued: BTreeSet::new() }
     }
 
-    /// Puts the child at the end of the queue, unless it waits already.
+    /// Adds the child to the end of the queue, unless it is queued already.
     pub fn mark(&mut self, child: K) {
         if self.queued.insert(child) {
             self.queue.push_back(child);
         }
     }
 
-    /// The child that has waited longest.
+    /// Takes the child that has waited longest.
     #[must_use]
     pub fn take(&mut self) -> Option<K> {
         let child = self.queue.pop_front()?;
@@ -33,7 +34,7 @@ impl<K: Copy + Ord> ReadySet<K> {
         Some(child)
     }
 
-    /// Whether nobody waits.
+    /// Whether no child is ready.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -48,7 +49,8 @@ impl<K: Copy + Ord> Default for ReadySet<K> {
 
 /// The children's deadlines, earliest first.
 ///
-/// A later deadline leaves an earlier entry alone: waking early is a no-op, and QUIC moves its timers on every packet.
+/// A later deadline does not replace an earlier entry, because QUIC moves its timers on every packet and an early
+/// wake-up is a no-op.
 #[derive(Debug)]
 pub struct Deadlines<K> {
     by_time: BTreeSet<(Instant, K)>,
@@ -56,13 +58,13 @@ pub struct Deadlines<K> {
 }
 
 impl<K: Copy + Ord> Deadlines<K> {
-    /// No deadlines.
+    /// A queue without deadlines.
     #[must_use]
     pub const fn new() -> Self {
         Self { by_time: BTreeSet::new(), by_child: BTreeMap::new() }
     }
 
-    /// Notes the child's deadline; `None` removes it.
+    /// Sets the child's deadline; `None` removes it.
     pub fn set(&mut self, child: K, at: Option<Instant>) {
         let known = self.by_child.get(&child).copied();
         if let (Some(known), Some(at)) = (known, at)
@@ -86,7 +88,7 @@ impl<K: Copy + Ord> Deadlines<K> {
         self.by_time.first().map(|&(at, _)| at)
     }
 
-    /// A child whose deadline has come; its entry is removed.
+    /// Takes a child whose deadline has passed, and removes its entry.
     #[must_use]
     pub fn take_due(&mut self, now: Instant) -> Option<K> {
         let &(_, child) = self.by_time.first().filter(|&&(at, _)| at <= now)?;

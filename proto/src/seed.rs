@@ -1,10 +1,11 @@
-//! The one source of randomness of a node: a 32-byte seed that the runtime draws from the system, and children of it.
+//! The source of all randomness of a node: a 32-byte seed that the runtime draws from the system, and seeds derived
+//! from it.
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// 32 bytes of randomness. Everything random in a node is derived from one of these, so that a run can be replayed.
+/// 32 random bytes. A node derives all its random values from one seed, so that a run can be replayed.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Seed([u8; 32]);
 
@@ -15,7 +16,7 @@ impl Seed {
         Self(bytes)
     }
 
-    /// A child: independent of its siblings with other labels.
+    /// Derives a seed that is independent of those with other labels.
     #[must_use]
     pub fn derive(&self, label: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("tallow v1 seed");
@@ -23,19 +24,19 @@ impl Seed {
         Self(*hasher.finalize().as_bytes())
     }
 
-    /// A cryptographic generator that starts here.
+    /// A cryptographic random number generator with this seed.
     #[must_use]
     pub fn rng(&self) -> ChaCha20Rng {
         ChaCha20Rng::from_seed(self.0)
     }
 
-    /// The bytes, for what wants a seed of its own (quinn-proto's endpoint).
+    /// The bytes, for libraries that need a seed (quinn-proto's endpoint).
     #[must_use]
     pub const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Splits off one random seed and moves on: successive calls give independent ones.
+    /// Splits off a random seed and changes this one, so that successive calls return independent seeds.
     #[must_use]
     pub fn split(&mut self) -> Self {
         let mut rng = self.rng();
