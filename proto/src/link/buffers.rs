@@ -1,8 +1,8 @@
-//! The two buffers of a pipe: bytes that arrived and were not understood yet, and bytes that wait for the socket.
+//! The two buffers of a pipe: received bytes that are not processed yet, and bytes that wait for the socket.
 //!
-//! No decisions and no timers. Bounds: a read takes [`MAX_READ`] bytes at most, and no more than the owner's window if
-//! that is smaller; an idle pipe holds [`MIN_READ`], because a relay has thousands of them. How much may wait for the
-//! socket is for the pipe to bound.
+//! No decisions and no timers. Bounds: a read takes at most [`MAX_READ`] bytes, and at most the owner's window if that
+//! is smaller; an idle pipe holds [`MIN_READ`], because a relay has thousands of them. The pipe bounds how many bytes
+//! may wait for the socket.
 
 use std::io::IoSlice;
 
@@ -10,20 +10,20 @@ use bytes::Bytes;
 
 use crate::pieces::Pieces;
 
-/// Room for the first read, and for each while little arrives.
+/// Room for the first read, and for each read while few bytes arrive.
 pub(super) const MIN_READ: usize = 2 * 1024;
-/// Room for one read while much arrives: four TLS records.
+/// Room for one read while many bytes arrive: four TLS records.
 pub(super) const MAX_READ: usize = 64 * 1024;
 
-/// Bytes that arrived, in one piece, since TLS opens a record in place.
+/// The received bytes, in one piece, because TLS decrypts a record in place.
 #[derive(Debug)]
 pub(super) struct Input {
     buf: Vec<u8>,
     start: usize,
     end: usize,
-    /// Room for the next read: doubles when a read filled all there was, halves when it used little.
+    /// Room for the next read: doubles when a read filled it, and halves when a read used little of it.
     read: usize,
-    /// The room that was given out last.
+    /// The room that was returned last.
     offered: usize,
 }
 
@@ -32,11 +32,11 @@ impl Input {
         Self { buf: Vec::new(), start: 0, end: 0, read: MIN_READ, offered: 0 }
     }
 
-    /// Where the next bytes go, about `limit` bytes at most; never empty.
+    /// The room for the next bytes, about `limit` bytes at most; never empty.
     pub(super) fn room(&mut self, limit: usize) -> &mut [u8] {
         let read = self.read.min(limit.max(MIN_READ));
         if self.buf.len().saturating_sub(self.end) < read {
-            // What is there is the beginning of one record at most.
+            // The buffered bytes are at most the beginning of one record.
             self.buf.copy_within(self.start..self.end, 0);
             self.end = self.len();
             self.start = 0;
@@ -50,7 +50,7 @@ impl Input {
         self.buf.get_mut(self.end..self.end.saturating_add(read)).unwrap_or_default()
     }
 
-    /// So many bytes were put into the room.
+    /// The socket wrote this many bytes into the room.
     pub(super) fn filled(&mut self, count: usize) {
         let room = self.buf.len().saturating_sub(self.end);
         if count >= self.offered {
@@ -73,7 +73,7 @@ impl Input {
         self.buf.get_mut(self.start..self.end).unwrap_or_default()
     }
 
-    /// Forgets the first bytes.
+    /// Drops the first bytes.
     pub(super) fn consume(&mut self, count: usize) {
         self.start = self.start.saturating_add(count).min(self.end);
         if self.start == self.end {
@@ -88,13 +88,13 @@ impl Input {
         self.consume(self.len());
     }
 
-    /// Frees the memory too.
+    /// Drops all bytes and frees the memory.
     pub(super) fn close(&mut self) {
         *self = Self::new();
     }
 }
 
-/// Bytes that wait for the socket. Small pieces are merged: an answer of two bytes costs no more than that.
+/// Bytes that wait for the socket. Small pieces are merged, so that a short answer needs no allocation of its own.
 #[derive(Debug, Default)]
 pub(super) struct Output(Pieces);
 
@@ -111,12 +111,12 @@ impl Output {
         self.0.is_empty()
     }
 
-    /// Fills in what comes first; returns how many slices that took.
+    /// Fills `slices` with the first pieces; returns the number of filled slices.
     pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         slices.iter_mut().zip(self.0.iter()).map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
     }
 
-    /// So many bytes were written.
+    /// The socket accepted this many bytes.
     pub(super) fn wrote(&mut self, count: usize) {
         self.0.advance(count);
     }

@@ -1,27 +1,28 @@
-//! The head of an HTTP/1.1 message (RFC 9112 §2.1), gathered from pieces: what a WebSocket begins
-//! with, and the answer of a proxy.
+//! The head of an HTTP/1.1 message (RFC 9112 §2.1), collected from pieces: for the WebSocket handshake and for the
+//! answer of a proxy.
 //!
-//! No decisions, no timers. Bounds: [`MAX_HEAD`] bytes, [`MAX_HEADERS`] headers; it is parsed once, when it is whole.
+//! No decisions, no timers. Bounds: [`MAX_HEAD`] bytes, [`MAX_HEADERS`] headers; it is parsed once, when it is
+//! complete.
 
-/// Bytes of a head.
+/// Maximum length of a head, in bytes.
 pub(crate) const MAX_HEAD: usize = 8 * 1024;
-/// Headers in it; what stands between adds some.
+/// Maximum number of headers in a head; proxies add some.
 pub(crate) const MAX_HEADERS: usize = 64;
 const END: &[u8] = b"\r\n\r\n";
 
-/// More than [`MAX_HEAD`].
+/// The head is longer than [`MAX_HEAD`].
 #[derive(Debug)]
 pub(crate) struct TooLarge;
 
-/// A head that is being gathered.
+/// A head that is being received.
 #[derive(Debug, Default)]
 pub(crate) struct Head(Vec<u8>);
 
 impl Head {
-    /// Takes bytes until the head is whole, and returns those behind it then.
+    /// Consumes bytes until the head is complete; then returns the bytes behind it.
     pub(crate) fn push<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, TooLarge> {
         let before = self.0.len();
-        // Its end may lie across the border.
+        // The end marker may be split between this piece and the one before.
         let from = before.saturating_sub(END.len());
         let taken = bytes.len().min(MAX_HEAD.saturating_sub(before));
         self.0.extend_from_slice(bytes.get(..taken).unwrap_or_default());

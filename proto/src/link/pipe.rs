@@ -1,27 +1,32 @@
-//! One TCP connection and what runs in it, as one link: for clients that dial a relay and for the relay that is dialled.
+//! One TCP connection with the protocols in it, as one link: for clients that dial a relay, for the relay, and for two
+//! peers.
 //!
-//! Decides what runs in the pipe (on the server's side by the first bytes and by ALPN), when the link is there, how much may wait
-//! in either direction, and how it ends (`ending`).
+//! Decides which protocols run in the pipe (a server decides by the first bytes and by ALPN), when the link is open,
+//! how many bytes may be buffered in either direction, and how the link ends (`ending`).
 //! ```text
-//! opening: [proxy │ first bytes] → [TLS] → [upgrade] ─► open ─► (both sides finished, or one closed) lingering ─► flushing ─► over
+//! opening: [proxy │ first bytes] → [TLS] → [upgrade] ─► open ─► (both finished │ closed) lingering ─► flushing ─► over
 //!     └──────────── refused, broken, too slow ────┴──────────────── lost, broken ──────────────────────────┴─► over
 //! ```
-//! Inside TLS, `tallow/1` by ALPN means that the link's bytes follow at once, anything else that a WebSocket is asked for. Without
-//! TLS only a WebSocket is spoken, and by a server only where it was allowed, behind a proxy that has TLS. The end of what one
-//! side says is TLS's `close_notify` or WebSocket's close frame; a pipe that ends without it is lost, since anybody on the way can
-//! cut a pipe. TLS has no word for a code and a reason; WebSocket has. Between two peers of one network the bytes may run plain, as
-//! their records are sealed; such a link has no word for its end either. Its long records have buffers of their own (`records.rs`).
+//! Inside TLS, the ALPN protocol `tallow/1` means that the link's bytes follow at once; any other means that the client
+//! requests a WebSocket. Without TLS only a WebSocket is possible, and a server accepts it only if that was allowed,
+//! for use behind a proxy that terminates TLS. A side ends its direction with TLS's `close_notify` or with a WebSocket
+//! close frame; a pipe that ends without either counts as lost, because anyone on the network path can cut a TCP
+//! connection. A WebSocket can carry a close code and a reason; TLS cannot. Two peers of one network may exchange the
+//! link's bytes without TLS, because their records are sealed; such a link has no end marker. Its long records are read
+//! into buffers of their own (`records.rs`).
 //!
-//! Lower side: [`Pipe::read_buffer`], [`Pipe::handle_filled`], [`Pipe::handle_eof`], [`Pipe::handle_failed`], [`Pipe::output`],
-//! [`Pipe::handle_wrote`], and [`Pipe::fate`] for what to do with the socket. [`Pipe::poll_touched`] tells when to look again.
-//! Upper side: [`Pipe::read`], [`Pipe::write`], [`Pipe::finish`], [`Pipe::close`], [`Pipe::poll_event`].
+//! Interface to the socket: [`Pipe::read_buffer`], [`Pipe::handle_filled`], [`Pipe::handle_eof`],
+//! [`Pipe::handle_failed`], [`Pipe::output`], [`Pipe::handle_wrote`] and [`Pipe::socket_action`].
+//! [`Pipe::poll_touched`] reports when they have changed. Interface to the owner: [`Pipe::read`], [`Pipe::write`],
+//! [`Pipe::finish`], [`Pipe::close`], [`Pipe::poll_event`].
 //!
-//! Timers: [`OPEN_WITHIN`] (with a proxy [`OPEN_WITHIN_PROXIED`]) until the link is there, [`LINGER`] after the last word, a WebSocket's pings and silence.
-//! Bounds: what waits to be read is at most the receive window and one read (64 KiB, or a long record), what waits for the socket at
-//! most the send window and one piece ([`PIECE`]); three events.
-//! Copies: received bytes are opened in place, copied by rustls, and once more on their way to the owner; sent bytes are sealed by
-//! rustls and copied once; a WebSocket in TLS puts them behind their header before that. Plain bytes are not copied when they are
-//! sent; received ones once, and those of a long record not at all, but for its beginning where that came with what stands before it.
+//! Timers: [`OPEN_WITHIN`] (with a proxy [`OPEN_WITHIN_PROXIED`]) until the link is open, [`LINGER`] after the last
+//! bytes, a WebSocket's pings and its idle timeout. Bounds: received bytes up to the receive window and one read (64
+//! KiB, or a long record); unsent bytes up to the send window and one piece ([`PIECE`]); three events. Copies: received
+//! bytes are decrypted in place, copied by rustls, and copied once more for the owner. Sent bytes are sealed and copied
+//! once by rustls; before that, a WebSocket in TLS copies them behind their frame header. On a pipe without TLS, sent
+//! bytes are not copied and received bytes are copied once; the bytes of a long record are not copied, except those
+//! that arrived in the same read as earlier bytes.
 
 mod ending;
 mod event;
@@ -52,24 +57,24 @@ use records::Records;
 use setup::First;
 
 pub use super::tls::TlsFailure;
-pub use event::{Closed, Event, Fate, Windows};
+pub use event::{Closed, Event, SocketAction, Windows};
 pub use setup::{Acceptor, BareWebSocket, CannotDial, Dialler, Kind, Target, Transport};
 
-/// How long it may take until the link is there, from the first call.
+/// Time limit for opening the link.
 pub const OPEN_WITHIN: Duration = Duration::from_secs(10);
-/// The same through a proxy, which may have to find its own way first (Tor takes its time).
+/// Time limit for opening the link through a proxy, which may need to build its own path first (as Tor does).
 pub const OPEN_WITHIN_PROXIED: Duration = Duration::from_secs(30);
-/// How long the last bytes may take, and the other side's end after them.
+/// Time limit for sending the last bytes and for the other side's end after them.
 pub const LINGER: Duration = Duration::from_secs(1);
-/// Bytes that are sealed or framed at once. With a frame's header they fill four records of TLS.
+/// Maximum number of bytes that are sealed or framed at once. With a frame's header they fill four TLS records.
 const PIECE: usize = 64 * 1024 - 8;
 
-/// What carries the link's bytes.
+/// The layer that carries the framing's bytes.
 #[derive(Debug)]
 enum Carrier {
-    /// A client that has not said enough.
+    /// A server that has not received enough bytes to recognise the protocol.
     Unknown(Acceptor),
-    /// A proxy, and what comes once it let us through.
+    /// A conversation with a proxy, and the layer that follows once the proxy has connected.
     Proxy {
         conversation: Conversation,
         then: Box<Carrier>,
@@ -78,13 +83,13 @@ enum Carrier {
     Tls(Box<Tls>),
 }
 
-/// Which directions go on.
+/// Which directions are open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Both,
-    /// We finished.
+    /// This side has finished; it still reads.
     Reading,
-    /// The other side finished.
+    /// The other side has finished; this side still writes.
     Writing,
 }
 
@@ -94,18 +99,19 @@ enum Phase {
         deadline: Instant,
     },
     Open(Flow),
-    /// All is said; what comes is thrown away until the other side's end, so that no reset overtakes our last bytes.
+    /// This side has sent its end. It discards received bytes until the other side's end, so that no TCP reset
+    /// overtakes the last bytes.
     Lingering {
         deadline: Instant,
     },
-    /// The rest goes out.
+    /// The remaining output is being written.
     Flushing {
         deadline: Instant,
     },
-    Over(Fate),
+    Over(SocketAction),
 }
 
-/// See the module's text.
+/// One TCP connection as a link; the module's documentation describes its states.
 #[derive(Debug)]
 pub struct Pipe {
     input: Input,
@@ -115,11 +121,11 @@ pub struct Pipe {
     phase: Phase,
     inbox: Inbox,
     send_window: usize,
-    /// For a server.
+    /// For a server: whether it accepts WebSockets from web pages.
     browsers: Browsers,
-    /// A write was turned away.
+    /// Whether a write was blocked since the last [`Event::Writable`].
     blocked: bool,
-    /// The lower side has something to do that it has not been told of.
+    /// Whether something changed for the socket that was not reported by [`Pipe::poll_touched`] yet.
     touched: bool,
     events: VecDeque<Event>,
 }
@@ -139,12 +145,12 @@ impl Pipe {
             touched: true,
             events: VecDeque::new(),
         };
-        // A client speaks first.
+        // A client sends the first bytes.
         pipe.advance(now);
         pipe
     }
 
-    /// Where the next bytes from the socket go. Empty: do not read now.
+    /// The buffer for the next bytes from the socket. If it is empty, the caller must not read now.
     #[must_use]
     pub fn read_buffer(&mut self) -> &mut [u8] {
         match self.phase {
@@ -159,7 +165,7 @@ impl Pipe {
         }
     }
 
-    /// So many bytes were put into [`Self::read_buffer`].
+    /// The socket wrote this many bytes into [`Self::read_buffer`].
     pub fn handle_filled(&mut self, now: Instant, count: usize) {
         match self.framing.records() {
             Some(records) if records.assembling() > 0 => records.filled(count),
@@ -168,13 +174,13 @@ impl Pipe {
         self.advance(now);
     }
 
-    /// What waits for the socket, first things first; returns how many slices were filled in.
+    /// Fills `slices` with the bytes that wait for the socket, in order; returns the number of filled slices.
     #[must_use]
     pub fn output<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         self.output.slices(slices)
     }
 
-    /// The socket took so many bytes of [`Self::output`].
+    /// The socket accepted this many bytes of [`Self::output`].
     pub fn handle_wrote(&mut self, now: Instant, count: usize) {
         self.output.wrote(count);
         if self.blocked && self.output.len() <= self.send_window / 2 {
@@ -187,7 +193,8 @@ impl Pipe {
         self.settle();
     }
 
-    /// Whether the lower side should look at the pipe again: there is something to write, room to read, or its fate is decided.
+    /// Whether the caller should serve the pipe's socket again: the pipe has output, has room to read, or wants its
+    /// socket closed.
     #[must_use]
     pub fn poll_touched(&mut self) -> bool {
         std::mem::take(&mut self.touched)
@@ -217,13 +224,13 @@ impl Pipe {
         }
     }
 
-    /// Deadlines may have come. A spurious call is a no-op.
+    /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.phase {
             Phase::Opening { deadline } if deadline <= now => self.time_out(),
             Phase::Lingering { deadline } | Phase::Flushing { deadline } if deadline <= now => {
-                let fate = if self.output.is_empty() { Fate::Finish } else { Fate::Abort };
-                self.over(fate);
+                let action = if self.output.is_empty() { SocketAction::Finish } else { SocketAction::Abort };
+                self.over(action);
             }
             Phase::Open(flow) => self.keep_alive(now, flow),
             Phase::Opening { .. } | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => {}
@@ -236,7 +243,7 @@ impl Pipe {
         self.events.pop_front()
     }
 
-    /// The next bytes of the link, as they arrived.
+    /// The next received bytes of the link, in the pieces in which they arrived.
     pub fn read(&mut self) -> Read {
         let was_full = self.inbox.is_full();
         if let Some(piece) = self.inbox.pop() {
@@ -252,7 +259,7 @@ impl Pipe {
         }
     }
 
-    /// Writes what the window allows; `data` keeps the rest.
+    /// Writes as many bytes as the window allows; `data` keeps the rest.
     pub fn write(&mut self, now: Instant, data: &mut Bytes) -> Write {
         match self.phase {
             Phase::Opening { .. } => {
@@ -285,15 +292,15 @@ impl Pipe {
         Write::Done
     }
 
-    /// The link has proven to be the other peer's: the long records of a plain pipe are read into buffers of their own from now on,
-    /// and so come in one piece.
+    /// The owner has authenticated the peer on this link: from now on, the long records of a pipe without TLS are read
+    /// into buffers of their own, and so arrive in one piece.
     pub fn assemble(&mut self, buffers: Arc<Pool>) {
         if let Some(records) = self.framing.records() {
             records.assemble(buffers);
         }
     }
 
-    /// How many bytes are here of a record that is not whole, so that they cannot be read yet.
+    /// The number of received bytes of an incomplete long record, which cannot be read yet.
     #[must_use]
     pub fn assembling(&self) -> usize {
         match &self.framing {
@@ -306,8 +313,8 @@ impl Pipe {
         }
     }
 
-    /// Sends a ping where there is one: in a WebSocket, whose other end must answer it (RFC 6455 §5.5.2), if nothing
-    /// was heard since `fresh`.
+    /// Sends a ping on a WebSocket, whose other end must answer it (RFC 6455 §5.5.2), if nothing was received since
+    /// `fresh`.
     #[must_use]
     pub fn probe(&mut self, now: Instant, fresh: Instant) -> bool {
         match self.phase {
@@ -327,13 +334,13 @@ impl Pipe {
         true
     }
 
-    /// Whether it was accepted, and nothing has arrived yet.
+    /// Whether this is an accepted pipe on which no bytes have arrived yet.
     #[must_use]
     pub const fn is_silent(&self) -> bool {
         matches!(self.carrier, Carrier::Unknown(_)) && self.input.len() == 0
     }
 
-    /// Changes how much may wait.
+    /// Changes the windows.
     pub fn set_windows(&mut self, windows: Windows) {
         self.touched |= self.inbox.is_full() && windows.receive > self.inbox.len();
         self.inbox.window = windows.receive;
@@ -344,13 +351,13 @@ impl Pipe {
         }
     }
 
-    /// How much may wait.
+    /// The present windows.
     #[must_use]
     pub const fn windows(&self) -> Windows {
         Windows { receive: self.inbox.window, send: self.send_window }
     }
 
-    /// How many bytes wait for the socket.
+    /// The number of bytes that wait for the socket.
     #[must_use]
     pub const fn unsent(&self) -> usize {
         self.output.len()
@@ -358,7 +365,7 @@ impl Pipe {
 }
 
 impl Pipe {
-    /// Works on what arrived.
+    /// Processes the received bytes.
     fn advance(&mut self, now: Instant) {
         match self.phase {
             Phase::Opening { .. } | Phase::Open(_) => {
@@ -378,7 +385,7 @@ impl Pipe {
         while matches!(result, Ok(Step::Again)) {
             result = self.work(now);
         }
-        // Not before: nothing can be sealed while a whole record waits to be opened.
+        // This comes last, because rustls cannot seal data while a complete record waits to be decrypted.
         let result = result.and_then(|_| self.speak(now));
         if self.inbox.len() > waiting {
             self.tell(Event::Readable);
@@ -387,7 +394,7 @@ impl Pipe {
         self.look_for_end(now)
     }
 
-    /// One step of what lies below the link.
+    /// One step of the layers below the link.
     fn work(&mut self, now: Instant) -> Result<Step, Closed> {
         match &mut self.carrier {
             Carrier::Unknown(acceptor) => {
@@ -432,7 +439,7 @@ impl Pipe {
                 };
                 let step = tls.step(&mut self.input, &mut self.output, &mut deliver)?;
                 result?;
-                // The client's wish is known before it can send anything under it.
+                // The client's ALPN protocols are known before the client can send data for them.
                 if tls.is_server() && tls.is_handshaking() {
                     self.framing =
                         if tls.protocol() == Some(ALPN) { Framing::Bytes } else { Framing::answer(self.browsers) };
@@ -442,7 +449,7 @@ impl Pipe {
         }
     }
 
-    /// Says what the framing has to say, and that the link is there once it is.
+    /// Sends the pending bytes of the framing, and reports when the link is open.
     fn speak(&mut self, now: Instant) -> Result<(), Closed> {
         let may_speak = match self.phase {
             Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => self.carrier.is_ready(),
@@ -460,7 +467,7 @@ impl Pipe {
         let (certificate, transport) = match (&self.framing, &self.carrier) {
             (Framing::Bytes, Carrier::Tls(tls)) if tls.protocol() == Some(ALPN) => (tls.certificate(), Transport::Tls),
             (Framing::Records(_), _) => (CertificateSeen::NotAsked, Transport::Plain),
-            // A server that knows nothing of protocols agrees to none, and is no relay.
+            // A server without ALPN support selects no protocol, and is not a relay.
             (Framing::Bytes, _) => {
                 return Err(TlsFailure::NoCommonProtocol.into());
             }
@@ -505,7 +512,7 @@ impl Pipe {
         }
     }
 
-    /// Each kind of event waits at most once.
+    /// Queues an event, unless one of the same kind is queued already.
     fn tell(&mut self, event: Event) {
         if !self.events.contains(&event) {
             self.events.push_back(event);
@@ -514,7 +521,7 @@ impl Pipe {
 }
 
 impl Carrier {
-    /// Whether it carries the framing's bytes.
+    /// Whether the carrier can carry the framing's bytes.
     fn is_ready(&self) -> bool {
         match self {
             Self::Unknown(_) | Self::Proxy { .. } => false,
@@ -523,7 +530,7 @@ impl Carrier {
         }
     }
 
-    /// The carrier's own end, where it has one and can still say it.
+    /// Sends the end marker of the carrier, if it has one and can still send it.
     fn close(&mut self, input: &mut Input, output: &mut Output) {
         match self {
             Self::Unknown(_) | Self::Proxy { .. } | Self::Bare => {}

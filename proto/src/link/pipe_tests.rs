@@ -113,7 +113,10 @@ impl Pair {
             let bytes = sent(&mut self.ends[end], self.now, max);
             moved |= !bytes.is_empty();
             self.flight[1 - end].extend(bytes);
-            if self.ends[end].fate() != Fate::Live && !self.eof[1 - end] && self.flight[1 - end].is_empty() {
+            if self.ends[end].socket_action() != SocketAction::Live
+                && !self.eof[1 - end]
+                && self.flight[1 - end].is_empty()
+            {
                 self.eof[1 - end] = true;
                 self.ends[1 - end].handle_eof();
                 moved = true;
@@ -212,7 +215,7 @@ fn kinds() -> Vec<Kind> {
 }
 
 #[test]
-fn what_is_written_arrives_and_both_ends_finish() {
+fn a_link_carries_all_bytes_and_both_ends_finish() {
     for kind in kinds() {
         let mut pair = Pair::of(kind, 40_000, 2);
         let data = pattern(3_000_000);
@@ -223,7 +226,7 @@ fn what_is_written_arrives_and_both_ends_finish() {
         assert_eq!(pair.ended, [true, true]);
         assert_eq!(pair.closed(CLIENT), Some(&Closed::Ended));
         assert_eq!(pair.closed(SERVER), Some(&Closed::Ended));
-        assert_eq!(pair.ends.each_ref().map(Pipe::fate), [Fate::Finish; 2]);
+        assert_eq!(pair.ends.each_ref().map(Pipe::socket_action), [SocketAction::Finish; 2]);
     }
 }
 
@@ -252,7 +255,7 @@ fn a_pipe_that_breaks_off_is_no_end() {
         assert_eq!(pair.ends[SERVER].read(), Read::Gone);
         pair.run();
         assert_eq!(pair.closed(SERVER), Some(&Closed::Lost));
-        assert_eq!(pair.ends[SERVER].fate(), Fate::Abort);
+        assert_eq!(pair.ends[SERVER].socket_action(), SocketAction::Abort);
     }
 }
 
@@ -294,7 +297,7 @@ fn a_reader_that_stops_holds_up_its_writer() {
 }
 
 #[test]
-fn a_writer_is_blocked_at_its_window_and_told_when_there_is_room() {
+fn a_writer_blocks_at_its_window_and_is_notified_of_room() {
     for kind in kinds() {
         let mut pair = Pair::up(kind);
         let mut data = pattern(1_000_000);
@@ -319,21 +322,21 @@ fn a_close_brings_what_was_written_and_frees_both_sides() {
         pair.run();
         assert!(pair.got[SERVER] == pattern(1000));
         assert_eq!(pair.closed(CLIENT), None);
-        assert_eq!(pair.ends[CLIENT].fate(), Fate::Live, "it waits for the other side");
+        assert_eq!(pair.ends[CLIENT].socket_action(), SocketAction::Live, "it waits for the other side");
         pair.ends[SERVER].close(pair.now, 0, "done");
         pair.run();
-        assert_eq!(pair.ends.each_ref().map(Pipe::fate), [Fate::Finish; 2]);
+        assert_eq!(pair.ends.each_ref().map(Pipe::socket_action), [SocketAction::Finish; 2]);
     }
 }
 
 #[test]
-fn nobody_lingers_for_ever() {
+fn a_closing_pipe_does_not_linger_for_ever() {
     let mut pair = Pair::up(Kind::Tls);
     pair.ends[CLIENT].close(pair.now, 0, "done");
     let deadline = pair.ends[CLIENT].poll_timeout().unwrap();
     assert_eq!(deadline, pair.now + LINGER);
     pair.ends[CLIENT].handle_timeout(deadline);
-    assert_eq!(pair.ends[CLIENT].fate(), Fate::Abort, "the end could not be written");
+    assert_eq!(pair.ends[CLIENT].socket_action(), SocketAction::Abort, "the end could not be written");
     assert_eq!(pair.ends[CLIENT].poll_timeout(), None);
 }
 
@@ -346,7 +349,7 @@ fn a_link_that_does_not_come_about_times_out() {
         assert_eq!(pipe.poll_event(), None);
         pipe.handle_timeout(deadline);
         assert_eq!(pipe.poll_event(), Some(Event::Closed(Closed::TimedOut)));
-        assert_eq!(pipe.fate(), Fate::Abort);
+        assert_eq!(pipe.socket_action(), SocketAction::Abort);
     }
 }
 
@@ -416,7 +419,7 @@ fn another_protocol_is_refused_on_both_sides() {
 }
 
 #[test]
-fn what_is_no_tls_is_said_to_be_none() {
+fn bytes_that_are_not_tls_are_reported_as_such() {
     let now = Instant::now();
     let mut pipe = client(now, Kind::Tls, Trust::Any);
     feed(&mut pipe, now, b"HTTP/1.1 400 Bad Request\r\n\r\n");
@@ -428,7 +431,7 @@ fn what_is_no_tls_is_said_to_be_none() {
 }
 
 #[test]
-fn a_record_that_was_changed_ends_the_link_and_nothing_of_it_is_read() {
+fn a_tampered_record_ends_the_link_and_is_not_read() {
     for at in [5, 40, 119] {
         for finished in [false, true] {
             let mut pair = Pair::up(Kind::Tls);
@@ -477,7 +480,7 @@ fn a_code_and_its_words_pass_through_a_websocket() {
         // The client answered, so nobody waits for the time to pass.
         pair.ends[CLIENT].handle_timeout(pair.now + LINGER);
         pair.run();
-        assert_eq!(pair.ends.each_ref().map(Pipe::fate), [Fate::Finish; 2]);
+        assert_eq!(pair.ends.each_ref().map(Pipe::socket_action), [SocketAction::Finish; 2]);
     }
 }
 
@@ -547,7 +550,7 @@ fn a_browser_is_told_what_this_is() {
     assert!(answer.contains("tallow relay"));
     assert_eq!(pipe.poll_event(), Some(Event::Closed(Closed::Upgrade(UpgradeFailure::Request))));
     pipe.handle_eof();
-    assert_eq!(pipe.fate(), Fate::Finish);
+    assert_eq!(pipe.socket_action(), SocketAction::Finish);
 }
 
 #[test]
@@ -574,7 +577,7 @@ fn an_end_of_tls_inside_a_websocket_is_a_loss() {
 }
 
 #[test]
-fn what_breaks_a_rule_of_websocket_is_told_so() {
+fn a_websocket_violation_is_reported_to_the_other_side() {
     let mut pair = Pair::up(websocket(false));
     feed(&mut pair.ends[SERVER], pair.now, &[0x82, 1, b'x']);
     assert_eq!(sent(&mut pair.ends[SERVER], pair.now, usize::MAX), [0x88, 2, 0x03, 0xea], "1002");
@@ -637,7 +640,7 @@ fn a_proxy_is_passed_before_anything_else() {
 }
 
 #[test]
-fn a_proxy_that_says_no_is_quoted_and_one_that_says_nothing_has_its_time() {
+fn a_proxys_refusal_is_reported_and_its_silence_times_out() {
     let (mut pair, _) = proxied(Kind::Tls, "http://p:1", &[b"HTTP/1.1 407 Who are you\r\n\r\n"], 5);
     pair.run();
     assert_eq!(pair.closed(CLIENT), Some(&Closed::Proxy(ProxyFailure::LoginNeeded)));
@@ -684,7 +687,7 @@ proptest! {
             pipe.handle_eof();
             pipe.handle_timeout(now + OPEN_WITHIN);
             pipe.handle_timeout(now + OPEN_WITHIN + LINGER);
-            prop_assert!(pipe.fate() != Fate::Live);
+            prop_assert!(pipe.socket_action() != SocketAction::Live);
         }
     }
 }
@@ -710,7 +713,7 @@ fn a_ping_among_other_records_is_answered() {
         pair.now += SILENCE - PING_EVERY / 2;
         let now = pair.now;
         pair.ends[CLIENT].handle_timeout(now);
-        assert_eq!(pair.ends[CLIENT].fate(), Fate::Live);
+        assert_eq!(pair.ends[CLIENT].socket_action(), SocketAction::Live);
     }
 }
 

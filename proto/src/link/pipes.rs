@@ -1,12 +1,13 @@
-//! All pipes of a node, as its owner and the driver see them: names, what touched which, deadlines, what to do with the sockets.
+//! All pipes of a node, as its owner and the driver see them: names, what touched which, deadlines, what to do with the
+//! sockets.
 //!
 //! ```text
 //! dial ──► dialling ──Up──► carried ──(socket let go, and closed by the owner)──► forgotten
 //! accept ──────────────────►
 //! ```
-//! What arrived can be read after the end of the pipe too; so the owner closes each pipe, also one that told [`Event::Closed`].
-//! Decides nothing about a link: that is [`Pipe`]'s. A pipe is visited when it was touched, so that idle ones cost nothing.
-//! Timers: those of the pipes. Bounds: the owner's, who makes every pipe.
+//! What arrived can be read after the end of the pipe too; so the owner closes each pipe, also one that told
+//! [`Event::Closed`]. Decides nothing about a link: that is [`Pipe`]'s. A pipe is visited when it was touched, so that
+//! idle ones cost nothing. Timers: those of the pipes. Bounds: the owner's, who makes every pipe.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::pipe::{Event, Fate, Pipe, Windows};
+use super::pipe::{Event, Pipe, SocketAction, Windows};
 use super::{Read, Write};
 use crate::Instant;
 use crate::net::{Action, Dial, PipeEvent, PipeId};
@@ -158,18 +159,18 @@ impl Pipes {
                 self.ready.mark(id);
             }
             self.deadlines.set(id, [carried.pipe.poll_timeout(), carried.up_by].into_iter().flatten().min());
-            match carried.pipe.fate() {
-                Fate::Live => {}
+            match carried.pipe.socket_action() {
+                SocketAction::Live => {}
                 // A careful close: what waits is written, what still arrives is thrown away, for a second at most.
-                Fate::Finish if carried.known => {
+                SocketAction::Finish if carried.known => {
                     self.actions.extend([Action::Finish(id), Action::Abort(id)]);
                     carried.known = false;
                 }
-                Fate::Abort if carried.known => {
+                SocketAction::Abort if carried.known => {
                     self.actions.push_back(Action::Abort(id));
                     carried.known = false;
                 }
-                Fate::Finish | Fate::Abort => {}
+                SocketAction::Finish | SocketAction::Abort => {}
             }
             if carried.left && !carried.known {
                 self.pipes.remove(&id);
@@ -309,7 +310,8 @@ impl Pipes {
         }
     }
 
-    /// How many times a pipe was looked at: the work done, for the tests that hold it to be independent of their number.
+    /// How many times a pipe was looked at: the work done, for the tests that hold it to be independent of their
+    /// number.
     #[must_use]
     pub const fn visits(&self) -> u64 {
         self.visits

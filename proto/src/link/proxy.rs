@@ -1,13 +1,14 @@
-//! The way through a proxy: HTTP CONNECT (RFC 9110 §9.3.6) with Basic authentication (RFC 7617), and SOCKS 5 (RFC 1928) with user
-//! name and password (RFC 1929).
+//! Connections through a proxy: HTTP CONNECT (RFC 9110 §9.3.6) with Basic authentication (RFC 7617), and SOCKS 5 (RFC
+//! 1928) with user name and password (RFC 1929).
 //!
-//! Decides what to say to the proxy and when it let us through; what follows then is not its business. A name goes to the proxy as
-//! it is and is never looked up here, `.onion` names too.
+//! Decides what to send to the proxy and when the proxy has connected; it does not process the bytes that follow. The
+//! host name is sent to the proxy unchanged and is never resolved here; this includes `.onion` names.
 //! ```text
-//! HTTP:   CONNECT ──2xx──► through
-//! SOCKS:  greeting ──► [login] ──► request ──0──► through
+//! HTTP:   CONNECT ──2xx──► connected
+//! SOCKS:  greeting ──► [login] ──► request ──0──► connected
 //! ```
-//! No timers: the pipe has one. Bounds: [`MAX_URL`] of a proxy's URL, a head of HTTP, 262 bytes of SOCKS. `Debug` hides the login.
+//! No timers: the pipe has one. Bounds: [`MAX_URL`] for a proxy's URL, one HTTP head, 262 bytes of SOCKS. `Debug` hides
+//! the login.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,12 +22,12 @@ use zeroize::Zeroizing;
 use super::http::{Head, MAX_HEADERS, TooLarge};
 use crate::host::{BadHostPort, HostPort, percent_decoded};
 
-/// The longest URL that is looked at, in bytes.
+/// Maximum length of a URL, in bytes.
 const MAX_URL: usize = 2048;
-/// RFC 1929 §2; for HTTP too.
+/// Maximum length of a user name and of a password (RFC 1929 §2), for HTTP too.
 const MAX_LOGIN: usize = 255;
 const HTTP_PORT: u16 = 80;
-/// RFC 1928 §3.
+/// The default port of SOCKS (RFC 1928 §3).
 const SOCKS_PORT: u16 = 1080;
 
 const SOCKS_VERSION: u8 = 5;
@@ -39,7 +40,7 @@ const IPV4: u8 = 1;
 const NAME: u8 = 3;
 const IPV6: u8 = 4;
 
-/// What a proxy speaks.
+/// The protocol of a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Http,
@@ -52,7 +53,8 @@ struct Login {
     password: Zeroizing<String>,
 }
 
-/// A proxy: `http://[user:password@]host[:port]` or the same with `socks5` or `socks5h` (both leave names to the proxy).
+/// A proxy: `http://[user:password@]host[:port]`, or the same with `socks5` or `socks5h` (with both, the proxy resolves
+/// names).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
     kind: Kind,
@@ -61,29 +63,29 @@ pub struct Proxy {
     login: Option<Login>,
 }
 
-/// Why a text is no proxy. The texts repeat nothing of what was typed, which may hold a password.
+/// Why a text is not a valid proxy. The messages repeat no part of the input, which may contain a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadProxy {
-    /// More than [`MAX_URL`].
+    /// The URL is longer than [`MAX_URL`].
     #[error("not a valid proxy: it is too long")]
     TooLong,
-    /// Not one of the schemes.
+    /// The scheme is not supported.
     #[error("not a valid proxy: expected http://, socks5:// or socks5h://")]
     Scheme,
-    /// `https://`.
+    /// The scheme is `https://`.
     #[error("a proxy that is reached over TLS (https://) is not supported; use http://, socks5:// or socks5h://")]
     Tls,
-    /// Neither a name nor an address.
+    /// The host is neither a name nor an address.
     #[error("not a valid proxy: it names neither a host nor an address")]
     Host,
-    /// Not a number from 1 to 65535.
+    /// The port is not a number from 1 to 65535.
     #[error("not a valid proxy: the port is not a number from 1 to 65535")]
     Port,
-    /// A login that is too long, or holds controls or a % without two hexadecimal digits.
+    /// The user name or password is too long, or contains control characters or a % without two hexadecimal digits.
     #[error("not a valid proxy: user name or password are not valid; percent-encode special characters")]
     Login,
-    /// Something after the host.
+    /// A path or a query follows the host.
     #[error("not a valid proxy: a path or a query has no meaning")]
     Path,
 }
@@ -91,7 +93,7 @@ pub enum BadProxy {
 impl FromStr for Proxy {
     type Err = BadProxy;
 
-    /// Without a scheme it is an HTTP proxy, as in the usual environment variables.
+    /// Parses a URL; without a scheme it is an HTTP proxy, as in the usual environment variables.
     fn from_str(text: &str) -> Result<Self, BadProxy> {
         let text = text.trim();
         if text.len() > MAX_URL {
@@ -133,7 +135,7 @@ impl FromStr for Login {
     fn from_str(text: &str) -> Result<Self, BadProxy> {
         let (user, password) = text.split_once(':').unwrap_or((text, ""));
         let (user, password) = (decoded(user)?, decoded(password)?);
-        // RFC 7617 §2: a colon ends the user name.
+        // RFC 7617 §2: a user name contains no colon.
         if user.is_empty() || user.contains(':') {
             return Err(BadProxy::Login);
         }
@@ -141,7 +143,7 @@ impl FromStr for Login {
     }
 }
 
-/// User name or password, percent-decoded.
+/// Percent-decodes a user name or password.
 fn decoded(text: &str) -> Result<Zeroizing<String>, BadProxy> {
     let bytes = percent_decoded(text).ok_or(BadProxy::Login)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| BadProxy::Login)?;
@@ -152,20 +154,20 @@ fn decoded(text: &str) -> Result<Zeroizing<String>, BadProxy> {
 }
 
 impl Proxy {
-    /// Where it is: a name in lower case, or an address; IPv6 without brackets. This name is looked up here.
+    /// The proxy's host: a name in lower case, or an address; IPv6 without brackets. This machine resolves this name.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Its port.
+    /// The proxy's port.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 }
 
-/// Without the login: fit to be shown.
+/// Formats the URL without the login, so that it can be shown.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.kind {
@@ -183,22 +185,22 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// Host and port as they stand in a URL; an IPv6 address in brackets.
+/// Formats host and port as in a URL; an IPv6 address has brackets.
 pub(super) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// Why a proxy did not let us through.
+/// Why a proxy did not connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyFailure {
-    /// What came is not what a proxy of this kind says.
+    /// The answer is not of the proxy's protocol.
     #[error("the proxy does not speak the protocol that its URL names")]
     NotAProxy,
-    /// It wants to know who we are.
+    /// The proxy requires a user name and a password.
     #[error("the proxy asks for a user name and a password")]
     LoginNeeded,
-    /// It knows us, or does not want to.
+    /// The proxy refused the user name and the password.
     #[error("the proxy does not accept this user name and password")]
     LoginRefused,
     /// An HTTP proxy answered with this status.
@@ -218,20 +220,20 @@ const fn socks_reply(code: u8) -> &'static str {
         6 => "the time to live ran out",
         7 => "it does not know the command",
         8 => "it does not know this kind of address",
-        // Tor's own, where it is told to give them.
+        // Tor's extended error codes, which an option of Tor enables.
         0xf0..=0xf7 => "the onion service cannot be reached",
         _ => "general failure",
     }
 }
 
-/// How far it is.
+/// The progress of the conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     /// More bytes are needed.
     Wait,
-    /// So many bytes were the proxy's; there may be more to do.
+    /// The conversation consumed this many bytes; there may be more to do.
     Took(usize),
-    /// So many bytes were the proxy's last.
+    /// The conversation consumed this many bytes and is complete: the proxy has connected.
     Through(usize),
 }
 
@@ -242,7 +244,7 @@ enum State {
     Request,
 }
 
-/// What is said to a proxy and heard from it.
+/// The conversation with a proxy.
 pub(super) struct Conversation {
     state: State,
     login: Option<Login>,
@@ -277,12 +279,12 @@ impl Conversation {
         Self { state, login, host, port, say: Some(say) }
     }
 
-    /// What is to be said now.
+    /// Takes the bytes to send now.
     pub(super) const fn poll_say(&mut self) -> Option<Bytes> {
         self.say.take()
     }
 
-    /// Looks at all bytes that wait.
+    /// Processes all received bytes that were not consumed.
     pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<Progress, ProxyFailure> {
         if bytes.is_empty() {
             return Ok(Progress::Wait);
@@ -321,7 +323,7 @@ impl Conversation {
         }
     }
 
-    /// RFC 1928 §4.
+    /// Sends the SOCKS request (RFC 1928 §4).
     fn request(&mut self) -> Result<(), ProxyFailure> {
         let mut say = vec![SOCKS_VERSION, CONNECT, 0];
         match self.host.parse() {
@@ -373,7 +375,7 @@ fn judge_http(head: &[u8], had_login: bool) -> Result<(), ProxyFailure> {
     }
 }
 
-/// RFC 1929 §2.
+/// The SOCKS message with user name and password (RFC 1929 §2).
 fn socks_login(Login { user, password }: &Login) -> Bytes {
     let mut say = vec![LOGIN_VERSION];
     for part in [user, password] {
@@ -383,7 +385,7 @@ fn socks_login(Login { user, password }: &Login) -> Bytes {
     say.into()
 }
 
-/// RFC 1928 §6: where the proxy's own address ends, which says nothing to us.
+/// The length of a SOCKS reply (RFC 1928 §6), which contains an address of the proxy that is not used.
 fn socks_reply_length(bytes: &[u8]) -> Result<Progress, ProxyFailure> {
     match bytes {
         [SOCKS_VERSION] | [SOCKS_VERSION, 0] => return Ok(Progress::Wait),
@@ -402,7 +404,7 @@ fn socks_reply_length(bytes: &[u8]) -> Result<Progress, ProxyFailure> {
     Ok(if bytes.len() < length { Progress::Wait } else { Progress::Through(length) })
 }
 
-/// For lengths that were checked.
+/// Converts a length that was checked before.
 fn short(length: usize) -> u8 {
     u8::try_from(length).unwrap_or(u8::MAX)
 }

@@ -1,21 +1,21 @@
 //! One QUIC endpoint with its connections, for clients (peers) and servers (relays): what one UDP socket carries.
 //!
-//! Decides which connection a datagram belongs to, which connection sends next, and how large a batch it may send. The protocol
-//! itself (RFC 9000-9002) is quinn-proto's, and nothing outside this module names it.
+//! Decides which connection a datagram belongs to, which connection sends next, and how large a batch it may send. The
+//! protocol itself (RFC 9000-9002) is quinn-proto's, and nothing outside this module names it.
 //!
 //! ```text
 //! connection:  connect / accept → handshaking → connected → closed (Closed event, or our own close) → drained: forgotten
 //! ```
-//! After a close a connection stays for three probe timeouts, to answer what is still on its way. Timers are the connections'
-//! own, in one ordered set.
+//! After a close a connection stays for three probe timeouts, to answer what is still on its way. Timers are the
+//! connections' own, in one ordered set.
 //!
-//! Order of calls: `handle_*` as they come, [`Quic::settle`] once per batch, then commands and polls in any order until the
-//! polls have nothing. All work is proportional to what happened: a connection is looked at when a datagram, a deadline, a command or its
-//! turn to send touches it, and never because there are others.
+//! Order of calls: `handle_*` as they come, [`Quic::settle`] once per batch, then commands and polls in any order until
+//! the polls have nothing. All work is proportional to what happened: a connection is looked at when a datagram, a
+//! deadline, a command or its turn to send touches it, and never because there are others.
 //!
-//! Bounds: undecided incoming connections by [`Limits`]; stateless answers by [`REPLIES`]; events by the streams that the
-//! profile allows (each kind at most once per stream); stream data by the windows. How many connections there are is for the
-//! owner to bound, when it accepts.
+//! Bounds: undecided incoming connections by [`Limits`]; stateless answers by [`REPLIES`]; events by the streams that
+//! the profile allows (each kind at most once per stream); stream data by the windows. How many connections there are
+//! is for the owner to bound, when it accepts.
 
 mod config;
 mod congestion;
@@ -55,9 +55,10 @@ use crate::seed::Seed;
 use config::ByRoute;
 use connection::{Connection, Stage};
 use silence::Silence;
-use tickets::{Callee, Memory};
+use tickets::{CachedServer, TicketStore};
 
-/// Stateless answers (version negotiation, retry, refusal, reset) that wait for the socket; more are dropped, as a network may.
+/// Stateless answers (version negotiation, retry, refusal, reset) that wait for the socket; more are dropped, as a
+/// network may.
 pub const REPLIES: usize = 64;
 /// Datagrams in one batch, so that one connection does not hold the socket for long.
 const MAX_SEGMENTS: usize = 32;
@@ -75,7 +76,7 @@ pub struct Quic {
     provider: Arc<CryptoProvider>,
     roots: Option<Arc<RootCertStore>>,
     /// Servers that were reached before.
-    memory: Memory,
+    ticket_store: TicketStore,
     ticker: Ticker,
     rng: ChaCha20Rng,
     connections: BTreeMap<ConnId, Box<Connection>>,
@@ -96,7 +97,8 @@ pub struct Quic {
     visits: u64,
 }
 
-/// A client that knocks. It must be given back: [`Quic::accept`], [`Quic::refuse`], [`Quic::retry`] or [`Quic::ignore`].
+/// A client that knocks. It must be given back: [`Quic::accept`], [`Quic::refuse`], [`Quic::retry`] or
+/// [`Quic::ignore`].
 #[must_use = "it keeps a place until it is accepted, refused, retried or ignored"]
 pub struct Incoming(proto::Incoming);
 
@@ -121,7 +123,8 @@ impl std::fmt::Debug for Incoming {
 }
 
 impl Quic {
-    /// An endpoint that connects. `unix_time` is the wall-clock time (since 1970) at the first call that brings a `now`.
+    /// An endpoint that connects. `unix_time` is the wall-clock time (since 1970) at the first call that brings a
+    /// `now`.
     #[must_use]
     pub fn client(profile: &Profile, unix_time: Duration, seed: &Seed) -> Self {
         Self::new(profile, config::transports(profile), None, None, Ticker::new(unix_time), seed)
@@ -161,7 +164,7 @@ impl Quic {
             server,
             provider: crypto::crypto_provider(),
             roots: None,
-            memory: Memory::default(),
+            ticket_store: TicketStore::default(),
             ticker,
             rng: seed.derive("first connection ids").rng(),
             connections: BTreeMap::new(),
@@ -179,7 +182,8 @@ impl Quic {
         }
     }
 
-    /// Begins a connection. `name` is the DNS name or IP address that a public authority would vouch for, `to` where it is.
+    /// Begins a connection. `name` is the DNS name or IP address that a public authority would vouch for, `to` where it
+    /// is.
     ///
     /// # Errors
     /// [`CannotConnect`]; nothing has changed then.
@@ -195,15 +199,15 @@ impl Quic {
         let verifier = Arc::new(Verifier::new(*trust, roots, &self.provider).ok_or(CannotConnect::TooMany)?);
         let tls = crypto::client_tls(verifier.clone(), ALPN, &self.provider, self.ticker.clock())
             .ok_or(CannotConnect::TooMany)?;
-        self.call(now, to, name, Callee::new(to, name, verifier, tls))
+        self.call(now, to, name, CachedServer::new(to, name, verifier, tls))
     }
 
-    /// The same, to a server that was reached before from here, if it gave a ticket: then [`Event::Connected`] comes at once, and what
-    /// is said goes out with the first flight. Others can record such a flight and send it again, so that nothing may be said in it
-    /// which does harm when it is said twice. Without a ticket it is [`Quic::connect`].
+    /// The same, to a server that was reached before from here, if it gave a ticket: then [`Event::Connected`] comes at
+    /// once, and what is said goes out with the first flight. Others can record such a flight and send it again, so
+    /// that nothing may be said in it which does harm when it is said twice. Without a ticket it is [`Quic::connect`].
     ///
-    /// If nothing is heard within the first probe timeout, the connection is over ([`Closed::TimedOut`]): what was lost of such a
-    /// flight would come later than what is said after a handshake, and perhaps when it is no longer meant.
+    /// If nothing is heard within the first probe timeout, the connection is over ([`Closed::TimedOut`]): what was lost
+    /// of such a flight would come later than what is said after a handshake, and perhaps when it is no longer meant.
     ///
     /// # Errors
     /// [`CannotConnect`]; nothing has changed then.
@@ -215,18 +219,24 @@ impl Quic {
         trust: &Trust,
     ) -> Result<ConnId, CannotConnect> {
         self.ticker.tick(now);
-        match self.memory.take(to, name, trust) {
-            Some(callee) => self.call(now, to, name, callee),
+        match self.ticket_store.take(to, name, trust) {
+            Some(server) => self.call(now, to, name, server),
             None => self.connect(now, to, name, trust),
         }
     }
 
-    fn call(&mut self, now: Instant, to: SocketAddr, name: &str, callee: Callee) -> Result<ConnId, CannotConnect> {
-        let transport = match callee.rtt {
+    fn call(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        name: &str,
+        server: CachedServer,
+    ) -> Result<ConnId, CannotConnect> {
+        let transport = match server.rtt {
             rtt if rtt > self.profile.initial_rtt => config::transport_of(&self.profile, rtt),
             _ => self.transports.to(to),
         };
-        let config = config::client(callee.tls.clone(), transport, &mut self.rng).ok_or(CannotConnect::TooMany)?;
+        let config = config::client(server.tls.clone(), transport, &mut self.rng).ok_or(CannotConnect::TooMany)?;
         let (handle, inner) = self.endpoint.connect(now, config, to, name).map_err(|error| match error {
             proto::ConnectError::InvalidServerName(_) => CannotConnect::Name,
             proto::ConnectError::InvalidRemoteAddress(_) => CannotConnect::Address,
@@ -235,7 +245,7 @@ impl Quic {
             | proto::ConnectError::NoDefaultClientConfig
             | proto::ConnectError::UnsupportedVersion => CannotConnect::TooMany,
         })?;
-        Ok(self.adopt(handle, inner, Some(callee)))
+        Ok(self.adopt(handle, inner, Some(server)))
     }
 
     /// One datagram that arrived at this endpoint's socket.
@@ -377,7 +387,8 @@ impl Quic {
         self.reply(&transmit);
     }
 
-    /// Asks a client to prove its address (RFC 9000 §8.1.2); it knocks again, validated. One that did already is refused.
+    /// Asks a client to prove its address (RFC 9000 §8.1.2); it knocks again, validated. One that did already is
+    /// refused.
     pub fn retry(&mut self, incoming: Incoming) {
         self.scratch.clear();
         match self.endpoint.retry(incoming.0, &mut self.scratch) {
@@ -413,8 +424,8 @@ impl Quic {
         self.connections.get(&conn)?.heard
     }
 
-    /// This machine's addresses changed, or it slept: every connection shows that it is there, from wherever that is now, and the
-    /// other ends look whether it is the same one (RFC 9000 §9).
+    /// This machine's addresses changed, or it slept: every connection shows that it is there, from wherever that is
+    /// now, and the other ends look whether it is the same one (RFC 9000 §9).
     pub fn handle_moved(&mut self) {
         let ids: Vec<ConnId> = self.connections.keys().copied().collect();
         for id in ids {
@@ -425,11 +436,12 @@ impl Quic {
         }
     }
 
-    /// Closes a connection at once: what was not delivered is lost, no event follows, the other side gets code and reason.
+    /// Closes a connection at once: what was not delivered is lost, no event follows, the other side gets code and
+    /// reason.
     pub fn close(&mut self, now: Instant, conn: ConnId, code: u32, reason: &'static str) {
         self.ticker.tick(now);
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        connection.end(&mut self.memory);
+        connection.end(&mut self.ticket_store);
         connection.inner.close(now, code.into(), Bytes::from_static(reason.as_bytes()));
         self.work_on(conn);
     }
@@ -494,7 +506,8 @@ impl Quic {
         self.sending.is_empty() && self.replies.is_empty()
     }
 
-    /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their number.
+    /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their
+    /// number.
     #[must_use]
     pub const fn visits(&self) -> u64 {
         self.visits
@@ -502,7 +515,12 @@ impl Quic {
 }
 
 impl Quic {
-    fn adopt(&mut self, handle: proto::ConnectionHandle, inner: proto::Connection, callee: Option<Callee>) -> ConnId {
+    fn adopt(
+        &mut self,
+        handle: proto::ConnectionHandle,
+        inner: proto::Connection,
+        server: Option<CachedServer>,
+    ) -> ConnId {
         self.last_id = self.last_id.wrapping_add(1);
         let id = ConnId(self.last_id);
         if self.by_handle.len() <= handle.0 {
@@ -516,11 +534,11 @@ impl Quic {
         let connection = Connection {
             handle,
             inner,
-            callee,
+            server,
             stage,
             sending: false,
             silence: Silence::Heard,
-            pulse: None,
+            acks: None,
             heard: None,
             probed: false,
             asks: false,
@@ -553,7 +571,7 @@ impl Quic {
                 }
             }
         }
-        connection.tell(&mut self.memory, |event| self.events.push_back((id, event)));
+        connection.tell(&mut self.ticket_store, |event| self.events.push_back((id, event)));
         if drained {
             if let Some(place) = self.by_handle.get_mut(connection.handle.0) {
                 *place = None;

@@ -133,7 +133,7 @@ fn a_reader_that_stops_holds_up_its_writer_at_the_window() {
 }
 
 #[test]
-fn what_is_not_acknowledged_never_exceeds_the_send_window() {
+fn unacknowledged_bytes_never_exceed_the_send_window() {
     let small = Profile { send_window: 32 * KIB as u64, ..Profile::peer() };
     let mut pair = Pair::of(&small, &Profile::peer(), &identity(), 3);
     let (client, _) = pair.connected();
@@ -188,7 +188,7 @@ fn data_survives_loss_and_reordering() {
 }
 
 #[test]
-fn pauses_are_not_taken_for_a_slow_path() {
+fn idle_pauses_are_not_taken_for_a_slow_path() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 33);
     pair.path = Path { rate: 10_000_000, latency: Duration::from_millis(20), ..Path::default() };
     let ends = pair.connected();
@@ -202,7 +202,7 @@ fn pauses_are_not_taken_for_a_slow_path() {
 }
 
 #[test]
-fn a_close_tells_code_and_reason_and_leaves_nothing_behind() {
+fn a_close_sends_code_and_reason_and_frees_the_connection() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 7);
     let (client, server) = pair.connected();
     let stream = pair.ends[CLIENT].open_uni(client).unwrap();
@@ -349,7 +349,7 @@ fn a_retry_that_is_answered_too_late_is_refused() {
 }
 
 #[test]
-fn a_refused_client_hears_it_and_an_ignored_one_waits() {
+fn a_refused_client_is_notified_and_an_ignored_one_waits() {
     for (door, closed, within) in [
         (Door::Refuse, Closed::Refused, 1),
         (Door::Ignore, Closed::TimedOut, Profile::peer().idle_timeout.as_secs() + 1),
@@ -444,7 +444,7 @@ fn a_stream_is_given_up_with_a_code_from_either_side() {
 }
 
 #[test]
-fn calls_that_make_no_sense_are_answered_and_change_nothing() {
+fn invalid_calls_are_refused_and_change_nothing() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 20);
     let (client, server) = pair.connected();
     let stream = pair.ends[CLIENT].open_uni(client).unwrap();
@@ -582,7 +582,7 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 #[test]
-fn the_first_flight_offers_a_key_exchange_that_outlives_quantum_computers() {
+fn the_first_flight_offers_a_post_quantum_key_exchange() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 32);
     pair.connect(Trust::Any);
     pair.flush();
@@ -603,7 +603,7 @@ fn a_batch_is_never_larger_than_the_kernel_takes() {
 }
 
 #[test]
-fn a_socket_for_both_families_gets_its_addresses_in_its_own_form() {
+fn a_dual_stack_socket_gets_addresses_in_ipv6_form() {
     let mut pair = Pair::new(&Profile::relay(), &identity(), 27);
     pair.connect(Trust::Any);
     let mut buf = Vec::new();
@@ -624,7 +624,7 @@ fn a_socket_for_both_families_gets_its_addresses_in_its_own_form() {
 }
 
 #[test]
-fn a_loopback_path_carries_the_largest_datagrams_and_a_network_path_does_not() {
+fn only_a_loopback_path_carries_the_largest_datagrams() {
     for (to, mtu) in [("127.0.0.1:4433", 65_507), ("192.0.2.2:4433", 1452)] {
         let mut pair = Pair::new(&Profile::peer(), &identity(), 29);
         pair.path.mtu = 65_507;

@@ -44,7 +44,7 @@ fn starts(race: &mut Race) -> Vec<Attempt> {
 }
 
 #[test]
-fn the_better_ones_start_earlier_and_the_families_alternate() {
+fn better_transports_start_earlier_and_families_alternate() {
     use Transport::{Quic, Tls, WebSocket};
     let now = Instant::now();
     let to = addresses(1, 2);
@@ -67,7 +67,7 @@ fn the_better_ones_start_earlier_and_the_families_alternate() {
 }
 
 #[test]
-fn what_won_the_last_time_starts_at_once_beside_quic() {
+fn the_last_winner_starts_at_once_beside_quic() {
     let now = Instant::now();
     for remembered in [Transport::Tls, Transport::WebSocket] {
         let mut race = Race::new(now, &addresses(1, 0), Route::Direct, Allowed::Auto, Some(remembered));
@@ -78,7 +78,7 @@ fn what_won_the_last_time_starts_at_once_beside_quic() {
 }
 
 #[test]
-fn one_transport_or_those_that_a_proxy_carries() {
+fn a_race_uses_one_transport_or_those_a_proxy_carries() {
     let (now, to) = (Instant::now(), addresses(0, 1));
     for only in ALL {
         let (started, _) = silence(Race::new(now, &to, Route::Direct, Allowed::Only(only), None), now);
@@ -131,7 +131,7 @@ fn a_failure_brings_the_next_one_forward() {
 }
 
 #[test]
-fn an_attempt_that_fails_beside_another_changes_nothing_for_the_next() {
+fn a_failed_attempt_beside_another_does_not_hasten_the_next() {
     let now = Instant::now();
     let mut race = Race::new(now, &addresses(3, 0), Route::Direct, Allowed::Only(Transport::Tls), None);
     race.handle_timeout(now + MS(250));
@@ -143,7 +143,7 @@ fn an_attempt_that_fails_beside_another_changes_nothing_for_the_next() {
 }
 
 #[test]
-fn the_most_telling_failure_is_told() {
+fn a_failed_race_reports_the_most_telling_failure() {
     let (known, seen) = (Fingerprint([1; 32]), Fingerprint([2; 32]));
     let certificate = Failure::Certificate(CertificateRefused::Changed { known, seen });
     let failures = [
@@ -174,7 +174,7 @@ fn the_most_telling_failure_is_told() {
 }
 
 #[test]
-fn the_time_that_this_process_did_not_have_is_given_to_the_relay() {
+fn a_delay_of_this_process_extends_the_relays_deadline() {
     let start = Instant::now();
     let mut race = Race::new(start, &["192.0.2.1:4433".parse().unwrap()], Route::Direct, Allowed::Auto, None);
     race.delay(WITHIN);
@@ -185,7 +185,7 @@ fn the_time_that_this_process_did_not_have_is_given_to_the_relay() {
 }
 
 #[test]
-fn the_first_family_is_the_resolvers_choice_and_the_count_is_bounded() {
+fn addresses_alternate_from_the_resolvers_first_family() {
     let (v6, v4) = (addresses(12, 0), addresses(0, 12));
     let mixed = interleaved(&[&v4[..2], &v6[..], &v4[2..]].concat());
     assert_eq!(mixed, [v4[0], v6[0], v4[1], v6[1], v4[2], v6[2], v4[3], v6[3]]);

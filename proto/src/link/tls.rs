@@ -1,7 +1,8 @@
-//! TLS 1.3 over the bytes of one pipe: rustls' unbuffered connection, which works in the pipe's own buffers.
+//! TLS 1.3 over the bytes of one pipe: the unbuffered connection of rustls, which works in the pipe's own buffers.
 //!
-//! Decides nothing but the words for what went wrong; whom it believes is [`super::trust`]'s. A record is opened where it was read;
-//! rustls copies its contents once, and writes a sealed record once into a piece of output. No timers.
+//! Decides only how errors are reported; [`super::trust`] decides which certificates are accepted. A record is
+//! decrypted in the buffer into which it was read; rustls copies its contents once, and writes a sealed record once
+//! into a piece of output. No timers.
 //! ```text
 //! handshaking → open → (the other side's close_notify) ended │ failed: the alert is in the output
 //! ```
@@ -22,41 +23,41 @@ use rustls::{AlertDescription, ClientConfig, Error, ServerConfig};
 use super::buffers::{Input, Output};
 use super::trust::{CertificateRefused, CertificateSeen, Verifier};
 
-/// Bytes that may wait at a client for the rest of a server's handshake message: a chain of certificates may have 64
-/// KiB. Those of a message in tiny records wait with all their records' overhead.
+/// Maximum number of bytes of an incomplete handshake message that a client buffers: a chain of certificates may have
+/// 64 KiB. If a message arrives in tiny records, the overhead of all its records is buffered, too.
 const CLIENT_BACKLOG: usize = 128 * 1024;
-/// The same at a server, which has thousands of clients that have proven nothing: a ClientHello has about 2 KiB.
+/// The same limit at a server, which has thousands of unauthenticated clients: a ClientHello has about 2 KiB.
 const SERVER_BACKLOG: usize = 16 * 1024;
-/// The same on either side once the handshake is done: a record (16 KiB and its seal), or a small message.
+/// The same limit on either side after the handshake: a record (16 KiB and its overhead), or a small message.
 const OPEN_BACKLOG: usize = 32 * 1024;
-/// Bytes that sealing adds to a record: header (5), content type (1), tag (16).
+/// Bytes that encryption adds to a record: header (5), content type (1), tag (16).
 const RECORD_OVERHEAD: usize = 22;
-/// Plaintext of one record (RFC 8446 §5.1).
+/// Maximum length of a record's plaintext (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
-/// Room for an alert in a record.
+/// Room for a record with an alert.
 const ALERT: usize = 64;
 
-/// Why TLS ended a pipe.
+/// Why TLS failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFailure {
-    /// We refused the server's certificate.
+    /// This side refused the server's certificate.
     #[error(transparent)]
     CertificateRefused(CertificateRefused),
     /// The two sides have no protocol in common (RFC 7301).
     #[error("the other end is no tallow relay or peer of a version that is spoken here")]
     NoCommonProtocol,
-    /// What came is no TLS at all.
+    /// The received bytes are not TLS.
     #[error("the other end does not speak TLS")]
     NotTls,
     /// The other side sent this alert (RFC 8446 §6).
     #[error("the other end ended TLS with alert {0}")]
     Alert(u8),
-    /// The other side broke a rule of TLS, or has no version or algorithm in common with us.
+    /// The other side violated TLS, or has no version or algorithm in common with this side.
     #[error("the other end broke a rule of TLS")]
     Broken,
 }
 
-/// What one step came to.
+/// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// There may be more to do.
@@ -65,7 +66,7 @@ pub(super) enum Step {
     Wait,
 }
 
-/// What is to be sealed.
+/// The data to be encrypted.
 #[derive(Clone, Copy)]
 enum Seal<'a> {
     Nothing,
@@ -81,12 +82,12 @@ enum End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Running,
-    /// The other side said that nothing follows.
+    /// The other side has sent `close_notify`.
     Ended,
     Failed,
 }
 
-/// See the module's text.
+/// The TLS connection of one pipe; the module's documentation describes its states.
 pub(super) struct Tls {
     end: End,
     state: State,
@@ -109,7 +110,8 @@ impl Tls {
         Some(Self { end: End::Server(Box::new(connection)), state: State::Running })
     }
 
-    /// Works on the input until there is plaintext, or output, or nothing to do. The caller calls again until [`Step::Wait`].
+    /// Processes the input until there is plaintext, or output, or nothing to do. The caller repeats this until
+    /// [`Step::Wait`].
     pub(super) fn step(
         &mut self,
         input: &mut Input,
@@ -125,12 +127,12 @@ impl Tls {
         }
     }
 
-    /// Seals these bytes. Nothing may be left to do by [`Self::step`].
+    /// Encrypts these bytes. The caller must have called [`Self::step`] until [`Step::Wait`] before.
     pub(super) fn send(&mut self, input: &mut Input, output: &mut Output, plain: &[u8]) -> Result<(), TlsFailure> {
         self.seal(input, output, Seal::Plain(plain))
     }
 
-    /// Says that nothing follows.
+    /// Sends `close_notify`.
     pub(super) fn close(&mut self, input: &mut Input, output: &mut Output) -> Result<(), TlsFailure> {
         self.seal(input, output, Seal::CloseNotify)
     }
@@ -180,7 +182,7 @@ impl Tls {
         }
     }
 
-    /// The alert goes out, and nothing is done with the connection from then on.
+    /// Sends the alert; the connection is not used from then on.
     fn fail(&mut self, output: &mut Output, error: &Error) -> TlsFailure {
         self.state = State::Failed;
         let verdict = match &mut self.end {
@@ -222,12 +224,12 @@ impl Tls {
         }
     }
 
-    /// Whether the other side said that nothing follows.
+    /// Whether the other side has sent `close_notify`.
     pub(super) fn has_ended(&self) -> bool {
         self.state == State::Ended
     }
 
-    /// The protocol that was agreed on, as far as the handshake has come.
+    /// The negotiated ALPN protocol, if the handshake has come so far.
     pub(super) fn protocol(&self) -> Option<&[u8]> {
         match &self.end {
             End::Client(connection, _) => connection.alpn_protocol(),
@@ -249,7 +251,7 @@ enum Done {
     Ended,
 }
 
-/// One state of the unbuffered connection: how many bytes to forget, and what comes next.
+/// Processes one state of the unbuffered connection; returns the number of consumed bytes and the result.
 fn work<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     output: &mut Output,
@@ -286,7 +288,7 @@ fn work<Data>(
             Seal::Nothing => Ok(Done::Wait),
             Seal::Plain(_) | Seal::CloseNotify => Err(Error::HandshakeNotComplete),
         },
-        // Early data, which no side here allows.
+        // Early data, which neither side allows here.
         Ok(_) => Err(Error::HandshakeNotComplete),
         Err(error) => Err(error),
     };
@@ -308,7 +310,7 @@ fn seal<Data>(mut traffic: WriteTraffic<'_, Data>, output: &mut Output, what: Se
     }
 }
 
-/// Has a piece of output written, with more room if it takes more.
+/// Calls `write` with room for a piece of output, and again with more room if it is too small.
 fn piece(
     output: &mut Output,
     len: usize,

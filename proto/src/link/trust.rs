@@ -1,18 +1,18 @@
-//! Whom a link believes: fingerprints, the rule for a relay's certificate, and a node's own identity.
+//! Authentication of servers: fingerprints, the trust rule for a relay's certificate, and a node's own identity.
 //!
-//! Decides whether the certificate that a server shows is accepted, and says how it was recognised so that the application can
-//! keep what it has to keep. No state, no timers. It reads no clock: the time at which a certificate must be valid comes from
-//! the endpoint, which got it from its caller.
+//! Decides whether the certificate that a server presents is accepted, and reports how it was recognised, so that the
+//! application can store the result. No state, no timers. It reads no clock: the time at which a certificate must be
+//! valid comes from the endpoint, which got it from its caller.
 //!
 //! The rule, by [`Trust`]:
 //! ```text
 //! Pin       exactly this certificate
-//! Known     this certificate, or one that a public authority vouches for under the server's name
-//! PublicCa  only one that a public authority vouches for (it was so before: nothing weaker will do)
-//! FirstUse  one that a public authority vouches for, else any, reported so that it can be recorded
-//! Any       any; for relays on this machine or found on the LAN, where nothing rests on it
+//! Known     this certificate, or one that a public CA issued for the server's name
+//! PublicCa  only one that a public CA issued for the server's name, as before: a weaker one is refused
+//! FirstUse  one that a public CA issued for the server's name, else any, reported so that it can be stored
+//! Any       any; for relays on this machine or found on the LAN, where no security depends on it
 //! ```
-//! In every case the server proves with a signature (RFC 8446 §4.4.3) that it has the certificate's key.
+//! In every case the server proves with a signature (RFC 8446 §4.4.3) that it has the certificate's private key.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,14 +27,15 @@ use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, Sign
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-/// What a certificate is known by: the SHA-256 of its DER form.
+/// The fingerprint of a certificate: the SHA-256 of its DER form.
 ///
-/// Shown as 64 lower-case hex digits, with `{:#}` as pairs between colons; both are read, in either case.
+/// It is printed as 64 lower-case hex digits, with `{:#}` as pairs between colons; both forms can be parsed, in either
+/// case.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {
-    /// Of a certificate in DER form.
+    /// The fingerprint of a certificate in DER form.
     #[must_use]
     pub fn of(certificate: &[u8]) -> Self {
         Self(Sha256::digest(certificate).into())
@@ -61,7 +62,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// The text is no fingerprint: 64 hex digits are one, or 32 pairs of them with colons between.
+/// The text is not a fingerprint, which has 64 hex digits, or 32 pairs of them with colons between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a fingerprint has 64 hexadecimal digits, or 32 pairs of them with colons between")]
 pub struct NotAFingerprint;
@@ -82,17 +83,17 @@ impl FromStr for Fingerprint {
     }
 }
 
-/// A certificate chain and its private key, as a server shows and uses them.
+/// The certificate chain and the private key of a server.
 #[derive(Clone)]
 pub struct Identity {
-    /// The leaf first, each in DER form.
+    /// The certificates, leaf first, each in DER form.
     pub cert_chain: Vec<Vec<u8>>,
     /// The leaf's private key, PKCS#8 in DER form.
     pub key: Zeroizing<Vec<u8>>,
 }
 
 impl Identity {
-    /// What clients know this server by. Of the empty string, if the chain is empty.
+    /// The fingerprint of the leaf, by which clients know this server; that of the empty string if the chain is empty.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.cert_chain.first().map_or(&[], Vec::as_slice))
@@ -105,68 +106,69 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Which certificate of a server is accepted: see the module's text.
+/// The rule for accepting a server's certificate; the module's documentation has a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
-    /// Exactly this one: the person gave its fingerprint.
+    /// Only the certificate with this fingerprint, which the user configured.
     Pin(Fingerprint),
-    /// This one, kept from the first use.
+    /// The certificate with this fingerprint, which was stored at the first use, or one of a public CA.
     Known(Fingerprint),
-    /// One that a public authority vouches for, as it was the last time.
+    /// Only a certificate of a public CA, because the server had one at the last connection.
     PublicCa,
-    /// Whatever comes first; the application keeps it.
+    /// Any certificate at the first use; the application stores its fingerprint.
     FirstUse,
-    /// Whatever comes.
+    /// Any certificate.
     Any,
 }
 
 /// How an accepted server was recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CertificateSeen {
-    /// We are the server: clients are not asked for certificates.
+    /// This side is the server, which requests no certificates from clients.
     NotAsked,
-    /// It is the one of [`Trust::Pin`].
+    /// It is the certificate of [`Trust::Pin`].
     Pinned(Fingerprint),
-    /// It is the one of [`Trust::Known`].
+    /// It is the certificate of [`Trust::Known`].
     Known(Fingerprint),
-    /// A public authority vouches for it and for the server's name. To be kept as [`Trust::PublicCa`].
+    /// A public CA issued it for the server's name. The application should store it as [`Trust::PublicCa`].
     PublicCa(Fingerprint),
-    /// Nobody vouches for it and none was known. To be kept as [`Trust::Known`].
+    /// No public CA issued it and none was known. The application should store it as [`Trust::Known`].
     FirstUse(Fingerprint),
-    /// Nobody looked ([`Trust::Any`]).
+    /// It was not verified ([`Trust::Any`]).
     Unchecked(Fingerprint),
 }
 
 /// Why a server's certificate was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateRefused {
-    /// It is not the one that the person gave.
+    /// It is not the one that the user configured.
     #[error("the relay's certificate {seen} is not the pinned one, {pinned}")]
     NotPinned {
-        /// What was asked for.
+        /// The configured fingerprint.
         pinned: Fingerprint,
-        /// What the server has.
+        /// The fingerprint that the server presented.
         seen: Fingerprint,
     },
     /// It is not the one that the server had at the first use.
     #[error("the relay's certificate changed from {known} to {seen}")]
     Changed {
-        /// What was kept.
+        /// The stored fingerprint.
         known: Fingerprint,
-        /// What the server has now.
+        /// The fingerprint that the server presented now.
         seen: Fingerprint,
     },
-    /// A public authority vouched for this server before, and none does now.
+    /// The server had a certificate of a public CA before and has none now.
     #[error("no public authority vouches for the relay's certificate {seen} any more")]
     NotPublic {
-        /// What the server has now.
+        /// The fingerprint that the server presented now.
         seen: Fingerprint,
     },
 }
 
-/// Applies a [`Trust`] inside the TLS handshake of one connection, and keeps the verdict for the endpoint to report.
+/// Applies a [`Trust`] inside the TLS handshake of one connection, and stores the result for the endpoint to report.
 ///
-/// TLS asks a verifier in the middle of reading a flight and has no way to hand its reasons out, so they wait here.
+/// rustls calls a verifier while it processes a flight and cannot return the reasons of the verifier, so they are
+/// stored here.
 #[derive(Debug)]
 pub(super) struct Verifier {
     authorities: Arc<WebPkiServerVerifier>,
@@ -181,7 +183,7 @@ struct Judgement {
 }
 
 impl Verifier {
-    /// A verifier for one connection; `None` if there are no `roots`.
+    /// Creates a verifier for one connection; `None` if there are no `roots`.
     pub(super) fn new(trust: Trust, roots: Arc<RootCertStore>, provider: &Arc<CryptoProvider>) -> Option<Self> {
         let authorities = WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build().ok()?;
         let algorithms = provider.signature_verification_algorithms;
@@ -192,13 +194,14 @@ impl Verifier {
         self.judgement.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was found, once the certificate came.
+    /// The result, once the server has presented its certificate.
     pub(super) fn verdict(&self) -> Option<Result<CertificateSeen, CertificateRefused>> {
         self.lock().verdict
     }
 
-    /// Another connection to the same server, which need not show its certificate again: whether the one that it showed the last time
-    /// is one that `trust` accepts. A certificate that it does show is judged anew.
+    /// Prepares for another connection to the same server, which need not present its certificate again. Returns
+    /// whether `trust` accepts the certificate that it presented the last time. If it does present one, that is
+    /// verified again.
     pub(super) fn recall(&self, trust: Trust) -> bool {
         let mut judgement = self.lock();
         let (seen, vouched) = match judgement.verdict {

@@ -37,7 +37,8 @@ fn an_identity_shows_its_leaf_and_never_its_key() {
     assert_eq!(format!("{identity:?}"), format!("Identity({})", identity.fingerprint()));
 }
 
-/// An authority of our own in the place of the public ones, and a certificate of it that is valid for a day around [`NOW`].
+/// An authority of our own in the place of the public ones, and a certificate of it that is valid for a day around
+/// [`NOW`].
 struct Authority {
     roots: Arc<RootCertStore>,
     leaf: CertificateDer<'static>,
@@ -88,7 +89,7 @@ fn a_public_authority_vouches_for_the_name_and_the_time() {
 }
 
 #[test]
-fn a_pin_and_a_known_fingerprint_need_no_authority_and_a_pin_bows_to_none() {
+fn a_pinned_or_known_certificate_needs_no_authority() {
     let authority = authority();
     let (seen, other) = (Fingerprint::of(&authority.leaf), Fingerprint([7; 32]));
     let never = Duration::ZERO;

@@ -1,18 +1,17 @@
-//! A WebSocket (RFC 6455) as a carrier of bytes: frames in both directions, pings, and the close with its cause.
+//! A WebSocket (RFC 6455) as a carrier of bytes: frames in both directions, pings, and the close with its code.
 //!
-//! Decides what a frame means. Binary frames carry the link's bytes, and where a message begins or ends means nothing; a text
-//! frame is an error. Frame headers are tungstenite's; its own stream machine gathers whole messages and masks with the system's
-//! randomness, so contents pass through here as they come.
+//! Processes frames. Binary frames carry the link's bytes, and the boundaries of messages have no meaning; a text frame
+//! is an error. tungstenite encodes and decodes the frame headers. Its own stream type is not used, because it collects
+//! whole messages and draws masks from the system's randomness; this module passes contents on as they arrive.
 //! ```text
 //! header → data (any length, as it arrives) ┐
-//!    ▲   → control (gathered, 125 bytes)    ├─► header … until a close frame: what follows is ignored
+//!    ▲   → control (buffered, 125 bytes)    ├─► header … until a close frame: all later bytes are ignored
 //!    └──────────────────────────────────────┘
 //! ```
-//! Timers: a ping every [`PING_EVERY`], and after [`SILENCE`] with nothing heard the pipe is lost.
-//! Bounds: a frame has [`MAX_FRAME`] bytes at most (nothing is allocated for it), a control frame 125; of several pings that are
-//! not answered yet, the last one is (RFC 6455 §5.5.3).
-//! Copies: received bytes are copied once, unmasked on the way. Sent ones are copied once where they are masked or sealed, and
-//! not at all from a server without TLS.
+//! Timers: a ping every [`PING_EVERY`]; the pipe is lost when nothing was received for [`SILENCE`]. Bounds: a frame has
+//! at most [`MAX_FRAME`] bytes (nothing is allocated for it), a control frame 125; of several unanswered pings, only
+//! the last one is answered (RFC 6455 §5.5.3). Copies: received bytes are copied once and unmasked in the copy. Sent
+//! bytes are copied once if they are masked or encrypted; a server without TLS does not copy them.
 
 mod upgrade;
 
@@ -31,52 +30,53 @@ use crate::wire::untrusted::Untrusted;
 pub use upgrade::{Browsers, SUBPROTOCOL, UpgradeFailure};
 pub(super) use upgrade::{Upgrade, is_path};
 
-/// How often each side sends a ping.
+/// The interval at which each side sends a ping.
 pub const PING_EVERY: Duration = Duration::from_secs(20);
-/// After this long with nothing heard (three pings' time), while we do read, the link is lost.
+/// The idle timeout: the link is lost when nothing was received for this long (three ping intervals) while this side
+/// reads.
 pub const SILENCE: Duration = Duration::from_secs(60);
-/// The longest frame that is taken, in bytes.
+/// Maximum length of a frame, in bytes.
 pub const MAX_FRAME: u64 = 16 * 1024 * 1024;
-/// The longest header: two bytes, a length of eight, a mask of four.
+/// Maximum length of a frame header: two bytes, a length of eight, a mask of four.
 const MAX_HEADER: usize = 14;
-/// RFC 6455 §5.5.
+/// Maximum payload of a control frame (RFC 6455 §5.5).
 const MAX_CONTROL: usize = 125;
-/// Payloads from this size on are not copied behind their header where that can be avoided.
+/// Payloads from this size on are sent as a piece of their own, if possible, and not copied behind their header.
 const WORTH_A_PIECE: usize = 1024;
-/// The first of the private close codes (RFC 6455 §7.4.2), which carry our own.
+/// The first of the private close codes (RFC 6455 §7.4.2), which carry our codes.
 const PRIVATE: u16 = 4000;
-/// The largest of our own codes that has its place there; larger ones become this.
+/// The largest of our codes that fits there; larger ones are replaced by this one.
 const LAST_OWN: u16 = 999;
 
-/// A rule of WebSocket that the other side broke.
+/// A violation of the WebSocket protocol by the other side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WebSocketViolation {
-    /// Reserved bits or an opcode that nobody agreed on (RFC 6455 §5.2).
+    /// The frame has reserved bits or an opcode that was not negotiated (RFC 6455 §5.2).
     #[error("a WebSocket frame of a kind that was not agreed on")]
     Reserved,
-    /// A client's frame without a mask, or a server's with one (§5.1).
+    /// A frame of a client has no mask, or a frame of a server has one (§5.1).
     #[error("a WebSocket frame that is masked wrongly")]
     Mask,
-    /// A text frame.
+    /// The frame is a text frame.
     #[error("a WebSocket frame with text")]
     Text,
-    /// A continuation of nothing, or a message inside a message (§5.4).
+    /// A continuation frame has no message to continue, or a new message begins inside a message (§5.4).
     #[error("WebSocket fragments that do not fit together")]
     Fragments,
-    /// A control frame that is fragmented or too long (§5.5).
+    /// A control frame is fragmented or too long (§5.5).
     #[error("a WebSocket control frame that is not valid")]
     Control,
-    /// A close frame with half a code, one that must not be sent, or a reason that is not UTF-8 (§5.5.1).
+    /// A close frame has an incomplete code, a code that must not be sent, or a reason that is not UTF-8 (§5.5.1).
     #[error("a WebSocket close frame that is not valid")]
     Close,
-    /// More than [`MAX_FRAME`].
+    /// The frame is longer than [`MAX_FRAME`].
     #[error("a WebSocket frame that is too long")]
     TooLong,
 }
 
 impl WebSocketViolation {
-    /// RFC 6455 §7.4.1.
+    /// The close code for this violation (RFC 6455 §7.4.1).
     const fn code(self) -> u16 {
         match self {
             Self::Reserved | Self::Mask | Self::Fragments | Self::Control | Self::Close => 1002,
@@ -86,18 +86,18 @@ impl WebSocketViolation {
     }
 }
 
-/// How the other side closed.
+/// How the other side closed the WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CloseSeen {
-    /// With nothing to say: the end of what it sends.
+    /// Without an error: it has finished sending.
     Normal,
-    /// With one of our own codes.
+    /// With one of our codes.
     Own { code: u32, reason: Untrusted },
-    /// With a code of RFC 6455 or of somebody else.
+    /// With a code of RFC 6455 or of another application.
     Other(u16),
 }
 
-/// Which side this is, and what its masks come from.
+/// The role of this side; a client has the generator of its masks.
 #[derive(Debug)]
 pub(super) enum Role {
     Client(Box<ChaCha20Rng>),
@@ -112,21 +112,21 @@ enum Reading {
     Closed,
 }
 
-/// A mask and how far it has been used.
+/// A mask and the position in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mask([u8; 4]);
 
 const HEADER: Reading = Reading::Header { bytes: [0; MAX_HEADER], len: 0 };
 const NO_MASK: Mask = Mask([0; 4]);
 
-/// What a frame may be now.
+/// Which frames are allowed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Message {
     Between,
     Inside,
 }
 
-/// See the module's text.
+/// One end of a WebSocket; the module's documentation describes its states.
 #[derive(Debug)]
 pub(super) struct WebSocket {
     role: Role,
@@ -151,12 +151,13 @@ impl WebSocket {
         }
     }
 
-    /// Something arrived, or nothing was read.
+    /// Restarts the idle timeout: bytes arrived, or this side did not read.
     pub(super) const fn heard(&mut self, now: Instant) {
         self.heard = now;
     }
 
-    /// Takes bytes as they come, and hands out what they carry: masked, with the mask to apply to a copy.
+    /// Processes bytes as they arrive, and passes on the payload: still masked, with the mask that the caller applies
+    /// to its copy.
     pub(super) fn receive(
         &mut self,
         mut bytes: &[u8],
@@ -238,7 +239,7 @@ impl WebSocket {
         }
     }
 
-    /// Does what a control frame asks for, once it is whole.
+    /// Processes a complete control frame.
     fn end_control(&mut self) -> Result<(), WebSocketViolation> {
         let (kind, payload) = match std::mem::replace(&mut self.reading, HEADER) {
             Reading::Control { kind, left: 0, payload, .. } => (kind, payload),
@@ -260,12 +261,12 @@ impl WebSocket {
         Ok(())
     }
 
-    /// How the other side closed, said once.
+    /// Takes the close frame of the other side; reported once.
     pub(super) fn take_close(&mut self) -> Option<CloseSeen> {
         self.seen.take()
     }
 
-    /// A control frame that is due: an answer, or a ping.
+    /// The next control frame to send: a pong, or a ping that is due.
     pub(super) fn poll_control(&mut self, now: Instant) -> Option<Bytes> {
         if let Some(payload) = self.pong.take() {
             return Some(self.control(Control::Pong, &payload));
@@ -282,35 +283,35 @@ impl WebSocket {
         self.next_ping
     }
 
-    /// No ping now: what waits for the socket keeps the path alive as well.
+    /// Postpones the ping: the bytes that wait for the socket keep the path alive as well.
     pub(super) fn skip_ping(&mut self, now: Instant) {
         if self.next_ping <= now {
             self.next_ping = now + PING_EVERY;
         }
     }
 
-    /// When something arrived last, or nothing was read.
+    /// When the idle timeout was last restarted.
     pub(super) const fn last_heard(&self) -> Instant {
         self.heard
     }
 
-    /// The next ping is due at once.
+    /// Makes the next ping due at once.
     pub(super) const fn ping_now(&mut self, now: Instant) {
         self.next_ping = now;
     }
 
-    /// When nothing was heard for too long.
+    /// When the idle timeout expires.
     pub(super) fn lost_at(&self) -> Instant {
         self.heard + SILENCE
     }
 
-    /// The close frame with one of our own codes.
+    /// The close frame with one of our codes.
     pub(super) fn close(&mut self, code: u32, reason: &str) -> Bytes {
         let own = u16::try_from(code).unwrap_or(LAST_OWN).min(LAST_OWN);
         self.close_with(if own == 0 { 1000 } else { PRIVATE.saturating_add(own) }, reason)
     }
 
-    /// The close frame for a rule that was broken.
+    /// The close frame for a violation of the other side.
     pub(super) fn close_for(&mut self, violation: WebSocketViolation) -> Bytes {
         self.close_with(violation.code(), "")
     }
@@ -326,7 +327,8 @@ impl WebSocket {
         self.whole(OpCode::Control(kind), payload)
     }
 
-    /// A frame of the link's bytes. In two pieces where that saves a copy and `in_one` does not forbid it.
+    /// A frame with the link's bytes. It is returned as two pieces if that saves a copy and `in_one` does not forbid
+    /// it.
     pub(super) fn frame(&mut self, payload: Bytes, in_one: bool) -> (Bytes, Option<Bytes>) {
         match &self.role {
             Role::Server if !in_one && payload.len() >= WORTH_A_PIECE => {
@@ -359,7 +361,7 @@ impl WebSocket {
 }
 
 impl Mask {
-    /// RFC 6455 §5.3; goes on where it was.
+    /// Applies the mask (RFC 6455 §5.3), continuing at the present position.
     pub(super) fn apply(&mut self, bytes: &mut [u8]) {
         if self.0 == NO_MASK.0 {
             return;
@@ -375,7 +377,7 @@ impl Mask {
     }
 }
 
-/// What a close frame says (RFC 6455 §5.5.1, §7.4).
+/// Parses the payload of a close frame (RFC 6455 §5.5.1, §7.4).
 fn close_seen(payload: &[u8]) -> Result<CloseSeen, WebSocketViolation> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return if payload.is_empty() { Ok(CloseSeen::Normal) } else { Err(WebSocketViolation::Close) };

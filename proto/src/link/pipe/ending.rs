@@ -1,16 +1,18 @@
-//! How a pipe ends: one side or both said all, somebody broke a rule, it was cut, it took too long.
+//! The end of a pipe: one side or both have finished, a side violated the protocol, the connection was lost, or a
+//! timeout passed.
 //!
-//! What is left to be said goes out first, where there is a word for it and the pipe still carries it. The states are those of [`super`].
-//! Timer: [`LINGER`], for the last words and for the other side's end after them.
+//! The pipe first sends its remaining output and a close message, if its protocols have one and the connection still
+//! works. The states are those of [`super`]. Timer: [`LINGER`], for the last bytes and for the other side's end after
+//! them.
 
 use super::super::websocket::CloseSeen;
 use super::framing::Framing;
 use super::inbox::Inbox;
-use super::{Carrier, Closed, Event, Fate, Flow, LINGER, Phase, Pipe};
+use super::{Carrier, Closed, Event, Flow, LINGER, Phase, Pipe, SocketAction};
 use crate::Instant;
 
 impl Pipe {
-    /// The other side sends no more.
+    /// The other side has sent FIN.
     pub fn handle_eof(&mut self) {
         match self.phase {
             Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Reading) => self.lose(),
@@ -26,27 +28,30 @@ impl Pipe {
     pub fn handle_failed(&mut self) {
         match self.phase {
             Phase::Opening { .. } | Phase::Open(_) => self.lose(),
-            Phase::Lingering { .. } | Phase::Flushing { .. } => self.over(Fate::Abort),
+            Phase::Lingering { .. } | Phase::Flushing { .. } => self.over(SocketAction::Abort),
             Phase::Over(_) => {}
         }
     }
 
-    /// What to do with the socket.
+    /// The action that the caller must take on the socket.
     #[must_use]
-    pub const fn fate(&self) -> Fate {
+    pub const fn socket_action(&self) -> SocketAction {
         match self.phase {
-            Phase::Over(fate) => fate,
-            Phase::Opening { .. } | Phase::Open(_) | Phase::Lingering { .. } | Phase::Flushing { .. } => Fate::Live,
+            Phase::Over(action) => action,
+            Phase::Opening { .. } | Phase::Open(_) | Phase::Lingering { .. } | Phase::Flushing { .. } => {
+                SocketAction::Live
+            }
         }
     }
 
-    /// Says that nothing more will be written; the other side reads [`super::Read::End`]. Once both did so, [`Closed::Ended`] follows.
+    /// Ends the sending direction; the other side reads [`super::Read::End`]. Once both sides did so, [`Closed::Ended`]
+    /// follows.
     pub fn finish(&mut self, now: Instant) {
         self.finish_with(now, 0, "");
     }
 
-    /// The same, and the other side gets code and reason where there is a word for them: its [`Closed::Application`]. What was written
-    /// has all the time it takes, unlike before [`Self::close`].
+    /// As [`Self::finish`], and the other side receives code and reason in [`Closed::Application`], if the protocol can
+    /// carry them. Unlike with [`Self::close`], there is no time limit for the bytes that were written before.
     pub fn finish_with(&mut self, now: Instant, code: u32, reason: &'static str) {
         let next = match self.phase {
             Phase::Open(Flow::Both) => Phase::Open(Flow::Reading),
@@ -66,14 +71,15 @@ impl Pipe {
         self.settle();
     }
 
-    /// Ends the link: what was written goes out first, if it can within [`LINGER`]; what was not read is lost; no event follows. The
-    /// other side gets code and reason where there is a word for them; code 0 is the same as [`Self::finish`] to it.
+    /// Ends the link. Written bytes are still sent if that is possible within [`LINGER`]; unread bytes are dropped; no
+    /// event follows. The other side receives code and reason, if the protocol can carry them; code 0 looks like
+    /// [`Self::finish`] to it.
     pub fn close(&mut self, now: Instant, code: u32, reason: &'static str) {
         let deadline = now + LINGER;
-        // Plain bytes have no word for the end that the other side could answer.
+        // A link without TLS has no end marker that the other side could answer.
         let is_plain = matches!(self.framing, Framing::Records(_));
         let next = match self.phase {
-            Phase::Opening { .. } => return self.over(Fate::Abort),
+            Phase::Opening { .. } => return self.over(SocketAction::Abort),
             Phase::Open(_) if is_plain => Phase::Flushing { deadline },
             Phase::Open(Flow::Both | Flow::Reading) => Phase::Lingering { deadline },
             Phase::Open(Flow::Writing) => Phase::Flushing { deadline },
@@ -92,7 +98,7 @@ impl Pipe {
 }
 
 impl Pipe {
-    /// Whether the other side said that nothing follows.
+    /// Checks whether the other side has sent its end marker.
     pub(super) fn look_for_end(&mut self, now: Instant) -> Result<(), Closed> {
         match self.framing.socket().and_then(|socket| socket.take_close()) {
             Some(CloseSeen::Normal) => self.handle_end(now),
@@ -136,25 +142,26 @@ impl Pipe {
         }
     }
 
-    /// Our own end. If it cannot be said, the other side notices that the pipe ends without.
+    /// Sends our end marker. If that is not possible, the other side detects that the pipe ended without one.
     fn end(&mut self, code: u32, reason: &str) {
         match self.framing.close(code, reason) {
             Some(frame) => {
                 let _ = self.send(frame);
-                // Inside TLS the WebSocket's end says it all; TLS's own follows when both sides are done.
+                // Inside TLS, the WebSocket's close frame is sufficient; TLS's own end follows when both sides are
+                // done.
             }
             None => self.carrier.close(&mut self.input, &mut self.output),
         }
         self.touched = true;
     }
 
-    /// The link ends by somebody's fault or wish; what is left to be said about it goes out.
+    /// Ends the link with this reason, and sends the close message that belongs to it.
     pub(super) fn fail(&mut self, now: Instant, closed: Closed) {
         let speaks = match self.phase {
             Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => true,
             Phase::Open(Flow::Reading) | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => false,
         };
-        // Records behind the one that ended it are not opened, and must not stand in the way of the last words.
+        // Records behind the one that ended the link are not decrypted, and must not block the close message.
         self.input.clear();
         let last = match (&closed, &mut self.framing) {
             (Closed::Lost, _) => return self.lose(),
@@ -183,16 +190,16 @@ impl Pipe {
 
     pub(super) fn time_out(&mut self) {
         self.tell(Event::Closed(Closed::TimedOut));
-        self.over(Fate::Abort);
+        self.over(SocketAction::Abort);
     }
 
     fn lose(&mut self) {
         self.tell(Event::Closed(Closed::Lost));
-        self.over(Fate::Abort);
+        self.over(SocketAction::Abort);
     }
 
-    pub(super) fn over(&mut self, fate: Fate) {
-        self.phase = Phase::Over(fate);
+    pub(super) fn over(&mut self, action: SocketAction) {
+        self.phase = Phase::Over(action);
         self.stop_reading();
         self.output.clear();
         self.touched = true;
@@ -207,7 +214,7 @@ impl Pipe {
 
     pub(super) fn settle(&mut self) {
         if matches!(self.phase, Phase::Flushing { .. }) && self.output.is_empty() {
-            self.over(Fate::Finish);
+            self.over(SocketAction::Finish);
         }
     }
 }

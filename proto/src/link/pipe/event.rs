@@ -1,5 +1,5 @@
-//! What a pipe tells its owner: events, why it ended, what to do with the socket; and how much the owner lets wait. Only words;
-//! what they follow from is in [`super`].
+//! The types in which a pipe reports to its owner: events, the reason of its end, the action for the socket; and the
+//! windows that the owner sets. [`super`] has the logic.
 
 use super::super::proxy::ProxyFailure;
 use super::super::tls::TlsFailure;
@@ -8,101 +8,101 @@ use super::super::websocket::{UpgradeFailure, WebSocketViolation};
 use super::Transport;
 use crate::wire::untrusted::Untrusted;
 
-/// How much may wait in either direction, in bytes.
+/// The limits on buffered bytes in either direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Windows {
-    /// What was received and not read by the owner.
+    /// Maximum number of bytes that were received and not read by the owner.
     pub receive: usize,
-    /// What was written by the owner and not by the socket.
+    /// Maximum number of bytes that the owner has written and the socket has not sent.
     pub send: usize,
 }
 
 impl Windows {
-    /// For the two ends of a transfer.
+    /// The windows of the two ends of a transfer.
     #[must_use]
     pub const fn peer() -> Self {
         Self { receive: 1024 * 1024, send: 256 * 1024 }
     }
 
-    /// For the two ends of a transfer in one network.
+    /// The windows of the two ends of a transfer in one network.
     #[must_use]
     pub const fn direct() -> Self {
         Self { receive: 4 * 1024 * 1024, send: 1024 * 1024 }
     }
 
-    /// For a relay: each pipe starts small and is raised by evidence.
+    /// The initial windows of a relay: small, and raised once a pipe is seen to need more.
     #[must_use]
     pub const fn relay() -> Self {
         Self { receive: 64 * 1024, send: 64 * 1024 }
     }
 }
 
-/// What happened on a pipe.
+/// An event of a pipe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The link is there.
+    /// The link is open.
     Connected {
         /// How the server was recognised; [`CertificateSeen::NotAsked`] on the server's side.
         certificate: CertificateSeen,
-        /// What runs in the pipe.
+        /// The protocols in the pipe.
         transport: Transport,
     },
-    /// There may be something to read. Said when something arrives and not again for what was left unread.
+    /// Bytes may be readable. Reported when bytes arrive, and not again for bytes that were left unread.
     Readable,
-    /// A write that was [`super::Write::Blocked`] may go on.
+    /// A write that was [`super::Write::Blocked`] may be repeated.
     Writable,
-    /// The link is over, and this is its last event. What arrived before can still be read. Not said after a [`super::Pipe::close`] of our
-    /// own.
+    /// The link has ended, and this is its last event. Bytes that arrived before can still be read. Not reported if
+    /// this side called [`super::Pipe::close`].
     Closed(Closed),
 }
 
-/// Why a pipe ended, when it was not us who closed it.
+/// Why a pipe ended, if this side did not close it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
-    /// Both sides said all they had to say.
+    /// Both sides have finished.
     #[error("both sides are done")]
     Ended,
-    /// The other side's application closed it.
+    /// The application of the other side closed the link.
     #[error("closed by the other side with code {code}")]
     Application {
         /// Its code, from 1 to 999; a larger one arrives as 999.
         code: u32,
-        /// Its words.
+        /// Its reason, as text.
         reason: Untrusted,
     },
-    /// The other side, or something between, closed the WebSocket with this code (RFC 6455 §7.4).
+    /// The other side, or a proxy, closed the WebSocket with this code (RFC 6455 §7.4).
     #[error("the WebSocket was closed with code {0}")]
     WebSocketClosed(u16),
-    /// The other side broke a rule of WebSocket.
+    /// The other side violated the WebSocket protocol.
     #[error(transparent)]
     WebSocket(#[from] WebSocketViolation),
-    /// There is no WebSocket.
+    /// The WebSocket handshake failed.
     #[error(transparent)]
     Upgrade(#[from] UpgradeFailure),
-    /// TLS ended it.
+    /// TLS failed.
     #[error(transparent)]
     Tls(#[from] TlsFailure),
-    /// The proxy did not let us through.
+    /// The proxy refused or failed to connect.
     #[error(transparent)]
     Proxy(#[from] ProxyFailure),
-    /// What a client sent first is nothing that is spoken here.
+    /// The first bytes of a client are not of a supported protocol.
     #[error("the other end speaks another protocol")]
     Unknown,
-    /// The link was not there in time, or nothing was heard for too long.
+    /// The link was not open in time, or nothing was received for too long.
     #[error("nothing was heard for too long")]
     TimedOut,
-    /// The connection broke off.
+    /// The connection failed, or ended without an end marker.
     #[error("the connection was lost")]
     Lost,
 }
 
-/// What to do with the socket.
+/// The action that the caller must take on the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Go on.
+pub enum SocketAction {
+    /// Keep the socket open.
     Live,
-    /// All is written: end it in good order.
+    /// All output is written: close the socket in an orderly way.
     Finish,
-    /// Let it go.
+    /// Abort the connection.
     Abort,
 }

@@ -1,11 +1,11 @@
-//! How the link's bytes lie in what the carrier carries: as they are, cut where records are, or in a WebSocket.
+//! The framing of the link's bytes within the carrier: unframed, split at long records, or in a WebSocket.
 //!
-//! Decides nothing of its own. No timers but the WebSocket's.
+//! No decisions of its own, and no timers but the WebSocket's.
 //! ```text
 //! undecided (a server, until ALPN is known) → bytes │ records (between two peers)
 //!                                           → upgrade → a WebSocket │ refused
 //! ```
-//! Bounds: a reply to the upgrade, and the WebSocket's own.
+//! Bounds: one reply to the upgrade request, and those of the WebSocket.
 
 use bytes::Bytes;
 
@@ -15,33 +15,33 @@ use super::inbox::Inbox;
 use super::records::Records;
 use crate::Instant;
 
-/// See the module's text.
+/// The framing of a pipe; the module's documentation describes its states.
 #[derive(Debug)]
 pub(super) enum Framing {
     Undecided,
     Bytes,
-    /// Bytes, and it is known what they are.
+    /// The records of two peers, without further framing.
     Records(Box<Records>),
     Upgrading {
         upgrade: Upgrade,
-        /// For the WebSocket that comes of it.
+        /// The role in the WebSocket that follows.
         role: Role,
-        /// What is to be said first, once the carrier can carry it.
+        /// The bytes to send first, once the carrier can carry them.
         say: Bytes,
     },
     WebSocket {
         socket: Box<WebSocket>,
-        /// What is to be said first: a server's answer.
+        /// The bytes to send first: a server's answer.
         say: Bytes,
     },
-    /// No WebSocket came about.
+    /// The WebSocket handshake failed.
     Refused {
         say: Bytes,
     },
 }
 
 impl Framing {
-    /// A client's WebSocket.
+    /// The WebSocket of a client.
     pub(super) fn ask(authority: &str, path: &str, role: Role) -> Self {
         match role {
             Role::Client(mut rng) => {
@@ -52,12 +52,12 @@ impl Framing {
         }
     }
 
-    /// A server's WebSocket.
+    /// The WebSocket of a server.
     pub(super) fn answer(browsers: Browsers) -> Self {
         Self::Upgrading { upgrade: Upgrade::server(browsers), role: Role::Server, say: Bytes::new() }
     }
 
-    /// Takes what the carrier brought.
+    /// Processes the bytes that the carrier has received.
     pub(super) fn receive(&mut self, now: Instant, plain: &[u8], inbox: &mut Inbox) -> Result<(), Closed> {
         match self {
             Self::Undecided => return Err(Closed::Unknown),
@@ -93,7 +93,7 @@ impl Framing {
         }
     }
 
-    /// What the framing itself has to say, once.
+    /// Takes the bytes that the framing itself has to send.
     pub(super) fn poll_say(&mut self, now: Instant) -> Option<Bytes> {
         let said = |say: &mut Bytes| Some(std::mem::take(say)).filter(|say| !say.is_empty());
         match self {
@@ -103,7 +103,7 @@ impl Framing {
         }
     }
 
-    /// The end of what this side says.
+    /// The end marker of this side's direction.
     pub(super) fn close(&mut self, code: u32, reason: &str) -> Option<Bytes> {
         match self {
             Self::WebSocket { socket, .. } => Some(socket.close(code, reason)),
@@ -111,7 +111,7 @@ impl Framing {
         }
     }
 
-    /// The records, where it is known that there are such.
+    /// The splitter of records, if the framing has one.
     pub(super) fn records(&mut self) -> Option<&mut Records> {
         match self {
             Self::Records(records) => Some(records),
@@ -121,7 +121,7 @@ impl Framing {
         }
     }
 
-    /// The WebSocket, where it is one.
+    /// The WebSocket, if the framing is one.
     pub(super) fn socket(&mut self) -> Option<&mut WebSocket> {
         match self {
             Self::WebSocket { socket, .. } => Some(socket),

@@ -1,16 +1,15 @@
-//! Plaintext of a TCP connection that waits for its owner, at most a window of it.
+//! The received plaintext of a TCP connection that its owner has not read yet, at most one window of it.
 
 use bytes::Bytes;
 
 use crate::pieces::Pieces;
 
-/// Plaintext that waits for the owner. Small pieces are merged, so that the window bounds memory whatever the frames
-/// are.
+/// Received plaintext. Small pieces are merged, so that the window bounds the memory for any size of frames.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) pieces: Pieces,
     pub(super) window: usize,
-    /// The other side said that nothing follows.
+    /// Whether the other side has sent its end marker.
     pub(super) ended: bool,
 }
 

@@ -1,14 +1,15 @@
-//! The plain bytes of a link between two peers, cut where its long records are: each of them is read from the socket into the buffer
-//! in which it will be opened.
+//! Splits the bytes of a link between two peers at its long records: each long record is read from the socket into the
+//! buffer in which it will be decrypted.
 //!
-//! Decides only where the pieces end that the owner reads. What is no long chunk record goes on as it came, also what no frame may
-//! look like, for that is the decoder's to judge. While the link has not proven to be the other peer's, all of it does: then
-//! nobody can have memory taken by naming a length.
+//! Decides only where the pieces end that the owner reads. All bytes that are not part of a long chunk record are
+//! passed on as they arrived, invalid frames included, because the decoder validates frames. Until the peer is
+//! authenticated on the link, all bytes are passed on this way, so that no host can make us allocate memory by claiming
+//! a length.
 //! ```text
-//! passing ──head of a long record, on a link that has proven itself──► assembling ──whole──► passing
+//! passing ──head of a long record, on a proven link──► assembling ──complete──► passing
 //! ```
-//! No timers. Bounds: one record of a chunk and [`BEHIND`], and what the pool keeps. Copied are a record's bytes that came with what
-//! stands before it.
+//! No timers. Bounds: one chunk record and [`BEHIND`], and the buffers in the pool. Of a long record, only the bytes
+//! are copied that arrived in the same read as earlier bytes.
 
 use std::sync::Arc;
 
@@ -18,62 +19,62 @@ use super::inbox::Inbox;
 use crate::pool::{LEAST, Pool};
 use crate::wire::frame::{CHUNK, KIND_CHUNK, PREFIX};
 
-/// A frame's length and the first byte of its body.
+/// The frame's length prefix and the first byte of its body.
 const HEAD: usize = PREFIX + 1;
-/// Room behind a record for what follows it, so that the head of the next one comes with the same call.
+/// Room behind a record for following bytes, so that the head of the next record arrives with the same read.
 const BEHIND: usize = 2 << 10;
 
-/// See the module's text.
+/// The splitter; the module's documentation describes its states.
 #[derive(Debug, Default)]
 pub(in crate::link) struct Records {
-    /// Of the frame that begins, as far as it is here.
+    /// The received bytes of the next frame's head.
     head: [u8; HEAD],
     known: usize,
-    /// Bytes that are still missing of a frame that goes on as it comes.
+    /// Missing bytes of a frame that is passed on as it arrives.
     passing: usize,
     assembly: Option<Assembly>,
-    /// Once the link has proven itself.
+    /// The source of buffers, once the link is proven.
     pool: Option<Arc<Pool>>,
 }
 
-/// A record that arrives.
+/// A long record that is being received.
 struct Assembly {
     buffer: BytesMut,
     filled: usize,
-    /// Of the record.
+    /// Length of the record.
     len: usize,
 }
 
 impl Records {
-    /// From now on long records have buffers of their own.
+    /// From now on, long records are read into buffers of their own.
     pub(super) fn assemble(&mut self, pool: Arc<Pool>) {
         self.pool = Some(pool);
     }
 
-    /// Lets go of what is there.
+    /// Frees the partial record.
     pub(super) fn close(&mut self) {
         *self = Self::default();
     }
 
-    /// Where the next bytes go, while a record is being assembled.
+    /// The buffer for the next bytes, while a long record is being received.
     pub(super) fn room(&mut self) -> Option<&mut [u8]> {
         let assembly = self.assembly.as_mut()?;
         assembly.buffer.get_mut(assembly.filled..)
     }
 
-    /// So many bytes were put there.
+    /// The socket wrote this many bytes into [`Self::room`].
     pub(super) fn filled(&mut self, count: usize) {
         if let Some(assembly) = &mut self.assembly {
             assembly.filled = assembly.filled.saturating_add(count).min(assembly.buffer.len());
         }
     }
 
-    /// How much is here of the record that is being assembled.
+    /// The number of received bytes of the partial record.
     pub(super) fn assembling(&self) -> usize {
         self.assembly.as_ref().map_or(0, |assembly| assembly.filled.min(assembly.len))
     }
 
-    /// Moves on what is whole, and what came beside [`Self::room`].
+    /// Passes on a complete record, and the bytes that did not arrive through [`Self::room`].
     pub(super) fn receive(&mut self, plain: &[u8], inbox: &mut Inbox) {
         if let Some(whole) = self.assembly.take_if(|assembly| assembly.filled >= assembly.len) {
             let Assembly { mut buffer, filled, len } = whole;
@@ -106,8 +107,8 @@ impl Records {
         inbox.copy(plain);
     }
 
-    /// Follows the frames up to the next record that gets a buffer: how many bytes stand before it, where the buffer is from, how long
-    /// the record is.
+    /// Follows the frames up to the next long record. Returns the number of bytes before it, the pool for its buffer,
+    /// and its length.
     fn find(&mut self, plain: &[u8]) -> Option<(usize, Arc<Pool>, usize)> {
         let mut rest = plain;
         while !rest.is_empty() {
@@ -132,7 +133,7 @@ impl Records {
                 && kind == KIND_CHUNK
                 && (LEAST..=CHUNK).contains(&len)
             {
-                // The head's last byte is the record's first.
+                // The last byte of the head is the first byte of the record.
                 let before = plain.len().saturating_sub(behind.len()).saturating_sub(1);
                 return Some((before, Arc::clone(pool), len));
             }

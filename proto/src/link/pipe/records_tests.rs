@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::{Event, Fate, Pipe, Windows};
+use super::super::{Event, Pipe, SocketAction, Windows};
 use super::*;
 use crate::Instant;
 use crate::link::Read;
@@ -80,7 +80,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_split_of_the_input_gives_the_same_frames_wherever_the_link_proves_itself(
+    fn records_give_the_same_frames_for_any_split_of_the_input(
         records in prop::collection::vec(prop_oneof![
             3 => (Just(KIND_CONTROL), 1..3000_usize),
             1 => (Just(KIND_CHUNK), 1..5000_usize),
@@ -116,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic_or_are_lost_or_take_more_than_a_record(
+    fn records_neither_panic_nor_lose_nor_hoard_bytes(
         pieces in prop::collection::vec(prop_oneof![
             2 => prop::collection::vec(any::<u8>(), 0..300),
             1 => prop::collection::vec(0..3_u8, 0..30),
@@ -136,7 +136,7 @@ proptest! {
 }
 
 #[test]
-fn a_long_record_is_read_into_the_buffer_in_which_it_is_handed_on() {
+fn a_long_record_is_read_into_the_buffer_that_is_handed_on() {
     let mut end = End::proven();
     let (long, short) = (body(KIND_CHUNK, 1 << 20, 1), body(KIND_CONTROL, 100, 2));
     let stream = [enclose(&short), enclose(&long), enclose(&short), enclose(&long)].concat();
@@ -167,7 +167,7 @@ fn a_long_record_is_read_into_the_buffer_in_which_it_is_handed_on() {
 }
 
 #[test]
-fn nobody_has_memory_taken_by_a_length_before_the_link_has_proven_itself() {
+fn an_unproven_link_takes_no_memory_for_a_claimed_length() {
     let mut end = End::new();
     end.pool.put(BytesMut::zeroed(CHUNK));
     let idle = end.pool.idle();
@@ -195,7 +195,7 @@ fn a_link_that_has_proven_itself_holds_one_record_at_most() {
 }
 
 #[test]
-fn what_no_frame_may_look_like_takes_no_memory_and_is_judged_by_the_decoder() {
+fn an_invalid_frame_takes_no_memory_and_goes_to_the_decoder() {
     for (len, kind, violation) in [
         (CHUNK + 1, KIND_CHUNK, Violation::FrameTooLong),
         (u32::MAX as usize, KIND_CHUNK, Violation::FrameTooLong),
@@ -211,12 +211,12 @@ fn what_no_frame_may_look_like_takes_no_memory_and_is_judged_by_the_decoder() {
 }
 
 #[test]
-fn a_pipe_that_breaks_off_within_a_record_is_lost_and_lets_go_of_it() {
+fn a_pipe_cut_within_a_record_is_lost_and_frees_its_buffer() {
     let mut end = End::proven();
     end.read_all(&enclose(&body(KIND_CHUNK, LEAST, 0))[..LEAST / 2]);
     assert_eq!(end.pipe.assembling(), LEAST / 2 - PREFIX);
     end.pipe.handle_eof();
-    assert_eq!((end.pipe.assembling(), end.pipe.fate()), (0, Fate::Abort));
+    assert_eq!((end.pipe.assembling(), end.pipe.socket_action()), (0, SocketAction::Abort));
     let events: Vec<Event> = std::iter::from_fn(|| end.pipe.poll_event()).collect();
     assert!(events.iter().any(|event| matches!(event, Event::Closed(super::super::Closed::Lost))));
     // What came before it can still be read.

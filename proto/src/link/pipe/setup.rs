@@ -1,4 +1,4 @@
-//! How pipes are made: what a client wants of one, and what a server takes. No states, no timers.
+//! Creates pipes: the options of a client's pipe, and the protocols that a server accepts. No states, no timers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,75 +17,75 @@ use super::{Carrier, OPEN_WITHIN, OPEN_WITHIN_PROXIED, Pipe, Windows};
 use crate::Instant;
 use crate::seed::Seed;
 
-/// ALPN's name for what a WebSocket begins with (RFC 7301 §6).
+/// The ALPN protocol with which a WebSocket begins (RFC 7301 §6).
 pub(super) const HTTP: &[u8] = b"http/1.1";
-/// What an HTTP request of a WebSocket begins with.
+/// The start of the HTTP request for a WebSocket.
 const GET: &[u8] = b"GET ";
 /// The first byte of a TLS handshake record (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-/// What runs in a pipe that is dialled.
+/// The protocols in a pipe that is dialled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// The link's bytes in TLS.
     Tls,
     /// A WebSocket.
     WebSocket {
-        /// In TLS (`wss`); without (`ws`), no certificate says who the server is.
+        /// Whether it runs in TLS (`wss`). Without TLS (`ws`), no certificate authenticates the server.
         tls: bool,
-        /// The path that the server, or what is in front of it, has it under; `/` or longer.
+        /// The path of the WebSocket at the server, or at the proxy in front of it; `/` or longer.
         path: String,
     },
 }
 
-/// What runs in a pipe that is open.
+/// The protocols in an open pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// The link's bytes in TLS.
     Tls,
     /// A WebSocket in TLS.
     SecureWebSocket,
-    /// A WebSocket without TLS here; on the server's side, a proxy may have it in TLS.
+    /// A WebSocket without TLS; in front of a server, a proxy may terminate TLS.
     WebSocket,
-    /// The link's bytes as they are: between two peers of one network, whose records are sealed.
+    /// The link's bytes without TLS: between two peers of one network, whose records are sealed.
     Plain,
 }
 
-/// What a pipe is for, on the client's side.
+/// The destination and the options of a client's pipe.
 #[derive(Debug, Clone)]
 pub struct Target<'a> {
-    /// What runs in it.
+    /// The protocols in it.
     pub kind: Kind,
-    /// The DNS name or IP address (without brackets) that a public authority would vouch for.
+    /// The DNS name or IP address (without brackets) for which a public CA's certificate must be valid.
     pub host: &'a str,
-    /// The port there.
+    /// The port of the server.
     pub port: u16,
-    /// Which certificate is accepted.
+    /// The rule for accepting the server's certificate.
     pub trust: Trust,
-    /// The proxy that the TCP connection leads to, and that is asked for the host by its name.
+    /// The proxy to which the TCP connection leads, and which resolves the name of the host.
     pub proxy: Option<&'a Proxy>,
-    /// How much may wait.
+    /// The limits on buffered bytes.
     pub windows: Windows,
 }
 
-/// Why there is no pipe to wait for.
+/// Why a pipe cannot be dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CannotDial {
-    /// Neither a DNS name nor an IP address.
+    /// The host is neither a DNS name nor an IP address.
     #[error("the server's name is not valid")]
     Name,
     /// The path of a WebSocket cannot stand in a request.
     #[error("the path must begin with / and hold neither spaces nor controls")]
     Path,
-    /// A certificate is asked for, and there is none without TLS.
+    /// The trust rule requires a certificate, and there is none without TLS.
     #[error("without TLS there is no certificate, and one is asked for")]
     NoCertificate,
-    /// TLS cannot be set up; never with the provider that is built in.
+    /// TLS cannot be set up; this never happens with the built-in provider.
     #[error("TLS cannot be set up")]
     Tls,
 }
 
-/// Makes the client's pipes: what they have in common.
+/// Creates the pipes of a client.
 #[derive(Debug)]
 pub struct Dialler {
     provider: Arc<CryptoProvider>,
@@ -95,17 +95,19 @@ pub struct Dialler {
 }
 
 impl Dialler {
-    /// `unix_time` is the wall-clock time (since 1970) at the first call that brings a `now`; masks come from the seed.
+    /// `unix_time` is the wall-clock time (since 1970) at the first call with a `now`; the WebSocket masks are derived
+    /// from the seed.
     #[must_use]
     pub fn new(unix_time: Duration, seed: &Seed) -> Self {
         let seed = seed.derive("pipes");
         Self { provider: crypto::crypto_provider(), roots: None, ticker: Ticker::new(unix_time), seed }
     }
 
-    /// A pipe whose TCP connection (to the proxy, if there is one) is up, or coming up: the time for opening begins now.
+    /// Creates a pipe whose TCP connection (to the proxy, if there is one) is established or being established. The
+    /// time limit for opening starts now.
     ///
     /// # Errors
-    /// [`CannotDial`].
+    /// [`CannotDial`] if the target is not valid.
     pub fn dial(&mut self, now: Instant, target: &Target<'_>) -> Result<Pipe, CannotDial> {
         self.ticker.tick(now);
         let name = ServerName::try_from(target.host.to_owned()).map_err(|_| CannotDial::Name)?;
@@ -150,23 +152,23 @@ impl Dialler {
 }
 
 impl Pipe {
-    /// The link's bytes as they are, on either side.
+    /// Creates a pipe without TLS for the link of two peers, on either side.
     #[must_use]
     pub fn plain(now: Instant, windows: Windows) -> Self {
         Self::new(now, OPEN_WITHIN, Carrier::Bare, Framing::Records(Box::default()), windows)
     }
 }
 
-/// Whether a server takes a WebSocket without TLS.
+/// Whether a server accepts a WebSocket without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BareWebSocket {
-    /// It does: a proxy such as nginx stands in front of it and has TLS.
+    /// The server accepts it: a proxy such as nginx in front of it terminates TLS.
     Allowed,
-    /// It does not.
+    /// The server refuses it.
     Refused,
 }
 
-/// Makes the server's pipes: what they have in common. Cheap to clone.
+/// Creates the pipes of a server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     pub(super) tls: Arc<rustls::ServerConfig>,
@@ -175,7 +177,7 @@ pub struct Acceptor {
     windows: Windows,
 }
 
-/// What a client's first bytes mean.
+/// The protocol that a client's first bytes indicate.
 pub(super) enum First {
     TooFew,
     Tls(Box<Tls>),
@@ -184,24 +186,24 @@ pub(super) enum First {
 }
 
 impl Acceptor {
-    /// A server that shows this identity.
+    /// A server that presents this identity.
     ///
     /// # Errors
-    /// [`BadIdentity`] when certificate and key do not make a server.
+    /// [`BadIdentity`] if a server cannot use the certificate and the key.
     pub fn new(identity: &Identity, bare: BareWebSocket, windows: Windows) -> Result<Self, BadIdentity> {
-        // A server asks for the time when it gives out tickets, and this one gives out none.
+        // A server needs the time only to issue tickets, and this one issues none.
         let clock = Ticker::new(Duration::ZERO).clock();
         let tls = crypto::server_tls(identity, &[ALPN, HTTP], clock)?;
         Ok(Self { tls: Arc::new(tls), bare, browsers: Browsers::Refused, windows })
     }
 
-    /// The same, which takes WebSockets from web pages or does not (as long as nothing is said).
+    /// Sets whether the server accepts WebSockets from web pages; by default it does not.
     #[must_use]
     pub fn with_browsers(self, browsers: Browsers) -> Self {
         Self { browsers, ..self }
     }
 
-    /// A pipe for a TCP connection that was accepted.
+    /// Creates a pipe for an accepted TCP connection.
     #[must_use]
     pub fn accept(&self, now: Instant) -> Pipe {
         let carrier = Carrier::Unknown(self.clone());

@@ -1,20 +1,21 @@
-//! Congestion control by delivery rate: how much a connection may have in flight.
+//! Congestion control by delivery rate: it determines how many bytes a connection may have in flight.
 //!
-//! Decides the window from a model of the path, as BBR does: the rate at which the path delivers and its round trip. Loss does
-//! not shrink the model, so a lossy path keeps its speed; but loss beyond [`LOSSY`] takes away the headroom above the model, so a
-//! path with small buffers is not flooded. It is written for quinn-proto's pacer, which sends 1.25 windows per round trip: its
-//! own BBR relies on a pacing rate that this pacer does not have, and loses half of all packets where buffers are smaller than
-//! the path's product of bandwidth and delay. The figures are in `docs/decisions.md`.
+//! It computes the window from a model of the path, as BBR does: the delivery rate and the round-trip time. Loss does
+//! not reduce the model, so a lossy path keeps its speed; but loss above [`LOSSY`] removes the headroom above the
+//! model, so that the controller does not flood a path with small buffers. It is made for quinn-proto's pacer, which
+//! sends 1.25 windows per round trip. quinn-proto's own BBR needs a pacing rate, which this pacer does not have, and
+//! loses half of all packets where buffers are smaller than the bandwidth-delay product. The figures are in
+//! `docs/decisions.md`.
 //!
 //! ```text
-//! startup: the window doubles per round trip ── the rate stopped growing, or loss ──→ steady
+//! startup: the window doubles per round trip ── the rate stops growing, or loss ──→ steady
 //! steady:  window = rate × (round trip × (1.1 + 0.9 × headroom) + 4 ms × headroom)
-//!    │ ↑ no round trip as short as the known one for ten seconds: is it still the same?
+//!    │ ↑ no round trip as short as the known minimum for ten seconds
 //!    ↓ │ a round, 200 ms at least
-//! probe:   half the product, so that queues drain and the round trip shows
+//! probe:   half the bandwidth-delay product, so that queues drain and the path's round trip can be measured
 //! ```
-//! Anything → startup after persistent congestion (RFC 9002 §7.6). Rounds last a round trip, [`ROUND`] at least. No timers;
-//! bounded by ten rates.
+//! Any state → startup after persistent congestion (RFC 9002 §7.6). A round lasts one round trip, at least [`ROUND`].
+//! No timers. Bound: ten rates.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -26,33 +27,34 @@ use quinn_proto::congestion::{Controller, ControllerFactory};
 
 use crate::Instant;
 
-/// Rounds whose best rate counts.
+/// The delivery rate is the maximum of this many rounds.
 const ROUNDS: usize = 10;
-/// The shortest round: on a fast machine a round trip is less than the scheduler's whims.
+/// Minimum duration of a round: on a fast path, a round trip is shorter than the scheduler's jitter.
 const ROUND: Duration = Duration::from_millis(5);
-/// How long a round trip is believed to be the path's shortest.
+/// How long a measured minimum of the round-trip time is valid.
 const ROUND_TRIP_LIFE: Duration = Duration::from_secs(10);
-/// How long the window stays small to find it again.
+/// How long the window stays small to measure the minimum again.
 const PROBE: Duration = Duration::from_millis(200);
-/// The part of a round's bytes whose loss says that a buffer overflows.
+/// The loss rate of a round above which a buffer is assumed to overflow.
 const LOSSY: f64 = 0.02;
-/// What is in flight beyond the model at least: tolerates loss up to 9 %, and finds a rate that grows.
+/// The minimum gain of the window over the model: it tolerates a loss of up to 9 % and detects a growing rate.
 const GAIN: f64 = 1.1;
-/// And what headroom adds: room to hold one's own against flows that fill buffers.
+/// The gain that full headroom adds, to compete with flows that fill buffers.
 const HEADROOM: f64 = 0.9;
-/// Bunched acknowledgements and late wake-ups look like a longer path.
+/// Seconds added to the round-trip time for aggregated acknowledgements and late wake-ups.
 const SLACK: f64 = 0.004;
-/// Growth of the rate per round below which startup is over, the third time.
+/// Startup ends when the rate grows by less than this factor per round for the third time.
 const PLATEAU: f64 = 1.25;
-/// In startup, at most this many products of rate and round trip.
+/// Maximum window in startup, in bandwidth-delay products.
 const STARTUP_GAIN: f64 = 2.9;
-/// Packets in flight at first (RFC 9002 §7.2 says 10; measured networks take more, and so do the large web servers) and at least.
+/// The initial window, and the minimum window, in packets (RFC 9002 §7.2 recommends 10; measured networks tolerate
+/// more, and large web servers use more).
 const INITIAL: u64 = 32;
 const MINIMUM: u64 = 4;
-/// A batch of packets that is larger holds more than an acknowledgement, in bytes.
+/// A larger batch of packets contains more than acknowledgements, in bytes.
 const ACKNOWLEDGEMENT: u64 = 200;
 
-/// Makes [`DeliveryRate`]s.
+/// Creates a [`DeliveryRate`] for each connection.
 #[derive(Debug, Default)]
 pub(super) struct DeliveryRateConfig;
 
@@ -62,53 +64,53 @@ impl ControllerFactory for DeliveryRateConfig {
     }
 }
 
-/// See the module's text.
+/// The congestion controller; the module's documentation describes it.
 #[derive(Debug, Clone)]
 pub(super) struct DeliveryRate {
     mtu: u64,
     window: u64,
     phase: Phase,
     round: Round,
-    /// Bytes per second of the last rounds, in no order.
+    /// The delivery rates of the last rounds in bytes per second, in no order.
     rates: [f64; ROUNDS],
     next_rate: usize,
     round_trip: Option<RoundTrip>,
-    /// From 0 to 1.
+    /// The headroom, from 0 to 1.
     headroom: f64,
-    pulse: Pulse,
+    acks: AckCounter,
 }
 
-/// What a connection sees of its controller, and of the copies that the library makes of it.
+/// The state that a connection shares with its congestion controller, and with the copies that quinn-proto makes of it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pulse(Arc<Beat>);
+pub(super) struct AckCounter(Arc<Acks>);
 
 #[derive(Debug, Default)]
-struct Beat {
-    /// Packets that were acknowledged.
+struct Acks {
+    /// The number of acknowledged packets.
     acknowledged: AtomicU64,
-    /// Something is on its way that will be.
+    /// Whether an ack-eliciting packet was sent after the last acknowledgement.
     unanswered: AtomicBool,
-    /// Packets go out whatever is in flight.
+    /// Whether the window is unlimited, so that a packet can be sent regardless of the bytes in flight.
     open: AtomicBool,
 }
 
-impl Pulse {
-    /// The one of a controller, if it is one of these.
+impl AckCounter {
+    /// The counter of a controller, if the controller is a [`DeliveryRate`].
     pub(super) fn of(controller: &dyn Controller) -> Option<Self> {
-        controller.clone_box().into_any().downcast::<DeliveryRate>().ok().map(|controller| controller.pulse)
+        controller.clone_box().into_any().downcast::<DeliveryRate>().ok().map(|controller| controller.acks)
     }
 
-    /// How many packets were acknowledged, if an acknowledgement is waited for.
+    /// The number of acknowledged packets, if the connection waits for an acknowledgement.
     pub(super) fn waits_since(&self) -> Option<u64> {
         self.0.unanswered.load(Ordering::Relaxed).then(|| self.0.acknowledged.load(Ordering::Relaxed))
     }
 
-    /// Something goes out that will be acknowledged.
+    /// Records that data will be sent that the peer must acknowledge.
     pub(super) fn wait(&self) {
         self.0.unanswered.store(true, Ordering::Relaxed);
     }
 
-    /// Whether packets go out whatever is in flight.
+    /// Sets whether packets may be sent regardless of the bytes in flight.
     pub(super) fn set_open(&self, open: bool) {
         self.0.open.store(open, Ordering::Relaxed);
     }
@@ -126,11 +128,11 @@ struct Round {
     start: Instant,
     delivered: u64,
     lost: u64,
-    /// A packet of this round was acknowledged.
+    /// Whether a packet of this round was acknowledged.
     returned: bool,
-    /// The application had nothing to send for a while, so the rate is its own and not the path's.
+    /// Whether the application limited the rate by sending less than it could.
     limited: bool,
-    /// A router marked a packet instead of dropping it (RFC 3168).
+    /// Whether a router marked a packet with ECN-CE (RFC 3168).
     marked: bool,
 }
 
@@ -157,16 +159,16 @@ impl DeliveryRate {
             next_rate: 0,
             round_trip: None,
             headroom: 1.0,
-            pulse: Pulse::default(),
+            acks: AckCounter::default(),
         }
     }
 
-    /// Bytes per second that the path delivers.
+    /// The delivery rate of the path in bytes per second.
     fn rate(&self) -> f64 {
         self.rates.iter().copied().fold(0.0, f64::max)
     }
 
-    /// So many bytes are sent in this many seconds, within bounds.
+    /// The bytes that the path delivers in this many seconds, within the bounds of the window.
     fn window_for(&self, seconds: f64) -> u64 {
         bytes(self.rate() * seconds).max(self.mtu.saturating_mul(MINIMUM))
     }
@@ -185,7 +187,7 @@ impl DeliveryRate {
             self.next_rate = self.next_rate.wrapping_add(1).checked_rem(ROUNDS).unwrap_or(0);
         }
         let lost = float(round.lost) / float(round.lost.saturating_add(round.delivered).max(1));
-        // A single packet of a small round proves nothing.
+        // The loss of a single packet of a small round is not significant.
         let lossy = round.marked || (lost > LOSSY && round.lost > self.mtu.saturating_mul(2));
         if lossy {
             self.headroom *= 0.7;
@@ -226,13 +228,13 @@ impl DeliveryRate {
 impl Controller for DeliveryRate {
     fn on_sent(&mut self, _: Instant, bytes: u64, _: u64) {
         if bytes > ACKNOWLEDGEMENT {
-            self.pulse.wait();
+            self.acks.wait();
         }
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, _: &RttEstimator) {
-        self.pulse.0.acknowledged.fetch_add(1, Ordering::Relaxed);
-        self.pulse.0.unanswered.store(false, Ordering::Relaxed);
+        self.acks.0.acknowledged.fetch_add(1, Ordering::Relaxed);
+        self.acks.0.unanswered.store(false, Ordering::Relaxed);
         let taken = now.saturating_duration_since(sent);
         if self.round_trip.is_none_or(|round_trip| taken <= round_trip.shortest) {
             self.round_trip = Some(RoundTrip { shortest: taken, seen: now });
@@ -252,7 +254,7 @@ impl Controller for DeliveryRate {
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _: Option<u64>) {
         if in_flight > 0 {
-            self.pulse.wait();
+            self.acks.wait();
         }
         self.round.limited |= app_limited;
         if self.round.returned && now.saturating_duration_since(self.round.start) >= ROUND {
@@ -262,7 +264,7 @@ impl Controller for DeliveryRate {
 
     fn on_congestion_event(&mut self, now: Instant, _: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
         if is_persistent_congestion {
-            *self = Self { headroom: self.headroom, pulse: self.pulse.clone(), ..Self::new(now, self.mtu) };
+            *self = Self { headroom: self.headroom, acks: self.acks.clone(), ..Self::new(now, self.mtu) };
             return;
         }
         self.round.lost = self.round.lost.saturating_add(lost_bytes);
@@ -275,7 +277,7 @@ impl Controller for DeliveryRate {
     }
 
     fn window(&self) -> u64 {
-        if self.pulse.0.open.load(Ordering::Relaxed) { u64::MAX } else { self.window }
+        if self.acks.0.open.load(Ordering::Relaxed) { u64::MAX } else { self.window }
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
@@ -291,13 +293,13 @@ impl Controller for DeliveryRate {
     }
 }
 
-/// Exact below 2^53, and close enough beyond.
+/// Converts to a float: exact below 2^53, and sufficiently exact above.
 #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "there is no other conversion")]
 const fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// Saturates; not a number is 0.
+/// Converts to an integer: saturating, and NaN gives 0.
 #[expect(
     clippy::as_conversions,
     clippy::cast_possible_truncation,

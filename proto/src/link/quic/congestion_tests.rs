@@ -1,5 +1,5 @@
-//! What the controllers make of a path, in simulation. `cargo test -p tallow-proto --lib -- --ignored --nocapture table` prints
-//! the figures that the default was chosen by.
+//! What the controllers make of a path, in simulation. `cargo test -p tallow-proto --lib -- --ignored --nocapture
+//! table` prints the figures that the default was chosen by.
 
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ enum Change {
     Latency(Duration, Duration),
 }
 
-/// Several connections over one path, one after the other; the share of the rate that each had in the last part of the run.
+/// Several connections over one path, one after the other; the share of the rate that each had in the last part of the
+/// run.
 fn compete(path: Path, starts: &[(Profile, u64)], until: Duration, from: Duration, change: Change) -> Vec<Share> {
     let identity = identity();
     let mut pair = Pair::new(&starts[0].0, &identity, 50);
@@ -165,7 +166,7 @@ fn the_rate_comes_back_after_an_outage() {
 }
 
 #[test]
-fn a_longer_way_is_noticed_and_our_own_queue_is_not_taken_for_one() {
+fn a_longer_path_is_told_apart_from_our_own_queue() {
     let (until, from) = (Duration::from_secs(45), Duration::from_secs(35));
     let path = path(1_000_000, 5, 1_000, 0, 0);
     let longer = Change::Latency(Duration::from_secs(5), Duration::from_millis(100));

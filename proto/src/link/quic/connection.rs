@@ -10,10 +10,10 @@ use std::collections::BTreeSet;
 
 use quinn_proto as proto;
 
-use super::congestion::Pulse;
+use super::congestion::AckCounter;
 use super::event::{self, Event, Stream};
 use super::silence::Silence;
-use super::tickets::{Callee, Memory};
+use super::tickets::{CachedServer, TicketStore};
 use crate::Instant;
 use crate::link::trust::CertificateSeen;
 
@@ -22,11 +22,11 @@ pub(super) struct Connection {
     pub(super) handle: proto::ConnectionHandle,
     pub(super) inner: proto::Connection,
     /// A client's.
-    pub(super) callee: Option<Callee>,
+    pub(super) server: Option<CachedServer>,
     pub(super) stage: Stage,
     pub(super) sending: bool,
     pub(super) silence: Silence,
-    pub(super) pulse: Option<Pulse>,
+    pub(super) acks: Option<AckCounter>,
     /// When the other end was heard last.
     pub(super) heard: Option<Instant>,
     /// [`super::Quic::probe`] was called, and nothing has arrived since.
@@ -51,10 +51,10 @@ pub(super) enum Stage {
 
 impl Connection {
     /// Tells what happened, in the words of this crate, and a stream's readiness once at a time.
-    pub(super) fn tell(&mut self, memory: &mut Memory, mut say: impl FnMut(Event)) {
+    pub(super) fn tell(&mut self, store: &mut TicketStore, mut say: impl FnMut(Event)) {
         // Of a server's connection nobody is told before the handshake is done: those are two different promises.
         if self.stage == Stage::Handshaking
-            && self.callee.is_some()
+            && self.server.is_some()
             && self.inner.has_0rtt()
             && self.inner.is_handshaking()
         {
@@ -69,9 +69,9 @@ impl Connection {
                 proto::Event::Connected => {
                     let (before, certificate) =
                         (std::mem::replace(&mut self.stage, Stage::Connected), self.certificate());
-                    self.feel_pulse();
-                    if let Some(callee) = &self.callee {
-                        memory.keep(callee.at(self.inner.rtt()));
+                    self.refresh_controller();
+                    if let Some(server) = &self.server {
+                        store.keep(server.at(self.inner.rtt()));
                     }
                     match before {
                         Stage::Early if self.inner.accepted_0rtt() => {}
@@ -83,9 +83,9 @@ impl Connection {
                     }
                 }
                 proto::Event::ConnectionLost { reason } => {
-                    self.end(memory);
-                    let callee = self.callee.as_ref();
-                    if let Some(closed) = event::closed(reason, callee.map(|callee| &*callee.verifier)) {
+                    self.end(store);
+                    let server = self.server.as_ref();
+                    if let Some(closed) = event::closed(reason, server.map(|server| &*server.verifier)) {
                         say(Event::Closed(closed));
                     }
                 }
@@ -119,9 +119,9 @@ impl Connection {
     }
 
     /// It is over, by whomever. A ticket that came to nothing is kept.
-    pub(super) fn end(&mut self, memory: &mut Memory) {
-        if let (Stage::Handshaking | Stage::Early, Some(callee)) = (self.stage, &self.callee) {
-            memory.put_back(callee);
+    pub(super) fn end(&mut self, store: &mut TicketStore) {
+        if let (Stage::Handshaking | Stage::Early, Some(server)) = (self.stage, &self.server) {
+            store.put_back(server);
         }
         self.stage = Stage::Over;
     }
@@ -130,14 +130,14 @@ impl Connection {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.inner.handle_timeout(now);
         if self.stage == Stage::Connected {
-            let waits_since = self.pulse.as_ref().and_then(Pulse::waits_since);
+            let waits_since = self.acks.as_ref().and_then(AckCounter::waits_since);
             self.asks |= self.silence.handle_timeout(now, waits_since, self.inner.rtt());
         }
     }
 
     /// When [`Self::handle_timeout`] is due.
     pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
-        let own = self.silence.poll_timeout(|| self.pulse.as_ref().and_then(Pulse::waits_since));
+        let own = self.silence.poll_timeout(|| self.acks.as_ref().and_then(AckCounter::waits_since));
         let own = own.filter(|_| self.stage == Stage::Connected);
         [self.inner.poll_timeout(), own].into_iter().flatten().min()
     }
@@ -153,17 +153,17 @@ impl Connection {
             return self.inner.poll_transmit(now, segments, buf);
         }
         // All that may be in flight is in flight, most likely, and lost: one packet more does not wait for that.
-        self.feel_pulse();
-        self.pulse.iter().for_each(|pulse| pulse.set_open(true));
+        self.refresh_controller();
+        self.acks.iter().for_each(|acks| acks.set_open(true));
         self.inner.ping();
         let transmit = self.inner.poll_transmit(now, 1, buf);
-        self.pulse.iter().for_each(|pulse| pulse.set_open(false));
+        self.acks.iter().for_each(|acks| acks.set_open(false));
         transmit
     }
 
     /// On another path the library may have made another controller.
-    fn feel_pulse(&mut self) {
-        self.pulse = Pulse::of(self.inner.congestion_state());
+    fn refresh_controller(&mut self) {
+        self.acks = AckCounter::of(self.inner.congestion_state());
     }
 
     /// Whether it spoke early, and nobody seems to have heard it.
@@ -172,7 +172,7 @@ impl Connection {
     }
 
     fn certificate(&self) -> CertificateSeen {
-        let verdict = self.callee.as_ref().and_then(|callee| callee.verifier.verdict()?.ok());
+        let verdict = self.server.as_ref().and_then(|server| server.verifier.verdict()?.ok());
         verdict.unwrap_or(CertificateSeen::NotAsked)
     }
 }

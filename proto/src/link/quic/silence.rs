@@ -1,23 +1,26 @@
-//! When a connection that gets no answer asks again.
+//! Decides when a connection without response sends an additional probe packet.
 //!
-//! The library asks after a probe time-out that doubles each time and has no bound (RFC 9002 §6.2.1): a cable that was out for 5 s costs
-//! up to 8 s more. Decides when one packet more is sent, whatever may be in flight: its acknowledgement shows that the path is back, and
-//! what was lost meanwhile is sent again. What the other end says by itself is no answer, since it may be asking, too.
+//! quinn-proto sends probes after a probe timeout (PTO) that doubles each time and has no bound (RFC 9002 §6.2.1):
+//! after an outage of 5 s it may take up to 8 s more until data flows. This module decides when the connection sends
+//! one more packet, regardless of the bytes in flight. Its acknowledgement shows that the path works again, and the
+//! lost data is retransmitted. Packets that acknowledge nothing new do not count as a response; they may be the peer's
+//! own probes.
 //! ```text
-//! Heard ──timer──► Quiet ──timer, no acknowledgement in between──► Suspect ──every [`EVERY`], two round trips at least──► a packet
+//! Heard ──timer──► Quiet ──timer, no acknowledgement between──► Suspect ──every [`EVERY`], 2 RTT or more──► a packet
 //!   ▲               │                                                │
 //!   └───────────────┴──── an acknowledgement, or none is due ────────┘
 //! ```
-//! An idle connection waits for none, and stays as it is. Bounds: one packet each time, until the connection is lost.
+//! An idle connection waits for no acknowledgement and sends no probes. Bounds: one packet each time, until the
+//! connection is lost.
 
 use std::time::Duration;
 
 use crate::Instant;
 
-/// The pause between two such packets.
+/// The minimum interval between two such packets.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 
-/// See the module's text. `since` counts acknowledgements.
+/// The state of the detection; the module's documentation has a diagram. `since` is a number of acknowledged packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Silence {
     Heard,
@@ -26,7 +29,8 @@ pub(super) enum Silence {
 }
 
 impl Silence {
-    /// A timer fired. `waits_since`: how many acknowledgements there were, if another one is due. True: send something now.
+    /// A timer of the connection fired. `waits_since` is the number of acknowledged packets, if the connection waits
+    /// for another acknowledgement. Returns true if the connection must send a packet now.
     #[must_use]
     pub(super) fn handle_timeout(&mut self, now: Instant, waits_since: Option<u64>, round_trip: Duration) -> bool {
         let pause = EVERY.max(round_trip.saturating_mul(2));
@@ -47,7 +51,7 @@ impl Silence {
         asks
     }
 
-    /// When it may be time, if no acknowledgement comes until then.
+    /// When the next probe is due, if no acknowledgement arrives until then.
     #[must_use]
     pub(super) fn poll_timeout(&self, waits_since: impl FnOnce() -> Option<u64>) -> Option<Instant> {
         match *self {

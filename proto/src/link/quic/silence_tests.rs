@@ -78,7 +78,7 @@ fn a_path_that_is_gone_gets_a_packet_a_second_until_the_end() {
 }
 
 #[test]
-fn who_has_nothing_to_say_says_nothing_more() {
+fn an_idle_connection_sends_nothing_more() {
     let quiet = Profile { keep_alive: None, idle_timeout: Duration::from_secs(600), ..Profile::peer() };
     let mut pair = Pair::new(&quiet, &identity(), 21);
     pair.connected();
@@ -91,7 +91,7 @@ fn who_has_nothing_to_say_says_nothing_more() {
 }
 
 #[test]
-fn who_only_listens_asks_nothing() {
+fn a_connection_that_only_receives_sends_no_probes() {
     let quiet = Profile { keep_alive: None, ..Profile::peer() };
     let mut pair = Pair::new(&quiet, &identity(), 22);
     let (client, _) = pair.connected();
@@ -107,7 +107,7 @@ fn who_only_listens_asks_nothing() {
 }
 
 #[test]
-fn only_what_waits_from_one_timer_to_the_next_is_suspect() {
+fn a_connection_is_suspect_only_after_two_silent_timers() {
     let start = super::super::pair::start();
     let mut silence = Silence::Heard;
     let rtt = ms(10);

@@ -1,7 +1,7 @@
 //! K03: what a server sends to an address that somebody else wrote on a packet.
 //!
-//! quinn-proto looks at RFC 9000's limit of three times before each datagram, so that the last one may go over it by a part of
-//! itself; and it pads a path's challenge to 1,200 bytes, as §8.2.1 asks for, also where a smaller packet came.
+//! quinn-proto looks at RFC 9000's limit of three times before each datagram, so that the last one may go over it by a
+//! part of itself; and it pads a path's challenge to 1,200 bytes, as §8.2.1 asks for, also where a smaller packet came.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -69,7 +69,7 @@ fn sent_to_victim(quic: &mut Quic, now: &mut Instant, within: Duration) -> usize
 }
 
 #[test]
-fn k03_a_first_flight_with_another_address_on_it_is_answered_three_times_at_most() {
+fn k03_a_spoofed_first_flight_gets_three_answers_at_most() {
     let (mut client, mut server) = ends();
     let mut now = start();
     client.connect(now, server_addr(), "relay.test", &Trust::FirstUse).unwrap();
@@ -89,7 +89,7 @@ fn k03_a_first_flight_with_another_address_on_it_is_answered_three_times_at_most
 }
 
 #[test]
-fn k03_a_connection_that_seems_to_move_sends_little_before_the_address_is_proven() {
+fn k03_a_migrating_connection_sends_little_before_validation() {
     let (mut client, mut server) = ends();
     let mut now = start();
     let conn = client.connect(now, server_addr(), "relay.test", &Trust::FirstUse).unwrap();

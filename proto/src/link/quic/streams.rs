@@ -1,8 +1,8 @@
 //! The streams of an endpoint's connections: opening, reading, writing, ending.
 //!
-//! Decides nothing: it hands bytes between the owner and quinn-proto without copying them, gives calls that make no sense an
-//! answer (quinn-proto panics at some), and marks the connection for sending when there is something to send. No state, no
-//! timers; what is held is bounded by the windows.
+//! Decides nothing: it hands bytes between the owner and quinn-proto without copying them, gives calls that make no
+//! sense an answer (quinn-proto panics at some), and marks the connection for sending when there is something to send.
+//! No state, no timers; what is held is bounded by the windows.
 
 use bytes::Bytes;
 use quinn_proto as proto;
@@ -29,8 +29,9 @@ impl Quic {
         one.map_or(end.unwrap_or(Read::Blocked), Read::Data)
     }
 
-    /// The same for many pieces at once, which is cheaper: appends them to `out` until there is nothing more, or until `max`
-    /// bytes are there (then [`Read::Blocked`] is not said). Returns how many bytes, and what stopped it: `None` for `max`.
+    /// The same for many pieces at once, which is cheaper: appends them to `out` until there is nothing more, or until
+    /// `max` bytes are there (then [`Read::Blocked`] is not said). Returns how many bytes, and what stopped it: `None`
+    /// for `max`.
     pub fn read_chunks(
         &mut self,
         conn: ConnId,
@@ -100,8 +101,8 @@ impl Quic {
                 Err(proto::WriteError::ClosedStream) => return Write::Gone,
             }
         }
-        if wrote && let Some(pulse) = self.connections.get(&conn).and_then(|connection| connection.pulse.as_ref()) {
-            pulse.wait();
+        if wrote && let Some(acks) = self.connections.get(&conn).and_then(|connection| connection.acks.as_ref()) {
+            acks.wait();
         }
         // Blocked says so to the other side.
         if wrote || result == Write::Blocked {

@@ -1,15 +1,18 @@
-//! What a connection to a relay leaves behind, so that the next one can say something in its first flight (0-RTT, RFC 9001 §4.6).
+//! TLS session tickets of connections to relays, with which the next connection can send 0-RTT data (RFC 9001 §4.6).
 //!
-//! Decides which ticket is used for which connection. The first flight of a resumed connection can be recorded and sent again by
-//! others (RFC 8446 §8), and no certificate is shown in it. Therefore:
-//! - A relay keeps its sessions itself and takes each out when it is used, so a ticket is good for one first flight of one life of the
-//!   relay. (rustls allows early data in no other way.) What it does with such data beyond that, `room` decides.
-//! - A client uses a ticket only for the address and the name at which it got it, and only if the certificate that was shown there is
-//!   one that is accepted now. Each has its own verifier, and one connection at a time has both: what the verifier says is that one's.
-//! - Tickets stay in memory. rustls has no form of them that could be stored.
+//! Decides which ticket is used for which connection. An attacker can record and replay the 0-RTT data of a resumed
+//! connection (RFC 8446 §8), and the server presents no certificate in it. Therefore:
+//! - A relay stores its sessions in memory and removes each one when it is used, so a ticket is valid for one
+//!   resumption and until the relay restarts. (rustls requires this for early data.) `room` decides which requests it
+//!   accepts as early data.
+//! - A client uses a ticket only for the address and the name for which it got it, and only if the present trust rule
+//!   accepts the certificate that the server presented then. Each cached server has its own verifier, and only one
+//!   connection at a time uses it, so that the verifier's verdict belongs to that connection.
+//! - Tickets stay in memory, because rustls cannot serialize them.
 //!
-//! No timers: tickets end with the day that rustls gives them. Bounds: [`MAX_RELAYS`] with [`TICKETS`] each at a client, at a server as
-//! many sessions as its owner says; the oldest give way, and who lost one needs one more round trip.
+//! No timers: rustls limits the lifetime of tickets to a day. Bounds: a client caches [`MAX_RELAYS`] servers with
+//! [`TICKETS`] tickets each, and a server stores as many sessions as its owner allows. The oldest are evicted; a client
+//! whose session was evicted needs one more round trip.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -24,34 +27,35 @@ use rustls::server::StoresServerSessions;
 
 use super::super::trust::{Trust, Verifier};
 
-/// Tickets that a server gives to each connection: one for the next, and one more in case the first flight is lost.
+/// Tickets that a server issues to each connection: one for the next connection, and one more in case its first flight
+/// is lost.
 pub(super) const TICKETS: usize = 2;
-/// Relays, each at one address, that a client remembers.
+/// Maximum number of servers that a client caches; each is one address and name.
 const MAX_RELAYS: usize = 16;
 
-/// Who is called by a client, and what is there from the last time.
+/// A server that a client connects to, with the tickets and the round-trip time from the last connection.
 #[derive(Clone)]
-pub(super) struct Callee {
+pub(super) struct CachedServer {
     pub(super) tls: Arc<rustls::ClientConfig>,
     pub(super) verifier: Arc<Verifier>,
     to: SocketAddr,
     name: String,
-    /// The round trip that the last connection found.
+    /// The round-trip time of the last connection; zero if there was none.
     pub(super) rtt: Duration,
     tickets: Arc<Tickets>,
 }
 
-impl Callee {
-    /// One of whom nothing is known.
+impl CachedServer {
+    /// A server without a previous connection.
     pub(super) fn new(to: SocketAddr, name: &str, verifier: Arc<Verifier>, mut tls: rustls::ClientConfig) -> Self {
         let tickets = Arc::new(Tickets::default());
         tls.resumption = Resumption::store(tickets.clone());
-        // For what is said early there has to be a ticket, too.
+        // This only permits early data; rustls sends it only if there is a ticket.
         tls.enable_early_data = true;
         Self { tls: Arc::new(tls), verifier, to, name: name.to_owned(), rtt: Duration::ZERO, tickets }
     }
 
-    /// The same, so far away.
+    /// A copy with this round-trip time.
     pub(super) fn at(&self, rtt: Duration) -> Self {
         Self { rtt, ..self.clone() }
     }
@@ -61,37 +65,37 @@ impl Callee {
     }
 }
 
-/// A client's relays, the one that was reached last at the end.
+/// The servers that a client caches; the one with the latest connection is last.
 #[derive(Default)]
-pub(super) struct Memory(VecDeque<Callee>);
+pub(super) struct TicketStore(VecDeque<CachedServer>);
 
-impl Memory {
-    /// Takes out what is known of a relay, for one connection, if its certificate is one that `trust` accepts.
-    pub(super) fn take(&mut self, to: SocketAddr, name: &str, trust: &Trust) -> Option<Callee> {
-        let place = self.0.iter().position(|callee| callee.is(to, name))?;
-        self.0.remove(place).filter(|callee| callee.verifier.recall(*trust))
+impl TicketStore {
+    /// Removes and returns the cached server, for one connection, if `trust` accepts the certificate that it presented.
+    pub(super) fn take(&mut self, to: SocketAddr, name: &str, trust: &Trust) -> Option<CachedServer> {
+        let place = self.0.iter().position(|server| server.is(to, name))?;
+        self.0.remove(place).filter(|server| server.verifier.recall(*trust))
     }
 
-    /// A connection is there. Its tickets follow.
-    pub(super) fn keep(&mut self, callee: Callee) {
-        self.0.retain(|other| !other.is(callee.to, &callee.name));
+    /// Caches a server after a successful handshake; its tickets arrive afterwards.
+    pub(super) fn keep(&mut self, server: CachedServer) {
+        self.0.retain(|other| !other.is(server.to, &server.name));
         if self.0.len() >= MAX_RELAYS {
             self.0.pop_front();
         }
-        self.0.push_back(callee);
+        self.0.push_back(server);
     }
 
-    /// A connection came to nothing: what is left of the tickets may help the next one.
-    pub(super) fn put_back(&mut self, callee: &Callee) {
-        let known = self.0.iter().any(|other| other.is(callee.to, &callee.name));
-        let refused = matches!(callee.verifier.verdict(), Some(Err(_)));
-        if !known && !refused && !callee.tickets.lock().is_empty() {
-            self.keep(callee.clone());
+    /// Caches a server again after a failed connection, because the next connection may use its remaining tickets.
+    pub(super) fn put_back(&mut self, server: &CachedServer) {
+        let known = self.0.iter().any(|other| other.is(server.to, &server.name));
+        let refused = matches!(server.verifier.verdict(), Some(Err(_)));
+        if !known && !refused && !server.tickets.lock().is_empty() {
+            self.keep(server.clone());
         }
     }
 }
 
-/// The tickets of one relay, the newest last.
+/// The tickets of one server, the newest last.
 #[derive(Default)]
 struct Tickets(Mutex<VecDeque<Tls13ClientSessionValue>>);
 
@@ -135,7 +139,7 @@ impl ClientSessionStore for Tickets {
     }
 }
 
-/// A server's sessions.
+/// The sessions that a server stores.
 pub(super) struct Sessions {
     max: usize,
     kept: Mutex<Kept>,
@@ -144,7 +148,7 @@ pub(super) struct Sessions {
 #[derive(Default)]
 struct Kept {
     by_key: BTreeMap<Vec<u8>, (u64, Vec<u8>)>,
-    /// By age.
+    /// The keys of the sessions, by age.
     keys: BTreeMap<u64, Vec<u8>>,
     last: u64,
 }

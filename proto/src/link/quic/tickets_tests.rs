@@ -50,7 +50,7 @@ fn heard(pair: &mut Pair) -> Option<(Instant, ConnId)> {
 }
 
 #[test]
-fn who_was_there_before_says_something_in_its_first_flight() {
+fn a_returning_client_sends_data_in_its_first_flight() {
     let identity = identity();
     let mut pair = acquainted(&identity, 1);
     let known = Trust::Known(identity.fingerprint());
@@ -81,7 +81,7 @@ fn who_was_there_before_says_something_in_its_first_flight() {
 }
 
 #[test]
-fn a_first_connection_never_says_anything_early() {
+fn a_first_connection_sends_no_early_data() {
     let identity = identity();
     let mut pair = acquainted(&identity, 2);
     pair.connect(Trust::Any);
@@ -103,7 +103,7 @@ fn a_server_without_sessions_gives_no_tickets() {
 }
 
 #[test]
-fn what_a_server_of_another_life_did_not_take_is_said_again() {
+fn early_data_that_a_restarted_server_rejects_is_resent() {
     let identity = identity();
     let mut pair = acquainted(&identity, 4);
     pair.ends[SERVER] = server(&identity, 5);
@@ -134,7 +134,8 @@ fn a_ticket_is_no_way_around_the_certificate() {
         pair.until("refused", |pair| !pair.events[CLIENT].is_empty());
         assert_eq!(pair.take(CLIENT), [Event::Closed(Closed::CertificateRefused(refused))]);
     }
-    // The ticket came from a server that was believed at first sight; the one that is there now has another certificate.
+    // The ticket came from a server that was believed at first sight; the one that is there now has another
+    // certificate.
     let mut pair = acquainted(&old, 7);
     pair.ends[SERVER] = server(&new, 8);
     let client = again(&mut pair, Trust::Known(old.fingerprint()));
@@ -147,7 +148,7 @@ fn a_ticket_is_no_way_around_the_certificate() {
 }
 
 #[test]
-fn a_first_flight_that_comes_twice_is_heard_once() {
+fn a_replayed_first_flight_is_accepted_once() {
     let identity = identity();
     let mut pair = acquainted(&identity, 9);
     let client = again(&mut pair, Trust::Any);
@@ -189,7 +190,7 @@ fn a_flight_that_was_lost_leaves_a_ticket_for_the_next() {
 }
 
 #[test]
-fn who_is_not_heard_in_its_first_flight_does_not_go_on_talking() {
+fn a_client_without_an_answer_gives_up_its_early_connection() {
     for (latency, silent_for) in [(5, 1), (1_000, 6)] {
         let identity = identity();
         let mut pair = Pair::new(&Profile::peer(), &identity, 11);
@@ -233,16 +234,16 @@ fn sessions_are_used_once_and_the_oldest_give_way() {
 
 #[test]
 fn a_client_remembers_a_few_relays() {
-    let mut memory = Memory::default();
+    let mut store = TicketStore::default();
     let (roots, provider) = (crate::link::crypto::public_roots(), crate::link::crypto::crypto_provider());
     for port in 1..=MAX_RELAYS as u16 + 1 {
         let verifier = Arc::new(Verifier::new(Trust::Any, roots.clone(), &provider).unwrap());
         let clock = crate::link::crypto::Ticker::new(UNIX_TIME).clock();
         let tls = crate::link::crypto::client_tls(verifier.clone(), b"x", &provider, clock).unwrap();
         let to = SocketAddr::new(server_addr().ip(), port);
-        memory.keep(Callee::new(to, "relay.test", verifier.clone(), tls.clone()));
-        memory.keep(Callee::new(to, "relay.test", verifier, tls));
+        store.keep(CachedServer::new(to, "relay.test", verifier.clone(), tls.clone()));
+        store.keep(CachedServer::new(to, "relay.test", verifier, tls));
     }
-    assert_eq!(memory.0.len(), MAX_RELAYS);
-    assert_eq!(memory.0[0].to.port(), 2);
+    assert_eq!(store.0.len(), MAX_RELAYS);
+    assert_eq!(store.0[0].to.port(), 2);
 }

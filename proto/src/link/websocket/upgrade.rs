@@ -1,8 +1,8 @@
-//! The way into a WebSocket (RFC 6455 §4): the client's request, the server's answer, and what each side demands of the other's.
+//! The opening handshake of a WebSocket (RFC 6455 §4): the client's request, the server's answer, and their validation.
 //!
-//! Decides whether the other end is one that speaks WebSocket with our subprotocol. No timers; what a server refuses it answers
-//! with a plain HTTP error that says what it is, for the person who came with a browser.
-//! Bounds: those of a head, [`super::super::http`].
+//! Decides whether the other end supports WebSocket with our subprotocol. No timers. If a server refuses a request, it
+//! answers with an HTTP error that names the server's purpose, for users who open its address in a browser. Bounds:
+//! those of a head, [`super::super::http`].
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -15,60 +15,60 @@ use super::super::http::{Head, MAX_HEAD, MAX_HEADERS, TooLarge};
 
 /// The subprotocol (RFC 6455 §1.9) that both sides name.
 pub const SUBPROTOCOL: &str = "tallow.1";
-/// RFC 6455 §4.2.2.
+/// The constant of RFC 6455 §4.2.2.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const ABOUT: &str =
     "This is a tallow relay. It speaks WebSocket with the subprotocol tallow.1 and nothing else over HTTP.\n";
 
-/// Why there is no WebSocket.
+/// Why the opening handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeFailure {
-    /// What came is no HTTP.
+    /// The received bytes are not HTTP.
     #[error("the other end does not speak HTTP")]
     NotHttp,
-    /// The head is larger than a relay's or a proxy's can be.
+    /// The head is larger than that of a relay or a proxy can be.
     #[error("the other end's HTTP head is too large")]
     TooLarge,
     /// The server answered with another status than 101.
     #[error("the server answered with HTTP status {0} and not with a WebSocket")]
     Status(u16),
-    /// The server's 101 is not the answer to our request.
+    /// The server's response 101 does not belong to our request.
     #[error("the server's WebSocket answer is not valid")]
     Answer,
-    /// The server does not speak our subprotocol.
+    /// The server does not support our subprotocol.
     #[error("the server is no tallow relay")]
     Subprotocol,
-    /// The client's request is none for a WebSocket of ours; it got an answer that says so.
+    /// The client requested something else than our WebSocket; the server has sent an error.
     #[error("the client asked for something else than a tallow WebSocket")]
     Request,
 }
 
-/// Whether a server takes WebSockets from web pages. Else any page could use a relay from its visitors' machines: one
-/// on their own machine or in their network, which the page itself cannot reach.
+/// Whether a server accepts WebSockets from web pages. If it does, any page can use the relay from its visitors'
+/// machines, also a relay on their machine or in their network, which the page's server cannot reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Browsers {
-    /// A request that has an `Origin` is answered with 403.
+    /// The server answers a request that has an `Origin` header with 403.
     #[default]
     Refused,
-    /// It is taken, whatever the `Origin`.
+    /// The server accepts requests with any `Origin`.
     Allowed,
 }
 
-/// What is to be answered, and the bytes behind the other side's head.
+/// The answer to send, and the bytes behind the other side's head.
 type Answered<'a> = (Bytes, &'a [u8]);
 
-/// An upgrade that is under way.
+/// An opening handshake in progress.
 #[derive(Debug)]
 pub(in crate::link) enum Upgrade {
-    /// We asked, and expect this `Sec-WebSocket-Accept`.
+    /// The client has sent its request and expects this `Sec-WebSocket-Accept`.
     Client { head: Head, accept: String },
-    /// We are asked.
+    /// The server waits for a request.
     Server { head: Head, browsers: Browsers },
 }
 
 impl Upgrade {
-    /// The client's request, and what waits for its answer.
+    /// The client's request, and the state that waits for the answer.
     pub(in crate::link) fn client(authority: &str, path: &str, rng: &mut ChaCha20Rng) -> (Bytes, Self) {
         let mut nonce = [0; 16];
         rng.fill_bytes(&mut nonce);
@@ -84,11 +84,11 @@ impl Upgrade {
         Self::Server { head: Head::default(), browsers }
     }
 
-    /// Takes bytes until the other side's head is whole; then what is to be answered (nothing, from a client) and the bytes
-    /// behind the head.
+    /// Consumes bytes until the other side's head is complete; then returns the answer to send (empty for a client) and
+    /// the bytes behind the head.
     ///
     /// # Errors
-    /// It is not to be: why, and what is answered.
+    /// The reason of the failure, and the answer to send.
     pub(in crate::link) fn receive<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -116,14 +116,14 @@ impl Upgrade {
     }
 }
 
-/// Whether it can stand in a request's first line.
+/// Whether the path is valid in a request line.
 pub(in crate::link) fn is_path(path: &str) -> bool {
     path.len() <= MAX_HEAD / 4
         && path.starts_with('/')
         && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
 }
 
-/// RFC 6455 §4.1, what the client demands of the answer.
+/// Validates the server's answer (RFC 6455 §4.1).
 fn judge_answer(head: &[u8], accept: &str) -> Result<(), UpgradeFailure> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut response = Response::new(&mut headers);
@@ -137,7 +137,7 @@ fn judge_answer(head: &[u8], accept: &str) -> Result<(), UpgradeFailure> {
     if !upgraded || only(headers, "sec-websocket-accept") != Some(accept.as_bytes()) || response.version != Some(1) {
         return Err(UpgradeFailure::Answer);
     }
-    // We offered none.
+    // The client offered no extensions.
     if values(headers, "sec-websocket-extensions").next().is_some() {
         return Err(UpgradeFailure::Answer);
     }
@@ -147,7 +147,7 @@ fn judge_answer(head: &[u8], accept: &str) -> Result<(), UpgradeFailure> {
     }
 }
 
-/// RFC 6455 §4.2, what the server demands of the request, and what it answers.
+/// Validates the client's request and makes the answer (RFC 6455 §4.2).
 fn judge_request(head: &[u8], browsers: Browsers) -> Result<Bytes, (UpgradeFailure, Bytes)> {
     let refused = |status, more| (UpgradeFailure::Request, refusal(status, more));
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
@@ -173,7 +173,7 @@ fn judge_request(head: &[u8], browsers: Browsers) -> Result<Bytes, (UpgradeFailu
     if !asks || only(headers, "sec-websocket-version") != Some(b"13") {
         return Err(refused("426 Upgrade Required", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"));
     }
-    // A browser tells which page speaks (RFC 6455 §10.2), and no other client of ours sends this.
+    // A browser sends the origin of the page (RFC 6455 §10.2); our clients do not send this header.
     if browsers == Browsers::Refused && values(headers, "origin").next().is_some() {
         return Err(refused("403 Forbidden", ""));
     }
@@ -189,7 +189,7 @@ fn judge_request(head: &[u8], browsers: Browsers) -> Result<Bytes, (UpgradeFailu
     )))
 }
 
-/// An answer that says what this is, after which the connection ends.
+/// An error response that names the server's purpose; the connection ends after it.
 fn refusal(status: &str, more: &str) -> Bytes {
     let connection = if more.starts_with("Upgrade") { "Upgrade, close" } else { "close" };
     Bytes::from(format!(
@@ -211,13 +211,13 @@ fn values<'a>(headers: &'a [Header<'_>], name: &'a str) -> impl Iterator<Item = 
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.trim_ascii())
 }
 
-/// The value of a header that stands there once.
+/// The value of a header, if it is present exactly once.
 fn only<'a>(headers: &'a [Header<'_>], name: &'a str) -> Option<&'a [u8]> {
     let mut values = values(headers, name);
     values.next().filter(|_| values.next().is_none())
 }
 
-/// Whether a header's list names this (RFC 9110 §5.6.1), in either case.
+/// Whether a header's list contains this token (RFC 9110 §5.6.1), ignoring case.
 fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
     let mut items = values(headers, name).flat_map(|value| value.split(|&byte| byte == b','));
     items.any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))

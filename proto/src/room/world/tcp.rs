@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 
 use super::*;
-use crate::link::pipe::{self, Fate, Kind, Pipe, Target, Windows};
+use crate::link::pipe::{self, Kind, Pipe, SocketAction, Target, Windows};
 use crate::net::{ListenerId, PipeEvent, PipeId};
 
 /// What the two systems hold of one direction: sent and not read.
@@ -269,19 +269,19 @@ impl World {
             if !data.is_empty() {
                 tcp.pipe.handle_wrote(self.now, data.len());
             }
-            let (fate, sent) = (tcp.pipe.fate(), !data.is_empty());
-            tcp.gone = fate != Fate::Live;
+            let (action, sent) = (tcp.pipe.socket_action(), !data.is_empty());
+            tcp.gone = action != SocketAction::Live;
             if let Some(to) = id.map(To::RelayPipe) {
                 if sent {
                     self.fly_packet(to, Packet::Segment(data));
                 }
-                match fate {
-                    Fate::Live => {}
-                    Fate::Finish => self.fly_packet(to, Packet::Fin),
-                    Fate::Abort => self.fly_packet(to, Packet::Reset),
+                match action {
+                    SocketAction::Live => {}
+                    SocketAction::Finish => self.fly_packet(to, Packet::Fin),
+                    SocketAction::Abort => self.fly_packet(to, Packet::Reset),
                 }
             }
-            if fate != Fate::Live {
+            if action != SocketAction::Live {
                 self.clients[index].work(self.now);
             }
             if got == 0 && !sent && !eof {
