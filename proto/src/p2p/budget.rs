@@ -1,9 +1,10 @@
-//! Limits what is sent to addresses that are not yet proven to be the other peer's, so that neither a peer nor a relay can use
-//! this machine to flood a third one (docs/protocol.md §8; T33 in docs/threats.md, K02 in tests/cases).
+//! The anti-amplification budget: limits what is sent to addresses that are not validated as the peer's, so that
+//! neither a peer nor a relay can use this machine to flood a third one (docs/protocol.md §8; T33 in docs/threats.md,
+//! K02 in tests/cases).
 //!
-//! It decides for each datagram whether it leaves. What does not is lost, as in any network. One budget is for a session; it is
-//! whole again after [`PERIOD`], since a session may last for days. Bounds: an address is remembered once something left for it,
-//! so [`DATAGRAMS`] of them at most.
+//! It decides for each datagram whether it is sent; others are dropped, as a network may do. A session has one budget,
+//! which is renewed after [`PERIOD`], because a session may last for days. Bounds: an address is stored once a datagram
+//! was sent to it, so at most [`DATAGRAMS`] addresses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,15 +13,15 @@ use std::time::Duration;
 use super::candidate::canonical;
 use crate::Instant;
 
-/// To one address, whatever the port, datagrams and bytes: a victim is a machine.
+/// Limit per IP address, in datagrams and bytes. It covers all ports, because the victim is a machine.
 pub const PER_ADDRESS: (u32, u32) = (20, 24 << 10);
-/// Of those, probes: the rest is left for the handshake that they make room for.
+/// Limit of probes per IP address; the rest of the datagrams is reserved for the QUIC handshake.
 pub const PROBES: u32 = 12;
-/// To all of them together, datagrams.
+/// Limit for all addresses together, in datagrams.
 pub const DATAGRAMS: u32 = 100;
-/// The same, bytes.
+/// Limit for all addresses together, in bytes.
 pub const BYTES: u32 = 120 << 10;
-/// How long a budget lasts.
+/// The period after which the budget is renewed.
 pub const PERIOD: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,14 +31,14 @@ struct Spent {
 }
 
 impl Spent {
-    /// With so much more, if that is within the limits.
+    /// Adds datagrams and bytes; `None` if the result exceeds the limits.
     fn with(self, datagrams: u32, bytes: u32, (max_datagrams, max_bytes): (u32, u32)) -> Option<Self> {
         let spent = Self { datagrams: self.datagrams.checked_add(datagrams)?, bytes: self.bytes.checked_add(bytes)? };
         (spent.datagrams <= max_datagrams && spent.bytes <= max_bytes).then_some(spent)
     }
 }
 
-/// See the module's text.
+/// The budget of one session.
 #[derive(Debug, Default)]
 pub struct Budget {
     addresses: BTreeMap<IpAddr, Spent>,
@@ -46,13 +47,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Whether a probe of so many bytes may leave for this address; it is counted then.
+    /// Whether a probe of this length may be sent to this address; if so, it is counted.
     pub fn spend_probe(&mut self, now: Instant, to: SocketAddr, bytes: usize) -> bool {
         let sent = self.addresses.get(&canonical(to).ip()).map_or(0, |spent| spent.datagrams);
         (self.is_over(now) || sent < PROBES) && self.spend(now, to, 1, bytes)
     }
 
-    /// The other side is at this address: what left for it does not count.
+    /// The peer was validated at this address: the datagrams that were sent to it no longer count.
     pub fn forgive(&mut self, at: SocketAddr) {
         if let Some(spent) = self.addresses.remove(&canonical(at).ip()) {
             self.all.datagrams = self.all.datagrams.saturating_sub(spent.datagrams);
@@ -64,7 +65,8 @@ impl Budget {
         self.since.is_none_or(|since| now.saturating_duration_since(since) >= PERIOD)
     }
 
-    /// Whether so many datagrams with so many bytes together may leave for this address; they are counted then.
+    /// Whether this many datagrams, with this many bytes together, may be sent to this address; if so, they are
+    /// counted.
     pub fn spend(&mut self, now: Instant, to: SocketAddr, datagrams: usize, bytes: usize) -> bool {
         if self.is_over(now) {
             *self = Self { since: Some(now), ..Self::default() };
@@ -91,14 +93,14 @@ mod tests {
         SocketAddr::from(([192, 0, 2, 1], port))
     }
 
-    /// A machine of its own each.
+    /// The address of a different machine for each number.
     fn of(number: u16) -> SocketAddr {
         let [high, low] = number.to_be_bytes();
         SocketAddr::from(([192, 0, high, low], 2000))
     }
 
     #[test]
-    fn k02_one_address_gets_20_datagrams_and_24_kib_and_all_together_100_and_120_kib() {
+    fn k02_the_budget_limits_each_address_and_all_together() {
         let now = Instant::now();
         let sent = |to: fn(u16) -> SocketAddr, bytes: usize| {
             let mut budget = Budget::default();
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_left_for_the_other_side_does_not_count() {
+    fn datagrams_to_the_validated_peer_do_not_count() {
         let now = Instant::now();
         let mut budget = Budget::default();
         for _ in 0..100 {
@@ -141,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_leaves_whole_or_not_at_all_and_a_later_period_has_its_own() {
+    fn a_batch_is_sent_whole_or_not_and_each_period_has_a_budget() {
         let start = Instant::now();
         let mut budget = Budget::default();
         assert!(!budget.spend(start, at(2000), 21, 21));

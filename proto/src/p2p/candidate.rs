@@ -1,11 +1,11 @@
-//! Addresses at which a peer may be reached directly: what is offered, what may be tried, what is tried first.
+//! The rules for candidates: which are offered, which of the peer's may be tried, and in which order.
 //!
-//! Decides without state or timers. The rules for the other side's candidates ([`admit`]) hold whoever is there, since a peer
-//! that proved to know the code may still be anybody: nothing is sent to this machine's loopback, to many at once, to
-//! services below [`MIN_PORT`], or into a private network of which this machine is no part (docs/protocol.md §8). What is offered
-//! ([`offered`]) obeys the same rules, for everything else would be thrown away over there.
+//! No state, no timers. The rules for the peer's candidates ([`admit`]) apply to every peer, because a peer that knows
+//! the code may still be malicious: nothing is sent to this machine's loopback, to multicast or broadcast addresses, to
+//! ports below [`MIN_PORT`], or to private addresses of a scope in which this machine has no address (docs/protocol.md
+//! §8). The own candidates ([`offered`]) follow the same rules, because the peer would discard all others.
 //!
-//! Bounds: [`MAX`] candidates, [`MAX_TCP`] of them TCP, `MAX_PER_ADDRESS` at one address; of our own [`MAX_HOSTS`] addresses.
+//! Bounds: [`MAX`] candidates, [`MAX_TCP`] of them TCP, `MAX_PER_ADDRESS` at one address; [`MAX_HOSTS`] own addresses.
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,22 +13,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::net::Interface;
 pub use crate::wire::candidate::{Candidate, Candidates, Carrier, Kind, MAX};
 
-/// Of those, TCP.
+/// Maximum number of TCP candidates.
 pub const MAX_TCP: usize = 4;
-/// Own addresses that are offered.
+/// Maximum number of own addresses that are offered.
 pub const MAX_HOSTS: usize = 6;
-/// Candidates at one IP address: a port of its own for UDP and for TCP, and two that NATs made up.
+/// Maximum number of candidates at one IP address: one port for UDP, one for TCP, and two that NATs assigned.
 const MAX_PER_ADDRESS: usize = 4;
-/// Of the addresses that one interface has in one IPv6 network, so many are offered.
+/// Maximum number of offered addresses of one interface in one IPv6 network.
 const MAX_PER_NETWORK: usize = 2;
-/// Ports below are those of services, and nobody's candidate.
+/// The minimum port of a candidate: lower ports belong to services.
 pub const MIN_PORT: u16 = 1024;
-/// A shorter prefix is no network in which neighbours live, whatever an interface says.
+/// An IPv4 interface with a shorter prefix is not treated as a local network.
 const MIN_PREFIX_V4: u8 = 8;
-/// The same.
+/// An IPv6 interface with a shorter prefix is not treated as a local network.
 const MIN_PREFIX_V6: u8 = 32;
 
-/// Of IP. There is a socket for each.
+/// The address family. There is a socket for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// IPv4.
@@ -38,7 +38,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// That of an address; IPv4 in IPv6 form is IPv4.
+    /// The family of an address; an IPv4-mapped IPv6 address is IPv4.
     #[must_use]
     pub const fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
@@ -51,35 +51,37 @@ impl Family {
 /// How near a candidate is, best first. Candidates are tried in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reach {
-    /// In a network of one of our interfaces.
+    /// The candidate is in a network of an own interface.
     Near,
-    /// A machine's own public address: at most a firewall is in between.
+    /// A public host candidate: at most a firewall is in between.
     Public,
-    /// A NAT that has to be passed.
+    /// A reflexive candidate: a NAT is in between, which needs hole punching.
     Reflexive,
-    /// A port that a gateway opened for everybody. After `Reflexive`: a packet of the other side has to pass more of that
-    /// gateway.
+    /// A port mapping of a gateway. It comes after `Reflexive`, because the peer's packets pass more of that gateway's
+    /// processing.
     Mapped,
-    /// A private address behind some router: another part of one site, or a network that happens to have the same numbers.
+    /// A private address behind a router: another part of the same site, or an unrelated network with the same address
+    /// range.
     Routed,
 }
 
-/// What an address is good for.
+/// The scope of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     Public,
-    /// RFC 1918.
+    /// Private, RFC 1918.
     Private,
-    /// Of a provider's NAT, RFC 6598.
+    /// Shared address space of carrier-grade NAT, RFC 6598.
     Shared,
     /// Unique local IPv6, RFC 4193.
     Unique,
-    /// Loopback, link-local, multicast, reserved; IPv4 in a disguise that is not known to `to_canonical`.
+    /// Never a candidate: loopback, link-local, multicast, reserved, and embedded IPv4 addresses that `to_canonical`
+    /// does not extract.
     Never,
 }
 
 impl Scope {
-    /// `ip` is in canonical form.
+    /// The scope of `ip`, which must be in canonical form.
     fn of(ip: IpAddr) -> Self {
         match ip {
             IpAddr::V4(ip) => Self::of_v4(ip),
@@ -99,25 +101,25 @@ impl Scope {
 
     const fn of_v6(ip: Ipv6Addr) -> Self {
         match ip.segments() {
-            // 6to4 and Teredo lead to whatever IPv4 address is written in them.
+            // 6to4 and Teredo addresses lead to the IPv4 address embedded in them.
             [0x2002, ..] | [0x2001, 0, ..] => Self::Never,
             [0x2000..=0x3FFF, ..] => Self::Public,
             [0xFC00..=0xFDFF, ..] => Self::Unique,
-            // Among them NAT64's, which is nobody's own address.
+            // This includes NAT64 addresses, which no machine has as its own.
             _ => Self::Never,
         }
     }
 }
 
-/// The candidates of the other side that may be tried, in canonical form, best first: at most [`MAX`]. Everything denied is
-/// left out and told to nobody; of more than that the first count.
+/// The candidates of the peer that may be tried, in canonical form, best first: at most [`MAX`], and the first ones if
+/// there are more. Denied candidates are left out without a report.
 #[must_use]
 pub fn admit(theirs: &[Candidate], own: &[Interface]) -> Vec<Candidate> {
     admit_beside(&[], theirs, own)
 }
 
-/// The same of those that are said later, when `known` were admitted before: the bounds hold for all of them together, and what is
-/// known is left out.
+/// As [`admit`], for later candidates when `known` were admitted before. The bounds apply to all of them together, and
+/// known ones are left out.
 #[must_use]
 pub fn admit_beside(known: &[Candidate], theirs: &[Candidate], own: &[Interface]) -> Vec<Candidate> {
     let mut admitted: Vec<Candidate> = Vec::new();
@@ -139,7 +141,7 @@ pub fn admit_beside(known: &[Candidate], theirs: &[Candidate], own: &[Interface]
     admitted
 }
 
-/// Where a candidate stands among those that are to be tried.
+/// The reach of a candidate, which determines the order of attempts.
 #[must_use]
 pub fn reach(candidate: &Candidate, own: &[Interface]) -> Reach {
     let ip = candidate.addr.ip().to_canonical();
@@ -154,7 +156,8 @@ pub fn reach(candidate: &Candidate, own: &[Interface]) -> Reach {
     }
 }
 
-/// Best first: the nearest, then TCP (which is tried on the own network only, and fastest there), then IPv6.
+/// The order of attempts: by reach, then TCP first (it is tried only in the own network and is fastest there), then
+/// IPv6 first.
 #[must_use]
 pub fn order(a: &Candidate, b: &Candidate, own: &[Interface]) -> Ordering {
     let key = |candidate: &Candidate| {
@@ -171,10 +174,10 @@ pub fn order(a: &Candidate, b: &Candidate, own: &[Interface]) -> Ordering {
     key(a).cmp(&key(b))
 }
 
-/// Which of our own addresses are offered: at most [`MAX_HOSTS`], of both families in turn; no two alike.
+/// The own addresses that are offered: at most [`MAX_HOSTS`], of both families in turn, without duplicates.
 ///
-/// Addresses of bridges to this machine's own containers come last, and IPv6 addresses that name the network card: neither is
-/// of use where there is something better.
+/// Addresses of bridges to this machine's containers come last, and so do IPv6 addresses that reveal the MAC address:
+/// neither is useful if there is a better one.
 #[must_use]
 pub fn offered(interfaces: &[Interface]) -> Vec<IpAddr> {
     let mut addresses: Vec<(bool, bool, usize, IpAddr, &Interface)> = Vec::new();
@@ -204,14 +207,14 @@ pub fn offered(interfaces: &[Interface]) -> Vec<IpAddr> {
     interleave(v4, v6).take(MAX_HOSTS).collect()
 }
 
-/// Whether the other side would try an address of ours that a server or a gateway told: public or private, and no service's
-/// port.
+/// Whether the peer would try a reflexive or mapped address of ours: it is public or private, and not on a port of a
+/// service.
 #[must_use]
 pub fn is_usable(addr: SocketAddr) -> bool {
     addr.port() >= MIN_PORT && Scope::of(addr.ip().to_canonical()) != Scope::Never
 }
 
-/// The one form of an address: IPv4 as IPv4, IPv6 without scope and flow label.
+/// The canonical form of an address: IPv4-mapped addresses as IPv4, IPv6 without scope and flow label.
 #[must_use]
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
@@ -235,7 +238,7 @@ fn may_try(candidate: &Candidate, own: &[Interface]) -> bool {
     reachable && carrier && candidate.addr.port() >= MIN_PORT && !is_everybody(ip, own)
 }
 
-/// Whether an address, in canonical form, is in a network of our own.
+/// Whether an address, in canonical form, is in a network of an own interface.
 #[must_use]
 pub fn is_near(ip: IpAddr, own: &[Interface]) -> bool {
     own.iter().any(|interface| {
@@ -247,7 +250,7 @@ pub fn is_near(ip: IpAddr, own: &[Interface]) -> bool {
     })
 }
 
-/// Whether an address is the broadcast address of a network of our own, or its all-zeros form (RFC 1122 §3.3.6). Networks of
+/// Whether an address is the broadcast address of an own network, or its all-zeros form (RFC 1122 §3.3.6). Networks of
 /// two addresses have none (RFC 3021).
 fn is_everybody(ip: IpAddr, own: &[Interface]) -> bool {
     let IpAddr::V4(ip) = ip else { return false };
@@ -259,7 +262,7 @@ fn is_everybody(ip: IpAddr, own: &[Interface]) -> bool {
     })
 }
 
-/// Whether the first `prefix` bits of both are the same.
+/// Whether the first `prefix` bits of both addresses are equal.
 fn is_in_network(ip: IpAddr, of: IpAddr, prefix: u8) -> bool {
     match (ip, of) {
         (IpAddr::V4(ip), IpAddr::V4(of)) => {
@@ -274,7 +277,7 @@ fn is_in_network(ip: IpAddr, of: IpAddr, prefix: u8) -> bool {
     }
 }
 
-/// An IPv6 address whose interface identifier was made of a MAC address (RFC 4291, appendix A).
+/// Whether the interface identifier of an IPv6 address contains a MAC address (RFC 4291, appendix A).
 const fn names_card(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(_) => false,
@@ -285,7 +288,7 @@ const fn names_card(ip: IpAddr) -> bool {
     }
 }
 
-/// Names that programs give to the bridges and pairs of their containers and virtual machines.
+/// Whether an interface name is one that container and virtual machine software uses.
 fn is_internal(name: &str) -> bool {
     ["docker", "br-", "veth", "virbr", "podman", "cni", "lxc", "lxd", "vboxnet", "vmnet"]
         .iter()

@@ -38,7 +38,7 @@ fn addrs(admitted: &[Candidate]) -> Vec<String> {
 }
 
 #[test]
-fn k01_nothing_goes_to_addresses_that_are_no_peers() {
+fn k01_a_candidate_that_cannot_be_a_peer_is_denied() {
     let denied = [
         "127.0.0.1:5000",
         "127.8.9.1:5000",
@@ -93,7 +93,7 @@ fn k01_nothing_goes_to_addresses_that_are_no_peers() {
 }
 
 #[test]
-fn k02_many_candidates_and_one_victim_many_times_are_few() {
+fn k02_many_candidates_for_one_victim_are_cut_to_a_few() {
     let many: Vec<_> = (0..10_000_u32).map(|n| udp(&format!("198.51.{}.{}:5000", n / 250, 1 + n % 250))).collect();
     assert_eq!(admit(&many, &at_home()).len(), MAX);
     assert_eq!(admit(&[udp("198.51.100.7:5000"); 64], &at_home()).len(), 1);
@@ -119,7 +119,7 @@ fn k02_many_candidates_and_one_victim_many_times_are_few() {
 }
 
 #[test]
-fn k04_private_addresses_are_for_those_who_have_one_of_the_kind() {
+fn k04_a_private_address_needs_an_own_one_of_the_same_scope() {
     let private = [udp("10.0.0.5:5000"), udp("172.31.0.5:5000"), udp("192.168.7.7:5000")];
     assert_eq!(admit(&private, &in_a_data_centre()), []);
     assert_eq!(admit(&private, &at_home()).len(), 3);
@@ -133,7 +133,7 @@ fn k04_private_addresses_are_for_those_who_have_one_of_the_kind() {
 }
 
 #[test]
-fn tcp_is_for_neighbours() {
+fn a_tcp_candidate_must_be_in_an_own_network() {
     let theirs = [
         tcp("192.168.1.9:5000"),
         tcp("192.168.2.9:5000"),
@@ -152,7 +152,7 @@ fn tcp_is_for_neighbours() {
 }
 
 #[test]
-fn what_is_nearer_is_tried_first() {
+fn a_nearer_candidate_is_tried_first() {
     let theirs = [
         udp("10.9.9.9:5000"),
         Candidate { kind: Kind::Mapped, ..udp("198.51.100.1:5001") },
@@ -179,7 +179,7 @@ fn what_is_nearer_is_tried_first() {
 }
 
 #[test]
-fn what_the_other_side_would_deny_is_not_offered() {
+fn a_candidate_that_the_peer_would_deny_is_not_offered() {
     assert_eq!(offered(&at_home()), ["192.168.1.2", "2001:db8:1:1::2"].map(|ip| ip.parse::<IpAddr>().unwrap()));
     let odd = [
         interface("eth0", "169.254.3.4", 16),
@@ -210,7 +210,7 @@ fn containers_do_not_crowd_out_the_network() {
 }
 
 #[test]
-fn what_a_server_told_must_be_usable() {
+fn a_reflexive_address_must_be_usable() {
     for usable in ["198.51.100.7:1024", "10.0.0.1:5000", "[2001:db8::1]:5000"] {
         assert!(is_usable(usable.parse().unwrap()), "{usable}");
     }
@@ -254,7 +254,7 @@ fn any_interface() -> impl Strategy<Value = Interface> {
 
 proptest! {
     #[test]
-    fn k01_k02_k04_hold_whatever_is_offered(
+    fn k01_k02_k04_the_rules_hold_for_any_candidates(
         theirs in prop::collection::vec(any_candidate(), 0..100),
         own in prop::collection::vec(any_interface(), 0..6),
     ) {
@@ -277,7 +277,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_offered_is_admitted_by_a_neighbour(own in prop::collection::vec(any_interface(), 0..20)) {
+    fn an_offered_candidate_is_admitted_by_a_neighbour(own in prop::collection::vec(any_interface(), 0..20)) {
         let offered = offered(&own);
         prop_assert!(offered.len() <= MAX_HOSTS);
         for ip in offered {

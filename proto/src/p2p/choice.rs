@@ -1,22 +1,25 @@
-//! Which of the direct links that have proven themselves carries the session. The sender decides, by what it measured.
+//! Selects which of the validated direct links carries the session. The sender decides, by its measurements.
 //!
-//! A first link: plain TCP, which reaches nothing but the own network and costs the least, unless QUIC got through at the same time and
-//! shows a round trip that TCP's proof was far from ([`TCP_SLACK`]). A choice waits [`GRACE`] for a TCP connection that is on its way.
-//! Beside one that carries: of the same kind what is nearer by half, and TCP beside QUIC, or the other way round, by the rule above.
+//! The first path: plain TCP is preferred, because it reaches only the own network and costs the least processor time,
+//! unless QUIC was validated as well and its round-trip time is much shorter than the time of TCP's validation
+//! ([`TCP_SLACK`]). The selection waits [`GRACE`] for a TCP connection in progress. If a direct link is already active,
+//! a new one of the same transport replaces it only if its RTT is at most two thirds; across transports the rule above
+//! applies.
 //!
-//! Plain TCP slows down where packets are lost for other reasons than a full queue (a radio), and nothing but the bytes that arrive
-//! tells of it. So where it holds the transfer back, QUIC is tried, and what moves more is kept:
+//! Plain TCP slows down if packets are lost for other reasons than a full queue (on a radio link), and only the number
+//! of delivered bytes shows it. So if TCP limits the transfer, the sender tries QUIC and keeps the transport that
+//! delivers more:
 //! ```text
-//!           TCP below FAST for WATCH                 QUIC chosen            a tenth more than TCP
-//! Watching ─────────────────────────► Seeking(QUIC) ────────────► Trying ───────────────────────► Watching, TCP avoided
-//!    ▲                                    │ none found               │ no more
+//!           TCP below FAST for WATCH                QUIC selected           10 % faster than TCP
+//! Watching ─────────────────────────► Seeking(QUIC) ────────────► Trying ───────────────────────► Watching, no TCP
+//!    ▲                                    │ none found               │ not faster
 //!    ├────────────────────────────────────┘                          ▼
-//!    └──────────────────────── TCP chosen, or none found ────── Seeking(TCP)
+//!    └─────────────────────── TCP selected, or none found ───── Seeking(TCP)
 //! ```
-//! TCP that fell silent is avoided too. What is avoided is avoided for the rest of the session.
+//! TCP is also avoided after a TCP path became silent. It is then avoided for the rest of the session.
 //!
-//! Timers: [`EVERY`] for a measurement, [`GRACE`], [`WATCH`], [`WARM_UP`], [`AGAIN`] between two comparisons (doubled by each that found TCP
-//! good). No queues.
+//! Timers: [`EVERY`] for a measurement, [`GRACE`], [`WATCH`], [`WARM_UP`], [`AGAIN`] between two comparisons (doubled
+//! by each comparison that TCP won). No queues.
 
 use std::time::Duration;
 
@@ -24,60 +27,61 @@ use super::candidate::Carrier;
 use crate::Instant;
 use crate::session::LinkId;
 
-/// How long a proven QUIC link waits for a TCP connection, wherever one was tried.
+/// How long a validated QUIC link waits for a TCP connection, if one was tried in the round.
 pub const GRACE: Duration = Duration::from_millis(150);
-/// Plain TCP is not taken when its proof took longer than twice QUIC's round trip and this.
+/// Plain TCP is not selected if its validation took longer than twice QUIC's round-trip time plus this.
 pub const TCP_SLACK: Duration = Duration::from_millis(50);
-/// Another link of the same kind is nearer when one and a half times its round trip and this are less than the present one's.
+/// A link replaces one of the same transport if 1.5 times its round-trip time plus this is less than that of the
+/// present link.
 pub const NEARER: Duration = Duration::from_millis(2);
-/// Between two looks at what arrived.
+/// Interval between two measurements of the delivered bytes.
 pub const EVERY: Duration = Duration::from_secs(1);
-/// How long plain TCP holds the transfer back before QUIC is tried, and how long QUIC is measured.
+/// How long plain TCP must limit the transfer before QUIC is tried, and how long QUIC is measured.
 pub const WATCH: Duration = Duration::from_secs(4);
-/// How long a link that is tried has to get up to speed.
+/// How long a newly selected link may take to reach its speed before it is measured.
 pub const WARM_UP: Duration = Duration::from_secs(2);
-/// From a comparison that TCP won to the next one at least.
+/// Minimum time from a comparison that TCP won to the next one.
 pub const AGAIN: Duration = Duration::from_secs(60);
-/// Bytes a second: plain TCP that moves so much needs no comparison, since QUIC costs more of the processor.
+/// Bytes per second: plain TCP at this rate is not compared with QUIC, because QUIC needs more processor time.
 pub const FAST: u64 = 40_000_000;
 
-/// A direct link that has proven itself.
+/// A direct link that was validated, that is, on which the peer was authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Proven {
-    /// Its name in the session.
+pub struct ValidatedPath {
+    /// Its id in the session.
     pub link: LinkId,
-    /// What it runs over.
+    /// Its transport.
     pub carrier: Carrier,
-    /// When it had proven itself.
+    /// When it was validated.
     pub at: Instant,
-    /// How long that took: a round trip or two.
+    /// How long the validation took: one or two round trips.
     pub took: Duration,
-    /// The round trip as its transport measures it.
+    /// The round-trip time, if the transport measures it.
     pub rtt: Option<Duration>,
 }
 
-impl Proven {
+impl ValidatedPath {
     fn round_trip(&self) -> Duration {
         self.rtt.unwrap_or(self.took)
     }
 }
 
-/// What to do.
+/// The result of a selection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// This one carries the session from now on.
+pub enum Selection {
+    /// This link must carry the session from now on.
     Take(LinkId),
-    /// Judge again then.
+    /// Repeat the selection at this time.
     Wait(Instant),
-    /// Nothing here is worth it.
+    /// No change: no link is better than the present one.
     Nothing,
 }
 
-/// A stretch of time in which a link is measured.
+/// A period in which a link is measured.
 #[derive(Debug, Clone, Copy)]
 struct Stretch {
     since: Instant,
-    /// What had arrived by then.
+    /// The number of delivered bytes at its start.
     arrived: u64,
 }
 
@@ -86,7 +90,7 @@ impl Stretch {
         now.saturating_duration_since(self.since)
     }
 
-    /// Bytes a second.
+    /// The delivery rate in bytes per second.
     fn rate(&self, now: Instant, arrived: u64) -> u64 {
         let millis = self.lasted(now).as_millis().max(1);
         let bytes = u128::from(arrived.saturating_sub(self.arrived));
@@ -99,51 +103,57 @@ enum State {
     Watching {
         slow: Option<Stretch>,
     },
-    /// `rate`: what the present one moves, where the other is to be compared with it.
+    /// `rate`: the rate of the present path, if it is to be compared with the other transport.
     Seeking {
         carrier: Carrier,
         rate: Option<u64>,
     },
     Trying {
-        /// What TCP moved.
+        /// The rate of TCP.
         rate: u64,
         from: Instant,
         stretch: Option<Stretch>,
     },
 }
 
-/// See the module's text.
+/// The selector; the module's documentation describes its states.
 #[derive(Debug)]
-pub struct Choice {
-    /// What carries the session, and when it is measured next.
+pub struct PathSelector {
+    /// The transport of the direct path that carries the session, and when it is measured next.
     carries: Option<(Carrier, Instant)>,
     avoids_tcp: bool,
     state: State,
-    /// No comparison before.
+    /// The earliest time of the next comparison; `None`: any time.
     compare_at: Option<Instant>,
     again: Duration,
 }
 
-impl Default for Choice {
+impl Default for PathSelector {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Choice {
-    /// Nothing carries, and nothing was measured.
+impl PathSelector {
+    /// A selector without a path and without measurements.
     #[must_use]
     pub const fn new() -> Self {
         Self { carries: None, avoids_tcp: false, state: State::Watching { slow: None }, compare_at: None, again: AGAIN }
     }
 
-    /// Judges the links of a round. `present`: the one that carries. `awaits_tcp`: one was tried in this
-    /// round; whether it has failed by now makes no difference, since the other side named its address and sees how
-    /// long this takes.
+    /// Selects among the validated links of a round. `present`: the direct link that carries the session. `awaits_tcp`:
+    /// a TCP connection was tried in this round; whether it has failed by now makes no difference, because the peer
+    /// named its address and could measure how long the selection takes.
     #[must_use]
-    pub fn judge(&self, now: Instant, present: Option<&Proven>, proven: &[Proven], awaits_tcp: bool) -> Verdict {
+    pub fn judge(
+        &self,
+        now: Instant,
+        present: Option<&ValidatedPath>,
+        proven: &[ValidatedPath],
+        awaits_tcp: bool,
+    ) -> Selection {
         if let (State::Seeking { carrier, .. }, Some(_)) = (self.state, present) {
-            return nearest(proven, carrier).map_or(Verdict::Nothing, |found| Verdict::Take(found.link));
+            return nearest(proven, carrier).map_or(Selection::Nothing, |found| Selection::Take(found.link));
         }
         let (tcp, quic) = (nearest(proven, Carrier::Tcp), nearest(proven, Carrier::Udp));
         let found = match (tcp, quic) {
@@ -152,14 +162,14 @@ impl Choice {
             (None, None) => None,
         };
         let Some(found) = found.filter(|found| present.is_none_or(|present| self.is_better(found, present))) else {
-            return Verdict::Nothing;
+            return Selection::Nothing;
         };
         let waits = found.carrier == Carrier::Udp && tcp.is_none() && awaits_tcp && !self.avoids_tcp;
         let until = found.at + GRACE;
-        if waits && now < until { Verdict::Wait(until) } else { Verdict::Take(found.link) }
+        if waits && now < until { Selection::Wait(until) } else { Selection::Take(found.link) }
     }
 
-    /// This carries the session from now on.
+    /// A link with this transport carries the session from now on.
     pub fn handle_chosen(&mut self, now: Instant, carrier: Carrier) {
         self.carries = Some((carrier, now + EVERY));
         self.state = match self.state {
@@ -170,7 +180,7 @@ impl Choice {
         };
     }
 
-    /// What was sought was not found.
+    /// The round found no link of the wanted transport.
     pub fn handle_not_found(&mut self, now: Instant) {
         if matches!(self.state, State::Seeking { .. }) {
             self.state = State::Watching { slow: None };
@@ -178,15 +188,15 @@ impl Choice {
         }
     }
 
-    /// No direct link carries the session any more. `silent`: plain TCP fell silent.
+    /// No direct link carries the session any more. `silent`: a plain TCP link became silent.
     pub fn handle_lost(&mut self, silent: bool) {
         self.carries = None;
         self.state = State::Watching { slow: None };
         self.avoids_tcp |= silent;
     }
 
-    /// So much of what was sealed for the link has arrived; `is_held_back`: chunks wait for room on it. True: the other carrier is to
-    /// be sought.
+    /// Measures the path: `arrived` bytes that were sealed for the link were delivered so far. `is_held_back`: chunks
+    /// wait for room on it. Returns true if a new round must look for the other transport.
     pub fn measure(&mut self, now: Instant, arrived: u64, is_held_back: bool) -> bool {
         let Some((carrier, at)) = &mut self.carries else { return false };
         if now < *at {
@@ -243,11 +253,11 @@ impl Choice {
         self.compare_at = now.checked_add(self.again);
     }
 
-    fn prefers_tcp(&self, tcp: &Proven, quic: &Proven) -> bool {
+    fn prefers_tcp(&self, tcp: &ValidatedPath, quic: &ValidatedPath) -> bool {
         !self.avoids_tcp && tcp.took <= quic.round_trip().saturating_mul(2).saturating_add(TCP_SLACK)
     }
 
-    fn is_better(&self, found: &Proven, present: &Proven) -> bool {
+    fn is_better(&self, found: &ValidatedPath, present: &ValidatedPath) -> bool {
         match (found.carrier, present.carrier) {
             (Carrier::Tcp, Carrier::Udp) => self.prefers_tcp(found, present),
             (Carrier::Udp, Carrier::Tcp) => !self.prefers_tcp(present, found),
@@ -259,7 +269,7 @@ impl Choice {
     }
 }
 
-fn nearest(proven: &[Proven], carrier: Carrier) -> Option<&Proven> {
+fn nearest(proven: &[ValidatedPath], carrier: Carrier) -> Option<&ValidatedPath> {
     proven.iter().filter(|proven| proven.carrier == carrier).min_by_key(|proven| proven.took)
 }
 

@@ -1,20 +1,22 @@
-//! Finding out at which addresses this peer can be reached, before anybody asks and as long as it waits.
+//! Gathers the candidates of this side, from the start and for as long as it waits for the peer.
 //!
 //! ```text
 //! socket, of each family:  awaited ──► bound | absent
 //! server:  idle ──(its family's socket is bound)──► asking ──► answered ──(15 to 20 s, the first one)──► asking …
-//!                                                     └──► silent ──(60 s, when nobody answers)──► asking …
+//!                                                     └──► silent ──(60 s, if no server responds)──► asking …
 //! ```
-//! It decides whom to ask and when; what is offered comes out as it is learned ([`Gather::poll_candidate`]): own addresses at
-//! once, then what servers see of the very sockets that will punch, and what a gateway opened. Since a code is read aloud
-//! meanwhile, the mapping of the NAT is kept alive by asking the first server again (RFC 4787 §4.3 allows a NAT to forget
-//! after two minutes, and some do after thirty seconds). When it has changed, all servers of the family are asked anew, so
-//! that [`Gather::nat`] never compares old with new.
+//! It decides which servers to query and when, and reports candidates as it learns them ([`Gather::poll_candidate`]):
+//! host candidates at once, then reflexive candidates of the sockets that will be used for hole punching, and the
+//! mapping that a gateway created. While the users pass on the code, it keeps the NAT mapping alive by querying the
+//! first server again (RFC 4787 §4.3 lets a NAT drop a mapping after two minutes, and some do so after thirty seconds).
+//! When the mapping has changed, it queries all servers of the family again, so that [`Gather::nat`] never compares old
+//! observations with new ones.
 //!
-//! A server can lie. Then an address is offered that is not ours, and the other side's rules bound what is sent there.
+//! A server can lie. This side then offers an address that is not its own, and the peer's rules bound what is sent
+//! there.
 //!
-//! Timers: those of [`Transaction`]; `KEEP_ALIVE` after an answer, `ASK_AGAIN` after silence, both only until
-//! [`Gather::rest`]. Bounds: [`MAX_SERVERS`] of each family, [`MAX_PACKETS`] to each until something changes,
+//! Timers: those of [`Transaction`]; `KEEP_ALIVE` after a response, `ASK_AGAIN` after a timeout, both only until
+//! [`Gather::rest`]. Bounds: [`MAX_SERVERS`] of each family, [`MAX_PACKETS`] to each until a change of the network,
 //! [`candidate::MAX`] candidates at a time, `MAX_WAITING` datagrams.
 
 use std::collections::VecDeque;
@@ -32,39 +34,40 @@ use crate::Instant;
 use crate::net::Interface;
 use crate::seed::Seed;
 
-/// Servers of one family that are asked; more are ignored.
+/// Maximum number of servers of one family that are queried; more are ignored.
 pub const MAX_SERVERS: usize = 4;
-/// Datagrams to one server until an interface changes or [`Gather::refresh`] is called: more than an hour of waiting takes.
+/// Maximum number of datagrams to one server until an interface changes or [`Gather::refresh`] is called: sufficient
+/// for more than an hour of waiting.
 pub const MAX_PACKETS: u32 = 512;
-/// Candidates that servers of one family may tell at a time.
+/// Maximum number of reflexive candidates of one family at a time.
 const MAX_REFLEXIVE: usize = 2;
-/// Datagrams that wait for the socket; of more, the oldest is dropped, as a network may.
+/// Maximum number of datagrams that wait for the socket; beyond it the oldest is dropped, as a network may do.
 const MAX_WAITING: usize = 4 * MAX_SERVERS;
-/// From an answer to the next question, in milliseconds.
+/// Time from a response to the next request, in milliseconds.
 const KEEP_ALIVE: Range<u64> = 15_000..20_000;
-/// From silence to the next question.
+/// Time from a timeout to the next transaction.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
-/// Both, in the order of the answers' sockets.
+/// Both address families, in the order of the sockets.
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// How it is set up.
+/// The configuration of a [`Gather`].
 #[derive(Debug)]
 pub struct Config {
-    /// All randomness: transaction ids, and when to ask again.
+    /// The source of all random values: transaction ids and intervals.
     pub seed: Seed,
 }
 
-/// See the module's text.
+/// Gathers candidates; the module's documentation describes how.
 #[derive(Debug)]
 pub struct Gather {
     rng: ChaCha20Rng,
-    /// `None`: not told yet.
+    /// `None`: not set yet.
     interfaces: Option<Vec<Interface>>,
     v4: Socket,
     v6: Socket,
     /// The TCP listener.
     listening: Option<SocketAddr>,
-    /// `None`: not told yet.
+    /// `None`: not set yet.
     servers: Option<Vec<Server>>,
     mapped: Option<SocketAddr>,
     keeping: Keeping,
@@ -80,7 +83,7 @@ enum Socket {
     Absent,
 }
 
-/// Whether mappings are kept alive.
+/// Whether NAT mappings are kept alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Keeping {
     Alive,
@@ -90,20 +93,20 @@ enum Keeping {
 #[derive(Debug)]
 struct Server {
     addr: SocketAddr,
-    /// Datagrams sent to it.
+    /// The number of datagrams sent to it.
     packets: u32,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
-    /// There is no socket to ask from.
+    /// There is no socket of its family.
     Idle,
-    /// `seen`: what it saw the last time, which holds until it answers or is silent.
+    /// `seen`: its last observation, which stays valid until it responds or the transaction times out.
     Asking { transaction: Transaction, seen: Option<SocketAddr> },
-    /// `again`: when the mapping should be used again.
+    /// `again`: when to send the next request, to keep the mapping alive.
     Answered { observed: SocketAddr, again: Instant },
-    /// `again`: when it may be worth another try.
+    /// `again`: when to try it again.
     Silent { again: Instant },
 }
 
@@ -133,7 +136,7 @@ impl Server {
 }
 
 impl Gather {
-    /// Nothing is known yet.
+    /// A gatherer without any information yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
@@ -151,7 +154,8 @@ impl Gather {
         }
     }
 
-    /// The addresses of this machine, at the start and on each change: then everything is asked anew.
+    /// Sets the addresses of this machine, at the start and on each change. After a change, all servers are queried
+    /// again.
     pub fn handle_interfaces(&mut self, now: Instant, interfaces: &[Interface]) {
         if self.interfaces.as_deref() == Some(interfaces) {
             return;
@@ -163,14 +167,14 @@ impl Gather {
         self.tell();
     }
 
-    /// The socket of this family that will punch is bound: its local address.
+    /// The socket of this family for hole punching is bound to this local address.
     pub fn handle_bound(&mut self, now: Instant, family: Family, local: SocketAddr) {
         *self.socket_mut(family) = Socket::Bound(local);
         self.start(now, family);
         self.tell();
     }
 
-    /// There is no socket of this family, or no more.
+    /// There is no socket of this family, or it was closed.
     pub fn handle_absent(&mut self, now: Instant, family: Family) {
         *self.socket_mut(family) = Socket::Absent;
         self.out.retain(|&(of, ..)| of != family);
@@ -178,13 +182,14 @@ impl Gather {
         self.tell();
     }
 
-    /// The TCP listener for direct links: its local address. `[::]` takes IPv4 too.
+    /// Sets the local address of the TCP listener for direct links. `[::]` accepts IPv4, too.
     pub fn handle_listening(&mut self, _now: Instant, local: SocketAddr) {
         self.listening = Some(local);
         self.tell();
     }
 
-    /// STUN servers, of both families and best first: the relay, then others. What those say that were known before stays.
+    /// Sets the STUN servers, of both families, best first: the relay, then others. Observations of servers that stay
+    /// in the list are kept.
     pub fn handle_servers(&mut self, now: Instant, servers: Vec<SocketAddr>) {
         let mut known = self.servers.take().unwrap_or_default();
         let mut chosen: Vec<Server> = Vec::new();
@@ -213,19 +218,20 @@ impl Gather {
         self.tell();
     }
 
-    /// A gateway opened a port: the address outside.
+    /// A gateway created a port mapping with this external address.
     pub fn handle_mapped(&mut self, _now: Instant, addr: SocketAddr) {
         self.mapped = Some(candidate::canonical(addr));
         self.tell();
     }
 
-    /// And closed it.
+    /// The port mapping no longer exists.
     pub fn handle_unmapped(&mut self, _now: Instant) {
         self.mapped = None;
         self.tell();
     }
 
-    /// A datagram that came to the socket of this family. True: it was STUN, and nobody else's.
+    /// Processes a datagram that arrived at the socket of this family. Returns true if it was STUN, so that no other
+    /// module processes it.
     pub fn handle_datagram(&mut self, now: Instant, family: Family, from: SocketAddr, data: &[u8]) -> bool {
         if !stun::is_stun(data) {
             return false;
@@ -262,20 +268,21 @@ impl Gather {
         self.tell();
     }
 
-    /// Asks all servers again, and keeps the mappings alive from now on: before a direct path is looked for once more, and
-    /// after a sleep.
+    /// Queries all servers again, and keeps the mappings alive from now on. To be called before another round, and
+    /// after the machine was suspended.
     pub fn refresh(&mut self, now: Instant) {
         self.keeping = Keeping::Alive;
         FAMILIES.into_iter().for_each(|family| self.start(now, family));
         self.tell();
     }
 
-    /// Nobody is waited for any more: mappings are not kept alive. What is being asked is still heard.
+    /// Stops keeping the mappings alive, because this side does not wait for the peer any more. Pending transactions
+    /// continue.
     pub const fn rest(&mut self) {
         self.keeping = Keeping::Resting;
     }
 
-    /// A timer has come. A spurious call is a no-op.
+    /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.send(now);
         if let (Keeping::Alive, Some(servers)) = (self.keeping, &mut self.servers) {
@@ -307,25 +314,25 @@ impl Gather {
         asked.chain(kept).min()
     }
 
-    /// The next datagram: from the socket of which family, to whom, what.
+    /// The next datagram: the family of the socket to send it from, the destination, and the contents.
     #[must_use]
     pub fn poll_transmit(&mut self) -> Option<(Family, SocketAddr, Vec<u8>)> {
         self.out.pop_front()
     }
 
-    /// A candidate that was not there before; each once, and once more if it had gone.
+    /// The next new candidate. Each is reported once, and again if it was lost and came back.
     #[must_use]
     pub fn poll_candidate(&mut self) -> Option<Candidate> {
         self.news.pop_front()
     }
 
-    /// All that are known now: at most [`candidate::MAX`].
+    /// All present candidates: at most [`candidate::MAX`].
     #[must_use]
     pub fn candidates(&self) -> Vec<Candidate> {
         self.current.clone()
     }
 
-    /// What the servers' answers tell about the NAT in front of the socket of this family.
+    /// The mapping behaviour of the NAT in front of the socket of this family, according to the servers' responses.
     #[must_use]
     pub fn nat(&self, family: Family) -> Nat {
         let Socket::Bound(local) = self.socket(family) else { return Nat::Unknown };
@@ -334,7 +341,8 @@ impl Gather {
         nat::classify(local.port(), self.interfaces.as_deref().unwrap_or_default(), &seen.collect::<Vec<_>>())
     }
 
-    /// Everything that was asked is answered or given up. A change makes it false again.
+    /// Whether gathering is complete: every transaction has a response or timed out. A change makes it incomplete
+    /// again.
     #[must_use]
     pub fn is_done(&self) -> bool {
         let told = self.interfaces.is_some() && self.servers.is_some();
@@ -357,7 +365,7 @@ impl Gather {
         }
     }
 
-    /// Forgets what the servers of a family said, and asks them if there is a socket.
+    /// Drops the observations of a family's servers, and queries them if there is a socket.
     fn start(&mut self, now: Instant, family: Family) {
         let socket = self.socket(family);
         for server in self.servers.iter_mut().flatten().filter(|server| server.family() == family) {
@@ -370,12 +378,12 @@ impl Gather {
         self.send(now);
     }
 
-    /// Takes the steps of all transactions that are due.
+    /// Executes the steps of all transactions that are due.
     fn send(&mut self, now: Instant) {
         for server in self.servers.iter_mut().flatten() {
             while let State::Asking { transaction, seen } = &mut server.state {
                 if server.packets >= MAX_PACKETS {
-                    // It is not asked any more; what it saw may still hold.
+                    // The limit is reached: it is not queried any more, but its last observation may still be valid.
                     server.state = match *seen {
                         Some(observed) => State::Answered { observed, again: after(now, ASK_AGAIN) },
                         None => State::Silent { again: after(now, ASK_AGAIN) },
@@ -397,7 +405,7 @@ impl Gather {
         }
     }
 
-    /// Finds out what is known now, and what of it is new.
+    /// Updates the present candidates and queues the new ones.
     fn tell(&mut self) {
         let known = self.learn();
         self.news.retain(|candidate| known.contains(candidate));
@@ -439,8 +447,8 @@ impl Gather {
     }
 }
 
-/// The server of a family that is asked next to keep the mapping alive, and when: the first that answered, or the first at
-/// all when none did. None while one is being asked, or all are idle.
+/// The server of a family that is queried next to keep the mapping alive, and when: the first one that responded, or
+/// the first one at all if none did. `None` while a transaction is pending, or if all are idle.
 fn due<S: std::borrow::Borrow<Server>>(servers: impl Iterator<Item = S>) -> Option<(S, Instant)> {
     let (mut answered, mut silent) = (None, None);
     for server in servers {
@@ -454,7 +462,7 @@ fn due<S: std::borrow::Borrow<Server>>(servers: impl Iterator<Item = S>) -> Opti
     answered.or(silent)
 }
 
-/// A socket's address as it is offered: at one of our own addresses, if it listens there.
+/// The host candidate's address for a socket at one of our addresses, if the socket is bound there.
 fn at(ip: IpAddr, local: SocketAddr) -> Option<SocketAddr> {
     let bound = local.ip().to_canonical();
     let listens = match bound {

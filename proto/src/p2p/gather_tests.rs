@@ -135,7 +135,7 @@ fn a_listener_or_socket_at_one_address_is_offered_there_only() {
 }
 
 #[test]
-fn servers_of_both_families_are_asked_from_the_sockets_that_will_punch() {
+fn stun_servers_are_asked_from_the_sockets_that_will_punch() {
     let mut world = World::at_home(2);
     let relay6 = addr("[2001:db8:ffff::1]:4433");
     world.seen.insert(relay6, addr(V6));
@@ -166,7 +166,7 @@ fn a_nat_with_a_port_for_each_server_is_seen() {
 }
 
 #[test]
-fn a_silent_server_is_given_up_and_holds_nobody_up() {
+fn a_silent_server_is_given_up_and_delays_no_other() {
     let mut world = World::at_home(2);
     let [first, second] = servers(2)[..] else { panic!() };
     world.seen.remove(&first);
@@ -212,7 +212,7 @@ fn the_mapping_is_kept_alive_by_the_first_server_alone() {
 }
 
 #[test]
-fn a_mapping_that_has_changed_is_asked_of_everybody_and_told() {
+fn a_changed_mapping_is_checked_with_all_servers_and_reported() {
     let mut world = World::at_home(2);
     world.pass(secs(1));
     for server in servers(2) {
@@ -267,7 +267,7 @@ fn another_network_is_asked_anew() {
 }
 
 #[test]
-fn answers_to_old_questions_are_not_heard() {
+fn answers_to_old_questions_are_ignored() {
     let mut world = World::at_home(1);
     let (family, server, request) = world.gather.poll_transmit().unwrap();
     world.gather.refresh(world.now);
@@ -283,7 +283,7 @@ fn answers_to_old_questions_are_not_heard() {
 }
 
 #[test]
-fn answers_from_elsewhere_are_not_heard() {
+fn answers_from_other_addresses_are_ignored() {
     let mut world = World::at_home(1);
     let (family, server, request) = world.gather.poll_transmit().unwrap();
     let answer = stun::answer(&request, addr("203.0.113.66:6666")).unwrap();
@@ -300,7 +300,7 @@ fn answers_from_elsewhere_are_not_heard() {
 }
 
 #[test]
-fn k01_what_a_lying_server_saw_is_offered_to_nobody() {
+fn k01_an_unusable_reflexive_address_is_not_offered() {
     for lie in
         ["127.0.0.1:5000", "0.0.0.0:5000", "224.0.0.1:5000", "198.51.100.1:53", "198.51.100.1:0", "[2001:db8::1]:5000"]
     {
@@ -313,7 +313,7 @@ fn k01_what_a_lying_server_saw_is_offered_to_nobody() {
 }
 
 #[test]
-fn a_family_without_a_socket_asks_nobody() {
+fn a_family_without_a_socket_asks_no_server() {
     let mut world = World::new(1);
     world.gather.handle_interfaces(world.now, &at_home());
     world.gather.handle_servers(world.now, [servers(1), vec![addr("[2001:db8:ffff::1]:4433")]].concat());
@@ -346,7 +346,7 @@ fn only_so_many_servers_are_asked_and_none_twice() {
 }
 
 #[test]
-fn however_long_it_takes_one_server_gets_so_many_datagrams() {
+fn one_server_gets_a_bounded_number_of_datagrams() {
     let mut world = World::at_home(2);
     world.pass(secs(3600));
     assert!(world.sent_to(servers(2)[0]) < MAX_PACKETS as usize, "enough for an hour");
@@ -368,7 +368,7 @@ fn however_long_it_takes_one_server_gets_so_many_datagrams() {
 }
 
 #[test]
-fn a_run_is_told_by_its_seed() {
+fn a_run_is_determined_by_its_seed() {
     let run = |seed| {
         let mut world = World::new(seed);
         let start = world.now;
@@ -434,7 +434,7 @@ fn any_happening() -> impl Strategy<Value = Happening> {
 
 proptest! {
     #[test]
-    fn bounds_hold_whatever_happens(happenings in prop::collection::vec(any_happening(), 0..100)) {
+    fn a_gatherer_keeps_its_bounds_whatever_happens(happenings in prop::collection::vec(any_happening(), 0..100)) {
         let mut world = World::new(1);
         let family = |v4| if v4 { Family::V4 } else { Family::V6 };
         for happening in happenings {

@@ -1,18 +1,19 @@
-//! The direct path between two peers: at which addresses each can be reached, and how one of them comes to carry the session.
+//! Direct paths between two peers: how they learn and exchange candidates, connect, and select the path that carries
+//! the session.
 //!
 //! | file | decides |
 //! |---|---|
-//! | [`candidate`] | which addresses are offered, which of the other side's may be tried, and in which order |
-//! | [`stun`] | what a STUN Binding asks and answers, for clients and for the relay |
-//! | [`nat`] | what the answers of two servers say about the NAT in front |
-//! | [`gather`] | what is asked of whom to learn a side's candidates |
+//! | [`candidate`] | which candidates are offered, which of the peer's are tried, and in which order |
+//! | [`stun`] | the contents of STUN Binding requests and responses, for clients and for the relay |
+//! | [`nat`] | the mapping behaviour of the NAT, from the responses of two servers |
+//! | [`gather`] | which servers are queried to gather a side's candidates, and when |
 //! | [`portmap`] | nothing: it connects the crate `tallow-portmap` to the sockets and pipes of a node |
-//! | [`choice`] | which of several direct links carries the session, by what was measured |
-//! | [`negotiate`] | when a round begins, and when it is over |
-//! | [`race`] | what is tried in a round, and when |
-//! | [`budget`] | what may leave for addresses that have not proven to be the other side |
+//! | [`choice`] | which of several direct links carries the session, by measurements |
+//! | [`negotiate`] | when a round begins, and when it ends |
+//! | [`race`] | which candidates are tried in a round, and when |
+//! | [`budget`] | which datagrams may be sent to addresses that are not validated |
 //!
-//! `peer/direct.rs` carries it out.
+//! The module [`crate::peer`] executes these decisions.
 
 pub mod budget;
 pub mod candidate;

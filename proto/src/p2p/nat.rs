@@ -1,44 +1,46 @@
-//! What a NAT does with the port of a socket, told from the answers of STUN servers (RFC 5780 §4.3, its mapping test; RFC
+//! Determines the mapping behaviour of a NAT from the responses of STUN servers (RFC 5780 §4.3, its mapping test; RFC
 //! 4787 §4.1).
 //!
-//! Decides from what servers at different addresses saw of one socket. No state, no timers. A server that lies can make a NAT
-//! look worse or better than it is, which costs a few packets or the direct path, and nothing else.
+//! Compares the addresses of one socket that servers at different addresses observed. No state, no timers. A lying
+//! server can make a NAT look better or worse than it is, which costs a few packets or the direct path, and nothing
+//! else.
 
 use std::net::SocketAddr;
 
 use super::candidate::canonical;
 use crate::net::Interface;
 
-/// How the NAT in front of a socket maps it.
+/// The mapping behaviour of the NAT in front of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nat {
-    /// Not enough answers.
+    /// There are not enough responses.
     Unknown,
-    /// There is none: what is seen is the socket's own address. There may still be a firewall.
+    /// There is no NAT: the servers observe the socket's own address. There may still be a firewall.
     None,
-    /// To one address, whoever is spoken to (RFC 4787: endpoint-independent mapping). Holes can be punched.
+    /// Endpoint-independent mapping (RFC 4787): one external address for all destinations. Hole punching is possible.
     Independent,
-    /// To a new port for whom it speaks to (address-dependent, or "symmetric"). Two of these find each other only by luck.
+    /// Address-dependent mapping ("symmetric NAT"): a new port for each destination. Two peers behind such NATs connect
+    /// only by chance.
     Dependent,
 }
 
-/// What one server saw.
+/// The observation of one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// Who saw it.
+    /// The server.
     pub server: SocketAddr,
-    /// The address and port that the socket's packets come from, over there.
+    /// The source address and port of the socket's packets, as the server observed them.
     pub observed: SocketAddr,
 }
 
-/// Judges the answers of servers of one family to one socket with the port `port`.
+/// Evaluates the responses of servers of one address family to one socket with the port `port`.
 #[must_use]
 pub fn classify(port: u16, interfaces: &[Interface], answers: &[Seen]) -> Nat {
     let own = |observed: SocketAddr| {
         let ip = observed.ip().to_canonical();
         observed.port() == port && interfaces.iter().any(|interface| interface.addr.to_canonical() == ip)
     };
-    // Who sees the socket's own address is on our side of the NAT, and tells nothing of it.
+    // A server that observes the socket's own address is on our side of the NAT and gives no information about it.
     let mut beyond = answers.iter().filter(|seen| !own(seen.observed));
     let Some(first) = beyond.next() else { return if answers.is_empty() { Nat::Unknown } else { Nat::None } };
     let mut elsewhere = false;
@@ -48,7 +50,7 @@ pub fn classify(port: u16, interfaces: &[Interface], answers: &[Seen]) -> Nat {
         }
         elsewhere |= other.server.ip().to_canonical() != first.server.ip().to_canonical();
     }
-    // Two ports of one server tell nothing of what another server would see.
+    // Two ports of one server do not show which address another server would observe.
     if elsewhere { Nat::Independent } else { Nat::Unknown }
 }
 
@@ -101,7 +103,7 @@ mod tests {
         assert_eq!(judge(&[("192.0.2.1:3478", "203.0.113.5:5000"), ("192.0.2.2:3478", "203.0.113.5:5000")]), Nat::None);
         assert_eq!(judge(&[("192.0.2.1:3478", "[::ffff:203.0.113.5]:5000")]), Nat::None);
         assert_eq!(judge(&[("192.0.2.1:3478", "203.0.113.5:5000"), ("192.0.2.2:3478", "203.0.113.6:5000")]), Nat::None);
-        // The address is our own, and yet something changes the port.
+        // The address is our own, but something changes the port.
         assert_eq!(judge(&[("192.0.2.1:3478", "203.0.113.5:7000")]), Nat::Unknown);
     }
 

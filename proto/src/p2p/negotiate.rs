@@ -1,32 +1,36 @@
-//! The direct path as the two peers agree on it: rounds of candidates, what is tried when, and when a round is over.
+//! The negotiation of a direct path between the two peers: rounds in which they exchange and try candidates, and the
+//! end of rounds.
 //!
 //! ```text
 //! Off: p2p is off on either side, or a proxy leads to the relay.
-//! Idle: the session has no link, or this side's person has not agreed to go on. What the other side begins is counted, not joined.
-//! Active: rounds, each with its standing.
+//! Idle: the session has no link, or this side's user has not agreed to continue. It counts rounds that the peer begins
+//! and does not join them.
+//! Active: rounds, each with its state.
 //!
-//!              it is time, interfaces changed,             the sender chose a link (DirectConnected)
-//!              the other side's later round
-//! (no race) ───────────────────────────────────► racing ───────────────────────────────────────► the path ──► draining
-//!                                                   │ ROUND is over                        last link lost │        │ nothing is under
-//!                                                   ▼                                                     ▼        ▼ way, or lost
-//!                                               said to be over ◄─────────────────────────────────────────┴────────┘
-//!                                                   │ DirectFailed was said and heard
-//!                                                   ▼
-//!                                                settled
+//!            it is time, interfaces changed,      the sender chose a link (DirectConnected)
+//!            the peer's later round
+//! (no race) ─────────────────────────────► racing ────────────────────────────────► the path ──► draining
+//!                                            │ ROUND has passed               last link lost │        │ nothing in
+//!                                            ▼                                               ▼        ▼ flight, or lost
+//!                                      FailureSent ◄─────────────────────────────────────────┴────────┘
+//!                                            │ DirectFailed was sent and received
+//!                                            ▼
+//!                                         settled
 //! ```
-//! In a round both say their candidates, as they become known, and try each other's (`race`).
+//! In a round both peers send their candidates, as they become known, and try those of the other (`race`).
 //!
-//! A round ends for both: whoever finds it over says `DirectFailed`, whoever hears that says it too. From then on neither side
-//! counts on what was under way on the round's links ([`Output::Settled`]).
+//! A round ends for both peers: the one that ends it sends `DirectFailed`, and the other answers with the same. From
+//! then on both treat chunks in flight on the round's links as lost ([`Output::Settled`]).
 //!
-//! While one round's link is the path, another round may race for a better one: make before break. When the sender chooses a link of it,
-//! the old one drains, and ends once nothing is under way on it ([`Negotiation::retire`]).
+//! While a link of one round is the path, another round may race for a better one (make before break). When the sender
+//! selects a link of that round, the old round drains, and ends once nothing is in flight on its links
+//! ([`Negotiation::retire`]).
 //!
-//! Only the sender begins a round because time passed: after a pause out of [`PAUSES`], [`SOON`] after a path that had worked,
-//! [`RECHECK`] beside one that works. Either side does when it has a reason of its own, as changed addresses ([`Negotiation::look`]).
-//! Timers: [`ROUND`], the pauses. Bounds: [`MAX_ROUNDS`] rounds that are not settled ([`MAX_UNSETTLED`] if the other side begins them),
-//! [`MAX_WAITING`] things to do, [`candidate::MAX`] candidates of each side; what leaves for an address is counted where it leaves (`budget`).
+//! Only the sender begins rounds by a timer: after a pause out of [`PAUSES`], [`SOON`] after the loss of a working
+//! path, and [`RECHECK`] beside a working path. Either side begins a round for other reasons, such as changed addresses
+//! ([`Negotiation::look`]). Timers: [`ROUND`] and the pauses. Bounds: [`MAX_ROUNDS`] unsettled rounds
+//! ([`MAX_UNSETTLED`] if the peer begins them), [`MAX_WAITING`] queued outputs, [`candidate::MAX`] candidates of each
+//! side; `budget` bounds the datagrams to each address.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -46,40 +50,40 @@ use crate::wire::Violation;
 use crate::wire::peer::Control;
 use crate::wire::relay::Side;
 
-/// How long a round may take.
+/// Time limit of a round.
 pub const ROUND: Duration = Duration::from_secs(10);
-/// Between rounds that led to nothing; the last one repeats.
+/// Pauses between failed rounds; the last one repeats.
 pub const PAUSES: [Duration; 4] =
     [Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(300)];
-/// After a direct link was lost that had worked.
+/// Pause before the next round after the loss of a working direct path.
 pub const SOON: Duration = Duration::from_secs(2);
-/// While a direct link carries the session, a better one is looked for this often.
+/// Interval at which a better path is looked for while a direct link carries the session.
 pub const RECHECK: Duration = Duration::from_secs(300);
-/// Rounds whose end is not settled: one that races, the path's, and one that drains or is about to be settled.
+/// Maximum number of unsettled rounds: one that races, that of the path, and one that drains or is about to be settled.
 pub const MAX_ROUNDS: usize = 3;
-/// More that are not settled is nothing that an honest peer causes.
+/// Unsettled rounds tolerated before it is a violation.
 const MAX_UNSETTLED: usize = 8;
-/// What may wait to be done while the other side takes no more words: ten rounds of it. One that causes more is not honest.
+/// Maximum queued outputs (about ten rounds) while the control channel is blocked; more is a violation.
 const MAX_WAITING: usize = 1024;
 pub use super::output::Output;
 
-/// What a machine is made with.
+/// The configuration of a [`Negotiation`].
 #[derive(Debug)]
 pub struct Config {
-    /// Which peer this is.
+    /// The role of this peer.
     pub side: Side,
-    /// P2p is on here, and no proxy leads to the relay.
+    /// Whether direct paths are enabled on this side, and no proxy leads to the relay.
     pub allowed: bool,
-    /// SHA-256 of the certificate that this side shows.
+    /// SHA-256 of the certificate that this side presents.
     pub certificate: [u8; 32],
-    /// For the probes' tokens.
+    /// The source of the probes' tokens.
     pub seed: Seed,
 }
 
 #[derive(Debug)]
 enum State {
     Off,
-    /// `answered`: the last round of the other side to whose end this one said yes.
+    /// `answered`: the last round of the peer whose `DirectFailed` this side has answered.
     Idle {
         answered: u32,
     },
@@ -91,40 +95,41 @@ struct Active {
     race: Option<Race>,
     /// The round whose link carries the session.
     path: Option<u32>,
-    /// Those that are not settled.
-    rounds: BTreeMap<u32, Standing>,
-    /// When this side begins another round, unless one goes on.
+    /// The rounds that are not settled.
+    rounds: BTreeMap<u32, RoundState>,
+    /// When this side begins another round, unless one is racing.
     next: Option<Instant>,
 }
 
-/// How far a round's end is known.
+/// The state of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// It goes on, as far as this side knows.
+enum RoundState {
+    /// The round has not ended, as far as this side knows.
     Open,
-    /// This side said that it is over.
-    Said,
+    /// This side has ended the round and sent `DirectFailed`.
+    FailureSent,
 }
 
 impl Active {
-    /// Whether another round may begin. Not while the end of one is not settled: its chunks would be looked for on the new one's links.
+    /// Whether another round may begin. It may not while the end of a round is not settled, because that round's chunks
+    /// in flight would be attributed to the links of the new round.
     fn has_room(&self) -> bool {
-        let unsettled = self.rounds.values().any(|standing| *standing == Standing::Said);
+        let unsettled = self.rounds.values().any(|state| *state == RoundState::FailureSent);
         self.race.is_none() && !unsettled && self.rounds.len() < MAX_ROUNDS
     }
 }
 
-/// See the module's text.
+/// The negotiation; the module's documentation describes its states.
 #[derive(Debug)]
 pub struct Negotiation {
     config: Config,
     rng: ChaCha20Rng,
     state: State,
-    /// The last round.
+    /// The number of the last round.
     round: u32,
     token: [u8; 16],
     own: Vec<Candidate>,
-    /// Those that were said in this round.
+    /// The candidates that were sent in this round.
     said: Vec<Candidate>,
     gathered: bool,
     said_done: bool,
@@ -135,7 +140,7 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
-    /// Does nothing before [`Self::start`].
+    /// A negotiation that does nothing before [`Self::start`].
     #[must_use]
     pub fn new(config: Config) -> Self {
         let rng = config.seed.derive("probe tokens").rng();
@@ -157,7 +162,7 @@ impl Negotiation {
         }
     }
 
-    /// Whether addresses may be revealed at all.
+    /// Whether direct paths are disabled, so that no addresses may be revealed.
     #[must_use]
     pub const fn is_off(&self) -> bool {
         matches!(self.state, State::Off)
@@ -169,41 +174,41 @@ impl Negotiation {
         self.active()?.path
     }
 
-    /// The round whose links may come in.
+    /// The round that races, whose links may be accepted.
     #[must_use]
     pub fn racing(&self) -> Option<u32> {
         self.active()?.race.as_ref().map(|_| self.round)
     }
 
-    /// Whether the other side may come from there in the round that races: it said that address, or a probe of it came
-    /// from there.
+    /// Whether the peer may connect from this address in the round that races: it has sent the address as a candidate,
+    /// or a probe of the peer came from there.
     #[must_use]
     pub fn expects(&self, ip: IpAddr) -> bool {
         self.active().and_then(|active| active.race.as_ref()).is_some_and(|race| race.expects(ip))
     }
 
-    /// Whether that address is one of a network of ours.
+    /// Whether the address is in a network of an own interface.
     #[must_use]
     pub fn is_near(&self, ip: IpAddr) -> bool {
         candidate::is_near(ip.to_canonical(), &self.interfaces)
     }
 
-    /// Rounds whose links carried the session before: what is under way there still arrives.
+    /// Rounds whose links carried the session before: chunks in flight on them still arrive.
     pub fn draining(&self) -> impl Iterator<Item = u32> {
         let (path, racing) = (self.path(), self.racing());
         let open = self.active().into_iter().flat_map(|active| &active.rounds);
-        let open = open.filter(|(_, standing)| **standing == Standing::Open).map(|(round, _)| *round);
+        let open = open.filter(|(_, state)| **state == RoundState::Open).map(|(round, _)| *round);
         open.filter(move |round| ![path, racing].contains(&Some(*round)))
     }
 
-    /// The number of the present round, or of the last one.
+    /// The number of the present or last round.
     #[must_use]
     pub const fn round(&self) -> u32 {
         self.round
     }
 
-    /// The session is keyed, on a link by way of the relay, and this side's person agreed to go on. `theirs`: the other side does not
-    /// refuse.
+    /// Starts when the session is keyed on a link through the relay, and this side's user has agreed to continue.
+    /// `theirs`: the peer has direct paths enabled.
     pub fn start(&mut self, now: Instant, theirs: bool) {
         match self.state {
             State::Off => {}
@@ -216,7 +221,7 @@ impl Negotiation {
         }
     }
 
-    /// The session has no link: what was said is void, on both sides.
+    /// Stops because the session has no link: both sides discard all rounds.
     pub fn stop(&mut self) {
         match self.state {
             State::Off | State::Idle { .. } => return,
@@ -227,7 +232,7 @@ impl Negotiation {
         self.out.clear();
     }
 
-    /// What the runtime knows of this machine's addresses. Where they changed, another round is worth its while.
+    /// Sets this machine's addresses, as the runtime reports them. After a change, another round is begun.
     pub fn handle_interfaces(&mut self, now: Instant, interfaces: &[Interface]) {
         if self.interfaces == interfaces {
             return;
@@ -237,7 +242,7 @@ impl Negotiation {
         self.look(now);
     }
 
-    /// Begins another round as soon as there is room for one.
+    /// Requests another round, which begins as soon as there is room for one.
     pub fn look(&mut self, now: Instant) {
         if let State::Active(active) = &mut self.state {
             active.next = Some(now);
@@ -245,23 +250,23 @@ impl Negotiation {
         }
     }
 
-    /// The candidates of this side, as far as they are known: at most [`candidate::MAX`] of them count.
+    /// Sets the present candidates of this side; at most [`candidate::MAX`] of them are used.
     pub fn set_candidates(&mut self, candidates: Vec<Candidate>) {
         self.own = candidates;
         self.own.truncate(candidate::MAX);
         self.say_candidates();
     }
 
-    /// Whether more candidates of this side are expected. `dependent`: its NAT gives each destination a mapping of its own.
+    /// Sets whether gathering is complete. `dependent`: the NAT of this side has an address-dependent mapping.
     pub fn set_gathered(&mut self, gathered: bool, dependent: bool) {
         (self.gathered, self.dependent) = (gathered, dependent);
         self.say_candidates();
     }
 
-    /// What the other side says. Where p2p is off it says it in vain.
+    /// Processes a message of the peer. If direct paths are disabled, the message has no effect.
     ///
     /// # Errors
-    /// It can't be said now.
+    /// The message is not allowed now.
     pub fn handle_control(&mut self, now: Instant, message: &Control) -> Result<(), Violation> {
         match message {
             Control::CandidateOffer { .. }
@@ -280,7 +285,7 @@ impl Negotiation {
             Control::CandidatesDone { round } => self.known(*round)?,
             Control::DirectFailed { round } => {
                 if *round == self.round.saturating_add(1) {
-                    // It began and gave up before we heard of it.
+                    // The peer began and ended this round before its offer arrived.
                     self.drop_race();
                     self.open(*round);
                 }
@@ -301,7 +306,7 @@ impl Negotiation {
         Ok(())
     }
 
-    /// A datagram that is neither QUIC nor STUN. False: it is no probe either.
+    /// Processes a datagram that is neither QUIC nor STUN. Returns false if it is not a probe either.
     pub fn handle_probe(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> bool {
         let Some(token) = data.strip_prefix(&PROBE_START) else { return false };
         let is_ours = token.len() == self.token.len() && bool::from(token.ct_eq(&self.token));
@@ -311,7 +316,7 @@ impl Negotiation {
         true
     }
 
-    /// The sender chose a link of the round that races.
+    /// The sender selected a link of the round that races.
     pub fn choose(&mut self, now: Instant) {
         if let Some(round) = self.racing() {
             self.out.push_back(Output::Say(Control::DirectConnected { round }));
@@ -319,7 +324,7 @@ impl Negotiation {
         }
     }
 
-    /// The last link of a round is gone. One that races goes on.
+    /// The last link of a round was lost. If the round races, it continues.
     pub fn handle_lost(&mut self, now: Instant, round: u32) {
         if self.path() == Some(round) {
             self.failures = 0;
@@ -327,15 +332,15 @@ impl Negotiation {
         self.retire(now, round);
     }
 
-    /// Nothing is under way any more on the links of a round that is not the path: it ends.
+    /// Ends a round that is not the path, because nothing is in flight on its links any more.
     pub fn retire(&mut self, now: Instant, round: u32) {
-        let standing = self.active().and_then(|active| active.rounds.get(&round));
-        if standing == Some(&Standing::Open) && self.racing() != Some(round) {
+        let state = self.active().and_then(|active| active.rounds.get(&round));
+        if state == Some(&RoundState::Open) && self.racing() != Some(round) {
             self.leave(now, round);
         }
     }
 
-    /// A deadline may have passed. A spurious call is a no-op.
+    /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         let State::Active(active) = &self.state else { return };
         match &active.race {
@@ -358,7 +363,7 @@ impl Negotiation {
         }
     }
 
-    /// The next thing to do.
+    /// The next output.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
@@ -371,7 +376,7 @@ impl Negotiation {
         }
     }
 
-    /// The other side's round, if it is one that goes on here: it is joined if it is new. False: it is over, or none of ours.
+    /// Joins the peer's round if it is new. Returns true if it is the round that races now.
     fn join(&mut self, now: Instant, round: u32) -> Result<bool, Violation> {
         let is_next = round == self.round.saturating_add(1);
         match &self.state {
@@ -391,7 +396,7 @@ impl Negotiation {
         if round == 0 || round > self.round { Err(Violation::UnexpectedMessage) } else { Ok(()) }
     }
 
-    /// A round that the other side does not take part in any more, or nothing ever came of: no chunk was on its links.
+    /// Drops the race without `DirectFailed`: the peer has left the round, and no chunk was sent on its links.
     fn drop_race(&mut self) {
         let round = self.round;
         if let State::Active(active) = &mut self.state
@@ -405,7 +410,7 @@ impl Negotiation {
     fn open(&mut self, round: u32) {
         self.round = round;
         if let State::Active(active) = &mut self.state {
-            active.rounds.insert(round, Standing::Open);
+            active.rounds.insert(round, RoundState::Open);
         }
     }
 
@@ -422,7 +427,8 @@ impl Negotiation {
         self.say_candidates();
     }
 
-    /// The start of a round is said even where nothing is known yet, so that the other side takes part.
+    /// Sends new candidates. At the start of a round the offer is sent even without candidates, so that the peer takes
+    /// part.
     fn say_offer(&mut self) {
         let room = candidate::MAX.saturating_sub(self.said.len());
         let new: Vec<_> = self.own.iter().filter(|own| !self.said.contains(own)).take(room).copied().collect();
@@ -449,7 +455,7 @@ impl Negotiation {
         }
     }
 
-    /// Something happened to the race: it does what is due then.
+    /// Passes an input to the race and queues the attempts that are due.
     fn run(&mut self, now: Instant, happens: impl FnOnce(&mut Race, Own<'_>)) {
         let own = Own { side: self.config.side, dependent: self.dependent, interfaces: &self.interfaces };
         if let State::Active(active) = &mut self.state
@@ -460,7 +466,7 @@ impl Negotiation {
         }
     }
 
-    /// A link of the round that races is the path.
+    /// A link of the round that races becomes the path.
     fn connected(&mut self, now: Instant) {
         self.failures = 0;
         let round = self.round;
@@ -472,18 +478,18 @@ impl Negotiation {
         self.out.push_back(Output::Chosen { round });
     }
 
-    /// The other side says that a round is over.
+    /// The peer has ended a round.
     fn handle_failed(&mut self, now: Instant, round: u32) {
         match &mut self.state {
             State::Off => {}
-            // Nothing was ever said in it here.
+            // This side has never sent a message in this round.
             State::Idle { answered } if round > *answered => {
                 *answered = round;
                 self.out.push_back(Output::Say(Control::DirectFailed { round }));
             }
             State::Idle { .. } => {}
             State::Active(active) => match active.rounds.get(&round) {
-                Some(Standing::Open) => {
+                Some(RoundState::Open) => {
                     if self.racing() == Some(round) {
                         self.fail_race(now)
                     } else {
@@ -491,7 +497,7 @@ impl Negotiation {
                     }
                     self.settle(round);
                 }
-                Some(Standing::Said) => self.settle(round),
+                Some(RoundState::FailureSent) => self.settle(round),
                 None => {}
             },
         }
@@ -504,7 +510,7 @@ impl Negotiation {
         self.out.push_back(Output::Settled { round });
     }
 
-    /// The race led to nothing.
+    /// The race failed.
     fn fail_race(&mut self, now: Instant) {
         let pause = match self.path() {
             Some(_) => RECHECK,
@@ -522,7 +528,7 @@ impl Negotiation {
         self.give_up(self.round);
     }
 
-    /// A round whose link carries the session, or did, is over.
+    /// Ends a round whose link carries or carried the session.
     fn leave(&mut self, now: Instant, round: u32) {
         if let State::Active(active) = &mut self.state
             && active.path.take_if(|path| *path == round).is_some()
@@ -533,7 +539,7 @@ impl Negotiation {
         self.give_up(round);
     }
 
-    /// Unless this side has reasons of its own to begin another round earlier.
+    /// Schedules the next round after `pause`, unless an earlier one is already scheduled.
     fn again_after(&mut self, now: Instant, pause: Duration) {
         if let State::Active(active) = &mut self.state
             && self.config.side == Side::Sender
@@ -544,9 +550,10 @@ impl Negotiation {
 
     fn give_up(&mut self, round: u32) {
         if let State::Active(active) = &mut self.state {
-            active.rounds.insert(round, Standing::Said);
+            active.rounds.insert(round, RoundState::FailureSent);
         }
-        // In this order: who hears of it may count on it that nothing counts any more here.
+        // The order matters: when the peer receives the message, this side must already have stopped to count chunks of
+        // the round.
         self.out.push_back(Output::Over { round });
         self.out.push_back(Output::Say(Control::DirectFailed { round }));
     }

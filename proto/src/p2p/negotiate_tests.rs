@@ -135,7 +135,7 @@ const A: &str = "198.51.100.7:40000";
 const B: &str = "198.51.100.8:50000";
 
 #[test]
-fn the_sender_dials_and_the_receiver_probes_what_the_other_one_named() {
+fn the_sender_dials_and_the_receiver_probes_each_candidate() {
     let mut pair = Pair::started();
     pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, A)]);
     pair.ends[RECEIVER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, B)]);
@@ -167,7 +167,7 @@ fn both_dial_tcp_candidates_of_their_own_network_and_no_others() {
 }
 
 #[test]
-fn candidates_are_said_as_they_become_known_and_each_once() {
+fn candidates_are_sent_as_they_become_known_and_each_once() {
     let mut pair = Pair::started();
     let first = candidate(Kind::Host, Carrier::Udp, "192.168.1.20:40000");
     let second = candidate(Kind::Reflexive, Carrier::Udp, A);
@@ -194,7 +194,7 @@ fn candidates_are_said_as_they_become_known_and_each_once() {
 }
 
 #[test]
-fn a_probe_from_an_unknown_address_teaches_it_and_nothing_else_does() {
+fn only_a_probe_teaches_an_unknown_address() {
     let mut pair = Pair::started();
     pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, A)]);
     pair.settle();
@@ -283,7 +283,7 @@ fn two_nats_that_map_by_destination_are_not_tried() {
 }
 
 #[test]
-fn a_round_that_leads_to_nothing_ends_for_both_and_another_one_comes_later() {
+fn a_failed_round_ends_for_both_peers_and_is_repeated_later() {
     let mut pair = Pair::started();
     pair.pass(ROUND - Duration::from_millis(1));
     assert_eq!(pair.done, [vec![], vec![]]);
@@ -343,7 +343,7 @@ fn no_round_begins_before_both_know_that_the_last_one_is_over() {
 }
 
 #[test]
-fn both_may_lose_it_at_once() {
+fn peers_may_lose_the_path_at_the_same_time() {
     let mut pair = Pair::started();
     pair.choose();
     let now = pair.now;
@@ -374,7 +374,7 @@ fn a_better_path_is_looked_for_beside_the_one_in_use() {
 }
 
 #[test]
-fn a_path_that_was_left_drains_until_nothing_is_under_way_on_it() {
+fn an_abandoned_path_drains_until_nothing_is_in_flight() {
     let mut pair = Pair::started();
     pair.choose();
     pair.pass(RECHECK);
@@ -430,7 +430,7 @@ fn a_path_that_drains_may_be_lost_like_any_other() {
 }
 
 #[test]
-fn a_receiver_that_gave_up_the_race_says_so_to_a_sender_that_chose() {
+fn a_receiver_that_gave_up_the_race_reports_it_to_the_sender() {
     let mut pair = Pair::started();
     pair.choose();
     pair.pass(RECHECK);
@@ -453,7 +453,7 @@ fn a_receiver_that_gave_up_the_race_says_so_to_a_sender_that_chose() {
 }
 
 #[test]
-fn rounds_that_nobody_ends_are_bounded() {
+fn rounds_that_the_peer_does_not_end_are_bounded() {
     let mut pair = Pair::started();
     let now = pair.now;
     let receiver = &mut pair.ends[RECEIVER];
@@ -473,7 +473,7 @@ fn rounds_that_nobody_ends_are_bounded() {
 
 /// It reads no answer, and says the end of one round after the other.
 #[test]
-fn words_that_are_to_be_answered_are_bounded() {
+fn messages_that_need_an_answer_are_bounded() {
     let now = Instant::now();
     for agreed in [true, false] {
         let mut machine = machine(Side::Receiver, now);
@@ -488,7 +488,7 @@ fn words_that_are_to_be_answered_are_bounded() {
 
 /// The verifier words: nothing is said before the person compared them.
 #[test]
-fn who_has_not_agreed_says_no_address_and_takes_part_later() {
+fn a_peer_that_has_not_agreed_reveals_no_address() {
     for waits in [SENDER, RECEIVER] {
         let other = 1 - waits;
         let mut pair = Pair::new();
@@ -528,7 +528,7 @@ fn a_changed_address_begins_a_round_from_either_side() {
 }
 
 #[test]
-fn k04_nothing_is_said_or_sent_where_p2p_is_off_on_either_side() {
+fn k04_a_peer_sends_nothing_if_either_side_has_p2p_off() {
     let now = Instant::now();
     let quiet = |mut machine: Negotiation| {
         machine.set_candidates(vec![candidate(Kind::Host, Carrier::Udp, "192.168.1.10:4000")]);
@@ -566,7 +566,7 @@ fn k04_nothing_is_said_or_sent_where_p2p_is_off_on_either_side() {
 }
 
 #[test]
-fn words_that_can_not_be_said_are_a_violation() {
+fn messages_that_are_out_of_turn_are_a_violation() {
     let failed = |round| Control::DirectFailed { round };
     let connected = |round| Control::DirectConnected { round };
     let mut pair = Pair::started();
@@ -584,7 +584,7 @@ fn words_that_can_not_be_said_are_a_violation() {
 }
 
 #[test]
-fn a_session_without_links_forgets_the_round_and_begins_another() {
+fn a_session_without_links_abandons_the_round_for_a_new_one() {
     let mut pair = Pair::started();
     pair.choose();
     pair.done.iter_mut().for_each(Vec::clear);
@@ -601,7 +601,7 @@ fn a_session_without_links_forgets_the_round_and_begins_another() {
 }
 
 #[test]
-fn k02_whatever_a_peer_names_what_is_dialled_is_bounded() {
+fn k02_the_number_of_dials_is_bounded_for_any_offer() {
     let mut pair = Pair::started();
     let now = pair.now;
     for block in 0..100_u8 {
@@ -628,7 +628,7 @@ fn k02_whatever_a_peer_names_what_is_dialled_is_bounded() {
 }
 
 #[test]
-fn k02_one_machine_that_is_named_in_many_offers_is_tried_as_if_it_were_in_one() {
+fn k02_repeated_offers_do_not_multiply_the_tries_of_one_host() {
     for carrier in [Carrier::Udp, Carrier::Tcp] {
         let mut pair = Pair::started();
         let now = pair.now;

@@ -1,49 +1,49 @@
-//! What the negotiation of a direct path asks its owner to do.
+//! The requests of the negotiation of a direct path to its owner.
 
 use std::net::SocketAddr;
 
 use super::candidate::Carrier;
 use crate::wire::peer::Control;
 
-/// Bytes of a probe.
+/// Length of a probe, in bytes.
 pub const PROBE: usize = 20;
 
-/// What is to be done.
+/// A request to the owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Say this to the other side.
+    /// Send this message to the peer.
     Say(Control),
-    /// Connect.
+    /// Connect to a candidate.
     Dial {
-        /// QUIC, or records over TCP.
+        /// The transport: QUIC, or records over TCP.
         carrier: Carrier,
-        /// Where.
+        /// The address.
         to: SocketAddr,
-        /// SHA-256 of the certificate that is to be seen there.
+        /// SHA-256 of the certificate that the peer must present.
         certificate: [u8; 32],
     },
     /// Send this datagram, once.
     Probe {
-        /// Where.
+        /// The destination.
         to: SocketAddr,
-        /// What.
+        /// The contents.
         datagram: [u8; PROBE],
     },
-    /// A link of this round carries the session: what else was begun in it is given up.
+    /// A link of this round was selected to carry the session: abandon all other attempts of the round.
     Chosen {
-        /// Which.
+        /// The round.
         round: u32,
     },
-    /// The round is over: all its links and attempts are.
+    /// The round has ended: close all its links and abandon its attempts.
     Over {
-        /// Which.
+        /// The round.
         round: u32,
     },
-    /// Both sides know that it is: what was under way on its links will not be counted as arrived any more.
+    /// Both sides know that the round has ended: neither side will acknowledge chunks in flight on its links any more.
     Settled {
-        /// Which.
+        /// The round.
         round: u32,
     },
-    /// This round led to nothing, and there is no path.
+    /// This round failed, and there is no direct path.
     NoPath,
 }

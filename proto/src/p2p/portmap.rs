@@ -1,4 +1,5 @@
-//! Port mapping in terms of [`crate::net`]: translates what `tallow_portmap` asks for into sockets and pipes of a node, and back.
+//! Connects `tallow_portmap` to [`crate::net`]: translates its actions into sockets and pipes of a node, and events
+//! back.
 //!
 //! No decisions, no timers of its own.
 
@@ -12,31 +13,31 @@ use crate::Instant;
 use crate::net::{Action, Bind, Dial, Interface, PipeEvent, PipeId, PipeOptions, SocketId};
 use crate::seed::Seed;
 
-/// The socket that gateways are asked from.
+/// The socket for requests to gateways.
 pub const SOCKET: SocketId = SocketId(6);
 /// The lowest id of a pipe that leads to a gateway.
 pub const FIRST_PIPE: PipeId = PipeId(1 << 31);
-/// The text that a gateway shows beside the mapping.
+/// The description of the mapping, which a gateway may display.
 const DESCRIPTION: &str = "tallow";
-/// A pipe to a gateway carries one request and is closed after seconds.
+/// The options of a pipe to a gateway, which carries one request and is closed after seconds.
 const OPTIONS: PipeOptions = PipeOptions { no_delay: true, keep_alive: None, user_timeout: None };
 
 /// A [`PortMapper`] whose socket is [`SOCKET`] and whose connections are pipes from [`FIRST_PIPE`] up.
 #[derive(Debug)]
 pub struct PortMap {
     mapper: PortMapper,
-    /// The second half of an orderly close.
+    /// The second action of an orderly close.
     next_action: Option<Action>,
 }
 
 impl PortMap {
-    /// Tries all protocols.
+    /// A port mapper that tries all protocols.
     #[must_use]
     pub fn new(seed: &Seed) -> Self {
         Self::with(seed, &Protocol::ALL)
     }
 
-    /// Tries only these protocols.
+    /// A port mapper that tries only these protocols.
     #[must_use]
     pub fn with(seed: &Seed, protocols: &[Protocol]) -> Self {
         let config = Config::default().with_protocols(protocols).with_description(DESCRIPTION);
@@ -62,7 +63,7 @@ impl PortMap {
         self.mapper.handle_gateways(now, gateways);
     }
 
-    /// The answer to binding [`SOCKET`].
+    /// Processes the result of binding [`SOCKET`].
     pub fn handle_bound(&mut self, now: Instant, result: Result<SocketAddr, io::ErrorKind>) {
         self.mapper.handle_socket(now, result.is_ok());
     }
@@ -72,12 +73,12 @@ impl PortMap {
         self.mapper.handle_resume(now);
     }
 
-    /// A datagram that arrived at [`SOCKET`], from any host and with any content.
+    /// Processes a datagram that arrived at [`SOCKET`], from any host and with any content.
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
         self.mapper.handle_datagram(now, from, data);
     }
 
-    /// What happened to a pipe from [`FIRST_PIPE`] up.
+    /// Processes an event of a pipe from [`FIRST_PIPE`] up.
     pub fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
         let event = match event {
             PipeEvent::Up => ConnectionEvent::Connected,
@@ -89,7 +90,7 @@ impl PortMap {
         self.mapper.handle_connection(now, connection_of(pipe), event);
     }
 
-    /// A deadline may have passed. A call at any other time does nothing.
+    /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.mapper.handle_timeout(now);
     }
@@ -106,7 +107,7 @@ impl PortMap {
         self.mapper.poll_transmit()
     }
 
-    /// The next thing to do, about [`SOCKET`] and pipes from [`FIRST_PIPE`] up.
+    /// The next action on [`SOCKET`] or on a pipe from [`FIRST_PIPE`] up.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
         if let Some(action) = self.next_action.take() {
@@ -126,18 +127,18 @@ impl PortMap {
                 Some(Action::Finish(pipe_of(id)))
             }
             tallow_portmap::Action::Abort(id) => Some(Action::Abort(pipe_of(id))),
-            // A later version may ask for more; nothing here can do it.
+            // A later version may have other actions, which this module cannot execute.
             _ => None,
         }
     }
 
-    /// Where the next bytes of this pipe go.
+    /// The buffer for the next bytes of this pipe.
     #[must_use]
     pub fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
         self.mapper.receive_buffer(connection_of(pipe))
     }
 
-    /// What waits to be written to this pipe.
+    /// Fills `slices` with the bytes that wait to be written to this pipe.
     #[must_use]
     pub fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
         self.mapper.send_queue(connection_of(pipe), slices)
@@ -167,7 +168,7 @@ impl PortMap {
     }
 }
 
-/// The mapper's ids are below 2^31.
+/// The pipe of a connection; the mapper's ids are below 2^31.
 const fn pipe_of(id: ConnectionId) -> PipeId {
     PipeId(FIRST_PIPE.0 | id.0)
 }

@@ -1,9 +1,10 @@
-//! One round's race: what is tried of the other side's candidates, and when.
+//! The race of one round: which of the peer's candidates are tried, and when.
 //!
-//! The sender dials what is reached over UDP and the receiver probes it, so that the mappings of both NATs are open when the first flight
-//! arrives; both dial what is reached over TCP. A probe bears the token of the side that it reaches, so whoever sees one knows that its
-//! other side sent it; where it comes from an address that was not said (a NAT with a mapping for each destination), the sender
-//! dials that one. Where both NATs are of that kind nothing between them is tried.
+//! The sender dials UDP candidates and the receiver sends probes to them, so that both NATs have mappings when the
+//! first flight arrives; both sides dial TCP candidates. A probe carries the token of the side that it is sent to,
+//! which proves to that side that its peer sent it. If a probe arrives from an unknown address (from behind a NAT with
+//! address-dependent mapping), the sender dials that address. If both NATs have address-dependent mappings, their
+//! reflexive candidates are not tried.
 //!
 //! Timers: [`PROBES_AT`], [`STAGGER`]. Bounds: [`candidate::MAX`] candidates, [`MAX_LEARNED`] learned from probes.
 
@@ -18,7 +19,7 @@ use crate::Instant;
 use crate::net::Interface;
 use crate::wire::relay::Side;
 
-/// When a candidate is probed, after it became known.
+/// When a candidate is probed, as delays from the time it became known.
 pub const PROBES_AT: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(100),
@@ -26,14 +27,14 @@ pub const PROBES_AT: [Duration; 5] = [
     Duration::from_millis(700),
     Duration::from_millis(1500),
 ];
-/// Between the first tries of one candidate and the next.
+/// Delay between the first attempts at two successive candidates.
 pub const STAGGER: Duration = Duration::from_millis(10);
-/// Addresses of the other side that probes may teach in a round.
+/// Maximum number of peer-reflexive addresses that are learned from probes in a round.
 pub const MAX_LEARNED: usize = 4;
-/// What a probe begins with: neither STUN nor QUIC (RFC 7983 §7, RFC 9443).
+/// The first bytes of a probe; they are valid neither in STUN nor in QUIC (RFC 7983 §7, RFC 9443).
 pub(super) const PROBE_START: [u8; 4] = [12, b't', b'l', b'w'];
 
-/// What the other side said of itself.
+/// The parameters that the peer sent with its candidates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Theirs {
     pub certificate: [u8; 32],
@@ -41,11 +42,11 @@ pub(super) struct Theirs {
     pub dependent: bool,
 }
 
-/// What this side is.
+/// The parameters of this side.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own<'a> {
     pub side: Side,
-    /// Its NAT gives each destination a mapping of its own.
+    /// Whether its NAT has an address-dependent mapping.
     pub dependent: bool,
     pub interfaces: &'a [Interface],
 }
@@ -56,10 +57,10 @@ enum Step {
     Probe(SocketAddr),
 }
 
-/// See the module's text.
+/// The state of a race; the module's documentation describes its rules.
 #[derive(Debug)]
 pub(super) struct Race {
-    /// When it is over.
+    /// When the race ends.
     pub until: Instant,
     theirs: Option<Theirs>,
     candidates: Vec<Candidate>,
@@ -72,13 +73,13 @@ impl Race {
         Self { until, theirs: None, candidates: Vec::new(), learned: 0, plan: VecDeque::new() }
     }
 
-    /// The other side said these candidates.
+    /// Adds candidates of the peer.
     pub fn handle_offer(&mut self, now: Instant, theirs: Theirs, candidates: &[Candidate], own: Own<'_>) {
         let admitted = candidate::admit_beside(&self.candidates, candidates, own.interfaces);
         self.theirs = Some(theirs);
         let mut at = now;
         for candidate in admitted {
-            // Neither NAT would know the mapping that the other one makes for it.
+            // Neither side can learn the mapping that the other NAT makes for it.
             let is_hopeless = candidate.kind == Kind::Reflexive && own.dependent && theirs.dependent;
             if is_hopeless {
                 continue;
@@ -95,7 +96,7 @@ impl Race {
         }
     }
 
-    /// A probe of the other side came from there.
+    /// A probe of the peer arrived from this address.
     pub fn handle_probed(&mut self, now: Instant, from: SocketAddr, own: Own<'_>) {
         if own.side != Side::Sender || self.learned >= MAX_LEARNED {
             return;
@@ -110,13 +111,13 @@ impl Race {
         }
     }
 
-    /// Whether a candidate of the other side has this address.
+    /// Whether a candidate of the peer has this address.
     pub fn expects(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
         self.candidates.iter().any(|candidate| candidate.addr.ip() == ip)
     }
 
-    /// What is due.
+    /// Queues the attempts that are due.
     pub fn go_on(&mut self, now: Instant, out: &mut VecDeque<Output>) {
         let Some(theirs) = self.theirs else { return };
         let mut due: Vec<(Instant, Step)> = Vec::new();
@@ -142,9 +143,9 @@ impl Race {
         }));
     }
 
-    /// When something is due, or it is over.
+    /// When the next attempt is due, or the race ends.
     pub fn poll_timeout(&self) -> Instant {
-        // A probe may outrun the offer that the plan waits for.
+        // A probe may arrive before the offer, and the plan needs the parameters of the offer.
         let plan = self.plan.iter().filter(|_| self.theirs.is_some());
         plan.map(|&(at, _)| at).fold(self.until, Instant::min)
     }

@@ -1,18 +1,18 @@
-//! STUN Binding (RFC 8489), as much of it as tells an address: requests and answers, both ends.
+//! The part of STUN Binding (RFC 8489) that is needed to learn a reflexive address: requests and responses, both ends.
 //!
 //! ```text
-//! transaction: asking ──(an answer with its id, from where it was asked)──► Observed | Refused
-//!                 └─────(nothing after the last try)──────────────────────► over
+//! transaction: asking ──(a response with its id, from the server's address)──► Observed | Refused
+//!                 └─────(no response to the last request)────────────────────► over
 //! ```
-//! Decides what is STUN and not QUIC ([`is_stun`]), what a message says ([`decode`]), what a server says to it ([`answer`]),
-//! and when a client asks again ([`Transaction`]). There are no passwords here, so an answer proves nothing but that somebody
-//! on the path saw the question: what it says is an address that may be offered, under the rules of [`super::candidate`]. An
-//! alternate server (300) is not asked.
+//! Distinguishes STUN from QUIC ([`is_stun`]), decodes messages ([`decode`]), makes the response of a server
+//! ([`answer`]), and schedules the requests of a client ([`Transaction`]). There is no authentication, so a response
+//! only proves that its sender, on the network path, saw the request: its address may be offered as a candidate, under
+//! the rules of [`super::candidate`]. A redirect to an alternate server (300) is not followed.
 //!
-//! Timers of a transaction: sent at once and after 250 ms, 750 ms, 1.75 s and 3.75 s, over after 5.75 s; RFC 8489 §6.2.1 has
-//! 500 ms and seven tries, but somebody waits here, and a server that is silent for so long is of no use to a direct path.
-//! Bounds: messages of [`MAX_LEN`] bytes, [`MAX_ATTRIBUTES`] attributes; an answer is at most [`MAX_GAIN`] bytes longer than
-//! what it answers.
+//! Timers of a transaction: requests at once and after 250 ms, 750 ms, 1.75 s and 3.75 s; it ends after 5.75 s. RFC
+//! 8489 §6.2.1 has 500 ms and seven requests, but users wait here, and a server that does not respond within that time
+//! does not help to find a direct path. Bounds: messages of [`MAX_LEN`] bytes, [`MAX_ATTRIBUTES`] attributes; a
+//! response is at most [`MAX_GAIN`] bytes longer than its request.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,26 +21,26 @@ use rand_core::Rng;
 
 use crate::Instant;
 
-/// What is looked at, in bytes: one unfragmented packet.
+/// Maximum length of a message that is decoded, in bytes: one unfragmented packet.
 pub const MAX_LEN: usize = 1500;
-/// Attributes in it.
+/// Maximum number of attributes in a message.
 pub const MAX_ATTRIBUTES: usize = 32;
-/// By how much an answer may be longer than the request, in bytes: an IPv6 address with its attribute header.
+/// By how much a response may be longer than its request, in bytes: an IPv6 address with its attribute header.
 pub const MAX_GAIN: usize = 24;
-/// How often a request is sent.
+/// Maximum number of requests in a transaction.
 pub const TRIES: u32 = 5;
-/// Length of a request of ours, in bytes.
+/// Length of our requests, in bytes.
 pub const REQUEST_LEN: usize = HEADER + 8;
-/// Attributes that are named as not understood in an answer.
+/// Maximum number of attributes that an error response lists as unknown.
 const MAX_NAMED: usize = 8;
-/// The wait after the first try; it doubles.
+/// The retransmission timeout after the first request; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
-/// The longest.
+/// The maximum retransmission timeout.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 const HEADER: usize = 20;
 const COOKIE: [u8; 4] = [0x21, 0x12, 0xA4, 0x42];
 const COOKIE_BITS: u32 = u32::from_be_bytes(COOKIE);
-/// What the CRC of a fingerprint is mixed with (RFC 8489 §14.7).
+/// The value with which the CRC of a fingerprint is XORed (RFC 8489 §14.7).
 const FINGERPRINT_XOR: u32 = 0x5354_554E;
 /// "Unknown Attribute" (RFC 8489 §14.8).
 const UNKNOWN_ATTRIBUTE: u16 = 420;
@@ -60,87 +60,87 @@ mod attribute {
     pub(super) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001C;
     pub(super) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
     pub(super) const FINGERPRINT: u16 = 0x8028;
-    /// From here on what is not understood may be skipped (RFC 8489 §14).
+    /// Attributes from this type on are comprehension-optional (RFC 8489 §14).
     pub(super) const OPTIONAL: u16 = 0x8000;
-    /// Understood as far as that they say nothing to who has no password: USERNAME, REALM, NONCE, PASSWORD-ALGORITHM,
-    /// USERHASH; and SOURCE-ADDRESS and CHANGED-ADDRESS of RFC 3489, which old servers still put into their answers.
+    /// Known attributes that are ignored because there is no authentication: USERNAME, REALM, NONCE,
+    /// PASSWORD-ALGORITHM, USERHASH; and SOURCE-ADDRESS and CHANGED-ADDRESS of RFC 3489, which old servers still send.
     pub(super) const IDLE: [u16; 7] = [0x0006, 0x0014, 0x0015, 0x001D, 0x001E, 0x0004, 0x0005];
 }
 
-/// Which answer belongs to which request: 96 random bits (RFC 8489 §5).
+/// The id that a request and its response have in common: 96 random bits (RFC 8489 §5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TransactionId(pub [u8; 12]);
 
 /// A Binding message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// Somebody asks.
+    /// A Binding request.
     Request {
-        /// To be repeated.
+        /// The id, which the response must repeat.
         id: TransactionId,
-        /// Attributes that must be understood and are not, the first few of them.
+        /// The first unknown comprehension-required attributes.
         unknown: Vec<u16>,
         /// Whether there was a (correct) FINGERPRINT.
         fingerprint: bool,
     },
-    /// Somebody keeps a mapping alive.
+    /// A Binding indication, which only keeps a NAT mapping alive.
     Indication,
-    /// An address was seen.
+    /// A success response.
     Success {
-        /// That of the request.
+        /// The id of the request.
         id: TransactionId,
-        /// What the server saw; in canonical form.
+        /// The address that the server observed, in canonical form.
         observed: SocketAddr,
     },
-    /// The server does not say.
+    /// An error response.
     Error {
-        /// That of the request.
+        /// The id of the request.
         id: TransactionId,
-        /// 300 to 699 (RFC 8489 §14.8).
+        /// The error code, 300 to 699 (RFC 8489 §14.8).
         code: u16,
     },
 }
 
-/// Why bytes are no message.
+/// Why a datagram is not a valid message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// Not STUN at all.
+    /// The datagram is not STUN.
     #[error("not STUN")]
     NotStun,
-    /// Longer than is looked at.
+    /// The datagram is too long.
     #[error("too long")]
     TooLong,
-    /// The header's length is not the message's.
+    /// The length in the header is wrong.
     #[error("wrong length")]
     Length,
-    /// Another method than Binding.
+    /// The method is not Binding.
     #[error("not Binding")]
     Method,
-    /// An attribute reaches over the end, has not its length or a value that is none, or there are too many.
+    /// An attribute exceeds the message, has a wrong length or an invalid value, or there are too many attributes.
     #[error("malformed attribute")]
     Attribute,
     /// The fingerprint is wrong, or not at the end.
     #[error("wrong fingerprint")]
     Fingerprint,
-    /// An answer with an attribute that must be understood and is not.
+    /// A response has an unknown comprehension-required attribute.
     #[error("unknown attribute")]
     Unknown,
-    /// An answer without what it is for.
+    /// A response lacks its address or its error code.
     #[error("nothing in it")]
     Empty,
 }
 
-/// Whether a datagram is STUN (RFC 7983 §7 and the magic cookie). What is not goes to QUIC, whose packets are taken for STUN
-/// with a chance of 2^-36 at most.
+/// Whether a datagram is STUN (RFC 7983 §7 and the magic cookie). All others go to QUIC, whose packets look like STUN
+/// with a probability of at most 2^-36.
 #[must_use]
 pub fn is_stun(data: &[u8]) -> bool {
     data.first().is_some_and(|&first| first < 4) && data.len() >= HEADER && data.get(4..8) == Some(&COOKIE)
 }
 
-/// Reads one message, which must fill the datagram.
+/// Decodes one message, which must fill the datagram.
 ///
 /// # Errors
-/// [`Invalid`]: it is to be thrown away (RFC 8489 §6.3).
+/// [`Invalid`]: the caller must discard the datagram (RFC 8489 §6.3).
 pub fn decode(data: &[u8]) -> Result<Message, Invalid> {
     if !is_stun(data) {
         return Err(Invalid::NotStun);
@@ -170,7 +170,7 @@ pub fn decode(data: &[u8]) -> Result<Message, Invalid> {
     }
 }
 
-/// What the attributes of one message say. Of several alike the first counts (RFC 8489 §14).
+/// The attributes of one message. Of several of the same type, the first one counts (RFC 8489 §14).
 #[derive(Default)]
 struct Attributes {
     mapped: Option<SocketAddr>,
@@ -199,7 +199,7 @@ impl Attributes {
                     }
                     said.fingerprint = true;
                 }
-                // RFC 8489 §14.5: what follows an integrity check does not count.
+                // RFC 8489 §14.5: attributes behind a MESSAGE-INTEGRITY are ignored.
                 _ if sealed => {}
                 attribute::MESSAGE_INTEGRITY | attribute::MESSAGE_INTEGRITY_SHA256 => sealed = true,
                 attribute::XOR_MAPPED_ADDRESS => {
@@ -240,7 +240,8 @@ fn read_code(value: &[u8]) -> Option<u16> {
     ((3..=6).contains(&class) && number < 100).then(|| class.saturating_mul(100).saturating_add(number.into()))
 }
 
-/// To and from the form of XOR-MAPPED-ADDRESS, which NATs that replace addresses in payloads do not recognize (RFC 8489 §14.2).
+/// Converts to and from the form of XOR-MAPPED-ADDRESS, which NATs that rewrite addresses in payloads do not recognize
+/// (RFC 8489 §14.2).
 fn mix(addr: SocketAddr, id: TransactionId) -> SocketAddr {
     let [c0, c1, ..] = COOKIE;
     let ip = match addr.ip() {
@@ -260,9 +261,9 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     super::candidate::canonical(addr)
 }
 
-/// The value of FINGERPRINT for what is before it, whose header already counts it.
+/// The value of FINGERPRINT for the bytes before it; their header already includes its length.
 fn fingerprint(before: &[u8]) -> [u8; 4] {
-    // CRC-32 of ITU-T V.42, bit by bit: a message is short, and there are few.
+    // CRC-32 of ITU-T V.42, bit by bit: the messages are short and few.
     let crc = before.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 })
     });
@@ -290,7 +291,7 @@ impl Writer {
         self.count(0)
     }
 
-    /// Writes the length, as if `more` bytes followed.
+    /// Writes the length into the header, with `more` bytes that will follow.
     fn count(mut self, more: usize) -> Self {
         let len = self.0.len().saturating_sub(HEADER).saturating_add(more);
         let len = u16::try_from(len).unwrap_or(0).to_be_bytes();
@@ -308,14 +309,14 @@ impl Writer {
     }
 }
 
-/// A request: [`REQUEST_LEN`] bytes.
+/// Encodes a request of [`REQUEST_LEN`] bytes.
 #[must_use]
 pub fn request(id: TransactionId) -> Vec<u8> {
     Writer::new(kind::REQUEST, id).finish(true)
 }
 
-/// What a server says to a datagram that came from `from`: nothing, unless it is a Binding request. At most [`MAX_GAIN`]
-/// bytes longer than that; it has a FINGERPRINT if the request has one.
+/// The response of a server to a datagram from `from`; `None` unless it is a Binding request. The response is at most
+/// [`MAX_GAIN`] bytes longer than the request, and has a FINGERPRINT if the request has one.
 #[must_use]
 pub fn answer(data: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
     let Ok(Message::Request { id, unknown, fingerprint }) = decode(data) else { return None };
@@ -335,7 +336,7 @@ pub fn answer(data: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
     Some(error.put(attribute::UNKNOWN_ATTRIBUTES, &named).finish(fingerprint))
 }
 
-/// A question to a server, until it is answered or given up.
+/// A client's transaction with a server, until it gets a response or times out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
     id: TransactionId,
@@ -344,28 +345,28 @@ pub struct Transaction {
     due: Instant,
 }
 
-/// What a transaction is about to do.
+/// The next step of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// To be sent now.
+    /// Send this request now.
     Send(Vec<u8>),
-    /// Nothing before that time.
+    /// Wait until this time.
     Wait(Instant),
-    /// It was sent often enough.
+    /// The transaction timed out.
     Over,
 }
 
-/// How a server answered.
+/// The response of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
-    /// This address, it says.
+    /// The server observed this address.
     Observed(SocketAddr),
-    /// With an error (RFC 8489 §14.8).
+    /// The server responded with this error (RFC 8489 §14.8).
     Refused(u16),
 }
 
 impl Transaction {
-    /// A question to be sent at `now`.
+    /// Starts a transaction at `now`.
     #[must_use]
     pub fn new(now: Instant, to: SocketAddr, rng: &mut impl Rng) -> Self {
         let mut id = [0; 12];
@@ -373,7 +374,7 @@ impl Transaction {
         Self { id: TransactionId(id), to, sent: 0, due: now }
     }
 
-    /// What is to be done; asked again after each `Send`.
+    /// The next step; call it again after each `Send`.
     #[must_use]
     pub fn step(&mut self, now: Instant) -> Step {
         if now < self.due {
@@ -394,7 +395,8 @@ impl Transaction {
         self.due
     }
 
-    /// What a message from `from` says to the question: nothing unless it has its id and comes from where it was sent to.
+    /// Processes a message from `from`. Returns a response only if the message has the id of the transaction and comes
+    /// from the server's address.
     #[must_use]
     pub fn hear(&self, from: SocketAddr, message: &Message) -> Option<Answer> {
         let (id, answer) = match *message {

@@ -89,7 +89,7 @@ fn ordinary_clients_get_an_answer_of_the_smallest_kind() {
 }
 
 #[test]
-fn what_must_be_understood_and_is_not_is_named() {
+fn an_unknown_required_attribute_is_named() {
     // CHANGE-REQUEST and RESPONSE-PORT of RFC 5780 would send the answer elsewhere.
     let said =
         answer(&message(kind::REQUEST, &[(3, &[0, 0, 0, 6]), (0x27, &[0, 80, 0, 0])]), addr("192.0.2.1:5")).unwrap();
@@ -129,7 +129,7 @@ fn old_servers_are_understood() {
 }
 
 #[test]
-fn malformed_messages_are_thrown_away() {
+fn malformed_messages_are_discarded() {
     let plain: &[u8] = &[0, 1, 0x80, 0x55, 192, 0, 2, 1];
     let success = |attributes: &[(u16, &[u8])]| message(kind::SUCCESS, attributes);
     let cases: Vec<(Vec<u8>, Invalid)> = vec![
@@ -189,7 +189,7 @@ fn a_question_is_repeated_five_times_and_then_given_up() {
 }
 
 #[test]
-fn an_answer_counts_only_with_its_id_and_from_where_it_was_asked() {
+fn an_answer_counts_only_with_its_id_and_from_its_server() {
     let (now, server, own) = (Instant::now(), addr("192.0.2.1:3478"), addr("198.51.100.1:7000"));
     let mut transaction = Transaction::new(now, server, &mut Seed::new([1; 32]).rng());
     let Step::Send(request) = transaction.step(now) else { panic!() };
@@ -252,7 +252,7 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn whatever_arrives_is_answered_by_little_or_not_at_all(bytes in any_bytes(), v6 in any::<bool>()) {
+    fn any_datagram_gets_a_short_answer_or_none(bytes in any_bytes(), v6 in any::<bool>()) {
         let from = if v6 { addr("[2001:db8::1]:5000") } else { addr("192.0.2.1:5000") };
         let said = answer(&bytes, from);
         prop_assert_eq!(said.is_some(), matches!(decode(&bytes), Ok(Message::Request { .. })));

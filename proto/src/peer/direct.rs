@@ -1,8 +1,9 @@
 //! A peer's direct path: what `p2p` decides, carried out on sockets, connections and the session's links.
 //!
-//! The session begins on the handshake's link, its first floor, and that one stays (`floor`). A connection of a round becomes a link at once
-//! and proves itself in the session; the sender chooses one of those that did (`p2p::choice`), and from then on it carries the session.
-//! Then the others are closed. What carried it before drains: a direct link is closed once nothing is under way on it.
+//! The session begins on the handshake's link, its first floor, and that one stays (`floor`). A connection of a round
+//! becomes a link at once and proves itself in the session; the sender chooses one of those that did (`p2p::choice`),
+//! and from then on it carries the session. Then the others are closed. What carried it before drains: a direct link is
+//! closed once nothing is under way on it.
 //!
 //! | file | part |
 //! |---|---|
@@ -10,9 +11,9 @@
 //! | `openings` | connections that are no links yet |
 //! | `swap` | which link carries the session, and what was under way on one that is lost |
 //!
-//! A link that is lost beside others: chunks that were sealed for it are under way for both sides until both know, so the sender counts
-//! them as lost only when the other side has said `DirectFailed` as well (round 0 is the floor). The receiver has said by then what
-//! it stored.
+//! A link that is lost beside others: chunks that were sealed for it are under way for both sides until both know, so
+//! the sender counts them as lost only when the other side has said `DirectFailed` as well (round 0 is the floor). The
+//! receiver has said by then what it stored.
 //!
 //! A side whose person is to compare the verifier words first says no address before that.
 //!
@@ -33,7 +34,7 @@ use super::{Agreement, Peer, Stage};
 use crate::Instant;
 use crate::net::{Action, Arrival, Interface, QueryId};
 use crate::p2p::candidate::{Carrier, Family};
-use crate::p2p::choice::{Choice, Proven};
+use crate::p2p::choice::{PathSelector, ValidatedPath};
 use crate::p2p::gather::{self, Gather};
 use crate::p2p::nat::Nat;
 use crate::p2p::negotiate::{self, Negotiation, Output};
@@ -84,11 +85,11 @@ impl Beside {
     }
 
     /// As it is to be judged.
-    fn as_proven(&self, net: &mut Net) -> Option<Proven> {
+    fn as_proven(&self, net: &mut Net) -> Option<ValidatedPath> {
         let at = self.proven?;
         let took = at.saturating_duration_since(self.since);
         let rtt = [self.rtt, net.rtt(self.conn)].into_iter().flatten().min();
-        Some(Proven { link: self.id, carrier: self.carrier(), at, took, rtt })
+        Some(ValidatedPath { link: self.id, carrier: self.carrier(), at, took, rtt })
     }
 }
 
@@ -104,7 +105,7 @@ pub(super) struct Direct {
     named: Vec<SocketAddr>,
     opening: Vec<Opening>,
     links: Vec<Beside>,
-    choice: Choice,
+    choice: PathSelector,
     /// The last round in which this side dialled by TCP.
     dialled_tcp: Option<u32>,
     /// When the links are judged again.
@@ -140,7 +141,7 @@ impl Direct {
             named: Vec::new(),
             opening: Vec::new(),
             links: Vec::new(),
-            choice: Choice::new(),
+            choice: PathSelector::new(),
             dialled_tcp: None,
             judge_at: None,
             lost: Vec::new(),
@@ -352,7 +353,8 @@ impl Peer {
         }
     }
 
-    /// What goes on whatever the stage is: addresses are gathered while the code is read aloud. True when others wait for it.
+    /// What goes on whatever the stage is: addresses are gathered while the code is read aloud. True when others wait
+    /// for it.
     pub(super) fn prepare_direct(&mut self, now: Instant) -> bool {
         let direct = &mut self.direct;
         while let Some(action) = direct.portmap.as_mut().and_then(|portmap| portmap.poll_action()) {

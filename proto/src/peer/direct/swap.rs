@@ -1,9 +1,10 @@
-//! Which link carries the session: the choice among those that have proven themselves, and what was under way on one that is lost.
+//! Which link carries the session: the choice among those that have proven themselves, and what was under way on one
+//! that is lost.
 
 use super::{Beside, Fallback};
 use crate::Instant;
 use crate::p2p::candidate::Carrier;
-use crate::p2p::choice::Verdict;
+use crate::p2p::choice::Selection;
 use crate::peer::event::{Event, Path, PathKind, WaitingFor};
 use crate::peer::floor::Loss;
 use crate::peer::net::Conn;
@@ -37,7 +38,7 @@ impl Peer {
         let awaits_tcp = direct.dialled_tcp == Some(round)
             || direct.of_round(round).any(|link| link.proven.is_none() && matches!(link.conn, Conn::Pipe(_)));
         match direct.choice.judge(now, present.as_ref(), &proven, awaits_tcp) {
-            Verdict::Take(id) => {
+            Selection::Take(id) => {
                 if session.use_link(id)
                     && let Some(link) = direct.links.iter().find(|link| link.id == id)
                 {
@@ -45,8 +46,8 @@ impl Peer {
                     direct.negotiation.choose(now);
                 }
             }
-            Verdict::Wait(at) => direct.judge_at = Some(at),
-            Verdict::Nothing => {}
+            Selection::Wait(at) => direct.judge_at = Some(at),
+            Selection::Nothing => {}
         }
     }
 
@@ -62,8 +63,8 @@ impl Peer {
         }
     }
 
-    /// Direct links that carried the session before are closed once nothing is under way on them, and the other side uses the new one: it
-    /// would take the end of the old one for a loss.
+    /// Direct links that carried the session before are closed once nothing is under way on them, and the other side
+    /// uses the new one: it would take the end of the old one for a loss.
     pub(super) fn retire_drained(&mut self, now: Instant) {
         if let (Side::Sender, Stage::Live { links, session }) = (self.side, &self.stage)
             && session.is_synced(links.carrier())
