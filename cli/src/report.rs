@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use tallow_proto::code::Code;
+use tallow_proto::drive::Ending;
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{
     Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
@@ -255,10 +256,13 @@ impl Report {
         }
     }
 
-    /// The runtime ended without an outcome.
+    /// The transfer's machine ended without an outcome.
     #[must_use]
-    pub fn unexplained(&self) -> Problem {
-        self.problem(&tallow_proto::peer::Failure::Interrupted)
+    pub fn unexplained(&self, ending: Option<Ending>) -> Problem {
+        match ending {
+            Some(Ending::Panicked) if self.signal.is_none() => Problem::bug(),
+            _ => self.problem(&tallow_proto::peer::Failure::Interrupted),
+        }
     }
 
     fn time_passed(&mut self) {
@@ -297,6 +301,10 @@ impl Report {
                     let tries = output::counted((*left).into(), "try", "tries");
                     self.output.say(&format!("Somebody used a wrong code, {tries} left"));
                 }
+            }
+            Event::SecondReceiver => {
+                self.output.event(&output::Event::SecondReceiver);
+                self.output.say("Another receiver came with the number of this code, and was turned away");
             }
             Event::Verifier { words, must_agree } => {
                 let others = "Waiting for the other side to compare the words".to_owned();
@@ -398,6 +406,10 @@ impl Report {
             WaitingFor::Sender => {
                 ("sender", "Nobody waits with this code yet; asking again every few seconds".to_owned())
             }
+            WaitingFor::Turn => ("turn", "The sender has another receiver; asking again every few seconds".to_owned()),
+            WaitingFor::Response => {
+                ("response", "The sender does not answer; it may have ended. Still waiting".to_owned())
+            }
             WaitingFor::Answer => ("answer", "Waiting for the receiver to accept".to_owned()),
             WaitingFor::Agreement => ("agreement", "Waiting for the other side to compare the words".to_owned()),
             WaitingFor::DirectPath => {
@@ -406,7 +418,9 @@ impl Report {
             WaitingFor::Peer => ("peer", "Waiting for the other side to come back".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });
-        let is_early = !self.code_shown || matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender);
+        // Where the wait is only reported after a while, it is not held back once more.
+        let is_early = matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender)
+            || !self.code_shown && !matches!(what, WaitingFor::Response);
         self.waiting = Some((if is_early { now + SAY_WAITING_AFTER } else { now }, text));
     }
 

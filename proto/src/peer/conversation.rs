@@ -35,13 +35,16 @@ impl Peer {
                     moved = true;
                     self.handshake_failed(now, failure);
                 }
-                None => match link.next_main_frame() {
+                None => match link.next_main_frame(&mut self.net) {
                     // The sender does not know yet that its other link is dead: see `floor`.
                     Ok(Some(frame)) if apart.is_some() && !is_handshake(&frame) => {
                         self.lose_all(now);
                         moved = true;
                     }
-                    Ok(Some(frame)) => handshake.handle_frame(now, frame.into_bytes()),
+                    Ok(Some(frame)) => {
+                        self.response_by = None;
+                        handshake.handle_frame(now, frame.into_bytes());
+                    }
                     Ok(None) => {
                         link.flush(now, &mut self.net);
                         break;
@@ -61,6 +64,7 @@ impl Peer {
             return;
         };
         link.flush(now, &mut self.net);
+        self.net.widen(link.conn());
         let transport = link.transport();
         self.guesses.burn();
         let is_first = apart.is_none();
@@ -139,6 +143,11 @@ impl Peer {
         if failure.is_guess() {
             self.guesses.count();
         }
+        // Who is met in a reconnect room may be anybody until the keys are there, and no words are at stake in it.
+        if let Reunion::Perhaps { again: true, switch, .. } = &mut self.reunion {
+            *switch = now;
+            return self.look_again(now);
+        }
         let left = self.guesses.left();
         match self.side {
             Side::Sender => {
@@ -148,15 +157,17 @@ impl Peer {
                 // A stranger's nonsense or silence ends nothing; the third wrong guess does.
                 if left > 0 { self.look_again(now) } else { self.fail(now, Failure::WrongCode) }
             }
-            Side::Receiver => self.fail(
-                now,
-                match failure.reason {
+            Side::Receiver => {
+                let failure = match failure.reason {
                     FailureReason::WrongCode => Failure::WrongCode,
                     FailureReason::TimedOut => Failure::Lost(Lost::NobodyWaits),
                     FailureReason::Version { theirs } => Failure::Versions(theirs),
                     FailureReason::Violation(violation) => Failure::Violation(violation),
-                },
-            ),
+                };
+                let has_others =
+                    left > 0 && self.meeting.as_mut().is_some_and(|meeting| meeting.drop_near(now, failure.clone()));
+                if has_others { self.look_again(now) } else { self.fail(now, failure) }
+            }
         }
     }
 
@@ -257,12 +268,12 @@ impl Peer {
         Ok(())
     }
 
+    /// While everything is put in place, only the disk decides, and it won't take long; after that only the other
+    /// side's farewell is missing, which is waited for a little longer. Else the transfer fails.
     pub(super) fn cancel(&mut self, now: Instant) {
-        if self.transfer.is_finishing() {
-            // Only the disk decides now, and it won't take long.
-            self.transfer.cancel(now, CancelReason::Interrupted, "");
-        } else if !self.told {
-            self.transfer.cancel(now, CancelReason::Interrupted, "");
+        self.transfer.cancel(now, CancelReason::Interrupted, "");
+        self.hurried |= self.told;
+        if !self.transfer.is_finishing() && !self.told {
             self.fail(now, Failure::Interrupted);
         }
     }
@@ -287,7 +298,9 @@ impl Peer {
                 if let Some(control) = session.control() {
                     links.carry(control);
                 }
-                self.stage = Stage::Leaving { links, session, deadline: now + LEAVE_WITHIN, code };
+                // Whoever is in a hurry has waited already.
+                let patience = if self.hurried { Duration::ZERO } else { LEAVE_WITHIN };
+                self.stage = Stage::Leaving { links, session, deadline: now + patience, code };
                 self.flush_farewell(now);
             }
             Stage::Handshaking { link, .. } => self.parting.push((link, now + LEAVE_WITHIN)),
@@ -298,6 +311,7 @@ impl Peer {
 
     pub(super) fn flush_farewell(&mut self, now: Instant) {
         let Stage::Leaving { links, session, .. } = &mut self.stage else { return };
+        let carrier = links.carrier();
         while session.can_send_control()
             && let Some(control) = self.transfer.poll_control()
         {
@@ -311,7 +325,10 @@ impl Peer {
                 link.flush(now, &mut self.net);
             }
             link.flush(now, &mut self.net);
-            link.finish(now, &mut self.net);
+            // The others stay open: they may have to carry the last words, if this one is lost.
+            if link.id() == carrier {
+                link.finish(now, &mut self.net);
+            }
         }
     }
 

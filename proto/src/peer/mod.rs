@@ -11,7 +11,8 @@
 //! ```
 //! It decides what follows from what its children say, and nothing of their business: it tells how often a code may be guessed
 //! (the handshake's `Guesses`), when a person must agree, and what the one terminal event is.
-//! Timers: its children's; [`LEAVE_WITHIN`] for the farewell; [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
+//! Timers: its children's; [`RESPONSE_WITHIN`] for a sender's first message; [`LEAVE_WITHIN`] for the farewell;
+//! [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
 
 mod carried;
 pub mod config;
@@ -76,9 +77,11 @@ use reunion::{Apart, Doubt, Reunion};
 
 /// The farewell may take so long.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// A sender that has not answered by then is reported as silent.
+const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
 /// Progress is told at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Events that may wait for the application; the transfer itself waits for none of them.
+/// Events that may wait for the application, beside one of each kind; the transfer itself waits for none of them.
 const MAX_EVENTS: usize = 64;
 /// How long a network may be away, or a sender not be there, while nobody accepted anything.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -130,6 +133,10 @@ pub struct Peer {
     /// When anything happened last.
     awake: Instant,
     found: Option<Found>,
+    /// The person, or the program that dropped its handle, wants to go although all is done.
+    hurried: bool,
+    /// When a sender's silence in the first handshake is reported.
+    response_by: Option<Instant>,
     mdns: Option<Mdns>,
     interfaces: Vec<IpAddr>,
     transfer: Transfer,
@@ -277,6 +284,7 @@ impl Node for Peer {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.notice_delay(now);
         self.notice_pause(now);
         self.net.handle_timeout(now);
         if let Some(meeting) = &mut self.meeting {
@@ -300,6 +308,9 @@ impl Node for Peer {
                 self.stage = Stage::Closed;
             }
             Stage::Handshaking { .. } | Stage::Leaving { .. } | Stage::Meeting | Stage::Apart(_) | Stage::Closed => {}
+        }
+        if self.response_by.take_if(|at| *at <= now).is_some() && matches!(self.stage, Stage::Handshaking { .. }) {
+            self.tell(Event::Waiting(WaitingFor::Response));
         }
         self.handle_reunion_timeout(now);
         self.handle_direct_timeout(now);
@@ -394,6 +405,7 @@ impl Node for Peer {
             self.mdns.as_ref().and_then(Mdns::poll_timeout).map(|at| (at, "mdns")),
             self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min(),
             stage,
+            self.response_by.map(|at| (at, "response")),
             self.poll_reunion_timeout().map(|at| (at, "reunion")),
             self.direct.poll_timeout().map(|at| (at, "direct path")),
             self.floor.poll_timeout().map(|at| (at, "floor")),
@@ -507,9 +519,20 @@ impl Peer {
         }
         if let (Event::Progress(_), Some(last @ Event::Progress(_))) = (&event, self.events.back_mut()) {
             *last = event;
-        } else if !matches!(event, Event::Progress(_)) || self.events.len() < MAX_EVENTS {
-            self.events.push_back(event);
+            return;
         }
+        if self.events.len() >= MAX_EVENTS {
+            if matches!(event, Event::Progress(_)) {
+                return;
+            }
+            // The latest of each kind is what an application that reads seldom needs.
+            let kind = std::mem::discriminant(&event);
+            let is_older = |waiting: &Event| event.is_repeatable() && std::mem::discriminant(waiting) == kind;
+            if let Some(older) = self.events.iter().position(is_older) {
+                self.events.remove(older);
+            }
+        }
+        self.events.push_back(event);
     }
 
     fn tell_progress(&mut self, now: Instant) {

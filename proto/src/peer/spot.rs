@@ -77,6 +77,8 @@ pub(super) struct Spot {
     pub rounds: u32,
     /// It answered once.
     pub reached: bool,
+    /// A handshake was lost there: it comes after the others from now on.
+    pub is_last: bool,
     /// What it answered on.
     pub remembered: Option<Transport>,
 }
@@ -96,9 +98,11 @@ impl Spot {
 }
 
 impl Talk {
-    /// Takes what arrived.
+    /// Takes what arrived, up to the pairing: what stands behind it is read by whoever needs it.
     pub fn hear(&mut self, net: &mut Net) {
-        while let Read::Data(bytes) = net.read(self.conn, self.main) {
+        while !self.rendezvous.is_over()
+            && let Read::Data(bytes) = net.read(self.conn, self.main)
+        {
             self.rendezvous.handle_bytes(bytes);
         }
     }

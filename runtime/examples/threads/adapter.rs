@@ -70,7 +70,7 @@ fn drive<N: Node + 'static>(mut driver: Driver<N, ThreadsIo>, mut reactor: React
     }
 }
 
-struct Reactor {
+pub struct Reactor {
     poll: mio::Poll,
     task: Arc<Task>,
 }
@@ -104,7 +104,8 @@ struct Shared {
 /// A source with its token. The reactor reports edges: a call is made until it would block, and only then waits.
 struct Registered<S>(S, Token);
 
-struct ThreadsIo {
+/// The driver's outside on one thread.
+pub struct ThreadsIo {
     registry: Registry,
     shared: Rc<Shared>,
     next_token: usize,
@@ -116,7 +117,8 @@ struct ThreadsIo {
 }
 
 impl ThreadsIo {
-    fn new() -> io::Result<(Self, Reactor)> {
+    /// With the reactor that the thread polls.
+    pub fn new() -> io::Result<(Self, Reactor)> {
         let poll = mio::Poll::new()?;
         let waker = mio::Waker::new(poll.registry(), WAKER)?;
         let io = Self {

@@ -7,6 +7,10 @@
 //! struct Mine;
 //!
 //! impl tallow_runtime::conformance::Runtime for Mine {
+//!     type Io = MyIo;
+//!     fn io() -> MyIo {
+//!         MyIo::new()
+//!     }
 //!     fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
 //!         let (handle, driver) = Driver::new(node, MyIo::new());
 //!         my_executor::spawn(driver.run());
@@ -28,6 +32,7 @@
 #![expect(clippy::missing_panics_doc, reason = "these are tests")]
 
 mod bulk;
+mod fragile;
 mod pipes;
 mod station;
 
@@ -40,10 +45,11 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime};
 
 use bulk::Bulk;
+use fragile::{Counted, Fragile};
 use futures_core::Stream;
 use pipes::Pipes;
 use station::{Command, Event, Station, job};
-use tallow_proto::drive::Handle;
+use tallow_proto::drive::{Driver, Ending, Handle, Io};
 use tallow_proto::node::Node;
 
 /// Long enough for any machine; a test waits for it only if it fails.
@@ -53,6 +59,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub trait Runtime {
     /// Whether [`Io::poll_news`](tallow_proto::drive::Io::poll_news) reports the machine's addresses.
     const REPORTS_INTERFACES: bool = true;
+    /// What it gives to a driver.
+    type Io: Io;
+    /// A new one; called inside of [`Runtime::block_on`].
+    fn io() -> Self::Io;
     /// Drives the node to its end, beside what the caller does.
     fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N>;
     /// Runs a test to its end.
@@ -70,6 +80,9 @@ macro_rules! conformance_tests {
             timers_ring_in_order_and_never_early,
             jobs_run_side_by_side_and_hold_up_nothing,
             a_panicking_job_answers,
+            a_panicking_node_ends_with_an_error,
+            a_closed_node_ends_in_order,
+            a_dropped_driver_is_no_orderly_end,
             a_bind_that_fails_is_reported,
             names_are_resolved,
             many_handles_at_once,
@@ -173,6 +186,36 @@ pub async fn jobs_run_side_by_side_and_hold_up_nothing<R: Runtime>() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// A node that panics ends, its handle reports that, and the runtime's threads run on.
+pub async fn a_panicking_node_ends_with_an_error<R: Runtime>() {
+    let mut handle = R::spawn(Fragile::default());
+    for count in 1..3 {
+        handle.command(fragile::Command::Count).unwrap();
+        assert_eq!(handle.next_event().await, Some(Counted(count)));
+        assert_eq!(handle.ending(), None);
+    }
+    handle.command(fragile::Command::Count).unwrap();
+    assert_eq!(handle.next_event().await, None);
+    assert_eq!(handle.ending(), Some(Ending::Panicked));
+    assert!(handle.command(fragile::Command::Count).is_err());
+    let (_station, _) = bound::<R>().await;
+}
+
+/// A node that closes ends in order.
+pub async fn a_closed_node_ends_in_order<R: Runtime>() {
+    let mut handle = R::spawn(Fragile::default());
+    handle.command(fragile::Command::Close).unwrap();
+    assert_eq!(handle.next_event().await, None);
+    assert_eq!(handle.ending(), Some(Ending::Closed));
+}
+
+/// A driver that is dropped before it ran, as by a runtime that shuts down, is reported by its handle.
+pub async fn a_dropped_driver_is_no_orderly_end<R: Runtime>() {
+    let mut handle = Driver::new(Fragile::default(), R::io()).0;
+    assert_eq!(handle.next_event().await, None);
+    assert_eq!(handle.ending(), Some(Ending::Dropped));
 }
 
 /// A job that panics fails, and others run on.

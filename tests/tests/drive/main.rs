@@ -18,6 +18,10 @@ struct Smol;
 struct Threads;
 
 impl Runtime for Tokio {
+    type Io = tallow_tokio::TokioIo;
+    fn io() -> Self::Io {
+        tallow_tokio::TokioIo::new()
+    }
     fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
         tallow_tokio::spawn(node)
     }
@@ -28,6 +32,10 @@ impl Runtime for Tokio {
 }
 
 impl Runtime for Smol {
+    type Io = tallow_smol::SmolIo;
+    fn io() -> Self::Io {
+        tallow_smol::SmolIo::new()
+    }
     fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
         tallow_smol::spawn(node)
     }
@@ -41,6 +49,10 @@ impl Runtime for Smol {
 }
 
 impl Runtime for Threads {
+    type Io = threads::ThreadsIo;
+    fn io() -> Self::Io {
+        threads::ThreadsIo::new().expect("a reactor").0
+    }
     fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
         threads::spawn(node).expect("a thread and a reactor")
     }

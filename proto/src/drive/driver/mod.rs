@@ -18,6 +18,7 @@ mod sockets;
 mod wakes;
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -27,7 +28,7 @@ use self::listeners::Listeners;
 use self::pipes::Pipes;
 use self::sockets::{SLOT, SLOTS, Socket};
 use self::wakes::{Name, Wakes};
-use super::inbox::{Handle, Inbox};
+use super::inbox::{Ending, Handle, Inbox};
 use super::io::Io;
 use crate::Instant;
 use crate::net::Action;
@@ -41,13 +42,16 @@ const FAILURES: u32 = 16;
 const REST: Duration = Duration::from_millis(100);
 /// How long a closed node's last transmits may wait for room in their socket, and its finished pipes for the other side's end.
 const FLUSH: Duration = Duration::from_secs(1);
+/// A deadline that passed longer ago was missed because others had the processor. The runtime may know of what arrived
+/// meanwhile only once it had a turn itself, which its timer tells.
+const LATE: Duration = Duration::from_millis(20);
 /// Rounds in a row that may put off the timer because arrivals still wait: about as many as a socket's buffer holds.
 const PUT_OFF: u32 = 32;
 
 /// A node and its runtime.
 ///
-/// Dropping it ends everything at once: running jobs stop at their next step, the handle hears the end, and the other side
-/// hears nothing. To end with a goodbye, drop the [`Handle`] and let the driver run.
+/// Dropping it ends everything at once: running jobs stop at their next step, the handle reports [`Ending::Dropped`], and the
+/// other side receives nothing. To end with a goodbye, drop the [`Handle`] and let the driver run.
 pub struct Driver<N: Node, I: Io> {
     node: N,
     io: I,
@@ -74,6 +78,9 @@ pub struct Driver<N: Node, I: Io> {
     /// What the runtime's timer is set to; never later than the next deadline.
     armed: Option<Instant>,
     put_off: u32,
+    /// When the sockets were looked at last, before anything was taken from them: what arrived by then is known to the
+    /// node.
+    looked: Instant,
     /// The node is closed, and this is how long its last transmits may take.
     flush_by: Option<Instant>,
     over: bool,
@@ -84,7 +91,7 @@ pub struct Driver<N: Node, I: Io> {
 impl<N: Node + 'static, I: Io> Driver<N, I> {
     /// Joins the two. Nothing happens until the driver is polled.
     pub fn new(node: N, io: I) -> (Handle<N>, Self) {
-        let inbox = Arc::new(Inbox::new());
+        let (inbox, looked) = (Arc::new(Inbox::new()), io.now());
         let handle = Handle::new(inbox.clone());
         let wakes = Arc::<Wakes>::default();
         let driver = Self {
@@ -105,6 +112,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
             held: None,
             armed: None,
             put_off: 0,
+            looked,
             flush_by: None,
             over: false,
             cancelled: Arc::default(),
@@ -119,16 +127,34 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
     }
 
     /// Does what can be done now; ready once the node is closed and its last bytes are with the system.
+    ///
+    /// A panic of the node or of the runtime's [`Io`] ends the driver, which is ready then: after it neither can be relied on. The
+    /// [`Handle`] reports [`Ending::Panicked`].
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.over {
             return Poll::Ready(());
         }
+        // Nothing of the node is used after a panic but its events that were taken before, so no broken state is seen.
+        match catch_unwind(AssertUnwindSafe(|| self.go_on(cx))) {
+            Ok(polled) => polled,
+            Err(_) => {
+                tracing::error!("the node panicked; it has ended, and so have its connections");
+                self.end(Ending::Panicked);
+                Poll::Ready(())
+            }
+        }
+    }
+
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.turn = self.turn.wrapping_add(1);
         for socket in &mut self.sockets {
             (socket.empty, socket.full) = (false, false);
         }
         (self.no_news, self.no_answers) = (false, false);
         for _ in 0..ROUNDS {
+            if self.sockets.iter().all(|socket| !socket.empty) {
+                self.looked = self.io.now();
+            }
             let mut moved = self.take_inbox(cx);
             moved |= self.take_news(cx);
             moved |= self.take_answers(cx);
@@ -338,7 +364,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         while let Some(event) = self.held.take().or_else(|| self.node.poll_event()) {
             self.inbox.put_last(event);
         }
-        self.end();
+        self.end(Ending::Closed);
         true
     }
 
@@ -353,7 +379,9 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         let rests = rests.chain(self.listeners.rests()).chain(self.pipes.linger());
         let Some(at) = rests.chain(deadline).chain(self.flush_by).min() else { return false };
         // A later deadline leaves the timer alone: QUIC moves its deadlines with every packet, and waking early is cheap.
-        while self.io.now() < at {
+        // A deadline is judged after what arrived before it was read, however long the node, or others, had the
+        // processor since.
+        while self.io.now() < at || at.checked_add(LATE).is_some_and(|late| self.looked < at && late <= self.io.now()) {
             let armed = self.armed.map_or(at, |armed| armed.min(at));
             if self.io.poll_timer(cx, armed).is_pending() {
                 self.armed = Some(armed);
@@ -364,23 +392,27 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
                 break;
             }
         }
+        if self.looked < at {
+            self.sockets.iter_mut().for_each(|socket| socket.empty = false);
+            return true;
+        }
         self.node.handle_timeout(self.io.now());
         true
     }
 }
 
 impl<N: Node, I: Io> Driver<N, I> {
-    fn end(&mut self) {
+    fn end(&mut self, ending: Ending) {
         self.over = true;
         self.cancelled.store(true, Ordering::Relaxed);
-        self.inbox.close();
+        self.inbox.close(ending);
     }
 }
 
 /// Also when the runtime throws the task away.
 impl<N: Node, I: Io> Drop for Driver<N, I> {
     fn drop(&mut self) {
-        self.end();
+        self.end(Ending::Dropped);
     }
 }
 

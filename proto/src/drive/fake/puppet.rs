@@ -85,6 +85,8 @@ pub struct Plan {
     pub deadline: Option<Instant>,
     pub closed: bool,
     pub close_when_dropped: bool,
+    /// What happens while the node works, once.
+    pub meanwhile: Option<Box<dyn FnOnce()>>,
     settled: bool,
 }
 
@@ -133,6 +135,8 @@ impl Node for Puppet {
     type Event = Event;
 
     fn handle_datagram(&mut self, _: Instant, arrival: Arrival, data: BytesMut) {
+        let data = data.freeze();
+        assert!(data.is_unique(), "one that is kept must not hold those that the system joined with it");
         self.plan.borrow_mut().note(Heard::Datagram(arrival.socket, data.to_vec()));
     }
     fn handle_input(&mut self, _: Instant, input: Input) {
@@ -163,6 +167,8 @@ impl Node for Puppet {
         plan.deadline = plan.deadline.filter(|&deadline| deadline > now);
     }
     fn settle(&mut self, _: Instant) {
+        let meanwhile = self.plan.borrow_mut().meanwhile.take();
+        meanwhile.into_iter().for_each(|happens| happens());
         let mut plan = self.plan.borrow_mut();
         plan.heard.push(Heard::Settled);
         plan.settled = true;
