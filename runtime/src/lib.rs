@@ -2,8 +2,11 @@
 //!
 //! Application code uses `tallow-tokio` or `tallow-smol`; this crate is for whoever brings another runtime.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod gateways;
 pub mod news;
+pub mod resolver;
 pub mod tcp;
 pub mod udp;
 
