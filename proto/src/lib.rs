@@ -20,6 +20,7 @@ pub mod discovery;
 pub mod drive;
 pub mod handshake;
 pub mod link;
+pub mod memory;
 pub mod node;
 pub mod p2p;
 pub mod peer;

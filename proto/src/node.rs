@@ -1,8 +1,9 @@
-//! The outer edge of the crate: what a node is, the names it gives to outside things, what it asks for and what it is told.
+//! The outer edge of the crate: what a node is, the names it gives to outside things, what it asks for and what it is
+//! told.
 //!
-//! Two things live behind [`Node`] (a peer and a relay) and two drive it (the driver of [`crate::drive`] and the simulator).
-//! A node is fed a batch with `handle_*`, then [`Node::settle`] is called once, then its lanes are drained with `poll_*`.
-//! A lane that is not polled is back-pressure and holds up nothing but itself.
+//! Two things live behind [`Node`] (a peer and a relay) and two drive it (the driver of [`crate::drive`] and the
+//! simulator). A node is fed a batch with `handle_*`, then [`Node::settle`] is called once, then its lanes are drained
+//! with `poll_*`. A lane that is not polled is back-pressure and holds up nothing but itself.
 //!
 //! A pipe is one TCP connection; what runs in it is the node's business. Its life, as the node sees it:
 //!
@@ -113,8 +114,8 @@ pub struct PipeOptions {
     pub no_delay: bool,
     /// Probes in silence; `None`: none.
     pub keep_alive: Option<KeepAlive>,
-    /// Bytes unacknowledged for this long fail the pipe with `TimedOut` (RFC 5482); `None`: the system's own patience, which is
-    /// a quarter of an hour or so.
+    /// Bytes unacknowledged for this long fail the pipe with `TimedOut` (RFC 5482); `None`: the system's own patience,
+    /// which is a quarter of an hour or so.
     pub user_timeout: Option<Duration>,
 }
 
@@ -182,18 +183,21 @@ pub enum Action {
     Bind(SocketId, Bind),
     /// Close it; not answered.
     Release(SocketId),
-    /// Listen for TCP connections; answered by [`Input::Listening`], and by [`Node::handle_accept`] for each that comes.
+    /// Listen for TCP connections; answered by [`Input::Listening`], and by [`Node::handle_accept`] for each that
+    /// comes.
     Listen(ListenerId, Listen),
     /// Stop listening; not answered. Pipes that were accepted stay.
     Unlisten(ListenerId),
-    /// Connect; answered by [`PipeEvent::Up`] or [`PipeEvent::Failed`]. How long that may take is the node's to say ([`Action::Abort`]).
+    /// Connect; answered by [`PipeEvent::Up`] or [`PipeEvent::Failed`]. How long that may take is the node's to say
+    /// ([`Action::Abort`]).
     Dial(PipeId, Dial),
     /// Write what [`Node::pipe_output`] still has, then FIN; not answered. The other direction goes on until its
     /// [`PipeEvent::Eof`], and the pipe is over when both have ended.
     Finish(PipeId),
-    /// The node wants no more of the pipe and hears no more of what comes; not answered. Alone it drops what waits and resets
-    /// the connection. After [`Action::Finish`] it is a careful close: what waits is still written (so [`PipeEvent::Wrote`]
-    /// may still come), and what arrives is thrown away, both for at most a second. A second one ends that.
+    /// The node wants no more of the pipe and hears no more of what comes; not answered. Alone it drops what waits and
+    /// resets the connection. After [`Action::Finish`] it is a careful close: what waits is still written (so
+    /// [`PipeEvent::Wrote`] may still come), and what arrives is thrown away, both for at most a second. A second one
+    /// ends that.
     Abort(PipeId),
     /// Ask the name service for host and port; answered by [`Input::Resolved`].
     Resolve(QueryId, String, u16),
@@ -210,12 +214,14 @@ pub enum Input {
     Resolved(QueryId, Vec<SocketAddr>),
     /// A finished job.
     Done(JobDone),
-    /// The addresses of this machine, loopback included: at the start and whenever they have changed. Some runtimes do not tell.
+    /// The addresses of this machine, loopback included: at the start and whenever they have changed. Some runtimes do
+    /// not tell.
     Interfaces(Vec<Interface>),
-    /// Where packets to other networks go, the preferred gateway first, and those of each family in their order: at the start,
-    /// before the first [`Input::Interfaces`], and whenever they have changed. Some runtimes do not tell.
+    /// Where packets to other networks go, the preferred gateway first, and those of each family in their order: at the
+    /// start, before the first [`Input::Interfaces`], and whenever they have changed. Some runtimes do not tell.
     Gateways(Vec<IpAddr>),
-    /// The machine was asleep for this long. [`Instant`] stood still meanwhile, so no timer noticed: every link must prove itself.
+    /// The machine was asleep for this long. [`Instant`] stood still meanwhile, so no timer noticed: every link must
+    /// prove itself.
     Slept(Duration),
     /// The application dropped its handle: cancel, say goodbye, close.
     HandleDropped,
@@ -236,10 +242,35 @@ pub enum PipeEvent {
     Failed(io::ErrorKind),
 }
 
-/// The caller asked for what is not possible now; the text says what.
+/// A call that was not possible when it was made. Nothing changed by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Misuse(pub &'static str);
+#[non_exhaustive]
+pub enum Misuse {
+    /// Any call after the end.
+    #[error("the transfer is over: nothing can be asked of it any more")]
+    Over,
+    /// Any call, while as many as may wait are not taken in yet.
+    #[error("too many commands wait: let the runtime run, then call again")]
+    Busy,
+    /// An offer was accepted or declined by a side that sends.
+    #[error("accept or decline: this side sends, and is offered nothing")]
+    NotAReceiver,
+    /// An offer was accepted or declined when none waits for an answer: it was answered before, or there is none yet.
+    #[error("accept or decline: no offer waits for an answer")]
+    NothingOffered,
+    /// A stream was accepted into a sink for files.
+    #[error("accept: a stream is offered, and needs a sink for streams")]
+    NotFiles,
+    /// Something else than one single file was accepted into a sink for streams.
+    #[error("accept: only one single file, or a stream, can go into a sink for streams")]
+    NotOneFile,
+    /// The verifier words were confirmed or rejected when nothing waits for that.
+    #[error("agree: no verifier words wait to be compared")]
+    NothingToAgree,
+    /// A node that takes no command of this kind.
+    #[error("this node takes no such command")]
+    NoSuchCommand,
+}
 
 /// An outer node: see the module's text for the order of calls.
 pub trait Node {
@@ -250,8 +281,8 @@ pub trait Node {
 
     /// One datagram.
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut);
-    /// What happened to a pipe. It takes effect on the pipe's buffer and output at once, for they are asked again before
-    /// [`Node::settle`]. Between asking for [`Action::Abort`] and its being polled, events may still come.
+    /// What happened to a pipe. It takes effect on the pipe's buffer and output at once, for they are asked again
+    /// before [`Node::settle`]. Between asking for [`Action::Abort`] and its being polled, events may still come.
     fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
         let _ = (now, pipe, event);
     }
@@ -308,8 +339,8 @@ pub trait Node {
     /// The next event for the application.
     #[must_use]
     fn poll_event(&mut self) -> Option<Self::Event>;
-    /// Whether `old`, which the application has not taken yet, says nothing any more once `new` is there (progress, the path
-    /// in use): it is dropped then, so that such values never fill the queue.
+    /// Whether `old`, which the application has not taken yet, says nothing any more once `new` is there (progress, the
+    /// path in use): it is dropped then, so that such values never fill the queue.
     #[must_use]
     fn supersedes(new: &Self::Event, old: &Self::Event) -> bool
     where

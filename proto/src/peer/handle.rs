@@ -1,25 +1,34 @@
-//! The two ends as an application holds them, the same for every runtime: a handle on a running driver.
+//! The two ends as an application holds them, the same for every runtime: a handle on a running driver, and the values
+//! that answer its questions.
 //!
-//! Dropping a handle cancels its transfer; the other side is told.
+//! Dropping a handle cancels its transfer, and the other side is told. Dropping an [`Offer`] or a [`Comparison`]
+//! answers no. Bound: [`ASIDE`] events are put aside while a call waits for another one.
 
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::Peer;
 use super::event::{Command, Event, Failure, Summary};
-use crate::drive::Handle;
-use crate::node::Misuse;
+use crate::code::{Code, Link};
+use crate::drive::{Commander, Handle};
+use crate::node::{Misuse, Node};
+use crate::transfer::manifest::Manifest;
 use crate::transfer::storage::{Sink, StreamSink};
 use crate::wire::peer::DeclineReason;
 
+/// Events that are put aside; of more than these the oldest go.
+const ASIDE: usize = 64;
+
 /// A transfer being sent.
 #[derive(Debug)]
-pub struct Sender(Handle<Peer>);
+pub struct Sender(Running);
 
 /// A transfer being received.
 #[derive(Debug)]
-pub struct Receiver(Handle<Peer>);
+pub struct Receiver(Running);
 
 macro_rules! both_ends {
     ($end:ident) => {
@@ -27,48 +36,52 @@ macro_rules! both_ends {
             /// Wraps the handle of a driver that runs such a [`Peer`]; the runtimes' crates call it.
             #[must_use]
             pub const fn new(handle: Handle<Peer>) -> Self {
-                Self(handle)
+                Self(Running::new(handle))
             }
 
-            /// The next event; `None` once the transfer is over and everything is closed. Cancel-safe.
+            /// The next event; `None` once the transfer is over and everything is closed. Exactly one [`Event::Done`]
+            /// or [`Event::Failed`] comes before. Cancel-safe.
             pub async fn next_event(&mut self) -> Option<Event> {
-                self.0.next_event().await
+                std::future::poll_fn(|cx| self.0.poll_event(cx)).await
             }
 
-            /// Waits for the end and ignores everything else. Cancel-safe. `None`: the runtime ended the driver.
-            pub async fn outcome(&mut self) -> Option<Result<Summary, Failure>> {
+            /// Waits for the end and ignores everything else: an offer or verifier words that come meanwhile are
+            /// answered no. After the end it gives the same again. Cancel-safe.
+            ///
+            /// # Errors
+            /// Why the transfer failed.
+            pub async fn outcome(&mut self) -> Result<Summary, Failure> {
                 loop {
-                    match self.next_event().await? {
-                        Event::Done(summary) => return Some(Ok(summary)),
-                        Event::Failed(failure) => return Some(Err(failure)),
-                        _ => {}
+                    if let Some(outcome) = &self.0.outcome {
+                        return outcome.clone();
                     }
+                    drop(self.next_event().await);
                 }
             }
 
-            /// Waits until the other side was told and everything is closed; a process may exit then. Cancel-safe.
-            pub async fn closed(&mut self) {
+            /// As [`Self::outcome`], and waits until the other side was told and everything is closed; a process may
+            /// exit then. Cancel-safe.
+            ///
+            /// # Errors
+            /// Why the transfer failed.
+            pub async fn closed(&mut self) -> Result<Summary, Failure> {
                 while self.next_event().await.is_some() {}
+                self.outcome().await
             }
 
-            /// Ends the transfer; the other side is told. [`Event::Failed`] follows.
+            /// How it ended, once [`Event::Done`] or [`Event::Failed`] was taken.
+            #[must_use]
+            pub const fn ended(&self) -> Option<&Result<Summary, Failure>> {
+                self.0.outcome.as_ref()
+            }
+
+            /// Ends the transfer; the other side is told. Whether that came in time is what the end says:
+            /// [`Failure::Interrupted`] if it did, and [`Event::Done`] if everything was there already.
             ///
             /// # Errors
-            /// Too many commands wait.
+            /// [`Misuse::Over`] once the transfer has ended; [`Misuse::Busy`].
             pub fn cancel(&self) -> Result<(), Misuse> {
-                self.command(Command::Cancel)
-            }
-
-            /// Answers [`Event::Verifier`]: the words are the same on both sides, or not.
-            ///
-            /// # Errors
-            /// Too many commands wait.
-            pub fn agree(&self, agreed: bool) -> Result<(), Misuse> {
-                self.command(Command::Agree(agreed))
-            }
-
-            fn command(&self, command: Command) -> Result<(), Misuse> {
-                self.0.command(command).map_err(|_| Misuse("the transfer is over, or too many commands wait"))
+                self.0.cancel()
             }
         }
 
@@ -85,28 +98,333 @@ macro_rules! both_ends {
 both_ends!(Sender);
 both_ends!(Receiver);
 
-impl Receiver {
-    /// Takes the offer, into this sink.
+impl Sender {
+    /// Waits for the code that the receiver needs. Other events that come meanwhile are put aside for
+    /// [`Self::next_event`], but for verifier words, which are rejected. Later calls give the same code. Cancel-safe.
     ///
     /// # Errors
-    /// Too many commands wait. That nothing was offered yet comes as [`Event::Misuse`].
-    pub fn accept(&self, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
-        self.command(Command::Accept(sink))
+    /// The transfer ended before there was one.
+    pub async fn code(&mut self) -> Result<Code, Failure> {
+        self.wait_for_code().await?;
+        self.0.invitation.as_ref().map(|invitation| invitation.code.clone()).ok_or(Failure::Stopped)
     }
 
-    /// Takes the stream, or the one file that is offered, and writes it in order into this sink.
+    /// As [`Self::code`], with the relay in it: a receiver that gets it needs nothing else. `None`: no address is known
+    /// by which another machine reaches the relay inside this process.
     ///
     /// # Errors
-    /// Too many commands wait. That nothing was offered yet, or more than one file, comes as [`Event::Misuse`].
-    pub fn accept_stream(&self, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
-        self.command(Command::AcceptStream(sink))
+    /// As [`Self::code`].
+    pub async fn link(&mut self) -> Result<Option<Link>, Failure> {
+        self.wait_for_code().await?;
+        Ok(self.0.invitation.as_ref().and_then(|invitation| invitation.link.clone()))
+    }
+
+    /// As [`Self::code`]: where the relay inside this process listens.
+    ///
+    /// # Errors
+    /// As [`Self::code`].
+    pub async fn listening(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        self.wait_for_code().await?;
+        Ok(self.0.invitation.as_ref().map(|invitation| invitation.listening.clone()).unwrap_or_default())
+    }
+
+    async fn wait_for_code(&mut self) -> Result<(), Failure> {
+        while self.0.invitation.is_none() {
+            let event = std::future::poll_fn(|cx| self.0.poll_driver(cx)).await;
+            self.0.put_aside(event)?;
+        }
+        Ok(())
+    }
+}
+
+impl Receiver {
+    /// Waits for an offer of files. Other events that come meanwhile are put aside for [`Self::next_event`], but for
+    /// what is answered no: verifier words and a stream. Cancel-safe.
+    ///
+    /// # Errors
+    /// The transfer ended before anything was offered, or since something else was.
+    pub async fn offer(&mut self) -> Result<Offer, Failure> {
+        loop {
+            match std::future::poll_fn(|cx| self.0.poll_driver(cx)).await {
+                Some(Event::Offer(offer)) => return Ok(offer),
+                Some(Event::StreamOffer(offer)) => {
+                    // That it is over already is what comes next.
+                    let _ = offer.decline(DeclineReason::Person, "files are expected, and no stream");
+                }
+                event => self.0.put_aside(event)?,
+            }
+        }
+    }
+
+    /// Waits for a stream, or for an offer of one single file, which can be taken as one. As [`Self::offer`] in
+    /// everything else.
+    ///
+    /// # Errors
+    /// As [`Self::offer`].
+    pub async fn stream_offer(&mut self) -> Result<StreamOffer, Failure> {
+        loop {
+            match std::future::poll_fn(|cx| self.0.poll_driver(cx)).await {
+                Some(Event::StreamOffer(offer)) => return Ok(offer),
+                Some(Event::Offer(offer)) => match offer.into_stream() {
+                    Ok(offer) => return Ok(offer),
+                    Err(offer) => {
+                        let _ = offer.decline(DeclineReason::Person, "a stream or a single file is expected");
+                    }
+                },
+                event => self.0.put_aside(event)?,
+            }
+        }
+    }
+}
+
+/// What both ends are: a driver's handle, and what was seen to pass.
+#[derive(Debug)]
+struct Running {
+    handle: Handle<Peer>,
+    outcome: Option<Result<Summary, Failure>>,
+    invitation: Option<Announced>,
+    /// What came while a call waited for something else.
+    aside: VecDeque<Event>,
+}
+
+/// What [`Event::Code`] said.
+#[derive(Debug)]
+struct Announced {
+    code: Code,
+    link: Option<Link>,
+    listening: Vec<SocketAddr>,
+}
+
+impl Running {
+    const fn new(handle: Handle<Peer>) -> Self {
+        Self { handle, outcome: None, invitation: None, aside: VecDeque::new() }
+    }
+
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        match self.aside.pop_front() {
+            Some(event) => Poll::Ready(Some(event)),
+            None => self.poll_driver(cx),
+        }
+    }
+
+    /// The driver's next event, noted and with the way for its answer.
+    fn poll_driver(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut event = loop {
+            match ready!(self.handle.poll_event(cx)) {
+                // An answer, or the end of its value, came after the end of the transfer.
+                Some(Event::Misuse(_)) if self.outcome.is_some() => {}
+                Some(event) => break event,
+                None if self.outcome.is_none() => break Event::Failed(Failure::Stopped),
+                None => return Poll::Ready(None),
+            }
+        };
+        match &mut event {
+            Event::Done(summary) => self.outcome = Some(Ok(*summary)),
+            Event::Failed(failure) => self.outcome = Some(Err(failure.clone())),
+            Event::Code { code, link, listening } => {
+                let (code, link, listening) = (code.clone(), link.clone(), listening.clone());
+                self.invitation = Some(Announced { code, link, listening });
+            }
+            Event::Offer(offer) => offer.answer.connect(self.handle.commander()),
+            Event::StreamOffer(offer) => offer.answer.connect(self.handle.commander()),
+            Event::Verifier { comparison: Some(comparison), .. } => comparison.0.connect(self.handle.commander()),
+            _ => {}
+        }
+        Poll::Ready(Some(event))
+    }
+
+    /// Keeps an event for later.
+    ///
+    /// # Errors
+    /// It was the end.
+    fn put_aside(&mut self, event: Option<Event>) -> Result<(), Failure> {
+        let ended = match (&event, &self.outcome) {
+            (Some(Event::Failed(_)) | None, Some(Err(failure))) => Some(failure.clone()),
+            // Nothing can come any more, and nothing failed.
+            (Some(Event::Done(_)) | None, _) => Some(Failure::Stopped),
+            _ => None,
+        };
+        match event {
+            // Nothing of it could be answered from there without its being seen.
+            None | Some(Event::Verifier { comparison: Some(_), .. } | Event::Offer(_) | Event::StreamOffer(_)) => {}
+            Some(event) => {
+                if self.aside.back().is_some_and(|last| Peer::supersedes(&event, last)) {
+                    self.aside.pop_back();
+                }
+                if self.aside.len() >= ASIDE {
+                    self.aside.pop_front();
+                }
+                self.aside.push_back(event);
+            }
+        }
+        ended.map_or(Ok(()), Err)
+    }
+
+    fn cancel(&self) -> Result<(), Misuse> {
+        if self.outcome.is_some() || self.handle.has_event(Event::is_terminal) {
+            return Err(Misuse::Over);
+        }
+        Ok(self.handle.command(Command::Cancel)?)
+    }
+}
+
+/// Where an answer goes, once. Dropping it answers no.
+struct Answer {
+    commander: Option<Commander<Peer>>,
+    no: fn() -> Command,
+}
+
+impl Answer {
+    const fn new(no: fn() -> Command) -> Self {
+        Self { commander: None, no }
+    }
+
+    fn connect(&mut self, commander: Commander<Peer>) {
+        self.commander = Some(commander);
+    }
+
+    fn give(mut self, command: Command) -> Result<(), Misuse> {
+        let commander = self.commander.take().ok_or(Misuse::Over)?;
+        Ok(commander.answer(command)?)
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(commander) = self.commander.take() {
+            // If the driver is gone, everything is declined already.
+            let _ = commander.answer((self.no)());
+        }
+    }
+}
+
+fn decline() -> Command {
+    Command::Decline(DeclineReason::Person, String::new())
+}
+
+/// Files that are offered. It is answered once; dropping it declines.
+#[must_use = "dropping an offer declines it"]
+pub struct Offer {
+    manifest: Arc<Manifest>,
+    answer: Answer,
+}
+
+impl Offer {
+    pub(super) const fn new(manifest: Arc<Manifest>) -> Self {
+        Self { manifest, answer: Answer::new(decline) }
+    }
+
+    /// What is offered: names (of the other side, so shown only through [`crate::wire::Untrusted::escaped`]), sizes and
+    /// sums.
+    #[must_use]
+    pub const fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// Takes it, into this sink. What the sink says against it comes as [`Event::Failed`].
+    ///
+    /// # Errors
+    /// [`Misuse::Over`]: the transfer ended meanwhile.
+    pub fn accept(self, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
+        self.answer.give(Command::Accept(sink))
     }
 
     /// Declines it; the sender reads `text`.
     ///
     /// # Errors
-    /// Too many commands wait.
-    pub fn decline(&self, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
-        self.command(Command::Decline(reason, text.to_owned()))
+    /// As [`Self::accept`].
+    pub fn decline(self, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
+        self.answer.give(Command::Decline(reason, text.to_owned()))
+    }
+
+    /// The same offer, to be written in order.
+    ///
+    /// # Errors
+    /// The offer: it is not one single file.
+    pub fn into_stream(self) -> Result<StreamOffer, Self> {
+        let totals = self.manifest.totals();
+        if (totals.entries, totals.files) != (1, 1) {
+            return Err(self);
+        }
+        Ok(StreamOffer { file: Some(self.manifest), answer: self.answer })
+    }
+}
+
+impl std::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Offer").field("totals", &self.manifest.totals()).finish_non_exhaustive()
+    }
+}
+
+/// Bytes that are offered in order: of unknown length, or one file. It is answered once; dropping it declines.
+#[must_use = "dropping an offer declines it"]
+pub struct StreamOffer {
+    file: Option<Arc<Manifest>>,
+    answer: Answer,
+}
+
+impl StreamOffer {
+    pub(super) const fn new() -> Self {
+        Self { file: None, answer: Answer::new(decline) }
+    }
+
+    /// The one file, where it is one.
+    #[must_use]
+    pub const fn file(&self) -> Option<&Arc<Manifest>> {
+        self.file.as_ref()
+    }
+
+    /// Takes it, into this sink. Only [`Event::Done`] says that all of it came.
+    ///
+    /// # Errors
+    /// [`Misuse::Over`]: the transfer ended meanwhile.
+    pub fn accept(self, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
+        self.answer.give(Command::AcceptStream(sink))
+    }
+
+    /// Declines it; the sender reads `text`.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub fn decline(self, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
+        self.answer.give(Command::Decline(reason, text.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for StreamOffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamOffer").field("is_file", &self.file.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// What says whether the verifier words are the same on both sides. Dropping it says that they are not.
+#[must_use = "dropping a comparison rejects the words"]
+pub struct Comparison(Answer);
+
+impl Comparison {
+    pub(super) fn new() -> Self {
+        Self(Answer::new(|| Command::Agree(false)))
+    }
+
+    /// The words are the same on both sides: the transfer goes on.
+    ///
+    /// # Errors
+    /// [`Misuse::Over`]: the transfer ended meanwhile.
+    pub fn confirm(self) -> Result<(), Misuse> {
+        self.0.give(Command::Agree(true))
+    }
+
+    /// They differ: the transfer ends, and the other side is told.
+    ///
+    /// # Errors
+    /// As [`Self::confirm`].
+    pub fn reject(self) -> Result<(), Misuse> {
+        self.0.give(Command::Agree(false))
+    }
+}
+
+impl std::fmt::Debug for Comparison {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Comparison")
     }
 }

@@ -6,6 +6,7 @@
 
 use super::carried::News;
 use super::event::Event;
+use super::handle::StreamOffer;
 use super::net::{self, Conn};
 use super::peer_link::Flow;
 use super::{Peer, Stage, close};
@@ -367,10 +368,16 @@ impl Peer {
                     self.tell(Event::Scanned(manifest.totals()));
                 }
                 News::Offered(manifest) => self.offered(manifest),
-                News::StreamOffered => self.tell_offer(Event::StreamOffer),
+                News::StreamOffered => self.tell_offer(Event::StreamOffer(StreamOffer::new())),
                 News::Accepted => self.accepted(now),
-                News::Resuming => self.tell(Event::Resuming),
-                News::Resumed { bytes } => self.tell(Event::Resumed { bytes }),
+                News::Resuming => {
+                    self.pace.handle_resuming();
+                    self.tell(Event::Resuming);
+                }
+                News::Resumed { bytes } => {
+                    self.pace.handle_resumed(bytes);
+                    self.tell(Event::Resumed { bytes });
+                }
                 News::Record(judged) => self.judged(now, judged),
                 News::Over(outcome) => self.over(now, outcome),
             }

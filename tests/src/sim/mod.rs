@@ -33,7 +33,8 @@ pub use kinds::{Kind, Lot, can_punch};
 pub use nat::{Behaviour, Carrier, Dependence, LIFETIME, Nat, Ports, Translation};
 pub use network::{Chance, Conditions, Network};
 pub use scenario::{
-    Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, real_relay, receive_config, send_config,
+    Act, CODE, Place, RELAY, Report, Rig, Scenario, copied_end, identity, noise, real_relay, receive_config,
+    send_config,
 };
 pub use tally::Tally;
 pub use topology::{Attachment, Flight, PUBLIC, Segment, Site, Topology};

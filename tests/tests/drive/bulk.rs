@@ -181,7 +181,7 @@ impl Node for Bulk {
     }
 
     fn handle_command(&mut self, _: Instant, (): ()) -> Result<(), Misuse> {
-        Err(Misuse("there are no commands"))
+        Err(Misuse::NoSuchCommand)
     }
 
     fn handle_timeout(&mut self, now: Instant) {
