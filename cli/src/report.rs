@@ -290,6 +290,10 @@ impl Report {
                     self.output.say(&format!("Somebody used a wrong code, {tries} left"));
                 }
             }
+            Event::SecondReceiver => {
+                self.output.event(&output::Event::SecondReceiver);
+                self.output.say("Another receiver came with the number of this code, and was turned away");
+            }
             Event::Verifier { words, comparison } => {
                 let must_agree = comparison.is_some();
                 let others = "Waiting for the other side to compare the words".to_owned();
@@ -394,6 +398,10 @@ impl Report {
             WaitingFor::Sender => {
                 ("sender", "Nobody waits with this code yet; asking again every few seconds".to_owned())
             }
+            WaitingFor::Turn => ("turn", "The sender has another receiver; asking again every few seconds".to_owned()),
+            WaitingFor::Response => {
+                ("response", "The sender does not answer; it may have ended. Still waiting".to_owned())
+            }
             WaitingFor::Answer => ("answer", "Waiting for the receiver to accept".to_owned()),
             WaitingFor::Agreement => ("agreement", "Waiting for the other side to compare the words".to_owned()),
             WaitingFor::DirectPath => {
@@ -403,7 +411,9 @@ impl Report {
             _ => ("peer", "Waiting for the other side".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });
-        let is_early = !self.code_shown || matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender);
+        // Where the wait is only reported after a while, it is not held back once more.
+        let is_early = matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender)
+            || !self.code_shown && !matches!(what, WaitingFor::Response);
         self.waiting = Some((if is_early { now + SAY_WAITING_AFTER } else { now }, text));
     }
 

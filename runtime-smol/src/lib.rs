@@ -43,7 +43,7 @@ use tallow_proto::drive::Driver;
 pub use tallow_proto::drive::Handle;
 use tallow_proto::link::quic::BadIdentity;
 pub use tallow_proto::memory;
-pub use tallow_proto::node::Misuse;
+pub use tallow_proto::misuse::Misuse;
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
 pub use tallow_proto::peer::{

@@ -7,7 +7,9 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, Ecn, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::peer::{
     DirectPath, Event, Failure, Lost, PathKind, ReceiveConfig, RelayAddress, RelayChoice, SendConfig, WaitingFor,
 };
@@ -47,7 +49,7 @@ fn way(rig: &Rig, host: HostId) -> Option<Way> {
     rig.world.said(host).rev().find_map(|event| match event {
         Event::Path(path) => Some(match path.kind {
             PathKind::Relay => Way::Relayed,
-            PathKind::Lan | PathKind::Direct => Way::Direct,
+            _ => Way::Direct,
         }),
         _ => None,
     })

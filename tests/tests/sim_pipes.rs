@@ -8,9 +8,9 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::node::{
-    Action, Arrival, Bind, Dial, Ecn, Input, Listen, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit,
-};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, Dial, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::job::Job;
 use tallow_tests::sim::{
@@ -134,7 +134,7 @@ impl Node for Talker {
             Input::Interfaces(interfaces) => self.said.push_back(format!("at {}", interfaces[0].addr)),
             Input::Slept(slept) => self.said.push_back(format!("slept {}", slept.as_secs())),
             Input::Bound(..) | Input::Listening(..) | Input::Gateways(_) => {}
-            Input::Resolved(..) | Input::Done(_) | Input::HandleDropped => panic!("nobody asked"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
 
@@ -176,6 +176,7 @@ impl Node for Talker {
                     self.dial(to, 0, false);
                 }
             }
+            other => unreachable!("{other:?}"),
         }
     }
 

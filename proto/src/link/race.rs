@@ -52,6 +52,7 @@ const ALL: [Transport; 3] = [Transport::Quic, Transport::Tls, Transport::WebSock
 
 /// Which transports the person allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Allowed {
     /// All that may work.
     #[default]
@@ -267,6 +268,13 @@ impl Race {
         }
         self.worst = self.worst.or(failure);
         self.advance(now);
+    }
+
+    /// This process had no time for so long: nobody was late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        if let State::Running { deadline, .. } = &mut self.state {
+            *deadline += by;
+        }
     }
 
     /// Deadlines may have come. A spurious call is a no-op.

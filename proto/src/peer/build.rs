@@ -259,6 +259,32 @@ impl Embedded {
     }
 }
 
+impl DirectPath {
+    /// Asks no gateway to let the other side in.
+    #[must_use]
+    pub fn without_port_mapping(self) -> Self {
+        Self { map_ports: false, ..self }
+    }
+
+    /// Never sends data over a relay: without a direct path there is no transfer.
+    #[must_use]
+    pub fn only(self) -> Self {
+        Self { only: true, ..self }
+    }
+
+    /// Binds these ports only, the first and the last, for UDP and for TCP.
+    #[must_use]
+    pub fn with_ports(self, first: u16, last: u16) -> Self {
+        Self { ports: Some((first, last)), ..self }
+    }
+
+    /// Asks these STUN servers beside the relays.
+    #[must_use]
+    pub fn with_stun(self, servers: Vec<RelayAddress>) -> Self {
+        Self { stun: servers, ..self }
+    }
+}
+
 impl From<RelayAddress> for RelayChoice {
     fn from(address: RelayAddress) -> Self {
         Self::new(address)

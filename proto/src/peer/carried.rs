@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::Instant;
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::session::{LinkId, Prepared, SealedChunk};
 use crate::transfer::job::{Job, JobDone};
 use crate::transfer::manifest::Manifest;

@@ -9,7 +9,7 @@ use super::handle::{Comparison, Offer, StreamOffer};
 use crate::code::{Code, Link};
 use crate::link::race::Transport;
 use crate::link::trust::Trust;
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::transfer::manifest::Totals;
 use crate::transfer::storage::{Sink, StreamSink};
 use crate::wire::peer::DeclineReason;
@@ -54,6 +54,8 @@ pub enum Event {
         /// 0: the code is burned.
         left: u8,
     },
+    /// Sender: another receiver came with this code's number while one is served, and was turned away. Told once.
+    SecondReceiver,
     /// The words that both people compare, where either side asked for it.
     Verifier {
         /// Seven words.
@@ -129,6 +131,11 @@ pub enum WaitingFor {
     Receiver,
     /// Receiver: a sender with this code; none is there yet.
     Sender,
+    /// Receiver: the sender, which has another receiver. If that one has the right code, this one will not be served.
+    Turn,
+    /// Receiver: the first message of a sender that a relay has paired it with. It has not come for a while: the sender may have ended
+    /// without the relay's knowledge.
+    Response,
     /// Sender: the receiver's answer to the offer.
     Answer,
     /// The other person's agreement to the verifier words.

@@ -76,12 +76,18 @@ pub enum Lost {
     /// The proxy did not let us through.
     #[error("{0}; check the proxy's address and what it allows")]
     Proxy(#[source] ProxyFailure),
+    /// No relay was named, none runs inside this side, and none is looked for.
+    #[error("there is no relay at which the two sides could meet; name one, or let the sender run one itself")]
+    NoMeetingPlace,
     /// The name of a relay has no address.
     #[error("the relay's name has no address; check its spelling and this machine's DNS")]
     NoAddress,
     /// No sender with this code was found: at the relay, on this machine or on the LAN.
     #[error("no sender waits with this code; check the code, and that the sender still runs and uses the same relay")]
     NobodyWaits,
+    /// The sender is there, and another receiver has it.
+    #[error("another receiver used this code; ask the sender whether that was meant, and for a new code")]
+    Taken,
     /// No UDP socket.
     #[error("no network socket could be opened; check that this machine has a network, and its limit of open files")]
     NoSocket,
@@ -300,6 +306,7 @@ impl Display for RefusalReason {
         f.write_str(match self {
             Self::NobodyWaits => "no sender waits there with this code; check the code, and that the sender still runs",
             Self::NameTaken => "another sender uses this code; choose another one",
+            Self::Taken => "another receiver used this code; ask the sender whether that was meant, and for a new code",
             Self::RateLimited => "too many requests came from this address; wait a minute",
             Self::Full => "it has no room left; try later, or use another relay",
             Self::Password => "it asks for a password, or this one is wrong; give the relay's password",

@@ -10,7 +10,7 @@ use std::io;
 use super::super::Transport;
 use crate::code::Nameplate;
 use crate::link::quic::{Closed, Stream};
-use crate::node::{Bind, Listen};
+use crate::net::{Bind, Listen};
 use crate::wire::relay::{ClientMessage, RelayMessage, RoomId, Side};
 
 pub(super) const KIB: usize = 1024;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::limits::Limits;
 use super::registry::Key;
 use crate::link::trust::Identity;
-use crate::node::{Listen, Misuse, PipeOptions};
+use crate::misuse::Misuse;
+use crate::net::{Listen, PipeOptions};
 use crate::seed::Seed;
 
 /// How a relay is set up.
@@ -69,6 +70,7 @@ impl Default for Tcp {
 
 /// What a relay can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Command {
     /// No new rooms; who waits is told; pairs have this long. Then it closes.
     Drain {
@@ -110,6 +112,7 @@ impl fmt::Debug for RoomTag {
 
 /// How a room ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RoomEnd {
     /// A peer closed its link.
     Left,
@@ -140,6 +143,7 @@ impl fmt::Display for RoomEnd {
 
 /// Why a client was turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refused {
     /// Its source has too many connections, or connects too often.
     TooManyConnections,
@@ -221,6 +225,7 @@ impl fmt::Display for Transport {
 
 /// What a relay tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// At this address of ours clients are served, with UDP and with TCP.
     Listening {

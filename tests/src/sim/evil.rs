@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tallow_proto::link::quic::{ConnId, Direction, Event, Limits, Profile, Quic, Read, Stream, Write};
-use tallow_proto::node::{Action, Arrival, Bind, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::room::greeting::{Greeting, Output, Request};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::job::Job;

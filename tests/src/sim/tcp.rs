@@ -13,7 +13,7 @@ use std::io::{ErrorKind, IoSlice, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tallow_proto::node::{Dial, PipeEvent, PipeId};
+use tallow_proto::net::{Dial, PipeEvent, PipeId};
 
 use super::host::HostId;
 use super::nat::Carrier;
@@ -493,7 +493,7 @@ impl World {
             match event {
                 PipeEvent::Filled(count) => read += count,
                 PipeEvent::Eof => end.end_told = true,
-                PipeEvent::Up | PipeEvent::Wrote(_) | PipeEvent::Failed(_) => {}
+                _ => {}
             }
             told = true;
             self.tell(host, pipe, event);

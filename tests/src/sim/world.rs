@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::node::{Action, Arrival, Ecn, Input, Node, SocketId};
+use tallow_proto::net::{Action, Arrival, Ecn, SocketId};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::peer;
 use tallow_proto::room;
 use tallow_proto::seed::Seed;
@@ -43,7 +44,7 @@ pub(super) enum Happening {
     Resolved {
         host: HostId,
         life: u32,
-        query: tallow_proto::node::QueryId,
+        query: tallow_proto::net::QueryId,
         addresses: Vec<SocketAddr>,
     },
     Tcp {
@@ -544,6 +545,7 @@ impl World {
                 let (at, life) = (now + Duration::from_millis(3), host.life);
                 self.plan(at, Happening::Resolved { host: id, life, query, addresses });
             }
+            other => unreachable!("the simulator can't do {other:?}"),
         }
     }
 

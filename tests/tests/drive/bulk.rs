@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use tallow_proto::link::quic::{ConnId, Event as QuicEvent, Limits, Profile, Quic, Read, Stream, Write};
 use tallow_proto::link::trust::{Identity, Trust};
-use tallow_proto::node::{Action, Arrival, Bind, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::transfer::job::Job;
 
 const STREAMS: u64 = 4;
@@ -176,7 +178,7 @@ impl Node for Bulk {
             }
             Input::HandleDropped => self.over = true,
             Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
-            Input::Resolved(..) | Input::Done(_) | Input::Listening(..) => panic!("nobody asked"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
 

@@ -7,9 +7,9 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use tallow_proto::node::{
-    Action, Arrival, Dial, Input, Interface, Listen, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit,
-};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Dial, Interface, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::transfer::job::Job;
 
 /// Bytes that a pipe of the server holds at most.
@@ -136,7 +136,7 @@ impl Node for Pipes {
             }
             Input::HandleDropped => self.closed = true,
             Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
-            Input::Bound(..) | Input::Resolved(..) | Input::Done(_) => panic!("nobody asked"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
 
@@ -207,6 +207,7 @@ impl Node for Pipes {
                 self.pipes.remove(&id);
             }
             (Pipe::Server { .. }, PipeEvent::Up) => panic!("up from the start"),
+            (_, other) => unreachable!("{other:?}"),
         }
     }
 

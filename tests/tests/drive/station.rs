@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, QueryId, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, Ecn, QueryId, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::transfer::job::{Job, JobId, Work};
 use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::storage::{Fault, Sink};
@@ -141,7 +143,7 @@ impl Node for Station {
             Input::Resolved(_, found) => self.events.push_back(Event::Resolved(found)),
             Input::Done(done) => self.events.push_back(Event::Worked { id: done.id.0, well: done.result.is_ok() }),
             Input::HandleDropped => self.leaving = true,
-            Input::Listening(..) | Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
+            _ => {}
         }
     }
 
