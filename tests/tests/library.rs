@@ -302,6 +302,11 @@ async fn progress_tells_time_and_what_was_resumed<R: Runtime>() -> Tried {
     assert_eq!((last.bytes, last.total, summary.resumed), (3_000_000, 3_000_000, 0));
     assert!(!last.elapsed.is_zero() && last.elapsed <= summary.duration, "{last:?} {summary:?}");
     assert!(rates > 0, "it took longer than a rate needs: {last:?}");
+    assert_eq!(sender.progress(), Some(last));
+    // Nobody took the receiver's events.
+    receiver.outcome().await?;
+    assert_eq!(receiver.progress().map(|progress| progress.bytes), Some(3_000_000));
+    assert!(receiver.path().is_some() && sender.path().is_some());
     receiver.closed().await?;
     Ok(())
 }

@@ -75,9 +75,9 @@ impl<N: Node> Handle<N> {
         Commander(self.0.clone())
     }
 
-    /// Whether an event of this kind waits to be taken.
-    pub(crate) fn has_event(&self, kind: impl Fn(&N::Event) -> bool) -> bool {
-        self.0.lock().events.iter().any(kind)
+    /// What the last event of a kind says, of those that wait to be taken.
+    pub(crate) fn last_event<T>(&self, of: impl Fn(&N::Event) -> Option<T>) -> Option<T> {
+        self.0.lock().events.iter().rev().find_map(of)
     }
 
     /// The next event; `None` once the node is gone and all its events were taken.

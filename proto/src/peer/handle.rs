@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::Peer;
-use super::event::{Command, Event, Failure, Summary};
+use super::event::{Command, Event, Failure, Path, Progress, Summary};
 use crate::code::{Code, Link};
 use crate::drive::{Commander, Handle};
 use crate::misuse::Misuse;
@@ -76,6 +76,26 @@ macro_rules! both_ends {
                 self.0.outcome.as_ref()
             }
 
+            /// How far it is, also where no events are taken. `None`: nothing was offered yet.
+            #[must_use]
+            pub fn progress(&self) -> Option<Progress> {
+                let waiting = self.0.handle.last_event(|event| match event {
+                    Event::Progress(progress) => Some(*progress),
+                    _ => None,
+                });
+                waiting.or(self.0.progress)
+            }
+
+            /// Which way the bytes take, also where no events are taken. `None`: no way was found yet.
+            #[must_use]
+            pub fn path(&self) -> Option<Path> {
+                let waiting = self.0.handle.last_event(|event| match event {
+                    Event::Path(path) => Some(*path),
+                    _ => None,
+                });
+                waiting.or(self.0.path)
+            }
+
             /// Ends the transfer; the other side is told. Whether that came in time is what the end says:
             /// [`Failure::Interrupted`] if it did, and [`Event::Done`] if everything was there already.
             ///
@@ -107,7 +127,7 @@ impl Sender {
     /// The transfer ended before there was one.
     pub async fn code(&mut self) -> Result<Code, Failure> {
         self.wait_for_code().await?;
-        self.0.invitation.as_ref().map(|invitation| invitation.code.clone()).ok_or(Failure::Stopped)
+        self.0.announced.as_ref().map(|announced| announced.code.clone()).ok_or(Failure::Stopped)
     }
 
     /// As [`Self::code`], with the relay in it: a receiver that gets it needs nothing else. `None`: no address is known
@@ -117,7 +137,7 @@ impl Sender {
     /// As [`Self::code`].
     pub async fn link(&mut self) -> Result<Option<Link>, Failure> {
         self.wait_for_code().await?;
-        Ok(self.0.invitation.as_ref().and_then(|invitation| invitation.link.clone()))
+        Ok(self.0.announced.as_ref().and_then(|announced| announced.link.clone()))
     }
 
     /// As [`Self::code`]: where the relay inside this process listens.
@@ -126,11 +146,11 @@ impl Sender {
     /// As [`Self::code`].
     pub async fn listening(&mut self) -> Result<Vec<SocketAddr>, Failure> {
         self.wait_for_code().await?;
-        Ok(self.0.invitation.as_ref().map(|invitation| invitation.listening.clone()).unwrap_or_default())
+        Ok(self.0.announced.as_ref().map(|announced| announced.listening.clone()).unwrap_or_default())
     }
 
     async fn wait_for_code(&mut self) -> Result<(), Failure> {
-        while self.0.invitation.is_none() {
+        while self.0.announced.is_none() {
             let event = std::future::poll_fn(|cx| self.0.poll_driver(cx)).await;
             self.0.put_aside(event)?;
         }
@@ -183,7 +203,9 @@ impl Receiver {
 struct Running {
     handle: Handle<Peer>,
     outcome: Option<Result<Summary, Failure>>,
-    invitation: Option<Announced>,
+    announced: Option<Announced>,
+    progress: Option<Progress>,
+    path: Option<Path>,
     /// What came while a call waited for something else.
     aside: VecDeque<Event>,
 }
@@ -198,7 +220,7 @@ struct Announced {
 
 impl Running {
     const fn new(handle: Handle<Peer>) -> Self {
-        Self { handle, outcome: None, invitation: None, aside: VecDeque::new() }
+        Self { handle, outcome: None, announced: None, progress: None, path: None, aside: VecDeque::new() }
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
@@ -224,8 +246,10 @@ impl Running {
             Event::Failed(failure) => self.outcome = Some(Err(failure.clone())),
             Event::Code { code, link, listening } => {
                 let (code, link, listening) = (code.clone(), link.clone(), listening.clone());
-                self.invitation = Some(Announced { code, link, listening });
+                self.announced = Some(Announced { code, link, listening });
             }
+            Event::Progress(progress) => self.progress = Some(*progress),
+            Event::Path(path) => self.path = Some(*path),
             Event::Offer(offer) => offer.answer.connect(self.handle.commander()),
             Event::StreamOffer(offer) => offer.answer.connect(self.handle.commander()),
             Event::Verifier { comparison: Some(comparison), .. } => comparison.0.connect(self.handle.commander()),
@@ -262,7 +286,8 @@ impl Running {
     }
 
     fn cancel(&self) -> Result<(), Misuse> {
-        if self.outcome.is_some() || self.handle.has_event(Event::is_terminal) {
+        let ended = |event: &Event| event.is_terminal().then_some(());
+        if self.outcome.is_some() || self.handle.last_event(ended).is_some() {
             return Err(Misuse::Over);
         }
         Ok(self.handle.command(Command::Cancel)?)

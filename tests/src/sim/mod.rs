@@ -5,7 +5,7 @@
 //! drives them. Every run is told by its seed: the same seed gives the same trace. TLS inside QUIC draws its keys from the
 //! system, so the trace holds times, sizes and what nodes say, never the bytes of datagrams.
 //!
-//! After every step: no event follows a terminal one, time passes (no spin), no secret is in a `Debug` form, what a sink holds is
+//! After every step: no event but those of a wait follows a terminal one, time passes (no spin), no secret is in a `Debug` form, what a sink holds is
 //! the source's, and as long as a peer is not closed something is in flight or some timer is set ("nothing in flight and no
 //! timer" is a panic).
 
