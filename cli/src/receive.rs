@@ -49,6 +49,8 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     }
     let signals = Signals::watch().map_err(|error| Problem::system("could not listen for signals", &error))?;
     let given = code_input::for_receiving(&args.code, args.code_file.as_deref())?;
+    let in_arguments = (!args.code.is_empty()).then_some("`tallow receive` alone asks for it");
+    code_input::warn_of_arguments(&output, in_arguments, &args.peer);
     let (common, memory) = setup::common(&args.peer, given.relay)?;
     let known_relays = memory.file();
     let has_relays = !common.relays.is_empty();
@@ -132,6 +134,9 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                     }
                     break Ok(summary);
                 }
+                Step::Event(Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {
+                    return Err(report.unexplained(receiver.ending()));
+                }
                 Step::Event(Event::Failed(failure)) => {
                     // A directory that broke since it was looked at explains more than the refusal that followed from it.
                     let failure = place.broken.take().map_or(failure, Failure::Local);
@@ -145,7 +150,6 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                     }
                 }
                 Step::Event(_) => {}
-                Step::Closed => return Err(report.unexplained()),
             }
         };
         report.finish(receiver, outcome).await

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tallow_proto::code::DEFAULT_WORDS;
-use tallow_proto::peer::{CodeChoice, Comparison, Embedded, Event, Payload, SendConfig};
+use tallow_proto::peer::{CodeChoice, Comparison, Embedded, Event, Failure, Payload, SendConfig};
 use tallow_proto::transfer::Compression;
 use tallow_proto::wire::relay::Side;
 use tallow_store::{SourceOptions, SourceTree, StreamIn, identity};
@@ -30,6 +30,8 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         Some(code) => CodeChoice::Custom(code),
         None => CodeChoice::Generate { words: args.words.unwrap_or(DEFAULT_WORDS) },
     };
+    let in_arguments = args.code.is_some().then_some("prefer --code-file or $TALLOW_CODE");
+    code_input::warn_of_arguments(&output, in_arguments, &args.peer);
     let (common, memory) = setup::common(&args.peer, None)?;
     let has_relays = !common.relays.is_empty();
     let options = SourceOptions { excludes: args.exclude, git: args.git, follow_links: args.follow_links };
@@ -87,10 +89,12 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                     report.show_done(&summary, None);
                     break Ok(summary);
                 }
+                Step::Event(Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {
+                    return Err(report.unexplained(sender.ending()));
+                }
                 Step::Event(Event::Failed(failure)) => break Err(report.problem(&failure)),
                 Step::Event(_) => {}
                 Step::Answer(line) => agree(comparison.take(), prompt::is_yes(line.as_deref())),
-                Step::Closed => return Err(report.unexplained()),
             }
         };
         report.finish(sender, outcome).await

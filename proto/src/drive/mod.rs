@@ -12,5 +12,5 @@ mod io;
 
 pub use driver::Driver;
 pub(crate) use inbox::Commander;
-pub use inbox::{Handle, NotTaken};
+pub use inbox::{Ending, Handle, NotTaken};
 pub use io::{Io, Received};

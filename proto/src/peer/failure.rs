@@ -64,6 +64,8 @@ pub enum Failure {
     /// The runtime that drove it was shut down first, and the other side was not told. Also what a wait gets for
     /// something that can't come any more, since everything is done.
     Stopped,
+    /// The machine of the transfer panicked: a bug. The other side was not told.
+    Panicked,
 }
 
 /// The network's part in a failure.
@@ -194,6 +196,7 @@ impl Failure {
             Self::Relay(_) => Class::Relay,
             Self::Peer { .. } => Class::Peer,
             Self::Interrupted | Self::Stopped => Class::Interrupted,
+            Self::Panicked => Class::Io,
         }
     }
 }
@@ -224,6 +227,7 @@ impl Display for Failure {
             Self::NotVerified => f.write_str(
                 "the verifier words were not confirmed; if they differ, a third side is between: use another relay and a new code",
             ),
+            Self::Panicked => f.write_str("internal error; this is a bug in tallow, please report it"),
             Self::Interrupted => f.write_str("the transfer was cancelled here; begin again with a new code"),
             Self::Stopped => f.write_str("nothing more comes: the transfer is over, or its runtime was shut down; begin again with a new code"),
         }
@@ -245,7 +249,8 @@ impl Error for Failure {
             | Self::Peer { .. }
             | Self::NotVerified
             | Self::Interrupted
-            | Self::Stopped => None,
+            | Self::Stopped
+            | Self::Panicked => None,
         }
     }
 }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use super::Peer;
 use super::event::{Command, Event, Failure, Path, Progress, Summary};
 use crate::code::{Code, Link};
-use crate::drive::{Commander, Handle};
+use crate::drive::{Commander, Ending, Handle};
 use crate::misuse::Misuse;
 use crate::node::Node;
 use crate::transfer::manifest::Manifest;
@@ -60,6 +60,13 @@ macro_rules! both_ends {
                 }
             }
 
+            /// How the transfer's machine came to its end; `None` while it runs. [`Ending::Closed`] after a transfer that
+            /// has an outcome of its own; otherwise the runtime was shut down, or there is a bug in tallow.
+            #[must_use]
+            pub fn ending(&self) -> Option<Ending> {
+                self.0.handle.ending()
+            }
+
             /// As [`Self::outcome`], and waits until the other side was told and everything is closed; a process may
             /// exit then. Cancel-safe.
             ///
@@ -100,7 +107,8 @@ macro_rules! both_ends {
             /// [`Failure::Interrupted`] if it did, and [`Event::Done`] if everything was there already.
             ///
             /// # Errors
-            /// [`Misuse::Over`] once the transfer has ended; [`Misuse::Busy`].
+            /// [`Misuse::Over`] once the transfer has ended: what [`Self::closed`] still waits for, it waits for no
+            /// longer than a second then. [`Misuse::Busy`].
             pub fn cancel(&self) -> Result<(), Misuse> {
                 self.0.cancel()
             }
@@ -237,7 +245,10 @@ impl Running {
                 // An answer, or the end of its value, came after the end of the transfer.
                 Some(Event::Misuse(_)) if self.outcome.is_some() => {}
                 Some(event) => break event,
-                None if self.outcome.is_none() => break Event::Failed(Failure::Stopped),
+                None if self.outcome.is_none() => {
+                    let panicked = self.handle.ending() == Some(Ending::Panicked);
+                    break Event::Failed(if panicked { Failure::Panicked } else { Failure::Stopped });
+                }
                 None => return Poll::Ready(None),
             }
         };
@@ -288,6 +299,8 @@ impl Running {
     fn cancel(&self) -> Result<(), Misuse> {
         let ended = |event: &Event| event.is_terminal().then_some(());
         if self.outcome.is_some() || self.handle.last_event(ended).is_some() {
+            // A receiver that is done and stays for its sender's sake does so no longer.
+            let _ = self.handle.command(Command::Cancel);
             return Err(Misuse::Over);
         }
         Ok(self.handle.command(Command::Cancel)?)
