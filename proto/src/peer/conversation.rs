@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::answer::{Comparison, Offer};
 use super::event::{Event, Failure, Lost, Path, Summary, WaitingFor};
 use super::floor::{Floor, is_handshake};
-use super::handle::{Comparison, Offer};
 use super::links::Links;
 use super::net;
 use super::reunion::{Lasting, Reunion};

@@ -1,18 +1,15 @@
 //! What the application hears and says, the same for every runtime.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::answer::{Comparison, Offer, StreamOffer};
 use super::config::RelayAddress;
 pub use super::failure::{Class, Failure, Lost, RelayFailure};
-use super::handle::{Comparison, Offer, StreamOffer};
 use crate::code::{Code, Link};
 use crate::link::race::Transport;
 use crate::link::trust::Trust;
 use crate::misuse::Misuse;
 use crate::transfer::manifest::Totals;
-use crate::transfer::storage::{Sink, StreamSink};
-use crate::wire::peer::DeclineReason;
 
 /// What happened. Exactly one of [`Event::Done`] and [`Event::Failed`] comes. While a receiver that is done still waits
 /// until its sender knows it, [`Event::Waiting`] and [`Event::Reconnecting`] may follow; nothing else does.
@@ -264,21 +261,4 @@ pub struct Summary {
     pub duration: Duration,
     /// What both sides computed over manifest and chunks.
     pub root: [u8; 32],
-}
-
-/// What a driver without [`super::Sender`] and [`super::Receiver`] may ask of the node; these two make the commands
-/// themselves.
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum Command {
-    /// Receiver: take the offer, into this sink.
-    Accept(Arc<dyn Sink>),
-    /// Receiver: take the stream, or the one file that is offered, and write it in order into this sink.
-    AcceptStream(Arc<dyn StreamSink>),
-    /// Receiver: don't, with a reason in words for the other side.
-    Decline(DeclineReason, String),
-    /// The person compared the verifier words: the same, or not.
-    Agree(bool),
-    /// End it; the other side is told.
-    Cancel,
 }

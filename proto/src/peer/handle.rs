@@ -1,23 +1,20 @@
-//! The two ends as an application holds them, the same for every runtime: a handle on a running driver, and the values
-//! that answer its questions.
+//! The two ends as an application holds them, the same for every runtime: a handle on a running driver.
 //!
-//! Dropping a handle cancels its transfer, and the other side is told. Dropping an [`Offer`] or a [`Comparison`]
-//! answers no. Bound: [`ASIDE`] events are put aside while a call waits for another one.
+//! Dropping a handle cancels its transfer, and the other side is told. Bound: [`ASIDE`] events are put aside while a call waits for another one.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use super::Peer;
-use super::event::{Command, Event, Failure, Path, Progress, Summary};
+use super::answer::{Offer, StreamOffer};
+use super::command::Command;
+use super::event::{Event, Failure, Path, Progress, Summary};
 use crate::code::{Code, Link};
-use crate::drive::{Commander, Ending, Handle};
+use crate::drive::{Ending, Handle};
 use crate::misuse::Misuse;
 use crate::node::Node;
-use crate::transfer::manifest::Manifest;
-use crate::transfer::storage::{Sink, StreamSink};
 use crate::wire::peer::DeclineReason;
 
 /// Events that are put aside; of more than these the oldest go.
@@ -261,9 +258,9 @@ impl Running {
             }
             Event::Progress(progress) => self.progress = Some(*progress),
             Event::Path(path) => self.path = Some(*path),
-            Event::Offer(offer) => offer.answer.connect(self.handle.commander()),
-            Event::StreamOffer(offer) => offer.answer.connect(self.handle.commander()),
-            Event::Verifier { comparison: Some(comparison), .. } => comparison.0.connect(self.handle.commander()),
+            Event::Offer(offer) => offer.connect(self.handle.commander()),
+            Event::StreamOffer(offer) => offer.connect(self.handle.commander()),
+            Event::Verifier { comparison: Some(comparison), .. } => comparison.connect(self.handle.commander()),
             _ => {}
         }
         Poll::Ready(Some(event))
@@ -304,166 +301,5 @@ impl Running {
             return Err(Misuse::Over);
         }
         Ok(self.handle.command(Command::Cancel)?)
-    }
-}
-
-/// Where an answer goes, once. Dropping it answers no.
-struct Answer {
-    commander: Option<Commander<Peer>>,
-    no: fn() -> Command,
-}
-
-impl Answer {
-    const fn new(no: fn() -> Command) -> Self {
-        Self { commander: None, no }
-    }
-
-    fn connect(&mut self, commander: Commander<Peer>) {
-        self.commander = Some(commander);
-    }
-
-    fn give(mut self, command: Command) -> Result<(), Misuse> {
-        let commander = self.commander.take().ok_or(Misuse::Over)?;
-        Ok(commander.answer(command)?)
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        if let Some(commander) = self.commander.take() {
-            // If the driver is gone, everything is declined already.
-            let _ = commander.answer((self.no)());
-        }
-    }
-}
-
-fn decline() -> Command {
-    Command::Decline(DeclineReason::Person, String::new())
-}
-
-/// Files that are offered. It is answered once; dropping it declines.
-#[must_use = "dropping an offer declines it"]
-pub struct Offer {
-    manifest: Arc<Manifest>,
-    answer: Answer,
-}
-
-impl Offer {
-    pub(super) const fn new(manifest: Arc<Manifest>) -> Self {
-        Self { manifest, answer: Answer::new(decline) }
-    }
-
-    /// What is offered: names (of the other side, so shown only through [`crate::wire::Untrusted::escaped`]), sizes and
-    /// sums.
-    #[must_use]
-    pub const fn manifest(&self) -> &Arc<Manifest> {
-        &self.manifest
-    }
-
-    /// Takes it, into this sink. What the sink says against it comes as [`Event::Failed`].
-    ///
-    /// # Errors
-    /// [`Misuse::Over`]: the transfer ended meanwhile.
-    pub fn accept(self, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
-        self.answer.give(Command::Accept(sink))
-    }
-
-    /// Declines it; the sender reads `text`.
-    ///
-    /// # Errors
-    /// As [`Self::accept`].
-    pub fn decline(self, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
-        self.answer.give(Command::Decline(reason, text.to_owned()))
-    }
-
-    /// The same offer, to be written in order.
-    ///
-    /// # Errors
-    /// The offer: it is not one single file.
-    pub fn into_stream(self) -> Result<StreamOffer, Self> {
-        let totals = self.manifest.totals();
-        if (totals.entries, totals.files) != (1, 1) {
-            return Err(self);
-        }
-        Ok(StreamOffer { file: Some(self.manifest), answer: self.answer })
-    }
-}
-
-impl std::fmt::Debug for Offer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Offer").field("totals", &self.manifest.totals()).finish_non_exhaustive()
-    }
-}
-
-/// Bytes that are offered in order: of unknown length, or one file. It is answered once; dropping it declines.
-#[must_use = "dropping an offer declines it"]
-pub struct StreamOffer {
-    file: Option<Arc<Manifest>>,
-    answer: Answer,
-}
-
-impl StreamOffer {
-    pub(super) const fn new() -> Self {
-        Self { file: None, answer: Answer::new(decline) }
-    }
-
-    /// The one file, where it is one.
-    #[must_use]
-    pub const fn file(&self) -> Option<&Arc<Manifest>> {
-        self.file.as_ref()
-    }
-
-    /// Takes it, into this sink. Only [`Event::Done`] says that all of it came.
-    ///
-    /// # Errors
-    /// [`Misuse::Over`]: the transfer ended meanwhile.
-    pub fn accept(self, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
-        self.answer.give(Command::AcceptStream(sink))
-    }
-
-    /// Declines it; the sender reads `text`.
-    ///
-    /// # Errors
-    /// As [`Self::accept`].
-    pub fn decline(self, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
-        self.answer.give(Command::Decline(reason, text.to_owned()))
-    }
-}
-
-impl std::fmt::Debug for StreamOffer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StreamOffer").field("is_file", &self.file.is_some()).finish_non_exhaustive()
-    }
-}
-
-/// What says whether the verifier words are the same on both sides. Dropping it says that they are not.
-#[must_use = "dropping a comparison rejects the words"]
-pub struct Comparison(Answer);
-
-impl Comparison {
-    pub(super) fn new() -> Self {
-        Self(Answer::new(|| Command::Agree(false)))
-    }
-
-    /// The words are the same on both sides: the transfer goes on.
-    ///
-    /// # Errors
-    /// [`Misuse::Over`]: the transfer ended meanwhile.
-    pub fn confirm(self) -> Result<(), Misuse> {
-        self.0.give(Command::Agree(true))
-    }
-
-    /// They differ: the transfer ends, and the other side is told.
-    ///
-    /// # Errors
-    /// As [`Self::confirm`].
-    pub fn reject(self) -> Result<(), Misuse> {
-        self.0.give(Command::Agree(false))
-    }
-}
-
-impl std::fmt::Debug for Comparison {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Comparison")
     }
 }

@@ -4,9 +4,9 @@
 //! remain, what was under way on it counts for nobody once both sides know: `direct` sees to that. When the last one is lost,
 //! `reunion` goes on.
 
+use super::answer::StreamOffer;
 use super::carried::News;
 use super::event::Event;
-use super::handle::StreamOffer;
 use super::net::{self, Conn};
 use super::peer_link::PeerLink;
 use super::{Peer, Stage, close};

@@ -14,8 +14,10 @@
 //! Timers: its children's; [`RESPONSE_WITHIN`] for a sender's first message; [`LEAVE_WITHIN`] for the farewell;
 //! [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
 
+pub mod answer;
 pub mod build;
 mod carried;
+pub mod command;
 pub mod config;
 mod conversation;
 mod dialling;
@@ -61,14 +63,16 @@ use crate::wire::relay::Side;
 
 pub use crate::wire::peer::{CancelReason, DeclineReason};
 pub use crate::wire::relay::RefusalReason;
+pub use answer::{Comparison, Offer, StreamOffer};
 pub use build::ConfigError;
+pub use command::Command;
 pub use config::{
     CodeChoice, Common, DirectPath, Embedded, Invitation, Machine, Payload, ReceiveConfig, RelayAddress, RelayChoice,
     SendConfig,
 };
-pub use event::{Command, Event, Fallback, Path, PathKind, PathTransport, Progress, Summary, WaitingFor};
+pub use event::{Event, Fallback, Path, PathKind, PathTransport, Progress, Summary, WaitingFor};
 pub use failure::{Class, Failure, Lost, RelayFailure};
-pub use handle::{Comparison, Offer, Receiver, Sender, StreamOffer};
+pub use handle::{Receiver, Sender};
 
 use carried::Transfer;
 use direct::Direct;
@@ -610,8 +614,7 @@ impl Peer {
 }
 
 /// Where others reach what listens there: an address of this machine in the place of an unspecified one, IPv4 before
-/// IPv6, and the
-/// loopback only where nothing else listens.
+/// IPv6, and the loopback only where nothing else listens.
 fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Option<SocketAddr> {
     let of = |at: &SocketAddr| -> Vec<SocketAddr> {
         if !at.ip().is_unspecified() {
