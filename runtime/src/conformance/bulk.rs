@@ -178,12 +178,12 @@ impl Node for Bulk {
             }
             Input::HandleDropped => self.over = true,
             Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
-            Input::Resolved(..) | Input::Done(_) | Input::Listening(..) => panic!("nobody asked"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
 
     fn handle_command(&mut self, _: Instant, (): ()) -> Result<(), Misuse> {
-        Err(Misuse("there are no commands"))
+        Err(Misuse::NoSuchCommand)
     }
 
     fn handle_timeout(&mut self, now: Instant) {

@@ -148,7 +148,7 @@ impl Node for Station {
             Input::Resolved(_, found) => self.events.push_back(Event::Resolved(found)),
             Input::Done(done) => self.events.push_back(Event::Worked { id: done.id.0, well: done.result.is_ok() }),
             Input::HandleDropped => self.leaving = true,
-            Input::Listening(..) | Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
+            _ => {}
         }
     }
 

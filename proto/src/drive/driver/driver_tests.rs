@@ -5,7 +5,7 @@ use super::*;
 use crate::drive::fake::{Arrives, Event, Heard, Theatre, bind, job};
 use crate::drive::inbox::EVENTS;
 use crate::net::{QueryId, SocketId};
-use crate::transfer::storage::{Fault, FaultKind};
+use crate::transfer::storage::FaultKind;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -242,7 +242,7 @@ fn a_later_deadline_leaves_the_timer_alone_and_an_early_ring_is_not_told() {
 fn a_panicking_job_answers() {
     let mut theatre = Theatre::new(&[]);
     theatre.plan().jobs.push_back(job(3, || panic!("on purpose")));
-    theatre.plan().jobs.push_back(job(4, || Err(Fault { kind: FaultKind::Cancelled, path: None })));
+    theatre.plan().jobs.push_back(job(4, || Err(FaultKind::Cancelled.into())));
     assert!(theatre.poll().is_pending());
     theatre.advance(MS);
     assert!(theatre.poll().is_pending());
