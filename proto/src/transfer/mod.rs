@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod chunk;
+mod codec;
 mod collision;
 mod hashes;
 mod incoming;
