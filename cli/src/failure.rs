@@ -2,11 +2,11 @@
 
 use std::io;
 
-use tallow_proto::job::{Fault, FaultKind};
 use tallow_proto::link::trust::CertificateRefused;
 use tallow_proto::peer::{Class, Failure, Lost, RelayFailure};
-use tallow_proto::session::Violation;
 use tallow_proto::transfer::manifest::{Refusal, Refused};
+use tallow_proto::transfer::storage::{Fault, FaultKind};
+use tallow_proto::wire::Violation;
 use tallow_proto::wire::peer::{CancelReason, DeclineReason};
 use tallow_proto::wire::relay::{RefusalReason, Side};
 use tallow_proto::wire::version::SPOKEN;

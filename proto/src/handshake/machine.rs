@@ -25,7 +25,7 @@ use super::schedule::{CONFIRMATION, Keys, ReconnectKey, Schedule, Suite, Verifie
 use crate::Instant;
 use crate::code::Password;
 use crate::seed::Seed;
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::frame::GREETING;
 use crate::wire::peer::{HandshakeMessage, Mode};
 use crate::wire::relay::{RoomId, Side};

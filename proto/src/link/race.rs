@@ -23,7 +23,7 @@ use super::proxy::ProxyFailure;
 use super::quic;
 use super::trust::CertificateRefused;
 use crate::Instant;
-use crate::room::close;
+use crate::wire::close;
 
 /// What a transport has before the next one starts.
 pub const HEAD_START: Duration = Duration::from_millis(300);

@@ -39,10 +39,10 @@ use subtle::ConstantTimeEq;
 use super::candidate::{self, Candidate, Carrier};
 use super::race::{Own, PROBE, PROBE_START, Race, Theirs};
 use crate::Instant;
-use crate::node::Interface;
+use crate::net::Interface;
 use crate::seed::Seed;
-use crate::session::Violation;
 use crate::wire::Capped;
+use crate::wire::Violation;
 use crate::wire::peer::Control;
 use crate::wire::relay::Side;
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::candidate::{self, Candidate, Carrier, Kind};
 use super::negotiate::Output;
 use crate::Instant;
-use crate::node::Interface;
+use crate::net::Interface;
 use crate::wire::relay::Side;
 
 /// When a candidate is probed, after it became known.

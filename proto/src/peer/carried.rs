@@ -6,10 +6,11 @@
 use std::sync::Arc;
 
 use crate::Instant;
-use crate::job::{Job, JobDone, StreamSink};
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::session::{LinkId, Prepared, SealedChunk};
+use crate::transfer::job::{Job, JobDone};
 use crate::transfer::manifest::Manifest;
+use crate::transfer::storage::StreamSink;
 use crate::transfer::stream;
 use crate::transfer::{Judged, Outcome, Progress, receiver, sender};
 use crate::wire::peer::{CancelReason, Control, DeclineReason, TransferKind};

@@ -31,7 +31,7 @@ use super::event::{Failure, Fallback, Lost, PathKind, PathTransport};
 use super::net::{Conn, DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net, direct_socket};
 use super::{Agreement, Peer, Stage};
 use crate::Instant;
-use crate::node::{Action, Arrival, Interface, QueryId};
+use crate::net::{Action, Arrival, Interface, QueryId};
 use crate::p2p::candidate::{Carrier, Family};
 use crate::p2p::choice::{Choice, Proven};
 use crate::p2p::gather::{self, Gather};

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use super::config::RelayAddress;
 use crate::code::{Code, Link};
-use crate::job::{Fault, Sink, StreamSink};
 use crate::link::proxy::ProxyFailure;
 use crate::link::race::Transport;
 use crate::link::trust::{CertificateRefused, Trust};
-use crate::node::Misuse;
-use crate::session::Violation;
+use crate::misuse::Misuse;
 use crate::transfer::manifest::{Manifest, Totals};
+use crate::transfer::storage::{Fault, Sink, StreamSink};
 use crate::transfer::{Progress, Refused};
 use crate::wire::Untrusted;
 use crate::wire::Versions;
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};
 use crate::wire::relay::RefusalReason;
 

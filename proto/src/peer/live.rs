@@ -12,7 +12,8 @@ use super::{Peer, Stage, close};
 use crate::Instant;
 use crate::link::quic::{Direction, Stream};
 use crate::link::race::Failure;
-use crate::session::{self, LinkId, StreamNo, Violation};
+use crate::session::{self, LinkId, StreamNo};
+use crate::wire::Violation;
 use crate::wire::peer::Control;
 use crate::wire::relay::Side;
 

@@ -30,7 +30,7 @@ use super::spot::{Dialing, Origin, Spot, State};
 use crate::Instant;
 use crate::link::proxy::Proxy;
 use crate::link::race::{Allowed, Race, Route, Transport};
-use crate::node::{Action, QueryId};
+use crate::net::{Action, QueryId};
 use crate::seed::Seed;
 use crate::wire::Features;
 use crate::wire::relay::{RefusalReason, RoomId, Side};

@@ -24,7 +24,7 @@ use crate::link::quic::{self, ConnId, Direction, Limits, Profile, Quic, Stream};
 use crate::link::race::{Attempt, Failure, Transport};
 use crate::link::trust::{CertificateSeen, Fingerprint, Identity, Trust};
 use crate::link::{Read, Write};
-use crate::node::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
 use crate::p2p::budget::Budget;
 use crate::p2p::candidate::{Carrier, Family, canonical};
 use crate::pool::Pool;

@@ -14,8 +14,9 @@ use super::net::{Conn, Net};
 use crate::Instant;
 use crate::link::quic::Stream;
 use crate::link::{Read, Write};
-use crate::session::{LinkId, StreamNo, Violation};
+use crate::session::{LinkId, StreamNo};
 use crate::transfer::CREDIT;
+use crate::wire::Violation;
 use crate::wire::{Caps, Decoder, Frame};
 
 /// Frames that may wait for the first stream.
@@ -276,7 +277,7 @@ fn stream_no(index: usize) -> StreamNo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::PipeEvent;
+    use crate::net::PipeEvent;
     use crate::seed::Seed;
     use crate::wire::frame::{CHUNK, KIND_CHUNK, PREFIX};
 

@@ -17,10 +17,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::Instant;
-use crate::room::greeting::prove;
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::frame::enclose;
 use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay_auth::prove;
 use crate::wire::{self, Caps, Decoder, Features, Hello, Versions};
 
 /// How long a relay may take for an answer.

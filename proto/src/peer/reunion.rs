@@ -29,7 +29,7 @@ use super::rendezvous::Question;
 use super::{CodeState, PATIENCE, Peer, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, Handshake, ReconnectKey, Secret, Verifier};
-use crate::node::Interface;
+use crate::net::Interface;
 use crate::session::{SILENCE, Session};
 use crate::wire::relay::Side;
 

@@ -14,7 +14,7 @@ use crate::link::quic::Stream;
 use crate::link::race::{Attempt, Race, Transport};
 use crate::link::trust::CertificateSeen;
 use crate::link::{Read, Write};
-use crate::node::QueryId;
+use crate::net::QueryId;
 
 /// Where a spot comes from.
 #[derive(Debug, Clone)]

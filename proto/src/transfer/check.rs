@@ -12,7 +12,8 @@ use subtle::ConstantTimeEq;
 use super::hashes::Hash;
 use super::manifest::Manifest;
 use super::{IN_JOBS, slice_of};
-use crate::job::{Fault, FaultKind, JobId, Source};
+use crate::transfer::job::JobId;
+use crate::transfer::storage::{Fault, FaultKind, Source};
 use crate::wire::peer::{ChunkRange, Have};
 
 /// Chunks to be read from the source and hashed.

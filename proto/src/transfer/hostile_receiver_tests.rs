@@ -360,7 +360,7 @@ fn what_a_dead_link_brought_does_not_count_twice() {
 /// Where bytes go that nobody looks at.
 struct Nowhere;
 
-impl crate::job::Sink for Nowhere {
+impl crate::transfer::storage::Sink for Nowhere {
     fn begin(&self, _: &Arc<Manifest>) -> Result<Vec<crate::transfer::journal::Stored>, Fault> {
         Ok(Vec::new())
     }

@@ -23,9 +23,11 @@ use super::recall::Kept;
 use super::window::{CREDIT, FRAMING, cost};
 use super::{FIRST, IN_JOBS, Judged, Progress};
 use crate::Instant;
-use crate::job::{JobId, Sink};
 use crate::pool::Pool;
-use crate::session::{LinkId, SealedChunk, Violation};
+use crate::session::{LinkId, SealedChunk};
+use crate::transfer::job::JobId;
+use crate::transfer::storage::Sink;
+use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
 /// Chunks are committed when so many were written that count so many bytes together, or many of any size, or nothing else is left

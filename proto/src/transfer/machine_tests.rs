@@ -13,9 +13,10 @@ use super::manifest::{Entry, EntryKind, Mtime};
 use super::memory::{At, MemorySink, MemorySource, Stage};
 use super::path::{LinkTarget, RelPath};
 use super::*;
-use crate::job::{JobDone, Source};
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};
+use crate::transfer::job::JobDone;
+use crate::transfer::storage::Source;
 use crate::wire::Capped;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 

@@ -9,6 +9,7 @@ pub mod chunk;
 mod collision;
 mod hashes;
 mod incoming;
+pub mod job;
 pub mod journal;
 pub mod layout;
 mod limit;
@@ -21,6 +22,7 @@ mod reading;
 pub mod recall;
 pub mod receiver;
 pub mod sender;
+pub mod storage;
 pub mod stream;
 mod window;
 
@@ -28,9 +30,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::Instant;
-use crate::job::{Fault, FaultKind, Job, JobId, Work};
-use crate::session::{LinkId, Violation};
+use crate::session::LinkId;
+use crate::transfer::job::{Job, JobId, Work};
+use crate::transfer::storage::{Fault, FaultKind};
 use crate::wire::Untrusted;
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};
 
 pub use chunk::Compression;

@@ -40,11 +40,13 @@ use super::sender::of_this;
 use super::stream;
 use super::{FIRST, Jobs, Judged, Outcome, Progress, cancel_reason};
 use crate::Instant;
-use crate::job::{FaultKind, Job, JobDone, Product, Sink, Work};
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::pool::Pool;
 use crate::seed::Seed;
-use crate::session::{LinkId, SealedChunk, Violation};
+use crate::session::{LinkId, SealedChunk};
+use crate::transfer::job::{Job, JobDone, Product, Work};
+use crate::transfer::storage::{FaultKind, Sink};
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, DeclineReason};
 use crate::wire::{Capped, Untrusted};
 

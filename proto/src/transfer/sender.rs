@@ -26,10 +26,12 @@ use super::outgoing::Outgoing;
 use super::ranges;
 use super::{Compression, FIRST, Jobs, Outcome, Progress, cancel_reason};
 use crate::Instant;
-use crate::job::{Fault, FaultKind, Job, JobDone, Product, Source, Work};
 use crate::seed::Seed;
-use crate::session::{LinkId, Prepared, Violation};
+use crate::session::{LinkId, Prepared};
+use crate::transfer::job::{Job, JobDone, Product, Work};
+use crate::transfer::storage::{Fault, FaultKind, Source};
 use crate::wire::Blob;
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, Offer, Reason, TransferKind};
 
 /// How to send.

@@ -4,8 +4,8 @@ use super::sockets::{DATAGRAMS_IN, DATAGRAMS_OUT};
 use super::*;
 use crate::drive::fake::{Arrives, Event, Heard, Theatre, bind, job};
 use crate::drive::inbox::EVENTS;
-use crate::job::{Fault, FaultKind};
-use crate::node::{QueryId, SocketId};
+use crate::net::{QueryId, SocketId};
+use crate::transfer::storage::{Fault, FaultKind};
 
 const MS: Duration = Duration::from_millis(1);
 

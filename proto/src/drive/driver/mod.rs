@@ -30,7 +30,8 @@ use self::wakes::{Name, Wakes};
 use super::inbox::{Handle, Inbox};
 use super::io::Io;
 use crate::Instant;
-use crate::node::{Action, Input, Node};
+use crate::net::Action;
+use crate::node::{Input, Node};
 
 /// Rounds before the task yields.
 const ROUNDS: usize = 4;

@@ -18,7 +18,7 @@ pub use script::{Arrives, Door, Incoming, Line, Script, Stage, Wire};
 
 use super::{Driver, Handle};
 use crate::Instant;
-use crate::node::{Action, Bind, ListenerId, PipeId, SocketId};
+use crate::net::{Action, Bind, ListenerId, PipeId, SocketId};
 
 pub fn addr(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))

@@ -13,9 +13,12 @@ use bytes::BytesMut;
 
 use super::addr;
 use crate::Instant;
-use crate::job::{Fault, Job, JobId, Sink, Work};
-use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::misuse::Misuse;
+use crate::net::{Action, Arrival, Ecn, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::node::{Input, Node};
+use crate::transfer::job::{Job, JobId, Work};
 use crate::transfer::manifest::{Entry, Manifest};
+use crate::transfer::storage::{Fault, Sink};
 
 /// A job that does `work` when it runs.
 pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'static) -> Job {

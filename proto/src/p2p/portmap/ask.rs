@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Protocol, TRY_WITHIN};
 use crate::Instant;
-use crate::node::{Action, PipeEvent, PipeId, PipeOptions};
+use crate::net::{Action, PipeEvent, PipeId, PipeOptions};
 
 /// What is asked for; a gateway may grant less.
 pub(super) const LIFETIME: Duration = Duration::from_secs(3600);

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use super::{Beside, Direct};
 use crate::Instant;
 use crate::link::quic::{Direction, Stream};
-use crate::node::PipeId;
+use crate::net::PipeId;
 use crate::p2p::candidate::Carrier;
 use crate::peer::net::{self, Conn, Dial, Net};
 use crate::peer::peer_link::PeerLink;

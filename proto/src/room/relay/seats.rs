@@ -1,6 +1,5 @@
 //! How a relay answers clients that are not paired: who may ask, who gets a seat, who is told what.
 
-use super::super::close;
 use super::super::forward::{Joint, Outside, Pair};
 use super::super::greeting::{Ending, GREET_WITHIN, Request};
 use super::super::ports::LegId;
@@ -12,6 +11,7 @@ use super::{
     State, Timer,
 };
 use crate::Instant;
+use crate::wire::close;
 use crate::wire::relay::{Former, Owner, RefusalReason, RelayMessage, Side};
 
 impl Relay {

@@ -2,10 +2,11 @@
 
 use super::{Event, FIRST, Outcome, Receiver, State, cancel_reason};
 use crate::Instant;
-use crate::job::{Fault, FaultKind, Work};
-use crate::session::Violation;
 use crate::transfer::Refused;
+use crate::transfer::job::Work;
 use crate::transfer::manifest::Refusal;
+use crate::transfer::storage::{Fault, FaultKind};
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, DeclineReason, Reason};
 
 impl Receiver {

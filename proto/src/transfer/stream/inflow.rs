@@ -18,13 +18,15 @@ use subtle::ConstantTimeEq;
 use super::work::{Unpack, Unsealed, Work, Write};
 use super::{AHEAD, HOLD, Layout, PAUSE, Root};
 use crate::Instant;
-use crate::job::{JobId, StreamSink};
-use crate::session::{LinkId, SealedChunk, Violation};
+use crate::session::{LinkId, SealedChunk};
 use crate::transfer::chunk::{Codec, Coders, HEADER, Header};
 use crate::transfer::hashes::Hash;
+use crate::transfer::job::JobId;
 use crate::transfer::limit::{self, Limit};
+use crate::transfer::storage::StreamSink;
 use crate::transfer::window::{FRAMING, cost};
 use crate::transfer::{FIRST, IN_JOBS, Judged, Progress};
+use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control};
 
 /// The most chunks that are plain, or becoming it: the one that is written and those after it.

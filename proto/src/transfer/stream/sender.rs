@@ -24,15 +24,18 @@ use subtle::ConstantTimeEq;
 use super::work::{Pack, Product, Read, Tail, Work};
 use super::{AHEAD, CHUNK, PARTIAL, PAUSE, Root, WAIT};
 use crate::Instant;
-use crate::job::{self, Fault, FaultKind, Job, JobDone, StreamSource};
-use crate::session::{LinkId, Prepared, Violation};
+use crate::session::{LinkId, Prepared};
 use crate::transfer::chunk::{Coders, HEADER, Made};
 use crate::transfer::hashes::Hash;
+use crate::transfer::job::{self, Job, JobDone};
 use crate::transfer::limit::Limit;
 use crate::transfer::outgoing::STALE;
 use crate::transfer::sender::{Config, of_this};
+use crate::transfer::storage;
+use crate::transfer::storage::{Fault, FaultKind, StreamSource};
 use crate::transfer::window::{FRAMING, Window, cost};
 use crate::transfer::{FIRST, Jobs, Outcome, Progress, cancel_reason, ranges};
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, ChunkRange, Control, Offer, Reason, TransferKind};
 
 /// What the owner of a sender hears.
@@ -456,14 +459,14 @@ impl Sending {
     }
 
     /// What a job read.
-    fn read(&mut self, now: Instant, mut tail: Tail, read: job::Read) {
+    fn read(&mut self, now: Instant, mut tail: Tail, read: storage::Read) {
         if tail.filled > 0 && tail.due.is_none() {
             tail.due = now.checked_add(PARTIAL);
         }
         self.input = match read {
-            job::Read::Bytes(_) => Input::Idle(tail, WAIT),
-            job::Read::NotYet => Input::Paused(tail, now.checked_add(PAUSE).unwrap_or(now)),
-            job::Read::End => Input::Ended(tail),
+            storage::Read::Bytes(_) => Input::Idle(tail, WAIT),
+            storage::Read::NotYet => Input::Paused(tail, now.checked_add(PAUSE).unwrap_or(now)),
+            storage::Read::End => Input::Ended(tail),
         };
     }
 

@@ -10,10 +10,12 @@ use bytes::{Buf, Bytes, BytesMut};
 use subtle::ConstantTimeEq;
 
 use crate::Instant;
-use crate::job::{self, Fault, FaultKind, StreamSink, StreamSource};
-use crate::session::{LinkId, Prepared, SealedChunk, Violation};
+use crate::session::{LinkId, Prepared, SealedChunk};
 use crate::transfer::chunk::{Codec, Coders, HEADER, Header, Made};
+use crate::transfer::storage;
+use crate::transfer::storage::{Fault, FaultKind, StreamSink, StreamSource};
 use crate::transfer::{Compression, FIRST};
+use crate::wire::Violation;
 
 /// What there is to do.
 pub enum Work {
@@ -33,7 +35,7 @@ pub enum Work {
 #[derive(Debug)]
 pub enum Product {
     /// So much is there now, and what the source said.
-    Read(Tail, job::Read),
+    Read(Tail, storage::Read),
     /// A chunk was made.
     Packed(Box<Made>),
     /// A chunk was opened.
@@ -159,7 +161,7 @@ impl Read {
         let room = tail.buffer.get_mut(tail.filled..).unwrap_or_default();
         let most = room.len();
         let read = source.read(room, wait)?;
-        let bytes = if let job::Read::Bytes(bytes) = read { bytes.get().min(most) } else { 0 };
+        let bytes = if let storage::Read::Bytes(bytes) = read { bytes.get().min(most) } else { 0 };
         tail.filled = tail.filled.saturating_add(bytes);
         Ok(Product::Read(tail, read))
     }

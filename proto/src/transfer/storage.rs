@@ -1,133 +1,16 @@
-//! Heavy work as a value: what a machine wants done with files, run by the driver on a blocking thread, answered as an input.
+//! Where the bytes of a transfer come from and go to: the traits that a library user implements, and what can go wrong.
 //!
-//! A [`Job`] holds everything that it needs, and answers exactly once: a panic in it is a [`Fault`] like any other, since a lost
-//! answer would be a hang. [`Source`] and [`Sink`] are the only way to files; `tallow-store` implements them on disks,
-//! tests in memory.
+//! [`Source`] and [`Sink`] are the only way to files; `tallow-store` implements them on disks, tests in memory. A
+//! [`StreamSource`] and a [`StreamSink`] are a pipe's two ends. All their calls run on worker threads, as jobs
+//! ([`super::job`]).
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::transfer::check::{Check, Checked};
-use crate::transfer::chunk::{Made, Open, Opened, Prepare};
-use crate::transfer::journal::Stored;
-use crate::transfer::manifest::{Entry, Manifest, ManifestBuilder, ManifestError, Page, Refusal};
-use crate::transfer::recall::{Recall, Recalled};
-use crate::transfer::stream::work as stream;
-
-/// Names a job within its node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct JobId(pub u64);
-
-/// A piece of work.
-pub struct Job {
-    /// Its name.
-    pub id: JobId,
-    /// What to do.
-    pub work: Work,
-}
-
-/// The answer to a job.
-#[derive(Debug)]
-pub struct JobDone {
-    /// Which.
-    pub id: JobId,
-    /// What came of it.
-    pub result: Result<Product, Fault>,
-}
-
-/// What there is to do.
-pub enum Work {
-    /// The next page of what is to be sent.
-    Scan {
-        /// From where.
-        source: Arc<dyn Source>,
-        /// What was scanned before.
-        builder: Box<ManifestBuilder>,
-        /// Number of the page.
-        page: u32,
-    },
-    /// A chunk to be read, hashed and compressed.
-    Prepare(Prepare),
-    /// A chunk to be opened, decompressed, checked and written.
-    Open(Box<Open>),
-    /// Chunks that the receiver has from before, to be hashed here.
-    Check(Check),
-    /// Chunks that are stored from before, to be hashed again.
-    Recall(Recall),
-    /// Checks before anything is accepted.
-    Begin {
-        /// Where it would go.
-        sink: Arc<dyn Sink>,
-        /// What would come.
-        manifest: Arc<Manifest>,
-    },
-    /// Notes chunks as stored.
-    Commit {
-        /// Where.
-        sink: Arc<dyn Sink>,
-        /// Which.
-        chunks: Vec<Stored>,
-    },
-    /// Brings what was written and committed to the disk.
-    Sync {
-        /// Where.
-        sink: Arc<dyn Sink>,
-    },
-    /// Puts entries in place.
-    Finish {
-        /// Where.
-        sink: Arc<dyn Sink>,
-        /// How many.
-        at_most: usize,
-    },
-    /// Removes what was staged.
-    Abandon {
-        /// Where.
-        sink: Arc<dyn Sink>,
-    },
-    /// Leaves what was staged for another time.
-    Suspend {
-        /// Where.
-        sink: Arc<dyn Sink>,
-    },
-    /// A piece of a stream.
-    Stream(stream::Work),
-}
-
-/// What a job made.
-#[derive(Debug)]
-pub enum Product {
-    /// A page was scanned, and there may be more.
-    Page(Box<ManifestBuilder>),
-    /// All was scanned.
-    Scanned(Arc<Manifest>),
-    /// A chunk was made.
-    Made(Box<Made>),
-    /// A chunk that arrived was judged.
-    Opened(Opened),
-    /// Chunks were hashed for the sender.
-    Checked(Checked),
-    /// Chunks from before were hashed again.
-    Recalled(Recalled),
-    /// The sink takes the offer; its journal says that these chunks are stored there from before, ascending.
-    Begun(Vec<Stored>),
-    /// Chunks are noted as stored.
-    Committed,
-    /// All that was committed before is on the disk.
-    Synced,
-    /// A slice was put in place; true: it was the last.
-    Finished(bool),
-    /// What was staged is gone.
-    Abandoned,
-    /// What was staged stays.
-    Suspended,
-    /// Of a stream.
-    Stream(stream::Product),
-}
+use super::journal::Stored;
+use super::manifest::{Entry, Manifest, Page, Refusal};
 
 /// Why a job failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,7 +125,7 @@ pub trait Source: Send + Sync {
 pub trait Sink: Send + Sync {
     /// Checks names against what is there, policy and free space, and makes the staging, or finds again what an earlier transfer
     /// of the same manifest left. Gives the chunks that its journal names, ascending, at most
-    /// [`crate::transfer::journal::MOST`]. Before the offer is accepted.
+    /// [`super::journal::MOST`]. Before the offer is accepted.
     ///
     /// # Errors
     /// Why it can't be received; nothing stays behind then but what was there before.
@@ -327,79 +210,4 @@ pub trait StreamSink: Send + Sync {
     /// # Errors
     /// Nobody reads it any more, or it can't be written.
     fn write(&self, plain: &[u8], wait: Duration) -> Result<usize, Fault>;
-}
-
-impl Job {
-    /// Does the work, on the thread that calls. It always answers: a panic is a fault of its transfer.
-    #[must_use]
-    pub fn run(self, cancelled: &AtomicBool) -> JobDone {
-        let Self { id, work } = self;
-        let stop = || cancelled.load(Ordering::Relaxed);
-        let result = catch_unwind(AssertUnwindSafe(|| work.run(&stop))).unwrap_or(Err(FaultKind::Panicked.into()));
-        JobDone { id, result }
-    }
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Job({}, {})", self.id.0, self.work.name())
-    }
-}
-
-impl Work {
-    /// What it is called in logs.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Scan { .. } => "scan",
-            Self::Prepare(_) => "prepare",
-            Self::Open(_) => "open",
-            Self::Check(_) => "check",
-            Self::Recall(_) => "recall",
-            Self::Begin { .. } => "begin",
-            Self::Commit { .. } => "commit",
-            Self::Sync { .. } => "sync",
-            Self::Finish { .. } => "finish",
-            Self::Abandon { .. } => "abandon",
-            Self::Suspend { .. } => "suspend",
-            Self::Stream(work) => work.name(),
-        }
-    }
-
-    fn run(self, stop: &dyn Fn() -> bool) -> Result<Product, Fault> {
-        match self {
-            // Cleaning up is what has to be done when all else was told to stop.
-            Self::Abandon { sink } => {
-                sink.abandon();
-                Ok(Product::Abandoned)
-            }
-            Self::Suspend { sink } => {
-                sink.suspend();
-                Ok(Product::Suspended)
-            }
-            // What is written is worth noting, whatever else was told to stop.
-            Self::Commit { sink, chunks } => sink.commit(&chunks).map(|()| Product::Committed),
-            _ if stop() => Err(FaultKind::Cancelled.into()),
-            Self::Scan { source, builder, page } => scan(&*source, builder, page),
-            Self::Prepare(prepare) => prepare.run(stop).map(|made| Product::Made(Box::new(made))),
-            Self::Open(open) => open.run(stop).map(Product::Opened),
-            Self::Check(check) => check.run(stop).map(Product::Checked),
-            Self::Recall(recall) => recall.run(stop).map(Product::Recalled),
-            Self::Begin { sink, manifest } => sink.begin(&manifest).map(Product::Begun),
-            Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
-            Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),
-            Self::Stream(work) => work.run().map(Product::Stream),
-        }
-    }
-}
-
-fn scan(source: &dyn Source, mut builder: Box<ManifestBuilder>, page: u32) -> Result<Product, Fault> {
-    let fault = |error| match error {
-        ManifestError::Refused(refused) => Fault::at(refused.why.into(), refused.name.as_raw()),
-        ManifestError::Violation(_) => FaultKind::Internal.into(),
-    };
-    match source.scan(page)? {
-        Some(page) => builder.push_page(page).map(|()| Product::Page(builder)).map_err(fault),
-        None => builder.finish().map(|manifest| Product::Scanned(Arc::new(manifest))).map_err(fault),
-    }
 }
