@@ -1,18 +1,19 @@
 //! Connections of a round that are no links yet: those that this side dials, and those that come in while a round races.
 //!
 //! One becomes a link as soon as it carries anything, and has to prove itself in the session then. Bounds: [`MAX_OPENING`] at a time,
-//! [`MAX_ACCEPTED`] of them, and of links that came in by TCP, from others.
+//! [`MAX_ACCEPTED`] of them, and of links that came in by TCP, opened by the other side.
 
 use std::net::SocketAddr;
 
-use super::{Beside, Direct};
+use super::super::net::{self, Conn, Dial, Net};
+use super::super::peer_link::PeerLink;
+use super::direct::Direct;
+use super::links::{DirectLink, transport_of};
+use super::{Output, Paths, State, close};
 use crate::Instant;
 use crate::link::quic::{Direction, Stream};
 use crate::net::PipeId;
 use crate::p2p::candidate::Carrier;
-use crate::peer::net::{self, Conn, Dial, Net};
-use crate::peer::peer_link::PeerLink;
-use crate::peer::{Peer, Stage, close};
 use crate::session::{Origin, Pace};
 use crate::wire::{Caps, Decoder};
 
@@ -27,7 +28,7 @@ const STREAMS: u8 = 16;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opening {
     pub conn: Conn,
-    round: u32,
+    pub round: u32,
     origin: Origin,
 }
 
@@ -44,9 +45,9 @@ impl Direct {
     }
 }
 
-impl Peer {
+impl Paths {
     /// Takes a QUIC connection that came in, if one is expected. True: there was one.
-    pub(super) fn take_openings(&mut self, now: Instant) -> bool {
+    pub(super) fn take_openings(&mut self, now: Instant, net: &mut Net) -> bool {
         let direct = &mut self.direct;
         let accepted = direct.opening.iter().filter(|opening| matches!(opening.origin, Origin::Accepted(_))).count();
         let (racing, mut room) = (direct.racing(), MAX_ACCEPTED.saturating_sub(accepted));
@@ -55,41 +56,38 @@ impl Peer {
             room = room.saturating_sub(1);
             wanted
         };
-        if let (Some(conn), Some(round)) = (self.net.poll_direct(now, wanted), racing) {
+        if let (Some(conn), Some(round)) = (net.poll_direct(now, wanted), racing) {
             direct.opening.push(Opening { conn, round, origin: Origin::Accepted(Pace::Direct) });
             return true;
         }
         false
     }
 
-    /// Somebody of our own network connected.
-    pub(in crate::peer) fn accept_direct(&mut self, now: Instant, from: SocketAddr) -> Option<PipeId> {
+    /// A TCP connection came in from our own network: its name, or `None` to turn it away.
+    pub fn handle_accept(&mut self, now: Instant, net: &mut Net, from: SocketAddr) -> Option<PipeId> {
         let round = self.direct.racing()?;
-        if self.direct.of_round(round).count() >= MAX_ACCEPTED {
+        let State::Up(links) = &self.state else { return None };
+        if links.of_round(round).count() >= MAX_ACCEPTED {
             return None;
         }
-        let Stage::Live { .. } = &self.stage else { return None };
-        let pipe = self.net.accept_direct(now, from);
-        self.become_link(
-            now,
-            Opening { conn: Conn::Pipe(pipe), round, origin: Origin::Accepted(Pace::Direct) },
-            Stream::first(),
-        );
+        let pipe = net.accept_direct(now, from);
+        let opening = Opening { conn: Conn::Pipe(pipe), round, origin: Origin::Accepted(Pace::Direct) };
+        self.become_link(now, net, opening, Stream::first());
         Some(pipe)
     }
 
-    /// News of a connection that is no link, or no longer.
-    pub(in crate::peer) fn handle_opening(&mut self, now: Instant, conn: Conn, event: &net::Event) {
+    /// An event of a connection that is no link, or no longer.
+    pub(super) fn handle_opening(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) {
         let Some(index) = self.direct.opening.iter().position(|opening| opening.conn == conn) else { return };
         let Some(&opening) = self.direct.opening.get(index) else { return };
         let stream = match (event, opening.origin) {
-            (net::Event::Connected { .. }, Origin::Dialled(_)) => self.net.open_first(conn),
+            (net::Event::Connected { .. }, Origin::Dialled(_)) => net.open_first(conn),
             (net::Event::Opened(stream, Direction::Bi), Origin::Accepted(_)) => Some(*stream),
             (net::Event::Closed(_), _) => {
                 self.direct.opening.remove(index);
-                self.net.close(now, conn, close::ENDED, "closed");
+                net.close(now, conn, close::ENDED, "closed");
                 // Those that are there may have waited for it.
-                return self.judge_links(now);
+                return self.judge_links(now, net);
             }
             (
                 net::Event::Connected { .. }
@@ -103,33 +101,38 @@ impl Peer {
         };
         if let Some(stream) = stream {
             self.direct.opening.remove(index);
-            self.become_link(now, opening, stream);
+            self.become_link(now, net, opening, stream);
         }
     }
 
-    fn become_link(&mut self, now: Instant, opening: Opening, main: Stream) {
+    fn become_link(&mut self, now: Instant, net: &mut Net, opening: Opening, main: Stream) {
         let Opening { conn, round, origin } = opening;
-        let id = self.next_link();
-        let Stage::Live { links, session } = &mut self.stage else {
-            return self.net.close(now, conn, close::ENDED, "not needed");
+        let id = self.next_id();
+        let State::Up(links) = &mut self.state else {
+            return net.close(now, conn, close::ENDED, "not needed");
         };
         let streams = match conn {
             Conn::Quic(..) => STREAMS,
             Conn::Pipe(_) => 0,
         };
-        let beside = Beside { id, round, conn, since: now, proven: None, rtt: None, sealed: 0 };
-        let mut link = PeerLink::new(conn, beside.transport(), Decoder::new(Caps::Records), streams, main);
+        let mut link = PeerLink::new(conn, transport_of(conn), Decoder::new(Caps::Records), streams, main);
         let _ = link.set_keyed(id);
-        links.add(link);
-        self.direct.links.push(beside);
-        session.handle_link_up(now, id, streams, origin);
+        links.add(link, Some(DirectLink { round, since: now, proven: None, rtt: None, sealed: 0 }));
+        self.out.push_back(Output::LinkUp { link: id, streams, origin });
     }
 
-    pub(super) fn dial_direct(&mut self, now: Instant, carrier: Carrier, to: SocketAddr, certificate: [u8; 32]) {
+    pub(super) fn dial_direct(
+        &mut self,
+        now: Instant,
+        net: &mut Net,
+        carrier: Carrier,
+        to: SocketAddr,
+        certificate: [u8; 32],
+    ) {
         let Some(round) = self.direct.racing() else { return };
         let is_full = self.direct.opening.len() >= MAX_OPENING;
-        match self.net.dial_direct(now, carrier, to, certificate) {
-            Dial::Started(conn) if is_full => self.net.close(now, conn, close::ENDED, "too many"),
+        match net.dial_direct(now, carrier, to, certificate) {
+            Dial::Started(conn) if is_full => net.close(now, conn, close::ENDED, "too many"),
             Dial::Started(conn) => {
                 self.direct.opening.push(Opening { conn, round, origin: Origin::Dialled(Pace::Direct) })
             }

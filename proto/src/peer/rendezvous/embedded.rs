@@ -17,16 +17,16 @@ use bytes::Bytes;
 use rand_core::Rng;
 use subtle::ConstantTimeEq;
 
-use super::config::Embedded;
-use super::event::{Event, Failure, Lost, PathTransport, WaitingFor};
-use super::meeting::{Found, Met};
-use super::net::{self, Conn, LISTENER, Net};
-use super::peer_link::PeerLink;
+use super::super::config::Embedded;
+use super::super::event::{Event, Failure, Lost, PathTransport, WaitingFor};
+use super::super::net::{self, Conn, LISTENER, Net};
+use super::super::peer_link::PeerLink;
+use super::{Output, Via};
 use crate::Instant;
 use crate::link::quic::{Direction, Limits, Profile, Quic, Stream};
 use crate::link::{Read, Write};
 use crate::net::{Arrival, Transmit};
-use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
+use crate::room::greeting::{self, GREET_WITHIN, Greeting, Request};
 use crate::room::limits::{self, Guard};
 use crate::room::mirror::Answers;
 use crate::seed::Seed;
@@ -41,7 +41,7 @@ const MAX_GUESTS: usize = 16;
 const STREAMS: u8 = 16;
 
 /// See the module's text.
-pub struct Host {
+pub struct EmbeddedRelay {
     embedded: Embedded,
     unix_time: Duration,
     seed: Seed,
@@ -54,7 +54,7 @@ pub struct Host {
     /// How often a source may ask where it is.
     guard: Guard,
     answers: Answers,
-    out: VecDeque<Met>,
+    out: VecDeque<Output>,
 }
 
 /// Who may come.
@@ -85,11 +85,11 @@ struct Guest {
     deadline: Instant,
 }
 
-impl Host {
+impl EmbeddedRelay {
     /// Asks for the first address.
     #[must_use]
     pub fn new(embedded: Embedded, interfaces: Vec<IpAddr>, unix_time: Duration, seed: Seed, net: &mut Net) -> Self {
-        let mut host = Self {
+        let mut relay = Self {
             embedded,
             unix_time,
             seed,
@@ -102,8 +102,8 @@ impl Host {
             answers: Answers::default(),
             out: VecDeque::new(),
         };
-        host.bind_next(net);
-        host
+        relay.bind_next(net);
+        relay
     }
 
     /// The sender's own room.
@@ -134,30 +134,25 @@ impl Host {
         self.bound.filter(|_| self.embedded.announce).map(|bound| bound.port())
     }
 
-    /// The socket was bound, or could not be: then the next address is tried.
-    ///
-    /// # Errors
-    /// No address could be bound.
-    pub fn handle_bound(&mut self, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) -> Result<(), Failure> {
+    /// The socket was bound, or could not be: then the next address is tried. Without any the search has failed.
+    pub fn handle_bound(&mut self, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) {
         match result {
             Ok(addr) => {
                 let seed = self.seed.derive("listener");
                 let quic =
-                    Quic::server(&Profile::peer(), &self.embedded.identity, Limits::default(), self.unix_time, &seed)
-                        .map_err(|_| Failure::Lost(Lost::NoSocket))?;
+                    Quic::server(&Profile::peer(), &self.embedded.identity, Limits::default(), self.unix_time, &seed);
+                let Ok(quic) = quic else {
+                    return self.out.push_back(Output::Failed(Failure::Lost(Lost::NoSocket)));
+                };
                 net.open_listener(quic);
                 self.bound = Some(addr);
                 // Three digits: see docs/decisions.md.
                 let number = self.seed.derive("nameplate").rng().next_u32().checked_rem(900).unwrap_or(0);
-                self.out.push_back(Met::Allocated(number.saturating_add(100)));
-                self.out.push_back(Met::Event(Event::Waiting(WaitingFor::Receiver)));
-                Ok(())
+                self.out.push_back(Output::Allocated(number.saturating_add(100)));
+                self.out.push_back(Output::Event(Event::Waiting(WaitingFor::Receiver)));
             }
-            Err(_) if self.trying < self.embedded.listen.len() => {
-                self.bind_next(net);
-                Ok(())
-            }
-            Err(_) => Err(Failure::Lost(Lost::NoSocket)),
+            Err(_) if self.trying < self.embedded.listen.len() => self.bind_next(net),
+            Err(_) => self.out.push_back(Output::Failed(Failure::Lost(Lost::NoSocket))),
         }
     }
 
@@ -200,7 +195,7 @@ impl Host {
         }
     }
 
-    /// When [`Host::handle_timeout`] is due.
+    /// When [`EmbeddedRelay::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.guests.values().map(|guest| guest.deadline).min()
@@ -236,7 +231,7 @@ impl Host {
     }
 
     /// The next result.
-    pub fn poll(&mut self) -> Option<Met> {
+    pub fn poll(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 
@@ -252,19 +247,23 @@ impl Host {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         while let Some(output) = guest.next_output() {
             match output {
-                Ok(Output::Send(body)) => guest.waiting.push_back(enclose(&body)),
-                Ok(Output::Request(Request::Join { room, side: Side::Receiver, owner, again, former: _ }))
-                    if self.room.admits(vacant, room, owner, again) =>
-                {
-                    guest.say(&RelayMessage::Paired { streams: STREAMS });
+                Ok(greeting::Output::Send(body)) => guest.waiting.push_back(enclose(&body)),
+                Ok(greeting::Output::Request(Request::Join {
+                    room,
+                    side: Side::Receiver,
+                    owner,
+                    again,
+                    former: _,
+                })) if self.room.admits(vacant, room, owner, again) => {
+                    guest.send(&RelayMessage::Paired { streams: STREAMS });
                     return self.hand_over(conn);
                 }
-                Ok(Output::Request(Request::Join { .. } | Request::Allocate { .. })) => {
-                    guest.say(&RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 5 });
+                Ok(greeting::Output::Request(Request::Join { .. } | Request::Allocate { .. })) => {
+                    guest.send(&RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 5 });
                     guest.greeting.answered(now);
                 }
-                Ok(Output::Request(Request::Ping)) => guest.say(&RelayMessage::Pong),
-                Ok(Output::Request(Request::Leave) | Output::Close(_)) | Err(_) => {
+                Ok(greeting::Output::Request(Request::Ping)) => guest.send(&RelayMessage::Pong),
+                Ok(greeting::Output::Request(Request::Leave) | greeting::Output::Close(_)) | Err(_) => {
                     guest.flush(now, net, conn);
                     self.dismiss(now, net, conn);
                     return false;
@@ -280,7 +279,7 @@ impl Host {
         let Some(stream) = guest.stream else { return false };
         let mut link = PeerLink::new(conn, PathTransport::Quic, guest.decoder, STREAMS, stream);
         guest.waiting.into_iter().for_each(|frame| link.queue_control(frame));
-        self.out.push_back(Met::Link(Box::new(link), Found::Near));
+        self.out.push_back(Output::Connected(Box::new(link), Via::Near));
         true
     }
 
@@ -308,7 +307,7 @@ impl Guest {
         }
     }
 
-    fn next_output(&mut self) -> Option<Result<Output, Violation>> {
+    fn next_output(&mut self) -> Option<Result<greeting::Output, Violation>> {
         loop {
             if let Some(output) = self.greeting.poll_output() {
                 return Some(Ok(output));
@@ -321,7 +320,7 @@ impl Guest {
         }
     }
 
-    fn say(&mut self, message: &RelayMessage) {
+    fn send(&mut self, message: &RelayMessage) {
         self.waiting.push_back(enclose(&wire::encode(message)));
     }
 

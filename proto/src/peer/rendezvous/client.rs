@@ -95,7 +95,7 @@ enum State {
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Rendezvous {
+pub struct RelayClient {
     state: State,
     hello: Hello,
     password: Option<Arc<str>>,
@@ -104,11 +104,11 @@ pub struct Rendezvous {
     answers: VecDeque<Answer>,
 }
 
-impl Rendezvous {
+impl RelayClient {
     /// The link is up: greets, and asks, if there is a question already.
     #[must_use]
     pub fn new(now: Instant, features: Features, password: Option<Arc<str>>, question: Option<Question>) -> Self {
-        let mut rendezvous = Self {
+        let mut client = Self {
             state: State::Greeting { question, deadline: now + ANSWER_WITHIN },
             hello: Hello::new(features),
             password,
@@ -116,11 +116,11 @@ impl Rendezvous {
             out: VecDeque::new(),
             answers: VecDeque::new(),
         };
-        rendezvous.say(&ClientMessage::Hello(rendezvous.hello));
-        if let (None, Some(question)) = (&rendezvous.password, question) {
-            rendezvous.ask(question);
+        client.send(&ClientMessage::Hello(client.hello));
+        if let (None, Some(question)) = (&client.password, question) {
+            client.ask(question);
         }
-        rendezvous
+        client
     }
 
     /// Asks after the greeting, or once more after `NobodyWaits`; ignored in any other state.
@@ -134,7 +134,7 @@ impl Rendezvous {
     /// Frees the seat and the nameplate.
     pub fn leave(&mut self) {
         if !matches!(self.state, State::Paired | State::Over) {
-            self.say(&ClientMessage::Leave);
+            self.send(&ClientMessage::Leave);
             self.state = State::Over;
         }
     }
@@ -159,7 +159,7 @@ impl Rendezvous {
         }
     }
 
-    /// When [`Rendezvous::handle_timeout`] is due.
+    /// When [`RelayClient::handle_timeout`] is due.
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
@@ -204,7 +204,7 @@ impl Rendezvous {
                 }
                 self.answers.push_back(Answer::Observed(observed));
                 if let Some(password) = self.password.clone() {
-                    self.say(&ClientMessage::Prove { mac: prove(&password, &nonce) });
+                    self.send(&ClientMessage::Prove { mac: prove(&password, &nonce) });
                     question.into_iter().for_each(|question| self.ask(question));
                 }
                 self.state = if question.is_some() { State::Asked { deadline } } else { State::Greeted };
@@ -248,7 +248,7 @@ impl Rendezvous {
     }
 
     fn ask(&mut self, question: Question) {
-        self.say(&match question {
+        self.send(&match question {
             Question::Allocate { owner } => ClientMessage::Allocate { owner },
             Question::Join { room, side, owner, again, former: None } => {
                 ClientMessage::Join { room, side, owner, again }
@@ -259,7 +259,7 @@ impl Rendezvous {
         });
     }
 
-    fn say(&mut self, message: &ClientMessage) {
+    fn send(&mut self, message: &ClientMessage) {
         self.out.push_back(enclose(&wire::encode(message)));
     }
 
