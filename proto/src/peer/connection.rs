@@ -17,17 +17,17 @@
 //! and is no guess, since its secret is not one that a person chose. Where a receiver's answer (H2) had no reply, it can't know whether the sender
 //! took it, so it tries that attempt's reconnect room and the code room in turn.
 //!
-//! Timers: the handshake's and the session's; [`TURN`] for each of those two rooms; [`LEAVE_WITHIN`] for the farewell; the end of patience, which is
+//! Timers: the handshake's and the session's; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for each of those two rooms; [`LEAVE_WITHIN`] for the farewell; the end of patience, which is
 //! the person's (`give_up_after`), [`PATIENCE`] before the offer was accepted, [`CONFIRM_WITHIN`] for a sender that only misses the confirmation,
 //! and otherwise none. Bounds: one session, one handshake.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::event::{Event, Failure, Lost};
+use super::event::{Event, Failure, Lost, WaitingFor};
 use super::net::{self, Conn, Net};
 use super::paths::{Waiting, is_handshake};
-use super::peer_link::{Flow, PeerLink};
+use super::peer_link::PeerLink;
 use super::rendezvous::{Question, Via};
 use super::{LEAVE_WITHIN, PATIENCE, close};
 use crate::Instant;
@@ -42,8 +42,11 @@ use crate::wire::relay::Side;
 
 /// How long a receiver that can't know where its sender waits stays with one of the two rooms.
 const TURN: Duration = Duration::from_secs(10);
-/// Upper bound for a sender waiting for the confirmation: longer than the receiver lingers after completion.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(900);
+/// Upper bound for a sender waiting for the confirmation: longer than the receiver lingers after completion, even if the receiver noticed the
+/// loss later by the time in which a link may be silent.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(90);
+/// A sender that has not answered by then is reported as silent.
+const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// What follows for others.
 #[derive(Debug)]
@@ -62,6 +65,10 @@ pub(super) enum Output {
     Reconnect(Question),
     /// The session has keys, and goes on over this link.
     Keyed(Box<Keyed>),
+    /// The first handshake was lost: others are asked before the relay where it was.
+    PutOffNear,
+    /// The first handshake failed. `may_go_on`: if it was with one that no one vouches for, others are looked for.
+    HandshakeFailed { failure: Failure, may_go_on: bool },
     /// The one bad end.
     Failed(Failure),
     /// The farewell took too long.
@@ -159,6 +166,8 @@ pub(super) struct Connection {
     reconnect: ReconnectState,
     /// Links whose last words are on their way, before they are closed.
     parting: Vec<(PeerLink, Instant)>,
+    /// When a sender's silence in the first handshake is reported.
+    response_by: Option<Instant>,
     out: VecDeque<Output>,
 }
 
@@ -172,6 +181,7 @@ impl Connection {
             guesses: Guesses::new(),
             reconnect: ReconnectState::None,
             parting: Vec::new(),
+            response_by: None,
             out: VecDeque::new(),
         }
     }
@@ -293,6 +303,7 @@ impl Connection {
         let handshake = Box::new(Handshake::new(config, now, seed.split()));
         if reconnects.is_none() {
             self.out.push_back(Output::Event(Event::Paired));
+            self.response_by = (self.side == Side::Receiver).then(|| now + RESPONSE_WITHIN);
         }
         self.stage = Stage::Handshaking { link, via, handshake, reconnects };
     }
@@ -350,15 +361,27 @@ impl Connection {
         true
     }
 
-    /// Takes what arrived on the handshake's link.
-    pub fn read_main(&mut self, net: &mut Net) -> Option<(Conn, Flow)> {
-        match &mut self.stage {
-            Stage::Handshaking { link, .. } => Some((link.conn(), link.read_main(net))),
+    /// Whether a handshake runs.
+    pub const fn is_handshaking(&self) -> bool {
+        matches!(self.stage, Stage::Handshaking { .. })
+    }
+
+    /// Whether the first stream of the handshake's link has ended, and all that came on it was judged.
+    pub const fn has_handshake_ended(&self) -> bool {
+        match &self.stage {
+            Stage::Handshaking { link, .. } => link.has_ended(),
             Stage::Searching
             | Stage::Established(_)
             | Stage::Disconnected(_)
             | Stage::Closing { .. }
-            | Stage::Closed => None,
+            | Stage::Closed => false,
+        }
+    }
+
+    /// This process had no time for so long: the other side was not late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        if let Stage::Handshaking { handshake, .. } = &mut self.stage {
+            handshake.delay(by);
         }
     }
 
@@ -376,13 +399,16 @@ impl Connection {
                     moved = true;
                     self.handle_failed(now, failure);
                 }
-                None => match link.next_main_frame() {
+                None => match link.next_main_frame(net) {
                     // The sender does not know yet that its other link is dead: see `paths::relay_path`.
                     Ok(Some(frame)) if reconnects.is_some() && !is_handshake(&frame) => {
                         self.lose_handshake(now, net, asked);
                         moved = true;
                     }
-                    Ok(Some(frame)) => handshake.handle_frame(now, frame.into_bytes()),
+                    Ok(Some(frame)) => {
+                        self.response_by = None;
+                        handshake.handle_frame(now, frame.into_bytes());
+                    }
                     Ok(None) => {
                         link.flush(now, net);
                         break;
@@ -403,6 +429,7 @@ impl Connection {
             return;
         };
         link.flush(now, net);
+        net.widen(link.conn());
         self.guesses.burn();
         let is_first = reconnects.is_none();
         let session = match reconnects {
@@ -432,6 +459,11 @@ impl Connection {
         if failure.is_guess() {
             self.guesses.count();
         }
+        // Whoever is met in a reconnect room is unknown until the keys are there, and no words are at stake in it.
+        if let ReconnectState::Unsure { again: true, switch, .. } = &mut self.reconnect {
+            *switch = now;
+            return self.out.push_back(Output::SearchAgain);
+        }
         let left = self.guesses.left();
         let output = match self.side {
             Side::Sender => {
@@ -441,12 +473,15 @@ impl Connection {
                 // A stranger's nonsense or silence ends nothing; the third wrong guess does.
                 if left > 0 { Output::SearchAgain } else { Output::Failed(Failure::WrongCode) }
             }
-            Side::Receiver => Output::Failed(match failure.reason {
-                FailureReason::WrongCode => Failure::WrongCode,
-                FailureReason::TimedOut => Failure::Lost(Lost::NobodyWaits),
-                FailureReason::Version { theirs } => Failure::Versions(theirs),
-                FailureReason::Violation(violation) => Failure::Violation(violation),
-            }),
+            Side::Receiver => {
+                let failure = match failure.reason {
+                    FailureReason::WrongCode => Failure::WrongCode,
+                    FailureReason::TimedOut => Failure::Lost(Lost::NobodyWaits),
+                    FailureReason::Version { theirs } => Failure::Versions(theirs),
+                    FailureReason::Violation(violation) => Failure::Violation(violation),
+                };
+                Output::HandshakeFailed { failure, may_go_on: left > 0 }
+            }
         };
         self.out.push_back(output);
     }
@@ -462,6 +497,7 @@ impl Connection {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Handshaking { link, handshake, reconnects, .. } => {
                 link.close(now, net, close::ENDED, "lost");
+                self.response_by = None;
                 match reconnects {
                     Some(lost) => self.stay_disconnected(lost),
                     None => self.lose_first_handshake(now, &handshake, asked),
@@ -478,6 +514,7 @@ impl Connection {
             self.guesses.count();
         }
         self.stage = Stage::Searching;
+        self.out.push_back(Output::PutOffNear);
         let code = match &self.reconnect {
             ReconnectState::Unsure { code, .. } => Some(*code),
             ReconnectState::None | ReconnectState::Known(_) => asked,
@@ -561,6 +598,9 @@ impl Connection {
             | Stage::Disconnected(_)
             | Stage::Closed => {}
         }
+        if self.response_by.take_if(|at| *at <= now).is_some() && self.is_handshaking() {
+            self.out.push_back(Output::Event(Event::Waiting(WaitingFor::Response)));
+        }
         if let Stage::Disconnected(lost) | Stage::Handshaking { reconnects: Some(lost), .. } = &self.stage
             && lost.give_up.is_some_and(|at| at <= now)
         {
@@ -596,7 +636,8 @@ impl Connection {
             Stage::Closed => (None, None),
         };
         let parting = self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min();
-        [stage, give_up.map(|at| (at, "reconnect")), parting].into_iter().flatten().min()
+        let response = self.response_by.map(|at| (at, "response"));
+        [stage, response, give_up.map(|at| (at, "reconnect")), parting].into_iter().flatten().min()
     }
 
     /// The next thing that follows for others.

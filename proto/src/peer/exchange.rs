@@ -3,7 +3,6 @@
 
 use super::carried::News;
 use super::event::Event;
-use super::peer_link::Flow;
 use super::{Peer, close};
 use crate::Instant;
 use crate::link::quic::Stream;
@@ -16,32 +15,17 @@ use crate::wire::relay::Side;
 impl Peer {
     /// Moves everything between links, handshake or session, and transfer. True when something moved that others wait for.
     pub(super) fn converse(&mut self, now: Instant) -> bool {
-        if let Some((conn, flow)) = self.connection.read_main(&mut self.net) {
+        if self.connection.is_handshaking() {
             let asked = self.rendezvous.question();
             let mut moved = self.connection.shake_hands(now, &mut self.net, asked, &mut self.seed);
             self.apply(now);
             self.read_streams(now);
             moved |= self.exchange(now);
-            if flow == Flow::Ended {
-                if self.connection.is_on(conn) {
-                    self.connection.lose_handshake(now, &mut self.net, asked);
-                    moved = true;
-                } else if let Some(id) = self.paths.id_on(conn) {
-                    self.paths.lose(now, &mut self.net, id);
-                    moved = true;
-                }
-                self.apply(now);
-            }
-            return moved;
+            return moved | self.lose_ended(now);
         }
         if self.connection.session().is_some() {
-            let ended = self.paths.read_main(&mut self.net);
-            let mut moved = self.exchange(now);
-            for id in ended {
-                self.paths.lose(now, &mut self.net, id);
-                moved |= self.apply(now);
-            }
-            return moved;
+            let moved = self.exchange(now);
+            return moved | self.lose_ended(now);
         }
         self.flush_farewell(now);
         if !self.connection.is_disconnected() {
@@ -53,6 +37,16 @@ impl Peer {
             self.leave(now, close::DONE);
         }
         moved
+    }
+
+    /// Links whose first stream has ended are gone, now that all that came on it is judged.
+    fn lose_ended(&mut self, now: Instant) -> bool {
+        if self.connection.has_handshake_ended() {
+            let asked = self.rendezvous.question();
+            self.connection.lose_handshake(now, &mut self.net, asked);
+        }
+        self.paths.lose_ended(now, &mut self.net);
+        self.apply(now)
     }
 
     fn exchange(&mut self, now: Instant) -> bool {
@@ -144,7 +138,7 @@ impl Peer {
             && let Some(link) = self.paths.link_at(index)
         {
             let id = link.id();
-            match link.next_main_frame() {
+            match link.next_main_frame(&mut self.net) {
                 Ok(Some(frame)) => {
                     session.handle_record(now, id, StreamNo(0), frame);
                     moved = true;
@@ -288,6 +282,7 @@ impl Peer {
         {
             let _ = session.send_control(control);
         }
+        let active = self.paths.active_id();
         for link in self.paths.links_mut() {
             while link.wants_control()
                 && let Some(frame) = session.poll_control_record(now, link.id())
@@ -296,7 +291,10 @@ impl Peer {
                 link.flush(now, &mut self.net);
             }
             link.flush(now, &mut self.net);
-            link.finish(now, &mut self.net);
+            // The others stay open: they may have to carry the last words, if this one is lost.
+            if Some(link.id()) == active {
+                link.finish(now, &mut self.net);
+            }
         }
     }
 }

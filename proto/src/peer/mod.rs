@@ -82,6 +82,8 @@ use rendezvous::{Rendezvous, Via};
 
 /// The farewell may take so long.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// A timer of this process is late by so much where there is too much to do.
+const LATE: Duration = Duration::from_millis(50);
 /// How long a network may be away, or a sender not be there, while no offer was accepted.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Application close codes of a connection between peers.
@@ -217,6 +219,7 @@ impl Node for Peer {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.notice_delay(now);
         self.notice_pause(now);
         self.net.handle_timeout(now);
         self.rendezvous.handle_timeout(now, &mut self.net);
@@ -328,6 +331,14 @@ impl Peer {
             connection::Output::Ask(question) => self.rendezvous.ask(now, &mut self.net, question),
             connection::Output::Reconnect(question) => self.rendezvous.look_again(now, &mut self.net, question),
             connection::Output::Keyed(keyed) => self.handle_keyed(now, *keyed),
+            connection::Output::PutOffNear => self.rendezvous.put_off_near(),
+            connection::Output::HandshakeFailed { failure, may_go_on } => {
+                if may_go_on && self.rendezvous.drop_near(now, failure.clone()) {
+                    self.rendezvous.look_later(now);
+                } else {
+                    self.fail(now, failure);
+                }
+            }
             connection::Output::Failed(failure) => self.fail(now, failure),
             connection::Output::FarewellOver => {
                 self.paths.end(now, &mut self.net, "left");
@@ -374,6 +385,15 @@ impl Peer {
                 self.connection.disconnect(now, self.patience());
                 if let Some(waiting) = waiting {
                     self.connection.take_up(now, &mut self.net, *waiting, self.code.code(), &mut self.seed);
+                }
+            }
+            (Output::FarewellLinkLost { link, was_active }, _) => {
+                let next = self.connection.closing().and_then(|session| {
+                    session.handle_link_lost(link);
+                    session.control().filter(|_| session.unacknowledged() > 0)
+                });
+                if self.paths.go_on_closing(now, &mut self.net, was_active, next) {
+                    self.flush_farewell(now);
                 }
             }
             (Output::Closed, _) => self.connection.handle_farewell_over(),
@@ -502,6 +522,7 @@ impl Peer {
         let (before, after) = (own(&self.interfaces), own(&addresses));
         self.interfaces = addresses;
         self.paths.handle_interfaces(now, interfaces);
+        self.rendezvous.handle_interfaces(interfaces);
         if before != after && !before.is_empty() {
             self.handle_moved(now, !before.is_subset(&after));
         }
@@ -514,6 +535,17 @@ impl Peer {
         if gone {
             self.paths.handle_moved(now, &mut self.net);
             self.apply(now);
+        }
+    }
+
+    /// A deadline is judged late: so long this process had no time to read what came, nor to answer. A machine that was asked is given that time.
+    fn notice_delay(&mut self, now: Instant) {
+        let due = self.poll_timeout().map_or(now, |(at, _)| at);
+        // A longer pause is another matter: see `notice_pause`.
+        let late = now.saturating_duration_since(due).min(SILENCE);
+        if late >= LATE {
+            self.rendezvous.delay(late);
+            self.connection.delay(late);
         }
     }
 

@@ -55,13 +55,11 @@ impl Peer {
         Ok(())
     }
 
-    /// The person interrupts the transfer.
+    /// The person interrupts the transfer. While everything is put in place, only the disk decides, and it won't take long; after that only the
+    /// other side's farewell is missing, which is waited for a little longer. Else the transfer fails.
     pub(super) fn cancel(&mut self, now: Instant) {
-        if self.transfer.is_finishing() {
-            // Only the disk decides now, and it won't take long.
-            self.transfer.cancel(now, CancelReason::Interrupted, "");
-        } else if !self.outbox.has_ended() {
-            self.transfer.cancel(now, CancelReason::Interrupted, "");
+        self.transfer.cancel(now, CancelReason::Interrupted, "");
+        if !self.transfer.is_finishing() && !self.outbox.has_ended() {
             self.fail(now, Failure::Interrupted);
         }
     }

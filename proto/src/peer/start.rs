@@ -36,7 +36,7 @@ impl Peer {
         let rendezvous = match embedded.filter(|_| common.relays.is_empty()) {
             Some(embedded) => {
                 let interfaces = common.interfaces.clone();
-                let mut relay = EmbeddedRelay::new(embedded, interfaces, common.unix_time, seed.split(), &mut net);
+                let mut relay = EmbeddedRelay::new(embedded, interfaces, seed.split(), &mut net);
                 if let CodeState::Ready { code, .. } = &code {
                     relay.set_room(code.nameplate().room_id());
                 }
@@ -45,7 +45,9 @@ impl Peer {
             None => {
                 net.open_clients();
                 let ask = ask(Side::Sender, features, question, &common, &mut seed);
-                Rendezvous::relays(ServerList::new(now, ask, &common.relays, &[], &mut net))
+                let mut list = ServerList::new(now, ask, &common.relays, &[], &mut net);
+                list.require_servers();
+                Rendezvous::relays(list)
             }
         };
         let config = sender::Config { cores: common.cores.max(1), compression };
@@ -74,13 +76,17 @@ impl Peer {
         let near = if common.relays.is_empty() { local.as_slice() } else { &[] };
         net.open_clients();
         let ask = ask(Side::Receiver, features, question, &common, &mut seed);
-        let rendezvous = Rendezvous::relays(ServerList::new(now, ask, &common.relays, near, &mut net));
+        let discover = discover && common.relays.is_empty();
+        let mut list = ServerList::new(now, ask, &common.relays, near, &mut net);
+        if !discover {
+            list.require_servers();
+        }
+        let rendezvous = Rendezvous::relays(list);
         let config = receiver::Config { cores: common.cores.max(1) };
         let receiver =
             receiver::Receiver::new(config, seed.split()).with_limit(common.limit).with_buffers(net.buffers());
         let transfer = Transfer::Receiving(receiver);
         let code = CodeState::Ready { code, seated: true, told: true };
-        let discover = discover && common.relays.is_empty();
         let parts = Parts { side: Side::Receiver, features, seed, net, rendezvous, code, transfer };
         let mut peer = parts.assemble(now, &common);
         if discover {

@@ -46,6 +46,8 @@ pub(super) struct Direct {
     named: Vec<SocketAddr>,
     pub opening: Vec<Opening>,
     pub choice: Choice,
+    /// The last round in which this side dialled by TCP.
+    pub dialled_tcp: Option<u32>,
     /// When the links are judged again.
     pub judge_at: Option<Instant>,
     /// Links that are gone here, with the other side not known to know, and their rounds.
@@ -79,6 +81,7 @@ impl Direct {
             named: Vec::new(),
             opening: Vec::new(),
             choice: Choice::new(),
+            dialled_tcp: None,
             judge_at: None,
             lost: Vec::new(),
             control: VecDeque::new(),

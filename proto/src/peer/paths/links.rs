@@ -2,6 +2,7 @@
 //!
 //! One of them is active: it carries new chunks. There is always at least one; with the last one the list ends.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::event::PathTransport;
@@ -17,6 +18,8 @@ use crate::session::LinkId;
 pub(super) struct DirectLink {
     /// The round in which it was made.
     pub round: u32,
+    /// The address that it came in from; `None`: it was dialled.
+    pub from: Option<IpAddr>,
     /// When its connection was there.
     pub since: Instant,
     /// When it had proven itself.

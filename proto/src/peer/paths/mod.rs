@@ -41,7 +41,7 @@ use super::close;
 use super::config::DirectPath;
 use super::event::{Event, Path, PathKind};
 use super::net::{self, Conn, DIRECT_V4, DIRECT_V6, Net};
-use super::peer_link::{Flow, PeerLink};
+use super::peer_link::PeerLink;
 use super::rendezvous::Via;
 use crate::Instant;
 use crate::link::quic::{Direction, Stream};
@@ -87,6 +87,8 @@ pub(super) enum Output {
     LookLater,
     /// No link is left of those named. One that came since may be of use.
     NoneLeft { lost: Vec<LinkId>, waiting: Option<Box<Waiting>> },
+    /// A link is gone while the farewell goes out.
+    FarewellLinkLost { link: LinkId, was_active: bool },
     /// The farewell is out.
     Closed,
 }
@@ -203,30 +205,43 @@ impl Paths {
             State::Closing(links, code) => {
                 let code = *code;
                 let Some(link) = links.on(conn) else { return };
-                let id = link.id();
-                let is_over = match event {
-                    net::Event::Finished(stream) => *stream == link.main() && id == links.active_id(),
-                    net::Event::Closed(_) => true,
-                    net::Event::Opened(..)
+                let (id, main, was_active) = (link.id(), link.main(), link.id() == links.active_id());
+                match event {
+                    net::Event::Finished(stream) if *stream == main && was_active => self.end(now, net, "done"),
+                    net::Event::Closed(_) => {
+                        if let Some(link) = links.remove(id) {
+                            link.peer.close(now, net, code, "done");
+                        }
+                        self.out.push_back(Output::FarewellLinkLost { link: id, was_active });
+                    }
+                    net::Event::Finished(_)
+                    | net::Event::Opened(..)
                     | net::Event::Readable(_)
                     | net::Event::Writable(_)
                     | net::Event::Connected { .. }
-                    | net::Event::Restarted { .. } => false,
-                };
-                if is_over && id == links.active_id() {
-                    self.end(now, net, "done");
-                } else if is_over && let Some(link) = links.remove(id) {
-                    link.peer.close(now, net, code, "done");
+                    | net::Event::Restarted { .. } => {}
                 }
             }
             State::Down => self.handle_opening(now, net, conn, event),
         }
     }
 
-    /// Takes what arrived on the first streams. Returns the links whose first stream ended: they are lost once what came before is read.
-    pub fn read_main(&mut self, net: &mut Net) -> Vec<LinkId> {
-        let State::Up(links) = &mut self.state else { return Vec::new() };
-        links.iter_mut().filter_map(|link| (link.read_main(net) == Flow::Ended).then_some(link.id())).collect()
+    /// Links whose first stream has ended are lost, now that all that came on it is judged.
+    pub fn lose_ended(&mut self, now: Instant, net: &mut Net) {
+        let State::Up(links) = &self.state else { return };
+        let ended: Vec<LinkId> =
+            links.iter().filter(|link| link.peer.has_ended()).map(|link| link.peer.id()).collect();
+        for id in ended {
+            self.lose(now, net, id);
+        }
+    }
+
+    /// The name of the link that carries control and chunks.
+    pub const fn active_id(&self) -> Option<LinkId> {
+        match &self.state {
+            State::Up(links) | State::Closing(links, _) => Some(links.active_id()),
+            State::Down => None,
+        }
     }
 
     /// A link by its place in the list.
@@ -344,6 +359,17 @@ impl Paths {
             }
             state @ (State::Down | State::Closing(..)) => state,
         };
+    }
+
+    /// A link is gone while the last words go out. If it carried them, and the other side is not known to have them, they go out over the one
+    /// that carries control now (`next`). False: the farewell is over.
+    pub fn go_on_closing(&mut self, now: Instant, net: &mut Net, was_active: bool, next: Option<LinkId>) -> bool {
+        let State::Closing(links, _) = &mut self.state else { return false };
+        let goes_on = !links.is_empty() && (!was_active || next.is_some_and(|next| links.set_active(next)));
+        if !goes_on {
+            self.end(now, net, "done");
+        }
+        goes_on
     }
 
     /// Closes what is left, whatever is queued.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use super::super::event::PathKind;
 use super::super::net::{self, Conn, Net};
-use super::super::peer_link::{Flow, PeerLink};
+use super::super::peer_link::PeerLink;
 use super::super::rendezvous::Via;
 use super::probe::PROOF_WITHIN;
 use super::{Output, Paths, State as PathsState, close};
@@ -331,23 +331,21 @@ impl Paths {
         let State::Pending(waiting) = &mut self.relay.state else { return false };
         let (origin, first) = match self.role {
             Side::Sender => (Origin::Dialled(Pace::Floor), None),
-            Side::Receiver => {
-                let flow = waiting.link.read_main(net);
-                let spoken = if waiting.first.is_none() { waiting.link.next_main_frame() } else { Ok(None) };
-                match spoken {
-                    Ok(Some(frame)) if !is_handshake(&frame) => (Origin::Accepted(Pace::Floor), Some(frame)),
-                    Ok(first @ Some(_)) if flow == Flow::Open => {
-                        waiting.first = first;
-                        return false;
-                    }
-                    Ok(None) if flow == Flow::Open => return false,
-                    Ok(Some(_) | None) | Err(_) => {
-                        self.forget_pending(now, net);
-                        self.out.push_back(Output::LookLater);
-                        return true;
-                    }
+            // What follows is for later, and is not read before.
+            Side::Receiver if waiting.first.is_some() => return false,
+            Side::Receiver => match waiting.link.next_main_frame(net) {
+                Ok(Some(frame)) if !is_handshake(&frame) => (Origin::Accepted(Pace::Floor), Some(frame)),
+                Ok(first @ Some(_)) => {
+                    waiting.first = first;
+                    return false;
                 }
-            }
+                Ok(None) if !waiting.link.has_ended() => return false,
+                Ok(None) | Err(_) => {
+                    self.forget_pending(now, net);
+                    self.out.push_back(Output::LookLater);
+                    return true;
+                }
+            },
         };
         let Some(Waiting { mut link, via, .. }) = self.relay.take() else { return false };
         let id = self.next_id();
@@ -407,11 +405,14 @@ impl Paths {
     }
 
     /// A link that is not direct has proven that it is the session's.
-    pub(super) fn prove_relay_path(&mut self, id: LinkId) {
+    pub(super) fn prove_relay_path(&mut self, net: &mut Net, id: LinkId) {
         if self.relay.prove(id)
             && let PathsState::Up(links) = &mut self.state
         {
             links.set_relay(id);
+            if let Some(link) = links.get(id) {
+                net.widen(link.peer.conn());
+            }
         }
     }
 

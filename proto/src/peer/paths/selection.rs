@@ -15,7 +15,7 @@ impl Paths {
     /// A link has proven that it is the session's.
     pub fn handle_usable(&mut self, now: Instant, net: &mut Net, id: LinkId) {
         let State::Up(links) = &mut self.state else { return };
-        let Some(Link { peer, direct: Some(direct) }) = links.get(id) else { return self.prove_relay_path(id) };
+        let Some(Link { peer, direct: Some(direct) }) = links.get(id) else { return self.prove_relay_path(net, id) };
         let conn = peer.conn();
         (direct.proven, direct.rtt) = (Some(now), net.rtt(conn));
         self.relay.handle_direct();
@@ -32,11 +32,11 @@ impl Paths {
         let active = links.active_id();
         let present = links.iter().find(|link| link.peer.id() == active).and_then(|link| link.as_proven(net));
         let proven: Vec<_> = links.of_round(round).filter_map(|link| link.as_proven(net)).collect();
-        let is_pipe = |conn: Conn| matches!(conn, Conn::Pipe(_));
-        let awaits_tcp = direct.opening.iter().any(|opening| is_pipe(opening.conn))
-            || links
-                .of_round(round)
-                .any(|link| is_pipe(link.peer.conn()) && link.direct.is_some_and(|direct| direct.proven.is_none()));
+        // Whether one is still in flight is not asked: how long the other side then waits would tell it which ports are closed here.
+        let awaits_tcp = direct.dialled_tcp == Some(round)
+            || links.of_round(round).any(|link| {
+                matches!(link.peer.conn(), Conn::Pipe(_)) && link.direct.is_some_and(|direct| direct.proven.is_none())
+            });
         match direct.choice.judge(now, present.as_ref(), &proven, awaits_tcp) {
             Verdict::Take(id) => self.out.push_back(Output::UseForControl(id)),
             Verdict::Wait(at) => direct.judge_at = Some(at),

@@ -25,6 +25,7 @@ mod server_list;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use super::config::RelayAddress;
 use super::event::{Event, Failure};
@@ -32,7 +33,7 @@ use super::net::{self, Conn, LISTENER, MDNS, Net};
 use super::peer_link::PeerLink;
 use crate::Instant;
 use crate::discovery::mdns::Mdns;
-use crate::net::{Arrival, Ecn, QueryId, SocketId, Transmit};
+use crate::net::{Arrival, Ecn, Interface, QueryId, SocketId, Transmit};
 use crate::p2p::stun;
 use crate::seed::Seed;
 use crate::wire::relay::{Owner, RoomId};
@@ -259,6 +260,33 @@ impl Rendezvous {
     pub fn leave_relay(&mut self, now: Instant) {
         if let Some(list) = self.list_mut() {
             list.leave_relay(now);
+        }
+    }
+
+    /// The first handshake failed. A near relay that no one vouches for is not asked again, and others are looked for, for a while. False: it
+    /// was none.
+    pub fn drop_near(&mut self, now: Instant, failure: Failure) -> bool {
+        self.list_mut().is_some_and(|list| list.drop_near(now, failure))
+    }
+
+    /// The first handshake was lost: a near relay is asked after the others from now on.
+    pub fn put_off_near(&mut self) {
+        if let Some(list) = self.list_mut() {
+            list.put_off_near();
+        }
+    }
+
+    /// This process had no time for so long: no relay was late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        if let Some(list) = self.list_mut() {
+            list.delay(by);
+        }
+    }
+
+    /// The addresses of this machine, as far as the runtime knows them.
+    pub fn handle_interfaces(&mut self, interfaces: &[Interface]) {
+        if let Some(mdns) = &mut self.mdns {
+            mdns.handle_interfaces(interfaces);
         }
     }
 

@@ -77,6 +77,8 @@ pub(super) struct RelayServer {
     pub rounds: u32,
     /// It answered once.
     pub reached: bool,
+    /// A handshake was lost there: it comes after the others from now on.
+    pub is_last: bool,
     /// What it answered on.
     pub remembered: Option<Transport>,
 }

@@ -44,6 +44,12 @@ const MAX_SERVERS: usize = 16;
 const TRIES: u32 = 2;
 /// A near relay that did not answer is tried again after this.
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
+/// The same where the last handshake there was lost, so that others come first.
+const NEAR_LAST: Duration = Duration::from_secs(2);
+/// How long a receiver waits for a sender that has another one: as long as that one may take for two tries in vain.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
+/// How long others are looked for, after the handshake with a near one failed: a browse of the network, asked and answered twice.
+const OTHERS_WITHIN: Duration = Duration::from_secs(3);
 /// How long a receiver that meets its sender again waits at one relay before it asks the next one.
 const TURN: Duration = Duration::from_secs(10);
 /// The same with a relay that does not even answer.
@@ -108,6 +114,10 @@ pub struct ServerList {
     pub(super) servers: Vec<RelayServer>,
     /// A place in the list of relays: the sender's own for its code, the receiver's turn when they meet again.
     current: usize,
+    /// Where the other side was met last.
+    met: Option<usize>,
+    /// What a near one did that was dropped: the end of the search, if it leads to no other.
+    dropped: Option<Failure>,
     turn: Option<Turn>,
     /// How long to wait for the network, or for a sender.
     patience: Duration,
@@ -145,7 +155,15 @@ impl ServerList {
             let addresses = literal.into_iter().collect();
             let origin = Origin::Configured(relay.clone());
             let remembered = relay.remembered;
-            servers.push(RelayServer { origin, addresses, state, rounds: 0, reached: false, remembered });
+            servers.push(RelayServer {
+                origin,
+                addresses,
+                state,
+                rounds: 0,
+                reached: false,
+                is_last: false,
+                remembered,
+            });
         }
         let mut list = Self {
             side,
@@ -154,13 +172,15 @@ impl ServerList {
             search: Search::Code,
             servers,
             current: 0,
+            met: None,
+            dropped: None,
             turn: None,
             patience,
             jitter: seed.rng(),
             transport,
             proxy,
             active: true,
-            give_up: (side == Side::Receiver).then(|| now + patience),
+            give_up: now.checked_add(patience),
             announced: None,
             out: VecDeque::new(),
             last: Failure::Lost(Lost::NoRelay),
@@ -178,7 +198,15 @@ impl ServerList {
             let state = State::Idle { next: now };
             let origin = Origin::Near;
             let addresses = vec![address];
-            self.servers.push(RelayServer { origin, addresses, state, rounds: 0, reached: false, remembered: None });
+            self.servers.push(RelayServer {
+                origin,
+                addresses,
+                state,
+                rounds: 0,
+                reached: false,
+                is_last: false,
+                remembered: None,
+            });
         }
     }
 
@@ -217,8 +245,30 @@ impl ServerList {
         self.announced = None;
         for server in &mut self.servers {
             if !matches!(server.state, State::Resolving(_) | State::Gone) {
-                server.state = State::Idle { next: now };
+                let next = if server.is_last { now + NEAR_LAST } else { now };
+                server.state = State::Idle { next };
             }
+        }
+    }
+
+    /// The handshake failed with the one that was met last. If that was a near one, of which nobody vouches, it is not asked again, and
+    /// others are looked for, for a while. False: it was none.
+    pub fn drop_near(&mut self, now: Instant, failure: Failure) -> bool {
+        let Some(server) = self.met.and_then(|index| self.servers.get_mut(index)).filter(|server| server.is_near())
+        else {
+            return false;
+        };
+        server.state = State::Gone;
+        self.dropped = Some(failure);
+        let until = now + OTHERS_WITHIN;
+        self.give_up = Some(self.give_up.map_or(until, |at| at.min(until)));
+        true
+    }
+
+    /// The handshake with the one that was met last was lost: a near one is asked after the others from now on.
+    pub fn put_off_near(&mut self) {
+        if let Some(server) = self.met.and_then(|index| self.servers.get_mut(index)) {
+            server.is_last = server.is_near();
         }
     }
 
@@ -273,11 +323,9 @@ impl ServerList {
         self.resume(now);
         for index in 0..self.servers.len() {
             let pause = self.backoff(index);
-            if let Some(server) = self.servers.get_mut(index)
-                && matches!(server.state, State::Idle { .. })
-            {
-                server.rounds = server.rounds.saturating_add(1);
-                server.state = State::Idle { next: now + pause };
+            if let Some(RelayServer { state: State::Idle { next }, rounds, .. }) = self.servers.get_mut(index) {
+                *rounds = rounds.saturating_add(1);
+                *next = (*next).max(now + pause);
             }
         }
     }
@@ -333,9 +381,22 @@ impl ServerList {
                 server.state = if server.addresses.is_empty() { State::Gone } else { State::Idle { next: now } };
                 if server.addresses.is_empty() {
                     self.last = Failure::Lost(Lost::NoAddress);
+                    // A sender without a seat goes on to its next one.
+                    if self.side == Side::Sender && self.search == Search::Code {
+                        self.next_relay(now);
+                    }
                 }
-                return;
+                break;
             }
+        }
+        self.judge();
+    }
+
+    /// No server is added later: if there is none, there is no way at all.
+    pub fn require_servers(&mut self) {
+        if self.servers.is_empty() {
+            self.active = false;
+            self.out.push_back(Output::Failed(Failure::Lost(Lost::NoMeetingPlace)));
         }
     }
 
@@ -359,7 +420,8 @@ impl ServerList {
         }
         if self.give_up.is_some_and(|at| at <= now) {
             self.give_up = None;
-            self.out.push_back(Output::Failed(Failure::Lost(Lost::NobodyWaits)));
+            let failure = self.dropped.take().unwrap_or_else(|| self.without_end());
+            self.out.push_back(Output::Failed(failure));
         }
         let is_seated =
             self.servers.get(self.current).is_some_and(|server| matches!(server.state, State::Connected(_)));
@@ -383,6 +445,31 @@ impl ServerList {
             }
         }
         self.judge();
+    }
+
+    /// This process had no time for so long: no relay was late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        for server in &mut self.servers {
+            match &mut server.state {
+                State::Dialing(dialing) => {
+                    dialing.race.delay(by);
+                    let talks = dialing.attempts.iter_mut().filter_map(|attempt| attempt.connection.as_mut());
+                    talks.for_each(|(_, connection)| connection.client.delay(by));
+                }
+                State::Connected(connection) | State::Paused { connection, .. } => connection.client.delay(by),
+                State::Idle { .. } | State::Resolving(_) | State::Gone => {}
+            }
+        }
+    }
+
+    /// What it was that nobody was met for so long.
+    fn without_end(&self) -> Failure {
+        let is_reached =
+            self.servers.iter().any(|server| server.reached) || self.servers.iter().all(RelayServer::is_near);
+        match self.side {
+            Side::Receiver if is_reached => Failure::Lost(Lost::NobodyWaits),
+            Side::Receiver | Side::Sender => self.last.clone(),
+        }
     }
 
     /// When [`ServerList::handle_timeout`] is due.
@@ -482,6 +569,7 @@ impl ServerList {
                 Answer::Waiting => self.seated(index),
                 Answer::Paired(streams) => return self.hand_over(now, net, index, streams),
                 Answer::Refused(RefusalReason::NobodyWaits) => self.pause(now, index),
+                Answer::Refused(RefusalReason::Taken) => self.handle_taken(now, index),
                 Answer::Refused(reason) => {
                     self.last = Failure::Relay(RelayFailure::Refused(reason));
                     return match reason {
@@ -491,6 +579,7 @@ impl ServerList {
                         | RefusalReason::UnsupportedVersion(_)
                         | RefusalReason::ShuttingDown
                         | RefusalReason::Idle
+                        | RefusalReason::Taken
                         | RefusalReason::NobodyWaits => match self.search {
                             Search::Code => self.drop_server(now, net, index, conn),
                             Search::Seated | Search::Again | Search::Beside => {
@@ -533,6 +622,7 @@ impl ServerList {
                 streams,
                 connection.main,
             );
+            self.met = Some(index);
             if self.side == Side::Receiver && via != Via::Near {
                 // Where they met is where to look first, if they lose each other.
                 self.current = index;
@@ -559,12 +649,27 @@ impl ServerList {
         }
     }
 
+    /// Another receiver has the sender. It may have a wrong code, or be this one's own former link; else this one is too late.
+    fn handle_taken(&mut self, now: Instant, index: usize) {
+        if self.search == Search::Code && self.dropped.is_none() {
+            self.dropped = Some(Failure::Lost(Lost::Taken));
+            let until = now + TAKEN_WITHIN;
+            self.give_up = Some(self.give_up.map_or(until, |at| at.min(until)));
+        }
+        self.pause_for(now, index, WaitingFor::Turn);
+    }
+
     /// Nobody waits there: later again.
     fn pause(&mut self, now: Instant, index: usize) {
-        self.wait_for(match self.search {
+        let waiting = match self.search {
             Search::Code | Search::Seated => WaitingFor::Sender,
             Search::Again | Search::Beside => WaitingFor::Peer,
-        });
+        };
+        self.pause_for(now, index, waiting);
+    }
+
+    fn pause_for(&mut self, now: Instant, index: usize, waiting: WaitingFor) {
+        self.wait_for(waiting);
         let Some(server) = self.servers.get_mut(index) else { return };
         let next = now + pause_after(server.rounds);
         server.rounds = server.rounds.saturating_add(1);
