@@ -219,6 +219,16 @@ impl Handshake {
         self.state = self.fail(violation, is_guess);
     }
 
+    /// This process had no time for so long: the other side was not late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        match &mut self.state {
+            State::AwaitH2 { deadline, .. } | State::AwaitH1 { deadline, .. } | State::AwaitH3 { deadline, .. } => {
+                *deadline += by;
+            }
+            State::Over => {}
+        }
+    }
+
     /// The deadline may have passed; a call before it is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|deadline| deadline <= now) {

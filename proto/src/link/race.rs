@@ -269,6 +269,13 @@ impl Race {
         self.advance(now);
     }
 
+    /// This process had no time for so long: nobody was late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        if let State::Running { deadline, .. } = &mut self.state {
+            *deadline += by;
+        }
+    }
+
     /// Deadlines may have come. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &self.state {

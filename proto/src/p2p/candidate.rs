@@ -2,7 +2,7 @@
 //!
 //! Decides without state or timers. The rules for the other side's candidates ([`admit`]) hold whoever is there, since a peer
 //! that proved to know the code may still be anybody: nothing is sent to this machine's loopback, to many at once, to
-//! services below [`MIN_PORT`], or into a private network of which this machine is no part (protocol.md §8). What is offered
+//! services below [`MIN_PORT`], or into a private network of which this machine is no part (docs/protocol.md §8). What is offered
 //! ([`offered`]) obeys the same rules, for everything else would be thrown away over there.
 //!
 //! Bounds: [`MAX`] candidates, [`MAX_TCP`] of them TCP, `MAX_PER_ADDRESS` at one address; of our own [`MAX_HOSTS`] addresses.
@@ -235,8 +235,9 @@ fn may_try(candidate: &Candidate, own: &[Interface]) -> bool {
     reachable && carrier && candidate.addr.port() >= MIN_PORT && !is_everybody(ip, own)
 }
 
-/// Whether an address is in a network of our own.
-fn is_near(ip: IpAddr, own: &[Interface]) -> bool {
+/// Whether an address, in canonical form, is in a network of our own.
+#[must_use]
+pub fn is_near(ip: IpAddr, own: &[Interface]) -> bool {
     own.iter().any(|interface| {
         let min = match interface.addr {
             IpAddr::V4(_) => MIN_PREFIX_V4,

@@ -53,7 +53,7 @@ use crate::wire::{Capped, Untrusted};
 /// How long `Bye` is waited for after `Verified`.
 pub const FAREWELL: Duration = Duration::from_secs(30);
 /// The same while there is no link: a sender that was cut off at the very end can still learn that all is well.
-pub const FAREWELL_APART: Duration = Duration::from_secs(900);
+pub const FAREWELL_APART: Duration = Duration::from_secs(60);
 /// The same, after the person interrupted.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
 /// How long anything of an accepted transfer is waited for: a disk of the sender may take its time.
@@ -114,8 +114,8 @@ enum State {
     Receiving(Box<Incoming>),
     /// Slice by slice, everything is put in place. How long the other side's `Bye` will be waited for; `None`: it is gone.
     Finishing { sink: Arc<dyn Sink>, root: Hash, progress: Progress, next: bool, farewell: Option<Duration> },
-    /// All is done; the other side may still ask for the confirmation.
-    Verified { until: Option<Instant>, progress: Progress },
+    /// All is done; the other side may still ask for the confirmation. `hurried`: this side's person wants to go.
+    Verified { until: Option<Instant>, hurried: bool, progress: Progress },
     /// Nothing more is done; what was staged is left or removed once no job is out that could write there.
     Over { last: Option<Work>, progress: Progress },
 }
@@ -205,13 +205,14 @@ impl Receiver {
         self.heard = None;
         match &mut self.state {
             State::Receiving(receiving) => receiving.lose(link),
-            State::Verified { until, .. } => *until = now.checked_add(FAREWELL_APART),
+            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL_APART),
             State::Waiting
             | State::Reading(_)
             | State::Offered { .. }
             | State::Beginning { .. }
             | State::Recalling(_)
             | State::Finishing { .. }
+            | State::Verified { .. }
             | State::Over { .. } => {}
         }
     }
@@ -234,13 +235,14 @@ impl Receiver {
         self.heard = Some(now);
         match &mut self.state {
             State::Receiving(receiving) => receiving.repeat = Some(0),
-            State::Verified { until, .. } => *until = now.checked_add(FAREWELL),
+            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL),
             State::Waiting
             | State::Reading(_)
             | State::Offered { .. }
             | State::Beginning { .. }
             | State::Recalling(_)
             | State::Finishing { .. }
+            | State::Verified { .. }
             | State::Over { .. } => {}
         }
     }
@@ -295,7 +297,7 @@ impl Receiver {
                         let is_apart = self.heard.is_none() && farewell == FAREWELL;
                         let farewell = if is_apart { FAREWELL_APART } else { farewell };
                         self.control.push_back(Control::Verified { transfer: FIRST, root });
-                        State::Verified { until: now.checked_add(farewell), progress }
+                        State::Verified { until: now.checked_add(farewell), hurried: farewell == INTERRUPTED, progress }
                     }
                     None => State::Over { last: None, progress },
                 };
@@ -344,7 +346,7 @@ impl Receiver {
                     self.heard = self.heard.map(|_| now);
                 }
             }
-            State::Verified { until, progress } if until.is_none_or(|until| until <= now) => {
+            State::Verified { until, progress, .. } if until.is_none_or(|until| until <= now) => {
                 self.state = State::Over { last: None, progress: *progress };
             }
             State::Waiting
@@ -387,7 +389,9 @@ impl Receiver {
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         match &mut self.state {
             State::Over { .. } => {}
-            State::Verified { until, .. } => *until = (*until).min(now.checked_add(INTERRUPTED)),
+            State::Verified { until, hurried, .. } => {
+                (*until, *hurried) = ((*until).min(now.checked_add(INTERRUPTED)), true);
+            }
             State::Finishing { farewell, .. } => *farewell = (*farewell).min(Some(INTERRUPTED)),
             State::Waiting
             | State::Reading(_)

@@ -33,6 +33,20 @@ fn a_round_is_inbox_arrivals_settle_then_the_timer() {
 }
 
 #[test]
+fn a_deadline_waits_for_what_arrived_while_the_node_worked() {
+    for by in [2 * MS, 500 * MS] {
+        let mut theatre = Theatre::new(&[0]);
+        theatre.plan().deadline = Some(theatre.start + MS);
+        theatre.works_long(by, 0, vec![7]);
+        assert!(theatre.poll().is_pending());
+        let plan = theatre.plan();
+        let place = |wanted: &Heard| plan.heard.iter().position(|heard| heard == wanted);
+        let (arrived, timeout) = (place(&Heard::Datagram(SocketId(0), vec![7])), place(&Heard::Timeout));
+        assert!(arrived.is_some() && timeout.is_some() && arrived < timeout, "{:?}", plan.heard);
+    }
+}
+
+#[test]
 fn what_the_system_joined_is_cut_again() {
     let mut theatre = Theatre::new(&[0]);
     let joined = (b"aaabbbcc".to_vec(), 3);

@@ -130,6 +130,18 @@ impl Theatre {
         }
     }
 
+    /// The next time that the node works it takes so long, and meanwhile this arrives.
+    pub fn works_long(&self, by: Duration, socket: u8, contents: Vec<u8>) {
+        let stage = self.stage.clone();
+        self.plan().meanwhile = Some(Box::new(move || {
+            let mut stage = stage.borrow_mut();
+            stage.now += by;
+            let len = contents.len();
+            let wire = stage.wires.get_mut(&SocketId(socket)).unwrap();
+            wire.arrivals.push_back(Arrives::Buffers(vec![(contents, len)]));
+        }));
+    }
+
     /// What the application finds.
     pub fn events(&mut self) -> Vec<Event> {
         let mut found = Vec::new();

@@ -85,6 +85,8 @@ pub struct Plan {
     pub deadline: Option<Instant>,
     pub closed: bool,
     pub close_when_dropped: bool,
+    /// What happens while the node works, once.
+    pub meanwhile: Option<Box<dyn FnOnce()>>,
     settled: bool,
 }
 
@@ -163,6 +165,8 @@ impl Node for Puppet {
         plan.deadline = plan.deadline.filter(|&deadline| deadline > now);
     }
     fn settle(&mut self, _: Instant) {
+        let meanwhile = self.plan.borrow_mut().meanwhile.take();
+        meanwhile.into_iter().for_each(|happens| happens());
         let mut plan = self.plan.borrow_mut();
         plan.heard.push(Heard::Settled);
         plan.settled = true;

@@ -18,7 +18,7 @@ pub(super) const LIFETIME: Duration = Duration::from_secs(3600);
 const MIN_LIFETIME: Duration = Duration::from_secs(20);
 /// More is not believed (RFC 6887 §15).
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// Nobody sends to a port below (security.md K01), so a mapping there is none.
+/// A mapping to a port below this is useless: peers drop such candidates (K01, [`crate::p2p::candidate::MIN_PORT`]).
 pub(super) const MIN_PORT: u16 = 1024;
 /// Between the first two questions.
 const FIRST_WAIT: Duration = Duration::from_millis(250);

@@ -254,7 +254,7 @@ impl Relay {
     pub(super) fn refuse(&mut self, now: Instant, id: LegId, reason: RefusalReason, retry_after: u32) {
         self.say(id, &RelayMessage::Refused { reason, retry_after });
         self.refused(match reason {
-            RefusalReason::NobodyWaits => Refused::NobodyWaits,
+            RefusalReason::NobodyWaits | RefusalReason::Taken => Refused::NobodyWaits,
             RefusalReason::NameTaken => Refused::NameTaken,
             RefusalReason::RateLimited => Refused::RateLimited,
             RefusalReason::Full => Refused::Full,

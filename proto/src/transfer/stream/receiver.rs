@@ -67,8 +67,8 @@ enum State {
     Offered(Layout),
     /// Chunks come in.
     Receiving(Box<Inflow>),
-    /// All is written out; the other side may still ask for the confirmation.
-    Verified { until: Option<Instant>, progress: Progress },
+    /// All is written out; the other side may still ask for the confirmation. `hurried`: this side's person wants to go.
+    Verified { until: Option<Instant>, hurried: bool, progress: Progress },
     /// Nothing more is done.
     Over { progress: Progress },
 }
@@ -137,8 +137,8 @@ impl Receiver {
         self.heard = None;
         match &mut self.state {
             State::Receiving(inflow) => inflow.lose(link),
-            State::Verified { until, .. } => *until = now.checked_add(FAREWELL_APART),
-            State::Waiting | State::Offered(_) | State::Over { .. } => {}
+            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL_APART),
+            State::Waiting | State::Offered(_) | State::Verified { .. } | State::Over { .. } => {}
         }
     }
 
@@ -160,8 +160,8 @@ impl Receiver {
         self.heard = Some(now);
         match &mut self.state {
             State::Receiving(inflow) => inflow.repeat(),
-            State::Verified { until, .. } => *until = now.checked_add(FAREWELL),
-            State::Waiting | State::Offered(_) | State::Over { .. } => {}
+            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL),
+            State::Waiting | State::Offered(_) | State::Verified { .. } | State::Over { .. } => {}
         }
     }
 
@@ -219,7 +219,7 @@ impl Receiver {
                     self.heard = self.heard.map(|_| now);
                 }
             }
-            State::Verified { until, progress } if until.is_none_or(|until| until <= now) => {
+            State::Verified { until, progress, .. } if until.is_none_or(|until| until <= now) => {
                 self.state = State::Over { progress: *progress };
             }
             State::Waiting | State::Offered(_) | State::Verified { .. } | State::Over { .. } => {}
@@ -258,7 +258,9 @@ impl Receiver {
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         match &mut self.state {
             State::Over { .. } => {}
-            State::Verified { until, .. } => *until = (*until).min(now.checked_add(INTERRUPTED)),
+            State::Verified { until, hurried, .. } => {
+                (*until, *hurried) = ((*until).min(now.checked_add(INTERRUPTED)), true);
+            }
             State::Waiting | State::Offered(_) | State::Receiving(_) => {
                 self.tell_cancel(reason, text);
                 self.over(now, Outcome::Cancelled(reason));
@@ -421,7 +423,11 @@ impl Receiver {
     fn complete(&mut self, now: Instant, root: Hash) {
         let Progress { bytes, .. } = self.progress();
         self.control.push_back(Control::Verified { transfer: FIRST, root });
-        self.state = State::Verified { until: now.checked_add(FAREWELL), progress: Progress { bytes, total: bytes } };
+        self.state = State::Verified {
+            until: now.checked_add(FAREWELL),
+            hurried: false,
+            progress: Progress { bytes, total: bytes },
+        };
         self.events.push_back(Event::Over(Outcome::Complete { root }));
     }
 
