@@ -18,9 +18,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::pipe::{self, TlsFailure};
+use super::connections::CloseReason;
 use super::proxy::ProxyFailure;
-use super::quic;
 use super::trust::CertificateRefused;
 use crate::Instant;
 use crate::wire::close;
@@ -149,35 +148,16 @@ impl Failure {
     }
 }
 
-impl From<&quic::Closed> for Failure {
-    fn from(closed: &quic::Closed) -> Self {
-        match closed {
-            quic::Closed::CertificateRefused(refused) => Self::Certificate(*refused),
-            quic::Closed::NoCommonProtocol | quic::Closed::VersionMismatch => Self::NotARelay,
-            quic::Closed::Application { code: close::SHUTTING_DOWN, .. } => Self::GoingDown,
-            quic::Closed::Refused | quic::Closed::Application { .. } => Self::Refused,
-            quic::Closed::Transport { .. } | quic::Closed::Reset => Self::Lost,
-            quic::Closed::TimedOut => Self::TimedOut,
-        }
-    }
-}
-
-impl From<&pipe::Closed> for Failure {
-    fn from(closed: &pipe::Closed) -> Self {
-        match closed {
-            pipe::Closed::Tls(TlsFailure::CertificateRefused(refused)) => Self::Certificate(*refused),
-            pipe::Closed::Proxy(failure) => Self::Proxy(*failure),
-            pipe::Closed::Tls(TlsFailure::NoCommonProtocol | TlsFailure::NotTls)
-            | pipe::Closed::Upgrade(_)
-            | pipe::Closed::Unknown => Self::NotARelay,
-            pipe::Closed::Application { code: close::SHUTTING_DOWN, .. } => Self::GoingDown,
-            pipe::Closed::Application { .. } => Self::Refused,
-            pipe::Closed::Tls(TlsFailure::Alert(_) | TlsFailure::Broken)
-            | pipe::Closed::WebSocketClosed(_)
-            | pipe::Closed::WebSocket(_)
-            | pipe::Closed::Ended
-            | pipe::Closed::Lost => Self::Lost,
-            pipe::Closed::TimedOut => Self::TimedOut,
+impl From<CloseReason> for Failure {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Certificate(refused) => Self::Certificate(refused),
+            CloseReason::Proxy(failure) => Self::Proxy(failure),
+            CloseReason::Incompatible => Self::NotARelay,
+            CloseReason::Application(close::SHUTTING_DOWN) => Self::GoingDown,
+            CloseReason::Refused | CloseReason::Application(_) => Self::Refused,
+            CloseReason::Ended | CloseReason::Protocol | CloseReason::Lost => Self::Lost,
+            CloseReason::TimedOut => Self::TimedOut,
         }
     }
 }

@@ -25,7 +25,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::event::{Event, Failure, Lost, WaitingFor};
-use super::net::{self, Conn, Net};
+use super::net::{self, ConnectionId, Net};
 use super::paths::{Waiting, is_handshake};
 use super::peer_link::PeerLink;
 use super::rendezvous::{Question, Via};
@@ -327,7 +327,7 @@ impl Connection {
     }
 
     /// Whether the handshake runs on this connection.
-    pub fn is_on(&self, conn: Conn) -> bool {
+    pub fn is_on(&self, conn: ConnectionId) -> bool {
         matches!(&self.stage, Stage::Handshaking { link, .. } if link.conn() == conn)
     }
 
@@ -336,7 +336,7 @@ impl Connection {
         &mut self,
         now: Instant,
         net: &mut Net,
-        conn: Conn,
+        conn: ConnectionId,
         event: &net::Event,
         asked: Option<Question>,
     ) -> bool {
@@ -356,7 +356,9 @@ impl Connection {
             | net::Event::Writable(_)
             | net::Event::Finished(_)
             | net::Event::Connected { .. }
-            | net::Event::Restarted { .. } => {}
+            | net::Event::Restarted { .. }
+            | net::Event::Available(_)
+            | net::Event::Stopped(..) => {}
         }
         true
     }

@@ -52,7 +52,7 @@ use bytes::BytesMut;
 use crate::Instant;
 use crate::code::{Code, Link, Nameplate};
 use crate::handshake;
-use crate::link::race;
+use crate::link::connections::CloseReason;
 use crate::misuse::Misuse;
 use crate::net::{Action, Arrival, Interface, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
 use crate::node::{Input, Node};
@@ -61,6 +61,7 @@ use crate::session::SILENCE;
 use crate::session::StreamNo;
 use crate::transfer::job::Job;
 use crate::wire::Features;
+use crate::wire::close::SHUTTING_DOWN;
 use crate::wire::relay::Side;
 
 pub use crate::transfer::Progress;
@@ -74,7 +75,7 @@ pub use handle::{Receiver, Sender};
 
 use carried::{NOT_OFFERED, Transfer};
 use connection::{Connection, Patience};
-use net::{Conn, Net};
+use net::{ConnectionId, Net};
 use offer::OfferState;
 use outbox::Outbox;
 use paths::Paths;
@@ -401,18 +402,18 @@ impl Peer {
     }
 
     /// An event of a connection.
-    fn handle_net(&mut self, now: Instant, conn: Conn, event: &net::Event) {
+    fn handle_net(&mut self, now: Instant, conn: ConnectionId, event: &net::Event) {
         if self.rendezvous.handle_event(now, &mut self.net, conn, event) {
             return;
         }
-        if let net::Event::Closed(failure) = event {
+        if let net::Event::Closed(reason) = event {
             let is_link = self.connection.is_on(conn) || self.paths.id_on(conn).is_some();
             if is_link {
                 // What came before the end still counts.
                 self.converse(now);
             }
             // A relay that is going down is not the first to be asked again.
-            if *failure == race::Failure::GoingDown && (is_link || self.paths.is_pending(conn)) {
+            if *reason == CloseReason::Application(SHUTTING_DOWN) && (is_link || self.paths.is_pending(conn)) {
                 self.rendezvous.leave_relay(now);
             }
         }

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::event::PathTransport;
-use super::net::{Conn, Net};
+use super::net::{ConnectionId, Net};
 use crate::Instant;
 use crate::link::quic::Stream;
 use crate::link::{Read, Write};
@@ -43,7 +43,7 @@ struct Incoming {
 #[derive(Debug)]
 pub struct PeerLink {
     id: LinkId,
-    conn: Conn,
+    conn: ConnectionId,
     transport: PathTransport,
     main: Stream,
     decoder: Decoder,
@@ -63,7 +63,7 @@ pub struct PeerLink {
 impl PeerLink {
     /// The link after its pairing: `decoder` holds what the other peer said already.
     #[must_use]
-    pub fn new(conn: Conn, transport: PathTransport, decoder: Decoder, max_streams: u8, main: Stream) -> Self {
+    pub fn new(conn: ConnectionId, transport: PathTransport, decoder: Decoder, max_streams: u8, main: Stream) -> Self {
         Self {
             id: LinkId(0),
             conn,
@@ -90,7 +90,7 @@ impl PeerLink {
 
     /// The connection.
     #[must_use]
-    pub const fn conn(&self) -> Conn {
+    pub const fn conn(&self) -> ConnectionId {
         self.conn
     }
 
@@ -288,7 +288,7 @@ mod tests {
         let now = Instant::now();
         let mut net = Net::new(std::time::Duration::ZERO, Seed::new([1; 32]));
         let pipe = net.accept_direct(now, "192.0.2.7:4000".parse().unwrap());
-        let conn = Conn::Pipe(pipe);
+        let conn = ConnectionId::Pipe(pipe);
         let mut link = PeerLink::new(conn, PathTransport::Tcp, Decoder::new(Caps::Records), 0, Stream::first());
         net.settle(now);
         net.prove(conn);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::event::PathTransport;
-use super::super::net::{Conn, Net};
+use super::super::net::{ConnectionId, Net};
 use super::super::peer_link::PeerLink;
 use crate::Instant;
 use crate::p2p::candidate::Carrier;
@@ -42,8 +42,8 @@ impl Link {
     /// Over what a direct link runs.
     pub const fn carrier(&self) -> Carrier {
         match self.peer.conn() {
-            Conn::Quic(..) => Carrier::Udp,
-            Conn::Pipe(_) => Carrier::Tcp,
+            ConnectionId::Quic(..) => Carrier::Udp,
+            ConnectionId::Pipe(_) => Carrier::Tcp,
         }
     }
 
@@ -108,7 +108,7 @@ impl Links {
     }
 
     /// A link by its connection.
-    pub fn on(&mut self, conn: Conn) -> Option<&mut PeerLink> {
+    pub fn on(&mut self, conn: ConnectionId) -> Option<&mut PeerLink> {
         self.all.iter_mut().map(|link| &mut link.peer).find(|link| link.conn() == conn)
     }
 
@@ -166,9 +166,9 @@ impl Links {
 }
 
 /// What a link runs over.
-pub(super) const fn transport_of(conn: Conn) -> PathTransport {
+pub(super) const fn transport_of(conn: ConnectionId) -> PathTransport {
     match conn {
-        Conn::Quic(..) => PathTransport::Quic,
-        Conn::Pipe(_) => PathTransport::Tcp,
+        ConnectionId::Quic(..) => PathTransport::Quic,
+        ConnectionId::Pipe(_) => PathTransport::Tcp,
     }
 }

@@ -40,7 +40,7 @@ use std::time::Duration;
 use super::close;
 use super::config::DirectPath;
 use super::event::{Event, Path, PathKind};
-use super::net::{self, Conn, DIRECT_V4, DIRECT_V6, Net};
+use super::net::{self, ConnectionId, DIRECT_V4, DIRECT_V6, Net};
 use super::peer_link::PeerLink;
 use super::rendezvous::Via;
 use crate::Instant;
@@ -171,7 +171,7 @@ impl Paths {
     }
 
     /// The name of the link on a connection.
-    pub fn id_on(&mut self, conn: Conn) -> Option<LinkId> {
+    pub fn id_on(&mut self, conn: ConnectionId) -> Option<LinkId> {
         match &mut self.state {
             State::Up(links) => links.on(conn).map(|link| link.id()),
             State::Down | State::Closing(..) => None,
@@ -179,7 +179,7 @@ impl Paths {
     }
 
     /// An event of a connection.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) {
+    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) {
         if self.is_pending(conn) {
             return self.handle_pending(now, net, conn, event);
         }
@@ -199,7 +199,9 @@ impl Paths {
                     | net::Event::Writable(_)
                     | net::Event::Finished(_)
                     | net::Event::Connected { .. }
-                    | net::Event::Restarted { .. } => {}
+                    | net::Event::Restarted { .. }
+                    | net::Event::Available(_)
+                    | net::Event::Stopped(..) => {}
                 }
             }
             State::Closing(links, code) => {
@@ -219,7 +221,9 @@ impl Paths {
                     | net::Event::Readable(_)
                     | net::Event::Writable(_)
                     | net::Event::Connected { .. }
-                    | net::Event::Restarted { .. } => {}
+                    | net::Event::Restarted { .. }
+                    | net::Event::Available(_)
+                    | net::Event::Stopped(..) => {}
                 }
             }
             State::Down => self.handle_opening(now, net, conn, event),
@@ -229,8 +233,7 @@ impl Paths {
     /// Links whose first stream has ended are lost, now that all that came on it is judged.
     pub fn lose_ended(&mut self, now: Instant, net: &mut Net) {
         let State::Up(links) = &self.state else { return };
-        let ended: Vec<LinkId> =
-            links.iter().filter(|link| link.peer.has_ended()).map(|link| link.peer.id()).collect();
+        let ended: Vec<LinkId> = links.iter().filter(|link| link.peer.has_ended()).map(|link| link.peer.id()).collect();
         for id in ended {
             self.lose(now, net, id);
         }

@@ -9,7 +9,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::net::{self, Conn, Dial, Net};
+use super::super::net::{self, ConnectionId, Dial, Net};
 use super::super::peer_link::PeerLink;
 use super::direct::Direct;
 use super::links::{DirectLink, transport_of};
@@ -34,7 +34,7 @@ const STREAMS: u8 = 16;
 /// A connection that is no link yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Opening {
-    pub conn: Conn,
+    pub conn: ConnectionId,
     round: u32,
     /// The address that it came in from; `None`: it was dialled.
     from: Option<IpAddr>,
@@ -98,13 +98,13 @@ impl Paths {
         }
         let State::Up(_) = &self.state else { return None };
         let pipe = net.accept_direct(now, from);
-        let opening = Opening { conn: Conn::Pipe(pipe), round, from: Some(from_ip) };
+        let opening = Opening { conn: ConnectionId::Pipe(pipe), round, from: Some(from_ip) };
         self.become_link(now, net, opening, Stream::first());
         Some(pipe)
     }
 
     /// An event of a connection that is no link, or no longer.
-    pub(super) fn handle_opening(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) {
+    pub(super) fn handle_opening(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) {
         let Some(index) = self.direct.opening.iter().position(|opening| opening.conn == conn) else { return };
         let Some(&opening) = self.direct.opening.get(index) else { return };
         let stream = match (event, opening.origin()) {
@@ -117,6 +117,8 @@ impl Paths {
             (
                 net::Event::Connected { .. }
                 | net::Event::Restarted { .. }
+                | net::Event::Available(_)
+                | net::Event::Stopped(..)
                 | net::Event::Opened(..)
                 | net::Event::Readable(_)
                 | net::Event::Writable(_)
@@ -137,8 +139,8 @@ impl Paths {
             return net.close(now, conn, close::ENDED, "not needed");
         };
         let streams = match conn {
-            Conn::Quic(..) => STREAMS,
-            Conn::Pipe(_) => 0,
+            ConnectionId::Quic(..) => STREAMS,
+            ConnectionId::Pipe(_) => 0,
         };
         let mut link = PeerLink::new(conn, transport_of(conn), Decoder::new(Caps::Records), streams, main);
         let _ = link.set_keyed(id);
@@ -161,9 +163,7 @@ impl Paths {
         let is_full = self.direct.opening.len() >= MAX_OPENING;
         match net.dial_direct(now, carrier, to, certificate) {
             Dial::Started(conn) if is_full => net.close(now, conn, close::ENDED, "too many"),
-            Dial::Started(conn) => {
-                self.direct.opening.push(Opening { conn, round, from: None })
-            }
+            Dial::Started(conn) => self.direct.opening.push(Opening { conn, round, from: None }),
             Dial::NotYet | Dial::Impossible => {}
         }
     }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::super::net::{Conn, Net};
+use super::super::net::{ConnectionId, Net};
 use super::{Paths, State};
 use crate::Instant;
 
@@ -15,7 +15,7 @@ pub(super) const PROOF_WITHIN: Duration = Duration::from_secs(2);
 
 /// The link may be dead, and has until then to show that it is not.
 pub(super) struct PathProbe {
-    conn: Conn,
+    conn: ConnectionId,
     /// What had arrived before.
     received: Option<u64>,
     pub until: Instant,
@@ -28,11 +28,11 @@ impl Paths {
         let State::Up(links) = &self.state else { return };
         let Some(relay) = links.relay() else { return };
         match relay.conn() {
-            conn @ Conn::Quic(..) => {
+            conn @ ConnectionId::Quic(..) => {
                 let received = net.received(conn);
                 self.probe = Some(PathProbe { conn, received, until: now + PROOF_WITHIN });
             }
-            Conn::Pipe(_) => {
+            ConnectionId::Pipe(_) => {
                 let id = relay.id();
                 self.lose(now, net, id);
             }

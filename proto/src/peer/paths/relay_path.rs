@@ -23,7 +23,7 @@
 use std::time::Duration;
 
 use super::super::event::PathKind;
-use super::super::net::{self, Conn, Net};
+use super::super::net::{self, ConnectionId, Net};
 use super::super::peer_link::PeerLink;
 use super::super::rendezvous::Via;
 use super::probe::PROOF_WITHIN;
@@ -124,7 +124,7 @@ impl RelayPath {
         }
     }
 
-    fn waiting_on(&mut self, conn: Conn) -> Option<&mut Waiting> {
+    fn waiting_on(&mut self, conn: ConnectionId) -> Option<&mut Waiting> {
         match &mut self.state {
             State::LossSent(Some(waiting)) | State::Pending(waiting) => {
                 Some(waiting).filter(|it| it.link.conn() == conn)
@@ -363,12 +363,12 @@ impl Paths {
     }
 
     /// Whether this connection is a link that waits.
-    pub(in super::super) fn is_pending(&mut self, conn: Conn) -> bool {
+    pub(in super::super) fn is_pending(&mut self, conn: ConnectionId) -> bool {
         self.relay.waiting_on(conn).is_some()
     }
 
     /// An event of a link that waits.
-    pub(super) fn handle_pending(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) {
+    pub(super) fn handle_pending(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) {
         let Some(waiting) = self.relay.waiting_on(conn) else { return };
         match event {
             net::Event::Opened(stream, Direction::Uni) => waiting.link.handle_opened(*stream),
@@ -381,7 +381,9 @@ impl Paths {
             | net::Event::Writable(_)
             | net::Event::Finished(_)
             | net::Event::Connected { .. }
-            | net::Event::Restarted { .. } => {}
+            | net::Event::Restarted { .. }
+            | net::Event::Available(_)
+            | net::Event::Stopped(..) => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which link is active: the choice among those that have proven themselves, and what was in flight on one that is lost.
 
 use super::super::event::{Event, Fallback, Path, PathKind, WaitingFor};
-use super::super::net::{Conn, Net};
+use super::super::net::{ConnectionId, Net};
 use super::links::{DirectLink, Link};
 use super::relay_path::Loss;
 use super::{Output, Paths, State};
@@ -35,7 +35,8 @@ impl Paths {
         // Whether one is still in flight is not asked: how long the other side then waits would tell it which ports are closed here.
         let awaits_tcp = direct.dialled_tcp == Some(round)
             || links.of_round(round).any(|link| {
-                matches!(link.peer.conn(), Conn::Pipe(_)) && link.direct.is_some_and(|direct| direct.proven.is_none())
+                matches!(link.peer.conn(), ConnectionId::Pipe(_))
+                    && link.direct.is_some_and(|direct| direct.proven.is_none())
             });
         match direct.choice.judge(now, present.as_ref(), &proven, awaits_tcp) {
             Verdict::Take(id) => self.out.push_back(Output::UseForControl(id)),

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::super::event::{Event, Failure, Lost, RelayFailure};
-use super::super::net::{Callee, Conn, Dial, Net};
+use super::super::net::{Callee, ConnectionId, Dial, Net};
 use super::Output;
 use super::client::{Question, RelayClient};
 use super::server::{Attempting, Origin, RelayConnection, State};
@@ -91,7 +91,7 @@ impl ServerList {
         now: Instant,
         net: &mut Net,
         index: usize,
-        conn: Conn,
+        conn: ConnectionId,
         certificate: &CertificateSeen,
     ) {
         let Some(server) = self.servers.get_mut(index) else { return };
@@ -107,7 +107,7 @@ impl ServerList {
         now: Instant,
         net: &mut Net,
         index: usize,
-        conn: Conn,
+        conn: ConnectionId,
         certificate: &CertificateSeen,
     ) {
         let Some(server) = self.servers.get_mut(index) else { return };
@@ -161,7 +161,7 @@ impl ServerList {
         now: Instant,
         net: &mut Net,
         index: usize,
-        conn: Conn,
+        conn: ConnectionId,
         failure: race::Failure,
     ) {
         // What came before the end still counts.

@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq;
 
 use super::super::config::Embedded;
 use super::super::event::{Event, Failure, Lost, PathTransport, WaitingFor};
-use super::super::net::{self, Conn, LISTENER, Net};
+use super::super::net::{self, ConnectionId, LISTENER, Net};
 use super::super::peer_link::PeerLink;
 use super::{Output, Via};
 use crate::Instant;
@@ -62,7 +62,7 @@ pub struct EmbeddedRelay {
     admitted: Option<Admitted>,
     /// The application knows that another one came.
     told_second: bool,
-    guests: BTreeMap<Conn, Guest>,
+    guests: BTreeMap<ConnectionId, Guest>,
     /// How often a source may ask where it is, and for a seat.
     guard: Guard,
     answers: Answers,
@@ -191,7 +191,7 @@ impl EmbeddedRelay {
     }
 
     /// News of a connection; false when it is not a guest's.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) -> bool {
+    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         match event {
             net::Event::Opened(stream, Direction::Bi) if guest.stream.is_none() => {
@@ -206,6 +206,8 @@ impl EmbeddedRelay {
             | net::Event::Writable(_)
             | net::Event::Connected { .. }
             | net::Event::Restarted { .. }
+            | net::Event::Available(_)
+            | net::Event::Stopped(..)
             | net::Event::Finished(_) => {}
         }
         true
@@ -241,7 +243,7 @@ impl EmbeddedRelay {
                 quic.retry(incoming);
             } else if let Some(id) = quic.accept(now, incoming) {
                 let greeting = Greeting::new(now, observed, None, &self.seed.split());
-                self.guests.insert(Conn::Quic(LISTENER, id), Guest::new(now, source, greeting));
+                self.guests.insert(ConnectionId::Quic(LISTENER, id), Guest::new(now, source, greeting));
             }
         }
         let mut vacant = vacant && self.out.is_empty();
@@ -265,7 +267,7 @@ impl EmbeddedRelay {
     }
 
     /// Answers what a guest asks; true when its link was handed over.
-    fn serve(&mut self, now: Instant, net: &mut Net, conn: Conn, vacant: bool) -> bool {
+    fn serve(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, vacant: bool) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         while guest.flush(now, net, conn)
             && let Some(output) = guest.next_output(net, conn)
@@ -312,7 +314,7 @@ impl EmbeddedRelay {
         false
     }
 
-    fn hand_over(&mut self, conn: Conn) -> bool {
+    fn hand_over(&mut self, conn: ConnectionId) -> bool {
         let Some(guest) = self.guests.remove(&conn) else { return false };
         let Some(stream) = guest.stream else { return false };
         let mut link = PeerLink::new(conn, PathTransport::Quic, guest.decoder, STREAMS, stream);
@@ -321,7 +323,7 @@ impl EmbeddedRelay {
         true
     }
 
-    fn dismiss(&mut self, now: Instant, net: &mut Net, conn: Conn) {
+    fn dismiss(&mut self, now: Instant, net: &mut Net, conn: ConnectionId) {
         self.guests.remove(&conn);
         net.close(now, conn, 0, "dismissed");
     }
@@ -341,7 +343,7 @@ impl Guest {
     }
 
     /// What follows from the next frame. A frame is read when those before it are answered, and no frame is longer than a greeting.
-    fn next_output(&mut self, net: &mut Net, conn: Conn) -> Option<Result<greeting::Output, Violation>> {
+    fn next_output(&mut self, net: &mut Net, conn: ConnectionId) -> Option<Result<greeting::Output, Violation>> {
         let stream = self.stream?;
         loop {
             if let Some(output) = self.greeting.poll_output() {
@@ -370,7 +372,7 @@ impl Guest {
     }
 
     /// Writes what waits. False: the guest does not take all of it now.
-    fn flush(&mut self, now: Instant, net: &mut Net, conn: Conn) -> bool {
+    fn flush(&mut self, now: Instant, net: &mut Net, conn: ConnectionId) -> bool {
         let Some(stream) = self.stream else { return true };
         while let Some(frame) = self.waiting.front_mut() {
             match net.write(now, conn, stream, frame) {

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use super::config::RelayAddress;
 use super::event::{Event, Failure};
-use super::net::{self, Conn, LISTENER, MDNS, Net};
+use super::net::{self, ConnectionId, LISTENER, MDNS, Net};
 use super::peer_link::PeerLink;
 use crate::Instant;
 use crate::discovery::mdns::Mdns;
@@ -195,7 +195,7 @@ impl Rendezvous {
     }
 
     /// An event of a connection; false: the connection is another part's.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) -> bool {
+    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) -> bool {
         match &mut self.place {
             Place::Relays(list) => list.handle_event(now, net, conn, event),
             Place::Embedded(relay) => relay.handle_event(now, net, conn, event),

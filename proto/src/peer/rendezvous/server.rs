@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::super::config::RelayChoice;
-use super::super::net::{Conn, Net};
+use super::super::net::{ConnectionId, Net};
 use super::client::RelayClient;
 use crate::Instant;
 use crate::link::quic::Stream;
@@ -51,7 +51,7 @@ pub(super) struct Dialing {
 #[derive(Debug)]
 pub(super) struct Attempting {
     pub attempt: Attempt,
-    pub conn: Conn,
+    pub conn: ConnectionId,
     /// It speaks before its handshake is done, if it can.
     pub early: bool,
     /// Once it is connected.
@@ -63,7 +63,7 @@ pub(super) struct RelayConnection {
     pub transport: Transport,
     /// It asked for what is wanted; the others only greet.
     pub asked: bool,
-    pub conn: Conn,
+    pub conn: ConnectionId,
     pub main: Stream,
     pub client: RelayClient,
     pub out: VecDeque<Bytes>,
@@ -88,7 +88,7 @@ impl RelayServer {
         matches!(self.origin, Origin::Near)
     }
 
-    pub fn owns(&self, conn: Conn) -> bool {
+    pub fn owns(&self, conn: ConnectionId) -> bool {
         match &self.state {
             State::Dialing(dialing) => dialing.attempts.iter().any(|attempt| attempt.conn == conn),
             State::Connected(connection) | State::Paused { connection, .. } => connection.conn == conn,

@@ -25,7 +25,7 @@ use rand_core::Rng;
 
 use super::super::config::{RelayAddress, RelayChoice};
 use super::super::event::{Event, Failure, Lost, RelayFailure, WaitingFor};
-use super::super::net::{self, Conn, Net};
+use super::super::net::{self, ConnectionId, Net};
 use super::super::peer_link::PeerLink;
 use super::client::{Answer, Question};
 use super::server::{Dialing, Origin, RelayServer, State};
@@ -401,11 +401,11 @@ impl ServerList {
     }
 
     /// News of a connection; false when it is not one of these.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) -> bool {
+    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) -> bool {
         let Some(index) = self.servers.iter().position(|server| server.owns(conn)) else { return false };
         match event {
             net::Event::Connected { certificate } => self.handle_connected(now, net, index, conn, certificate),
-            net::Event::Closed(failure) => self.handle_closed(now, net, index, conn, *failure),
+            net::Event::Closed(reason) => self.handle_closed(now, net, index, conn, (*reason).into()),
             net::Event::Restarted { certificate } => self.handle_restarted(now, net, index, conn, certificate),
             net::Event::Readable(_) | net::Event::Writable(_) => self.pump(now, net, index),
             net::Event::Opened(..) | net::Event::Finished(_) => {}
@@ -719,7 +719,7 @@ impl ServerList {
     }
 
     /// This relay said no for good.
-    fn drop_server(&mut self, now: Instant, net: &mut Net, index: usize, conn: Conn) {
+    fn drop_server(&mut self, now: Instant, net: &mut Net, index: usize, conn: ConnectionId) {
         net.close(now, conn, 0, "refused");
         if let Some(server) = self.servers.get_mut(index) {
             server.state = State::Gone;
