@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use tallow_proto::code::Code;
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{
@@ -453,7 +454,7 @@ impl Report {
     pub fn show_done(&self, summary: &Summary, out: Option<&str>) {
         let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
         let seconds = summary.duration.as_secs_f64();
-        let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
+        let root = HEXLOWER.encode(&summary.root);
         self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
         let took = took(seconds, bytes);
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };

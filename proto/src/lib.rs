@@ -234,6 +234,7 @@ pub mod code;
 pub mod discovery;
 pub mod drive;
 pub mod handshake;
+pub mod host;
 pub mod link;
 pub mod misuse;
 pub mod net;

@@ -1,4 +1,5 @@
-//! How two sides find each other, or are told why they don't: strangers on the network, relays that lie, configurations that can't work.
+//! How two sides find each other, or are told why they don't: strangers on the network, relays that lie, configurations
+//! that can't work.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -26,8 +27,8 @@ fn end(rig: &Rig, host: HostId) -> Option<Failure> {
     }
 }
 
-/// A receiver that looks at these places first, and at the honest sender too; at each of them sits one with another code of the same
-/// number.
+/// A receiver that looks at these places first, and at the honest sender too; at each of them sits one with another
+/// code of the same number.
 fn among_liars(liars: u8) -> Rig {
     let scenario = Scenario { place: Place::Inside, ..Scenario::plain(1, 10_000) };
     let at = |number: u8| IpAddr::from([198, 51, 100, 70 + number]);
@@ -76,8 +77,8 @@ fn a_wrong_code_in_this_network_is_reported_after_a_look_for_others() {
     assert_eq!(end(&rig, receiver), Some(Failure::WrongCode));
 }
 
-/// The sender's proof is lost, so the receiver can't know where the sender waits; in one of the two rooms a relay answers with words
-/// of its own.
+/// The sender's proof is lost, so the receiver can't know where the sender waits; in one of the two rooms a relay
+/// answers with words of its own.
 #[test]
 fn what_a_relay_says_in_a_reconnect_room_ends_no_first_meeting() {
     for junk in [enclose(&[3]), enclose(&[200, 0, 0]), Bytes::from_static(&[0xff; 4])] {

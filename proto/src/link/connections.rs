@@ -1,9 +1,9 @@
-//! All connections of a node under one set of calls, whatever carries them: QUIC on its sockets, one endpoint for each, and TCP with what
-//! runs in it.
+//! All connections of a node under one set of calls, whatever carries them: QUIC on its sockets, one endpoint for each,
+//! and TCP with what runs in it.
 //!
-//! A TCP connection has one stream, which goes by the name of the first one of a QUIC connection ([`Stream::first`]). What QUIC can say about
-//! a stream and TCP can't (to reset it, to stop the other side, to open another one) is left unsaid here.
-//! Decides nothing. No timers, no bounds of its own.
+//! A TCP connection has one stream, which goes by the name of the first one of a QUIC connection ([`Stream::first`]).
+//! What QUIC can say about a stream and TCP can't (to reset it, to stop the other side, to open another one) is left
+//! unsaid here. Decides nothing. No timers, no bounds of its own.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -390,7 +390,8 @@ impl Connections {
         self.endpoints().all(Quic::is_flushed) && self.pipes.is_empty()
     }
 
-    /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their number.
+    /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their
+    /// number.
     #[must_use]
     pub fn visits(&self) -> u64 {
         self.endpoints().map(Quic::visits).fold(self.pipes.visits(), u64::saturating_add)

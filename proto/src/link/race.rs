@@ -1,18 +1,20 @@
-//! Which way to a relay is taken: all that may work are tried, the better ones a little earlier, and the first that answers wins.
+//! Which way to a relay is taken: all that may work are tried, the better ones a little earlier, and the first that
+//! answers wins.
 //!
-//! Decides when which transport is tried at which address. It opens nothing itself: its owner carries [`Output`]s out and reports
-//! what came of them. "Answered" means that the relay answered its hello, since a firewall may let a connection come about and
-//! nothing through it.
+//! Decides when which transport is tried at which address. It opens nothing itself: its owner carries [`Output`]s out
+//! and reports what came of them. "Answered" means that the relay answered its hello, since a firewall may let a
+//! connection come about and nothing through it.
 //! ```text
 //! running: per transport a lane: waiting → trying addresses in turn → failed
 //!    └─► won (the others are cancelled) │ failed (all lanes, or out of time)
 //! ```
-//! Lanes start in the order QUIC, TLS, WebSocket, each [`HEAD_START`] after the one before; at once when all before it failed, and
-//! at once for the transport that won the last time. QUIC is never held back for it, so that it is used again when it works again.
-//! In a lane the next address is tried [`ATTEMPT_DELAY`] after the last (RFC 8305 §5), at once when no attempt is left; IPv6 and
-//! IPv4 alternate (§4).
+//! Lanes start in the order QUIC, TLS, WebSocket, each [`HEAD_START`] after the one before; at once when all before it
+//! failed, and at once for the transport that won the last time. QUIC is never held back for it, so that it is used
+//! again when it works again. In a lane the next address is tried [`ATTEMPT_DELAY`] after the last (RFC 8305 §5), at
+//! once when no attempt is left; IPv6 and IPv4 alternate (§4).
 //!
-//! Timers: those two, and [`WITHIN`] (through a proxy [`WITHIN_PROXIED`]) for everything. Bounds: [`MAX_ADDRESSES`] a lane.
+//! Timers: those two, and [`WITHIN`] (through a proxy [`WITHIN_PROXIED`]) for everything. Bounds: [`MAX_ADDRESSES`] a
+//! lane.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 //! What a session carries: one transfer, of which this side is one end. It only hands on.
 //!
-//! It decides which machine that is: a sender's is known from the start, a receiver's once it was offered a stream, or a file was
-//! accepted into a sink that is written in order.
+//! It decides which machine that is: a sender's is known from the start, a receiver's once it was offered a stream, or
+//! a file was accepted into a sink that is written in order.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The connection with the other side: the handshake, the session that it makes, its loss and what it takes to go on, and the farewell.
+//! The connection with the other side: the handshake, the session that it makes, its loss and what it takes to go on,
+//! and the farewell.
 //!
 //! ```text
 //!            link                 keyed                 transfer over
@@ -10,16 +11,18 @@
 //!                                         ▲                │ failed, lost
 //!                                         └────────────────┘
 //! ```
-//! It decides how often a code may be guessed (the handshake's `Guesses`), with which secret a handshake begins, and how long a session without a
-//! link is kept.
+//! It decides how often a code may be guessed (the handshake's `Guesses`), with which secret a handshake begins, and
+//! how long a session without a link is kept.
 //!
-//! Nothing that was sent is lost by a reconnect: the session repeats its control records, the transfer its chunks. A failed attempt ends nothing
-//! and is no guess, since its secret is not one that a person chose. Where a receiver's answer (H2) had no reply, it can't know whether the sender
-//! took it, so it tries that attempt's reconnect room and the code room in turn.
+//! Nothing that was sent is lost by a reconnect: the session repeats its control records, the transfer its chunks. A
+//! failed attempt ends nothing and is no guess, since its secret is not one that a person chose. Where a receiver's
+//! answer (H2) had no reply, it can't know whether the sender took it, so it tries that attempt's reconnect room and
+//! the code room in turn.
 //!
-//! Timers: the handshake's and the session's; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for each of those two rooms; [`LEAVE_WITHIN`] for the farewell; the end of patience, which is
-//! the person's (`give_up_after`), [`PATIENCE`] before the offer was accepted, [`CONFIRM_WITHIN`] for a sender that only misses the confirmation,
-//! and otherwise none. Bounds: one session, one handshake.
+//! Timers: the handshake's and the session's; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for each of
+//! those two rooms; [`LEAVE_WITHIN`] for the farewell; the end of patience, which is the person's (`give_up_after`),
+//! [`PATIENCE`] before the offer was accepted, [`CONFIRM_WITHIN`] for a sender that only misses the confirmation, and
+//! otherwise none. Bounds: one session, one handshake.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -42,8 +45,8 @@ use crate::wire::relay::Side;
 
 /// How long a receiver that can't know where its sender waits stays with one of the two rooms.
 const TURN: Duration = Duration::from_secs(10);
-/// Upper bound for a sender waiting for the confirmation: longer than the receiver lingers after completion, even if the receiver noticed the
-/// loss later by the time in which a link may be silent.
+/// Upper bound for a sender waiting for the confirmation: longer than the receiver lingers after completion, even if
+/// the receiver noticed the loss later by the time in which a link may be silent.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(90);
 /// A sender that has not answered by then is reported as silent.
 const RESPONSE_WITHIN: Duration = Duration::from_secs(2);

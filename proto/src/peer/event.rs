@@ -57,7 +57,8 @@ pub enum Event {
     },
     /// Sender: another receiver came with this code's number while one is served, and was turned away. Told once.
     SecondReceiver,
-    /// The words that both people compare; with `--verify` on either side the transfer waits for [`Command::Agree`] here.
+    /// The words that both people compare; with `--verify` on either side the transfer waits for [`Command::Agree`]
+    /// here.
     Verifier {
         /// Seven words.
         words: Vec<&'static str>,
@@ -86,8 +87,8 @@ pub enum Event {
         /// Since the keys were there, or since the last direct path was left.
         after: Duration,
     },
-    /// The direct path is no more; the session goes on over the relay, and [`Event::Path`] follows. Where no data may go there,
-    /// [`WaitingFor::DirectPath`] follows.
+    /// The direct path is no more; the session goes on over the relay, and [`Event::Path`] follows. Where no data may
+    /// go there, [`WaitingFor::DirectPath`] follows.
     FellBack(Fallback),
     /// The connection was lost, and nothing else was: the other side is looked for again, after this pause.
     Reconnecting {
@@ -113,6 +114,34 @@ impl From<Misuse> for Event {
 }
 
 impl Event {
+    /// Whether it may come any number of times, so that a newer one takes the place of one that nobody has read.
+    pub(super) const fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Reached { .. }
+            | Self::Waiting(_)
+            | Self::Paired
+            | Self::Path(_)
+            | Self::Upgraded { .. }
+            | Self::FellBack(_)
+            | Self::Reconnecting { .. }
+            | Self::Misuse(_) => true,
+            Self::Progress(_)
+            | Self::Scanned(_)
+            | Self::Code { .. }
+            | Self::FirstUse { .. }
+            | Self::WrongGuess { .. }
+            | Self::SecondReceiver
+            | Self::Verifier { .. }
+            | Self::Offer(_)
+            | Self::StreamOffer
+            | Self::Accepted
+            | Self::Resuming
+            | Self::Resumed { .. }
+            | Self::Done(_)
+            | Self::Failed(_) => false,
+        }
+    }
+
     /// Whether nothing comes after it.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
@@ -131,8 +160,8 @@ pub enum WaitingFor {
     Sender,
     /// Receiver: the sender, which has another receiver. If that one has the right code, this one will not be served.
     Turn,
-    /// Receiver: the first message of a sender that a relay has paired it with. It has not come for a while: the sender may have ended
-    /// without the relay's knowledge.
+    /// Receiver: the first message of a sender that a relay has paired it with. It has not come for a while: the sender
+    /// may have ended without the relay's knowledge.
     Response,
     /// Sender: the receiver's answer to the offer.
     Answer,

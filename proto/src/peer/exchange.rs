@@ -1,5 +1,6 @@
-//! What moves between the links, the session and the transfer while a session is established, and the farewell. Decides nothing of its own: each
-//! item is handed to its owner, and what follows is applied ([`Peer::apply`]) before the next item is taken.
+//! What moves between the links, the session and the transfer while a session is established, and the farewell. Decides
+//! nothing of its own: each item is handed to its owner, and what follows is applied ([`Peer::apply`]) before the next
+//! item is taken.
 
 use super::carried::News;
 use super::event::Event;
@@ -13,7 +14,8 @@ use crate::wire::peer::Control;
 use crate::wire::relay::Side;
 
 impl Peer {
-    /// Moves everything between links, handshake or session, and transfer. True when something moved that others wait for.
+    /// Moves everything between links, handshake or session, and transfer. True when something moved that others wait
+    /// for.
     pub(super) fn converse(&mut self, now: Instant) -> bool {
         if self.connection.is_handshaking() {
             let asked = self.rendezvous.question();
@@ -250,7 +252,8 @@ impl Peer {
         moved
     }
 
-    /// Carries out what the paths decided, and sends what they have to say. True when something moved that others wait for.
+    /// Carries out what the paths decided, and sends what they have to say. True when something moved that others wait
+    /// for.
     fn pump_paths(&mut self, now: Instant) -> bool {
         let mut moved = false;
         if let Some(session) = self.connection.session() {

@@ -9,8 +9,9 @@
 //!                                             ▼
 //!                                          Transfer ──► Outbox ──► the application
 //! ```
-//! [`Peer`] routes and decides little: each machine is given its inputs together with the connections, and queues what follows for others.
-//! [`Peer::apply`] carries the queued outputs out, one after the other, until none is left; a machine never calls another one.
+//! [`Peer`] routes and decides little: each machine is given its inputs together with the connections, and queues what
+//! follows for others. [`Peer::apply`] carries the queued outputs out, one after the other, until none is left; a
+//! machine never calls another one.
 //!
 //! | file | part |
 //! |---|---|
@@ -454,7 +455,8 @@ impl Peer {
     /// A link with, as it seems, the other side.
     fn handle_connected(&mut self, now: Instant, link: peer_link::PeerLink, via: Via) {
         if self.connection.session().is_some() {
-            // Only the session's own receiver gets past the relay inside while a link lives: it knows better that this one is dead.
+            // Only the session's own receiver gets past the relay inside while a link lives: it knows better that this
+            // one is dead.
             let replaces = self.rendezvous.is_embedded();
             self.paths.handle_connected(now, &mut self.net, link, via, replaces);
         } else {
@@ -539,7 +541,8 @@ impl Peer {
         }
     }
 
-    /// A deadline is judged late: so long this process had no time to read what came, nor to answer. A machine that was asked is given that time.
+    /// A deadline is judged late: so long this process had no time to read what came, nor to answer. A machine that was
+    /// asked is given that time.
     fn notice_delay(&mut self, now: Instant) {
         let due = self.poll_timeout().map_or(now, |(at, _)| at);
         // A longer pause is another matter: see `notice_pause`.
@@ -550,8 +553,9 @@ impl Peer {
         }
     }
 
-    /// A live link has something to do every few seconds. When nothing was done for longer than it may be silent, this process stood
-    /// still (SIGSTOP, a suspended virtual machine): what arrived meanwhile proves nothing about now, and no deadline was missed.
+    /// A live link has something to do every few seconds. When nothing was done for longer than it may be silent, this
+    /// process stood still (SIGSTOP, a suspended virtual machine): what arrived meanwhile proves nothing about now, and
+    /// no deadline was missed.
     fn notice_pause(&mut self, now: Instant) {
         let stood_still = now.saturating_duration_since(std::mem::replace(&mut self.awake, now));
         if stood_still >= SILENCE && self.connection.session().is_some() {

@@ -1,10 +1,12 @@
 //! The sockets of a peer by their roles, and the connections on them.
 //!
-//! Decides nothing about the transfer. A socket that could not be bound stays `Unusable`: its address family is not there, or UDP is not.
+//! Decides nothing about the transfer. A socket that could not be bound stays `Unusable`: its address family is not
+//! there, or UDP is not.
 //!
-//! Datagrams sent from direct sockets count against the anti-amplification budget (`p2p::budget`), except to addresses where a link has proven
-//! to be the other peer's, and to servers that the person named. Bounds: [`MAX_DATAGRAMS`] datagrams of our own wait; a connection holds at
-//! most [`UNPROVEN_WINDOW`] bytes unread until it is known to lead to the other peer ([`Net::widen`]).
+//! Datagrams sent from direct sockets count against the anti-amplification budget (`p2p::budget`), except to addresses
+//! where a link has proven to be the other peer's, and to servers that the person named. Bounds: [`MAX_DATAGRAMS`]
+//! datagrams of our own wait; a connection holds at most [`UNPROVEN_WINDOW`] bytes unread until it is known to lead to
+//! the other peer ([`Net::widen`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -55,7 +57,8 @@ const CONNECT_WITHIN: Duration = Duration::from_millis(2_500);
 const SYNS: usize = 3;
 /// Datagrams that are neither QUIC's nor mDNS's and wait for a direct socket; more are lost.
 const MAX_DATAGRAMS: usize = 64;
-/// What a connection may hold unread until it is known to lead to the other peer: nobody says more than a greeting before.
+/// What a connection may hold unread until it is known to lead to the other peer: nobody says more than a greeting
+/// before.
 const UNPROVEN_WINDOW: usize = 64 << 10;
 /// The path of a WebSocket at a relay.
 const PATH: &str = "/";
@@ -246,7 +249,8 @@ impl Net {
         }
     }
 
-    /// A connection that came in, from where it says: it may be the other peer's. One that is not `wanted` is not answered.
+    /// A connection that came in, from where it says: it may be the other peer's. One that is not `wanted` is not
+    /// answered.
     pub fn poll_direct(
         &mut self,
         now: Instant,
@@ -272,8 +276,8 @@ impl Net {
         pipe
     }
 
-    /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its records as
-    /// soon as they begin.
+    /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its
+    /// records as soon as they begin.
     pub fn prove(&mut self, conn: ConnectionId) {
         self.widen(conn);
         match conn {
@@ -375,7 +379,8 @@ impl Net {
         self.connections.write(now, conn, stream, data)
     }
 
-    /// Nothing follows on a stream. TCP does not report the other side's acknowledgement, so that it counts as given at once.
+    /// Nothing follows on a stream. TCP does not report the other side's acknowledgement, so that it counts as given at
+    /// once.
     pub fn finish(&mut self, now: Instant, conn: ConnectionId, stream: Stream) {
         self.connections.finish(now, conn, stream, 0, "");
         if let ConnectionId::Pipe(pipe) = conn {
@@ -467,7 +472,8 @@ impl Net {
         self.connections.settle(now);
     }
 
-    /// The next event of any connection that says something to a peer: streams are opened when they are needed, and no peer stops one.
+    /// The next event of any connection that says something to a peer: streams are opened when they are needed, and no
+    /// peer stops one.
     pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
         if let Some(pipe) = self.finished.pop_front() {
             return Some((ConnectionId::Pipe(pipe), Event::Finished(Stream::first())));

@@ -1,4 +1,5 @@
-//! What was offered, and what this side's person had to say first: whether the verifier words were compared, and when the offer was accepted.
+//! What was offered, and what this side's person had to say first: whether the verifier words were compared, and when
+//! the offer was accepted.
 //!
 //! ```text
 //! NotNeeded

@@ -1,7 +1,8 @@
 //! The events of a peer for its application.
 //!
 //! It decides which progress is told, and that exactly one event ends a transfer: what comes after that one is dropped.
-//! Timer: [`PROGRESS_EVERY`] between two reports of progress. Bounds: [`MAX_EVENTS`] events wait; then no more progress is queued.
+//! Timer: [`PROGRESS_EVERY`] between two reports of progress. Bounds: [`MAX_EVENTS`] events wait, beside one of each
+//! kind.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::transfer::Progress;
 
 /// Progress is reported at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Events that may wait for the application; the transfer itself waits for none of them.
+/// Events that may wait for the application, beside one of each kind; the transfer itself waits for none of them.
 const MAX_EVENTS: usize = 64;
 
 /// See the module's text.
@@ -34,9 +35,20 @@ impl Outbox {
         }
         if let (Event::Progress(_), Some(last @ Event::Progress(_))) = (&event, self.events.back_mut()) {
             *last = event;
-        } else if !matches!(event, Event::Progress(_)) || self.events.len() < MAX_EVENTS {
-            self.events.push_back(event);
+            return;
         }
+        if self.events.len() >= MAX_EVENTS {
+            if matches!(event, Event::Progress(_)) {
+                return;
+            }
+            // The latest of each kind is what an application that reads seldom needs.
+            let kind = std::mem::discriminant(&event);
+            let is_older = |waiting: &Event| event.is_repeatable() && std::mem::discriminant(waiting) == kind;
+            if let Some(older) = self.events.iter().position(is_older) {
+                self.events.remove(older);
+            }
+        }
+        self.events.push_back(event);
     }
 
     /// Queues the terminal event. False: there was one already.

@@ -55,8 +55,9 @@ impl Peer {
         Ok(())
     }
 
-    /// The person interrupts the transfer. While everything is put in place, only the disk decides, and it won't take long; after that only the
-    /// other side's farewell is missing, which is waited for a little longer. Else the transfer fails.
+    /// The person interrupts the transfer. While everything is put in place, only the disk decides, and it won't take
+    /// long; after that only the other side's farewell is missing, which is waited for a little longer. Else the
+    /// transfer fails.
     pub(super) fn cancel(&mut self, now: Instant) {
         self.transfer.cancel(now, CancelReason::Interrupted, "");
         if !self.transfer.is_finishing() && !self.outbox.has_ended() {

@@ -1,10 +1,12 @@
-//! A link between two peers as a peer sees it: one connection to a relay (or to the peer itself), its first stream for control, and
-//! the unidirectional streams that carry chunks. Where the connection has only the one stream, chunks share it, one at a time.
+//! A link between two peers as a peer sees it: one connection to a relay (or to the peer itself), its first stream for
+//! control, and the unidirectional streams that carry chunks. Where the connection has only the one stream, chunks
+//! share it, one at a time.
 //!
-//! Decides which stream takes the next chunk (the first that has nothing waiting; a new one only when all wait) and keeps at most
-//! one record waiting per stream, so that a record gets its number no earlier than its place. A stream is read up to its next whole
-//! frame, whenever somebody asks for that, so what waits here of a link that nobody asks is nothing; of all streams together it is
-//! bounded by the receiver's credit, and a sender that goes beyond it breaks a rule.
+//! Decides which stream takes the next chunk (the first that has nothing waiting; a new one only when all wait) and
+//! keeps at most one record waiting per stream, so that a record gets its number no earlier than its place. A stream is
+//! read up to its next whole frame, whenever somebody asks for that, so what waits here of a link that nobody asks is
+//! nothing; of all streams together it is bounded by the receiver's credit, and a sender that goes beyond it breaks a
+//! rule.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,7 +24,8 @@ use crate::wire::{Caps, Decoder, Frame};
 
 /// Frames that may wait for the first stream.
 const CONTROL_WAITING: usize = 4;
-/// Bytes of unfinished records that all streams together may hold: the credit, and a record on each stream that is not one.
+/// Bytes of unfinished records that all streams together may hold: the credit, and a record on each stream that is not
+/// one.
 const ASSEMBLY: usize = CREDIT as usize + (1 << 20);
 
 /// A stream of ours that carries chunks.
@@ -135,8 +138,8 @@ impl PeerLink {
         }
     }
 
-    /// The next frame of the first stream. No more is read than it takes to complete one, so that a link whose frames nobody asks for
-    /// fills its transport's window and nothing else.
+    /// The next frame of the first stream. No more is read than it takes to complete one, so that a link whose frames
+    /// nobody asks for fills its transport's window and nothing else.
     ///
     /// # Errors
     /// The framing broke a rule.
@@ -243,7 +246,8 @@ impl PeerLink {
                 Write::Stopped(_) | Write::Gone => self.control.clear(),
             }
         }
-        // The one that has waited longest comes first: all wait for one window, and those behind would never get any of it.
+        // The one that has waited longest comes first: all wait for one window, and those behind would never get any of
+        // it.
         let mut blocked = None;
         let count = self.outgoing.len();
         for index in (self.turn..count).chain(0..self.turn.min(count)) {

@@ -1,8 +1,8 @@
 //! The connections of a relay's legs, with the rules that only a relay has for them.
 //!
-//! That a TCP connection broke off is reported by its last event, and is not the end of what it said: until then nothing more is read or taken.
-//! The pair ends where QUIC would reset or stop a stream and TCP can't.
-//! Decides nothing. No timers, no bounds of its own.
+//! That a TCP connection broke off is reported by its last event, and is not the end of what it said: until then
+//! nothing more is read or taken. The pair ends where QUIC would reset or stop a stream and TCP can't. Decides nothing.
+//! No timers, no bounds of its own.
 
 use std::time::Duration;
 

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
+
 use super::limits::Limits;
 use super::registry::Key;
 use crate::link::trust::Identity;
@@ -15,7 +17,8 @@ use crate::seed::Seed;
 
 /// How a relay is set up.
 pub struct Config {
-    /// Where it listens, with UDP and with TCP at the same port: one to [`super::MAX_SOCKETS`] addresses. Port 0 lets the system choose.
+    /// Where it listens, with UDP and with TCP at the same port: one to [`super::MAX_SOCKETS`] addresses. Port 0 lets
+    /// the system choose.
     pub listen: Vec<SocketAddr>,
     /// How it listens with TCP.
     pub tcp: Tcp,
@@ -53,8 +56,8 @@ impl fmt::Debug for Config {
 /// How a relay listens with TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tcp {
-    /// Whether a WebSocket may come without TLS, because a proxy in front of the relay has it. At a loopback address it always may:
-    /// who can connect there is on this machine.
+    /// Whether a WebSocket may come without TLS, because a proxy in front of the relay has it. At a loopback address it
+    /// always may: who can connect there is on this machine.
     pub behind_proxy: bool,
     /// Connections that may wait to be accepted.
     pub backlog: u32,
@@ -82,8 +85,8 @@ pub enum Command {
     Status,
 }
 
-/// A room in logs: a short hash under a key of this process. It cannot be turned back into the room, nor be compared with what
-/// another process logged.
+/// A room in logs: a short hash under a key of this process. It cannot be turned back into the room, nor be compared
+/// with what another process logged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomTag([u8; 4]);
 
@@ -99,7 +102,7 @@ impl RoomTag {
 
 impl fmt::Display for RoomTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&HEXLOWER.encode(&self.0))
     }
 }
 
@@ -228,8 +231,8 @@ pub enum Event {
         /// The local address.
         addr: SocketAddr,
     },
-    /// An address can't be listened at with UDP or with TCP; then it is not listened at with the other one either. When that is so for
-    /// all addresses, the relay is closed.
+    /// An address can't be listened at with UDP or with TCP; then it is not listened at with the other one either. When
+    /// that is so for all addresses, the relay is closed.
     CannotListen {
         /// What was asked for; the port of TCP is the one that UDP got.
         addr: SocketAddr,

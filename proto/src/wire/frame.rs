@@ -24,8 +24,9 @@ pub const KIND_CONTROL: u8 = 0;
 pub const KIND_CHUNK: u8 = 1;
 /// Length of the length prefix, in bytes.
 pub const PREFIX: usize = 4;
-/// Pieces shorter than this, in bytes, are merged.
-const SMALL: usize = 512;
+/// Pieces shorter than this, in bytes, are merged: a piece keeps the whole packet that it came in, of which it should
+/// be the most.
+const SMALL: usize = 1024;
 
 /// How long a body may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,13 @@
-//! Prints the traces of many simulated runs, so that two builds can be compared: a change that moves code and decides nothing else
-//! leaves every line as it was.
+//! Prints the traces of many simulated runs, so that two builds can be compared: a change that moves code and decides
+//! nothing else leaves every line as it was.
 //!
 //! ```sh
 //! cargo run --release -p tallow-tests --bin traces -- 1000 > before.txt
 //! cargo run --release -p tallow-tests --bin traces -- 1000 > after.txt
 //! diff before.txt after.txt
 //! ```
-//! Seed `n` runs scenario `n % 4`: a transfer over any network, a session that has to reconnect, a session with a direct path, a hostile
-//! peer or relay. The last column says how both ended; a run that panicked says so there.
+//! Seed `n` runs scenario `n % 4`: a transfer over any network, a session that has to reconnect, a session with a
+//! direct path, a hostile peer or relay. The last column says how both ended; a run that panicked says so there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -178,7 +178,8 @@ fn sleep(rig: &mut Rig, host: HostId, time: Duration, stops: bool) {
     rig.world.run_until(time + SECOND, |_| false);
 }
 
-/// Two homes that both look for a direct path, with cables that come and go, cuts, NATs that forget, relays that restart.
+/// Two homes that both look for a direct path, with cables that come and go, cuts, NATs that forget, relays that
+/// restart.
 fn direct(seed: u64) -> Report {
     let mut chance = chance(seed);
     let network = Conditions { rate: 300_000, ..Conditions::default() };

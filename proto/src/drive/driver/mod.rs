@@ -41,8 +41,8 @@ const FAILURES: u32 = 16;
 const REST: Duration = Duration::from_millis(100);
 /// How long a closed node's last transmits may wait for room in their socket, and its finished pipes for the other side's end.
 const FLUSH: Duration = Duration::from_secs(1);
-/// A deadline that passed longer ago was missed because others had the processor. The runtime may know of what arrived meanwhile only
-/// once it had a turn itself, which its timer tells.
+/// A deadline that passed longer ago was missed because others had the processor. The runtime may know of what arrived
+/// meanwhile only once it had a turn itself, which its timer tells.
 const LATE: Duration = Duration::from_millis(20);
 /// Rounds in a row that may put off the timer because arrivals still wait: about as many as a socket's buffer holds.
 const PUT_OFF: u32 = 32;
@@ -73,7 +73,8 @@ pub struct Driver<N: Node, I: Io> {
     /// What the runtime's timer is set to; never later than the next deadline.
     armed: Option<Instant>,
     put_off: u32,
-    /// When the sockets were looked at last, before anything was taken from them: what arrived by then is known to the node.
+    /// When the sockets were looked at last, before anything was taken from them: what arrived by then is known to the
+    /// node.
     looked: Instant,
     /// The node is closed, and this is how long its last transmits may take.
     flush_by: Option<Instant>,
@@ -341,7 +342,8 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
         let rests = rests.chain(self.listeners.rests()).chain(self.pipes.linger());
         let Some(at) = rests.chain(deadline).chain(self.flush_by).min() else { return false };
         // A later deadline leaves the timer alone: QUIC moves its deadlines with every packet, and waking early is cheap.
-        // A deadline is judged after what arrived before it was read, however long the node, or others, had the processor since.
+        // A deadline is judged after what arrived before it was read, however long the node, or others, had the
+        // processor since.
         while self.io.now() < at || at.checked_add(LATE).is_some_and(|late| self.looked < at && late <= self.io.now()) {
             let armed = self.armed.map_or(at, |armed| armed.min(at));
             if self.io.poll_timer(cx, armed).is_pending() {

@@ -1,8 +1,8 @@
-//! The direct path: addresses are gathered (`p2p::gather`), offered and tried in rounds (`p2p::negotiate`), and what that decides is carried out
-//! on sockets and connections.
+//! The direct path: addresses are gathered (`p2p::gather`), offered and tried in rounds (`p2p::negotiate`), and what
+//! that decides is carried out on sockets and connections.
 //!
-//! A link that is lost while others remain: chunks sent on it stay in flight until both sides have sent `DirectFailed` of its round (round 0 is
-//! the relay path). The receiver has said by then what it stored.
+//! A link that is lost while others remain: chunks sent on it stay in flight until both sides have sent `DirectFailed`
+//! of its round (round 0 is the relay path). The receiver has said by then what it stored.
 //!
 //! A side whose person is to compare the verifier words first sends no address before that.
 //!
@@ -263,8 +263,8 @@ impl Paths {
         }
     }
 
-    /// What goes on whether or not there are links: addresses are gathered while the code is read aloud. `over`: the transfer has ended, and
-    /// nothing is looked for. True when others wait for it.
+    /// What goes on whether or not there are links: addresses are gathered while the code is read aloud. `over`: the
+    /// transfer has ended, and nothing is looked for. True when others wait for it.
     pub fn prepare(&mut self, now: Instant, net: &mut Net, mut servers: Vec<SocketAddr>, over: bool) -> bool {
         let direct = &mut self.direct;
         while let Some(action) = direct.portmap.as_mut().and_then(|portmap| portmap.poll_action()) {
@@ -277,6 +277,7 @@ impl Paths {
             match event {
                 portmap::Event::Mapped(addr) => direct.gather.handle_mapped(now, addr),
                 portmap::Event::Lost | portmap::Event::DoubleNat(_) => direct.gather.handle_unmapped(now),
+                _ => {}
             }
         }
         if over {
@@ -321,7 +322,8 @@ impl Paths {
         }
     }
 
-    /// Carries out the next thing that the negotiation decided, unless something waits to be said. False: there was none.
+    /// Carries out the next thing that the negotiation decided, unless something waits to be said. False: there was
+    /// none.
     pub fn advance(&mut self, now: Instant, net: &mut Net) -> bool {
         if !self.direct.control.is_empty() {
             return false;

@@ -4,13 +4,14 @@
 //! Down ──start──► Up(links) ──the last link is lost──► Down
 //!                     └──close──► Closing(links) ──all is sent, or the deadline──► Down
 //! ```
-//! A session begins on the link of its handshake, its first relay path, which stays as a fallback. Direct links are looked for beside it
-//! (`direct`); the sender selects one (`selection`), and from then on it is active. The relay path is replaced when it is lost (`relay_path`).
-//! After a change of the network a link has to show that it still works (`probe`).
+//! A session begins on the link of its handshake, its first relay path, which stays as a fallback. Direct links are
+//! looked for beside it (`direct`); the sender selects one (`selection`), and from then on it is active. The relay path
+//! is replaced when it is lost (`relay_path`). After a change of the network a link has to show that it still works
+//! (`probe`).
 //!
-//! It is given network events, the session's events about links and the control messages about paths, together with the connections. What
-//! follows for others is queued as [`Output`]s, in order, and nothing else depends on when they are carried out. It knows neither session nor
-//! transfer.
+//! It is given network events, the session's events about links and the control messages about paths, together with the
+//! connections. What follows for others is queued as [`Output`]s, in order, and nothing else depends on when they are
+//! carried out. It knows neither session nor transfer.
 //!
 //! | file | part |
 //! |---|---|
@@ -142,7 +143,8 @@ impl Paths {
         }
     }
 
-    /// The handshake on this link is done. `theirs`: what the other side said of itself; `may_negotiate`: addresses may be sent.
+    /// The handshake on this link is done. `theirs`: what the other side said of itself; `may_negotiate`: addresses may
+    /// be sent.
     pub fn start(
         &mut self,
         now: Instant,
@@ -364,8 +366,8 @@ impl Paths {
         };
     }
 
-    /// A link is gone while the last words go out. If it carried them, and the other side is not known to have them, they go out over the one
-    /// that carries control now (`next`). False: the farewell is over.
+    /// A link is gone while the last words go out. If it carried them, and the other side is not known to have them,
+    /// they go out over the one that carries control now (`next`). False: the farewell is over.
     pub fn go_on_closing(&mut self, now: Instant, net: &mut Net, was_active: bool, next: Option<LinkId>) -> bool {
         let State::Closing(links, _) = &mut self.state else { return false };
         let goes_on = !links.is_empty() && (!was_active || next.is_some_and(|next| links.set_active(next)));
@@ -415,7 +417,8 @@ impl Paths {
         .min()
     }
 
-    /// Deadlines may have come. A spurious call is a no-op. `in_flight`: bytes that are sealed for a link and not acknowledged.
+    /// Deadlines may have come. A spurious call is a no-op. `in_flight`: bytes that are sealed for a link and not
+    /// acknowledged.
     pub fn handle_timeout(&mut self, now: Instant, net: &mut Net, in_flight: impl Fn(LinkId) -> u64) {
         self.judge_probe(now, net);
         self.handle_direct_timeout(now, net, in_flight);
@@ -427,7 +430,8 @@ impl Paths {
         self.direct.handle_gateways(now, gateways);
     }
 
-    /// A datagram that is not QUIC's, on a socket of the direct path or of the port mapping; false: it is another part's.
+    /// A datagram that is not QUIC's, on a socket of the direct path or of the port mapping; false: it is another
+    /// part's.
     pub fn handle_datagram(&mut self, now: Instant, arrival: &Arrival, data: &[u8]) -> bool {
         if arrival.socket == portmap::SOCKET {
             if let Some(portmap) = self.direct.portmap() {
@@ -491,7 +495,7 @@ impl Paths {
     #[must_use]
     pub fn poll_transmit(&mut self, socket: SocketId, buf: &mut Vec<u8>) -> Option<Transmit> {
         let portmap = self.direct.portmap().filter(|_| socket == portmap::SOCKET)?;
-        let portmap::Outgoing { to, from, data } = portmap.poll_transmit()?;
+        let portmap::Transmit { to, from, data } = portmap.poll_transmit()?;
         buf.extend_from_slice(&data);
         Some(Transmit { to, src_ip: from, ecn: Ecn::NotEct, size: data.len(), segment_size: None })
     }

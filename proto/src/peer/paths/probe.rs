@@ -1,8 +1,8 @@
 //! Whether a link survived a change of the network.
 //!
-//! Where this machine's addresses changed, or it slept, a QUIC link is asked first whether it lives, since it may go on from another
-//! address with the same keys; after [`PROOF_WITHIN`] of silence it is given up. A TCP link can't move and is lost at once, and so are
-//! direct links. Timer: [`PROOF_WITHIN`]. Bound: one probe.
+//! Where this machine's addresses changed, or it slept, a QUIC link is asked first whether it lives, since it may go on
+//! from another address with the same keys; after [`PROOF_WITHIN`] of silence it is given up. A TCP link can't move and
+//! is lost at once, and so are direct links. Timer: [`PROOF_WITHIN`]. Bound: one probe.
 
 use std::time::Duration;
 

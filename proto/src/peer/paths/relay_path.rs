@@ -1,4 +1,5 @@
-//! The relay path: the link by way of a relay that a session falls back to, and its replacement when it is lost while a direct link lives.
+//! The relay path: the link by way of a relay that a session falls back to, and its replacement when it is lost while a
+//! direct link lives.
 //!
 //! ```text
 //!         lost here: DirectFailed(0) sent      received           connected       Bind sent or received       proven
@@ -6,19 +7,22 @@
 //!  └──received: lost here too, sent────────────────────► ▲                 │ lost, took too long │ lost
 //!                                                         └────────────────┴─────────────────────┘
 //! ```
-//! The first relay path is the link of the handshake. When it is lost and a direct link remains, both sides send `DirectFailed` of round 0, each
-//! once. Both then treat the records in flight on that link as lost. A side that has sent *and* received the message looks for the other one
-//! in the session's reconnect room, as after the loss of its last link (`connection`), but without events, and no search ends the transfer.
-//! So a `DirectFailed(0)` always refers to the current relay path: neither side replaces it while such a message is in flight. A message of an
-//! earlier generation is recognised because it arrives before this generation's offer, or before any direct link has proven itself.
+//! The first relay path is the link of the handshake. When it is lost and a direct link remains, both sides send
+//! `DirectFailed` of round 0, each once. Both then treat the records in flight on that link as lost. A side that has
+//! sent *and* received the message looks for the other one in the session's reconnect room, as after the loss of its
+//! last link (`connection`), but without events, and no search ends the transfer. So a `DirectFailed(0)` always refers
+//! to the current relay path: neither side replaces it while such a message is in flight. A message of an earlier
+//! generation is recognised because it arrives before this generation's offer, or before any direct link has proven
+//! itself.
 //!
-//! On a link from that room the sender speaks first: H1 where its session has no link, `Bind` where it has one; the receiver does what
-//! fits both. Where they differ, one of them has not noticed yet that its direct link is dead, which takes it 1.6 s. A receiver that
-//! believes that it has one keeps the link with its H1 until it has none; a receiver that has none closes the link, and both search again.
-//! Until the proof the link carries nothing else, and what goes wrong on it ends nothing but this attempt.
+//! On a link from that room the sender speaks first: H1 where its session has no link, `Bind` where it has one; the
+//! receiver does what fits both. Where they differ, one of them has not noticed yet that its direct link is dead, which
+//! takes it 1.6 s. A receiver that believes that it has one keeps the link with its H1 until it has none; a receiver
+//! that has none closes the link, and both search again. Until the proof the link carries nothing else, and what goes
+//! wrong on it ends nothing but this attempt.
 //!
-//! Timers: the rendezvous'; [`HOLD`] for a pending link; the session's for the proof, and [`PROOF_WITHIN`] once it is the last link.
-//! Bounds: one pending link at a time.
+//! Timers: the rendezvous'; [`HOLD`] for a pending link; the session's for the proof, and [`PROOF_WITHIN`] once it is
+//! the last link. Bounds: one pending link at a time.
 
 use std::time::Duration;
 
@@ -286,8 +290,8 @@ impl Paths {
         }
     }
 
-    /// Another link with the other side, while the session has one. Whether it becomes the relay path is decided by what comes on it.
-    /// `replaces`: only a receiver that knows that the old links are dead gets here.
+    /// Another link with the other side, while the session has one. Whether it becomes the relay path is decided by
+    /// what comes on it. `replaces`: only a receiver that knows that the old links are dead gets here.
     pub(in super::super) fn handle_connected(
         &mut self,
         now: Instant,

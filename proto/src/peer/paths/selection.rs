@@ -1,4 +1,5 @@
-//! Which link is active: the choice among those that have proven themselves, and what was in flight on one that is lost.
+//! Which link is active: the choice among those that have proven themselves, and what was in flight on one that is
+//! lost.
 
 use super::super::event::{Event, Fallback, Path, PathKind, WaitingFor};
 use super::super::net::{ConnectionId, Net};
@@ -32,7 +33,8 @@ impl Paths {
         let active = links.active_id();
         let present = links.iter().find(|link| link.peer.id() == active).and_then(|link| link.as_proven(net));
         let proven: Vec<_> = links.of_round(round).filter_map(|link| link.as_proven(net)).collect();
-        // Whether one is still in flight is not asked: how long the other side then waits would tell it which ports are closed here.
+        // Whether one is still in flight is not asked: how long the other side then waits would tell it which ports are
+        // closed here.
         let awaits_tcp = direct.dialled_tcp == Some(round)
             || links.of_round(round).any(|link| {
                 matches!(link.peer.conn(), ConnectionId::Pipe(_))
@@ -65,8 +67,8 @@ impl Paths {
         }
     }
 
-    /// Direct links that were active before are closed once nothing is in flight on them, and the other side uses the new one: it would take the
-    /// end of the old one for a loss. `is_synced`: whether it uses that link.
+    /// Direct links that were active before are closed once nothing is in flight on them, and the other side uses the
+    /// new one: it would take the end of the old one for a loss. `is_synced`: whether it uses that link.
     pub fn retire_drained(
         &mut self,
         now: Instant,

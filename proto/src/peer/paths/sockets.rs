@@ -1,5 +1,5 @@
-//! The sockets towards the other peer: one of each family for UDP, and a listener for TCP, each with a port of its own choice or one of
-//! the person's range, tried from the first to the last.
+//! The sockets towards the other peer: one of each family for UDP, and a listener for TCP, each with a port of its own
+//! choice or one of the person's range, tried from the first to the last.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -5,9 +5,10 @@
 //!     │  └─hello─► Greeted ─┘ ▲                         │
 //!     └──────── refused ──────┴─ ask                    └─ refused (idle, going down) ─► Over
 //! ```
-//! It greets and asks in one flight where no password is needed, so pairing costs one round trip after the transport's handshake.
-//! One of several ways to the same relay only greets, and asks once it is the one that is taken.
-//! Timer: a relay has [`ANSWER_WITHIN`] to answer a greeting or a question. Bounds: frames of at most 4 KiB, one question at a time.
+//! It greets and asks in one flight where no password is needed, so pairing costs one round trip after the transport's
+//! handshake. One of several ways to the same relay only greets, and asks once it is the one that is taken. Timer: a
+//! relay has [`ANSWER_WITHIN`] to answer a greeting or a question. Bounds: frames of at most 4 KiB, one question at a
+//! time.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -50,7 +51,8 @@ pub enum Question {
 }
 
 impl Question {
-    /// The same, of one who asked `before` until now: a seat in a code room that was had is given up for one in a reconnect room.
+    /// The same, of one who asked `before` until now: a seat in a code room that was had is given up for one in a
+    /// reconnect room.
     #[must_use]
     pub const fn after(self, before: Self) -> Self {
         let Self::Join { room, side, owner, again: true, former: None } = self else { return self };
@@ -182,6 +184,12 @@ impl RelayClient {
         self.out.pop_front()
     }
 
+    /// Whether what follows on the stream is not for it.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.state, State::Paired | State::Over)
+    }
+
     /// Whether the relay said anything.
     #[must_use]
     pub fn has_answer(&self) -> bool {
@@ -221,7 +229,9 @@ impl RelayClient {
                 self.answers.push_back(Answer::Allocated(nameplate));
                 self.state = State::Seated;
             }
-            (State::Asked { .. } | State::Seated, RelayMessage::Waiting) => {
+            // Said once more, it changes nothing.
+            (State::Seated, RelayMessage::Waiting) => {}
+            (State::Asked { .. }, RelayMessage::Waiting) => {
                 self.answers.push_back(Answer::Waiting);
                 self.state = State::Seated;
             }

@@ -1,7 +1,7 @@
 //! How the connection to one relay is made: carries out what the race decides, and reports the results to it.
 //!
-//! Of concurrent attempts only the first to connect pipelines its request with Hello; the others send Hello only. The first attempt to
-//! receive a reply wins. No timers or bounds but the race's.
+//! Of concurrent attempts only the first to connect pipelines its request with Hello; the others send Hello only. The
+//! first attempt to receive a reply wins. No timers or bounds but the race's.
 
 use std::collections::VecDeque;
 
@@ -24,8 +24,8 @@ impl ServerList {
             let Some(output) = dialing.race.poll_output() else { return };
             match output {
                 race::Output::Start(attempt) => {
-                    // The relay bears to hear these twice, and no others (RFC 8446 §8). Whoever else gets through first has still to
-                    // ask, so only where QUIC is likely to be answered.
+                    // The relay bears to hear these twice, and no others (RFC 8446 §8). Whoever else gets through first
+                    // has still to ask, so only where QUIC is likely to be answered.
                     let is_join = matches!(self.question, Question::Join { again: true, .. });
                     let early =
                         is_join && server.rounds == 0 && server.remembered.is_none_or(|was| was == Transport::Quic);

@@ -3,9 +3,9 @@
 //! ```text
 //! Relays (ServerList), or Embedded (EmbeddedRelay)  ──close──► Closed
 //! ```
-//! It decides whom to ask and when to ask again, and who gets in at the relay inside. A peer either asks relays or is one itself, never both.
-//! It is given network events, resolved names and the question to ask; its [`Output`]s are a connection to the other side, events for the
-//! application, or a failure that ends the search.
+//! It decides whom to ask and when to ask again, and who gets in at the relay inside. A peer either asks relays or is
+//! one itself, never both. It is given network events, resolved names and the question to ask; its [`Output`]s are a
+//! connection to the other side, events for the application, or a failure that ends the search.
 //!
 //! | file | part |
 //! |---|---|
@@ -242,7 +242,8 @@ impl Rendezvous {
         }
     }
 
-    /// The session lost its relay path and has a direct link: as [`Self::look_again`], without haste and without events.
+    /// The session lost its relay path and has a direct link: as [`Self::look_again`], without haste and without
+    /// events.
     pub fn look_beside(&mut self, now: Instant, net: &mut Net, question: Question) {
         if let Some(list) = self.list_mut() {
             list.look_beside(now, net, question);
@@ -263,8 +264,8 @@ impl Rendezvous {
         }
     }
 
-    /// The first handshake failed. A near relay that no one vouches for is not asked again, and others are looked for, for a while. False: it
-    /// was none.
+    /// The first handshake failed. A near relay that no one vouches for is not asked again, and others are looked for,
+    /// for a while. False: it was none.
     pub fn drop_near(&mut self, now: Instant, failure: Failure) -> bool {
         self.list_mut().is_some_and(|list| list.drop_near(now, failure))
     }

@@ -1,5 +1,6 @@
-//! A relay at which the other side may be met: a configured one, the one inside a sender on this machine, or one that was discovered on the
-//! LAN. What is known of it and how far the conversation there is; `server_list` decides what happens next.
+//! A relay at which the other side may be met: a configured one, the one inside a sender on this machine, or one that
+//! was discovered on the LAN. What is known of it and how far the conversation there is; `server_list` decides what
+//! happens next.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -98,9 +99,11 @@ impl RelayServer {
 }
 
 impl RelayConnection {
-    /// Takes what arrived.
+    /// Takes what arrived, up to the pairing: what stands behind it is read by whoever needs it.
     pub fn receive(&mut self, net: &mut Net) {
-        while let Read::Data(bytes) = net.read(self.conn, self.main) {
+        while !self.rendezvous.is_over()
+            && let Read::Data(bytes) = net.read(self.conn, self.main)
+        {
             self.client.handle_bytes(bytes);
         }
     }

@@ -5,13 +5,14 @@
 //!    │            ▲          │ no answer            │ nobody waits, connection lost
 //!    └─► Gone     └──────────┴──────────────────────┘
 //! ```
-//! By the code: a sender asks its relays one after the other. The first that gives a room is the one, and the sender comes back to that one
-//! only, for as long as its patience lasts. A receiver asks all of them, since it can't know where the code lives: again after 1, after 2 and
-//! then every 5 s.
+//! By the code: a sender asks its relays one after the other. The first that gives a room is the one, and the sender
+//! comes back to that one only, for as long as its patience lasts. A receiver asks all of them, since it can't know
+//! where the code lives: again after 1, after 2 and then every 5 s.
 //!
-//! Once a session lost its link, the sender waits at all its relays. The receiver asks each configured one in turn for [`TURN`] ([`DIAL_TURN`]
-//! if it does not answer). A relay that does not answer is tried again after a pause that doubles up to [`MAX_BACKOFF`], with a jitter of half
-//! of it. While a direct link is active (`paths::relay_path`) the search goes the same way without events, and nothing fails.
+//! Once a session lost its link, the sender waits at all its relays. The receiver asks each configured one in turn for
+//! [`TURN`] ([`DIAL_TURN`] if it does not answer). A relay that does not answer is tried again after a pause that
+//! doubles up to [`MAX_BACKOFF`], with a jitter of half of it. While a direct link is active (`paths::relay_path`) the
+//! search goes the same way without events, and nothing fails.
 //!
 //! `link::race` and `dial` decide which address of a relay and which transport is used.
 //! Bounds: [`MAX_SERVERS`] servers. Timers: the race's for a connection, the answer's in `client`, those named above.
@@ -48,7 +49,8 @@ const NEAR_AGAIN: Duration = Duration::from_millis(500);
 const NEAR_LAST: Duration = Duration::from_secs(2);
 /// How long a receiver waits for a sender that has another one: as long as that one may take for two tries in vain.
 const TAKEN_WITHIN: Duration = Duration::from_secs(30);
-/// How long others are looked for, after the handshake with a near one failed: a browse of the network, asked and answered twice.
+/// How long others are looked for, after the handshake with a near one failed: a browse of the network, asked and
+/// answered twice.
 const OTHERS_WITHIN: Duration = Duration::from_secs(3);
 /// How long a receiver that meets its sender again waits at one relay before it asks the next one.
 const TURN: Duration = Duration::from_secs(10);
@@ -132,7 +134,8 @@ pub struct ServerList {
 }
 
 impl ServerList {
-    /// Looks at configured relays; `patience` is how long a receiver waits for a sender, and both for a network that went away.
+    /// Looks at configured relays; `patience` is how long a receiver waits for a sender, and both for a network that
+    /// went away.
     #[must_use]
     pub fn new(now: Instant, ask: Ask, relays: &[RelayChoice], near: &[SocketAddr], net: &mut Net) -> Self {
         let Ask { side, features, question, patience, seed, transport, proxy } = ask;
@@ -251,8 +254,8 @@ impl ServerList {
         }
     }
 
-    /// The handshake failed with the one that was met last. If that was a near one, of which nobody vouches, it is not asked again, and
-    /// others are looked for, for a while. False: it was none.
+    /// The handshake failed with the one that was met last. If that was a near one, of which nobody vouches, it is not
+    /// asked again, and others are looked for, for a while. False: it was none.
     pub fn drop_near(&mut self, now: Instant, failure: Failure) -> bool {
         let Some(server) = self.met.and_then(|index| self.servers.get_mut(index)).filter(|server| server.is_near())
         else {
@@ -288,7 +291,8 @@ impl ServerList {
         self.ask(now, net, question);
     }
 
-    /// The session lost its relay path and has a direct link: as [`Self::look_again`], without haste and without events.
+    /// The session lost its relay path and has a direct link: as [`Self::look_again`], without haste and without
+    /// events.
     pub fn look_beside(&mut self, now: Instant, net: &mut Net, question: Question) {
         self.look_again(now, net, question);
         self.search = Search::Beside;
@@ -330,7 +334,8 @@ impl ServerList {
         }
     }
 
-    /// The network is another one: what was put off is tried at once, and what was begun over the old one is begun again.
+    /// The network is another one: what was put off is tried at once, and what was begun over the old one is begun
+    /// again.
     pub fn hurry(&mut self, now: Instant, net: &mut Net) {
         if self.search == Search::Code {
             return;
@@ -649,7 +654,8 @@ impl ServerList {
         }
     }
 
-    /// Another receiver has the sender. It may have a wrong code, or be this one's own former link; else this one is too late.
+    /// Another receiver has the sender. It may have a wrong code, or be this one's own former link; else this one is
+    /// too late.
     fn handle_taken(&mut self, now: Instant, index: usize) {
         if self.search == Search::Code && self.dropped.is_none() {
             self.dropped = Some(Failure::Lost(Lost::Taken));

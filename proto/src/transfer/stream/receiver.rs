@@ -67,7 +67,8 @@ enum State {
     Offered(Layout),
     /// Chunks come in.
     Receiving(Box<Inflow>),
-    /// All is written out; the other side may still ask for the confirmation. `hurried`: this side's person wants to go.
+    /// All is written out; the other side may still ask for the confirmation. `hurried`: this side's person wants to
+    /// go.
     Verified { until: Option<Instant>, hurried: bool, progress: Progress },
     /// Nothing more is done.
     Over { progress: Progress },

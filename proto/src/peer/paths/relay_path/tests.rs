@@ -161,7 +161,8 @@ proptest! {
     }
 }
 
-/// What was not yet heard when the session lost its last link comes in the next generation, before anything that is said in it.
+/// What was not yet heard when the session lost its last link comes in the next generation, before anything that is
+/// said in it.
 #[test]
 fn a_word_of_an_earlier_generation_means_nothing() {
     let mut relay = RelayPath::<u32>::new_for_test();

@@ -1,4 +1,4 @@
-//! SSDP (UPnP Device Architecture 1.1 §1.3): the question for gateways, and what an answer says.
+//! SSDP (UPnP Device Architecture 1.1 §1.3): the search for gateways, and its responses.
 //!
 //! No state. Bounds: [`MAX_ANSWER`] bytes, [`MAX_HEADERS`] headers.
 
@@ -8,39 +8,39 @@ use httparse::{EMPTY_HEADER, Response};
 
 use super::url::Url;
 
-/// Where all devices of a network listen.
+/// The multicast group of all UPnP devices.
 pub(super) const GROUP: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(239, 255, 255, 250), PORT);
-/// And each by itself.
+/// The UDP port of the group, and of each device for unicast searches.
 pub(super) const PORT: u16 = 1900;
-/// Bytes of an answer.
+/// Bytes of a response.
 const MAX_ANSWER: usize = 2048;
-/// Headers in it.
+/// Headers of a response.
 const MAX_HEADERS: usize = 32;
-/// What is looked for: one for each round. A later version answers to the earlier ones too, by the standard.
+/// The search target of each round. By the standard a device of a later version answers searches for earlier ones.
 const TARGETS: [&str; 4] = [
     "urn:schemas-upnp-org:device:InternetGatewayDevice:1",
     "urn:schemas-upnp-org:device:InternetGatewayDevice:2",
     "urn:schemas-upnp-org:service:WANIPConnection:1",
     "urn:schemas-upnp-org:device:InternetGatewayDevice:1",
 ];
-/// What an answer is about, up to the version.
+/// Search targets of accepted responses, without the version.
 const ANSWERED: [&str; 3] = [
     "urn:schemas-upnp-org:device:InternetGatewayDevice:",
     "urn:schemas-upnp-org:service:WANIPConnection:",
     "urn:schemas-upnp-org:service:WANPPPConnection:",
 ];
 
-/// How often it is asked.
+/// Searches of one attempt.
 pub(super) const ROUNDS: usize = TARGETS.len();
 
-/// The question; `None` after the last round.
-pub(super) fn question(round: usize, to: SocketAddrV4) -> Option<Vec<u8>> {
+/// The search of this round; `None` after the last one.
+pub(super) fn search(round: usize, to: SocketAddrV4) -> Option<Vec<u8>> {
     let target = TARGETS.get(round)?;
     let text = format!("M-SEARCH * HTTP/1.1\r\nHOST: {to}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: {target}\r\n\r\n");
     Some(text.into_bytes())
 }
 
-/// Where the description of the device is that answered from this address.
+/// The URL of the description, if this is the response of a gateway at this address.
 pub(super) fn location(from: Ipv4Addr, data: &[u8]) -> Option<Url> {
     let data = data.get(..).filter(|data| data.len() <= MAX_ANSWER)?;
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
@@ -68,18 +68,18 @@ mod tests {
     }
 
     #[test]
-    fn questions() {
-        let text = String::from_utf8(question(0, GROUP).unwrap()).unwrap();
+    fn a_search_is_what_the_standard_says() {
+        let text = String::from_utf8(search(0, GROUP).unwrap()).unwrap();
         assert_eq!(
             text,
             "M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\n\
              ST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n\r\n"
         );
-        assert!(question(ROUNDS - 1, GROUP).is_some() && question(ROUNDS, GROUP).is_none());
+        assert!(search(ROUNDS - 1, GROUP).is_some() && search(ROUNDS, GROUP).is_none());
     }
 
     #[test]
-    fn answers() {
+    fn only_a_gateway_that_names_itself_is_accepted() {
         let (ok, here) = ("200 OK", "http://192.168.1.1:5000/desc.xml");
         let of = |text: &str| location(FROM, text.as_bytes());
         for st in TARGETS {

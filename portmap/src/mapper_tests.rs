@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::fake::{GATEWAY, LOCAL, Manner, OUTSIDE, World, interface, natpmp_address, pcp_answer};
 use super::*;
+use crate::simulation::{GATEWAY, LOCAL, Manner, OUTSIDE, World, interface, natpmp_address, pcp_answer};
 
 const BOTH: [Protocol; 2] = [Protocol::Pcp, Protocol::NatPmp];
 const HOME: IpAddr = IpAddr::V4(*GATEWAY.ip());
@@ -28,7 +28,8 @@ fn pcp_wins_where_both_are_spoken_and_maps_once() {
 
 #[test]
 fn natpmp_maps_at_once_where_pcp_is_not_spoken_and_a_little_later_where_it_is_silent() {
-    for (pcp, at_least) in [(Manner::NotSpoken, 0), (Manner::Refuses, 0), (Manner::Silent, 500), (Manner::Garbage, 500)]
+    for (pcp, at_least) in
+        [(Manner::Unsupported, 0), (Manner::Refuses, 0), (Manner::Silent, 500), (Manner::Garbage, 500)]
     {
         let mut world = World::started(pcp, Manner::Grants, &BOTH);
         world.run_ms(at_least + 10);
@@ -56,10 +57,10 @@ fn what_is_granted_twice_is_given_back_once() {
 #[test]
 fn a_silent_gateway_is_asked_a_few_times_and_again_after_a_rest() {
     let mut world = World::started(Manner::Silent, Manner::Silent, &BOTH);
-    world.run(TRY_WITHIN);
+    world.run(ATTEMPT_WITHIN);
     assert_eq!(world.sent.len(), 12);
-    assert!(world.sent.iter().all(|(at, _)| *at < TRY_WITHIN.as_millis()));
-    world.run(EVERY - Duration::from_millis(1));
+    assert!(world.sent.iter().all(|(at, _)| *at < ATTEMPT_WITHIN.as_millis()));
+    world.run(RETRY_AFTER - Duration::from_millis(1));
     assert_eq!(world.sent.len(), 12);
     world.gateway.pcp = Manner::Grants;
     world.run_ms(10);
@@ -68,7 +69,7 @@ fn a_silent_gateway_is_asked_a_few_times_and_again_after_a_rest() {
 
 #[test]
 fn a_mapping_is_renewed_at_half_its_lifetime() {
-    for (pcp, natpmp) in [(Manner::Grants, Manner::Silent), (Manner::NotSpoken, Manner::Grants)] {
+    for (pcp, natpmp) in [(Manner::Grants, Manner::Silent), (Manner::Unsupported, Manner::Grants)] {
         let mut world = World::started(pcp, natpmp, &BOTH);
         world.gateway.lifetime = 600;
         world.run_ms(10);
@@ -144,31 +145,31 @@ fn a_machine_that_slept_renews_at_once() {
     world.run_ms(10);
     mapped(&mut world, 5001);
     world.gateway.held.clear();
-    world.map.handle_slept(world.now);
+    world.map.handle_resume(world.now);
     world.run_ms(10);
     mapped(&mut world, 5002);
 }
 
 #[test]
 fn behind_two_translators_nothing_stays_open_and_it_is_told_once() {
-    for (pcp, natpmp) in [(Manner::Grants, Manner::Grants), (Manner::NotSpoken, Manner::Grants)] {
+    for (pcp, natpmp) in [(Manner::Grants, Manner::Grants), (Manner::Unsupported, Manner::Grants)] {
         let mut world = World::started(pcp, natpmp, &BOTH);
         world.gateway.outside = Ipv4Addr::new(10, 1, 2, 3);
         world.run_ms(2000);
         assert_eq!(world.events, [Event::DoubleNat(world.gateway.outside)]);
         assert_eq!(world.gateway.held, []);
-        world.run(EVERY * 3);
+        world.run(RETRY_AFTER * 3);
         assert_eq!(world.events.len(), 1);
         world.gateway.outside = OUTSIDE;
         world.events.clear();
-        world.run(EVERY);
+        world.run(RETRY_AFTER);
         assert!(matches!(world.events[..], [Event::Mapped(_)]));
     }
 }
 
 #[test]
 fn a_release_takes_back_and_is_over_with_the_answer() {
-    for (pcp, natpmp) in [(Manner::Grants, Manner::Grants), (Manner::NotSpoken, Manner::Grants)] {
+    for (pcp, natpmp) in [(Manner::Grants, Manner::Grants), (Manner::Unsupported, Manner::Grants)] {
         let mut world = World::started(pcp, natpmp, &BOTH);
         world.run_ms(50);
         world.events.clear();
@@ -179,9 +180,9 @@ fn a_release_takes_back_and_is_over_with_the_answer() {
         world.run_ms(10);
         assert!(world.map.is_released());
         assert_eq!(world.gateway.held, []);
-        assert!(matches!(world.actions[..], [Action::Bind(..), Action::Release(SOCKET)]));
+        assert!(matches!(world.actions[..], [Action::OpenSocket, Action::CloseSocket]));
         assert_eq!(std::mem::take(&mut world.events), [Event::Lost]);
-        world.run(EVERY * 2);
+        world.run(RETRY_AFTER * 2);
         assert_eq!(world.map.poll_timeout(), None);
         // And from the start.
         world.map.start(world.now, 40_001);
@@ -207,7 +208,7 @@ fn a_release_does_not_wait_for_who_was_silent() {
     let mut world = World::started(Manner::Silent, Manner::Grants, &BOTH);
     world.run_ms(600);
     mapped(&mut world, 5001);
-    assert_eq!(world.map.strays.len(), 1);
+    assert_eq!(world.map.pending_releases.len(), 1);
     world.map.release(world.now);
     world.run_ms(10);
     assert!(world.map.is_released());
@@ -287,7 +288,7 @@ fn a_socket_that_cannot_be_had_is_not_asked_for_again() {
     world.map.handle_interfaces(world.now, &[interface(LOCAL)]);
     world.map.handle_gateways(world.now, &[HOME]);
     world.map.start(world.now, 40_000);
-    world.run(EVERY * 2);
+    world.run(RETRY_AFTER * 2);
     assert_eq!((world.actions.len(), world.sent.len()), (1, 0));
     world.map.release(world.now);
     assert!(world.map.is_released());
@@ -296,7 +297,7 @@ fn a_socket_that_cannot_be_had_is_not_asked_for_again() {
 fn any_manner() -> impl Strategy<Value = Manner> {
     prop_oneof![
         Just(Manner::Silent),
-        Just(Manner::NotSpoken),
+        Just(Manner::Unsupported),
         Just(Manner::Refuses),
         Just(Manner::Garbage),
         Just(Manner::Grants),
@@ -359,7 +360,7 @@ proptest! {
                 Step::Gateways(here) => world.map.handle_gateways(world.now, if here { &[HOME] } else { &[] }),
                 Step::Start(port) => world.map.start(world.now, port),
                 Step::Release => world.map.release(world.now),
-                Step::Slept => world.map.handle_slept(world.now),
+                Step::Slept => world.map.handle_resume(world.now),
                 Step::Bytes(gateway, bytes) => {
                     let from = if gateway { GATEWAY.into() } else { SocketAddr::from(([192, 168, 1, 9], 5351)) };
                     world.inject(from, &bytes);
@@ -370,11 +371,11 @@ proptest! {
                 match event {
                     Event::Mapped(addr) => known = Some(addr),
                     Event::Lost => prop_assert!(known.take().is_some(), "what was told is lost"),
-                    Event::DoubleNat(ip) => prop_assert!(!ask::is_public(ip)),
+                    Event::DoubleNat(ip) => prop_assert!(!crate::client::is_public(ip)),
                 }
             }
             prop_assert_eq!(known, world.map.mapped());
-            prop_assert!(world.map.strays.len() <= MAX_STRAYS);
+            prop_assert!(world.map.pending_releases.len() <= MAX_PENDING_RELEASES);
         }
         // Twelve datagrams for each try and five minutes, renewals and taking back beside.
         let hours = world.at() as usize / 3_600_000 + 1;

@@ -12,8 +12,13 @@ fn found(document: &str) -> Vec<(Kind, u16, String)> {
 #[test]
 fn a_request_is_what_the_standard_says() {
     let service = Service { kind: Kind::Ip1, control: at().join("/ctl/IPConn").unwrap() };
-    let mapping =
-        Mapping { external: 5, internal: 6, local: Ipv4Addr::new(192, 168, 1, 2), lease: Duration::from_secs(3600) };
+    let mapping = Mapping {
+        external: 5,
+        internal: 6,
+        local: Ipv4Addr::new(192, 168, 1, 2),
+        lease: Duration::from_secs(3600),
+        description: "me & \u{7}<you>",
+    };
     let request = String::from_utf8(Call::Add(mapping).request(&service)).unwrap();
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let expected = format!(
@@ -35,7 +40,7 @@ fn a_request_is_what_the_standard_says() {
     ]
     .map(|name| xml::field(body, name).unwrap_or_default())
     .into();
-    assert_eq!(arguments, ["", "5", "UDP", "6", "192.168.1.2", "1", "tallow", "3600"]);
+    assert_eq!(arguments, ["", "5", "UDP", "6", "192.168.1.2", "1", "me & <you>", "3600"]);
     assert!(body.contains("<u:AddPortMapping xmlns:u=\"urn:schemas-upnp-org:service:WANIPConnection:1\">"));
     let request = String::from_utf8(Call::Delete { external: 9 }.request(&service)).unwrap();
     assert!(request.contains("#DeletePortMapping") && request.contains("<NewExternalPort>9</NewExternalPort>"));
@@ -44,7 +49,7 @@ fn a_request_is_what_the_standard_says() {
 }
 
 #[test]
-fn services_of_a_description() {
+fn a_description_yields_services_of_its_host() {
     let service = |kind: &str, control: &str| {
         format!("<service><serviceType>{kind}</serviceType><controlURL>{control}</controlURL></service>")
     };
@@ -74,7 +79,7 @@ fn services_of_a_description() {
 }
 
 #[test]
-fn answers() {
+fn responses_yield_their_fields() {
     let tag = |name: &str, text: &str| format!("<?xml?><s:Envelope><m:X><{name}>{text}</{name}></m:X></s:Envelope>");
     assert_eq!(address(&tag("NewExternalIPAddress", "203.0.113.5")), Ipv4Addr::new(203, 0, 113, 5));
     assert_eq!(address(&tag("NewExternalIPAddress", "")), Ipv4Addr::UNSPECIFIED);

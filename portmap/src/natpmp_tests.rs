@@ -3,15 +3,15 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::p2p::portmap::ask::Grant;
-use crate::p2p::portmap::fake::{self, GATEWAY, LOCAL, OUTSIDE, PLACE, natpmp_address, natpmp_mapping};
+use crate::client::Grant;
+use crate::simulation::{self, GATEWAY, LOCAL, OUTSIDE, TARGET, natpmp_address, natpmp_mapping};
 
 const HOUR: u32 = 3600;
-const PORT: u16 = PLACE.port;
+const PORT: u16 = TARGET.internal_port;
 
 fn asking() -> (Instant, NatPmp) {
     let now = Instant::now();
-    let mut natpmp = NatPmp::new(now, PLACE);
+    let mut natpmp = NatPmp::new(now, TARGET);
     natpmp.handle_timeout(now);
     (now, natpmp)
 }
@@ -29,7 +29,7 @@ fn granted(port: u16) -> Outcome {
 fn mapping() -> (Instant, NatPmp) {
     let (now, mut natpmp) = asking();
     assert_eq!(sent(&mut natpmp), [0, 0]);
-    natpmp.alone(now);
+    natpmp.end_head_start(now);
     natpmp.handle_datagram(now, GATEWAY, &natpmp_address(0, 100, OUTSIDE));
     (now, natpmp)
 }
@@ -45,7 +45,7 @@ fn mapped() -> (Instant, NatPmp) {
 #[test]
 fn requests_are_what_the_rfc_says() {
     let (_, mut natpmp) = mapping();
-    let Outgoing { to, from, data } = natpmp.poll_transmit().unwrap();
+    let Transmit { to, from, data } = natpmp.poll_transmit().unwrap();
     assert_eq!((to, from), (GATEWAY.into(), Some(LOCAL.into())));
     assert_eq!(data, [0, 1, 0, 0, 0x9C, 0x40, 0x9C, 0x40, 0, 0, 0x0E, 0x10]);
     let (now, mut natpmp) = mapped();
@@ -88,10 +88,10 @@ fn an_address_that_leads_nowhere_asks_for_nothing() {
     for ip in [Ipv4Addr::new(192, 168, 0, 3), Ipv4Addr::new(100, 127, 0, 1), Ipv4Addr::UNSPECIFIED] {
         let (now, mut natpmp) = asking();
         let _ = sent(&mut natpmp);
-        natpmp.alone(now);
+        natpmp.end_head_start(now);
         natpmp.handle_datagram(now, GATEWAY, &natpmp_address(0, 100, ip));
         assert_eq!(natpmp.poll_outcome(), Some(Outcome::Failed(Failure::DoubleNat(ip))));
-        assert!(natpmp.poll_transmit().is_none() && natpmp.is_over());
+        assert!(natpmp.poll_transmit().is_none() && natpmp.is_finished());
     }
 }
 
@@ -100,12 +100,12 @@ fn refusals() {
     let (now, mut natpmp) = asking();
     natpmp.handle_datagram(now, GATEWAY, &natpmp_address(3, 100, OUTSIDE));
     assert_eq!(natpmp.poll_outcome(), Some(Outcome::Failed(Failure::Refused)));
-    assert!(natpmp.is_over());
+    assert!(natpmp.is_finished());
     // An error may end after the port.
     let (now, mut natpmp) = mapping();
     natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(4, 100, PORT, 0, 0)[..10]);
     assert_eq!(natpmp.poll_outcome(), Some(Outcome::Failed(Failure::Refused)));
-    assert!(natpmp.is_over());
+    assert!(natpmp.is_finished());
     let (now, mut natpmp) = mapping();
     natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(0, 100, PORT, 80, HOUR));
     assert_eq!(natpmp.poll_outcome(), Some(Outcome::Failed(Failure::Refused)));
@@ -131,23 +131,23 @@ fn a_renewal_asks_for_both_again() {
     natpmp.renew(now);
     natpmp.handle_datagram(now, GATEWAY, &natpmp_address(0, 1900, OUTSIDE));
     natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(4, 5, PORT, 0, 0));
-    assert_eq!(natpmp.poll_outcome(), Some(Outcome::Failed(Failure::Forgotten)));
+    assert_eq!(natpmp.poll_outcome(), Some(Outcome::Failed(Failure::StateLost)));
 }
 
 #[test]
 fn nothing_is_taken_back_that_was_not_asked_for() {
     let (now, mut natpmp) = asking();
     let _ = sent(&mut natpmp);
-    natpmp.let_go(now, None);
-    assert!(natpmp.is_over());
+    natpmp.withdraw(now, None);
+    assert!(natpmp.is_finished());
     let (now, mut natpmp) = mapping();
     natpmp.release(now);
     natpmp.handle_timeout(now);
     assert_eq!(sent(&mut natpmp)[8..], [0; 4]);
     natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(0, 100, PORT, 5000, HOUR));
-    assert!(!natpmp.is_over(), "the answer to what was asked before");
+    assert!(!natpmp.is_finished(), "the answer to what was asked before");
     natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(0, 100, PORT, 0, 0));
-    assert!(natpmp.is_over());
+    assert!(natpmp.is_finished());
 }
 
 #[test]
@@ -155,11 +155,11 @@ fn what_comes_too_late_is_given_back_unless_it_is_the_same() {
     for (port, is_given_back) in [(5000, false), (5001, true)] {
         let (now, mut natpmp) = mapping();
         let _ = sent(&mut natpmp);
-        natpmp.let_go(now, Some(SocketAddrV4::new(OUTSIDE, 5000)));
-        assert!(!natpmp.is_over() && natpmp.poll_timeout().is_some());
+        natpmp.withdraw(now, Some(SocketAddrV4::new(OUTSIDE, 5000)));
+        assert!(!natpmp.is_finished() && natpmp.poll_timeout().is_some());
         natpmp.handle_datagram(now, GATEWAY, &natpmp_mapping(0, 100, PORT, port, HOUR));
         assert_eq!(natpmp.poll_transmit().is_some(), is_given_back);
-        assert_eq!(natpmp.is_over(), !is_given_back);
+        assert_eq!(natpmp.is_finished(), !is_given_back);
     }
 }
 
@@ -184,11 +184,11 @@ fn epochs_of_natpmp() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_survived(data in fake::any_datagrams(&[0, 0x81, 0, 0]), states in any::<u8>()) {
+    fn any_bytes_are_survived(data in simulation::any_datagrams(&[0, 0x81, 0, 0]), states in any::<u8>()) {
         let (now, mut natpmp) = match states & 3 { 0 => asking(), 1 => mapping(), _ => mapped() };
         match states >> 2 & 3 {
             0 => natpmp.release(now),
-            1 => natpmp.let_go(now, None),
+            1 => natpmp.withdraw(now, None),
             2 => natpmp.renew(now),
             _ => {}
         }

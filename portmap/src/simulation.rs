@@ -1,25 +1,25 @@
 //! Gateways for tests: what they say, and a world of one machine and one gateway with its own clock.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, IoSlice};
+use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::ask::{Outgoing, Place};
-use super::{Event, FIRST_PIPE, MAX_PIPES, PORT, PortMap, Protocol, SOCKET};
-use crate::Instant;
-use crate::net::{Action, Interface, PipeEvent, PipeId};
-use crate::seed::Seed;
+use crate::client::Target;
+use crate::{
+    Action, Config, ConnectionEvent, ConnectionId, Event, Instant, Interface, MAX_CONNECTIONS, PORT, PortMapper,
+    Protocol, Transmit,
+};
 
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
 pub const GATEWAY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 1), PORT);
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
-pub const PLACE: Place = Place { gateway: GATEWAY, local: LOCAL, port: 40_000 };
+pub const TARGET: Target = Target { server: GATEWAY, local: LOCAL, internal_port: 40_000 };
 
 pub fn interface(addr: Ipv4Addr) -> Interface {
-    Interface { name: "eth0".to_owned(), addr: addr.into(), prefix: 24 }
+    Interface { addr: addr.into(), prefix: 24 }
 }
 
 /// An answer to a MAP request.
@@ -54,7 +54,7 @@ pub fn any_datagrams(begin: &'static [u8]) -> impl Strategy<Value = Vec<Vec<u8>>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     Silent,
-    NotSpoken,
+    Unsupported,
     Refuses,
     Garbage,
     Grants,
@@ -89,12 +89,12 @@ impl Gateway {
             Manner::Silent => return None,
             Manner::Garbage => return Some((1, vec![data[0], 0x81, 0, 0, 1, 2, 3])),
             Manner::GrantsLate(delay) => delay,
-            Manner::NotSpoken | Manner::Refuses | Manner::Grants => 1,
+            Manner::Unsupported | Manner::Refuses | Manner::Grants => 1,
         };
         self.held.retain(|held| held.until > now);
         let epoch = (now - self.zero).as_secs() as u32;
         let answer = match (data[0], data[1]) {
-            (2, 1) if manner == Manner::NotSpoken => vec![0, 0x81, 0, 1, 0, 0, 0, 1],
+            (2, 1) if manner == Manner::Unsupported => vec![0, 0x81, 0, 1, 0, 0, 0, 1],
             (2, 1) if manner == Manner::Refuses => pcp_answer(data, 2, 30, epoch, Ipv4Addr::UNSPECIFIED, 0),
             (2, 1) => {
                 let lifetime = u32::from_be_bytes(data[4..8].try_into().unwrap());
@@ -102,8 +102,8 @@ impl Gateway {
                 pcp_answer(data, 0, lifetime, epoch, self.outside, port)
             }
             (0, 0) if manner == Manner::Refuses => natpmp_address(2, epoch, Ipv4Addr::UNSPECIFIED),
-            (0, 0) if manner != Manner::NotSpoken => natpmp_address(0, epoch, self.outside),
-            (0, 1) if manner != Manner::NotSpoken => {
+            (0, 0) if manner != Manner::Unsupported => natpmp_address(0, epoch, self.outside),
+            (0, 1) if manner != Manner::Unsupported => {
                 let lifetime = u32::from_be_bytes(data[8..12].try_into().unwrap());
                 let internal = u16::from_be_bytes(data[4..6].try_into().unwrap());
                 let (port, lifetime) = self.map(now, Protocol::NatPmp, lifetime);
@@ -274,17 +274,17 @@ struct Pipe {
 pub struct World {
     pub start: Instant,
     pub now: Instant,
-    pub map: PortMap,
+    pub map: PortMapper,
     pub gateway: Gateway,
     pub events: Vec<Event>,
     /// When what was sent, in milliseconds.
-    pub sent: Vec<(u128, Outgoing)>,
+    pub sent: Vec<(u128, Transmit)>,
     pub actions: Vec<Action>,
     /// On their way to the machine.
     under_way: Vec<(Instant, SocketAddr, Vec<u8>)>,
     pub bind_fails: bool,
     pub igd: Igd,
-    pipes: BTreeMap<PipeId, Pipe>,
+    pipes: BTreeMap<ConnectionId, Pipe>,
     pub most_pipes: usize,
 }
 
@@ -294,7 +294,7 @@ impl World {
         let zero = start - Duration::from_secs(50_000);
         let (outside, held) = (OUTSIDE, Vec::new());
         let gateway = Gateway { pcp, natpmp, outside, lifetime: 7200, zero, held, next_port: 5000 };
-        let map = PortMap::with(&Seed::new([3; 32]), protocols);
+        let map = PortMapper::new(Config::default().with_protocols(protocols), [3; 32]);
         let (events, sent, actions, under_way, pipes, igd) = Default::default();
         let (bind_fails, most_pipes) = (false, 0);
         Self { start, now: start, map, gateway, events, sent, actions, under_way, bind_fails, igd, pipes, most_pipes }
@@ -305,7 +305,7 @@ impl World {
         let mut world = Self::new(pcp, natpmp, protocols);
         world.map.handle_interfaces(world.now, &[interface(LOCAL)]);
         world.map.handle_gateways(world.now, &[(*GATEWAY.ip()).into()]);
-        world.map.start(world.now, PLACE.port);
+        world.map.start(world.now, TARGET.internal_port);
         world
     }
 
@@ -360,26 +360,19 @@ impl World {
 
     fn act(&mut self, action: &Action) {
         match action {
-            Action::Bind(socket, bind) => {
-                assert_eq!(*socket, SOCKET);
-                let result = if self.bind_fails { Err(ErrorKind::AddrInUse) } else { Ok(bind.addr) };
-                self.map.handle_bound(self.now, result);
-            }
-            Action::Dial(id, dial) => {
-                assert!(*id >= FIRST_PIPE);
-                let pipe = Pipe { to: dial.to, is_up: false, request: Vec::new(), reply: None };
-                assert!(self.pipes.insert(*id, pipe).is_none(), "a name is used once");
+            Action::OpenSocket => self.map.handle_socket(self.now, !self.bind_fails),
+            Action::CloseSocket => {}
+            Action::Connect(id, to) => {
+                let pipe = Pipe { to: (*to).into(), is_up: false, request: Vec::new(), reply: None };
+                assert!(self.pipes.insert(*id, pipe).is_none(), "an id is used once");
                 self.most_pipes = self.most_pipes.max(self.pipes.len());
-                assert!(self.pipes.len() <= MAX_PIPES);
+                assert!(self.pipes.len() <= MAX_CONNECTIONS);
             }
-            Action::Finish(id) => assert!(self.pipes.contains_key(id)),
-            Action::Abort(id) => assert!(self.pipes.remove(id).is_some(), "ended twice"),
-            Action::Release(socket) => assert_eq!(*socket, SOCKET),
-            other => panic!("{other:?}"),
+            Action::Close(id) | Action::Abort(id) => assert!(self.pipes.remove(id).is_some(), "closed twice"),
         }
     }
 
-    fn transmit(&mut self, out: Outgoing) {
+    fn transmit(&mut self, out: Transmit) {
         if out.to == GATEWAY.into()
             && let Some((delay, data)) = self.gateway.answer(self.now, &out.data)
         {
@@ -396,7 +389,7 @@ impl World {
 
     /// One event of one pipe.
     fn pump_pipes(&mut self) -> bool {
-        let ids: Vec<PipeId> = self.pipes.keys().copied().collect();
+        let ids: Vec<ConnectionId> = self.pipes.keys().copied().collect();
         for id in ids {
             let pipe = self.pipes.get_mut(&id).unwrap();
             if self.igd.hangs {
@@ -404,31 +397,31 @@ impl World {
             }
             if self.igd.refuses {
                 self.pipes.remove(&id);
-                self.map.handle_pipe(self.now, id, PipeEvent::Failed(ErrorKind::ConnectionRefused));
+                self.map.handle_connection(self.now, id, ConnectionEvent::Failed);
                 return true;
             }
             if !pipe.is_up {
                 pipe.is_up = true;
-                self.map.handle_pipe(self.now, id, PipeEvent::Up);
+                self.map.handle_connection(self.now, id, ConnectionEvent::Connected);
                 return true;
             }
             let mut slices = [IoSlice::new(&[]); 2];
-            if self.map.pipe_output(id, &mut slices) > 0 {
+            if self.map.send_queue(id, &mut slices) > 0 {
                 let count = slices[0].len().min(100);
                 pipe.request.extend(&slices[0][..count]);
-                self.map.handle_pipe(self.now, id, PipeEvent::Wrote(count));
+                self.map.handle_connection(self.now, id, ConnectionEvent::Sent(count));
                 return true;
             }
             if pipe.reply.is_none() {
                 pipe.reply = self.igd.answer(pipe.to, &pipe.request);
             }
             if let Some(reply) = &mut pipe.reply {
-                let buffer = self.map.pipe_buffer(id);
+                let buffer = self.map.receive_buffer(id);
                 let count = buffer.len().min(reply.len()).min(200);
                 buffer[..count].copy_from_slice(&reply[..count]);
                 reply.drain(..count);
-                let event = if count == 0 { PipeEvent::Eof } else { PipeEvent::Filled(count) };
-                self.map.handle_pipe(self.now, id, event);
+                let event = if count == 0 { ConnectionEvent::Eof } else { ConnectionEvent::Received(count) };
+                self.map.handle_connection(self.now, id, event);
                 return true;
             }
         }

@@ -1,42 +1,42 @@
-//! NAT-PMP (RFC 6886): the gateway's external address is asked for, then a mapping of a UDP port.
+//! NAT-PMP (RFC 6886): requests the gateway's external address, then a mapping of a UDP port.
 //!
 //! ```text
-//! Address ─► Ready ─► Mapping ─► Settled ─► Leaving ─► Over
-//!               let go ─► Stray ───────────────┴─────────┘
+//! Address ─► Ready ─► Mapping ─► Mapped ─► Releasing ─► Finished
+//!    withdrawn ─► AwaitingLateAnswer ──────────┴───────────┘
 //! ```
-//! The address is asked for at once and changes nothing at the gateway. The mapping is asked for [`HEAD_START`] later, or when
-//! nobody speaks PCP: a gateway with both would give the port twice, and NAT-PMP takes back by internal port alone, so that taking
-//! back the one could take the other with it. There is no nonce: what the gateway's port says about this port is believed.
+//! The request for the address is sent at once, since it changes nothing at the gateway. The request for the mapping follows
+//! [`HEAD_START`] later, or when PCP has failed: a gateway with both protocols would map the port twice, and NAT-PMP deletes by
+//! internal port alone, so that deleting one mapping could delete the other. NAT-PMP has no nonce: answers from the gateway's port
+//! about this port are accepted.
 //! Timers: [`Retry`], [`HEAD_START`].
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use super::Protocol;
-use super::ask::{
-    Ask, Due, Epoch, Failure, LIFETIME, Outcome, Outgoing, Place, Retry, after, is_public, stray_until, take,
+use crate::client::{
+    Client, Due, Epoch, Failure, LIFETIME, Outcome, Retry, Target, after, is_public, late_answer_deadline, take,
 };
-use crate::Instant;
+use crate::{Instant, Protocol, Transmit};
 
 const VERSION: u8 = 0;
 const ADDRESS: u8 = 0;
 const MAP_UDP: u8 = 1;
 const ANSWER: u8 = 0x80;
 const SUCCESS: u16 = 0;
-/// Said to PCP: this is version 0.
+/// The answer of a NAT-PMP server to a PCP request.
 const UNSUPPORTED_VERSION: u16 = 1;
-/// What PCP has before a mapping is asked for.
-pub(super) const HEAD_START: Duration = Duration::from_millis(500);
+/// The head start that PCP has before a mapping is requested.
+pub(crate) const HEAD_START: Duration = Duration::from_millis(500);
 
-/// See the module's text.
+/// The client; see the module's text.
 #[derive(Debug)]
-pub(super) struct NatPmp {
-    place: Place,
+pub(crate) struct NatPmp {
+    target: Target,
     epoch: Epoch,
-    /// The external port that was granted, or the wish.
+    /// The external port that was granted last, or the internal one.
     suggested: u16,
     has_grant: bool,
-    /// When PCP's head start is over; `None`: it is.
+    /// When PCP's head start ends; `None`: it has ended.
     ready_at: Option<Instant>,
     state: State,
     out: Option<Vec<u8>>,
@@ -53,18 +53,18 @@ enum State {
         external: Ipv4Addr,
         retry: Retry,
     },
-    Settled,
-    /// Somebody else was quicker; an answer may come yet.
-    Stray {
+    Mapped,
+    /// Another client has the mapping; an answer may still arrive.
+    AwaitingLateAnswer {
         external: Ipv4Addr,
         kept: Option<SocketAddrV4>,
         until: Instant,
     },
-    Leaving(Retry),
-    Over,
+    Releasing(Retry),
+    Finished,
 }
 
-/// An answer.
+/// A response of the gateway.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     result: u16,
@@ -79,14 +79,14 @@ enum Body {
 }
 
 impl NatPmp {
-    pub(super) fn new(now: Instant, place: Place) -> Self {
+    pub(crate) fn new(now: Instant, target: Target) -> Self {
         Self {
-            place,
+            target,
             epoch: Epoch::default(),
-            suggested: place.port,
+            suggested: target.internal_port,
             has_grant: false,
             ready_at: Some(after(now, HEAD_START)),
-            state: State::Address(Retry::asking(now)),
+            state: State::Address(Retry::request(now)),
             out: None,
             outcome: None,
         }
@@ -94,10 +94,10 @@ impl NatPmp {
 
     fn mapping(&self, lifetime: Duration) -> Vec<u8> {
         let lifetime = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
-        // RFC 6886 §3.4: no external port when it is taken back.
+        // RFC 6886 §3.4: a request that deletes a mapping names no external port.
         let external = if lifetime == 0 { 0 } else { self.suggested };
         let mut data = vec![VERSION, MAP_UDP, 0, 0];
-        data.extend(self.place.port.to_be_bytes());
+        data.extend(self.target.internal_port.to_be_bytes());
         data.extend(external.to_be_bytes());
         data.extend(lifetime.to_be_bytes());
         data
@@ -108,7 +108,7 @@ impl NatPmp {
             return;
         }
         if result != SUCCESS {
-            self.fail(if is_valid { Failure::Refused } else { Failure::Forgotten });
+            self.fail(if is_valid { Failure::Refused } else { Failure::StateLost });
         } else if is_public(external) {
             self.state = State::Ready { external };
         } else {
@@ -124,43 +124,43 @@ impl NatPmp {
                 match outcome {
                     Outcome::Granted(_) => {
                         (self.has_grant, self.suggested) = (true, port);
-                        self.state = State::Settled;
+                        self.state = State::Mapped;
                     }
-                    Outcome::Failed(_) => self.state = State::Leaving(Retry::leaving(now)),
+                    Outcome::Failed(_) => self.state = State::Releasing(Retry::release(now)),
                 }
             }
-            (State::Mapping { .. }, None) => self.fail(if is_valid { Failure::Refused } else { Failure::Forgotten }),
-            (State::Stray { external, kept, .. }, Some((port, _)))
+            (State::Mapping { .. }, None) => self.fail(if is_valid { Failure::Refused } else { Failure::StateLost }),
+            (State::AwaitingLateAnswer { external, kept, .. }, Some((port, _)))
                 if *kept != Some(SocketAddrV4::new(*external, port)) =>
             {
                 self.release(now);
             }
-            (State::Stray { .. }, _) | (State::Leaving(_), None) => self.state = State::Over,
-            // An answer to what was asked before.
-            (State::Leaving(_), Some(_)) => {}
-            (State::Address(_) | State::Ready { .. } | State::Settled | State::Over, _) => {}
+            (State::AwaitingLateAnswer { .. }, _) | (State::Releasing(_), None) => self.state = State::Finished,
+            // The answer to an earlier request.
+            (State::Releasing(_), Some(_)) => {}
+            (State::Address(_) | State::Ready { .. } | State::Mapped | State::Finished, _) => {}
         }
     }
 
-    /// A mapping that could not be renewed stands until its time is over.
+    /// A mapping that could not be renewed stays until its lifetime ends.
     fn fail(&mut self, failure: Failure) {
         self.outcome = Some(Outcome::Failed(failure));
-        self.state = if self.has_grant { State::Settled } else { State::Over };
+        self.state = if self.has_grant { State::Mapped } else { State::Finished };
     }
 }
 
-impl Ask for NatPmp {
+impl Client for NatPmp {
     fn protocol(&self) -> Protocol {
         Protocol::NatPmp
     }
 
     fn handle_datagram(&mut self, now: Instant, from: SocketAddrV4, data: &[u8]) {
-        if from != self.place.gateway {
+        if from != self.target.server {
             return;
         }
         let Some(Answer { result, epoch, body }) = decode(data) else { return };
         match body {
-            Body::Mapping { port, .. } if port != self.place.port => {}
+            Body::Mapping { port, .. } if port != self.target.internal_port => {}
             Body::Address(external) => {
                 let is_valid = self.epoch.is_valid_natpmp(now, epoch);
                 self.handle_address(result, external, is_valid);
@@ -180,93 +180,95 @@ impl Ask for NatPmp {
             self.ready_at = None;
         }
         if let (State::Ready { external }, None) = (&self.state, self.ready_at) {
-            self.state = State::Mapping { external: *external, retry: Retry::asking(now) };
+            self.state = State::Mapping { external: *external, retry: Retry::request(now) };
         }
         match &mut self.state {
             State::Address(retry) => match retry.due(now) {
                 Due::Send => self.out = Some(vec![VERSION, ADDRESS]),
-                Due::GiveUp => self.fail(Failure::Silent),
+                Due::GiveUp => self.fail(Failure::NoAnswer),
                 Due::Nothing => {}
             },
             State::Mapping { retry, .. } => match retry.due(now) {
                 Due::Send => self.out = Some(self.mapping(LIFETIME)),
-                Due::GiveUp => self.fail(Failure::Silent),
+                Due::GiveUp => self.fail(Failure::NoAnswer),
                 Due::Nothing => {}
             },
-            State::Leaving(retry) => match retry.due(now) {
+            State::Releasing(retry) => match retry.due(now) {
                 Due::Send => self.out = Some(self.mapping(Duration::ZERO)),
-                Due::GiveUp => self.state = State::Over,
+                Due::GiveUp => self.state = State::Finished,
                 Due::Nothing => {}
             },
-            State::Stray { until, .. } if *until <= now => self.state = State::Over,
-            State::Stray { .. } | State::Ready { .. } | State::Settled | State::Over => {}
+            State::AwaitingLateAnswer { until, .. } if *until <= now => self.state = State::Finished,
+            State::AwaitingLateAnswer { .. } | State::Ready { .. } | State::Mapped | State::Finished => {}
         }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Address(retry) | State::Mapping { retry, .. } | State::Leaving(retry) => Some(retry.at()),
+            State::Address(retry) | State::Mapping { retry, .. } | State::Releasing(retry) => Some(retry.at()),
             State::Ready { .. } => self.ready_at,
-            State::Stray { until, .. } => Some(*until),
-            State::Settled | State::Over => None,
+            State::AwaitingLateAnswer { until, .. } => Some(*until),
+            State::Mapped | State::Finished => None,
         }
     }
 
-    fn poll_transmit(&mut self) -> Option<Outgoing> {
+    fn poll_transmit(&mut self) -> Option<Transmit> {
         let data = self.out.take()?;
-        Some(Outgoing { to: self.place.gateway.into(), from: Some(self.place.local.into()), data })
+        Some(Transmit { to: self.target.server.into(), from: Some(self.target.local.into()), data })
     }
 
     fn poll_outcome(&mut self) -> Option<Outcome> {
         self.outcome.take()
     }
 
-    fn alone(&mut self, now: Instant) {
+    fn end_head_start(&mut self, now: Instant) {
         self.ready_at = self.ready_at.map(|at| at.min(now));
     }
 
     fn renew(&mut self, now: Instant) {
-        if matches!(self.state, State::Settled) {
-            self.state = State::Address(Retry::asking(now));
+        if matches!(self.state, State::Mapped) {
+            self.state = State::Address(Retry::request(now));
         }
     }
 
     fn release(&mut self, now: Instant) {
         self.state = match self.state {
-            State::Address(_) | State::Ready { .. } if !self.has_grant => State::Over,
-            State::Address(_) | State::Ready { .. } | State::Mapping { .. } | State::Settled | State::Stray { .. } => {
-                State::Leaving(Retry::leaving(now))
-            }
-            State::Leaving(_) | State::Over => return,
+            State::Address(_) | State::Ready { .. } if !self.has_grant => State::Finished,
+            State::Address(_)
+            | State::Ready { .. }
+            | State::Mapping { .. }
+            | State::Mapped
+            | State::AwaitingLateAnswer { .. } => State::Releasing(Retry::release(now)),
+            State::Releasing(_) | State::Finished => return,
         };
         self.out = None;
     }
 
-    fn let_go(&mut self, now: Instant, kept: Option<SocketAddrV4>) {
+    fn withdraw(&mut self, now: Instant, kept: Option<SocketAddrV4>) {
         match self.state {
             State::Mapping { external, .. } if !self.has_grant => {
                 self.out = None;
-                self.state = State::Stray { external, kept, until: stray_until(now) };
+                self.state = State::AwaitingLateAnswer { external, kept, until: late_answer_deadline(now) };
             }
-            State::Address(_) | State::Ready { .. } | State::Mapping { .. } | State::Settled => self.release(now),
-            State::Stray { .. } | State::Leaving(_) | State::Over => {}
+            State::Address(_) | State::Ready { .. } | State::Mapping { .. } | State::Mapped => self.release(now),
+            State::AwaitingLateAnswer { .. } | State::Releasing(_) | State::Finished => {}
         }
     }
 
-    fn abandon(&mut self) {
-        self.state = State::Over;
+    fn abort(&mut self) {
+        self.state = State::Finished;
     }
 
-    fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Stray { .. })
+    fn awaits_late_answer(&self) -> bool {
+        matches!(self.state, State::AwaitingLateAnswer { .. })
     }
 
-    fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+    fn is_finished(&self) -> bool {
+        matches!(self.state, State::Finished)
     }
 }
 
-/// RFC 6886 §3.2, §3.3. An error may lack what it would have granted.
+/// RFC 6886 §3.2, §3.3. An error may lack the fields that a success has.
 fn decode(data: &[u8]) -> Option<Answer> {
     let mut rest = data;
     let &[version, op] = take(&mut rest)?;

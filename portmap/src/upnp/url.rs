@@ -1,7 +1,7 @@
-//! URLs as devices on the own network give them: `http`, an IPv4 address, a path. Nothing else is followed.
+//! URLs from devices on our network: `http`, an IPv4 address, a path. No other form is accepted.
 //!
-//! A device may name only itself, so a URL from it is judged by the address that spoke. What is left of it goes into a request
-//! line, so it holds visible ASCII alone. Bounds: [`MAX_PATH`].
+//! A device may name only itself, so a URL is compared with the address that sent it. Its path becomes part of a request line, so
+//! it may hold only visible ASCII. Bound: [`MAX_PATH`].
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -9,11 +9,11 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 pub(super) const MAX_PATH: usize = 512;
 const SCHEME: &str = "http://";
 
-/// Where something is asked for.
+/// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
     pub addr: SocketAddrV4,
-    /// With a slash at its start.
+    /// The path with its query; it begins with a slash.
     pub path: String,
 }
 
@@ -29,8 +29,8 @@ impl Url {
         Some(Self { addr: SocketAddrV4::new(ip, port), path: path_of(path)? })
     }
 
-    /// What a reference in a document from here means, if that is on the same host (RFC 3986 §5.2, without dot segments: the
-    /// device knows its own names).
+    /// Resolves a reference in a document from this URL, if it stays on the same host (RFC 3986 §5.2; dot segments are left to the
+    /// device).
     pub(super) fn join(&self, reference: &str) -> Option<Self> {
         if strip_scheme(reference).is_some() {
             return Self::parse(reference, *self.addr.ip());
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_urls_of_this_host() {
+    fn only_plain_urls_of_this_host_are_accepted() {
         assert_eq!(parse("http://192.168.1.1:5000/rootDesc.xml"), at(5000, "/rootDesc.xml"));
         assert_eq!(parse("HTTP://192.168.1.1"), at(80, "/"));
         assert_eq!(parse("http://192.168.1.1?a=b#c"), at(80, "/?a=b"));

@@ -1,4 +1,5 @@
-//! The last words of a transfer, and how long a receiver that has everything waits for them.
+//! Two peers driven by hand, where the order of what happens at one moment matters; and the last words of a transfer,
+//! how long a receiver that has everything waits for them.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -32,13 +33,23 @@ struct End {
     pipes: Vec<PipeId>,
     last_port: u16,
     done: bool,
+    upgraded: Option<Duration>,
 }
 
 impl End {
     fn new(peer: Peer, which: usize) -> Self {
         let last_port = [20_000, 30_000][which];
         let ip = IPS[which].parse().unwrap();
-        Self { peer, ip, sockets: Vec::new(), listener: None, pipes: Vec::new(), last_port, done: false }
+        Self {
+            peer,
+            ip,
+            sockets: Vec::new(),
+            listener: None,
+            pipes: Vec::new(),
+            last_port,
+            done: false,
+            upgraded: None,
+        }
     }
 
     fn bind(&mut self, wanted: SocketAddr) -> SocketAddr {
@@ -53,16 +64,31 @@ impl End {
     }
 }
 
-/// Two peers whose TCP connections come up and carry nothing, with QUIC by way of the relay inside the sender only.
+/// What becomes of TCP connections between the two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tcp {
+    /// They come up and carry nothing.
+    Up,
+    /// They are refused at once.
+    Refused,
+    /// Nobody answers.
+    Unanswered,
+}
+
+/// Two peers in one network without latency, one of them with a relay inside.
 struct Two {
+    tcp: Tcp,
+    /// Whether datagrams pass on the direct path.
+    direct: bool,
     now: Instant,
     ends: [End; 2],
     air: VecDeque<Flight>,
 }
 
 impl Two {
-    fn new() -> Self {
+    fn new(tcp: Tcp, direct: bool) -> Self {
         let now = Instant::now();
+        let passes = direct;
         let direct = DirectPath { map_ports: false, ..DirectPath::new(identity()) };
         let unix_time = Duration::from_secs(1_800_000_000);
         let common = || Common { direct: Some(direct.clone()), cores: 1, unix_time, aes: true, ..Common::default() };
@@ -79,7 +105,7 @@ impl Two {
         let receive = ReceiveConfig { common: common(), code, local: vec![relay], discover: false };
         let sender = End::new(Peer::sender(send, now, Seed::new([1; 32])), SENDER);
         let receiver = End::new(Peer::receiver(receive, now, Seed::new([2; 32])), RECEIVER);
-        let mut two = Self { now, ends: [sender, receiver], air: VecDeque::new() };
+        let mut two = Self { tcp, direct: passes, now, ends: [sender, receiver], air: VecDeque::new() };
         for end in &mut two.ends {
             let interface = Interface { name: "eth0".into(), addr: end.ip, prefix: 24 };
             end.peer.handle_input(now, Input::Interfaces(vec![interface]));
@@ -106,6 +132,11 @@ impl Two {
                 end.listener = Some((id, local.port()));
                 end.peer.handle_input(now, Input::Listening(id, Ok(local)));
             }
+            Action::Dial(pipe, _) if self.tcp == Tcp::Refused => {
+                let refused = PipeEvent::Failed(std::io::ErrorKind::ConnectionRefused);
+                self.ends[which].peer.handle_pipe(now, pipe, refused);
+            }
+            Action::Dial(..) if self.tcp == Tcp::Unanswered => {}
             Action::Dial(pipe, dial) => {
                 let from = SocketAddr::new(self.ends[which].ip, 1);
                 let other = &mut self.ends[1 - which];
@@ -133,7 +164,7 @@ impl Two {
             for (id, port) in end.sockets.clone() {
                 while let Some(sent) = end.peer.poll_transmit(now, id, NonZeroUsize::MIN, &mut buf) {
                     moved = true;
-                    if id.0 < 4 {
+                    if id.0 < 4 || self.direct {
                         self.air.push_back((sent.to, SocketAddr::new(end.ip, port), buf[..sent.size].to_vec()));
                     }
                     buf.clear();
@@ -149,6 +180,9 @@ impl Two {
                     end.peer.handle_command(now, Command::Accept(Arc::new(MemorySink::new()))).unwrap();
                 }
                 end.done |= matches!(event, Event::Done(_));
+                if let Event::Upgraded { after, .. } = event {
+                    end.upgraded = Some(after);
+                }
             }
             if !moved {
                 return;
@@ -156,8 +190,36 @@ impl Two {
         }
     }
 
-    /// How long the receiver stays after it has everything. In the batch that brings the sender word of that, its TCP connections are
-    /// reset.
+    /// Something arrives, or time passes.
+    fn go_on(&mut self) {
+        if let Some(flight) = self.air.pop_front() {
+            if let Some(end) = self.ends.iter_mut().find(|end| end.ip == flight.0.ip()) {
+                end.take(self.now, flight);
+            }
+        } else if let Some((at, _)) = self.ends.iter().filter_map(|end| end.peer.poll_timeout()).min() {
+            self.now = self.now.max(at);
+            for end in &mut self.ends {
+                end.peer.handle_timeout(self.now);
+            }
+        }
+    }
+
+    /// How long after the keys the sender moves to the direct path.
+    fn upgrades_after(&mut self) -> Duration {
+        let limit = self.now + Duration::from_secs(60);
+        while self.now < limit {
+            self.turn(SENDER);
+            self.turn(RECEIVER);
+            if let Some(after) = self.ends[SENDER].upgraded {
+                return after;
+            }
+            self.go_on();
+        }
+        panic!("no direct path");
+    }
+
+    /// How long the receiver stays after it has everything. In the batch that brings the sender word of that, its TCP
+    /// connections are reset.
     fn stays(&mut self) -> Duration {
         let limit = self.now + Duration::from_secs(2000);
         let mut done_at = None;
@@ -179,15 +241,8 @@ impl Two {
                     let reset = PipeEvent::Failed(std::io::ErrorKind::ConnectionReset);
                     self.ends[SENDER].peer.handle_pipe(self.now, pipe, reset);
                 }
-            } else if let Some(flight) = self.air.pop_front() {
-                if let Some(end) = self.ends.iter_mut().find(|end| end.ip == flight.0.ip()) {
-                    end.take(self.now, flight);
-                }
-            } else if let Some((at, _)) = self.ends.iter().filter_map(|end| end.peer.poll_timeout()).min() {
-                self.now = self.now.max(at);
-                for end in &mut self.ends {
-                    end.peer.handle_timeout(self.now);
-                }
+            } else {
+                self.go_on();
             }
             if let Some(at) = done_at
                 && self.ends[RECEIVER].peer.is_closed()
@@ -201,8 +256,14 @@ impl Two {
 
 #[test]
 fn a_link_that_ends_with_the_last_word_takes_no_farewell_along() {
-    let stays = Two::new().stays();
+    let stays = Two::new(Tcp::Up, false).stays();
     assert!(stays <= Duration::from_secs(2), "{stays:?}");
+}
+
+#[test]
+fn the_time_to_a_direct_path_does_not_depend_on_closed_ports() {
+    let [refused, unanswered] = [Tcp::Refused, Tcp::Unanswered].map(|tcp| Two::new(tcp, true).upgrades_after());
+    assert_eq!(refused, unanswered);
 }
 
 /// A receiver that has just got everything, in a network in which nothing gets through any more.

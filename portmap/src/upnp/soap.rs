@@ -1,9 +1,12 @@
-//! What is asked of a gateway's connection service (UPnP WANIPConnection:1 and :2, WANPPPConnection:1), and what it answers.
+//! SOAP requests to a gateway's connection service (UPnP WANIPConnection:1 and :2, WANPPPConnection:1), and its responses.
 //!
-//! No state. All that goes into a request is ours: numbers, our address, fixed names. Bounds: [`MAX_SERVICES`] of a description.
+//! No state. A request holds only our own data: numbers, our address, fixed names, the escaped description. Bounds:
+//! [`MAX_SERVICES`] of a device description.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
+
+use quick_xml::escape::escape;
 
 use super::url::Url;
 use super::xml::{self, Token, Tokens};
@@ -12,8 +15,6 @@ use super::xml::{self, Token, Tokens};
 const MAX_SERVICES: usize = 4;
 /// Bytes of a value in a description.
 const MAX_VALUE: usize = 1024;
-/// What routers show beside the port.
-const DESCRIPTION: &str = "tallow";
 
 /// A connection service, the better ones first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,36 +36,38 @@ impl Kind {
     }
 }
 
-/// Where it is asked.
+/// A connection service and where its requests go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Service {
     pub kind: Kind,
     pub control: Url,
 }
 
-/// What is asked.
+/// A request to a connection service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
+pub(super) enum Call<'a> {
     Address,
-    Add(Mapping),
+    Add(Mapping<'a>),
     /// The gateway may take another external port (WANIPConnection:2 §2.5.20).
-    AddAny(Mapping),
+    AddAny(Mapping<'a>),
     Delete {
         external: u16,
     },
 }
 
-/// What is to be mapped, for UDP.
+/// A mapping of a UDP port that is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mapping {
+pub(super) struct Mapping<'a> {
     pub external: u16,
     pub internal: u16,
     pub local: Ipv4Addr,
-    /// Zero: for ever, or for a week.
+    /// Zero: without end, or for a week (version 2).
     pub lease: Duration,
+    /// What the gateway shows beside the mapping; it is escaped here.
+    pub description: &'a str,
 }
 
-/// Error codes that have a way around.
+/// Error codes after which another request may succeed.
 pub(super) mod code {
     pub const INVALID_ACTION: u16 = 401;
     pub const INVALID_ARGS: u16 = 402;
@@ -74,7 +77,7 @@ pub(super) mod code {
     pub const ONLY_PERMANENT: u16 = 725;
 }
 
-impl Call {
+impl Call<'_> {
     const fn name(&self) -> &'static str {
         match self {
             Self::Address => "GetExternalIPAddress",
@@ -94,12 +97,13 @@ impl Call {
         match self {
             Self::Address => String::new(),
             Self::Delete { external } => port(*external),
-            Self::Add(Mapping { external, internal, local, lease })
-            | Self::AddAny(Mapping { external, internal, local, lease }) => format!(
+            Self::Add(Mapping { external, internal, local, lease, description })
+            | Self::AddAny(Mapping { external, internal, local, lease, description }) => format!(
                 "{}<NewInternalPort>{internal}</NewInternalPort><NewInternalClient>{local}</NewInternalClient>\
-                 <NewEnabled>1</NewEnabled><NewPortMappingDescription>{DESCRIPTION}</NewPortMappingDescription>\
+                 <NewEnabled>1</NewEnabled><NewPortMappingDescription>{}</NewPortMappingDescription>\
                  <NewLeaseDuration>{}</NewLeaseDuration>",
                 port(*external),
+                escape(description.replace(char::is_control, "")),
                 lease.as_secs()
             ),
         }
@@ -128,7 +132,7 @@ pub(super) fn description_request(Url { addr, path }: &Url) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n").into_bytes()
 }
 
-/// The connection services of a description that was found there, the better ones first.
+/// The connection services of the device description at this URL, the preferred ones first.
 pub(super) fn services(at: &Url, document: &str) -> Vec<Service> {
     let base = xml::field(document, "URLBase").filter(|base| base.len() <= MAX_VALUE);
     let base = match base {
@@ -137,29 +141,30 @@ pub(super) fn services(at: &Url, document: &str) -> Vec<Service> {
     };
     let Some(base) = base else { return Vec::new() };
     let mut found: Vec<Service> = Vec::new();
-    let (mut current, mut kind, mut control) = ("", None, None);
+    let (mut current, mut kind, mut control) = (String::new(), None, None);
     for token in Tokens::new(document) {
         match token {
-            Token::Open(name) => {
-                current = name;
+            Token::Start(name) => {
                 if name == "service" {
                     (kind, control) = (None, None);
                 }
+                current = name;
             }
-            Token::Close("service") => {
-                if let (Some(kind), Some(control)) = (kind.take(), control.take())
+            Token::End(name) => {
+                if name == "service"
+                    && let (Some(kind), Some(control)) = (kind.take(), control.take())
                     && found.len() < MAX_SERVICES
                 {
                     found.push(Service { kind, control });
                 }
+                current.clear();
             }
-            Token::Close(_) => current = "",
             Token::Text(text) => {
                 let text = text.trim();
                 if text.is_empty() || text.len() > MAX_VALUE {
                     continue;
                 }
-                match current {
+                match current.as_str() {
                     "serviceType" => kind = Kind::ALL.into_iter().find(|kind| kind.name() == text),
                     "controlURL" => control = base.join(text),
                     _ => {}
@@ -177,12 +182,12 @@ pub(super) fn address(document: &str) -> Ipv4Addr {
     text.and_then(|text| text.parse().ok()).unwrap_or(Ipv4Addr::UNSPECIFIED)
 }
 
-/// The port that the gateway took.
+/// The external port that the gateway chose.
 pub(super) fn reserved_port(document: &str) -> Option<u16> {
     xml::field(document, "NewReservedPort")?.parse().ok()
 }
 
-/// What is wrong.
+/// The error code of a fault.
 pub(super) fn error(document: &str) -> Option<u16> {
     xml::field(document, "errorCode")?.parse().ok()
 }

@@ -1,25 +1,26 @@
 use proptest::prelude::*;
 
+use super::chunked::MAX_CHUNKED;
 use super::*;
 
-const ID: PipeId = PipeId(7);
+const ID: ConnectionId = ConnectionId(7);
 
 fn exchange() -> Exchange {
     let to = SocketAddrV4::new([192, 168, 1, 1].into(), 80);
     let mut exchange = Exchange::new(to, b"GET / HTTP/1.1\r\n\r\n".to_vec());
-    assert!(matches!(exchange.poll_dial(ID), Some(Action::Dial(ID, dial)) if dial.to == to.into()));
+    assert!(matches!(exchange.poll_connect(ID), Some(addr) if addr == to));
     exchange
 }
 
 fn feed(exchange: &mut Exchange, bytes: &[u8], piece: usize) -> Progress {
     for piece in bytes.chunks(piece) {
         exchange.buffer()[..piece.len()].copy_from_slice(piece);
-        let progress = exchange.handle(PipeEvent::Filled(piece.len()));
+        let progress = exchange.handle(ConnectionEvent::Received(piece.len()));
         if progress != Progress::Waiting {
             return progress;
         }
     }
-    exchange.handle(PipeEvent::Eof)
+    exchange.handle(ConnectionEvent::Eof)
 }
 
 fn answered(status: u16, body: &str) -> Progress {
@@ -27,7 +28,7 @@ fn answered(status: u16, body: &str) -> Progress {
 }
 
 #[test]
-fn bodies_end_in_three_ways() {
+fn a_body_ends_in_one_of_three_ways() {
     for piece in [1, 3, BUFFER] {
         for (text, expected) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcd", answered(200, "abc")),
@@ -53,7 +54,7 @@ fn bodies_end_in_three_ways() {
 }
 
 #[test]
-fn nothing_is_too_large() {
+fn a_response_over_a_bound_fails() {
     let ok = "HTTP/1.1 200 OK\r\n";
     let full = "x".repeat(MAX_BODY);
     assert_eq!(feed(&mut exchange(), format!("{ok}\r\n{full}").as_bytes(), BUFFER), answered(200, &full));
@@ -62,7 +63,7 @@ fn nothing_is_too_large() {
         format!("{ok}Content-Length: {}\r\n\r\n{full}x", MAX_BODY + 1),
         format!("{ok}Content-Length: 99999999999999999999\r\n\r\n"),
         format!("{ok}Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n"),
-        format!("{ok}Transfer-Encoding: chunked\r\n\r\n{}", "1\r\na\r\n".repeat(MAX_RAW / 6 + 1)),
+        format!("{ok}Transfer-Encoding: chunked\r\n\r\n{}", "1\r\na\r\n".repeat(MAX_CHUNKED / 6 + 1)),
         format!("{ok}{}", "X: y\r\n".repeat(9000)),
     ] {
         assert_eq!(feed(&mut exchange(), text.as_bytes(), BUFFER), Progress::Failed);
@@ -70,26 +71,26 @@ fn nothing_is_too_large() {
 }
 
 #[test]
-fn a_request_is_written_as_the_pipe_takes_it() {
+fn a_request_is_sent_as_the_connection_takes_it() {
     let mut exchange = exchange();
     let mut written = Vec::new();
     loop {
         let mut slices = [IoSlice::new(&[])];
-        if exchange.output(&mut slices) == 0 {
+        if exchange.send_queue(&mut slices) == 0 {
             break;
         }
         written.extend_from_slice(&slices[0][..1]);
-        assert_eq!(exchange.handle(PipeEvent::Wrote(1)), Progress::Waiting);
+        assert_eq!(exchange.handle(ConnectionEvent::Sent(1)), Progress::Waiting);
     }
     assert_eq!(written, b"GET / HTTP/1.1\r\n\r\n");
-    assert_eq!(exchange.pipe(), Some(ID));
-    assert_eq!(exchange.handle(PipeEvent::Failed(std::io::ErrorKind::ConnectionReset)), Progress::Failed);
-    assert_eq!(exchange.pipe(), None);
+    assert_eq!(exchange.connection(), Some(ID));
+    assert_eq!(exchange.handle(ConnectionEvent::Failed), Progress::Failed);
+    assert_eq!(exchange.connection(), None);
 }
 
 proptest! {
     #[test]
-    fn pieces_do_not_matter(
+    fn an_answer_does_not_depend_on_the_reads(
         text in "(HTTP/1.1 200 OK\r\n|\r\n|Content-Length: 3\r\n|Transfer-Encoding: chunked\r\n|2\r\n|ab|0\r\n|x){0,12}",
         piece in 1..20_usize,
     ) {

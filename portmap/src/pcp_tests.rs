@@ -1,17 +1,18 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use rand_core::SeedableRng;
 
 use super::*;
-use crate::p2p::portmap::ask::{Grant, LEAVE_WITHIN, SENDS};
-use crate::p2p::portmap::fake::{self, GATEWAY, LOCAL, OUTSIDE, PLACE, pcp_answer};
-use crate::seed::Seed;
+use crate::client::{Grant, SENDS};
+use crate::mapper::RELEASE_WITHIN;
+use crate::simulation::{self, GATEWAY, LOCAL, OUTSIDE, TARGET, pcp_answer};
 
 const HOUR: u32 = 3600;
 
 fn asking() -> (Instant, Pcp) {
     let now = Instant::now();
-    let mut pcp = Pcp::new(now, PLACE, &mut Seed::new([7; 32]).rng());
+    let mut pcp = Pcp::new(now, TARGET, &mut ChaCha20Rng::from_seed([7; 32]));
     pcp.handle_timeout(now);
     (now, pcp)
 }
@@ -37,7 +38,7 @@ fn mapped() -> (Instant, Pcp) {
 #[test]
 fn a_request_is_what_the_rfc_says() {
     let (_, mut pcp) = asking();
-    let Outgoing { to, from, data } = pcp.poll_transmit().unwrap();
+    let Transmit { to, from, data } = pcp.poll_transmit().unwrap();
     assert_eq!((to, from), (GATEWAY.into(), Some(LOCAL.into())));
     let mut expected = vec![2, 1, 0, 0, 0, 0, 0x0E, 0x10];
     expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 192, 168, 1, 2]);
@@ -50,12 +51,12 @@ fn a_request_is_what_the_rfc_says() {
 
 #[test]
 fn nonces_come_from_the_seed() {
-    let nonce = |seed| Pcp::new(Instant::now(), PLACE, &mut Seed::new([seed; 32]).rng()).nonce;
+    let nonce = |seed| Pcp::new(Instant::now(), TARGET, &mut ChaCha20Rng::from_seed([seed; 32])).nonce;
     assert_eq!(nonce(1), nonce(1));
     assert_ne!(nonce(1), nonce(2));
-    let mut rng = Seed::new([1; 32]).rng();
+    let mut rng = ChaCha20Rng::from_seed([1; 32]);
     let now = Instant::now();
-    assert_ne!(Pcp::new(now, PLACE, &mut rng).nonce, Pcp::new(now, PLACE, &mut rng).nonce);
+    assert_ne!(Pcp::new(now, TARGET, &mut rng).nonce, Pcp::new(now, TARGET, &mut rng).nonce);
 }
 
 #[test]
@@ -96,8 +97,8 @@ fn silence_is_asked_again_ever_later_and_then_over() {
     }
     assert_eq!(times, [0, 250, 750, 1750, 3750, 7750]);
     assert_eq!(times.len(), usize::from(SENDS));
-    assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::Silent)));
-    assert!(pcp.is_over());
+    assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::NoAnswer)));
+    assert!(pcp.is_finished());
 }
 
 #[test]
@@ -118,7 +119,7 @@ fn what_is_of_no_use_is_given_back() {
         assert_eq!(back[4..8], [0; 4]);
         assert_eq!(back[24..36], request[24..36], "with the nonce that it was granted to");
         pcp.handle_datagram(now, GATEWAY, &pcp_answer(&back, 0, 0, 1, ip, port));
-        assert!(pcp.is_over());
+        assert!(pcp.is_finished());
     }
 }
 
@@ -127,13 +128,13 @@ fn a_gateway_that_cannot_or_will_not() {
     let (now, mut pcp) = asking();
     // What a gateway with NAT-PMP alone says to PCP.
     pcp.handle_datagram(now, GATEWAY, &[0, 0x81, 0, 1, 0, 0, 0, 9]);
-    assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::NotSpoken)));
-    assert!(pcp.is_over());
+    assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::Unsupported)));
+    assert!(pcp.is_finished());
     let (now, mut pcp) = asking();
     let request = sent(&mut pcp);
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 2, 30, 1, OUTSIDE, 0));
     assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::Refused)));
-    assert!(pcp.is_over());
+    assert!(pcp.is_finished());
     // An error that says no more than that.
     let (now, mut pcp) = asking();
     let request = sent(&mut pcp);
@@ -163,11 +164,11 @@ fn a_renewal_asks_for_the_same_and_hears_of_changes() {
     pcp.renew(now);
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 8, 30, 1900, OUTSIDE, 0));
     assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::Refused)));
-    assert!(!pcp.is_over());
+    assert!(!pcp.is_finished());
     // The gateway has started anew, and has no room for it.
     pcp.renew(now);
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 8, 30, 3, OUTSIDE, 0));
-    assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::Forgotten)));
+    assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::StateLost)));
 }
 
 #[test]
@@ -177,7 +178,7 @@ fn a_gateway_that_ends_a_mapping_is_heard() {
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 2, 30, 100, OUTSIDE, 5000));
     assert_eq!(pcp.poll_outcome(), None, "an old refusal");
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 0, 0, 100, OUTSIDE, 5000));
-    assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::Forgotten)));
+    assert_eq!(pcp.poll_outcome(), Some(Outcome::Failed(Failure::StateLost)));
 }
 
 #[test]
@@ -191,16 +192,16 @@ fn taking_back_has_a_second() {
         last = at;
         count += usize::from(pcp.poll_transmit().is_some_and(|out| out.data[4..8] == [0; 4]));
     }
-    assert!(pcp.is_over());
-    assert_eq!((count, last - start), (3, LEAVE_WITHIN));
+    assert!(pcp.is_finished());
+    assert_eq!((count, last - start), (3, RELEASE_WITHIN));
     // An answer to the last renewal is not the answer to this.
     let (now, mut pcp) = mapped();
     let request = pcp.request(LIFETIME);
     pcp.release(now);
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 0, HOUR, 100, OUTSIDE, 5000));
-    assert!(!pcp.is_over());
+    assert!(!pcp.is_finished());
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 0, 0, 100, OUTSIDE, 5000));
-    assert!(pcp.is_over());
+    assert!(pcp.is_finished());
 }
 
 #[test]
@@ -209,17 +210,17 @@ fn what_comes_too_late_is_given_back_unless_it_is_the_same() {
     for (port, is_given_back) in [(5000, false), (5001, true)] {
         let (now, mut pcp) = asking();
         let request = sent(&mut pcp);
-        pcp.let_go(now, Some(kept));
-        assert!(!pcp.is_over());
+        pcp.withdraw(now, Some(kept));
+        assert!(!pcp.is_finished());
         pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 0, HOUR, 1, OUTSIDE, port));
         pcp.handle_timeout(now);
         assert_eq!(pcp.poll_transmit().is_some(), is_given_back);
-        assert_eq!(pcp.is_over(), !is_given_back);
+        assert_eq!(pcp.is_finished(), !is_given_back);
     }
     let (now, mut pcp) = asking();
-    pcp.let_go(now, Some(kept));
+    pcp.withdraw(now, Some(kept));
     pcp.handle_timeout(pcp.poll_timeout().unwrap());
-    assert!(pcp.is_over());
+    assert!(pcp.is_finished());
 }
 
 #[test]
@@ -250,11 +251,11 @@ fn epochs_of_pcp() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_survived(data in fake::any_datagrams(&[2, 0x81, 0, 0]), states in any::<u8>()) {
+    fn any_bytes_are_survived(data in simulation::any_datagrams(&[2, 0x81, 0, 0]), states in any::<u8>()) {
         let (now, mut pcp) = if states & 1 == 0 { asking() } else { mapped() };
         match states >> 1 & 3 {
             0 => pcp.release(now),
-            1 => pcp.let_go(now, None),
+            1 => pcp.withdraw(now, None),
             2 => pcp.renew(now),
             _ => {}
         }

@@ -1,12 +1,11 @@
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
+use rand_core::SeedableRng;
 
 use super::*;
-use crate::p2p::portmap::fake::{
-    self, GATEWAY, LOCAL, LOCATION, Manner, OUTSIDE, PLACE, World, description, interface,
-};
-use crate::p2p::portmap::{EVERY, Event, TRY_WITHIN, UPNP_AFTER};
+use crate::simulation::{self, GATEWAY, LOCAL, LOCATION, Manner, OUTSIDE, TARGET, World, description, interface};
+use crate::{ATTEMPT_WITHIN, Event, RETRY_AFTER, UPNP_AFTER};
 
 const UPNP: [Protocol; 1] = [Protocol::Upnp];
 const ALL: [Protocol; 3] = [Protocol::Pcp, Protocol::NatPmp, Protocol::Upnp];
@@ -33,8 +32,8 @@ fn a_mapping_is_asked_for_renewed_and_taken_back() {
         let mut world = world(&UPNP);
         world.igd.chunked = chunked;
         world.run_ms(200);
-        mapped(&mut world, PLACE.port);
-        assert_eq!(world.igd.mappings, [(PLACE.port, PLACE.port, 3600)]);
+        mapped(&mut world, TARGET.internal_port);
+        assert_eq!(world.igd.mappings, [(TARGET.internal_port, TARGET.internal_port, 3600)]);
         let first = ["GET /desc.xml HTTP/1.1", "GetExternalIPAddress", "AddPortMapping"];
         assert_eq!(std::mem::take(&mut world.igd.asked), first);
         world.igd.address = "203.0.113.6".to_owned();
@@ -50,9 +49,8 @@ fn a_mapping_is_asked_for_renewed_and_taken_back() {
         assert_eq!((&world.igd.mappings[..], &world.igd.asked[..]), (&[][..], &["DeletePortMapping".to_owned()][..]));
         // Nothing is left open, and every pipe was ended after its answer.
         let count = |wanted: fn(&Action) -> bool| world.actions.iter().filter(|&action| wanted(action)).count();
-        assert_eq!(count(|action| matches!(action, Action::Dial(..))), 6);
-        assert_eq!(count(|action| matches!(action, Action::Finish(..))), 6);
-        assert_eq!(count(|action| matches!(action, Action::Abort(..))), 6);
+        assert_eq!(count(|action| matches!(action, Action::Connect(..))), 6);
+        assert_eq!(count(|action| matches!(action, Action::Close(..))), 6);
         assert_eq!(world.most_pipes, 1);
     }
 }
@@ -63,15 +61,15 @@ fn it_comes_after_a_second_of_silence_or_after_refusals() {
     silent.run(UPNP_AFTER - Duration::from_millis(1));
     assert!(silent.sent.iter().all(|(_, out)| out.to == GATEWAY.into()));
     silent.run_ms(150);
-    mapped(&mut silent, PLACE.port);
-    let mut refused = World::started(Manner::NotSpoken, Manner::Refuses, &ALL);
+    mapped(&mut silent, TARGET.internal_port);
+    let mut refused = World::started(Manner::Unsupported, Manner::Refuses, &ALL);
     refused.igd.location = Some(LOCATION.to_owned());
     refused.run_ms(150);
-    mapped(&mut refused, PLACE.port);
+    mapped(&mut refused, TARGET.internal_port);
     // Not at all where it is not needed.
     let mut quick = World::started(Manner::Grants, Manner::Silent, &ALL);
     quick.igd.location = Some(LOCATION.to_owned());
-    quick.run(TRY_WITHIN);
+    quick.run(ATTEMPT_WITHIN);
     assert!(quick.igd.asked.is_empty() && quick.sent.iter().all(|(_, out)| out.to.port() != ssdp::PORT));
 }
 
@@ -79,35 +77,35 @@ fn it_comes_after_a_second_of_silence_or_after_refusals() {
 fn what_pcp_grants_late_is_given_back() {
     let mut world = world(&ALL);
     world.gateway.pcp = Manner::GrantsLate(1500);
-    world.run(TRY_WITHIN);
-    mapped(&mut world, PLACE.port);
+    world.run(ATTEMPT_WITHIN);
+    mapped(&mut world, TARGET.internal_port);
     assert_eq!(world.gateway.held, []);
     // And what UPnP may have granted before PCP was quicker, if it is another port.
-    for (port, left) in [(6000, 0), (PLACE.port, 1)] {
+    for (port, left) in [(6000, 0), (TARGET.internal_port, 1)] {
         let mut upnp = talking();
-        assert_eq!(upnp.held.as_ref().map(|held| held.wish.external), Some(PLACE.port));
+        assert_eq!(upnp.held.as_ref().map(|held| held.wish.external), Some(TARGET.internal_port));
         let now = upnp.started;
-        upnp.let_go(now, Some(SocketAddrV4::new(OUTSIDE, port)));
-        assert_eq!(usize::from(upnp.is_over()), left);
-        assert!(matches!(upnp.poll_closing(), Some(Action::Abort(_))), "the pipe of the request");
+        upnp.withdraw(now, Some(SocketAddrV4::new(OUTSIDE, port)));
+        assert_eq!(usize::from(upnp.is_finished()), left);
+        assert!(matches!(upnp.poll_close(), Some(Action::Abort(_))), "the pipe of the request");
     }
 }
 
 /// A mapping was asked for, and is not answered.
 fn talking() -> Upnp {
     let now = Instant::now();
-    let site = Site::Gateway(*GATEWAY.ip(), LOCAL);
-    let mut upnp = Upnp::new(now, site, PLACE.port, crate::seed::Seed::new([1; 32]).rng());
+    let gateway = Gateway::Known { address: *GATEWAY.ip(), local: LOCAL };
+    let mut upnp = Upnp::new(now, gateway, TARGET.internal_port, "test", ChaCha20Rng::from_seed([1; 32]));
     let control = Url::parse("http://192.168.1.1/ctl", *GATEWAY.ip()).unwrap();
     upnp.handle_address(now, Service { kind: Kind::Ip1, control }, OUTSIDE);
-    assert!(upnp.poll_dial(PipeId(9)).is_some() && upnp.poll_dial(PipeId(10)).is_none());
+    assert!(upnp.poll_connect(ConnectionId(9)).is_some() && upnp.poll_connect(ConnectionId(10)).is_none());
     upnp
 }
 
 #[test]
 fn searches_are_few() {
     let mut world = World::started(Manner::Silent, Manner::Silent, &UPNP);
-    world.run(EVERY - Duration::from_millis(1));
+    world.run(RETRY_AFTER - Duration::from_millis(1));
     let times: Vec<u128> = world.sent.iter().map(|(at, _)| *at).collect();
     assert_eq!(times, [0, 0, 500, 500, 1500, 1500, 3000, 3000]);
     assert!(world.sent.iter().all(|(_, out)| out.from == Some(LOCAL.into())));
@@ -116,19 +114,19 @@ fn searches_are_few() {
     // And again.
     world.igd.location = Some(LOCATION.to_owned());
     world.run(Duration::from_secs(5));
-    mapped(&mut world, PLACE.port);
+    mapped(&mut world, TARGET.internal_port);
 }
 
 #[test]
 fn errors_that_have_a_way_around() {
     for (version, errors, has_leases, expected) in [
-        (1, &[][..], false, (PLACE.port, 0)),
+        (1, &[][..], false, (TARGET.internal_port, 0)),
         (1, &[718, 718][..], true, (0, 3600)),
         (1, &[724][..], true, (0, 0)),
-        (1, &[402][..], true, (PLACE.port, 0)),
-        (2, &[][..], true, (PLACE.port, 3600)),
-        (2, &[401][..], true, (PLACE.port, 3600)),
-        (2, &[602][..], false, (PLACE.port, 0)),
+        (1, &[402][..], true, (TARGET.internal_port, 0)),
+        (2, &[][..], true, (TARGET.internal_port, 3600)),
+        (2, &[401][..], true, (TARGET.internal_port, 3600)),
+        (2, &[602][..], false, (TARGET.internal_port, 0)),
         (1, &[401][..], true, (0, 0)),
         (1, &[501][..], true, (0, 0)),
         (1, &[718, 718, 718, 718][..], true, (0, 0)),
@@ -136,14 +134,14 @@ fn errors_that_have_a_way_around() {
         let mut world = world(&UPNP);
         world.igd.description = description(&[&format!("WANIPConnection:{version}")]);
         (world.igd.errors, world.igd.has_leases) = (errors.to_vec(), has_leases);
-        world.run(TRY_WITHIN);
+        world.run(ATTEMPT_WITHIN);
         let Some(&(external, internal, lease)) = world.igd.mappings.first() else {
             assert_eq!((expected, &world.events[..]), ((0, 0), &[][..]), "{errors:?}");
             continue;
         };
-        assert_eq!((internal, lease), (PLACE.port, expected.1), "{errors:?}");
+        assert_eq!((internal, lease), (TARGET.internal_port, expected.1), "{errors:?}");
         if expected.0 == 0 {
-            assert!(external != PLACE.port && external >= OTHER_PORTS, "{external}");
+            assert!(external != TARGET.internal_port && external >= OTHER_PORTS, "{external}");
         } else {
             assert_eq!(external, expected.0);
         }
@@ -178,7 +176,7 @@ fn a_connection_that_is_not_in_use_is_passed_over() {
     let mut world = world(&UPNP);
     world.igd.description = description(&["WANPPPConnection:1", "WANIPConnection:1", "WANIPConnection:3"]);
     world.igd.address = String::new();
-    world.run(TRY_WITHIN);
+    world.run(ATTEMPT_WITHIN);
     assert_eq!(world.igd.asked, ["GET /desc.xml HTTP/1.1", "GetExternalIPAddress", "GetExternalIPAddress"]);
     assert_eq!(world.events, [Event::DoubleNat(Ipv4Addr::UNSPECIFIED)]);
 }
@@ -187,7 +185,7 @@ fn a_connection_that_is_not_in_use_is_passed_over() {
 fn behind_two_translators_no_mapping_is_asked_for() {
     let mut world = world(&UPNP);
     world.igd.address = "192.168.178.2".to_owned();
-    world.run(TRY_WITHIN);
+    world.run(ATTEMPT_WITHIN);
     assert_eq!(world.events, [Event::DoubleNat(Ipv4Addr::new(192, 168, 178, 2))]);
     assert_eq!(world.igd.asked.len(), 2);
     // When that begins later, what there is is taken back.
@@ -201,7 +199,7 @@ fn behind_two_translators_no_mapping_is_asked_for() {
 
 #[test]
 fn a_gateway_that_is_none() {
-    type Change = fn(&mut fake::Igd);
+    type Change = fn(&mut simulation::Igd);
     let changes: [Change; 5] = [
         |igd| igd.hangs = true,
         |igd| igd.refuses = true,
@@ -212,11 +210,11 @@ fn a_gateway_that_is_none() {
     for change in changes {
         let mut world = world(&UPNP);
         change(&mut world.igd);
-        world.run(TRY_WITHIN);
+        world.run(ATTEMPT_WITHIN);
         assert_eq!((world.events.len(), world.most_pipes), (0, 1));
-        world.igd = fake::Igd { location: world.igd.location.clone(), ..fake::Igd::default() };
-        world.run(EVERY);
-        mapped(&mut world, PLACE.port);
+        world.igd = simulation::Igd { location: world.igd.location.clone(), ..simulation::Igd::default() };
+        world.run(RETRY_AFTER);
+        mapped(&mut world, TARGET.internal_port);
         // It goes silent: the mapping stands until its time is over, and taking it back has a second.
         change(&mut world.igd);
         world.run(Duration::from_secs(3000));
@@ -251,7 +249,7 @@ fn only_the_gateway_is_believed() {
     for number in 0..20 {
         world.inject("192.168.1.1:1234".parse().unwrap(), &answer(&format!("http://192.168.1.1/{number}")));
     }
-    assert_eq!(world.actions.iter().filter(|action| matches!(action, Action::Dial(..))).count(), MAX_DEVICES);
+    assert_eq!(world.actions.iter().filter(|action| matches!(action, Action::Connect(..))).count(), MAX_DEVICES);
 }
 
 #[test]
@@ -259,9 +257,9 @@ fn where_no_gateway_is_known_one_is_looked_for_on_the_own_networks() {
     let mut world = World::new(Manner::Silent, Manner::Silent, &ALL);
     world.igd.location = Some(LOCATION.to_owned());
     world.map.handle_interfaces(world.now, &[interface(Ipv4Addr::new(203, 0, 113, 2)), interface(LOCAL)]);
-    world.map.start(world.now, PLACE.port);
+    world.map.start(world.now, TARGET.internal_port);
     world.run_ms(200);
-    mapped(&mut world, PLACE.port);
+    mapped(&mut world, TARGET.internal_port);
     assert_eq!(world.sent.len(), 1, "at once, and only where an address is private");
 }
 
@@ -272,7 +270,7 @@ fn a_control_url_elsewhere_is_not_followed() {
     {
         let mut world = world(&UPNP);
         world.igd.description = description(&["WANIPConnection:1"]).replace("/ctl/WANIPConnection:1", control);
-        world.run(TRY_WITHIN);
+        world.run(ATTEMPT_WITHIN);
         assert_eq!(world.igd.asked, ["GET /desc.xml HTTP/1.1"], "{control}");
     }
 }
@@ -290,8 +288,8 @@ proptest! {
         release_at in 0..12_000_u64,
     ) {
         let mut world = world(&UPNP);
-        world.igd = fake::Igd {
-            location: world.igd.location, description, address, errors, status, has_leases, ..fake::Igd::default()
+        world.igd = simulation::Igd {
+            location: world.igd.location, description, address, errors, status, has_leases, ..simulation::Igd::default()
         };
         world.run_ms(release_at);
         world.igd.hangs = hangs;
