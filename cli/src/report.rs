@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use tallow_proto::code::Code;
+use tallow_proto::drive::Ending;
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{
     Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
@@ -255,10 +256,13 @@ impl Report {
         }
     }
 
-    /// The runtime ended without an outcome.
+    /// The transfer's machine ended without an outcome.
     #[must_use]
-    pub fn unexplained(&self) -> Problem {
-        self.problem(&tallow_proto::peer::Failure::Interrupted)
+    pub fn unexplained(&self, ending: Option<Ending>) -> Problem {
+        match ending {
+            Some(Ending::Panicked) if self.signal.is_none() => Problem::bug(),
+            _ => self.problem(&tallow_proto::peer::Failure::Interrupted),
+        }
     }
 
     fn time_passed(&mut self) {

@@ -31,7 +31,7 @@ const BATCH: usize = 4096;
 /// What a new directory gets before the umask.
 pub const ANY_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
 /// What the names of staging directories begin with.
-pub const PREFIX: &str = ".tallow-";
+pub const PREFIX: &str = tallow_proto::transfer::path::PARTIAL_PREFIX;
 const TREE: &str = "tree";
 const TRASH: &str = "trash";
 const MOVES: &str = "moves";

@@ -119,4 +119,4 @@ on!(forty_transfers_at_once_on_tokio, tallow_tokio, |test| {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(test)
 });
-on!(forty_transfers_at_once_on_smol, tallow_smol, |test| smol::block_on(test));
+on!(forty_transfers_at_once_on_smol, tallow_smol, smol::block_on);

@@ -63,8 +63,14 @@ fn false_senders_nearby_do_not_keep_a_receiver_from_the_right_one() {
 #[test]
 fn the_third_false_sender_nearby_ends_the_search() {
     let mut rig = among_liars(3);
-    let receiver = rig.receiver;
-    assert!(rig.world.run_until(20 * SECOND, |world| world.end(receiver).is_some()), "{}", rig.told());
+    let (sender, receiver) = (rig.sender, rig.receiver);
+    rig.world.kill(sender);
+    // Sooner than the look for others would end.
+    assert!(rig.world.run_until(3 * SECOND, |world| world.end(receiver).is_some()), "{}", rig.told());
+    let guesses = (1..=3)
+        .map(|liar| HostId(receiver.0 + liar))
+        .filter(|&liar| rig.world.said(liar).any(|event| matches!(event, Event::WrongGuess { .. })));
+    assert_eq!(guesses.count(), 3);
     assert_eq!(end(&rig, receiver), Some(Failure::WrongCode));
 }
 

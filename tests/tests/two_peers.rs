@@ -176,7 +176,8 @@ impl Two {
             }
             while let Some(event) = end.peer.poll_event() {
                 moved = true;
-                if matches!(event, Event::Offer(_)) {
+                // Where the direct path is what matters, the transfer is not to be over before.
+                if matches!(event, Event::Offer(_)) && !self.direct {
                     end.peer.handle_command(now, Command::Accept(Arc::new(MemorySink::new()))).unwrap();
                 }
                 end.done |= matches!(event, Event::Done(_));
@@ -193,14 +194,15 @@ impl Two {
     /// Something arrives, or time passes.
     fn go_on(&mut self) {
         if let Some(flight) = self.air.pop_front() {
+            self.now += Duration::from_micros(50);
             if let Some(end) = self.ends.iter_mut().find(|end| end.ip == flight.0.ip()) {
                 end.take(self.now, flight);
             }
         } else if let Some((at, _)) = self.ends.iter().filter_map(|end| end.peer.poll_timeout()).min() {
             self.now = self.now.max(at);
-            for end in &mut self.ends {
-                end.peer.handle_timeout(self.now);
-            }
+        }
+        for end in &mut self.ends {
+            end.peer.handle_timeout(self.now);
         }
     }
 

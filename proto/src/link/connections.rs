@@ -261,6 +261,40 @@ impl Connections {
         }
     }
 
+    /// Asks the other end of a connection for a sign of life; [`Self::poll_answered`] tells when there is one. False:
+    /// it need not or cannot be asked, because it was heard since `fresh`, or because TLS has no question (the system
+    /// notices the end of a TCP connection by itself).
+    pub fn probe(&mut self, now: Instant, id: ConnectionId, fresh: Instant) -> bool {
+        match id {
+            ConnectionId::Quic(..) => {
+                let Some((quic, conn)) = self.quic(id) else { return false };
+                let silent = quic.heard(conn).is_none_or(|heard| heard < fresh);
+                if silent {
+                    quic.probe(conn);
+                }
+                silent
+            }
+            ConnectionId::Pipe(pipe) => self.pipes.probe(now, pipe, fresh),
+        }
+    }
+
+    /// The next connection that was heard after a [`Self::probe`].
+    pub fn poll_answered(&mut self) -> Option<ConnectionId> {
+        let mut answered = self
+            .endpoints
+            .iter_mut()
+            .filter_map(|(&socket, quic)| Some(ConnectionId::Quic(socket, quic.poll_answered()?)));
+        answered.next().or_else(|| self.pipes.poll_answered().map(ConnectionId::Pipe))
+    }
+
+    /// Whether nothing at all arrived on it. (A QUIC connection begins with what arrived.)
+    pub fn is_silent(&self, id: ConnectionId) -> bool {
+        match id {
+            ConnectionId::Quic(..) => false,
+            ConnectionId::Pipe(pipe) => self.pipes.is_silent(pipe),
+        }
+    }
+
     /// Gives up writing.
     pub fn reset(&mut self, id: ConnectionId, stream: Stream, code: u32) {
         self.quic(id).into_iter().for_each(|(quic, conn)| quic.reset(conn, stream, code));

@@ -171,6 +171,8 @@ pub(super) struct Connection {
     parting: Vec<(PeerLink, Instant)>,
     /// When a sender's silence in the first handshake is reported.
     response_by: Option<Instant>,
+    /// The person, or the program that dropped its handle, wants to go although all is done.
+    is_hurried: bool,
     out: VecDeque<Output>,
 }
 
@@ -185,6 +187,7 @@ impl Connection {
             reconnect: ReconnectState::None,
             parting: Vec::new(),
             response_by: None,
+            is_hurried: false,
             out: VecDeque::new(),
         }
     }
@@ -551,7 +554,11 @@ impl Connection {
     /// The outcome was reported: what is queued goes out, then the links are closed.
     pub fn close(&mut self, now: Instant) {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Established(session) => Stage::Closing { session, deadline: now + LEAVE_WITHIN },
+            Stage::Established(session) => {
+                // A person in a hurry has waited already.
+                let patience = if self.is_hurried { Duration::ZERO } else { LEAVE_WITHIN };
+                Stage::Closing { session, deadline: now + patience }
+            }
             Stage::Handshaking { link, .. } => {
                 self.parting.push((link, now + LEAVE_WITHIN));
                 Stage::Closed
@@ -559,6 +566,20 @@ impl Connection {
             stage @ (Stage::Closing { .. } | Stage::Closed) => stage,
             Stage::Searching | Stage::Disconnected(_) => Stage::Closed,
         };
+    }
+
+    /// The application wants to go: the farewell is not waited for.
+    pub const fn hurry(&mut self) {
+        self.is_hurried = true;
+    }
+
+    /// Whether an answer is waited for whose deadline depends on the time that this process has. Where a session has a
+    /// link, its links are judged by what came.
+    pub const fn awaits_answer(&self) -> bool {
+        match &self.stage {
+            Stage::Searching | Stage::Handshaking { .. } | Stage::Disconnected(_) => true,
+            Stage::Established(_) | Stage::Closing { .. } | Stage::Closed => false,
+        }
     }
 
     /// The farewell is out, or took too long.

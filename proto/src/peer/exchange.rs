@@ -34,11 +34,12 @@ impl Peer {
             return false;
         }
         let moved = self.take_transfer_events(now);
-        // The sender did not come for the farewell in time.
-        if self.outbox.has_ended() && self.transfer.is_closed() {
+        // The sender did not come for the farewell in time. What was begun to find it is closed as well.
+        let is_over = self.outbox.has_ended() && self.transfer.is_closed();
+        if is_over {
             self.leave(now, close::DONE);
         }
-        moved
+        moved | is_over
     }
 
     /// Links whose first stream has ended are gone, now that all that came on it is judged.

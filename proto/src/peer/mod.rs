@@ -544,6 +544,9 @@ impl Peer {
     /// A deadline is judged late: so long this process had no time to read what came, nor to answer. A machine that was
     /// asked is given that time.
     fn notice_delay(&mut self, now: Instant) {
+        if !self.connection.awaits_answer() {
+            return;
+        }
         let due = self.poll_timeout().map_or(now, |(at, _)| at);
         // A longer pause is another matter: see `notice_pause`.
         let late = now.saturating_duration_since(due).min(SILENCE);

@@ -60,6 +60,9 @@ impl Peer {
     /// transfer fails.
     pub(super) fn cancel(&mut self, now: Instant) {
         self.transfer.cancel(now, CancelReason::Interrupted, "");
+        if self.outbox.has_ended() {
+            self.connection.hurry();
+        }
         if !self.transfer.is_finishing() && !self.outbox.has_ended() {
             self.fail(now, Failure::Interrupted);
         }

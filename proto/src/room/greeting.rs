@@ -6,14 +6,13 @@
 //!   │                  │                └───request──► Answering ──seated──► Seated
 //!   └── anything else, or the deadline ──► Over ◄──leave─────┴─────────────────┘
 //! ```
-//! It decides who may ask, not what is granted: that is the registry's, or the sender's that runs a relay inside
-//! itself.
+//! It decides who may ask, not what is granted: that is the registry's, or the sender's that runs a relay inside itself.
 //!
-//! Timer: [`GREET_WITHIN`] from the start to the first answer, and from each answer to the next request. It is
-//! absolute, so a client that says a byte now and then gets no more time (the lesson of CVE-2026-70464), and each
-//! further round costs it a request. Who is seated may stay; seats expire by the registry's clock. Bounds: one request
-//! at a time, and at most one output per frame and [`MAX_OUTPUTS`] in all: the owner takes them before it hands in the
-//! next frame. Frames are bounded by their decoder ([`crate::wire::frame::GREETING`]).
+//! Timer: [`GREET_WITHIN`] from the start to the first answer, and from each answer to the next request. It is absolute, so a
+//! client that says a byte now and then gets no more time (the lesson of CVE-2026-70464), and each further round costs it a
+//! request. Who is seated may stay; seats expire by the registry's clock.
+//! Bounds: one request at a time, and at most one output per frame and [`MAX_OUTPUTS`] in all: the owner takes them before it
+//! hands in the next frame. Frames are bounded by their decoder ([`crate::wire::frame::GREETING`]).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -108,6 +107,8 @@ pub struct Greeting {
     state: State,
     deadline: Instant,
     observed: SocketAddr,
+    /// Its source tried too many passwords: so many seconds from now it may try again.
+    wait: Option<u32>,
     outputs: VecDeque<Output>,
 }
 
@@ -120,7 +121,13 @@ impl Greeting {
             seed.rng().fill_bytes(&mut nonce);
         }
         let state = State::Hello { password, nonce };
-        Self { state, deadline: until(now), observed, outputs: VecDeque::new() }
+        Self { state, deadline: until(now), observed, wait: None, outputs: VecDeque::new() }
+    }
+
+    /// Whether a password may be tried now; else, in how many seconds. None is judged then, so that an answer tells
+    /// nothing about it.
+    pub const fn set_wait(&mut self, wait: Option<u32>) {
+        self.wait = wait;
     }
 
     /// The body of the client's next frame. To be called when [`Greeting::poll_output`] has nothing.
@@ -132,6 +139,9 @@ impl Greeting {
         self.state = match (std::mem::replace(&mut self.state, State::Over), message) {
             (State::Over, _) => State::Over,
             (State::Hello { password, nonce }, ClientMessage::Hello(hello)) => self.greet(&hello, password, nonce),
+            (State::Proof { .. }, ClientMessage::Prove { .. }) if self.wait.is_some() => {
+                self.refuse(RefusalReason::RateLimited)
+            }
             (State::Proof { password, nonce }, ClientMessage::Prove { mac }) if is_proof(&password, &nonce, &mac) => {
                 State::Ready
             }
@@ -232,7 +242,8 @@ impl Greeting {
     }
 
     fn refuse(&mut self, reason: RefusalReason) -> State {
-        self.say(&RelayMessage::Refused { reason, retry_after: 0 });
+        let retry_after = self.wait.filter(|_| reason == RefusalReason::RateLimited).unwrap_or_default();
+        self.say(&RelayMessage::Refused { reason, retry_after });
         self.outputs.push_back(Output::Close(Ending::Refused(reason)));
         State::Over
     }
@@ -255,8 +266,8 @@ impl std::fmt::Debug for Greeting {
 
 /// Drops what a client that waited may still have said to the relay when it was paired.
 ///
-/// Its `Ping` may cross the relay's `Paired` on the way. What stands behind is the other peer's; none of its messages
-/// is as short as a `Ping`, so the two cannot be confused.
+/// Its `Ping` may cross the relay's `Paired` on the way. What stands behind is the other peer's; none of its messages is as
+/// short as a `Ping`, so the two cannot be confused.
 #[derive(Debug, Default)]
 pub struct Crossing {
     held: BytesMut,

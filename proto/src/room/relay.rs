@@ -6,13 +6,13 @@
 //! relay: serving ──drain──► draining (no new rooms; pairs until the deadline) ──► closed
 //! ```
 //! It decides what becomes of each leg, and composes those that decide the rest: [`super::limits`] who is let in,
-//! [`super::greeting`] who may ask, [`super::registry`] who sits where, `forward` how bytes move. Each listen address
-//! has a socket with an endpoint of its own and a TCP listener; two legs of a pair may come from different ones, and be
-//! links of different kinds.
+//! [`super::greeting`] who may ask, [`super::registry`] who sits where, `forward` how bytes move. Each listen address has a socket
+//! with an endpoint of its own and a TCP listener; two legs of a pair may come from different ones, and be links of different kinds.
 //!
-//! All work is proportional to what happened: a leg is looked at when its endpoint, its partner or its own deadline
-//! says so. Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`], [`MAX_EVENTS`].
+//! All work is proportional to what happened: a leg is looked at when its endpoint, its partner or its own deadline says so.
+//! Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`], [`MAX_EVENTS`].
 
+mod check;
 mod doors;
 mod gone;
 mod leg;
@@ -29,10 +29,11 @@ use bytes::BytesMut;
 
 use super::forward::{Budget, Outside};
 use super::greeting::Ending;
+use super::half_open::HalfOpen;
 use super::limits::Guard;
 use super::ports::Ports;
 use super::registry::{self, Registry};
-use super::status::{Command, Config, Event, Refused, RoomEnd, Status};
+use super::status::{Command, Config, Event, Refusals, Refused, RoomEnd, Status};
 use super::talk::Farewell;
 use crate::Instant;
 use crate::link::connections::{self, ConnectionId};
@@ -46,6 +47,7 @@ use crate::seed::Seed;
 use crate::transfer::job::Job;
 use crate::wire::close;
 use crate::wire::relay::RefusalReason;
+use check::Join;
 use doors::Door;
 use gone::{Gone, unwelcome};
 use leg::{Held, Leg, Paired, Proof, Room, State};
@@ -60,6 +62,8 @@ const GREETING_WINDOW: u64 = 8 << 10;
 const SESSIONS: usize = 8_192;
 /// Unidirectional streams that a leg may have open.
 const STREAMS: u8 = 16;
+/// How often refusals are summed up.
+const SUMMARY: Duration = Duration::from_secs(60);
 /// When it makes sense to ask for the same room again, in seconds.
 const ASK_AGAIN: u32 = 5;
 
@@ -71,12 +75,20 @@ pub struct Relay {
     pairs: BTreeMap<PairId, Paired>,
     last_pair: u32,
     registry: Registry<ConnectionId>,
+    /// Joins that wait for a sign of life of this leg.
+    checks: BTreeMap<ConnectionId, Vec<Join>>,
+    /// Joins that waited for it.
+    joins: VecDeque<Join>,
     guard: Guard,
+    half_open: HalfOpen<ConnectionId>,
     budget: Budget,
     timers: Deadlines<Timer>,
     password: Option<Arc<str>>,
     phase: Phase,
     status: Status,
+    /// Since the last [`Event::Refusals`].
+    refusals: Refusals,
+    summing_up: bool,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     tag_key: [u8; 32],
@@ -92,6 +104,10 @@ enum Timer {
     /// The end of its handshake.
     Proof(ConnectionId),
     Pair(PairId),
+    /// A leg that waits has to answer.
+    Check(ConnectionId),
+    /// The next [`Event::Refusals`].
+    Refusals,
     Drain,
 }
 
@@ -127,12 +143,17 @@ impl Relay {
             pairs: BTreeMap::new(),
             last_pair: 0,
             registry: Registry::new(rooms, &seed.derive("registry")),
+            checks: BTreeMap::new(),
+            joins: VecDeque::new(),
             guard: Guard::new(limits),
+            half_open: HalfOpen::new(),
             budget: Budget(window_budget),
             timers: Deadlines::new(),
             password,
             phase: Phase::Serving,
             status: Status::default(),
+            refusals: Refusals::default(),
+            summing_up: false,
             actions: VecDeque::new(),
             events: VecDeque::new(),
             tag_key: *seed.derive("room tags").bytes(),
@@ -155,6 +176,7 @@ impl Relay {
             (_, connections::Event::Connected { .. }) => {
                 let proof = std::mem::replace(&mut leg.proof, Proof::Given);
                 self.timers.set(Timer::Proof(id), None);
+                self.half_open.end(id);
                 if !self.guard.connected(leg.source) {
                     self.refused(Refused::TooManyConnections);
                     return self.cut_off(now, id, Farewell { code: close::REFUSED, text: "too many connections" });
@@ -328,6 +350,8 @@ impl Relay {
     fn forget(&mut self, id: ConnectionId) {
         if let Some(leg) = self.legs.remove(&id) {
             self.guard.disconnected(leg.source, leg.is_half_open());
+            self.half_open.end(id);
+            self.checked(id);
             self.timers.set(Timer::Leg(id), None);
             self.timers.set(Timer::Proof(id), None);
         }
@@ -374,7 +398,19 @@ impl Relay {
 
     fn refused(&mut self, reason: Refused) {
         self.status.refused = self.status.refused.saturating_add(1);
+        self.refusals.count(reason);
         self.tell(Event::Refused { reason });
+    }
+
+    /// Once a minute: how many were turned away, and why. It waits for room among the events, since the single ones may
+    /// be lost.
+    fn sum_up(&mut self, now: Instant) {
+        if !self.refusals.is_empty() && self.events.len() < MAX_EVENTS {
+            let refusals = std::mem::take(&mut self.refusals);
+            self.tell(Event::Refusals(refusals));
+        }
+        self.summing_up = !self.refusals.is_empty();
+        self.timers.set(Timer::Refusals, now.checked_add(SUMMARY).filter(|_| self.summing_up));
     }
 
     fn tell(&mut self, event: Event) {
@@ -397,8 +433,7 @@ impl Relay {
         self.pairs.values().map(|paired| paired.pair.moved()).collect()
     }
 
-    /// How many times a link was looked at: the work done, for the tests that hold it to be independent of their
-    /// number.
+    /// How many times a link was looked at: the work done, for the tests that hold it to be independent of their number.
     #[must_use]
     pub fn visits(&self) -> u64 {
         self.ports.connections.visits()
@@ -489,6 +524,8 @@ impl Node for Relay {
                         self.timers.set(timer, Some(due));
                     }
                 }
+                Timer::Check(id) => self.unanswered(now, id),
+                Timer::Refusals => self.sum_up(now),
                 Timer::Drain => self.stop(now),
             }
         }
@@ -507,7 +544,12 @@ impl Node for Relay {
                 moved = true;
                 self.handle_event(now, id, event);
             }
+            moved |= self.join_checked(now);
             if !moved {
+                if !self.refusals.is_empty() && !self.summing_up {
+                    self.summing_up = true;
+                    self.timers.set(Timer::Refusals, now.checked_add(SUMMARY));
+                }
                 return;
             }
         }

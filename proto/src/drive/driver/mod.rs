@@ -18,6 +18,7 @@ mod sockets;
 mod wakes;
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -27,7 +28,7 @@ use self::listeners::Listeners;
 use self::pipes::Pipes;
 use self::sockets::{SLOT, SLOTS, Socket};
 use self::wakes::{Name, Wakes};
-use super::inbox::{Handle, Inbox};
+use super::inbox::{Ending, Handle, Inbox};
 use super::io::Io;
 use crate::Instant;
 use crate::net::Action;
@@ -49,8 +50,8 @@ const PUT_OFF: u32 = 32;
 
 /// A node and its runtime.
 ///
-/// Dropping it ends everything at once: running jobs stop at their next step, the handle hears the end, and the other side
-/// hears nothing. To end with a goodbye, drop the [`Handle`] and let the driver run.
+/// Dropping it ends everything at once: running jobs stop at their next step, the handle reports [`Ending::Dropped`], and the
+/// other side receives nothing. To end with a goodbye, drop the [`Handle`] and let the driver run.
 pub struct Driver<N: Node, I: Io> {
     node: N,
     io: I,
@@ -120,10 +121,25 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
     }
 
     /// Does what can be done now; ready once the node is closed and its last bytes are with the system.
+    ///
+    /// A panic of the node or of the runtime's [`Io`] ends the driver, which is ready then: after it neither can be relied on. The
+    /// [`Handle`] reports [`Ending::Panicked`].
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.over {
             return Poll::Ready(());
         }
+        // Nothing of the node is used after a panic but its events that were taken before, so no broken state is seen.
+        match catch_unwind(AssertUnwindSafe(|| self.go_on(cx))) {
+            Ok(polled) => polled,
+            Err(_) => {
+                tracing::error!("the node panicked; it has ended, and so have its connections");
+                self.end(Ending::Panicked);
+                Poll::Ready(())
+            }
+        }
+    }
+
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.turn = self.turn.wrapping_add(1);
         for socket in &mut self.sockets {
             (socket.empty, socket.full) = (false, false);
@@ -327,7 +343,7 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
         while let Some(event) = self.held.take().or_else(|| self.node.poll_event()) {
             self.inbox.put_last(event);
         }
-        self.end();
+        self.end(Ending::Closed);
         true
     }
 
@@ -365,17 +381,17 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
 }
 
 impl<N: Node, I: Io> Driver<N, I> {
-    fn end(&mut self) {
+    fn end(&mut self, ending: Ending) {
         self.over = true;
         self.cancelled.store(true, Ordering::Relaxed);
-        self.inbox.close();
+        self.inbox.close(ending);
     }
 }
 
 /// Also when the runtime throws the task away.
 impl<N: Node, I: Io> Drop for Driver<N, I> {
     fn drop(&mut self) {
-        self.end();
+        self.end(Ending::Dropped);
     }
 }
 

@@ -21,7 +21,7 @@ impl Receiver {
 
     pub(super) fn refused(&mut self, now: Instant, refused: Refused) {
         let reason = match refused.why {
-            Refusal::Name(_) | Refusal::Link(_) | Refusal::Collision => DeclineReason::Policy,
+            Refusal::Name(_) | Refusal::Link(_) | Refusal::Partial | Refusal::Collision => DeclineReason::Policy,
             Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => DeclineReason::TooLarge,
         };
         let text = refused.why.to_string();
