@@ -101,7 +101,7 @@ impl RelayServer {
 impl RelayConnection {
     /// Takes what arrived, up to the pairing: what stands behind it is read by whoever needs it.
     pub fn receive(&mut self, net: &mut Net) {
-        while !self.rendezvous.is_over()
+        while !self.client.is_over()
             && let Read::Data(bytes) = net.read(self.conn, self.main)
         {
             self.client.handle_bytes(bytes);

@@ -413,7 +413,10 @@ impl ServerList {
             net::Event::Closed(reason) => self.handle_closed(now, net, index, conn, (*reason).into()),
             net::Event::Restarted { certificate } => self.handle_restarted(now, net, index, conn, certificate),
             net::Event::Readable(_) | net::Event::Writable(_) => self.pump(now, net, index),
-            net::Event::Opened(..) | net::Event::Finished(_) => {}
+            net::Event::Opened(..)
+            | net::Event::Finished(_)
+            | net::Event::Available(_)
+            | net::Event::Stopped(..) => {}
         }
         true
     }
