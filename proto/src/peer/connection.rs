@@ -24,6 +24,8 @@
 //! [`PATIENCE`] before the offer was accepted, [`CONFIRM_WITHIN`] for a sender that only misses the confirmation, and
 //! otherwise none. Bounds: one session, one handshake.
 
+mod reconnect;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -32,10 +34,10 @@ use super::net::{self, ConnectionId, Net};
 use super::paths::{Waiting, is_handshake};
 use super::peer_link::PeerLink;
 use super::rendezvous::{Question, Via};
-use super::{LEAVE_WITHIN, PATIENCE, close};
+use super::{LEAVE_WITHIN, close};
 use crate::Instant;
 use crate::code::Code;
-use crate::handshake::{self, FailureReason, Guesses, Handshake, Keys, ReconnectKey, Secret, Verifier};
+use crate::handshake::{self, FailureReason, Guesses, Handshake, Keys, Secret};
 use crate::link::quic::Direction;
 use crate::seed::Seed;
 use crate::session::{self, Session};
@@ -43,11 +45,12 @@ use crate::wire::Features;
 use crate::wire::frame::enclose;
 use crate::wire::relay::Side;
 
+use reconnect::{ReconnectCredentials, ReconnectState};
+
+pub(super) use reconnect::Patience;
+
 /// How long a receiver that can't know where its sender waits stays with one of the two rooms.
 const TURN: Duration = Duration::from_secs(10);
-/// Upper bound for a sender waiting for the confirmation: longer than the receiver lingers after completion, even if
-/// the receiver noticed the loss later by the time in which a link may be silent.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(90);
 /// A sender that has not answered by then is reported as silent.
 const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -82,7 +85,7 @@ pub(super) enum Output {
 #[derive(Debug)]
 pub(super) struct Keyed {
     pub keys: Keys,
-    pub link: PeerLink,
+    pub link: Box<PeerLink>,
     pub via: Via,
     /// Not a reconnect.
     pub is_first: bool,
@@ -93,7 +96,12 @@ enum Stage {
     /// Looking for the other side.
     Searching,
     /// On a link, before the keys: the first ones, or new ones for the session that lost its links.
-    Handshaking { link: PeerLink, via: Via, handshake: Box<Handshake>, reconnects: Option<Box<Disconnected>> },
+    Handshaking {
+        link: Box<PeerLink>,
+        via: Via,
+        handshake: Box<Handshake>,
+        reconnects: Option<Box<Disconnected>>,
+    },
     /// With keys; the links are those of `paths`.
     Established(Box<Session>),
     /// A session without a link; the other side is looked for.
@@ -111,55 +119,6 @@ struct Disconnected {
     lost: Lost,
 }
 
-/// What outlives a handshake.
-#[derive(Clone)]
-struct ReconnectCredentials {
-    key: ReconnectKey,
-    verifier: Verifier,
-}
-
-impl ReconnectCredentials {
-    fn secret(&self) -> Secret {
-        Secret::Again { reconnect: self.key.clone(), verifier: self.verifier.clone() }
-    }
-
-    fn question(&self, side: Side) -> Question {
-        let (room, owner) = (self.key.room(), self.key.owner(side));
-        Question::Join { room, side, owner, again: true, former: None }
-    }
-}
-
-/// What this side knows of a reconnect room.
-enum ReconnectState {
-    /// No handshake came so far.
-    None,
-    /// Receiver: the sender waits there, or with the code. `code` is the question for the latter.
-    Unsure { credentials: ReconnectCredentials, code: Question, again: bool, switch: Instant },
-    /// The session's own.
-    Known(ReconnectCredentials),
-}
-
-/// How long a session without a link is kept.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// What the person said.
-    pub give_up_after: Option<Duration>,
-    /// The offer was accepted.
-    pub accepted: bool,
-    /// All is stored at the receiver, and only the confirmation is missing.
-    pub unconfirmed: bool,
-}
-
-impl Patience {
-    fn limit(self) -> Option<Duration> {
-        match self {
-            Self { accepted: false, give_up_after, .. } => Some(give_up_after.unwrap_or(PATIENCE)),
-            Self { unconfirmed: true, give_up_after, .. } => Some(give_up_after.unwrap_or(CONFIRM_WITHIN)),
-            Self { give_up_after, .. } => give_up_after,
-        }
-    }
-}
-
 /// See the module's text.
 pub(super) struct Connection {
     side: Side,
@@ -168,7 +127,7 @@ pub(super) struct Connection {
     guesses: Guesses,
     reconnect: ReconnectState,
     /// Links whose last words are on their way, before they are closed.
-    parting: Vec<(PeerLink, Instant)>,
+    parting: Vec<(Box<PeerLink>, Instant)>,
     /// When a sender's silence in the first handshake is reported.
     response_by: Option<Instant>,
     /// The person, or the program that dropped its handle, wants to go although all is done.
@@ -261,7 +220,7 @@ impl Connection {
         &mut self,
         now: Instant,
         net: &mut Net,
-        link: PeerLink,
+        link: Box<PeerLink>,
         via: Via,
         code: Option<&Code>,
         seed: &mut Seed,
@@ -287,7 +246,7 @@ impl Connection {
         &mut self,
         now: Instant,
         net: &mut Net,
-        (link, via): (PeerLink, Via),
+        (link, via): (Box<PeerLink>, Via),
         reconnects: Option<Box<Disconnected>>,
         code: Option<&Code>,
         seed: &mut Seed,
@@ -326,7 +285,7 @@ impl Connection {
 
     /// A link that came before the last one was lost; on it the sender may have begun a handshake.
     pub fn take_up(&mut self, now: Instant, net: &mut Net, waiting: Waiting, code: Option<&Code>, seed: &mut Seed) {
-        self.handle_connected(now, net, waiting.link, waiting.via, code, seed);
+        self.handle_connected(now, net, Box::new(waiting.link), waiting.via, code, seed);
         if let (Stage::Handshaking { handshake, .. }, Some(first)) = (&mut self.stage, waiting.first) {
             handshake.handle_frame(now, first.into_bytes());
         }

@@ -76,10 +76,11 @@ pub use handle::{Receiver, Sender};
 
 use carried::{NOT_OFFERED, Transfer};
 use connection::{Connection, Patience};
-use net::{ConnectionId, Net};
+use net::{ConnectionId, Net, Query};
 use offer::OfferState;
 use outbox::Outbox;
 use paths::Paths;
+use peer_link::PeerLink;
 use rendezvous::{Rendezvous, Via};
 
 /// The farewell may take so long.
@@ -184,11 +185,11 @@ impl Node for Peer {
                     self.net.handle_client_bound(socket, is_usable);
                 }
             }
-            Input::Resolved(query, addresses) => {
-                if !self.paths.handle_resolved(query, &addresses) {
-                    self.rendezvous.handle_resolved(now, query, addresses);
-                }
-            }
+            Input::Resolved(id, addresses) => match self.net.query(id) {
+                Some(Query::Relay(index)) => self.rendezvous.handle_resolved(now, index, addresses),
+                Some(Query::StunServer) => self.paths.handle_stun_server(&addresses),
+                None => {}
+            },
             Input::Done(done) => self.transfer.handle_job(now, done),
             Input::Interfaces(interfaces) => self.handle_interfaces(now, &interfaces),
             Input::Slept(_) => {
@@ -443,7 +444,7 @@ impl Peer {
                     self.outbox.notify(event);
                 }
                 rendezvous::Output::Allocated(nameplate) => self.handle_allocated(nameplate),
-                rendezvous::Output::Connected(link, via) => self.handle_connected(now, *link, via),
+                rendezvous::Output::Connected(link, via) => self.handle_connected(now, link, via),
                 rendezvous::Output::Failed(failure) => self.fail(now, failure),
             }
             self.apply(now);
@@ -453,12 +454,12 @@ impl Peer {
     }
 
     /// A link with, as it seems, the other side.
-    fn handle_connected(&mut self, now: Instant, link: peer_link::PeerLink, via: Via) {
+    fn handle_connected(&mut self, now: Instant, link: Box<PeerLink>, via: Via) {
         if self.connection.session().is_some() {
             // Only the session's own receiver gets past the relay inside while a link lives: it knows better that this
             // one is dead.
             let replaces = self.rendezvous.is_embedded();
-            self.paths.handle_connected(now, &mut self.net, link, via, replaces);
+            self.paths.handle_connected(now, &mut self.net, *link, via, replaces);
         } else {
             self.connection.handle_connected(now, &mut self.net, link, via, self.code.code(), &mut self.seed);
         }
@@ -472,7 +473,7 @@ impl Peer {
         if is_first {
             self.notify_verifier(&keys);
         }
-        self.paths.start(now, &mut self.net, link, &via, keys.features, !self.offer.is_pending());
+        self.paths.start(now, &mut self.net, *link, &via, keys.features, !self.offer.is_pending());
     }
 
     fn notify_verifier(&mut self, keys: &handshake::Keys) {

@@ -26,7 +26,7 @@ use crate::link::quic::{Limits, Profile, Quic, Stream};
 use crate::link::race::{Attempt, Transport};
 use crate::link::trust::{Fingerprint, Identity, Trust};
 use crate::link::{Read, Write};
-use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, QueryId, SocketId, Transmit};
 use crate::p2p::budget::Budget;
 use crate::p2p::candidate::{Carrier, Family, canonical};
 use crate::pool::Pool;
@@ -89,6 +89,15 @@ pub enum Dial {
     Impossible,
 }
 
+/// For what a name is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Query {
+    /// A relay, or the proxy that leads to it: its place in the list.
+    Relay(usize),
+    /// A STUN server that the person named.
+    StunServer,
+}
+
 /// Where a socket of ours stands that has no endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Socket {
@@ -112,6 +121,8 @@ pub struct Net {
     connections: Connections,
     dialler: Dialler,
     actions: VecDeque<Action>,
+    /// What was looked up; a [`QueryId`] is a place in it.
+    queries: Vec<Query>,
     /// Pipes whose stream was finished: they tell nobody else.
     finished: VecDeque<PipeId>,
     datagrams: VecDeque<Datagram>,
@@ -136,6 +147,7 @@ impl Net {
             connections: Connections::default(),
             dialler,
             actions: VecDeque::new(),
+            queries: Vec::new(),
             finished: VecDeque::new(),
             datagrams: VecDeque::new(),
             budget: Budget::default(),
@@ -541,6 +553,19 @@ impl Net {
     /// The next thing to ask of the runtime.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front().or_else(|| self.connections.pipes.poll_action())
+    }
+
+    /// Looks up a name.
+    pub fn resolve(&mut self, query: Query, host: &str, port: u16) {
+        let id = QueryId(u32::try_from(self.queries.len()).unwrap_or(u32::MAX));
+        self.queries.push(query);
+        self.act(Action::Resolve(id, host.to_owned(), port));
+    }
+
+    /// For what a name was looked up.
+    #[must_use]
+    pub fn query(&self, id: QueryId) -> Option<Query> {
+        self.queries.get(usize::try_from(id.0).ok()?).copied()
     }
 
     /// Asks the runtime for something.

@@ -13,12 +13,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::config::DirectPath;
 use super::super::event::Fallback;
-use super::super::net::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net, direct_socket};
+use super::super::net::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net, Query, direct_socket};
 use super::openings::Opening;
 use super::sockets::{Kind, Options};
 use super::{Output, Paths, State};
 use crate::Instant;
-use crate::net::{Action, Arrival, Interface, QueryId};
+use crate::net::{Action, Arrival, Interface};
 use crate::p2p::candidate::Family;
 use crate::p2p::choice::Choice;
 use crate::p2p::gather::{self, Gather};
@@ -30,9 +30,6 @@ use crate::session::LinkId;
 use crate::wire::Features;
 use crate::wire::peer::Control;
 use crate::wire::relay::Side;
-
-/// The names of our questions to the name service, after all of a rendezvous'.
-const FIRST_QUERY: u32 = 1 << 16;
 
 /// See the module's text.
 pub(super) struct Direct {
@@ -97,10 +94,10 @@ impl Direct {
         for kind in [Kind::V4, Kind::V6, Kind::Tcp] {
             direct.bind(kind, net);
         }
-        for (query, server) in (FIRST_QUERY..).zip(&options.stun) {
+        for server in &options.stun {
             match server.host.parse() {
                 Ok(ip) => direct.named.push(SocketAddr::new(ip, server.port)),
-                Err(_) => net.act(Action::Resolve(QueryId(query), server.host.clone(), server.port)),
+                Err(_) => net.resolve(Query::StunServer, &server.host, server.port),
             }
         }
         direct
@@ -128,14 +125,10 @@ impl Direct {
         self.portmap.as_deref().is_none_or(PortMap::is_released)
     }
 
-    /// The name service's answer, if the question was ours.
-    pub fn handle_resolved(&mut self, query: QueryId, addresses: &[SocketAddr]) -> bool {
-        let is_ours = query.0 >= FIRST_QUERY;
-        if is_ours {
-            let of = |v4: bool| addresses.iter().find(|address| address.is_ipv4() == v4).copied();
-            self.named.extend([of(true), of(false)].into_iter().flatten());
-        }
-        is_ours
+    /// The addresses of a STUN server that the person named: of each family one is asked.
+    pub fn handle_stun_server(&mut self, addresses: &[SocketAddr]) {
+        let of = |v4: bool| addresses.iter().find(|address| address.is_ipv4() == v4).copied();
+        self.named.extend([of(true), of(false)].into_iter().flatten());
     }
 
     /// A datagram on a direct socket that is not QUIC's.

@@ -46,7 +46,7 @@ use super::peer_link::PeerLink;
 use super::rendezvous::Via;
 use crate::Instant;
 use crate::link::quic::{Direction, Stream};
-use crate::net::{Arrival, Ecn, PipeId, QueryId, SocketId, Transmit};
+use crate::net::{Arrival, Ecn, PipeId, SocketId, Transmit};
 use crate::p2p::portmap::{self, PortMap};
 use crate::seed::Seed;
 use crate::session::{LinkId, Origin, Prepared, StreamNo};
@@ -464,9 +464,9 @@ impl Paths {
         self.direct.handle_listening(now, result, net);
     }
 
-    /// The name service's answer; false: another part asked.
-    pub fn handle_resolved(&mut self, query: QueryId, addresses: &[SocketAddr]) -> bool {
-        self.direct.handle_resolved(query, addresses)
+    /// The addresses of a STUN server that the person named.
+    pub fn handle_stun_server(&mut self, addresses: &[SocketAddr]) {
+        self.direct.handle_stun_server(addresses);
     }
 
     /// The machine was asleep: what gateways promised may be forgotten.

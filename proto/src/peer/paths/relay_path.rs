@@ -144,7 +144,7 @@ impl<W> RelayPath<W> {
         self.kind
     }
 
-    /// Whether a link that is met now is to become the floor.
+    /// Whether a link that comes now is to become the relay path.
     pub const fn is_wanted(&self) -> bool {
         match self.state {
             State::Up => false,
@@ -211,7 +211,7 @@ impl<W> RelayPath<W> {
         }
     }
 
-    /// A link of the session has proven itself. True: it is the floor.
+    /// A link of the session has proven itself. True: it is the relay path now.
     fn prove(&mut self, id: LinkId) -> bool {
         let State::Validating { id: joining, via, until: _ } = &self.state else { return false };
         let is_it = *joining == id;

@@ -184,7 +184,7 @@ impl ServerList {
             State::Connected(connection) if connection.conn == conn => self.fail(now, index),
             // The connection of the pause ended: the next question goes over a new one.
             State::Paused { next, connection } if connection.conn == conn => server.state = State::Idle { next: *next },
-            State::Connected(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving(_) | State::Gone => {}
+            State::Connected(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving | State::Gone => {}
         }
     }
 

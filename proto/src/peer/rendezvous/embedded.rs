@@ -6,8 +6,8 @@
 //! ```
 //! It decides who gets in: at most [`MAX_GUESTS`] connections at once, [`MAX_PER_SOURCE`] of one source, each with the
 //! greeting's deadline, and only a receiver that names our room while nobody else is being talked to, or the session's
-//! own receiver that comes back, or comes for a new floor. Everybody else hears that nobody waits. A guest is read only
-//! while it takes its answers, so that at most the answers to one request wait for it; it may ask for a seat
+//! own receiver that comes back, or comes for a new relay path. Everybody else hears that nobody waits. A guest is read
+//! only while it takes its answers, so that at most the answers to one request wait for it; it may ask for a seat
 //! [`MAX_JOINS`] times, and its source as often as a relay allows: each wrong room and each wrong word costs the sender
 //! something. As a relay does, it tells who asks by STUN at which address it is seen.
 
@@ -28,7 +28,7 @@ use crate::Instant;
 use crate::link::quic::{Direction, Quic, Stream};
 use crate::link::{Read, Write};
 use crate::net::{Arrival, Transmit};
-use crate::room::greeting::{self, GREET_WITHIN, Greeting, Request};
+use crate::room::greeting::{GREET_WITHIN, Greeting, Output as Greeted, Request};
 use crate::room::limits::{self, Guard, Source};
 use crate::room::mirror::Answers;
 use crate::seed::Seed;
@@ -273,12 +273,12 @@ impl EmbeddedRelay {
             && let Some(output) = guest.next_output(net, conn)
         {
             match output {
-                Ok(greeting::Output::Send(body)) => guest.waiting.push_back(enclose(&body)),
-                Ok(greeting::Output::Request(Request::Join { .. } | Request::Allocate { .. })) if guest.joins >= MAX_JOINS => {
+                Ok(Greeted::Send(body)) => guest.waiting.push_back(enclose(&body)),
+                Ok(Greeted::Request(Request::Join { .. } | Request::Allocate { .. })) if guest.joins >= MAX_JOINS => {
                     self.dismiss(now, net, conn);
                     return false;
                 }
-                Ok(greeting::Output::Request(Request::Join { room, side: Side::Receiver, owner, again, former: _ }))
+                Ok(Greeted::Request(Request::Join { room, side: Side::Receiver, owner, again, former: _ }))
                     // Only the session's own receiver knows the owner of its seat, and comes as often as it must.
                     if self.room.admits(vacant, room, owner, again)
                         && (again || self.guard.join(now, guest.source).is_ok()) =>
@@ -289,7 +289,7 @@ impl EmbeddedRelay {
                     guest.send(&RelayMessage::Paired { streams: STREAMS });
                     return self.hand_over(conn);
                 }
-                Ok(greeting::Output::Request(Request::Join { room, side: Side::Receiver, owner, again: false, former: _ }))
+                Ok(Greeted::Request(Request::Join { room, side: Side::Receiver, owner, again: false, former: _ }))
                     if !vacant
                         && self.admitted.is_some_and(|it| it.room == room && !is_same(it.owner, owner)) =>
                 {
@@ -299,12 +299,12 @@ impl EmbeddedRelay {
                         self.out.push_back(Output::Event(Event::SecondReceiver));
                     }
                 }
-                Ok(greeting::Output::Request(Request::Join { .. } | Request::Allocate { .. })) => {
+                Ok(Greeted::Request(Request::Join { .. } | Request::Allocate { .. })) => {
                     guest.refuse(now, RefusalReason::NobodyWaits);
                     self.guard.failed(now, guest.source);
                 }
-                Ok(greeting::Output::Request(Request::Ping)) => guest.send(&RelayMessage::Pong),
-                Ok(greeting::Output::Request(Request::Leave) | greeting::Output::Close(_)) | Err(_) => {
+                Ok(Greeted::Request(Request::Ping)) => guest.send(&RelayMessage::Pong),
+                Ok(Greeted::Request(Request::Leave) | Greeted::Close(_)) | Err(_) => {
                     guest.flush(now, net, conn);
                     self.dismiss(now, net, conn);
                     return false;
@@ -344,7 +344,7 @@ impl Guest {
 
     /// What follows from the next frame. A frame is read when those before it are answered, and no frame is longer than
     /// a greeting.
-    fn next_output(&mut self, net: &mut Net, conn: ConnectionId) -> Option<Result<greeting::Output, Violation>> {
+    fn next_output(&mut self, net: &mut Net, conn: ConnectionId) -> Option<Result<Greeted, Violation>> {
         let stream = self.stream?;
         loop {
             if let Some(output) = self.greeting.poll_output() {

@@ -33,7 +33,7 @@ use super::net::{self, ConnectionId, LISTENER, MDNS, Net};
 use super::peer_link::PeerLink;
 use crate::Instant;
 use crate::discovery::mdns::Mdns;
-use crate::net::{Arrival, Ecn, Interface, QueryId, SocketId, Transmit};
+use crate::net::{Arrival, Ecn, Interface, SocketId, Transmit};
 use crate::p2p::stun;
 use crate::seed::Seed;
 use crate::wire::relay::{Owner, RoomId};
@@ -187,10 +187,10 @@ impl Rendezvous {
         }
     }
 
-    /// The name service answered.
-    pub fn handle_resolved(&mut self, now: Instant, query: QueryId, addresses: Vec<SocketAddr>) {
+    /// The addresses of the relay at this place of the list.
+    pub fn handle_resolved(&mut self, now: Instant, index: usize, addresses: Vec<SocketAddr>) {
         if let Some(list) = self.list_mut() {
-            list.handle_resolved(now, query, addresses);
+            list.handle_resolved(now, index, addresses);
         }
     }
 

@@ -15,7 +15,6 @@ use crate::link::quic::Stream;
 use crate::link::race::{Attempt, Race, Transport};
 use crate::link::trust::CertificateSeen;
 use crate::link::{Read, Write};
-use crate::net::QueryId;
 
 /// How a relay became known.
 #[derive(Debug, Clone)]
@@ -27,7 +26,7 @@ pub(super) enum Origin {
 
 #[derive(Debug)]
 pub(super) enum State {
-    Resolving(QueryId),
+    Resolving,
     Idle {
         next: Instant,
     },
@@ -93,7 +92,7 @@ impl RelayServer {
         match &self.state {
             State::Dialing(dialing) => dialing.attempts.iter().any(|attempt| attempt.conn == conn),
             State::Connected(connection) | State::Paused { connection, .. } => connection.conn == conn,
-            State::Idle { .. } | State::Resolving(_) | State::Gone => false,
+            State::Idle { .. } | State::Resolving | State::Gone => false,
         }
     }
 }

@@ -17,6 +17,8 @@
 //! `link::race` and `dial` decide which address of a relay and which transport is used.
 //! Bounds: [`MAX_SERVERS`] servers. Timers: the race's for a connection, the answer's in `client`, those named above.
 
+mod answers;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -25,19 +27,17 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
 use super::super::config::{RelayAddress, RelayChoice};
-use super::super::event::{Event, Failure, Lost, RelayFailure, WaitingFor};
-use super::super::net::{self, ConnectionId, Net};
-use super::super::peer_link::PeerLink;
-use super::client::{Answer, Question};
+use super::super::event::{Event, Failure, Lost, WaitingFor};
+use super::super::net::{self, ConnectionId, Net, Query};
+use super::Output;
+use super::client::Question;
 use super::server::{Dialing, Origin, RelayServer, State};
-use super::{Output, Via};
 use crate::Instant;
 use crate::link::proxy::Proxy;
 use crate::link::race::{Allowed, Race, Route, Transport};
-use crate::net::{Action, QueryId};
 use crate::seed::Seed;
 use crate::wire::Features;
-use crate::wire::relay::{RefusalReason, RoomId, Side};
+use crate::wire::relay::{RoomId, Side};
 
 /// Relays that a peer asks: configured, local and discovered ones together.
 const MAX_SERVERS: usize = 16;
@@ -150,9 +150,8 @@ impl ServerList {
             let state = match literal {
                 Some(_) => State::Idle { next: now },
                 None => {
-                    let query = QueryId(u32::try_from(index).unwrap_or(u32::MAX));
-                    net.act(Action::Resolve(query, host.to_owned(), port));
-                    State::Resolving(query)
+                    net.resolve(Query::Relay(index), host, port);
+                    State::Resolving
                 }
             };
             let addresses = literal.into_iter().collect();
@@ -247,7 +246,7 @@ impl ServerList {
         self.active = true;
         self.announced = None;
         for server in &mut self.servers {
-            if !matches!(server.state, State::Resolving(_) | State::Gone) {
+            if !matches!(server.state, State::Resolving | State::Gone) {
                 let next = if server.is_last { now + NEAR_LAST } else { now };
                 server.state = State::Idle { next };
             }
@@ -372,26 +371,25 @@ impl ServerList {
                 State::Dialing(dialing) => {
                     dialing.attempts.iter().for_each(|attempt| net.close(now, attempt.conn, 0, "not needed"));
                 }
-                state @ (State::Resolving(_) | State::Gone) => server.state = state,
+                state @ (State::Resolving | State::Gone) => server.state = state,
                 State::Idle { .. } => {}
             }
         }
     }
 
     /// The name service answered.
-    pub fn handle_resolved(&mut self, now: Instant, query: QueryId, addresses: Vec<SocketAddr>) {
-        for server in &mut self.servers {
-            if matches!(server.state, State::Resolving(asked) if asked == query) {
-                server.addresses = addresses;
-                server.state = if server.addresses.is_empty() { State::Gone } else { State::Idle { next: now } };
-                if server.addresses.is_empty() {
-                    self.last = Failure::Lost(Lost::NoAddress);
-                    // A sender without a seat goes on to its next one.
-                    if self.side == Side::Sender && self.search == Search::Code {
-                        self.next_relay(now);
-                    }
+    pub fn handle_resolved(&mut self, now: Instant, index: usize, addresses: Vec<SocketAddr>) {
+        if let Some(server) = self.servers.get_mut(index)
+            && matches!(server.state, State::Resolving)
+        {
+            server.state = if addresses.is_empty() { State::Gone } else { State::Idle { next: now } };
+            server.addresses = addresses;
+            if server.addresses.is_empty() {
+                self.last = Failure::Lost(Lost::NoAddress);
+                // A sender without a seat goes on to its next one.
+                if self.side == Side::Sender && self.search == Search::Code {
+                    self.next_relay(now);
                 }
-                break;
             }
         }
         self.judge();
@@ -413,10 +411,7 @@ impl ServerList {
             net::Event::Closed(reason) => self.handle_closed(now, net, index, conn, (*reason).into()),
             net::Event::Restarted { certificate } => self.handle_restarted(now, net, index, conn, certificate),
             net::Event::Readable(_) | net::Event::Writable(_) => self.pump(now, net, index),
-            net::Event::Opened(..)
-            | net::Event::Finished(_)
-            | net::Event::Available(_)
-            | net::Event::Stopped(..) => {}
+            net::Event::Opened(..) | net::Event::Finished(_) | net::Event::Available(_) | net::Event::Stopped(..) => {}
         }
         true
     }
@@ -465,7 +460,7 @@ impl ServerList {
                     talks.for_each(|(_, connection)| connection.client.delay(by));
                 }
                 State::Connected(connection) | State::Paused { connection, .. } => connection.client.delay(by),
-                State::Idle { .. } | State::Resolving(_) | State::Gone => {}
+                State::Idle { .. } | State::Resolving | State::Gone => {}
             }
         }
     }
@@ -491,7 +486,7 @@ impl ServerList {
                 State::Idle { next } | State::Paused { next, .. } => Some(*next),
                 State::Dialing(dialing) => dialing.race.poll_timeout(),
                 State::Connected(connection) => connection.client.poll_timeout(),
-                State::Resolving(_) | State::Gone => None,
+                State::Resolving | State::Gone => None,
             }
         });
         due.chain(self.give_up).chain(self.turn.as_ref().map(|turn| turn.look)).min()
@@ -556,134 +551,7 @@ impl ServerList {
                     self.pump(now, net, index);
                 }
             }
-            State::Idle { .. } | State::Paused { .. } | State::Resolving(_) | State::Gone => {}
-        }
-    }
-
-    /// Moves the conversation at one server.
-    pub(super) fn pump(&mut self, now: Instant, net: &mut Net, index: usize) {
-        let Some(server) = self.servers.get_mut(index) else { return };
-        if matches!(server.state, State::Dialing(_)) {
-            return self.read_attempts(now, net, index);
-        }
-        let (State::Connected(connection) | State::Paused { connection, .. }) = &mut server.state else { return };
-        let conn = connection.conn;
-        connection.receive(net);
-        connection.flush(now, net);
-        while let Some(answer) = self.take_answer(index) {
-            match answer {
-                Answer::Observed(_) => {}
-                Answer::Allocated(nameplate) => self.out.push_back(Output::Allocated(nameplate)),
-                Answer::Waiting => self.seated(index),
-                Answer::Paired(streams) => return self.hand_over(now, net, index, streams),
-                Answer::Refused(RefusalReason::NobodyWaits) => self.pause(now, index),
-                Answer::Refused(RefusalReason::Taken) => self.handle_taken(now, index),
-                Answer::Refused(reason) => {
-                    self.last = Failure::Relay(RelayFailure::Refused(reason));
-                    return match reason {
-                        RefusalReason::NameTaken | RefusalReason::Password => self.drop_server(now, net, index, conn),
-                        RefusalReason::RateLimited
-                        | RefusalReason::Full
-                        | RefusalReason::UnsupportedVersion(_)
-                        | RefusalReason::ShuttingDown
-                        | RefusalReason::Idle
-                        | RefusalReason::Taken
-                        | RefusalReason::NobodyWaits => match self.search {
-                            Search::Code => self.drop_server(now, net, index, conn),
-                            Search::Seated | Search::Again | Search::Beside => {
-                                net.close(now, conn, 0, "refused");
-                                self.fail(now, index);
-                            }
-                        },
-                    };
-                }
-                Answer::Versions(versions) => {
-                    self.last = Failure::Versions(versions);
-                    return self.drop_server(now, net, index, conn);
-                }
-                Answer::Violation(violation) => {
-                    self.last = Failure::Relay(RelayFailure::Violation(violation));
-                    return self.drop_server(now, net, index, conn);
-                }
-            }
-        }
-    }
-
-    fn take_answer(&mut self, index: usize) -> Option<Answer> {
-        match &mut self.servers.get_mut(index)?.state {
-            State::Connected(connection) | State::Paused { connection, .. } => connection.client.poll_answer(),
-            State::Idle { .. } | State::Dialing(_) | State::Resolving(_) | State::Gone => None,
-        }
-    }
-
-    fn hand_over(&mut self, now: Instant, net: &mut Net, index: usize, streams: u8) {
-        let Some(server) = self.servers.get_mut(index) else { return };
-        if let State::Connected(connection) = std::mem::replace(&mut server.state, State::Idle { next: now }) {
-            let via = match &server.origin {
-                Origin::Configured(relay) => Via::Relay(relay.address.clone()),
-                Origin::Near => Via::Near,
-            };
-            let link = PeerLink::new(
-                connection.conn,
-                connection.transport.into(),
-                connection.client.into_decoder(),
-                streams,
-                connection.main,
-            );
-            self.met = Some(index);
-            if self.side == Side::Receiver && via != Via::Near {
-                // Where they met is where to look first, if they lose each other.
-                self.current = index;
-            }
-            self.stop(now, net);
-            self.out.push_back(Output::Connected(Box::new(link), via));
-        }
-    }
-
-    /// This side has its seat there.
-    fn seated(&mut self, index: usize) {
-        if let Some(server) = self.servers.get_mut(index) {
-            server.rounds = 0;
-        }
-        match (self.search, self.side) {
-            (Search::Code | Search::Seated, Side::Sender) => {
-                self.search = Search::Seated;
-                self.give_up = None;
-                self.wait_for(WaitingFor::Receiver);
-            }
-            // No honest relay says so: in a code room only senders wait. Patience goes on running out.
-            (Search::Code | Search::Seated, Side::Receiver) => self.wait_for(WaitingFor::Sender),
-            (Search::Again | Search::Beside, _) => self.wait_for(WaitingFor::Peer),
-        }
-    }
-
-    /// Another receiver has the sender. It may have a wrong code, or be this one's own former link; else this one is
-    /// too late.
-    fn handle_taken(&mut self, now: Instant, index: usize) {
-        if self.search == Search::Code && self.dropped.is_none() {
-            self.dropped = Some(Failure::Lost(Lost::Taken));
-            let until = now + TAKEN_WITHIN;
-            self.give_up = Some(self.give_up.map_or(until, |at| at.min(until)));
-        }
-        self.pause_for(now, index, WaitingFor::Turn);
-    }
-
-    /// Nobody waits there: later again.
-    fn pause(&mut self, now: Instant, index: usize) {
-        let waiting = match self.search {
-            Search::Code | Search::Seated => WaitingFor::Sender,
-            Search::Again | Search::Beside => WaitingFor::Peer,
-        };
-        self.pause_for(now, index, waiting);
-    }
-
-    fn pause_for(&mut self, now: Instant, index: usize, waiting: WaitingFor) {
-        self.wait_for(waiting);
-        let Some(server) = self.servers.get_mut(index) else { return };
-        let next = now + pause_after(server.rounds);
-        server.rounds = server.rounds.saturating_add(1);
-        if let State::Connected(connection) = std::mem::replace(&mut server.state, State::Idle { next }) {
-            server.state = State::Paused { next, connection };
+            State::Idle { .. } | State::Paused { .. } | State::Resolving | State::Gone => {}
         }
     }
 

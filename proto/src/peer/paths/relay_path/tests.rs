@@ -1,4 +1,5 @@
-//! What two sides know of their floors, with every word late and every link dying at any time, at one end first.
+//! What two sides know of their relay paths, with every message late and every link dying at any time, at one end
+//! first.
 
 use std::collections::VecDeque;
 
@@ -76,12 +77,16 @@ impl Model {
         match self.ends[which].relay.handle_loss() {
             Received::Nothing => panic!("it was said of a link"),
             Received::Lose => {
-                assert_eq!(newest, Some(about), "another floor than was meant");
+                assert_eq!(newest, Some(about), "another relay path than was meant");
                 self.lose(which);
                 self.hear_of(which, about);
             }
             Received::Settled => {
-                assert_eq!(self.ends[which].relay.lost.take(), Some(LinkId(about)), "another floor than was meant");
+                assert_eq!(
+                    self.ends[which].relay.lost.take(),
+                    Some(LinkId(about)),
+                    "another relay path than was meant"
+                );
             }
             Received::Answer(waiting) => {
                 assert!(waiting.is_none_or(|number| number == about), "another link than was meant");
@@ -141,9 +146,10 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
-    /// "The floor" is one floor for both, whatever is under way; and both look again once everything is lost and said.
+    /// `DirectFailed(0)` means the same link to both, whatever is in flight; both search again once everything is lost
+    /// and said.
     #[test]
-    fn what_is_said_of_the_floor_is_said_of_one(actions in prop::collection::vec(0_u8..8, 0..200)) {
+    fn a_lost_relay_path_is_the_same_link_to_both(actions in prop::collection::vec(0_u8..8, 0..200)) {
         let mut model = Model::new();
         for action in actions {
             model.act(action);
@@ -156,7 +162,8 @@ proptest! {
             model.hear(RECEIVER);
         }
         for end in &model.ends {
-            prop_assert!(end.inbox.is_empty() && matches!(end.relay.state, State::Reconnecting { .. }), "{:?}", end.relay.state);
+            let reconnects = matches!(end.relay.state, State::Reconnecting { .. });
+            prop_assert!(end.inbox.is_empty() && reconnects, "{:?}", end.relay.state);
         }
     }
 }
