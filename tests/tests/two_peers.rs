@@ -287,14 +287,14 @@ fn cut_off(seed: u64, place: Place) -> Rig {
 }
 
 #[test]
-fn a_farewell_that_is_lost_is_waited_for_a_minute() {
+fn a_farewell_that_is_lost_is_waited_for_and_not_for_ever() {
     for (seed, place) in [(1, Place::Relay), (2, Place::Inside)] {
         let mut rig = cut_off(seed, place);
         let receiver = rig.receiver;
-        rig.world.run_until(Duration::from_secs(50), |_| false);
+        rig.world.run_until(Duration::from_secs(800), |_| false);
         assert!(!rig.world.is_closed(receiver), "the sender may come back");
-        // The silence of the link, and a minute.
-        assert!(rig.world.run_until(Duration::from_secs(30), |world| world.is_closed(receiver)));
+        // The silence of the link, and fifteen minutes.
+        assert!(rig.world.run_until(Duration::from_secs(130), |world| world.is_closed(receiver)));
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod check;
 pub mod chunk;
+pub mod chunk_size;
 mod collision;
 mod hashes;
 mod incoming;

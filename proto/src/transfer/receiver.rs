@@ -53,7 +53,7 @@ use crate::wire::{Capped, Untrusted};
 /// How long `Bye` is waited for after `Verified`.
 pub const FAREWELL: Duration = Duration::from_secs(30);
 /// The same while there is no link: a sender that was cut off at the very end can still learn that all is well.
-pub const FAREWELL_APART: Duration = Duration::from_secs(60);
+pub const FAREWELL_APART: Duration = Duration::from_secs(900);
 /// The same, after the person interrupted.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
 /// How long anything of an accepted transfer is waited for: a disk of the sender may take its time.
