@@ -96,12 +96,7 @@ enum Stage {
     /// Looking for the other side.
     Searching,
     /// On a link, before the keys: the first ones, or new ones for the session that lost its links.
-    Handshaking {
-        link: Box<PeerLink>,
-        via: Via,
-        handshake: Box<Handshake>,
-        reconnects: Option<Box<Disconnected>>,
-    },
+    Handshaking { link: Box<PeerLink>, via: Via, handshake: Box<Handshake>, reconnects: Option<Box<Disconnected>> },
     /// With keys; the links are those of `paths`.
     Established(Box<Session>),
     /// A session without a link; the other side is looked for.
