@@ -29,7 +29,8 @@ mod reconnect;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::event::{Event, Failure, Lost, WaitingFor};
+use super::event::{Event, WaitingFor};
+use super::failure::{Failure, Lost};
 use super::net::{self, ConnectionId, Net};
 use super::paths::{Waiting, is_handshake};
 use super::peer_link::PeerLink;

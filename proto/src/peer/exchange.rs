@@ -2,6 +2,7 @@
 //! nothing of its own: each item is handed to its owner, and what follows is applied ([`Peer::apply`]) before the next
 //! item is taken.
 
+use super::answer::{Offer, StreamOffer};
 use super::carried::News;
 use super::event::Event;
 use super::{Peer, close};
@@ -233,12 +234,12 @@ impl Peer {
                 }
                 News::Offered(manifest) => {
                     self.offer.totals = Some(manifest.totals());
-                    self.show_offer(Event::Offer(manifest));
+                    self.show_offer(Event::Offer(Offer::new(manifest)));
                 }
-                News::StreamOffered => self.show_offer(Event::StreamOffer),
+                News::StreamOffered => self.show_offer(Event::StreamOffer(StreamOffer::new())),
                 News::Accepted => self.accepted(now),
-                News::Resuming => self.outbox.notify(Event::Resuming),
-                News::Resumed { bytes } => self.outbox.notify(Event::Resumed { bytes }),
+                News::Resuming => self.outbox.notify_resuming(),
+                News::Resumed { bytes } => self.outbox.notify_resumed(bytes),
                 News::Record(judged) => {
                     if let Some(session) = self.connection.session() {
                         match judged {

@@ -27,16 +27,21 @@
 //!
 //! Timers: its machines'. Bounds: its machines'.
 
+pub mod answer;
+pub mod build;
 mod carried;
+pub mod command;
 pub mod config;
 mod connection;
 pub mod event;
 mod exchange;
+pub mod failure;
 pub mod handle;
 mod net;
 mod offer;
 mod outbox;
 mod outcome;
+mod pace;
 mod paths;
 mod peer_link;
 mod rendezvous;
@@ -65,16 +70,20 @@ use crate::wire::Features;
 use crate::wire::close::SHUTTING_DOWN;
 use crate::wire::relay::Side;
 
-pub use crate::transfer::Progress;
+pub use crate::wire::peer::{CancelReason, DeclineReason};
+pub use crate::wire::relay::RefusalReason;
+pub use answer::{Comparison, Offer, StreamOffer};
+pub use build::ConfigError;
+pub use command::Command;
 pub use config::{
-    CodeChoice, Common, DirectPath, Embedded, Payload, ReceiveConfig, RelayAddress, RelayChoice, SendConfig,
+    CodeChoice, Common, DirectPath, Embedded, Invitation, Machine, Payload, ReceiveConfig, RelayAddress, RelayChoice,
+    SendConfig,
 };
-pub use event::{
-    Class, Command, Event, Failure, Fallback, Lost, Path, PathKind, PathTransport, RelayFailure, Summary, WaitingFor,
-};
+pub use event::{Event, Fallback, Path, PathKind, PathTransport, Progress, Summary, WaitingFor};
+pub use failure::{Class, Failure, Lost, RelayFailure};
 pub use handle::{Receiver, Sender};
 
-use carried::{NOT_OFFERED, Transfer};
+use carried::Transfer;
 use connection::{Connection, Patience};
 use net::{ConnectionId, Net, Query};
 use offer::OfferState;
@@ -216,8 +225,8 @@ impl Node for Peer {
                 self.fail(now, Failure::NotAccepted);
                 Ok(())
             }
-            (Command::Accept(_), Transfer::StreamIn(_)) => Err(Misuse("a stream goes into a sink for streams")),
-            (Command::Accept(_), Transfer::Sending(_) | Transfer::StreamOut(_)) => Err(NOT_OFFERED),
+            (Command::Accept(_), Transfer::StreamIn(_)) => Err(Misuse::NotFiles),
+            (Command::Accept(_), Transfer::Sending(_) | Transfer::StreamOut(_)) => Err(Misuse::NotAReceiver),
         }
     }
 
@@ -300,7 +309,12 @@ impl Node for Peer {
     }
 
     fn supersedes(new: &Event, old: &Event) -> bool {
-        matches!((new, old), (Event::Progress(_), Event::Progress(_)))
+        match (new, old) {
+            (Event::Progress(_), Event::Progress(_)) => true,
+            // It counts up, and the transfer is either lost or it is not.
+            (Event::Reconnecting { attempt, .. }, Event::Reconnecting { attempt: earlier, .. }) => attempt > earlier,
+            _ => false,
+        }
     }
 }
 
@@ -479,7 +493,8 @@ impl Peer {
     fn notify_verifier(&mut self, keys: &handshake::Keys) {
         let (must_agree, others_must) = (self.offer.must_agree(), keys.features.has(Features::VERIFY));
         if must_agree || others_must {
-            self.outbox.notify(Event::Verifier { words: keys.verifier.words().to_vec(), must_agree });
+            let comparison = must_agree.then(Comparison::new);
+            self.outbox.notify(Event::Verifier { words: keys.verifier.words().to_vec(), comparison });
         }
         if others_must && self.side == Side::Receiver {
             self.outbox.notify(Event::Waiting(WaitingFor::Agreement));
@@ -511,7 +526,10 @@ impl Peer {
             && !*told
         {
             *told = true;
-            let (listening, relay) = (self.rendezvous.listening(), self.rendezvous.relay());
+            let listening = self.rendezvous.listening();
+            let inside = reachable(&listening, &self.interfaces)
+                .map(|at| RelayAddress { host: at.ip().to_string(), port: at.port() });
+            let relay = self.rendezvous.relay().or(inside);
             let link = relay.and_then(|relay| Link::new(&relay.host, Some(relay.port), code.clone()).ok());
             self.outbox.notify(Event::Code { code: code.clone(), link, listening });
         }
@@ -567,6 +585,20 @@ impl Peer {
             self.handle_moved(now, true);
         }
     }
+}
+
+/// Where others reach what listens there: an address of this machine in the place of an unspecified one, IPv4 before
+/// IPv6, and the loopback only where nothing else listens.
+fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Option<SocketAddr> {
+    let of = |at: &SocketAddr| -> Vec<SocketAddr> {
+        if !at.ip().is_unspecified() {
+            return vec![*at];
+        }
+        // A socket of `[::]` takes IPv4 too.
+        let fits = |ip: &&IpAddr| !ip.is_loopback() && (at.is_ipv6() || ip.is_ipv4());
+        interfaces.iter().filter(fits).map(|&ip| SocketAddr::new(ip, at.port())).collect()
+    };
+    listening.iter().flat_map(of).min_by_key(|at| (at.ip().is_loopback(), at.is_ipv6()))
 }
 
 impl std::fmt::Debug for Peer {

@@ -1,15 +1,20 @@
 //! The events of a peer for its application.
 //!
-//! It decides which progress is told, and that exactly one event ends a transfer: what comes after that one is dropped.
+//! It decides which progress is told, and that exactly one event ends a transfer: what comes after that one is dropped,
+//! but for why this side still waits.
 //! Timer: [`PROGRESS_EVERY`] between two reports of progress. Bounds: [`MAX_EVENTS`] events wait, beside one of each
 //! kind.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::event::Event;
+use super::Peer;
+use super::event::{Event, Summary, WaitingFor};
+use super::pace::Pace;
 use crate::Instant;
+use crate::node::Node;
 use crate::transfer::Progress;
+use crate::transfer::manifest::Totals;
 
 /// Progress is reported at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -24,16 +29,19 @@ pub(super) struct Outbox {
     ended: bool,
     /// As it was reported last.
     progress: Progress,
+    pace: Pace,
     next_progress: Option<Instant>,
 }
 
 impl Outbox {
-    /// Queues an event, unless the terminal one came before.
+    /// Queues an event. After the terminal one only the reason why this side still waits is queued.
     pub fn notify(&mut self, event: Event) {
-        if self.ended {
+        if self.ended && !matches!(event, Event::Waiting(WaitingFor::Peer) | Event::Reconnecting { .. }) {
             return;
         }
-        if let (Event::Progress(_), Some(last @ Event::Progress(_))) = (&event, self.events.back_mut()) {
+        if let Some(last) = self.events.back_mut()
+            && <Peer as Node>::supersedes(&event, last)
+        {
             *last = event;
             return;
         }
@@ -69,16 +77,42 @@ impl Outbox {
         if progress != self.progress && self.next_progress.is_none() && !self.ended {
             self.progress = progress;
             self.next_progress = Some(now + PROGRESS_EVERY);
+            let progress = self.pace.measure(now, progress);
             self.notify(Event::Progress(progress));
         }
     }
 
     /// Reports the last progress before the end, however old the last report is.
-    pub fn notify_last_progress(&mut self, progress: Progress) {
+    pub fn notify_last_progress(&mut self, now: Instant, progress: Progress) {
         if progress != self.progress && progress.total > 0 {
             self.progress = progress;
+            let progress = self.pace.measure(now, progress);
             self.notify(Event::Progress(progress));
         }
+    }
+
+    /// The offer was accepted.
+    pub fn notify_accepted(&mut self, now: Instant) {
+        self.pace.start(now);
+        self.notify(Event::Accepted);
+    }
+
+    /// What is stored from an earlier try is hashed again.
+    pub fn notify_resuming(&mut self) {
+        self.pace.handle_resuming();
+        self.notify(Event::Resuming);
+    }
+
+    /// So much is there from an earlier try.
+    pub fn notify_resumed(&mut self, bytes: u64) {
+        self.pace.handle_resumed(bytes);
+        self.notify(Event::Resumed { bytes });
+    }
+
+    /// The good end.
+    pub fn end_well(&mut self, totals: Totals, duration: Duration, root: [u8; 32]) {
+        let resumed = self.pace.resumed().min(totals.bytes);
+        self.end(Event::Done(Summary { totals, resumed, duration, root }));
     }
 
     /// The deadline may have come. A spurious call is a no-op.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::event::{Event, Failure, Lost, Summary, WaitingFor};
+use super::event::{Event, WaitingFor};
+use super::failure::{Failure, Lost};
 use super::{Peer, close};
 use crate::Instant;
 use crate::misuse::Misuse;
@@ -33,13 +34,13 @@ impl Peer {
 
     pub(super) fn accepted(&mut self, now: Instant) {
         self.offer.accept(now);
-        self.outbox.notify(Event::Accepted);
+        self.outbox.notify_accepted(now);
     }
 
     /// The person compared the verifier words.
     pub(super) fn agree(&mut self, now: Instant, agreed: bool) -> Result<(), Misuse> {
         if !self.offer.is_pending() || self.outbox.has_ended() || !self.connection.was_keyed() {
-            return Err(Misuse("there is nothing to agree to"));
+            return Err(Misuse::NothingToAgree);
         }
         if agreed {
             let unseen = self.offer.agree();
@@ -105,10 +106,10 @@ impl Peer {
     fn complete(&mut self, now: Instant, root: [u8; 32]) {
         let duration = self.offer.accepted_at().map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let progress = self.transfer.progress();
-        self.outbox.notify_last_progress(progress);
+        self.outbox.notify_last_progress(now, progress);
         // The length of a stream was not known before.
         let totals = self.offer.totals.unwrap_or(Totals { bytes: progress.bytes, ..Totals::default() });
-        self.outbox.end(Event::Done(Summary { totals, duration, root }));
+        self.outbox.end_well(totals, duration, root);
         match self.side {
             Side::Sender => self.leave(now, close::DONE),
             // The sender's farewell says that it knows.

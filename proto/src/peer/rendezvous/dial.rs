@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use super::super::event::{Event, Failure, Lost, RelayFailure};
+use super::super::event::Event;
+use super::super::failure::{Failure, Lost, RelayFailure};
 use super::super::net::{Callee, ConnectionId, Dial, Net};
 use super::Output;
 use super::client::{Question, RelayClient};

@@ -20,7 +20,8 @@ use rand_core::Rng;
 use subtle::ConstantTimeEq;
 
 use super::super::config::Embedded;
-use super::super::event::{Event, Failure, Lost, PathTransport, WaitingFor};
+use super::super::event::{Event, PathTransport, WaitingFor};
+use super::super::failure::{Failure, Lost};
 use super::super::net::{self, ConnectionId, LISTENER, Net};
 use super::super::peer_link::PeerLink;
 use super::{Output, Via};

@@ -28,7 +28,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::config::RelayAddress;
-use super::event::{Event, Failure};
+use super::event::Event;
+use super::failure::Failure;
 use super::net::{self, ConnectionId, LISTENER, MDNS, Net};
 use super::peer_link::PeerLink;
 use crate::Instant;
@@ -40,7 +41,7 @@ use crate::wire::relay::{Owner, RoomId};
 
 pub(super) use client::Question;
 pub(super) use embedded::EmbeddedRelay;
-pub(super) use server_list::{Ask, ServerList};
+pub(super) use server_list::{Ask, MAX_SERVERS, ServerList};
 
 /// What the search led to.
 #[derive(Debug)]

@@ -27,7 +27,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
 use super::super::config::{RelayAddress, RelayChoice};
-use super::super::event::{Event, Failure, Lost, WaitingFor};
+use super::super::event::{Event, WaitingFor};
+use super::super::failure::{Failure, Lost};
 use super::super::net::{self, ConnectionId, Net, Query};
 use super::Output;
 use super::client::Question;
@@ -40,7 +41,7 @@ use crate::wire::Features;
 use crate::wire::relay::{RoomId, Side};
 
 /// Relays that a peer asks: configured, local and discovered ones together.
-const MAX_SERVERS: usize = 16;
+pub(in super::super) const MAX_SERVERS: usize = 16;
 /// Tries of a configured relay that never answered.
 const TRIES: u32 = 2;
 /// A near relay that did not answer is tried again after this.

@@ -1,6 +1,7 @@
 //! What a relay answers, and what follows from it for the list.
 
-use super::super::super::event::{Failure, Lost, RelayFailure, WaitingFor};
+use super::super::super::event::WaitingFor;
+use super::super::super::failure::{Failure, Lost, RelayFailure};
 use super::super::super::net::Net;
 use super::super::super::peer_link::PeerLink;
 use super::super::client::Answer;
