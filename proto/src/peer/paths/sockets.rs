@@ -1,16 +1,16 @@
-//! The sockets towards the other peer: one of each family for UDP, and a listener for TCP, each with a port of its own choice or one of
-//! the person's range, tried from the first to the last.
+//! The sockets towards the other peer: one of each family for UDP, and a listener for TCP, each with a port of its own
+//! choice or one of the person's range, tried from the first to the last.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::Direct;
+use super::super::config::DirectPath;
+use super::super::net::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net};
+use super::direct::Direct;
 use crate::Instant;
 use crate::link::trust::Identity;
 use crate::net::{Action, SocketId};
 use crate::p2p::candidate::Family;
-use crate::peer::config::DirectPath;
-use crate::peer::net::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net};
 
 /// What was asked for.
 pub(super) struct Options {
