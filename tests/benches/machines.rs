@@ -22,12 +22,12 @@ use divan::counter::BytesCount;
 use tallow_proto::job::{Fault, Job, Sink};
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{Config, Event, LinkId, Origin, Prepared, SealedChunk, Session, StreamNo};
-use tallow_proto::transfer::Compression;
 use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::memory::MemorySource;
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::receiver::{self, Receiver};
 use tallow_proto::transfer::sender::{self, Sender};
+use tallow_proto::transfer::{Compression, TransferEvent};
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Caps, Decoder};
@@ -171,7 +171,7 @@ impl Transfer {
                 self.sender.handle_control(now, message);
             }
             while let Some(event) = self.receiver.poll_event() {
-                if let receiver::Event::Offered(_) = event {
+                if let TransferEvent::Offered(_) = event {
                     self.receiver.accept(now, Arc::new(Nowhere)).expect("an offer");
                 }
             }

@@ -4,7 +4,6 @@
 //! remain, what was under way on it counts for nobody once both sides know: `direct` sees to that. When the last one is lost,
 //! `reunion` goes on.
 
-use super::carried::News;
 use super::event::Event;
 use super::net::{self, Conn};
 use super::peer_link::Flow;
@@ -13,6 +12,7 @@ use crate::Instant;
 use crate::link::quic::{Direction, Stream};
 use crate::link::race::Failure;
 use crate::session::{self, LinkId, StreamNo, Violation};
+use crate::transfer::TransferEvent;
 use crate::wire::peer::Control;
 use crate::wire::relay::Side;
 
@@ -358,20 +358,20 @@ impl Peer {
 
     pub(super) fn take_transfer_events(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let Some(news) = self.transfer.poll_event() {
+        while let Some(event) = self.transfer.poll_event() {
             moved = true;
-            match news {
-                News::Scanned(manifest) => {
+            match event {
+                TransferEvent::Scanned(manifest) => {
                     self.totals = Some(manifest.totals());
                     self.tell(Event::Scanned(manifest.totals()));
                 }
-                News::Offered(manifest) => self.offered(manifest),
-                News::StreamOffered => self.tell_offer(Event::StreamOffer),
-                News::Accepted => self.accepted(now),
-                News::Resuming => self.tell(Event::Resuming),
-                News::Resumed { bytes } => self.tell(Event::Resumed { bytes }),
-                News::Record(judged) => self.judged(now, judged),
-                News::Over(outcome) => self.over(now, outcome),
+                TransferEvent::Offered(manifest) => self.offered(manifest),
+                TransferEvent::StreamOffered => self.tell_offer(Event::StreamOffer),
+                TransferEvent::Accepted => self.accepted(now),
+                TransferEvent::Resuming => self.tell(Event::Resuming),
+                TransferEvent::Resumed { bytes } => self.tell(Event::Resumed { bytes }),
+                TransferEvent::Record(judged) => self.judged(now, judged),
+                TransferEvent::Over(outcome) => self.over(now, outcome),
             }
         }
         moved

@@ -13,7 +13,6 @@
 //! (the handshake's `Guesses`), when a person must agree, and what the one terminal event is.
 //! Timers: its children's; [`LEAVE_WITHIN`] for the farewell; [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
 
-mod carried;
 pub mod config;
 mod conversation;
 mod dialling;
@@ -49,6 +48,7 @@ use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Misuse, Node, PipeEve
 use crate::p2p::{portmap, stun};
 use crate::seed::Seed;
 use crate::session::{self, Session};
+use crate::transfer::Transfer;
 use crate::transfer::manifest::Totals;
 use crate::wire::Features;
 use crate::wire::relay::Side;
@@ -62,7 +62,6 @@ pub use event::{
 };
 pub use handle::{Receiver, Sender};
 
-use carried::{NOT_OFFERED, Transfer};
 use direct::Direct;
 use floor::Floor;
 use host::Host;
@@ -256,21 +255,19 @@ impl Node for Peer {
     }
 
     fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), Misuse> {
-        match (command, &mut self.transfer) {
-            (Command::Cancel, _) => {
+        match command {
+            Command::Cancel => {
                 self.cancel(now);
                 Ok(())
             }
-            (Command::Agree(agreed), _) => self.agree(now, agreed),
-            (Command::Accept(sink), Transfer::Receiving(receiver)) => receiver.accept(now, sink),
-            (Command::AcceptStream(sink), transfer) => transfer.accept_stream(now, sink),
-            (Command::Decline(reason, text), transfer) => {
-                transfer.decline(now, reason, &text)?;
+            Command::Agree(agreed) => self.agree(now, agreed),
+            Command::Accept(sink) => self.transfer.accept(now, sink),
+            Command::AcceptStream(sink) => self.transfer.accept_stream(now, sink),
+            Command::Decline(reason, text) => {
+                self.transfer.decline(now, reason, &text)?;
                 self.fail(now, Failure::NotAccepted);
                 Ok(())
             }
-            (Command::Accept(_), Transfer::StreamIn(_)) => Err(Misuse("a stream goes into a sink for streams")),
-            (Command::Accept(_), Transfer::Sending(_) | Transfer::StreamOut(_)) => Err(NOT_OFFERED),
         }
     }
 

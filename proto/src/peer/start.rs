@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use rand_core::Rng;
 
-use super::carried::Transfer;
 use super::config::{CodeChoice, Common, DirectPath, Payload, ReceiveConfig, SendConfig};
 use super::direct::Direct;
 use super::floor::Floor;
@@ -18,7 +17,7 @@ use crate::Instant;
 use crate::discovery::mdns::Mdns;
 use crate::handshake::Guesses;
 use crate::seed::Seed;
-use crate::transfer::{Progress, receiver, sender, stream};
+use crate::transfer::{Progress, Transfer, receiver, sender};
 use crate::wire::Features;
 use crate::wire::relay::{Owner, Side};
 
@@ -55,16 +54,11 @@ impl Peer {
             }
         }
         let config = sender::Config { cores: common.cores.max(1), compression };
-        let transfer = match source {
-            Payload::Files(source) => {
-                let sender = sender::Sender::new(config, source, &seed.split());
-                Transfer::Sending(sender.with_limit(common.limit))
-            }
-            Payload::Stream(source) => {
-                let sender = stream::sender::Sender::new(config, source);
-                Transfer::StreamOut(Box::new(sender.with_limit(common.limit)))
-            }
+        let sender = match source {
+            Payload::Files(source) => sender::Sender::new(config, source, &seed.split()),
+            Payload::Stream(source) => sender::Sender::of_stream(config, source),
         };
+        let transfer = Transfer::Sender(Box::new(sender.with_limit(common.limit)));
         Self::new(now, Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
     }
 
@@ -84,7 +78,7 @@ impl Peer {
         let config = receiver::Config { cores: common.cores.max(1) };
         let receiver =
             receiver::Receiver::new(config, seed.split()).with_limit(common.limit).with_buffers(net.buffers());
-        let transfer = Transfer::Receiving(receiver);
+        let transfer = Transfer::Receiver(Box::new(receiver));
         let code = CodeState::Ready { code, seated: true, told: true };
         let discover = discover && common.relays.is_empty();
         let mut peer =

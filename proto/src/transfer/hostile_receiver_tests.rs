@@ -10,6 +10,7 @@ use super::path::PathError;
 use super::receiver::{self, FAREWELL, INTERRUPTED};
 use super::tests::{K64, World, accept, ack, file, noise, one_file, range, run, seed};
 use super::*;
+use crate::job::FaultKind;
 use crate::session::{LinkId, Prepared, SealedChunk};
 use crate::wire::Blob;
 use crate::wire::peer::{Control, Offer, Reason, TransferKind};
@@ -40,15 +41,15 @@ fn offered_to(cores: usize, entries: &[Entry], change: impl FnOnce(&mut Offer, &
 }
 
 /// The next event but for records that are genuine.
-fn event(receiver: &mut receiver::Receiver) -> Option<receiver::Event> {
+fn event(receiver: &mut receiver::Receiver) -> Option<TransferEvent> {
     std::iter::from_fn(|| receiver.poll_event())
-        .find(|event| !matches!(event, receiver::Event::Record(Judged::Genuine(_))))
+        .find(|event| !matches!(event, TransferEvent::Record(Judged::Genuine(_))))
 }
 
 fn outcome(receiver: &mut receiver::Receiver) -> Option<Outcome> {
     match event(receiver) {
-        Some(receiver::Event::Over(outcome)) => Some(outcome),
-        Some(receiver::Event::Offered(_)) => None,
+        Some(TransferEvent::Over(outcome)) => Some(outcome),
+        Some(TransferEvent::Offered(_)) => None,
         other => panic!("{other:?}"),
     }
 }
@@ -436,7 +437,7 @@ fn chunks_that_were_not_stored_count_no_more() {
         }
         work(&mut receiver);
         while receiver.poll_control().is_some() {}
-        assert!(!matches!(event(&mut receiver), Some(receiver::Event::Over(_))));
+        assert!(!matches!(event(&mut receiver), Some(TransferEvent::Over(_))));
         assert_eq!(receiver.progress().bytes, bytes);
     }
 }
@@ -476,10 +477,10 @@ fn a_record_that_was_changed_is_reported_and_may_come_again() {
     let (mut receiver, sink) = receiving(&[10]);
     receiver.handle_chunk(now, chunk(5, 0, &[7; 10], false));
     work(&mut receiver);
-    assert!(matches!(receiver.poll_event(), Some(receiver::Event::Record(Judged::Bad(LinkId(5))))));
+    assert!(matches!(receiver.poll_event(), Some(TransferEvent::Record(Judged::Bad(LinkId(5))))));
     receiver.handle_chunk(now, chunk(6, 0, &[7; 10], true));
     work(&mut receiver);
-    assert!(matches!(receiver.poll_event(), Some(receiver::Event::Record(Judged::Genuine(LinkId(6))))));
+    assert!(matches!(receiver.poll_event(), Some(TransferEvent::Record(Judged::Genuine(LinkId(6))))));
     assert_eq!((receiver.progress().bytes, sink.misuse()), (10, None));
     // With nothing left to do, even one chunk is acknowledged at once.
     assert_eq!(receiver.poll_control(), Some(ack(&[range(0, 0)])));

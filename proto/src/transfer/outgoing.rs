@@ -10,16 +10,18 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::body::{ChunkSource, Lost};
 use super::check::{Check, Checking, Verdict};
-use super::chunk::{HEADER, Made};
+use super::chunk::{Coders, HEADER, Made, Prepare};
+use super::exchange::{Exchange, Stop, TransferEvent};
 use super::hashes::{AHEAD, Claim, Hash, Hashes};
 use super::limit::Limit;
 use super::manifest::Manifest;
 use super::ranges::{self, RangeSet};
 use super::window::{FRAMING, Window, cost};
-use super::{FIRST, IN_JOBS, Progress};
+use super::{Compression, FIRST, IN_JOBS, Progress};
 use crate::Instant;
-use crate::job::{Fault, FaultKind, JobId, Source};
+use crate::job::{Fault, FaultKind, Product, Source, Work};
 use crate::session::{LinkId, Prepared, Violation};
 use crate::wire::peer::{ChunkRange, Control, Have};
 
@@ -37,14 +39,17 @@ struct UnderWay {
 
 /// The chunks of an accepted transfer.
 pub struct Outgoing {
-    pub manifest: Arc<Manifest>,
+    source: Arc<dyn Source>,
+    manifest: Arc<Manifest>,
+    coders: Arc<Coders>,
+    compression: Compression,
     window: Window,
     /// What each chunk that was begun and is not acknowledged takes of it.
     places: BTreeMap<u64, u64>,
     /// The most that a chunk can cost.
     most: u64,
     /// What the receiver says that it has from before, as far as it is not judged.
-    pub checking: Checking,
+    checking: Checking,
     /// What was found to be so: chunks and bytes.
     confirmed: (u64, u64),
     /// The lowest chunk that was never begun.
@@ -53,7 +58,8 @@ pub struct Outgoing {
     again: BTreeSet<u64>,
     /// What the receiver has and is not the same, of what lies before `next`.
     differing: VecDeque<ChunkRange>,
-    pub making: BTreeMap<JobId, u64>,
+    /// In jobs.
+    making: BTreeSet<u64>,
     ready: VecDeque<Made>,
     ready_bytes: u64,
     /// Fetched and not acknowledged.
@@ -74,9 +80,18 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// With what the receiver says that it has from before.
-    pub fn new(manifest: Arc<Manifest>, credit: u32, have: &[Have]) -> Self {
+    pub fn new(
+        (source, manifest): (Arc<dyn Source>, Arc<Manifest>),
+        compression: Compression,
+        credit: u32,
+        have: &[Have],
+    ) -> Result<Self, Violation> {
+        ranges::check_have(have, manifest.chunks())?;
         let most = cost((manifest.chunk_size() as usize).saturating_add(HEADER).saturating_add(FRAMING));
-        Self {
+        Ok(Self {
+            source,
+            coders: Arc::default(),
+            compression,
             hashes: Hashes::new(manifest.digest(), manifest.chunks()),
             window: Window::new(most, credit),
             places: BTreeMap::new(),
@@ -87,7 +102,7 @@ impl Outgoing {
             next: 0,
             again: BTreeSet::new(),
             differing: VecDeque::new(),
-            making: BTreeMap::new(),
+            making: BTreeSet::new(),
             ready: VecDeque::new(),
             ready_bytes: 0,
             under_way: BTreeMap::new(),
@@ -99,7 +114,7 @@ impl Outgoing {
             credit,
             recounting: false,
             limit: None,
-        }
+        })
     }
 
     /// With a rate for what is fetched.
@@ -107,20 +122,8 @@ impl Outgoing {
         Self { limit, ..self }
     }
 
-    /// It is `now`.
-    pub fn advance(&mut self, now: Instant) {
-        if let Some(limit) = &mut self.limit {
-            limit.advance(now);
-        }
-    }
-
-    /// When the next chunk may be fetched that is made and waits for it.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        self.limit.filter(|_| !self.ready.is_empty())?.opens_at()
-    }
-
     /// The chunk for the next job, if there is one to make and room for it.
-    pub fn next_to_make(&mut self, cores: usize) -> Option<u64> {
+    fn next_to_make(&mut self, cores: usize) -> Option<u64> {
         let size = u64::from(self.manifest.chunk_size());
         let jobs = self.making.len().saturating_add(self.checking.jobs());
         let in_jobs = (jobs as u64).saturating_add(1).saturating_mul(size);
@@ -166,15 +169,15 @@ impl Outgoing {
     }
 
     /// The next job that looks at what the receiver says it has.
-    pub fn next_to_check(&mut self, cores: usize, source: &Arc<dyn Source>) -> Option<Check> {
+    fn next_to_check(&mut self, cores: usize) -> Option<Check> {
         let jobs = self.making.len().saturating_add(self.checking.jobs());
         let bytes = (jobs as u64).saturating_add(1).saturating_mul(self.manifest.chunk_size().into());
         let is_full = jobs >= cores.max(1).saturating_mul(2) || bytes > IN_JOBS;
-        if is_full { None } else { self.checking.next(cores, source, &self.manifest) }
+        if is_full { None } else { self.checking.next(cores, &self.source, &self.manifest) }
     }
 
     /// What is to be said of the next range that was judged.
-    pub fn poll_checked(&mut self) -> Option<Control> {
+    fn poll_checked(&mut self) -> Option<Control> {
         let Verdict { range, same } = self.checking.poll_verdict()?;
         let is_same = same.is_some();
         if let Some((hashes, bytes)) = same {
@@ -194,8 +197,8 @@ impl Outgoing {
     }
 
     /// A job made a chunk.
-    pub fn made(&mut self, id: JobId, made: Made) -> Result<(), Fault> {
-        self.making.remove(&id);
+    fn made(&mut self, made: Made) -> Result<(), Fault> {
+        self.making.remove(&made.chunk);
         match self.hashes.claim(made.chunk, &made.hash) {
             Claim::New | Claim::Kept | Claim::Again => {}
             // It was sent before, and the file is not what it was then.
@@ -216,29 +219,45 @@ impl Outgoing {
         Ok(())
     }
 
-    /// The next chunk to be sealed; it is under way from now on.
-    pub fn fetch(&mut self) -> Option<(u64, Prepared)> {
-        if self.recounting || self.limit.is_some_and(|limit| !limit.is_open()) {
-            return None;
+    /// A chunk that was lost, or is made again, arrived all the same.
+    fn release(&mut self, chunk: u64) {
+        self.window.release(self.places.remove(&chunk).unwrap_or_default());
+    }
+
+    fn stored(&mut self, chunk: u64, plain: usize) {
+        if self.acknowledged.insert(chunk) {
+            self.acknowledged_bytes = self.acknowledged_bytes.saturating_add(plain as u64);
         }
-        loop {
-            let Made { chunk, plain, prepared, .. } = self.ready.pop_front()?;
-            self.ready_bytes = self.ready_bytes.saturating_sub(prepared.wire_len() as u64);
-            if self.acknowledged.contains(chunk) {
-                self.release(chunk);
-                continue;
-            }
-            self.under_way.insert(chunk, UnderWay { plain, link: None });
-            self.sent.insert(chunk);
-            if let Some(limit) = &mut self.limit {
-                limit.spend(prepared.wire_len() as u64);
-            }
-            return Some((chunk, prepared));
+    }
+}
+
+impl ChunkSource for Outgoing {
+    fn advance(&mut self, now: Instant) {
+        if let Some(limit) = &mut self.limit {
+            limit.advance(now);
         }
     }
 
-    /// The receiver stored these.
-    pub fn acknowledge(&mut self, acknowledged: &[ChunkRange], credit: u32) -> Result<(), Violation> {
+    fn handle_product(&mut self, now: Instant, product: Product, exchange: &mut Exchange) -> Result<(), Stop> {
+        self.advance(now);
+        match product {
+            Product::Made(made) => self.made(*made)?,
+            Product::Checked(checked) => {
+                self.checking.checked(checked);
+                while let Some(message) = self.poll_checked() {
+                    exchange.send(message);
+                    if self.checking.is_done() {
+                        exchange.report(TransferEvent::Resumed { bytes: self.confirmed.1 });
+                    }
+                }
+            }
+            // An answer that is not to what was asked.
+            _ => return Err(FaultKind::Internal.into()),
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, _now: Instant, acknowledged: &[ChunkRange], credit: u32) -> Result<(), Violation> {
         ranges::check(acknowledged, self.manifest.chunks())?;
         if !acknowledged.iter().all(|range| self.sent.covers(*range)) {
             return Err(Violation::BadRanges);
@@ -262,7 +281,7 @@ impl Outgoing {
                 self.stored(chunk, plain);
             }
             // Those that are being made again: their place is released when the job is done or the chunk is fetched.
-            let making = self.making.values().copied();
+            let making = self.making.iter().copied();
             let made = self.ready.iter().map(|made| made.chunk);
             let remade: Vec<_> =
                 making.chain(made).filter(|chunk| (range.first..=range.last).contains(chunk)).collect();
@@ -280,75 +299,75 @@ impl Outgoing {
         if self.stale > STALE { Err(Violation::Repeats) } else { Ok(()) }
     }
 
-    /// A chunk that was lost, or is made again, arrived all the same.
-    fn release(&mut self, chunk: u64) {
-        self.window.release(self.places.remove(&chunk).unwrap_or_default());
-    }
-
-    fn stored(&mut self, chunk: u64, plain: usize) {
-        if self.acknowledged.insert(chunk) {
-            self.acknowledged_bytes = self.acknowledged_bytes.saturating_add(plain as u64);
-        }
-    }
-
-    /// A chunk that was fetched is sealed for this link.
-    pub fn sealed(&mut self, chunk: u64, link: LinkId) {
+    fn handle_sealed(&mut self, chunk: u64, link: LinkId) {
         if let Some(under_way) = self.under_way.get_mut(&chunk) {
             under_way.link = Some(link);
         }
     }
 
     /// What was sealed for this link and is not acknowledged.
-    pub fn under_way(&self, link: LinkId) -> u64 {
+    fn under_way(&self, link: LinkId) -> u64 {
         let on_it = self.under_way.iter().filter(|(_, under_way)| under_way.link == Some(link));
         let costs = on_it.filter_map(|(chunk, _)| self.places.get(chunk));
         costs.fold(0, |sum, cost| sum.saturating_add(*cost))
     }
 
-    /// A link is gone: what was sealed for it and is not acknowledged is made again.
-    pub fn lose_link(&mut self, link: LinkId) {
-        let lost = self.under_way.iter().filter(|(_, under_way)| under_way.link == Some(link));
-        let chunks: Vec<_> = lost.map(|(chunk, _)| *chunk).collect();
-        self.lose(chunks);
-    }
-
-    fn lose(&mut self, chunks: Vec<u64>) {
+    fn lose(&mut self, lost: Lost) {
         self.stale = 0;
-        for chunk in chunks {
-            if self.under_way.remove(&chunk).is_some() {
-                self.again.insert(chunk);
+        let again = &mut self.again;
+        self.under_way.retain(|chunk, under_way| {
+            let is_lost = lost.includes(under_way.link);
+            if is_lost {
+                again.insert(*chunk);
             }
-        }
+            !is_lost
+        });
     }
 
-    /// There is a link again: the receiver says first what it has stored.
-    pub fn recount(&mut self) {
+    fn recount(&mut self) {
         self.recounting = !self.again.is_empty();
     }
 
-    /// There is no link any more: the same for all that are under way.
-    pub fn lose_all(&mut self) {
-        let chunks: Vec<_> = self.under_way.keys().copied().collect();
-        self.lose(chunks);
+    /// Chunks come first once something is being judged: what the receiver lacks is sure, what it may have is not.
+    fn next_job(&mut self, cores: usize) -> Option<Work> {
+        if self.checking.jobs() == 0
+            && let Some(check) = self.next_to_check(cores)
+        {
+            return Some(Work::Check(check));
+        }
+        let Some(chunk) = self.next_to_make(cores) else { return self.next_to_check(cores).map(Work::Check) };
+        self.making.insert(chunk);
+        Some(Work::Prepare(Prepare {
+            source: Arc::clone(&self.source),
+            manifest: Arc::clone(&self.manifest),
+            coders: Arc::clone(&self.coders),
+            compression: self.compression,
+            transfer: FIRST,
+            chunk,
+        }))
     }
 
-    /// Bytes that the receiver has from before.
-    pub const fn confirmed_bytes(&self) -> u64 {
-        self.confirmed.1
+    fn fetch(&mut self) -> Option<(u64, Prepared)> {
+        if self.recounting || self.limit.is_some_and(|limit| !limit.is_open()) {
+            return None;
+        }
+        loop {
+            let Made { chunk, plain, prepared, .. } = self.ready.pop_front()?;
+            self.ready_bytes = self.ready_bytes.saturating_sub(prepared.wire_len() as u64);
+            if self.acknowledged.contains(chunk) {
+                self.release(chunk);
+                continue;
+            }
+            self.under_way.insert(chunk, UnderWay { plain, link: None });
+            self.sent.insert(chunk);
+            if let Some(limit) = &mut self.limit {
+                limit.spend(prepared.wire_len() as u64);
+            }
+            return Some((chunk, prepared));
+        }
     }
 
-    /// What the receiver has.
-    pub fn progress(&self) -> Progress {
-        Progress { bytes: self.acknowledged_bytes, total: self.manifest.totals().bytes }
-    }
-
-    /// The root, once `End` was said.
-    pub const fn root(&self) -> Option<Hash> {
-        self.end
-    }
-
-    /// `End`, once every chunk was sent.
-    pub fn end(&mut self) -> Option<Control> {
+    fn end(&mut self) -> Option<Control> {
         let chunks = self.manifest.chunks();
         if self.end.is_some() || self.sent.count() < chunks || !self.checking.is_done() {
             return None;
@@ -357,5 +376,22 @@ impl Outgoing {
         self.end = Some(root);
         let moved = chunks.saturating_sub(self.confirmed.0);
         Some(Control::End { transfer: FIRST, chunks, moved, root })
+    }
+
+    fn root(&self) -> Option<Hash> {
+        self.end
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        // When the next chunk may be fetched that is made and waits for it.
+        self.limit.filter(|_| !self.ready.is_empty())?.opens_at()
+    }
+
+    fn progress(&self) -> Progress {
+        Progress { bytes: self.acknowledged_bytes, total: self.whole() }
+    }
+
+    fn whole(&self) -> u64 {
+        self.manifest.totals().bytes
     }
 }

@@ -4,7 +4,7 @@
 //! [`ranges::MOST_IN_HAVE`] chunks, [`RANGES`] of them; the rest comes again. No timers. Bounds: jobs out, twice the cores and
 //! 16 MiB; [`super::journal::MOST`] chunks.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use super::journal::Stored;
 use super::manifest::Manifest;
 use super::{IN_JOBS, ranges, slice_of};
-use crate::job::{Fault, FaultKind, JobId, Sink};
+use crate::job::{Fault, FaultKind, Sink};
 use crate::wire::peer::{ChunkRange, Have};
 
 /// The most ranges that are told.
@@ -63,7 +63,8 @@ pub(super) struct Recalling {
     pub manifest: Arc<Manifest>,
     pub sink: Arc<dyn Sink>,
     left: VecDeque<Stored>,
-    out: BTreeSet<JobId>,
+    /// How many jobs are out.
+    out: usize,
     good: Vec<(Stored, usize)>,
     bytes: u64,
 }
@@ -77,33 +78,29 @@ pub(super) struct Kept {
 
 impl Recalling {
     pub fn new(manifest: Arc<Manifest>, sink: Arc<dyn Sink>, stored: Vec<Stored>) -> Self {
-        Self { manifest, sink, left: stored.into(), out: BTreeSet::new(), good: Vec::new(), bytes: 0 }
+        Self { manifest, sink, left: stored.into(), out: 0, good: Vec::new(), bytes: 0 }
     }
 
     /// The next job, if there is one and room for it.
     pub fn next(&mut self, cores: usize) -> Option<Recall> {
-        let (jobs, size) = (self.out.len(), self.manifest.chunk_size());
+        let (jobs, size) = (self.out, self.manifest.chunk_size());
         let bytes = (jobs as u64).saturating_add(1).saturating_mul(size.into());
         if self.left.is_empty() || jobs >= cores.max(1).saturating_mul(2) || bytes > IN_JOBS {
             return None;
         }
         let chunks = self.left.drain(..slice_of(size).min(self.left.len())).collect();
+        self.out = jobs.saturating_add(1);
         Some(Recall { sink: Arc::clone(&self.sink), manifest: Arc::clone(&self.manifest), chunks })
     }
 
-    /// A job of this name is out.
-    pub fn started(&mut self, id: JobId) {
-        self.out.insert(id);
-    }
-
     /// A job was done; true: it was the last.
-    pub fn recalled(&mut self, id: JobId, recalled: Recalled) -> bool {
-        self.out.remove(&id);
+    pub fn recalled(&mut self, recalled: Recalled) -> bool {
+        self.out = self.out.saturating_sub(1);
         for (_, len) in &recalled.0 {
             self.bytes = self.bytes.saturating_add(*len as u64);
         }
         self.good.extend(recalled.0);
-        self.left.is_empty() && self.out.is_empty()
+        self.left.is_empty() && self.out == 0
     }
 
     /// Bytes that were found good so far.
@@ -156,7 +153,7 @@ mod tests {
         let manifest = Arc::new(builder.finish().unwrap());
         let mut recalling = Recalling::new(manifest, Arc::new(MemorySink::new()), Vec::new());
         let good: Vec<_> = chunks.map(|chunk| (Stored { chunk, hash: [chunk as u8; 32] }, 10)).collect();
-        assert!(recalling.recalled(JobId(1), Recalled(good)));
+        assert!(recalling.recalled(Recalled(good)));
         recalling.finish()
     }
 

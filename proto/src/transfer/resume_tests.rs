@@ -9,6 +9,7 @@ use super::journal::{Header, Stored, Writer};
 use super::memory::{At, MemorySink, MemorySource, Partial, Stage};
 use super::tests::{K64, World, ack, noise, one_file, path, range, run};
 use super::*;
+use crate::job::{FaultKind, Work};
 use crate::seed::Seed;
 use crate::wire::peer::{Control, Have};
 

@@ -1,31 +1,23 @@
 //! How a receiver's transfer ends before its end: what the other side is told, and what becomes of what is stored.
 
-use super::{Event, FIRST, Outcome, Receiver, State, cancel_reason};
+use std::sync::Arc;
+
+use super::{Outcome, Receiver, State};
 use crate::Instant;
 use crate::job::{Fault, FaultKind, Work};
 use crate::session::Violation;
-use crate::transfer::Refused;
-use crate::transfer::manifest::Refusal;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Reason};
+use crate::transfer::exchange::Stop;
+use crate::wire::peer::{CancelReason, DeclineReason};
 
 impl Receiver {
-    pub(super) fn violated(&mut self, now: Instant, violation: Violation) {
+    /// It can't go on: tells the other side.
+    pub(super) fn stop(&mut self, now: Instant, stop: Stop) {
         // Everything is in place already, or soon will be, whatever the other side says now.
-        if matches!(self.state, State::Verified { .. } | State::Finishing { .. }) {
+        if matches!((&stop, &self.state), (Stop::Violation(_), State::Verified { .. } | State::Finishing { .. })) {
             return self.abandon(now);
         }
-        self.tell_cancel(CancelReason::Violation, "");
-        self.over(now, Outcome::Violation(violation));
-    }
-
-    pub(super) fn refused(&mut self, now: Instant, refused: Refused) {
-        let reason = match refused.why {
-            Refusal::Name(_) | Refusal::Link(_) | Refusal::Collision => DeclineReason::Policy,
-            Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => DeclineReason::TooLarge,
-        };
-        let text = refused.why.to_string();
-        self.tell_decline(reason, &text);
-        self.over(now, Outcome::Refused(refused));
+        let outcome = self.exchange.send_stop(stop);
+        self.over(now, outcome);
     }
 
     pub(super) fn begin_failed(&mut self, now: Instant, fault: Fault) {
@@ -42,27 +34,11 @@ impl Receiver {
             | FaultKind::Panicked
             | FaultKind::Internal => DeclineReason::Io,
         };
-        // What lies on this disk is nobody's business, so no more than the kind is told.
+        // The other side learns no more than the kind: what lies on this disk does not concern it.
         let text = fault.kind.to_string();
-        self.tell_decline(reason, if reason == DeclineReason::NoSpace { "not enough space on disk" } else { &text });
+        self.exchange
+            .send_decline(reason, if reason == DeclineReason::NoSpace { "not enough space on disk" } else { &text });
         self.over(now, Outcome::Failed(fault));
-    }
-
-    pub(super) fn failed(&mut self, now: Instant, fault: Fault) {
-        let text = fault.kind.to_string();
-        self.tell_cancel(cancel_reason(&fault), &text);
-        self.over(now, Outcome::Failed(fault));
-    }
-
-    pub(super) fn tell_decline(&mut self, reason: DeclineReason, text: &str) {
-        self.control.clear();
-        self.control.push_back(Control::Decline { transfer: FIRST, reason, text: Reason::new(text) });
-    }
-
-    pub(super) fn tell_cancel(&mut self, reason: CancelReason, text: &str) {
-        self.control.clear();
-        let transfer = if matches!(self.state, State::Waiting) { 0 } else { FIRST };
-        self.control.push_back(Control::Cancel { transfer, reason, text: Reason::new(text) });
     }
 
     pub(super) fn over(&mut self, now: Instant, outcome: Outcome) {
@@ -71,18 +47,15 @@ impl Receiver {
             State::Beginning { job: Some(_), .. } => None,
             State::Beginning { sink, .. } | State::Finishing { sink, .. } => Some(sink),
             State::Recalling(recalling) => Some(recalling.sink),
-            State::Receiving(receiving) => Some(receiving.sink),
-            State::Waiting
-            | State::Reading(_)
-            | State::Offered { .. }
-            | State::Verified { .. }
-            | State::Over { .. } => None,
+            State::Receiving(chunks) => chunks.staged().map(Arc::clone),
+            State::Waiting | State::Reading(_) | State::Offered(_) | State::Verified { .. } | State::Over { .. } => {
+                None
+            }
         };
         let keep = is_worth_keeping(&outcome);
         let last = sink.map(|sink| if keep { Work::Suspend { sink } } else { Work::Abandon { sink } });
         self.state = State::Over { last, progress };
-        self.jobs.end(now);
-        self.events.push_back(Event::Over(outcome));
+        self.exchange.end(now, outcome);
     }
 }
 
