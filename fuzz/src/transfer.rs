@@ -17,7 +17,7 @@ use tallow_proto::transfer::memory::{MemorySink, MemorySource};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::receiver::{self, Receiver};
 use tallow_proto::transfer::sender::{self, Sender};
-use tallow_proto::transfer::{Compression, FIRST, Judged, Outcome, TransferEvent};
+use tallow_proto::transfer::{Compression, FIRST, Outcome, TransferEvent};
 use tallow_proto::wire::peer::{CancelReason, Control, DeclineReason};
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Caps, Decoder, decode, encode};
@@ -297,7 +297,6 @@ pub fn honest(source: MemorySource) -> (Vec<u8>, Vec<u8>) {
                 }
                 TransferEvent::Over(Outcome::Complete { .. }) => complete += 1,
                 TransferEvent::Over(outcome) => panic!("{outcome:?}"),
-                TransferEvent::Record(judged) => assert!(matches!(judged, Judged::Genuine(_)), "a bad record"),
                 other => panic!("{other:?}"),
             }
         }

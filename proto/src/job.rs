@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::session::{OpenedRecord, Verdict};
 use crate::transfer::check::{Check, Checked};
 use crate::transfer::chunk::{Made, Open, Opened, Prepare};
 use crate::transfer::journal::Stored;
@@ -107,8 +108,8 @@ pub enum Product {
     Scanned(Arc<Manifest>),
     /// A chunk was made.
     Made(Box<Made>),
-    /// A chunk that arrived was judged.
-    Opened(Opened),
+    /// A chunk record that arrived was opened, and its chunk judged.
+    Opened(OpenedRecord<Opened>),
     /// Chunks were hashed for the sender.
     Checked(Checked),
     /// Chunks from before were hashed again.
@@ -327,6 +328,18 @@ pub trait StreamSink: Send + Sync {
     /// # Errors
     /// Nobody reads it any more, or it can't be written.
     fn write(&self, plain: &[u8], wait: Duration) -> Result<usize, Fault>;
+}
+
+impl JobDone {
+    /// What the session has to learn first: whether the record that the job opened is what the peer sealed.
+    #[must_use]
+    pub const fn verdict(&self) -> Option<Verdict> {
+        match &self.result {
+            Ok(Product::Opened(opened)) => Some(opened.verdict),
+            Ok(Product::Stream(stream::Product::Unsealed(opened))) => Some(opened.verdict),
+            Ok(_) | Err(_) => None,
+        }
+    }
 }
 
 impl Job {

@@ -96,7 +96,7 @@ fn record_opened(bencher: Bencher, size: usize) {
     bencher
         .counter(BytesCount::new(size))
         .with_inputs(|| sealed(&mut sender, &mut receiver, now, Prepared::zeroed(size)))
-        .bench_local_values(|chunk| -> BytesMut { chunk.open().expect("the right key") });
+        .bench_local_values(|chunk| -> BytesMut { chunk.open().content.expect("the right key") });
 }
 
 /// Where chunks go that nobody keeps.

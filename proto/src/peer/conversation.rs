@@ -11,10 +11,11 @@ use super::reunion::{Lasting, Reunion};
 use super::{Agreement, LEAVE_WITHIN, Peer, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, FailureReason};
+use crate::job::JobDone;
 use crate::node::Misuse;
 use crate::session::{self, LinkId, Session, Violation};
+use crate::transfer::Outcome;
 use crate::transfer::manifest::{Manifest, Totals};
-use crate::transfer::{Judged, Outcome};
 use crate::wire::Features;
 use crate::wire::frame::enclose;
 use crate::wire::peer::CancelReason;
@@ -196,14 +197,12 @@ impl Peer {
         self.tell(Event::Accepted);
     }
 
-    /// A chunk record was judged in its job.
-    pub(super) fn judged(&mut self, now: Instant, judged: Judged) {
-        if let Stage::Live { session, .. } = &mut self.stage {
-            match judged {
-                Judged::Genuine(link) => session.handle_opened(now, link),
-                Judged::Bad(link) => session.handle_bad_record(link),
-            }
+    /// A job is done. If it opened a record, the session learns first whether that is genuine; the transfer gets what was in it.
+    pub(super) fn handle_job(&mut self, now: Instant, done: JobDone) {
+        if let (Some(verdict), Stage::Live { session, .. }) = (done.verdict(), &mut self.stage) {
+            session.handle_verdict(now, verdict);
         }
+        self.transfer.handle_job(now, done);
     }
 
     /// The transfer ended, one way or the other.

@@ -370,7 +370,6 @@ impl Peer {
                 TransferEvent::Accepted => self.accepted(now),
                 TransferEvent::Resuming => self.tell(Event::Resuming),
                 TransferEvent::Resumed { bytes } => self.tell(Event::Resumed { bytes }),
-                TransferEvent::Record(judged) => self.judged(now, judged),
                 TransferEvent::Over(outcome) => self.over(now, outcome),
             }
         }

@@ -240,7 +240,7 @@ impl Node for Peer {
                     meeting.handle_resolved(now, query, addresses);
                 }
             }
-            Input::Done(done) => self.transfer.handle_job(now, done),
+            Input::Done(done) => self.handle_job(now, done),
             Input::Interfaces(interfaces) => self.handle_interfaces(now, &interfaces),
             Input::Slept(_) => {
                 if let Some(portmap) = self.direct.portmap() {

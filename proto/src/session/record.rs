@@ -154,23 +154,53 @@ impl SealedChunk {
     }
 
     /// Verifies it and gives its plaintext. Heavy (an AEAD over up to 4 MiB, and a copy if it came in pieces): to be called in a job.
-    ///
-    /// # Errors
-    /// [`BadRecord`]: not what the peer sealed under this lane and number. Tell [`super::Session::handle_bad_record`].
-    pub fn open(self) -> Result<BytesMut, BadRecord> {
-        open_frame(&self.key, self.header, self.frame)
+    #[must_use]
+    pub fn open(self) -> OpenedRecord<BytesMut> {
+        OpenedRecord::new(self.link, open_frame(&self.key, self.header, self.frame).ok())
     }
 
-    /// The same for who only looks at the plaintext: the record's buffer goes to the pool then, and if its pieces have to be gathered,
-    /// that is done in one from there.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_with<T>(self, pool: &Pool, then: impl FnOnce(&[u8]) -> T) -> Result<T, BadRecord> {
+    /// Verifies it and lends its plaintext to `then`. The record's buffer goes to the pool afterwards; if the record arrived in pieces,
+    /// they are gathered in a buffer from there.
+    pub fn open_with<T>(self, pool: &Pool, then: impl FnOnce(&[u8]) -> T) -> OpenedRecord<T> {
         let mut body = self.frame.into_buffer(|len| pool.take(len));
         let result = open_body(&self.key, self.header, &mut body).map(then);
         pool.put(body);
-        result
+        OpenedRecord::new(self.link, result.ok())
+    }
+}
+
+/// A chunk record after its job. The verdict is for [`super::Session::handle_verdict`], the content for the owner's next layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenedRecord<T> {
+    /// Whether the peer sealed it.
+    pub verdict: Verdict,
+    /// What was made of its plaintext; `None`: it is not genuine.
+    pub content: Option<T>,
+}
+
+/// Whether a record of a link is what the peer sealed under its lane and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// The link on which it arrived.
+    pub link: LinkId,
+    /// False: it was forged or changed on its way.
+    pub is_genuine: bool,
+}
+
+impl<T> OpenedRecord<T> {
+    const fn new(link: LinkId, content: Option<T>) -> Self {
+        Self { verdict: Verdict { link, is_genuine: content.is_some() }, content }
+    }
+}
+
+impl<T, E> OpenedRecord<Result<T, E>> {
+    /// The error of its content, if there is one.
+    ///
+    /// # Errors
+    /// The content is an error.
+    pub fn transpose(self) -> Result<OpenedRecord<T>, E> {
+        let Self { verdict, content } = self;
+        Ok(OpenedRecord { verdict, content: content.transpose()? })
     }
 }
 

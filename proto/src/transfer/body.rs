@@ -92,14 +92,8 @@ pub(super) trait ChunkSink: Send {
     /// What was acknowledged is acknowledged again: it may have been lost with a link.
     fn repeat(&mut self);
 
-    /// A job of this transfer was done. Messages and events that follow go to the exchange.
-    fn handle_product(
-        &mut self,
-        now: Instant,
-        id: JobId,
-        product: Product,
-        exchange: &mut Exchange,
-    ) -> Result<(), Stop>;
+    /// The job of this id was done.
+    fn handle_product(&mut self, now: Instant, id: JobId, product: Product) -> Result<(), Stop>;
 
     /// The sender judged a range that was claimed to be here from an earlier transfer.
     fn handle_checked(&mut self, range: ChunkRange, same: bool, exchange: &mut Exchange) -> Result<(), Violation>;

@@ -19,7 +19,7 @@ use super::hashes::{Claim, Hash, Hashes};
 use super::manifest::Manifest;
 use crate::job::{Fault, FaultKind, Sink, Source};
 use crate::pool::Pool;
-use crate::session::{LinkId, Prepared, SealedChunk, Violation};
+use crate::session::{OpenedRecord, Prepared, SealedChunk, Violation};
 
 /// Length of what stands before the contents, in bytes.
 pub const HEADER: usize = 49;
@@ -191,17 +191,14 @@ pub enum Opened {
     },
     /// It was here before.
     Again,
-    /// It is not what the peer sealed: its link is of no use.
-    BadRecord(LinkId),
     /// The peer broke a rule.
     Violation(Violation),
 }
 
 impl Open {
     /// Opens, checks, decompresses, writes.
-    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Opened, Fault> {
+    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<OpenedRecord<Opened>, Fault> {
         let Self { sealed, sink, manifest, coders, hashes, transfer } = self;
-        let link = sealed.link;
         let opened = sealed.open_with(&coders.buffers, |plain| {
             let (header, body) =
                 match Header::parse(plain).and_then(|(header, body)| check(&header, transfer, &manifest, body)) {
@@ -216,7 +213,7 @@ impl Open {
                 }),
             }
         });
-        opened.unwrap_or(Ok(Opened::BadRecord(link)))
+        opened.transpose()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::manifest::{Manifest, ManifestError, Refusal, Refused};
-use super::{FIRST, Judged, Outcome};
+use super::{FIRST, Outcome};
 use crate::Instant;
 use crate::job::{Fault, FaultKind, Job, JobId, Work};
 use crate::session::Violation;
@@ -36,8 +36,6 @@ pub enum TransferEvent {
         /// In bytes of the files.
         bytes: u64,
     },
-    /// Receiver: a chunk record was opened, or can't be.
-    Record(Judged),
     /// The transfer is over. The last event, once. After [`Outcome::Complete`] a receiver stays for the other side's farewell.
     Over(Outcome),
 }
@@ -111,13 +109,6 @@ impl Exchange {
     /// Queues an event.
     pub fn report(&mut self, event: TransferEvent) {
         self.events.push_back(event);
-    }
-
-    /// Queues the verdict about a record, unless the last event is the same one.
-    pub fn report_record(&mut self, judged: Judged) {
-        if !matches!(self.events.back(), Some(TransferEvent::Record(last)) if *last == judged) {
-            self.events.push_back(TransferEvent::Record(judged));
-        }
     }
 
     /// The next event.

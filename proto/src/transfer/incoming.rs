@@ -24,11 +24,11 @@ use super::manifest::Manifest;
 use super::ranges::RangeSet;
 use super::recall::Kept;
 use super::window::CREDIT;
-use super::{FIRST, Judged, Progress};
+use super::{FIRST, Progress};
 use crate::Instant;
 use crate::job::{FaultKind, JobId, Product, Sink, Work};
 use crate::pool::Pool;
-use crate::session::{LinkId, SealedChunk, Violation};
+use crate::session::{LinkId, OpenedRecord, SealedChunk, Violation};
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
 /// Chunks are committed when so many were written that count so many bytes together, or many of any size, or nothing else is left
@@ -126,25 +126,18 @@ impl Incoming {
         self.kept.iter().map(|kept| kept.have).collect()
     }
 
-    /// A job judged a chunk.
-    fn opened(&mut self, id: JobId, opened: Opened) -> Result<Option<Judged>, Violation> {
-        let Some(charge) = self.arrivals.opened(id) else { return Ok(None) };
-        let link = charge.link;
-        match opened {
-            Opened::Stored { chunk, plain, hash } => {
+    /// A job opened a record and judged its chunk.
+    fn opened(&mut self, id: JobId, record: OpenedRecord<Opened>) -> Result<(), Violation> {
+        let Some(charge) = self.arrivals.opened(id) else { return Ok(()) };
+        match record.content {
+            Some(Opened::Stored { chunk, plain, hash }) => {
                 self.written.insert(chunk, Written { charge, plain, hash });
-                Ok(Some(Judged::Genuine(link)))
             }
-            Opened::Again => {
-                self.arrivals.discard(charge);
-                Ok(Some(Judged::Genuine(link)))
-            }
-            Opened::BadRecord(link) => {
-                self.arrivals.discard(charge);
-                Ok(Some(Judged::Bad(link)))
-            }
-            Opened::Violation(violation) => Err(violation),
+            // Of a record that is not genuine the session learned first, and its link ends.
+            Some(Opened::Again) | None => self.arrivals.discard(charge),
+            Some(Opened::Violation(violation)) => return Err(violation),
         }
+        Ok(())
     }
 
     /// The chunks for the one job that commits, if it is time for it.
@@ -214,19 +207,9 @@ impl ChunkSink for Incoming {
         self.repeat = Some(0);
     }
 
-    fn handle_product(
-        &mut self,
-        now: Instant,
-        id: JobId,
-        product: Product,
-        exchange: &mut Exchange,
-    ) -> Result<(), Stop> {
+    fn handle_product(&mut self, now: Instant, id: JobId, product: Product) -> Result<(), Stop> {
         match product {
-            Product::Opened(opened) => {
-                if let Some(judged) = self.opened(id, opened)? {
-                    exchange.report_record(judged);
-                }
-            }
+            Product::Opened(record) => self.opened(id, record)?,
             Product::Committed => self.committed(now),
             Product::Synced => self.syncing = false,
             // An answer that is not to what was asked.

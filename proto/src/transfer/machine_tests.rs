@@ -147,8 +147,6 @@ impl World {
                 TransferEvent::Offered(_) => {}
                 TransferEvent::Resuming => self.resuming = true,
                 TransferEvent::Resumed { bytes } => self.resumed.1 = Some(bytes),
-                TransferEvent::Record(Judged::Genuine(_)) => {}
-                TransferEvent::Record(Judged::Bad(link)) => assert_eq!(link, self.link),
                 TransferEvent::Over(outcome) => self.received = Some(outcome),
                 other => panic!("{other:?}"),
             }

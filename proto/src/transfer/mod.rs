@@ -37,7 +37,7 @@ pub mod stream;
 mod window;
 
 use crate::job::Fault;
-use crate::session::{LinkId, Violation};
+use crate::session::Violation;
 use crate::wire::Untrusted;
 use crate::wire::peer::{CancelReason, DeclineReason};
 
@@ -57,15 +57,6 @@ const IN_JOBS: u64 = 16 << 20;
 fn slice_of(chunk_size: u32) -> usize {
     const BYTES: u32 = 8 << 20;
     (BYTES.checked_div(chunk_size).unwrap_or(1) as usize).max(1)
-}
-
-/// What became of a chunk record in its job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judged {
-    /// The peer sealed it: a sign of life on its link.
-    Genuine(LinkId),
-    /// It is not what the peer sealed: its link must go.
-    Bad(LinkId),
 }
 
 /// How a transfer ended.

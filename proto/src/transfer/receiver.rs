@@ -222,7 +222,7 @@ impl Receiver {
                 }
             }
             (product, State::Receiving(chunks)) => {
-                chunks.handle_product(now, id, product, &mut self.exchange)?;
+                chunks.handle_product(now, id, product)?;
                 self.finish_if_whole(now)?;
             }
             // Both copies of a chunk that was sent twice were in jobs when the last one was stored.

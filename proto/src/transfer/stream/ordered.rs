@@ -19,14 +19,14 @@ use super::work::{Product, Unpack, Unsealed, Work, Write};
 use super::{AHEAD, HOLD, Layout, PAUSE, Root};
 use crate::Instant;
 use crate::job::{self, FaultKind, JobId, Sink, StreamSink};
-use crate::session::{LinkId, SealedChunk, Violation};
+use crate::session::{LinkId, OpenedRecord, SealedChunk, Violation};
 use crate::transfer::arrivals::{Arrivals, Charge};
 use crate::transfer::body::ChunkSink;
 use crate::transfer::chunk::{Codec, Coders, Header};
 use crate::transfer::exchange::{Exchange, Stop};
 use crate::transfer::hashes::Hash;
 use crate::transfer::limit::Limit;
-use crate::transfer::{FIRST, Judged, Progress};
+use crate::transfer::{FIRST, Progress};
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control};
 
 /// The most chunks that are plain, or becoming it: the one that is written and those after it.
@@ -132,20 +132,16 @@ impl OrderedReceiver {
         self.arrivals.is_empty() && self.items.is_empty() && self.fresh.is_empty()
     }
 
-    /// A chunk was opened, or can't be.
-    fn unsealed(&mut self, id: JobId, unsealed: Unsealed) -> Result<Option<Judged>, Violation> {
-        let Some(charge) = self.arrivals.opened(id) else { return Ok(None) };
-        match unsealed {
-            Unsealed::Record(header, body) => {
-                self.judge(charge, header, body)?;
-                Ok(Some(Judged::Genuine(charge.link)))
-            }
-            Unsealed::BadRecord(link) => {
-                self.arrivals.discard(charge);
-                Ok(Some(Judged::Bad(link)))
-            }
-            Unsealed::Violation(violation) => Err(violation),
+    /// A job opened a record.
+    fn unsealed(&mut self, id: JobId, record: OpenedRecord<Unsealed>) -> Result<(), Violation> {
+        let Some(charge) = self.arrivals.opened(id) else { return Ok(()) };
+        match record.content {
+            Some(Ok((header, body))) => self.judge(charge, header, body)?,
+            Some(Err(violation)) => return Err(violation),
+            // The session learned of it first, and the link ends.
+            None => self.arrivals.discard(charge),
         }
+        Ok(())
     }
 
     fn judge(&mut self, charge: Charge, header: Header, body: BytesMut) -> Result<(), Violation> {
@@ -234,20 +230,10 @@ impl ChunkSink for OrderedReceiver {
         self.again = true;
     }
 
-    fn handle_product(
-        &mut self,
-        now: Instant,
-        id: JobId,
-        product: job::Product,
-        exchange: &mut Exchange,
-    ) -> Result<(), Stop> {
+    fn handle_product(&mut self, now: Instant, id: JobId, product: job::Product) -> Result<(), Stop> {
         self.advance(now);
         match product {
-            job::Product::Stream(Product::Unsealed(unsealed)) => {
-                if let Some(judged) = self.unsealed(id, unsealed)? {
-                    exchange.report_record(judged);
-                }
-            }
+            job::Product::Stream(Product::Unsealed(record)) => self.unsealed(id, record)?,
             job::Product::Stream(Product::Unpacked(chunk, plain)) => self.unpacked(chunk, plain)?,
             job::Product::Stream(Product::Wrote(rest)) => self.wrote(now, rest),
             // An answer that is not to what was asked.

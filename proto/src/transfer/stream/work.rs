@@ -11,7 +11,7 @@ use subtle::ConstantTimeEq;
 
 use crate::Instant;
 use crate::job::{self, Fault, FaultKind, StreamSink, StreamSource};
-use crate::session::{LinkId, Prepared, SealedChunk, Violation};
+use crate::session::{OpenedRecord, Prepared, SealedChunk, Violation};
 use crate::transfer::chunk::{Codec, Coders, HEADER, Header, Made};
 use crate::transfer::{Compression, FIRST};
 
@@ -36,8 +36,8 @@ pub enum Product {
     Read(Tail, job::Read),
     /// A chunk was made.
     Packed(Box<Made>),
-    /// A chunk was opened.
-    Unsealed(Unsealed),
+    /// A record was opened.
+    Unsealed(OpenedRecord<Unsealed>),
     /// A chunk was checked.
     Unpacked(u64, Result<Bytes, Violation>),
     /// What is left of a chunk to be written.
@@ -81,16 +81,8 @@ pub struct Write {
     pub(super) plain: Bytes,
 }
 
-/// What became of a chunk that arrived.
-#[derive(Debug)]
-pub enum Unsealed {
-    /// It is genuine; this is in it.
-    Record(Header, BytesMut),
-    /// It is not what the peer sealed: its link is of no use.
-    BadRecord(LinkId),
-    /// The peer broke a rule.
-    Violation(Violation),
-}
+/// What is in a genuine record: a chunk as it was sent, or what is against the rules in it.
+pub type Unsealed = Result<(Header, BytesMut), Violation>;
 
 impl Tail {
     /// Empty, with room for a chunk.
@@ -189,17 +181,17 @@ impl Pack {
     }
 }
 
-fn unseal(sealed: SealedChunk) -> Unsealed {
-    let link = sealed.link;
-    let Ok(mut plain) = sealed.open() else { return Unsealed::BadRecord(link) };
-    match Header::parse(&plain) {
-        Ok((header, _)) if header.transfer != FIRST => Unsealed::Violation(Violation::WrongTransfer),
-        Ok((header, _)) => {
-            plain.advance(HEADER);
-            Unsealed::Record(header, plain)
+fn unseal(sealed: SealedChunk) -> OpenedRecord<Unsealed> {
+    let OpenedRecord { verdict, content } = sealed.open();
+    let content = content.map(|mut plain| {
+        let (header, _) = Header::parse(&plain)?;
+        if header.transfer != FIRST {
+            return Err(Violation::WrongTransfer);
         }
-        Err(violation) => Unsealed::Violation(violation),
-    }
+        plain.advance(HEADER);
+        Ok((header, plain))
+    });
+    OpenedRecord { verdict, content }
 }
 
 impl Unpack {
