@@ -2,11 +2,11 @@
 
 use std::io;
 
-use tallow_proto::job::{Fault, FaultKind};
 use tallow_proto::link::trust::CertificateRefused;
 use tallow_proto::peer::{Class, Failure, Lost, RelayFailure};
-use tallow_proto::session::Violation;
 use tallow_proto::transfer::manifest::{Refusal, Refused};
+use tallow_proto::transfer::storage::{Fault, FaultKind};
+use tallow_proto::wire::Violation;
 use tallow_proto::wire::peer::{CancelReason, DeclineReason};
 use tallow_proto::wire::relay::{RefusalReason, Side};
 use tallow_proto::wire::version::SPOKEN;
@@ -252,6 +252,10 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
     let (message, hint) = match lost {
         Lost::NoRelay => ("no relay answered", "check the network and the relay's address and port (UDP and TCP)"),
         Lost::Proxy(failure) => return (failure.to_string(), "check --proxy and what it allows".to_owned()),
+        Lost::NoMeetingPlace => (
+            "there is no relay at which the two sides could meet",
+            "name one with --relay, or let the sender run one itself",
+        ),
         Lost::NoAddress => ("the relay's name has no address", "check its spelling and this machine's DNS"),
         Lost::NobodyWaits if at.relays => (
             "nobody waits with this code",
@@ -260,6 +264,10 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
         Lost::NobodyWaits => (
             "nobody waits with this code on this machine or in this network",
             "check the code and that the sender still runs; from elsewhere, add the --relay that the sender shows",
+        ),
+        Lost::Taken => (
+            "another receiver used this code",
+            "ask the sender whether that is right; if not, the sender should stop and send again with a new code",
         ),
         Lost::NoSocket => {
             ("no network socket could be opened", "check that this machine has a network, and its limits on open files")
@@ -410,6 +418,7 @@ fn turned_away(reason: RefusalReason) -> (String, String) {
         RefusalReason::NobodyWaits => {
             ("nobody waits there with this code", "check the code and that the sender still runs")
         }
+        RefusalReason::Taken => ("another receiver uses this code", "ask the sender whether that is right"),
         RefusalReason::NameTaken => ("another sender uses this code", "choose another --code, or none"),
         RefusalReason::RateLimited => ("too many requests from this address", "wait a minute and try again"),
         RefusalReason::Full => ("it has no room left", "try later, or use another relay"),

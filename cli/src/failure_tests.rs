@@ -43,7 +43,9 @@ fn all() -> Vec<Failure> {
     let losts = [
         Lost::NoRelay,
         Lost::NoAddress,
+        Lost::NoMeetingPlace,
         Lost::NobodyWaits,
+        Lost::Taken,
         Lost::NoSocket,
         Lost::InTransfer,
         Lost::Stalled,
@@ -58,6 +60,7 @@ fn all() -> Vec<Failure> {
         RefusalReason::UnsupportedVersion(Versions { min: 2, max: 3 }),
         RefusalReason::ShuttingDown,
         RefusalReason::Idle,
+        RefusalReason::Taken,
     ];
     let faults = [
         FaultKind::Changed,

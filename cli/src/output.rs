@@ -223,7 +223,7 @@ pub enum Event<'a> {
     },
     /// Nothing happens until this comes.
     Waiting {
-        /// `relay`, `receiver`, `sender`, `answer`, `agreement` or `peer`.
+        /// `relay`, `receiver`, `sender`, `turn`, `response`, `answer`, `agreement`, `direct` or `peer`.
         r#for: &'a str,
     },
     /// The other side is there.
@@ -233,6 +233,8 @@ pub enum Event<'a> {
         /// Tries that are left.
         left: u8,
     },
+    /// Sender: another receiver came with the number of the code, and was turned away.
+    SecondReceiver,
     /// What both people see.
     Verifier {
         /// The words.

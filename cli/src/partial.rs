@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use tallow_proto::job::Fault;
 use tallow_proto::transfer::journal::Header;
 use tallow_proto::transfer::manifest::Manifest;
+use tallow_proto::transfer::storage::Fault;
 use tallow_proto::wire::relay::Side;
 use tallow_store::partial::{self, Partial};
 

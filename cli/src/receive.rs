@@ -4,9 +4,9 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tallow_proto::job::Fault;
 use tallow_proto::peer::{Event, Failure, ReceiveConfig, Receiver};
 use tallow_proto::transfer::manifest::Manifest;
+use tallow_proto::transfer::storage::Fault;
 use tallow_proto::wire::peer::DeclineReason;
 use tallow_proto::wire::relay::Side;
 use tallow_store::{Destination, OnExists, Policy, Receiving, StreamOut};

@@ -297,6 +297,10 @@ impl Report {
                     self.output.say(&format!("Somebody used a wrong code, {tries} left"));
                 }
             }
+            Event::SecondReceiver => {
+                self.output.event(&output::Event::SecondReceiver);
+                self.output.say("Another receiver came with the number of this code, and was turned away");
+            }
             Event::Verifier { words, must_agree } => {
                 let others = "Waiting for the other side to compare the words".to_owned();
                 self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
@@ -397,6 +401,10 @@ impl Report {
             WaitingFor::Sender => {
                 ("sender", "Nobody waits with this code yet; asking again every few seconds".to_owned())
             }
+            WaitingFor::Turn => ("turn", "The sender has another receiver; asking again every few seconds".to_owned()),
+            WaitingFor::Response => {
+                ("response", "The sender does not answer; it may have ended. Still waiting".to_owned())
+            }
             WaitingFor::Answer => ("answer", "Waiting for the receiver to accept".to_owned()),
             WaitingFor::Agreement => ("agreement", "Waiting for the other side to compare the words".to_owned()),
             WaitingFor::DirectPath => {
@@ -405,7 +413,9 @@ impl Report {
             WaitingFor::Peer => ("peer", "Waiting for the other side to come back".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });
-        let is_early = !self.code_shown || matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender);
+        // Where the wait is only reported after a while, it is not held back once more.
+        let is_early = matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender)
+            || !self.code_shown && !matches!(what, WaitingFor::Response);
         self.waiting = Some((if is_early { now + SAY_WAITING_AFTER } else { now }, text));
     }
 

@@ -2,8 +2,8 @@
 """Makes vectors.json, the test vectors of docs/protocol.md, from the document alone.
 
 It shares no code with the implementation: all it needs is Python 3.8 and its standard library. The primitives below are
-written for reading, not for speed, and in variable time: nothing here may ever touch a real secret. Each is checked against a
-published vector before anything is written.
+written for reading, not for speed, and in variable time: nothing here may ever touch a real secret. Each is checked
+against a published vector before anything is written.
 
     python3 make.py            writes vectors.json beside this file
     python3 make.py --check    says whether the file is up to date (exit 1 if not)
@@ -79,7 +79,8 @@ def blake3_derive_key(context, material):
     return struct.pack("<8I", *b3_node(material, key, 0, DERIVE_MATERIAL, True))
 
 
-# ---------------------------------------------------------------- Curve25519: X25519 (RFC 7748), ristretto255 (RFC 9496)
+# ---------------------------------------------------------------- Curve25519: X25519 (RFC
+# 7748), ristretto255 (RFC 9496)
 
 P = 2**255 - 19
 ORDER = 2**252 + 27742317777372353535851937790883648493
@@ -214,7 +215,8 @@ def cpace_isk(sid, scalar, theirs, ya, ada, yb, adb):
     return hashlib.sha512(lv(b"CPaceRistretto255_ISK", sid, k, ya, ada, yb, adb)).digest()
 
 
-# ---------------------------------------------------------------- AEADs: ChaCha20-Poly1305 (RFC 8439), AES-256-GCM (SP 800-38D)
+# ---------------------------------------------------------------- AEADs: ChaCha20-Poly1305 (RFC
+# 8439), AES-256-GCM (SP 800-38D)
 
 
 def chacha20_block(key, counter, nonce):
@@ -368,7 +370,10 @@ def check_primitives():
     sealed = chacha20_poly1305(
         bytes(range(0x80, 0xA0)), unhex("070000004041424344454647"), unhex("50515253c0c1c2c3c4c5c6c7"), sunscreen
     )
-    assert sealed.hex().startswith("d31a8d34648e60db7b86afbc53ef7ec2") and sealed[-16:].hex() == "1ae10b594f09e26a7e902ecbd0600691"
+    assert (
+        sealed.hex().startswith("d31a8d34648e60db7b86afbc53ef7ec2")
+        and sealed[-16:].hex() == "1ae10b594f09e26a7e902ecbd0600691"
+    )
     # The GCM specification (McGrew, Viega), test cases 14 and 16
     assert aes256_gcm(bytes(32), bytes(12), b"", bytes(16)).hex() == (
         "cea7403d4d606b6e074ec5d3baf39d18" "d0d1c8a799996bf0265b98b5d48ab919"
@@ -385,7 +390,11 @@ def check_primitives():
     assert sealed[-16:].hex() == "76fc6ece0f4e1768cddf8853bb2d551b"
     # RFC 5869, A.1
     prk = hmac_sha256(bytes(range(13)), b"\x0b" * 22)
-    assert hkdf_expand(prk, bytes(range(0xF0, 0xFA)), 42).hex().startswith("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c")
+    assert (
+        hkdf_expand(prk, bytes(range(0xF0, 0xFA)), 42)
+        .hex()
+        .startswith("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c")
+    )
 
 
 # ---------------------------------------------------------------- postcard (its wire format specification)
@@ -424,7 +433,8 @@ def room_id(nameplate):
 
 
 def codes(out):
-    # What was typed, its nameplate, its password. None of these needs the word list: in the second all words stand in full.
+    # What was typed, its nameplate, its password. None of these needs the word list: in the
+    # second all words stand in full.
     rows = [
         ("team-hunter22", "team", "hunter22"),
         ("7-croissant-clock-banana", "7", "croissant-clock-banana"),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use libfuzzer_sys::fuzz_target;
 use tallow_fuzz::steps::steps;
 use tallow_proto::link::quic::{Profile, Quic};
-use tallow_proto::node::{Arrival, Ecn, SocketId};
+use tallow_proto::net::{Arrival, Ecn, SocketId};
 use tallow_proto::seed::Seed;
 
 fuzz_target!(|data: &[u8]| {

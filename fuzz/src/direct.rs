@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tallow_proto::node::Interface;
+use tallow_proto::net::Interface;
 use tallow_proto::p2p::candidate::{self, Candidate, Candidates, Carrier, Kind};
 use tallow_proto::p2p::negotiate::{Config, Negotiation, Output};
 use tallow_proto::p2p::race::{MAX_LEARNED, PROBE, PROBES_AT};

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tallow_proto::node::{Action, Interface, PipeEvent, PipeId};
+use tallow_proto::net::{Action, Interface, PipeEvent, PipeId};
 use tallow_proto::p2p::portmap::{FIRST_PIPE, MAX_PIPES, PortMap, Protocol};
 use tallow_proto::seed::Seed;
 

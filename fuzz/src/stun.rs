@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tallow_proto::node::Interface;
+use tallow_proto::net::Interface;
 use tallow_proto::p2p::candidate::{self, Candidate, Candidates, Family, Kind};
 use tallow_proto::p2p::gather::{Config, Gather, MAX_PACKETS, MAX_SERVERS};
 use tallow_proto::p2p::stun;

@@ -9,14 +9,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tallow_proto::handshake::Keys;
-use tallow_proto::job::{FaultKind, Job, JobDone, Sink, Source};
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{self, LinkId, Origin, Prepared, SealedChunk, Session, StreamNo};
 use tallow_proto::transfer::chunk::{Codec, Header};
+use tallow_proto::transfer::job::{Job, JobDone};
 use tallow_proto::transfer::memory::{MemorySink, MemorySource};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::receiver::{self, Receiver};
 use tallow_proto::transfer::sender::{self, Sender};
+use tallow_proto::transfer::storage::{FaultKind, Sink, Source};
 use tallow_proto::transfer::{Compression, FIRST, Outcome, TransferEvent};
 use tallow_proto::wire::peer::{CancelReason, Control, DeclineReason};
 use tallow_proto::wire::relay::Side;

@@ -1,6 +1,221 @@
 //! The tallow protocol as pure state machines: events and the time go in, what should happen comes out.
 //!
-//! Nothing in this crate reads a clock, a socket, a file, the environment or a global random source.
+//! Nothing in this crate reads a clock, a socket, a file, the environment or a global random source. A runtime does that
+//! (`tallow-tokio`, `tallow-smol`), or a simulator, or a test: everything that makes a transfer hard, such as a lost
+//! link, a crash, a lying peer or a full disk, is an ordinary input here and can be repeated from a seed.
+//!
+//! Applications use one of the two runtime crates. This crate is for those who bring a runtime of their own, test the
+//! protocol, or work on it.
+//!
+//! # The layers
+//!
+//! A module imports only from rows below its own, or from its own row; CI checks that no two import each other in a
+//! circle.
+//!
+//! | modules | what they decide |
+//! |---|---|
+//! | [`peer`] | one end of a transfer: the node that is made of everything below |
+//! | [`room`], [`drive`] | the relay as a node; the loop between a node and a runtime, written once for both nodes |
+//! | [`node`] | the contract of a node: what is fed, what is polled, in which order |
+//! | [`transfer`], [`p2p`] | files and streams in chunks; direct paths: candidates, STUN, rounds, selection |
+//! | [`session`] | the keyed conversation of two peers over links that come and go |
+//! | [`handshake`] | from a shared code to shared keys |
+//! | [`link`], [`discovery`], [`code`] | reliable byte pipes (QUIC; TCP with TLS or a WebSocket); mDNS; the code itself |
+//! | [`wire`] | frames, versions, messages, candidates, close codes, violations |
+//! | [`net`], [`seed`], [`ready`], [`pool`], [`misuse`] | ids and addresses; randomness; bookkeeping; buffers; misuse |
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | machine | a struct with `handle_*` and `poll_*` methods that decides one thing and performs no IO |
+//! | node | a machine at the outer edge, behind the trait [`node::Node`]: [`peer::Peer`] or [`room::Relay`] |
+//! | settle | moving what the inputs caused between a node's children, once for each batch of inputs |
+//! | job | heavy work as a value (read, hash, compress, seal; open, check, write), run on a blocking thread |
+//! | pipe | one TCP connection, whatever runs in it |
+//! | link | a reliable way to the other peer or to a relay: a QUIC connection, or a pipe with records in it |
+//! | stream | one ordered sequence of bytes of a link; a QUIC link has several, a pipe has one |
+//! | path | how a link runs: over a relay, or direct |
+//! | candidate | an address at which a peer may be reached directly (ICE's word) |
+//! | room | the relay's meeting place for two peers, named by a hash of the code's first part |
+//! | leg, seat | at the relay: one client's link, and its place in a room |
+//! | session | the keyed conversation of two peers; it outlives its links |
+//! | generation | the life of one set of session keys, from one handshake to the next |
+//! | record | one sealed unit of a session: a control message or a chunk |
+//! | lane | the numbered records of one direction of one stream, with a key of their own |
+//! | chunk | the unit of reading, sealing, acknowledging, storing and resuming |
+//! | journal | the list of stored chunks on the receiver's disk, from which a transfer resumes |
+//!
+//! # The driving loop
+//!
+//! Whoever drives a node repeats six steps. Here two peers are driven by hand, on one thread, with a clock and a network
+//! made of two variables. The sender embeds a relay; the receiver finds it, both prove that they know the code, and the
+//! offer arrives.
+//!
+//! ```
+//! use std::collections::VecDeque;
+//! use std::io::ErrorKind;
+//! use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+//! use std::num::NonZeroUsize;
+//! use std::sync::Arc;
+//! use std::sync::atomic::AtomicBool;
+//! use std::time::{Duration, Instant};
+//!
+//! use bytes::BytesMut;
+//! use tallow_proto::code::Code;
+//! use tallow_proto::net::{Action, Arrival, Ecn, PipeEvent, SocketId};
+//! use tallow_proto::node::{Input, Node};
+//! use tallow_proto::peer::{CodeChoice, Common, Embedded, Event, Payload, Peer, ReceiveConfig, SendConfig};
+//! # use tallow_proto::link::trust::Identity;
+//! # use tallow_proto::seed::Seed;
+//! # use tallow_proto::transfer::Compression;
+//! # use tallow_proto::transfer::storage::{Fault, Read, StreamSource};
+//! # struct Nothing;
+//! # impl StreamSource for Nothing {
+//! #     fn read(&self, _: &mut [u8], _: Duration) -> Result<Read, Fault> {
+//! #         Ok(Read::End)
+//! #     }
+//! # }
+//! # fn identity() -> Identity {
+//! #     let made = rcgen::generate_simple_self_signed(["tallow".to_owned()]).unwrap();
+//! #     Identity { cert_chain: vec![made.cert.der().to_vec()], key: made.signing_key.serialize_der().into() }
+//! # }
+//!
+//! /// A datagram on its way: from, to, contents.
+//! type Network = VecDeque<(SocketAddr, SocketAddr, BytesMut)>;
+//!
+//! /// One machine: its node, its address, the sockets that the node has bound.
+//! struct Host {
+//!     node: Peer,
+//!     ip: IpAddr,
+//!     sockets: Vec<(SocketId, SocketAddr)>,
+//! }
+//!
+//! impl Host {
+//!     fn new(node: Peer, last: u8) -> Self {
+//!         Self { node, ip: Ipv4Addr::new(192, 0, 2, last).into(), sockets: Vec::new() }
+//!     }
+//!
+//!     /// Steps 2 to 6; step 1 was to feed the node. Gives the events for the application.
+//!     fn round(&mut self, now: Instant, network: &mut Network) -> Vec<Event> {
+//!         let mut events = Vec::new();
+//!         loop {
+//!             // 2. Move what the inputs caused.
+//!             self.node.settle(now);
+//!             let mut moved = false;
+//!
+//!             // 3. Carry out the actions and answer them. This host has UDP, and neither TCP nor DNS.
+//!             while let Some(action) = self.node.poll_action() {
+//!                 let answer = match action {
+//!                     Action::Bind(socket, bind) => {
+//!                         let port = if bind.addr.port() == 0 { 50_000 } else { bind.addr.port() };
+//!                         self.sockets.push((socket, SocketAddr::new(self.ip, port)));
+//!                         Some(Input::Bound(socket, Ok(SocketAddr::new(self.ip, port))))
+//!                     }
+//!                     Action::Release(socket) => {
+//!                         self.sockets.retain(|(id, _)| *id != socket);
+//!                         None
+//!                     }
+//!                     Action::Listen(listener, _) => Some(Input::Listening(listener, Err(ErrorKind::Unsupported))),
+//!                     Action::Resolve(query, ..) => Some(Input::Resolved(query, Vec::new())),
+//!                     Action::Dial(pipe, _) => {
+//!                         self.node.handle_pipe(now, pipe, PipeEvent::Failed(ErrorKind::ConnectionRefused));
+//!                         None
+//!                     }
+//!                     _ => None,
+//!                 };
+//!                 moved = true;
+//!                 if let Some(answer) = answer {
+//!                     self.node.handle_input(now, answer);
+//!                 }
+//!             }
+//!
+//!             // 4. Run the jobs: on worker threads in a runtime, at once here.
+//!             while let Some(job) = self.node.poll_job() {
+//!                 let done = job.run(&AtomicBool::new(false));
+//!                 self.node.handle_input(now, Input::Done(done));
+//!                 moved = true;
+//!             }
+//!
+//!             // 5. Send what each socket has to send, one datagram at a time.
+//!             for (socket, from) in self.sockets.clone() {
+//!                 let mut buffer = Vec::new();
+//!                 while let Some(transmit) = self.node.poll_transmit(now, socket, NonZeroUsize::MIN, &mut buffer) {
+//!                     network.push_back((from, transmit.to, buffer[..transmit.size].into()));
+//!                     buffer.clear();
+//!                     moved = true;
+//!                 }
+//!             }
+//!
+//!             // 6. Hand the events to the application.
+//!             events.extend(std::iter::from_fn(|| self.node.poll_event()));
+//!             if !moved {
+//!                 return events;
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! let mut now = Instant::now();
+//! let code = Code::parse("7-acorn-bicycle-canal")?;
+//! let relay = SocketAddr::from(([192, 0, 2, 1], 4433));
+//! let sender = SendConfig {
+//!     common: Common::default(),
+//!     source: Payload::Stream(Arc::new(Nothing)),
+//!     code: CodeChoice::Custom(code.clone()),
+//!     compression: Compression::Off,
+//!     embedded: Some(Embedded { identity: identity(), listen: vec![relay], announce: false }),
+//! };
+//! let receiver = ReceiveConfig { common: Common::default(), code, local: vec![relay], discover: false };
+//! let mut hosts = [
+//!     Host::new(Peer::sender(sender, now, Seed::new([1; 32])), 1),
+//!     Host::new(Peer::receiver(receiver, now, Seed::new([2; 32])), 2),
+//! ];
+//! let mut network = Network::new();
+//!
+//! 'run: loop {
+//!     for host in &mut hosts {
+//!         for event in host.round(now, &mut network) {
+//!             // An application shows the offer to its user here and answers it.
+//!             if matches!(event, Event::StreamOffer { .. }) {
+//!                 break 'run;
+//!             }
+//!         }
+//!     }
+//!     // 1. Feed the nodes: what arrived, or else the earliest deadline.
+//!     if let Some((from, to, contents)) = network.pop_front() {
+//!         for host in hosts.iter_mut().filter(|host| host.ip == to.ip()) {
+//!             let socket = host.sockets.iter().find(|(_, at)| at.port() == to.port()).map(|(socket, _)| *socket);
+//!             if let Some(socket) = socket {
+//!                 let arrival = Arrival { socket, from, local_ip: Some(host.ip), ecn: Ecn::NotEct };
+//!                 host.node.handle_datagram(now, arrival, contents.clone());
+//!             }
+//!         }
+//!     } else {
+//!         let deadlines = hosts.iter().filter_map(|host| host.node.poll_timeout());
+//!         let (at, _reason) = deadlines.min().expect("a node that is not closed has a deadline");
+//!         now = now.max(at);
+//!         for host in &mut hosts {
+//!             host.node.handle_timeout(now);
+//!         }
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`drive::Driver`] is this loop with back-pressure, batches, TCP and fairness. The simulator of the workspace's
+//! `tests` crate is this loop with latency, loss, NATs and crashes.
+//!
+//! # Read this, then this
+//!
+//! 1. [`node`]: the contract. Every machine below has the same kinds of methods in the same order.
+//! 2. [`peer`]: how one end of a transfer is put together from its children, with its states as a picture.
+//! 3. One machine from top to bottom; [`handshake`] is short and complete.
+//! 4. [`session`], then [`transfer`]: the path of the bytes.
+//! 5. [`drive`]: how a runtime carries all of this out.
+//!
+//! In the repository, `docs/architecture.md` follows four bytes through the code, `docs/protocol.md` specifies what is on
+//! the wire, with test vectors, and `docs/decisions.md` gives reasons.
 
 #![cfg_attr(
     not(test),
@@ -19,8 +234,9 @@ pub mod code;
 pub mod discovery;
 pub mod drive;
 pub mod handshake;
-pub mod job;
 pub mod link;
+pub mod misuse;
+pub mod net;
 pub mod node;
 pub mod p2p;
 pub mod peer;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tallow_proto::link::trust::Identity;
-use tallow_proto::node::{KeepAlive, Listen, PipeOptions};
+use tallow_proto::net::{KeepAlive, Listen, PipeOptions};
 use tallow_proto::peer::config::DEFAULT_PORT;
 use tallow_proto::room::limits::Limits;
 use tallow_proto::room::{Config, Tcp, Transport};

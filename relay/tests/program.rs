@@ -18,7 +18,7 @@ use client::{Crowd, join};
 use rustix::process::{Pid, Signal, kill_process};
 use tallow_proto::link::quic::{Closed, Profile};
 use tallow_proto::link::trust::CertificateSeen;
-use tallow_proto::room::close;
+use tallow_proto::wire::close;
 use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Side};
 
 const SOON: Duration = Duration::from_secs(20);

@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use async_io::Async;
 use tallow_proto::drive::{Io, Received};
-use tallow_proto::node::{Bind, Dial, Input, Listen, ListenerId, PipeId, PipeOptions, SocketId, Transmit};
+use tallow_proto::net::{Bind, Dial, Listen, ListenerId, PipeId, PipeOptions, SocketId, Transmit};
+use tallow_proto::node::Input;
 use tallow_runtime::news::News;
 use tallow_runtime::{tcp, udp};
 

@@ -21,7 +21,7 @@ use std::io;
 use std::marker::PhantomData;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tallow_proto::session::Violation;
+use tallow_proto::wire::Violation;
 use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, PREFIX};
 use tallow_proto::wire::peer::HandshakeMessage;
 use tallow_proto::wire::relay::{ClientMessage, RelayMessage};

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tallow_proto::drive::{Io, Received};
-use tallow_proto::node::{Bind, Dial, Input, Listen, ListenerId, PipeId, PipeOptions, SocketId, Transmit};
+use tallow_proto::net::{Bind, Dial, Listen, ListenerId, PipeId, PipeOptions, SocketId, Transmit};
+use tallow_proto::node::Input;
 use tallow_runtime::news::News;
 use tallow_runtime::{tcp, udp};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use if_addrs::IfAddr;
 use tallow_proto::link::trust::Identity;
-use tallow_proto::node::Interface;
+use tallow_proto::net::Interface;
 use tallow_proto::peer::{Common, DirectPath};
 use tallow_proto::seed::Seed;
 

@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use tallow_proto::node::{Input, Interface};
+use tallow_proto::net::Interface;
+use tallow_proto::node::Input;
 
 /// How often addresses and gateways are looked at, and the clocks at least.
 pub const EVERY: Duration = Duration::from_secs(3);

@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tallow_proto::node::{Dial, Listen, PipeOptions};
+use tallow_proto::net::{Dial, Listen, PipeOptions};
 
 pub use crate::udp::canonical;
 
@@ -126,7 +126,7 @@ where
 mod tests {
     use std::io::Read;
 
-    use tallow_proto::node::KeepAlive;
+    use tallow_proto::net::KeepAlive;
 
     use super::*;
 

@@ -11,7 +11,7 @@ use std::sync::Once;
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tallow_proto::drive::Received;
-use tallow_proto::node::{Bind, Ecn, Transmit};
+use tallow_proto::net::{Bind, Ecn, Transmit};
 
 /// The buffers to ask for, in each direction, in bytes. The usual defaults lose thousands of packets per GiB.
 const BUFFER: usize = 4 << 20;

@@ -1,14 +1,14 @@
 //! Where received files go, and what happens to what is there already.
 //!
 //! Decides whether a directory can take anything at all, before a code is used up, and what is done about a name that exists
-//! ([`verdict`]). Nothing is made here before [`tallow_proto::job::Sink::begin`]. No state, no timers.
+//! ([`verdict`]). Nothing is made here before [`tallow_proto::transfer::storage::Sink::begin`]. No state, no timers.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, Stat, StatVfs};
-use tallow_proto::job::{Fault, FaultKind};
+use tallow_proto::transfer::storage::{Fault, FaultKind};
 
 use crate::beneath::{Dir, is_dir, is_file, is_link};
 use crate::fault::fault;

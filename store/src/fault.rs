@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use tallow_proto::job::{Fault, FaultKind};
+use tallow_proto::transfer::storage::{Fault, FaultKind};
 use tallow_proto::wire::Untrusted;
 
 /// Characters that are shown of a path.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock, fstat};
-use tallow_proto::job::Fault;
+use tallow_proto::transfer::storage::Fault;
 
 use crate::beneath::Dir;
 use crate::fault::fault;

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::{Mode, fchmod, fsync, futimens};
-use tallow_proto::job::{Fault, FaultKind};
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
 use tallow_proto::transfer::path::RelPath;
+use tallow_proto::transfer::storage::{Fault, FaultKind};
 
 use crate::back::Move;
 use crate::beneath::{Dir, is_dir, is_link};

@@ -8,8 +8,8 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use tallow_proto::job::FaultKind;
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
+use tallow_proto::transfer::storage::FaultKind;
 
 use crate::beneath::Dir;
 use crate::descriptors::{self, Cache};

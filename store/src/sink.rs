@@ -25,10 +25,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::Errno;
-use tallow_proto::job::{Fault, FaultKind, Sink};
 use tallow_proto::transfer::journal::{Header, Stored};
 use tallow_proto::transfer::manifest::{Entry, Manifest, Mtime};
 use tallow_proto::transfer::path::RelPath;
+use tallow_proto::transfer::storage::{Fault, FaultKind, Sink};
 
 use crate::back::take_back;
 use crate::beneath::{Dir, PRIVATE_FILE};

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::pipe::PIPE_BUF;
-use tallow_proto::job::{Fault, FaultKind, Read, StreamSink, StreamSource};
+use tallow_proto::transfer::storage::{Fault, FaultKind, Read, StreamSink, StreamSource};
 
 use crate::fault::fault;
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::{Place, dir, file, fingerprint, finish, manifest, names, receive, refused, sink};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use tallow_proto::job::{FaultKind, Sink};
 use tallow_proto::transfer::path::RelPath;
+use tallow_proto::transfer::storage::{FaultKind, Sink};
 use tallow_store::OnExists;
 
 const POLICIES: [OnExists; 4] = [OnExists::Refuse, OnExists::Overwrite, OnExists::Rename, OnExists::Skip];

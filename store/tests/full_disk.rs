@@ -8,9 +8,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::{byte, dir, file, finish, manifest, names, sink};
-use tallow_proto::job::{Fault, FaultKind, Sink};
 use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::manifest::Manifest;
+use tallow_proto::transfer::storage::{Fault, FaultKind, Sink};
 use tallow_store::{Destination, OnExists, Policy, Receiving};
 
 /// One test at a time: between `fork` and `exec` a child that mounts something holds every lock of the other tests' staging too.

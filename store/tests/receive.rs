@@ -12,8 +12,8 @@ use common::{
     Place, byte, chmod, dir, entry, file, finish, inside, link, manifest, names, policy, receive, refused, sink, told,
 };
 use rustix::fs::{CWD, Mode};
-use tallow_proto::job::{FaultKind, Sink};
 use tallow_proto::transfer::manifest::{EntryKind, Manifest, Mtime};
+use tallow_proto::transfer::storage::{FaultKind, Sink};
 use tallow_store::{Destination, OnExists, Policy};
 
 #[test]

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{byte, chmod, dir, entry, file, finish, inside, link, manifest, names, quick_dir, receive, sink};
-use tallow_proto::job::{FaultKind, Sink};
 use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::manifest::{EntryKind, Manifest};
+use tallow_proto::transfer::storage::{FaultKind, Sink};
 use tallow_store::{OnExists, Receiving, partial};
 
 /// Four large files' worth of chunks, small ones, and everything that needs no chunk.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use common::{chmod, fingerprint, names, receive_from, scan, sink, source, transfer};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use tallow_proto::job::Source;
+use tallow_proto::transfer::storage::Source;
 use tallow_store::{Destination, OnExists, Policy, SourceOptions};
 
 /// What a generated tree has under a name.
@@ -212,12 +212,12 @@ fn f13_twelve_descriptors_are_enough() {
     let tree = source(&[&from], SourceOptions::default());
     let last = sink(&root.path().join("never"), OnExists::Refuse);
     let manifest = scan(&tree).unwrap();
-    tallow_proto::job::Sink::begin(&*last, &manifest).unwrap();
+    tallow_proto::transfer::storage::Sink::begin(&*last, &manifest).unwrap();
     for (index, entry) in manifest.entries().filter(|(_, entry)| entry.size() > 0) {
         let mut contents = vec![0; entry.size() as usize];
         tree.read(index, &entry, 0, &mut contents).unwrap();
-        tallow_proto::job::Sink::write(&*last, index, &entry, 0, &contents).unwrap();
+        tallow_proto::transfer::storage::Sink::write(&*last, index, &entry, 0, &contents).unwrap();
     }
-    tallow_proto::job::Sink::abandon(&*last);
+    tallow_proto::transfer::storage::Sink::abandon(&*last);
     assert_eq!(names(root.path()), ["from", "to"]);
 }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use common::{chmod, scan, source, told};
 use rustix::fs::{CWD, Mode};
-use tallow_proto::job::{Fault, FaultKind, Source};
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Refusal};
 use tallow_proto::transfer::path::PathError;
+use tallow_proto::transfer::storage::{Fault, FaultKind, Source};
 use tallow_store::{SkipReason, SourceError, SourceOptions, SourceTree};
 
 fn paths(manifest: &Manifest) -> Vec<String> {

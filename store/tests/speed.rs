@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{scan, sink, source};
-use tallow_proto::job::{Sink, Source};
+use tallow_proto::transfer::storage::{Sink, Source};
 use tallow_store::{OnExists, SourceOptions};
 
 fn cpu() -> Duration {

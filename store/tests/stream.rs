@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use tallow_proto::job::{FaultKind, Read, StreamSink, StreamSource};
+use tallow_proto::transfer::storage::{FaultKind, Read, StreamSink, StreamSource};
 use tallow_store::{StreamIn, StreamOut};
 
 const NONE: Duration = Duration::ZERO;

@@ -19,14 +19,15 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use divan::Bencher;
 use divan::counter::BytesCount;
-use tallow_proto::job::{Fault, Job, Sink};
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{Config, Event, LinkId, Origin, Prepared, SealedChunk, Session, StreamNo};
+use tallow_proto::transfer::job::Job;
 use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::memory::MemorySource;
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::receiver::{self, Receiver};
 use tallow_proto::transfer::sender::{self, Sender};
+use tallow_proto::transfer::storage::{Fault, Sink};
 use tallow_proto::transfer::{Compression, TransferEvent};
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::Side;
@@ -181,7 +182,7 @@ impl Transfer {
     }
 }
 
-fn run(job: Job) -> tallow_proto::job::JobDone {
+fn run(job: Job) -> tallow_proto::transfer::job::JobDone {
     job.run(&AtomicBool::new(false))
 }
 

@@ -1,4 +1,6 @@
-"""A direct path that gives way to a better one: a cable between two that met through their NATs, and networks that lose packets."""
+"""A direct path that gives way to a better one: a cable between two that met through their NATs,
+and networks that lose packets."""
+
 import time
 
 from direct import Meeting
@@ -14,7 +16,9 @@ class Plug:
 
     def plug(self):
         spaces = [self.t.space(host) for host in self.ends]
-        self.t.inside("alice", "ip", "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", spaces[1])
+        self.t.inside(
+            "alice", "ip", "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", spaces[1]
+        )
         for number, host in enumerate(self.ends, 1):
             self.t.inside(host, "ip", "addr", "add", "10.9.0.%d/24" % number, "dev", "cable")
             self.t.inside(host, "ip", "link", "set", "cable", "up")

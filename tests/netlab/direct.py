@@ -84,17 +84,26 @@ class Meeting(Transfer):
 
     def fallbacks(self, since=0.0):
         """Why the direct path was given up or not found."""
-        return sorted({str(said["reason"]) for program in (self.sender, self.receiver) for said in program.said("p2p_fallback", since)})
+        return sorted(
+            {
+                str(said["reason"])
+                for program in (self.sender, self.receiver)
+                for said in program.said("p2p_fallback", since)
+            }
+        )
 
     def judge(self, wanted, drained=1):
-        """Ends it; what the bytes took must be one of `wanted`, and so many seconds later the relay carries none any more."""
+        """Ends it. The bytes must have taken a `wanted` path; `drained` seconds later the relay carries none."""
         if "relay" not in wanted:
             self.upgraded()
         size = self.finish()
         self.forwarded.over = True
         paths = self.paths()
         if not set(paths) <= set(wanted):
-            raise Failed("the bytes went %s and %s, not %s; %s; %s" % (*paths, " or ".join(wanted), self.upgrades(), self.fallbacks()))
+            raise Failed(
+                "the bytes went %s and %s, not %s; %s; %s"
+                % (*paths, " or ".join(wanted), self.upgrades(), self.fallbacks())
+            )
         share = "the relay sent %.1f MiB" % (self.forwarded.since() / MIB)
         if "relay" not in wanted:
             late = self.forwarded.since(self.upgraded() + drained)
@@ -104,7 +113,14 @@ class Meeting(Transfer):
         elif self.upgrades() != "no upgrade":
             raise Failed("a direct path where there can be none: %s" % self.upgrades())
         why = "".join(", %s" % reason for reason in self.fallbacks())
-        return "%s over %s, %s, %s%s, %.0f MiB" % (paths[0], self.receiver.transport(), self.upgrades(), share, why, size / MIB)
+        return "%s over %s, %s, %s%s, %.0f MiB" % (
+            paths[0],
+            self.receiver.transport(),
+            self.upgrades(),
+            share,
+            why,
+            size / MIB,
+        )
 
     def told(self, fault, healed=None):
         line = super().told(fault, healed)
@@ -228,7 +244,11 @@ def flushnat(t, site, ports):
     return transfer.told(time.monotonic())
 
 
-@scenario("home", variants=({"host": "alice", "seconds": 5},), alternating=({"host": "bob", "seconds": 5}, {"host": "alice", "seconds": 40}))
+@scenario(
+    "home",
+    variants=({"host": "alice", "seconds": 5},),
+    alternating=({"host": "bob", "seconds": 5}, {"host": "alice", "seconds": 40}),
+)
 def directcable(t, host, seconds):
     transfer = Meeting(t, size=48).under_way()
     return transfer.told(*cut(t, host, seconds))
@@ -246,7 +266,8 @@ def nop2p(t, who):
     args = {"send": ["--no-p2p"] if who != "receiver" else [], "receive": ["--no-p2p"] if who != "sender" else []}
     transfer = Meeting(t, hosts=("alice", "carol"), **args)
     for host, side in (("alice", "sender"), ("carol", "receiver")):
-        # Who would like a direct path may ask servers and its own router what addresses it has, before it knows of the other side.
+        # Who would like a direct path may ask servers and its own router what addresses it has,
+        # before it knows of the other side.
         more = "" if who in (side, "both") else ", 203.0.113.20, 192.168.1.1, 239.255.255.250"
         t.inside(host, "nft", "-f", "-", text=COUNTERS.replace("!= 203.0.113.20", "!= { 203.0.113.10%s }" % more))
     line = transfer.start().judge(("relay",))
@@ -260,14 +281,22 @@ def nop2p(t, who):
 @scenario("none/{nat}", variants=({"nat": "port-restricted"}, {"nat": "symmetric"}))
 def inside(t, nat):
     """The relay inside the sender is the receiver's STUN server."""
-    t.inside("bob", "nft", "-f", "-", text="""
+    t.inside(
+        "bob",
+        "nft",
+        "-f",
+        "-",
+        text="""
         table inet counts {
             counter asked {}
             counter answered {}
             # A STUN Binding request and its answer, by type and magic cookie.
-            chain out { type filter hook output priority 0; @th,64,16 0x0001 @th,96,32 0x2112a442 counter name "asked"; }
-            chain in { type filter hook input priority 0; @th,64,16 0x0101 @th,96,32 0x2112a442 counter name "answered"; }
-        }""")
+            chain out { type filter hook output priority 0;
+                @th,64,16 0x0001 @th,96,32 0x2112a442 counter name "asked"; }
+            chain in { type filter hook input priority 0;
+                @th,64,16 0x0101 @th,96,32 0x2112a442 counter name "answered"; }
+        }""",
+    )
     source = t.source(16)
     sender = t.send(source, "--limit", "4M", relays=())
     code = sender.wait("code")[1]

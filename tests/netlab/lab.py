@@ -1,8 +1,9 @@
-"""One scenario in a laboratory of its own: its network, the programs in it, what they say, and what must come of it.
+"""One scenario in a laboratory of its own: its network, the programs in it, their events, and the expected outcome.
 
-The network is `../shared/netlab` (or $TALLOW_NETLAB). Programs are the real ones, with their JSON events read as they come. Nothing
-here bounds what a program may take: `Trial.deadline` only ends a trial that would never end.
+`laboratory/netlab.sh` makes the network. The programs are the real ones; their JSON events are read as they are
+written. Nothing here limits how long a program may take: `Trial.deadline` only ends a trial that would never end.
 """
+
 import hashlib
 import json
 import os
@@ -12,8 +13,8 @@ import subprocess
 import threading
 import time
 
-ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
-NETLAB = os.path.join(os.environ.get("TALLOW_NETLAB") or os.path.join(ROOT, "..", "shared", "netlab"), "netlab.sh")
+HERE = os.path.realpath(os.path.dirname(__file__))
+NETLAB = os.path.join(HERE, "laboratory", "netlab.sh")
 PORT = 4433
 MIB = 1024 * 1024
 # Keep-alives and handshakes are fewer packets, and a transfer moves more of them in a moment.
@@ -33,13 +34,21 @@ class Program:
         self.events = []
         self.news = threading.Condition()
         self.log = os.path.join(trial.dir, name + ".log")
-        env = dict({k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}, NO_COLOR="1", **(env or {}))
+        env = dict(
+            {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}, NO_COLOR="1", **(env or {})
+        )
         self.terminal, tty = pty.openpty() if terminal else (None, None)
         with open(self.log, "ab") as log:
             log.write(("$ %s\n" % " ".join(args)).encode())
             log.flush()
-            self.process = subprocess.Popen(["ip", "netns", "exec", trial.space(host), *args], env=env, start_new_session=True,
-                                            stdin=tty or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=tty or log)
+            self.process = subprocess.Popen(
+                ["ip", "netns", "exec", trial.space(host), *args],
+                env=env,
+                start_new_session=True,
+                stdin=tty or subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=tty or log,
+            )
         if terminal:
             os.close(tty)
             threading.Thread(target=self.read_terminal, daemon=True).start()
@@ -181,7 +190,9 @@ class Trial:
 
     def inside(self, host, *args, text=None):
         """Runs a command on a host; what it prints."""
-        done = subprocess.run(["ip", "netns", "exec", self.space(host), *args], input=text, capture_output=True, text=True)
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.space(host), *args], input=text, capture_output=True, text=True
+        )
         if done.returncode:
             raise Failed("%s on %s: %s" % (" ".join(args), host, done.stderr.strip()))
         return done.stdout
@@ -208,8 +219,11 @@ class Trial:
 
     def relay(self, host="relay", port=PORT, drain=10, name=None):
         state = os.path.join(self.dir, "state-" + host)
-        relay = self.start(host, name or host, [self.tallow, "relay", "-v", "--listen", "[::]:%d" % port, "--drain", str(drain),
-                                        "--state-dir", state])
+        relay = self.start(
+            host,
+            name or host,
+            [self.tallow, "relay", "-v", "--listen", "[::]:%d" % port, "--drain", str(drain), "--state-dir", state],
+        )
         relay.wait_log("listening on")
         return relay
 

@@ -1,4 +1,6 @@
-"""A peer that knows the code and lies about its addresses (rows K): what it can make the real program send, counted by the kernel."""
+"""A peer that knows the code and lies about its addresses (rows K): what it can make the real
+program send, counted by the kernel."""
+
 import ipaddress
 import json
 import os
@@ -25,19 +27,21 @@ GOOD = ("udp 203.0.113.99:5000", "udp [2001:db8:77::99]:5000")
 GOOD_TCP = "tcp 192.168.1.77:5000"
 # Of some of these the system itself takes no packets. The simulator (sim_candidates) sees what is tried of them.
 DENIED = tuple("udp " + at for at in (
-    "127.0.0.1:5000", "127.1.2.3:5000", "0.0.0.0:5001", "0.1.2.3:5000", "[::1]:5000", "[::]:5001", "169.254.169.254:5000",
-    "169.254.169.254:80", "224.0.0.1:5000", "239.255.255.250:1900", "255.255.255.255:5000", "240.0.0.1:5000", "192.168.1.255:5000",
-    "192.168.1.0:5000", "192.168.1.10:0", "192.168.1.1:0", "203.0.113.98:0", "192.168.1.1:22", "192.168.1.1:25", "192.168.1.1:53",
-    "192.168.1.1:80", "192.168.1.1:443", "192.168.1.1:1023", "10.0.0.1:22", "10.0.0.1:25", "10.0.0.1:53", "172.16.0.1:80",
-    "172.16.0.1:443", "198.51.100.7:53", "198.51.100.7:443", "[fe80::1]:5000", "[ff02::1]:5000", "[ff05::2]:5000",
-    "[::ffff:127.0.0.1]:5002", "[::ffff:192.168.1.255]:5002", "[::ffff:192.168.1.1]:81", "[::127.0.0.1]:5000",
-    "[64:ff9b::7f00:1]:5000", "[2002:7f00:1::1]:5000", "[2001:db8:77::98]:443",
+    "127.0.0.1:5000", "127.1.2.3:5000", "0.0.0.0:5001", "0.1.2.3:5000", "[::1]:5000", "[::]:5001",
+    "169.254.169.254:5000", "169.254.169.254:80", "224.0.0.1:5000", "239.255.255.250:1900", "255.255.255.255:5000",
+    "240.0.0.1:5000", "192.168.1.255:5000", "192.168.1.0:5000", "192.168.1.10:0", "192.168.1.1:0", "203.0.113.98:0",
+    "192.168.1.1:22", "192.168.1.1:25", "192.168.1.1:53", "192.168.1.1:80", "192.168.1.1:443", "192.168.1.1:1023",
+    "10.0.0.1:22", "10.0.0.1:25", "10.0.0.1:53", "172.16.0.1:80", "172.16.0.1:443", "198.51.100.7:53",
+    "198.51.100.7:443", "[fe80::1]:5000", "[ff02::1]:5000", "[ff05::2]:5000", "[::ffff:127.0.0.1]:5002",
+    "[::ffff:192.168.1.255]:5002", "[::ffff:192.168.1.1]:81", "[::127.0.0.1]:5000", "[64:ff9b::7f00:1]:5000",
+    "[2002:7f00:1::1]:5000", "[2001:db8:77::98]:443",
 )) + tuple("tcp " + at for at in (
-    "198.51.100.7:5000", "192.168.2.1:5000", "10.0.0.1:5000", "127.0.0.1:5003", "[::1]:5003", "0.0.0.0:5004", "169.254.169.254:80",
-    "192.168.1.255:5000", "192.168.1.1:22", "192.168.1.1:443", "[2001:db8:77::98]:5000",
+    "198.51.100.7:5000", "192.168.2.1:5000", "10.0.0.1:5000", "127.0.0.1:5003", "[::1]:5003", "0.0.0.0:5004",
+    "169.254.169.254:80", "192.168.1.255:5000", "192.168.1.1:22", "192.168.1.1:443", "[2001:db8:77::98]:5000",
 ))
 PRIVATE = tuple(carrier + at for carrier in ("udp ", "tcp ") for at in (
-    "10.0.0.5:5000", "172.16.0.5:5000", "192.168.1.5:5000", "100.64.0.5:5000", "[fd00::5]:5000", "[::ffff:10.0.0.5]:5001"))
+    "10.0.0.5:5000", "172.16.0.5:5000", "192.168.1.5:5000", "100.64.0.5:5000", "[fd00::5]:5000",
+    "[::ffff:10.0.0.5]:5001"))
 # To one address and to all of them together: datagrams, and the bytes in them.
 ONE = (20, 24 << 10)
 ALL = (100, 120 << 10)
@@ -56,7 +60,8 @@ def key(candidate):
 
 
 def left(t, host):
-    """What left `host` for others than the relay: packets, and the bytes in them without their headers, by carrier, address and port."""
+    """What left `host` for others than the relay: packets, and the bytes in them without their
+    headers, by carrier, address and port."""
     sent, relay = {}, 0
     for name, header in (("v4", 20), ("v6", 40)):
         listed = json.loads(t.inside(host, "nft", "-j", "list", "set", "inet", "leaves", name))["nftables"]
@@ -95,7 +100,9 @@ class Lies:
         if not os.path.exists(liar):
             raise Failed("there is no %s: cargo build --workspace comes first" % liar)
         side = "receive" if honest == "sender" else "send"
-        self.liar = t.start("bob", "liar", [liar, side, code, "%s:%d" % (RELAY, PORT), lies, str(pause), *([manner] if manner else [])])
+        self.liar = t.start(
+            "bob", "liar", [liar, side, code, "%s:%d" % (RELAY, PORT), lies, str(pause), *([manner] if manner else [])]
+        )
         if honest == "receiver":
             wrong = CODE.replace("acorn", "wrong") if manner == "early" else CODE
             self.program = t.receive(wrong, "--yes", *args, host="alice")
@@ -125,7 +132,10 @@ def denied(t, honest, lies, good):
             raise Failed("nothing was sent to %s, with which nothing is wrong: %s" % (each, sent))
     if len(sent) != len(good):
         raise Failed("packets to others: %s" % sent)
-    return "0 packets to each of %d; %s" % (len(lies), ", ".join("%d to %s" % (sent[key(each)][0], each) for each in good))
+    return "0 packets to each of %d; %s" % (
+        len(lies),
+        ", ".join("%d to %s" % (sent[key(each)][0], each) for each in good),
+    )
 
 
 SIDES = ({"honest": "sender"}, {"honest": "receiver"})
@@ -142,7 +152,9 @@ def liar_private(t, honest):
 
 
 def many(count):
-    return tuple("udp 198.18.%d.%d:5000" % divmod(n, 256) if n % 2 else "udp [2001:db8:78::%x]:5000" % n for n in range(count))
+    return tuple(
+        "udp 198.18.%d.%d:5000" % divmod(n, 256) if n % 2 else "udp [2001:db8:78::%x]:5000" % n for n in range(count)
+    )
 
 
 VICTIMS = {
@@ -155,11 +167,16 @@ VICTIMS = {
 }
 
 
-@scenario("port-restricted/none --v6 firewall --carol", variants=tuple({"what": what, **side} for what in VICTIMS for side in SIDES))
+@scenario(
+    "port-restricted/none --v6 firewall --carol",
+    variants=tuple({"what": what, **side} for what in VICTIMS for side in SIDES),
+)
 def liar_victims(t, what, honest):
     said, count, pause = VICTIMS[what]
     # A neighbour that is there and says nothing: the system asks it again and again.
-    t.inside("carol", "nft", "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; policy drop; }")
+    t.inside(
+        "carol", "nft", "add table ip deaf; add chain ip deaf in { type filter hook input priority 0; policy drop; }"
+    )
     sent = Lies(t, honest, [said] * count, pause).over()
     victims = {}
     for (_, ip, _), (packets, size) in sent.items():

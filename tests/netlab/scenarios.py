@@ -15,10 +15,12 @@ LONG = bool(os.environ.get("TALLOW_LONG"))
 
 
 def scenario(topology="home", bound=150, variants=({},), alternating=(), long=()):
-    """Registers a scenario for each of the variants of its arguments, which may be named in its topology; options may follow that.
+    """Registers a scenario for each of the variants of its arguments, which may be named in its
+    topology; options may follow that.
 
-    `alternating` ones run on one runtime each, one after the other, and `long` ones not at all, unless everything was asked for.
-    """
+    `alternating` ones run on one runtime each, one after the other, and `long` ones not at all,
+    unless everything was asked for.
+"""
     def register(function):
         def add(variant, runtimes):
             words = [function.__name__] + [str(value) for value in variant.values()]
@@ -34,7 +36,7 @@ def scenario(topology="home", bound=150, variants=({},), alternating=(), long=()
 
 
 class Transfer:
-    """The usual set-up: a relay, a slow line at alice, and a transfer that is under way; over the relay unless `p2p`."""
+    """The usual set-up: a relay, a slow line at alice, and a transfer in progress; over the relay unless `p2p`."""
 
     def __init__(self, t, relays=("203.0.113.10",), rate="40mbit", size=24, accept="--yes", send=(), receive=(),
                  hosts=("alice", "bob"), port=PORT, drain=10, p2p=False):
@@ -93,7 +95,9 @@ class Transfer:
         stood, ended = self.flow.stall(fault)
         lost = self.again()
         reconnects = "no reconnect" if lost == (0, 0) else "reconnects: sender %d, receiver %d" % lost
-        had = max([said["bytes"] for at, said in self.receiver.events if at < fault and said["event"] == "progress"] or [0])
+        had = max(
+            [said["bytes"] for at, said in self.receiver.events if at < fault and said["event"] == "progress"] or [0]
+        )
         if had > 0.9 * size:
             raise Failed("the fault came too late to matter, at %d of %d bytes" % (had, size))
         gap = "stood for %.1f s" % stood
@@ -142,7 +146,9 @@ def cable_10min(t, host):
     return transfer.told(*cut(t, host, 600))
 
 
-@scenario(variants=({"host": "alice", "seconds": 8}, {"host": "bob", "seconds": 8}), long=({"host": "alice", "seconds": 40},))
+@scenario(
+    variants=({"host": "alice", "seconds": 8}, {"host": "bob", "seconds": 8}), long=({"host": "alice", "seconds": 40},)
+)
 def cable_before_pairing(t, host, seconds):
     transfer = Transfer(t, size=8)
     transfer.send()
@@ -155,7 +161,10 @@ def cable_before_pairing(t, host, seconds):
     return transfer.told(*times)
 
 
-@scenario(variants=({"host": "alice", "seconds": 5},), alternating=({"host": "bob", "seconds": 25}, {"host": "alice", "seconds": 25}))
+@scenario(
+    variants=({"host": "alice", "seconds": 5},),
+    alternating=({"host": "bob", "seconds": 25}, {"host": "alice", "seconds": 25}),
+)
 def cable_at_the_offer(t, host, seconds):
     transfer = Transfer(t, size=8, accept=None)
     transfer.send()
@@ -170,7 +179,10 @@ def cable_at_the_offer(t, host, seconds):
     return invisible(transfer, times, line) if seconds == 5 else line
 
 
-@scenario(variants=({"host": "alice", "seconds": 5},), alternating=({"host": "bob", "seconds": 25}, {"host": "alice", "seconds": 25}))
+@scenario(
+    variants=({"host": "alice", "seconds": 5},),
+    alternating=({"host": "bob", "seconds": 25}, {"host": "alice", "seconds": 25}),
+)
 def cable_at_the_end(t, host, seconds):
     transfer = Transfer(t, size=1)
     # What the receiver says last is on its way, or not yet said, while the cable is out.
@@ -324,10 +336,17 @@ def transports(t, one, other):
     return line
 
 
-@scenario(variants=({"transport": "tcp", "host": "alice", "fault": "cut_5s"}, {"transport": "tcp", "host": "alice", "fault": "readdress"}),
-          alternating=({"transport": "websocket", "host": "bob", "fault": "readdress"},
-                       {"transport": "websocket", "host": "alice", "fault": "relay_killed"}),
-          long=({"transport": "tcp", "host": "bob", "fault": "cut_40s"},))
+@scenario(
+    variants=(
+        {"transport": "tcp", "host": "alice", "fault": "cut_5s"},
+        {"transport": "tcp", "host": "alice", "fault": "readdress"},
+    ),
+    alternating=(
+        {"transport": "websocket", "host": "bob", "fault": "readdress"},
+        {"transport": "websocket", "host": "alice", "fault": "relay_killed"},
+    ),
+    long=({"transport": "tcp", "host": "bob", "fault": "cut_40s"},),
+)
 def only(t, transport, host, fault):
     transfer = Transfer(t, send=["--transport", transport], receive=["--transport", transport]).under_way()
     began = time.monotonic()
@@ -427,8 +446,16 @@ def proxy(t, kind):
 @scenario()
 def onion(t):
     name = "tallowtallowtallowtallowtallowtallowtallowtallowtallowta.onion"
-    proxy = t.start("relay2", "proxy", [sys.executable, os.path.join(os.path.dirname(__file__), "socks.py"), "203.0.113.20:1080",
-                                        "203.0.113.10:%d" % PORT])
+    proxy = t.start(
+        "relay2",
+        "proxy",
+        [
+            sys.executable,
+            os.path.join(os.path.dirname(__file__), "socks.py"),
+            "203.0.113.20:1080",
+            "203.0.113.10:%d" % PORT,
+        ],
+    )
     proxy.wait("listening")
     t.inside("alice", "nft", "-f", "-", text=COUNTERS)
     transfer = Transfer(t, rate=None, size=8, p2p=True)

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""A SOCKS5 proxy that says what it was asked for, as JSON lines, and leads every name that ends with .onion to one place.
+"""A SOCKS5 proxy that says what it was asked for, as JSON lines, and leads every name that
+ends with .onion to one place.
 
 Usage: socks.py LISTEN:PORT WHERE:PORT
 """
+
 import json
 import socket
 import sys

@@ -168,7 +168,7 @@ fn receiving(common: Common, code: &Code, near: &[SocketAddr]) -> ReceiveConfig 
     ReceiveConfig { common, code: code.clone(), local: near.to_vec(), discover: false }
 }
 
-fn sink(dir: &Path, on_exists: OnExists) -> Arc<dyn tallow_proto::job::Sink> {
+fn sink(dir: &Path, on_exists: OnExists) -> Arc<dyn tallow_proto::transfer::storage::Sink> {
     Destination::open(dir, Policy { on_exists, ..Policy::default() }).unwrap().sink()
 }
 
@@ -220,7 +220,10 @@ async fn code(sender: &mut Sender) -> (Code, Vec<SocketAddr>) {
 }
 
 /// Everything up to the end, with the offer accepted into `sink`.
-async fn take(receiver: &mut Receiver, sink: Arc<dyn tallow_proto::job::Sink>) -> Result<[u8; 32], Failure> {
+async fn take(
+    receiver: &mut Receiver,
+    sink: Arc<dyn tallow_proto::transfer::storage::Sink>,
+) -> Result<[u8; 32], Failure> {
     loop {
         match receiver.next_event().await.expect("an end") {
             Event::Offer(_) => receiver.accept(sink.clone()).unwrap(),

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tallow_proto::drive::Handle;
-use tallow_proto::job::Job;
-use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, Ecn, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::p2p::portmap::{self, FIRST_PIPE, PortMap, Protocol, SOCKET};
+use tallow_proto::transfer::job::Job;
 use tallow_runtime::seed;
 
 /// The socket that is to be reached.

@@ -1,5 +1,5 @@
-//! Real peers at a relay that lies (rows X and P of the table of bad inputs). Nothing may ever stand under a final name unless it
-//! is complete and verified: the rig checks that after each run.
+//! Real peers at a malicious relay (cases X and P of tests/cases/bad-inputs.tsv). A final name may exist only with complete,
+//! verified contents: the rig checks that after each run.
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex};

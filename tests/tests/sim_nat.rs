@@ -7,12 +7,14 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::job::Job;
-use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, Ecn, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::peer::{
     DirectPath, Event, Failure, Lost, PathKind, ReceiveConfig, RelayAddress, RelayChoice, SendConfig, WaitingFor,
 };
 use tallow_proto::seed::Seed;
+use tallow_proto::transfer::job::Job;
 use tallow_tests::sim::{
     Attachment, Behaviour, Conditions, Dependence, HostId, Kind, LIFETIME, Lot, Machine, Observed, PUBLIC, Place,
     RELAY, Rig, Scenario, Segment, Site, World, can_punch, identity, real_relay,

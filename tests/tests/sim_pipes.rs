@@ -8,11 +8,11 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::job::Job;
-use tallow_proto::node::{
-    Action, Arrival, Bind, Dial, Ecn, Input, Listen, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit,
-};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, Dial, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::seed::Seed;
+use tallow_proto::transfer::job::Job;
 use tallow_tests::sim::{
     Attachment, Behaviour, Conditions, Dependence, HostId, Machine, Network, Observed, PUBLIC, Segment, Site, Tally,
     World,

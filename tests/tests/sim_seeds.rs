@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tallow_proto::code::Code;
-use tallow_proto::job::Job;
-use tallow_proto::node::{Action, Arrival, Bind, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::p2p::stun;
 use tallow_proto::peer::{DirectPath, Peer, RelayAddress};
 use tallow_proto::seed::Seed;
+use tallow_proto::transfer::job::Job;
 use tallow_proto::wire::peer::{Control, HandshakeMessage};
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Capped, decode};

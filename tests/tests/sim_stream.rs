@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallow_proto::job::FaultKind;
 use tallow_proto::peer::{Class, Command, Event, Failure, Payload};
+use tallow_proto::transfer::storage::FaultKind;
 use tallow_proto::transfer::stream::memory::{MemoryPipe, MemoryStream, Piece};
 use tallow_tests::sim::{Conditions, Place, Policy, Rig, Scenario, honest, noise};
 

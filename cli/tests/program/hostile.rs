@@ -14,7 +14,7 @@ use tallow_tokio::TokioIo;
 
 use super::stage::{End, Home, Relay, Run, receiving, sending};
 
-/// As open.tsv has them.
+/// File names that control a terminal: D01 in tests/cases/bad-inputs.tsv.
 const NAMES: [&str; 3] = ["\x1b[2J\x1b[1A\rharmless", "\x1b]52;c;ZXZpbA==\x07", "\u{9b}31m"];
 
 /// A peer that knows the code and means ill, over real sockets, until this is dropped.

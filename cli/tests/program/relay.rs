@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use rustix::process::Signal;
 use tallow_proto::link::quic::{Event, Profile, Quic, Read, Write};
 use tallow_proto::link::trust::Trust;
-use tallow_proto::node::{Arrival, Ecn, SocketId};
+use tallow_proto::net::{Arrival, Ecn, SocketId};
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::{GREETING, enclose};
 use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, RoomId, Side};

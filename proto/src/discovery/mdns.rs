@@ -8,8 +8,8 @@
 //! everything in one packet, so nothing is ever asked for a second time.
 //!
 //! Anybody on the network can say anything here. What is found is a hint: at most [`MAX_FOUND`] addresses, at most
-//! `MAX_PER_SOURCE` from one source, only of this network (so that nobody can make us knock elsewhere), none with a
-//! port below 1024; and what answers there must prove itself like any relay.
+//! `MAX_PER_SOURCE` from one source, only in a network of an interface of ours or the source's own (so that nobody can make us knock
+//! elsewhere), none with a port below 1024; and what answers there must prove itself like any relay.
 //!
 //! Timers: announcements at once and after 1 s; an answer `ANSWER_DELAY` after the question and 1 s after the last one;
 //! queries at once, after 1 s, 3 s, 7 s…, then every `MAX_INTERVAL`. Bounds: `MAX_INTERFACES`, `MAX_WAITING` datagrams,
@@ -25,6 +25,8 @@ use rand_core::Rng;
 
 use super::message::{self, Announced, Instance, Service, TTL};
 use crate::Instant;
+use crate::net::Interface;
+use crate::p2p::candidate;
 use crate::seed::Seed;
 
 /// Where multicast DNS is spoken.
@@ -76,6 +78,8 @@ pub struct Mdns {
     /// One per interface, by its IPv4 address.
     interfaces: Vec<Option<IpAddr>>,
     own: Vec<IpAddr>,
+    /// With their prefixes: what is announced must be in one of these networks.
+    networks: Vec<Interface>,
     out: VecDeque<Outgoing>,
     found: VecDeque<SocketAddr>,
     rng: ChaCha20Rng,
@@ -140,7 +144,12 @@ impl Mdns {
         if interfaces.is_empty() {
             interfaces.push(None);
         }
-        Self { role, interfaces, own, out: VecDeque::new(), found: VecDeque::new(), rng }
+        Self { role, interfaces, own, networks: Vec::new(), out: VecDeque::new(), found: VecDeque::new(), rng }
+    }
+
+    /// What the runtime knows of this machine's interfaces.
+    pub fn handle_interfaces(&mut self, interfaces: &[Interface]) {
+        self.networks = interfaces.to_vec();
     }
 
     /// One datagram that arrived at the multicast socket. Anything may be in it.
@@ -168,7 +177,8 @@ impl Mdns {
             // RFC 6762 §6: an answer comes from the port of multicast DNS.
             Role::Browsing(browser) if from.port() == PORT => {
                 for announced in message::parse_response(data) {
-                    self.found.extend(browser.learn(now, source, announced, &self.own));
+                    let is_ours = |ip| candidate::is_near(ip, &self.networks);
+                    self.found.extend(browser.learn(now, source, announced, &self.own, is_ours));
                 }
             }
             Role::Browsing(_) | Role::Silent => {}
@@ -278,7 +288,14 @@ impl Browser {
     }
 
     /// The addresses that are new.
-    fn learn(&mut self, now: Instant, source: IpAddr, announced: Announced, own: &[IpAddr]) -> Vec<SocketAddr> {
+    fn learn(
+        &mut self,
+        now: Instant,
+        source: IpAddr,
+        announced: Announced,
+        own: &[IpAddr],
+        is_ours: impl Fn(IpAddr) -> bool,
+    ) -> Vec<SocketAddr> {
         self.known.retain(|known| known.instance != announced.instance);
         if announced.ttl == 0 || announced.port < MIN_PORT {
             return Vec::new();
@@ -288,7 +305,7 @@ impl Browser {
             self.known.push(Known { instance: announced.instance, since: now, ttl });
         }
         let mut addresses = announced.addresses;
-        addresses.retain(|&ip| may_be_dialled(ip, own));
+        addresses.retain(|&ip| may_be_dialled(ip, own) && (ip == source || is_ours(ip)));
         // Where the announcement comes from is the one address that surely leads there.
         if may_be_dialled(source, own) && (addresses.is_empty() || addresses.contains(&source)) {
             addresses.retain(|&ip| ip != source);

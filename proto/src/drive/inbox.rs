@@ -14,7 +14,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use crate::node::{Input, Misuse, Node};
+use crate::misuse::Misuse;
+use crate::node::{Input, Node};
 
 /// Commands that may wait for the driver.
 pub(super) const COMMANDS: usize = 16;

@@ -10,7 +10,8 @@ use std::num::NonZeroUsize;
 use std::task::{Context, Poll};
 
 use crate::Instant;
-use crate::node::{Bind, Dial, Ecn, Input, Listen, ListenerId, PipeId, SocketId, Transmit};
+use crate::net::{Bind, Dial, Ecn, Listen, ListenerId, PipeId, SocketId, Transmit};
+use crate::node::Input;
 
 /// What the system told about one filled receive buffer: one datagram, or several of one sender that it joined (GRO).
 #[derive(Clone, Copy, Debug)]

@@ -25,7 +25,7 @@ use super::schedule::{CONFIRMATION, Keys, ReconnectKey, Schedule, Suite, Verifie
 use crate::Instant;
 use crate::code::Password;
 use crate::seed::Seed;
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::frame::GREETING;
 use crate::wire::peer::{HandshakeMessage, Mode};
 use crate::wire::relay::{RoomId, Side};
@@ -217,6 +217,16 @@ impl Handshake {
             State::Over => return,
         };
         self.state = self.fail(violation, is_guess);
+    }
+
+    /// This process had no time for so long: the other side was not late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        match &mut self.state {
+            State::AwaitH2 { deadline, .. } | State::AwaitH1 { deadline, .. } | State::AwaitH3 { deadline, .. } => {
+                *deadline += by;
+            }
+            State::Over => {}
+        }
     }
 
     /// The deadline may have passed; a call before it is a no-op.

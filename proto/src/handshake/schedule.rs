@@ -1,5 +1,5 @@
-//! From shared secrets to keys: transcript, master key, and what is expanded from it. protocol.md §5 has the formulas, and
-//! `docs/vectors` the numbers.
+//! From shared secrets to keys: transcript, master key, and the keys expanded from it. docs/protocol.md §5 has the formulas and
+//! docs/vectors the test vectors.
 //!
 //! Every key is erased when dropped, and no `Debug` shows one.
 

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::pipe::{Event, Fate, Pipe, Windows};
 use super::{Read, Write};
 use crate::Instant;
-use crate::node::{Action, Dial, PipeEvent, PipeId};
+use crate::net::{Action, Dial, PipeEvent, PipeId};
 use crate::pool::Pool;
 use crate::ready::{Deadlines, ReadySet};
 

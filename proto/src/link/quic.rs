@@ -49,7 +49,7 @@ pub use event::{CannotConnect, Closed, ConnId, Direction, Event, Stats, Stream};
 use super::crypto::{self, Ticker};
 use super::trust::{Identity, Trust, Verifier};
 use crate::Instant;
-use crate::node::{Arrival, Ecn, Transmit};
+use crate::net::{Arrival, Ecn, Transmit};
 use crate::ready::{Deadlines, ReadySet};
 use crate::seed::Seed;
 use config::ByRoute;

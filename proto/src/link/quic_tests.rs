@@ -7,7 +7,7 @@ use rustls::pki_types::PrivateKeyDer;
 use super::pair::{CLIENT, Door, Pair, Path, SERVER, UNIX_TIME, identity, server_addr, start};
 use super::*;
 use crate::link::trust::{CertificateRefused, CertificateSeen, Fingerprint};
-use crate::node::SocketId;
+use crate::net::SocketId;
 
 const KIB: usize = 1024;
 

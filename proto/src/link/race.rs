@@ -23,7 +23,7 @@ use super::proxy::ProxyFailure;
 use super::quic;
 use super::trust::CertificateRefused;
 use crate::Instant;
-use crate::room::close;
+use crate::wire::close;
 
 /// What a transport has before the next one starts.
 pub const HEAD_START: Duration = Duration::from_millis(300);
@@ -267,6 +267,13 @@ impl Race {
         }
         self.worst = self.worst.or(failure);
         self.advance(now);
+    }
+
+    /// This process had no time for so long: nobody was late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        if let State::Running { deadline, .. } = &mut self.state {
+            *deadline += by;
+        }
     }
 
     /// Deadlines may have come. A spurious call is a no-op.

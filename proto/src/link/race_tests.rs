@@ -174,6 +174,17 @@ fn the_most_telling_failure_is_told() {
 }
 
 #[test]
+fn the_time_that_this_process_did_not_have_is_given_to_the_relay() {
+    let start = Instant::now();
+    let mut race = Race::new(start, &["192.0.2.1:4433".parse().unwrap()], Route::Direct, Allowed::Auto, None);
+    race.delay(WITHIN);
+    race.handle_timeout(start + WITHIN);
+    assert!(!std::iter::from_fn(|| race.poll_output()).any(|output| matches!(output, Output::Failed(_))));
+    race.handle_timeout(start + WITHIN + WITHIN);
+    assert!(std::iter::from_fn(|| race.poll_output()).any(|output| matches!(output, Output::Failed(_))));
+}
+
+#[test]
 fn the_first_family_is_the_resolvers_choice_and_the_count_is_bounded() {
     let (v6, v4) = (addresses(12, 0), addresses(0, 12));
     let mixed = interleaved(&[&v4[..2], &v6[..], &v4[2..]].concat());

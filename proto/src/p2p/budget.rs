@@ -1,5 +1,5 @@
-//! How much may leave for addresses that have not proven to be the other side: so that neither a peer nor a relay makes this
-//! machine flood anybody (protocol.md §8; T33, K02).
+//! Limits what is sent to addresses that are not yet proven to be the other peer's, so that neither a peer nor a relay can use
+//! this machine to flood a third one (docs/protocol.md §8; T33 in docs/threats.md, K02 in tests/cases).
 //!
 //! It decides for each datagram whether it leaves. What does not is lost, as in any network. One budget is for a session; it is
 //! whole again after [`PERIOD`], since a session may last for days. Bounds: an address is remembered once something left for it,

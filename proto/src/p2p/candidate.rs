@@ -2,7 +2,7 @@
 //!
 //! Decides without state or timers. The rules for the other side's candidates ([`admit`]) hold whoever is there, since a peer
 //! that proved to know the code may still be anybody: nothing is sent to this machine's loopback, to many at once, to
-//! services below [`MIN_PORT`], or into a private network of which this machine is no part (protocol.md §8). What is offered
+//! services below [`MIN_PORT`], or into a private network of which this machine is no part (docs/protocol.md §8). What is offered
 //! ([`offered`]) obeys the same rules, for everything else would be thrown away over there.
 //!
 //! Bounds: [`MAX`] candidates, [`MAX_TCP`] of them TCP, `MAX_PER_ADDRESS` at one address; of our own [`MAX_HOSTS`] addresses.
@@ -10,13 +10,9 @@
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use serde::{Deserialize, Serialize};
+use crate::net::Interface;
+pub use crate::wire::candidate::{Candidate, Candidates, Carrier, Kind, MAX};
 
-use crate::node::Interface;
-use crate::wire::Capped;
-
-/// Candidates of one side.
-pub const MAX: usize = 16;
 /// Of those, TCP.
 pub const MAX_TCP: usize = 4;
 /// Own addresses that are offered.
@@ -31,40 +27,6 @@ pub const MIN_PORT: u16 = 1024;
 const MIN_PREFIX_V4: u8 = 8;
 /// The same.
 const MIN_PREFIX_V6: u8 = 32;
-
-/// How a candidate was learned (RFC 8445 §4). Variants are appended, never reordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Kind {
-    /// An address of the machine itself.
-    Host,
-    /// What a server saw: an address of the NAT in front.
-    Reflexive,
-    /// What a gateway gave on request (PCP, NAT-PMP, UPnP).
-    Mapped,
-}
-
-/// What is spoken to a candidate. Variants are appended, never reordered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Carrier {
-    /// QUIC.
-    Udp,
-    /// Sealed records without anything around them.
-    Tcp,
-}
-
-/// An address at which a peer may be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Candidate {
-    /// How it was learned.
-    pub kind: Kind,
-    /// What is spoken there.
-    pub carrier: Carrier,
-    /// Where. On the wire an IPv6 address has neither scope nor flow label.
-    pub addr: SocketAddr,
-}
-
-/// Candidates as they stand in a record.
-pub type Candidates = Capped<Candidate, MAX>;
 
 /// Of IP. There is a socket for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -273,8 +235,9 @@ fn may_try(candidate: &Candidate, own: &[Interface]) -> bool {
     reachable && carrier && candidate.addr.port() >= MIN_PORT && !is_everybody(ip, own)
 }
 
-/// Whether an address is in a network of our own.
-fn is_near(ip: IpAddr, own: &[Interface]) -> bool {
+/// Whether an address, in canonical form, is in a network of our own.
+#[must_use]
+pub fn is_near(ip: IpAddr, own: &[Interface]) -> bool {
     own.iter().any(|interface| {
         let min = match interface.addr {
             IpAddr::V4(_) => MIN_PREFIX_V4,

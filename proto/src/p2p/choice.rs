@@ -24,7 +24,7 @@ use super::candidate::Carrier;
 use crate::Instant;
 use crate::session::LinkId;
 
-/// How long a proven QUIC link waits for a TCP connection that is on its way.
+/// How long a proven QUIC link waits for a TCP connection, wherever one was tried.
 pub const GRACE: Duration = Duration::from_millis(150);
 /// Plain TCP is not taken when its proof took longer than twice QUIC's round trip and this.
 pub const TCP_SLACK: Duration = Duration::from_millis(50);
@@ -137,7 +137,8 @@ impl Choice {
         Self { carries: None, avoids_tcp: false, state: State::Watching { slow: None }, compare_at: None, again: AGAIN }
     }
 
-    /// Judges the links of a round. `present`: the one that carries. `awaits_tcp`: one may still prove itself.
+    /// Judges the links of a round. `present`: the one that carries. `awaits_tcp`: one was tried in this
+    /// round; whether it has failed by now makes no difference, since the other side named its address and sees how long this takes.
     #[must_use]
     pub fn judge(&self, now: Instant, present: Option<&Proven>, proven: &[Proven], awaits_tcp: bool) -> Verdict {
         if let (State::Seeking { carrier, .. }, Some(_)) = (self.state, present) {

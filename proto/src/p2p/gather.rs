@@ -29,7 +29,7 @@ use super::candidate::{self, Candidate, Carrier, Family, Kind};
 use super::nat::{self, Nat, Seen};
 use super::stun::{self, Answer, Step, Transaction};
 use crate::Instant;
-use crate::node::Interface;
+use crate::net::Interface;
 use crate::seed::Seed;
 
 /// Servers of one family that are asked; more are ignored.

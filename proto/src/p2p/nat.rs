@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use super::candidate::canonical;
-use crate::node::Interface;
+use crate::net::Interface;
 
 /// How the NAT in front of a socket maps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -29,7 +29,7 @@
 //! [`MAX_WAITING`] things to do, [`candidate::MAX`] candidates of each side; what leaves for an address is counted where it leaves (`budget`).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
@@ -39,10 +39,10 @@ use subtle::ConstantTimeEq;
 use super::candidate::{self, Candidate, Carrier};
 use super::race::{Own, PROBE, PROBE_START, Race, Theirs};
 use crate::Instant;
-use crate::node::Interface;
+use crate::net::Interface;
 use crate::seed::Seed;
-use crate::session::Violation;
 use crate::wire::Capped;
+use crate::wire::Violation;
 use crate::wire::peer::Control;
 use crate::wire::relay::Side;
 
@@ -211,6 +211,18 @@ impl Negotiation {
     #[must_use]
     pub fn racing(&self) -> Option<u32> {
         self.active()?.race.as_ref().map(|_| self.round)
+    }
+
+    /// Whether the other side may come from there in the round that races: it said that address, or a probe of it came from there.
+    #[must_use]
+    pub fn expects(&self, ip: IpAddr) -> bool {
+        self.active().and_then(|active| active.race.as_ref()).is_some_and(|race| race.expects(ip))
+    }
+
+    /// Whether that address is one of a network of ours.
+    #[must_use]
+    pub fn is_near(&self, ip: IpAddr) -> bool {
+        candidate::is_near(ip.to_canonical(), &self.interfaces)
     }
 
     /// Rounds whose links carried the session before: what is under way there still arrives.

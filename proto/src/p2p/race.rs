@@ -8,13 +8,13 @@
 //! Timers: [`PROBES_AT`], [`STAGGER`]. Bounds: [`candidate::MAX`] candidates, [`MAX_LEARNED`] learned from probes.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::candidate::{self, Candidate, Carrier, Kind};
 use super::negotiate::Output;
 use crate::Instant;
-use crate::node::Interface;
+use crate::net::Interface;
 use crate::wire::relay::Side;
 
 /// When a candidate is probed, after it became known.
@@ -109,6 +109,12 @@ impl Race {
             self.candidates.push(learned);
             self.plan.push_front((now, Step::Dial(learned)));
         }
+    }
+
+    /// Whether a candidate of the other side has this address.
+    pub fn expects(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.candidates.iter().any(|candidate| candidate.addr.ip() == ip)
     }
 
     /// What is due.

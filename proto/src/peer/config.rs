@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::code::Code;
-use crate::job::{Source, StreamSource};
 use crate::link::proxy::Proxy;
 use crate::link::race::{Allowed, Transport};
 use crate::link::trust::{Identity, Trust};
 use crate::transfer::Compression;
+use crate::transfer::storage::{Source, StreamSource};
 
 /// The port of a relay, UDP and TCP alike, when nothing else is said.
 pub const DEFAULT_PORT: u16 = 4433;

@@ -11,12 +11,13 @@ use super::reunion::{Lasting, Reunion};
 use super::{Agreement, LEAVE_WITHIN, Peer, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, FailureReason};
-use crate::job::JobDone;
-use crate::node::Misuse;
-use crate::session::{self, LinkId, Session, Violation};
+use crate::misuse::Misuse;
+use crate::session::{self, LinkId, Session};
 use crate::transfer::Outcome;
+use crate::transfer::job::JobDone;
 use crate::transfer::manifest::{Manifest, Totals};
 use crate::wire::Features;
+use crate::wire::Violation;
 use crate::wire::frame::enclose;
 use crate::wire::peer::CancelReason;
 use crate::wire::relay::Side;
@@ -35,13 +36,16 @@ impl Peer {
                     moved = true;
                     self.handshake_failed(now, failure);
                 }
-                None => match link.next_main_frame() {
+                None => match link.next_main_frame(&mut self.net) {
                     // The sender does not know yet that its other link is dead: see `floor`.
                     Ok(Some(frame)) if apart.is_some() && !is_handshake(&frame) => {
                         self.lose_all(now);
                         moved = true;
                     }
-                    Ok(Some(frame)) => handshake.handle_frame(now, frame.into_bytes()),
+                    Ok(Some(frame)) => {
+                        self.response_by = None;
+                        handshake.handle_frame(now, frame.into_bytes());
+                    }
                     Ok(None) => {
                         link.flush(now, &mut self.net);
                         break;
@@ -61,6 +65,7 @@ impl Peer {
             return;
         };
         link.flush(now, &mut self.net);
+        self.net.widen(link.conn());
         let transport = link.transport();
         self.guesses.burn();
         let is_first = apart.is_none();
@@ -139,6 +144,11 @@ impl Peer {
         if failure.is_guess() {
             self.guesses.count();
         }
+        // Who is met in a reconnect room may be anybody until the keys are there, and no words are at stake in it.
+        if let Reunion::Perhaps { again: true, switch, .. } = &mut self.reunion {
+            *switch = now;
+            return self.look_again(now);
+        }
         let left = self.guesses.left();
         match self.side {
             Side::Sender => {
@@ -148,15 +158,17 @@ impl Peer {
                 // A stranger's nonsense or silence ends nothing; the third wrong guess does.
                 if left > 0 { self.look_again(now) } else { self.fail(now, Failure::WrongCode) }
             }
-            Side::Receiver => self.fail(
-                now,
-                match failure.reason {
+            Side::Receiver => {
+                let failure = match failure.reason {
                     FailureReason::WrongCode => Failure::WrongCode,
                     FailureReason::TimedOut => Failure::Lost(Lost::NobodyWaits),
                     FailureReason::Version { theirs } => Failure::Versions(theirs),
                     FailureReason::Violation(violation) => Failure::Violation(violation),
-                },
-            ),
+                };
+                let has_others =
+                    left > 0 && self.meeting.as_mut().is_some_and(|meeting| meeting.drop_near(now, failure.clone()));
+                if has_others { self.look_again(now) } else { self.fail(now, failure) }
+            }
         }
     }
 
@@ -255,12 +267,11 @@ impl Peer {
         Ok(())
     }
 
+    /// While everything is put in place, only the disk decides, and it won't take long; after that only the other side's farewell is
+    /// missing, which is waited for a little longer. Else the transfer fails.
     pub(super) fn cancel(&mut self, now: Instant) {
-        if self.transfer.is_finishing() {
-            // Only the disk decides now, and it won't take long.
-            self.transfer.cancel(now, CancelReason::Interrupted, "");
-        } else if !self.told {
-            self.transfer.cancel(now, CancelReason::Interrupted, "");
+        self.transfer.cancel(now, CancelReason::Interrupted, "");
+        if !self.transfer.is_finishing() && !self.told {
             self.fail(now, Failure::Interrupted);
         }
     }
@@ -296,6 +307,7 @@ impl Peer {
 
     pub(super) fn flush_farewell(&mut self, now: Instant) {
         let Stage::Leaving { links, session, .. } = &mut self.stage else { return };
+        let carrier = links.carrier();
         while session.can_send_control()
             && let Some(control) = self.transfer.poll_control()
         {
@@ -309,7 +321,10 @@ impl Peer {
                 link.flush(now, &mut self.net);
             }
             link.flush(now, &mut self.net);
-            link.finish(now, &mut self.net);
+            // The others stay open: they may have to carry the last words, if this one is lost.
+            if link.id() == carrier {
+                link.finish(now, &mut self.net);
+            }
         }
     }
 

@@ -31,7 +31,7 @@ use super::event::{Failure, Fallback, Lost, PathKind, PathTransport};
 use super::net::{Conn, DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net, direct_socket};
 use super::{Agreement, Peer, Stage};
 use crate::Instant;
-use crate::node::{Action, Arrival, Interface, QueryId};
+use crate::net::{Action, Arrival, Interface, QueryId};
 use crate::p2p::candidate::{Carrier, Family};
 use crate::p2p::choice::{Choice, Proven};
 use crate::p2p::gather::{self, Gather};
@@ -57,6 +57,8 @@ struct Beside {
     /// The round in which it came.
     round: u32,
     conn: Conn,
+    /// It came in, from there.
+    from: Option<IpAddr>,
     since: Instant,
     /// When it had proven itself.
     proven: Option<Instant>,
@@ -103,6 +105,8 @@ pub(super) struct Direct {
     opening: Vec<Opening>,
     links: Vec<Beside>,
     choice: Choice,
+    /// The last round in which this side dialled by TCP.
+    dialled_tcp: Option<u32>,
     /// When the links are judged again.
     judge_at: Option<Instant>,
     /// Links that are gone here, with the other side not known to know, and their rounds.
@@ -137,6 +141,7 @@ impl Direct {
             opening: Vec::new(),
             links: Vec::new(),
             choice: Choice::new(),
+            dialled_tcp: None,
             judge_at: None,
             lost: Vec::new(),
             say: VecDeque::new(),

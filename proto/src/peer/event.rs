@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use super::config::RelayAddress;
 use crate::code::{Code, Link};
-use crate::job::{Fault, Sink, StreamSink};
 use crate::link::proxy::ProxyFailure;
 use crate::link::race::Transport;
 use crate::link::trust::{CertificateRefused, Trust};
-use crate::node::Misuse;
-use crate::session::Violation;
+use crate::misuse::Misuse;
 use crate::transfer::manifest::{Manifest, Totals};
+use crate::transfer::storage::{Fault, Sink, StreamSink};
 use crate::transfer::{Progress, Refused};
 use crate::wire::Untrusted;
 use crate::wire::Versions;
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};
 use crate::wire::relay::RefusalReason;
 
@@ -55,6 +55,8 @@ pub enum Event {
         /// 0: the code is burned.
         left: u8,
     },
+    /// Sender: another receiver came with this code's number while one is served, and was turned away. Told once.
+    SecondReceiver,
     /// The words that both people compare; with `--verify` on either side the transfer waits for [`Command::Agree`] here.
     Verifier {
         /// Seven words.
@@ -127,6 +129,11 @@ pub enum WaitingFor {
     Receiver,
     /// Receiver: a sender with this code; none is there yet.
     Sender,
+    /// Receiver: the sender, which has another receiver. If that one has the right code, this one will not be served.
+    Turn,
+    /// Receiver: the first message of a sender that a relay has paired it with. It has not come for a while: the sender may have ended
+    /// without the relay's knowledge.
+    Response,
     /// Sender: the receiver's answer to the offer.
     Answer,
     /// The other person's agreement to the verifier words.
@@ -267,12 +274,18 @@ pub enum Lost {
     /// The proxy did not let us through.
     #[error("{0}")]
     Proxy(ProxyFailure),
+    /// No relay was named, none runs inside this side, and none is looked for.
+    #[error("there is no relay at which the two sides could meet; name one, or let the sender run one itself")]
+    NoMeetingPlace,
     /// The name of a relay has no address.
     #[error("the relay's name has no address")]
     NoAddress,
     /// Nobody with this code was found on this machine or on the LAN.
     #[error("nobody waits with this code")]
     NobodyWaits,
+    /// The sender is there, and another receiver has it.
+    #[error("another receiver used this code")]
+    Taken,
     /// No UDP socket.
     #[error("no network socket could be opened")]
     NoSocket,

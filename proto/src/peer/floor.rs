@@ -25,7 +25,7 @@ use std::time::Duration;
 use super::event::PathKind;
 use super::meeting::Found;
 use super::net::{self, Conn};
-use super::peer_link::{Flow, PeerLink};
+use super::peer_link::PeerLink;
 use super::reunion::{PROOF_WITHIN, Reunion};
 use super::{Peer, Stage, close};
 use crate::Instant;
@@ -319,23 +319,21 @@ impl Peer {
         let State::Met(waiting) = &mut self.floor.state else { return false };
         let (origin, first) = match self.side {
             Side::Sender => (Origin::Dialled(Pace::Floor), None),
-            Side::Receiver => {
-                let flow = waiting.link.read_main(&mut self.net);
-                let spoken = if waiting.first.is_none() { waiting.link.next_main_frame() } else { Ok(None) };
-                match spoken {
-                    Ok(Some(frame)) if !is_handshake(&frame) => (Origin::Accepted(Pace::Floor), Some(frame)),
-                    Ok(first @ Some(_)) if flow == Flow::Open => {
-                        waiting.first = first;
-                        return false;
-                    }
-                    Ok(None) if flow == Flow::Open => return false,
-                    Ok(Some(_) | None) | Err(_) => {
-                        self.forget_met(now);
-                        self.look_beside_later(now);
-                        return true;
-                    }
+            // What follows is for later, and is not read before.
+            Side::Receiver if waiting.first.is_some() => return false,
+            Side::Receiver => match waiting.link.next_main_frame(&mut self.net) {
+                Ok(Some(frame)) if !is_handshake(&frame) => (Origin::Accepted(Pace::Floor), Some(frame)),
+                Ok(first @ Some(_)) => {
+                    waiting.first = first;
+                    return false;
                 }
-            }
+                Ok(None) if !waiting.link.has_ended() => return false,
+                Ok(None) | Err(_) => {
+                    self.forget_met(now);
+                    self.look_beside_later(now);
+                    return true;
+                }
+            },
         };
         let Some(Waiting { mut link, found, .. }) = self.floor.take() else { return false };
         let id = self.next_link();
@@ -403,6 +401,9 @@ impl Peer {
             && let Stage::Live { links, .. } = &mut self.stage
         {
             links.set_floor(id);
+            if let Some(link) = links.get(id) {
+                self.net.widen(link.conn());
+            }
         }
     }
 

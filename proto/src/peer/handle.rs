@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use super::Peer;
 use super::event::{Command, Event, Failure, Summary};
 use crate::drive::Handle;
-use crate::job::{Sink, StreamSink};
-use crate::node::Misuse;
+use crate::misuse::Misuse;
+use crate::transfer::storage::{Sink, StreamSink};
 use crate::wire::peer::DeclineReason;
 
 /// A transfer being sent.

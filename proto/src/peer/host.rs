@@ -4,14 +4,16 @@
 //! ```text
 //! Binding ──► Listening ──(a guest joins our room)──► the guest's link is handed over
 //! ```
-//! It decides who gets in: at most [`MAX_GUESTS`] connections at once, each with the greeting's deadline, and only a receiver that
-//! names our room while nobody else is being talked to, or the session's own receiver that comes back, or comes for a new floor.
-//! Everybody else hears that nobody waits. As a relay does, it tells who asks by STUN at which address it is seen.
+//! It decides who gets in: at most [`MAX_GUESTS`] connections at once, [`MAX_PER_SOURCE`] of one source, each with the greeting's
+//! deadline, and only a receiver that names our room while nobody else is being talked to, or the session's own receiver that comes
+//! back, or comes for a new floor. Everybody else hears that nobody waits. A guest is read only while it takes its answers, so that
+//! at most the answers to one request wait for it; it may ask for a seat [`MAX_JOINS`] times, and its source as often as a relay
+//! allows: each wrong room and each wrong word costs the sender something. As a relay does, it tells who asks by STUN at which
+//! address it is seen.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use bytes::Bytes;
 use rand_core::Rng;
@@ -23,38 +25,55 @@ use super::meeting::{Found, Met};
 use super::net::{self, Conn, LISTENER, Net};
 use super::peer_link::PeerLink;
 use crate::Instant;
-use crate::link::quic::{Direction, Limits, Profile, Quic, Stream};
+use crate::link::quic::{Direction, Quic, Stream};
 use crate::link::{Read, Write};
-use crate::node::{Arrival, Transmit};
+use crate::net::{Arrival, Transmit};
 use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
-use crate::room::limits::{self, Guard};
+use crate::room::limits::{self, Guard, Source};
 use crate::room::mirror::Answers;
 use crate::seed::Seed;
-use crate::session::Violation;
-use crate::wire::frame::{GREETING, enclose};
+use crate::wire::Violation;
+use crate::wire::frame::enclose;
 use crate::wire::relay::{Owner, RefusalReason, RelayMessage, RoomId, Side};
 use crate::wire::{self, Caps, Decoder};
 
 /// Connections at once.
 const MAX_GUESTS: usize = 16;
+/// Of those, such as come from one source.
+const MAX_PER_SOURCE: usize = 8;
+/// Connections beyond which a guest has to prove its address first (RFC 9000, section 8.1.2).
+const UNPROVEN: usize = 4;
+/// Connections that are closed and not yet forgotten, beside which no guest is let in.
+const MAX_CLOSING: usize = 64;
+/// How often one guest may ask for a seat. A receiver that waits for us asks four times before its time is over.
+const MAX_JOINS: u8 = 8;
 /// Streams beside the first that each side may open.
 const STREAMS: u8 = 16;
 
 /// See the module's text.
 pub struct Host {
     embedded: Embedded,
-    unix_time: Duration,
     seed: Seed,
     interfaces: Vec<IpAddr>,
     /// Index of the address that is being bound.
     trying: usize,
     bound: Option<SocketAddr>,
     room: Room,
+    admitted: Option<Admitted>,
+    /// The application knows that another one came.
+    told_second: bool,
     guests: BTreeMap<Conn, Guest>,
-    /// How often a source may ask where it is.
+    /// How often a source may ask where it is, and for a seat.
     guard: Guard,
     answers: Answers,
     out: VecDeque<Met>,
+}
+
+/// The receiver that was let in last, by the code.
+#[derive(Clone, Copy)]
+struct Admitted {
+    room: RoomId,
+    owner: Owner,
 }
 
 /// Who may come.
@@ -72,31 +91,40 @@ impl Room {
         match self {
             Self::Unknown => false,
             Self::Code(own) => vacant && !again && *own == room,
-            Self::Again(own, receiver) => again && *own == room && bool::from(receiver.0.ct_eq(&owner.0)),
+            Self::Again(own, receiver) => again && *own == room && is_same(*receiver, owner),
         }
     }
 }
 
+fn is_same(a: Owner, b: Owner) -> bool {
+    bool::from(a.0.ct_eq(&b.0))
+}
+
 struct Guest {
+    source: Source,
     stream: Option<Stream>,
     decoder: Decoder,
     greeting: Greeting,
+    /// The answers to one request. While the guest does not take them, nothing more is read from it.
     waiting: VecDeque<Bytes>,
+    /// How often it asked for a seat.
+    joins: u8,
     deadline: Instant,
 }
 
 impl Host {
     /// Asks for the first address.
     #[must_use]
-    pub fn new(embedded: Embedded, interfaces: Vec<IpAddr>, unix_time: Duration, seed: Seed, net: &mut Net) -> Self {
+    pub fn new(embedded: Embedded, interfaces: Vec<IpAddr>, seed: Seed, net: &mut Net) -> Self {
         let mut host = Self {
             embedded,
-            unix_time,
             seed,
             interfaces,
             trying: 0,
             bound: None,
             room: Room::Unknown,
+            admitted: None,
+            told_second: false,
             guests: BTreeMap::new(),
             guard: Guard::new(limits::Limits::default()),
             answers: Answers::default(),
@@ -141,11 +169,9 @@ impl Host {
     pub fn handle_bound(&mut self, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) -> Result<(), Failure> {
         match result {
             Ok(addr) => {
-                let seed = self.seed.derive("listener");
-                let quic =
-                    Quic::server(&Profile::peer(), &self.embedded.identity, Limits::default(), self.unix_time, &seed)
-                        .map_err(|_| Failure::Lost(Lost::NoSocket))?;
-                net.open_listener(quic);
+                if !net.open_listener(&self.embedded.identity, &self.seed.derive("listener")) {
+                    return Err(Failure::Lost(Lost::NoSocket));
+                }
                 self.bound = Some(addr);
                 // Three digits: see docs/decisions.md.
                 let number = self.seed.derive("nameplate").rng().next_u32().checked_rem(900).unwrap_or(0);
@@ -177,14 +203,17 @@ impl Host {
         match event {
             net::Event::Opened(stream, Direction::Bi) if guest.stream.is_none() => {
                 guest.stream = Some(*stream);
-                guest.read(net, conn);
             }
-            net::Event::Readable(_) | net::Event::Writable(_) => guest.read(net, conn),
             net::Event::Closed(_) => {
                 self.guests.remove(&conn);
             }
             net::Event::Opened(..) => self.dismiss(now, net, conn),
-            net::Event::Connected { .. } | net::Event::Restarted { .. } | net::Event::Finished(_) => {}
+            // `settle` reads and writes.
+            net::Event::Readable(_)
+            | net::Event::Writable(_)
+            | net::Event::Connected { .. }
+            | net::Event::Restarted { .. }
+            | net::Event::Finished(_) => {}
         }
         true
     }
@@ -210,21 +239,16 @@ impl Host {
     pub fn settle(&mut self, now: Instant, net: &mut Net, vacant: bool) {
         while let Some(incoming) = net.quic(LISTENER).and_then(Quic::poll_incoming) {
             let Some(quic) = net.quic(LISTENER) else { return };
-            if self.guests.len() >= MAX_GUESTS {
+            let (observed, source) = (incoming.from(), Source::of(incoming.from()));
+            let of_source = self.guests.values().filter(|guest| guest.source == source).count();
+            let is_full = self.guests.len() >= MAX_GUESTS || quic.connections() >= MAX_CLOSING;
+            if is_full || of_source >= MAX_PER_SOURCE {
                 quic.refuse(incoming);
-                continue;
-            }
-            let observed = incoming.from();
-            if let Some(id) = quic.accept(now, incoming) {
+            } else if self.guests.len() >= UNPROVEN && !incoming.validated() {
+                quic.retry(incoming);
+            } else if let Some(id) = quic.accept(now, incoming) {
                 let greeting = Greeting::new(now, observed, None, &self.seed.split());
-                let guest = Guest {
-                    stream: None,
-                    decoder: Decoder::new(Caps::Greeting),
-                    greeting,
-                    waiting: VecDeque::new(),
-                    deadline: now + GREET_WITHIN,
-                };
-                self.guests.insert(Conn::Quic(LISTENER, id), guest);
+                self.guests.insert(Conn::Quic(LISTENER, id), Guest::new(now, source, greeting));
             }
         }
         let mut vacant = vacant && self.out.is_empty();
@@ -250,18 +274,39 @@ impl Host {
     /// Answers what a guest asks; true when its link was handed over.
     fn serve(&mut self, now: Instant, net: &mut Net, conn: Conn, vacant: bool) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
-        while let Some(output) = guest.next_output() {
+        while guest.flush(now, net, conn)
+            && let Some(output) = guest.next_output(net, conn)
+        {
             match output {
                 Ok(Output::Send(body)) => guest.waiting.push_back(enclose(&body)),
+                Ok(Output::Request(Request::Join { .. } | Request::Allocate { .. })) if guest.joins >= MAX_JOINS => {
+                    self.dismiss(now, net, conn);
+                    return false;
+                }
                 Ok(Output::Request(Request::Join { room, side: Side::Receiver, owner, again, former: _ }))
-                    if self.room.admits(vacant, room, owner, again) =>
+                    // Only the session's own receiver knows the owner of its seat, and comes as often as it must.
+                    if self.room.admits(vacant, room, owner, again)
+                        && (again || self.guard.join(now, guest.source).is_ok()) =>
                 {
+                    if !again {
+                        self.admitted = Some(Admitted { room, owner });
+                    }
                     guest.say(&RelayMessage::Paired { streams: STREAMS });
                     return self.hand_over(conn);
                 }
+                Ok(Output::Request(Request::Join { room, side: Side::Receiver, owner, again: false, former: _ }))
+                    if !vacant
+                        && self.admitted.is_some_and(|it| it.room == room && !is_same(it.owner, owner)) =>
+                {
+                    guest.refuse(now, RefusalReason::Taken);
+                    self.guard.failed(now, guest.source);
+                    if !std::mem::replace(&mut self.told_second, true) {
+                        self.out.push_back(Met::Event(Event::SecondReceiver));
+                    }
+                }
                 Ok(Output::Request(Request::Join { .. } | Request::Allocate { .. })) => {
-                    guest.say(&RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 5 });
-                    guest.greeting.answered(now);
+                    guest.refuse(now, RefusalReason::NobodyWaits);
+                    self.guard.failed(now, guest.source);
                 }
                 Ok(Output::Request(Request::Ping)) => guest.say(&RelayMessage::Pong),
                 Ok(Output::Request(Request::Leave) | Output::Close(_)) | Err(_) => {
@@ -271,7 +316,6 @@ impl Host {
                 }
             }
         }
-        guest.flush(now, net, conn);
         false
     }
 
@@ -298,41 +342,54 @@ impl Host {
 }
 
 impl Guest {
-    fn read(&mut self, net: &mut Net, conn: Conn) {
-        let Some(stream) = self.stream else { return };
-        // More than a greeting before the answer is no client of ours: it is not read, and the deadline ends it.
-        while self.decoder.buffered() <= GREETING
-            && let Read::Data(bytes) = net.read(conn, stream)
-        {
-            self.decoder.push(bytes);
-        }
+    fn new(now: Instant, source: Source, greeting: Greeting) -> Self {
+        let (stream, decoder, waiting) = (None, Decoder::new(Caps::Greeting), VecDeque::new());
+        Self { source, stream, decoder, greeting, waiting, joins: 0, deadline: now + GREET_WITHIN }
     }
 
-    fn next_output(&mut self) -> Option<Result<Output, Violation>> {
+    /// What follows from the next frame. A frame is read when those before it are answered, and no frame is longer than a greeting.
+    fn next_output(&mut self, net: &mut Net, conn: Conn) -> Option<Result<Output, Violation>> {
+        let stream = self.stream?;
         loop {
             if let Some(output) = self.greeting.poll_output() {
                 return Some(Ok(output));
             }
             match self.decoder.next_frame() {
                 Ok(Some(frame)) => self.greeting.handle_frame(&frame.into_bytes()),
-                Ok(None) => return None,
+                Ok(None) => match net.read(conn, stream) {
+                    Read::Data(bytes) => self.decoder.push(bytes),
+                    Read::Blocked | Read::End | Read::Reset(_) | Read::Gone => return None,
+                },
                 Err(violation) => return Some(Err(violation)),
             }
         }
+    }
+
+    /// It is not let in, and may ask again.
+    fn refuse(&mut self, now: Instant, reason: RefusalReason) {
+        self.joins = self.joins.saturating_add(1);
+        self.say(&RelayMessage::Refused { reason, retry_after: 5 });
+        self.greeting.answered(now);
     }
 
     fn say(&mut self, message: &RelayMessage) {
         self.waiting.push_back(enclose(&wire::encode(message)));
     }
 
-    fn flush(&mut self, now: Instant, net: &mut Net, conn: Conn) {
-        let Some(stream) = self.stream else { return };
+    /// Writes what waits. False: the guest does not take all of it now.
+    fn flush(&mut self, now: Instant, net: &mut Net, conn: Conn) -> bool {
+        let Some(stream) = self.stream else { return true };
         while let Some(frame) = self.waiting.front_mut() {
             match net.write(now, conn, stream, frame) {
                 Write::Done => drop(self.waiting.pop_front()),
-                Write::Blocked => break,
+                Write::Blocked => return false,
                 Write::Stopped(_) | Write::Gone => self.waiting.clear(),
             }
         }
+        true
     }
 }
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

@@ -6,13 +6,14 @@
 
 use super::event::Event;
 use super::net::{self, Conn};
-use super::peer_link::Flow;
+use super::peer_link::PeerLink;
 use super::{Peer, Stage, close};
 use crate::Instant;
 use crate::link::quic::{Direction, Stream};
 use crate::link::race::Failure;
-use crate::session::{self, LinkId, StreamNo, Violation};
+use crate::session::{self, LinkId, StreamNo};
 use crate::transfer::TransferEvent;
+use crate::wire::Violation;
 use crate::wire::peer::Control;
 use crate::wire::relay::Side;
 
@@ -28,12 +29,7 @@ impl Peer {
         match &mut self.stage {
             Stage::Handshaking { link, .. } if link.conn() == conn => match event {
                 net::Event::Opened(stream, Direction::Uni) => link.handle_opened(*stream),
-                net::Event::Closed(failure) => {
-                    // What came before the end still counts.
-                    self.converse(now);
-                    self.leave_relay(now, *failure);
-                    self.lose_conn(now, conn);
-                }
+                net::Event::Closed(failure) => self.handle_closed(now, conn, *failure),
                 net::Event::Opened(..)
                 | net::Event::Readable(_)
                 | net::Event::Writable(_)
@@ -50,12 +46,7 @@ impl Peer {
                         self.read_stream(now, id, *stream);
                     }
                     net::Event::Readable(stream) if *stream != main => self.read_stream(now, id, *stream),
-                    net::Event::Closed(failure) => {
-                        // What came before the end still counts.
-                        self.converse(now);
-                        self.leave_relay(now, *failure);
-                        self.lose_conn(now, conn);
-                    }
+                    net::Event::Closed(failure) => self.handle_closed(now, conn, *failure),
                     net::Event::Opened(..)
                     | net::Event::Readable(_)
                     | net::Event::Writable(_)
@@ -67,21 +58,19 @@ impl Peer {
             Stage::Leaving { links, code, .. } => {
                 let code = *code;
                 let Some(link) = links.on(conn) else { return };
-                let id = link.id();
-                let is_over = match event {
-                    net::Event::Finished(stream) => *stream == link.main() && id == links.carrier(),
-                    net::Event::Closed(_) => true,
-                    net::Event::Opened(..)
+                let (id, main) = (link.id(), link.main());
+                match event {
+                    net::Event::Finished(stream) if *stream == main && id == links.carrier() => {
+                        links.iter().for_each(|link| link.close(now, &mut self.net, code, "done"));
+                        self.stage = Stage::Closed;
+                    }
+                    net::Event::Closed(_) => self.lose_conn(now, conn),
+                    net::Event::Finished(_)
+                    | net::Event::Opened(..)
                     | net::Event::Readable(_)
                     | net::Event::Writable(_)
                     | net::Event::Connected { .. }
-                    | net::Event::Restarted { .. } => false,
-                };
-                if is_over && id == links.carrier() {
-                    links.iter().for_each(|link| link.close(now, &mut self.net, code, "done"));
-                    self.stage = Stage::Closed;
-                } else if is_over && let Some(link) = links.remove(id) {
-                    link.close(now, &mut self.net, code, "done");
+                    | net::Event::Restarted { .. } => {}
                 }
             }
             Stage::Handshaking { .. } | Stage::Meeting | Stage::Apart(_) | Stage::Closed => {
@@ -90,32 +79,27 @@ impl Peer {
         }
     }
 
+    /// The connection of a link ended. What came before its end still counts, and may have led to any other stage.
+    fn handle_closed(&mut self, now: Instant, conn: Conn, failure: Failure) {
+        self.converse(now);
+        self.leave_relay(now, failure);
+        match self.parting.iter().position(|(link, _)| link.conn() == conn) {
+            Some(index) => self.handle_parting(now, index, &net::Event::Closed(failure)),
+            None => self.lose_conn(now, conn),
+        }
+    }
+
     /// Moves everything between links, handshake or session, and transfer. True when something moved that others wait for.
     pub(super) fn converse(&mut self, now: Instant) -> bool {
         match &mut self.stage {
-            Stage::Handshaking { link, .. } => {
-                let (flow, conn) = (link.read_main(&mut self.net), link.conn());
+            Stage::Handshaking { .. } => {
                 let mut moved = self.shake_hands(now);
                 moved |= self.live(now);
-                if flow == Flow::Ended && matches!(self.stage, Stage::Handshaking { .. } | Stage::Live { .. }) {
-                    self.lose_conn(now, conn);
-                    moved = true;
-                }
-                moved
+                moved | self.lose_ended(now)
             }
-            Stage::Live { links, .. } => {
-                let ended: Vec<Conn> = links
-                    .iter_mut()
-                    .filter_map(|link| (link.read_main(&mut self.net) == Flow::Ended).then_some(link.conn()))
-                    .collect();
-                let mut moved = self.live(now);
-                for conn in ended {
-                    if matches!(self.stage, Stage::Live { .. }) {
-                        self.lose_conn(now, conn);
-                        moved = true;
-                    }
-                }
-                moved
+            Stage::Live { .. } => {
+                let moved = self.live(now);
+                moved | self.lose_ended(now)
             }
             Stage::Leaving { .. } => {
                 self.flush_farewell(now);
@@ -149,6 +133,21 @@ impl Peer {
         moved
     }
 
+    /// Links whose first stream has ended are gone, now that all that came on it is judged.
+    fn lose_ended(&mut self, now: Instant) -> bool {
+        let ended: Vec<Conn> = match &self.stage {
+            Stage::Handshaking { link, .. } => {
+                Some(link).filter(|link| link.has_ended()).map(PeerLink::conn).into_iter().collect()
+            }
+            Stage::Live { links, .. } => links.iter().filter(|link| link.has_ended()).map(PeerLink::conn).collect(),
+            Stage::Meeting | Stage::Apart(_) | Stage::Leaving { .. } | Stage::Closed => Vec::new(),
+        };
+        for conn in &ended {
+            self.lose_conn(now, *conn);
+        }
+        !ended.is_empty()
+    }
+
     /// A relay that is going down is not the first to be asked again.
     pub(super) fn leave_relay(&mut self, now: Instant, failure: Failure) {
         if let (Failure::GoingDown, Some(meeting)) = (failure, &mut self.meeting) {
@@ -156,7 +155,7 @@ impl Peer {
         }
     }
 
-    /// A connection is gone.
+    /// A connection is gone. It may be none of this stage's by now.
     fn lose_conn(&mut self, now: Instant, conn: Conn) {
         match &mut self.stage {
             Stage::Live { links, .. } => {
@@ -164,8 +163,29 @@ impl Peer {
                     self.lose(now, id);
                 }
             }
-            Stage::Handshaking { .. } | Stage::Leaving { .. } => self.lose_all(now),
-            Stage::Meeting | Stage::Apart(_) | Stage::Closed => {}
+            Stage::Handshaking { link, .. } if link.conn() == conn => self.lose_all(now),
+            Stage::Leaving { .. } => self.lose_in_farewell(now, conn),
+            Stage::Handshaking { .. } | Stage::Meeting | Stage::Apart(_) | Stage::Closed => {}
+        }
+    }
+
+    /// A connection is gone while the last words go out. If it carried them, and the other side is not known to have them, they go out
+    /// over another one.
+    fn lose_in_farewell(&mut self, now: Instant, conn: Conn) {
+        let Stage::Leaving { links, session, code, .. } = &mut self.stage else { return };
+        let code = *code;
+        let Some(id) = links.on(conn).map(|link| link.id()) else { return };
+        let has_carried = links.carrier() == id;
+        if let Some(link) = links.remove(id) {
+            link.close(now, &mut self.net, code, "done");
+        }
+        session.handle_link_lost(id);
+        let next = session.control().filter(|_| session.unacknowledged() > 0);
+        if links.is_empty() || has_carried && !next.is_some_and(|next| links.carry(next)) {
+            links.iter().for_each(|link| link.close(now, &mut self.net, code, "done"));
+            self.stage = Stage::Closed;
+        } else {
+            self.flush_farewell(now);
         }
     }
 
@@ -191,6 +211,7 @@ impl Peer {
         match std::mem::replace(&mut self.stage, Stage::Closed) {
             Stage::Handshaking { link, handshake, apart } => {
                 link.close(now, &mut self.net, close::ENDED, "lost");
+                self.response_by = None;
                 match apart {
                     Some(apart) => self.stay_apart(now, apart),
                     None => self.lose_first_handshake(now, &handshake),
@@ -279,7 +300,7 @@ impl Peer {
             && let Some(link) = links.at(index)
         {
             let id = link.id();
-            match link.next_main_frame() {
+            match link.next_main_frame(&mut self.net) {
                 Ok(Some(frame)) => {
                     session.handle_record(now, id, StreamNo(0), frame);
                     moved = true;

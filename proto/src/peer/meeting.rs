@@ -30,7 +30,7 @@ use super::spot::{Dialing, Origin, Spot, State};
 use crate::Instant;
 use crate::link::proxy::Proxy;
 use crate::link::race::{Allowed, Race, Route, Transport};
-use crate::node::{Action, QueryId};
+use crate::net::{Action, QueryId};
 use crate::seed::Seed;
 use crate::wire::Features;
 use crate::wire::relay::{RefusalReason, RoomId, Side};
@@ -41,6 +41,12 @@ const MAX_SPOTS: usize = 16;
 const TRIES: u32 = 2;
 /// A near spot where nobody answered is tried again after this.
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
+/// The same where the last handshake there was lost, so that others come first.
+const NEAR_LAST: Duration = Duration::from_secs(2);
+/// How long a receiver waits for a sender that has another one: as long as that one may take for two tries in vain.
+const TAKEN_WITHIN: Duration = Duration::from_secs(30);
+/// How long others are looked for, after the handshake with a near one failed: a browse of the network, asked and answered twice.
+const OTHERS_WITHIN: Duration = Duration::from_secs(3);
 /// How long a receiver that meets its sender again waits at one relay before it asks the next one.
 const TURN: Duration = Duration::from_secs(10);
 /// The same with a relay that does not even answer.
@@ -127,6 +133,10 @@ pub struct Meeting {
     pub(super) spots: Vec<Spot>,
     /// A place in the list of relays: the sender's own for its code, the receiver's turn when they meet again.
     current: usize,
+    /// Where the other side was met last.
+    met: Option<usize>,
+    /// What a near one did that was dropped: the end of the search, if it leads to no other.
+    dropped: Option<Failure>,
     turn: Option<Turn>,
     /// How long to wait for the network, or for a sender.
     patience: Duration,
@@ -164,7 +174,7 @@ impl Meeting {
             let addresses = literal.into_iter().collect();
             let origin = Origin::Configured(relay.clone());
             let remembered = relay.remembered;
-            spots.push(Spot { origin, addresses, state, rounds: 0, reached: false, remembered });
+            spots.push(Spot { origin, addresses, state, rounds: 0, reached: false, is_last: false, remembered });
         }
         let mut meeting = Self {
             side,
@@ -173,13 +183,15 @@ impl Meeting {
             search: Search::Code,
             spots,
             current: 0,
+            met: None,
+            dropped: None,
             turn: None,
             patience,
             jitter: seed.rng(),
             transport,
             proxy,
             active: true,
-            give_up: (side == Side::Receiver).then(|| now + patience),
+            give_up: now.checked_add(patience),
             announced: None,
             out: VecDeque::new(),
             last: Failure::Lost(Lost::NoRelay),
@@ -197,7 +209,15 @@ impl Meeting {
             let state = State::Idle { next: now };
             let origin = Origin::Near;
             let addresses = vec![address];
-            self.spots.push(Spot { origin, addresses, state, rounds: 0, reached: false, remembered: None });
+            self.spots.push(Spot {
+                origin,
+                addresses,
+                state,
+                rounds: 0,
+                reached: false,
+                is_last: false,
+                remembered: None,
+            });
         }
     }
 
@@ -236,8 +256,29 @@ impl Meeting {
         self.announced = None;
         for spot in &mut self.spots {
             if !matches!(spot.state, State::Resolving(_) | State::Gone) {
-                spot.state = State::Idle { next: now };
+                let next = if spot.is_last { now + NEAR_LAST } else { now };
+                spot.state = State::Idle { next };
             }
+        }
+    }
+
+    /// The handshake failed with the one that was met last. If that was a near one, of which nobody vouches, it is not asked again, and
+    /// others are looked for, for a while. False: it was none.
+    pub fn drop_near(&mut self, now: Instant, failure: Failure) -> bool {
+        let Some(spot) = self.met.and_then(|index| self.spots.get_mut(index)).filter(|spot| spot.is_near()) else {
+            return false;
+        };
+        spot.state = State::Gone;
+        self.dropped = Some(failure);
+        let until = now + OTHERS_WITHIN;
+        self.give_up = Some(self.give_up.map_or(until, |at| at.min(until)));
+        true
+    }
+
+    /// The handshake with the one that was met last was lost: a near one is asked after the others from now on.
+    pub fn put_off_near(&mut self) {
+        if let Some(spot) = self.met.and_then(|index| self.spots.get_mut(index)) {
+            spot.is_last = spot.is_near();
         }
     }
 
@@ -292,11 +333,9 @@ impl Meeting {
         self.resume(now);
         for index in 0..self.spots.len() {
             let pause = self.backoff(index);
-            if let Some(spot) = self.spots.get_mut(index)
-                && matches!(spot.state, State::Idle { .. })
-            {
-                spot.rounds = spot.rounds.saturating_add(1);
-                spot.state = State::Idle { next: now + pause };
+            if let Some(Spot { state: State::Idle { next }, rounds, .. }) = self.spots.get_mut(index) {
+                *rounds = rounds.saturating_add(1);
+                *next = (*next).max(now + pause);
             }
         }
     }
@@ -352,9 +391,22 @@ impl Meeting {
                 spot.state = if spot.addresses.is_empty() { State::Gone } else { State::Idle { next: now } };
                 if spot.addresses.is_empty() {
                     self.last = Failure::Lost(Lost::NoAddress);
+                    // A sender without a seat goes on to its next one.
+                    if self.side == Side::Sender && self.search == Search::Code {
+                        self.next_relay(now);
+                    }
                 }
-                return;
+                break;
             }
+        }
+        self.judge();
+    }
+
+    /// No spot is added later: if there is none, there is no way at all.
+    pub fn require_spots(&mut self) {
+        if self.spots.is_empty() {
+            self.active = false;
+            self.out.push_back(Met::Failed(Failure::Lost(Lost::NoMeetingPlace)));
         }
     }
 
@@ -378,7 +430,8 @@ impl Meeting {
         }
         if self.give_up.is_some_and(|at| at <= now) {
             self.give_up = None;
-            self.out.push_back(Met::Failed(Failure::Lost(Lost::NobodyWaits)));
+            let failure = self.dropped.take().unwrap_or_else(|| self.without_end());
+            self.out.push_back(Met::Failed(failure));
         }
         let is_seated = self.spots.get(self.current).is_some_and(|spot| matches!(spot.state, State::Talking(_)));
         match &mut self.turn {
@@ -401,6 +454,30 @@ impl Meeting {
             }
         }
         self.judge();
+    }
+
+    /// This process had no time for so long: no relay was late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        for spot in &mut self.spots {
+            match &mut spot.state {
+                State::Dialing(dialing) => {
+                    dialing.race.delay(by);
+                    let talks = dialing.attempts.iter_mut().filter_map(|attempt| attempt.talk.as_mut());
+                    talks.for_each(|(_, talk)| talk.rendezvous.delay(by));
+                }
+                State::Talking(talk) | State::Paused { talk, .. } => talk.rendezvous.delay(by),
+                State::Idle { .. } | State::Resolving(_) | State::Gone => {}
+            }
+        }
+    }
+
+    /// What it was that nobody was met for so long.
+    fn without_end(&self) -> Failure {
+        let is_reached = self.spots.iter().any(|spot| spot.reached) || self.spots.iter().all(Spot::is_near);
+        match self.side {
+            Side::Receiver if is_reached => Failure::Lost(Lost::NobodyWaits),
+            Side::Receiver | Side::Sender => self.last.clone(),
+        }
     }
 
     /// When [`Meeting::handle_timeout`] is due.
@@ -499,6 +576,7 @@ impl Meeting {
                 Answer::Waiting => self.seated(index),
                 Answer::Paired(streams) => return self.hand_over(now, net, index, streams),
                 Answer::Refused(RefusalReason::NobodyWaits) => self.pause(now, index),
+                Answer::Refused(RefusalReason::Taken) => self.handle_taken(now, index),
                 Answer::Refused(reason) => {
                     self.last = Failure::Relay(RelayFailure::Refused(reason));
                     return match reason {
@@ -508,6 +586,7 @@ impl Meeting {
                         | RefusalReason::UnsupportedVersion(_)
                         | RefusalReason::ShuttingDown
                         | RefusalReason::Idle
+                        | RefusalReason::Taken
                         | RefusalReason::NobodyWaits => match self.search {
                             Search::Code => self.drop_spot(now, net, index, conn),
                             Search::Seated | Search::Again | Search::Beside => {
@@ -545,6 +624,7 @@ impl Meeting {
             };
             let link =
                 PeerLink::new(talk.conn, talk.transport.into(), talk.rendezvous.into_decoder(), streams, talk.main);
+            self.met = Some(index);
             if self.side == Side::Receiver && found != Found::Near {
                 // Where they met is where to look first, if they lose each other.
                 self.current = index;
@@ -571,12 +651,27 @@ impl Meeting {
         }
     }
 
+    /// Another receiver has the sender. It may have a wrong code, or be this one's own former link; else this one is too late.
+    fn handle_taken(&mut self, now: Instant, index: usize) {
+        if self.search == Search::Code && self.dropped.is_none() {
+            self.dropped = Some(Failure::Lost(Lost::Taken));
+            let until = now + TAKEN_WITHIN;
+            self.give_up = Some(self.give_up.map_or(until, |at| at.min(until)));
+        }
+        self.pause_for(now, index, WaitingFor::Turn);
+    }
+
     /// Nobody waits there: later again.
     fn pause(&mut self, now: Instant, index: usize) {
-        self.wait_for(match self.search {
+        let waiting = match self.search {
             Search::Code | Search::Seated => WaitingFor::Sender,
             Search::Again | Search::Beside => WaitingFor::Peer,
-        });
+        };
+        self.pause_for(now, index, waiting);
+    }
+
+    fn pause_for(&mut self, now: Instant, index: usize, waiting: WaitingFor) {
+        self.wait_for(waiting);
         let Some(spot) = self.spots.get_mut(index) else { return };
         let next = now + pause_after(spot.rounds);
         spot.rounds = spot.rounds.saturating_add(1);

@@ -11,7 +11,8 @@
 //! ```
 //! It decides what follows from what its children say, and nothing of their business: it tells how often a code may be guessed
 //! (the handshake's `Guesses`), when a person must agree, and what the one terminal event is.
-//! Timers: its children's; [`LEAVE_WITHIN`] for the farewell; [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
+//! Timers: its children's; [`RESPONSE_WITHIN`] for a sender's first message; [`LEAVE_WITHIN`] for the farewell; [`PROGRESS_EVERY`] for
+//! progress. Bounds: [`MAX_EVENTS`] events wait.
 
 pub mod config;
 mod conversation;
@@ -43,12 +44,14 @@ use crate::Instant;
 use crate::code::{Code, Link, Nameplate};
 use crate::discovery::mdns::Mdns;
 use crate::handshake::{Guesses, Handshake};
-use crate::job::Job;
-use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::misuse::Misuse;
+use crate::net::{Action, Arrival, Ecn, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::node::{Input, Node};
 use crate::p2p::{portmap, stun};
 use crate::seed::Seed;
 use crate::session::{self, Session};
 use crate::transfer::Transfer;
+use crate::transfer::job::Job;
 use crate::transfer::manifest::Totals;
 use crate::wire::Features;
 use crate::wire::relay::Side;
@@ -73,6 +76,8 @@ use reunion::{Apart, Doubt, Reunion};
 
 /// The farewell may take so long.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
+/// A sender that has not answered by then is reported as silent.
+const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
 /// Progress is told at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Events that may wait for the application; the transfer itself waits for none of them.
@@ -127,6 +132,8 @@ pub struct Peer {
     /// When anything happened last.
     awake: Instant,
     found: Option<Found>,
+    /// When a sender's silence in the first handshake is reported.
+    response_by: Option<Instant>,
     mdns: Option<Mdns>,
     interfaces: Vec<IpAddr>,
     transfer: Transfer,
@@ -272,6 +279,7 @@ impl Node for Peer {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.notice_delay(now);
         self.notice_pause(now);
         self.net.handle_timeout(now);
         if let Some(meeting) = &mut self.meeting {
@@ -295,6 +303,9 @@ impl Node for Peer {
                 self.stage = Stage::Closed;
             }
             Stage::Handshaking { .. } | Stage::Leaving { .. } | Stage::Meeting | Stage::Apart(_) | Stage::Closed => {}
+        }
+        if self.response_by.take_if(|at| *at <= now).is_some() && matches!(self.stage, Stage::Handshaking { .. }) {
+            self.tell(Event::Waiting(WaitingFor::Response));
         }
         self.handle_reunion_timeout(now);
         self.handle_direct_timeout(now);
@@ -389,6 +400,7 @@ impl Node for Peer {
             self.mdns.as_ref().and_then(Mdns::poll_timeout).map(|at| (at, "mdns")),
             self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min(),
             stage,
+            self.response_by.map(|at| (at, "response")),
             self.poll_reunion_timeout().map(|at| (at, "reunion")),
             self.direct.poll_timeout().map(|at| (at, "direct path")),
             self.floor.poll_timeout().map(|at| (at, "floor")),

@@ -4,7 +4,8 @@
 //! is not. A pipe has one stream, [`Stream::first`], and knows no others.
 //!
 //! What leaves a direct socket for an address is counted (`p2p::budget`), unless a link there has proven to be the other peer's, or a
-//! server was asked that the person named. Bounds: [`MAX_DATAGRAMS`] datagrams of our own wait.
+//! server was asked that the person named. Bounds: [`MAX_DATAGRAMS`] datagrams of our own wait; a connection holds at most
+//! [`UNPROVEN_WINDOW`] bytes unread until it is known to lead to the other peer ([`Net::widen`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -24,7 +25,7 @@ use crate::link::quic::{self, ConnId, Direction, Limits, Profile, Quic, Stream};
 use crate::link::race::{Attempt, Failure, Transport};
 use crate::link::trust::{CertificateSeen, Fingerprint, Identity, Trust};
 use crate::link::{Read, Write};
-use crate::node::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
 use crate::p2p::budget::Budget;
 use crate::p2p::candidate::{Carrier, Family, canonical};
 use crate::pool::Pool;
@@ -53,6 +54,8 @@ const CONNECT_WITHIN: Duration = Duration::from_millis(2_500);
 const SYNS: usize = 3;
 /// Datagrams that are neither QUIC's nor mDNS's and wait for a direct socket; more are lost.
 const MAX_DATAGRAMS: usize = 64;
+/// What a connection may hold unread until it is known to lead to the other peer: nobody says more than a greeting before.
+const UNPROVEN_WINDOW: usize = 64 << 10;
 /// The path of a WebSocket at a relay.
 const PATH: &str = "/";
 
@@ -206,16 +209,19 @@ impl Net {
     pub fn handle_client_bound(&mut self, socket: SocketId, usable: bool) {
         let state = if usable {
             let seed = self.seed.derive(if socket == CLIENT_V4 { "client v4" } else { "client v6" });
-            Socket::Open(Box::new(Quic::client(&Profile::peer(), self.unix_time, &seed)))
+            Socket::Open(Box::new(Quic::client(&narrow(Profile::peer()), self.unix_time, &seed)))
         } else {
             Socket::Unusable
         };
         self.sockets.insert(socket, state);
     }
 
-    /// The listener's endpoint.
-    pub fn open_listener(&mut self, quic: Quic) {
+    /// The listener's endpoint shows this certificate. False: it can't.
+    pub fn open_listener(&mut self, identity: &Identity, seed: &Seed) -> bool {
+        let quic = Quic::server(&narrow(Profile::peer()), identity, Limits::default(), self.unix_time, seed);
+        let Ok(quic) = quic else { return false };
         self.sockets.insert(LISTENER, Socket::Open(Box::new(quic)));
+        true
     }
 
     /// Whether a client's socket may still come.
@@ -234,7 +240,7 @@ impl Net {
     pub fn open_direct(&mut self, socket: SocketId, identity: &Identity) -> bool {
         let seed = self.seed.derive(if socket == DIRECT_V4 { "direct v4" } else { "direct v6" });
         let limits = Limits { incoming: 8, ..Limits::default() };
-        let quic = Quic::server(&Profile::direct(), identity, limits, self.unix_time, &seed);
+        let quic = Quic::server(&narrow(Profile::direct()), identity, limits, self.unix_time, &seed);
         let Ok(quic) = quic else { return false };
         self.sockets.insert(socket, Socket::Open(Box::new(quic)));
         true
@@ -252,7 +258,7 @@ impl Net {
                 if !self.is_proven(to) && !self.budget.spend(now, to, SYNS, SYNS.saturating_mul(SYN)) {
                     return Dial::Impossible;
                 }
-                let pipe = Pipe::plain(now, Windows::direct());
+                let pipe = Pipe::plain(now, UNPROVEN_PIPE);
                 let pipe = self.pipes.dial_until(pipe, to, now + CONNECT_WITHIN);
                 self.neighbours.insert(pipe, canonical(to).ip());
                 Dial::Started(Conn::Pipe(pipe))
@@ -268,15 +274,19 @@ impl Net {
         }
     }
 
-    /// A connection that came in from somebody who may be the other peer. While nobody is expected (`wanted`), nobody is answered.
-    pub fn poll_direct(&mut self, now: Instant, mut wanted: impl FnMut() -> bool) -> Option<Conn> {
+    /// A connection that came in, from where it says: it may be the other peer's. One that is not `wanted` is not answered.
+    pub fn poll_direct(
+        &mut self,
+        now: Instant,
+        mut wanted: impl FnMut(SocketAddr) -> bool,
+    ) -> Option<(Conn, SocketAddr)> {
         for socket in [DIRECT_V4, DIRECT_V6] {
             while let Some(incoming) = self.quic(socket).and_then(Quic::poll_incoming) {
-                let quic = self.quic(socket)?;
-                if !wanted() {
+                let (quic, from) = (self.quic(socket)?, incoming.from());
+                if !wanted(from) {
                     quic.ignore(incoming);
                 } else if let Some(id) = quic.accept(now, incoming) {
-                    return Some(Conn::Quic(socket, id));
+                    return Some((Conn::Quic(socket, id), from));
                 }
             }
         }
@@ -285,7 +295,7 @@ impl Net {
 
     /// A pipe of somebody who may be the other peer.
     pub fn accept_direct(&mut self, now: Instant, from: SocketAddr) -> PipeId {
-        let pipe = self.pipes.accept(Pipe::plain(now, Windows::direct()));
+        let pipe = self.pipes.accept(Pipe::plain(now, UNPROVEN_PIPE));
         self.neighbours.insert(pipe, canonical(from).ip());
         pipe
     }
@@ -293,6 +303,7 @@ impl Net {
     /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its records as
     /// soon as they begin.
     pub fn prove(&mut self, conn: Conn) {
+        self.widen(conn);
         match conn {
             Conn::Quic(socket, id) => {
                 if let Some(to) = self.quic(socket).and_then(|quic| quic.remote(id)) {
@@ -300,6 +311,7 @@ impl Net {
                 }
             }
             Conn::Pipe(pipe) => {
+                self.pipes.set_receive_window(pipe, Windows::direct().receive);
                 self.pipes.assemble(pipe, &self.buffers);
                 if let Some(&ip) = self.neighbours.get(&pipe) {
                     self.budget.forgive(SocketAddr::new(ip, 0));
@@ -307,6 +319,15 @@ impl Net {
             }
         }
         self.proven.push(conn);
+    }
+
+    /// This connection leads to the other peer: it may hold as much unread as a transfer needs.
+    pub fn widen(&mut self, conn: Conn) {
+        if let Conn::Quic(socket, id) = conn
+            && let Some(quic) = self.quic(socket)
+        {
+            quic.set_receive_window(id, Profile::peer().receive_window);
+        }
     }
 
     /// How much is here of a record that cannot be read yet.
@@ -605,6 +626,14 @@ impl Net {
         })
     }
 }
+
+/// How a connection begins that anybody may be at the other end of.
+const fn narrow(profile: Profile) -> Profile {
+    Profile { receive_window: UNPROVEN_WINDOW as u64, ..profile }
+}
+
+/// The same of a plain pipe.
+const UNPROVEN_PIPE: Windows = Windows { receive: UNPROVEN_WINDOW, ..Windows::direct() };
 
 /// The socket towards the other peer.
 #[must_use]

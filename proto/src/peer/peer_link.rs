@@ -2,8 +2,9 @@
 //! the unidirectional streams that carry chunks. Where the connection has only the one stream, chunks share it, one at a time.
 //!
 //! Decides which stream takes the next chunk (the first that has nothing waiting; a new one only when all wait) and keeps at most
-//! one record waiting per stream, so that a record gets its number no earlier than its place. Reading never stops here: what may
-//! arrive is bounded by the receiver's credit, and a sender that goes beyond it breaks a rule.
+//! one record waiting per stream, so that a record gets its number no earlier than its place. A stream is read up to its next whole
+//! frame, whenever somebody asks for that, so what waits here of a link that nobody asks is nothing; of all streams together it is
+//! bounded by the receiver's credit, and a sender that goes beyond it breaks a rule.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,8 +15,9 @@ use super::net::{Conn, Net};
 use crate::Instant;
 use crate::link::quic::Stream;
 use crate::link::{Read, Write};
-use crate::session::{LinkId, StreamNo, Violation};
+use crate::session::{LinkId, StreamNo};
 use crate::transfer::CREDIT;
+use crate::wire::Violation;
 use crate::wire::{Caps, Decoder, Frame};
 
 /// Frames that may wait for the first stream.
@@ -37,15 +39,6 @@ struct Incoming {
     decoder: Decoder,
 }
 
-/// What became of the other side's first stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow {
-    /// It goes on.
-    Open,
-    /// It ended or was reset.
-    Ended,
-}
-
 /// See the module's text.
 #[derive(Debug)]
 pub struct PeerLink {
@@ -64,6 +57,7 @@ pub struct PeerLink {
     early: Vec<Stream>,
     keyed: bool,
     finished: bool,
+    ended: bool,
 }
 
 impl PeerLink {
@@ -84,6 +78,7 @@ impl PeerLink {
             early: Vec::new(),
             keyed: false,
             finished: false,
+            ended: false,
         }
     }
 
@@ -140,23 +135,31 @@ impl PeerLink {
         }
     }
 
-    /// Takes what arrived on the first stream.
-    pub fn read_main(&mut self, net: &mut Net) -> Flow {
+    /// The next frame of the first stream. No more is read than it takes to complete one, so that a link whose frames nobody asks for
+    /// fills its transport's window and nothing else.
+    ///
+    /// # Errors
+    /// The framing broke a rule.
+    pub fn next_main_frame(&mut self, net: &mut Net) -> Result<Option<Frame>, Violation> {
         loop {
+            if let Some(frame) = self.decoder.next_frame()? {
+                return Ok(Some(frame));
+            }
             match net.read(self.conn, self.main) {
                 Read::Data(bytes) => self.decoder.push(bytes),
-                Read::Blocked => return Flow::Open,
-                Read::End | Read::Reset(_) | Read::Gone => return Flow::Ended,
+                Read::Blocked => return Ok(None),
+                Read::End | Read::Reset(_) | Read::Gone => {
+                    self.ended = true;
+                    return Ok(None);
+                }
             }
         }
     }
 
-    /// The next frame of the first stream.
-    ///
-    /// # Errors
-    /// The framing broke a rule.
-    pub fn next_main_frame(&mut self) -> Result<Option<Frame>, Violation> {
-        self.decoder.next_frame()
+    /// Whether the other side's first stream ended or was reset, and all that came before was handed out.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// The bytes of the first stream's unfinished record.
@@ -276,7 +279,7 @@ fn stream_no(index: usize) -> StreamNo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::PipeEvent;
+    use crate::net::PipeEvent;
     use crate::seed::Seed;
     use crate::wire::frame::{CHUNK, KIND_CHUNK, PREFIX};
 
@@ -297,8 +300,8 @@ mod tests {
             room[..count].copy_from_slice(&rest[..count]);
             net.handle_pipe(now, pipe, PipeEvent::Filled(count));
             rest = &rest[count..];
-            assert_eq!(link.read_main(&mut net), Flow::Open);
-            assert!(link.next_main_frame().unwrap().is_none());
+            assert!(link.next_main_frame(&mut net).unwrap().is_none());
+            assert!(!link.has_ended());
             assert_eq!(link.assembling_main(&net), record.len() - rest.len());
         }
         assert_eq!(net.assembling(conn), 100_000, "most of them in the buffer in which it will be opened");

@@ -118,7 +118,7 @@ impl Pair {
             {
                 let (_, _, _, data) = self.flight.pop_front().unwrap();
                 let Some(&(owner, socket, _)) = self.sockets.iter().find(|(_, _, addr)| *addr == to) else { continue };
-                let arrival = Arrival { socket, from, local_ip: None, ecn: crate::node::Ecn::NotEct };
+                let arrival = Arrival { socket, from, local_ip: None, ecn: crate::net::Ecn::NotEct };
                 self.peers[owner].handle_datagram(self.now, arrival, data[..].into());
             }
             for index in 0..2 {

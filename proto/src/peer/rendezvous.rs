@@ -17,10 +17,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::Instant;
-use crate::room::greeting::prove;
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::frame::enclose;
 use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay_auth::prove;
 use crate::wire::{self, Caps, Decoder, Features, Hello, Versions};
 
 /// How long a relay may take for an answer.
@@ -74,7 +74,7 @@ pub enum Answer {
     Waiting,
     /// The other side is there; so many streams may be opened beside the first.
     Paired(u8),
-    /// No. After `NobodyWaits` the question may be asked again.
+    /// No. After `NobodyWaits` and `Taken` the question may be asked again.
     Refused(RefusalReason),
     /// It speaks other versions, or is no relay of ours.
     Versions(Versions),
@@ -152,6 +152,14 @@ impl Rendezvous {
         }
     }
 
+    /// This process had no time for so long: the relay was not late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        match &mut self.state {
+            State::Greeting { deadline, .. } | State::Asked { deadline } => *deadline += by,
+            State::Greeted | State::Seated | State::Refused | State::Paired | State::Over => {}
+        }
+    }
+
     /// The relay's time to answer may be over.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
@@ -224,8 +232,11 @@ impl Rendezvous {
             (_, RelayMessage::Refused { reason: RefusalReason::UnsupportedVersion(versions), .. }) => {
                 self.end(Answer::Versions(versions));
             }
-            (State::Asked { deadline: _ }, RelayMessage::Refused { reason: RefusalReason::NobodyWaits, .. }) => {
-                self.answers.push_back(Answer::Refused(RefusalReason::NobodyWaits));
+            (
+                State::Asked { deadline: _ },
+                RelayMessage::Refused { reason: reason @ (RefusalReason::NobodyWaits | RefusalReason::Taken), .. },
+            ) => {
+                self.answers.push_back(Answer::Refused(reason));
                 self.state = State::Refused;
             }
             (_, RelayMessage::Refused { reason, .. }) => self.end(Answer::Refused(reason)),

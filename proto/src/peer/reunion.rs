@@ -26,19 +26,23 @@ use super::meeting::Found;
 use super::net::Conn;
 use super::peer_link::PeerLink;
 use super::rendezvous::Question;
-use super::{CodeState, PATIENCE, Peer, Stage, close};
+use super::{CodeState, PATIENCE, Peer, RESPONSE_WITHIN, Stage, close};
 use crate::Instant;
 use crate::handshake::{self, Handshake, ReconnectKey, Secret, Verifier};
-use crate::node::Interface;
+use crate::net::Interface;
+use crate::node::Node;
 use crate::session::{SILENCE, Session};
 use crate::wire::relay::Side;
 
 /// How long a link that may be dead has to show that it is not.
 pub(super) const PROOF_WITHIN: Duration = Duration::from_secs(2);
+/// A timer of this process is late by so much where there is too much to do.
+const LATE: Duration = Duration::from_millis(50);
 /// How long a receiver that can't know where its sender waits stays with one of the two rooms.
 const TURN: Duration = Duration::from_secs(10);
-/// A receiver that has everything stays reachable for less than that: a sender need not wait longer for its confirmation.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(900);
+/// A receiver that has everything stays reachable for less than that, even if it noticed the loss later by the time in which a link may
+/// be silent: a sender need not wait longer for its confirmation.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(90);
 
 /// A session without a link.
 pub(super) struct Apart {
@@ -133,6 +137,7 @@ impl Peer {
         self.found = Some(found);
         if apart.is_none() {
             self.tell(Event::Paired);
+            self.response_by = (self.side == Side::Receiver).then(|| now + RESPONSE_WITHIN);
         }
         self.stage = Stage::Handshaking { link, handshake, apart };
     }
@@ -174,6 +179,9 @@ impl Peer {
         if is_guess {
             self.guesses.count();
         }
+        if let Some(meeting) = &mut self.meeting {
+            meeting.put_off_near();
+        }
         match (self.side, handshake.lasting_if_lost()) {
             (Side::Sender, _) => self.look_again(now),
             (Side::Receiver, _) if is_guess && self.guesses.left() == 0 => self.fail(now, Failure::WrongCode),
@@ -204,6 +212,9 @@ impl Peer {
         let (before, after) = (own(&self.interfaces), own(&addresses));
         self.interfaces = addresses;
         self.handle_direct_interfaces(now, interfaces);
+        if let Some(mdns) = &mut self.mdns {
+            mdns.handle_interfaces(interfaces);
+        }
         if before != after && !before.is_empty() {
             self.handle_moved(now, !before.is_subset(&after));
         }
@@ -240,6 +251,22 @@ impl Peer {
         if stood_still >= SILENCE && matches!(self.stage, Stage::Live { .. }) {
             self.transfer.handle_pause(now);
             self.handle_moved(now, true);
+        }
+    }
+
+    /// A deadline is judged late: so long this process had no time to read what came, nor to answer. Whoever was asked is given that time.
+    pub(super) fn notice_delay(&mut self, now: Instant) {
+        let due = self.poll_timeout().map_or(now, |(at, _)| at);
+        // A longer pause is another matter: see `notice_pause`.
+        let late = now.saturating_duration_since(due).min(SILENCE);
+        if late < LATE {
+            return;
+        }
+        if let Some(meeting) = &mut self.meeting {
+            meeting.delay(late);
+        }
+        if let Stage::Handshaking { handshake, .. } = &mut self.stage {
+            handshake.delay(late);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::link::quic::Stream;
 use crate::link::race::{Attempt, Race, Transport};
 use crate::link::trust::CertificateSeen;
 use crate::link::{Read, Write};
-use crate::node::QueryId;
+use crate::net::QueryId;
 
 /// Where a spot comes from.
 #[derive(Debug, Clone)]
@@ -77,6 +77,8 @@ pub(super) struct Spot {
     pub rounds: u32,
     /// It answered once.
     pub reached: bool,
+    /// A handshake was lost there: it comes after the others from now on.
+    pub is_last: bool,
     /// What it answered on.
     pub remembered: Option<Transport>,
 }

@@ -41,7 +41,7 @@ impl Peer {
         match embedded.filter(|_| common.relays.is_empty()) {
             Some(embedded) => {
                 let interfaces = common.interfaces.clone();
-                let mut inside = Host::new(embedded, interfaces, common.unix_time, seed.split(), &mut net);
+                let mut inside = Host::new(embedded, interfaces, seed.split(), &mut net);
                 if let CodeState::Ready { code, .. } = &code {
                     inside.set_room(code.nameplate().room_id());
                 }
@@ -50,7 +50,9 @@ impl Peer {
             None => {
                 net.open_clients();
                 let ask = ask(Side::Sender, features, question, &common, &mut seed);
-                meeting = Some(Meeting::new(now, ask, &common.relays, &[], &mut net));
+                let mut relays = Meeting::new(now, ask, &common.relays, &[], &mut net);
+                relays.require_spots();
+                meeting = Some(relays);
             }
         }
         let config = sender::Config { cores: common.cores.max(1), compression };
@@ -74,13 +76,16 @@ impl Peer {
         let near = if common.relays.is_empty() { local.as_slice() } else { &[] };
         net.open_clients();
         let ask = ask(Side::Receiver, features, question, &common, &mut seed);
-        let meeting = Meeting::new(now, ask, &common.relays, near, &mut net);
+        let discover = discover && common.relays.is_empty();
+        let mut meeting = Meeting::new(now, ask, &common.relays, near, &mut net);
+        if !discover {
+            meeting.require_spots();
+        }
         let config = receiver::Config { cores: common.cores.max(1) };
         let receiver =
             receiver::Receiver::new(config, seed.split()).with_limit(common.limit).with_buffers(net.buffers());
         let transfer = Transfer::Receiver(Box::new(receiver));
         let code = CodeState::Ready { code, seated: true, told: true };
-        let discover = discover && common.relays.is_empty();
         let mut peer =
             Self::new(now, Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer);
         if discover {
@@ -127,6 +132,7 @@ impl Peer {
             doubt: None,
             awake: now,
             found: None,
+            response_by: None,
             mdns: None,
             interfaces: common.interfaces.clone(),
             transfer,

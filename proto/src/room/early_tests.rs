@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::world::*;
-use super::{Event, Refused, RoomEnd, close};
+use super::{Event, Refused, RoomEnd};
+use crate::wire::close;
 use crate::wire::relay::{ClientMessage, Former, Owner, RelayMessage, RoomId, Side};
 
 const AGAIN: RoomId = RoomId([8; 32]);

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use super::forward::WINDOW;
 use super::limits::Limits;
 use super::world::*;
-use super::{Config, Event, MAX_EVENTS, Refused, close};
+use super::{Config, Event, MAX_EVENTS, Refused};
 use crate::link::quic::{Closed, Profile};
-use crate::node::{Node, SocketId};
+use crate::net::SocketId;
+use crate::node::Node;
+use crate::wire::close;
 use crate::wire::frame::{GREETING, enclose};
 use crate::wire::relay::{ClientMessage, RefusalReason, RelayMessage, RoomId, Side};
 

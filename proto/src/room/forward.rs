@@ -31,12 +31,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::close;
 use super::greeting::Crossing;
 use super::ports::{LegId, Ports};
 use super::talk::Farewell;
 use crate::Instant;
 use crate::link::quic::{Read, Stream, Write};
+use crate::wire::close;
 use window::{Moved, Window};
 
 pub use window::{Budget, WINDOW};

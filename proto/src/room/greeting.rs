@@ -20,15 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use hmac::{Hmac, KeyInit, Mac};
 use rand_core::Rng;
-use sha2::Sha256;
 
 use crate::Instant;
 use crate::seed::Seed;
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::frame::enclose;
 use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay_auth::is_proof;
 use crate::wire::version::SPOKEN;
 use crate::wire::{self, Features, Hello};
 
@@ -293,29 +292,6 @@ impl Crossing {
     pub fn into_rest(self) -> Bytes {
         self.held.freeze()
     }
-}
-
-/// What a client sends for a relay's nonce: HMAC-SHA-256 over it. The password itself is never sent.
-#[must_use]
-pub fn prove(password: &str, nonce: &[u8; 16]) -> [u8; 32] {
-    proof(password, nonce).finalize().into_bytes().into()
-}
-
-/// Compares in constant time.
-fn is_proof(password: &str, nonce: &[u8; 16], mac: &[u8; 32]) -> bool {
-    proof(password, nonce).verify(mac.into()).is_ok()
-}
-
-fn proof(password: &str, nonce: &[u8; 16]) -> Hmac<Sha256> {
-    let key = blake3::derive_key("tallow v1 relay password", password.as_bytes());
-    // A key shorter than the hash's block is padded with zeros (RFC 2104 §2): padded before, it cannot be refused.
-    let mut block = [0; 64];
-    for (place, byte) in block.iter_mut().zip(key) {
-        *place = byte;
-    }
-    let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
-    mac.update(nonce);
-    mac
 }
 
 fn until(now: Instant) -> Instant {

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::limits::{Guard, Source};
 use crate::Instant;
-use crate::node::{Arrival, Ecn, Transmit};
+use crate::net::{Arrival, Ecn, Transmit};
 use crate::p2p::stun;
 
 /// Answers that wait for their socket.

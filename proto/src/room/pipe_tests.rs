@@ -13,7 +13,7 @@ use super::super::world::*;
 use super::tests::{KIB, closed_rooms, got, is_empty, millis, secs};
 use super::*;
 use crate::link::pipe::Kind;
-use crate::node::ListenerId;
+use crate::net::ListenerId;
 use crate::wire::frame::enclose;
 use crate::wire::relay::{ClientMessage, RelayMessage, RoomId, Side};
 

@@ -12,7 +12,7 @@ use super::talk::Farewell;
 use crate::Instant;
 use crate::link::pipes::Pipes;
 use crate::link::quic::{ConnId, Quic, Read, Stream, Write};
-use crate::node::{PipeId, SocketId};
+use crate::net::{PipeId, SocketId};
 
 /// A client's link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::close;
 use super::forward::{Budget, Outside};
 use super::greeting::Ending;
 use super::limits::Guard;
@@ -35,13 +34,16 @@ use super::registry::{self, Registry};
 use super::status::{Command, Config, Event, Refused, RoomEnd, Status};
 use super::talk::Farewell;
 use crate::Instant;
-use crate::job::Job;
 use crate::link::pipe;
 use crate::link::quic::{self, BadIdentity, Direction, Profile, Quic, Stream};
-use crate::node::{Action, Arrival, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::misuse::Misuse;
+use crate::net::{Action, Arrival, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::node::{Input, Node};
 use crate::p2p::stun;
 use crate::ready::Deadlines;
 use crate::seed::Seed;
+use crate::transfer::job::Job;
+use crate::wire::close;
 use crate::wire::relay::RefusalReason;
 use doors::Door;
 use gone::{Gone, unwelcome};

@@ -10,7 +10,7 @@ use std::io;
 use super::super::Transport;
 use crate::code::Nameplate;
 use crate::link::quic::{Closed, Stream};
-use crate::node::{Bind, Listen};
+use crate::net::{Bind, Listen};
 use crate::wire::relay::{ClientMessage, RelayMessage, RoomId, Side};
 
 pub(super) const KIB: usize = 1024;
@@ -269,7 +269,7 @@ fn a_password_is_asked_for() {
     world.say(alice, &[hello()]);
     world.until("hello", |world| !world.clients[alice].heard.is_empty());
     let RelayMessage::Hello { nonce, .. } = world.clients[alice].heard[0] else { panic!() };
-    let mac = super::super::greeting::prove("open sesame", &nonce);
+    let mac = crate::wire::relay_auth::prove("open sesame", &nonce);
     world.say(alice, &[ClientMessage::Prove { mac }, join(ROOM, Side::Sender, ALICE)]);
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::limits::Limits;
 use super::registry::Key;
 use crate::link::trust::Identity;
-use crate::node::{Listen, Misuse, PipeOptions};
+use crate::misuse::Misuse;
+use crate::net::{Listen, PipeOptions};
 use crate::seed::Seed;
 
 /// How a relay is set up.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::limits::Limits;
 use super::world::*;
 use super::{Command, Event, Status};
-use crate::node::{Arrival, Ecn, Node, SocketId, Transmit};
+use crate::net::{Arrival, Ecn, SocketId, Transmit};
+use crate::node::Node;
 use crate::p2p::stun::{self, Message, TransactionId};
 use crate::wire::relay::RoomId;
 

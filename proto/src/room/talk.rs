@@ -19,7 +19,7 @@ use super::ports::{LegId, Ports};
 use crate::Instant;
 use crate::link::quic::{Read, Stream, Write};
 use crate::seed::Seed;
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::frame::{GREETING, PREFIX, enclose};
 use crate::wire::relay::RelayMessage;
 use crate::wire::{self, Caps, Decoder};

@@ -167,11 +167,28 @@ fn links_have_a_bound_and_an_id_once() {
     pair.drain(SENDER);
     assert_eq!(pair.told[SENDER].dead, [(LINK, LinkEnd::NoRoom)]);
     for n in 1..=MAX_LINKS as u32 {
-        pair.ends[SENDER].handle_link_up(now, LinkId(100 + n), 2, Origin::Accepted(Pace::Direct));
+        pair.ends[SENDER].handle_link_up(now, LinkId(100 + n), 2, Origin::Dialled(Pace::Direct));
     }
     pair.drain(SENDER);
     assert_eq!(pair.told[SENDER].dead[1..], [(LinkId(100 + MAX_LINKS as u32), LinkEnd::NoRoom)]);
     assert_eq!(pair.links(SENDER).len(), MAX_LINKS);
+}
+
+#[test]
+fn links_that_came_in_leave_places_for_others() {
+    let mut pair = Pair::new();
+    let now = pair.now;
+    for n in 1..=MAX_LINKS as u32 {
+        pair.ends[SENDER].handle_link_up(now, LinkId(100 + n), 2, Origin::Accepted(Pace::Direct));
+    }
+    pair.drain(SENDER);
+    let refused = pair.told[SENDER].dead.len();
+    assert!(refused >= 6, "{refused} refused");
+    for (n, origin) in [Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Floor)].into_iter().enumerate() {
+        pair.ends[SENDER].handle_link_up(now, LinkId(200 + n as u32), 2, origin);
+    }
+    pair.drain(SENDER);
+    assert_eq!(pair.told[SENDER].dead.len(), refused);
 }
 
 #[test]

@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::BadRecord;
 use super::record::{Header, Kind, LaneKey, Prepared, open_frame, seal_frame};
-use super::{BadRecord, Violation};
 use crate::Instant;
 use crate::handshake::{RecordKey, Suite};
+use crate::wire::Violation;
 use crate::wire::frame::PREFIX;
 use crate::wire::peer::LaneCount;
 use crate::wire::{Capped, Frame};

@@ -14,10 +14,10 @@
 
 use std::time::Duration;
 
-use super::Violation;
 use super::lanes::{Accepted, InStream, Opening, OutStreams, counts, wire_len};
 use crate::Instant;
 use crate::wire::Frame;
+use crate::wire::Violation;
 use crate::wire::peer::Control;
 
 /// How often a link says that it lives.

@@ -14,7 +14,8 @@
 //! [`Session::poll_control_record`] for each link whose first stream can take more. One `handle_*` causes at most one event
 //! per link and two more, so a drained queue of events is bounded by [`MAX_LINKS`].
 //!
-//! Timers are those of the links (`link.rs`). Bounds: [`MAX_LINKS`] links; the queues of `reliable.rs`.
+//! Timers are those of the links (`link.rs`). Bounds: [`MAX_LINKS`] links, the last [`KEPT`] of them for what this side dialled and for
+//! floors; the queues of `reliable.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -22,19 +23,22 @@ use bytes::Bytes;
 use rand_core::Rng;
 
 use super::lanes::{Accepted, Opening, Sealing};
-use super::link::Link;
+use super::link::{Link, Pace};
 use super::record::plain_control;
 use super::reliable::{Class, Reliable};
-use super::{Limits, LinkId, Origin, Prepared, SealedChunk, StreamNo, Unsent, Verdict, Violation};
+use super::{Limits, LinkId, Origin, Prepared, SealedChunk, StreamNo, Unsent, Verdict};
 use crate::Instant;
 use crate::handshake::Keys;
 use crate::seed::Seed;
+use crate::wire::Violation;
 use crate::wire::peer::{Control, ControlRecord};
 use crate::wire::relay::Side;
 use crate::wire::{Capped, Frame, decode};
 
 /// How many links a session has at a time.
-pub const MAX_LINKS: usize = 8;
+pub const MAX_LINKS: usize = 16;
+/// Of these, such as are kept for others than those that came in on a direct path, where anybody may come in.
+const KEPT: usize = 6;
 
 /// What a session is made with, beside its keys.
 #[derive(Debug, Clone)]
@@ -166,7 +170,11 @@ impl Session {
             return;
         }
         let alive = &mut self.alive;
-        if alive.links.len() >= MAX_LINKS || alive.links.contains_key(&link) {
+        let most = match origin {
+            Origin::Accepted(Pace::Direct) => MAX_LINKS.saturating_sub(KEPT),
+            Origin::Handshake | Origin::Dialled(_) | Origin::Accepted(Pace::Floor) => MAX_LINKS,
+        };
+        if alive.links.len() >= most || alive.links.contains_key(&link) {
             self.events.push_back(Event::LinkDead { link, why: LinkEnd::NoRoom });
             return;
         }

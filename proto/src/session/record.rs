@@ -12,10 +12,11 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, U
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;
 
-use super::{LinkId, Violation};
+use super::LinkId;
 use crate::handshake::{RecordKey, Suite};
 use crate::pool::{Lent, Pool};
 use crate::wire::Frame;
+use crate::wire::Violation;
 use crate::wire::frame::{CHUNK, KIND_CHUNK, KIND_CONTROL, PREFIX};
 
 /// Length of a record's header in bytes.

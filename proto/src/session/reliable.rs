@@ -13,7 +13,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Unsent, Violation};
+use super::Unsent;
+use crate::wire::Violation;
 use crate::wire::peer::Control;
 
 /// How many messages may wait for their ack.

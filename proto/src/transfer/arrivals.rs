@@ -10,8 +10,9 @@ use super::chunk::HEADER;
 use super::limit::{self, Limit};
 use super::window::{FRAMING, cost};
 use crate::Instant;
-use crate::job::JobId;
-use crate::session::{LinkId, SealedChunk, Violation};
+use crate::session::{LinkId, SealedChunk};
+use crate::transfer::job::JobId;
+use crate::wire::Violation;
 
 /// The credit that a chunk uses and the link on which it arrived. The cost is 0 once that link is lost, because the sender then counts
 /// the chunk anew.

@@ -10,8 +10,10 @@ use super::Progress;
 use super::exchange::{Exchange, Stop};
 use super::hashes::Hash;
 use crate::Instant;
-use crate::job::{JobId, Product, Sink, Work};
-use crate::session::{LinkId, Prepared, SealedChunk, Violation};
+use crate::session::{LinkId, Prepared, SealedChunk};
+use crate::transfer::job::{JobId, Product, Work};
+use crate::transfer::storage::Sink;
+use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, Control};
 
 /// Which chunks in flight are lost.

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use super::hashes::Hash;
 use super::manifest::Manifest;
 use super::{IN_JOBS, slice_of};
-use crate::job::{Fault, FaultKind, Source};
+use crate::transfer::storage::{Fault, FaultKind, Source};
 use crate::wire::peer::{ChunkRange, Have};
 
 /// Chunks to be read from the source and hashed.

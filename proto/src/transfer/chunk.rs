@@ -17,9 +17,10 @@ use zstd::bulk::{Compressor, Decompressor};
 
 use super::hashes::{Claim, Hash, Hashes};
 use super::manifest::Manifest;
-use crate::job::{Fault, FaultKind, Sink, Source};
 use crate::pool::Pool;
-use crate::session::{OpenedRecord, Prepared, SealedChunk, Violation};
+use crate::session::{OpenedRecord, Prepared, SealedChunk};
+use crate::transfer::storage::{Fault, FaultKind, Sink, Source};
+use crate::wire::Violation;
 
 /// Length of what stands before the contents, in bytes.
 pub const HEADER: usize = 49;

@@ -6,9 +6,9 @@ use super::super::manifest::{ManifestBuilder, PageBuilder};
 use super::super::memory::{At, MemorySink, MemorySource, Stage};
 use super::super::path::RelPath;
 use super::*;
-use crate::job::{Job, JobId, Product, Work};
 use crate::seed::Seed;
 use crate::session::{LinkId, Verdict};
+use crate::transfer::job::{Job, JobId, Product, Work};
 use crate::wire::peer::TransferKind;
 
 const CHUNK: usize = 64 << 10;

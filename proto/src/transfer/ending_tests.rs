@@ -8,7 +8,7 @@ use super::reading::PAGES;
 use super::receiver::{CHUNKS, INTERRUPTED};
 use super::tests::{K64, World, accept, one_file, path};
 use super::*;
-use crate::job::FaultKind;
+use crate::transfer::storage::FaultKind;
 use crate::wire::peer::{Control, Reason};
 
 /// So many files that they are put in place in three slices; the first one is.

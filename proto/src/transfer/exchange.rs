@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::manifest::{Manifest, ManifestError, Refusal, Refused};
 use super::{FIRST, Outcome};
 use crate::Instant;
-use crate::job::{Fault, FaultKind, Job, JobId, Work};
-use crate::session::Violation;
+use crate::transfer::job::{Job, JobId, Work};
+use crate::transfer::storage::{Fault, FaultKind};
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, DeclineReason, Reason};
 
 /// Jobs that are still out this long after the end are waited for no more.

@@ -10,8 +10,8 @@ use super::path::PathError;
 use super::receiver::{self, FAREWELL, INTERRUPTED};
 use super::tests::{K64, World, accept, ack, file, noise, one_file, range, run, seed};
 use super::*;
-use crate::job::FaultKind;
 use crate::session::{LinkId, Prepared, SealedChunk, Verdict};
+use crate::transfer::storage::FaultKind;
 use crate::wire::Blob;
 use crate::wire::peer::{Control, Offer, Reason, TransferKind};
 
@@ -355,7 +355,7 @@ fn what_a_dead_link_brought_does_not_count_twice() {
 /// Where bytes go that nobody looks at.
 struct Nowhere;
 
-impl crate::job::Sink for Nowhere {
+impl crate::transfer::storage::Sink for Nowhere {
     fn begin(&self, _: &Arc<Manifest>) -> Result<Vec<crate::transfer::journal::Stored>, Fault> {
         Ok(Vec::new())
     }

@@ -26,9 +26,11 @@ use super::recall::Kept;
 use super::window::CREDIT;
 use super::{FIRST, Progress};
 use crate::Instant;
-use crate::job::{FaultKind, JobId, Product, Sink, Work};
 use crate::pool::Pool;
-use crate::session::{LinkId, OpenedRecord, SealedChunk, Violation};
+use crate::session::{LinkId, OpenedRecord, SealedChunk};
+use crate::transfer::job::{JobId, Product, Work};
+use crate::transfer::storage::{FaultKind, Sink};
+use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
 /// Chunks are committed when so many were written that count so many bytes together, or many of any size, or nothing else is left

@@ -12,7 +12,7 @@ use super::tests::{K64, World, noise, one_file, path, seed};
 use super::window::cost;
 use super::*;
 use crate::Instant;
-use crate::job::Source;
+use crate::transfer::storage::Source;
 
 /// A chunk of the files below as it is sealed, at most.
 const SEALED: u64 = (K64 + 256) as u64;

@@ -7,9 +7,10 @@ use super::exchange::TransferEvent;
 use super::receiver::Receiver;
 use super::sender::Sender;
 use crate::Instant;
-use crate::job::{Job, JobDone, Sink, StreamSink};
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::session::{LinkId, Prepared, SealedChunk};
+use crate::transfer::job::{Job, JobDone};
+use crate::transfer::storage::{Sink, StreamSink};
 use crate::wire::peer::{CancelReason, Control, DeclineReason};
 
 /// One end of a transfer.

@@ -14,9 +14,10 @@ use super::memory::{At, MemorySink, MemorySource, Stage};
 use super::path::{LinkTarget, RelPath};
 use super::*;
 use crate::Instant;
-use crate::job::{FaultKind, Job, JobDone, Source, Work};
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};
+use crate::transfer::job::{Job, JobDone, Work};
+use crate::transfer::storage::{FaultKind, Source};
 use crate::wire::Capped;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 

@@ -21,8 +21,8 @@ use super::collision::Collisions;
 use super::layout::{self, SIZES};
 use super::path::{LinkError, LinkTarget, PathError, RelPath};
 use crate::seed::Seed;
-use crate::session::Violation;
 use crate::wire::Untrusted;
+use crate::wire::Violation;
 use crate::wire::peer::TransferKind;
 
 /// The most entries of a manifest.

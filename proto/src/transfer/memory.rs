@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::journal::{Header, Reader, Stored, Writer};
 use super::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
 use super::path::{LinkTarget, RelPath};
-use crate::job::{Fault, FaultKind, Sink, Source};
+use crate::transfer::storage::{Fault, FaultKind, Sink, Source};
 
 /// Where a fault is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

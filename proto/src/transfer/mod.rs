@@ -20,6 +20,7 @@ mod collision;
 mod exchange;
 mod hashes;
 mod incoming;
+pub mod job;
 pub mod journal;
 pub mod layout;
 mod limit;
@@ -33,12 +34,13 @@ mod reading;
 pub mod recall;
 pub mod receiver;
 pub mod sender;
+pub mod storage;
 pub mod stream;
 mod window;
 
-use crate::job::Fault;
-use crate::session::Violation;
+use crate::transfer::storage::Fault;
 use crate::wire::Untrusted;
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};
 
 pub use chunk::Compression;

@@ -21,8 +21,10 @@ use super::ranges::{self, RangeSet};
 use super::window::{FRAMING, Window, cost};
 use super::{Compression, FIRST, IN_JOBS, Progress};
 use crate::Instant;
-use crate::job::{Fault, FaultKind, Product, Source, Work};
-use crate::session::{LinkId, Prepared, Violation};
+use crate::session::{LinkId, Prepared};
+use crate::transfer::job::{Product, Work};
+use crate::transfer::storage::{Fault, FaultKind, Source};
+use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, Control, Have};
 
 /// The most chunks that are made, or being made, and were not fetched.

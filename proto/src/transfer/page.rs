@@ -1,6 +1,6 @@
 //! How an entry stands in a page: the bytes that [`super`] describes, and nothing about what they mean.
 
-use crate::session::Violation;
+use crate::wire::Violation;
 
 /// Kind of a regular file.
 pub const FILE: u8 = 0;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, Have};
 
 /// The most chunks under one digest of those that a receiver has from before.

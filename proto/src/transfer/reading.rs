@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::manifest::{MAX_ENTRIES, MAX_PAGES, Manifest, ManifestBuilder, ManifestError, Page, Refusal, Refused};
 use crate::Instant;
 use crate::seed::Seed;
-use crate::session::Violation;
 use crate::wire::Untrusted;
+use crate::wire::Violation;
 use crate::wire::peer::{Offer, TransferKind};
 
 /// How long the next page of an offer is waited for.

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use super::journal::Stored;
 use super::manifest::Manifest;
 use super::{IN_JOBS, ranges, slice_of};
-use crate::job::{Fault, FaultKind, Sink};
+use crate::transfer::storage::{Fault, FaultKind, Sink};
 use crate::wire::peer::{ChunkRange, Have};
 
 /// The most ranges that are told.

@@ -43,18 +43,20 @@ use super::stream::ordered::OrderedReceiver;
 use super::stream::{self, Layout};
 use super::{FIRST, Outcome, Progress};
 use crate::Instant;
-use crate::job::{FaultKind, Job, JobDone, JobId, Product, Sink, StreamSink, Work};
-use crate::node::Misuse;
+use crate::misuse::Misuse;
 use crate::pool::Pool;
 use crate::seed::Seed;
-use crate::session::{LinkId, SealedChunk, Violation};
+use crate::session::{LinkId, SealedChunk};
+use crate::transfer::job::{Job, JobDone, JobId, Product, Work};
+use crate::transfer::storage::{FaultKind, Sink, StreamSink};
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, TransferKind};
 use crate::wire::{Capped, Untrusted};
 
 /// How long `Bye` is waited for after `Verified`.
 pub const FAREWELL: Duration = Duration::from_secs(30);
 /// How long while there is no link: a sender that was cut off at the very end can still learn that the transfer is complete.
-pub const FAREWELL_APART: Duration = Duration::from_secs(900);
+pub const FAREWELL_APART: Duration = Duration::from_secs(60);
 /// How long after the user interrupted.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
 /// How long anything of an accepted transfer is waited for: a disk of the sender may take its time.
@@ -96,8 +98,8 @@ enum State {
     Receiving(Box<dyn ChunkSink>),
     /// Slice by slice, everything is put in place. How long the other side's `Bye` will be waited for; `None`: it is gone.
     Finishing { sink: Arc<dyn Sink>, root: Hash, progress: Progress, next: bool, farewell: Option<Duration> },
-    /// All is done; the other side may still ask for the confirmation.
-    Verified { until: Option<Instant>, progress: Progress },
+    /// All is done; the other side may still ask for the confirmation. `hurried`: the user wants to leave.
+    Verified { until: Option<Instant>, hurried: bool, progress: Progress },
     /// Nothing more is done; what was staged is left or removed once no job is out that could write there.
     Over { last: Option<Work>, progress: Progress },
 }
@@ -157,7 +159,7 @@ impl Receiver {
         self.heard = None;
         match &mut self.state {
             State::Receiving(chunks) => chunks.lose(link),
-            State::Verified { until, .. } => *until = now.checked_add(FAREWELL_APART),
+            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL_APART),
             _ => {}
         }
     }
@@ -180,7 +182,7 @@ impl Receiver {
         self.heard = Some(now);
         match &mut self.state {
             State::Receiving(chunks) => chunks.repeat(),
-            State::Verified { until, .. } => *until = now.checked_add(FAREWELL),
+            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL),
             _ => {}
         }
     }
@@ -263,7 +265,7 @@ impl Receiver {
                     self.heard = self.heard.map(|_| now);
                 }
             }
-            State::Verified { until, progress } if until.is_none_or(|until| until <= now) => {
+            State::Verified { until, progress, .. } if until.is_none_or(|until| until <= now) => {
                 self.state = State::Over { last: None, progress: *progress };
             }
             _ => {}
@@ -319,7 +321,9 @@ impl Receiver {
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         match &mut self.state {
             State::Over { .. } => {}
-            State::Verified { until, .. } => *until = (*until).min(now.checked_add(INTERRUPTED)),
+            State::Verified { until, hurried, .. } => {
+                (*until, *hurried) = ((*until).min(now.checked_add(INTERRUPTED)), true);
+            }
             State::Finishing { farewell, .. } => *farewell = (*farewell).min(Some(INTERRUPTED)),
             _ => {
                 self.exchange.send_cancel(reason, text);
@@ -570,7 +574,7 @@ impl Receiver {
                 let is_apart = self.heard.is_none() && farewell == FAREWELL;
                 let farewell = if is_apart { FAREWELL_APART } else { farewell };
                 self.exchange.send(Control::Verified { transfer: FIRST, root });
-                State::Verified { until: now.checked_add(farewell), progress }
+                State::Verified { until: now.checked_add(farewell), hurried: farewell == INTERRUPTED, progress }
             }
             None => State::Over { last: None, progress },
         };

@@ -9,8 +9,9 @@ use super::journal::{Header, Stored, Writer};
 use super::memory::{At, MemorySink, MemorySource, Partial, Stage};
 use super::tests::{K64, World, ack, noise, one_file, path, range, run};
 use super::*;
-use crate::job::{FaultKind, Work};
 use crate::seed::Seed;
+use crate::transfer::job::Work;
+use crate::transfer::storage::FaultKind;
 use crate::wire::peer::{Control, Have};
 
 /// So many chunks of one file, and three small files in one more.

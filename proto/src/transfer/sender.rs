@@ -27,10 +27,12 @@ use super::outgoing::Outgoing;
 use super::stream;
 use super::{Compression, FIRST, Outcome, Progress};
 use crate::Instant;
-use crate::job::{FaultKind, Job, JobDone, Product, Source, StreamSource, Work};
 use crate::seed::Seed;
-use crate::session::{LinkId, Prepared, Violation};
+use crate::session::{LinkId, Prepared};
+use crate::transfer::job::{Job, JobDone, Product, Work};
+use crate::transfer::storage::{FaultKind, Source, StreamSource};
 use crate::wire::Blob;
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, Have, Offer, TransferKind};
 
 /// How to send.

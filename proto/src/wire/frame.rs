@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::session::Violation;
+use crate::wire::Violation;
 
 /// The longest body before the session is keyed, in bytes.
 pub const GREETING: usize = 4 << 10;

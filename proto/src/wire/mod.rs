@@ -3,17 +3,22 @@
 //! A body is a postcard-encoded value in its one canonical form. postcard alone accepts overlong varints and ignores what
 //! follows a value; [`decode`] does not.
 
+pub mod candidate;
+pub mod close;
 pub mod frame;
 pub mod peer;
 pub mod relay;
+pub mod relay_auth;
 pub mod untrusted;
 pub mod version;
+mod violation;
 
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use frame::{Caps, Decoder, Frame};
 pub use untrusted::Untrusted;
 pub use version::{Features, Hello, Versions};
+pub use violation::Violation;
 
 /// The bytes are not the one canonical encoding of an allowed message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

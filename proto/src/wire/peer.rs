@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::candidate::Candidates;
 use super::{Blob, Capped, Hello, Untrusted, Versions};
-use crate::p2p::candidate::Candidates;
 
 /// The bodies of the handshake, each in one frame of at most 4 KiB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

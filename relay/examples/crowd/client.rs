@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::{Bytes, BytesMut};
 use tallow_proto::link::quic::{self, Closed, ConnId, Profile, Quic, Read, Stream, Write};
 use tallow_proto::link::trust::{CertificateSeen, Trust};
-use tallow_proto::node::{Arrival, Ecn, SocketId};
+use tallow_proto::net::{Arrival, Ecn, SocketId};
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, RoomId, Side};
 use tallow_proto::wire::{self, Caps, Decoder, Features, Hello};

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use tallow_proto::link::pipe::{Closed, Kind, Transport};
 use tallow_proto::link::quic::Profile;
 use tallow_proto::link::trust::CertificateSeen;
-use tallow_proto::room::close;
+use tallow_proto::wire::close;
 use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Side};
 
 use super::client::{Crowd, join};

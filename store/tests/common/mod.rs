@@ -6,10 +6,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tallow_proto::job::{Fault, FaultKind, Sink, Source};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, ManifestBuilder, Mtime, PageBuilder};
 use tallow_proto::transfer::path::{LinkTarget, RelPath};
+use tallow_proto::transfer::storage::{Fault, FaultKind, Sink, Source};
 use tallow_proto::wire::peer::TransferKind;
 use tallow_store::{Destination, OnExists, Policy, Receiving, SourceOptions, SourceTree};
 

@@ -15,11 +15,13 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tallow_proto::code::Nameplate;
-use tallow_proto::job::Job;
 use tallow_proto::link::quic::{ConnId, Event, Profile, Quic, Read, Stream, Write};
 use tallow_proto::link::trust::Trust;
-use tallow_proto::node::{Action, Arrival, Bind, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::seed::Seed;
+use tallow_proto::transfer::job::Job;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Side};
 use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};

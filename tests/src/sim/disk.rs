@@ -4,10 +4,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tallow_proto::job::{Fault, Sink};
 use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::memory::{MemorySink, MemorySource, Partial, Stage};
+use tallow_proto::transfer::storage::{Fault, Sink};
 
 /// See the module's text.
 #[derive(Debug, Default)]

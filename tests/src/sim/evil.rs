@@ -9,11 +9,13 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tallow_proto::job::Job;
 use tallow_proto::link::quic::{ConnId, Direction, Event, Limits, Profile, Quic, Read, Stream, Write};
-use tallow_proto::node::{Action, Arrival, Bind, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::room::greeting::{Greeting, Output, Request};
 use tallow_proto::seed::Seed;
+use tallow_proto::transfer::job::Job;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::{RefusalReason, RelayMessage, RoomId, Side};
 use tallow_proto::wire::{Caps, Decoder, encode};

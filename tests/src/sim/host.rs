@@ -8,12 +8,11 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::job::Job;
-use tallow_proto::node::{
-    Action, Arrival, Input, Interface, ListenerId, Node, PipeEvent, PipeId, PipeOptions, SocketId, Transmit,
-};
+use tallow_proto::net::{Action, Arrival, Interface, ListenerId, PipeEvent, PipeId, PipeOptions, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::peer::{self, Peer};
 use tallow_proto::room;
+use tallow_proto::transfer::job::Job;
 
 use super::tcp::EndId;
 use super::topology::{Attachment, Segment};
@@ -45,8 +44,8 @@ pub enum Observed {
     Text(String),
 }
 
-impl From<tallow_proto::node::Misuse> for Observed {
-    fn from(misuse: tallow_proto::node::Misuse) -> Self {
+impl From<tallow_proto::misuse::Misuse> for Observed {
+    fn from(misuse: tallow_proto::misuse::Misuse) -> Self {
         Self::Text(misuse.to_string())
     }
 }

@@ -18,6 +18,7 @@ mod nat;
 mod network;
 mod offers;
 mod scenario;
+mod squatter;
 mod tally;
 mod tcp;
 mod topology;
@@ -35,6 +36,7 @@ pub use network::{Chance, Conditions, Network};
 pub use scenario::{
     Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, real_relay, receive_config, send_config,
 };
+pub use squatter::{Squat, Squatter};
 pub use tally::Tally;
 pub use topology::{Attachment, Flight, PUBLIC, Segment, Site, Topology};
 pub use world::World;

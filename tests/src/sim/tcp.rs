@@ -13,7 +13,7 @@ use std::io::{ErrorKind, IoSlice, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tallow_proto::node::{Dial, PipeEvent, PipeId};
+use tallow_proto::net::{Dial, PipeEvent, PipeId};
 
 use super::host::HostId;
 use super::nat::Carrier;

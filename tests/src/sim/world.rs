@@ -9,11 +9,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::job::Job;
-use tallow_proto::node::{Action, Arrival, Ecn, Input, Node, SocketId};
+use tallow_proto::net::{Action, Arrival, Ecn, SocketId};
+use tallow_proto::node::{Input, Node};
 use tallow_proto::peer;
 use tallow_proto::room;
 use tallow_proto::seed::Seed;
+use tallow_proto::transfer::job::Job;
 
 use super::disk::CheckedSink;
 use super::host::{Freeze, Host, HostId, Machine, Observed};
@@ -43,7 +44,7 @@ pub(super) enum Happening {
     Resolved {
         host: HostId,
         life: u32,
-        query: tallow_proto::node::QueryId,
+        query: tallow_proto::net::QueryId,
         addresses: Vec<SocketAddr>,
     },
     Tcp {

@@ -7,10 +7,12 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tallow_proto::job::Job;
 use tallow_proto::link::quic::{ConnId, Event as QuicEvent, Limits, Profile, Quic, Read, Stream, Write};
 use tallow_proto::link::trust::{Identity, Trust};
-use tallow_proto::node::{Action, Arrival, Bind, Input, Misuse, Node, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
+use tallow_proto::transfer::job::Job;
 
 const STREAMS: u64 = 4;
 /// What is sent repeats after this many bytes; a prime, so that no packet or buffer size hides a shift.

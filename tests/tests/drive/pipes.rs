@@ -7,10 +7,10 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use tallow_proto::job::Job;
-use tallow_proto::node::{
-    Action, Arrival, Dial, Input, Interface, Listen, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit,
-};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Dial, Interface, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
+use tallow_proto::transfer::job::Job;
 
 /// Bytes that a pipe of the server holds at most.
 const HELD: usize = 64 << 10;

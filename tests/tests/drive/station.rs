@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::job::{Fault, Job, JobId, Sink, Work};
-use tallow_proto::node::{Action, Arrival, Bind, Ecn, Input, Misuse, Node, QueryId, SocketId, Transmit};
+use tallow_proto::misuse::Misuse;
+use tallow_proto::net::{Action, Arrival, Bind, Ecn, QueryId, SocketId, Transmit};
+use tallow_proto::node::{Input, Node};
+use tallow_proto::transfer::job::{Job, JobId, Work};
 use tallow_proto::transfer::manifest::{Entry, Manifest};
+use tallow_proto::transfer::storage::{Fault, Sink};
 
 /// Datagrams that may be on their way.
 const WINDOW: usize = 32;

@@ -11,7 +11,9 @@ use tallow_proto::link::race::Allowed;
 use tallow_proto::peer::{Command, Event, PathKind, ReceiveConfig, SendConfig, WaitingFor};
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::Side;
-use tallow_tests::sim::{Attachment, Fate, PUBLIC, Passing, Place, Policy, RELAY, Rig, Scenario, Site, Tamper, noise};
+use tallow_tests::sim::{
+    Attachment, Conditions, Fate, PUBLIC, Passing, Place, Policy, RELAY, Rig, Scenario, Site, Tamper, noise,
+};
 
 use super::midway::{FOUND, HOME, LEGS, Midway, OUTSIDE, SECOND, direct_and, scenario};
 
@@ -154,6 +156,42 @@ fn a_relay_that_spoils_the_new_floor_ends_nothing() {
         assert!(tried.load(Ordering::Relaxed) > 0, "{kind}: nobody looked for a floor");
         midway.ends_well();
     }
+}
+
+/// A relay that says a word of a handshake on the new floor, which is kept for later, and then sends as much as it can: it is not read,
+/// so that it can't send.
+#[test]
+fn a_relay_that_floods_a_link_that_waits_is_not_read() {
+    let (cuts, floods) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (cut, count) = (cuts.clone(), floods.clone());
+    let junk = Bytes::from(vec![0x55_u8; 16 << 20]);
+    let tamper: Tamper = Box::new(move |passing: Passing, _: &Bytes| match (passing.from, passing.side) {
+        (0 | 1, _) if cut.load(Ordering::Relaxed) => Fate::Cut,
+        (0 | 1, _) => Fate::Pass,
+        (_, Side::Sender) if passing.nth == 0 => {
+            count.fetch_add(1, Ordering::Relaxed);
+            // "The confirmation was not right", which needs no key.
+            Fate::Instead(vec![enclose(&[3]), junk.clone()])
+        }
+        _ => Fate::Instead(Vec::new()),
+    });
+    let (scenario, bytes) = scenario(97, 45 * SECOND);
+    let scenario = Scenario { place: Place::Evil, ..scenario };
+    let rig = Rig::with(&scenario, Policy::Proper, tamper, direct_and(|_, _| {}));
+    let mut midway = Midway::offered(rig, bytes, PUBLIC_OF);
+    midway.accept();
+    let usual = midway.rig.world.network.default_conditions();
+    for (a, b) in [(RELAY.ip(), PUBLIC_OF[1]), (PUBLIC_OF[1], RELAY.ip())] {
+        midway.rig.world.network.set(a, b, Conditions { rate: 2_000_000, ..usual });
+    }
+    let relay = midway.rig.relay.expect("a relay");
+    let before = midway.rig.world.sent_to(relay, PUBLIC_OF[1]).bytes;
+    cuts.store(true, Ordering::Relaxed);
+    midway.pass(20 * SECOND);
+    let sent = midway.rig.world.sent_to(relay, PUBLIC_OF[1]).bytes - before;
+    assert!(floods.load(Ordering::Relaxed) > 0, "nobody looked for a floor");
+    assert!(sent < 2 << 20, "{sent} bytes of a flood were taken");
+    midway.ends_well();
 }
 
 /// The direct path dies while a new floor proves itself, and does not come to an end with it: it is not waited for for long.

@@ -4,8 +4,8 @@ use super::sockets::{DATAGRAMS_IN, DATAGRAMS_OUT};
 use super::*;
 use crate::drive::fake::{Arrives, Event, Heard, Theatre, bind, job};
 use crate::drive::inbox::EVENTS;
-use crate::job::{Fault, FaultKind};
-use crate::node::{QueryId, SocketId};
+use crate::net::{QueryId, SocketId};
+use crate::transfer::storage::{Fault, FaultKind};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -30,6 +30,20 @@ fn a_round_is_inbox_arrivals_settle_then_the_timer() {
     assert!(theatre.poll().is_pending());
     let heard = [Heard::Done(7, true), Heard::Datagram(SocketId(0), vec![2]), Heard::Settled];
     assert_eq!(theatre.plan().heard[..3], heard);
+}
+
+#[test]
+fn a_deadline_waits_for_what_arrived_while_the_node_worked() {
+    for by in [2 * MS, 500 * MS] {
+        let mut theatre = Theatre::new(&[0]);
+        theatre.plan().deadline = Some(theatre.start + MS);
+        theatre.works_long(by, 0, vec![7]);
+        assert!(theatre.poll().is_pending());
+        let plan = theatre.plan();
+        let place = |wanted: &Heard| plan.heard.iter().position(|heard| heard == wanted);
+        let (arrived, timeout) = (place(&Heard::Datagram(SocketId(0), vec![7])), place(&Heard::Timeout));
+        assert!(arrived.is_some() && timeout.is_some() && arrived < timeout, "{:?}", plan.heard);
+    }
 }
 
 #[test]

@@ -12,7 +12,8 @@ use super::pipes::Pipes;
 use super::wakes::{Bell, Name, Wakes};
 use crate::Instant;
 use crate::drive::io::Io;
-use crate::node::{ListenerId, Node};
+use crate::net::ListenerId;
+use crate::node::Node;
 
 /// Connections taken from a listener in one round.
 pub(super) const ACCEPTS: usize = 16;

@@ -30,7 +30,8 @@ use self::wakes::{Name, Wakes};
 use super::inbox::{Handle, Inbox};
 use super::io::Io;
 use crate::Instant;
-use crate::node::{Action, Input, Node};
+use crate::net::Action;
+use crate::node::{Input, Node};
 
 /// Rounds before the task yields.
 const ROUNDS: usize = 4;
@@ -40,6 +41,9 @@ const FAILURES: u32 = 16;
 const REST: Duration = Duration::from_millis(100);
 /// How long a closed node's last transmits may wait for room in their socket, and its finished pipes for the other side's end.
 const FLUSH: Duration = Duration::from_secs(1);
+/// A deadline that passed longer ago was missed because others had the processor. The runtime may know of what arrived meanwhile only
+/// once it had a turn itself, which its timer tells.
+const LATE: Duration = Duration::from_millis(20);
 /// Rounds in a row that may put off the timer because arrivals still wait: about as many as a socket's buffer holds.
 const PUT_OFF: u32 = 32;
 
@@ -69,6 +73,8 @@ pub struct Driver<N: Node, I: Io> {
     /// What the runtime's timer is set to; never later than the next deadline.
     armed: Option<Instant>,
     put_off: u32,
+    /// When the sockets were looked at last, before anything was taken from them: what arrived by then is known to the node.
+    looked: Instant,
     /// The node is closed, and this is how long its last transmits may take.
     flush_by: Option<Instant>,
     over: bool,
@@ -79,7 +85,7 @@ pub struct Driver<N: Node, I: Io> {
 impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
     /// Joins the two. Nothing happens until the driver is polled.
     pub fn new(node: N, io: I) -> (Handle<N>, Self) {
-        let inbox = Arc::new(Inbox::new());
+        let (inbox, looked) = (Arc::new(Inbox::new()), io.now());
         let handle = Handle::new(inbox.clone());
         let wakes = Arc::<Wakes>::default();
         let driver = Self {
@@ -98,6 +104,7 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
             held: None,
             armed: None,
             put_off: 0,
+            looked,
             flush_by: None,
             over: false,
             cancelled: Arc::default(),
@@ -122,6 +129,9 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
         }
         self.no_news = false;
         for _ in 0..ROUNDS {
+            if self.sockets.iter().all(|socket| !socket.empty) {
+                self.looked = self.io.now();
+            }
             let mut moved = self.take_inbox(cx);
             moved |= self.take_news(cx);
             moved |= self.receive(cx);
@@ -331,7 +341,8 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
         let rests = rests.chain(self.listeners.rests()).chain(self.pipes.linger());
         let Some(at) = rests.chain(deadline).chain(self.flush_by).min() else { return false };
         // A later deadline leaves the timer alone: QUIC moves its deadlines with every packet, and waking early is cheap.
-        while self.io.now() < at {
+        // A deadline is judged after what arrived before it was read, however long the node, or others, had the processor since.
+        while self.io.now() < at || at.checked_add(LATE).is_some_and(|late| self.looked < at && late <= self.io.now()) {
             let armed = self.armed.map_or(at, |armed| armed.min(at));
             if self.io.poll_timer(cx, armed).is_pending() {
                 self.armed = Some(armed);
@@ -341,6 +352,10 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
             if armed == at {
                 break;
             }
+        }
+        if self.looked < at {
+            self.sockets.iter_mut().for_each(|socket| socket.empty = false);
+            return true;
         }
         self.node.handle_timeout(self.io.now());
         true

@@ -19,7 +19,8 @@ use std::time::Duration;
 use super::wakes::{Bell, Name, Wakes};
 use crate::Instant;
 use crate::drive::io::Io;
-use crate::node::{Dial, Node, PipeEvent, PipeId};
+use crate::net::{Dial, PipeEvent, PipeId};
+use crate::node::Node;
 
 /// Calls for a pipe, in one direction and one round.
 pub(super) const CALLS: usize = 16;

@@ -8,7 +8,8 @@ use super::listeners::ACCEPTS;
 use super::pipes::{CALLS, LINGER};
 use super::{FLUSH, REST, ROUNDS};
 use crate::drive::fake::{Heard, Incoming, Theatre, addr};
-use crate::node::{Action, Dial, Input, Interface, Listen, ListenerId, PipeEvent, PipeId};
+use crate::net::{Action, Dial, Interface, Listen, ListenerId, PipeEvent, PipeId};
+use crate::node::Input;
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -11,7 +11,8 @@ use bytes::BytesMut;
 use super::{FAILURES, REST};
 use crate::Instant;
 use crate::drive::io::{Io, Received};
-use crate::node::{Arrival, Node, SocketId, Transmit};
+use crate::net::{Arrival, SocketId, Transmit};
+use crate::node::Node;
 
 /// Datagrams taken from a socket in one round. The last call may go beyond it by what the system joined in its slots.
 pub(super) const DATAGRAMS_IN: usize = 128;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 
-use crate::node::{ListenerId, PipeId};
+use crate::net::{ListenerId, PipeId};
 
 /// Whose bell it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

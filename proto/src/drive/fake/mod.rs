@@ -18,7 +18,7 @@ pub use script::{Arrives, Door, Incoming, Line, Script, Stage, Wire};
 
 use super::{Driver, Handle};
 use crate::Instant;
-use crate::node::{Action, Bind, ListenerId, PipeId, SocketId};
+use crate::net::{Action, Bind, ListenerId, PipeId, SocketId};
 
 pub fn addr(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))
@@ -128,6 +128,18 @@ impl Theatre {
         for work in blocking {
             work();
         }
+    }
+
+    /// The next time that the node works it takes so long, and meanwhile this arrives.
+    pub fn works_long(&self, by: Duration, socket: u8, contents: Vec<u8>) {
+        let stage = self.stage.clone();
+        self.plan().meanwhile = Some(Box::new(move || {
+            let mut stage = stage.borrow_mut();
+            stage.now += by;
+            let len = contents.len();
+            let wire = stage.wires.get_mut(&SocketId(socket)).unwrap();
+            wire.arrivals.push_back(Arrives::Buffers(vec![(contents, len)]));
+        }));
     }
 
     /// What the application finds.

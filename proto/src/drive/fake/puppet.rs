@@ -13,9 +13,12 @@ use bytes::BytesMut;
 
 use super::addr;
 use crate::Instant;
-use crate::job::{Fault, Job, JobId, Sink, Work};
-use crate::node::{Action, Arrival, Ecn, Input, ListenerId, Misuse, Node, PipeEvent, PipeId, SocketId, Transmit};
+use crate::misuse::Misuse;
+use crate::net::{Action, Arrival, Ecn, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::node::{Input, Node};
+use crate::transfer::job::{Job, JobId, Work};
 use crate::transfer::manifest::{Entry, Manifest};
+use crate::transfer::storage::{Fault, Sink};
 
 /// A job that does `work` when it runs.
 pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'static) -> Job {
@@ -82,6 +85,8 @@ pub struct Plan {
     pub deadline: Option<Instant>,
     pub closed: bool,
     pub close_when_dropped: bool,
+    /// What happens while the node works, once.
+    pub meanwhile: Option<Box<dyn FnOnce()>>,
     settled: bool,
 }
 
@@ -160,6 +165,8 @@ impl Node for Puppet {
         plan.deadline = plan.deadline.filter(|&deadline| deadline > now);
     }
     fn settle(&mut self, _: Instant) {
+        let meanwhile = self.plan.borrow_mut().meanwhile.take();
+        meanwhile.into_iter().for_each(|happens| happens());
         let mut plan = self.plan.borrow_mut();
         plan.heard.push(Heard::Settled);
         plan.settled = true;

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Waker};
 use super::addr;
 use crate::Instant;
 use crate::drive::{Io, Received};
-use crate::node::{Bind, Dial, Input, Listen, ListenerId, PipeId, SocketId, Transmit};
+use crate::net::{Bind, Dial, Listen, ListenerId, PipeId, SocketId, Transmit};
+use crate::node::Input;
 
 /// One receive call's answer: the buffers it fills, each with its stride, or a failure.
 pub enum Arrives {

@@ -8,7 +8,7 @@ use super::*;
 use crate::Instant;
 use crate::link::Read;
 use crate::link::buffers::MAX_READ;
-use crate::session::Violation;
+use crate::wire::Violation;
 use crate::wire::frame::{CONTROL, KIND_CONTROL, enclose};
 use crate::wire::{Caps, Decoder};
 

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{ConnId, Event, Incoming, Limits, Profile, Quic};
 use crate::Instant;
 use crate::link::trust::{Identity, Trust};
-use crate::node::{Arrival, Ecn, SocketId};
+use crate::net::{Arrival, Ecn, SocketId};
 use crate::seed::Seed;
 
 pub(crate) const CLIENT: usize = 0;

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use super::pair::{UNIX_TIME, identity, server_addr, start};
 use super::*;
 use crate::link::trust::Trust;
-use crate::node::SocketId;
+use crate::net::SocketId;
 
 /// Bytes that any path has to carry in one datagram (RFC 9000 §14).
 const LEAST: usize = 1200;

@@ -7,7 +7,7 @@ use super::super::{Closed, ConnId, Event, Limits, Profile, Quic, Read, Stream, W
 use super::*;
 use crate::Instant;
 use crate::link::trust::{CertificateRefused, CertificateSeen, Fingerprint, Identity};
-use crate::node::{Arrival, Ecn, SocketId};
+use crate::net::{Arrival, Ecn, SocketId};
 use crate::seed::Seed;
 
 const JOIN: &[u8] = b"seat me again";

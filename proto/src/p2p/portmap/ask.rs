@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{Protocol, TRY_WITHIN};
 use crate::Instant;
-use crate::node::{Action, PipeEvent, PipeId, PipeOptions};
+use crate::net::{Action, PipeEvent, PipeId, PipeOptions};
 
 /// What is asked for; a gateway may grant less.
 pub(super) const LIFETIME: Duration = Duration::from_secs(3600);
@@ -18,7 +18,7 @@ pub(super) const LIFETIME: Duration = Duration::from_secs(3600);
 const MIN_LIFETIME: Duration = Duration::from_secs(20);
 /// More is not believed (RFC 6887 §15).
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// Nobody sends to a port below (security.md K01), so a mapping there is none.
+/// A mapping to a port below this is useless: peers drop such candidates (K01, [`crate::p2p::candidate::MIN_PORT`]).
 pub(super) const MIN_PORT: u16 = 1024;
 /// Between the first two questions.
 const FIRST_WAIT: Duration = Duration::from_millis(250);

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::ask::{Outgoing, Place};
 use super::{Event, FIRST_PIPE, MAX_PIPES, PORT, PortMap, Protocol, SOCKET};
 use crate::Instant;
-use crate::node::{Action, Interface, PipeEvent, PipeId};
+use crate::net::{Action, Interface, PipeEvent, PipeId};
 use crate::seed::Seed;
 
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);

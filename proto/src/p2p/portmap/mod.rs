@@ -37,7 +37,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
 use crate::Instant;
-use crate::node::{Action, Bind, Interface, PipeEvent, PipeId, SocketId};
+use crate::net::{Action, Bind, Interface, PipeEvent, PipeId, SocketId};
 use crate::seed::Seed;
 
 use ask::{Ask, Failure, Grant, LEAVE_WITHIN, Outcome, Place, after};

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::ask::is_shared;
-use crate::node::Interface;
+use crate::net::Interface;
 
 /// A place in the network where a mapping may be had.
 #[derive(Debug, Clone, PartialEq, Eq)]

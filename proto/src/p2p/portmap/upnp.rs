@@ -32,7 +32,7 @@ use super::Protocol;
 use super::ask::{Ask, Failure, LIFETIME, MIN_PORT, Outcome, Outgoing, after, is_public};
 use super::site::Site;
 use crate::Instant;
-use crate::node::{Action, PipeEvent, PipeId};
+use crate::net::{Action, PipeEvent, PipeId};
 use exchange::{Answer, Exchange, Progress};
 use soap::{Call, Kind, Mapping, Service, code};
 use url::Url;

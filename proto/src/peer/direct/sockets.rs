@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::Direct;
 use crate::Instant;
 use crate::link::trust::Identity;
-use crate::node::{Action, SocketId};
+use crate::net::{Action, SocketId};
 use crate::p2p::candidate::Family;
 use crate::peer::config::DirectPath;
 use crate::peer::net::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net};

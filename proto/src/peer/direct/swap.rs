@@ -32,9 +32,9 @@ impl Peer {
         let mut judged = |link: &Beside| link.as_proven(&mut self.net);
         let present = direct.links.iter().find(|link| link.id == carrier).and_then(&mut judged);
         let proven: Vec<_> = direct.links.iter().filter(|link| link.round == round).filter_map(judged).collect();
-        let is_pipe = |conn: Conn| matches!(conn, Conn::Pipe(_));
-        let awaits_tcp = direct.opening.iter().any(|opening| is_pipe(opening.conn))
-            || direct.of_round(round).any(|link| link.proven.is_none() && is_pipe(link.conn));
+        // Whether one is still under way is not asked: how long the other side then waits would tell it which ports are closed here.
+        let awaits_tcp = direct.dialled_tcp == Some(round)
+            || direct.of_round(round).any(|link| link.proven.is_none() && matches!(link.conn, Conn::Pipe(_)));
         match direct.choice.judge(now, present.as_ref(), &proven, awaits_tcp) {
             Verdict::Take(id) => {
                 if session.use_link(id)

@@ -22,7 +22,7 @@ use crate::Instant;
 use crate::link::pipe::{Acceptor, BareWebSocket, Windows};
 use crate::link::quic::{BadIdentity, Incoming};
 use crate::link::trust::Identity;
-use crate::node::{Action, Bind, Listen, ListenerId, PipeId, SocketId};
+use crate::net::{Action, Bind, Listen, ListenerId, PipeId, SocketId};
 
 /// How many ports are tried when the system chooses.
 const PORTS: u8 = 8;

@@ -1,10 +1,10 @@
 //! What the end of a link means, whatever carried it. No state.
 
-use super::super::close;
 use super::super::status::{Refused, RoomEnd};
 use super::super::talk::Farewell;
 use super::{PEER_LEFT, PEER_LOST};
 use crate::link::{pipe, quic};
+use crate::wire::close;
 
 /// How a link ended: for the room, for the other leg, and for the seat.
 #[derive(Clone, Copy)]

@@ -1,6 +1,5 @@
 //! How a relay answers clients that are not paired: who may ask, who gets a seat, who is told what.
 
-use super::super::close;
 use super::super::forward::{Joint, Outside, Pair};
 use super::super::greeting::{Ending, GREET_WITHIN, Request};
 use super::super::ports::LegId;
@@ -12,6 +11,7 @@ use super::{
     State, Timer,
 };
 use crate::Instant;
+use crate::wire::close;
 use crate::wire::relay::{Former, Owner, RefusalReason, RelayMessage, Side};
 
 impl Relay {
@@ -254,7 +254,7 @@ impl Relay {
     pub(super) fn refuse(&mut self, now: Instant, id: LegId, reason: RefusalReason, retry_after: u32) {
         self.say(id, &RelayMessage::Refused { reason, retry_after });
         self.refused(match reason {
-            RefusalReason::NobodyWaits => Refused::NobodyWaits,
+            RefusalReason::NobodyWaits | RefusalReason::Taken => Refused::NobodyWaits,
             RefusalReason::NameTaken => Refused::NameTaken,
             RefusalReason::RateLimited => Refused::RateLimited,
             RefusalReason::Full => Refused::Full,

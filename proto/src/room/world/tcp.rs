@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use super::*;
 use crate::link::pipe::{self, Fate, Kind, Pipe, Target, Windows};
-use crate::node::{ListenerId, PipeEvent, PipeId};
+use crate::net::{ListenerId, PipeEvent, PipeId};
 
 /// What the two systems hold of one direction: sent and not read.
 pub const SYSTEM: usize = 256 << 10;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::{Outcome, Receiver, State};
 use crate::Instant;
-use crate::job::{Fault, FaultKind, Work};
-use crate::session::Violation;
 use crate::transfer::exchange::Stop;
+use crate::transfer::job::Work;
+use crate::transfer::storage::{Fault, FaultKind};
+use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};
 
 impl Receiver {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::memory::{MemoryPipe, MemoryStream, Piece};
 use super::tests::{MIB, chunk, done};
 use super::*;
-use crate::job::{StreamSink, StreamSource};
-use crate::session::Violation;
 use crate::transfer::chunk::Codec;
 use crate::transfer::receiver::Receiver;
 use crate::transfer::sender::{self, Sender};
+use crate::transfer::storage::{StreamSink, StreamSource};
 use crate::transfer::tests::{noise, now, range};
 use crate::transfer::{Compression, Outcome, TransferEvent};
 use crate::wire::Capped;
+use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have, Offer, TransferKind};
 
 fn offer(change: impl FnOnce(&mut Offer)) -> Control {

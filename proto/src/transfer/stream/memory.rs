@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::job::{Fault, FaultKind, Read, StreamSink, StreamSource};
+use crate::transfer::storage::{Fault, FaultKind, Read, StreamSink, StreamSource};
 
 /// What a source has, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]

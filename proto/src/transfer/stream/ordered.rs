@@ -18,15 +18,17 @@ use subtle::ConstantTimeEq;
 use super::work::{Product, Unpack, Unsealed, Work, Write};
 use super::{AHEAD, HOLD, Layout, PAUSE, Root};
 use crate::Instant;
-use crate::job::{self, FaultKind, JobId, Sink, StreamSink};
-use crate::session::{LinkId, OpenedRecord, SealedChunk, Violation};
+use crate::session::{LinkId, OpenedRecord, SealedChunk};
 use crate::transfer::arrivals::{Arrivals, Charge};
 use crate::transfer::body::ChunkSink;
 use crate::transfer::chunk::{Codec, Coders, Header};
 use crate::transfer::exchange::{Exchange, Stop};
 use crate::transfer::hashes::Hash;
+use crate::transfer::job::{self, JobId};
 use crate::transfer::limit::Limit;
+use crate::transfer::storage::{FaultKind, Sink, StreamSink};
 use crate::transfer::{FIRST, Progress};
+use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control};
 
 /// The most chunks that are plain, or becoming it: the one that is written and those after it.

@@ -20,16 +20,17 @@ use std::time::Duration;
 use super::work::{Pack, Product, Read, Tail, Work};
 use super::{AHEAD, CHUNK, PARTIAL, PAUSE, Root, WAIT};
 use crate::Instant;
-use crate::job::{self, FaultKind, StreamSource};
-use crate::session::{LinkId, Prepared, Violation};
+use crate::session::{LinkId, Prepared};
 use crate::transfer::body::{ChunkSource, Lost};
 use crate::transfer::chunk::{Coders, HEADER, Made};
 use crate::transfer::exchange::{Exchange, Stop};
 use crate::transfer::hashes::Hash;
 use crate::transfer::limit::Limit;
 use crate::transfer::outgoing::STALE;
+use crate::transfer::storage::{FaultKind, StreamSource};
 use crate::transfer::window::{FRAMING, Window, cost};
-use crate::transfer::{Compression, FIRST, Progress, ranges};
+use crate::transfer::{Compression, FIRST, Progress, job, ranges, storage};
+use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, Control};
 
 /// See the module's text.
@@ -111,14 +112,14 @@ impl Outgoing {
     }
 
     /// What a job read.
-    fn read(&mut self, now: Instant, mut tail: Tail, read: job::Read) {
+    fn read(&mut self, now: Instant, mut tail: Tail, read: storage::Read) {
         if tail.filled > 0 && tail.due.is_none() {
             tail.due = now.checked_add(PARTIAL);
         }
         self.input = match read {
-            job::Read::Bytes(_) => Input::Idle(tail, WAIT),
-            job::Read::NotYet => Input::Paused(tail, now.checked_add(PAUSE).unwrap_or(now)),
-            job::Read::End => Input::Ended(tail),
+            storage::Read::Bytes(_) => Input::Idle(tail, WAIT),
+            storage::Read::NotYet => Input::Paused(tail, now.checked_add(PAUSE).unwrap_or(now)),
+            storage::Read::End => Input::Ended(tail),
         };
     }
 

@@ -10,10 +10,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use subtle::ConstantTimeEq;
 
 use crate::Instant;
-use crate::job::{self, Fault, FaultKind, StreamSink, StreamSource};
-use crate::session::{OpenedRecord, Prepared, SealedChunk, Violation};
+use crate::session::{OpenedRecord, Prepared, SealedChunk};
 use crate::transfer::chunk::{Codec, Coders, HEADER, Header, Made};
-use crate::transfer::{Compression, FIRST};
+use crate::transfer::storage::{Fault, FaultKind, StreamSink, StreamSource};
+use crate::transfer::{Compression, FIRST, storage};
+use crate::wire::Violation;
 
 /// What there is to do.
 pub enum Work {
@@ -33,7 +34,7 @@ pub enum Work {
 #[derive(Debug)]
 pub enum Product {
     /// So much is there now, and what the source said.
-    Read(Tail, job::Read),
+    Read(Tail, storage::Read),
     /// A chunk was made.
     Packed(Box<Made>),
     /// A record was opened.
@@ -151,7 +152,7 @@ impl Read {
         let room = tail.buffer.get_mut(tail.filled..).unwrap_or_default();
         let most = room.len();
         let read = source.read(room, wait)?;
-        let bytes = if let job::Read::Bytes(bytes) = read { bytes.get().min(most) } else { 0 };
+        let bytes = if let storage::Read::Bytes(bytes) = read { bytes.get().min(most) } else { 0 };
         tail.filled = tail.filled.saturating_add(bytes);
         Ok(Product::Read(tail, read))
     }

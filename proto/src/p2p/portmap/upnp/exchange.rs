@@ -13,7 +13,7 @@ use httparse::{EMPTY_HEADER, Response, Status};
 
 use super::super::ask::HTTP_OPTIONS;
 use crate::link::http::{Head, MAX_HEADERS};
-use crate::node::{Action, Dial, PipeEvent, PipeId};
+use crate::net::{Action, Dial, PipeEvent, PipeId};
 
 /// Bytes of a body.
 pub(super) const MAX_BODY: usize = 64 * 1024;

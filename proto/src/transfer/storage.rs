@@ -1,0 +1,213 @@
+//! Where the bytes of a transfer come from and go to: the traits that a library user implements, and what can go wrong.
+//!
+//! [`Source`] and [`Sink`] are the only way to files; `tallow-store` implements them on disks, tests in memory. A
+//! [`StreamSource`] and a [`StreamSink`] are a pipe's two ends. All their calls run on worker threads, as jobs
+//! ([`super::job`]).
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::journal::Stored;
+use super::manifest::{Entry, Manifest, Page, Refusal};
+
+/// Why a job failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What happened.
+    pub kind: FaultKind,
+    /// The local path that it happened to, raw: it is shown only through [`crate::wire::Untrusted::escaped`].
+    pub path: Option<Box<str>>,
+}
+
+/// What can happen to a file. The texts are without the path, which stands beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// It is not, or no more, the file that was scanned.
+    #[error("changed while it was being sent")]
+    Changed,
+    /// A device, a FIFO, a socket, or a directory where a file was expected.
+    #[error("not a regular file")]
+    NotRegular,
+    /// Too little space.
+    #[error("not enough space on disk: need {need} bytes, have {have}")]
+    Full {
+        /// Bytes that are needed.
+        need: u64,
+        /// Bytes that are free.
+        have: u64,
+    },
+    /// Something of that name is there.
+    #[error("exists already")]
+    Exists,
+    /// A symbolic link stands in the way.
+    #[error("refusing to write through a symbolic link")]
+    Link,
+    /// A rule for what may be sent or received.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The system's error.
+    #[error("{0}")]
+    Io(io::ErrorKind),
+    /// The system's error by its number, where the standard library has no kind that says what happened (too many open files,
+    /// an input/output error).
+    #[error("{}", io::Error::from_raw_os_error(*.0))]
+    System(i32),
+    /// The name of a local file is not valid UTF-8, so it can't be sent.
+    #[error("file name is not valid UTF-8")]
+    NotUtf8,
+    /// The job was told to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// A bug in the source, the sink or in here.
+    #[error("internal error")]
+    Panicked,
+    /// A bug: the source made a page that is not valid, or the manifest is not what was judged.
+    #[error("internal error: invalid manifest")]
+    Internal,
+}
+
+impl From<FaultKind> for Fault {
+    fn from(kind: FaultKind) -> Self {
+        Self { kind, path: None }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        FaultKind::Io(error.kind()).into()
+    }
+}
+
+impl Fault {
+    /// Whether a rule forbids it, and nothing failed.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        match self.kind {
+            FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => true,
+            FaultKind::Changed
+            | FaultKind::Full { .. }
+            | FaultKind::Io(_)
+            | FaultKind::System(_)
+            | FaultKind::NotUtf8
+            | FaultKind::Cancelled
+            | FaultKind::Panicked
+            | FaultKind::Internal => false,
+        }
+    }
+
+    /// With the path that it happened to.
+    #[must_use]
+    pub fn at(kind: FaultKind, path: impl Into<Box<str>>) -> Self {
+        Self { kind, path: Some(path.into()) }
+    }
+}
+
+/// What is sent. No call may block for ever.
+pub trait Source: Send + Sync {
+    /// Page number `page` of the manifest (asked for in order from 0, each once); `None` after the last.
+    ///
+    /// # Errors
+    /// What can't be sent, and why.
+    fn scan(&self, page: u32) -> Result<Option<Page>, Fault>;
+
+    /// Fills `into` with the file's bytes from `at`; anything else than exactly the file that was scanned is
+    /// [`FaultKind::Changed`]. Several threads at once.
+    ///
+    /// # Errors
+    /// The file changed, or can't be read.
+    fn read(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<(), Fault>;
+}
+
+/// Where it goes. What can't be found again needs none of the methods that have a body here.
+pub trait Sink: Send + Sync {
+    /// Checks names against what is there, policy and free space, and makes the staging, or finds again what an earlier transfer
+    /// of the same manifest left. Gives the chunks that its journal names, ascending, at most
+    /// [`super::journal::MOST`]. Before the offer is accepted.
+    ///
+    /// # Errors
+    /// Why it can't be received; nothing stays behind then but what was there before.
+    fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault>;
+
+    /// Fills `into` with bytes of a file that are stored from before; false: they are not, or can't be read. Several threads at
+    /// once, after [`Sink::begin`] and before the first [`Sink::write`].
+    ///
+    /// # Errors
+    /// Only what a new transfer would suffer from, too.
+    fn recall(&self, _index: u32, _entry: &Entry, _at: u64, _into: &mut [u8]) -> Result<bool, Fault> {
+        Ok(false)
+    }
+
+    /// Bytes of a file from `at` on. Several threads at once, any order; each byte of each file once, but for those that were
+    /// stored from before: they may be replaced, once.
+    ///
+    /// # Errors
+    /// They could not be written.
+    fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault>;
+
+    /// Appends to the journal that these chunks are stored; their bytes were written before. One thread.
+    ///
+    /// # Errors
+    /// They are not noted, and the journal is as it was.
+    fn commit(&self, _chunks: &[Stored]) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Brings to the disk what was written and committed before the call: first the files, then the journal. One thread, beside
+    /// other calls.
+    ///
+    /// # Errors
+    /// What was not synced before counts as not stored; no later call may find it good.
+    fn sync(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Empty files, directories, links, modes, times, sync, rename: a slice of at most `at_most` entries; true when all is in
+    /// place. One thread, after the last write.
+    ///
+    /// # Errors
+    /// Something could not be put in place.
+    fn finish(&self, at_most: usize) -> Result<bool, Fault>;
+
+    /// The transfer ended unfinished, and what was staged is of no use: removes it. Never fails, never touches a final name.
+    /// Once, after the last other call.
+    fn abandon(&self);
+
+    /// The transfer ended unfinished: leaves what is stored, so that another one can go on from there, and lets go of it. Never
+    /// fails. Once, after the last other call, in place of [`Sink::abandon`].
+    fn suspend(&self) {
+        self.abandon();
+    }
+}
+
+/// Where a stream comes from. It is read once, in order.
+pub trait StreamSource: Send + Sync {
+    /// Waits at most `wait` for something to read, then fills `into`, which is not empty, with what is there. One thread.
+    ///
+    /// # Errors
+    /// It can't be read.
+    fn read(&self, into: &mut [u8], wait: Duration) -> Result<Read, Fault>;
+}
+
+/// What was read of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    /// So many bytes.
+    Bytes(NonZeroUsize),
+    /// Nothing is there yet.
+    NotYet,
+    /// Nothing more comes.
+    End,
+}
+
+/// Where bytes go that come in order.
+pub trait StreamSink: Send + Sync {
+    /// Waits at most `wait` for room, then takes as much as there is room for, from the front of `plain`, which is not empty. Gives
+    /// how many bytes it took; 0: not yet. One thread.
+    ///
+    /// # Errors
+    /// Nobody reads it any more, or it can't be written.
+    fn write(&self, plain: &[u8], wait: Duration) -> Result<usize, Fault>;
+}

@@ -1,0 +1,183 @@
+//! How two sides find each other, or are told why they don't: strangers on the network, relays that lie, configurations that can't work.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tallow_proto::code::Code;
+use tallow_proto::peer::{
+    CodeChoice, Embedded, Event, Failure, Lost, Peer, ReceiveConfig, RelayAddress, RelayChoice, SendConfig, WaitingFor,
+};
+use tallow_proto::seed::Seed;
+use tallow_proto::wire::frame::enclose;
+use tallow_proto::wire::relay::Side;
+use tallow_tests::sim::{
+    Act, Conditions, Fate, HostId, Machine, Passing, Place, Policy, RELAY, Rig, Scenario, Tamper, World, honest,
+    identity, send_config,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const RECEIVER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 1));
+
+fn end(rig: &Rig, host: HostId) -> Option<Failure> {
+    match rig.world.end(host) {
+        Some(Event::Failed(failure)) => Some(failure.clone()),
+        _ => None,
+    }
+}
+
+/// A receiver that looks at these places first, and at the honest sender too; at each of them sits one with another code of the same
+/// number.
+fn among_liars(liars: u8) -> Rig {
+    let scenario = Scenario { place: Place::Inside, ..Scenario::plain(1, 10_000) };
+    let at = |number: u8| IpAddr::from([198, 51, 100, 70 + number]);
+    let mut rig = Rig::with(&scenario, Policy::Proper, honest(), |_, receive| {
+        let honest = receive.local.clone();
+        receive.local = (0..liars).map(|number| SocketAddr::new(at(number), 4433)).chain(honest).collect();
+    });
+    let usual = rig.world.network.default_conditions();
+    for number in 0..liars {
+        let (ip, mut send) = (at(number), send_config(&scenario));
+        send.code = CodeChoice::Custom(Code::parse("7-wrong-words-here").unwrap());
+        let listen = vec![SocketAddr::new(ip, 4433)];
+        send.embedded = Some(Embedded { identity: identity(), listen, announce: false });
+        let liar = Peer::sender(send, rig.world.now, Seed::new([number + 40; 32]));
+        rig.world.add(ip, Machine::Peer(Box::new(liar)));
+        for (a, b) in [(ip, RECEIVER), (RECEIVER, ip)] {
+            rig.world.network.set(a, b, Conditions { latency: Duration::from_micros(100), ..usual });
+        }
+    }
+    rig
+}
+
+#[test]
+fn false_senders_nearby_do_not_keep_a_receiver_from_the_right_one() {
+    for liars in 1..=2 {
+        let mut rig = among_liars(liars);
+        rig.play(Act::None);
+        assert!(rig.report().is_done(), "{liars}: {}", rig.told());
+    }
+}
+
+#[test]
+fn the_third_false_sender_nearby_ends_the_search() {
+    let mut rig = among_liars(3);
+    let receiver = rig.receiver;
+    assert!(rig.world.run_until(20 * SECOND, |world| world.end(receiver).is_some()), "{}", rig.told());
+    assert_eq!(end(&rig, receiver), Some(Failure::WrongCode));
+}
+
+#[test]
+fn a_wrong_code_in_this_network_is_reported_after_a_look_for_others() {
+    let mut rig = among_liars(1);
+    let (sender, receiver) = (rig.sender, rig.receiver);
+    rig.world.kill(sender);
+    assert!(rig.world.run_until(5 * SECOND, |world| world.end(receiver).is_some()), "{}", rig.told());
+    assert_eq!(end(&rig, receiver), Some(Failure::WrongCode));
+}
+
+/// The sender's proof is lost, so the receiver can't know where the sender waits; in one of the two rooms a relay answers with words
+/// of its own.
+#[test]
+fn what_a_relay_says_in_a_reconnect_room_ends_no_first_meeting() {
+    for junk in [enclose(&[3]), enclose(&[200, 0, 0]), Bytes::from_static(&[0xff; 4])] {
+        let tamper: Tamper =
+            Box::new(move |passing: Passing, _: &Bytes| match (passing.from, passing.side, passing.nth) {
+                (0 | 1, Side::Sender, 1) => Fate::Cut,
+                (2 | 3, Side::Sender, 0) => Fate::Instead(vec![junk.clone()]),
+                _ => Fate::Pass,
+            });
+        let scenario = Scenario { place: Place::Evil, give_up_after: None, ..Scenario::plain(2, 10_000) };
+        let mut rig = Rig::new(&scenario, Policy::Proper, tamper);
+        rig.play(Act::None);
+        assert!(rig.report().is_done(), "{}", rig.told());
+    }
+}
+
+fn with(give_up_after: Option<Duration>, change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig)) -> Rig {
+    let scenario = Scenario { give_up_after, ..Scenario::plain(3, 10_000) };
+    Rig::with(&scenario, Policy::Proper, honest(), change)
+}
+
+/// Both sides end within that time, for this reason.
+fn both_end(mut rig: Rig, within: Duration, why: &Failure) {
+    let hosts = [rig.sender, rig.receiver];
+    let over = |world: &mut World| hosts.iter().all(|&host| world.end(host).is_some());
+    assert!(rig.world.run_until(within, over), "{}", rig.told());
+    assert_eq!(hosts.map(|host| end(&rig, host)), [Some(why.clone()), Some(why.clone())]);
+}
+
+#[test]
+fn a_relay_without_an_address_is_reported_at_once() {
+    let rig = with(None, |send, receive| {
+        for common in [&mut send.common, &mut receive.common] {
+            common.relays = vec![RelayChoice::new(RelayAddress { host: "no.such.invalid".into(), port: 4433 })];
+        }
+    });
+    both_end(rig, SECOND, &Failure::Lost(Lost::NoAddress));
+}
+
+#[test]
+fn a_side_without_any_relay_is_told_at_once() {
+    let rig = with(None, |send, receive| {
+        (send.embedded, send.common.relays) = (None, Vec::new());
+        (receive.local, receive.common.relays) = (Vec::new(), Vec::new());
+    });
+    both_end(rig, SECOND, &Failure::Lost(Lost::NoMeetingPlace));
+}
+
+#[test]
+fn a_relay_that_does_not_answer_is_given_up_when_patience_ends() {
+    let mut rig = with(Some(5 * SECOND), |_, _| {});
+    rig.world.crash(rig.relay.expect("a relay"));
+    both_end(rig, 6 * SECOND, &Failure::Lost(Lost::NoRelay));
+}
+
+#[test]
+fn a_receiver_without_a_sender_is_told_so_when_patience_ends() {
+    let mut rig = with(Some(5 * SECOND), |_, _| {});
+    rig.world.kill(rig.sender);
+    let receiver = rig.receiver;
+    assert!(rig.world.run_until(6 * SECOND, |world| world.end(receiver).is_some()), "{}", rig.told());
+    assert_eq!(end(&rig, receiver), Some(Failure::Lost(Lost::NobodyWaits)));
+}
+
+#[test]
+fn a_sender_that_is_gone_without_a_word_is_reported_as_silent() {
+    let mut rig = with(None, |_, _| {});
+    let (sender, receiver) = (rig.sender, rig.receiver);
+    // Before the receiver's first packet comes to the relay, the sender waits there.
+    let waits =
+        |world: &mut World| world.said(sender).any(|event| matches!(event, Event::Waiting(WaitingFor::Receiver)));
+    let usual = rig.world.network.default_conditions();
+    let leg = |rig: &mut Rig, cut| {
+        for (a, b) in [(RELAY.ip(), RECEIVER), (RECEIVER, RELAY.ip())] {
+            rig.world.network.set(a, b, Conditions { cut, ..usual });
+        }
+    };
+    leg(&mut rig, true);
+    assert!(rig.world.run_until(5 * SECOND, waits), "{}", rig.told());
+    rig.world.crash(sender);
+    leg(&mut rig, false);
+    let paired = |world: &mut World| world.said(receiver).any(|event| matches!(event, Event::Paired));
+    assert!(rig.world.run_until(10 * SECOND, paired), "{}", rig.told());
+    let silent =
+        |world: &mut World| world.said(receiver).any(|event| matches!(event, Event::Waiting(WaitingFor::Response)));
+    assert!(rig.world.run_until(SECOND * 5 / 2, silent), "{}", rig.told());
+}
+
+#[test]
+fn a_second_receiver_learns_that_another_one_has_the_sender() {
+    let scenario = Scenario { place: Place::Inside, give_up_after: None, ..Scenario::plain(4, 10_000) };
+    let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+    let (sender, first) = (rig.sender, rig.receiver);
+    let offered = |world: &mut World| world.said(first).any(|event| matches!(event, Event::Offer(_)));
+    assert!(rig.world.run_until(10 * SECOND, offered));
+    let second = rig.another_receiver(1);
+    let told = |world: &mut World| world.said(second).any(|event| matches!(event, Event::Waiting(WaitingFor::Turn)));
+    assert!(rig.world.run_until(5 * SECOND, told), "{}", rig.told());
+    assert!(rig.world.said(sender).any(|event| matches!(event, Event::SecondReceiver)));
+    assert!(rig.world.run_until(35 * SECOND, |world| world.end(second).is_some()), "{}", rig.told());
+    assert_eq!(end(&rig, second), Some(Failure::Lost(Lost::Taken)));
+    assert!(rig.world.end(first).is_none(), "the first one is not disturbed");
+}
