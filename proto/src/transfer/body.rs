@@ -127,6 +127,6 @@ pub(super) trait ChunkSink: Send {
     /// What is stored.
     fn progress(&self) -> Progress;
 
-    /// The sink in which something is staged; `None`: what was written can't be put in place or taken back.
-    fn staged(&self) -> Option<&Arc<dyn Sink>>;
+    /// The sink in which something is staged, and how many entries that is; `None`: what was written can't be put in place or taken back.
+    fn staged(&self) -> Option<(Arc<dyn Sink>, u32)>;
 }

@@ -200,16 +200,19 @@ impl Open {
     /// Opens, checks, decompresses, writes.
     pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<OpenedRecord<Opened>, Fault> {
         let Self { sealed, sink, manifest, coders, hashes, transfer } = self;
+        let store = Store { sink: &*sink, manifest: &manifest, hashes: &hashes, stop };
         let opened = sealed.open_with(&coders.buffers, |plain| {
-            let (header, body) =
-                match Header::parse(plain).and_then(|(header, body)| check(&header, transfer, &manifest, body)) {
-                    Ok(judged) => judged,
-                    Err(violation) => return Ok(Opened::Violation(violation)),
-                };
+            let (header, body) = match Header::parse(plain).and_then(|(header, body)| {
+                check(&header, transfer, &manifest, body.len())?;
+                Ok((header, body))
+            }) {
+                Ok(judged) => judged,
+                Err(violation) => return Ok(Opened::Violation(violation)),
+            };
             match header.codec {
-                Codec::Raw => store(&header, body, &*sink, &manifest, &hashes, stop),
+                Codec::Raw => store.store(&header, body),
                 Codec::Zstd => coders.decompress(body, header.length as usize, |contents| match contents {
-                    Some(contents) => store(&header, contents, &*sink, &manifest, &hashes, stop),
+                    Some(contents) => store.store(&header, contents),
                     None => Ok(Opened::Violation(Violation::ChunkHash)),
                 }),
             }
@@ -218,51 +221,50 @@ impl Open {
     }
 }
 
-fn check<'a>(
-    header: &Header,
-    transfer: u32,
-    manifest: &Manifest,
-    body: &'a [u8],
-) -> Result<(Header, &'a [u8]), Violation> {
+/// Judges a header by the layout; so long is what follows it in the record.
+fn check(header: &Header, transfer: u32, manifest: &Manifest, body_len: usize) -> Result<(), Violation> {
     if header.transfer != transfer {
         return Err(Violation::WrongTransfer);
     }
     let length = manifest.chunk_len(header.chunk).ok_or(Violation::BadChunk)?;
-    let fits = header.codec == Codec::Zstd || body.len() == length;
-    if header.length as usize == length && fits { Ok((*header, body)) } else { Err(Violation::BadChunk) }
+    let fits = header.codec == Codec::Zstd || body_len == length;
+    if header.length as usize == length && fits { Ok(()) } else { Err(Violation::BadChunk) }
 }
 
-fn store(
-    header: &Header,
-    contents: &[u8],
-    sink: &dyn Sink,
-    manifest: &Manifest,
-    hashes: &Mutex<Hashes>,
-    stop: &dyn Fn() -> bool,
-) -> Result<Opened, Fault> {
-    let hash = *blake3::hash(contents).as_bytes();
-    if !bool::from(hash.ct_eq(&header.hash)) {
-        return Ok(Opened::Violation(Violation::ChunkHash));
-    }
-    let claim = hashes.lock().unwrap_or_else(PoisonError::into_inner).claim(header.chunk, &hash);
-    let stored = Opened::Stored { chunk: header.chunk, plain: contents.len(), hash };
-    match claim {
-        Claim::New => {}
-        Claim::Kept => return Ok(stored),
-        Claim::Again => return Ok(Opened::Again),
-        Claim::Changed => return Ok(Opened::Violation(Violation::ChunkChanged)),
-        Claim::Beyond => return Ok(Opened::Violation(Violation::BadChunk)),
-    }
-    let mut rest = contents;
-    for segment in manifest.segments(header.chunk) {
-        if stop() {
-            return Err(FaultKind::Cancelled.into());
+/// Where the contents of a chunk go.
+struct Store<'a> {
+    sink: &'a dyn Sink,
+    manifest: &'a Manifest,
+    hashes: &'a Mutex<Hashes>,
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl Store<'_> {
+    fn store(&self, header: &Header, contents: &[u8]) -> Result<Opened, Fault> {
+        let hash = *blake3::hash(contents).as_bytes();
+        if !bool::from(hash.ct_eq(&header.hash)) {
+            return Ok(Opened::Violation(Violation::ChunkHash));
         }
-        let (piece, tail) = rest.split_at_checked(segment.len).ok_or(FaultKind::Internal)?;
-        sink.write(segment.index, &segment.entry, segment.offset, piece)?;
-        rest = tail;
+        let claim = self.hashes.lock().unwrap_or_else(PoisonError::into_inner).claim(header.chunk, &hash);
+        let stored = Opened::Stored { chunk: header.chunk, plain: contents.len(), hash };
+        match claim {
+            Claim::New => {}
+            Claim::Kept => return Ok(stored),
+            Claim::Again => return Ok(Opened::Again),
+            Claim::Changed => return Ok(Opened::Violation(Violation::ChunkChanged)),
+            Claim::Beyond => return Ok(Opened::Violation(Violation::BadChunk)),
+        }
+        let mut rest = contents;
+        for segment in self.manifest.segments(header.chunk) {
+            if (self.stop)() {
+                return Err(FaultKind::Cancelled.into());
+            }
+            let (piece, tail) = rest.split_at_checked(segment.len).ok_or(FaultKind::Internal)?;
+            self.sink.write(segment.index, &segment.entry, segment.offset, piece)?;
+            rest = tail;
+        }
+        Ok(stored)
     }
-    Ok(stored)
 }
 
 /// Contexts and buffers of zstd, for the jobs of one transfer, and the buffers of its records.

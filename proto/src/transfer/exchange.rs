@@ -188,6 +188,7 @@ const fn cancel_reason(fault: &Fault) -> CancelReason {
         | FaultKind::System(_)
         | FaultKind::NotUtf8
         | FaultKind::Panicked
+        | FaultKind::Unfinished
         | FaultKind::Internal => CancelReason::Io,
     }
 }

@@ -341,7 +341,7 @@ impl ChunkSink for Incoming {
         Progress { bytes: self.stored_bytes.saturating_add(kept).min(total), total }
     }
 
-    fn staged(&self) -> Option<&Arc<dyn Sink>> {
-        Some(&self.sink)
+    fn staged(&self) -> Option<(Arc<dyn Sink>, u32)> {
+        Some((Arc::clone(&self.sink), self.manifest.totals().entries))
     }
 }

@@ -23,6 +23,7 @@
 //! the chunk sink; [`super::STRAGGLERS`] for jobs that are out at the end. Bounds: those of the chunk sink; the manifest's own.
 
 mod ends;
+pub(super) mod finishing;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 use subtle::ConstantTimeEq;
 
+use self::finishing::Finishing;
 use super::body::ChunkSink;
 use super::exchange::{Exchange, Stop, TransferEvent, is_of_session, of_this};
 use super::hashes::Hash;
@@ -96,12 +98,22 @@ enum State {
     Recalling(Box<Recalling>),
     /// Chunks come in.
     Receiving(Box<dyn ChunkSink>),
-    /// Slice by slice, everything is put in place. How long the other side's `Bye` will be waited for; `None`: it is gone.
-    Finishing { sink: Arc<dyn Sink>, root: Hash, progress: Progress, next: bool, farewell: Option<Duration> },
+    /// Slice by slice, everything is put in place.
+    Finishing(Box<Finishing>),
     /// All is done; the other side may still ask for the confirmation. `hurried`: the user wants to leave.
     Verified { until: Option<Instant>, hurried: bool, progress: Progress },
-    /// Nothing more is done; what was staged is left or removed once no job is out that could write there.
-    Over { last: Option<Work>, progress: Progress },
+    /// Nothing more is done; what was staged is left or removed.
+    Over { cleanup: Cleanup, progress: Progress },
+}
+
+/// What is still to be done once a transfer is over.
+enum Cleanup {
+    /// Nothing.
+    None,
+    /// This, once no job is out that could write there.
+    Last(Work),
+    /// This, if the sink's `begin`, which is out, succeeds: before, nothing is staged.
+    AfterBegin(Work),
 }
 
 /// Why an answer to an offer is refused.
@@ -144,7 +156,7 @@ impl Receiver {
         let taken = match &mut self.state {
             State::Receiving(chunks) => chunks.take(chunk),
             // It was sent twice, over two links, and the second copy was slow.
-            State::Finishing { .. } | State::Verified { .. } | State::Over { .. } => Ok(()),
+            State::Finishing(_) | State::Verified { .. } | State::Over { .. } => Ok(()),
             State::Waiting | State::Reading(_) | State::Offered(_) | State::Beginning { .. } | State::Recalling(_) => {
                 Err(Violation::UnexpectedMessage)
             }
@@ -195,8 +207,9 @@ impl Receiver {
         }
         self.heard = self.heard.map(|_| now);
         let handled = match (result, &self.state) {
-            // It is complete, or ended: a second copy of a chunk, or a sync, was late.
-            (_, State::Verified { .. } | State::Over { .. }) => return,
+            (result, State::Over { .. }) => return self.handle_late(result.ok().as_ref()),
+            // It is complete: a second copy of a chunk, or a sync, was late.
+            (_, State::Verified { .. }) => return,
             (Err(fault), State::Beginning { .. } | State::Recalling(_)) => return self.begin_failed(now, fault),
             (Err(fault), _) => Err(fault.into()),
             (Ok(product), _) => self.handle_product(now, id, product),
@@ -228,10 +241,10 @@ impl Receiver {
                 self.finish_if_whole(now)?;
             }
             // Both copies of a chunk that was sent twice were in jobs when the last one was stored.
-            (Product::Opened(_) | Product::Synced, State::Finishing { .. }) => {}
-            (Product::Finished(false), State::Finishing { next, .. }) => *next = true,
-            (Product::Finished(true), State::Finishing { root, progress, farewell, .. }) => {
-                let (root, progress, farewell) = (*root, *progress, *farewell);
+            (Product::Opened(_) | Product::Synced, State::Finishing(_)) => {}
+            (Product::Finished(false), State::Finishing(finishing)) => finishing.handle_unfinished(now),
+            (Product::Finished(true), State::Finishing(finishing)) => {
+                let Finishing { root, progress, farewell, .. } = **finishing;
                 self.complete(now, root, progress, farewell);
             }
             // An answer that is not to what was asked.
@@ -242,7 +255,7 @@ impl Receiver {
                 | State::Offered(_)
                 | State::Beginning { .. }
                 | State::Recalling(_)
-                | State::Finishing { .. }
+                | State::Finishing(_)
                 | State::Verified { .. }
                 | State::Over { .. },
             ) => return Err(FaultKind::Internal.into()),
@@ -266,7 +279,12 @@ impl Receiver {
                 }
             }
             State::Verified { until, progress, .. } if until.is_none_or(|until| until <= now) => {
-                self.state = State::Over { last: None, progress: *progress };
+                self.state = State::Over { cleanup: Cleanup::None, progress: *progress };
+            }
+            State::Finishing(finishing) => {
+                if finishing.handle_timeout(now) {
+                    self.stop(now, FaultKind::Unfinished.into());
+                }
             }
             _ => {}
         }
@@ -317,14 +335,17 @@ impl Receiver {
         Ok(())
     }
 
-    /// This side ends it, and tells the other. When all is done already, or is being put in place, it only shortens the farewell.
+    /// This side ends it, and tells the other. When all is done already, or is being put in place by a sink that is not overdue, it only
+    /// shortens the farewell.
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         match &mut self.state {
             State::Over { .. } => {}
             State::Verified { until, hurried, .. } => {
                 (*until, *hurried) = ((*until).min(now.checked_add(INTERRUPTED)), true);
             }
-            State::Finishing { farewell, .. } => *farewell = (*farewell).min(Some(INTERRUPTED)),
+            State::Finishing(finishing) if !finishing.is_overdue() => {
+                finishing.farewell = finishing.farewell.min(Some(INTERRUPTED));
+            }
             _ => {
                 self.exchange.send_cancel(reason, text);
                 self.over(now, Outcome::Cancelled(reason));
@@ -339,11 +360,11 @@ impl Receiver {
             State::Over { .. } => {}
             State::Verified { progress, .. } => {
                 self.exchange.clear();
-                self.state = State::Over { last: None, progress: *progress };
+                self.state = State::Over { cleanup: Cleanup::None, progress: *progress };
             }
-            State::Finishing { farewell, .. } => {
+            State::Finishing(finishing) if !finishing.is_overdue() => {
                 self.exchange.clear();
-                *farewell = None;
+                finishing.farewell = None;
             }
             _ => {
                 self.exchange.clear();
@@ -370,11 +391,8 @@ impl Receiver {
             State::Beginning { job, .. } => job.take(),
             State::Recalling(recalling) => recalling.next(config.cores).map(Work::Recall),
             State::Receiving(chunks) => chunks.next_job(config.cores, id),
-            State::Finishing { sink, next, .. } if is_idle && *next => {
-                *next = false;
-                Some(Work::Finish { sink: Arc::clone(sink), at_most: SLICE })
-            }
-            State::Over { last, .. } if is_idle => last.take(),
+            State::Finishing(finishing) if is_idle => finishing.next(),
+            State::Over { cleanup, .. } if is_idle => cleanup.take(),
             _ => None,
         })
     }
@@ -391,6 +409,7 @@ impl Receiver {
         let own = match &self.state {
             State::Verified { until, .. } => *until,
             State::Receiving(chunks) => chunks.poll_timeout(),
+            State::Finishing(finishing) => finishing.poll_timeout(),
             _ => None,
         };
         [own, self.patience(), self.exchange.jobs.poll_timeout()].into_iter().flatten().min()
@@ -407,22 +426,28 @@ impl Receiver {
                 Progress { bytes: recalling.bytes(), total: recalling.manifest.totals().bytes }
             }
             State::Receiving(chunks) => chunks.progress(),
-            State::Finishing { progress, .. } | State::Verified { progress, .. } | State::Over { progress, .. } => {
-                *progress
-            }
+            State::Finishing(finishing) => finishing.progress,
+            State::Verified { progress, .. } | State::Over { progress, .. } => *progress,
         }
     }
 
     /// Whether everything is being put in place, so that only the disk decides how it ends.
     #[must_use]
     pub const fn is_finishing(&self) -> bool {
-        matches!(self.state, State::Finishing { .. })
+        match &self.state {
+            State::Finishing(finishing) => !finishing.is_overdue(),
+            _ => false,
+        }
     }
 
     /// Whether no job is out, nor to be done.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let has_more = matches!(self.state, State::Over { last: Some(_), .. } | State::Finishing { .. });
+        let has_more = match &self.state {
+            State::Over { cleanup, .. } => matches!(cleanup, Cleanup::Last(_)),
+            State::Finishing(_) => true,
+            _ => false,
+        };
         self.exchange.jobs.is_idle() && !has_more
     }
 
@@ -435,7 +460,7 @@ impl Receiver {
     fn accept_control(&mut self, now: Instant, message: Control) -> Result<(), Stop> {
         match (message, &mut self.state) {
             (Control::Bye, State::Verified { progress, .. }) => {
-                self.state = State::Over { last: None, progress: *progress };
+                self.state = State::Over { cleanup: Cleanup::None, progress: *progress };
             }
             (Control::Cancel { transfer, reason, text }, _) => {
                 of_this(transfer, true)?;
@@ -475,10 +500,12 @@ impl Receiver {
     /// The other side cancelled. Once everything is in place, or soon will be, it only did not learn of the confirmation, and gave up.
     fn handle_cancel(&mut self, now: Instant, outcome: Outcome) {
         match &mut self.state {
-            State::Verified { progress, .. } => self.state = State::Over { last: None, progress: *progress },
-            State::Finishing { farewell, .. } => {
+            State::Verified { progress, .. } => {
+                self.state = State::Over { cleanup: Cleanup::None, progress: *progress };
+            }
+            State::Finishing(finishing) if !finishing.is_overdue() => {
                 self.exchange.clear();
-                *farewell = None;
+                finishing.farewell = None;
             }
             _ => {
                 self.exchange.clear();
@@ -509,6 +536,16 @@ impl Receiver {
             self.state = State::Offered(Layout::File(manifest));
         }
         Ok(())
+    }
+
+    /// A job answered after the end. A `begin` that succeeded has staged something, and one that failed has not.
+    fn handle_late(&mut self, product: Option<&Product>) {
+        let State::Over { cleanup, .. } = &mut self.state else { return };
+        *cleanup = match std::mem::replace(cleanup, Cleanup::None) {
+            Cleanup::AfterBegin(work) if matches!(product, Some(Product::Begun(_))) => Cleanup::Last(work),
+            Cleanup::AfterBegin(_) => Cleanup::None,
+            other => other,
+        };
     }
 
     /// What is here from before was hashed again.
@@ -553,7 +590,7 @@ impl Receiver {
             return Err(Violation::WrongRoot);
         }
         let progress = chunks.progress();
-        let Some(sink) = chunks.staged().map(Arc::clone) else {
+        let Some((sink, entries)) = chunks.staged() else {
             // The confirmation says all that the last acknowledgements would.
             let progress = Progress { total: progress.bytes, ..progress };
             self.complete(now, root, progress, Some(FAREWELL));
@@ -562,7 +599,7 @@ impl Receiver {
         while let Some(ack) = chunks.poll_ack() {
             self.exchange.send(ack);
         }
-        self.state = State::Finishing { sink, root, progress, next: true, farewell: Some(FAREWELL) };
+        self.state = State::Finishing(Box::new(Finishing::new(sink, entries, root, progress)));
         Ok(())
     }
 
@@ -576,8 +613,21 @@ impl Receiver {
                 self.exchange.send(Control::Verified { transfer: FIRST, root });
                 State::Verified { until: now.checked_add(farewell), hurried: farewell == INTERRUPTED, progress }
             }
-            None => State::Over { last: None, progress },
+            None => State::Over { cleanup: Cleanup::None, progress },
         };
+    }
+}
+
+impl Cleanup {
+    /// What is to be done now.
+    fn take(&mut self) -> Option<Work> {
+        match std::mem::replace(self, Self::None) {
+            Self::Last(work) => Some(work),
+            other => {
+                *self = other;
+                None
+            }
+        }
     }
 }
 
@@ -590,7 +640,7 @@ impl std::fmt::Debug for Receiver {
             State::Beginning { .. } => "beginning",
             State::Recalling(_) => "recalling",
             State::Receiving(_) => "receiving",
-            State::Finishing { .. } => "finishing",
+            State::Finishing(_) => "finishing",
             State::Verified { .. } => "verified",
             State::Over { .. } => "over",
         };

@@ -1,8 +1,6 @@
 //! How a receiver's transfer ends before its end: what the other side is told, and what becomes of what is stored.
 
-use std::sync::Arc;
-
-use super::{Outcome, Receiver, State};
+use super::{Cleanup, Outcome, Receiver, State};
 use crate::Instant;
 use crate::transfer::exchange::Stop;
 use crate::transfer::job::Work;
@@ -14,7 +12,7 @@ impl Receiver {
     /// It can't go on: tells the other side.
     pub(super) fn stop(&mut self, now: Instant, stop: Stop) {
         // Everything is in place already, or soon will be, whatever the other side says now.
-        if matches!((&stop, &self.state), (Stop::Violation(_), State::Verified { .. } | State::Finishing { .. })) {
+        if matches!(stop, Stop::Violation(_)) && (self.is_finishing() || matches!(self.state, State::Verified { .. })) {
             return self.abandon(now);
         }
         let outcome = self.exchange.send_stop(stop);
@@ -33,6 +31,7 @@ impl Receiver {
             | FaultKind::NotUtf8
             | FaultKind::Cancelled
             | FaultKind::Panicked
+            | FaultKind::Unfinished
             | FaultKind::Internal => DeclineReason::Io,
         };
         // The other side learns no more than the kind: what lies on this disk does not concern it.
@@ -44,18 +43,22 @@ impl Receiver {
 
     pub(super) fn over(&mut self, now: Instant, outcome: Outcome) {
         let progress = self.progress();
-        let sink = match std::mem::replace(&mut self.state, State::Waiting) {
-            State::Beginning { job: Some(_), .. } => None,
-            State::Beginning { sink, .. } | State::Finishing { sink, .. } => Some(sink),
-            State::Recalling(recalling) => Some(recalling.sink),
-            State::Receiving(chunks) => chunks.staged().map(Arc::clone),
+        let keep = is_worth_keeping(&outcome);
+        let work = |sink| if keep { Work::Suspend { sink } } else { Work::Abandon { sink } };
+        let last = |sink| Cleanup::Last(work(sink));
+        let cleanup = match std::mem::replace(&mut self.state, State::Waiting) {
+            // The sink's `begin` was not called, or failed.
+            State::Beginning { job: Some(_), .. } => Cleanup::None,
+            State::Beginning { .. } if matches!(outcome, Outcome::Failed(_)) => Cleanup::None,
+            State::Beginning { sink, .. } => Cleanup::AfterBegin(work(sink)),
+            State::Finishing(finishing) => last(finishing.sink),
+            State::Recalling(recalling) => last(recalling.sink),
+            State::Receiving(chunks) => chunks.staged().map_or(Cleanup::None, |(sink, _)| last(sink)),
             State::Waiting | State::Reading(_) | State::Offered(_) | State::Verified { .. } | State::Over { .. } => {
-                None
+                Cleanup::None
             }
         };
-        let keep = is_worth_keeping(&outcome);
-        let last = sink.map(|sink| if keep { Work::Suspend { sink } } else { Work::Abandon { sink } });
-        self.state = State::Over { last, progress };
+        self.state = State::Over { cleanup, progress };
         self.exchange.end(now, outcome);
     }
 }

@@ -328,7 +328,7 @@ impl ChunkSink for OrderedReceiver {
         Progress { bytes: self.bytes, total: self.layout.bytes() }
     }
 
-    fn staged(&self) -> Option<&Arc<dyn Sink>> {
+    fn staged(&self) -> Option<(Arc<dyn Sink>, u32)> {
         None
     }
 }
