@@ -4,7 +4,7 @@
 //! waiting ──► opening ──► written ──► committing ──► stored, and fresh until it is acknowledged
 //! ```
 //! It decides when chunks are noted in the journal and so acknowledged (never before), when all that comes to the disk, and counts
-//! what the sender may have under way. What is here from before and the sender has not judged is `kept`.
+//! what the sender may have under way. What is here from before and the sender has not judged is `resume.kept`.
 //!
 //! Timers: [`SYNC_AFTER`], and the rate limit's for the next acknowledgement. Bounds: [`CREDIT`] for all that is held; jobs out, twice the cores and 16 MiB of chunks, one that commits
 //! and one that syncs.
@@ -58,20 +58,35 @@ pub struct Incoming {
     committing: BTreeMap<u64, Written>,
     /// In the journal, not acknowledged.
     fresh: BTreeMap<u64, Charge>,
-    /// In the journal, acknowledged or not, and what both sides have from before.
-    stored: RangeSet,
-    stored_bytes: u64,
+    stored: Recorded,
     /// From which chunk on acknowledgements are to be said again.
     repeat: Option<u64>,
+    resume: Resume,
+    sync: Syncing,
+    /// The sender's root, once it said that all was sent.
+    end: Option<Hash>,
+}
+
+/// In the journal, acknowledged or not, and what both sides have from before.
+#[derive(Default)]
+struct Recorded {
+    chunks: RangeSet,
+    bytes: u64,
+}
+
+/// What is here from an earlier transfer.
+struct Resume {
     /// What the sender was told that is here, and has not judged yet.
     kept: VecDeque<Kept>,
     /// Of what it found to be the same: chunks and bytes.
     confirmed: (u64, u64),
-    sync: Sync,
-    /// A job brings something to the disk.
-    syncing: bool,
-    /// The sender's root, once it said that all was sent.
-    end: Option<Hash>,
+}
+
+/// When what was committed is brought to the disk.
+struct Syncing {
+    state: Sync,
+    /// A job does it.
+    is_out: bool,
 }
 
 /// What was committed and is not on the disk.
@@ -112,20 +127,17 @@ impl Incoming {
             written: BTreeMap::new(),
             committing: BTreeMap::new(),
             fresh: BTreeMap::new(),
-            stored: RangeSet::default(),
-            stored_bytes: 0,
+            stored: Recorded::default(),
             repeat: None,
-            kept: kept.into(),
-            confirmed: (0, 0),
-            sync: Sync::Clean,
-            syncing: false,
+            resume: Resume { kept: kept.into(), confirmed: (0, 0) },
+            sync: Syncing { state: Sync::Clean, is_out: false },
             end: None,
         }
     }
 
     /// What the sender was told that is here.
     pub fn have(&self) -> Vec<Have> {
-        self.kept.iter().map(|kept| kept.have).collect()
+        self.resume.kept.iter().map(|kept| kept.have).collect()
     }
 
     /// A job opened a record and judged its chunk.
@@ -159,12 +171,12 @@ impl Incoming {
     fn committed(&mut self, now: Instant) {
         let mut bytes = 0_u64;
         for (chunk, Written { charge, plain, .. }) in std::mem::take(&mut self.committing) {
-            self.stored.insert(chunk);
+            self.stored.chunks.insert(chunk);
             self.fresh.insert(chunk, charge);
             bytes = bytes.saturating_add(plain as u64);
         }
-        self.stored_bytes = self.stored_bytes.saturating_add(bytes);
-        self.sync = match self.sync {
+        self.stored.bytes = self.stored.bytes.saturating_add(bytes);
+        self.sync.state = match self.sync.state {
             Sync::Clean => Sync::Dirty { bytes, due: now.checked_add(SYNC_AFTER) },
             Sync::Dirty { bytes: before, due } => Sync::Dirty { bytes: before.saturating_add(bytes), due },
             Sync::Due => Sync::Due,
@@ -174,9 +186,9 @@ impl Incoming {
 
     /// Whether it is time to bring to the disk what was committed; it is asked for by one job at a time.
     fn next_sync(&mut self) -> bool {
-        let due = self.sync == Sync::Due;
+        let due = self.sync.state == Sync::Due;
         if due {
-            self.sync = Sync::Clean;
+            self.sync.state = Sync::Clean;
         }
         due
     }
@@ -189,10 +201,10 @@ impl Incoming {
 impl ChunkSink for Incoming {
     fn advance(&mut self, now: Instant) {
         self.arrivals.advance(now);
-        if let Sync::Dirty { bytes, due } = self.sync
+        if let Sync::Dirty { bytes, due } = self.sync.state
             && (bytes >= SYNC_BYTES || due.is_some_and(|due| due <= now))
         {
-            self.sync = Sync::Due;
+            self.sync.state = Sync::Due;
         }
     }
 
@@ -213,7 +225,7 @@ impl ChunkSink for Incoming {
         match product {
             Product::Opened(record) => self.opened(id, record)?,
             Product::Committed => self.committed(now),
-            Product::Synced => self.syncing = false,
+            Product::Synced => self.sync.is_out = false,
             // An answer that is not to what was asked.
             _ => return Err(FaultKind::Internal.into()),
         }
@@ -221,30 +233,30 @@ impl ChunkSink for Incoming {
     }
 
     fn handle_checked(&mut self, range: ChunkRange, same: bool, exchange: &mut Exchange) -> Result<(), Violation> {
-        let kept = self.kept.pop_front().filter(|kept| kept.have.range == range).ok_or(Violation::BadRanges)?;
+        let kept = self.resume.kept.pop_front().filter(|kept| kept.have.range == range).ok_or(Violation::BadRanges)?;
         let mut hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
         if same {
             // It says that a range is the same, and sent some of it: that contradicts itself.
-            if !hashes.confirm(range) || !self.stored.insert_range(range) {
+            if !hashes.confirm(range) || !self.stored.chunks.insert_range(range) {
                 return Err(Violation::BadRanges);
             }
             let chunks = range.last.saturating_sub(range.first).saturating_add(1);
-            self.stored_bytes = self.stored_bytes.saturating_add(kept.bytes);
-            self.confirmed.0 = self.confirmed.0.saturating_add(chunks);
-            self.confirmed.1 = self.confirmed.1.saturating_add(kept.bytes);
+            self.stored.bytes = self.stored.bytes.saturating_add(kept.bytes);
+            self.resume.confirmed.0 = self.resume.confirmed.0.saturating_add(chunks);
+            self.resume.confirmed.1 = self.resume.confirmed.1.saturating_add(kept.bytes);
         } else {
             hashes.forget(range);
         }
-        if self.kept.is_empty() {
-            exchange.report(TransferEvent::Resumed { bytes: self.confirmed.1 });
+        if self.resume.kept.is_empty() {
+            exchange.report(TransferEvent::Resumed { bytes: self.resume.confirmed.1 });
         }
         Ok(())
     }
 
     fn handle_end(&mut self, chunks: u64, moved: u64, root: Hash) -> Result<(), Violation> {
         let all = self.manifest.chunks();
-        let missing = all.saturating_sub(self.confirmed.0);
-        if self.end.is_some() || !self.kept.is_empty() || chunks != all || moved != missing {
+        let missing = all.saturating_sub(self.resume.confirmed.0);
+        if self.end.is_some() || !self.resume.kept.is_empty() || chunks != all || moved != missing {
             return Err(Violation::BadEnd);
         }
         self.end = Some(root);
@@ -255,8 +267,8 @@ impl ChunkSink for Incoming {
         if let Some(chunks) = self.next_to_commit() {
             return Some(Work::Commit { sink: Arc::clone(&self.sink), chunks });
         }
-        if !self.syncing && self.next_sync() {
-            self.syncing = true;
+        if !self.sync.is_out && self.next_sync() {
+            self.sync.is_out = true;
             return Some(Work::Sync { sink: Arc::clone(&self.sink) });
         }
         let sealed = self.arrivals.next_to_open(cores, id)?;
@@ -275,7 +287,7 @@ impl ChunkSink for Incoming {
             return None;
         }
         if let Some(from) = self.repeat.take() {
-            let ranges: Vec<_> = self.stored.iter().filter(|range| range.first >= from).take(RANGES).collect();
+            let ranges: Vec<_> = self.stored.chunks.iter().filter(|range| range.first >= from).take(RANGES).collect();
             if let Some(end) = ranges.last() {
                 self.repeat = end.last.checked_add(1);
                 for range in &ranges {
@@ -308,7 +320,7 @@ impl ChunkSink for Incoming {
     }
 
     fn roots(&self) -> Option<(Option<Hash>, Hash)> {
-        let root = self.end.filter(|_| self.stored.count() == self.manifest.chunks())?;
+        let root = self.end.filter(|_| self.stored.chunks.count() == self.manifest.chunks())?;
         Some((self.hashes.lock().unwrap_or_else(PoisonError::into_inner).root(), root))
     }
 
@@ -325,7 +337,7 @@ impl ChunkSink for Incoming {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let sync = match self.sync {
+        let sync = match self.sync.state {
             Sync::Dirty { due, .. } => due,
             Sync::Clean | Sync::Due => None,
         };
@@ -337,8 +349,8 @@ impl ChunkSink for Incoming {
     fn progress(&self) -> Progress {
         // With what is here from before and was not judged.
         let total = self.manifest.totals().bytes;
-        let kept = self.kept.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.bytes));
-        Progress { bytes: self.stored_bytes.saturating_add(kept).min(total), total }
+        let kept = self.resume.kept.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.bytes));
+        Progress { bytes: self.stored.bytes.saturating_add(kept).min(total), total }
     }
 
     fn staged(&self) -> Option<(Arc<dyn Sink>, u32)> {

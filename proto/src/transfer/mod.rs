@@ -16,6 +16,7 @@ mod arrivals;
 mod body;
 pub mod check;
 pub mod chunk;
+mod chunks;
 mod collision;
 mod exchange;
 mod hashes;

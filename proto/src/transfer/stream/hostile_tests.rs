@@ -248,7 +248,7 @@ fn a_receiver_acknowledges_what_was_sent_and_from_the_first_on() {
         assert_eq!(told(&mut sender), expected, "{ranges:?}");
     }
     let mut sender = sending(2);
-    for _ in 0..=crate::transfer::outgoing::STALE + 1 {
+    for _ in 0..=crate::transfer::window::STALE + 1 {
         sender.handle_control(now(), ack(&[range(0, 0)]));
     }
     assert_eq!(told(&mut sender), Some(Violation::Repeats));

@@ -26,7 +26,6 @@ use crate::transfer::chunk::{Coders, HEADER, Made};
 use crate::transfer::exchange::{Exchange, Stop};
 use crate::transfer::hashes::Hash;
 use crate::transfer::limit::Limit;
-use crate::transfer::outgoing::STALE;
 use crate::transfer::storage::{FaultKind, StreamSource};
 use crate::transfer::window::{FRAMING, Window, cost};
 use crate::transfer::{Compression, FIRST, Progress, job, ranges, storage};
@@ -40,9 +39,6 @@ pub struct Outgoing {
     compression: Compression,
     input: Input,
     window: Window,
-    credit: u32,
-    /// The most that a chunk can cost.
-    most: u64,
     /// How many were cut.
     next: u64,
     /// Those that are not acknowledged.
@@ -53,7 +49,6 @@ pub struct Outgoing {
     hashes: BTreeMap<u64, Hash>,
     limit: Option<Limit>,
     end: Option<Hash>,
-    stale: u32,
 }
 
 /// The source, and the chunk that is being filled.
@@ -98,8 +93,6 @@ impl Outgoing {
             compression,
             input: Input::Idle(Tail::new(), WAIT),
             window: Window::new(most, credit),
-            credit,
-            most,
             next: 0,
             chunks: BTreeMap::new(),
             bytes: 0,
@@ -107,7 +100,6 @@ impl Outgoing {
             hashes: BTreeMap::new(),
             limit,
             end: None,
-            stale: 0,
         }
     }
 
@@ -134,11 +126,12 @@ impl Outgoing {
     /// Makes it a chunk if it is time and there is room; else it comes back.
     fn cut(&mut self, tail: Tail, is_due: impl Fn(&Tail) -> bool) -> Result<(), Tail> {
         let is_time = tail.filled > 0 && (tail.is_full() || is_due(&tail));
-        if !is_time || self.chunks.len() as u64 >= AHEAD || !self.window.reserve(self.most) {
+        if !is_time || self.chunks.len() as u64 >= AHEAD {
             return Err(tail);
         }
+        let Some(cost) = self.window.reserve_longest() else { return Err(tail) };
         let plain = Arc::new(tail.into_plain());
-        self.chunks.insert(self.next, Chunk { plain, cost: self.most, was_sent: false, stage: Stage::Waiting });
+        self.chunks.insert(self.next, Chunk { plain, cost, was_sent: false, stage: Stage::Waiting });
         self.next = self.next.saturating_add(1);
         Ok(())
     }
@@ -224,7 +217,7 @@ impl ChunkSource for Outgoing {
     /// The receiver wrote these out: always all from the first on.
     fn acknowledge(&mut self, now: Instant, acknowledged: &[ChunkRange], credit: u32) -> Result<(), Violation> {
         ranges::check(acknowledged, self.next)?;
-        let mut news = credit != self.credit;
+        let mut news = false;
         if let Some(ChunkRange { first, last }) = acknowledged.first() {
             let own = || self.chunks.range(..=last).all(|(_, chunk)| chunk.was_sent);
             if *first != 0 || acknowledged.len() != 1 || !own() {
@@ -237,12 +230,7 @@ impl ChunkSource for Outgoing {
                 self.bytes = self.bytes.saturating_add(chunk.plain.len() as u64);
             }
         }
-        self.credit = credit;
-        self.window.set_credit(credit);
-        self.stale = if news { 0 } else { self.stale.saturating_add(1) };
-        if self.stale > STALE {
-            return Err(Violation::Repeats);
-        }
+        self.window.handle_ack(credit, news)?;
         self.advance(now);
         Ok(())
     }
@@ -256,7 +244,7 @@ impl ChunkSource for Outgoing {
     }
 
     fn lose(&mut self, lost: Lost) {
-        self.stale = 0;
+        self.window.handle_lost();
         for chunk in self.chunks.values_mut() {
             if matches!(chunk.stage, Stage::UnderWay(link) if lost.includes(link)) {
                 chunk.stage = Stage::Waiting;
