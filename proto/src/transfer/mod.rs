@@ -27,6 +27,7 @@ pub mod layout;
 mod limit;
 mod machine;
 pub mod manifest;
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
 mod outgoing;
 pub mod path;

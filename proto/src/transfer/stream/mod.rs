@@ -9,6 +9,7 @@
 //! `root = BLAKE3::derive_key("tallow v1 stream root", chunk hashes in order ‖ u64 chunks, big-endian)` for a stream; a file has the
 //! root of its manifest.
 
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub(super) mod ordered;
 pub(super) mod outgoing;
