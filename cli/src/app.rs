@@ -2,29 +2,37 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::CommandFactory;
+use tallow_relay::process;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command, OutputArgs, Parsed, PartialCommand};
 use crate::failure::Problem;
 use crate::output::{LogWriter, Output};
-use crate::{args, partial, prompt, receive, send};
+use crate::{args, output, partial, prompt, receive, send};
+
+/// At its end the program waits for a reader of its text as long as it takes some within this time.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the program.
 pub fn run(argv: Vec<OsString>) -> ExitCode {
     std::panic::set_hook(Box::new(panicked));
-    hide_memory();
+    process::hide_memory();
+    let code = parse(argv);
+    output::flush(PATIENCE);
+    code
+}
+
+fn parse(argv: Vec<OsString>) -> ExitCode {
     prompt::remember_terminal();
     // Known before the options are: a wrong option is told in the form that was asked for, too.
     let json = argv.iter().any(|word| word == "--json");
     let plain = Output::plain(json);
     match args::parse(argv) {
         Ok(Parsed::Run(cli)) => command(cli.command, &plain),
-        Ok(Parsed::Text(text)) => {
-            plain.payload(text.as_bytes());
-            ExitCode::SUCCESS
-        }
+        Ok(Parsed::Text(text)) => show(text.as_bytes(), &plain),
         Ok(Parsed::Nothing(text)) => {
             plain.block(&text);
             ExitCode::from(2)
@@ -45,7 +53,7 @@ fn command(command: Command, plain: &Output) -> ExitCode {
         }
         Command::Relay(args) => {
             tallow_relay::log_to_stderr(args.quiet, args.verbose);
-            tallow_relay::run(args.relay)
+            tallow_relay::run(args.relay, args.quiet)
         }
         Command::Partial(args) => {
             let output = begin(match &args.command {
@@ -56,9 +64,16 @@ fn command(command: Command, plain: &Output) -> ExitCode {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tallow", &mut script);
-            plain.payload(&script);
-            ExitCode::SUCCESS
+            show(&script, plain)
         }
+    }
+}
+
+/// What the program was started for is on standard output, or it failed.
+fn show(text: &[u8], plain: &Output) -> ExitCode {
+    match plain.payload(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&Problem::system("could not write to standard output", &error), plain),
     }
 }
 
@@ -126,28 +141,17 @@ fn log(level: Level, output: &Output) {
         .with_timer(tracing_subscriber::fmt::time::uptime())
         .with_ansi(false)
         .with_writer(move || writer.clone())
+        // It would write its own failures to standard error, and wait or panic there.
+        .log_internal_errors(false)
         .init();
 }
 
-/// Other processes of the same user can't look into this one, and no core file holds its secrets.
-fn hide_memory() {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-        // Where it can't be set, the system protects no process.
-        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    }
-}
-
-/// A bug is told in one line. What the panic says could hold a secret, so only its place is.
+/// A bug is one line, whatever the panic says.
 fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     prompt::restore_terminal();
-    Output::plain(false).say(&bug(info));
-}
-
-fn bug(info: &std::panic::PanicHookInfo<'_>) -> String {
-    let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
-    format!("tallow: internal error at {place}; this is a bug in tallow, please report it")
+    Output::plain(false).say(&process::bug(info));
+    // The program may end right after this.
+    process::flush();
 }
 
 #[cfg(test)]
@@ -163,7 +167,7 @@ mod tests {
         let others = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if std::thread::current().id() == me {
-                drop(told.send(bug(info)));
+                drop(told.send(process::bug(info)));
             } else {
                 others(info);
             }

@@ -2,8 +2,9 @@
 //!
 //! The first of them that is there counts. What was read is wiped from memory after it was parsed, as far as it is in our hands.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, IsTerminal};
 use std::path::Path;
+use std::time::Duration;
 
 use console::{Key, Term};
 use tallow_proto::code::{self, Code, Link};
@@ -11,7 +12,9 @@ use tallow_proto::peer::RelayAddress;
 use tallow_proto::peer::config::DEFAULT_PORT;
 use zeroize::Zeroizing;
 
+use crate::args::PeerArgs;
 use crate::failure::{Problem, cause};
+use crate::output::{self, Output};
 use crate::prompt::{self, Raw};
 
 /// The environment's code.
@@ -46,13 +49,25 @@ pub fn for_receiving(words: &[String], file: Option<&Path>) -> Result<Given, Pro
     } else {
         line_of(io::stdin().lock()).map_err(|error| unreadable("standard input", &error))?
     };
-    let given = given(&typed)?;
-    if !words.is_empty() {
-        tracing::debug!(
-            "the code came from the command line, where other users of this machine can see it for a moment"
-        );
+    given(&typed)
+}
+
+/// Tells a person which secrets stand in the program's arguments, where other users of the machine can read them as long as it runs.
+pub fn warn_of_arguments(output: &Output, code: Option<&str>, arguments: &PeerArgs) {
+    if !io::stderr().is_terminal() {
+        return;
     }
-    Ok(given)
+    let has_password = arguments.relay_password.is_some() && is_password_among(std::env::args_os());
+    let password = has_password.then_some(("the relay's password", "prefer --relay-password-file"));
+    for (what, instead) in code.map(|instead| ("the code", instead)).into_iter().chain(password) {
+        output.line(&format!("Other users of this computer can read {what} in the list of processes; {instead}"));
+    }
+}
+
+/// Whether the password came by its option, and not from the environment.
+fn is_password_among(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> bool {
+    let mut arguments = arguments.into_iter().take_while(|word| word != "--");
+    arguments.any(|word| word == "--relay-password" || word.as_encoded_bytes().starts_with(b"--relay-password="))
 }
 
 /// The sender's own code, if there is one.
@@ -133,6 +148,8 @@ fn unreadable(what: &str, error: &io::Error) -> Problem {
 
 /// The prompt on the terminal.
 fn ask() -> Result<Zeroizing<String>, Problem> {
+    // What was written before stands above the question.
+    output::flush(Duration::from_secs(1));
     let term = Term::stderr();
     let mut editor = Editor::default();
     let broken = |error: io::Error| unreadable("the terminal", &error);
@@ -316,6 +333,14 @@ mod tests {
         assert_eq!(link.relay, Some(RelayAddress { host: "r.example".into(), port: 99 }));
         let link = given("tallow://r.example/7#acorn-bicycle-canal").unwrap();
         assert_eq!(link.relay, Some(RelayAddress { host: "r.example".into(), port: DEFAULT_PORT }));
+    }
+
+    #[test]
+    fn a_password_in_the_arguments_is_found() {
+        let is_among = |words: &[&str]| is_password_among(words.iter().map(Into::into));
+        assert!(is_among(&["tallow", "send", "--relay-password", "x"]));
+        assert!(is_among(&["tallow", "send", "--relay-password=x", "a"]));
+        assert!(!is_among(&["tallow", "send", "--relay-password-file", "x", "--", "--relay-password"]));
     }
 
     #[test]

@@ -105,6 +105,17 @@ impl Problem {
         }
     }
 
+    /// A panic ended the transfer; where it was is told by the panic's own line.
+    #[must_use]
+    pub fn bug() -> Self {
+        Self {
+            code: tallow_relay::process::INTERNAL_ERROR,
+            kind: "bug",
+            message: "the transfer stopped at an internal error".to_owned(),
+            hint: "please report it; the same command again goes on from what arrived".to_owned(),
+        }
+    }
+
     /// The offer does not fit what was asked for.
     #[must_use]
     pub fn unfit(message: &str, hint: &str) -> Self {

@@ -2,6 +2,7 @@
 
 mod app;
 mod args;
+mod canvas;
 mod code_input;
 mod failure;
 mod offer;

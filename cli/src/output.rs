@@ -1,16 +1,21 @@
 //! Everything that leaves the program as text: lines for people on standard error, events and payload on standard output.
 //!
 //! It is the only file that prints, and nothing passes it that a terminal could obey: lines lose their control characters here even
-//! if whoever made them forgot, and JSON strings have them as escapes. A stream that is closed at its other end is no error: what
-//! watches a transfer may leave before it is over.
+//! if the code that made them forgot, and JSON strings have them as escapes.
+//!
+//! No transfer waits for its text, and none ends because of it: lines, progress and events go through [`lossy`]. A reader that left, a
+//! terminal that is stopped or a disk that is full costs lines; how many is told where they are missing. Only [`Output::payload`] waits
+//! and reports an error: its text is what the program was started for.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tallow_proto::wire::Untrusted;
 use tallow_proto::wire::untrusted::is_harmless;
+use tallow_relay::lossy::{self, Descriptor, Lossy};
 
 use crate::args::OutputArgs;
 
@@ -114,36 +119,39 @@ impl Output {
 
     /// An event, when the person asked for JSON.
     pub fn event(&self, event: &Event<'_>) {
-        if self.json {
-            let mut line = json(event);
-            line.push('\n');
-            self.payload(line.as_bytes());
+        if !self.json {
+            return;
         }
+        let mut line = json(event);
+        line.push('\n');
+        let push = || match event {
+            // The next one says more.
+            Event::Progress { .. } => events().push_unless_busy(line.as_bytes()),
+            _ => events().push(line.as_bytes()),
+        };
+        self.suspended(push);
     }
 
-    /// Bytes for standard output.
-    pub fn payload(&self, bytes: &[u8]) {
-        let write = || {
-            let mut out = io::stdout().lock();
-            out.write_all(bytes).and_then(|()| out.flush())
-        };
-        // Whoever read it has left; the transfer goes on.
-        drop(self.suspended(write));
+    /// Text for standard output that the program was started for.
+    ///
+    /// # Errors
+    /// It could not be written. A reader that has enough is no error.
+    pub fn payload(&self, text: &[u8]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match out.write_all(text).and_then(|()| out.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     fn write(&self, text: &str) {
         let question = lock(&self.asked).clone();
-        let write = || {
-            let mut err = io::stderr().lock();
-            // Other lines go above a question that stands.
-            if let Some(question) = question {
-                write!(err, "\n{text}{question}")?;
-            } else {
-                err.write_all(text.as_bytes())?;
-            }
-            err.flush()
+        // Other lines go above a question that stands.
+        let text = match &question {
+            Some(question) => format!("\n{text}{question}"),
+            None => text.to_owned(),
         };
-        drop(self.suspended(write));
+        self.suspended(|| lossy::stderr().push(text.as_bytes()));
     }
 
     /// Runs with the bar out of the way.
@@ -154,6 +162,27 @@ impl Output {
             None => f(),
         }
     }
+}
+
+/// Waits until all lines and events are written, but no longer than `patience` for a reader that takes nothing.
+pub fn flush(patience: Duration) {
+    lossy::stderr().flush(patience);
+    events().flush(patience);
+}
+
+/// Where events go. On one terminal they share the queue of standard error, so that they stay apart from the bar.
+fn events() -> &'static Lossy {
+    static STDOUT: OnceLock<Option<Lossy>> = OnceLock::new();
+    let note = |lines| format!("{{\"event\":\"lost\",\"lines\":{lines}}}\n");
+    let begin = || (!is_one_terminal()).then(|| Lossy::new(Descriptor(rustix::stdio::stdout()), note));
+    STDOUT.get_or_init(begin).as_ref().unwrap_or_else(|| lossy::stderr())
+}
+
+/// Whether standard output and standard error are the same terminal.
+fn is_one_terminal() -> bool {
+    let device = |stream| rustix::fs::fstat(stream).map(|found| found.st_rdev).ok();
+    let is_terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
+    is_terminal && device(rustix::stdio::stdout()) == device(rustix::stdio::stderr())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::canvas::Canvas;
 use crate::output::{BarStyle, Event, Output, size, time};
 
 /// The speed is an average over this long.
@@ -57,7 +58,8 @@ impl Meter {
         self.next_event = Some(now);
         match self.output.bar_style() {
             Some(BarStyle::Bar) => {
-                let bar = ProgressBar::with_draw_target(Some(total.max(1)), ProgressDrawTarget::stderr_with_hz(10));
+                let target = ProgressDrawTarget::term_like_with_hz(Box::new(Canvas::default()), 10);
+                let bar = ProgressBar::with_draw_target(Some(total.max(1)), target);
                 let template = if self.endless { "{msg}" } else { "{bar:24} {msg}" };
                 if let Ok(style) = ProgressStyle::with_template(template) {
                     bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));

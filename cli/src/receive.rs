@@ -48,6 +48,8 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     }
     let signals = Signals::watch().map_err(|error| Problem::system("could not listen for signals", &error))?;
     let given = code_input::for_receiving(&args.code, args.code_file.as_deref())?;
+    let in_arguments = (!args.code.is_empty()).then_some("`tallow receive` alone asks for it");
+    code_input::warn_of_arguments(&output, in_arguments, &args.peer);
     let (common, memory) = setup::common(&args.peer, given.relay)?;
     let known_relays = memory.file();
     let has_relays = !common.relays.is_empty();
@@ -160,7 +162,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                     }
                 }
                 Step::Event(_) => {}
-                Step::Closed => return Err(report.unexplained()),
+                Step::Closed => return Err(report.unexplained(receiver.ending())),
             }
         };
         report.finish(receiver, outcome).await

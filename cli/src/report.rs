@@ -8,7 +8,9 @@
 
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use tallow_proto::code::Code;
+use tallow_proto::drive::Ending;
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{
     Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
@@ -254,10 +256,13 @@ impl Report {
         }
     }
 
-    /// The runtime ended without an outcome.
+    /// The transfer's machine ended without an outcome.
     #[must_use]
-    pub fn unexplained(&self) -> Problem {
-        self.problem(&tallow_proto::peer::Failure::Interrupted)
+    pub fn unexplained(&self, ending: Option<Ending>) -> Problem {
+        match ending {
+            Some(Ending::Panicked) if self.signal.is_none() => Problem::bug(),
+            _ => self.problem(&tallow_proto::peer::Failure::Interrupted),
+        }
     }
 
     fn time_passed(&mut self) {
@@ -453,7 +458,7 @@ impl Report {
     pub fn show_done(&self, summary: &Summary, out: Option<&str>) {
         let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
         let seconds = summary.duration.as_secs_f64();
-        let root: String = summary.root.iter().map(|byte| format!("{byte:02x}")).collect();
+        let root = HEXLOWER.encode(&summary.root);
         self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
         let took = took(seconds, bytes);
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };

@@ -82,7 +82,15 @@ fn a_signal_explains_what_followed_from_it() {
     sender.signal = Some(Signal::Terminate);
     let problem = sender.problem(&Failure::WrongCode);
     assert_eq!((problem.code, problem.message.as_str()), (143, "interrupted"));
-    assert_eq!(sender.unexplained().code, 143);
+    assert_eq!(sender.unexplained(Some(Ending::Panicked)).code, 143);
+}
+
+#[test]
+fn a_bug_is_told_apart_from_an_interruption() {
+    let sender = report(Side::Sender, true);
+    let problem = sender.unexplained(Some(Ending::Panicked));
+    assert_eq!((problem.code, problem.kind), (101, "bug"));
+    assert_eq!(sender.unexplained(Some(Ending::Dropped)).code, 130);
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         Some(code) => CodeChoice::Custom(code),
         None => CodeChoice::Generate { words: args.words.unwrap_or(DEFAULT_WORDS) },
     };
+    let in_arguments = args.code.is_some().then_some("prefer --code-file or $TALLOW_CODE");
+    code_input::warn_of_arguments(&output, in_arguments, &args.peer);
     let (common, memory) = setup::common(&args.peer, None)?;
     let has_relays = !common.relays.is_empty();
     let options = SourceOptions { excludes: args.exclude, git: args.git, follow_links: args.follow_links };
@@ -81,7 +83,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                 Step::Event(Event::Failed(failure)) => break Err(report.problem(&failure)),
                 Step::Event(_) => {}
                 Step::Answer(line) => End::agree(&sender, prompt::is_yes(line.as_deref())),
-                Step::Closed => return Err(report.unexplained()),
+                Step::Closed => return Err(report.unexplained(sender.ending())),
             }
         };
         report.finish(sender, outcome).await

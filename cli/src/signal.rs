@@ -8,13 +8,16 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tallow_relay::process;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::prompt;
+use crate::{output, prompt};
 
 /// How long a clean end may take: the farewell's second, and a little.
 const GRACE: Duration = Duration::from_millis(1800);
+/// How long a reader of the program's text may take nothing when a signal ends the program at once.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Whether somebody can end a transfer cleanly.
 static TRANSFER_RUNS: AtomicBool = AtomicBool::new(false);
@@ -64,13 +67,11 @@ impl Signals {
     pub fn watch() -> io::Result<Self> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let ignored = ignored_signals();
         let mut signals = Vec::new();
         {
             let _context = runtime.enter();
             for kind in Signal::ALL {
-                // Who starts a program with a signal ignored (nohup, a shell's background job) wants it to stay so.
-                if ignored & (1 << (kind.kind().as_raw_value() - 1)) == 0 {
+                if !process::is_ignored(kind.kind().as_raw_value()) {
                     signals.push((kind, signal(kind.kind())?));
                 }
             }
@@ -117,14 +118,8 @@ async fn next(signals: &mut [(Signal, tokio::signal::unix::Signal)]) -> Signal {
 /// Ends the program at once, the terminal as it was.
 fn leave(signal: Signal) -> ! {
     prompt::restore_terminal();
+    output::flush(PATIENCE);
     std::process::exit(signal.exit_code().into())
-}
-
-/// The signals that this process was started with ignored, one bit each from bit 0 for signal 1; none where this can't be told.
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
-//! A machine that wants a port mapped, and steps of the gateway (or of anybody else) that it asks.
+//! A port mapper, and steps of its gateway or of other hosts.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tallow_proto::net::{Action, Interface, PipeEvent, PipeId};
-use tallow_proto::p2p::portmap::{FIRST_PIPE, MAX_PIPES, PortMap, Protocol};
-use tallow_proto::seed::Seed;
+use tallow_portmap::{Action, Config, ConnectionEvent, ConnectionId, Interface, MAX_CONNECTIONS, PortMapper, Protocol};
 
 use crate::steps::steps;
 
@@ -15,7 +13,7 @@ pub const GATEWAY: u8 = 0;
 pub const SSDP: u8 = 1;
 /// A datagram from another machine.
 pub const OTHER: u8 = 2;
-/// Bytes for the newest pipe.
+/// Bytes for the newest connection.
 pub const PIPE: u8 = 3;
 /// It ends, or fails if there is a body.
 pub const END: u8 = 4;
@@ -40,8 +38,8 @@ pub fn run(data: &[u8]) -> Vec<Protocol> {
         _ => &[Protocol::Upnp],
     };
     let mut now = Instant::now();
-    let mut map = PortMap::with(&Seed::new([1; 32]), protocols);
-    let interface = Interface { name: "eth0".to_owned(), addr: [192, 168, 1, 2].into(), prefix: 24 };
+    let mut map = PortMapper::new(Config::default().with_protocols(protocols), [1; 32]);
+    let interface = Interface { addr: [192, 168, 1, 2].into(), prefix: 24 };
     map.handle_gateways(now, &[HOME.into()]);
     map.handle_interfaces(now, &[interface]);
     map.start(now, 40_000);
@@ -63,11 +61,10 @@ pub fn run(data: &[u8]) -> Vec<Protocol> {
             OTHER => map.handle_datagram(now, from(Ipv4Addr::new(192, 168, 1, 9), 5351), body),
             PIPE => outside.feed(now, &mut map, body),
             END => {
-                if let Some(&pipe) = outside.pipes.last() {
-                    let failed = PipeEvent::Failed(std::io::ErrorKind::ConnectionReset);
-                    let event = if body.is_empty() { PipeEvent::Eof } else { failed };
-                    outside.pipes.retain(|&other| other != pipe || event == PipeEvent::Eof);
-                    map.handle_pipe(now, pipe, event);
+                if let Some(&id) = outside.connections.last() {
+                    let event = if body.is_empty() { ConnectionEvent::Eof } else { ConnectionEvent::Failed };
+                    outside.connections.retain(|&other| other != id || event == ConnectionEvent::Eof);
+                    map.handle_connection(now, id, event);
                 }
             }
             TIME => {
@@ -87,29 +84,29 @@ pub fn run(data: &[u8]) -> Vec<Protocol> {
     now += Duration::from_secs(1);
     map.handle_timeout(now);
     outside.serve(now, &mut map);
-    assert!(map.is_released() && outside.pipes.is_empty(), "nothing is waited for");
+    assert!(map.is_released() && outside.connections.is_empty(), "nothing is left open");
     outside.mapped
 }
 
 #[derive(Default)]
 struct Outside {
-    pipes: Vec<PipeId>,
+    connections: Vec<ConnectionId>,
     nonce: Option<[u8; 12]>,
     mapped: Vec<Protocol>,
 }
 
 impl Outside {
-    fn serve(&mut self, now: Instant, map: &mut PortMap) {
+    fn serve(&mut self, now: Instant, map: &mut PortMapper) {
         while let Some(action) = map.poll_action() {
             match action {
-                Action::Bind(_, bind) => map.handle_bound(now, Ok(bind.addr)),
-                Action::Dial(pipe, dial) => {
-                    assert!(dial.to.ip() == IpAddr::V4(HOME) && pipe >= FIRST_PIPE, "only the gateway is dialled");
-                    self.pipes.push(pipe);
-                    assert!(self.pipes.len() <= MAX_PIPES, "a few at a time");
-                    map.handle_pipe(now, pipe, PipeEvent::Up);
+                Action::OpenSocket => map.handle_socket(now, true),
+                Action::Connect(id, to) => {
+                    assert!(*to.ip() == HOME, "only the gateway is connected to");
+                    self.connections.push(id);
+                    assert!(self.connections.len() <= MAX_CONNECTIONS, "a few at a time");
+                    map.handle_connection(now, id, ConnectionEvent::Connected);
                 }
-                Action::Abort(pipe) => self.pipes.retain(|&other| other != pipe),
+                Action::Close(id) | Action::Abort(id) => self.connections.retain(|&other| other != id),
                 _ => {}
             }
         }
@@ -126,17 +123,17 @@ impl Outside {
         }
     }
 
-    /// What was not read when the pipe ended is for nobody.
-    fn feed(&mut self, now: Instant, map: &mut PortMap, mut bytes: &[u8]) {
-        let Some(&pipe) = self.pipes.last() else { return };
-        while !bytes.is_empty() && self.pipes.last() == Some(&pipe) {
-            let buffer = map.pipe_buffer(pipe);
+    /// Bytes that were not read when the connection ended are dropped.
+    fn feed(&mut self, now: Instant, map: &mut PortMapper, mut bytes: &[u8]) {
+        let Some(&id) = self.connections.last() else { return };
+        while !bytes.is_empty() && self.connections.last() == Some(&id) {
+            let buffer = map.receive_buffer(id);
             let count = buffer.len().min(bytes.len());
-            assert!(count > 0, "an open pipe is read");
+            assert!(count > 0, "an open connection is read");
             let (piece, rest) = bytes.split_at(count);
             buffer[..count].copy_from_slice(piece);
             bytes = rest;
-            map.handle_pipe(now, pipe, PipeEvent::Filled(count));
+            map.handle_connection(now, id, ConnectionEvent::Received(count));
             self.serve(now, map);
         }
     }

@@ -20,7 +20,7 @@
 //! | [`transfer`], [`p2p`] | files and streams in chunks; direct paths: candidates, STUN, rounds, selection |
 //! | [`session`] | the keyed conversation of two peers over links that come and go |
 //! | [`handshake`] | from a shared code to shared keys |
-//! | [`link`], [`discovery`], [`code`] | reliable byte pipes (QUIC; TCP with TLS or a WebSocket); mDNS; the code itself |
+//! | [`link`], [`discovery`], [`code`] | byte pipes over QUIC, TLS or WebSocket; mDNS; the code itself |
 //! | [`wire`] | frames, versions, messages, candidates, close codes, violations |
 //! | [`net`], [`seed`], [`ready`], [`pool`], [`misuse`] | ids and addresses; randomness; bookkeeping; buffers; misuse |
 //!
@@ -234,12 +234,14 @@ pub mod code;
 pub mod discovery;
 pub mod drive;
 pub mod handshake;
+pub mod host;
 pub mod link;
 pub mod misuse;
 pub mod net;
 pub mod node;
 pub mod p2p;
 pub mod peer;
+mod pieces;
 pub mod pool;
 pub mod ready;
 pub mod room;

@@ -1,51 +1,63 @@
 //! The relay server: `tallow_proto`'s [`Relay`] on tokio, with its options, its log and its signals.
 //!
 //! It decides nothing about rooms. What it logs are rooms by a short hash under a key of this process, counts and reasons; never
-//! an address of a client.
+//! an address of a client. Its lines go through [`lossy`], so that a log that can't be written costs lines and nothing else.
 
 mod limits;
+pub mod lossy;
 mod options;
+pub mod process;
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tallow_proto::room::{Command, Config, Event, Relay};
+use tallow_proto::drive::Ending;
+use tallow_proto::node::Node;
+use tallow_proto::room::{Command, Event, Relay};
 use tallow_tokio::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 pub use options::{Options, Problem};
 
-/// Runs a relay until it is told to end; the exit code says how it went.
+/// Runs a relay until it is told to end; the exit code says how it went. With `quiet` nothing but errors is written.
 #[must_use]
-pub fn run(options: Options) -> ExitCode {
-    match start(options) {
+pub fn run(options: Options, quiet: bool) -> ExitCode {
+    let code = match start(options, Lines { quiet }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             say(&format!("tallow relay: {problem}"));
             ExitCode::from(problem.exit_code())
         }
-    }
+    };
+    process::flush();
+    code
 }
 
-fn start(options: Options) -> Result<(), Problem> {
-    let got = limits::raise_descriptors();
+fn start(options: Options, lines: Lines) -> Result<(), Problem> {
+    let descriptors = limits::raise_descriptors();
     let drain = options.drain;
+    let connections = options.max_connections;
     let config = options.into_config()?;
-    say(&format!("descriptor limit: {got}"));
-    say(&format!("certificate fingerprint {}", config.identity.fingerprint()));
+    lines.say(&format!("descriptor limit: {descriptors}"));
+    if let Some(warning) = descriptors.too_few_for(connections) {
+        tracing::warn!("{warning}");
+    }
+    lines.say(&format!("certificate fingerprint {}", config.identity.fingerprint()));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Problem::System(error.kind()))?;
-    runtime.block_on(serve(config, drain))
+    runtime.block_on(async {
+        let relay = Relay::new(config).map_err(|_| Problem::Identity)?;
+        serve(tallow_tokio::spawn(relay), drain, lines).await
+    })
 }
 
 /// Starts the log on standard error: warnings and rooms, with `verbose` more, with `quiet` errors only.
 ///
-/// Only this project's crates are heard, however much is asked for: what others log holds addresses.
+/// Only this project's crates log, however much is asked for: the lines of others hold addresses.
 ///
 /// # Panics
 /// When a log was started before.
@@ -60,16 +72,18 @@ pub fn log_to_stderr(quiet: bool, verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter.join(",")))
         .with_ansi(false)
-        .with_writer(std::io::stderr)
+        .with_writer(lossy::stderr)
+        // It would write its own failures to standard error, and panic where that fails.
+        .log_internal_errors(false)
         .init();
 }
 
-async fn serve(config: Config, drain: Duration) -> Result<(), Problem> {
-    let catch = |kind| signal(kind).map_err(|error| Problem::System(error.kind()));
-    let (mut terminate, mut interrupt) = (catch(SignalKind::terminate())?, catch(SignalKind::interrupt())?);
-    let relay = Relay::new(config).map_err(|_| Problem::Identity)?;
-    let mut handle: Handle<Relay> = tallow_tokio::spawn(relay);
-    let (mut draining, mut failure) = (false, None);
+async fn serve<N>(mut handle: Handle<N>, drain: Duration, lines: Lines) -> Result<(), Problem>
+where
+    N: Node<Command = Command, Event = Event>,
+{
+    let (mut terminate, mut interrupt) = (Caught::new(SignalKind::terminate())?, Caught::new(SignalKind::interrupt())?);
+    let (mut ending, mut failure) = (false, None);
     loop {
         tokio::select! {
             event = handle.next_event() => match event {
@@ -79,26 +93,54 @@ async fn serve(config: Config, drain: Duration) -> Result<(), Problem> {
                     // If there was no other address it has ended by itself.
                     let _ = handle.command(Command::Stop);
                 }
-                Some(Event::Listening { addr }) => say(&format!("listening on {addr}")),
+                Some(Event::Listening { addr }) => lines.say(&format!("listening on {addr}")),
                 Some(event) => log(event),
-                None => return failure.map_or(Ok(()), Err),
+                None => return outcome(failure, handle.ending(), ending),
             },
-            _ = terminate.recv() => end(&handle, &mut draining, drain),
-            _ = interrupt.recv() => end(&handle, &mut draining, drain),
+            () = terminate.next() => end(&handle, &mut ending, drain, lines),
+            () = interrupt.next() => end(&handle, &mut ending, drain, lines),
+        }
+    }
+}
+
+/// A relay that ended without a reason and without being told to is a failure: a supervisor has to start it again.
+fn outcome(failure: Option<Problem>, ending: Option<Ending>, was_asked: bool) -> Result<(), Problem> {
+    match (failure, ending) {
+        (Some(problem), _) => Err(problem),
+        (None, Some(Ending::Closed)) if was_asked => Ok(()),
+        (None, ending) => Err(Problem::Ended(ending)),
+    }
+}
+
+/// A signal, unless this process was started with it ignored.
+struct Caught(Option<tokio::signal::unix::Signal>);
+
+impl Caught {
+    fn new(kind: SignalKind) -> Result<Self, Problem> {
+        if process::is_ignored(kind.as_raw_value()) {
+            return Ok(Self(None));
+        }
+        signal(kind).map(|signal| Self(Some(signal))).map_err(|error| Problem::System(error.kind()))
+    }
+
+    async fn next(&mut self) {
+        match &mut self.0 {
+            Some(signal) => drop(signal.recv().await),
+            None => std::future::pending().await,
         }
     }
 }
 
 /// The first signal drains, the second one ends it.
-fn end(handle: &Handle<Relay>, draining: &mut bool, drain: Duration) {
-    if std::mem::replace(draining, true) {
+fn end<N: Node<Command = Command>>(handle: &Handle<N>, ending: &mut bool, drain: Duration, lines: Lines) {
+    if std::mem::replace(ending, true) {
         return stop(handle, Command::Stop);
     }
-    say(&format!("ending: no new rooms, running ones have {} s", drain.as_secs()));
+    lines.say(&format!("ending: no new rooms, running ones have {} s", drain.as_secs()));
     stop(handle, Command::Drain { within: drain });
 }
 
-fn stop(handle: &Handle<Relay>, command: Command) {
+fn stop<N: Node<Command = Command>>(handle: &Handle<N>, command: Command) {
     if handle.command(command).is_err() {
         tracing::warn!("the relay takes no command");
     }
@@ -112,13 +154,31 @@ fn log(event: Event) {
             tracing::info!(%room, bytes_forwarded, seconds, %reason, "room_closed");
         }
         Event::Refused { reason } => tracing::debug!(%reason, "refused"),
+        Event::Refusals(refusals) => tracing::warn!(%refusals, "refused in the last minute"),
         Event::Status(status) => tracing::info!(?status, "status"),
         Event::Misused(misuse) => tracing::warn!(%misuse, "misuse"),
         Event::Listening { .. } | Event::CannotListen { .. } => {}
     }
 }
 
-/// A line for the operator. A closed standard error ends nothing.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+/// The operator's lines that are no log.
+#[derive(Debug, Clone, Copy)]
+struct Lines {
+    quiet: bool,
 }
+
+impl Lines {
+    fn say(self, line: &str) {
+        if !self.quiet {
+            say(line);
+        }
+    }
+}
+
+fn say(line: &str) {
+    lossy::stderr().push(format!("{line}\n").as_bytes());
+}
+
+#[cfg(test)]
+#[path = "lib_tests.rs"]
+mod tests;

@@ -10,16 +10,18 @@ use clap::Parser;
 struct Arguments {
     #[command(flatten)]
     relay: tallow_relay::Options,
-    /// Say more; may be repeated
+    /// Log more; may be repeated
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Log nothing but errors
+    /// Write nothing but errors
     #[arg(short, long)]
     quiet: bool,
 }
 
 fn main() -> ExitCode {
+    tallow_relay::process::report_panics();
+    tallow_relay::process::hide_memory();
     let arguments = Arguments::parse();
     tallow_relay::log_to_stderr(arguments.quiet, arguments.verbose);
-    tallow_relay::run(arguments.relay)
+    tallow_relay::run(arguments.relay, arguments.quiet)
 }

@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tallow_proto::drive::Ending;
 use tallow_proto::link::trust::Identity;
+use tallow_proto::link::websocket::Browsers;
 use tallow_proto::net::{KeepAlive, Listen, PipeOptions};
 use tallow_proto::peer::config::DEFAULT_PORT;
 use tallow_proto::room::limits::Limits;
 use tallow_proto::room::{Config, Tcp, Transport};
 use tallow_store::{StoreError, identity, state};
+
+use crate::process;
 
 /// The options of `tallow relay` and of `tallow-relay`.
 #[derive(Debug, Clone, clap::Args)]
@@ -27,6 +31,9 @@ pub struct Options {
     /// Take WebSockets without TLS, from a proxy such as nginx that has it; always taken at loopback addresses
     #[arg(long)]
     pub behind_proxy: bool,
+    /// Take WebSockets that web pages open (requests with an Origin); without this they are refused
+    #[arg(long)]
+    pub allow_browsers: bool,
     /// TCP connections that may wait to be accepted
     #[arg(long, value_name = "N", default_value_t = Listen::BACKLOG)]
     pub tcp_backlog: u32,
@@ -74,12 +81,16 @@ pub enum Problem {
     Identity,
     /// A file of the state directory.
     Store(StoreError),
-    /// The password's file.
+    /// The password's file can't be read.
     Password(PathBuf, std::io::ErrorKind),
+    /// The first line of the password's file is empty.
+    NoPassword(PathBuf),
     /// There is no home directory to keep a certificate in.
     NoHome,
     /// The system refused something.
     System(std::io::ErrorKind),
+    /// It ended although nothing told it to.
+    Ended(Option<Ending>),
 }
 
 impl std::fmt::Display for Problem {
@@ -97,10 +108,17 @@ impl std::fmt::Display for Problem {
             ),
             Self::Store(error) => write!(f, "{error}; give a certificate with --tls-cert and --tls-key, or mend that file"),
             Self::Password(path, kind) => {
-                write!(f, "cannot read a password from {}: {kind}; its first line must be the password", path.display())
+                write!(f, "cannot read a password from {}: {}", path.display(), unreadable(*kind))
+            }
+            Self::NoPassword(path) => {
+                write!(f, "there is no password in {}; its first line must be the password", path.display())
             }
             Self::NoHome => f.write_str("no home directory to keep a certificate in; give one with --tls-cert and --tls-key"),
             Self::System(kind) => write!(f, "the system refused: {kind}"),
+            Self::Ended(Some(Ending::Panicked)) => {
+                f.write_str("it stopped at an internal error; this is a bug in tallow, please report it, and start it again")
+            }
+            Self::Ended(_) => f.write_str("it stopped although nothing told it to; please report it, and start it again"),
         }
     }
 }
@@ -111,7 +129,8 @@ impl Problem {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Listen(..) | Self::System(_) => 5,
-            Self::Identity | Self::Store(_) | Self::Password(..) | Self::NoHome => 6,
+            Self::Identity | Self::Store(_) | Self::Password(..) | Self::NoPassword(_) | Self::NoHome => 6,
+            Self::Ended(_) => process::INTERNAL_ERROR,
         }
     }
 }
@@ -154,7 +173,8 @@ impl Options {
             common.keep_alive.filter(|_| !idle.is_zero()).map(|keep_alive| KeepAlive { idle, ..keep_alive });
         let user_timeout = Some(self.tcp_user_timeout).filter(|timeout| !timeout.is_zero());
         let options = PipeOptions { keep_alive, user_timeout, ..common };
-        Tcp { behind_proxy: self.behind_proxy, backlog: self.tcp_backlog, options }
+        let browsers = if self.allow_browsers { Browsers::Allowed } else { Browsers::Refused };
+        Tcp { behind_proxy: self.behind_proxy, browsers, backlog: self.tcp_backlog, options }
     }
 
     fn identity(&self) -> Result<Identity, Problem> {
@@ -182,7 +202,19 @@ fn read_password(path: PathBuf) -> Result<Arc<str>, Problem> {
     };
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(line.into()),
-        Some(_) | None => Err(Problem::Password(path, std::io::ErrorKind::InvalidData)),
+        Some(_) | None => Err(Problem::NoPassword(path)),
+    }
+}
+
+/// Why a file can't be read, and what to do.
+fn unreadable(kind: std::io::ErrorKind) -> String {
+    use std::io::ErrorKind;
+    match kind {
+        ErrorKind::NotFound => "there is no such file; check --password-file".to_owned(),
+        ErrorKind::PermissionDenied => "permission denied; let the relay's user read it".to_owned(),
+        ErrorKind::IsADirectory => "it is a directory; name a file with --password-file".to_owned(),
+        ErrorKind::InvalidData => "it is no text (UTF-8); its first line must be the password".to_owned(),
+        other => format!("{other}; check --password-file"),
     }
 }
 

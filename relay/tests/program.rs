@@ -20,6 +20,7 @@ use tallow_proto::link::quic::{Closed, Profile};
 use tallow_proto::link::trust::CertificateSeen;
 use tallow_proto::wire::close;
 use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Side};
+use tallow_relay::process::is_ignored;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -32,12 +33,21 @@ struct Program {
 
 impl Program {
     fn start(state: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tallow-relay"))
-            .args(arguments)
-            .env("TALLOW_STATE_DIR", state)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::run(Command::new(env!("CARGO_BIN_EXE_tallow-relay")), state, arguments)
+    }
+
+    /// It takes an interrupt although this process ignores it, as the background job of a shell does.
+    fn start_in_front(state: &Path, arguments: &[&str]) -> Self {
+        if !is_ignored(Signal::INT.as_raw()) {
+            return Self::start(state, arguments);
+        }
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_tallow-relay")]);
+        Self::run(command, state, arguments)
+    }
+
+    fn run(mut command: Command, state: &Path, arguments: &[&str]) -> Self {
+        let mut child = command.args(arguments).env("TALLOW_STATE_DIR", state).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (sender, lines) = channel();
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok()));
@@ -136,7 +146,7 @@ fn a_running_pair_has_its_time_and_a_second_signal_ends_it() {
     let state = tempfile::tempdir().unwrap();
     for hurried in [false, true] {
         let drain = if hurried { "1000" } else { "1" };
-        let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "--drain", drain]);
+        let mut relay = Program::start_in_front(state.path(), &["--listen", "127.0.0.1:0", "--drain", drain]);
         let mut crowd = Crowd::new(relay.listening(), &Profile::peer());
         let sender = crowd.come(&[join(1, Side::Sender)]);
         assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting)));
@@ -158,6 +168,65 @@ fn a_running_pair_has_its_time_and_a_second_signal_ends_it() {
     }
 }
 
+/// `trap '' INT` and the background of a shell: what was ignored stays ignored.
+#[test]
+fn an_interrupt_that_its_parent_ignores_ends_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let mut command = Command::new("env");
+    command.args(["--ignore-signal=INT", env!("CARGO_BIN_EXE_tallow-relay")]);
+    let mut relay = Program::run(command, state.path(), &["--listen", "127.0.0.1:0", "--drain", "1000"]);
+    let mut crowd = Crowd::new(relay.listening(), &Profile::peer());
+    relay.signal(Signal::INT);
+    let waiting = crowd.come(&[join(1, Side::Sender)]);
+    assert!(crowd.until(SOON, |crowd| crowd.clients[&waiting].heard.contains(&RelayMessage::Waiting)));
+    relay.signal(Signal::TERM);
+    relay.expect("ending: ");
+    let (code, said) = relay.end();
+    assert_eq!((code, said.matches("ending: ").count()), (Some(0), 1), "{said}");
+}
+
+#[test]
+fn quiet_writes_nothing_but_errors() {
+    let state = tempfile::tempdir().unwrap();
+    let relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "-q"]);
+    while !catches(relay.child.id(), Signal::TERM) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.end(), (Some(0), String::new()));
+    let (code, said) = Program::start(state.path(), &["--listen", "192.0.2.1:0", "-q"]).end();
+    assert!(code == Some(5) && said.starts_with("tallow relay: cannot listen") && said.lines().count() == 1, "{said}");
+}
+
+/// Whether a process has a handler for a signal by now.
+fn catches(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal.as_raw() - 1) & 1 == 1
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn its_memory_is_hidden_from_other_processes() {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    let state = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tallow-relay"));
+    if rustix::process::getuid().is_root() {
+        std::fs::set_permissions(state.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let reachable = Command::new(env!("CARGO_BIN_EXE_tallow-relay")).arg("--version").uid(NOBODY).status();
+        if !reachable.is_ok_and(|status| status.success()) {
+            return eprintln!("skipped: another user can't run the program from here");
+        }
+        command.uid(NOBODY);
+    }
+    let mut relay = Program::run(command, state.path(), &["--listen", "127.0.0.1:0"]);
+    relay.listening();
+    // What belongs to a process that can't be dumped, the kernel gives to root.
+    assert_eq!(std::fs::metadata(format!("/proc/{}/maps", relay.child.id())).unwrap().uid(), 0);
+}
+
 #[test]
 fn what_keeps_it_from_running_is_told_in_one_line() {
     let state = tempfile::tempdir().unwrap();
@@ -166,12 +235,14 @@ fn what_keeps_it_from_running_is_told_in_one_line() {
     let missing = state.path().join("no such file").display().to_string();
     let empty = state.path().join("empty").display().to_string();
     std::fs::write(&empty, "\n").unwrap();
+    let directory = state.path().display().to_string();
     let free = ["--listen", "127.0.0.1:0"];
     for (arguments, code, text) in [
         (&["--listen", &addr][..], 5, "cannot listen on"),
         (&[free[0], free[1], "--listen", &addr], 5, "choose another address with --listen"),
-        (&[free[0], free[1], "--password-file", &missing], 6, "its first line must be the password"),
-        (&[free[0], free[1], "--password-file", &empty], 6, "its first line must be the password"),
+        (&[free[0], free[1], "--password-file", &missing], 6, "there is no such file; check --password-file"),
+        (&[free[0], free[1], "--password-file", &directory], 6, "it is a directory"),
+        (&[free[0], free[1], "--password-file", &empty], 6, "there is no password in"),
         (&[free[0], free[1], "--tls-cert", &missing, "--tls-key", &missing], 6, "no such file"),
         (&["--listen", "nowhere"], 2, "--listen"),
         (&["--tls-cert", &missing], 2, "--tls-key"),

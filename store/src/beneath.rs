@@ -156,10 +156,7 @@ impl Dir {
     /// # Errors
     /// `EINVAL` when it is something else, or the system's.
     pub fn unlock_file(&self, name: impl Arg) -> io::Result<()> {
-        one(name, |name| match stat(&self.0, name)? {
-            Some(found) if is_file(&found) => fs::chmodat(&self.0, name, PRIVATE_FILE, AtFlags::empty()),
-            _ => Err(Errno::INVAL),
-        })
+        one(name, |name| set_mode(&self.0, name, PRIVATE_FILE, is_file, Errno::INVAL))
     }
 
     /// Brings a regular file to the disk.
@@ -175,10 +172,7 @@ impl Dir {
     /// # Errors
     /// `ENOTDIR` when it is something else, or the system's.
     pub fn unlock_dir(&self, name: impl Arg) -> io::Result<()> {
-        one(name, |name| match stat(&self.0, name)? {
-            Some(found) if is_dir(&found) => fs::chmodat(&self.0, name, PRIVATE_DIR, AtFlags::empty()),
-            _ => Err(Errno::NOTDIR),
-        })
+        one(name, |name| set_mode(&self.0, name, PRIVATE_DIR, is_dir, Errno::NOTDIR))
     }
 
     /// Makes a symbolic link.
@@ -335,6 +329,30 @@ fn absent(removed: io::Result<()>) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+/// Changes the mode of exactly what was looked at, never of what a link leads to: by its handle, which needs no permission to read.
+#[cfg(target_os = "linux")]
+fn set_mode(dir: &OwnedFd, name: &CStr, mode: Mode, is_right: fn(&Stat) -> bool, else_: Errno) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd;
+    let found = match fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => return Err(else_),
+        found => found?,
+    };
+    if !is_right(&fs::fstat(&found)?) {
+        return Err(else_);
+    }
+    // A handle that can only name the file takes no `fchmod`; its entry here is the file itself, and no link that anybody set.
+    fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), mode)
+}
+
+/// Changes the mode of what was looked at, never of what a link leads to.
+#[cfg(not(target_os = "linux"))]
+fn set_mode(dir: &OwnedFd, name: &CStr, mode: Mode, is_right: fn(&Stat) -> bool, else_: Errno) -> Result<(), Errno> {
+    match stat(dir, name)? {
+        Some(found) if is_right(&found) => fs::chmodat(dir, name, mode, AtFlags::SYMLINK_NOFOLLOW),
+        _ => Err(else_),
     }
 }
 

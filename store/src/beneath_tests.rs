@@ -187,3 +187,44 @@ fn n10_the_harness_catches_a_check_before_the_use() {
         assert!(opens < 6_000_000, "the harness is blind: a naive check never escaped");
     }
 }
+
+/// Somebody who can write the directory puts a link in the place of the file between the look at it and the change of its mode.
+#[test]
+fn a_mode_is_never_changed_through_a_link() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let root = tempfile::tempdir().unwrap();
+    let (inside, outside) = (root.path().join("in"), root.path().join("out"));
+    std::fs::create_dir(&inside).unwrap();
+    std::fs::create_dir(&outside).unwrap();
+    let set = |path: &std::path::Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    std::fs::write(outside.join("file"), "").unwrap();
+    std::fs::create_dir(outside.join("dir")).unwrap();
+    std::fs::write(inside.join("file"), "").unwrap();
+    std::fs::create_dir(inside.join("dir")).unwrap();
+    for name in ["file", "dir"] {
+        set(&outside.join(name), 0o755);
+        symlink(outside.join(name), inside.join(format!("{name}-link"))).unwrap();
+    }
+    let dir = Dir::open_trusted(&inside).unwrap();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for (name, link) in [(c"file", c"file-link"), (c"dir", c"dir-link")] {
+                    renameat_with(&dir.0, name, &dir.0, link, RenameFlags::EXCHANGE).unwrap();
+                }
+            }
+        });
+        let mut changed = 0;
+        for _ in 0..200_000 {
+            // Of a link that is there at the moment it is an error.
+            changed += u32::from(dir.unlock_file("file").is_ok()) + u32::from(dir.unlock_dir("dir").is_ok());
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(changed > 0);
+    });
+    for name in ["file", "dir"] {
+        let mode = std::fs::metadata(outside.join(name)).unwrap().mode() & 0o777;
+        assert_eq!(mode, 0o755, "{name}");
+    }
+}

@@ -15,6 +15,7 @@ use std::ffi::CStr;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use data_encoding::HEXLOWER;
 use rustix::fs::{FlockOperation, Mode, fchmod, fdatasync, flock, fstat, fsync, ftruncate};
 use rustix::io::Errno;
 use tallow_proto::transfer::journal::{Header, Reader, Stored, Writer};
@@ -30,7 +31,7 @@ const BATCH: usize = 4096;
 /// What a new directory gets before the umask.
 pub const ANY_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
 /// What the names of staging directories begin with.
-pub const PREFIX: &str = ".tallow-";
+pub const PREFIX: &str = tallow_proto::transfer::path::PARTIAL_PREFIX;
 const TREE: &str = "tree";
 const TRASH: &str = "trash";
 const MOVES: &str = "moves";
@@ -283,7 +284,7 @@ impl Left {
 }
 
 fn names(header: &Header) -> impl Iterator<Item = String> {
-    let id: String = header.digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let id: String = HEXLOWER.encode(&header.digest).chars().take(16).collect();
     (1..=MOST_NAMES).map(
         move |number| {
             if number == 1 { format!("{PREFIX}{id}") } else { format!("{PREFIX}{id}-{number}") }

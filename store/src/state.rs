@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use etcetera::BaseStrategy;
@@ -62,7 +63,18 @@ pub fn default_dir() -> Option<PathBuf> {
 pub(crate) fn open_private(path: &Path) -> Result<Dir, StoreError> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(PRIVATE_DIR.bits()).create(path).map_err(StoreError::io(path))?;
-    Dir::open_trusted(path).map_err(StoreError::io(path))
+    let dir = Dir::open_trusted(path).map_err(StoreError::io(path))?;
+    static WARNED: Once = Once::new();
+    // Its mode stays: a directory that the person named may be shared for a reason.
+    if fstat(&dir).is_ok_and(|found| is_lax(found.st_mode)) {
+        WARNED.call_once(|| tracing::warn!("others can write to the state directory; give it the mode 0700"));
+    }
+    Ok(dir)
+}
+
+/// Whether others may make and replace files in a directory of this mode.
+const fn is_lax(mode: u32) -> bool {
+    mode & 0o022 != 0
 }
 
 /// The contents of a private file; `None`: there is none. What others could read before, they can't after.
@@ -151,4 +163,16 @@ pub(crate) fn lock(dir: &Path) -> Result<Dir, StoreError> {
 fn write_synced(mut file: File, contents: &[u8]) -> io::Result<()> {
     file.write_all(contents)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_lax_where_others_may_write() {
+        for (mode, lax) in [(0o40700, false), (0o40755, false), (0o40775, true), (0o40757, true), (0o41777, true)] {
+            assert_eq!(is_lax(mode), lax, "{mode:o}");
+        }
+    }
 }

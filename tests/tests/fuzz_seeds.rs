@@ -25,12 +25,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use tallow_portmap::Protocol;
 use tallow_proto::code::Code;
 use tallow_proto::discovery::mdns::Mdns;
 use tallow_proto::link::quic::{Profile, Quic};
 use tallow_proto::link::trust::Trust;
 use tallow_proto::p2p::candidate::Kind;
-use tallow_proto::p2p::portmap::Protocol;
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{LinkId, Origin, Prepared, Session, StreamNo};
 use tallow_proto::transfer::journal::{Header, Stored, Writer};

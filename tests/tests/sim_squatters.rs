@@ -1,4 +1,5 @@
-//! Strangers at the ports on which two peers wait for each other: they take neither the places nor the memory of the right one.
+//! Strangers at the ports on which two peers wait for each other: they take neither the places nor the memory of the
+//! right one.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -12,3 +12,4 @@ mod secrets;
 mod stage;
 mod stream;
 mod terminal;
+mod unread;

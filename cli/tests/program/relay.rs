@@ -1,6 +1,6 @@
 //! A relay of one's own: its password, its certificate, its end and its log.
 
-use std::net::UdpSocket;
+use std::net::{TcpStream, UdpSocket};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -131,6 +131,27 @@ fn a_pin_that_is_none_is_a_usage_error() {
     let file = home.file("notes.txt", b"hello");
     let run = Run::new(&home, ["send", &file, "--relay", "127.0.0.1:9", "--relay-pin", "SHA256:nonsense"]);
     run.piped(b"").end().is(2, "--relay-pin");
+}
+
+/// Sixteen silent connections are more than it has descriptors for.
+#[test]
+fn a_relay_without_descriptors_says_so_once() {
+    let home = Home::new();
+    let few = ["sh", "-c", r#"ulimit -n 24; exec "$0" "$@""#];
+    let mut relay = Run::new(&home, ["relay", "--listen", "127.0.0.1:0"]).under(&few).piped(b"");
+    let warning = relay.expect("the descriptor limit of 24 leaves room for");
+    assert!(warning.contains("fewer than the 20000 of --max-connections"), "{warning}");
+    let addr = relay.expect("listening on ");
+    let silent: Vec<TcpStream> = (0..16).map(|_| TcpStream::connect(&addr).unwrap()).collect();
+    let why = relay.expect("connections cannot be accepted");
+    assert!(why.contains("Too many open files"), "{why}");
+    // It tries again ten times meanwhile.
+    std::thread::sleep(Duration::from_secs(1));
+    drop(silent);
+    relay.signal(Signal::TERM);
+    let end = relay.end();
+    end.is(0, "listening on ");
+    assert_eq!(end.shown.matches("connections cannot be accepted").count(), 1, "{}", end.shown);
 }
 
 /// A client that says these bytes one by one, each in a datagram of its own: what it hears, until the last of these or its end.

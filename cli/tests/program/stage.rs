@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pty_process::blocking::{Pts, Pty};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use rustix::termios::{Termios, tcgetattr};
 use tempfile::TempDir;
@@ -146,7 +148,8 @@ impl Run {
     }
 
     fn line(&self) -> (std::ffi::OsString, Vec<std::ffi::OsString>) {
-        let mut words: Vec<std::ffi::OsString> = self.under.iter().map(Into::into).collect();
+        let mut words: Vec<std::ffi::OsString> = as_started_by_a_person().iter().map(Into::into).collect();
+        words.extend(self.under.iter().map(Into::into));
         words.push(env!("CARGO_BIN_EXE_tallow").into());
         words.extend(self.arguments.iter().cloned());
         let program = words.remove(0);
@@ -161,6 +164,30 @@ impl Run {
         let out = Said::default();
         let reader = out.listen(child.stdout.take().unwrap());
         Program::of(child, out, vec![reader])
+    }
+
+    /// With these as its standard output, or a pipe, and its standard error, which is not read.
+    pub fn unread(self, out: Option<Stdio>, err: Stdio) -> Program {
+        let (program, words) = self.line();
+        let mut command = Command::new(program);
+        command.args(words).env_clear().envs(self.environment).current_dir(self.into).stdin(Stdio::null()).stderr(err);
+        let mut child = command.stdout(out.unwrap_or_else(Stdio::piped)).spawn().unwrap();
+        let out = Said::default();
+        let readers = child.stdout.take().map(|stdout| out.listen(stdout)).into_iter().collect();
+        Program { child, shown: Said::default(), out, at: 0, readers, terminal: None }
+    }
+
+    /// On a terminal that shows nothing any more, as after Ctrl-S, and that has taken all it can.
+    pub fn on_stopped_terminal(self) -> Program {
+        let (pty, pts) = pty_process::blocking::open().unwrap();
+        let found = tcgetattr(&pts).unwrap();
+        fill(&pts);
+        let (program, words) = self.line();
+        let command = pty_process::blocking::Command::new(program).args(words).env_clear().envs(self.environment);
+        let child = command.current_dir(self.into).spawn_borrowed(&pts).unwrap();
+        let (shown, out) = (Said::default(), Said::default());
+        let terminal = Some(Terminal { pty: Arc::new(pty), pts, found });
+        Program { child, shown, out, at: 0, readers: Vec::new(), terminal }
     }
 
     /// With pipes, and somebody at its standard input.
@@ -228,6 +255,24 @@ impl Run {
             readers.push(out.listen(child.stdout.take().unwrap()));
         }
         Program { child, shown, out, at: 0, readers, terminal: Some(Terminal { pty, pts, found }) }
+    }
+}
+
+/// What runs a program so that it has the signals as a shell in the foreground leaves them. A shell starts a background job with the
+/// interrupt ignored, the tests inherit that, and a program that inherits it ignores it, as it should.
+fn as_started_by_a_person() -> &'static [&'static str] {
+    let is_ignored = tallow_relay::process::is_ignored(Signal::INT.as_raw());
+    if is_ignored { &["env", "--default-signal=INT"] } else { &[] }
+}
+
+/// Writes until a pipe or a terminal takes no byte more.
+pub fn fill(stream: &impl AsFd) {
+    // The same by another handle: that of the program goes on to wait.
+    let path = format!("/proc/self/fd/{}", stream.as_fd().as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let other = rustix::fs::open(path, flags, Mode::empty()).unwrap();
+    for piece in [&[b'x'; 4096][..], b"x"] {
+        while rustix::io::write(&other, piece).is_ok() {}
     }
 }
 

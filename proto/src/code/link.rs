@@ -3,25 +3,22 @@
 //! The password stands in the fragment only, percent-encoded, since a fragment is what browsers and servers do not pass on. User
 //! information and a query are refused, so no relay password can hide there. Bound: [`MAX_LINK`] bytes of input.
 
-use std::net::Ipv6Addr;
-
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
 use super::{Code, CodeError, MAX_TYPED, Nameplate};
+use crate::host::{BadHostPort, HostPort, percent_decoded};
 
 /// The longest link that is looked at, in bytes: a host, a port and a code with each character percent-encoded.
 const MAX_LINK: usize = 4 * MAX_TYPED;
-/// RFC 1035 §2.3.4.
-const MAX_HOST: usize = 253;
-/// RFC 1035 §2.3.4.
-const MAX_LABEL: usize = 63;
 const SCHEME: &str = "tallow://";
+/// What is percent-encoded: all but the unreserved characters (RFC 3986 §2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A code with the relay where it lives. `Debug` hides the password.
 #[derive(Clone, Debug)]
 pub struct Link {
-    host: String,
-    port: Option<u16>,
+    relay: HostPort,
     code: Code,
 }
 
@@ -31,8 +28,7 @@ impl Link {
     /// # Errors
     /// The host is neither a name nor an address, or the port is 0.
     pub fn new(host: &str, port: Option<u16>, code: Code) -> Result<Self, LinkError> {
-        let host = if host.contains(':') { parse_v6(host)? } else { parse_name(host)? };
-        if port == Some(0) { Err(LinkError::Port) } else { Ok(Self { host, port, code }) }
+        Ok(Self { relay: HostPort::new(host, port)?, code })
     }
 
     /// Whether the text means to be a link and not a bare code.
@@ -58,26 +54,27 @@ impl Link {
             return Err(LinkError::Query);
         }
         let (authority, nameplate) = public.split_once('/').ok_or(LinkError::Form)?;
-        let (host, port) = parse_authority(authority)?;
+        let relay = authority.parse()?;
         let nameplate = Nameplate::parse(nameplate)?;
-        let words = percent_decoded(words)?;
+        let words = percent_decoded(words).ok_or(LinkError::Percent)?;
         let mut code = Zeroizing::new(String::with_capacity(super::MAX_TYPED));
         code.push_str(nameplate.as_str());
         code.push('-');
-        code.push_str(&words);
-        Ok(Self { host, port, code: Code::parse(&code)? })
+        // A byte that is not ASCII is no part of a code, whichever character it stands for.
+        code.extend(words.iter().copied().map(char::from));
+        Ok(Self { relay, code: Code::parse(&code)? })
     }
 
     /// The relay's host: a name in lower case, or an address; IPv6 without brackets.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        self.relay.host()
     }
 
     /// The relay's port, where the link names one.
     #[must_use]
     pub const fn port(&self) -> Option<u16> {
-        self.port
+        self.relay.port()
     }
 
     /// The code.
@@ -91,32 +88,11 @@ impl Link {
     pub fn reveal(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(MAX_LINK));
         text.push_str(SCHEME);
-        if self.host.contains(':') {
-            text.push('[');
-            text.push_str(&self.host);
-            text.push(']');
-        } else {
-            text.push_str(&self.host);
-        }
-        if let Some(port) = self.port {
-            text.push(':');
-            text.push_str(&port.to_string());
-        }
+        text.push_str(&self.relay.to_string());
         text.push('/');
         text.push_str(self.code.nameplate().as_str());
         text.push('#');
-        for &byte in self.code.password().as_bytes() {
-            // RFC 3986 §2.3: the unreserved characters stand for themselves.
-            if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-                text.push(char::from(byte));
-            } else {
-                text.push('%');
-                text.extend(
-                    [byte >> 4, byte & 15]
-                        .map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or_default().to_ascii_uppercase()),
-                );
-            }
-        }
+        text.extend(percent_encode(self.code.password().as_bytes(), RESERVED));
         text
     }
 }
@@ -154,57 +130,16 @@ pub enum LinkError {
     Code(#[from] CodeError),
 }
 
+impl From<BadHostPort> for LinkError {
+    fn from(bad: BadHostPort) -> Self {
+        match bad {
+            BadHostPort::Host => Self::Host,
+            BadHostPort::Port => Self::Port,
+        }
+    }
+}
+
 fn strip_scheme(text: &str) -> Option<&str> {
     let (scheme, rest) = text.split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then_some(rest)
-}
-
-fn parse_authority(authority: &str) -> Result<(String, Option<u16>), LinkError> {
-    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
-        let (address, rest) = rest.split_once(']').ok_or(LinkError::Host)?;
-        let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or(LinkError::Host)?) };
-        (parse_v6(address)?, port)
-    } else {
-        let (name, port) = authority.split_once(':').map_or((authority, None), |(name, port)| (name, Some(port)));
-        (parse_name(name)?, port)
-    };
-    Ok((host, port.map(parse_port).transpose()?))
-}
-
-fn parse_v6(text: &str) -> Result<String, LinkError> {
-    text.parse::<Ipv6Addr>().map(|address| address.to_string()).map_err(|_| LinkError::Host)
-}
-
-/// A host name or an IPv4 address (RFC 3986 §3.2.2), less what no relay's name holds; an international name stands as Punycode.
-fn parse_name(text: &str) -> Result<String, LinkError> {
-    let is_label = |label: &str| {
-        (1..=MAX_LABEL).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    if text.len() <= MAX_HOST && text.strip_suffix('.').unwrap_or(text).split('.').all(is_label) {
-        Ok(text.to_ascii_lowercase())
-    } else {
-        Err(LinkError::Host)
-    }
-}
-
-fn parse_port(text: &str) -> Result<u16, LinkError> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|&port: &u16| digits && port != 0).ok_or(LinkError::Port)
-}
-
-fn percent_decoded(text: &str) -> Result<Zeroizing<String>, LinkError> {
-    let mut decoded = Zeroizing::new(String::with_capacity(text.len()));
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            decoded.push(c);
-            continue;
-        }
-        let mut digit = || chars.next().and_then(|c| c.to_digit(16)).and_then(|digit| u8::try_from(digit).ok());
-        let (Some(high), Some(low)) = (digit(), digit()) else { return Err(LinkError::Percent) };
-        // What is not ASCII stays so, and is no part of a code.
-        decoded.push(char::from((high << 4) | low));
-    }
-    Ok(decoded)
 }

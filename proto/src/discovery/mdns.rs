@@ -8,8 +8,9 @@
 //! everything in one packet, so nothing is ever asked for a second time.
 //!
 //! Anybody on the network can say anything here. What is found is a hint: at most [`MAX_FOUND`] addresses, at most
-//! `MAX_PER_SOURCE` from one source, only in a network of an interface of ours or the source's own (so that nobody can make us knock
-//! elsewhere), none with a port below 1024; and what answers there must prove itself like any relay.
+//! `MAX_PER_SOURCE` from one source, only in a network of an interface of ours or, before those are known, the source's
+//! own (so that nobody can make us knock elsewhere), none with a port below 1024; and what answers there must prove
+//! itself like any relay.
 //!
 //! Timers: announcements at once and after 1 s; an answer `ANSWER_DELAY` after the question and 1 s after the last one;
 //! queries at once, after 1 s, 3 s, 7 s…, then every `MAX_INTERVAL`. Bounds: `MAX_INTERFACES`, `MAX_WAITING` datagrams,
@@ -156,7 +157,8 @@ impl Mdns {
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
         let source = from.ip().to_canonical();
         // RFC 6762 §11: what does not come from this network is not listened to.
-        if !is_near(source, &self.own) {
+        let is_ours = self.networks.is_empty() || candidate::is_near(source, &self.networks);
+        if !is_near(source, &self.own) || !is_ours {
             return;
         }
         match &mut self.role {

@@ -368,7 +368,10 @@ fn forged(label: &str, port: u16, addresses: &[&str], ttl: u32) -> Vec<u8> {
 }
 
 fn browser() -> Mdns {
-    Mdns::browse(Instant::now(), &[ip("192.168.1.20"), ip("fd00::20")], &seed(1))
+    let mut mdns = Mdns::browse(Instant::now(), &[ip("192.168.1.20"), ip("fd00::20")], &seed(1));
+    let interface = |addr, prefix| Interface { name: "eth0".into(), addr: ip(addr), prefix };
+    mdns.handle_interfaces(&[interface("192.168.1.20", 16), interface("fd00::20", 64)]);
+    mdns
 }
 
 fn found(mdns: &mut Mdns) -> Vec<String> {
@@ -407,6 +410,21 @@ fn odd_addresses_are_not_found() {
     for port in [0, 1, 53, 443, 1023] {
         assert_eq!(found_from(source, port, &[source]), [""; 0], "{port}");
     }
+}
+
+#[test]
+fn an_announcement_leads_into_no_network_of_others() {
+    for address in ["10.9.9.9", "172.16.0.1", "fd99::1"] {
+        let source = "192.168.1.10";
+        assert_eq!(found_from(source, 4433, &[address]), ["192.168.1.10:4433"], "{address}: its source instead");
+        assert_eq!(found_from(source, 4433, &[address, source]), ["192.168.1.10:4433"]);
+        assert_eq!(found_from(address, 4433, &[address]), [""; 0], "a source that is none of ours");
+    }
+    // Before the interfaces are known, only the source is.
+    let mut mdns = Mdns::browse(Instant::now(), &[ip("192.168.1.20")], &seed(1));
+    let forged = forged("x", 4433, &["10.9.9.9", "192.168.1.10"], 120);
+    mdns.handle_datagram(Instant::now(), at("192.168.1.10"), &forged);
+    assert_eq!(found(&mut mdns), ["192.168.1.10:4433"]);
 }
 
 #[test]

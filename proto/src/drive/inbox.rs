@@ -33,6 +33,18 @@ impl<C> std::fmt::Debug for Busy<C> {
     }
 }
 
+/// How a node came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Ending {
+    /// The node closed in order, after its last event.
+    Closed,
+    /// The node, or the runtime below it, panicked. Its connections end without a goodbye; a bug to report.
+    Panicked,
+    /// The runtime dropped the driver before the node was closed, as it does when it shuts down.
+    Dropped,
+}
+
 /// The application's end of a running node. Dropping it cancels: the node says goodbye and closes.
 pub struct Handle<N: Node>(Arc<Inbox<N>>);
 
@@ -48,7 +60,7 @@ impl<N: Node> Handle<N> {
     pub fn command(&self, command: N::Command) -> Result<(), Busy<N::Command>> {
         let driver = {
             let mut boxes = self.0.lock();
-            if boxes.over || boxes.commands.len() >= COMMANDS {
+            if boxes.ending.is_some() || boxes.commands.len() >= COMMANDS {
                 drop(boxes);
                 return Err(Busy(command));
             }
@@ -64,7 +76,7 @@ impl<N: Node> Handle<N> {
         let mut boxes = self.0.lock();
         let full = boxes.events.len() >= EVENTS;
         let Some(event) = boxes.events.pop_front() else {
-            if boxes.over {
+            if boxes.ending.is_some() {
                 return Poll::Ready(None);
             }
             let old = register(&mut boxes.application, cx);
@@ -79,7 +91,13 @@ impl<N: Node> Handle<N> {
         Poll::Ready(Some(event))
     }
 
-    /// The next event; `None` once the node is gone and all its events were taken.
+    /// How the node came to its end; `None` while it runs.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        self.0.lock().ending
+    }
+
+    /// The next event; `None` once the node is gone and all its events were taken. [`Handle::ending`] tells why it is gone.
     ///
     /// Cancel-safe: an event leaves its queue only when it is returned.
     pub async fn next_event(&mut self) -> Option<N::Event> {
@@ -124,8 +142,8 @@ struct Boxes<N: Node> {
     application: Option<Waker>,
     /// The handle is gone: nobody takes events.
     abandoned: bool,
-    /// The driver is gone: nobody takes inputs and commands.
-    over: bool,
+    /// The driver is gone, and this is why: nothing takes inputs and commands any more.
+    ending: Option<Ending>,
 }
 
 impl<N: Node> Inbox<N> {
@@ -137,14 +155,14 @@ impl<N: Node> Inbox<N> {
             driver: None,
             application: None,
             abandoned: false,
-            over: false,
+            ending: None,
         }))
     }
 
     /// An answer for the node, from any thread.
     pub(super) fn tell(&self, input: Input) {
         let mut boxes = self.lock();
-        if boxes.over {
+        if boxes.ending.is_some() {
             drop(boxes);
             drop(input);
             return;
@@ -206,10 +224,10 @@ impl<N: Node> Inbox<N> {
         Ok(())
     }
 
-    /// The driver is over: the application hears it once it has taken the events that wait.
-    pub(super) fn close(&self) {
+    /// The driver is over: the application learns it once it has taken the events that wait. The first reason stays.
+    pub(super) fn close(&self, ending: Ending) {
         let mut boxes = self.lock();
-        boxes.over = true;
+        boxes.ending.get_or_insert(ending);
         let rest = (std::mem::take(&mut boxes.inputs), std::mem::take(&mut boxes.commands), boxes.driver.take());
         let application = boxes.application.take();
         drop(boxes);

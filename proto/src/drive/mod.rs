@@ -11,5 +11,5 @@ mod inbox;
 mod io;
 
 pub use driver::Driver;
-pub use inbox::{Busy, Handle};
+pub use inbox::{Busy, Ending, Handle};
 pub use io::{Io, Received};

@@ -1,12 +1,14 @@
 //! The two buffers of a pipe: bytes that arrived and were not understood yet, and bytes that wait for the socket.
 //!
-//! No decisions and no timers. Bounds: a read takes [`MAX_READ`] bytes at most, and an idle pipe holds [`MIN_READ`], because a
-//! relay has thousands of them; how much may wait for the socket is for the pipe to bound.
+//! No decisions and no timers. Bounds: a read takes [`MAX_READ`] bytes at most, and no more than the owner's window if
+//! that is smaller; an idle pipe holds [`MIN_READ`], because a relay has thousands of them. How much may wait for the
+//! socket is for the pipe to bound.
 
-use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
+
+use crate::pieces::Pieces;
 
 /// Room for the first read, and for each while little arrives.
 pub(super) const MIN_READ: usize = 2 * 1024;
@@ -21,32 +23,37 @@ pub(super) struct Input {
     end: usize,
     /// Room for the next read: doubles when a read filled all there was, halves when it used little.
     read: usize,
+    /// The room that was given out last.
+    offered: usize,
 }
 
 impl Input {
     pub(super) const fn new() -> Self {
-        Self { buf: Vec::new(), start: 0, end: 0, read: MIN_READ }
+        Self { buf: Vec::new(), start: 0, end: 0, read: MIN_READ, offered: 0 }
     }
 
-    /// Where the next bytes go; never empty.
-    pub(super) fn room(&mut self) -> &mut [u8] {
-        if self.buf.len().saturating_sub(self.end) < self.read {
+    /// Where the next bytes go, about `limit` bytes at most; never empty.
+    pub(super) fn room(&mut self, limit: usize) -> &mut [u8] {
+        let read = self.read.min(limit.max(MIN_READ));
+        if self.buf.len().saturating_sub(self.end) < read {
             // What is there is the beginning of one record at most.
             self.buf.copy_within(self.start..self.end, 0);
             self.end = self.len();
             self.start = 0;
-            let wanted = self.end.saturating_add(self.read);
+            let wanted = self.end.saturating_add(read);
             if self.buf.len() < wanted {
+                self.buf.reserve_exact(wanted.saturating_sub(self.buf.len()));
                 self.buf.resize(wanted, 0);
             }
         }
-        self.buf.get_mut(self.end..).unwrap_or_default()
+        self.offered = read;
+        self.buf.get_mut(self.end..self.end.saturating_add(read)).unwrap_or_default()
     }
 
     /// So many bytes were put into the room.
     pub(super) fn filled(&mut self, count: usize) {
         let room = self.buf.len().saturating_sub(self.end);
-        if count >= room {
+        if count >= self.offered {
             self.read = self.read.saturating_mul(2).min(MAX_READ);
         } else if count < self.read / 4 {
             self.read = (self.read / 2).max(MIN_READ);
@@ -87,46 +94,31 @@ impl Input {
     }
 }
 
-/// Bytes that wait for the socket.
+/// Bytes that wait for the socket. Small pieces are merged: an answer of two bytes costs no more than that.
 #[derive(Debug, Default)]
-pub(super) struct Output {
-    pieces: VecDeque<Bytes>,
-    len: usize,
-}
+pub(super) struct Output(Pieces);
 
 impl Output {
     pub(super) fn push(&mut self, piece: Bytes) {
-        if !piece.is_empty() {
-            self.len = self.len.saturating_add(piece.len());
-            self.pieces.push_back(piece);
-        }
+        self.0.push(piece);
     }
 
     pub(super) const fn len(&self) -> usize {
-        self.len
+        self.0.len()
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.0.is_empty()
     }
 
     /// Fills in what comes first; returns how many slices that took.
     pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let pieces = slices.iter_mut().zip(&self.pieces);
-        pieces.map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
+        slices.iter_mut().zip(self.0.iter()).map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
     }
 
     /// So many bytes were written.
-    pub(super) fn wrote(&mut self, mut count: usize) {
-        while let Some(piece) = self.pieces.front_mut().filter(|_| count > 0) {
-            let now = count.min(piece.len());
-            piece.advance(now);
-            count = count.saturating_sub(now);
-            self.len = self.len.saturating_sub(now);
-            if piece.is_empty() {
-                self.pieces.pop_front();
-            }
-        }
+    pub(super) fn wrote(&mut self, count: usize) {
+        self.0.advance(count);
     }
 
     pub(super) fn clear(&mut self) {

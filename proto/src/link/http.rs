@@ -1,5 +1,5 @@
 //! The head of an HTTP/1.1 message (RFC 9112 §2.1), gathered from pieces: what a WebSocket begins
-//! with, and the answers of a proxy and of a gateway.
+//! with, and the answer of a proxy.
 //!
 //! No decisions, no timers. Bounds: [`MAX_HEAD`] bytes, [`MAX_HEADERS`] headers; it is parsed once, when it is whole.
 
@@ -18,10 +18,6 @@ pub(crate) struct TooLarge;
 pub(crate) struct Head(Vec<u8>);
 
 impl Head {
-    pub(crate) const fn new() -> Self {
-        Self(Vec::new())
-    }
-
     /// Takes bytes until the head is whole, and returns those behind it then.
     pub(crate) fn push<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, TooLarge> {
         let before = self.0.len();

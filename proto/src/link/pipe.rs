@@ -41,6 +41,7 @@ use super::crypto::ALPN;
 use super::proxy::{Conversation, Progress};
 use super::tls::{Step, Tls};
 use super::trust::CertificateSeen;
+use super::websocket::Browsers;
 use super::{Read, Write};
 use crate::Instant;
 use crate::pool::Pool;
@@ -112,6 +113,8 @@ pub struct Pipe {
     phase: Phase,
     inbox: Inbox,
     send_window: usize,
+    /// For a server.
+    browsers: Browsers,
     /// A write was turned away.
     blocked: bool,
     /// The lower side has something to do that it has not been told of.
@@ -129,6 +132,7 @@ impl Pipe {
             phase: Phase::Opening { deadline: now + open_within },
             inbox: Inbox::new(windows.receive),
             send_window: windows.send,
+            browsers: Browsers::Refused,
             blocked: false,
             touched: true,
             events: VecDeque::new(),
@@ -146,7 +150,7 @@ impl Pipe {
             Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Reading) | Phase::Lingering { .. } => {
                 match self.framing.records().and_then(Records::room) {
                     Some(room) => room,
-                    None => self.input.room(),
+                    None => self.input.room(self.inbox.window),
                 }
             }
             Phase::Open(Flow::Writing) | Phase::Flushing { .. } | Phase::Over(_) => &mut [],
@@ -300,9 +304,36 @@ impl Pipe {
         }
     }
 
+    /// Sends a ping where there is one: in a WebSocket, whose other end must answer it (RFC 6455 §5.5.2), if nothing
+    /// was heard since `fresh`.
+    #[must_use]
+    pub fn probe(&mut self, now: Instant, fresh: Instant) -> bool {
+        match self.phase {
+            Phase::Open(Flow::Both | Flow::Writing) => {}
+            Phase::Opening { .. }
+            | Phase::Open(Flow::Reading)
+            | Phase::Lingering { .. }
+            | Phase::Flushing { .. }
+            | Phase::Over(_) => return false,
+        }
+        let Some(socket) = self.framing.socket().filter(|socket| socket.last_heard() < fresh) else { return false };
+        socket.ping_now(now);
+        if let Err(closed) = self.speak(now) {
+            self.fail(now, closed);
+        }
+        self.touched = true;
+        true
+    }
+
+    /// Whether it was accepted, and nothing has arrived yet.
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        matches!(self.carrier, Carrier::Unknown(_)) && self.input.len() == 0
+    }
+
     /// Changes how much may wait.
     pub fn set_windows(&mut self, windows: Windows) {
-        self.touched |= self.inbox.is_full() && windows.receive > self.inbox.len;
+        self.touched |= self.inbox.is_full() && windows.receive > self.inbox.len();
         self.inbox.window = windows.receive;
         self.send_window = windows.send;
         if self.blocked && self.output.len() < self.send_window && matches!(self.phase, Phase::Open(_)) {
@@ -340,14 +371,14 @@ impl Pipe {
     }
 
     fn absorb(&mut self, now: Instant) -> Result<(), Closed> {
-        let waiting = self.inbox.len;
+        let waiting = self.inbox.len();
         let mut result = Ok(Step::Again);
         while matches!(result, Ok(Step::Again)) {
             result = self.work(now);
         }
         // Not before: nothing can be sealed while a whole record waits to be opened.
         let result = result.and_then(|_| self.speak(now));
-        if self.inbox.len > waiting {
+        if self.inbox.len() > waiting {
             self.tell(Event::Readable);
         }
         result?;
@@ -363,7 +394,7 @@ impl Pipe {
                     First::Tls(tls) => self.carrier = Carrier::Tls(tls),
                     First::WebSocket => {
                         self.carrier = Carrier::Bare;
-                        self.framing = Framing::answer();
+                        self.framing = Framing::answer(self.browsers);
                     }
                     First::Unknown => return Err(Closed::Unknown),
                 }
@@ -401,7 +432,8 @@ impl Pipe {
                 result?;
                 // The client's wish is known before it can send anything under it.
                 if tls.is_server() && tls.is_handshaking() {
-                    self.framing = if tls.protocol() == Some(ALPN) { Framing::Bytes } else { Framing::answer() };
+                    self.framing =
+                        if tls.protocol() == Some(ALPN) { Framing::Bytes } else { Framing::answer(self.browsers) };
                 }
                 Ok(step)
             }

@@ -283,7 +283,7 @@ fn a_reader_that_stops_holds_up_its_writer() {
         let mut pair = Pair::up(kind);
         pair.fill_server();
         let Windows { receive, .. } = Windows::relay();
-        assert!(pair.ends[SERVER].inbox.len <= receive + 64 * 1024, "{}", pair.ends[SERVER].inbox.len);
+        assert!(pair.ends[SERVER].inbox.len() <= receive + 64 * 1024, "{}", pair.ends[SERVER].inbox.len());
         assert!(pair.ends[SERVER].read_buffer().is_empty());
         let _ = pair.ends[SERVER].poll_touched();
         while pair.ends[SERVER].read_buffer().is_empty() {

@@ -33,6 +33,8 @@ struct Carried {
     known: bool,
     /// The owner closed it.
     left: bool,
+    /// [`Pipes::probe`] was called, and nothing has arrived since.
+    probed: bool,
 }
 
 /// See the module's text.
@@ -46,6 +48,8 @@ pub struct Pipes {
     ready: ReadySet<PipeId>,
     deadlines: Deadlines<PipeId>,
     events: VecDeque<(PipeId, Event)>,
+    /// Probed pipes that were heard.
+    answered: VecDeque<PipeId>,
     actions: VecDeque<Action>,
     #[cfg(test)]
     visits: u64,
@@ -68,6 +72,7 @@ impl Pipes {
             ready: ReadySet::new(),
             deadlines: Deadlines::new(),
             events: VecDeque::new(),
+            answered: VecDeque::new(),
             actions: VecDeque::new(),
             #[cfg(test)]
             visits: 0,
@@ -98,7 +103,7 @@ impl Pipes {
     fn adopt(&mut self, pipe: Pipe, up: bool) -> PipeId {
         self.last_id = self.last_id.wrapping_add(1);
         let id = PipeId(self.last_id);
-        self.pipes.insert(id, Carried { pipe, up, up_by: None, known: true, left: false });
+        self.pipes.insert(id, Carried { pipe, up, up_by: None, known: true, left: false, probed: false });
         self.touched.mark(id);
         id
     }
@@ -108,7 +113,12 @@ impl Pipes {
         let Some(carried) = self.pipes.get_mut(&id) else { return };
         match event {
             PipeEvent::Up => (carried.up, carried.up_by) = (true, None),
-            PipeEvent::Filled(count) => carried.pipe.handle_filled(now, count),
+            PipeEvent::Filled(count) => {
+                carried.pipe.handle_filled(now, count);
+                if std::mem::take(&mut carried.probed) {
+                    self.answered.push_back(id);
+                }
+            }
             PipeEvent::Wrote(count) => carried.pipe.handle_wrote(now, count),
             PipeEvent::Eof => carried.pipe.handle_eof(),
             PipeEvent::Failed(_) => {
@@ -221,6 +231,28 @@ impl Pipes {
         if let Some(carried) = self.pipes.get_mut(&id) {
             carried.pipe.assemble(Arc::clone(buffers));
         }
+    }
+
+    /// Asks the other end for a sign of life: [`Self::poll_answered`] names the pipe once anything arrives on it.
+    /// False: it was heard since `fresh`, or what runs in it has no question that must be answered.
+    #[must_use]
+    pub fn probe(&mut self, now: Instant, id: PipeId, fresh: Instant) -> bool {
+        let Some(carried) = self.pipes.get_mut(&id) else { return false };
+        carried.probed = carried.pipe.probe(now, fresh);
+        self.touched.mark(id);
+        carried.probed
+    }
+
+    /// The next pipe that was heard after a [`Self::probe`].
+    #[must_use]
+    pub fn poll_answered(&mut self) -> Option<PipeId> {
+        self.answered.pop_front()
+    }
+
+    /// See [`Pipe::is_silent`].
+    #[must_use]
+    pub fn is_silent(&self, id: PipeId) -> bool {
+        self.pipes.get(&id).is_some_and(|carried| carried.pipe.is_silent())
     }
 
     /// See [`Pipe::assembling`].

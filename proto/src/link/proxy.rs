@@ -19,11 +19,10 @@ use httparse::{EMPTY_HEADER, Response};
 use zeroize::Zeroizing;
 
 use super::http::{Head, MAX_HEADERS, TooLarge};
+use crate::host::{BadHostPort, HostPort, percent_decoded};
 
 /// The longest URL that is looked at, in bytes.
 const MAX_URL: usize = 2048;
-/// RFC 1035 §2.3.4.
-const MAX_HOST: usize = 253;
 /// RFC 1929 §2; for HTTP too.
 const MAX_LOGIN: usize = 255;
 const HTTP_PORT: u16 = 80;
@@ -113,30 +112,18 @@ impl FromStr for Proxy {
             Some((login, address)) => (Some(login.parse()?), address),
             None => (None, authority),
         };
-        let (host, port) = match address.strip_prefix('[') {
-            Some(rest) => {
-                let (host, rest) = rest.split_once(']').ok_or(BadProxy::Host)?;
-                host.parse::<std::net::Ipv6Addr>().map_err(|_| BadProxy::Host)?;
-                let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or(BadProxy::Host)?) };
-                (host, port)
-            }
-            None => {
-                let (host, port) = address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port)));
-                let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-                if host.is_empty() || host.len() > MAX_HOST || !host.bytes().all(is_name) {
-                    return Err(BadProxy::Host);
-                }
-                (host, port)
-            }
-        };
-        let port = match port {
-            None => default_port,
-            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => {
-                port.parse().ok().filter(|&port| port != 0).ok_or(BadProxy::Port)?
-            }
-            Some(_) => return Err(BadProxy::Port),
-        };
-        Ok(Self { kind, host: host.to_ascii_lowercase(), port, login })
+        let address: HostPort = address.parse()?;
+        let (host, port) = (address.host().to_owned(), address.port().unwrap_or(default_port));
+        Ok(Self { kind, host, port, login })
+    }
+}
+
+impl From<BadHostPort> for BadProxy {
+    fn from(bad: BadHostPort) -> Self {
+        match bad {
+            BadHostPort::Host => Self::Host,
+            BadHostPort::Port => Self::Port,
+        }
     }
 }
 
@@ -154,19 +141,9 @@ impl FromStr for Login {
     }
 }
 
-/// Percent-decoding (RFC 3986 §2.1).
+/// User name or password, percent-decoded.
 fn decoded(text: &str) -> Result<Zeroizing<String>, BadProxy> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(rest.next()?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let (Some(high), Some(low)) = (digit(), digit()) else { return Err(BadProxy::Login) };
-        bytes.push(high << 4 | low);
-    }
+    let bytes = percent_decoded(text).ok_or(BadProxy::Login)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| BadProxy::Login)?;
     if text.len() > MAX_LOGIN || text.chars().any(char::is_control) {
         return Err(BadProxy::Login);

@@ -50,7 +50,7 @@ fn a_url_is_read() {
 #[test]
 fn a_url_that_is_none_says_why() {
     let long = format!("http://{}", "a".repeat(MAX_URL));
-    let long_host = format!("http://{}", "a".repeat(MAX_HOST + 1));
+    let long_host = format!("http://{}", "a".repeat(254));
     let long_login = format!("http://{}@h", "a".repeat(MAX_LOGIN + 1));
     let cases = [
         (long.as_str(), BadProxy::TooLong),

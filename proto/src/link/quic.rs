@@ -90,6 +90,8 @@ pub struct Quic {
     sending: ReadySet<ConnId>,
     deadlines: Deadlines<ConnId>,
     events: VecDeque<(ConnId, Event)>,
+    /// Probed connections that were heard.
+    answered: VecDeque<ConnId>,
     scratch: Vec<u8>,
     #[cfg(test)]
     visits: u64,
@@ -172,6 +174,7 @@ impl Quic {
             sending: ReadySet::new(),
             deadlines: Deadlines::new(),
             events: VecDeque::new(),
+            answered: VecDeque::new(),
             scratch: Vec::new(),
             #[cfg(test)]
             visits: 0,
@@ -249,11 +252,18 @@ impl Quic {
         };
         self.scratch.clear();
         let (from, buf) = (canonical(arrival.from), &mut self.scratch);
+        if data.len() > config::MAX_FROM_NETWORK && !from.ip().is_loopback() {
+            return;
+        }
         match self.endpoint.handle(now, from, arrival.local_ip, ecn, data, buf) {
             Some(proto::DatagramEvent::ConnectionEvent(handle, event)) => {
                 let Some(id) = self.by_handle.get(handle.0).copied().flatten() else { return };
                 let Some(connection) = self.connections.get_mut(&id) else { return };
                 connection.inner.handle_event(event);
+                connection.heard = Some(now);
+                if std::mem::take(&mut connection.probed) {
+                    self.answered.push_back(id);
+                }
                 self.touched.mark(id);
             }
             Some(proto::DatagramEvent::NewConnection(incoming)) => self.incoming.push_back(Incoming(incoming)),
@@ -346,7 +356,13 @@ impl Quic {
         let config = self.server.as_ref().map(|server| server.to(incoming.from()));
         self.scratch.clear();
         match self.endpoint.accept(incoming.0, now, &mut self.scratch, config) {
-            Ok((handle, inner)) => Some(self.adopt(handle, inner, None)),
+            Ok((handle, inner)) => {
+                let id = self.adopt(handle, inner, None);
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.heard = Some(now);
+                }
+                Some(id)
+            }
             Err(error) => {
                 if let Some(transmit) = error.response {
                     self.reply(&transmit);
@@ -375,6 +391,28 @@ impl Quic {
     /// Lets a client wait for an answer that never comes.
     pub fn ignore(&mut self, incoming: Incoming) {
         self.endpoint.ignore(incoming.0);
+    }
+
+    /// Asks the other end for a sign of life (a PING frame, RFC 9000 §19.2): [`Self::poll_answered`] names the
+    /// connection once anything arrives on it. Lost packets are sent again by the probe timeout. How long to wait is
+    /// the caller's to decide.
+    pub fn probe(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        connection.inner.ping();
+        connection.probed = true;
+        self.mark_sending(conn);
+    }
+
+    /// The next connection that was heard after a [`Self::probe`].
+    #[must_use]
+    pub fn poll_answered(&mut self) -> Option<ConnId> {
+        self.answered.pop_front()
+    }
+
+    /// When the other end was heard last.
+    #[must_use]
+    pub fn heard(&self, conn: ConnId) -> Option<Instant> {
+        self.connections.get(&conn)?.heard
     }
 
     /// This machine's addresses changed, or it slept: every connection shows that it is there, from wherever that is now, and the
@@ -485,6 +523,8 @@ impl Quic {
             sending: false,
             silence: Silence::Heard,
             pulse: None,
+            heard: None,
+            probed: false,
             asks: false,
             readable,
             writable,

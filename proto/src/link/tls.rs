@@ -5,7 +5,8 @@
 //! ```text
 //! handshaking → open → (the other side's close_notify) ended │ failed: the alert is in the output
 //! ```
-//! Bounds: [`MAX_BACKLOG`] bytes of unfinished handshake messages or records.
+//! Bounds: [`CLIENT_BACKLOG`], [`SERVER_BACKLOG`] and [`OPEN_BACKLOG`] bytes of unfinished handshake messages or
+//! records.
 
 use std::sync::Arc;
 
@@ -21,9 +22,13 @@ use rustls::{AlertDescription, ClientConfig, Error, ServerConfig};
 use super::buffers::{Input, Output};
 use super::trust::{CertificateRefused, CertificateSeen, Verifier};
 
-/// Bytes that may wait for the rest of a handshake message or of a record (16 KiB and its seal). Those of a message in tiny
-/// records wait with all their records' overhead.
-const MAX_BACKLOG: usize = 128 * 1024;
+/// Bytes that may wait at a client for the rest of a server's handshake message: a chain of certificates may have 64
+/// KiB. Those of a message in tiny records wait with all their records' overhead.
+const CLIENT_BACKLOG: usize = 128 * 1024;
+/// The same at a server, which has thousands of clients that have proven nothing: a ClientHello has about 2 KiB.
+const SERVER_BACKLOG: usize = 16 * 1024;
+/// The same on either side once the handshake is done: a record (16 KiB and its seal), or a small message.
+const OPEN_BACKLOG: usize = 32 * 1024;
 /// Bytes that sealing adds to a record: header (5), content type (1), tag (16).
 const RECORD_OVERHEAD: usize = 22;
 /// Plaintext of one record (RFC 8446 §5.1).
@@ -159,9 +164,19 @@ impl Tls {
                 self.state = State::Ended;
                 Ok(Step::Again)
             }
-            Ok(Done::Wait) if input.len() > MAX_BACKLOG => Err(self.fail(output, &Error::PeerSentOversizedRecord)),
+            Ok(Done::Wait) if input.len() > self.max_backlog() => {
+                Err(self.fail(output, &Error::PeerSentOversizedRecord))
+            }
             Ok(Done::Wait) => Ok(Step::Wait),
             Err(error) => Err(self.fail(output, &error)),
+        }
+    }
+
+    fn max_backlog(&self) -> usize {
+        match (self.is_handshaking(), &self.end) {
+            (false, _) => OPEN_BACKLOG,
+            (true, End::Client(..)) => CLIENT_BACKLOG,
+            (true, End::Server(_)) => SERVER_BACKLOG,
         }
     }
 

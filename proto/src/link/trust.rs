@@ -18,6 +18,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
@@ -42,9 +43,13 @@ impl Fingerprint {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, byte) in self.0.iter().enumerate() {
-            let colon = if f.alternate() && place > 0 { ":" } else { "" };
-            write!(f, "{colon}{byte:02x}")?;
+        let digits = HEXLOWER.encode(&self.0);
+        if !f.alternate() {
+            return f.write_str(&digits);
+        }
+        for (place, pair) in digits.as_bytes().chunks(2).enumerate() {
+            let colon = if place > 0 { ":" } else { "" };
+            write!(f, "{colon}{}", String::from_utf8_lossy(pair))?;
         }
         Ok(())
     }
@@ -72,17 +77,8 @@ impl FromStr for Fingerprint {
             }
             _ => return Err(NotAFingerprint),
         };
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-            *byte = pair
-                .iter()
-                .try_fold(0, |sum: u8, &digit| {
-                    let value = char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())?;
-                    Some(sum << 4 | value)
-                })
-                .ok_or(NotAFingerprint)?;
-        }
-        Ok(Self(bytes))
+        let bytes = HEXLOWER_PERMISSIVE.decode(&digits).map_err(|_| NotAFingerprint)?;
+        bytes.try_into().map(Self).map_err(|_| NotAFingerprint)
     }
 }
 

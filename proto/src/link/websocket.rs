@@ -28,7 +28,7 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use crate::Instant;
 use crate::wire::untrusted::Untrusted;
 
-pub use upgrade::{SUBPROTOCOL, UpgradeFailure};
+pub use upgrade::{Browsers, SUBPROTOCOL, UpgradeFailure};
 pub(super) use upgrade::{Upgrade, is_path};
 
 /// How often each side sends a ping.
@@ -114,7 +114,7 @@ enum Reading {
 
 /// A mask and how far it has been used.
 #[derive(Debug, Clone, Copy)]
-struct Mask([u8; 4]);
+pub(super) struct Mask([u8; 4]);
 
 const HEADER: Reading = Reading::Header { bytes: [0; MAX_HEADER], len: 0 };
 const NO_MASK: Mask = Mask([0; 4]);
@@ -156,11 +156,11 @@ impl WebSocket {
         self.heard = now;
     }
 
-    /// Takes bytes as they come, and hands out what they carry.
+    /// Takes bytes as they come, and hands out what they carry: masked, with the mask to apply to a copy.
     pub(super) fn receive(
         &mut self,
         mut bytes: &[u8],
-        deliver: &mut dyn FnMut(Bytes),
+        deliver: &mut dyn FnMut(&[u8], &mut Mask),
     ) -> Result<(), WebSocketViolation> {
         while !bytes.is_empty() {
             match &mut self.reading {
@@ -179,7 +179,7 @@ impl WebSocket {
                 }
                 Reading::Data { left, mask } => {
                     let (now, rest) = split(bytes, usize::try_from(*left).unwrap_or(usize::MAX));
-                    deliver(mask.applied(now));
+                    deliver(now, mask);
                     *left = left.saturating_sub(u64::try_from(now.len()).unwrap_or(u64::MAX));
                     if *left == 0 {
                         self.reading = HEADER;
@@ -188,7 +188,9 @@ impl WebSocket {
                 }
                 Reading::Control { left, mask, payload, .. } => {
                     let (now, rest) = split(bytes, *left);
-                    payload.extend_from_slice(&mask.applied(now));
+                    let begin = payload.len();
+                    payload.extend_from_slice(now);
+                    mask.apply(payload.get_mut(begin..).unwrap_or_default());
                     *left = left.saturating_sub(now.len());
                     bytes = rest;
                     self.end_control()?;
@@ -287,6 +289,16 @@ impl WebSocket {
         }
     }
 
+    /// When something arrived last, or nothing was read.
+    pub(super) const fn last_heard(&self) -> Instant {
+        self.heard
+    }
+
+    /// The next ping is due at once.
+    pub(super) const fn ping_now(&mut self, now: Instant) {
+        self.next_ping = now;
+    }
+
     /// When nothing was heard for too long.
     pub(super) fn lost_at(&self) -> Instant {
         self.heard + SILENCE
@@ -348,7 +360,7 @@ impl WebSocket {
 
 impl Mask {
     /// RFC 6455 §5.3; goes on where it was.
-    fn apply(&mut self, bytes: &mut [u8]) {
+    pub(super) fn apply(&mut self, bytes: &mut [u8]) {
         if self.0 == NO_MASK.0 {
             return;
         }
@@ -360,15 +372,6 @@ impl Mask {
             }
         }
         self.0.rotate_left(bytes.len() % 4);
-    }
-
-    fn applied(&mut self, bytes: &[u8]) -> Bytes {
-        if self.0 == NO_MASK.0 {
-            return Bytes::copy_from_slice(bytes);
-        }
-        let mut bytes = bytes.to_vec();
-        self.apply(&mut bytes);
-        Bytes::from(bytes)
     }
 }
 

@@ -17,7 +17,12 @@ fn client() -> WebSocket {
 
 fn receive(socket: &mut WebSocket, bytes: &[u8]) -> Result<Vec<u8>, WebSocketViolation> {
     let mut got = Vec::new();
-    socket.receive(bytes, &mut |piece| got.extend(piece)).map(|()| got)
+    let mut deliver = |bytes: &[u8], mask: &mut Mask| {
+        let mut piece = bytes.to_vec();
+        mask.apply(&mut piece);
+        got.extend(piece);
+    };
+    socket.receive(bytes, &mut deliver).map(|()| got)
 }
 
 #[test]

@@ -138,7 +138,8 @@ impl Choice {
     }
 
     /// Judges the links of a round. `present`: the one that carries. `awaits_tcp`: one was tried in this
-    /// round; whether it has failed by now makes no difference, since the other side named its address and sees how long this takes.
+    /// round; whether it has failed by now makes no difference, since the other side named its address and sees how
+    /// long this takes.
     #[must_use]
     pub fn judge(&self, now: Instant, present: Option<&Proven>, proven: &[Proven], awaits_tcp: bool) -> Verdict {
         if let (State::Seeking { carrier, .. }, Some(_)) = (self.state, present) {

@@ -6,7 +6,7 @@
 //! | [`stun`] | what a STUN Binding asks and answers, for clients and for the relay |
 //! | [`nat`] | what the answers of two servers say about the NAT in front |
 //! | [`gather`] | what is asked of whom to learn a side's candidates |
-//! | [`portmap`] | how the gateway is asked to let the other side in |
+//! | [`portmap`] | nothing: it connects the crate `tallow-portmap` to the sockets and pipes of a node |
 //! | [`choice`] | which of several direct links carries the session, by what was measured |
 //! | [`negotiate`] | when a round begins, and when it is over |
 //! | [`race`] | what is tried in a round, and when |

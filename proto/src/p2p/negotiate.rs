@@ -213,7 +213,8 @@ impl Negotiation {
         self.active()?.race.as_ref().map(|_| self.round)
     }
 
-    /// Whether the other side may come from there in the round that races: it said that address, or a probe of it came from there.
+    /// Whether the other side may come from there in the round that races: it said that address, or a probe of it came
+    /// from there.
     #[must_use]
     pub fn expects(&self, ip: IpAddr) -> bool {
         self.active().and_then(|active| active.race.as_ref()).is_some_and(|race| race.expects(ip))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::code::Code;
+use crate::host::HostPort;
 use crate::link::proxy::Proxy;
 use crate::link::race::{Allowed, Transport};
 use crate::link::trust::{Identity, Trust};
@@ -33,38 +34,24 @@ impl std::str::FromStr for RelayAddress {
     type Err = BadRelayAddress;
 
     fn from_str(text: &str) -> Result<Self, BadRelayAddress> {
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or(BadRelayAddress)?;
-                host.parse::<std::net::Ipv6Addr>().map_err(|_| BadRelayAddress)?;
-                (host, if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or(BadRelayAddress)?) })
-            }
-            None if text.parse::<std::net::Ipv6Addr>().is_ok() => (text, None),
-            None => match text.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (text, None),
-            },
+        // An IPv6 address alone needs no brackets.
+        let parsed = match text.parse::<std::net::Ipv6Addr>() {
+            Ok(_) => HostPort::new(text, None),
+            Err(_) => text.parse(),
         };
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-        if host.is_empty() || host.len() > 253 || !host.chars().all(is_name) {
-            return Err(BadRelayAddress);
-        }
-        let port = match port {
-            Some(port) => port.parse().ok().filter(|&port| port != 0).ok_or(BadRelayAddress)?,
-            None => DEFAULT_PORT,
-        };
-        Ok(Self { host: host.to_ascii_lowercase(), port })
+        let parsed: HostPort = parsed.map_err(|_| BadRelayAddress)?;
+        Ok(Self { host: parsed.host().to_owned(), port: parsed.port().unwrap_or(DEFAULT_PORT) })
     }
 }
 
 impl std::fmt::Display for RelayAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (self.host.contains(':'), self.port) {
-            (false, DEFAULT_PORT) => write!(f, "{}", self.host),
-            (false, port) => write!(f, "{}:{port}", self.host),
-            (true, DEFAULT_PORT) => write!(f, "[{}]", self.host),
-            (true, port) => write!(f, "[{}]:{port}", self.host),
+        let port = (self.port != DEFAULT_PORT).then_some(self.port);
+        match self.host.contains(':') {
+            true => write!(f, "[{}]", self.host)?,
+            false => f.write_str(&self.host)?,
         }
+        port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }
 }
 

@@ -267,10 +267,11 @@ impl Peer {
         Ok(())
     }
 
-    /// While everything is put in place, only the disk decides, and it won't take long; after that only the other side's farewell is
-    /// missing, which is waited for a little longer. Else the transfer fails.
+    /// While everything is put in place, only the disk decides, and it won't take long; after that only the other
+    /// side's farewell is missing, which is waited for a little longer. Else the transfer fails.
     pub(super) fn cancel(&mut self, now: Instant) {
         self.transfer.cancel(now, CancelReason::Interrupted, "");
+        self.hurried |= self.told;
         if !self.transfer.is_finishing() && !self.told {
             self.fail(now, Failure::Interrupted);
         }
@@ -296,7 +297,9 @@ impl Peer {
                 if let Some(control) = session.control() {
                     links.carry(control);
                 }
-                self.stage = Stage::Leaving { links, session, deadline: now + LEAVE_WITHIN, code };
+                // Whoever is in a hurry has waited already.
+                let patience = if self.hurried { Duration::ZERO } else { LEAVE_WITHIN };
+                self.stage = Stage::Leaving { links, session, deadline: now + patience, code };
                 self.flush_farewell(now);
             }
             Stage::Handshaking { link, .. } => self.parting.push((link, now + LEAVE_WITHIN)),

@@ -365,6 +365,7 @@ impl Peer {
             match event {
                 portmap::Event::Mapped(addr) => direct.gather.handle_mapped(now, addr),
                 portmap::Event::Lost | portmap::Event::DoubleNat(_) => direct.gather.handle_unmapped(now),
+                _ => {}
             }
         }
         if self.told {

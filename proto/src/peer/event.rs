@@ -113,6 +113,34 @@ impl From<Misuse> for Event {
 }
 
 impl Event {
+    /// Whether it may come any number of times, so that a newer one takes the place of one that nobody has read.
+    pub(super) const fn is_repeatable(&self) -> bool {
+        match self {
+            Self::Reached { .. }
+            | Self::Waiting(_)
+            | Self::Paired
+            | Self::Path(_)
+            | Self::Upgraded { .. }
+            | Self::FellBack(_)
+            | Self::Reconnecting { .. }
+            | Self::Misuse(_) => true,
+            Self::Progress(_)
+            | Self::Scanned(_)
+            | Self::Code { .. }
+            | Self::FirstUse { .. }
+            | Self::WrongGuess { .. }
+            | Self::SecondReceiver
+            | Self::Verifier { .. }
+            | Self::Offer(_)
+            | Self::StreamOffer
+            | Self::Accepted
+            | Self::Resuming
+            | Self::Resumed { .. }
+            | Self::Done(_)
+            | Self::Failed(_) => false,
+        }
+    }
+
     /// Whether nothing comes after it.
     #[must_use]
     pub const fn is_terminal(&self) -> bool {
@@ -131,8 +159,8 @@ pub enum WaitingFor {
     Sender,
     /// Receiver: the sender, which has another receiver. If that one has the right code, this one will not be served.
     Turn,
-    /// Receiver: the first message of a sender that a relay has paired it with. It has not come for a while: the sender may have ended
-    /// without the relay's knowledge.
+    /// Receiver: the first message of a sender that a relay has paired it with. It has not come for a while: the sender
+    /// may have ended without the relay's knowledge.
     Response,
     /// Sender: the receiver's answer to the offer.
     Answer,

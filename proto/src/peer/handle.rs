@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use super::Peer;
 use super::event::{Command, Event, Failure, Summary};
-use crate::drive::Handle;
+use crate::drive::{Ending, Handle};
 use crate::misuse::Misuse;
 use crate::transfer::storage::{Sink, StreamSink};
 use crate::wire::peer::DeclineReason;
@@ -35,7 +35,8 @@ macro_rules! both_ends {
                 self.0.next_event().await
             }
 
-            /// Waits for the end and ignores everything else. Cancel-safe. `None`: the runtime ended the driver.
+            /// Waits for the end and ignores everything else. Cancel-safe. `None`: the transfer's machine ended without an outcome,
+            /// and `ending` tells why.
             pub async fn outcome(&mut self) -> Option<Result<Summary, Failure>> {
                 loop {
                     match self.next_event().await? {
@@ -44,6 +45,13 @@ macro_rules! both_ends {
                         _ => {}
                     }
                 }
+            }
+
+            /// How the transfer's machine came to its end; `None` while it runs. [`Ending::Closed`] after a transfer that has an outcome;
+            /// otherwise the runtime was shut down, or there is a bug in tallow.
+            #[must_use]
+            pub fn ending(&self) -> Option<Ending> {
+                self.0.ending()
             }
 
             /// Waits until the other side was told and everything is closed; a process may exit then. Cancel-safe.

@@ -4,12 +4,12 @@
 //! ```text
 //! Binding ──► Listening ──(a guest joins our room)──► the guest's link is handed over
 //! ```
-//! It decides who gets in: at most [`MAX_GUESTS`] connections at once, [`MAX_PER_SOURCE`] of one source, each with the greeting's
-//! deadline, and only a receiver that names our room while nobody else is being talked to, or the session's own receiver that comes
-//! back, or comes for a new floor. Everybody else hears that nobody waits. A guest is read only while it takes its answers, so that
-//! at most the answers to one request wait for it; it may ask for a seat [`MAX_JOINS`] times, and its source as often as a relay
-//! allows: each wrong room and each wrong word costs the sender something. As a relay does, it tells who asks by STUN at which
-//! address it is seen.
+//! It decides who gets in: at most [`MAX_GUESTS`] connections at once, [`MAX_PER_SOURCE`] of one source, each with the
+//! greeting's deadline, and only a receiver that names our room while nobody else is being talked to, or the session's
+//! own receiver that comes back, or comes for a new floor. Everybody else hears that nobody waits. A guest is read only
+//! while it takes its answers, so that at most the answers to one request wait for it; it may ask for a seat
+//! [`MAX_JOINS`] times, and its source as often as a relay allows: each wrong room and each wrong word costs the sender
+//! something. As a relay does, it tells who asks by STUN at which address it is seen.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -347,7 +347,8 @@ impl Guest {
         Self { source, stream, decoder, greeting, waiting, joins: 0, deadline: now + GREET_WITHIN }
     }
 
-    /// What follows from the next frame. A frame is read when those before it are answered, and no frame is longer than a greeting.
+    /// What follows from the next frame. A frame is read when those before it are answered, and no frame is longer than
+    /// a greeting.
     fn next_output(&mut self, net: &mut Net, conn: Conn) -> Option<Result<Output, Violation>> {
         let stream = self.stream?;
         loop {

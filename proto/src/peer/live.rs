@@ -107,11 +107,12 @@ impl Peer {
             }
             Stage::Apart(_) => {
                 let moved = self.take_transfer_events(now);
-                // Nobody came for the farewell in time.
-                if self.told && self.transfer.is_closed() {
+                // Nobody came for the farewell in time. What was begun to find the other side is closed with it.
+                let is_over = self.told && self.transfer.is_closed();
+                if is_over {
                     self.leave(now, close::DONE);
                 }
-                moved
+                moved | is_over
             }
             Stage::Meeting | Stage::Closed => false,
         }
@@ -169,8 +170,8 @@ impl Peer {
         }
     }
 
-    /// A connection is gone while the last words go out. If it carried them, and the other side is not known to have them, they go out
-    /// over another one.
+    /// A connection is gone while the last words go out. If it carried them, and the other side is not known to have
+    /// them, they go out over another one.
     fn lose_in_farewell(&mut self, now: Instant, conn: Conn) {
         let Stage::Leaving { links, session, code, .. } = &mut self.stage else { return };
         let code = *code;

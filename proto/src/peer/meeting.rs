@@ -45,7 +45,8 @@ const NEAR_AGAIN: Duration = Duration::from_millis(500);
 const NEAR_LAST: Duration = Duration::from_secs(2);
 /// How long a receiver waits for a sender that has another one: as long as that one may take for two tries in vain.
 const TAKEN_WITHIN: Duration = Duration::from_secs(30);
-/// How long others are looked for, after the handshake with a near one failed: a browse of the network, asked and answered twice.
+/// How long others are looked for, after the handshake with a near one failed: a browse of the network, asked and
+/// answered twice.
 const OTHERS_WITHIN: Duration = Duration::from_secs(3);
 /// How long a receiver that meets its sender again waits at one relay before it asks the next one.
 const TURN: Duration = Duration::from_secs(10);
@@ -262,8 +263,8 @@ impl Meeting {
         }
     }
 
-    /// The handshake failed with the one that was met last. If that was a near one, of which nobody vouches, it is not asked again, and
-    /// others are looked for, for a while. False: it was none.
+    /// The handshake failed with the one that was met last. If that was a near one, of which nobody vouches, it is not
+    /// asked again, and others are looked for, for a while. False: it was none.
     pub fn drop_near(&mut self, now: Instant, failure: Failure) -> bool {
         let Some(spot) = self.met.and_then(|index| self.spots.get_mut(index)).filter(|spot| spot.is_near()) else {
             return false;
@@ -651,7 +652,8 @@ impl Meeting {
         }
     }
 
-    /// Another receiver has the sender. It may have a wrong code, or be this one's own former link; else this one is too late.
+    /// Another receiver has the sender. It may have a wrong code, or be this one's own former link; else this one is
+    /// too late.
     fn handle_taken(&mut self, now: Instant, index: usize) {
         if self.search == Search::Code && self.dropped.is_none() {
             self.dropped = Some(Failure::Lost(Lost::Taken));

@@ -11,8 +11,8 @@
 //! ```
 //! It decides what follows from what its children say, and nothing of their business: it tells how often a code may be guessed
 //! (the handshake's `Guesses`), when a person must agree, and what the one terminal event is.
-//! Timers: its children's; [`RESPONSE_WITHIN`] for a sender's first message; [`LEAVE_WITHIN`] for the farewell; [`PROGRESS_EVERY`] for
-//! progress. Bounds: [`MAX_EVENTS`] events wait.
+//! Timers: its children's; [`RESPONSE_WITHIN`] for a sender's first message; [`LEAVE_WITHIN`] for the farewell;
+//! [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
 
 pub mod config;
 mod conversation;
@@ -80,7 +80,7 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(1);
 const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
 /// Progress is told at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Events that may wait for the application; the transfer itself waits for none of them.
+/// Events that may wait for the application, beside one of each kind; the transfer itself waits for none of them.
 const MAX_EVENTS: usize = 64;
 /// How long a network may be away, or a sender not be there, while nobody accepted anything.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -132,6 +132,8 @@ pub struct Peer {
     /// When anything happened last.
     awake: Instant,
     found: Option<Found>,
+    /// The person, or the program that dropped its handle, wants to go although all is done.
+    hurried: bool,
     /// When a sender's silence in the first handshake is reported.
     response_by: Option<Instant>,
     mdns: Option<Mdns>,
@@ -366,7 +368,7 @@ impl Node for Peer {
                 Some(Transmit { to, src_ip, ecn: Ecn::NotEct, size, segment_size: None })
             }
             Some(_) | None if socket == portmap::SOCKET => {
-                let portmap::Outgoing { to, from, data } = self.direct.portmap()?.poll_transmit()?;
+                let portmap::Transmit { to, from, data } = self.direct.portmap()?.poll_transmit()?;
                 buf.extend_from_slice(&data);
                 Some(Transmit { to, src_ip: from, ecn: Ecn::NotEct, size: data.len(), segment_size: None })
             }
@@ -514,9 +516,20 @@ impl Peer {
         }
         if let (Event::Progress(_), Some(last @ Event::Progress(_))) = (&event, self.events.back_mut()) {
             *last = event;
-        } else if !matches!(event, Event::Progress(_)) || self.events.len() < MAX_EVENTS {
-            self.events.push_back(event);
+            return;
         }
+        if self.events.len() >= MAX_EVENTS {
+            if matches!(event, Event::Progress(_)) {
+                return;
+            }
+            // The latest of each kind is what an application that reads seldom needs.
+            let kind = std::mem::discriminant(&event);
+            let is_older = |waiting: &Event| event.is_repeatable() && std::mem::discriminant(waiting) == kind;
+            if let Some(older) = self.events.iter().position(is_older) {
+                self.events.remove(older);
+            }
+        }
+        self.events.push_back(event);
     }
 
     fn tell_progress(&mut self, now: Instant) {

@@ -4,8 +4,8 @@
 //! is not. A pipe has one stream, [`Stream::first`], and knows no others.
 //!
 //! What leaves a direct socket for an address is counted (`p2p::budget`), unless a link there has proven to be the other peer's, or a
-//! server was asked that the person named. Bounds: [`MAX_DATAGRAMS`] datagrams of our own wait; a connection holds at most
-//! [`UNPROVEN_WINDOW`] bytes unread until it is known to lead to the other peer ([`Net::widen`]).
+//! server was asked that the person named. Bounds: [`MAX_DATAGRAMS`] datagrams of our own wait; a connection holds at
+//! most [`UNPROVEN_WINDOW`] bytes unread until it is known to lead to the other peer ([`Net::widen`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -54,7 +54,8 @@ const CONNECT_WITHIN: Duration = Duration::from_millis(2_500);
 const SYNS: usize = 3;
 /// Datagrams that are neither QUIC's nor mDNS's and wait for a direct socket; more are lost.
 const MAX_DATAGRAMS: usize = 64;
-/// What a connection may hold unread until it is known to lead to the other peer: nobody says more than a greeting before.
+/// What a connection may hold unread until it is known to lead to the other peer: nobody says more than a greeting
+/// before.
 const UNPROVEN_WINDOW: usize = 64 << 10;
 /// The path of a WebSocket at a relay.
 const PATH: &str = "/";
@@ -274,7 +275,8 @@ impl Net {
         }
     }
 
-    /// A connection that came in, from where it says: it may be the other peer's. One that is not `wanted` is not answered.
+    /// A connection that came in, from where it says: it may be the other peer's. One that is not `wanted` is not
+    /// answered.
     pub fn poll_direct(
         &mut self,
         now: Instant,

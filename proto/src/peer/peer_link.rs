@@ -2,9 +2,9 @@
 //! the unidirectional streams that carry chunks. Where the connection has only the one stream, chunks share it, one at a time.
 //!
 //! Decides which stream takes the next chunk (the first that has nothing waiting; a new one only when all wait) and keeps at most
-//! one record waiting per stream, so that a record gets its number no earlier than its place. A stream is read up to its next whole
-//! frame, whenever somebody asks for that, so what waits here of a link that nobody asks is nothing; of all streams together it is
-//! bounded by the receiver's credit, and a sender that goes beyond it breaks a rule.
+//! one record waiting per stream, so that a record gets its number no earlier than its place. A stream is read up to
+//! its next whole frame, whenever somebody asks for that, so what waits here of a link that nobody asks is nothing; of
+//! all streams together it is bounded by the receiver's credit, and a sender that goes beyond it breaks a rule.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -135,8 +135,8 @@ impl PeerLink {
         }
     }
 
-    /// The next frame of the first stream. No more is read than it takes to complete one, so that a link whose frames nobody asks for
-    /// fills its transport's window and nothing else.
+    /// The next frame of the first stream. No more is read than it takes to complete one, so that a link whose frames
+    /// nobody asks for fills its transport's window and nothing else.
     ///
     /// # Errors
     /// The framing broke a rule.

@@ -182,6 +182,12 @@ impl Rendezvous {
         self.out.pop_front()
     }
 
+    /// Whether what follows on the stream is not for it.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.state, State::Paired | State::Over)
+    }
+
     /// Whether the relay said anything.
     #[must_use]
     pub fn has_answer(&self) -> bool {
@@ -221,7 +227,9 @@ impl Rendezvous {
                 self.answers.push_back(Answer::Allocated(nameplate));
                 self.state = State::Seated;
             }
-            (State::Asked { .. } | State::Seated, RelayMessage::Waiting) => {
+            // Said once more, it changes nothing.
+            (State::Seated, RelayMessage::Waiting) => {}
+            (State::Asked { .. }, RelayMessage::Waiting) => {
                 self.answers.push_back(Answer::Waiting);
                 self.state = State::Seated;
             }

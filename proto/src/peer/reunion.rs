@@ -40,8 +40,8 @@ pub(super) const PROOF_WITHIN: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_millis(50);
 /// How long a receiver that can't know where its sender waits stays with one of the two rooms.
 const TURN: Duration = Duration::from_secs(10);
-/// A receiver that has everything stays reachable for less than that, even if it noticed the loss later by the time in which a link may
-/// be silent: a sender need not wait longer for its confirmation.
+/// A receiver that has everything stays reachable for less than that, even if it noticed the loss later by the time in
+/// which a link may be silent: a sender need not wait longer for its confirmation.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(90);
 
 /// A session without a link.
@@ -254,8 +254,13 @@ impl Peer {
         }
     }
 
-    /// A deadline is judged late: so long this process had no time to read what came, nor to answer. Whoever was asked is given that time.
+    /// A deadline is judged late: so long this process had no time to read what came, nor to answer. Whoever was asked
+    /// is given that time.
     pub(super) fn notice_delay(&mut self, now: Instant) {
+        // Where a session lives, its links are judged by what came, and nobody is asked for anything in a hurry.
+        if matches!(self.stage, Stage::Live { .. } | Stage::Leaving { .. } | Stage::Closed) {
+            return;
+        }
         let due = self.poll_timeout().map_or(now, |(at, _)| at);
         // A longer pause is another matter: see `notice_pause`.
         let late = now.saturating_duration_since(due).min(SILENCE);

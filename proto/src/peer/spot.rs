@@ -98,9 +98,11 @@ impl Spot {
 }
 
 impl Talk {
-    /// Takes what arrived.
+    /// Takes what arrived, up to the pairing: what stands behind it is read by whoever needs it.
     pub fn hear(&mut self, net: &mut Net) {
-        while let Read::Data(bytes) = net.read(self.conn, self.main) {
+        while !self.rendezvous.is_over()
+            && let Read::Data(bytes) = net.read(self.conn, self.main)
+        {
             self.rendezvous.handle_bytes(bytes);
         }
     }

@@ -132,6 +132,7 @@ impl Peer {
             doubt: None,
             awake: now,
             found: None,
+            hurried: false,
             response_by: None,
             mdns: None,
             interfaces: common.interfaces.clone(),

@@ -49,8 +49,9 @@ pub const FAREWELL: Duration = Duration::from_secs(60);
 const BATCH: usize = 64 << 10;
 /// The same when the leg's other streams hold their part already.
 const LEAST: usize = 1 << 10;
-/// Pieces smaller than this, in bytes, are copied.
-const SMALL: usize = 512;
+/// Pieces smaller than this, in bytes, are copied: each piece of a QUIC stream holds its whole datagram, which has less
+/// than 1,500 bytes on a network's path.
+const SMALL: usize = 1 << 10;
 /// The same on the way into a pipe: what one datagram of a network brings is less.
 const SMALL_FOR_PIPE: usize = 4 << 10;
 /// Streams to one leg that are finished and not acknowledged; then no more are opened there.

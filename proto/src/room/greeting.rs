@@ -107,6 +107,8 @@ pub struct Greeting {
     state: State,
     deadline: Instant,
     observed: SocketAddr,
+    /// Its source tried too many passwords: so many seconds from now it may try again.
+    wait: Option<u32>,
     outputs: VecDeque<Output>,
 }
 
@@ -119,7 +121,13 @@ impl Greeting {
             seed.rng().fill_bytes(&mut nonce);
         }
         let state = State::Hello { password, nonce };
-        Self { state, deadline: until(now), observed, outputs: VecDeque::new() }
+        Self { state, deadline: until(now), observed, wait: None, outputs: VecDeque::new() }
+    }
+
+    /// Whether a password may be tried now; else, in how many seconds. None is judged then, so that an answer tells
+    /// nothing about it.
+    pub const fn set_wait(&mut self, wait: Option<u32>) {
+        self.wait = wait;
     }
 
     /// The body of the client's next frame. To be called when [`Greeting::poll_output`] has nothing.
@@ -131,6 +139,9 @@ impl Greeting {
         self.state = match (std::mem::replace(&mut self.state, State::Over), message) {
             (State::Over, _) => State::Over,
             (State::Hello { password, nonce }, ClientMessage::Hello(hello)) => self.greet(&hello, password, nonce),
+            (State::Proof { .. }, ClientMessage::Prove { .. }) if self.wait.is_some() => {
+                self.refuse(RefusalReason::RateLimited)
+            }
             (State::Proof { password, nonce }, ClientMessage::Prove { mac }) if is_proof(&password, &nonce, &mac) => {
                 State::Ready
             }
@@ -231,7 +242,8 @@ impl Greeting {
     }
 
     fn refuse(&mut self, reason: RefusalReason) -> State {
-        self.say(&RelayMessage::Refused { reason, retry_after: 0 });
+        let retry_after = self.wait.filter(|_| reason == RefusalReason::RateLimited).unwrap_or_default();
+        self.say(&RelayMessage::Refused { reason, retry_after });
         self.outputs.push_back(Output::Close(Ending::Refused(reason)));
         State::Over
     }

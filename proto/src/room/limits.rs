@@ -2,14 +2,20 @@
 //!
 //! Decides whether a client that knocks is let in, asked to prove its address, or turned away; whether it may ask for a seat;
 //! whether it may hold one more room. A source is an IPv4 address or an IPv6 /64, and is charged in *buckets* (how often) and
-//! in *counts* (how many at once).
+//! in *counts* (how many at once). Since a /48 with its 65,536 sources is easily had, the /56 and the /48 that an IPv6
+//! source is in are charged as well: they may have twice and four times as much as one /64. What is refused at any of
+//! the three is charged to none, so that a /48 of fresh sources fills no table, and nobody else's bucket is forgotten
+//! for them.
+//!
+//! Connections that are half open (their handshake is not done) give way to newer ones: the oldest of the same network
+//! where that has more than its share, the oldest of all where there are more than [`MAX_HALF_OPEN`].
 //!
 //! A bucket is the generic cell rate algorithm (ITU-T I.371, annex A): one instant per source, no timers. A first packet's
 //! address may be forged, so what is charged for it is kept apart from what proven addresses are charged: a forger can empty
 //! only the bucket whose owner is then asked to prove its address (RFC 9000 §8.1.2), and never shuts anybody out.
 //!
 //! Bounds: [`MAX_SOURCES`] per table of buckets; beyond it the one that would be forgotten first makes room. Counts have at most
-//! one entry per connection.
+//! three entries per connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,12 +24,16 @@ use std::time::Duration;
 
 use crate::Instant;
 
-/// Sources that one table of buckets remembers.
+/// Sources, and networks of them, that one table of buckets remembers.
 pub const MAX_SOURCES: usize = 65_536;
+/// What a [`Guard`] has on the heap at most for those that it remembers, in bytes: five tables.
+pub const MAX_MEMORY: usize = 5 * MAX_SOURCES * 96;
 /// Connections in their handshake, all together, above which a client must first prove its address.
 const HALF_OPEN: usize = 256;
-/// The same for one source whose address is not proven.
+/// The same for one source; with TCP, a sixteenth of its connections if that is more.
 const HALF_OPEN_PER_SOURCE: u32 = 16;
+/// Connections in their handshake, all together, of QUIC and TCP: beyond it the oldest gives way.
+pub const MAX_HALF_OPEN: usize = 1_024;
 
 /// Whom a client is taken for: its IPv4 address, or the /64 of its IPv6 address.
 ///
@@ -35,6 +45,10 @@ pub struct Source(Prefix);
 enum Prefix {
     V4([u8; 4]),
     V6([u8; 8]),
+    /// A network that sources are in: an IPv6 /56.
+    V6Wide([u8; 7]),
+    /// An IPv6 /48.
+    V6Wider([u8; 6]),
 }
 
 impl Source {
@@ -48,6 +62,18 @@ impl Source {
                 Prefix::V6([a, b, c, d, e, f, g, h])
             }
         })
+    }
+
+    /// The networks that are charged for this source, itself first, and how many times as much as one source each may
+    /// have.
+    pub(super) fn networks(self) -> impl Iterator<Item = (Self, u32)> {
+        let wider = match self.0 {
+            Prefix::V6([a, b, c, d, e, f, g, _]) => {
+                [Some((Prefix::V6Wide([a, b, c, d, e, f, g]), 2)), Some((Prefix::V6Wider([a, b, c, d, e, f]), 4))]
+            }
+            Prefix::V4(_) | Prefix::V6Wide(_) | Prefix::V6Wider(_) => [None, None],
+        };
+        std::iter::once((self, 1)).chain(wider.into_iter().flatten().map(|(prefix, times)| (Self(prefix), times)))
     }
 }
 
@@ -72,13 +98,19 @@ impl Rate {
         Self { interval, burst: count.div_ceil(2) }
     }
 
+    /// So many times as often.
+    fn times(self, factor: u32) -> Self {
+        let interval = self.interval.checked_div(factor).unwrap_or(self.interval);
+        Self { interval, burst: self.burst.saturating_mul(factor) }
+    }
+
     /// How far in the future the next conforming cell may be due.
     fn tolerance(self) -> Duration {
         self.interval.saturating_mul(self.burst.saturating_sub(1))
     }
 }
 
-/// One bucket per source.
+/// One bucket per source, and one for each network that sources are in.
 #[derive(Debug)]
 pub struct Buckets {
     rate: Rate,
@@ -103,26 +135,35 @@ impl Buckets {
         if self.rate.burst == 0 {
             return Err(Duration::from_secs(60));
         }
-        let full_at = self.full_at.get(&source).copied().unwrap_or(now);
-        let ahead = full_at.saturating_duration_since(now);
-        ahead.checked_sub(self.rate.tolerance()).filter(|wait| !wait.is_zero()).map_or(Ok(()), Err)
+        let waits = source.networks().filter_map(|(network, factor)| {
+            let full_at = self.full_at.get(&network).copied().unwrap_or(now);
+            let ahead = full_at.saturating_duration_since(now);
+            ahead.checked_sub(self.rate.times(factor).tolerance()).filter(|wait| !wait.is_zero())
+        });
+        waits.max().map_or(Ok(()), Err)
     }
 
-    /// Charges the source once, if it may.
+    /// Charges the source, and the networks that it is in, once, if it may.
     ///
     /// # Errors
-    /// How long it has to wait; it is not charged then.
+    /// How long it has to wait; nothing is charged then.
     pub fn take(&mut self, now: Instant, source: Source) -> Result<(), Duration> {
         self.check(now, source)?;
-        let start = self.full_at.get(&source).map_or(now, |&full_at| full_at.max(now));
-        if let Some(known) = self.full_at.remove(&source) {
-            self.by_time.remove(&(known, source));
+        for (network, factor) in source.networks() {
+            self.charge(now, network, self.rate.times(factor).interval);
+        }
+        Ok(())
+    }
+
+    fn charge(&mut self, now: Instant, network: Source, interval: Duration) {
+        let start = self.full_at.get(&network).map_or(now, |&full_at| full_at.max(now));
+        if let Some(known) = self.full_at.remove(&network) {
+            self.by_time.remove(&(known, network));
         }
         self.forget(now);
-        let full_at = start.checked_add(self.rate.interval).unwrap_or(start);
-        self.full_at.insert(source, full_at);
-        self.by_time.insert((full_at, source));
-        Ok(())
+        let full_at = start.checked_add(interval).unwrap_or(start);
+        self.full_at.insert(network, full_at);
+        self.by_time.insert((full_at, network));
     }
 
     /// How many sources are remembered.
@@ -183,6 +224,8 @@ impl Default for Limits {
 pub enum Admission {
     /// Let it in; it is counted as half open.
     Accept,
+    /// The same, and the oldest one that is half open gives way: of this network, or of all.
+    InPlaceOf(Option<Source>),
     /// Let it prove its address first.
     Retry,
     /// Turn it away: this source asks too often or has too many connections.
@@ -196,6 +239,14 @@ struct Counts {
     half_open: u32,
     connections: u32,
     rooms: u32,
+}
+
+impl Counts {
+    /// What a network has in the terms of one source, where it may have so many times as much.
+    fn share(self, factor: u32) -> Self {
+        let share = |count: u32| count.checked_div(factor).unwrap_or(count);
+        Self { half_open: share(self.half_open), connections: share(self.connections), rooms: share(self.rooms) }
+    }
 }
 
 /// Applies the [`Limits`].
@@ -235,18 +286,16 @@ impl Guard {
     /// A client knocks. `proven`: it has shown that it receives at its address.
     #[must_use]
     pub fn knock(&mut self, now: Instant, source: Source, proven: bool) -> Admission {
-        if self.connections.saturating_add(self.half_open) >= self.limits.max_connections {
+        let most = self.limits.connections_per_source;
+        if proven {
+            return self.admit(now, source, most);
+        }
+        if self.connections >= self.limits.max_connections {
             return Admission::Full;
         }
-        let counts = self.counts.get(&source).copied().unwrap_or_default();
-        if proven {
-            let all = counts.connections.saturating_add(counts.half_open);
-            if all >= self.limits.connections_per_source || self.proven_knocks.take(now, source).is_err() {
-                return Admission::TooMany;
-            }
-        } else if self.half_open >= HALF_OPEN
-            || counts.half_open >= HALF_OPEN_PER_SOURCE
-            || counts.connections >= self.limits.connections_per_source
+        if self.half_open >= HALF_OPEN
+            || self.connections.saturating_add(self.half_open) >= self.limits.max_connections
+            || self.crowded(source, |counts| counts.half_open >= HALF_OPEN_PER_SOURCE || counts.connections >= most)
             || self.knocks.take(now, source).is_err()
         {
             return Admission::Retry;
@@ -256,22 +305,33 @@ impl Guard {
     }
 
     /// A TCP connection came in. TCP's own handshake has proven its address, so it is never asked to prove it again; and since it may
-    /// then say nothing at all, a source may have only a sixteenth of its connections (and 16 at least) in that state.
+    /// then send nothing at all, a source may have only a sixteenth of its connections (and 16 at least) in that state.
+    /// A new one takes the place of one that is there already, so that silent ones shut out none of the same address.
     #[must_use]
     pub fn accept(&mut self, now: Instant, source: Source) -> Admission {
-        if self.connections.saturating_add(self.half_open) >= self.limits.max_connections {
+        self.admit(now, source, (self.limits.connections_per_source / 16).max(HALF_OPEN_PER_SOURCE))
+    }
+
+    /// Admits a client whose address is proven. `half_open`: how many of its source may be so.
+    fn admit(&mut self, now: Instant, source: Source, half_open: u32) -> Admission {
+        let most = self.limits.connections_per_source;
+        if self.connections >= self.limits.max_connections {
             return Admission::Full;
         }
-        let counts = self.counts.get(&source).copied().unwrap_or_default();
-        let most = self.limits.connections_per_source;
-        if counts.connections.saturating_add(counts.half_open) >= most
-            || counts.half_open >= (most / 16).max(HALF_OPEN_PER_SOURCE)
-            || self.proven_knocks.take(now, source).is_err()
-        {
+        if self.crowded(source, |counts| counts.connections >= most) || self.proven_knocks.take(now, source).is_err() {
             return Admission::TooMany;
         }
+        let crowd = self.crowd(source, |counts| {
+            counts.half_open >= half_open || counts.connections.saturating_add(counts.half_open) >= most
+        });
+        let all = self.connections.saturating_add(self.half_open);
+        let full = self.half_open >= MAX_HALF_OPEN || all >= self.limits.max_connections;
         self.begin(source);
-        Admission::Accept
+        match crowd {
+            Some(network) => Admission::InPlaceOf(Some(network)),
+            None if full => Admission::InPlaceOf(None),
+            None => Admission::Accept,
+        }
     }
 
     fn begin(&mut self, source: Source) {
@@ -279,18 +339,31 @@ impl Guard {
         self.count(source, |counts| counts.half_open = counts.half_open.saturating_add(1));
     }
 
+    /// The first network of this source that has too much. What is judged is its share of one source's limits, rounded
+    /// down.
+    fn crowd(&self, source: Source, too_much: impl Fn(Counts) -> bool) -> Option<Source> {
+        let crowd = source
+            .networks()
+            .find(|(network, factor)| self.counts.get(network).is_some_and(|counts| too_much(counts.share(*factor))));
+        crowd.map(|(network, _)| network)
+    }
+
+    fn crowded(&self, source: Source, too_much: impl Fn(Counts) -> bool) -> bool {
+        self.crowd(source, too_much).is_some()
+    }
+
     /// The handshake is done, so the address is proven. False: the source has too many connections; it is counted all the same.
     #[must_use]
     pub fn connected(&mut self, source: Source) -> bool {
         self.half_open = self.half_open.saturating_sub(1);
         self.connections = self.connections.saturating_add(1);
-        let mut many = 0;
+        let most = self.limits.connections_per_source;
+        let crowded = self.crowded(source, |counts| counts.connections >= most);
         self.count(source, |counts| {
             counts.half_open = counts.half_open.saturating_sub(1);
             counts.connections = counts.connections.saturating_add(1);
-            many = counts.connections;
         });
-        many <= self.limits.connections_per_source
+        !crowded
     }
 
     /// A connection is over; `half_open`: before its handshake was done.
@@ -313,6 +386,14 @@ impl Guard {
         self.joins.take(now, source)
     }
 
+    /// Whether a client of this source may try a password.
+    ///
+    /// # Errors
+    /// How long its source has to wait.
+    pub fn may_guess(&self, now: Instant, source: Source) -> Result<(), Duration> {
+        self.failures.check(now, source)
+    }
+
     /// It asked in vain, or with a wrong password.
     pub fn failed(&mut self, now: Instant, source: Source) {
         // An empty bucket is checked before the next request, so nothing is lost here.
@@ -330,7 +411,7 @@ impl Guard {
     /// Whether the source may have one more room.
     #[must_use]
     pub fn may_open_room(&self, source: Source) -> bool {
-        self.counts.get(&source).is_none_or(|counts| counts.rooms < self.limits.rooms_per_source)
+        !self.crowded(source, |counts| counts.rooms >= self.limits.rooms_per_source)
     }
 
     /// A room is charged to the source.
@@ -355,11 +436,13 @@ impl Guard {
         self.connections
     }
 
-    fn count(&mut self, source: Source, change: impl FnOnce(&mut Counts)) {
-        let counts = self.counts.entry(source).or_default();
-        change(counts);
-        if *counts == Counts::default() {
-            self.counts.remove(&source);
+    fn count(&mut self, source: Source, change: impl Fn(&mut Counts)) {
+        for (network, _) in source.networks() {
+            let counts = self.counts.entry(network).or_default();
+            change(counts);
+            if *counts == Counts::default() {
+                self.counts.remove(&network);
+            }
         }
     }
 }

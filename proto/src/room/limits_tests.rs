@@ -133,11 +133,14 @@ fn there_are_so_many_places_and_no_more() {
     let mut guard = guard(Limits { max_connections: 2, ..Limits::default() });
     assert_eq!(guard.knock(now, source("192.0.2.1"), false), Admission::Accept);
     assert_eq!(guard.knock(now, source("192.0.2.2"), true), Admission::Accept);
-    assert_eq!(guard.knock(now, source("192.0.2.3"), true), Admission::Full);
-    assert!(guard.connected(source("192.0.2.1")));
-    assert_eq!(guard.knock(now, source("192.0.2.3"), true), Admission::Full);
+    assert_eq!(guard.knock(now, source("192.0.2.3"), false), Admission::Retry);
+    assert_eq!(guard.knock(now, source("192.0.2.3"), true), Admission::InPlaceOf(None));
     guard.disconnected(source("192.0.2.2"), true);
-    assert_eq!(guard.knock(now, source("192.0.2.3"), true), Admission::Accept);
+    assert!(guard.connected(source("192.0.2.1")));
+    assert!(guard.connected(source("192.0.2.3")));
+    assert_eq!(guard.knock(now, source("192.0.2.4"), true), Admission::Full);
+    guard.disconnected(source("192.0.2.3"), false);
+    assert_eq!(guard.knock(now, source("192.0.2.4"), true), Admission::Accept);
 }
 
 #[test]
@@ -198,4 +201,74 @@ fn rooms_are_counted_per_source() {
     guard.room_closed(one);
     assert!(guard.may_open_room(one));
     assert!(guard.counts.is_empty(), "who has nothing is not remembered");
+}
+
+/// A /64 of its own for each number, 256 to a /56 and 65,536 to a /48.
+fn subnet(number: u16) -> Source {
+    Source::of(SocketAddr::new(IpAddr::from([0x2001, 0xdb8, 7, number, 0, 0, 0, 1]), 0))
+}
+
+#[test]
+fn a_wider_network_has_two_and_four_times_a_source() {
+    let now = Instant::now();
+    let limits =
+        Limits { connections_per_source: 4, rooms_per_source: 4, joins_per_minute: 1_000_000, ..Limits::default() };
+    for (networks, expected) in [(vec![0; 1000], 4), ((0..256).collect(), 8), ((0..1000).collect::<Vec<u16>>(), 16)] {
+        let mut guard = guard(limits);
+        let (mut connections, mut rooms) = (0, 0);
+        for source in networks.into_iter().map(subnet) {
+            if guard.accept(now, source) == Admission::Accept && guard.connected(source) {
+                connections += 1;
+            }
+            if guard.may_open_room(source) {
+                guard.room_opened(source);
+                rooms += 1;
+            }
+        }
+        assert_eq!((connections, rooms), (expected, expected));
+        assert_eq!(guard.accept(now, source("2001:db8:8::1")), Admission::Accept, "its neighbour is not concerned");
+    }
+}
+
+#[test]
+fn a_wider_network_asks_two_and_four_times_as_often() {
+    let now = Instant::now();
+    for (networks, expected) in [(1, 10), (256, 20), (4096, 40)] {
+        let mut guard = guard(Limits { joins_per_minute: 20, ..Limits::default() });
+        let granted = (0..4096).filter(|number| guard.join(now, subnet(number % networks)).is_ok()).count();
+        assert_eq!(granted, expected);
+    }
+}
+
+#[test]
+fn fresh_sources_of_one_network_push_nobody_out() {
+    let (now, heavy) = (Instant::now(), source("192.0.2.1"));
+    let mut buckets = Buckets::new(Rate::per_minute(20), 200);
+    while buckets.take(now, heavy).is_ok() {}
+    for number in 0..u16::MAX {
+        let _ = buckets.take(now + Duration::from_micros(number.into()), subnet(number));
+    }
+    assert!(buckets.check(now + millis(100), heavy).is_err());
+    assert!(buckets.len() < 200, "{}", buckets.len());
+}
+
+#[test]
+fn what_is_half_open_gives_way_to_what_is_new() {
+    let now = Instant::now();
+    let mut guard = guard(Limits::default());
+    let nth = |index: usize| Source::of(SocketAddr::new(IpAddr::from((index as u32).to_be_bytes()), 0));
+    for index in 0..MAX_HALF_OPEN {
+        assert_eq!(guard.accept(now, nth(index)), Admission::Accept);
+    }
+    assert_eq!(guard.accept(now, nth(MAX_HALF_OPEN)), Admission::InPlaceOf(None));
+    let one = nth(MAX_HALF_OPEN + 1);
+    let mut guard = Guard::new(Limits::default());
+    for _ in 0..HALF_OPEN_PER_SOURCE {
+        assert_eq!(guard.accept(now, one), Admission::Accept);
+    }
+    assert_eq!(guard.accept(now, one), Admission::InPlaceOf(Some(one)));
+}
+
+const fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
 }

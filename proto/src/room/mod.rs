@@ -3,6 +3,7 @@
 //! | file | decides |
 //! |---|---|
 //! | [`limits`] | how much one source, and all together, may ask for |
+//! | `half_open` | nothing: which connections are in their handshake, oldest first |
 //! | [`greeting`] | whether a client may ask at all: version, password, deadline |
 //! | [`registry`] | who sits in which room, who is refused and why, what expires |
 //! | `talk` | when a leg is read and told something, before it is paired |
@@ -20,6 +21,7 @@ mod early_tests;
 mod evil_tests;
 mod forward;
 pub mod greeting;
+mod half_open;
 pub mod limits;
 pub mod mirror;
 mod ports;
@@ -33,4 +35,4 @@ mod talk;
 mod world;
 
 pub use relay::{MAX_EVENTS, MAX_SOCKETS, Relay};
-pub use status::{Command, Config, Event, Refused, RoomEnd, RoomTag, Status, Tcp, Transport};
+pub use status::{Command, Config, Event, Refusals, Refused, RoomEnd, RoomTag, Status, Tcp, Transport};

@@ -15,7 +15,7 @@ use super::*;
 use crate::link::pipe::Kind;
 use crate::net::ListenerId;
 use crate::wire::frame::enclose;
-use crate::wire::relay::{ClientMessage, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, RefusalReason, RelayMessage, RoomId, Side};
 
 /// `None` is QUIC.
 fn kinds() -> [Option<Kind>; 4] {
@@ -346,20 +346,68 @@ fn a_websocket_without_tls_is_taken_on_loopback_and_behind_a_proxy_only() {
     }
 }
 
+/// An office behind one address: connections that send nothing do not keep its clients out.
+#[test]
+fn silent_pipes_of_an_address_shut_out_none_of_it() {
+    let ip = IpAddr::from([192, 0, 2, 99]);
+    let mut world = World::of(config(Limits::default()));
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        let client = world.dial_from(TLS, ListenerId(0), ip);
+        world.clients[client].cut = true;
+        world.touch(client);
+        silent.push(client);
+    }
+    world.flush();
+    assert_eq!(world.relay.legs(), 16);
+    world.pass(secs(1));
+    let alice = world.dial_from(TLS, ListenerId(0), ip);
+    world.say(alice, &[hello(), join(ROOM, Side::Sender, ALICE)]);
+    world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
+    assert_eq!(world.relay.legs(), 16);
+}
+
+/// A WebSocket answers pings, so that one whose machine is gone is found out before it is paired.
+#[test]
+fn a_websocket_that_is_gone_is_not_paired() {
+    let mut world = World::new();
+    let alice = world.ask_by(websocket(true), join(ROOM, Side::Sender, ALICE));
+    world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
+    world.pass(secs(1));
+    let bob = world.ask_by(TLS, join(ROOM, Side::Receiver, BOB));
+    world.until("paired", |world| world.clients[bob].streams.is_some());
+    world.close(bob, close::DONE);
+    world.close(alice, close::DONE);
+    world.until("over", |world| is_empty(&world.relay));
+
+    let alice = world.ask_by(websocket(true), join(ROOM, Side::Sender, ALICE));
+    world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
+    world.clients[alice].cut = true;
+    world.pass(secs(1));
+    let (asked, bob) = (world.now, world.ask_by(TLS, join(ROOM, Side::Receiver, BOB)));
+    world.until("an answer", |world| world.clients[bob].heard.len() == 2);
+    let nobody = RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 5 };
+    assert_eq!(world.clients[bob].heard[1], nobody);
+    assert!(world.now - asked < millis(2200), "{:?}", world.now - asked);
+}
+
 /// Floods of TCP connections cost the call that turns them away.
 #[test]
-fn one_source_has_so_many_pipes_and_half_as_many_that_say_nothing() {
+fn one_source_has_so_many_pipes_and_fewer_that_are_half_open() {
     let ip = IpAddr::from([192, 0, 2, 99]);
     let limits = Limits { connections_per_source: 40, ..generous() };
     let mut world = World::of(config(limits));
     let flood: Vec<_> = (0..100).map(|_| world.dial_from(TLS, ListenerId(1), ip)).collect();
-    let taken = flood.iter().filter(|&&client| world.clients[client].tcp().id.is_some()).count();
-    assert_eq!((taken, world.relay.legs(), world.relay.ports.pipes.len()), (16, 16, 16));
+    assert_eq!(world.relay.legs(), 16);
+    world.flush();
+    assert_eq!(world.relay.ports.pipes.len(), 16, "the others are let go");
+    assert!(flood[84..].iter().all(|&client| !world.clients[client].is_over()), "the newest are served");
     world.pass(millis(500));
-    let more: Vec<_> = (0..100).map(|_| world.dial_from(TLS, ListenerId(0), ip)).collect();
+    for _ in 0..100 {
+        world.dial_from(TLS, ListenerId(0), ip);
+    }
     world.pass(millis(500));
-    let taken = more.iter().filter(|&&client| world.clients[client].tcp().id.is_some()).count();
-    assert_eq!((taken, world.relay.legs()), (16, 32));
+    assert_eq!(world.relay.legs(), 32);
     for _ in 0..100 {
         world.dial_from(TLS, ListenerId(0), ip);
     }

@@ -56,6 +56,38 @@ impl Ports {
         }
     }
 
+    /// Asks a leg's other end for a sign of life; [`Self::poll_answered`] tells when there is one. False: it need not
+    /// or cannot be asked, because it was heard since `fresh`, or because TLS has no question (the system notices the
+    /// end of a TCP connection by itself).
+    pub fn probe(&mut self, now: Instant, leg: LegId, fresh: Instant) -> bool {
+        match leg {
+            LegId::Quic { .. } => {
+                let Some((quic, conn)) = self.quic(leg) else { return false };
+                let silent = quic.heard(conn).is_none_or(|heard| heard < fresh);
+                if silent {
+                    quic.probe(conn);
+                }
+                silent
+            }
+            LegId::Pipe(id) => self.pipes.probe(now, id, fresh),
+        }
+    }
+
+    /// The next leg that was heard after a [`Self::probe`].
+    pub fn poll_answered(&mut self) -> Option<LegId> {
+        let quics = (0_u8..).map(SocketId).zip(&mut self.quics);
+        let mut answered = quics.filter_map(|(socket, quic)| Some(LegId::Quic { socket, conn: quic.poll_answered()? }));
+        answered.next().or_else(|| self.pipes.poll_answered().map(LegId::Pipe))
+    }
+
+    /// Whether nothing at all arrived on it. (A QUIC connection begins with what arrived.)
+    pub fn is_silent(&self, leg: LegId) -> bool {
+        match leg {
+            LegId::Quic { .. } => false,
+            LegId::Pipe(id) => self.pipes.is_silent(id),
+        }
+    }
+
     /// The next piece: of a QUIC stream at most `max` bytes, of a pipe as it came.
     pub fn read(&mut self, leg: LegId, stream: Stream, max: usize) -> Read {
         match leg {

@@ -351,6 +351,15 @@ impl<L: Copy + Ord> Registry<L> {
         (seat.owner == self.tag(owner)).then_some(seat.link)
     }
 
+    /// The link that waits there, and would be paired with one who joins on this side.
+    #[must_use]
+    pub fn waits_for(&self, key: Key, side: Side) -> Option<L> {
+        match self.rooms.get(&key)?.state {
+            State::Waiting { side: waits, seat } if waits != side => Some(seat.link),
+            State::Waiting { .. } | State::Paired { .. } | State::Kept { .. } => None,
+        }
+    }
+
     /// The room in which the link sits.
     #[must_use]
     pub fn room_of(&self, link: L) -> Option<Key> {

@@ -12,6 +12,7 @@
 //! All work is proportional to what happened: a leg is looked at when its endpoint, its partner or its own deadline says so.
 //! Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`], [`MAX_EVENTS`].
 
+mod check;
 mod doors;
 mod gone;
 mod leg;
@@ -28,10 +29,11 @@ use bytes::BytesMut;
 
 use super::forward::{Budget, Outside};
 use super::greeting::Ending;
+use super::half_open::HalfOpen;
 use super::limits::Guard;
 use super::ports::{LegId, Ports};
 use super::registry::{self, Registry};
-use super::status::{Command, Config, Event, Refused, RoomEnd, Status};
+use super::status::{Command, Config, Event, Refusals, Refused, RoomEnd, Status};
 use super::talk::Farewell;
 use crate::Instant;
 use crate::link::pipe;
@@ -45,6 +47,7 @@ use crate::seed::Seed;
 use crate::transfer::job::Job;
 use crate::wire::close;
 use crate::wire::relay::RefusalReason;
+use check::Join;
 use doors::Door;
 use gone::{Gone, unwelcome};
 use leg::{Held, Leg, Paired, Proof, Room, State};
@@ -59,6 +62,8 @@ const GREETING_WINDOW: u64 = 8 << 10;
 const SESSIONS: usize = 8_192;
 /// Unidirectional streams that a leg may have open.
 const STREAMS: u8 = 16;
+/// How often refusals are summed up.
+const SUMMARY: Duration = Duration::from_secs(60);
 /// When it makes sense to ask for the same room again, in seconds.
 const ASK_AGAIN: u32 = 5;
 
@@ -70,12 +75,20 @@ pub struct Relay {
     pairs: BTreeMap<PairId, Paired>,
     last_pair: u32,
     registry: Registry<LegId>,
+    /// Joins that wait for a sign of life of this leg.
+    checks: BTreeMap<LegId, Vec<Join>>,
+    /// Joins that waited for it.
+    joins: VecDeque<Join>,
     guard: Guard,
+    half_open: HalfOpen<LegId>,
     budget: Budget,
     timers: Deadlines<Timer>,
     password: Option<Arc<str>>,
     phase: Phase,
     status: Status,
+    /// Since the last [`Event::Refusals`].
+    refusals: Refusals,
+    summing_up: bool,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     tag_key: [u8; 32],
@@ -91,6 +104,10 @@ enum Timer {
     /// The end of its handshake.
     Proof(LegId),
     Pair(PairId),
+    /// A leg that waits has to answer.
+    Check(LegId),
+    /// The next [`Event::Refusals`].
+    Refusals,
     Drain,
 }
 
@@ -126,12 +143,17 @@ impl Relay {
             pairs: BTreeMap::new(),
             last_pair: 0,
             registry: Registry::new(rooms, &seed.derive("registry")),
+            checks: BTreeMap::new(),
+            joins: VecDeque::new(),
             guard: Guard::new(limits),
+            half_open: HalfOpen::new(),
             budget: Budget(window_budget),
             timers: Deadlines::new(),
             password,
             phase: Phase::Serving,
             status: Status::default(),
+            refusals: Refusals::default(),
+            summing_up: false,
             actions: VecDeque::new(),
             events: VecDeque::new(),
             tag_key: *seed.derive("room tags").bytes(),
@@ -154,6 +176,7 @@ impl Relay {
             (_, quic::Event::Connected { .. }) => {
                 let proof = std::mem::replace(&mut leg.proof, Proof::Given);
                 self.timers.set(Timer::Proof(id), None);
+                self.half_open.end(id);
                 if !self.guard.connected(leg.source) {
                     self.refused(Refused::TooManyConnections);
                     return self.cut_off(now, id, Farewell { code: close::REFUSED, text: "too many connections" });
@@ -331,6 +354,8 @@ impl Relay {
     fn forget(&mut self, id: LegId) {
         if let Some(leg) = self.legs.remove(&id) {
             self.guard.disconnected(leg.source, leg.is_half_open());
+            self.half_open.end(id);
+            self.checked(id);
             self.timers.set(Timer::Leg(id), None);
             self.timers.set(Timer::Proof(id), None);
         }
@@ -377,7 +402,19 @@ impl Relay {
 
     fn refused(&mut self, reason: Refused) {
         self.status.refused = self.status.refused.saturating_add(1);
+        self.refusals.count(reason);
         self.tell(Event::Refused { reason });
+    }
+
+    /// Once a minute: how many were turned away, and why. It waits for room among the events, since the single ones may
+    /// be lost.
+    fn sum_up(&mut self, now: Instant) {
+        if !self.refusals.is_empty() && self.events.len() < MAX_EVENTS {
+            let refusals = std::mem::take(&mut self.refusals);
+            self.tell(Event::Refusals(refusals));
+        }
+        self.summing_up = !self.refusals.is_empty();
+        self.timers.set(Timer::Refusals, now.checked_add(SUMMARY).filter(|_| self.summing_up));
     }
 
     fn tell(&mut self, event: Event) {
@@ -493,6 +530,8 @@ impl Node for Relay {
                         self.timers.set(timer, Some(due));
                     }
                 }
+                Timer::Check(id) => self.unanswered(now, id),
+                Timer::Refusals => self.sum_up(now),
                 Timer::Drain => self.stop(now),
             }
         }
@@ -516,11 +555,16 @@ impl Node for Relay {
                 }
             }
             self.ports.pipes.settle();
+            moved |= self.join_checked(now);
             while let Some((pipe, event)) = self.ports.pipes.poll_event() {
                 moved = true;
                 self.handle_pipe_event(now, pipe, event);
             }
             if !moved {
+                if !self.refusals.is_empty() && !self.summing_up {
+                    self.summing_up = true;
+                    self.timers.set(Timer::Refusals, now.checked_add(SUMMARY));
+                }
                 return;
             }
         }

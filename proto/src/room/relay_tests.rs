@@ -282,6 +282,102 @@ fn a_password_is_asked_for() {
 }
 
 #[test]
+fn password_guesses_of_a_source_are_limited_and_summed_up() {
+    let limits = Limits { joins_per_minute: 20, connections_per_source: 10_000, ..Limits::default() };
+    let mut world = World::of(Config { password: Some("open sesame".into()), ..config(limits) });
+    let ip = std::net::IpAddr::from([192, 0, 2, 99]);
+    let prove = |world: &mut World, ip, password: &str| {
+        let client = world.connect_from(Profile::peer(), SocketId(0), ip);
+        world.say(client, &[hello()]);
+        world.until("hello", |world| !world.clients[client].heard.is_empty());
+        let RelayMessage::Hello { nonce, .. } = world.clients[client].heard[0] else { panic!() };
+        let mac = crate::wire::relay_auth::prove(password, &nonce);
+        world.say(client, &[ClientMessage::Prove { mac }, join(ROOM, Side::Sender, ALICE)]);
+        world.until("an answer", |world| world.clients[client].heard.len() > 1);
+        said(world, client)[0].clone()
+    };
+    let start = world.now;
+    for _ in 0..5 {
+        assert_eq!(prove(&mut world, ip, "guess"), refused(RefusalReason::Password, 0));
+    }
+    for password in ["guess", "open sesame"] {
+        let RelayMessage::Refused { reason, retry_after } = prove(&mut world, ip, password) else { panic!() };
+        assert_eq!(reason, RefusalReason::RateLimited, "right ones are not told from wrong ones");
+        assert!((1..=7).contains(&retry_after), "{retry_after}");
+    }
+    assert_eq!(prove(&mut world, std::net::IpAddr::from([192, 0, 2, 98]), "open sesame"), RelayMessage::Waiting);
+    let sums = |world: &World| -> Vec<String> {
+        let sums = world.events.iter().filter_map(|event| match event {
+            Event::Refusals(refusals) => Some(refusals.to_string()),
+            _ => None,
+        });
+        sums.collect()
+    };
+    assert!(sums(&world).is_empty());
+    world.pass(secs(61).saturating_sub(world.now - start));
+    assert_eq!(sums(&world), ["rate_limited=2 password=5"]);
+    world.pass(secs(300));
+    assert_eq!(sums(&world).len(), 1, "no news, no line");
+    assert_eq!(prove(&mut world, ip, "open sesame"), RelayMessage::Waiting);
+}
+
+/// A sender that was killed says nothing on QUIC.
+#[test]
+fn a_receiver_is_not_paired_with_a_sender_that_is_gone() {
+    let mut world = World::new();
+    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
+    world.clients[alice].cut = true;
+    world.pass(secs(1));
+    let (asked, bob) = (world.now, world.ask(join(ROOM, Side::Receiver, BOB)));
+    let eve = world.ask(join(ROOM, Side::Receiver, EVE));
+    world.until("answers", |world| !said(world, bob).is_empty() && !said(world, eve).is_empty());
+    assert_eq!((said(&world, bob), said(&world, eve)), ([NOBODY].as_slice(), [NOBODY].as_slice()));
+    assert!(world.now - asked < millis(2200), "{:?}", world.now - asked);
+    assert!(!world.events.iter().any(|event| matches!(event, Event::RoomPaired { .. })));
+    assert_eq!(closed_rooms(&world), [(0, RoomEnd::Lost)]);
+    assert!(world.relay.checks.is_empty() && world.relay.joins.is_empty());
+    // The room can be claimed again, and the same receivers ask again.
+    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
+    world.pass(secs(1));
+    world.say(bob, &[join(ROOM, Side::Receiver, BOB)]);
+    world.until("paired", |world| world.clients[alice].streams.is_some() && world.clients[bob].streams.is_some());
+}
+
+#[test]
+fn a_sender_that_waits_long_is_asked_and_paired_a_round_trip_later() {
+    let mut world = World::new();
+    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
+    world.pass(secs(10));
+    let bob = world.connect();
+    world.say(bob, &[hello()]);
+    world.until("hello", |world| !world.clients[bob].heard.is_empty());
+    let asked = world.now;
+    world.say(bob, &[join(ROOM, Side::Receiver, BOB)]);
+    world.until("paired", |world| world.clients[alice].streams.is_some() && world.clients[bob].streams.is_some());
+    // There and back for the one who joins, and once more for the one who waits.
+    assert!(world.now - asked <= LATENCY * 4 + millis(30), "{:?}", world.now - asked);
+    assert!(world.relay.checks.is_empty());
+}
+
+#[test]
+fn who_leaves_while_the_other_is_asked_is_not_paired() {
+    let mut world = World::new();
+    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
+    world.pass(secs(1));
+    let bob = world.ask(join(ROOM, Side::Receiver, BOB));
+    world.until("asked", |world| !world.relay.checks.is_empty());
+    world.close(bob, close::DONE);
+    world.pass(secs(5));
+    assert!(world.relay.checks.is_empty() && world.clients[alice].streams.is_none());
+    let bob = world.ask(join(ROOM, Side::Receiver, BOB));
+    world.until("paired", |world| world.clients[bob].streams.is_some());
+}
+
+#[test]
 fn a_relay_that_drains_tells_who_waits_and_lets_pairs_go_on_for_a_while() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);

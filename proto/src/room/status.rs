@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
+
 use super::limits::Limits;
 use super::registry::Key;
 use crate::link::trust::Identity;
+use crate::link::websocket::Browsers;
 use crate::misuse::Misuse;
 use crate::net::{Listen, PipeOptions};
 use crate::seed::Seed;
@@ -56,6 +59,8 @@ pub struct Tcp {
     /// Whether a WebSocket may come without TLS, because a proxy in front of the relay has it. At a loopback address it always may:
     /// who can connect there is on this machine.
     pub behind_proxy: bool,
+    /// Whether web pages may come, by WebSocket.
+    pub browsers: Browsers,
     /// Connections that may wait to be accepted.
     pub backlog: u32,
     /// What is asked of the system for each.
@@ -64,7 +69,12 @@ pub struct Tcp {
 
 impl Default for Tcp {
     fn default() -> Self {
-        Self { behind_proxy: false, backlog: Listen::BACKLOG, options: PipeOptions::default() }
+        Self {
+            behind_proxy: false,
+            browsers: Browsers::Refused,
+            backlog: Listen::BACKLOG,
+            options: PipeOptions::default(),
+        }
     }
 }
 
@@ -99,7 +109,7 @@ impl RoomTag {
 
 impl fmt::Display for RoomTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&HEXLOWER.encode(&self.0))
     }
 }
 
@@ -162,6 +172,57 @@ pub enum Refused {
     Violation,
     /// The relay is going down.
     ShuttingDown,
+}
+
+impl Refused {
+    /// All of them, in the order in which they are counted.
+    pub const ALL: [Self; 10] = [
+        Self::TooManyConnections,
+        Self::RateLimited,
+        Self::Full,
+        Self::NobodyWaits,
+        Self::NameTaken,
+        Self::Password,
+        Self::Version,
+        Self::TooSlow,
+        Self::Violation,
+        Self::ShuttingDown,
+    ];
+}
+
+/// How many clients were turned away in a minute, by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Refusals([u64; Refused::ALL.len()]);
+
+impl Refusals {
+    /// How many for this reason.
+    #[must_use]
+    pub fn of(&self, reason: Refused) -> u64 {
+        self.0.get(reason as usize).copied().unwrap_or_default()
+    }
+
+    /// Whether there were none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn count(&mut self, reason: Refused) {
+        if let Some(count) = self.0.get_mut(reason as usize) {
+            *count = count.saturating_add(1);
+        }
+    }
+}
+
+/// `rate_limited=12 password=200`: the reasons that there were.
+impl fmt::Display for Refusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reasons = Refused::ALL.into_iter().map(|reason| (reason, self.of(reason)));
+        for (index, (reason, count)) in reasons.filter(|&(_, count)| count > 0).enumerate() {
+            write!(f, "{}{reason}={count}", if index > 0 { " " } else { "" })?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Refused {
@@ -264,6 +325,8 @@ pub enum Event {
         /// Why.
         reason: Refused,
     },
+    /// The clients that were turned away in the last minute, if there were any.
+    Refusals(Refusals),
     /// The answer to [`Command::Status`].
     Status(Status),
     /// A command made no sense.

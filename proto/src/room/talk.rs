@@ -120,6 +120,11 @@ impl Talk {
         }
     }
 
+    /// See [`Greeting::set_wait`].
+    pub const fn set_wait(&mut self, wait: Option<u32>) {
+        self.greeting.set_wait(wait);
+    }
+
     /// Says something to the client; it is written at the next [`Talk::step`] or [`Talk::flush`].
     pub fn say(&mut self, message: &RelayMessage) {
         self.out.push(enclose(&wire::encode(message)));

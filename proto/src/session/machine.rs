@@ -14,8 +14,8 @@
 //! [`Session::poll_control_record`] for each link whose first stream can take more. One `handle_*` causes at most one event
 //! per link and two more, so a drained queue of events is bounded by [`MAX_LINKS`].
 //!
-//! Timers are those of the links (`link.rs`). Bounds: [`MAX_LINKS`] links, the last [`KEPT`] of them for what this side dialled and for
-//! floors; the queues of `reliable.rs`.
+//! Timers are those of the links (`link.rs`). Bounds: [`MAX_LINKS`] links, the last [`KEPT`] of them for what this side
+//! dialled and for floors; the queues of `reliable.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -144,7 +144,9 @@ impl Exchange {
             }
             Stop::Refused(refused) => {
                 let reason = match refused.why {
-                    Refusal::Name(_) | Refusal::Link(_) | Refusal::Collision => DeclineReason::Policy,
+                    Refusal::Name(_) | Refusal::Link(_) | Refusal::Partial | Refusal::Collision => {
+                        DeclineReason::Policy
+                    }
                     Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => DeclineReason::TooLarge,
                 };
                 self.send_decline(reason, &refused.why.to_string());

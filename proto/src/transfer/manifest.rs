@@ -134,6 +134,9 @@ pub enum Refusal {
     /// Two entries would be one on some system, or one is a file and another stands below it.
     #[error("two entries collide")]
     Collision,
+    /// At the top stands what a receiver keeps of a transfer that was interrupted.
+    #[error("name of a partial transfer")]
+    Partial,
     /// More than [`MAX_ENTRIES`].
     #[error("more than {MAX_ENTRIES} entries")]
     TooManyEntries,
@@ -382,6 +385,9 @@ impl ManifestBuilder {
             EntryKind::Symlink { .. } => true,
             EntryKind::Dir => false,
         };
+        if entry.path.is_partial() {
+            return Err(name(Refusal::Partial));
+        }
         if self.collisions.insert(&entry.path, leaf) { Ok(()) } else { Err(name(Refusal::Collision)) }
     }
 }

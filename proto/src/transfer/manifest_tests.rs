@@ -382,6 +382,31 @@ fn any_entry() -> impl Strategy<Value = Entry> {
     )
 }
 
+#[test]
+fn a_manifest_may_not_plant_a_partial_transfer() {
+    let entry = |name: &str| Entry {
+        path: RelPath::parse(name).unwrap(),
+        kind: EntryKind::File { size: 1 },
+        mode: 0o644,
+        mtime: Mtime::default(),
+    };
+    let refused = manifest(&[entry(".tallow-0123456789abcdef/journal")]);
+    assert!(matches!(refused, Err(ManifestError::Refused(Refused { why: Refusal::Partial, .. }))), "{refused:?}");
+    assert!(manifest(&[entry("d/.tallow-0123456789abcdef/journal")]).is_ok());
+}
+
+#[test]
+fn local_names_that_are_one_collide() {
+    let entry = |start: &str| Entry {
+        path: RelPath::parse(&format!("{start}{}", "x".repeat(251))).unwrap(),
+        kind: EntryKind::File { size: 5 },
+        mode: 0o644,
+        mtime: Mtime::default(),
+    };
+    let refused = manifest(&[entry("CON."), entry("_ON.")]);
+    assert!(matches!(refused, Err(ManifestError::Refused(Refused { why: Refusal::Collision, .. }))), "{refused:?}");
+}
+
 /// What the rules say, in the slow and plain way.
 fn collides(entries: &[Entry]) -> bool {
     let directory = |entry: &Entry| entry.kind == EntryKind::Dir;

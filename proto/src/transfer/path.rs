@@ -18,6 +18,8 @@ pub const MAX_COMPONENT: usize = 255;
 pub const MAX_PATH: usize = 4096;
 /// The most components of a path.
 pub const MAX_LEVELS: usize = 64;
+/// What the name of a directory begins with in which a receiver keeps a transfer that was interrupted.
+pub const PARTIAL_PREFIX: &str = ".tallow-";
 /// Characters that are shown of a name in a log.
 const SHOWN: usize = 200;
 
@@ -84,6 +86,14 @@ impl RelPath {
                 _ => {}
             }
         }
+        // The portable form has a byte more for each device name, and must be a path, too.
+        if name.len().saturating_add(MAX_LEVELS) > MAX_PATH {
+            let lengths = name.split('/').map(|part| portable_component(part).map_or(part.len(), |part| part.len()));
+            if lengths.fold(0_usize, |all, len| all.saturating_add(len).saturating_add(1)) > MAX_PATH.saturating_add(1)
+            {
+                return Err(PathError::TooLong);
+            }
+        }
         Ok(Self(name.into()))
     }
 
@@ -117,21 +127,35 @@ impl RelPath {
     }
 
     /// The form that a receiver uses and reports, when this one is odd but harmless: a device name of Windows gets a `_` before
-    /// it, trailing dots and spaces become `_`, invisible characters go. `None`: it is portable as it stands.
+    /// it (in the place of its first letter where the name has no room for a byte more), trailing dots and spaces become `_`,
+    /// invisible characters go. Each component is changed by itself, so that paths below one directory stay below one. `None`: it
+    /// is portable as it stands.
     #[must_use]
     pub fn portable(&self) -> Option<Self> {
-        if self.components().all(|component| portable_component(component, false).is_none()) {
+        let changed: Vec<_> = self.components().map(portable_component).collect();
+        if changed.iter().all(Option::is_none) {
             return None;
         }
-        let changed = |in_place| {
-            let parts: Vec<_> = self
-                .components()
-                .map(|part| portable_component(part, in_place).unwrap_or_else(|| part.to_owned()))
-                .collect();
-            Self::parse(&parts.join("/")).ok()
-        };
-        // A name at the limit has no room for another character; there its first one is replaced.
-        changed(false).or_else(|| changed(true))
+        let parts: Vec<_> = self.components().zip(&changed).map(|(part, new)| new.as_deref().unwrap_or(part)).collect();
+        Self::parse(&parts.join("/")).ok()
+    }
+
+    /// Whether the first component is, on some system, the name of a directory in which a receiver keeps a transfer that was
+    /// interrupted: `.tallow-`, 16 hexadecimal digits, and perhaps a dash and a number. Content that came as such a directory would be
+    /// taken for what an earlier transfer left.
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        let first = self.components().next().unwrap_or_default();
+        // No key is longer than its name: all names but a few are judged by their length.
+        if first.len() < PARTIAL_PREFIX.len().saturating_add(16) {
+            return false;
+        }
+        let mut key = String::new();
+        push_component_key(first, &mut key);
+        let Some(id) = key.strip_prefix(PARTIAL_PREFIX) else { return false };
+        let (digest, number) = id.split_once('-').unwrap_or((id, "0"));
+        let is_hex = digest.len() == 16 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_hex && !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
     }
 
     /// Two paths with one key may be one file on some system: compatible case folding of the canonical decomposition of the
@@ -241,7 +265,7 @@ fn check_text(text: &str) -> Result<(), PathError> {
 
 /// Appends the collision key of one component.
 pub(super) fn push_component_key(component: &str, key: &mut String) {
-    let changed = portable_component(component, false);
+    let changed = portable_component(component);
     let component = changed.as_deref().unwrap_or(component);
     if component.is_ascii() {
         key.extend(component.chars().map(|c| c.to_ascii_lowercase()));
@@ -250,18 +274,21 @@ pub(super) fn push_component_key(component: &str, key: &mut String) {
     }
 }
 
-/// The portable form of one component, if it differs. `in_place`: never longer than before.
-fn portable_component(component: &str, in_place: bool) -> Option<String> {
+/// The portable form of one component, if it differs. The same for every path that the component is in: collision keys rely on it.
+fn portable_component(component: &str) -> Option<String> {
     if component.is_ascii() && !component.ends_with(['.', ' ']) && !is_device(component) {
         return None;
     }
     let visible: String = component.chars().filter(|c| !is_misleading(*c)).collect();
     let kept = visible.trim_end_matches(['.', ' ']);
     let mut portable = String::with_capacity(component.len().saturating_add(1));
-    if is_device(kept) {
+    let is_device = is_device(kept);
+    if is_device {
         portable.push('_');
     }
-    portable.extend(kept.chars().skip(usize::from(in_place && is_device(kept))));
+    // A name at the limit has no room for another byte; there the first letter is replaced, which is ASCII in all device names.
+    let is_full = is_device && visible.len() >= MAX_COMPONENT;
+    portable.extend(kept.chars().skip(usize::from(is_full)));
     portable.extend(visible.chars().skip(kept.chars().count()).map(|_| '_'));
     if portable.is_empty() {
         portable.push('_');

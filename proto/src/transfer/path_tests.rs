@@ -158,6 +158,54 @@ fn n07_one_key_for_what_one_system_takes_for_one_name() {
 }
 
 #[test]
+fn a_device_name_at_the_limit_has_the_key_of_its_local_name() {
+    let full = |start: &str| RelPath::parse(&format!("{start}{}", "x".repeat(255 - start.len()))).unwrap();
+    for (device, taken) in [("CON.", "_ON."), ("com1.", "_om1."), ("nul .", "_ul .")] {
+        let (device, taken) = (full(device), full(taken));
+        assert_eq!(device.portable(), Some(taken.clone()));
+        assert_eq!(device.collision_key(), taken.collision_key());
+    }
+    // What stands beside it in the path changes nothing.
+    let beside = RelPath::parse(&format!("CON/{}", full("CON.").as_str())).unwrap();
+    assert!(beside.portable().unwrap().as_str().starts_with("_CON/_ON."));
+}
+
+#[test]
+fn names_of_partial_transfers_are_known_in_each_spelling() {
+    let is_partial = |name: &str| RelPath::parse(name).unwrap().is_partial();
+    for name in [
+        ".tallow-0123456789abcdef",
+        ".tallow-0123456789abcdef/journal",
+        ".tallow-0123456789abcdef-2/tree/a",
+        ".TALLOW-0123456789ABCDEF/moves",
+        ".tal\u{200b}low-0123456789abcdef",
+    ] {
+        assert!(is_partial(name), "{name}");
+    }
+    for name in [
+        ".tallow-0123456789abcde",
+        ".tallow-0123456789abcdefg",
+        ".tallow-0123456789abcdef-",
+        ".tallow-0123456789abcdef-x",
+        "a/.tallow-0123456789abcdef",
+        "tallow-0123456789abcdef",
+        ".tallow-0123456789abcdef.",
+    ] {
+        assert!(!is_partial(name), "{name}");
+    }
+}
+
+#[test]
+fn a_path_whose_portable_form_is_too_long_is_refused() {
+    let front = vec!["x".repeat(255); 15].join("/");
+    let with_device = |rest: usize| format!("{front}/CON/{}", "y".repeat(rest));
+    assert_eq!(with_device(252).len(), 4096);
+    assert_eq!(parse(&with_device(252)), Err(PathError::TooLong));
+    let fits = RelPath::parse(&with_device(251)).unwrap();
+    assert_eq!(fits.portable().unwrap().as_str().len(), 4096);
+}
+
+#[test]
 fn links_stay_inside() {
     let at = |link: &str, target: &str| {
         LinkTarget::parse(target, &RelPath::parse(link).unwrap()).map(|target| target.as_str().to_owned())

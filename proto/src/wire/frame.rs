@@ -3,13 +3,14 @@
 //! The decoder decides how long a body may be, before it takes any memory for it: at most [`GREETING`] bytes until the session
 //! is keyed ([`Caps::Greeting`]), then by the first byte of the body, its record kind ([`Caps::Records`]).
 //! It is fed any split of the input and gives the same frames. A frame is handed out as the pieces that arrived, so that the one
-//! copy that makes it contiguous can be made where it does not hold up a packet, and none if it came in one piece. Pieces smaller
-//! than [`SMALL`] bytes are merged, so memory follows the bytes that arrived and not the number of pieces.
+//! copy that makes it contiguous can be made where it does not hold up a packet, and none if it came in one piece.
+//! Small pieces are merged (`pieces`), so that memory follows the bytes that arrived and not the number of pieces.
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
+use crate::pieces::Pieces;
 use crate::wire::Violation;
 
 /// The longest body before the session is keyed, in bytes.
@@ -24,8 +25,6 @@ pub const KIND_CONTROL: u8 = 0;
 pub const KIND_CHUNK: u8 = 1;
 /// Length of the length prefix, in bytes.
 pub const PREFIX: usize = 4;
-/// Pieces shorter than this, in bytes, are merged.
-const SMALL: usize = 512;
 
 /// How long a body may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,9 +102,7 @@ impl From<Bytes> for Frame {
 #[derive(Debug)]
 pub struct Decoder {
     caps: Caps,
-    pieces: VecDeque<Bytes>,
-    tail: BytesMut,
-    buffered: usize,
+    pieces: Pieces,
     /// Length of the body that is being assembled, once its prefix was read and judged.
     body: Option<usize>,
 }
@@ -114,7 +111,7 @@ impl Decoder {
     /// Nothing has arrived.
     #[must_use]
     pub fn new(caps: Caps) -> Self {
-        Self { caps, pieces: VecDeque::new(), tail: BytesMut::new(), buffered: 0, body: None }
+        Self { caps, pieces: Pieces::new(), body: None }
     }
 
     /// What follows is judged by other caps: the session is keyed.
@@ -124,19 +121,13 @@ impl Decoder {
 
     /// The next bytes of the stream.
     pub fn push(&mut self, piece: Bytes) {
-        self.buffered = self.buffered.saturating_add(piece.len());
-        if piece.len() < SMALL {
-            self.tail.extend_from_slice(&piece);
-        } else {
-            self.flush_tail();
-            self.pieces.push_back(piece);
-        }
+        self.pieces.push(piece);
     }
 
     /// Bytes that arrived and were not handed out.
     #[must_use]
     pub const fn buffered(&self) -> usize {
-        self.buffered
+        self.pieces.len()
     }
 
     /// The next whole frame; `None`: more bytes are needed.
@@ -152,20 +143,18 @@ impl Decoder {
                 body
             }
         };
-        if self.buffered < PREFIX.saturating_add(body) {
+        if self.pieces.len() < PREFIX.saturating_add(body) {
             return Ok(None);
         }
         self.body = None;
-        self.flush_tail();
-        self.take(PREFIX);
+        self.pieces.advance(PREFIX);
         Ok(Some(self.take(body)))
     }
 
     /// Everything that arrived and was not handed out: for a relay, which stops to decode once it has paired.
     #[must_use]
-    pub fn into_rest(mut self) -> VecDeque<Bytes> {
-        self.flush_tail();
-        self.pieces
+    pub fn into_rest(self) -> VecDeque<Bytes> {
+        self.pieces.into_pieces()
     }
 
     /// The judged length of the next body, as soon as enough of it is here to judge.
@@ -197,30 +186,16 @@ impl Decoder {
     }
 
     fn peek(&self, into: &mut [u8]) -> bool {
-        self.buffered >= into.len()
-            && copy_head(self.pieces.iter().map(Bytes::as_ref).chain([self.tail.as_ref()]), into)
-    }
-
-    fn flush_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.pieces.push_back(self.tail.split().freeze());
-        }
+        self.pieces.len() >= into.len() && copy_head(self.pieces.iter(), into)
     }
 
     fn take(&mut self, len: usize) -> Frame {
         let (mut pieces, mut missing) = (Vec::new(), len);
-        while missing > 0 {
-            let Some(piece) = self.pieces.front_mut() else { break };
-            let count = missing.min(piece.len());
-            pieces.push(piece.split_to(count));
-            if !piece.has_remaining() {
-                self.pieces.pop_front();
-            }
-            missing = missing.saturating_sub(count);
+        while let Some(piece) = (missing > 0).then(|| self.pieces.pop_at_most(missing)).flatten() {
+            missing = missing.saturating_sub(piece.len());
+            pieces.push(piece);
         }
-        let taken = len.saturating_sub(missing);
-        self.buffered = self.buffered.saturating_sub(taken);
-        Frame { pieces, len: taken }
+        Frame { pieces, len: len.saturating_sub(missing) }
     }
 }
 

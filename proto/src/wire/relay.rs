@@ -113,7 +113,8 @@ pub enum RefusalReason {
     ShuttingDown,
     /// The room stood idle, or waited, for too long.
     Idle,
-    /// Another receiver has the sender. Only the relay inside a sender says so; any other keeps it to itself whose room is in use.
+    /// Another receiver has the sender. Only the relay inside a sender says so; any other keeps it to itself whose room
+    /// is in use.
     Taken,
 }
 

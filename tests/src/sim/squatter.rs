@@ -1,4 +1,5 @@
-//! A stranger that connects to a port on which a peer expects somebody else, as often as it may, and keeps what it gets.
+//! A stranger that connects to a port on which a peer expects somebody else, as often as it may, and keeps what it
+//! gets.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -1,6 +1,7 @@
 //! The driver with real sockets, timers and threads: the same tests on both runtimes.
 
 mod bulk;
+mod fragile;
 mod pipes;
 mod station;
 
@@ -12,9 +13,10 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant, SystemTime};
 
 use bulk::Bulk;
+use fragile::{Counted, Fragile};
 use pipes::Pipes;
 use station::{Command, Event, Station, job};
-use tallow_proto::drive::Handle;
+use tallow_proto::drive::{Driver, Ending, Handle};
 use tallow_proto::node::Node;
 
 /// Long enough for any machine; nothing here waits for it unless it fails.
@@ -22,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 trait Runtime {
     fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N>;
+    /// As a runtime that shuts down before the driver ran.
+    fn drop_driver_of<N: Node + 'static>(node: N) -> Handle<N>;
     fn run<T>(test: impl Future<Output = T>) -> T;
 }
 
@@ -32,6 +36,9 @@ impl Runtime for Tokio {
     fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
         tallow_tokio::spawn(node)
     }
+    fn drop_driver_of<N: Node + 'static>(node: N) -> Handle<N> {
+        Driver::new(node, tallow_tokio::TokioIo::new()).0
+    }
     fn run<T>(test: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("in time") })
@@ -41,6 +48,9 @@ impl Runtime for Tokio {
 impl Runtime for Smol {
     fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
         tallow_smol::spawn(node)
+    }
+    fn drop_driver_of<N: Node + 'static>(node: N) -> Handle<N> {
+        Driver::new(node, tallow_smol::SmolIo::new()).0
     }
     fn run<T>(test: impl Future<Output = T>) -> T {
         smol::block_on(smol::future::or(async { Some(test.await) }, async {
@@ -63,6 +73,9 @@ on_both_runtimes!(
     timers_ring_in_order_and_never_early,
     jobs_run_side_by_side_and_hold_up_nothing,
     a_panicking_job_answers,
+    a_panicking_node_ends_with_an_error,
+    a_closed_node_ends_in_order,
+    a_dropped_driver_is_no_orderly_end,
     a_bind_that_fails_is_told,
     a_name_is_looked_up,
     many_handles_at_once,
@@ -147,6 +160,34 @@ async fn jobs_run_side_by_side_and_hold_up_nothing<R: Runtime>() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+async fn a_panicking_node_ends_with_an_error<R: Runtime>() {
+    let mut handle = R::spawn(Fragile::default());
+    for count in 1..3 {
+        handle.command(fragile::Command::Count).unwrap();
+        assert_eq!(handle.next_event().await, Some(Counted(count)));
+        assert_eq!(handle.ending(), None);
+    }
+    handle.command(fragile::Command::Count).unwrap();
+    assert_eq!(handle.next_event().await, None);
+    assert_eq!(handle.ending(), Some(Ending::Panicked));
+    assert!(handle.command(fragile::Command::Count).is_err());
+    // The runtime's threads live on.
+    let (_station, _) = bound::<R>().await;
+}
+
+async fn a_closed_node_ends_in_order<R: Runtime>() {
+    let mut handle = R::spawn(Fragile::default());
+    handle.command(fragile::Command::Close).unwrap();
+    assert_eq!(handle.next_event().await, None);
+    assert_eq!(handle.ending(), Some(Ending::Closed));
+}
+
+async fn a_dropped_driver_is_no_orderly_end<R: Runtime>() {
+    let mut handle = R::drop_driver_of(Fragile::default());
+    assert_eq!(handle.next_event().await, None);
+    assert_eq!(handle.ending(), Some(Ending::Dropped));
 }
 
 async fn a_panicking_job_answers<R: Runtime>() {

@@ -158,8 +158,8 @@ fn a_relay_that_spoils_the_new_floor_ends_nothing() {
     }
 }
 
-/// A relay that says a word of a handshake on the new floor, which is kept for later, and then sends as much as it can: it is not read,
-/// so that it can't send.
+/// A relay that says a word of a handshake on the new floor, which is kept for later, and then sends as much as it can:
+/// it is not read, so that it can't send.
 #[test]
 fn a_relay_that_floods_a_link_that_waits_is_not_read() {
     let (cuts, floods) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));

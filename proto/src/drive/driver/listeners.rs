@@ -27,6 +27,8 @@ struct Listener {
     bell: Arc<Bell>,
     waker: Waker,
     state: State,
+    /// Its failure was logged, and nothing was accepted since.
+    is_known_to_fail: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,7 +48,7 @@ impl Listeners {
 
     pub fn add(&mut self, id: ListenerId, wakes: &Arc<Wakes>) {
         let bell = Bell::new(Name::Listener(id), wakes);
-        self.0.push(Listener { id, waker: bell.clone().into(), bell, state: State::Due });
+        self.0.push(Listener { id, waker: bell.clone().into(), bell, state: State::Due, is_known_to_fail: false });
     }
 
     pub fn remove(&mut self, id: ListenerId) {
@@ -99,6 +101,7 @@ impl Listener {
                     return call > 0;
                 }
                 Poll::Ready(Ok((accepted, from))) => {
+                    self.is_known_to_fail = false;
                     let now = io.now();
                     let Some(pipe) = node.handle_accept(now, self.id, from) else { continue };
                     if pipes.open(pipe) {
@@ -108,7 +111,10 @@ impl Listener {
                 // Who came has gone again.
                 Poll::Ready(Err(error)) if is_theirs(&error) => {}
                 Poll::Ready(Err(error)) => {
-                    tracing::warn!(kind = ?error.kind(), "accepting failed");
+                    // Out of descriptors it fails ten times a second until some are free.
+                    if !std::mem::replace(&mut self.is_known_to_fail, true) {
+                        tracing::warn!(%error, "connections cannot be accepted; trying again until they can");
+                    }
                     let now = io.now();
                     self.state = State::Resting(now.checked_add(REST).unwrap_or(now));
                     return true;

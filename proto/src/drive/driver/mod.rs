@@ -18,6 +18,7 @@ mod sockets;
 mod wakes;
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -27,7 +28,7 @@ use self::listeners::Listeners;
 use self::pipes::Pipes;
 use self::sockets::{SLOT, SLOTS, Socket};
 use self::wakes::{Name, Wakes};
-use super::inbox::{Handle, Inbox};
+use super::inbox::{Ending, Handle, Inbox};
 use super::io::Io;
 use crate::Instant;
 use crate::net::Action;
@@ -41,16 +42,16 @@ const FAILURES: u32 = 16;
 const REST: Duration = Duration::from_millis(100);
 /// How long a closed node's last transmits may wait for room in their socket, and its finished pipes for the other side's end.
 const FLUSH: Duration = Duration::from_secs(1);
-/// A deadline that passed longer ago was missed because others had the processor. The runtime may know of what arrived meanwhile only
-/// once it had a turn itself, which its timer tells.
+/// A deadline that passed longer ago was missed because others had the processor. The runtime may know of what arrived
+/// meanwhile only once it had a turn itself, which its timer tells.
 const LATE: Duration = Duration::from_millis(20);
 /// Rounds in a row that may put off the timer because arrivals still wait: about as many as a socket's buffer holds.
 const PUT_OFF: u32 = 32;
 
 /// A node and its runtime.
 ///
-/// Dropping it ends everything at once: running jobs stop at their next step, the handle hears the end, and the other side
-/// hears nothing. To end with a goodbye, drop the [`Handle`] and let the driver run.
+/// Dropping it ends everything at once: running jobs stop at their next step, the handle reports [`Ending::Dropped`], and the
+/// other side receives nothing. To end with a goodbye, drop the [`Handle`] and let the driver run.
 pub struct Driver<N: Node, I: Io> {
     node: N,
     io: I,
@@ -73,7 +74,8 @@ pub struct Driver<N: Node, I: Io> {
     /// What the runtime's timer is set to; never later than the next deadline.
     armed: Option<Instant>,
     put_off: u32,
-    /// When the sockets were looked at last, before anything was taken from them: what arrived by then is known to the node.
+    /// When the sockets were looked at last, before anything was taken from them: what arrived by then is known to the
+    /// node.
     looked: Instant,
     /// The node is closed, and this is how long its last transmits may take.
     flush_by: Option<Instant>,
@@ -119,10 +121,25 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
     }
 
     /// Does what can be done now; ready once the node is closed and its last bytes are with the system.
+    ///
+    /// A panic of the node or of the runtime's [`Io`] ends the driver, which is ready then: after it neither can be relied on. The
+    /// [`Handle`] reports [`Ending::Panicked`].
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.over {
             return Poll::Ready(());
         }
+        // Nothing of the node is used after a panic but its events that were taken before, so no broken state is seen.
+        match catch_unwind(AssertUnwindSafe(|| self.go_on(cx))) {
+            Ok(polled) => polled,
+            Err(_) => {
+                tracing::error!("the node panicked; it has ended, and so have its connections");
+                self.end(Ending::Panicked);
+                Poll::Ready(())
+            }
+        }
+    }
+
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.turn = self.turn.wrapping_add(1);
         for socket in &mut self.sockets {
             (socket.empty, socket.full) = (false, false);
@@ -326,7 +343,7 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
         while let Some(event) = self.held.take().or_else(|| self.node.poll_event()) {
             self.inbox.put_last(event);
         }
-        self.end();
+        self.end(Ending::Closed);
         true
     }
 
@@ -341,7 +358,8 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
         let rests = rests.chain(self.listeners.rests()).chain(self.pipes.linger());
         let Some(at) = rests.chain(deadline).chain(self.flush_by).min() else { return false };
         // A later deadline leaves the timer alone: QUIC moves its deadlines with every packet, and waking early is cheap.
-        // A deadline is judged after what arrived before it was read, however long the node, or others, had the processor since.
+        // A deadline is judged after what arrived before it was read, however long the node, or others, had the
+        // processor since.
         while self.io.now() < at || at.checked_add(LATE).is_some_and(|late| self.looked < at && late <= self.io.now()) {
             let armed = self.armed.map_or(at, |armed| armed.min(at));
             if self.io.poll_timer(cx, armed).is_pending() {
@@ -363,17 +381,17 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
 }
 
 impl<N: Node, I: Io> Driver<N, I> {
-    fn end(&mut self) {
+    fn end(&mut self, ending: Ending) {
         self.over = true;
         self.cancelled.store(true, Ordering::Relaxed);
-        self.inbox.close();
+        self.inbox.close(ending);
     }
 }
 
 /// Also when the runtime throws the task away.
 impl<N: Node, I: Io> Drop for Driver<N, I> {
     fn drop(&mut self) {
-        self.end();
+        self.end(Ending::Dropped);
     }
 }
 

@@ -1,7 +1,9 @@
 //! One UDP socket: what arrived is cut and given to the node, what the node sends is given to the runtime.
 //!
 //! Bounds: [`DATAGRAMS_IN`] and [`DATAGRAMS_OUT`] for each round, [`SLOTS`] receive buffers of [`SLOT`] bytes for all sockets
-//! together, one buffer for the batch that is being sent. A datagram is copied once, out of its slot. Timer: [`REST`].
+//! together, one buffer for the batch that is being sent. A datagram is copied once, out of its slot, into a block of
+//! its own: a piece of it that is kept must not hold the other datagrams that the system joined with it. Timer:
+//! [`REST`].
 
 use std::io::IoSliceMut;
 use std::task::{Context, Poll};
@@ -91,16 +93,19 @@ impl Socket {
             self.failures = 0;
             let now = io.now();
             for (received, slot) in received.iter().zip(&bufs).take(count) {
-                // The one copy: what is kept is then as large as what came.
-                let mut rest = BytesMut::from(slot.get(..received.len).unwrap_or(slot));
+                let mut rest = slot.get(..received.len).unwrap_or(slot);
                 let arrival =
                     Arrival { socket: self.id, from: received.from, local_ip: received.local_ip, ecn: received.ecn };
                 taken = taken.saturating_add(1);
-                while rest.len() > received.stride && received.stride > 0 {
-                    node.handle_datagram(now, arrival, rest.split_to(received.stride));
+                while received.stride > 0
+                    && let Some((first, others)) = rest.split_at_checked(received.stride)
+                    && !others.is_empty()
+                {
+                    node.handle_datagram(now, arrival, BytesMut::from(first));
                     taken = taken.saturating_add(1);
+                    rest = others;
                 }
-                node.handle_datagram(now, arrival, rest);
+                node.handle_datagram(now, arrival, BytesMut::from(rest));
             }
         }
         self.more = true;

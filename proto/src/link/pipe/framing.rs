@@ -7,20 +7,19 @@
 //! ```
 //! Bounds: a reply to the upgrade, and the WebSocket's own.
 
-use std::collections::VecDeque;
-
 use bytes::Bytes;
 
-use super::super::websocket::{Role, Upgrade, UpgradeFailure, WebSocket};
+use super::super::websocket::{Browsers, Mask, Role, Upgrade, UpgradeFailure, WebSocket};
 use super::Closed;
 use super::records::Records;
 use crate::Instant;
+use crate::pieces::Pieces;
 
-/// Plaintext that waits for the owner.
+/// Plaintext that waits for the owner. Small pieces are merged, so that the window bounds memory whatever the frames
+/// are.
 #[derive(Debug)]
 pub(super) struct Inbox {
-    pieces: VecDeque<Bytes>,
-    pub(super) len: usize,
+    pieces: Pieces,
     pub(super) window: usize,
     /// The other side said that nothing follows.
     pub(super) ended: bool,
@@ -28,29 +27,27 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) const fn new(window: usize) -> Self {
-        Self { pieces: VecDeque::new(), len: 0, window, ended: false }
+        Self { pieces: Pieces::new(), window, ended: false }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.pieces.len()
     }
 
     pub(super) fn push(&mut self, piece: Bytes) {
-        self.len = self.len.saturating_add(piece.len());
-        self.pieces.push_back(piece);
+        self.pieces.push(piece);
     }
 
-    /// Nothing is no piece.
     pub(super) fn copy(&mut self, piece: &[u8]) {
-        if !piece.is_empty() {
-            self.push(Bytes::copy_from_slice(piece));
-        }
+        self.pieces.copy(piece);
     }
 
     pub(super) fn pop(&mut self) -> Option<Bytes> {
-        let piece = self.pieces.pop_front()?;
-        self.len = self.len.saturating_sub(piece.len());
-        Some(piece)
+        self.pieces.pop()
     }
 
     pub(super) const fn is_full(&self) -> bool {
-        self.len >= self.window
+        self.pieces.len() >= self.window
     }
 }
 
@@ -87,13 +84,13 @@ impl Framing {
                 let (say, upgrade) = Upgrade::client(authority, path, &mut rng);
                 Self::Upgrading { upgrade, role: Role::Client(rng), say }
             }
-            Role::Server => Self::answer(),
+            Role::Server => Self::answer(Browsers::Refused),
         }
     }
 
     /// A server's WebSocket.
-    pub(super) fn answer() -> Self {
-        Self::Upgrading { upgrade: Upgrade::server(), role: Role::Server, say: Bytes::new() }
+    pub(super) fn answer(browsers: Browsers) -> Self {
+        Self::Upgrading { upgrade: Upgrade::server(browsers), role: Role::Server, say: Bytes::new() }
     }
 
     /// Takes what the carrier brought.
@@ -117,7 +114,9 @@ impl Framing {
             },
             Self::WebSocket { socket, .. } => {
                 socket.heard(now);
-                socket.receive(plain, &mut |bytes| inbox.push(bytes))?;
+                let mut deliver =
+                    |bytes: &[u8], mask: &mut Mask| inbox.pieces.copy_with(bytes, |copy| mask.apply(copy));
+                socket.receive(plain, &mut deliver)?;
             }
             Self::Refused { .. } => return Err(UpgradeFailure::Request.into()),
         }

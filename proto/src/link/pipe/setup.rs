@@ -11,7 +11,7 @@ use super::super::crypto::{self, ALPN, BadIdentity, Ticker};
 use super::super::proxy::{Conversation, Proxy};
 use super::super::tls::Tls;
 use super::super::trust::{Identity, Trust, Verifier};
-use super::super::websocket::{self, Role};
+use super::super::websocket::{self, Browsers, Role};
 use super::framing::Framing;
 use super::{Carrier, OPEN_WITHIN, OPEN_WITHIN_PROXIED, Pipe, Windows};
 use crate::Instant;
@@ -171,6 +171,7 @@ pub enum BareWebSocket {
 pub struct Acceptor {
     pub(super) tls: Arc<rustls::ServerConfig>,
     bare: BareWebSocket,
+    browsers: Browsers,
     windows: Windows,
 }
 
@@ -191,13 +192,22 @@ impl Acceptor {
         // A server asks for the time when it gives out tickets, and this one gives out none.
         let clock = Ticker::new(Duration::ZERO).clock();
         let tls = crypto::server_tls(identity, &[ALPN, HTTP], clock)?;
-        Ok(Self { tls: Arc::new(tls), bare, windows })
+        Ok(Self { tls: Arc::new(tls), bare, browsers: Browsers::Refused, windows })
+    }
+
+    /// The same, which takes WebSockets from web pages or does not (as long as nothing is said).
+    #[must_use]
+    pub fn with_browsers(self, browsers: Browsers) -> Self {
+        Self { browsers, ..self }
     }
 
     /// A pipe for a TCP connection that was accepted.
     #[must_use]
     pub fn accept(&self, now: Instant) -> Pipe {
-        Pipe::new(now, OPEN_WITHIN, Carrier::Unknown(self.clone()), Framing::Undecided, self.windows)
+        let carrier = Carrier::Unknown(self.clone());
+        let mut pipe = Pipe::new(now, OPEN_WITHIN, carrier, Framing::Undecided, self.windows);
+        pipe.browsers = self.browsers;
+        pipe
     }
 
     pub(super) fn judge(&self, first: &[u8]) -> First {

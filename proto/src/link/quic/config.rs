@@ -38,6 +38,9 @@ const INCOMING_BYTES_TOTAL: u64 = 1024 * 1024;
 const MAX_DATAGRAM: u16 = 65_507;
 /// What one datagram carries at most through a network: what fits into an Ethernet frame with IPv6 and a tunnel or two around.
 const NETWORK_MTU: u16 = 1452;
+/// The longest datagram that is taken from a network: a packet of Ethernet. A piece of a stream holds the whole
+/// datagram that brought it, so a longer one would cost more memory than its bytes count for.
+pub(super) const MAX_FROM_NETWORK: usize = 1500;
 /// How close to the largest datagram the search for it goes, in bytes.
 const MTU_STEP: u16 = 20;
 /// The same on the loopback. A probe is all padding, of which each byte is read as a frame of its own: going on to 20 bytes would

@@ -27,6 +27,10 @@ pub(super) struct Connection {
     pub(super) sending: bool,
     pub(super) silence: Silence,
     pub(super) pulse: Option<Pulse>,
+    /// When the other end was heard last.
+    pub(super) heard: Option<Instant>,
+    /// [`super::Quic::probe`] was called, and nothing has arrived since.
+    pub(super) probed: bool,
     /// The next packet is one that asks whether the path is there.
     pub(super) asks: bool,
     /// Streams with such an event in the queue.

@@ -44,6 +44,17 @@ pub enum UpgradeFailure {
     Request,
 }
 
+/// Whether a server takes WebSockets from web pages. Else any page could use a relay from its visitors' machines: one
+/// on their own machine or in their network, which the page itself cannot reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Browsers {
+    /// A request that has an `Origin` is answered with 403.
+    #[default]
+    Refused,
+    /// It is taken, whatever the `Origin`.
+    Allowed,
+}
+
 /// What is to be answered, and the bytes behind the other side's head.
 type Answered<'a> = (Bytes, &'a [u8]);
 
@@ -53,7 +64,7 @@ pub(in crate::link) enum Upgrade {
     /// We asked, and expect this `Sec-WebSocket-Accept`.
     Client { head: Head, accept: String },
     /// We are asked.
-    Server { head: Head },
+    Server { head: Head, browsers: Browsers },
 }
 
 impl Upgrade {
@@ -69,8 +80,8 @@ impl Upgrade {
         (Bytes::from(request), Self::Client { head: Head::default(), accept: accept(key.as_bytes()) })
     }
 
-    pub(in crate::link) fn server() -> Self {
-        Self::Server { head: Head::default() }
+    pub(in crate::link) fn server(browsers: Browsers) -> Self {
+        Self::Server { head: Head::default(), browsers }
     }
 
     /// Takes bytes until the other side's head is whole; then what is to be answered (nothing, from a client) and the bytes
@@ -91,7 +102,7 @@ impl Upgrade {
                 judge_answer(head.bytes(), accept).map_err(silent)?;
                 Ok(Some((Bytes::new(), rest)))
             }
-            Self::Server { head } => {
+            Self::Server { head, browsers } => {
                 let rest = match head.push(bytes) {
                     Ok(rest) => rest,
                     Err(TooLarge) => {
@@ -99,7 +110,7 @@ impl Upgrade {
                     }
                 };
                 let Some(rest) = rest else { return Ok(None) };
-                judge_request(head.bytes()).map(|answer| Some((answer, rest)))
+                judge_request(head.bytes(), *browsers).map(|answer| Some((answer, rest)))
             }
         }
     }
@@ -137,7 +148,7 @@ fn judge_answer(head: &[u8], accept: &str) -> Result<(), UpgradeFailure> {
 }
 
 /// RFC 6455 §4.2, what the server demands of the request, and what it answers.
-fn judge_request(head: &[u8]) -> Result<Bytes, (UpgradeFailure, Bytes)> {
+fn judge_request(head: &[u8], browsers: Browsers) -> Result<Bytes, (UpgradeFailure, Bytes)> {
     let refused = |status, more| (UpgradeFailure::Request, refusal(status, more));
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     let mut request = Request::new(&mut headers);
@@ -161,6 +172,10 @@ fn judge_request(head: &[u8]) -> Result<Bytes, (UpgradeFailure, Bytes)> {
     let asks = has_token(headers, "upgrade", "websocket") && has_token(headers, "connection", "upgrade");
     if !asks || only(headers, "sec-websocket-version") != Some(b"13") {
         return Err(refused("426 Upgrade Required", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"));
+    }
+    // A browser tells which page speaks (RFC 6455 §10.2), and no other client of ours sends this.
+    if browsers == Browsers::Refused && values(headers, "origin").next().is_some() {
+        return Err(refused("403 Forbidden", ""));
     }
     let key = only(headers, "sec-websocket-key").filter(|key| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16));
     let Some(key) = key else { return Err(refused("400 Bad Request", "")) };

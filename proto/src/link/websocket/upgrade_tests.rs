@@ -5,10 +5,10 @@ use super::*;
 
 const REQUEST: &str = "GET /x HTTP/1.1\r\nHost: relay.test\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
-    Sec-WebSocket-Protocol: chat, tallow.1\r\nOrigin: https://elsewhere.test\r\n\r\n";
+    Sec-WebSocket-Protocol: chat, tallow.1\r\n\r\n";
 
 fn answer_to(request: &str) -> (Option<UpgradeFailure>, String) {
-    let mut server = Upgrade::server();
+    let mut server = Upgrade::server(Browsers::Refused);
     let (failure, answer) = match server.receive(request.as_bytes()) {
         Ok(Some((answer, rest))) => {
             assert_eq!(rest, b"");
@@ -47,7 +47,7 @@ fn the_key_of_rfc_6455_section_1_3() {
 fn a_client_and_a_server_agree_and_what_follows_is_kept() {
     let (request, mut client) = client();
     assert!(request.starts_with("GET /x HTTP/1.1\r\nHost: relay.test:4433\r\n"));
-    let mut server = Upgrade::server();
+    let mut server = Upgrade::server(Browsers::Refused);
     let with_more = [request.as_bytes(), b"more"].concat();
     let (answer, rest) = server.receive(&with_more).unwrap().unwrap();
     assert_eq!(rest, b"more");
@@ -69,7 +69,7 @@ fn a_request_for_something_else_is_answered_with_what_is_wrong() {
         (REQUEST.replace("Key: dGhl", "Key: !!!!"), "400 "),
         (REQUEST.replace("chat, tallow.1", "chat, tallow.10"), "400 "),
         (REQUEST.replace("Sec-WebSocket-Protocol: chat, tallow.1\r\n", ""), "400 "),
-        (REQUEST.replace("Origin:", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin:"), "400 "),
+        (REQUEST.replace("Host:", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nHost:"), "400 "),
     ];
     for (request, status) in cases {
         let (failure, answer) = answer_to(&request);
@@ -85,9 +85,9 @@ fn a_request_for_something_else_is_answered_with_what_is_wrong() {
 
 #[test]
 fn a_head_is_bounded() {
-    let many = REQUEST.replace("Origin:", &"X: y\r\n".repeat(MAX_HEADERS));
+    let many = REQUEST.replace("Host:", &("X: y\r\n".repeat(MAX_HEADERS) + "Host:"));
     assert_eq!(answer_to(&many).0, Some(UpgradeFailure::TooLarge));
-    let mut server = Upgrade::server();
+    let mut server = Upgrade::server(Browsers::Refused);
     let mut fed = 0;
     let failure = loop {
         match server.receive(b"GET / HTTP/1.1 and so on") {
@@ -139,7 +139,7 @@ fn a_path_cannot_smuggle_a_header_in() {
 proptest! {
     #[test]
     fn the_cuts_do_not_matter(cuts in proptest::collection::vec(1_usize..200, 1..50)) {
-        let mut server = Upgrade::server();
+        let mut server = Upgrade::server(Browsers::Refused);
         let bytes = [REQUEST.as_bytes(), &[b'z'; 300]].concat();
         let (mut at, mut cuts) = (0, cuts.into_iter().cycle());
         let mut got = None;
@@ -155,11 +155,23 @@ proptest! {
 
     #[test]
     fn no_bytes_upset_either_side(bytes in proptest::collection::vec(any::<u8>(), 0..400), at in 0_usize..400) {
-        for (mut upgrade, good) in [(Upgrade::server(), REQUEST.to_owned()), (client().1, answer_to(&client().0).1)] {
+        let sides =
+            [(Upgrade::server(Browsers::Refused), REQUEST.to_owned()), (client().1, answer_to(&client().0).1)];
+        for (mut upgrade, good) in sides {
             let mut text = good.into_bytes();
             let at = at.min(text.len());
             text.splice(at..at, bytes.iter().copied());
             let _ = upgrade.receive(&text);
         }
     }
+}
+
+#[test]
+fn a_web_page_is_refused_unless_it_is_allowed() {
+    let request = REQUEST.replace("\r\n\r\n", "\r\nORIGIN: null\r\n\r\n");
+    let (failure, answer) = answer_to(&request);
+    assert_eq!(failure, Some(UpgradeFailure::Request));
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    let mut server = Upgrade::server(Browsers::Allowed);
+    assert!(server.receive(request.as_bytes()).is_ok_and(|answer| answer.is_some()));
 }

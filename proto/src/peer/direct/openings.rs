@@ -1,11 +1,12 @@
 //! Connections of a round that are no links yet: those that this side dials, and those that come in while a round races.
 //!
-//! One becomes a link as soon as it carries anything, and has to prove itself in the session then. UDP is dialled by the sender only, so
-//! that only a receiver lets anybody in there; over TCP either side may come.
+//! One becomes a link as soon as it carries anything, and has to prove itself in the session then. UDP is dialled by
+//! the sender only, so that only a receiver lets anybody in there; over TCP either side may come.
 //!
-//! Whoever comes in may be anybody. So what came in and has not proven itself is counted, as a link too: [`MAX_EXPECTED`] from addresses
-//! that the other side named, and [`MAX_STRANGERS`] from all others, since an address may reach us before the word of it does. Neither
-//! takes the places of what this side dials. Bounds: these, and [`MAX_OPENING`] that are no links yet.
+//! Whoever comes in may be anybody. So what came in and has not proven itself is counted, as a link too:
+//! [`MAX_EXPECTED`] from addresses that the other side named, and [`MAX_STRANGERS`] from all others, since an address
+//! may reach us before the word of it does. Neither takes the places of what this side dials. Bounds: these, and
+//! [`MAX_OPENING`] that are no links yet.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -32,7 +32,8 @@ impl Peer {
         let mut judged = |link: &Beside| link.as_proven(&mut self.net);
         let present = direct.links.iter().find(|link| link.id == carrier).and_then(&mut judged);
         let proven: Vec<_> = direct.links.iter().filter(|link| link.round == round).filter_map(judged).collect();
-        // Whether one is still under way is not asked: how long the other side then waits would tell it which ports are closed here.
+        // Whether one is still under way is not asked: how long the other side then waits would tell it which ports are
+        // closed here.
         let awaits_tcp = direct.dialled_tcp == Some(round)
             || direct.of_round(round).any(|link| link.proven.is_none() && matches!(link.conn, Conn::Pipe(_)));
         match direct.choice.judge(now, present.as_ref(), &proven, awaits_tcp) {

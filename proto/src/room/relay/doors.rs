@@ -16,13 +16,14 @@ use super::super::limits::{Admission, Source};
 use super::super::mirror::Answers;
 use super::super::ports::LegId;
 use super::super::status::{Event, Refused, Tcp, Transport};
-use super::super::talk::Talk;
+use super::super::talk::{Farewell, Talk};
 use super::{GREETING_WINDOW, Held, Leg, Phase, Proof, Relay, State, Timer};
 use crate::Instant;
 use crate::link::pipe::{Acceptor, BareWebSocket, Windows};
 use crate::link::quic::{BadIdentity, Incoming};
 use crate::link::trust::Identity;
 use crate::net::{Action, Bind, Listen, ListenerId, PipeId, SocketId};
+use crate::wire::close;
 
 /// How many ports are tried when the system chooses.
 const PORTS: u8 = 8;
@@ -53,7 +54,7 @@ impl Door {
         let bare =
             if tcp.behind_proxy || addr.ip().is_loopback() { BareWebSocket::Allowed } else { BareWebSocket::Refused };
         let windows = Windows { receive: usize::try_from(GREETING_WINDOW).unwrap_or(0), ..Windows::relay() };
-        let acceptor = Acceptor::new(identity, bare, windows)?;
+        let acceptor = Acceptor::new(identity, bare, windows)?.with_browsers(tcp.browsers);
         Ok(Self { addr, tcp, acceptor, tries: PORTS, state: Opening::Binding, answers: Answers::default() })
     }
 
@@ -151,8 +152,11 @@ impl Relay {
         }
         let admission = self.guard.knock(now, source, proven);
         match admission {
-            Admission::Accept => match quic.accept(now, incoming) {
-                Some(conn) => self.seat(now, LegId::Quic { socket, conn }, observed),
+            Admission::Accept | Admission::InPlaceOf(_) => match quic.accept(now, incoming) {
+                Some(conn) => {
+                    self.make_room(now, admission);
+                    self.seat(now, LegId::Quic { socket, conn }, observed);
+                }
                 None => self.guard.disconnected(source, true),
             },
             Admission::Retry => quic.retry(incoming),
@@ -177,8 +181,9 @@ impl Relay {
             Phase::Draining => Refused::ShuttingDown,
             Phase::Serving if full => Refused::Full,
             Phase::Serving => match self.guard.accept(now, Source::of(observed)) {
-                Admission::Accept => {
+                admission @ (Admission::Accept | Admission::InPlaceOf(_)) => {
                     let pipe = self.ports.pipes.accept(door.acceptor.accept(now));
+                    self.make_room(now, admission);
                     self.seat(now, LegId::Pipe(pipe), observed);
                     return Some(pipe);
                 }
@@ -190,10 +195,28 @@ impl Relay {
         None
     }
 
+    /// Closes the half-open connection that gives way to a new one: the oldest, and of one network before that the
+    /// oldest which has sent nothing.
+    fn make_room(&mut self, now: Instant, admission: Admission) {
+        let Admission::InPlaceOf(network) = admission else { return };
+        let oldest = match network {
+            Some(network) => {
+                let silent = self.half_open.of(network).find(|&leg| self.ports.is_silent(leg));
+                silent.or_else(|| self.half_open.of(network).next())
+            }
+            None => self.half_open.oldest(),
+        };
+        if let Some(oldest) = oldest {
+            self.refused(Refused::TooManyConnections);
+            self.cut_off(now, oldest, Farewell { code: close::REFUSED, text: "too many connections" });
+        }
+    }
+
     fn seat(&mut self, now: Instant, id: LegId, observed: SocketAddr) {
         let talk = Talk::new(now, observed, self.password.clone(), &self.seed.split());
         self.timers.set(Timer::Leg(id), talk.poll_timeout());
         let state = State::Talking { talk: Box::new(talk), room: None };
+        self.half_open.begin(id, Source::of(observed));
         self.legs.insert(id, Leg { source: Source::of(observed), proof: Proof::Pending(Held::Nothing), state });
     }
 }

@@ -1,5 +1,7 @@
 //! How a relay answers clients that are not paired: who may ask, who gets a seat, who is told what.
 
+use std::time::Duration;
+
 use super::super::forward::{Joint, Outside, Pair};
 use super::super::greeting::{Ending, GREET_WITHIN, Request};
 use super::super::ports::LegId;
@@ -7,8 +9,8 @@ use super::super::registry::{Joined, Key, Ousted, Outcome, Refusal};
 use super::super::status::{Event, Refused, RoomEnd, RoomTag};
 use super::super::talk::{Farewell, Step, text};
 use super::{
-    ASK_AGAIN, DEAF, Held, Leg, PairId, Paired, Phase, Proof, REFUSED, REPLACED, Relay, Room, SHUTTING_DOWN, STREAMS,
-    State, Timer,
+    ASK_AGAIN, DEAF, Held, Join, Leg, PairId, Paired, Phase, Proof, REFUSED, REPLACED, Relay, Room, SHUTTING_DOWN,
+    STREAMS, State, Timer,
 };
 use crate::Instant;
 use crate::wire::close;
@@ -18,7 +20,10 @@ impl Relay {
     /// Moves the conversation with a leg that is not paired.
     pub(super) fn converse(&mut self, now: Instant, id: LegId) {
         loop {
-            let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) else { return };
+            let Some(Leg { state: State::Talking { talk, .. }, source, .. }) = self.legs.get_mut(&id) else { return };
+            if self.password.is_some() {
+                talk.set_wait(self.guard.may_guess(now, *source).err().map(in_seconds));
+            }
             match talk.step(now, &mut self.ports, id) {
                 Step::Waits => break,
                 Step::Asks(request) => self.hear(now, id, request),
@@ -82,7 +87,7 @@ impl Relay {
                     if let (Some(former), Some(Leg { proof: Proof::Given, .. })) = (former, self.legs.get(&id)) {
                         self.end_former(now, side, &former);
                     }
-                    self.join(now, id, Key { again, room }, side, &owner);
+                    self.check_and_join(now, Join { leg: id, key: Key { again, room }, side, owner });
                 }
             }
         }
@@ -108,8 +113,7 @@ impl Relay {
         match self.guard.join(now, source) {
             Ok(()) => true,
             Err(wait) => {
-                let seconds = wait.as_secs().saturating_add(1);
-                self.refuse(now, id, RefusalReason::RateLimited, u32::try_from(seconds).unwrap_or(u32::MAX));
+                self.refuse(now, id, RefusalReason::RateLimited, in_seconds(wait));
                 false
             }
         }
@@ -128,9 +132,9 @@ impl Relay {
         }
     }
 
-    fn join(&mut self, now: Instant, id: LegId, key: Key, side: Side, owner: &Owner) {
+    pub(super) fn join(&mut self, now: Instant, Join { leg: id, key, side, owner }: Join) {
         let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return };
-        let Joined { outcome, ousted } = self.registry.join(now, key, side, owner, id);
+        let Joined { outcome, ousted } = self.registry.join(now, key, side, &owner, id);
         let taken_over = match ousted {
             Ousted::Nobody => None,
             Ousted::Waiting(old) => {
@@ -236,7 +240,8 @@ impl Relay {
                 }
                 (Refused::Password, REFUSED)
             }
-            // The greeting refuses for no other reason than these two.
+            Ending::Refused(RefusalReason::RateLimited) => (Refused::RateLimited, REFUSED),
+            // The greeting refuses for no other reason than these three.
             Ending::Refused(_) => (Refused::Version, REFUSED),
             Ending::Violation(violation) => {
                 (Refused::Violation, Farewell { code: close::VIOLATION, text: text(violation) })
@@ -278,4 +283,9 @@ impl Relay {
             talk.say(message);
         }
     }
+}
+
+/// Rounded up.
+fn in_seconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_secs().saturating_add(1)).unwrap_or(u32::MAX)
 }

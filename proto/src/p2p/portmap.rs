@@ -1,0 +1,177 @@
+//! Port mapping in terms of [`crate::net`]: translates what `tallow_portmap` asks for into sockets and pipes of a node, and back.
+//!
+//! No decisions, no timers of its own.
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use tallow_portmap::{Config, ConnectionEvent, ConnectionId, PortMapper};
+pub use tallow_portmap::{Event, Protocol, Transmit};
+
+use crate::Instant;
+use crate::net::{Action, Bind, Dial, Interface, PipeEvent, PipeId, PipeOptions, SocketId};
+use crate::seed::Seed;
+
+/// The socket that gateways are asked from.
+pub const SOCKET: SocketId = SocketId(6);
+/// The lowest id of a pipe that leads to a gateway.
+pub const FIRST_PIPE: PipeId = PipeId(1 << 31);
+/// The text that a gateway shows beside the mapping.
+const DESCRIPTION: &str = "tallow";
+/// A pipe to a gateway carries one request and is closed after seconds.
+const OPTIONS: PipeOptions = PipeOptions { no_delay: true, keep_alive: None, user_timeout: None };
+
+/// A [`PortMapper`] whose socket is [`SOCKET`] and whose connections are pipes from [`FIRST_PIPE`] up.
+#[derive(Debug)]
+pub struct PortMap {
+    mapper: PortMapper,
+    /// The second half of an orderly close.
+    next_action: Option<Action>,
+}
+
+impl PortMap {
+    /// Tries all protocols.
+    #[must_use]
+    pub fn new(seed: &Seed) -> Self {
+        Self::with(seed, &Protocol::ALL)
+    }
+
+    /// Tries only these protocols.
+    #[must_use]
+    pub fn with(seed: &Seed, protocols: &[Protocol]) -> Self {
+        let config = Config::default().with_protocols(protocols).with_description(DESCRIPTION);
+        Self { mapper: PortMapper::new(config, *seed.bytes()), next_action: None }
+    }
+
+    /// See [`PortMapper::start`].
+    pub fn start(&mut self, now: Instant, internal_port: u16) {
+        self.mapper.start(now, internal_port);
+    }
+
+    /// See [`PortMapper::handle_interfaces`].
+    pub fn handle_interfaces(&mut self, now: Instant, interfaces: &[Interface]) {
+        let interfaces: Vec<_> = interfaces
+            .iter()
+            .map(|interface| tallow_portmap::Interface { addr: interface.addr, prefix: interface.prefix })
+            .collect();
+        self.mapper.handle_interfaces(now, &interfaces);
+    }
+
+    /// See [`PortMapper::handle_gateways`].
+    pub fn handle_gateways(&mut self, now: Instant, gateways: &[IpAddr]) {
+        self.mapper.handle_gateways(now, gateways);
+    }
+
+    /// The answer to binding [`SOCKET`].
+    pub fn handle_bound(&mut self, now: Instant, result: Result<SocketAddr, io::ErrorKind>) {
+        self.mapper.handle_socket(now, result.is_ok());
+    }
+
+    /// The machine was suspended; see [`PortMapper::handle_resume`].
+    pub fn handle_slept(&mut self, now: Instant) {
+        self.mapper.handle_resume(now);
+    }
+
+    /// A datagram that arrived at [`SOCKET`], from any host and with any content.
+    pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, data: &[u8]) {
+        self.mapper.handle_datagram(now, from, data);
+    }
+
+    /// What happened to a pipe from [`FIRST_PIPE`] up.
+    pub fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+        let event = match event {
+            PipeEvent::Up => ConnectionEvent::Connected,
+            PipeEvent::Filled(count) => ConnectionEvent::Received(count),
+            PipeEvent::Wrote(count) => ConnectionEvent::Sent(count),
+            PipeEvent::Eof => ConnectionEvent::Eof,
+            PipeEvent::Failed(_) => ConnectionEvent::Failed,
+        };
+        self.mapper.handle_connection(now, connection_of(pipe), event);
+    }
+
+    /// A deadline may have passed. A call at any other time does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.mapper.handle_timeout(now);
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.mapper.poll_timeout()
+    }
+
+    /// The next datagram to send from [`SOCKET`].
+    #[must_use]
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.mapper.poll_transmit()
+    }
+
+    /// The next thing to do, about [`SOCKET`] and pipes from [`FIRST_PIPE`] up.
+    #[must_use]
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if let Some(action) = self.next_action.take() {
+            return Some(action);
+        }
+        match self.mapper.poll_action()? {
+            tallow_portmap::Action::OpenSocket => {
+                let addr = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+                Some(Action::Bind(SOCKET, Bind { addr, dual_stack: true, share_port: false, group: None }))
+            }
+            tallow_portmap::Action::CloseSocket => Some(Action::Release(SOCKET)),
+            tallow_portmap::Action::Connect(id, to) => {
+                Some(Action::Dial(pipe_of(id), Dial { to: to.into(), options: OPTIONS }))
+            }
+            tallow_portmap::Action::Close(id) => {
+                self.next_action = Some(Action::Abort(pipe_of(id)));
+                Some(Action::Finish(pipe_of(id)))
+            }
+            tallow_portmap::Action::Abort(id) => Some(Action::Abort(pipe_of(id))),
+            // A later version may ask for more; nothing here can do it.
+            _ => None,
+        }
+    }
+
+    /// Where the next bytes of this pipe go.
+    #[must_use]
+    pub fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        self.mapper.receive_buffer(connection_of(pipe))
+    }
+
+    /// What waits to be written to this pipe.
+    #[must_use]
+    pub fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.mapper.send_queue(connection_of(pipe), slices)
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.mapper.poll_event()
+    }
+
+    /// The protocol of the present mapping.
+    #[must_use]
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.mapper.protocol()
+    }
+
+    /// Deletes the mapping; see [`PortMapper::release`].
+    pub fn release(&mut self, now: Instant) {
+        self.mapper.release(now);
+    }
+
+    /// See [`PortMapper::is_released`].
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.mapper.is_released()
+    }
+}
+
+/// The mapper's ids are below 2^31.
+const fn pipe_of(id: ConnectionId) -> PipeId {
+    PipeId(FIRST_PIPE.0 | id.0)
+}
+
+const fn connection_of(pipe: PipeId) -> ConnectionId {
+    ConnectionId(pipe.0 & !FIRST_PIPE.0)
+}

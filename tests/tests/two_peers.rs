@@ -1,0 +1,323 @@
+//! Two peers driven by hand, where the order of what happens at one moment matters; and the last words of a transfer,
+//! how long a receiver that has everything waits for them.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use tallow_proto::code::Code;
+use tallow_proto::net::{Action, Arrival, Ecn, Interface, ListenerId, PipeEvent, PipeId, SocketId};
+use tallow_proto::node::{Input, Node};
+use tallow_proto::peer::{CodeChoice, Command, Common, DirectPath, Embedded, Event, Peer, ReceiveConfig, SendConfig};
+use tallow_proto::seed::Seed;
+use tallow_proto::transfer::Compression;
+use tallow_proto::transfer::memory::{MemorySink, MemorySource};
+use tallow_proto::transfer::path::RelPath;
+use tallow_tests::sim::{Act, CODE, Conditions, Place, Rig, Scenario, identity};
+
+const SENDER: usize = 0;
+const RECEIVER: usize = 1;
+const IPS: [&str; 2] = ["192.168.7.1", "192.168.7.2"];
+
+/// To, from, bytes.
+type Flight = (SocketAddr, SocketAddr, Vec<u8>);
+
+struct End {
+    peer: Peer,
+    ip: IpAddr,
+    sockets: Vec<(SocketId, u16)>,
+    listener: Option<(ListenerId, u16)>,
+    pipes: Vec<PipeId>,
+    last_port: u16,
+    done: bool,
+    upgraded: Option<Duration>,
+}
+
+impl End {
+    fn new(peer: Peer, which: usize) -> Self {
+        let last_port = [20_000, 30_000][which];
+        let ip = IPS[which].parse().unwrap();
+        Self {
+            peer,
+            ip,
+            sockets: Vec::new(),
+            listener: None,
+            pipes: Vec::new(),
+            last_port,
+            done: false,
+            upgraded: None,
+        }
+    }
+
+    fn bind(&mut self, wanted: SocketAddr) -> SocketAddr {
+        self.last_port += 1;
+        SocketAddr::new(wanted.ip(), if wanted.port() == 0 { self.last_port } else { wanted.port() })
+    }
+
+    fn take(&mut self, now: Instant, (to, from, data): Flight) {
+        let Some(&(socket, _)) = self.sockets.iter().find(|(_, port)| *port == to.port()) else { return };
+        let arrival = Arrival { socket, from, local_ip: Some(to.ip()), ecn: Ecn::NotEct };
+        self.peer.handle_datagram(now, arrival, data[..].into());
+    }
+}
+
+/// What becomes of TCP connections between the two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tcp {
+    /// They come up and carry nothing.
+    Up,
+    /// They are refused at once.
+    Refused,
+    /// Nobody answers.
+    Unanswered,
+}
+
+/// Two peers in one network without latency, one of them with a relay inside.
+struct Two {
+    tcp: Tcp,
+    /// Whether datagrams pass on the direct path.
+    direct: bool,
+    now: Instant,
+    ends: [End; 2],
+    air: VecDeque<Flight>,
+}
+
+impl Two {
+    fn new(tcp: Tcp, direct: bool) -> Self {
+        let now = Instant::now();
+        let passes = direct;
+        let direct = DirectPath { map_ports: false, ..DirectPath::new(identity()) };
+        let unix_time = Duration::from_secs(1_800_000_000);
+        let common = || Common { direct: Some(direct.clone()), cores: 1, unix_time, aes: true, ..Common::default() };
+        let relay = SocketAddr::new(IPS[SENDER].parse().unwrap(), 4433);
+        let source = MemorySource::new().with_file(RelPath::parse("a").unwrap(), vec![7; 1000]);
+        let send = SendConfig {
+            common: common(),
+            source: Arc::new(source).into(),
+            code: CodeChoice::Custom(Code::custom(CODE).unwrap()),
+            compression: Compression::default(),
+            embedded: Some(Embedded { identity: identity(), listen: vec![relay], announce: false }),
+        };
+        let code = Code::custom(CODE).unwrap();
+        let receive = ReceiveConfig { common: common(), code, local: vec![relay], discover: false };
+        let sender = End::new(Peer::sender(send, now, Seed::new([1; 32])), SENDER);
+        let receiver = End::new(Peer::receiver(receive, now, Seed::new([2; 32])), RECEIVER);
+        let mut two = Self { tcp, direct: passes, now, ends: [sender, receiver], air: VecDeque::new() };
+        for end in &mut two.ends {
+            let interface = Interface { name: "eth0".into(), addr: end.ip, prefix: 24 };
+            end.peer.handle_input(now, Input::Interfaces(vec![interface]));
+        }
+        two
+    }
+
+    fn act(&mut self, which: usize, action: Action) {
+        let now = self.now;
+        match action {
+            Action::Bind(id, bind) if bind.addr.is_ipv4() && bind.group.is_none() => {
+                let end = &mut self.ends[which];
+                let local = end.bind(bind.addr);
+                end.sockets.push((id, local.port()));
+                end.peer.handle_input(now, Input::Bound(id, Ok(local)));
+            }
+            Action::Bind(id, _) => {
+                let failed = Input::Bound(id, Err(std::io::ErrorKind::AddrNotAvailable));
+                self.ends[which].peer.handle_input(now, failed);
+            }
+            Action::Listen(id, listen) => {
+                let end = &mut self.ends[which];
+                let local = end.bind(listen.addr);
+                end.listener = Some((id, local.port()));
+                end.peer.handle_input(now, Input::Listening(id, Ok(local)));
+            }
+            Action::Dial(pipe, _) if self.tcp == Tcp::Refused => {
+                let refused = PipeEvent::Failed(std::io::ErrorKind::ConnectionRefused);
+                self.ends[which].peer.handle_pipe(now, pipe, refused);
+            }
+            Action::Dial(..) if self.tcp == Tcp::Unanswered => {}
+            Action::Dial(pipe, dial) => {
+                let from = SocketAddr::new(self.ends[which].ip, 1);
+                let other = &mut self.ends[1 - which];
+                let there = other.listener.filter(|&(_, port)| dial.to == SocketAddr::new(other.ip, port));
+                if there.is_some_and(|(listener, _)| other.peer.handle_accept(now, listener, from).is_some()) {
+                    self.ends[which].peer.handle_pipe(now, pipe, PipeEvent::Up);
+                    self.ends[which].pipes.push(pipe);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// One end does all that it wants.
+    fn turn(&mut self, which: usize) {
+        let now = self.now;
+        loop {
+            self.ends[which].peer.settle(now);
+            let mut moved = false;
+            while let Some(action) = self.ends[which].peer.poll_action() {
+                moved = true;
+                self.act(which, action);
+            }
+            let (end, mut buf) = (&mut self.ends[which], Vec::new());
+            for (id, port) in end.sockets.clone() {
+                while let Some(sent) = end.peer.poll_transmit(now, id, NonZeroUsize::MIN, &mut buf) {
+                    moved = true;
+                    if id.0 < 4 || self.direct {
+                        self.air.push_back((sent.to, SocketAddr::new(end.ip, port), buf[..sent.size].to_vec()));
+                    }
+                    buf.clear();
+                }
+            }
+            while let Some(job) = end.peer.poll_job() {
+                moved = true;
+                end.peer.handle_input(now, Input::Done(job.run(&AtomicBool::new(false))));
+            }
+            while let Some(event) = end.peer.poll_event() {
+                moved = true;
+                // Where the direct path is what matters, the transfer is not to be over before.
+                if matches!(event, Event::Offer(_)) && !self.direct {
+                    end.peer.handle_command(now, Command::Accept(Arc::new(MemorySink::new()))).unwrap();
+                }
+                end.done |= matches!(event, Event::Done(_));
+                if let Event::Upgraded { after, .. } = event {
+                    end.upgraded = Some(after);
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// Something arrives, or time passes.
+    fn go_on(&mut self) {
+        if let Some(flight) = self.air.pop_front() {
+            self.now += Duration::from_micros(50);
+            if let Some(end) = self.ends.iter_mut().find(|end| end.ip == flight.0.ip()) {
+                end.take(self.now, flight);
+            }
+        } else if let Some((at, _)) = self.ends.iter().filter_map(|end| end.peer.poll_timeout()).min() {
+            self.now = self.now.max(at);
+        }
+        for end in &mut self.ends {
+            end.peer.handle_timeout(self.now);
+        }
+    }
+
+    /// How long after the keys the sender moves to the direct path.
+    fn upgrades_after(&mut self) -> Duration {
+        let limit = self.now + Duration::from_secs(60);
+        while self.now < limit {
+            self.turn(SENDER);
+            self.turn(RECEIVER);
+            if let Some(after) = self.ends[SENDER].upgraded {
+                return after;
+            }
+            self.go_on();
+        }
+        panic!("no direct path");
+    }
+
+    /// How long the receiver stays after it has everything. In the batch that brings the sender word of that, its TCP
+    /// connections are reset.
+    fn stays(&mut self) -> Duration {
+        let limit = self.now + Duration::from_secs(2000);
+        let mut done_at = None;
+        while self.now < limit {
+            self.turn(SENDER);
+            self.turn(RECEIVER);
+            let sender_ip = self.ends[SENDER].ip;
+            if self.ends[RECEIVER].done && done_at.is_none() {
+                done_at = Some(self.now);
+                let (to_sender, others) =
+                    std::mem::take(&mut self.air).into_iter().partition(|it| it.0.ip() == sender_ip);
+                self.air = others;
+                for flight in <VecDeque<Flight>>::into_iter(to_sender) {
+                    self.ends[SENDER].take(self.now, flight);
+                }
+                let pipes = self.ends[SENDER].pipes.clone();
+                assert!(!pipes.is_empty(), "a TCP connection is there to be reset");
+                for pipe in pipes {
+                    let reset = PipeEvent::Failed(std::io::ErrorKind::ConnectionReset);
+                    self.ends[SENDER].peer.handle_pipe(self.now, pipe, reset);
+                }
+            } else {
+                self.go_on();
+            }
+            if let Some(at) = done_at
+                && self.ends[RECEIVER].peer.is_closed()
+            {
+                return self.now - at;
+            }
+        }
+        panic!("the receiver stays for ever");
+    }
+}
+
+#[test]
+fn a_link_that_ends_with_the_last_word_takes_no_farewell_along() {
+    let stays = Two::new(Tcp::Up, false).stays();
+    assert!(stays <= Duration::from_secs(2), "{stays:?}");
+}
+
+#[test]
+fn the_time_to_a_direct_path_does_not_depend_on_closed_ports() {
+    let [refused, unanswered] = [Tcp::Refused, Tcp::Unanswered].map(|tcp| Two::new(tcp, true).upgrades_after());
+    assert_eq!(refused, unanswered);
+}
+
+/// A receiver that has just got everything, in a network in which nothing gets through any more.
+fn cut_off(seed: u64, place: Place) -> Rig {
+    let mut rig = Rig::new(
+        &Scenario { place, give_up_after: None, ..Scenario::plain(seed, 100_000) },
+        tallow_tests::sim::Policy::Proper,
+        tallow_tests::sim::honest(),
+    );
+    let receiver = rig.receiver;
+    let offered =
+        |world: &mut tallow_tests::sim::World| world.said(receiver).any(|event| matches!(event, Event::Offer(_)));
+    assert!(rig.world.run_until(Duration::from_secs(60), offered));
+    rig.accept();
+    assert!(rig.world.run_until(Duration::from_secs(60), |world| world.end(receiver).is_some()));
+    let before = rig.world.network.default_conditions();
+    rig.world.network.set_default(Conditions { cut: true, ..before });
+    rig
+}
+
+#[test]
+fn a_farewell_that_is_lost_is_waited_for_a_minute() {
+    for (seed, place) in [(1, Place::Relay), (2, Place::Inside)] {
+        let mut rig = cut_off(seed, place);
+        let receiver = rig.receiver;
+        rig.world.run_until(Duration::from_secs(50), |_| false);
+        assert!(!rig.world.is_closed(receiver), "the sender may come back");
+        // The silence of the link, and a minute.
+        assert!(rig.world.run_until(Duration::from_secs(30), |world| world.is_closed(receiver)));
+    }
+}
+
+#[test]
+fn whoever_wants_to_go_waits_a_second_for_the_farewell() {
+    for (seed, place) in [(3, Place::Relay), (4, Place::Inside)] {
+        for after in [0, 30] {
+            let mut rig = cut_off(seed, place);
+            let receiver = rig.receiver;
+            rig.world.run_until(Duration::from_secs(after), |_| false);
+            assert!(!rig.world.is_closed(receiver));
+            rig.world.command(receiver, Command::Cancel);
+            let gone = rig.world.run_until(Duration::from_millis(1_100), |world| world.is_closed(receiver));
+            assert!(gone, "{after} s after the end");
+        }
+    }
+}
+
+#[test]
+fn a_transfer_without_faults_ends_soon_on_both_sides() {
+    let mut rig =
+        Rig::new(&Scenario::plain(5, 100_000), tallow_tests::sim::Policy::Proper, tallow_tests::sim::honest());
+    rig.play(Act::None);
+    assert!(rig.report().is_done());
+    assert!(rig.world.elapsed() < Duration::from_secs(3), "{:?}", rig.world.elapsed());
+}
