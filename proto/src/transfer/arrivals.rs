@@ -1,7 +1,9 @@
-//! Chunk records that arrived: which wait, which are in the job that opens them, and what all that is held counts against the credit.
+//! Chunk records that arrived: which wait, which are in the job that opens them, and what all that is held counts
+//! against the credit.
 //!
-//! It decides whether a chunk may come at all, and how many are opened at a time. Timer: the rate limit's, for the next acknowledgement.
-//! Bounds: the credit that the sender was given at most, for all that is held; jobs out, twice the cores and 16 MiB.
+//! It decides whether a chunk may come at all, and how many are opened at a time. Timer: the rate limit's, for the next
+//! acknowledgement. Bounds: the credit that the sender was given at most, for all that is held; jobs out, twice the
+//! cores and 16 MiB.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,8 +16,8 @@ use crate::session::{LinkId, SealedChunk};
 use crate::transfer::job::JobId;
 use crate::wire::Violation;
 
-/// The credit that a chunk uses and the link on which it arrived. The cost is 0 once that link is lost, because the sender then counts
-/// the chunk anew.
+/// The credit that a chunk uses and the link on which it arrived. The cost is 0 once that link is lost, because the
+/// sender then counts the chunk anew.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Charge {
     pub link: LinkId,
@@ -96,8 +98,8 @@ impl Arrivals {
         }
     }
 
-    /// A link is gone. What waits is dropped, as it comes again; what is in jobs, and the `others` that were opened, count no more, as
-    /// the sender counts them anew.
+    /// A link is gone. What waits is dropped, as it comes again; what is in jobs, and the `others` that were opened,
+    /// count no more, as the sender counts them anew.
     pub fn lose<'a>(&mut self, link: LinkId, others: impl Iterator<Item = &'a mut Charge>) {
         let held = &mut self.held;
         self.waiting.retain(|chunk| {

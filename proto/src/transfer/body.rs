@@ -1,8 +1,8 @@
 //! What is moved in chunks: files out of order ([`super::outgoing`], [`super::incoming`]), or a stream in order
 //! ([`super::stream::outgoing`], [`super::stream::ordered`]).
 //!
-//! A [`super::sender::Sender`] and a [`super::receiver::Receiver`] decide when a transfer begins and how it ends; these decide what its
-//! chunks are.
+//! A [`super::sender::Sender`] and a [`super::receiver::Receiver`] decide when a transfer begins and how it ends; these
+//! decide what its chunks are.
 
 use std::sync::Arc;
 
@@ -52,7 +52,8 @@ pub(super) trait ChunkSource: Send {
     /// What was in flight and is lost has to be sent again.
     fn lose(&mut self, lost: Lost);
 
-    /// There is a link on which the receiver says next what it has stored: nothing that was lost is sent again before that.
+    /// There is a link on which the receiver says next what it has stored: nothing that was lost is sent again before
+    /// that.
     fn recount(&mut self) {}
 
     /// Bytes that were sealed for this link and are not acknowledged, as the window counts.
@@ -127,6 +128,7 @@ pub(super) trait ChunkSink: Send {
     /// What is stored.
     fn progress(&self) -> Progress;
 
-    /// The sink in which something is staged, and how many entries that is; `None`: what was written can't be put in place or taken back.
+    /// The sink in which something is staged, and how many entries that is; `None`: what was written can't be put in
+    /// place or taken back.
     fn staged(&self) -> Option<(Arc<dyn Sink>, u32)>;
 }

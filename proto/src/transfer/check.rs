@@ -1,8 +1,8 @@
 //! What a receiver says it has from before, held against this side's own bytes.
 //!
-//! It decides which of its ranges need not be sent: those whose chunks, read and hashed here, give the same digest. A range that
-//! differs is sent whole. Ranges are judged in their order. No timers. Bounds: one job out for each core and 16 MiB of chunks;
-//! each chunk is read at most once for it; the hashes of one range and of the jobs.
+//! It decides which of its ranges need not be sent: those whose chunks, read and hashed here, give the same digest. A
+//! range that differs is sent whole. Ranges are judged in their order. No timers. Bounds: one job out for each core and
+//! 16 MiB of chunks; each chunk is read at most once for it; the hashes of one range and of the jobs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! One chunk: what its record's plaintext is, how it is made, and how it is checked and written. This runs in jobs.
 //!
-//! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd), length of the contents `u32`, BLAKE3
-//! of the contents (32 bytes), then the contents, compressed or not.
+//! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd), length of the contents
+//! `u32`, BLAKE3 of the contents (32 bytes), then the contents, compressed or not.
 //!
 //! Sending: read, hash, and compress when it pays: zstd-1 on the first 16 KiB tells (14 µs for a MiB), so that photos
-//! and archives cost nothing. Receiving: open, check the header against the layout, decompress into a buffer of exactly the
-//! length that the layout gives, compare the hash, and only then write.
+//! and archives cost nothing. Receiving: open, check the header against the layout, decompress into a buffer of exactly
+//! the length that the layout gives, compare the hash, and only then write.
 //!
-//! Contexts of zstd are used again: they stand in [`Coders`], which belongs to the transfer and not to a thread, so there are
-//! never more of them than jobs were out at once, and they go with the transfer.
+//! Contexts of zstd are used again: they stand in [`Coders`], which belongs to the transfer and not to a thread, so
+//! there are never more of them than jobs were out at once, and they go with the transfer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -173,7 +173,8 @@ pub struct Open {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) manifest: Arc<Manifest>,
     pub(super) coders: Arc<Coders>,
-    /// Shared by the jobs of one transfer: which chunk it is stands inside the seal, and two jobs must not write the same one.
+    /// Shared by the jobs of one transfer: which chunk it is stands inside the seal, and two jobs must not write the
+    /// same one.
     pub(super) hashes: Arc<Mutex<Hashes>>,
     pub(super) transfer: u32,
 }
@@ -315,7 +316,8 @@ impl Coders {
         prepared
     }
 
-    /// Calls `then` with the decompressed contents, or with `None` when they are not exactly `length` bytes; no more are made.
+    /// Calls `then` with the decompressed contents, or with `None` when they are not exactly `length` bytes; no more
+    /// are made.
     pub(super) fn decompress<T>(&self, body: &[u8], length: usize, then: impl FnOnce(Option<&[u8]>) -> T) -> T {
         let pooled = self.decompressors.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let pooled = pooled.or_else(|| Some((Decompressor::new().ok()?, Vec::new())));

@@ -5,8 +5,9 @@
 //!                ▲                      │ its link is gone
 //!                └──────── lost ◄───────┘
 //! ```
-//! A chunk keeps its place in the window until it is acknowledged, also when it was lost: a receiver that writes in order acknowledges
-//! none of those after it before it came again. It decides nothing; no timers. Bound: its owner's window.
+//! A chunk keeps its place in the window until it is acknowledged, also when it was lost: a receiver that writes in
+//! order acknowledges none of those after it before it came again. It decides nothing; no timers. Bound: its owner's
+//! window.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -123,7 +124,8 @@ impl ChunkTable {
         }
     }
 
-    /// The receiver has all chunks of this range, each of which was sent at least once. Gives those of which that was not known.
+    /// The receiver has all chunks of this range, each of which was sent at least once. Gives those of which that was
+    /// not known.
     pub fn acknowledge(&mut self, range: ChunkRange) -> Vec<Acknowledged> {
         let numbers: Vec<u64> = self.chunks.range(range.first..=range.last).map(|(number, _)| *number).collect();
         numbers.into_iter().filter_map(|number| self.acknowledge_one(number)).collect()

@@ -1,7 +1,8 @@
-//! What both ends of a transfer keep: jobs that are out, messages and events that wait, and how the other side is told of the end.
+//! What both ends of a transfer keep: jobs that are out, messages and events that wait, and how the other side is told
+//! of the end.
 //!
-//! It decides nothing about chunks. Timer: [`STRAGGLERS`], for jobs that are out at the end. Bounds: a handful of messages and events;
-//! its owner bounds the jobs.
+//! It decides nothing about chunks. Timer: [`STRAGGLERS`], for jobs that are out at the end. Bounds: a handful of
+//! messages and events; its owner bounds the jobs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,8 +24,8 @@ pub const STRAGGLERS: Duration = Duration::from_secs(5);
 pub enum TransferEvent {
     /// Sender: the source was looked through.
     Scanned(Arc<Manifest>),
-    /// Receiver: files are offered. Answer with [`super::Transfer::accept`], [`super::Transfer::accept_stream`] (one file) or
-    /// [`super::Transfer::decline`].
+    /// Receiver: files are offered. Answer with [`super::Transfer::accept`], [`super::Transfer::accept_stream`] (one
+    /// file) or [`super::Transfer::decline`].
     Offered(Arc<Manifest>),
     /// Receiver: a stream is offered. Answer with [`super::Transfer::accept_stream`] or [`super::Transfer::decline`].
     StreamOffered,
@@ -37,7 +38,8 @@ pub enum TransferEvent {
         /// In bytes of the files.
         bytes: u64,
     },
-    /// The transfer is over. The last event, once. After [`Outcome::Complete`] a receiver stays for the other side's farewell.
+    /// The transfer is over. The last event, once. After [`Outcome::Complete`] a receiver stays for the other side's
+    /// farewell.
     Over(Outcome),
 }
 
@@ -159,7 +161,8 @@ impl Exchange {
         }
     }
 
-    /// The end: jobs that are out have [`STRAGGLERS`] left. What the other side said or can't hear any more needs no answer.
+    /// The end: jobs that are out have [`STRAGGLERS`] left. What the other side said or can't hear any more needs no
+    /// answer.
     pub fn end(&mut self, now: Instant, outcome: Outcome) {
         self.jobs.end(now);
         self.report(TransferEvent::Over(outcome));

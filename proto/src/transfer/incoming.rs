@@ -1,13 +1,15 @@
-//! The chunks of a transfer that was accepted: which wait, which are in jobs, which are stored, and what the sender was told.
+//! The chunks of a transfer that was accepted: which wait, which are in jobs, which are stored, and what the sender was
+//! told.
 //!
 //! ```text
 //! waiting ──► opening ──► written ──► committing ──► stored, and fresh until it is acknowledged
 //! ```
-//! It decides when chunks are noted in the journal and so acknowledged (never before), when all that comes to the disk, and counts
-//! what the sender may have under way. What is here from before and the sender has not judged is `resume.kept`.
+//! It decides when chunks are noted in the journal and so acknowledged (never before), when all that comes to the disk,
+//! and counts what the sender may have under way. What is here from before and the sender has not judged is
+//! `resume.kept`.
 //!
-//! Timers: [`SYNC_AFTER`], and the rate limit's for the next acknowledgement. Bounds: [`CREDIT`] for all that is held; jobs out, twice the cores and 16 MiB of chunks, one that commits
-//! and one that syncs.
+//! Timers: [`SYNC_AFTER`], and the rate limit's for the next acknowledgement. Bounds: [`CREDIT`] for all that is held;
+//! jobs out, twice the cores and 16 MiB of chunks, one that commits and one that syncs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +24,7 @@ use super::journal::Stored;
 use super::limit::Limit;
 use super::manifest::Manifest;
 use super::ranges::RangeSet;
-use super::recall::Kept;
+use super::verify_stored::ResumeRange;
 use super::window::CREDIT;
 use super::{FIRST, Progress};
 use crate::Instant;
@@ -33,8 +35,9 @@ use crate::transfer::storage::{FaultKind, Sink};
 use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
-/// Chunks are committed when so many were written that count so many bytes together, or many of any size, or nothing else is left
-/// to do: often enough that a window of a few chunks never waits for it, and seldom enough to cost nothing.
+/// Chunks are committed when so many were written that count so many bytes together, or many of any size, or nothing
+/// else is left to do: often enough that a window of a few chunks never waits for it, and seldom enough to cost
+/// nothing.
 const COMMIT_CHUNKS: usize = 4;
 const COMMIT_BYTES: u64 = 256 << 10;
 const COMMIT_MANY: usize = 64;
@@ -77,7 +80,7 @@ struct Recorded {
 /// What is here from an earlier transfer.
 struct Resume {
     /// What the sender was told that is here, and has not judged yet.
-    kept: VecDeque<Kept>,
+    kept: VecDeque<ResumeRange>,
     /// Of what it found to be the same: chunks and bytes.
     confirmed: (u64, u64),
 }
@@ -111,7 +114,7 @@ impl Incoming {
     /// With what is here from before: the ranges that the sender is told of, and the hashes of the chunks in them.
     pub fn new(
         (manifest, sink): (Arc<Manifest>, Arc<dyn Sink>),
-        kept: Vec<Kept>,
+        kept: Vec<ResumeRange>,
         stored: &[Stored],
         limit: Option<Limit>,
         buffers: Arc<Pool>,

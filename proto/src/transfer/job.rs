@@ -11,9 +11,9 @@ use super::check::{Check, Checked};
 use super::chunk::{Made, Open, Opened, Prepare};
 use super::journal::Stored;
 use super::manifest::{Manifest, ManifestBuilder, ManifestError};
-use super::recall::{Recall, Recalled};
 use super::storage::{Fault, FaultKind, Sink, Source};
 use super::stream::work as stream;
+use super::verify_stored::{VerifiedStored, VerifyStored};
 use crate::session::{OpenedRecord, Verdict};
 
 /// Names a job within its node.
@@ -55,7 +55,7 @@ pub enum Work {
     /// Chunks that the receiver has from before, to be hashed here.
     Check(Check),
     /// Chunks that are stored from before, to be hashed again.
-    Recall(Recall),
+    VerifyStored(VerifyStored),
     /// Checks before anything is accepted.
     Begin {
         /// Where it would go.
@@ -110,7 +110,7 @@ pub enum Product {
     /// Chunks were hashed for the sender.
     Checked(Checked),
     /// Chunks from before were hashed again.
-    Recalled(Recalled),
+    VerifiedStored(VerifiedStored),
     /// The sink takes the offer; its journal says that these chunks are stored there from before, ascending.
     Begun(Vec<Stored>),
     /// Chunks are noted as stored.
@@ -165,7 +165,7 @@ impl Work {
             Self::Prepare(_) => "prepare",
             Self::Open(_) => "open",
             Self::Check(_) => "check",
-            Self::Recall(_) => "recall",
+            Self::VerifyStored(_) => "verify stored",
             Self::Begin { .. } => "begin",
             Self::Commit { .. } => "commit",
             Self::Sync { .. } => "sync",
@@ -194,7 +194,7 @@ impl Work {
             Self::Prepare(prepare) => prepare.run(stop).map(|made| Product::Made(Box::new(made))),
             Self::Open(open) => open.run(stop).map(Product::Opened),
             Self::Check(check) => check.run(stop).map(Product::Checked),
-            Self::Recall(recall) => recall.run(stop).map(Product::Recalled),
+            Self::VerifyStored(verify) => verify.run(stop).map(Product::VerifiedStored),
             Self::Begin { sink, manifest } => sink.begin(&manifest).map(Product::Begun),
             Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
             Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),

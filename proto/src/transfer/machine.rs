@@ -58,7 +58,8 @@ impl Transfer {
         }
     }
 
-    /// One of several links is gone on both sides: what was in flight on it is sent again. The receiver must learn of it first.
+    /// One of several links is gone on both sides: what was in flight on it is sent again. The receiver must learn of
+    /// it first.
     pub fn handle_link_dropped(&mut self, now: Instant, link: LinkId) {
         match self {
             Self::Sender(sender) => sender.handle_link_lost(now, link),

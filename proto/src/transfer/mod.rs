@@ -1,7 +1,8 @@
 //! A transfer: one manifest and one virtual byte stream, moved in chunks.
 //!
-//! [`Transfer`] is the machine, on either side: a [`sender::Sender`] or a [`receiver::Receiver`]. It sends and receives control messages
-//! and chunks, and knows nothing of links: its owner carries both. Heavy work leaves as jobs and comes back as their answers.
+//! [`Transfer`] is the machine, on either side: a [`sender::Sender`] or a [`receiver::Receiver`]. It sends and receives
+//! control messages and chunks, and knows nothing of links: its owner carries both. Heavy work leaves as jobs and comes
+//! back as their answers.
 //!
 //! ```text
 //!              Sender                          Receiver            when it begins, and how it ends
@@ -10,7 +11,8 @@
 //!        outgoing   stream::outgoing     incoming   stream::ordered
 //!                                           └─ arrivals ─┘         credit, and records to be opened
 //! ```
-//! The rest is what they stand on: names (`path`), the list of entries (`manifest`), where the bytes are (`layout`), one chunk (`chunk`).
+//! The rest is what they stand on: names (`path`), the list of entries (`manifest`), where the bytes are (`layout`),
+//! one chunk (`chunk`).
 
 mod arrivals;
 mod body;
@@ -33,11 +35,11 @@ mod outgoing;
 pub mod path;
 mod ranges;
 mod reading;
-pub mod recall;
 pub mod receiver;
 pub mod sender;
 pub mod storage;
 pub mod stream;
+pub mod verify_stored;
 mod window;
 
 use crate::transfer::storage::Fault;

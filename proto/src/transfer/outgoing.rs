@@ -1,11 +1,11 @@
 //! The chunks of a transfer that was accepted: which are being made, which are under way, which the receiver has.
 //!
-//! It decides which chunk is made next: those that were lost with a link, then those that the receiver claimed to have and has not,
-//! then the lowest that was never begun and is not claimed. What is claimed is held against our own bytes meanwhile (`check`).
-//! Where each of them is, from its planning to its acknowledgement, stands in a [`ChunkTable`].
+//! It decides which chunk is made next: those that were lost with a link, then those that the receiver claimed to have
+//! and has not, then the lowest that was never begun and is not claimed. What is claimed is held against our own bytes
+//! meanwhile (`check`). Where each of them is, from its planning to its acknowledgement, stands in a [`ChunkTable`].
 //!
-//! A rate limit is kept where chunks are fetched; its timer is the only one here. Bounds: jobs out, twice the cores and 16 MiB; chunks
-//! made and not fetched, [`READY`] and 16 MiB; chunks sent and not acknowledged, the window.
+//! A rate limit is kept where chunks are fetched; its timer is the only one here. Bounds: jobs out, twice the cores and
+//! 16 MiB; chunks made and not fetched, [`READY`] and 16 MiB; chunks sent and not acknowledged, the window.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -49,7 +49,8 @@ pub struct Outgoing {
     hashes: Hashes,
     /// The root, once `End` was said.
     end: Option<Hash>,
-    /// There is a new link, and what of the lost chunks arrived all the same is about to be said: until then nothing is sent twice.
+    /// There is a new link, and what of the lost chunks arrived all the same is about to be said: until then nothing is
+    /// sent twice.
     recounting: bool,
 }
 

@@ -1,26 +1,33 @@
 //! The receiving side of a transfer: judges the offer, asks its owner, stores chunks, and proves that all is in place.
 //!
 //! ```text
-//!          Offer           pages            accept             begun               hashed again              End, all stored
-//! Waiting ──────► Reading ──────► Offered ─────────► Beginning ──────► Recalling ──────────────► Receiving ─────────────────┐
-//!    │  └─ Offer (stream) ──────────► │ └─ accept_stream ──┼──────────────────┼─────────────────────► │ │                    │
-//!    │               │               │                  │  └── nothing is here from before ──────────► │ │ all written out    │
-//!    └───────────────┴───────────────┴──────────────────┴──────────────────┴──────────────────────────┤ └─────────┐  finished ▼
-//!          Over: refused, declined, cancelled, failed, violation, lost, stalled  ◄──┴── Verified ◄───────────────┴─── Finishing
-//!                                                                       Bye, 30 s ──┘
+//! Waiting     an offer of files ──► Reading       an offer of a stream ──► Offered
+//! Reading     all its pages are here ──► Offered
+//! Offered     accept ──► Beginning                accept_stream ──► Receiving
+//! Beginning   nothing is here from before ──► Receiving       something is ──► Verifying
+//! Verifying   hashed again ──► Receiving
+//! Receiving   End, all stored ──► Finishing       End, all written out in order ──► Verified
+//! Finishing   everything is in place ──► Verified
+//! Verified    Bye, or 30 s without it ──► Over
+//!
+//! all but Verified ──► Over: refused, declined, cancelled, failed, violation, lost, stalled (Finishing: only failed, or
+//!                      cancelled and the rest once its sink is overdue)
 //! ```
-//! It decides whether an offer may be shown at all (every name judged, no collisions, the sums right), what is kept of an earlier try
-//! (`recall`), and when everything is whole. Which chunk is taken, and when it is acknowledged, is decided by the [`ChunkSink`]:
-//! `incoming` for files (after they are in the journal), `stream::ordered` for a stream, or for one file that goes into a sink that is
-//! written in order (after they were written out). A chunk of a file is opened, checked and written by one job; two jobs with the same
-//! chunk are told apart under the lock of its hashes, since the number stands inside the seal.
+//! It decides whether an offer may be shown at all (every name judged, no collisions, the sums right), what is kept of
+//! an earlier try (`verify_stored`), and when everything is whole. Which chunk is taken, and when it is acknowledged, is
+//! decided by the [`ChunkSink`]: `incoming` for files (after they are in the journal), `stream::ordered` for a stream,
+//! or for one file that goes into a sink that is written in order (after they were written out). A chunk of a file is
+//! opened, checked and written by one job; two jobs with the same chunk are told apart under the lock of its hashes,
+//! since the number stands inside the seal.
 //!
-//! Once everything is being put in place, the outcome is what the disk says: neither side's wish, nor a violation, nor a lost
-//! link changes it any more. A transfer that ends before leaves what is stored for the next one (`ends::is_worth_keeping`).
+//! Once everything is being put in place, the outcome is what the disk says: neither side's wish, nor a violation, nor
+//! a lost link changes it any more. A transfer that ends before leaves what is stored for the next one
+//! (`ends::is_worth_keeping`).
 //!
-//! Timers: that of an offer (`reading`); [`CHUNKS`] while it is the sender's turn and a link is up (a stream may be silent for ever);
-//! [`FAREWELL`] for `Bye` after `Verified` ([`INTERRUPTED`] once the user interrupted, [`FAREWELL_APART`] without a link); those of
-//! the chunk sink; [`super::STRAGGLERS`] for jobs that are out at the end. Bounds: those of the chunk sink; the manifest's own.
+//! Timers: that of an offer (`reading`); [`CHUNKS`] while it is the sender's turn and a link is up (a stream may be
+//! silent for ever); [`FAREWELL`] for `Bye` after `Verified` ([`INTERRUPTED`] once the user interrupted,
+//! [`FAREWELL_APART`] without a link); those of the chunk sink; [`super::STRAGGLERS`] for jobs that are out at the end.
+//! Bounds: those of the chunk sink; the manifest's own.
 
 mod ends;
 pub(super) mod finishing;
@@ -40,9 +47,9 @@ use super::journal::Stored;
 use super::limit::Limit;
 use super::manifest::{Manifest, Page};
 use super::reading::Reading;
-use super::recall::{Kept, Recalling};
 use super::stream::ordered::OrderedReceiver;
 use super::stream::{self, Layout};
+use super::verify_stored::{ResumeRange, VerifyingStored};
 use super::{FIRST, Outcome, Progress};
 use crate::Instant;
 use crate::misuse::Misuse;
@@ -57,7 +64,8 @@ use crate::wire::{Capped, Untrusted};
 
 /// How long `Bye` is waited for after `Verified`.
 pub const FAREWELL: Duration = Duration::from_secs(30);
-/// How long while there is no link: a sender that was cut off at the very end can still learn that the transfer is complete.
+/// How long while there is no link: a sender that was cut off at the very end can still learn that the transfer is
+/// complete.
 pub const FAREWELL_APART: Duration = Duration::from_secs(60);
 /// How long after the user interrupted.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
@@ -95,7 +103,7 @@ enum State {
     /// The sink looks at it.
     Beginning { manifest: Arc<Manifest>, sink: Arc<dyn Sink>, job: Option<Work> },
     /// What is here from before is hashed again.
-    Recalling(Box<Recalling>),
+    Verifying(Box<VerifyingStored>),
     /// Chunks come in.
     Receiving(Box<dyn ChunkSink>),
     /// Slice by slice, everything is put in place.
@@ -157,7 +165,7 @@ impl Receiver {
             State::Receiving(chunks) => chunks.take(chunk),
             // It was sent twice, over two links, and the second copy was slow.
             State::Finishing(_) | State::Verified { .. } | State::Over { .. } => Ok(()),
-            State::Waiting | State::Reading(_) | State::Offered(_) | State::Beginning { .. } | State::Recalling(_) => {
+            State::Waiting | State::Reading(_) | State::Offered(_) | State::Beginning { .. } | State::Verifying(_) => {
                 Err(Violation::UnexpectedMessage)
             }
         };
@@ -176,7 +184,8 @@ impl Receiver {
         }
     }
 
-    /// One of several links is gone: what came on it and was not acknowledged will come again, once what is stored was said.
+    /// One of several links is gone: what came on it and was not acknowledged will come again, once what is stored was
+    /// said.
     pub fn handle_link_dropped(&mut self, link: LinkId) {
         if let State::Receiving(chunks) = &mut self.state {
             chunks.lose(link);
@@ -210,7 +219,7 @@ impl Receiver {
             (result, State::Over { .. }) => return self.handle_late(result.ok().as_ref()),
             // It is complete: a second copy of a chunk, or a sync, was late.
             (_, State::Verified { .. }) => return,
-            (Err(fault), State::Beginning { .. } | State::Recalling(_)) => return self.begin_failed(now, fault),
+            (Err(fault), State::Beginning { .. } | State::Verifying(_)) => return self.begin_failed(now, fault),
             (Err(fault), _) => Err(fault.into()),
             (Ok(product), _) => self.handle_product(now, id, product),
         };
@@ -228,12 +237,12 @@ impl Receiver {
                 } else {
                     let (manifest, sink) = staging;
                     self.exchange.report(TransferEvent::Resuming);
-                    self.state = State::Recalling(Box::new(Recalling::new(manifest, sink, stored)));
+                    self.state = State::Verifying(Box::new(VerifyingStored::new(manifest, sink, stored)));
                 }
             }
-            (Product::Recalled(recalled), State::Recalling(recalling)) => {
-                if recalling.recalled(recalled) {
-                    self.recalled(now);
+            (Product::VerifiedStored(verified), State::Verifying(verifying)) => {
+                if verifying.verified(verified) {
+                    self.handle_verified(now);
                 }
             }
             (product, State::Receiving(chunks)) => {
@@ -254,7 +263,7 @@ impl Receiver {
                 | State::Reading(_)
                 | State::Offered(_)
                 | State::Beginning { .. }
-                | State::Recalling(_)
+                | State::Verifying(_)
                 | State::Finishing(_)
                 | State::Verified { .. }
                 | State::Over { .. },
@@ -335,8 +344,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// This side ends it, and tells the other. When all is done already, or is being put in place by a sink that is not overdue, it only
-    /// shortens the farewell.
+    /// This side ends it, and tells the other. When all is done already, or is being put in place by a sink that is not
+    /// overdue, it only shortens the farewell.
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         match &mut self.state {
             State::Over { .. } => {}
@@ -389,7 +398,7 @@ impl Receiver {
         let is_idle = exchange.jobs.is_idle();
         exchange.jobs.start(|id| match state {
             State::Beginning { job, .. } => job.take(),
-            State::Recalling(recalling) => recalling.next(config.cores).map(Work::Recall),
+            State::Verifying(verifying) => verifying.next(config.cores).map(Work::VerifyStored),
             State::Receiving(chunks) => chunks.next_job(config.cores, id),
             State::Finishing(finishing) if is_idle => finishing.next(),
             State::Over { cleanup, .. } if is_idle => cleanup.take(),
@@ -422,8 +431,8 @@ impl Receiver {
             State::Waiting | State::Reading(_) => Progress::default(),
             State::Offered(layout) => Progress { bytes: 0, total: layout.bytes() },
             State::Beginning { manifest, .. } => Progress { bytes: 0, total: manifest.totals().bytes },
-            State::Recalling(recalling) => {
-                Progress { bytes: recalling.bytes(), total: recalling.manifest.totals().bytes }
+            State::Verifying(verifying) => {
+                Progress { bytes: verifying.bytes(), total: verifying.manifest.totals().bytes }
             }
             State::Receiving(chunks) => chunks.progress(),
             State::Finishing(finishing) => finishing.progress,
@@ -497,7 +506,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// The other side cancelled. Once everything is in place, or soon will be, it only did not learn of the confirmation, and gave up.
+    /// The other side cancelled. Once everything is in place, or soon will be, it only did not learn of the
+    /// confirmation, and gave up.
     fn handle_cancel(&mut self, now: Instant, outcome: Outcome) {
         match &mut self.state {
             State::Verified { progress, .. } => {
@@ -549,10 +559,10 @@ impl Receiver {
     }
 
     /// What is here from before was hashed again.
-    fn recalled(&mut self, now: Instant) {
-        let State::Recalling(recalling) = std::mem::replace(&mut self.state, State::Waiting) else { return };
-        let staging = (Arc::clone(&recalling.manifest), Arc::clone(&recalling.sink));
-        let (kept, stored) = recalling.finish();
+    fn handle_verified(&mut self, now: Instant) {
+        let State::Verifying(verifying) = std::mem::replace(&mut self.state, State::Waiting) else { return };
+        let staging = (Arc::clone(&verifying.manifest), Arc::clone(&verifying.sink));
+        let (kept, stored) = verifying.finish();
         if kept.is_empty() {
             self.exchange.report(TransferEvent::Resumed { bytes: 0 });
         }
@@ -560,7 +570,13 @@ impl Receiver {
     }
 
     /// The sink is ready, and has so much from an earlier transfer.
-    fn ready(&mut self, now: Instant, staging: (Arc<Manifest>, Arc<dyn Sink>), kept: Vec<Kept>, stored: &[Stored]) {
+    fn ready(
+        &mut self,
+        now: Instant,
+        staging: (Arc<Manifest>, Arc<dyn Sink>),
+        kept: Vec<ResumeRange>,
+        stored: &[Stored],
+    ) {
         let (limit, buffers) = (self.limit.map(Limit::new), Arc::clone(&self.buffers));
         let chunks = Incoming::new(staging, kept, stored, limit, buffers);
         let have = Capped::truncated(chunks.have());
@@ -638,7 +654,7 @@ impl std::fmt::Debug for Receiver {
             State::Reading(_) => "reading",
             State::Offered(_) => "offered",
             State::Beginning { .. } => "beginning",
-            State::Recalling(_) => "recalling",
+            State::Verifying(_) => "verifying",
             State::Receiving(_) => "receiving",
             State::Finishing(_) => "finishing",
             State::Verified { .. } => "verified",

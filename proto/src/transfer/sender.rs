@@ -1,18 +1,19 @@
-//! The sending side of a transfer: scans, offers, sends chunks within a window, and waits for the proof that all is in place.
+//! The sending side of a transfer: scans, offers, sends chunks within a window, and waits for the proof that all is in
+//! place.
 //!
 //! ```text
 //!            scanned          begin            Accept             Verified
 //! Scanning ──────────► Ready ───────► Offered ────────► Sending ──────────► Over (Bye)
 //!     └──────────────────┴──────────────┴─────────────────┴─► Over: declined, cancelled, failed, violation, lost
 //! ```
-//! A stream is not scanned: it is `Ready` from the start. What is sent next, and how much of it is in flight, is decided by the
-//! [`ChunkSource`]: `outgoing` for files, `stream::outgoing` for a stream. A receiver can only accept, acknowledge chunks that were
-//! sent or that it has from before (held against our own bytes first: `check`), and name the root. It can't ask for anything that
-//! was not offered.
+//! A stream is not scanned: it is `Ready` from the start. What is sent next, and how much of it is in flight, is
+//! decided by the [`ChunkSource`]: `outgoing` for files, `stream::outgoing` for a stream. A receiver can only accept,
+//! acknowledge chunks that were sent or that it has from before (held against our own bytes first: `check`), and name
+//! the root. It can't ask for anything that was not offered.
 //!
-//! Timers: those of the chunk source, and [`super::STRAGGLERS`] for jobs that are out at the end. The wait for an answer and for
-//! `Verified` has no deadline of its own: a user and a disk take as long as they take, and the session ends when the peer is silent.
-//! Bounds: those of the chunk source, and the manifest's own.
+//! Timers: those of the chunk source, and [`super::STRAGGLERS`] for jobs that are out at the end. The wait for an
+//! answer and for `Verified` has no deadline of its own: a user and a disk take as long as they take, and the session
+//! ends when the peer is silent. Bounds: those of the chunk source, and the manifest's own.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -167,7 +168,8 @@ impl Sender {
         if let State::Sending(chunks) = &self.state { chunks.under_way(link) } else { 0 }
     }
 
-    /// One of several links is gone, and the receiver no longer counts what came over it: it says next what it has stored.
+    /// One of several links is gone, and the receiver no longer counts what came over it: it says next what it has
+    /// stored.
     pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
         if let State::Sending(chunks) = &mut self.state {
             chunks.lose(Lost::On(link));

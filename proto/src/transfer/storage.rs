@@ -51,8 +51,8 @@ pub enum FaultKind {
     /// The system's error.
     #[error("{0}")]
     Io(io::ErrorKind),
-    /// The system's error by its number, where the standard library has no kind that says what happened (too many open files,
-    /// an input/output error).
+    /// The system's error by its number, where the standard library has no kind that says what happened (too many open
+    /// files, an input/output error).
     #[error("{}", io::Error::from_raw_os_error(*.0))]
     System(i32),
     /// The name of a local file is not valid UTF-8, so it can't be sent.
@@ -127,16 +127,16 @@ pub trait Source: Send + Sync {
 
 /// Where it goes. What can't be found again needs none of the methods that have a body here.
 pub trait Sink: Send + Sync {
-    /// Checks names against what is there, policy and free space, and makes the staging, or finds again what an earlier transfer
-    /// of the same manifest left. Gives the chunks that its journal names, ascending, at most
+    /// Checks names against what is there, policy and free space, and makes the staging, or finds again what an earlier
+    /// transfer of the same manifest left. Gives the chunks that its journal names, ascending, at most
     /// [`super::journal::MOST`]. Before the offer is accepted.
     ///
     /// # Errors
     /// Why it can't be received; nothing stays behind then but what was there before.
     fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault>;
 
-    /// Fills `into` with bytes of a file that are stored from before; false: they are not, or can't be read. Several threads at
-    /// once, after [`Sink::begin`] and before the first [`Sink::write`].
+    /// Fills `into` with bytes of a file that are stored from before; false: they are not, or can't be read. Several
+    /// threads at once, after [`Sink::begin`] and before the first [`Sink::write`].
     ///
     /// # Errors
     /// Only what a new transfer would suffer from, too.
@@ -144,8 +144,8 @@ pub trait Sink: Send + Sync {
         Ok(false)
     }
 
-    /// Bytes of a file from `at` on. Several threads at once, any order; each byte of each file once, but for those that were
-    /// stored from before: they may be replaced, once.
+    /// Bytes of a file from `at` on. Several threads at once, any order; each byte of each file once, but for those
+    /// that were stored from before: they may be replaced, once.
     ///
     /// # Errors
     /// They could not be written.
@@ -159,8 +159,8 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
-    /// Brings to the disk what was written and committed before the call: first the files, then the journal. One thread, beside
-    /// other calls.
+    /// Brings to the disk what was written and committed before the call: first the files, then the journal. One
+    /// thread, beside other calls.
     ///
     /// # Errors
     /// What was not synced before counts as not stored; no later call may find it good.
@@ -168,22 +168,23 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
-    /// Empty files, directories, links, modes, times, sync, rename: a slice of at most `at_most` entries; true when all is in
-    /// place. One thread, after the last write.
+    /// Empty files, directories, links, modes, times, sync, rename: a slice of at most `at_most` entries; true when all
+    /// is in place. One thread, after the last write.
     ///
-    /// It is called again at once while it answers false, at most twice for every `at_most` entries and 64 times more. After that it is
-    /// called every 10 ms, the transfer can be cancelled, and it fails with [`FaultKind::Unfinished`] after 10 minutes.
+    /// It is called again at once while it answers false, at most twice for every `at_most` entries and 64 times more.
+    /// After that it is called every 10 ms, the transfer can be cancelled, and it fails with [`FaultKind::Unfinished`]
+    /// after 10 minutes.
     ///
     /// # Errors
     /// Something could not be put in place.
     fn finish(&self, at_most: usize) -> Result<bool, Fault>;
 
-    /// The transfer ended unfinished, and what was staged is of no use: removes it. Never fails, never touches a final name.
-    /// Once, after the last other call, and only if [`Sink::begin`] succeeded.
+    /// The transfer ended unfinished, and what was staged is of no use: removes it. Never fails, never touches a final
+    /// name. Once, after the last other call, and only if [`Sink::begin`] succeeded.
     fn abandon(&self);
 
-    /// The transfer ended unfinished: leaves what is stored, so that another one can go on from there, and lets go of it. Never
-    /// fails. Once, after the last other call, in place of [`Sink::abandon`].
+    /// The transfer ended unfinished: leaves what is stored, so that another one can go on from there, and lets go of
+    /// it. Never fails. Once, after the last other call, in place of [`Sink::abandon`].
     fn suspend(&self) {
         self.abandon();
     }
@@ -191,7 +192,8 @@ pub trait Sink: Send + Sync {
 
 /// Where a stream comes from. It is read once, in order.
 pub trait StreamSource: Send + Sync {
-    /// Waits at most `wait` for something to read, then fills `into`, which is not empty, with what is there. One thread.
+    /// Waits at most `wait` for something to read, then fills `into`, which is not empty, with what is there. One
+    /// thread.
     ///
     /// # Errors
     /// It can't be read.
@@ -211,8 +213,8 @@ pub enum Read {
 
 /// Where bytes go that come in order.
 pub trait StreamSink: Send + Sync {
-    /// Waits at most `wait` for room, then takes as much as there is room for, from the front of `plain`, which is not empty. Gives
-    /// how many bytes it took; 0: not yet. One thread.
+    /// Waits at most `wait` for room, then takes as much as there is room for, from the front of `plain`, which is not
+    /// empty. Gives how many bytes it took; 0: not yet. One thread.
     ///
     /// # Errors
     /// Nobody reads it any more, or it can't be written.

@@ -1,9 +1,11 @@
-//! How much the sender may have under way: the bytes of chunks that are being made, wait, or were sent and not acknowledged.
+//! How much the sender may have under way: the bytes of chunks that are being made, wait, or were sent and not
+//! acknowledged.
 //!
-//! It starts with [`START`] chunks and grows by what is acknowledged while it was what held the sender back, up to what the
-//! receiver's credit allows and [`CREDIT`] at most: below it the links control congestion, so it only has to cover bandwidth ×
-//! delay. A chunk counts with the bytes of its frame and [`EACH`] more, on both sides alike, so that a flood of tiny ones is
-//! bounded too. An acknowledgement that tells nothing new costs the receiver nothing, so [`STALE`] of them in a row end the transfer.
+//! It starts with [`START`] chunks and grows by what is acknowledged while it was what held the sender back, up to what
+//! the receiver's credit allows and [`CREDIT`] at most: below it the links control congestion, so it only has to cover
+//! bandwidth × delay. A chunk counts with the bytes of its frame and [`EACH`] more, on both sides alike, so that a
+//! flood of tiny ones is bounded too. An acknowledgement that tells nothing new costs the receiver nothing, so
+//! [`STALE`] of them in a row end the transfer.
 
 use crate::wire::Violation;
 

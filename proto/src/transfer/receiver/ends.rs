@@ -52,7 +52,7 @@ impl Receiver {
             State::Beginning { .. } if matches!(outcome, Outcome::Failed(_)) => Cleanup::None,
             State::Beginning { sink, .. } => Cleanup::AfterBegin(work(sink)),
             State::Finishing(finishing) => last(finishing.sink),
-            State::Recalling(recalling) => last(recalling.sink),
+            State::Verifying(verifying) => last(verifying.sink),
             State::Receiving(chunks) => chunks.staged().map_or(Cleanup::None, |(sink, _)| last(sink)),
             State::Waiting | State::Reading(_) | State::Offered(_) | State::Verified { .. } | State::Over { .. } => {
                 Cleanup::None
@@ -63,9 +63,9 @@ impl Receiver {
     }
 }
 
-/// Whether what is stored can be of use when the same is sent again. Every chunk of it is what a peer with the right code sealed, so
-/// only these are worthless: one whose sum is not the sender's, or that the sender contradicts; a source that changed, since its
-/// manifest will be another; and words that were not confirmed.
+/// Whether what is stored can be of use when the same is sent again. Every chunk of it is what a peer with the right
+/// code sealed, so only these are worthless: one whose sum is not the sender's, or that the sender contradicts; a
+/// source that changed, since its manifest will be another; and words that were not confirmed.
 fn is_worth_keeping(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),

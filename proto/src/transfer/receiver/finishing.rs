@@ -1,7 +1,8 @@
 //! Everything is stored, and the sink puts it in place, slice by slice.
 //!
-//! It decides when the sink is asked for the next slice. A sink that needs no more slices than its entries explain is asked again at once.
-//! One that needs more is overdue: it is asked again after [`PAUSE`], it can be cancelled, and after [`LIMIT`] it has failed.
+//! It decides when the sink is asked for the next slice. A sink that needs no more slices than its entries explain is
+//! asked again at once. One that needs more is overdue: it is asked again after [`PAUSE`], it can be cancelled, and
+//! after [`LIMIT`] it has failed.
 //!
 //! Timers: [`PAUSE`] and [`LIMIT`]. Bound: one job out.
 

@@ -1,13 +1,13 @@
 //! The chunks of a stream that was accepted: which wait, which are open, which one is being written.
 //!
 //! ```text
-//! waiting ──► unsealing ──► packed ──► unpacking ──► plain ──► writing ──► written, and counted until it is acknowledged
+//! waiting ──► unsealing ──► packed ──► unpacking ──► plain ──► writing ──► written, and counted until acknowledged
 //! ```
-//! A chunk stays as it came, compressed, until its turn is near, so that what is held is never more than what was sent. Chunks leave
-//! in the order of their numbers; one that was written is only known by its hash.
+//! A chunk stays as it came, compressed, until its turn is near, so that what is held is never more than what was sent.
+//! Chunks leave in the order of their numbers; one that was written is only known by its hash.
 //!
-//! Timers: [`PAUSE`] after a sink that had no room; the rate limit's. Bounds: [`HOLD`] for all that is held; jobs out, twice the cores
-//! and 16 MiB; [`UNPACKED`] chunks that are not packed; [`RECENT`] hashes of chunks that were written.
+//! Timers: [`PAUSE`] after a sink that had no room; the rate limit's. Bounds: [`HOLD`] for all that is held; jobs out,
+//! twice the cores and 16 MiB; [`UNPACKED`] chunks that are not packed; [`RECENT`] hashes of chunks that were written.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -82,7 +82,8 @@ impl Layout {
         }
     }
 
-    /// How far beyond the first that is not written a chunk may lie. What a file's sender has under way its window bounds alone.
+    /// How far beyond the first that is not written a chunk may lie. What a file's sender has under way its window
+    /// bounds alone.
     const fn ahead(&self) -> u64 {
         match self {
             Self::Stream { .. } => AHEAD,

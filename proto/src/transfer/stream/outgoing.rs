@@ -1,4 +1,5 @@
-//! The chunks of a stream that was accepted: what is read, what is in flight, and what is kept until it was written out over there.
+//! The chunks of a stream that was accepted: what is read, what is in flight, and what is kept until it was written out
+//! over there.
 //!
 //! ```text
 //! (source) ──► filling ──► waiting ──► packing ──► packed ──► in flight ──► acknowledged, and forgotten
@@ -6,12 +7,12 @@
 //!                             └────────── lost with a link ───────┘
 //! ```
 //! It decides when the source is read (nothing before the offer was accepted), when a chunk is cut (it is full, or
-//! [`PARTIAL`] old, or the last, and there is room), and which leaves next: the lowest, again after a link was lost. The source is never
-//! asked twice for the same bytes.
+//! [`PARTIAL`] old, or the last, and there is room), and which leaves next: the lowest, again after a link was lost.
+//! The source is never asked twice for the same bytes.
 //!
-//! Timers: [`PARTIAL`], as the wait of the job that reads; [`PAUSE`] after a source that had nothing; the rate limit's. A source may
-//! be silent for ever. Bounds: [`AHEAD`] chunks that are not acknowledged, which the window may lower, and the one that is being filled;
-//! jobs out, one that reads and twice the cores; `STALE` acknowledgements without news.
+//! Timers: [`PARTIAL`], as the wait of the job that reads; [`PAUSE`] after a source that had nothing; the rate limit's.
+//! A source may be silent for ever. Bounds: [`AHEAD`] chunks that are not acknowledged, which the window may lower, and
+//! the one that is being filled; jobs out, one that reads and twice the cores; `STALE` acknowledgements without news.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

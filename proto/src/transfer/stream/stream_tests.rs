@@ -1,4 +1,5 @@
-//! Both machines against each other, with a stream in memory: jobs end in any order, chunks arrive in any order, links die.
+//! Both machines against each other, with a stream in memory: jobs end in any order, chunks arrive in any order, links
+//! die.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -100,7 +101,8 @@ impl World {
                 other => panic!("{other:?}"),
             }
         }
-        // Before the jobs, as a peer does it: what is dropped here, because it is there already, makes room for another job.
+        // Before the jobs, as a peer does it: what is dropped here, because it is there already, makes room for another
+        // job.
         while let Some((number, chunk)) = self.sender.poll_chunk() {
             self.moved.push((self.now, number));
             self.chunks.push(SealedChunk::arrived(self.link, chunk, true));

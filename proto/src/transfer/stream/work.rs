@@ -1,7 +1,7 @@
 //! The jobs of a stream: reading and packing chunks, unsealing, unpacking and writing them.
 //!
-//! Reading and writing wait at most [`super::WAIT`], and answer with as much as was done, so that no worker is lost to a source that
-//! is silent or to a sink that is full; the machines decide what follows. Bounds: one chunk per job.
+//! Reading and writing wait at most [`super::WAIT`], and answer with as much as was done, so that no worker is lost to
+//! a source that is silent or to a sink that is full; the machines decide what follows. Bounds: one chunk per job.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,9 @@
-//! What a receiver has from before: its journal names chunks, and each is read and hashed again before anything is said of it.
+//! What a receiver has from before: its journal names chunks, and each is read and hashed again before anything is said
+//! of it.
 //!
 //! It decides which of them the sender is told of: those whose bytes are what the journal says, as ranges of at most
-//! [`ranges::MOST_IN_HAVE`] chunks, [`RANGES`] of them; the rest comes again. No timers. Bounds: jobs out, twice the cores and
-//! 16 MiB; [`super::journal::MOST`] chunks.
+//! [`ranges::MOST_IN_HAVE`] chunks, [`RANGES`] of them; the rest comes again. No timers. Bounds: jobs out, twice the
+//! cores and 16 MiB; [`super::journal::MOST`] chunks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::wire::peer::{ChunkRange, Have};
 pub const RANGES: usize = 1000;
 
 /// Chunks to be read from the sink and hashed.
-pub struct Recall {
+pub struct VerifyStored {
     sink: Arc<dyn Sink>,
     manifest: Arc<Manifest>,
     chunks: Vec<Stored>,
@@ -27,10 +28,10 @@ pub struct Recall {
 
 /// Those that are what the journal says, each with its length in bytes.
 #[derive(Debug)]
-pub struct Recalled(Vec<(Stored, usize)>);
+pub struct VerifiedStored(Vec<(Stored, usize)>);
 
-impl Recall {
-    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Recalled, Fault> {
+impl VerifyStored {
+    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<VerifiedStored, Fault> {
         let Self { sink, manifest, chunks } = self;
         let mut buffer = vec![0; manifest.chunk_size() as usize];
         let mut good = Vec::new();
@@ -54,12 +55,12 @@ impl Recall {
                 good.push((stored, len));
             }
         }
-        Ok(Recalled(good))
+        Ok(VerifiedStored(good))
     }
 }
 
 /// The chunks of a journal while they are hashed again.
-pub(super) struct Recalling {
+pub(super) struct VerifyingStored {
     pub manifest: Arc<Manifest>,
     pub sink: Arc<dyn Sink>,
     left: VecDeque<Stored>,
@@ -71,18 +72,18 @@ pub(super) struct Recalling {
 
 /// A range of chunks that the sender is told of, and the bytes in it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kept {
+pub(super) struct ResumeRange {
     pub have: Have,
     pub bytes: u64,
 }
 
-impl Recalling {
+impl VerifyingStored {
     pub fn new(manifest: Arc<Manifest>, sink: Arc<dyn Sink>, stored: Vec<Stored>) -> Self {
         Self { manifest, sink, left: stored.into(), out: 0, good: Vec::new(), bytes: 0 }
     }
 
     /// The next job, if there is one and room for it.
-    pub fn next(&mut self, cores: usize) -> Option<Recall> {
+    pub fn next(&mut self, cores: usize) -> Option<VerifyStored> {
         let (jobs, size) = (self.out, self.manifest.chunk_size());
         let bytes = (jobs as u64).saturating_add(1).saturating_mul(size.into());
         if self.left.is_empty() || jobs >= cores.max(1).saturating_mul(2) || bytes > IN_JOBS {
@@ -90,16 +91,16 @@ impl Recalling {
         }
         let chunks = self.left.drain(..slice_of(size).min(self.left.len())).collect();
         self.out = jobs.saturating_add(1);
-        Some(Recall { sink: Arc::clone(&self.sink), manifest: Arc::clone(&self.manifest), chunks })
+        Some(VerifyStored { sink: Arc::clone(&self.sink), manifest: Arc::clone(&self.manifest), chunks })
     }
 
     /// A job was done; true: it was the last.
-    pub fn recalled(&mut self, recalled: Recalled) -> bool {
+    pub fn verified(&mut self, verified: VerifiedStored) -> bool {
         self.out = self.out.saturating_sub(1);
-        for (_, len) in &recalled.0 {
+        for (_, len) in &verified.0 {
             self.bytes = self.bytes.saturating_add(*len as u64);
         }
-        self.good.extend(recalled.0);
+        self.good.extend(verified.0);
         self.left.is_empty() && self.out == 0
     }
 
@@ -109,15 +110,15 @@ impl Recalling {
     }
 
     /// What the sender is told, and the hashes of all chunks in it.
-    pub fn finish(mut self) -> (Vec<Kept>, Vec<Stored>) {
+    pub fn finish(mut self) -> (Vec<ResumeRange>, Vec<Stored>) {
         self.good.sort_unstable_by_key(|(stored, _)| stored.chunk);
-        let (mut kept, mut stored): (Vec<Kept>, Vec<Stored>) = (Vec::new(), Vec::new());
+        let (mut kept, mut stored): (Vec<ResumeRange>, Vec<Stored>) = (Vec::new(), Vec::new());
         let mut hasher = blake3::Hasher::new();
         for (chunk, len) in self.good {
             let Stored { chunk: number, hash } = chunk;
             let full = kept.len() == RANGES;
             match kept.last_mut() {
-                Some(Kept { have, bytes })
+                Some(ResumeRange { have, bytes })
                     if have.range.last.checked_add(1) == Some(number)
                         && number.saturating_sub(have.range.first) < ranges::MOST_IN_HAVE =>
                 {
@@ -128,7 +129,7 @@ impl Recalling {
                 _ => {
                     hasher.reset();
                     let range = ChunkRange { first: number, last: number };
-                    kept.push(Kept { have: Have { range, digest: [0; 32] }, bytes: len as u64 });
+                    kept.push(ResumeRange { have: Have { range, digest: [0; 32] }, bytes: len as u64 });
                 }
             }
             hasher.update(&hash);
@@ -148,13 +149,13 @@ mod tests {
     use super::*;
     use crate::wire::peer::TransferKind;
 
-    fn told(chunks: impl Iterator<Item = u64>) -> (Vec<Kept>, Vec<Stored>) {
+    fn told(chunks: impl Iterator<Item = u64>) -> (Vec<ResumeRange>, Vec<Stored>) {
         let builder = super::super::manifest::ManifestBuilder::new(TransferKind::Files, &seed(1));
         let manifest = Arc::new(builder.finish().unwrap());
-        let mut recalling = Recalling::new(manifest, Arc::new(MemorySink::new()), Vec::new());
+        let mut verifying = VerifyingStored::new(manifest, Arc::new(MemorySink::new()), Vec::new());
         let good: Vec<_> = chunks.map(|chunk| (Stored { chunk, hash: [chunk as u8; 32] }, 10)).collect();
-        assert!(recalling.recalled(Recalled(good)));
-        recalling.finish()
+        assert!(verifying.verified(VerifiedStored(good)));
+        verifying.finish()
     }
 
     #[test]
