@@ -290,10 +290,8 @@ impl Receiver {
             State::Verified { until, progress, .. } if until.is_none_or(|until| until <= now) => {
                 self.state = State::Over { cleanup: Cleanup::None, progress: *progress };
             }
-            State::Finishing(finishing) => {
-                if finishing.handle_timeout(now) {
-                    self.stop(now, FaultKind::Unfinished.into());
-                }
+            State::Finishing(finishing) if finishing.handle_timeout(now) => {
+                self.stop(now, FaultKind::Unfinished.into());
             }
             _ => {}
         }
