@@ -236,6 +236,7 @@ pub mod drive;
 pub mod handshake;
 pub mod host;
 pub mod link;
+pub mod memory;
 pub mod misuse;
 pub mod net;
 pub mod node;

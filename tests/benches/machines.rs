@@ -188,7 +188,7 @@ fn run(job: Job) -> tallow_proto::transfer::job::JobDone {
 
 /// A chunk's job on its worker: read, hash, compress; or open, hash, write. One chunk is taken from a transfer of its own each time.
 fn chunk_job(bencher: Bencher, kind: &str, contents: &[u8], compression: Compression) {
-    let chunk = tallow_proto::transfer::layout::chunk_size_for(contents.len() as u64) as usize;
+    let chunk = tallow_proto::transfer::chunk_size::chunk_size_for(contents.len() as u64) as usize;
     bencher
         .counter(BytesCount::new(chunk))
         .with_inputs(|| Transfer::new(contents.to_vec(), compression).job(kind).expect("a job"))

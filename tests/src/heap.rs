@@ -1,4 +1,4 @@
-//! Measures how much heap a piece of code keeps: for tests that compare a stated bound with what the allocator really paid.
+//! Measures how much heap a piece of code keeps, for tests that compare a stated bound with what the allocator paid.
 //!
 //! A test binary that measures installs the counting allocator, once:
 //! ```
@@ -14,8 +14,8 @@
 //! assert!(heap.growth() < 1 << 10);
 //! assert!(heap.peak() >= 1 << 20);
 //! ```
-//! The counters belong to the process: measurements of one binary exclude each other, and such a binary holds no tests that do not
-//! measure.
+//! The counters belong to the process. So measurements of one binary exclude each other, each test of it begins with
+//! [`Heap::measure`], and what it sets up first is left out by [`Heap::restart`].
 
 use std::alloc::System;
 use std::cell::Cell;
@@ -37,7 +37,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// One measurement. While it lives, no other one begins.
 #[derive(Debug)]
 pub struct Heap {
-    before: usize,
+    before: Cell<usize>,
     peak: Cell<usize>,
     _alone: MutexGuard<'static, ()>,
 }
@@ -51,13 +51,19 @@ impl Heap {
     pub fn measure() -> Self {
         let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(live() > 0, "this binary does not use the counting allocator");
-        Self { before: live(), peak: Cell::new(0), _alone: alone }
+        Self { before: Cell::new(live()), peak: Cell::new(0), _alone: alone }
+    }
+
+    /// Measures from what is allocated now.
+    pub fn restart(&self) {
+        self.peak.set(0);
+        self.before.set(live());
     }
 
     /// Bytes that are allocated now and were not at the start, [`BLOCK`] for each block included.
     #[must_use]
     pub fn growth(&self) -> usize {
-        let growth = live().saturating_sub(self.before);
+        let growth = live().saturating_sub(self.before.get());
         self.peak.set(self.peak.get().max(growth));
         growth
     }

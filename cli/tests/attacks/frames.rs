@@ -18,6 +18,8 @@ const PAIRS: u8 = 16;
 const FULL_AFTER: Duration = Duration::from_secs(1);
 /// Bytes on the wire after which a relay holds enough to show the fault, several times.
 const ENOUGH: usize = 512 << 20;
+/// How long it goes on at most.
+const ATTACK: Duration = Duration::from_secs(15);
 
 const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: tallow.1\r\n\r\n";
@@ -83,9 +85,10 @@ fn frames_of_one_byte_cost_a_relay_its_windows() {
     }
     let tiny: Vec<u8> = TINY.iter().copied().cycle().take(TINY.len() * 2048).collect();
     let mut begun = vec![0; sockets.len()];
-    let (mut moved, mut written) = (Instant::now(), 0);
+    let began = Instant::now();
+    let (mut moved, mut written) = (began, 0);
     sockets.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
-    while moved.elapsed() < FULL_AFTER && written < ENOUGH && !victim.is_over_the_limit() {
+    while moved.elapsed() < FULL_AFTER && began.elapsed() < ATTACK && written < ENOUGH && !victim.is_over_the_limit() {
         for (socket, begun) in sockets.iter_mut().zip(&mut begun) {
             match socket.write(&tiny[*begun..]) {
                 Ok(count) => {

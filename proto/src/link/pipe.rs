@@ -26,6 +26,7 @@
 mod ending;
 mod event;
 mod framing;
+mod inbox;
 mod records;
 mod setup;
 
@@ -45,7 +46,8 @@ use super::websocket::Browsers;
 use super::{Read, Write};
 use crate::Instant;
 use crate::pool::Pool;
-use framing::{Framing, Inbox};
+use framing::Framing;
+use inbox::Inbox;
 use records::Records;
 use setup::First;
 

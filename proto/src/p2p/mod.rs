@@ -20,6 +20,7 @@ pub mod choice;
 pub mod gather;
 pub mod nat;
 pub mod negotiate;
+mod output;
 pub mod portmap;
 pub mod race;
 pub mod stun;

@@ -36,8 +36,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use subtle::ConstantTimeEq;
 
-use super::candidate::{self, Candidate, Carrier};
-use super::race::{Own, PROBE, PROBE_START, Race, Theirs};
+use super::candidate::{self, Candidate};
+use super::race::{Own, PROBE_START, Race, Theirs};
 use crate::Instant;
 use crate::net::Interface;
 use crate::seed::Seed;
@@ -61,45 +61,7 @@ pub const MAX_ROUNDS: usize = 3;
 const MAX_UNSETTLED: usize = 8;
 /// What may wait to be done while the other side takes no more words: ten rounds of it. One that causes more is not honest.
 const MAX_WAITING: usize = 1024;
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// Say this to the other side.
-    Say(Control),
-    /// Connect.
-    Dial {
-        /// QUIC, or records over TCP.
-        carrier: Carrier,
-        /// Where.
-        to: SocketAddr,
-        /// SHA-256 of the certificate that is to be seen there.
-        certificate: [u8; 32],
-    },
-    /// Send this datagram, once.
-    Probe {
-        /// Where.
-        to: SocketAddr,
-        /// What.
-        datagram: [u8; PROBE],
-    },
-    /// A link of this round carries the session: what else was begun in it is given up.
-    Chosen {
-        /// Which.
-        round: u32,
-    },
-    /// The round is over: all its links and attempts are.
-    Over {
-        /// Which.
-        round: u32,
-    },
-    /// Both sides know that it is: what was under way on its links will not be counted as arrived any more.
-    Settled {
-        /// Which.
-        round: u32,
-    },
-    /// This round led to nothing, and there is no path.
-    NoPath,
-}
+pub use super::output::Output;
 
 /// What a machine is made with.
 #[derive(Debug)]

@@ -12,7 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::candidate::{self, Candidate, Carrier, Kind};
-use super::negotiate::Output;
+use super::output::Output;
+pub use super::output::PROBE;
 use crate::Instant;
 use crate::net::Interface;
 use crate::wire::relay::Side;
@@ -29,8 +30,6 @@ pub const PROBES_AT: [Duration; 5] = [
 pub const STAGGER: Duration = Duration::from_millis(10);
 /// Addresses of the other side that probes may teach in a round.
 pub const MAX_LEARNED: usize = 4;
-/// Bytes of a probe.
-pub const PROBE: usize = 20;
 /// What a probe begins with: neither STUN nor QUIC (RFC 7983 §7, RFC 9443).
 pub(super) const PROBE_START: [u8; 4] = [12, b't', b'l', b'w'];
 

@@ -4,6 +4,7 @@
 //! remain, what was under way on it counts for nobody once both sides know: `direct` sees to that. When the last one is lost,
 //! `reunion` goes on.
 
+use super::answer::StreamOffer;
 use super::event::Event;
 use super::net::{self, Conn};
 use super::peer_link::PeerLink;
@@ -388,10 +389,16 @@ impl Peer {
                     self.tell(Event::Scanned(manifest.totals()));
                 }
                 TransferEvent::Offered(manifest) => self.offered(manifest),
-                TransferEvent::StreamOffered => self.tell_offer(Event::StreamOffer),
+                TransferEvent::StreamOffered => self.tell_offer(Event::StreamOffer(StreamOffer::new())),
                 TransferEvent::Accepted => self.accepted(now),
-                TransferEvent::Resuming => self.tell(Event::Resuming),
-                TransferEvent::Resumed { bytes } => self.tell(Event::Resumed { bytes }),
+                TransferEvent::Resuming => {
+                    self.pace.handle_resuming();
+                    self.tell(Event::Resuming);
+                }
+                TransferEvent::Resumed { bytes } => {
+                    self.pace.handle_resumed(bytes);
+                    self.tell(Event::Resumed { bytes });
+                }
                 TransferEvent::Over(outcome) => self.over(now, outcome),
             }
         }

@@ -40,9 +40,9 @@ pub(super) const PROOF_WITHIN: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_millis(50);
 /// How long a receiver that can't know where its sender waits stays with one of the two rooms.
 const TURN: Duration = Duration::from_secs(10);
-/// A receiver that has everything stays reachable for less than that, even if it noticed the loss later by the time in
-/// which a link may be silent: a sender need not wait longer for its confirmation.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(90);
+/// A receiver that has everything stays reachable for less than that: a sender need not wait longer for its
+/// confirmation.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(900);
 
 /// A session without a link.
 pub(super) struct Apart {

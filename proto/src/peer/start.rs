@@ -17,7 +17,7 @@ use crate::Instant;
 use crate::discovery::mdns::Mdns;
 use crate::handshake::Guesses;
 use crate::seed::Seed;
-use crate::transfer::{Progress, Transfer, receiver, sender};
+use crate::transfer::{Transfer, receiver, sender};
 use crate::wire::Features;
 use crate::wire::relay::{Owner, Side};
 
@@ -143,7 +143,8 @@ impl Peer {
             parting: Vec::new(),
             events: VecDeque::new(),
             told: false,
-            progress: Progress::default(),
+            progress: crate::transfer::Progress::default(),
+            pace: super::pace::Pace::default(),
             next_progress: None,
             accepted_at: None,
             totals: None,

@@ -31,6 +31,7 @@ const TINY: usize = 64;
 
 /// Whether chunks are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compression {
     /// Never.
     Off,

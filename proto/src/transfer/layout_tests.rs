@@ -4,6 +4,7 @@ use super::super::manifest::{EntryKind, ManifestBuilder, Mtime, PageBuilder};
 use super::super::path::RelPath;
 use super::*;
 use crate::seed::Seed;
+use crate::transfer::chunk_size::*;
 use crate::wire::peer::TransferKind;
 
 const K64: u64 = 64 << 10;

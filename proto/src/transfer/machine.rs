@@ -24,9 +24,6 @@ pub enum Transfer {
     Receiver(Box<Receiver>),
 }
 
-/// Why a command for a receiver is refused by a sender.
-const NOT_OFFERED: Misuse = Misuse("only a receiver is offered anything");
-
 impl Transfer {
     /// A message of the other side.
     pub fn handle_control(&mut self, now: Instant, message: Control) {
@@ -110,7 +107,7 @@ impl Transfer {
     /// # Errors
     /// Nothing waits for an answer, or it is a stream.
     pub fn accept(&mut self, now: Instant, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
-        let Self::Receiver(receiver) = self else { return Err(NOT_OFFERED) };
+        let Self::Receiver(receiver) = self else { return Err(Misuse::NotAReceiver) };
         receiver.accept(now, sink)
     }
 
@@ -119,7 +116,7 @@ impl Transfer {
     /// # Errors
     /// Nothing waits for an answer, or it is more than one file.
     pub fn accept_stream(&mut self, now: Instant, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
-        let Self::Receiver(receiver) = self else { return Err(NOT_OFFERED) };
+        let Self::Receiver(receiver) = self else { return Err(Misuse::NotAReceiver) };
         receiver.accept_stream(now, sink)
     }
 
@@ -128,7 +125,7 @@ impl Transfer {
     /// # Errors
     /// Nothing waits for an answer.
     pub fn decline(&mut self, now: Instant, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
-        let Self::Receiver(receiver) = self else { return Err(NOT_OFFERED) };
+        let Self::Receiver(receiver) = self else { return Err(Misuse::NotAReceiver) };
         receiver.decline(now, reason, text)
     }
 

@@ -17,8 +17,8 @@
 
 use bytes::Bytes;
 
+use super::chunk_size::{self, SIZES};
 use super::collision::Collisions;
-use super::layout::{self, SIZES};
 use super::path::{LinkError, LinkTarget, PathError, RelPath};
 use crate::seed::Seed;
 use crate::wire::Untrusted;
@@ -332,7 +332,7 @@ impl ManifestBuilder {
     /// # Errors
     /// None today; a rule that only the whole can break would be told here.
     pub fn finish(self) -> Result<Manifest, ManifestError> {
-        let chunk_size = layout::chunk_size_for(self.totals.bytes);
+        let chunk_size = chunk_size::chunk_size_for(self.totals.bytes);
         self.finish_with(chunk_size)
     }
 
@@ -341,7 +341,7 @@ impl ManifestBuilder {
     /// # Errors
     /// A chunk size that a transfer can't have.
     pub fn finish_with(self, chunk_size: u32) -> Result<Manifest, ManifestError> {
-        let class = layout::size_class(chunk_size).ok_or(Violation::BadOffer)?;
+        let class = chunk_size::size_class(chunk_size).ok_or(Violation::BadOffer)?;
         let at = |bytes: &[u64; SIZES]| bytes.get(class).copied().unwrap_or_default();
         let mut hasher = blake3::Hasher::new_derive_key("tallow v1 manifest");
         hasher.update(&[match self.kind {
@@ -373,8 +373,8 @@ impl ManifestBuilder {
         let bytes = self.totals.bytes.checked_add(size).filter(|bytes| *bytes <= MAX_BYTES);
         self.totals.bytes = bytes.ok_or_else(|| name(Refusal::TooLarge))?;
         for (class, cursor) in self.cursor.iter_mut().enumerate() {
-            let end =
-                layout::place(*cursor, size, layout::MIN_CHUNK << class).and_then(|start| start.checked_add(size));
+            let end = chunk_size::place(*cursor, size, chunk_size::MIN_CHUNK << class)
+                .and_then(|start| start.checked_add(size));
             *cursor = end.filter(|end| *end <= MAX_BYTES).ok_or_else(|| name(Refusal::TooLarge))?;
         }
         let leaf = match entry.kind {

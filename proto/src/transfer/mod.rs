@@ -18,6 +18,7 @@ mod arrivals;
 mod body;
 pub mod check;
 pub mod chunk;
+pub mod chunk_size;
 mod chunks;
 mod collision;
 mod exchange;

@@ -30,7 +30,7 @@ impl Reading {
     /// It breaks a rule by what it announces.
     pub fn begin(now: Instant, offer: Offer, seed: &Seed) -> Result<Box<Self>, ManifestError> {
         let is_files = offer.kind == TransferKind::Files;
-        if !is_files || super::layout::size_class(offer.chunk_size).is_none() {
+        if !is_files || super::chunk_size::size_class(offer.chunk_size).is_none() {
             return Err(Violation::BadOffer.into());
         }
         let too_much = |why| Err(Refused { name: Untrusted::default(), why }.into());

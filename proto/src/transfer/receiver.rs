@@ -66,7 +66,7 @@ use crate::wire::{Capped, Untrusted};
 pub const FAREWELL: Duration = Duration::from_secs(30);
 /// How long while there is no link: a sender that was cut off at the very end can still learn that the transfer is
 /// complete.
-pub const FAREWELL_APART: Duration = Duration::from_secs(60);
+pub const FAREWELL_APART: Duration = Duration::from_secs(900);
 /// How long after the user interrupted.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
 /// How long anything of an accepted transfer is waited for: a disk of the sender may take its time.
@@ -123,9 +123,6 @@ enum Cleanup {
     /// This, if the sink's `begin`, which is out, succeeds: before, nothing is staged.
     AfterBegin(Work),
 }
-
-/// Why an answer to an offer is refused.
-const NO_OFFER: Misuse = Misuse("nothing waits for an answer");
 
 impl Receiver {
     /// Waits for an offer.
@@ -290,8 +287,11 @@ impl Receiver {
             State::Verified { until, progress, .. } if until.is_none_or(|until| until <= now) => {
                 self.state = State::Over { cleanup: Cleanup::None, progress: *progress };
             }
-            State::Finishing(finishing) if finishing.handle_timeout(now) => {
-                self.stop(now, FaultKind::Unfinished.into());
+            State::Finishing(finishing) => {
+                let has_failed = finishing.handle_timeout(now);
+                if has_failed {
+                    self.stop(now, FaultKind::Unfinished.into());
+                }
             }
             _ => {}
         }
@@ -304,8 +304,8 @@ impl Receiver {
     pub fn accept(&mut self, _now: Instant, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
         let manifest = match &self.state {
             State::Offered(Layout::File(manifest)) => Arc::clone(manifest),
-            State::Offered(Layout::Stream { .. }) => return Err(Misuse("a stream goes into a sink for streams")),
-            _ => return Err(NO_OFFER),
+            State::Offered(Layout::Stream { .. }) => return Err(Misuse::NotFiles),
+            _ => return Err(Misuse::NothingOffered),
         };
         let job = Some(Work::Begin { sink: Arc::clone(&sink), manifest: Arc::clone(&manifest) });
         self.state = State::Beginning { manifest, sink, job };
@@ -317,11 +317,11 @@ impl Receiver {
     /// # Errors
     /// Nothing waits for an answer, or it is more than one file.
     pub fn accept_stream(&mut self, now: Instant, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
-        let State::Offered(layout) = &self.state else { return Err(NO_OFFER) };
+        let State::Offered(layout) = &self.state else { return Err(Misuse::NothingOffered) };
         if let Layout::File(manifest) = layout {
             let totals = manifest.totals();
             if totals.entries != 1 || totals.files != 1 {
-                return Err(Misuse("only a single file can be written in order"));
+                return Err(Misuse::NotOneFile);
             }
         }
         let chunks = OrderedReceiver::new(layout.clone(), sink, self.limit.map(Limit::new));
@@ -335,7 +335,7 @@ impl Receiver {
     /// Nothing waits for an answer.
     pub fn decline(&mut self, now: Instant, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
         if !matches!(self.state, State::Offered(_)) {
-            return Err(NO_OFFER);
+            return Err(Misuse::NothingOffered);
         }
         self.exchange.send_decline(reason, text);
         self.over(now, Outcome::Declined { reason, text: Untrusted::new(text.to_owned()) });

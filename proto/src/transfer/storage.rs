@@ -11,14 +11,27 @@ use std::time::Duration;
 
 use super::journal::Stored;
 use super::manifest::{Entry, Manifest, Page, Refusal};
+use crate::wire::Untrusted;
 
-/// Why a job failed.
+/// Characters of a path, and of an error's own words, that are shown.
+const SHOWN: usize = 300;
+/// Characters of an error's own words that are kept.
+const MOST_DETAIL: usize = 1000;
+
+/// Why a job failed: what happened, to which path, and in which words the system, the source or the sink says so.
+///
+/// Its text is complete: path, kind and words, with everything that a terminal could obey made visible. A [`Source`] or
+/// a [`Sink`] of your own makes one of an [`io::Error`] (`?` does it), or of a sentence with [`Fault::other`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// What happened.
     pub kind: FaultKind,
-    /// The local path that it happened to, raw: it is shown only through [`crate::wire::Untrusted::escaped`].
+    /// The local path that it happened to, raw: it is shown only through [`Untrusted::escaped`].
     pub path: Option<Box<str>>,
+    /// What the error itself says, raw: the text of an [`io::Error`], of a panic, or of the source or sink. It stays on
+    /// this machine.
+    pub detail: Option<Box<str>>,
 }
 
 /// What can happen to a file. The texts are without the path, which stands beside.
@@ -61,7 +74,7 @@ pub enum FaultKind {
     /// The job was told to stop.
     #[error("cancelled")]
     Cancelled,
-    /// A bug in the source, the sink or in here.
+    /// A panic: a bug in the source, in the sink, or here.
     #[error("internal error")]
     Panicked,
     /// The sink needed far more calls of [`Sink::finish`] than it has entries, for 10 minutes.
@@ -72,15 +85,62 @@ pub enum FaultKind {
     Internal,
 }
 
+impl FaultKind {
+    /// What helps against it, in a few words.
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Changed => "send it again when nothing writes to it",
+            Self::NotRegular => "leave it out",
+            Self::Full { .. } => "make room, or choose another place",
+            Self::Exists => "choose another place, or a policy for what exists",
+            Self::Link => "choose another place",
+            Self::Refused(_) | Self::NotUtf8 => "rename it, or leave it out",
+            Self::Io(io::ErrorKind::NotFound) => "check the path",
+            Self::Io(io::ErrorKind::PermissionDenied) => "check the permissions",
+            Self::Io(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => "make room, or choose another place",
+            Self::Io(_) | Self::System(_) => "check the disk, then try again",
+            Self::Cancelled => "begin again with a new code",
+            Self::Panicked | Self::Internal | Self::Unfinished => {
+                "this is a bug in the source, in the sink or in tallow"
+            }
+        }
+    }
+}
+
 impl From<FaultKind> for Fault {
     fn from(kind: FaultKind) -> Self {
-        Self { kind, path: None }
+        Self { kind, path: None, detail: None }
     }
 }
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        FaultKind::Io(error.kind()).into()
+        let fault = Self::from(FaultKind::Io(error.kind()));
+        // A bare kind has nothing to add to its own text.
+        let has_words = error.raw_os_error().is_some() || error.get_ref().is_some();
+        if has_words { fault.with_detail(&error.to_string()) } else { fault }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(path) = &self.path {
+            write!(f, "{}: ", Untrusted::new(path.to_string()).escaped(SHOWN))?;
+        }
+        let detail = self.detail.as_deref().map(|detail| Untrusted::new(detail.to_owned()).escaped(SHOWN));
+        match (self.kind, detail) {
+            // The system's own text says what the kind says, and more.
+            (FaultKind::Io(_) | FaultKind::System(_), Some(detail)) => f.write_str(&detail),
+            (kind, Some(detail)) => write!(f, "{kind}: {detail}"),
+            (kind, None) => write!(f, "{kind}"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.kind)
     }
 }
 
@@ -105,7 +165,31 @@ impl Fault {
     /// With the path that it happened to.
     #[must_use]
     pub fn at(kind: FaultKind, path: impl Into<Box<str>>) -> Self {
-        Self { kind, path: Some(path.into()) }
+        Self { path: Some(path.into()), ..kind.into() }
+    }
+
+    /// What a source or a sink of your own can't do, in its words: "the database is gone".
+    #[must_use]
+    pub fn other(words: &str) -> Self {
+        Self::from(FaultKind::Io(io::ErrorKind::Other)).with_detail(words)
+    }
+
+    /// With what the error itself says; no more than its first thousand characters are kept.
+    #[must_use]
+    pub fn with_detail(self, words: &str) -> Self {
+        let detail: String = words.chars().take(MOST_DETAIL).collect();
+        Self { detail: Some(detail.into()), ..self }
+    }
+
+    /// What a panic says, where it says it in words.
+    pub(super) fn of_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+        let words = payload.downcast_ref::<&str>().copied();
+        let words = words.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let fault = Self::from(FaultKind::Panicked);
+        match words {
+            Some(words) => fault.with_detail(words),
+            None => fault,
+        }
     }
 }
 
@@ -220,3 +304,7 @@ pub trait StreamSink: Send + Sync {
     /// Nobody reads it any more, or it can't be written.
     fn write(&self, plain: &[u8], wait: Duration) -> Result<usize, Fault>;
 }
+
+#[cfg(test)]
+#[path = "storage_tests.rs"]
+mod tests;

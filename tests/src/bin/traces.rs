@@ -25,7 +25,7 @@ use tallow_proto::wire::relay::Side;
 use tallow_tests::sim::{
     Act, Attachment, Behaviour, CODE, Chance, CheckedSink, Conditions, Dependence, Fate, Heard, HostId, Hostile,
     Machine, Network, PUBLIC, Passing, Place, Policy, RELAY, Relay, Report, Rig, Scenario, Segment, Site, Tamper,
-    World, honest, identity, offering, raw, receive_config, send_config,
+    World, copied_end, honest, identity, offering, raw, receive_config, send_config,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -187,7 +187,8 @@ fn direct(seed: u64) -> Report {
     let give_up_after = chance.hits(200_000).then_some(20 * SECOND);
     let scenario = Scenario { network, place, give_up_after, ..Scenario::plain(seed, bytes) };
     let look_for = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
-        let direct = DirectPath { only, ..DirectPath::new(identity()) };
+        let mut direct = DirectPath::new(identity());
+        direct.only = only;
         (send.common.direct, receive.common.direct) = (Some(direct.clone()), Some(direct));
         send.common.verify = verify;
     };
@@ -267,7 +268,9 @@ fn hostile(seed: u64) -> Report {
     let of_world = Seed::new(scenario.seed);
     let mut world = World::new(Network::new(scenario.network, &of_world), &of_world);
     world.add(RELAY.ip(), Machine::Other(Relay::new(RELAY.port(), Policy::Proper, honest(), of_world.derive("relay"))));
-    let direct = Some(DirectPath { map_ports: false, ..DirectPath::new(identity()) });
+    let mut direct = DirectPath::new(identity());
+    direct.map_ports = false;
+    let direct = Some(direct);
     let (now, of_peer) = (world.now, of_world.derive("peer"));
     let peer = match side {
         Side::Sender => {
@@ -296,7 +299,7 @@ fn hostile(seed: u64) -> Report {
         world.command(peer, Command::Cancel);
     }
     assert!(world.run_until(60 * SECOND, |world| world.is_closed(peer)), "no end");
-    Report { sent: world.end(peer).cloned(), received: None, took: world.elapsed(), trace: world.trace() }
+    Report { sent: world.end(peer).map(copied_end), received: None, took: world.elapsed(), trace: world.trace() }
 }
 
 /// One frame in many is dropped, changed, doubled, or the last.

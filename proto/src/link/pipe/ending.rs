@@ -4,7 +4,8 @@
 //! Timer: [`LINGER`], for the last words and for the other side's end after them.
 
 use super::super::websocket::CloseSeen;
-use super::framing::{Framing, Inbox};
+use super::framing::Framing;
+use super::inbox::Inbox;
 use super::{Carrier, Closed, Event, Fate, Flow, LINGER, Phase, Pipe};
 use crate::Instant;
 

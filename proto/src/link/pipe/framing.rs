@@ -11,45 +11,9 @@ use bytes::Bytes;
 
 use super::super::websocket::{Browsers, Mask, Role, Upgrade, UpgradeFailure, WebSocket};
 use super::Closed;
+use super::inbox::Inbox;
 use super::records::Records;
 use crate::Instant;
-use crate::pieces::Pieces;
-
-/// Plaintext that waits for the owner. Small pieces are merged, so that the window bounds memory whatever the frames
-/// are.
-#[derive(Debug)]
-pub(super) struct Inbox {
-    pieces: Pieces,
-    pub(super) window: usize,
-    /// The other side said that nothing follows.
-    pub(super) ended: bool,
-}
-
-impl Inbox {
-    pub(super) const fn new(window: usize) -> Self {
-        Self { pieces: Pieces::new(), window, ended: false }
-    }
-
-    pub(super) const fn len(&self) -> usize {
-        self.pieces.len()
-    }
-
-    pub(super) fn push(&mut self, piece: Bytes) {
-        self.pieces.push(piece);
-    }
-
-    pub(super) fn copy(&mut self, piece: &[u8]) {
-        self.pieces.copy(piece);
-    }
-
-    pub(super) fn pop(&mut self) -> Option<Bytes> {
-        self.pieces.pop()
-    }
-
-    pub(super) const fn is_full(&self) -> bool {
-        self.pieces.len() >= self.window
-    }
-}
 
 /// See the module's text.
 #[derive(Debug)]

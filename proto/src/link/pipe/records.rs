@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::framing::Inbox;
+use super::inbox::Inbox;
 use crate::pool::{LEAST, Pool};
 use crate::wire::frame::{CHUNK, KIND_CHUNK, PREFIX};
 

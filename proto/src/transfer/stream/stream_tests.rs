@@ -286,7 +286,7 @@ fn only_one_file_is_written_in_order() {
         }
         assert!(matches!(receiver.poll_event(), Some(TransferEvent::Offered(_))));
         let refused = receiver.accept_stream(now(), Arc::new(MemoryPipe::new()));
-        assert_eq!(refused, Err(Misuse("only a single file can be written in order")));
+        assert_eq!(refused, Err(Misuse::NotOneFile));
     }
 }
 
