@@ -426,6 +426,7 @@ impl Connections {
 
     /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their
     /// number.
+    #[cfg(test)]
     #[must_use]
     pub fn visits(&self) -> u64 {
         self.endpoints().map(Quic::visits).fold(self.pipes.visits(), u64::saturating_add)

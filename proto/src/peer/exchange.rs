@@ -3,13 +3,13 @@
 //! item is taken.
 
 use super::answer::{Offer, StreamOffer};
-use super::carried::News;
 use super::event::Event;
 use super::{Peer, close};
 use crate::Instant;
 use crate::link::quic::Stream;
 use crate::session::{self, LinkId, StreamNo};
-use crate::transfer::Judged;
+use crate::transfer::TransferEvent;
+use crate::transfer::job::JobDone;
 use crate::wire::Violation;
 use crate::wire::peer::Control;
 use crate::wire::relay::Side;
@@ -223,32 +223,33 @@ impl Peer {
         moved
     }
 
+    /// A job is done. If it opened a record, the session learns first whether the record is genuine; the transfer gets its
+    /// content.
+    pub(super) fn handle_job(&mut self, now: Instant, done: JobDone) {
+        if let (Some(verdict), Some(session)) = (done.verdict(), self.connection.session()) {
+            session.handle_verdict(now, verdict);
+        }
+        self.transfer.handle_job(now, done);
+    }
+
     pub(super) fn take_transfer_events(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let Some(news) = self.transfer.poll_event() {
+        while let Some(event) = self.transfer.poll_event() {
             moved = true;
-            match news {
-                News::Scanned(manifest) => {
+            match event {
+                TransferEvent::Scanned(manifest) => {
                     self.offer.totals = Some(manifest.totals());
                     self.outbox.notify(Event::Scanned(manifest.totals()));
                 }
-                News::Offered(manifest) => {
+                TransferEvent::Offered(manifest) => {
                     self.offer.totals = Some(manifest.totals());
                     self.show_offer(Event::Offer(Offer::new(manifest)));
                 }
-                News::StreamOffered => self.show_offer(Event::StreamOffer(StreamOffer::new())),
-                News::Accepted => self.accepted(now),
-                News::Resuming => self.outbox.notify_resuming(),
-                News::Resumed { bytes } => self.outbox.notify_resumed(bytes),
-                News::Record(judged) => {
-                    if let Some(session) = self.connection.session() {
-                        match judged {
-                            Judged::Genuine(link) => session.handle_opened(now, link),
-                            Judged::Bad(link) => session.handle_bad_record(link),
-                        }
-                    }
-                }
-                News::Over(outcome) => self.over(now, outcome),
+                TransferEvent::StreamOffered => self.show_offer(Event::StreamOffer(StreamOffer::new())),
+                TransferEvent::Accepted => self.accepted(now),
+                TransferEvent::Resuming => self.outbox.notify_resuming(),
+                TransferEvent::Resumed { bytes } => self.outbox.notify_resumed(bytes),
+                TransferEvent::Over(outcome) => self.over(now, outcome),
             }
         }
         moved

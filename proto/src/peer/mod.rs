@@ -18,7 +18,6 @@
 //! | `rendezvous` | finds the other side |
 //! | `connection` | handshake, session, reconnects, farewell |
 //! | `paths` | the links of the session |
-//! | `carried` | the transfer |
 //! | `offer` | what was offered, and the person's agreement |
 //! | `outbox` | events for the application |
 //! | `exchange` | moves records and chunks between links, session and transfer |
@@ -29,7 +28,6 @@
 
 pub mod answer;
 pub mod build;
-mod carried;
 pub mod command;
 pub mod config;
 mod connection;
@@ -65,6 +63,7 @@ use crate::node::{Input, Node};
 use crate::seed::Seed;
 use crate::session::SILENCE;
 use crate::session::StreamNo;
+use crate::transfer::Transfer;
 use crate::transfer::job::Job;
 use crate::wire::Features;
 use crate::wire::close::SHUTTING_DOWN;
@@ -83,7 +82,6 @@ pub use event::{Event, Fallback, Path, PathKind, PathTransport, Progress, Summar
 pub use failure::{Class, Failure, Lost, RelayFailure};
 pub use handle::{Receiver, Sender};
 
-use carried::Transfer;
 use connection::{Connection, Patience};
 use net::{ConnectionId, Net, Query};
 use offer::OfferState;
@@ -199,7 +197,7 @@ impl Node for Peer {
                 Some(Query::StunServer) => self.paths.handle_stun_server(&addresses),
                 None => {}
             },
-            Input::Done(done) => self.transfer.handle_job(now, done),
+            Input::Done(done) => self.handle_job(now, done),
             Input::Interfaces(interfaces) => self.handle_interfaces(now, &interfaces),
             Input::Slept(_) => {
                 self.paths.handle_slept(now);
@@ -212,21 +210,19 @@ impl Node for Peer {
     }
 
     fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), Misuse> {
-        match (command, &mut self.transfer) {
-            (Command::Cancel, _) => {
+        match command {
+            Command::Cancel => {
                 self.cancel(now);
                 Ok(())
             }
-            (Command::Agree(agreed), _) => self.agree(now, agreed),
-            (Command::Accept(sink), Transfer::Receiving(receiver)) => receiver.accept(now, sink),
-            (Command::AcceptStream(sink), transfer) => transfer.accept_stream(now, sink),
-            (Command::Decline(reason, text), transfer) => {
-                transfer.decline(now, reason, &text)?;
+            Command::Agree(agreed) => self.agree(now, agreed),
+            Command::Accept(sink) => self.transfer.accept(now, sink),
+            Command::AcceptStream(sink) => self.transfer.accept_stream(now, sink),
+            Command::Decline(reason, text) => {
+                self.transfer.decline(now, reason, &text)?;
                 self.fail(now, Failure::NotAccepted);
                 Ok(())
             }
-            (Command::Accept(_), Transfer::StreamIn(_)) => Err(Misuse::NotFiles),
-            (Command::Accept(_), Transfer::Sending(_) | Transfer::StreamOut(_)) => Err(Misuse::NotAReceiver),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use rand_core::Rng;
 
-use super::carried::Transfer;
 use super::config::{CodeChoice, Common, DirectPath, Payload, ReceiveConfig, SendConfig};
 use super::connection::Connection;
 use super::net::Net;
@@ -13,7 +12,7 @@ use super::rendezvous::{Ask, EmbeddedRelay, Question, Rendezvous, ServerList};
 use super::{CodeState, PATIENCE, Peer};
 use crate::Instant;
 use crate::seed::Seed;
-use crate::transfer::{receiver, sender, stream};
+use crate::transfer::{Transfer, receiver, sender};
 use crate::wire::Features;
 use crate::wire::relay::{Owner, Side};
 
@@ -51,16 +50,11 @@ impl Peer {
             }
         };
         let config = sender::Config { cores: common.cores.max(1), compression };
-        let transfer = match source {
-            Payload::Files(source) => {
-                let sender = sender::Sender::new(config, source, &seed.split());
-                Transfer::Sending(sender.with_limit(common.limit))
-            }
-            Payload::Stream(source) => {
-                let sender = stream::sender::Sender::new(config, source);
-                Transfer::StreamOut(Box::new(sender.with_limit(common.limit)))
-            }
+        let sender = match source {
+            Payload::Files(source) => sender::Sender::new(config, source, &seed.split()),
+            Payload::Stream(source) => sender::Sender::of_stream(config, source),
         };
+        let transfer = Transfer::Sender(Box::new(sender.with_limit(common.limit)));
         Parts { side: Side::Sender, features, seed, net, rendezvous, code, transfer }.assemble(now, &common)
     }
 
@@ -85,7 +79,7 @@ impl Peer {
         let config = receiver::Config { cores: common.cores.max(1) };
         let receiver =
             receiver::Receiver::new(config, seed.split()).with_limit(common.limit).with_buffers(net.buffers());
-        let transfer = Transfer::Receiving(receiver);
+        let transfer = Transfer::Receiver(Box::new(receiver));
         let code = CodeState::Ready { code, seated: true, told: true };
         let parts = Parts { side: Side::Receiver, features, seed, net, rendezvous, code, transfer };
         let mut peer = parts.assemble(now, &common);
