@@ -4,9 +4,12 @@
 //! Application code uses `tallow-tokio` or `tallow-smol`; this crate is for whoever brings another runtime.
 
 pub mod bridge;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod front;
 pub mod gateways;
 pub mod news;
+pub mod resolver;
 pub mod tcp;
 pub mod udp;
 
