@@ -13,8 +13,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use subtle::ConstantTimeEq;
-use zstd::bulk::{Compressor, Decompressor};
 
+use super::codec::{Compressor, Decompressor};
 use super::hashes::{Claim, Hash, Hashes};
 use super::manifest::Manifest;
 use crate::pool::Pool;
