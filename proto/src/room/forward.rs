@@ -33,10 +33,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::greeting::Crossing;
 use super::ports::Ports;
-use super::talk::Farewell;
 use crate::Instant;
 use crate::link::connections::ConnectionId;
 use crate::link::quic::{Read, Stream, Write};
+use crate::room::farewell::Farewell;
 use crate::wire::close;
 use window::{Moved, Window};
 

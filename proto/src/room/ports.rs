@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::talk::Farewell;
 use crate::Instant;
 use crate::link::connections::{ConnectionId, Connections};
 use crate::link::quic::{Read, Stream, Write};
+use crate::room::farewell::Farewell;
 
 /// See the module's text.
 #[derive(Default)]

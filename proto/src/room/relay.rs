@@ -34,7 +34,6 @@ use super::limits::Guard;
 use super::ports::Ports;
 use super::registry::{self, Registry};
 use super::status::{Command, Config, Event, Refusals, Refused, RoomEnd, Status};
-use super::talk::Farewell;
 use crate::Instant;
 use crate::link::connections::{self, ConnectionId};
 use crate::link::quic::{self, BadIdentity, Direction, Profile, Quic, Stream};
@@ -43,6 +42,7 @@ use crate::net::{Action, Arrival, ListenerId, PipeEvent, PipeId, SocketId, Trans
 use crate::node::{Input, Node};
 use crate::p2p::stun;
 use crate::ready::Deadlines;
+use crate::room::farewell::Farewell;
 use crate::seed::Seed;
 use crate::transfer::job::Job;
 use crate::wire::close;

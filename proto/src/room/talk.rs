@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::farewell::Farewell;
 use super::greeting::{Ending, Greeting, Output, Request};
 use super::ports::Ports;
 use crate::Instant;
@@ -27,15 +28,6 @@ use crate::wire::{self, Caps, Decoder};
 
 /// How long a farewell may take to be acknowledged.
 pub const LINGER: Duration = Duration::from_secs(2);
-
-/// How a leg is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Farewell {
-    /// The application code.
-    pub code: u32,
-    /// The words that go with it.
-    pub text: &'static str,
-}
 
 /// What the owner has to do next.
 #[derive(Debug)]

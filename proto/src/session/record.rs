@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::LinkId;
 use super::aead::Key;
+pub use super::aead::TAG;
 use crate::handshake::{RecordKey, Suite};
 use crate::pool::{Lent, Pool};
 use crate::wire::Frame;
@@ -23,8 +24,6 @@ use crate::wire::frame::{CHUNK, KIND_CHUNK, KIND_CONTROL, PREFIX};
 
 /// Length of a record's header in bytes.
 pub const HEADER: usize = 13;
-/// Length of a record's tag in bytes.
-pub const TAG: usize = 16;
 /// What stands before the plaintext in a frame, in bytes.
 pub(super) const HEADROOM: usize = PREFIX + HEADER;
 /// Room for a whole control record without a list, in bytes: it begins a lane, and may stand before a chunk's frame.

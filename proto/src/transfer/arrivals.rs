@@ -13,7 +13,7 @@ use super::limit::{self, Limit};
 use super::window::{FRAMING, cost};
 use crate::Instant;
 use crate::session::{LinkId, SealedChunk};
-use crate::transfer::job::JobId;
+use crate::transfer::job_id::JobId;
 use crate::wire::Violation;
 
 /// The credit that a chunk uses and the link on which it arrived. The cost is 0 once that link is lost, because the

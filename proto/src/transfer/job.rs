@@ -9,16 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::check::{Check, Checked};
 use super::chunk::{Made, Open, Opened, Prepare};
+pub use super::job_id::JobId;
 use super::journal::Stored;
 use super::manifest::{Manifest, ManifestBuilder, ManifestError};
 use super::storage::{Fault, FaultKind, Sink, Source};
 use super::stream::work as stream;
 use super::verify_stored::{VerifiedStored, VerifyStored};
 use crate::session::{OpenedRecord, Verdict};
-
-/// Names a job within its node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct JobId(pub u64);
 
 /// A piece of work.
 pub struct Job {

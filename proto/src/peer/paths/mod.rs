@@ -27,7 +27,9 @@
 
 mod direct;
 mod links;
+mod opening;
 mod openings;
+mod ports;
 mod probe;
 mod relay_path;
 mod selection;

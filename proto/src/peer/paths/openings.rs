@@ -15,12 +15,13 @@ use super::super::net::{self, ConnectionId, Dial, Net};
 use super::super::peer_link::PeerLink;
 use super::direct::Direct;
 use super::links::{DirectLink, transport_of};
+use super::opening::Opening;
 use super::{Output, Paths, State, close};
 use crate::Instant;
 use crate::link::quic::{Direction, Stream};
 use crate::net::PipeId;
 use crate::p2p::candidate::Carrier;
-use crate::session::{Origin, Pace};
+use crate::session::Origin;
 use crate::wire::relay::Side;
 use crate::wire::{Caps, Decoder};
 
@@ -32,24 +33,6 @@ const MAX_EXPECTED: usize = 6;
 const MAX_STRANGERS: usize = 2;
 /// Streams beside the first that each side may open on a QUIC connection.
 const STREAMS: u8 = 16;
-
-/// A connection that is no link yet.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Opening {
-    pub conn: ConnectionId,
-    round: u32,
-    /// The address that it came in from; `None`: it was dialled.
-    from: Option<IpAddr>,
-}
-
-impl Opening {
-    const fn origin(&self) -> Origin {
-        match self.from {
-            Some(_) => Origin::Accepted(Pace::Direct),
-            None => Origin::Dialled(Pace::Direct),
-        }
-    }
-}
 
 impl Direct {
     /// Lets go of those of these rounds.

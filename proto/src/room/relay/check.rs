@@ -13,10 +13,10 @@
 use std::time::Duration;
 
 use super::super::registry::Key;
-use super::super::talk::Farewell;
 use super::{Leg, Relay, State, Timer};
 use crate::Instant;
 use crate::link::connections::ConnectionId;
+use crate::room::farewell::Farewell;
 use crate::wire::close;
 use crate::wire::relay::{Owner, Side};
 

@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::super::limits::{Admission, Source};
 use super::super::mirror::Answers;
 use super::super::status::{Event, Refused, Tcp, Transport};
-use super::super::talk::{Farewell, Talk};
+use super::super::talk::Talk;
 use super::{GREETING_WINDOW, Held, Leg, Phase, Proof, Relay, State, Timer};
 use crate::Instant;
 use crate::link::connections::ConnectionId;
@@ -23,6 +23,7 @@ use crate::link::pipe::{Acceptor, BareWebSocket, Windows};
 use crate::link::quic::{BadIdentity, Incoming};
 use crate::link::trust::Identity;
 use crate::net::{Action, Bind, Listen, ListenerId, PipeId, SocketId};
+use crate::room::farewell::Farewell;
 use crate::wire::close;
 
 /// How many ports are tried when the system chooses.

@@ -1,9 +1,9 @@
 //! What the end of a link means, whatever carried it. No state.
 
 use super::super::status::{Refused, RoomEnd};
-use super::super::talk::Farewell;
 use super::{PEER_LEFT, PEER_LOST};
 use crate::link::connections::CloseReason;
+use crate::room::farewell::Farewell;
 use crate::wire::close;
 
 /// How a link ended: for the room, for the other leg, and for the seat.

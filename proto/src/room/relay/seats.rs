@@ -6,13 +6,14 @@ use super::super::forward::{Joint, Outside, Pair};
 use super::super::greeting::{Ending, GREET_WITHIN, Request};
 use super::super::registry::{Joined, Key, Ousted, Outcome, Refusal};
 use super::super::status::{Event, Refused, RoomEnd, RoomTag};
-use super::super::talk::{Farewell, Step, text};
+use super::super::talk::{Step, text};
 use super::{
     ASK_AGAIN, DEAF, Held, Join, Leg, PairId, Paired, Phase, Proof, REFUSED, REPLACED, Relay, Room, SHUTTING_DOWN,
     STREAMS, State, Timer,
 };
 use crate::Instant;
 use crate::link::connections::ConnectionId;
+use crate::room::farewell::Farewell;
 use crate::wire::close;
 use crate::wire::relay::{Former, Owner, RefusalReason, RelayMessage, Side};
 
