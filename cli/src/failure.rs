@@ -3,7 +3,7 @@
 use std::io;
 
 use tallow_proto::link::trust::CertificateRefused;
-use tallow_proto::peer::{Class, Failure, Lost, RelayFailure};
+use tallow_proto::peer::{Class, ConfigError, Failure, Lost, RelayFailure};
 use tallow_proto::transfer::manifest::{Refusal, Refused};
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 use tallow_proto::wire::Violation;
@@ -81,6 +81,12 @@ impl Problem {
     #[must_use]
     pub fn keys(cause: &str) -> Self {
         Self::new(Class::Io, format!("could not make a key for this transfer: {cause}"), "use a relay, with --relay")
+    }
+
+    /// What was asked for contradicts itself.
+    #[must_use]
+    pub fn config(error: &ConfigError) -> Self {
+        Self::usage(&error.to_string(), "check the options")
     }
 
     /// What was to be sent can't be.
@@ -203,7 +209,7 @@ pub fn explain(failure: &Failure, at: &Context<'_>) -> Problem {
             "the verifier words were not confirmed".to_owned(),
             "if they differ, somebody is between you and the other side: use another relay and a new code".to_owned(),
         ),
-        Failure::Interrupted => ("interrupted".to_owned(), "begin again with a new code".to_owned()),
+        Failure::Interrupted | Failure::Stopped => ("interrupted".to_owned(), "begin again with a new code".to_owned()),
         // The enum may grow with the library; its own text is never wrong.
         other => (shown(&other.to_string()), "try again".to_owned()),
     };
@@ -293,6 +299,8 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             "everything was sent, but the receiver did not confirm it",
             "ask there whether it arrived, before sending it again",
         ),
+        // As in `explain`.
+        lost => return (lost.to_string(), "try again".to_owned()),
     };
     (message.to_owned(), hint.to_owned())
 }
@@ -332,7 +340,9 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
                 }
                 _ => "check the disk, then try again",
             };
-            (format!("could not {verb} {named}: {}", cause(kind)), hint)
+            // What has no kind says in words what it is.
+            let words = fault.detail.as_deref().filter(|_| kind == io::ErrorKind::Other).map(shown);
+            (format!("could not {verb} {named}: {}", words.unwrap_or_else(|| cause(kind))), hint)
         }
         FaultKind::System(number) => {
             let verb = if sending { "read" } else { "write" };
@@ -399,6 +409,8 @@ fn relay_failed(relay: &RelayFailure, at: &Context<'_>) -> (String, String) {
             format!("the relay does not speak as a relay should: {violation}"),
             "check the address, or use another relay".to_owned(),
         ),
+        // As in `explain`.
+        relay => (shown(&relay.to_string()), "use another relay".to_owned()),
     }
 }
 
@@ -421,6 +433,8 @@ fn certificate(relay: &str, refused: CertificateRefused, at: &Context<'_>) -> (S
                 "if its operator says that this is right, use --relay-pin {seen}, or remove the line of {relay} from {file}"
             ),
         ),
+        // As in `explain`.
+        other => (format!("relay {relay}: {other}"), "ask its operator whether that is right".to_owned()),
     }
 }
 

@@ -40,8 +40,6 @@ pub trait End {
     fn next_event(&mut self) -> impl Future<Output = Option<Event>>;
     /// See [`Sender::cancel`].
     fn cancel(&self);
-    /// See [`Sender::agree`].
-    fn agree(&self, agreed: bool);
 }
 
 macro_rules! end {
@@ -54,11 +52,6 @@ macro_rules! end {
             fn cancel(&self) {
                 // It is over, or too busy to end cleanly; the signal's timer ends the program then.
                 let _ = self.cancel();
-            }
-
-            fn agree(&self, agreed: bool) {
-                // It is over, and the outcome tells why.
-                let _ = self.agree(agreed);
             }
         }
     };
@@ -306,16 +299,17 @@ impl Report {
                 self.output.event(&output::Event::SecondReceiver);
                 self.output.say("Another receiver came with the number of this code, and was turned away");
             }
-            Event::Verifier { words, must_agree } => {
+            Event::Verifier { words, comparison } => {
+                let must_agree = comparison.is_some();
                 let others = "Waiting for the other side to compare the words".to_owned();
                 self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
-                self.output.event(&output::Event::Verifier { words, must_agree: *must_agree });
+                self.output.event(&output::Event::Verifier { words, must_agree });
                 self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
             }
-            Event::StreamOffer => self.waiting = None,
-            Event::Offer(manifest) => {
+            Event::StreamOffer(_) => self.waiting = None,
+            Event::Offer(offer) => {
                 self.waiting = None;
-                self.total = manifest.totals().bytes;
+                self.total = offer.manifest().totals().bytes;
             }
             Event::Accepted => {
                 self.waiting = None;
@@ -350,6 +344,7 @@ impl Report {
                     Fallback::Lost => ("lost", "its connection broke"),
                     Fallback::Peer => ("peer", "the other side lost it"),
                     Fallback::Moved => ("moved", "this machine's addresses changed"),
+                    _ => ("lost", "it ended"),
                 };
                 self.output.event(&output::Event::P2pFallback { reason });
                 self.output.line(&format!("The direct path is gone: {text}"));
@@ -378,6 +373,8 @@ impl Report {
                 }
             }
             Event::Misuse(misuse) => tracing::error!("internal: {misuse}"),
+            // The library may grow.
+            event => tracing::debug!(?event, "an event that is not shown"),
         }
     }
 
@@ -416,6 +413,7 @@ impl Report {
                 ("direct", "Waiting for a direct path, as nothing is to go over a relay".to_owned())
             }
             WaitingFor::Peer => ("peer", "Waiting for the other side to come back".to_owned()),
+            _ => ("peer", "Waiting for the other side".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });
         // Where the wait is only reported after a while, it is not held back once more.
@@ -430,6 +428,7 @@ impl Report {
             PathKind::Direct => ("direct", format!("direct {transport}")),
             PathKind::Relay => ("relay", format!("relay {transport}")),
             PathKind::Lan => ("lan", "lan".to_owned()),
+            _ => ("other", transport.to_owned()),
         };
         let rtt_ms = (path.rtt.as_secs_f64() * 10_000.0).round() / 10.0;
         self.output.event(&output::Event::Path { path: name, transport, rtt_ms });
@@ -499,6 +498,7 @@ const fn transport_name(transport: PathTransport) -> &'static str {
         PathTransport::Quic => "quic",
         PathTransport::Tls | PathTransport::Tcp => "tcp",
         PathTransport::WebSocket => "websocket",
+        _ => "other",
     }
 }
 

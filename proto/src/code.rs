@@ -24,6 +24,8 @@ pub use link::{Link, LinkError};
 pub const MAX_TYPED: usize = 1024;
 /// Default number of words of a generated code: 31 bits.
 pub const DEFAULT_WORDS: u8 = 3;
+/// How many words a generated code can have.
+pub const FRESH_WORDS: std::ops::RangeInclusive<u8> = 2..=8;
 /// Maximum length of a nameplate, in characters.
 const MAX_NAMEPLATE: usize = 32;
 /// Minimum length of a chosen code's password in its canonical form, in characters.

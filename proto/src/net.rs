@@ -161,6 +161,7 @@ pub struct Interface {
 
 /// A request of the node to its driver. Actions are infrequent and are executed in order.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Action {
     /// Bind a UDP socket; the driver answers with [`crate::node::Input::Bound`].
     Bind(SocketId, Bind),
@@ -188,6 +189,7 @@ pub enum Action {
 
 /// An event of a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PipeEvent {
     /// A dialled pipe is connected. An accepted pipe is connected from the start.
     Up,

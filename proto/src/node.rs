@@ -28,6 +28,7 @@ use crate::transfer::job::{Job, JobDone};
 
 /// Answers to actions, and notifications. Errors are only kinds, so that they can be logged, compared and replayed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Input {
     /// The answer to [`Action::Bind`]: the local address.
     Bound(SocketId, Result<SocketAddr, io::ErrorKind>),

@@ -99,7 +99,7 @@ impl Node for Mapper {
             Input::Gateways(gateways) => self.map.handle_gateways(now, &gateways),
             Input::HandleDropped => self.closed = true,
             Input::Slept(_) => {}
-            Input::Listening(..) | Input::Resolved(..) | Input::Done(_) => panic!("nobody asked"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
 

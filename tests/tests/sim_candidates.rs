@@ -86,7 +86,9 @@ fn hears(side: Side, at: At, candidates: Vec<Candidate>, rounds: u32, time: Dura
         }
         At::Public => vec![Attachment::new(PUBLIC, [203, 0, 113, 9].into())],
     };
-    let direct = Some(DirectPath { map_ports: false, ..DirectPath::new(identity()) });
+    let mut direct = DirectPath::new(identity());
+    direct.map_ports = false;
+    let direct = Some(direct);
     let now = world.now;
     let liar = Hostile::new(side, Code::parse(CODE).unwrap(), RELAY, lying(candidates, rounds), seed.derive("hostile"));
     let peer = match side {

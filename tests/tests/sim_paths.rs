@@ -21,7 +21,8 @@ fn at(segment: Segment, addr: [u8; 4]) -> Attachment {
 
 /// Both look for direct paths.
 fn look_for(send: &mut SendConfig, receive: &mut ReceiveConfig) {
-    let direct = DirectPath { map_ports: false, ..DirectPath::new(identity()) };
+    let mut direct = DirectPath::new(identity());
+    direct.map_ports = false;
     (send.common.direct, receive.common.direct) = (Some(direct.clone()), Some(direct));
 }
 

@@ -40,8 +40,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 use subtle::ConstantTimeEq;
 
-use super::candidate::{self, Candidate, Carrier};
-use super::race::{Own, PROBE, PROBE_START, Race, Theirs};
+use super::candidate::{self, Candidate};
+use super::race::{Own, PROBE_START, Race, Theirs};
 use crate::Instant;
 use crate::net::Interface;
 use crate::seed::Seed;

@@ -1,7 +1,8 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::p2p::candidate::Kind;
+use crate::p2p::candidate::{Carrier, Kind};
+use crate::p2p::output::PROBE;
 use crate::p2p::race::{MAX_LEARNED, PROBES_AT};
 
 fn interface(addr: &str, prefix: u8) -> Interface {

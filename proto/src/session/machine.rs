@@ -27,7 +27,7 @@ use super::lanes::{Accepted, Opening, Sealing};
 use super::link::{Link, Pace};
 use super::record::plain_control;
 use super::reliable::{Class, Reliable};
-use super::{Limits, LinkId, Origin, Prepared, SealedChunk, StreamNo, Unsent};
+use super::{Limits, LinkId, Origin, Prepared, SealedChunk, StreamNo, Unsent, Verdict};
 use crate::Instant;
 use crate::handshake::Keys;
 use crate::seed::Seed;
@@ -64,8 +64,7 @@ impl Config {
 pub enum Event {
     /// A message of the peer. Each one is reported once and in order, but an `Ack` may be lost.
     Control(Control),
-    /// A chunk record, to be decrypted in a job. The owner passes the job's result to [`Session::handle_opened`] or
-    /// [`Session::handle_bad_record`].
+    /// A chunk record, to be decrypted in a job. The owner passes the job's verdict to [`Session::handle_verdict`].
     Chunk(SealedChunk),
     /// The link is proven: chunks may be sealed for it.
     LinkUsable(LinkId),
@@ -219,16 +218,14 @@ impl Session {
         }
     }
 
-    /// A job decrypted a chunk record of this link successfully.
-    pub fn handle_opened(&mut self, now: Instant, link: LinkId) {
-        if let Some(link) = self.link(link) {
+    /// A job opened a chunk record: an authentic one is a sign of life of its link, and any other one ends the link.
+    pub fn handle_verdict(&mut self, now: Instant, verdict: Verdict) {
+        let Verdict { link, is_genuine } = verdict;
+        if !is_genuine {
+            self.handle_violation(link, Violation::BadRecord);
+        } else if let Some(link) = self.link(link) {
             link.hear(now);
         }
-    }
-
-    /// A job could not decrypt a chunk record of this link.
-    pub fn handle_bad_record(&mut self, link: LinkId) {
-        self.handle_violation(link, Violation::BadRecord);
     }
 
     /// Ends the link because of a protocol violation on it, and the whole session if it is the link of the handshake.

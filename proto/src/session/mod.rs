@@ -1,8 +1,10 @@
 //! The encrypted session of two peers: it exchanges sealed records over links that come and go.
 //!
 //! [`Session`] owns the links, the lanes and the control sequence; it does not interpret the transfer's messages. It
-//! checks only the header of a chunk record ([`SealedChunk`]), because a job decrypts the record later.
+//! checks only the header of a chunk record ([`SealedChunk`]), because a job decrypts the record later. The session gets the job's
+//! verdict first ([`Session::handle_verdict`]); then the owner of the contents gets the result.
 
+mod aead;
 mod lanes;
 mod link;
 mod machine;
@@ -15,7 +17,7 @@ pub use link::{
     SILENCE,
 };
 pub use machine::{Config, Event, LinkEnd, MAX_LINKS, Session};
-pub use record::{BadRecord, HEADER, Prepared, SealedChunk, TAG};
+pub use record::{BadRecord, HEADER, OpenedRecord, Prepared, SealedChunk, TAG, Verdict};
 pub use reliable::{LOOSE, WAITING};
 
 use crate::wire::peer::Control;

@@ -10,11 +10,12 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;
 
 use super::LinkId;
+use super::aead::Key;
+pub use super::aead::TAG;
 use crate::handshake::{RecordKey, Suite};
 use crate::pool::{Lent, Pool};
 use crate::wire::Frame;
@@ -23,8 +24,6 @@ use crate::wire::frame::{CHUNK, KIND_CHUNK, KIND_CONTROL, PREFIX};
 
 /// Length of a record's header in bytes.
 pub const HEADER: usize = 13;
-/// Length of a record's tag in bytes.
-pub const TAG: usize = 16;
 /// Length of the frame prefix and the record header, which precede the plaintext, in bytes.
 pub(super) const HEADROOM: usize = PREFIX + HEADER;
 /// Room for the frame of a control record without a list, in bytes: such a record begins a lane and may precede a
@@ -162,24 +161,54 @@ impl SealedChunk {
 
     /// Verifies the record and returns its plaintext. Call this in a job: it runs an AEAD over up to 4 MiB, and copies
     /// the record if it arrived in several pieces.
-    ///
-    /// # Errors
-    /// [`BadRecord`] if the peer did not seal this record with this lane and number. Report it with
-    /// [`super::Session::handle_bad_record`].
-    pub fn open(self) -> Result<BytesMut, BadRecord> {
-        open_frame(&self.key, self.header, self.frame)
+    #[must_use]
+    pub fn open(self) -> OpenedRecord<BytesMut> {
+        OpenedRecord::new(self.link, open_frame(&self.key, self.header, self.frame).ok())
     }
 
     /// Verifies the record and passes its plaintext to `then`. Afterwards the record's buffer goes to the pool; if the
     /// record arrived in several pieces, they are joined in a buffer of the pool.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_with<T>(self, pool: &Pool, then: impl FnOnce(&[u8]) -> T) -> Result<T, BadRecord> {
+    pub fn open_with<T>(self, pool: &Pool, then: impl FnOnce(&[u8]) -> T) -> OpenedRecord<T> {
         let mut body = self.frame.into_buffer(|len| pool.take(len));
         let result = open_body(&self.key, self.header, &mut body).map(then);
         pool.put(body);
-        result
+        OpenedRecord::new(self.link, result.ok())
+    }
+}
+
+/// A chunk record after its job. The verdict is for [`super::Session::handle_verdict`], the content for the owner's
+/// next layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenedRecord<T> {
+    /// Whether the peer sealed it.
+    pub verdict: Verdict,
+    /// What was made of its plaintext; `None`: it is not genuine.
+    pub content: Option<T>,
+}
+
+/// Whether a record of a link is what the peer sealed under its lane and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// The link on which it arrived.
+    pub link: LinkId,
+    /// False: it was forged or changed on its way.
+    pub is_genuine: bool,
+}
+
+impl<T> OpenedRecord<T> {
+    const fn new(link: LinkId, content: Option<T>) -> Self {
+        Self { verdict: Verdict { link, is_genuine: content.is_some() }, content }
+    }
+}
+
+impl<T, E> OpenedRecord<Result<T, E>> {
+    /// The error of its content, if there is one.
+    ///
+    /// # Errors
+    /// The content is an error.
+    pub fn transpose(self) -> Result<OpenedRecord<T>, E> {
+        let Self { verdict, content } = self;
+        Ok(OpenedRecord { verdict, content: content.transpose()? })
     }
 }
 
@@ -265,15 +294,15 @@ impl Header {
         [kind, l0, l1, l2, l3, n0, n1, n2, n3, n4, n5, n6, n7]
     }
 
-    fn nonce(self) -> Nonce {
+    fn nonce(self) -> [u8; HEADER - 1] {
         let [_, nonce @ ..] = self.to_bytes();
-        Nonce::assume_unique_for_key(nonce)
+        nonce
     }
 }
 
 /// The AEAD key of one lane.
 pub(super) struct LaneKey {
-    aead: LessSafeKey,
+    aead: Key,
     #[cfg(test)]
     pub bytes: [u8; 32],
 }
@@ -282,12 +311,8 @@ impl LaneKey {
     /// `None` only if the crypto library can't be used.
     pub fn new(key: &RecordKey, suite: Suite, lane: u32) -> Option<Self> {
         let bytes = key.lane_key(lane);
-        let algorithm = match suite {
-            Suite::Aes256Gcm => &AES_256_GCM,
-            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-        };
         Some(Self {
-            aead: LessSafeKey::new(UnboundKey::new(algorithm, bytes.as_ref()).ok()?),
+            aead: Key::new(suite, &bytes)?,
             #[cfg(test)]
             bytes: *bytes,
         })
@@ -296,14 +321,12 @@ impl LaneKey {
     fn seal(&self, header: Header, plain: &mut [u8]) -> Option<[u8; TAG]> {
         #[cfg(test)]
         tests::note_sealing(self, header);
-        let tag = self.aead.seal_in_place_separate_tag(header.nonce(), Aad::from(header.to_bytes()), plain).ok()?;
-        tag.as_ref().try_into().ok()
+        self.aead.seal(header.nonce(), &header.to_bytes(), plain)
     }
 
     /// Opens `ciphertext ‖ tag` in place.
     fn open<'a>(&self, header: Header, sealed: &'a mut [u8]) -> Result<&'a [u8], BadRecord> {
-        let plain = self.aead.open_in_place(header.nonce(), Aad::from(header.to_bytes()), sealed);
-        plain.map(|plain| &*plain).map_err(|_| BadRecord)
+        self.aead.open(header.nonce(), &header.to_bytes(), sealed).ok_or(BadRecord)
     }
 }
 

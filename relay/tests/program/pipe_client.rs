@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use tallow_proto::link::pipe::{Closed, Dialler, Event, Fate, Kind, Pipe, Target, Transport, Windows};
+use tallow_proto::link::pipe::{Closed, Dialler, Event, Kind, Pipe, SocketAction, Target, Transport, Windows};
 use tallow_proto::link::trust::{CertificateSeen, Trust};
 use tallow_proto::link::{Read, Write};
 use tallow_proto::wire::frame::enclose;
@@ -117,10 +117,10 @@ impl PipeClient {
         if !self.out.is_empty() && self.pipe.write(now, &mut self.out) == Write::Gone {
             self.out.clear();
         }
-        match self.pipe.fate() {
-            Fate::Live => {}
-            Fate::Finish => drop(self.socket.shutdown(Shutdown::Write)),
-            Fate::Abort => drop(self.socket.shutdown(Shutdown::Both)),
+        match self.pipe.socket_action() {
+            SocketAction::Live => {}
+            SocketAction::Finish => drop(self.socket.shutdown(Shutdown::Write)),
+            SocketAction::Abort => drop(self.socket.shutdown(Shutdown::Both)),
         }
     }
 

@@ -5,7 +5,7 @@
 //! drives them. Every run is told by its seed: the same seed gives the same trace. TLS inside QUIC draws its keys from the
 //! system, so the trace holds times, sizes and what nodes say, never the bytes of datagrams.
 //!
-//! After every step: no event follows a terminal one, time passes (no spin), no secret is in a `Debug` form, what a sink holds is
+//! After every step: no event but those of a wait follows a terminal one, time passes (no spin), no secret is in a `Debug` form, what a sink holds is
 //! the source's, and as long as a peer is not closed something is in flight or some timer is set ("nothing in flight and no
 //! timer" is a panic).
 
@@ -34,7 +34,8 @@ pub use kinds::{Kind, Lot, can_punch};
 pub use nat::{Behaviour, Carrier, Dependence, LIFETIME, Nat, Ports, Translation};
 pub use network::{Chance, Conditions, Network};
 pub use scenario::{
-    Act, CODE, Place, RELAY, Report, Rig, Scenario, identity, noise, real_relay, receive_config, send_config,
+    Act, CODE, Place, RELAY, Report, Rig, Scenario, copied_end, identity, noise, real_relay, receive_config,
+    send_config,
 };
 pub use squatter::{Squat, Squatter};
 pub use tally::Tally;

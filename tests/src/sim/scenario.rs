@@ -10,8 +10,7 @@ use std::time::Duration;
 use tallow_proto::code::Code;
 use tallow_proto::link::trust::Identity;
 use tallow_proto::peer::{
-    Class, CodeChoice, Command, Common, Embedded, Event, Failure, Peer, ReceiveConfig, RelayAddress, RelayChoice,
-    SendConfig,
+    self, Class, Command, Common, Embedded, Event, Failure, Peer, ReceiveConfig, RelayAddress, RelayChoice, SendConfig,
 };
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::Compression;
@@ -181,7 +180,7 @@ impl Scenario {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Report {
     /// The sender's terminal event; `None`: it crashed.
     pub sent: Option<Event>,
@@ -450,8 +449,8 @@ impl Rig {
     #[must_use]
     pub fn report(&self) -> Report {
         Report {
-            sent: self.world.end(self.sender).cloned(),
-            received: self.world.end(self.receiver).cloned(),
+            sent: self.world.end(self.sender).map(copied_end),
+            received: self.world.end(self.receiver).map(copied_end),
             took: self.world.elapsed(),
             trace: self.world.trace(),
         }
@@ -466,29 +465,38 @@ impl Rig {
     }
 }
 
+/// An end that outlives its world.
+///
+/// # Panics
+/// It is no end.
+#[must_use]
+pub fn copied_end(end: &Event) -> Event {
+    match end {
+        Event::Done(summary) => Event::Done(*summary),
+        Event::Failed(failure) => Event::Failed(failure.clone()),
+        other => unreachable!("{other:?} is no end"),
+    }
+}
+
 /// How the sender of a scenario is configured.
 #[must_use]
 pub fn send_config(scenario: &Scenario) -> SendConfig {
     let inside = scenario.place == Place::Inside;
     let listen = vec![SocketAddr::new(SENDER.into(), 4433)];
-    SendConfig {
-        common: common(scenario, scenario.aes),
-        source: scenario.source().into(),
-        code: CodeChoice::Custom(Code::parse(CODE).expect("a good code")),
-        compression: if scenario.compress { Compression::Level(1) } else { Compression::Off },
-        embedded: inside.then(|| Embedded { identity: identity(), listen, announce: false }),
-    }
+    let compression = if scenario.compress { Compression::Level(1) } else { Compression::Off };
+    let mut config = SendConfig::new(common(scenario, scenario.aes), scenario.source())
+        .with_code(Code::parse(CODE).expect("a good code"))
+        .with_compression(compression);
+    config.embedded = inside.then(|| Embedded::new(identity()).listening_at(listen));
+    config
 }
 
 /// How the receiver of a scenario is configured.
 #[must_use]
 pub fn receive_config(scenario: &Scenario) -> ReceiveConfig {
-    ReceiveConfig {
-        common: common(scenario, true),
-        code: Code::parse(CODE).expect("a good code"),
-        local: vec![SocketAddr::new(SENDER.into(), 4433)],
-        discover: false,
-    }
+    let mut config = ReceiveConfig::new(common(scenario, true), Code::parse(CODE).expect("a good code"));
+    (config.local, config.discover) = (vec![SocketAddr::new(SENDER.into(), 4433)], false);
+    config
 }
 
 fn common(scenario: &Scenario, aes: bool) -> Common {
@@ -498,7 +506,9 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
         Place::Evil | Place::Relay => vec![RelayChoice::new(address)],
     };
     let unix_time = Duration::from_secs(1_800_000_000);
-    Common { relays, cores: 2, aes, unix_time, give_up_after: scenario.give_up_after, ..Common::default() }
+    let mut common = Common::new(peer::Machine { cores: 2, interfaces: Vec::new(), unix_time, aes });
+    (common.relays, common.give_up_after) = (relays, scenario.give_up_after);
+    common
 }
 
 /// A relay as it is without options, at that port of all addresses.
@@ -521,7 +531,7 @@ pub fn real_relay(port: u16, seed: Seed) -> room::Relay {
     room::Relay::new(config).expect("a good identity")
 }
 
-/// One Ed25519 certificate for all: its sizes are always the same, so that runs can be compared.
+/// One Ed25519 certificate for all, from a fixed key: events show its fingerprint, and runs of two processes can be compared.
 ///
 /// # Panics
 /// It can't be made.
@@ -529,7 +539,10 @@ pub fn real_relay(port: u16, seed: Seed) -> room::Relay {
 pub fn identity() -> Identity {
     static MADE: OnceLock<Identity> = OnceLock::new();
     let made = MADE.get_or_init(|| {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+        // RFC 8410, section 7: a private key of 32 bytes in PKCS #8.
+        let mut pkcs8 = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20".to_vec();
+        pkcs8.extend([7; 32]);
+        let key = rcgen::KeyPair::try_from(pkcs8).expect("a key");
         let mut params = rcgen::CertificateParams::new(vec!["tallow".to_owned()]).expect("a name");
         params.serial_number = Some(1_u64.into());
         let certificate = params.self_signed(&key).expect("a certificate");

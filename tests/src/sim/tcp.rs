@@ -493,7 +493,7 @@ impl World {
             match event {
                 PipeEvent::Filled(count) => read += count,
                 PipeEvent::Eof => end.end_told = true,
-                PipeEvent::Up | PipeEvent::Wrote(_) | PipeEvent::Failed(_) => {}
+                _ => {}
             }
             told = true;
             self.tell(host, pipe, event);

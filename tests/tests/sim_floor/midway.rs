@@ -58,7 +58,7 @@ impl Midway {
         let mut midway = Self { rig, bytes, direct };
         let receiver = midway.rig.receiver;
         let offered = midway.rig.world.run_until(60 * SECOND, |world| {
-            world.said(receiver).any(|event| matches!(event, Event::Offer(_) | Event::StreamOffer))
+            world.said(receiver).any(|event| matches!(event, Event::Offer(_) | Event::StreamOffer(_)))
         });
         assert!(offered, "{}", midway.history());
         midway

@@ -42,12 +42,12 @@ pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'stat
 pub enum Event {
     Progress(u64),
     Other(u64),
-    Misused(&'static str),
+    Misused(Misuse),
 }
 
 impl From<Misuse> for Event {
     fn from(misuse: Misuse) -> Self {
-        Self::Misused(misuse.0)
+        Self::Misused(misuse)
     }
 }
 
@@ -136,7 +136,10 @@ impl Node for Puppet {
 
     fn handle_datagram(&mut self, _: Instant, arrival: Arrival, data: BytesMut) {
         let data = data.freeze();
-        assert!(data.is_unique(), "one that is kept must not hold those that the system joined with it");
+        assert!(
+            data.is_empty() || data.is_unique(),
+            "one that is kept must not hold those that the system joined with it"
+        );
         self.plan.borrow_mut().note(Heard::Datagram(arrival.socket, data.to_vec()));
     }
     fn handle_input(&mut self, _: Instant, input: Input) {
@@ -159,7 +162,7 @@ impl Node for Puppet {
     /// Even numbers make sense.
     fn handle_command(&mut self, _: Instant, command: u64) -> Result<(), Misuse> {
         self.plan.borrow_mut().note(Heard::Command(command));
-        if command.is_multiple_of(2) { Ok(()) } else { Err(Misuse("odd")) }
+        if command.is_multiple_of(2) { Ok(()) } else { Err(Misuse::NoSuchCommand) }
     }
     fn handle_timeout(&mut self, now: Instant) {
         let mut plan = self.plan.borrow_mut();

@@ -1,0 +1,291 @@
+//! A client's conversation with a relay, on the first stream of a link: hello, a question, the wait, the pairing.
+//!
+//! ```text
+//! Greeting ──hello──► Asked ──allocated, waiting──► Seated ──paired──► Paired (the stream is the other peer's now)
+//!     │  └─hello─► Greeted ─┘ ▲                         │
+//!     └──────── refused ──────┴─ ask                    └─ refused (idle, going down) ─► Over
+//! ```
+//! It greets and asks in one flight where no password is needed, so pairing costs one round trip after the transport's
+//! handshake. One of several ways to the same relay only greets, and asks once it is the one that is taken. Timer: a
+//! relay has [`ANSWER_WITHIN`] to answer a greeting or a question. Bounds: frames of at most 4 KiB, one question at a
+//! time.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::Instant;
+use crate::wire::Violation;
+use crate::wire::frame::enclose;
+use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay_auth::prove;
+use crate::wire::{self, Caps, Decoder, Features, Hello, Versions};
+
+/// How long a relay may take for an answer.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a client wants of a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// A nameplate, and the sender's seat there.
+    Allocate {
+        /// Who may take the seat again.
+        owner: Owner,
+    },
+    /// A seat in this room.
+    Join {
+        /// Which room.
+        room: RoomId,
+        /// Which seat.
+        side: Side,
+        /// Who may take the seat again.
+        owner: Owner,
+        /// A reconnect room.
+        again: bool,
+        /// The seat of a code room that is left for it.
+        former: Option<Former>,
+    },
+}
+
+impl Question {
+    /// The same, of one who asked `before` until now: a seat in a code room that was had is given up for one in a
+    /// reconnect room.
+    #[must_use]
+    pub const fn after(self, before: Self) -> Self {
+        let Self::Join { room, side, owner, again: true, former: None } = self else { return self };
+        let former = match before {
+            Self::Join { room, owner, again: false, .. } => Some(Former { room, owner }),
+            Self::Join { again: true, former, .. } => former,
+            Self::Allocate { .. } => None,
+        };
+        Self::Join { room, side, owner, again: true, former }
+    }
+}
+
+/// What came of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The relay knows this address as ours.
+    Observed(SocketAddr),
+    /// This nameplate is ours, and so is its sender's seat.
+    Allocated(u32),
+    /// Seated; the other side has not come.
+    Waiting,
+    /// The other side is there; so many streams may be opened beside the first.
+    Paired(u8),
+    /// No. After `NobodyWaits` and `Taken` the question may be asked again.
+    Refused(RefusalReason),
+    /// It speaks other versions, or is no relay of ours.
+    Versions(Versions),
+    /// It broke a rule.
+    Violation(Violation),
+}
+
+#[derive(Debug)]
+enum State {
+    Greeting { question: Option<Question>, deadline: Instant },
+    Greeted,
+    Asked { deadline: Instant },
+    Seated,
+    Refused,
+    Paired,
+    Over,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct RelayClient {
+    state: State,
+    hello: Hello,
+    password: Option<Arc<str>>,
+    decoder: Decoder,
+    out: VecDeque<Bytes>,
+    answers: VecDeque<Answer>,
+}
+
+impl RelayClient {
+    /// The link is up: greets, and asks, if there is a question already.
+    #[must_use]
+    pub fn new(now: Instant, features: Features, password: Option<Arc<str>>, question: Option<Question>) -> Self {
+        let mut client = Self {
+            state: State::Greeting { question, deadline: now + ANSWER_WITHIN },
+            hello: Hello::new(features),
+            password,
+            decoder: Decoder::new(Caps::Greeting),
+            out: VecDeque::new(),
+            answers: VecDeque::new(),
+        };
+        client.send(&ClientMessage::Hello(client.hello));
+        if let (None, Some(question)) = (&client.password, question) {
+            client.ask(question);
+        }
+        client
+    }
+
+    /// Asks after the greeting, or once more after `NobodyWaits`; ignored in any other state.
+    pub fn ask_now(&mut self, now: Instant, question: Question) {
+        if matches!(self.state, State::Greeted | State::Refused) {
+            self.ask(question);
+            self.state = State::Asked { deadline: now + ANSWER_WITHIN };
+        }
+    }
+
+    /// Frees the seat and the nameplate.
+    pub fn leave(&mut self) {
+        if !matches!(self.state, State::Paired | State::Over) {
+            self.send(&ClientMessage::Leave);
+            self.state = State::Over;
+        }
+    }
+
+    /// Bytes of the stream.
+    pub fn handle_bytes(&mut self, bytes: Bytes) {
+        self.decoder.push(bytes);
+        // Behind the pairing stand the other peer's bytes: they are left in the decoder.
+        while !matches!(self.state, State::Paired | State::Over) {
+            match self.decoder.next_frame() {
+                Ok(Some(frame)) => self.handle_message(&frame.into_bytes()),
+                Ok(None) => return,
+                Err(violation) => self.end(Answer::Violation(violation)),
+            }
+        }
+    }
+
+    /// This process had no time for so long: the relay was not late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        match &mut self.state {
+            State::Greeting { deadline, .. } | State::Asked { deadline } => *deadline += by,
+            State::Greeted | State::Seated | State::Refused | State::Paired | State::Over => {}
+        }
+    }
+
+    /// The relay's time to answer may be over.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.end(Answer::Refused(RefusalReason::Idle));
+        }
+    }
+
+    /// When [`RelayClient::handle_timeout`] is due.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::Greeting { deadline, .. } | State::Asked { deadline } => Some(deadline),
+            State::Greeted | State::Seated | State::Refused | State::Paired | State::Over => None,
+        }
+    }
+
+    /// The next frame for the stream.
+    #[must_use]
+    pub fn poll_frame(&mut self) -> Option<Bytes> {
+        self.out.pop_front()
+    }
+
+    /// Whether what follows on the stream is not for it.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.state, State::Paired | State::Over)
+    }
+
+    /// Whether the relay said anything.
+    #[must_use]
+    pub fn has_answer(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
+    /// The next answer.
+    #[must_use]
+    pub fn poll_answer(&mut self) -> Option<Answer> {
+        self.answers.pop_front()
+    }
+
+    /// After the pairing: the stream's decoder with what the other peer already said.
+    #[must_use]
+    pub fn into_decoder(self) -> Decoder {
+        self.decoder
+    }
+
+    fn handle_message(&mut self, body: &[u8]) {
+        let Ok(message) = wire::decode::<RelayMessage>(body) else {
+            return self.end(Answer::Violation(Violation::Malformed));
+        };
+        match (&self.state, message) {
+            (State::Greeting { question, deadline }, RelayMessage::Hello { hello, observed, nonce }) => {
+                let (question, deadline) = (*question, *deadline);
+                if self.hello.agree(&hello).is_none() {
+                    return self.end(Answer::Versions(hello.versions));
+                }
+                self.answers.push_back(Answer::Observed(observed));
+                if let Some(password) = self.password.clone() {
+                    self.send(&ClientMessage::Prove { mac: prove(&password, &nonce) });
+                    question.into_iter().for_each(|question| self.ask(question));
+                }
+                self.state = if question.is_some() { State::Asked { deadline } } else { State::Greeted };
+            }
+            (State::Asked { .. }, RelayMessage::Allocated { nameplate }) => {
+                self.answers.push_back(Answer::Allocated(nameplate));
+                self.state = State::Seated;
+            }
+            // Said once more, it changes nothing.
+            (State::Seated, RelayMessage::Waiting) => {}
+            (State::Asked { .. }, RelayMessage::Waiting) => {
+                self.answers.push_back(Answer::Waiting);
+                self.state = State::Seated;
+            }
+            (State::Asked { .. } | State::Seated, RelayMessage::Paired { streams }) => {
+                self.answers.push_back(Answer::Paired(streams));
+                self.state = State::Paired;
+            }
+            (_, RelayMessage::Refused { reason: RefusalReason::UnsupportedVersion(versions), .. }) => {
+                self.end(Answer::Versions(versions));
+            }
+            (
+                State::Asked { deadline: _ },
+                RelayMessage::Refused { reason: reason @ (RefusalReason::NobodyWaits | RefusalReason::Taken), .. },
+            ) => {
+                self.answers.push_back(Answer::Refused(reason));
+                self.state = State::Refused;
+            }
+            (_, RelayMessage::Refused { reason, .. }) => self.end(Answer::Refused(reason)),
+            (_, RelayMessage::Pong) => {}
+            (
+                State::Greeting { .. }
+                | State::Greeted
+                | State::Asked { .. }
+                | State::Seated
+                | State::Refused
+                | State::Paired
+                | State::Over,
+                RelayMessage::Hello { .. }
+                | RelayMessage::Allocated { .. }
+                | RelayMessage::Waiting
+                | RelayMessage::Paired { .. }
+                | RelayMessage::Redirect { .. },
+            ) => self.end(Answer::Violation(Violation::UnexpectedMessage)),
+        }
+    }
+
+    fn ask(&mut self, question: Question) {
+        self.send(&match question {
+            Question::Allocate { owner } => ClientMessage::Allocate { owner },
+            Question::Join { room, side, owner, again, former: None } => {
+                ClientMessage::Join { room, side, owner, again }
+            }
+            Question::Join { room, side, owner, again: _, former: Some(former) } => {
+                ClientMessage::Rejoin { room, side, owner, former }
+            }
+        });
+    }
+
+    fn send(&mut self, message: &ClientMessage) {
+        self.out.push_back(enclose(&wire::encode(message)));
+    }
+
+    fn end(&mut self, answer: Answer) {
+        self.answers.push_back(answer);
+        self.state = State::Over;
+    }
+}
