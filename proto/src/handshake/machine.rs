@@ -1,8 +1,8 @@
 //! The state machine of the handshake: three frames, in which each side proves the code before it learns anything.
 //!
 //! ```text
-//! sender:    AwaitH2 ──right H2: H3──▶ Over (keyed)        receiver:  AwaitH1 ──H1: H2──▶ AwaitH3 ──right H3──▶ Over (keyed)
-//!               └──anything else──▶ Over (failed)                        └──anything else──┴──▶ Over (failed)
+//! sender:    AwaitH2 ──right H2: H3──▶ Over (keyed)  receiver:  AwaitH1 ──H1: H2──▶ AwaitH3 ──right H3──▶ Over (keyed)
+//!               └──anything else──▶ Over (failed)                  └──anything else──┴──▶ Over (failed)
 //! ```
 //! The receiver proves first. A wrong proof, a share that is not a point, a key of low order or of a wrong length, and
 //! an unreduced ML-KEM key all end in [`FailureReason::WrongCode`], with the same text. Everything else that is not the

@@ -1,9 +1,8 @@
-//! All connections of a node under one set of calls, whatever carries them: QUIC on its sockets, one endpoint for each,
-//! and TCP with what runs in it.
+//! All connections of a node with one interface for both transports: QUIC, with one endpoint for each socket, and TCP.
 //!
-//! A TCP connection has one stream, which goes by the name of the first one of a QUIC connection ([`Stream::first`]).
-//! What QUIC can say about a stream and TCP can't (to reset it, to stop the other side, to open another one) is left
-//! unsaid here. Decides nothing. No timers, no bounds of its own.
+//! A TCP connection has one stream, with the id of the first stream of a QUIC connection ([`Stream::first`]). Calls
+//! that only QUIC supports (to reset a stream, to stop the other side, to open another stream) have no effect on TCP.
+//! No decisions, and no timers or bounds of its own.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -20,12 +19,12 @@ use super::{Read, Write};
 use crate::Instant;
 use crate::net::{Arrival, PipeEvent, PipeId, SocketId};
 
-/// One connection of a node; never used twice.
+/// The id of a connection of a node; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConnectionId {
-    /// QUIC: the socket it runs on, and its name there.
+    /// A QUIC connection: its socket, and its id in that endpoint.
     Quic(SocketId, ConnId),
-    /// TCP with what is in it.
+    /// A TCP connection.
     Pipe(PipeId),
 }
 
@@ -40,55 +39,57 @@ impl ConnectionId {
     }
 }
 
-/// What happened on a connection.
+/// An event of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// It is there: see [`quic::Event::Connected`].
+    /// The connection is established: see [`quic::Event::Connected`].
     Connected {
         /// How the server was recognised.
         certificate: CertificateSeen,
     },
-    /// What was sent since [`Event::Connected`] did not arrive: the streams are gone, and all is sent again.
+    /// The server rejected the early data that was sent since [`Event::Connected`]: the streams are gone, and the owner
+    /// must send all data again.
     Restarted {
         /// How the server was recognised.
         certificate: CertificateSeen,
     },
     /// The other side opened a stream.
     Opened(Stream, Direction),
-    /// There may be something to read.
+    /// Bytes may be readable.
     Readable(Stream),
-    /// The other side allows more streams of this kind than before.
+    /// The other side permits more streams of this kind than before.
     Available(Direction),
-    /// A write that was blocked may go on.
+    /// A write that was blocked may be repeated.
     Writable(Stream),
-    /// All that was written, and the stream's end, was acknowledged.
+    /// The other side has acknowledged all data and the end of the stream.
     Finished(Stream),
-    /// The other side will read no more of it, and gave this code.
+    /// The other side has stopped reading the stream, with this code.
     Stopped(Stream, u32),
-    /// It is over, and this is its last event. What arrived before can be read at once, and no more later.
+    /// The connection has ended, and this is its last event. Data that arrived before can be read immediately, but not
+    /// later.
     Closed(CloseReason),
 }
 
-/// Why a connection ended that this side did not close.
+/// Why a connection ended, if this side did not close it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// Both sides said all they had to say.
+    /// Both sides have finished.
     Ended,
-    /// The other side's application closed it with this code.
+    /// The application of the other side closed it with this code.
     Application(u32),
-    /// The server turned us away before the handshake.
+    /// The server refused the connection before the handshake.
     Refused,
     /// This side refused the server's certificate.
     Certificate(CertificateRefused),
-    /// The proxy did not let us through.
+    /// The proxy refused or failed to connect.
     Proxy(ProxyFailure),
-    /// The other end speaks another protocol, or none of our versions of it.
+    /// The other end uses another protocol or an unsupported version.
     Incompatible,
-    /// A rule of the transport was broken.
+    /// The other side violated the transport protocol.
     Protocol,
-    /// Nothing was heard for too long.
+    /// Nothing was received for too long.
     TimedOut,
-    /// It broke off, or the other end does not know it any more.
+    /// The connection was lost, or the other end has no state of it any more.
     Lost,
 }
 
@@ -151,7 +152,7 @@ impl From<pipe::Event> for Event {
     }
 }
 
-/// See the module's text.
+/// The connections of a node; the module's documentation describes the common interface.
 #[derive(Default)]
 pub struct Connections {
     endpoints: BTreeMap<SocketId, Quic>,
@@ -160,17 +161,17 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// The endpoint on a socket that was opened.
+    /// Adds the endpoint of a socket that was opened.
     pub fn open(&mut self, socket: SocketId, endpoint: Quic) {
         self.endpoints.insert(socket, endpoint);
     }
 
-    /// Lets go of a socket's endpoint and all that is on it.
+    /// Drops the endpoint of a socket with all its connections.
     pub fn release(&mut self, socket: SocketId) {
         self.endpoints.remove(&socket);
     }
 
-    /// The endpoint on a socket.
+    /// The endpoint of a socket.
     pub fn endpoint(&mut self, socket: SocketId) -> Option<&mut Quic> {
         self.endpoints.get_mut(&socket)
     }
@@ -180,7 +181,7 @@ impl Connections {
         self.endpoints.values()
     }
 
-    /// The same, to change them.
+    /// All endpoints, mutable, in the order of their sockets.
     pub fn endpoints_mut(&mut self) -> impl Iterator<Item = &mut Quic> {
         self.endpoints.values_mut()
     }
@@ -197,7 +198,7 @@ impl Connections {
         }
     }
 
-    /// Reads the next piece: of a QUIC stream at most `max` bytes, of TCP as it came.
+    /// Reads the next piece: at most `max` bytes of a QUIC stream, or a piece of TCP as it arrived.
     pub fn read(&mut self, id: ConnectionId, stream: Stream, max: usize) -> Read {
         match id {
             ConnectionId::Quic(..) => self.quic(id).map_or(Read::Gone, |(quic, conn)| quic.read(conn, stream, max)),
@@ -205,7 +206,7 @@ impl Connections {
         }
     }
 
-    /// Reads many pieces: until there is nothing more, or `max` bytes are there (of TCP, at least as many).
+    /// Reads pieces until no more bytes are readable or `max` bytes were read (from TCP, it may exceed `max`).
     pub fn read_chunks(
         &mut self,
         id: ConnectionId,
@@ -231,7 +232,7 @@ impl Connections {
         (taken, None)
     }
 
-    /// Writes what there is room for; `data` keeps the rest.
+    /// Writes as many bytes as the window allows; `data` keeps the rest.
     pub fn write(&mut self, now: Instant, id: ConnectionId, stream: Stream, data: &mut Bytes) -> Write {
         match id {
             ConnectionId::Quic(..) => self.quic(id).map_or(Write::Gone, |(quic, conn)| quic.write(conn, stream, data)),
@@ -239,7 +240,7 @@ impl Connections {
         }
     }
 
-    /// Writes what there is room for; what was taken is left empty.
+    /// Writes as many bytes as the window allows; the written pieces become empty.
     pub fn write_chunks(&mut self, now: Instant, id: ConnectionId, stream: Stream, data: &mut [Bytes]) -> Write {
         let ConnectionId::Pipe(pipe) = id else {
             return self.quic(id).map_or(Write::Gone, |(quic, conn)| quic.write_chunks(conn, stream, data));
@@ -253,7 +254,7 @@ impl Connections {
         Write::Done
     }
 
-    /// Nothing more is written to a stream. TCP takes a goodbye along.
+    /// Ends the sending direction of a stream. On TCP, code and reason are sent with it if the protocol can carry them.
     pub fn finish(&mut self, now: Instant, id: ConnectionId, stream: Stream, code: u32, reason: &'static str) {
         match id {
             ConnectionId::Quic(..) => self.quic(id).into_iter().for_each(|(quic, conn)| quic.finish(conn, stream)),
@@ -261,9 +262,9 @@ impl Connections {
         }
     }
 
-    /// Asks the other end of a connection for a sign of life; [`Self::poll_answered`] tells when there is one. False:
-    /// it need not or cannot be asked, because it was heard since `fresh`, or because TLS has no question (the system
-    /// notices the end of a TCP connection by itself).
+    /// Probes the other end of a connection; [`Self::poll_answered`] reports the response. Returns false if no probe is
+    /// needed or possible: something was received since `fresh`, or TLS has no probe (the system detects the end of a
+    /// TCP connection itself).
     pub fn probe(&mut self, now: Instant, id: ConnectionId, fresh: Instant) -> bool {
         match id {
             ConnectionId::Quic(..) => {
@@ -278,7 +279,7 @@ impl Connections {
         }
     }
 
-    /// The next connection that was heard after a [`Self::probe`].
+    /// The next connection on which something was received after a [`Self::probe`].
     pub fn poll_answered(&mut self) -> Option<ConnectionId> {
         let mut answered = self
             .endpoints
@@ -287,7 +288,8 @@ impl Connections {
         answered.next().or_else(|| self.pipes.poll_answered().map(ConnectionId::Pipe))
     }
 
-    /// Whether nothing at all arrived on it. (A QUIC connection begins with what arrived.)
+    /// Whether no bytes have arrived on an accepted connection. (An accepted QUIC connection begins with received
+    /// bytes.)
     pub fn is_silent(&self, id: ConnectionId) -> bool {
         match id {
             ConnectionId::Quic(..) => false,
@@ -295,12 +297,12 @@ impl Connections {
         }
     }
 
-    /// Gives up writing.
+    /// Resets the sending direction of a stream.
     pub fn reset(&mut self, id: ConnectionId, stream: Stream, code: u32) {
         self.quic(id).into_iter().for_each(|(quic, conn)| quic.reset(conn, stream, code));
     }
 
-    /// Gives up reading.
+    /// Stops reading a stream.
     pub fn stop(&mut self, id: ConnectionId, stream: Stream, code: u32) {
         self.quic(id).into_iter().for_each(|(quic, conn)| quic.stop(conn, stream, code));
     }
@@ -313,17 +315,17 @@ impl Connections {
         }
     }
 
-    /// Another stream of ours, where one may be opened now.
+    /// Opens a unidirectional stream, if the other side permits one now.
     pub fn open_uni(&mut self, id: ConnectionId) -> Option<Stream> {
         self.quic(id).and_then(|(quic, conn)| quic.open_uni(conn))
     }
 
-    /// Before the connection's other streams.
+    /// Gives a stream priority over the other streams of its connection.
     pub fn prefer(&mut self, id: ConnectionId, stream: Stream) {
         self.quic(id).into_iter().for_each(|(quic, conn)| quic.set_priority(conn, stream, 1));
     }
 
-    /// What a connection may hold unread, in bytes.
+    /// Sets how many unread bytes a connection may buffer.
     pub fn set_receive_window(&mut self, id: ConnectionId, bytes: u64) {
         match id {
             ConnectionId::Quic(..) => {
@@ -335,7 +337,7 @@ impl Connections {
         }
     }
 
-    /// What a connection may leave unacknowledged; of TCP: what may wait for the system. In bytes.
+    /// Sets how many unacknowledged bytes a connection may have; for TCP, how many bytes may wait for the socket.
     pub fn set_send_window(&mut self, id: ConnectionId, bytes: u64) {
         match id {
             ConnectionId::Quic(..) => {
@@ -345,17 +347,17 @@ impl Connections {
         }
     }
 
-    /// The round trip to the next hop, where it is known: not of TCP.
+    /// The round-trip time of the connection, if it is known; it is unknown for TCP.
     pub fn rtt(&mut self, id: ConnectionId) -> Option<Duration> {
         self.quic(id).and_then(|(quic, conn)| quic.rtt(conn))
     }
 
-    /// How much arrived on a connection, where that is counted.
+    /// The number of bytes received on a connection, if it is counted.
     pub fn received(&mut self, id: ConnectionId) -> Option<u64> {
         self.quic(id).and_then(|(quic, conn)| quic.stats(conn)).map(|stats| stats.received_bytes)
     }
 
-    /// Ends a connection. What was finished on it still goes out; of the rest, what is in flight may be lost.
+    /// Closes a connection. Finished streams are still sent; other data in flight may be lost.
     pub fn close(&mut self, now: Instant, id: ConnectionId, code: u32, reason: &'static str) {
         match id {
             ConnectionId::Quic(..) => {
@@ -365,14 +367,14 @@ impl Connections {
         }
     }
 
-    /// One datagram for the endpoint on its socket.
+    /// Passes a datagram to the endpoint of its socket.
     pub fn handle_datagram(&mut self, now: Instant, arrival: &Arrival, data: BytesMut) {
         if let Some(quic) = self.endpoint(arrival.socket) {
             quic.handle_datagram(now, arrival, data);
         }
     }
 
-    /// What happened to a TCP connection.
+    /// Processes an event of a TCP connection.
     pub fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
         self.pipes.handle_pipe(now, pipe, event);
     }
@@ -395,7 +397,7 @@ impl Connections {
         self.pipes.output(pipe, slices)
     }
 
-    /// Moves everything inside the endpoints and the TCP connections.
+    /// Processes all pending work of the endpoints and the TCP connections.
     pub fn settle(&mut self, now: Instant) {
         self.endpoints_mut().for_each(|quic| quic.settle(now));
         self.pipes.settle();
@@ -418,7 +420,7 @@ impl Connections {
         self.endpoints().filter_map(Quic::poll_timeout).min()
     }
 
-    /// Whether all that was written has left this node.
+    /// Whether all written data was sent.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.endpoints().all(Quic::is_flushed) && self.pipes.is_empty()

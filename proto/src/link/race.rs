@@ -1,20 +1,20 @@
-//! Which way to a relay is taken: all that may work are tried, the better ones a little earlier, and the first that
-//! answers wins.
+//! Selects the transport and the address for a relay (Happy Eyeballs): tries all that may work, the better ones a
+//! little earlier, and the first one on which the relay answers wins.
 //!
-//! Decides when which transport is tried at which address. It opens nothing itself: its owner carries [`Output`]s out
-//! and reports what came of them. "Answered" means that the relay answered its hello, since a firewall may let a
-//! connection come about and nothing through it.
+//! Decides when which transport is tried at which address. It opens no connections itself: its owner executes the
+//! [`Output`]s and reports the results. An attempt succeeds when the relay has answered `Hello`, because a firewall may
+//! permit a connection and block the data on it.
 //! ```text
 //! running: per transport a lane: waiting → trying addresses in turn → failed
 //!    └─► won (the others are cancelled) │ failed (all lanes, or out of time)
 //! ```
-//! Lanes start in the order QUIC, TLS, WebSocket, each [`HEAD_START`] after the one before; at once when all before it
-//! failed, and at once for the transport that won the last time. QUIC is never held back for it, so that it is used
-//! again when it works again. In a lane the next address is tried [`ATTEMPT_DELAY`] after the last (RFC 8305 §5), at
-//! once when no attempt is left; IPv6 and IPv4 alternate (§4).
+//! Lanes start in the order QUIC, TLS, WebSocket, each [`HEAD_START`] after the one before. A lane starts at once if
+//! all lanes before it have failed, or if its transport won the last time. QUIC is never delayed for that transport, so
+//! that it is used again as soon as it works again. In a lane the next address is tried [`ATTEMPT_DELAY`] after the
+//! last one (RFC 8305 §5), or at once if no attempt is running; IPv6 and IPv4 addresses alternate (§4).
 //!
-//! Timers: those two, and [`WITHIN`] (through a proxy [`WITHIN_PROXIED`]) for everything. Bounds: [`MAX_ADDRESSES`] a
-//! lane.
+//! Timers: those two, and [`WITHIN`] (through a proxy [`WITHIN_PROXIED`]) for the whole race. Bounds: [`MAX_ADDRESSES`]
+//! per lane.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -26,18 +26,18 @@ use super::trust::CertificateRefused;
 use crate::Instant;
 use crate::wire::close;
 
-/// What a transport has before the next one starts.
+/// Delay between the start of one transport and the next.
 pub const HEAD_START: Duration = Duration::from_millis(300);
-/// What an address has before the next one is tried (RFC 8305 §5).
+/// Delay between the attempts at one address and the next (RFC 8305 §5).
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// Time for the whole race.
+/// Time limit of the whole race.
 pub const WITHIN: Duration = Duration::from_secs(8);
-/// The same through a proxy.
+/// Time limit of the whole race through a proxy.
 pub const WITHIN_PROXIED: Duration = Duration::from_secs(30);
-/// Addresses of one relay (or proxy) that are tried.
+/// Maximum number of addresses of one relay (or proxy) that are tried.
 pub const MAX_ADDRESSES: usize = 8;
 
-/// A kind of link to a relay. All are at the same port number.
+/// The transport of a link to a relay. All transports use the same port number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transport {
     /// QUIC over UDP.
@@ -48,21 +48,21 @@ pub enum Transport {
     WebSocket,
 }
 
-/// In the order in which they start.
+/// All transports, in the order in which they start.
 const ALL: [Transport; 3] = [Transport::Quic, Transport::Tls, Transport::WebSocket];
 
-/// Which transports the person allows.
+/// Which transports the user allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Allowed {
-    /// All that may work.
+    /// All transports.
     #[default]
     Auto,
-    /// This one.
+    /// Only this transport.
     Only(Transport),
 }
 
-/// Whether there is a proxy: it carries TCP only.
+/// Whether the connection goes through a proxy, which carries only TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The addresses are the relay's.
@@ -71,62 +71,63 @@ pub enum Route {
     Proxied,
 }
 
-/// One attempt of a race.
+/// The id of an attempt of a race.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptId(pub u32);
 
-/// What is tried.
+/// An attempt to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
-    /// Its name; never used twice in a race.
+    /// Its id; never reused in a race.
     pub id: AttemptId,
-    /// By which means.
+    /// The transport.
     pub transport: Transport,
-    /// Where.
+    /// The address.
     pub to: SocketAddr,
 }
 
-/// What is to be done, and how it ended.
+/// A request to the owner, or the result of the race.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// Begin this attempt. If that cannot be, [`Race::handle_failed`].
+    /// Start this attempt. If that is not possible, call [`Race::handle_failed`].
     Start(Attempt),
-    /// Drop this attempt, which did not fail.
+    /// Cancel this attempt, which did not fail.
     Cancel(AttemptId),
-    /// This one answered: it is the link. The race is over; what won should be remembered for this relay.
+    /// This attempt won: its connection is the link. The race has ended; the owner should remember the transport for
+    /// this relay.
     Won(Attempt),
-    /// None answered. The race is over.
+    /// No attempt succeeded. The race has ended.
     Failed(Failure),
 }
 
-/// Why there is no link, the least telling reason first.
+/// Why there is no link, the least specific reason first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// There was nothing to try: no address, or no transport that is allowed here.
+    /// There was nothing to try: no address, or no allowed transport.
     #[error("there is no address, or no way that is allowed")]
     Nothing,
-    /// No socket, or no route.
+    /// There is no socket, or no route.
     #[error("the network cannot be reached")]
     Unreachable,
-    /// Nothing was heard.
+    /// No answer arrived in time.
     #[error("no answer came")]
     TimedOut,
-    /// It broke off.
+    /// The connection was lost.
     #[error("the connection was lost")]
     Lost,
-    /// Nobody listens there, or we were turned away.
+    /// No process listens there, or the server refused the connection.
     #[error("the connection was refused")]
     Refused,
-    /// It is going down.
+    /// The relay is shutting down.
     #[error("the relay is going down")]
     GoingDown,
-    /// Who answered is no relay that we understand.
+    /// The server is not a tallow relay of a supported version.
     #[error("what answers there is no tallow relay of a version that is spoken here")]
     NotARelay,
-    /// The proxy did not let us through.
+    /// The proxy refused or failed to connect.
     #[error(transparent)]
     Proxy(ProxyFailure),
-    /// The relay's certificate is not the right one.
+    /// The relay's certificate was refused.
     #[error(transparent)]
     Certificate(CertificateRefused),
 }
@@ -165,13 +166,13 @@ impl From<CloseReason> for Failure {
     }
 }
 
-/// One transport's attempts.
+/// The attempts with one transport.
 #[derive(Debug)]
 struct Lane {
     transport: Transport,
-    /// Addresses that were tried.
+    /// The number of addresses that were tried.
     tried: usize,
-    /// When the next one is due, if there is one.
+    /// When the next attempt is due, if an address is left.
     next: Instant,
     running: Vec<Attempt>,
 }
@@ -182,7 +183,7 @@ enum State {
     Over,
 }
 
-/// See the module's text.
+/// The race to one relay; the module's documentation describes its rules.
 #[derive(Debug)]
 pub struct Race {
     addresses: Vec<SocketAddr>,
@@ -228,7 +229,7 @@ impl Race {
         race
     }
 
-    /// The relay answered its hello on this attempt.
+    /// The relay has answered `Hello` on this attempt.
     pub fn handle_answered(&mut self, id: AttemptId) {
         let State::Running { lanes, .. } = &mut self.state else { return };
         let running = || lanes.iter().flat_map(|lane| &lane.running);
@@ -239,7 +240,7 @@ impl Race {
         self.state = State::Over;
     }
 
-    /// This attempt came to nothing.
+    /// This attempt failed.
     pub fn handle_failed(&mut self, now: Instant, id: AttemptId, failure: Failure) {
         let State::Running { lanes, .. } = &mut self.state else { return };
         let is_it = |attempt: &Attempt| attempt.id == id;
@@ -252,14 +253,15 @@ impl Race {
         self.advance(now);
     }
 
-    /// This process had no time for so long: nobody was late meanwhile.
+    /// Extends all deadlines by a time in which this process did not run, because the relay is not responsible for that
+    /// delay.
     pub fn delay(&mut self, by: Duration) {
         if let State::Running { deadline, .. } = &mut self.state {
             *deadline += by;
         }
     }
 
-    /// Deadlines may have come. A spurious call is a no-op.
+    /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &self.state {
             State::Running { lanes, deadline } if *deadline <= now => {
@@ -284,13 +286,13 @@ impl Race {
         }
     }
 
-    /// What is to be done next.
+    /// The next output.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 
-    /// Starts what is due.
+    /// Starts the attempts that are due.
     fn advance(&mut self, now: Instant) {
         let State::Running { lanes, .. } = &mut self.state else { return };
         let mut all_before_failed = true;
@@ -321,7 +323,8 @@ impl Race {
     }
 }
 
-/// IPv6 and IPv4 in turn, beginning with the family of the first, since the resolver knows what works (RFC 8305 §4).
+/// Alternates IPv6 and IPv4, beginning with the family of the first address, because the resolver sorts by preference
+/// (RFC 8305 §4).
 fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (same, other): (Vec<SocketAddr>, Vec<_>) =

@@ -11,7 +11,7 @@
 //!            the peer's later round
 //! (no race) ─────────────────────────────► racing ────────────────────────────────► the path ──► draining
 //!                                            │ ROUND has passed               last link lost │        │ nothing in
-//!                                            ▼                                               ▼        ▼ flight, or lost
+//!                                            ▼                                               ▼        ▼ flight
 //!                                      FailureSent ◄─────────────────────────────────────────┴────────┘
 //!                                            │ DirectFailed was sent and received
 //!                                            ▼

@@ -1,4 +1,5 @@
-//! The two ciphers of a session (RFC 5116: AES-256-GCM and ChaCha20-Poly1305), by AWS-LC, or in pure Rust by RustCrypto.
+//! The two ciphers of a session (RFC 5116: AES-256-GCM and ChaCha20-Poly1305), by AWS-LC, or in pure Rust by
+//! RustCrypto.
 
 #[cfg(feature = "aws-lc")]
 pub(super) use self::aws_lc::Key;
@@ -7,9 +8,9 @@ pub(super) use self::rust_crypto::Key;
 
 /// Length of a record's tag in bytes.
 pub const TAG: usize = 16;
-/// Bytes of a nonce.
+/// Length of a nonce in bytes.
 const NONCE: usize = 12;
-/// Bytes of a key.
+/// Length of a key in bytes.
 const KEY: usize = 32;
 
 #[cfg(feature = "aws-lc")]
@@ -19,7 +20,7 @@ mod aws_lc {
     use super::{KEY, NONCE, TAG};
     use crate::handshake::Suite;
 
-    /// A key of one cipher.
+    /// The key of one of the two ciphers.
     pub(in crate::session) struct Key(LessSafeKey);
 
     impl Key {
@@ -39,7 +40,7 @@ mod aws_lc {
             tag.as_ref().try_into().ok()
         }
 
-        /// Opens `ciphertext ‖ tag` in place; `None`: it is not genuine.
+        /// Decrypts `ciphertext ‖ tag` in place; `None` if it is not authentic.
         pub fn open<'a>(&self, nonce: [u8; NONCE], aad: &[u8], sealed: &'a mut [u8]) -> Option<&'a [u8]> {
             let nonce = Nonce::assume_unique_for_key(nonce);
             self.0.open_in_place(nonce, Aad::from(aad), sealed).ok().map(|plain| &*plain)
@@ -56,7 +57,7 @@ mod rust_crypto {
     use super::{KEY, NONCE, TAG};
     use crate::handshake::Suite;
 
-    /// A key of one cipher.
+    /// The key of one of the two ciphers.
     pub(in crate::session) enum Key {
         Aes(Box<Aes256Gcm>),
         ChaCha(Box<ChaCha20Poly1305>),
@@ -82,7 +83,7 @@ mod rust_crypto {
             tag.ok().map(Into::into)
         }
 
-        /// Opens `ciphertext ‖ tag` in place; `None`: it is not genuine.
+        /// Decrypts `ciphertext ‖ tag` in place; `None` if it is not authentic.
         pub fn open<'a>(&self, nonce: [u8; NONCE], aad: &[u8], sealed: &'a mut [u8]) -> Option<&'a [u8]> {
             let (plain, tag) = sealed.split_last_chunk_mut::<TAG>()?;
             let (nonce, tag) = (Nonce::from(nonce), (*tag).into());

@@ -1,8 +1,8 @@
 //! The encrypted session of two peers: it exchanges sealed records over links that come and go.
 //!
 //! [`Session`] owns the links, the lanes and the control sequence; it does not interpret the transfer's messages. It
-//! checks only the header of a chunk record ([`SealedChunk`]), because a job decrypts the record later. The session gets the job's
-//! verdict first ([`Session::handle_verdict`]); then the owner of the contents gets the result.
+//! checks only the header of a chunk record ([`SealedChunk`]), because a job decrypts the record later. The session
+//! gets the job's verdict first ([`Session::handle_verdict`]); then the owner of the contents gets the result.
 
 mod aead;
 mod lanes;

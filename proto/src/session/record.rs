@@ -176,22 +176,22 @@ impl SealedChunk {
     }
 }
 
-/// A chunk record after its job. The verdict is for [`super::Session::handle_verdict`], the content for the owner's
-/// next layer.
+/// The result of the job of a chunk record. The owner passes the verdict to [`super::Session::handle_verdict`] and the
+/// content to the transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenedRecord<T> {
-    /// Whether the peer sealed it.
+    /// Whether the record is authentic.
     pub verdict: Verdict,
-    /// What was made of its plaintext; `None`: it is not genuine.
+    /// The result for its plaintext; `None` if the record is not authentic.
     pub content: Option<T>,
 }
 
-/// Whether a record of a link is what the peer sealed under its lane and number.
+/// Whether a record is authentic, that is, whether the peer sealed it with its lane and number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
     /// The link on which it arrived.
     pub link: LinkId,
-    /// False: it was forged or changed on its way.
+    /// False: an attacker forged or modified the record.
     pub is_genuine: bool,
 }
 
