@@ -63,7 +63,7 @@ fn relay(port: u16, orders: Arc<Orders>) {
 }
 
 #[test]
-fn a_flood_beside_a_direct_path_costs_a_receiver_a_bounded_buffer() {
+fn a_flood_on_a_direct_socket_costs_a_bounded_buffer() {
     if !has_network() {
         return eprintln!("SKIPPED: this machine has no network");
     }

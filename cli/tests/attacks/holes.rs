@@ -1,4 +1,5 @@
-//! Streams of a direct path's socket without their first byte: nothing of them can be read, so nothing is judged, and all is kept.
+//! Streams of a direct path's socket without their first byte: nothing of them can be read, so nothing is judged, and
+//! all is kept.
 
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -132,8 +133,8 @@ impl Hole {
         Self { socket, endpoint, handle, connection, streams: Vec::new(), began, sent: 0 }
     }
 
-    /// Hands the connection what arrived. Once the holes are made nothing is heard any more: an acknowledgement would have the first
-    /// bytes sent again.
+    /// Hands the connection what arrived. Once the holes are made nothing is heard any more: an acknowledgement would
+    /// have the first bytes sent again.
     fn shake_hands(&mut self, victim: SocketAddr) {
         let (now, mut datagram) = (Instant::now(), [0; 2048]);
         while let Ok(len) = self.socket.recv(&mut datagram) {

@@ -1,4 +1,5 @@
-//! Rows of the other side's making, met by the real program: names and words that a terminal would obey, names that lead elsewhere.
+//! Rows of the other side's making, met by the real program: names and words that a terminal would obey, names that
+//! lead elsewhere.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,7 +28,8 @@ impl Evil {
     fn comes(side: Side, code: &str, relay: &Relay, script: impl FnOnce() -> Script + Send + 'static) -> Self {
         let (over, end) = tokio::sync::oneshot::channel::<()>();
         let (code, relay) = (Code::parse(code).unwrap(), relay.addr);
-        // Two with one seed would have the same connection IDs, and the relay remembers those of the one that left without a word.
+        // Two with one seed would have the same connection IDs, and the relay remembers those of the one that left
+        // without a word.
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let seed = Seed::new([7; 32]).derive(&format!("evil {}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let thread = std::thread::spawn(move || {
@@ -87,7 +89,7 @@ fn offers(entries: Vec<Vec<u8>>, bytes: u64) -> impl FnOnce() -> Script + Send {
 }
 
 #[test]
-fn d01_names_that_a_terminal_obeys_are_refused_and_shown_as_escapes() {
+fn d01_control_characters_are_refused_and_shown_escaped() {
     let home = Home::new();
     let relay = Relay::start(&home, &["-vvvv"]);
     let mut number = 100;
@@ -178,9 +180,10 @@ fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
     shows_nothing_that_is_obeyed(&end, false);
 }
 
-/// N01 and N02, each name by itself, into a directory that exists and into one that does not; and N04, with the neighbour there.
+/// N01 and N02, each name by itself, into a directory that exists and into one that does not; and N04, with the
+/// neighbour there.
 #[test]
-fn n01_n02_n04_no_name_leads_out_of_a_directory_that_exists_or_does_not() {
+fn n01_n02_n04_no_name_leads_out_of_any_directory() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     for dir in ["into/target", "into/target2", "outside"] {
@@ -222,9 +225,10 @@ fn n01_n02_n04_no_name_leads_out_of_a_directory_that_exists_or_does_not() {
     assert_eq!(std::fs::read(home.path("into/target2/x")).unwrap(), b"victim");
 }
 
-/// N05: names that not every system can have arrive under others, and the person is told; or as they are, when asked for.
+/// N05: names that not every system can have arrive under others, and the person is told; or as they are, when asked
+/// for.
 #[test]
-fn n05_unportable_names_arrive_changed_and_told_or_as_they_are_when_asked() {
+fn n05_unportable_names_are_changed_unless_allowed() {
     let names = ["CON", "nul.txt", "COM1", "LPT9.log", "AUX", "x.", "y ", "z. ."];
     for keep in [false, true] {
         let home = Home::new();
@@ -241,7 +245,7 @@ fn n05_unportable_names_arrive_changed_and_told_or_as_they_are_when_asked() {
         assert_eq!(there.len(), names.len(), "{there:?}");
         assert_eq!(names.iter().all(|&name| there.iter().any(|there| there == name)), keep, "{there:?}");
         assert_eq!(names.iter().any(|&name| there.iter().any(|there| there == name)), keep, "{there:?}");
-        assert_eq!(end.shown.contains("Under another name:"), !keep, "{}", end.shown);
+        assert_eq!(end.shown.contains("Saved under another name:"), !keep, "{}", end.shown);
     }
 }
 
@@ -288,7 +292,7 @@ fn p03_what_is_only_claimed_takes_no_memory() {
 
 /// P04 on the real program: no room for it is known before anything is made.
 #[test]
-fn p04_sizes_that_no_disk_has_are_refused_before_anything_is_made() {
+fn p04_impossible_sizes_are_refused_before_any_write() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let cases: [(&[u64], u64); 5] = [

@@ -1,4 +1,5 @@
-//! C02: a code that comes by a way that is not the command line, a file's name and its contents are nowhere outside the two processes.
+//! C02: a code that comes by a way that is not the command line, a file's name and its contents are nowhere outside the
+//! two processes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -251,7 +252,8 @@ fn c02_the_search_finds_what_is_told() {
     assert!(log(&format!("Code: {code}\nTRACE {code}"), &code).contains(&code));
 }
 
-/// No core file, and no look into it by others of the same user: what can't be dumped belongs to root in `/proc`, whoever runs it.
+/// No core file, and no look into it by others of the same user: what can't be dumped belongs to root in `/proc`,
+/// whoever runs it.
 #[test]
 fn c02_no_process_can_be_dumped() {
     let home = Home::new();

@@ -1,4 +1,5 @@
-//! Where the real program runs: a home of its own, a relay on a port that the system chose, pipes or a terminal, and whatever it says.
+//! Where the real program runs: a home of its own, a relay on a port that the system chose, pipes or a terminal, and
+//! whatever it says.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -52,7 +53,8 @@ impl Home {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A file of zeros that takes no room. With [`SLOWLY`] it takes minutes to cross, so that there is time to say something.
+    /// A file of zeros that takes no room. With [`SLOWLY`] it takes minutes to cross, so that there is time to say
+    /// something.
     pub fn large(&self, name: &str) -> String {
         let path = self.path("from").join(name);
         fs::File::create(&path).unwrap().set_len(256 << 20).unwrap();
@@ -258,8 +260,8 @@ impl Run {
     }
 }
 
-/// What runs a program so that it has the signals as a shell in the foreground leaves them. A shell starts a background job with the
-/// interrupt ignored, the tests inherit that, and a program that inherits it ignores it, as it should.
+/// What runs a program so that it has the signals as a shell in the foreground leaves them. A shell starts a background
+/// job with the interrupt ignored, the tests inherit that, and a program that inherits it ignores it, as it should.
 fn as_started_by_a_person() -> &'static [&'static str] {
     let is_ignored = tallow_relay::process::is_ignored(Signal::INT.as_raw());
     if is_ignored { &["env", "--default-signal=INT"] } else { &[] }
@@ -429,7 +431,8 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Stops it, until [`Signal::CONT`]: all of its threads stand still when this returns, which a signal alone does not promise.
+    /// Stops it, until [`Signal::CONT`]: all of its threads stand still when this returns, which a signal alone does
+    /// not promise.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
         waitid(WaitId::Pid(Pid::from_child(&self.child)), WaitIdOptions::STOPPED).unwrap();
