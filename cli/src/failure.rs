@@ -4,7 +4,7 @@
 use std::io;
 
 use tallow_proto::link::trust::CertificateRefused;
-use tallow_proto::peer::{Class, Failure, Lost, RelayFailure};
+use tallow_proto::peer::{Class, ConfigError, Failure, Lost, RelayFailure};
 use tallow_proto::transfer::manifest::{Refusal, Refused};
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 use tallow_proto::wire::Violation;
@@ -83,6 +83,12 @@ impl Problem {
     #[must_use]
     pub fn keys(cause: &str) -> Self {
         Self::new(Class::Io, format!("could not create a key for this transfer: {cause}"), "use a relay with --relay")
+    }
+
+    /// The configuration is contradictory.
+    #[must_use]
+    pub fn config(error: &ConfigError) -> Self {
+        Self::usage(&error.to_string(), "check the options")
     }
 
     /// The paths to send can't be read or offered.
@@ -207,7 +213,7 @@ pub fn explain(failure: &Failure, at: &Context<'_>) -> Problem {
             "the verifier words were not confirmed".to_owned(),
             "if they differ, the connection is being intercepted: use another relay and a new code".to_owned(),
         ),
-        Failure::Interrupted => ("interrupted".to_owned(), "start again with a new code".to_owned()),
+        Failure::Interrupted | Failure::Stopped => ("interrupted".to_owned(), "start again with a new code".to_owned()),
         // The enum may get new variants; their own text is then shown.
         other => (shown(&other.to_string()), "try again".to_owned()),
     };
@@ -306,6 +312,8 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             "everything was sent, but the receiver did not confirm it",
             "ask the receiver whether it arrived before you send it again",
         ),
+        // As in `explain`.
+        lost => return (lost.to_string(), "try again".to_owned()),
     };
     (message.to_owned(), hint.to_owned())
 }
@@ -345,7 +353,9 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
                 }
                 _ => "check the disk, then try again",
             };
-            (format!("could not {verb} {named}: {}", cause(kind)), hint)
+            // What has no kind says in words what it is.
+            let words = fault.detail.as_deref().filter(|_| kind == io::ErrorKind::Other).map(shown);
+            (format!("could not {verb} {named}: {}", words.unwrap_or_else(|| cause(kind))), hint)
         }
         FaultKind::System(number) => {
             let verb = if sending { "read" } else { "write" };
@@ -412,6 +422,8 @@ fn relay_failed(relay: &RelayFailure, at: &Context<'_>) -> (String, String) {
             format!("the relay violated the protocol: {violation}"),
             "check the address, or use another relay".to_owned(),
         ),
+        // As in `explain`.
+        relay => (shown(&relay.to_string()), "use another relay".to_owned()),
     }
 }
 
@@ -424,18 +436,16 @@ fn certificate(relay: &str, refused: CertificateRefused, at: &Context<'_>) -> (S
         ),
         CertificateRefused::Changed { known, seen } => (
             format!("the certificate of relay {relay} changed from {known} to {seen}"),
-            format!(
-                "if its operator confirms it, use --relay-pin {seen}, or remove the line of {relay} from {file}"
-            ),
+            format!("if its operator confirms it, use --relay-pin {seen}, or remove the line of {relay} from {file}"),
         ),
         CertificateRefused::NotPublic { seen } => (
             format!(
                 "the certificate of relay {relay} is no longer signed by a public authority; its fingerprint is {seen}"
             ),
-            format!(
-                "if its operator confirms it, use --relay-pin {seen}, or remove the line of {relay} from {file}"
-            ),
+            format!("if its operator confirms it, use --relay-pin {seen}, or remove the line of {relay} from {file}"),
         ),
+        // As in `explain`.
+        other => (format!("relay {relay}: {other}"), "ask its operator whether that is intended".to_owned()),
     }
 }
 

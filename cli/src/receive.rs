@@ -4,10 +4,8 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tallow_proto::peer::{Event, Failure, ReceiveConfig, Receiver};
-use tallow_proto::transfer::manifest::Manifest;
+use tallow_proto::peer::{Comparison, DeclineReason, Event, Failure, Offer, ReceiveConfig, StreamOffer};
 use tallow_proto::transfer::storage::Fault;
-use tallow_proto::wire::peer::DeclineReason;
 use tallow_proto::wire::relay::Side;
 use tallow_store::{Destination, OnExists, Policy, Receiving, StreamOut};
 
@@ -15,9 +13,9 @@ use crate::args::ReceiveArgs;
 use crate::failure::{Context, Problem};
 use crate::offer;
 use crate::output::{Output, counted, shown};
-use crate::report::{End, Report, Step};
+use crate::report::{Report, Step};
 use crate::signal::Signals;
-use crate::{code_input, partial, prompt, setup};
+use crate::{code_input, partial, prompt, send, setup};
 
 /// The line for a user whose offer is declined without a question.
 const NO_TERMINAL: &str = "Declined: standard input is not a terminal, so no question can be asked";
@@ -25,15 +23,18 @@ const NO_TERMINAL: &str = "Declined: standard input is not a terminal, so no que
 const LISTED: usize = 5;
 
 /// The question that the next answer belongs to.
+#[derive(Debug)]
 enum Question {
+    /// No question was asked, or it was answered.
+    Nothing,
     /// The verifier words.
-    Agree,
+    Agree(Comparison),
     /// The offer.
-    Accept(Arc<Manifest>),
+    Accept(Offer),
     /// The offer, to be written to standard output.
-    Pipe,
+    Pipe(StreamOffer),
     /// The handling of names that already exist.
-    Exists,
+    Exists(Offer),
 }
 
 /// Runs the command.
@@ -70,80 +71,64 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     if !args.stdout {
         place.open().map_err(|fault| Problem::local(&fault, &at))?;
     }
-    let config = ReceiveConfig {
-        common,
-        code: given.code,
-        local: setup::local(args.peer.port),
-        discover: args.peer.port.is_none(),
-    };
+    let mut config = ReceiveConfig::new(common, given.code);
+    (config.local, config.discover) = (setup::local(args.peer.port), args.peer.port.is_none());
+    config.check().map_err(|error| Problem::config(&error))?;
     let runtime = args.peer.runtime;
     let out = std::path::absolute(&place.dir).unwrap_or_else(|_| place.dir.clone()).to_string_lossy().into_owned();
     let mut report = Report::new(output, runtime, Side::Receiver, signals, memory, has_relays);
     let transfer = async move {
-        let mut receiver = runtime.receive(config);
+        let mut receiver = runtime.receive(config).map_err(|error| Problem::config(&error))?;
         let mut place = place;
-        let mut question = Question::Agree;
+        let mut question = Question::Nothing;
         let outcome = loop {
             match report.next(&mut receiver).await {
-                Step::Event(Event::Verifier { must_agree: true, .. }) => {
-                    question = Question::Agree;
+                Step::Event(Event::Verifier { comparison: Some(comparison), .. }) => {
+                    question = Question::Agree(comparison);
                     report.ask_to_compare();
                 }
-                Step::Event(Event::Offer(manifest)) if args.stdout => {
-                    let totals = manifest.totals();
-                    if (totals.entries, totals.files) == (1, 1) {
+                Step::Event(Event::Offer(offer)) if args.stdout => match offer.into_stream() {
+                    Ok(offer) => {
                         report.set_in_order(false);
-                        offer::show(&report.output, &manifest, "standard output", !args.yes);
-                        question = place.pipe(&mut report, &receiver, args.yes);
-                    } else {
+                        if let Some(manifest) = offer.file() {
+                            offer::show(&report.output, manifest, "standard output", !args.yes);
+                        }
+                        question = pipe(&mut report, offer, args.yes);
+                    }
+                    Err(offer) => {
                         place.unfit = Some(Problem::unfit(
                             "only one file or a stream can be written to standard output, and the offer contains more",
                             "leave out --stdout, and ask for a new code",
                         ));
-                        decline(&receiver, "more than one file can't be written to standard output");
+                        decline(offer, "more than one file can't be written to standard output");
                     }
-                }
-                Step::Event(Event::StreamOffer) if args.stdout => {
+                },
+                Step::Event(Event::StreamOffer(offer)) if args.stdout => {
                     report.set_in_order(true);
                     offer::show_stream(&report.output, !args.yes);
-                    question = place.pipe(&mut report, &receiver, args.yes);
+                    question = pipe(&mut report, offer, args.yes);
                 }
-                Step::Event(Event::StreamOffer) => {
+                Step::Event(Event::StreamOffer(offer)) => {
                     place.unfit = Some(Problem::unfit(
                         "the offer is a stream, which can only be written to standard output",
                         "ask for a new code, then: tallow receive --stdout CODE > FILE",
                     ));
-                    decline(&receiver, "the receiver needs --stdout for a stream");
+                    decline_stream(offer, "the receiver needs --stdout for a stream");
                 }
-                Step::Event(Event::Offer(manifest)) => {
-                    offer::show(&report.output, &manifest, &out, !args.yes);
-                    place.differs = partial::like(&place.dir, &manifest);
+                Step::Event(Event::Offer(offer)) => {
+                    offer::show(&report.output, offer.manifest(), &out, !args.yes);
+                    place.differs = partial::like(&place.dir, offer.manifest());
                     if args.yes {
-                        question = place.accept(&mut report, &receiver, &manifest);
+                        question = place.accept(&mut report, offer);
                     } else if prompt::is_interactive() {
-                        question = Question::Accept(manifest);
+                        question = Question::Accept(offer);
                         report.ask("Accept? [y/N]");
                     } else {
                         report.output.say(NO_TERMINAL);
-                        decline(&receiver, "the receiver has no terminal to ask the user");
+                        decline(offer, "the receiver has no terminal to ask the user");
                     }
                 }
-                Step::Answer(line) => match &question {
-                    Question::Agree => End::agree(&receiver, prompt::is_yes(line.as_deref())),
-                    Question::Accept(manifest) if prompt::is_yes(line.as_deref()) => {
-                        let manifest = manifest.clone();
-                        question = place.accept(&mut report, &receiver, &manifest);
-                    }
-                    Question::Pipe if prompt::is_yes(line.as_deref()) => pipe(&receiver),
-                    Question::Accept(_) | Question::Pipe => decline(&receiver, ""),
-                    Question::Exists => match offer::on_exists(line.as_deref()) {
-                        Some(choice) => {
-                            place.on_exists = Some(choice);
-                            place.take(&receiver);
-                        }
-                        None => decline(&receiver, "the names already exist at the receiver"),
-                    },
-                },
+                Step::Answer(line) => question = place.answered(question, line.as_deref(), &mut report),
                 Step::Event(Event::Done(summary)) => {
                     report.show_done(&summary, (!args.stdout).then_some(&out));
                     place.report_differences(&report.output);
@@ -151,6 +136,9 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                         partial::mention(&place.dir, &report.output);
                     }
                     break Ok(summary);
+                }
+                Step::Event(Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {
+                    return Err(report.unexplained(receiver.ending()));
                 }
                 Step::Event(Event::Failed(failure)) => {
                     // An error of the directory is the cause of the refusal that followed, so it is reported instead.
@@ -165,7 +153,6 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                     }
                 }
                 Step::Event(_) => {}
-                Step::Closed => return Err(report.unexplained(receiver.ending())),
             }
         };
         report.finish(receiver, outcome).await
@@ -198,46 +185,53 @@ impl Place {
         Destination::open(&self.dir, policy)
     }
 
+    /// Handles the answer of the user, and returns the next question.
+    fn answered(&mut self, question: Question, line: Option<&str>, report: &mut Report) -> Question {
+        match question {
+            Question::Nothing => {}
+            Question::Agree(comparison) => send::agree(Some(comparison), prompt::is_yes(line)),
+            Question::Accept(offer) if prompt::is_yes(line) => return self.accept(report, offer),
+            Question::Pipe(offer) if prompt::is_yes(line) => accept_stream(offer),
+            Question::Accept(offer) => decline(offer, ""),
+            Question::Pipe(offer) => decline_stream(offer, ""),
+            Question::Exists(offer) => match offer::on_exists(line) {
+                Some(choice) => {
+                    self.on_exists = Some(choice);
+                    self.take(offer);
+                }
+                None => decline(offer, "the names already exist at the receiver"),
+            },
+        }
+        Question::Nothing
+    }
+
     /// The user, or `--yes`, accepted the offer: asks about existing names on a terminal, and otherwise lets the sink
     /// refuse them.
-    fn accept(&mut self, report: &mut Report, receiver: &Receiver, manifest: &Manifest) -> Question {
+    fn accept(&mut self, report: &mut Report, offer: Offer) -> Question {
         let existing = if self.on_exists.is_none() && prompt::is_interactive() {
-            offer::existing(manifest, &self.dir, self.allow_unportable)
+            offer::existing(offer.manifest(), &self.dir, self.allow_unportable)
         } else {
             offer::Existing::default()
         };
         if existing.is_empty() {
-            self.take(receiver);
-        } else {
-            report.ask(&existing.question());
+            self.take(offer);
+            return Question::Nothing;
         }
-        Question::Exists
+        report.ask(&existing.question());
+        Question::Exists(offer)
     }
 
-    /// Writes the offer to standard output if the user agrees.
-    fn pipe(&mut self, report: &mut Report, receiver: &Receiver, yes: bool) -> Question {
-        if yes {
-            pipe(receiver);
-        } else if prompt::is_interactive() {
-            report.ask("Accept? [y/N]");
-        } else {
-            report.output.say(NO_TERMINAL);
-            decline(receiver, "the receiver has no terminal to ask the user");
-        }
-        Question::Pipe
-    }
-
-    fn take(&mut self, receiver: &Receiver) {
+    fn take(&mut self, offer: Offer) {
         // An error means that the transfer is over; the event that ended it reports this.
         match self.open() {
             Ok(destination) => {
                 let sink = destination.sink();
                 self.sink = Some(sink.clone());
-                let _ = receiver.accept(sink);
+                let _ = offer.accept(sink);
             }
             Err(fault) => {
                 self.broken = Some(fault);
-                let _ = receiver.decline(DeclineReason::Io, "");
+                let _ = offer.decline(DeclineReason::Io, "");
             }
         }
     }
@@ -284,14 +278,33 @@ fn list(output: &Output, what: &str, mut lines: Vec<String>, count: u64) {
     }
 }
 
-fn pipe(receiver: &Receiver) {
-    // As in `Place::take`.
-    let _ = receiver.accept_stream(Arc::new(StreamOut::stdout()));
+/// Writes the offer to standard output if the user agrees.
+fn pipe(report: &mut Report, offer: StreamOffer, yes: bool) -> Question {
+    if yes {
+        accept_stream(offer);
+    } else if prompt::is_interactive() {
+        report.ask("Accept? [y/N]");
+        return Question::Pipe(offer);
+    } else {
+        report.output.say(NO_TERMINAL);
+        decline_stream(offer, "the receiver has no terminal to ask the user");
+    }
+    Question::Nothing
 }
 
-fn decline(receiver: &Receiver, text: &str) {
+fn accept_stream(offer: StreamOffer) {
     // As in `Place::take`.
-    let _ = receiver.decline(DeclineReason::Person, text);
+    let _ = offer.accept(Arc::new(StreamOut::stdout()));
+}
+
+fn decline(offer: Offer, text: &str) {
+    // As in `Place::take`.
+    let _ = offer.decline(DeclineReason::Person, text);
+}
+
+fn decline_stream(offer: StreamOffer, text: &str) {
+    // As in `Place::take`.
+    let _ = offer.decline(DeclineReason::Person, text);
 }
 
 #[cfg(test)]

@@ -41,8 +41,6 @@ pub trait End {
     fn next_event(&mut self) -> impl Future<Output = Option<Event>>;
     /// See [`Sender::cancel`].
     fn cancel(&self);
-    /// See [`Sender::agree`].
-    fn agree(&self, agreed: bool);
 }
 
 macro_rules! end {
@@ -55,11 +53,6 @@ macro_rules! end {
             fn cancel(&self) {
                 // The transfer is over, or too busy to end cleanly; then the timer of the signal ends the program.
                 let _ = self.cancel();
-            }
-
-            fn agree(&self, agreed: bool) {
-                // The transfer is over, and the outcome gives the reason.
-                let _ = self.agree(agreed);
             }
         }
     };
@@ -307,16 +300,17 @@ impl Report {
                 self.output.event(&output::Event::SecondReceiver);
                 self.output.say("Another receiver used the number of this code and was refused");
             }
-            Event::Verifier { words, must_agree } => {
+            Event::Verifier { words, comparison } => {
+                let must_agree = comparison.is_some();
                 let others = "Waiting for the peer to compare the words".to_owned();
                 self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
-                self.output.event(&output::Event::Verifier { words, must_agree: *must_agree });
+                self.output.event(&output::Event::Verifier { words, must_agree });
                 self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
             }
-            Event::StreamOffer => self.waiting = None,
-            Event::Offer(manifest) => {
+            Event::StreamOffer(_) => self.waiting = None,
+            Event::Offer(offer) => {
                 self.waiting = None;
-                self.total = manifest.totals().bytes;
+                self.total = offer.manifest().totals().bytes;
             }
             Event::Accepted => {
                 self.waiting = None;
@@ -353,6 +347,7 @@ impl Report {
                     Fallback::Lost => ("lost", "its connection was lost"),
                     Fallback::Peer => ("peer", "the peer lost it"),
                     Fallback::Moved => ("moved", "this machine's addresses changed"),
+                    _ => ("lost", "it ended"),
                 };
                 self.output.event(&output::Event::P2pFallback { reason });
                 self.output.line(&format!("The direct path was lost: {text}"));
@@ -381,6 +376,8 @@ impl Report {
                 }
             }
             Event::Misuse(misuse) => tracing::error!("internal: {misuse}"),
+            // The library may grow.
+            event => tracing::debug!(?event, "an event that is not shown"),
         }
     }
 
@@ -419,6 +416,7 @@ impl Report {
                 ("direct", "Waiting for a direct path, because --p2p-only forbids a transfer over a relay".to_owned())
             }
             WaitingFor::Peer => ("peer", "Waiting for the peer to reconnect".to_owned()),
+            _ => ("peer", "Waiting for the peer".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });
         // Shown late: waits that often end within moments. The transfer reports the others only after a delay of its
@@ -434,6 +432,7 @@ impl Report {
             PathKind::Direct => ("direct", format!("direct {transport}")),
             PathKind::Relay => ("relay", format!("relay {transport}")),
             PathKind::Lan => ("lan", "lan".to_owned()),
+            _ => ("other", transport.to_owned()),
         };
         let rtt_ms = (path.rtt.as_secs_f64() * 10_000.0).round() / 10.0;
         self.output.event(&output::Event::Path { path: name, transport, rtt_ms });
@@ -503,6 +502,7 @@ const fn transport_name(transport: PathTransport) -> &'static str {
         PathTransport::Quic => "quic",
         PathTransport::Tls | PathTransport::Tcp => "tcp",
         PathTransport::WebSocket => "websocket",
+        _ => "other",
     }
 }
 

@@ -25,8 +25,6 @@ impl End for Scripted {
     fn cancel(&self) {
         self.cancelled.set(true);
     }
-
-    fn agree(&self, _: bool) {}
 }
 
 fn report(side: Side, has_relays: bool) -> Report {

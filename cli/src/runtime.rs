@@ -4,7 +4,7 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};
+use tallow_proto::peer::{ConfigError, ReceiveConfig, Receiver, SendConfig, Sender};
 
 /// The available runtimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -35,8 +35,10 @@ impl Runtime {
     }
 
     /// Starts a sender.
-    #[must_use]
-    pub fn send(self, config: SendConfig) -> Sender {
+    ///
+    /// # Errors
+    /// The configuration is contradictory.
+    pub fn send(self, config: SendConfig) -> Result<Sender, ConfigError> {
         match self {
             Self::Tokio => tallow_tokio::send(config),
             Self::Smol => tallow_smol::send(config),
@@ -44,8 +46,10 @@ impl Runtime {
     }
 
     /// Starts a receiver.
-    #[must_use]
-    pub fn receive(self, config: ReceiveConfig) -> Receiver {
+    ///
+    /// # Errors
+    /// The configuration is contradictory.
+    pub fn receive(self, config: ReceiveConfig) -> Result<Receiver, ConfigError> {
         match self {
             Self::Tokio => tallow_tokio::receive(config),
             Self::Smol => tallow_smol::receive(config),

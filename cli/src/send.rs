@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tallow_proto::code::DEFAULT_WORDS;
-use tallow_proto::peer::{CodeChoice, Embedded, Event, Payload, SendConfig};
+use tallow_proto::peer::{CodeChoice, Comparison, Embedded, Event, Failure, Payload, SendConfig};
 use tallow_proto::transfer::Compression;
 use tallow_proto::wire::relay::Side;
 use tallow_store::{SourceOptions, SourceTree, StreamIn, identity};
@@ -12,7 +12,7 @@ use tallow_store::{SourceOptions, SourceTree, StreamIn, identity};
 use crate::args::SendArgs;
 use crate::failure::Problem;
 use crate::output::{Output, counted, shown};
-use crate::report::{End, Report, Step};
+use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, prompt, setup};
 
@@ -43,25 +43,30 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     };
     let embedded = match common.relays.first() {
         Some(_) => None,
-        None => Some(Embedded {
-            identity: identity::ephemeral().map_err(|error| Problem::keys(&error.to_string()))?,
-            listen: setup::listen(args.peer.port),
-            announce: args.peer.port.is_none(),
-        }),
+        None => {
+            let identity = identity::ephemeral().map_err(|error| Problem::keys(&error.to_string()))?;
+            Some(match args.peer.port {
+                Some(_) => Embedded::new(identity).listening_at(setup::listen(args.peer.port)),
+                None => Embedded::new(identity),
+            })
+        }
     };
     let compression = match (args.no_compress, args.compress_level) {
         (true, _) => Compression::Off,
         (false, None) => Compression::default(),
         (false, Some(level)) => Compression::Level(level.into()),
     };
-    let config = SendConfig { common, source: payload, code, compression, embedded };
+    let mut config = SendConfig::new(common, payload).with_compression(compression);
+    (config.code, config.embedded) = (code, embedded);
+    config.check().map_err(|error| Problem::config(&error))?;
     let runtime = args.peer.runtime;
     let mut report = Report::new(output, runtime, Side::Sender, signals, memory, has_relays);
     if is_stream {
         report.begin_stream();
     }
     let transfer = async move {
-        let mut sender = runtime.send(config);
+        let mut sender = runtime.send(config).map_err(|error| Problem::config(&error))?;
+        let mut comparison = None;
         let outcome = loop {
             match report.next(&mut sender).await {
                 Step::Event(Event::Scanned(_)) => {
@@ -72,24 +77,37 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                 Step::Event(Event::Code { code, link, listening }) => {
                     let here = setup::reachable(&listening, &setup::routed());
                     let relay = link.as_ref().filter(|_| has_relays).map(|link| relay_of(link.host(), link.port()));
-                    let link = link.map(|link| link.reveal());
+                    // A link names one address only, so for the relay inside this process all addresses are shown instead.
+                    let link = link.filter(|_| has_relays).map(|link| link.reveal());
                     report.show_code(&code, link.as_ref().map(|link| link.as_str()), relay.as_deref(), &here);
                 }
-                Step::Event(Event::Verifier { must_agree: true, .. }) => report.ask_to_compare(),
+                Step::Event(Event::Verifier { comparison: Some(asked), .. }) => {
+                    comparison = Some(asked);
+                    report.ask_to_compare();
+                }
                 Step::Event(Event::Done(summary)) => {
                     report.show_done(&summary, None);
                     break Ok(summary);
                 }
+                Step::Event(Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {
+                    return Err(report.unexplained(sender.ending()));
+                }
                 Step::Event(Event::Failed(failure)) => break Err(report.problem(&failure)),
                 Step::Event(_) => {}
-                Step::Answer(line) => End::agree(&sender, prompt::is_yes(line.as_deref())),
-                Step::Closed => return Err(report.unexplained(sender.ending())),
+                Step::Answer(line) => agree(comparison.take(), prompt::is_yes(line.as_deref())),
             }
         };
         report.finish(sender, outcome).await
     };
     let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
     outcome.map(drop)
+}
+
+/// Passes on whether the user confirmed the verifier words.
+pub(crate) fn agree(comparison: Option<Comparison>, agreed: bool) {
+    let Some(comparison) = comparison else { return };
+    // An error means that the transfer is over; its outcome gives the reason.
+    let _ = if agreed { comparison.confirm() } else { comparison.reject() };
 }
 
 /// Whether standard input is sent.

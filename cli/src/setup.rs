@@ -3,12 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tallow_proto::link::proxy::Proxy;
 use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::Trust;
-use tallow_proto::peer::{Common, DirectPath, RelayAddress, RelayChoice};
+use tallow_proto::peer::{Common, RelayAddress, RelayChoice};
 use tallow_store::{KnownRelays, RelayTransports};
 
 use crate::args::{self, PeerArgs};
@@ -92,12 +91,14 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         _ => configured.clone(),
     };
     let memory = Memory::load(args.state_dir.clone());
-    let choice = |address: RelayAddress| RelayChoice {
-        trust: args.relay_pin.map_or_else(|| memory.trust(&address), Trust::Pin),
+    let choice = |address: RelayAddress| {
+        let trust = args.relay_pin.map_or_else(|| memory.trust(&address), Trust::Pin);
         // A link is untrusted: the password is used only at relays that the user configured.
-        password: password.clone().filter(|_| configured.contains(&address)),
-        remembered: memory.transport(&address),
-        address,
+        let password = password.clone().filter(|_| configured.contains(&address));
+        let remembered = memory.transport(&address);
+        let mut choice = RelayChoice::new(address).with_trust(trust);
+        (choice.password, choice.remembered) = (password, remembered);
+        choice
     };
     let relays: Vec<RelayChoice> = addresses.into_iter().map(choice).collect();
     let proxy = match &args.proxy {
@@ -112,30 +113,19 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
     };
     let direct = match (args.no_p2p, &proxy) {
         (true, _) | (false, Some(_)) => None,
-        (false, None) => tallow_runtime::direct_path().map(|made| DirectPath {
-            ports: args.p2p_port,
-            stun: args.stun.clone(),
-            map_ports: !args.no_port_map,
-            only: args.p2p_only,
-            ..made
+        (false, None) => tallow_runtime::direct_path().map(|mut direct| {
+            (direct.ports, direct.stun) = (args.p2p_port, args.stun.clone());
+            (direct.map_ports, direct.only) = (!args.no_port_map, args.p2p_only);
+            direct
         }),
     };
     if args.p2p_only && direct.is_none() {
         return Err(Problem::usage("with a proxy there is no direct path", "leave out --p2p-only"));
     }
-    let common = Common {
-        relays,
-        proxy,
-        transport: allowed(args.transport),
-        verify: args.verify,
-        direct,
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
-        interfaces: tallow_runtime::addresses(),
-        unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO),
-        aes: has_aes(),
-        give_up_after: args.give_up_after,
-        limit: args.limit,
-    };
+    let mut common = Common::new(tallow_runtime::machine());
+    (common.relays, common.proxy, common.direct) = (relays, proxy, direct);
+    (common.transport, common.verify) = (allowed(args.transport), args.verify);
+    (common.give_up_after, common.limit) = (args.give_up_after, args.limit);
     Ok((common, memory))
 }
 
@@ -250,22 +240,6 @@ pub fn routed() -> Vec<IpAddr> {
         socket.local_addr().ok().map(|own| own.ip())
     };
     far.into_iter().filter_map(own).filter(|ip| !ip.is_unspecified()).collect()
-}
-
-/// Whether this machine has AES instructions.
-fn has_aes() -> bool {
-    #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-    {
-        std::arch::is_x86_feature_detected!("aes")
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        std::arch::is_aarch64_feature_detected!("aes")
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64")))]
-    {
-        false
-    }
 }
 
 #[cfg(test)]

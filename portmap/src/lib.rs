@@ -35,7 +35,10 @@ pub use mapper::{
     UPNP_AFTER,
 };
 /// The clock's type: monotonic time that the caller reads and passes in.
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub use std::time::Instant;
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+pub use web_time::Instant;
 
 /// Longest [`Config::description`] in bytes; the rest is cut off.
 pub const MAX_DESCRIPTION: usize = 64;

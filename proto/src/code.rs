@@ -22,6 +22,8 @@ pub use link::{Link, LinkError};
 pub const MAX_TYPED: usize = 1024;
 /// How many words a generated code has when nobody says otherwise: 31 bits.
 pub const DEFAULT_WORDS: u8 = 3;
+/// How many words a fresh code can have.
+pub const FRESH_WORDS: std::ops::RangeInclusive<u8> = 2..=8;
 /// The longest nameplate, in characters.
 const MAX_NAMEPLATE: usize = 32;
 /// The shortest password of a chosen code in its canonical form, in characters.

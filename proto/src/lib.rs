@@ -216,7 +216,18 @@
 //!
 //! In the repository, `docs/architecture.md` follows four bytes through the code, `docs/protocol.md` specifies what is on
 //! the wire, with test vectors, and `docs/decisions.md` gives reasons.
+//!
+//! # Features
+//!
+//! | feature | brings | needs C |
+//! |---|---|---|
+//! | (none) | `code`, `wire`, `handshake` | no |
+//! | `rust-crypto` | `session`, `transfer`, `p2p`, `discovery`, `node`, `drive`, sealed by RustCrypto | no |
+//! | `aws-lc` | the same, sealed by AWS-LC | yes |
+//! | `links` (default) | `link`, `peer`, `room`: QUIC, TLS, WebSocket, whole peers and relays | yes |
+//! | `zstd` (default) | compressed chunks; without it they are refused | yes |
 
+#![cfg_attr(not(feature = "links"), allow(dead_code, reason = "the layers that use it are not built"))]
 #![cfg_attr(
     not(test),
     deny(
@@ -231,24 +242,37 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests have a clock"))]
 
 pub mod code;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod discovery;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod drive;
 pub mod handshake;
 pub mod host;
+#[cfg(feature = "links")]
 pub mod link;
+pub mod memory;
 pub mod misuse;
 pub mod net;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod node;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod p2p;
+#[cfg(feature = "links")]
 pub mod peer;
 mod pieces;
 pub mod pool;
 pub mod ready;
+#[cfg(feature = "links")]
 pub mod room;
 pub mod seed;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod session;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod transfer;
 pub mod wire;
 
-/// The clock's type, named once, so that a browser can bring its own.
+/// The clock's type: that of `std`, or in a browser, where that does not work, `performance.now()` of `web-time`.
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub use std::time::Instant;
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+pub use web_time::Instant;

@@ -160,6 +160,7 @@ pub struct Interface {
 
 /// What the node asks for, rarely and in order.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Action {
     /// Open a UDP socket; answered by [`crate::node::Input::Bound`].
     Bind(SocketId, Bind),
@@ -184,6 +185,7 @@ pub enum Action {
 
 /// What happened to a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PipeEvent {
     /// A dialled pipe is connected. One that was accepted is up from the start.
     Up,

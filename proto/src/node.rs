@@ -1,8 +1,9 @@
-//! The outer edge of the crate: what a node is, the names it gives to outside things, what it asks for and what it is told.
+//! The outer edge of the crate: what a node is, the names it gives to outside things, what it asks for and what it is
+//! told.
 //!
-//! Two things live behind [`Node`] (a peer and a relay) and two drive it (the driver of [`crate::drive`] and the simulator).
-//! A node is fed a batch with `handle_*`, then [`Node::settle`] is called once, then its lanes are drained with `poll_*`.
-//! A lane that is not polled is back-pressure and holds up nothing but itself.
+//! Two things live behind [`Node`] (a peer and a relay) and two drive it (the driver of [`crate::drive`] and the
+//! simulator). A node is fed a batch with `handle_*`, then [`Node::settle`] is called once, then its lanes are drained
+//! with `poll_*`. A lane that is not polled is back-pressure and holds up nothing but itself.
 //!
 //! A pipe is one TCP connection; what runs in it is the node's business. Its life, as the node sees it:
 //!
@@ -28,6 +29,7 @@ use crate::transfer::job::{Job, JobDone};
 
 /// What comes back, and news. Errors are kinds: they are logged, compared and replayed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Input {
     /// The answer to [`Action::Bind`]: the local address.
     Bound(SocketId, Result<SocketAddr, io::ErrorKind>),
@@ -37,12 +39,14 @@ pub enum Input {
     Resolved(QueryId, Vec<SocketAddr>),
     /// A finished job.
     Done(JobDone),
-    /// The addresses of this machine, loopback included: at the start and whenever they have changed. Some runtimes do not tell.
+    /// The addresses of this machine, loopback included: at the start and whenever they have changed. Some runtimes do
+    /// not tell.
     Interfaces(Vec<Interface>),
-    /// Where packets to other networks go, the preferred gateway first, and those of each family in their order: at the start,
-    /// before the first [`Input::Interfaces`], and whenever they have changed. Some runtimes do not tell.
+    /// Where packets to other networks go, the preferred gateway first, and those of each family in their order: at the
+    /// start, before the first [`Input::Interfaces`], and whenever they have changed. Some runtimes do not tell.
     Gateways(Vec<IpAddr>),
-    /// The machine was asleep for this long. [`Instant`] stood still meanwhile, so no timer noticed: every link must prove itself.
+    /// The machine was asleep for this long. [`Instant`] stood still meanwhile, so no timer noticed: every link must
+    /// prove itself.
     Slept(Duration),
     /// The application dropped its handle: cancel, say goodbye, close.
     HandleDropped,
@@ -57,8 +61,8 @@ pub trait Node {
 
     /// One datagram.
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut);
-    /// What happened to a pipe. It takes effect on the pipe's buffer and output at once, for they are asked again before
-    /// [`Node::settle`]. Between asking for [`Action::Abort`] and its being polled, events may still come.
+    /// What happened to a pipe. It takes effect on the pipe's buffer and output at once, for they are asked again
+    /// before [`Node::settle`]. Between asking for [`Action::Abort`] and its being polled, events may still come.
     fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
         let _ = (now, pipe, event);
     }
@@ -115,8 +119,8 @@ pub trait Node {
     /// The next event for the application.
     #[must_use]
     fn poll_event(&mut self) -> Option<Self::Event>;
-    /// Whether `old`, which the application has not taken yet, says nothing any more once `new` is there (progress, the path
-    /// in use): it is dropped then, so that such values never fill the queue.
+    /// Whether `old`, which the application has not taken yet, says nothing any more once `new` is there (progress, the
+    /// path in use): it is dropped then, so that such values never fill the queue.
     #[must_use]
     fn supersedes(new: &Self::Event, old: &Self::Event) -> bool
     where

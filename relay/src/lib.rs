@@ -159,6 +159,7 @@ fn log(event: Event) {
         Event::Status(status) => tracing::info!(?status, "status"),
         Event::Misused(misuse) => tracing::warn!(%misuse, "misuse"),
         Event::Listening { .. } | Event::CannotListen { .. } => {}
+        other => tracing::debug!(?other, "an event that is not logged"),
     }
 }
 

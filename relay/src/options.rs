@@ -109,7 +109,7 @@ impl std::fmt::Display for Problem {
             ),
             Self::Store(error) => {
                 write!(f, "{error}; give a certificate with --tls-cert and --tls-key, or repair that file")
-            },
+            }
             Self::Password(path, kind) => {
                 write!(f, "cannot read a password from {}: {}", path.display(), unreadable(*kind))
             }
@@ -118,14 +118,14 @@ impl std::fmt::Display for Problem {
             }
             Self::NoHome => {
                 f.write_str("no home directory to store a certificate in; give one with --tls-cert and --tls-key")
-            },
-            Self::System(kind) => write!(f, "the system refused: {kind}"),
-            Self::Ended(Some(Ending::Panicked)) => {
-                f.write_str("the relay stopped at an internal error; this is a bug in tallow, please report it and restart the relay")
             }
+            Self::System(kind) => write!(f, "the system refused: {kind}"),
+            Self::Ended(Some(Ending::Panicked)) => f.write_str(
+                "the relay stopped at an internal error (a bug in tallow, please report it); restart the relay",
+            ),
             Self::Ended(_) => {
                 f.write_str("the relay stopped without a request; please report it and restart the relay")
-            },
+            }
         }
     }
 }

@@ -1,78 +1,51 @@
-//! Sends files, or receives them, with nothing else set up: both on one machine, or on one local network.
+//! Sends files, or receives them, with nothing else set up: both on one machine, or on one local network; or anywhere,
+//! with the link.
 //!
 //! ```text
 //! cargo run -p tallow-smol --example transfer_on_smol -- send <path>…
-//! cargo run -p tallow-smol --example transfer_on_smol -- receive <code> <directory>
+//! cargo run -p tallow-smol --example transfer_on_smol -- receive <code or link> <directory>
 //! ```
 
 use std::error::Error;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use tallow_proto::code::Code;
-use tallow_proto::peer::config::DEFAULT_PORT;
-use tallow_proto::peer::{CodeChoice, Embedded, Event};
-use tallow_proto::transfer::Compression;
-use tallow_smol::{ReceiveConfig, SendConfig, this_machine};
-use tallow_store::{Destination, Policy, SourceOptions, SourceTree};
+use tallow_smol::{Event, Invitation, directory, files, receive, receiving, send, sending};
 
-async fn send(paths: Vec<PathBuf>) -> Result<(), Box<dyn Error>> {
-    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
-    let mut sender = tallow_smol::send(SendConfig {
-        common: this_machine(),
-        source: Arc::new(SourceTree::new(paths, SourceOptions::default())?).into(),
-        code: CodeChoice::Generate { words: 3 },
-        compression: Compression::default(),
-        // No relay is named, so there is one in here.
-        embedded: Some(Embedded { identity: tallow_store::ephemeral()?, listen: vec![any], announce: true }),
-    });
+async fn send_files(paths: &[&str]) -> Result<(), Box<dyn Error>> {
+    let mut sender = send(sending(files(paths.iter().copied())?))?;
+    println!("on the other machine: receive {} <directory>", sender.code().await?.reveal().as_str());
+    if let Some(link) = sender.link().await? {
+        println!("or, if it finds nothing: receive {} <directory>", link.reveal().as_str());
+    }
     while let Some(event) = sender.next_event().await {
-        match event {
-            Event::Code { code, .. } => {
-                println!("on the other machine: receive {} <directory>", code.reveal().as_str())
-            }
-            Event::Done(summary) => println!("sent {} bytes", summary.totals.bytes),
-            Event::Failed(failure) => return Err(failure.into()),
-            _ => {}
+        if let Event::Progress(progress) = event {
+            println!("{} of {} bytes, {} bytes/s", progress.bytes, progress.total, progress.rate.unwrap_or_default());
         }
     }
+    println!("sent {} bytes", sender.closed().await?.totals.bytes);
     Ok(())
 }
 
-async fn receive(code: &str, directory: &Path) -> Result<(), Box<dyn Error>> {
-    let mut receiver = tallow_smol::receive(ReceiveConfig {
-        common: this_machine(),
-        code: Code::parse(code)?,
-        local: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT))],
-        discover: true,
-    });
-    while let Some(event) = receiver.next_event().await {
-        match event {
-            // The place to ask a person; names of the other side are shown through `Untrusted::escaped` only.
-            Event::Offer(manifest) => {
-                println!("{} bytes in {} files", manifest.totals().bytes, manifest.totals().files);
-                let destination = Destination::open(directory, Policy::default()).map_err(|fault| fault.kind)?;
-                receiver.accept(destination.sink())?;
-            }
-            Event::Done(summary) => println!("received {} bytes", summary.totals.bytes),
-            Event::Failed(failure) => return Err(failure.into()),
-            _ => {}
-        }
-    }
+async fn receive_files(invitation: &str, path: &str) -> Result<(), Box<dyn Error>> {
+    let mut receiver = receive(receiving(invitation.parse::<Invitation>()?))?;
+    let offer = receiver.offer().await?;
+    // The place to ask a person; names of the other side are shown through `Untrusted::escaped` only.
+    let totals = offer.manifest().totals();
+    println!("{} bytes in {} files", totals.bytes, totals.files);
+    offer.accept(directory(path)?)?;
+    println!("received {} bytes", receiver.closed().await?.totals.bytes);
     Ok(())
-}
-
-fn main() -> Result<(), Box<dyn Error>> {
-    smol::block_on(run())
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["send", ref paths @ ..] if !paths.is_empty() => send(paths.iter().map(PathBuf::from).collect()).await,
-        ["receive", code, directory] => receive(code, Path::new(directory)).await,
-        _ => Err("expected: send <path>… | receive <code> <directory>".into()),
+        ["send", ref paths @ ..] if !paths.is_empty() => send_files(paths).await,
+        ["receive", invitation, path] => receive_files(invitation, path).await,
+        _ => Err("expected: send <path>… | receive <code or link> <directory>".into()),
     }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    smol::block_on(run())
 }

@@ -11,9 +11,10 @@ use std::time::Instant;
 
 use async_io::Async;
 use tallow_proto::drive::{Io, Received};
-use tallow_proto::net::{Bind, Dial, Listen, ListenerId, PipeId, PipeOptions, SocketId, Transmit};
+use tallow_proto::net::{Bind, Dial, Listen, ListenerId, PipeId, PipeOptions, QueryId, SocketId, Transmit};
 use tallow_proto::node::Input;
 use tallow_runtime::news::News;
+use tallow_runtime::resolver::Resolver;
 use tallow_runtime::{tcp, udp};
 
 /// The driver's outside on async-io. Any executor may poll the driver.
@@ -25,7 +26,8 @@ pub struct SmolIo {
     /// A handful: a scan is quicker than a map.
     sockets: Vec<(SocketId, Async<UdpSocket>, udp::State)>,
     listeners: Vec<(ListenerId, Async<TcpListener>, PipeOptions)>,
-    pipes: HashMap<PipeId, Pipe>,
+    pipes: HashMap<PipeId, Async<TcpStream>>,
+    resolver: Resolver,
 }
 
 #[derive(Debug)]
@@ -33,16 +35,6 @@ struct Timer {
     timer: async_io::Timer,
     /// What it is set to.
     at: Option<Instant>,
-}
-
-#[derive(Debug)]
-enum Pipe {
-    Open {
-        stream: Async<TcpStream>,
-        finished: bool,
-    },
-    /// Dialling failed at once; told when it is asked for.
-    Failed(io::Error),
 }
 
 impl Timer {
@@ -72,6 +64,7 @@ impl SmolIo {
             sockets: Vec::new(),
             listeners: Vec::new(),
             pipes: HashMap::new(),
+            resolver: Resolver::default(),
         }
     }
 
@@ -81,10 +74,7 @@ impl SmolIo {
     }
 
     fn pipe(&self, id: PipeId) -> io::Result<&Async<TcpStream>> {
-        match self.pipes.get(&id) {
-            Some(Pipe::Open { stream, .. }) => Ok(stream),
-            Some(Pipe::Failed(_)) | None => Err(io::ErrorKind::NotConnected.into()),
-        }
+        self.pipes.get(&id).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -179,18 +169,15 @@ impl Io for SmolIo {
     }
 
     fn adopt(&mut self, id: PipeId, accepted: Async<TcpStream>) {
-        self.pipes.insert(id, Pipe::Open { stream: accepted, finished: false });
+        self.pipes.insert(id, accepted);
     }
 
-    fn dial(&mut self, id: PipeId, dial: &Dial) {
-        let stream = tcp::connect(dial).and_then(Async::new_nonblocking);
-        self.pipes.insert(id, stream.map_or_else(Pipe::Failed, |stream| Pipe::Open { stream, finished: false }));
+    fn dial(&mut self, id: PipeId, dial: &Dial) -> io::Result<()> {
+        self.pipes.insert(id, Async::new_nonblocking(tcp::connect(dial)?)?);
+        Ok(())
     }
 
     fn poll_dialled(&mut self, cx: &mut Context<'_>, id: PipeId) -> Poll<io::Result<()>> {
-        if let Some(Pipe::Failed(error)) = self.pipes.get_mut(&id) {
-            return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::NotConnected.into())));
-        }
         let stream = self.pipe(id)?;
         ready!(stream.poll_writable(cx))?;
         Poll::Ready(tcp::connected(stream))
@@ -207,24 +194,31 @@ impl Io for SmolIo {
     }
 
     fn finish(&mut self, id: PipeId) {
-        if let Some(Pipe::Open { stream, finished }) = self.pipes.get_mut(&id) {
+        if let Some(stream) = self.pipes.get(&id) {
             tcp::finish(stream);
-            *finished = true;
         }
     }
 
-    fn abort(&mut self, id: PipeId) {
-        if let Some(Pipe::Open { stream, finished: false }) = self.pipes.remove(&id) {
+    fn close(&mut self, id: PipeId) {
+        self.pipes.remove(&id);
+    }
+
+    fn reset(&mut self, id: PipeId) {
+        if let Some(stream) = self.pipes.remove(&id) {
             tcp::reset_on_close(&stream);
         }
     }
 
-    fn run_blocking(&mut self, work: Box<dyn FnOnce() + Send>) {
-        blocking::unblock(work).detach();
+    fn resolve(&mut self, query: QueryId, host: &str, port: u16) {
+        blocking::unblock(self.resolver.query(query, host, port)).detach();
     }
 
-    fn lookup(host: &str, port: u16) -> Vec<SocketAddr> {
-        tallow_runtime::lookup(host, port)
+    fn poll_resolved(&mut self, cx: &mut Context<'_>) -> Poll<(QueryId, Vec<SocketAddr>)> {
+        self.resolver.poll(cx)
+    }
+
+    fn run_blocking(&mut self, work: Box<dyn FnOnce() + Send>) {
+        blocking::unblock(work).detach();
     }
 }
 

@@ -1,45 +1,113 @@
-//! tallow on smol: the protocol's effects, and nothing of its decisions.
+//! tallow on smol: encrypted file transfer between any two machines, with a short code.
 //!
-//! [`spawn`] runs any node of `tallow-proto`. The task ends by itself once the node has said goodbye; [`Handle::next_event`]
-//! answers `None` then.
+//! # A transfer
+//! [`send`] and [`receive`] start a task and give a handle on it. What is sent: [`files`], [`Payload::bytes`],
+//! [`streams::reader`], or a [`Source`] of your own. Where it goes: [`directory`], [`memory::Collector`],
+//! [`streams::writer`], or a [`Sink`] of your own.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // On one machine:
+//! let mut sender = tallow_smol::send(tallow_smol::sending(tallow_smol::files(["Pictures"])?))?;
+//! println!("the code is {}", sender.code().await?.reveal().as_str());
+//! println!("sent {} bytes", sender.closed().await?.totals.bytes);
+//!
+//! // On another one:
+//! let code: tallow_smol::Invitation = "7-acorn-bicycle-canal".parse()?;
+//! let mut receiver = tallow_smol::receive(tallow_smol::receiving(code))?;
+//! receiver.offer().await?.accept(tallow_smol::directory("there")?)?;
+//! println!("received {} bytes", receiver.closed().await?.totals.bytes);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! No server is needed: a relay runs inside of the sender unless one is named ([`SendConfig::with_relay`]). Whoever
+//! wants to see more than the outcome takes [`Sender::next_event`]. [`Pool`] caps how many transfers run at a time.
+//!
+//! # Everything else
+//! [`relay`] runs a relay, and [`spawn`] any node of `tallow-proto`. The task ends by itself once the node has said
+//! goodbye; [`Handle::next_event`] answers `None` then.
 
 mod io;
+mod pool;
+pub mod streams;
 
 use std::time::Instant;
 
 pub use io::SmolIo;
+pub use pool::Pool;
+#[doc(no_inline)]
+pub use tallow_proto as proto;
+pub use tallow_proto::code::{Code, Link};
 use tallow_proto::drive::Driver;
 pub use tallow_proto::drive::Handle;
 use tallow_proto::link::quic::BadIdentity;
+pub use tallow_proto::memory;
+pub use tallow_proto::misuse::Misuse;
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
-pub use tallow_proto::peer::{ReceiveConfig, Receiver, SendConfig, Sender};
+pub use tallow_proto::peer::{
+    CancelReason, Class, CodeChoice, Common, Comparison, ConfigError, DeclineReason, DirectPath, Embedded, Event,
+    Failure, Fallback, Invitation, Lost, Machine, Offer, Path, PathKind, PathTransport, Payload, Progress,
+    ReceiveConfig, Receiver, RefusalReason, RelayAddress, RelayChoice, RelayFailure, SendConfig, Sender, StreamOffer,
+    Summary, WaitingFor,
+};
 use tallow_proto::room::Relay;
-pub use tallow_runtime::this_machine;
+pub use tallow_proto::transfer::Compression;
+pub use tallow_proto::transfer::storage::{Fault, FaultKind, Sink, Source, StreamSink, StreamSource};
+#[cfg(feature = "files")]
+pub use tallow_runtime::{directory, files};
+pub use tallow_runtime::{machine, receiving, sending, this_machine};
+#[cfg(feature = "files")]
+#[doc(no_inline)]
+pub use tallow_store as store;
 
 /// Runs a node on smol's global executor, in a task of its own. Dropping the handle cancels it, with a goodbye.
 pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
+    spawn_with(node, ())
+}
+
+/// Keeps something until the task has ended.
+fn spawn_with<N: Node + Send + 'static>(node: N, guard: impl Send + 'static) -> Handle<N> {
     let (handle, driver) = Driver::new(node, SmolIo::new());
-    smol::spawn(driver.run()).detach();
+    let task = async move {
+        driver.run().await;
+        drop(guard);
+    };
+    smol::spawn(task).detach();
     handle
 }
 
-/// Sends what the configuration names.
+/// Sends what the configuration names; [`sending`] makes one.
+///
+/// # Errors
+/// The configuration can't work.
 ///
 /// # Panics
 /// The system has no randomness to give.
-#[must_use]
-pub fn send(config: SendConfig) -> Sender {
-    Sender::new(spawn(Peer::sender(config, Instant::now(), tallow_runtime::seed())))
+pub fn send(config: SendConfig) -> Result<Sender, ConfigError> {
+    send_with(config, ())
 }
 
-/// Receives what a sender with this code offers.
+fn send_with(config: SendConfig, guard: impl Send + 'static) -> Result<Sender, ConfigError> {
+    config.check()?;
+    Ok(Sender::new(spawn_with(Peer::sender(config, Instant::now(), tallow_runtime::seed()), guard)))
+}
+
+/// Receives what a sender with this code offers; [`receiving`] makes a configuration.
+///
+/// # Errors
+/// The configuration can't work.
 ///
 /// # Panics
 /// The system has no randomness to give.
-#[must_use]
-pub fn receive(config: ReceiveConfig) -> Receiver {
-    Receiver::new(spawn(Peer::receiver(config, Instant::now(), tallow_runtime::seed())))
+pub fn receive(config: ReceiveConfig) -> Result<Receiver, ConfigError> {
+    receive_with(config, ())
+}
+
+fn receive_with(config: ReceiveConfig, guard: impl Send + 'static) -> Result<Receiver, ConfigError> {
+    config.check()?;
+    Ok(Receiver::new(spawn_with(Peer::receiver(config, Instant::now(), tallow_runtime::seed()), guard)))
 }
 
 /// Runs a relay. It goes on until a command or the end of its handle says otherwise.

@@ -10,9 +10,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tallow_proto::drive::{Io, Received};
-use tallow_proto::net::{Bind, Dial, Listen, ListenerId, PipeId, PipeOptions, SocketId, Transmit};
+use tallow_proto::net::{Bind, Dial, Listen, ListenerId, PipeId, PipeOptions, QueryId, SocketId, Transmit};
 use tallow_proto::node::Input;
 use tallow_runtime::news::News;
+use tallow_runtime::resolver::Resolver;
 use tallow_runtime::{tcp, udp};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -29,7 +30,8 @@ pub struct TokioIo {
     /// A handful: a scan is quicker than a map.
     sockets: Vec<(SocketId, UdpSocket, udp::State)>,
     listeners: Vec<(ListenerId, TcpListener, PipeOptions)>,
-    pipes: HashMap<PipeId, Pipe>,
+    pipes: HashMap<PipeId, TcpStream>,
+    resolver: Resolver,
 }
 
 #[derive(Debug)]
@@ -37,16 +39,6 @@ struct Timer {
     sleep: Pin<Box<Sleep>>,
     /// What it is set to.
     at: Instant,
-}
-
-#[derive(Debug)]
-enum Pipe {
-    Open {
-        stream: TcpStream,
-        finished: bool,
-    },
-    /// Dialling failed at once; told when it is asked for.
-    Failed(io::Error),
 }
 
 impl Timer {
@@ -79,6 +71,7 @@ impl TokioIo {
             sockets: Vec::new(),
             listeners: Vec::new(),
             pipes: HashMap::new(),
+            resolver: Resolver::default(),
         }
     }
 
@@ -88,10 +81,7 @@ impl TokioIo {
     }
 
     fn pipe(&mut self, id: PipeId) -> io::Result<Pin<&mut TcpStream>> {
-        match self.pipes.get_mut(&id) {
-            Some(Pipe::Open { stream, .. }) => Ok(Pin::new(stream)),
-            Some(Pipe::Failed(_)) | None => Err(io::ErrorKind::NotConnected.into()),
-        }
+        self.pipes.get_mut(&id).map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -195,19 +185,16 @@ impl Io for TokioIo {
     }
 
     fn adopt(&mut self, id: PipeId, accepted: TcpStream) {
-        self.pipes.insert(id, Pipe::Open { stream: accepted, finished: false });
+        self.pipes.insert(id, accepted);
     }
 
-    fn dial(&mut self, id: PipeId, dial: &Dial) {
+    fn dial(&mut self, id: PipeId, dial: &Dial) -> io::Result<()> {
         let _entered = self.runtime.enter();
-        let stream = tcp::connect(dial).and_then(TcpStream::from_std);
-        self.pipes.insert(id, stream.map_or_else(Pipe::Failed, |stream| Pipe::Open { stream, finished: false }));
+        self.pipes.insert(id, TcpStream::from_std(tcp::connect(dial)?)?);
+        Ok(())
     }
 
     fn poll_dialled(&mut self, cx: &mut Context<'_>, id: PipeId) -> Poll<io::Result<()>> {
-        if let Some(Pipe::Failed(error)) = self.pipes.get_mut(&id) {
-            return Poll::Ready(Err(std::mem::replace(error, io::ErrorKind::NotConnected.into())));
-        }
         let stream = self.pipe(id)?;
         ready!(stream.poll_write_ready(cx))?;
         Poll::Ready(tcp::connected(&*stream))
@@ -224,23 +211,30 @@ impl Io for TokioIo {
     }
 
     fn finish(&mut self, id: PipeId) {
-        if let Some(Pipe::Open { stream, finished }) = self.pipes.get_mut(&id) {
+        if let Some(stream) = self.pipes.get(&id) {
             tcp::finish(stream);
-            *finished = true;
         }
     }
 
-    fn abort(&mut self, id: PipeId) {
-        if let Some(Pipe::Open { stream, finished: false }) = self.pipes.remove(&id) {
+    fn close(&mut self, id: PipeId) {
+        self.pipes.remove(&id);
+    }
+
+    fn reset(&mut self, id: PipeId) {
+        if let Some(stream) = self.pipes.remove(&id) {
             tcp::reset_on_close(&stream);
         }
     }
 
-    fn run_blocking(&mut self, work: Box<dyn FnOnce() + Send>) {
-        drop(self.runtime.spawn_blocking(work));
+    fn resolve(&mut self, query: QueryId, host: &str, port: u16) {
+        drop(self.runtime.spawn_blocking(self.resolver.query(query, host, port)));
     }
 
-    fn lookup(host: &str, port: u16) -> Vec<SocketAddr> {
-        tallow_runtime::lookup(host, port)
+    fn poll_resolved(&mut self, cx: &mut Context<'_>) -> Poll<(QueryId, Vec<SocketAddr>)> {
+        self.resolver.poll(cx)
+    }
+
+    fn run_blocking(&mut self, work: Box<dyn FnOnce() + Send>) {
+        drop(self.runtime.spawn_blocking(work));
     }
 }

@@ -1,19 +1,28 @@
-//! What tallow's runtimes have in common: calls of the system that never wait. An adapter adds readiness, timers and threads.
+//! What tallow's runtimes have in common: calls of the system that never wait. An adapter adds readiness, timers and
+//! threads.
 //!
 //! Application code uses `tallow-tokio` or `tallow-smol`; this crate is for whoever brings another runtime.
 
+pub mod bridge;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod front;
 pub mod gateways;
 pub mod news;
+pub mod resolver;
 pub mod tcp;
 pub mod udp;
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+#[cfg(feature = "files")]
+pub use front::{directory, files};
+pub use front::{receiving, sending};
 use if_addrs::IfAddr;
 use tallow_proto::link::trust::Identity;
 use tallow_proto::net::Interface;
-use tallow_proto::peer::{Common, DirectPath};
+use tallow_proto::peer::{Common, DirectPath, Machine};
 use tallow_proto::seed::Seed;
 
 /// Randomness for one node.
@@ -29,29 +38,41 @@ pub fn seed() -> Seed {
     Seed::new(bytes)
 }
 
-/// How a direct path is looked for from here, with a certificate made for this run. `None` when none can be made: then everything
-/// goes over the relay.
+/// How a direct path is looked for from here, with a certificate made for this run. `None` when none can be made: then
+/// everything goes over the relay.
 #[must_use]
 pub fn direct_path() -> Option<DirectPath> {
-    let made = rcgen::generate_simple_self_signed(["tallow".to_owned()])
-        .inspect_err(|error| tracing::warn!(%error, "no certificate for a direct path"))
-        .ok()?;
-    let key = made.signing_key.serialize_der().into();
-    Some(DirectPath::new(Identity { cert_chain: vec![made.cert.der().to_vec()], key }))
+    identity().map(DirectPath::new)
 }
 
-/// What a peer should know of this machine, with no relays and nothing asked for. A direct path is looked for; set
-/// [`Common::direct`] to `None` where no address is to be revealed.
+/// A certificate that was made for this run. `None`: none can be made here.
 #[must_use]
-pub fn this_machine() -> Common {
-    Common {
+pub fn identity() -> Option<Identity> {
+    let made = rcgen::generate_simple_self_signed(["tallow".to_owned()])
+        .inspect_err(|error| tracing::warn!(%error, "no certificate could be made"))
+        .ok()?;
+    let key = made.signing_key.serialize_der().into();
+    Some(Identity { cert_chain: vec![made.cert.der().to_vec()], key })
+}
+
+/// What a peer has to know of this machine, as it is now.
+#[must_use]
+pub fn machine() -> Machine {
+    Machine {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         interfaces: addresses(),
         unix_time: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         aes: has_aes(),
-        direct: direct_path(),
-        ..Common::default()
     }
+}
+
+/// [`machine`] with no relays and nothing asked for. A direct path is looked for; set [`Common::direct`] to `None`
+/// where no address is to be revealed.
+#[must_use]
+pub fn this_machine() -> Common {
+    let mut common = Common::new(machine());
+    common.direct = direct_path();
+    common
 }
 
 /// Whether this machine computes AES in hardware.
@@ -76,7 +97,8 @@ pub fn addresses() -> Vec<IpAddr> {
     interfaces().unwrap_or_default().into_iter().map(|interface| interface.addr).collect()
 }
 
-/// The same with their networks, in an order of their own, without link-local ones; `None` when the system does not tell.
+/// The same with their networks, in an order of their own, without link-local ones; `None` when the system does not
+/// tell.
 #[must_use]
 pub fn interfaces() -> Option<Vec<Interface>> {
     let found = if_addrs::get_if_addrs().inspect_err(|error| tracing::debug!(%error, "no list of interfaces")).ok()?;

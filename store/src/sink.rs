@@ -123,7 +123,7 @@ impl Receiving {
 
     fn begun(&self) -> Result<&Begun, Fault> {
         // Only a bug of the caller comes here.
-        self.begun.get().ok_or(Fault { kind: FaultKind::Panicked, path: None })
+        self.begun.get().ok_or(FaultKind::Panicked.into())
     }
 }
 

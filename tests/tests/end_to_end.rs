@@ -14,11 +14,10 @@ use tallow_proto::drive::Handle;
 use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::{Identity, Trust};
 use tallow_proto::peer::{
-    Class, CodeChoice, Common, DirectPath, Embedded, Event, Failure, Lost, Payload, ReceiveConfig, Receiver,
-    RelayAddress, RelayChoice, RelayFailure, SendConfig, Sender,
+    Class, Common, Embedded, Event, Failure, Lost, Machine, Payload, ReceiveConfig, Receiver, RelayAddress,
+    RelayChoice, RelayFailure, SendConfig, Sender,
 };
 use tallow_proto::room::{self, Relay};
-use tallow_proto::transfer::Compression;
 use tallow_proto::transfer::stream::memory::{MemoryPipe, MemoryStream, Piece};
 use tallow_proto::wire::peer::{CancelReason, DeclineReason};
 use tallow_store::{Destination, OnExists, Policy, SourceOptions, SourceTree, identity};
@@ -36,10 +35,10 @@ struct Smol;
 
 impl Runtime for Tokio {
     fn send(config: SendConfig) -> Sender {
-        tallow_tokio::send(config)
+        tallow_tokio::send(config).expect("a good configuration")
     }
     fn receive(config: ReceiveConfig) -> Receiver {
-        tallow_tokio::receive(config)
+        tallow_tokio::receive(config).expect("a good configuration")
     }
     fn relay(relay: Relay) -> Handle<Relay> {
         tallow_tokio::spawn(relay)
@@ -51,10 +50,10 @@ impl Runtime for Tokio {
 
 impl Runtime for Smol {
     fn send(config: SendConfig) -> Sender {
-        tallow_smol::send(config)
+        tallow_smol::send(config).expect("a good configuration")
     }
     fn receive(config: ReceiveConfig) -> Receiver {
-        tallow_smol::receive(config)
+        tallow_smol::receive(config).expect("a good configuration")
     }
     fn relay(relay: Relay) -> Handle<Relay> {
         tallow_smol::spawn(relay)
@@ -140,32 +139,29 @@ fn inventory(root: &Path) -> BTreeMap<String, (u32, i64, i64, Vec<u8>)> {
 
 fn common() -> Common {
     let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    Common { cores: 2, aes: true, unix_time, ..Common::default() }
+    Common::new(Machine { cores: 2, interfaces: Vec::new(), unix_time, aes: true })
 }
 
 fn at_relay(addr: SocketAddr) -> Common {
     let address = RelayAddress { host: addr.ip().to_string(), port: addr.port() };
-    Common { relays: vec![RelayChoice::new(address)], ..common() }
+    let mut common = common();
+    common.relays.push(RelayChoice::new(address));
+    common
 }
 
 fn sending(common: Common, path: &Path) -> SendConfig {
     let near = common.relays.is_empty();
-    let embedded = near.then(|| Embedded {
-        identity: identity::ephemeral().unwrap(),
-        listen: vec![([127, 0, 0, 1], 0).into()],
-        announce: false,
-    });
-    SendConfig {
-        common,
-        source: Arc::new(SourceTree::new(vec![path.to_owned()], SourceOptions::default()).unwrap()).into(),
-        code: CodeChoice::Generate { words: 3 },
-        compression: Compression::default(),
-        embedded,
-    }
+    let source = Arc::new(SourceTree::new(vec![path.to_owned()], SourceOptions::default()).unwrap());
+    let mut config = SendConfig::new(common, source);
+    let listen = vec![([127, 0, 0, 1], 0).into()];
+    config.embedded = near.then(|| Embedded::new(identity::ephemeral().unwrap()).listening_at(listen));
+    config
 }
 
 fn receiving(common: Common, code: &Code, near: &[SocketAddr]) -> ReceiveConfig {
-    ReceiveConfig { common, code: code.clone(), local: near.to_vec(), discover: false }
+    let mut config = ReceiveConfig::new(common, code.clone());
+    (config.local, config.discover) = (near.to_vec(), false);
+    config
 }
 
 fn sink(dir: &Path, on_exists: OnExists) -> Arc<dyn tallow_proto::transfer::storage::Sink> {
@@ -224,26 +220,20 @@ async fn take(
     receiver: &mut Receiver,
     sink: Arc<dyn tallow_proto::transfer::storage::Sink>,
 ) -> Result<[u8; 32], Failure> {
-    loop {
-        match receiver.next_event().await.expect("an end") {
-            Event::Offer(_) => receiver.accept(sink.clone()).unwrap(),
-            Event::Done(summary) => return Ok(summary.root),
-            Event::Failed(failure) => return Err(failure),
-            _ => {}
-        }
-    }
+    receiver.offer().await?.accept(sink).expect("it waits for an answer");
+    receiver.outcome().await.map(|summary| summary.root)
 }
 
 async fn end(sender: &mut Sender) -> Result<[u8; 32], Failure> {
-    sender.outcome().await.expect("an end").map(|summary| summary.root)
+    sender.outcome().await.map(|summary| summary.root)
 }
 
 /// Both ends at once: the driver runs by itself, so one after the other will do.
 async fn both(sender: &mut Sender, receiver: &mut Receiver, out: &Path) {
     let root = take(receiver, sink(out, OnExists::Refuse)).await.expect("received");
     assert_eq!(end(sender).await, Ok(root), "both computed the same root");
-    sender.closed().await;
-    receiver.closed().await;
+    sender.closed().await.expect("sent");
+    receiver.closed().await.expect("received");
 }
 
 fn wrong(code: &Code) -> Code {
@@ -283,7 +273,11 @@ async fn every_pair_of_transports_carries_a_folder<R: Runtime>() {
     let all = [Transport::Quic, Transport::Tls, Transport::WebSocket];
     for (ours, theirs) in all.into_iter().flat_map(|ours| all.map(|theirs| (ours, theirs))) {
         let to = tempfile::tempdir().unwrap();
-        let by = |transport| Common { transport: Allowed::Only(transport), ..at_relay(addr) };
+        let by = |transport| {
+            let mut common = at_relay(addr);
+            common.transport = Allowed::Only(transport);
+            common
+        };
         let mut sender = R::send(sending(by(ours), &from.path().join("holiday")));
         let (code, _) = code(&mut sender).await;
         let mut receiver = R::receive(receiving(by(theirs), &code, &[]));
@@ -295,8 +289,11 @@ async fn every_pair_of_transports_carries_a_folder<R: Runtime>() {
 
 /// A peer at a relay that looks for a direct path.
 fn looking(addr: SocketAddr, only: bool) -> Common {
-    let direct = tallow_runtime::direct_path().map(|direct| DirectPath { only, map_ports: false, ..direct });
-    Common { direct, ..at_relay(addr) }
+    let mut direct = tallow_runtime::direct_path().expect("a certificate");
+    (direct.only, direct.map_ports) = (only, false);
+    let mut common = at_relay(addr);
+    common.direct = Some(direct);
+    common
 }
 
 /// With `only` not a byte of the data went over the relay, so that a path was found and carried all of it.
@@ -385,14 +382,8 @@ async fn a_declined_offer_tells_the_sender<R: Runtime>() {
     let mut sender = R::send(sending(common(), &from.path().join("file")));
     let (code, near) = code(&mut sender).await;
     let mut receiver = R::receive(receiving(common(), &code, &near));
-    loop {
-        match receiver.next_event().await.expect("an offer") {
-            Event::Offer(_) => break receiver.decline(DeclineReason::Person, "not today").unwrap(),
-            Event::Failed(failure) => panic!("{failure:?}"),
-            _ => {}
-        }
-    }
-    assert_eq!(receiver.outcome().await, Some(Err(Failure::NotAccepted)));
+    receiver.offer().await.expect("an offer").decline(DeclineReason::Person, "not today").unwrap();
+    assert_eq!(receiver.outcome().await, Err(Failure::NotAccepted));
     let Err(Failure::Declined { reason: DeclineReason::Person, text }) = end(&mut sender).await else { panic!() };
     assert_eq!(text.escaped(100), "not today");
 }
@@ -400,24 +391,26 @@ async fn a_declined_offer_tells_the_sender<R: Runtime>() {
 async fn the_verifier_words_are_the_same_on_both_sides<R: Runtime>() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("file"), "x").unwrap();
-    let mut sender = R::send(sending(Common { verify: true, ..common() }, &from.path().join("file")));
+    let mut sender = R::send(sending(common(), &from.path().join("file")).with_verifier());
     let (code, near) = code(&mut sender).await;
     let mut receiver = R::receive(receiving(common(), &code, &near));
     let shown = loop {
         match receiver.next_event().await.expect("words") {
-            Event::Verifier { words, must_agree: false } => break words,
+            Event::Verifier { words, comparison: None } => break words,
             Event::Failed(failure) => panic!("{failure:?}"),
             _ => {}
         }
     };
     loop {
         match sender.next_event().await.expect("words") {
-            Event::Verifier { words, must_agree: true } => break assert_eq!(words, shown),
+            Event::Verifier { words, comparison: Some(comparison) } => {
+                assert_eq!(words, shown);
+                break comparison.confirm().unwrap();
+            }
             Event::Failed(failure) => panic!("{failure:?}"),
             _ => {}
         }
     }
-    sender.agree(true).unwrap();
     both(&mut sender, &mut receiver, to.path()).await;
 }
 
@@ -430,18 +423,14 @@ async fn what_was_cancelled_is_gone_on_from<R: Runtime>() {
         let mut receiver = R::receive(receiving(common(), &code, &near));
         loop {
             match receiver.next_event().await.expect("an offer") {
-                Event::Offer(_) => receiver.accept(sink(to.path(), OnExists::Refuse)).unwrap(),
+                Event::Offer(offer) => offer.accept(sink(to.path(), OnExists::Refuse)).unwrap(),
                 Event::Accepted => break,
                 Event::Failed(failure) => panic!("{failure:?}"),
                 _ => {}
             }
         }
-        if by_sender {
-            sender.cancel().unwrap()
-        } else {
-            receiver.cancel().unwrap()
-        }
-        let ends = [end(&mut sender).await, receiver.outcome().await.unwrap().map(|summary| summary.root)];
+        let _ = if by_sender { sender.cancel() } else { receiver.cancel() };
+        let ends = [end(&mut sender).await, receiver.outcome().await.map(|summary| summary.root)];
         // A cancel that comes after the last byte is too late, and everything is there.
         if ends.iter().all(Result::is_err) {
             let [mine, others] = if by_sender {
@@ -452,8 +441,7 @@ async fn what_was_cancelled_is_gone_on_from<R: Runtime>() {
             };
             assert_eq!(mine, Err(Failure::Interrupted));
             assert!(matches!(others, Err(Failure::Peer { reason: CancelReason::Interrupted, .. })), "{others:?}");
-            sender.closed().await;
-            receiver.closed().await;
+            assert!(sender.closed().await.is_err() && receiver.closed().await.is_err());
             drop(receiver);
             assert!(!to.path().join("holiday").exists());
             assert!(staging_left(to.path()) <= 1);
@@ -473,7 +461,7 @@ async fn dropping_the_handle_tells_the_other_side<R: Runtime>() {
     let mut sender = R::send(sending(common(), &from.path().join("file")));
     let (code, near) = code(&mut sender).await;
     let mut receiver = R::receive(receiving(common(), &code, &near));
-    while !matches!(receiver.next_event().await.expect("an offer"), Event::Offer(_)) {}
+    let _offer = receiver.offer().await.expect("an offer");
     drop(receiver);
     let outcome = end(&mut sender).await;
     assert!(matches!(outcome, Err(Failure::Peer { reason: CancelReason::Interrupted, .. })), "{outcome:?}");
@@ -504,7 +492,7 @@ async fn a_source_that_changes_ends_the_transfer<R: Runtime>() {
     assert!(matches!(received, Err(Failure::Peer { reason: CancelReason::SourceChanged, .. })), "{received:?}");
     let sent = end(&mut sender).await.expect_err("it changed");
     assert_eq!(sent.class(), Class::Io, "{sent:?}");
-    receiver.closed().await;
+    assert!(receiver.closed().await.is_err());
     assert_eq!(staging_left(to.path()), 0);
 }
 
@@ -512,13 +500,14 @@ async fn a_relay_that_vanishes_is_waited_for_as_long_as_was_said<R: Runtime>() {
     let from = tempfile::tempdir().unwrap();
     fs::write(from.path().join("file"), vec![1; 100_000]).unwrap();
     let (relay, addr) = relay::<R>(None).await;
-    let common = Common { give_up_after: Some(Duration::from_secs(1)), ..at_relay(addr) };
+    let mut common = at_relay(addr);
+    common.give_up_after = Some(Duration::from_secs(1));
     let mut sender = R::send(sending(common.clone(), &from.path().join("file")));
     let (code, _) = code(&mut sender).await;
     let mut receiver = R::receive(receiving(common, &code, &[]));
-    while !matches!(receiver.next_event().await.expect("an offer"), Event::Offer(_)) {}
+    let _offer = receiver.offer().await.expect("an offer");
     relay.command(room::Command::Stop).unwrap();
-    assert_eq!(receiver.outcome().await, Some(Err(Failure::Lost(Lost::InTransfer))));
+    assert_eq!(receiver.outcome().await, Err(Failure::Lost(Lost::InTransfer)));
     assert_eq!(end(&mut sender).await, Err(Failure::Lost(Lost::InTransfer)));
 }
 
@@ -530,13 +519,14 @@ async fn a_relay_that_comes_back_is_used_again<R: Runtime>() {
     let mut sender = R::send(sending(at_relay(addr), &from.path().join("file")));
     let (code, _) = code(&mut sender).await;
     let mut receiver = R::receive(receiving(at_relay(addr), &code, &[]));
-    while !matches!(receiver.next_event().await.expect("an offer"), Event::Offer(_)) {}
+    let offer = receiver.offer().await.expect("an offer");
     first.command(room::Command::Stop).unwrap();
     while first.next_event().await.is_some() {}
     while !matches!(receiver.next_event().await.expect("a lost link"), Event::Reconnecting { .. }) {}
     let _second = relay_at::<R>(addr, identity, None).await;
-    receiver.accept(sink(to.path(), OnExists::Refuse)).unwrap();
-    both(&mut sender, &mut receiver, to.path()).await;
+    offer.accept(sink(to.path(), OnExists::Refuse)).unwrap();
+    let root = receiver.outcome().await.expect("received").root;
+    assert_eq!(end(&mut sender).await, Ok(root));
     assert_eq!(fs::read(to.path().join("file")).unwrap(), vec![1; 100_000]);
 }
 
@@ -546,13 +536,14 @@ async fn a_stream_outlives_its_relay<R: Runtime>() {
     let (mut first, addr) = relay_at::<R>(([127, 0, 0, 1], 0).into(), identity.clone(), None).await;
     let source = Arc::new(MemoryStream::new([Piece::Bytes(bytes.clone()), Piece::Silence]));
     let from = tempfile::tempdir().unwrap();
-    let config = SendConfig { source: Payload::Stream(source), ..sending(at_relay(addr), from.path()) };
+    let mut config = sending(at_relay(addr), from.path());
+    config.source = Payload::Stream(source);
     let mut sender = R::send(config);
     let (code, _) = code(&mut sender).await;
     let mut receiver = R::receive(receiving(at_relay(addr), &code, &[]));
-    while !matches!(receiver.next_event().await.expect("an offer"), Event::StreamOffer) {}
+    let offer = receiver.stream_offer().await.expect("an offer");
     let pipe = Arc::new(MemoryPipe::new().with_at_once(100_000));
-    receiver.accept_stream(pipe.clone()).unwrap();
+    offer.accept(pipe.clone()).unwrap();
     while !matches!(receiver.next_event().await.expect("progress"), Event::Progress(progress) if progress.bytes > 0) {}
     pipe.set_shut(true);
     first.command(room::Command::Stop).unwrap();
@@ -560,7 +551,7 @@ async fn a_stream_outlives_its_relay<R: Runtime>() {
     while !matches!(receiver.next_event().await.expect("a lost link"), Event::Reconnecting { .. }) {}
     let _second = relay_at::<R>(addr, identity, None).await;
     pipe.set_shut(false);
-    let received = receiver.outcome().await.expect("an end").expect("all of it");
+    let received = receiver.outcome().await.expect("all of it");
     assert_eq!(end(&mut sender).await.expect("all of it"), received.root);
     assert_eq!(received.totals.bytes, bytes.len() as u64);
     assert!(pipe.bytes() == bytes, "{} bytes", pipe.bytes().len());

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::future::{Either, join, join_all, select};
-use tallow_proto::peer::{
-    CodeChoice, Common, DirectPath, Event, Failure, ReceiveConfig, RelayAddress, RelayChoice, SendConfig,
-};
+use tallow_proto::peer::{Common, DirectPath, Failure, Machine, ReceiveConfig, RelayAddress, RelayChoice, SendConfig};
 use tallow_proto::room::{self, Relay};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::Compression;
@@ -47,8 +45,10 @@ fn relay() -> Relay {
 fn common(port: u16) -> Common {
     let address = RelayAddress { host: "127.0.0.1".into(), port };
     let unix_time = SystemTime::UNIX_EPOCH.elapsed().unwrap();
-    let direct = Some(DirectPath { map_ports: false, ..DirectPath::new(identity()) });
-    Common { relays: vec![RelayChoice::new(address)], direct, cores: 1, aes: true, unix_time, ..Common::default() }
+    let mut common = Common::new(Machine { cores: 1, interfaces: Vec::new(), unix_time, aes: true });
+    common.relays.push(RelayChoice::new(address));
+    common.direct = Some(DirectPath::new(identity()).without_port_mapping());
+    common
 }
 
 macro_rules! on {
@@ -57,40 +57,22 @@ macro_rules! on {
         fn $name() {
             async fn one(port: u16) -> [Option<Failure>; 2] {
                 let source = MemorySource::new().with_file(RelPath::parse("a").unwrap(), vec![7; BYTES]);
-                let mut sender = $runtime::send(SendConfig {
-                    common: common(port),
-                    source: Arc::new(source).into(),
-                    code: CodeChoice::Generate { words: 3 },
-                    compression: Compression::Off,
-                    embedded: None,
-                });
-                let code = loop {
-                    match sender.next_event().await {
-                        Some(Event::Code { code, .. }) => break code,
-                        Some(Event::Failed(failure)) => return [Some(failure), None],
-                        Some(_) => {}
-                        None => panic!("an end without a cause"),
-                    }
+                let config = SendConfig::new(common(port), Arc::new(source)).with_compression(Compression::Off);
+                let mut sender = $runtime::send(config).unwrap();
+                let code = match sender.code().await {
+                    Ok(code) => code,
+                    Err(failure) => return [Some(failure), None],
                 };
-                let config = ReceiveConfig { common: common(port), code, local: Vec::new(), discover: false };
-                let mut receiver = $runtime::receive(config);
-                let sends = async {
-                    let outcome = sender.outcome().await;
-                    sender.closed().await;
-                    outcome.expect("an outcome").err()
-                };
+                let mut config = ReceiveConfig::new(common(port), code);
+                (config.local, config.discover) = (Vec::new(), false);
+                let mut receiver = $runtime::receive(config).unwrap();
+                let sends = async { sender.closed().await.err() };
                 let receives = async {
-                    loop {
-                        match receiver.next_event().await.expect("an outcome") {
-                            Event::Offer(_) => receiver.accept(Arc::new(MemorySink::new())).unwrap(),
-                            Event::Done(_) => {
-                                receiver.closed().await;
-                                return None;
-                            }
-                            Event::Failed(failure) => return Some(failure),
-                            _ => {}
-                        }
+                    match receiver.offer().await {
+                        Ok(offer) => offer.accept(Arc::new(MemorySink::new())).unwrap(),
+                        Err(failure) => return Some(failure),
                     }
+                    receiver.closed().await.err()
                 };
                 let (sent, received) = join(sends, receives).await;
                 [sent, received]

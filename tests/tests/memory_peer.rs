@@ -15,7 +15,7 @@ use tallow_proto::net::{Action, Arrival, Ecn, Interface, SocketId};
 use tallow_proto::node::{Input, Node};
 use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind, MAX};
 use tallow_proto::p2p::negotiate::{Config, Negotiation};
-use tallow_proto::peer::{CodeChoice, Common, Embedded, Peer, SendConfig};
+use tallow_proto::peer::{self, Common, Embedded, Peer, SendConfig};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::Compression;
 use tallow_proto::transfer::memory::MemorySource;
@@ -82,13 +82,11 @@ impl Attacked {
         let source = MemorySource::new().with_file(RelPath::parse("a").unwrap(), vec![1; 10]);
         let unix_time = Duration::from_secs(1_800_000_000);
         let interfaces: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap()];
-        let config = SendConfig {
-            common: Common { interfaces, unix_time, cores: 1, ..Common::default() },
-            source: Arc::new(source).into(),
-            code: CodeChoice::Custom(Code::parse(CODE).unwrap()),
-            compression: Compression::Off,
-            embedded: Some(Embedded { identity: identity(), listen: vec![INSIDE.parse().unwrap()], announce: false }),
-        };
+        let common = Common::new(peer::Machine { cores: 1, interfaces, unix_time, aes: false });
+        let config = SendConfig::new(common, Arc::new(source))
+            .with_code(Code::parse(CODE).unwrap())
+            .with_compression(Compression::Off)
+            .with_embedded(Embedded::new(identity()).listening_at(vec![INSIDE.parse().unwrap()]));
         let peer = Peer::sender(config, now, Seed::new([7; 32]));
         // It never gives credit for what it is told.
         let profile = Profile { stream_receive_window: 1, ..Profile::peer() };

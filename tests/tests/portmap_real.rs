@@ -1,7 +1,8 @@
-//! Port mapping with a real gateway and the real driver: `.ci/miniupnpd` makes the networks and runs this in the inner one.
+//! Port mapping with a real gateway and the real driver: `.ci/miniupnpd` makes the networks and runs this in the inner
+//! one.
 //!
-//! `TALLOW_PORTMAP` names the protocol; `TALLOW_PORTMAP_GATEWAY` and `TALLOW_PORTMAP_OUTSIDE` name the network namespaces of the gateway
-//! and of somebody outside, `TALLOW_PORTMAP_LEASES` the gateway's file of leases.
+//! `TALLOW_PORTMAP` names the protocol; `TALLOW_PORTMAP_GATEWAY` and `TALLOW_PORTMAP_OUTSIDE` name the network
+//! namespaces of the gateway and of somebody outside, `TALLOW_PORTMAP_LEASES` the gateway's file of leases.
 
 #![cfg(target_os = "linux")]
 
@@ -99,7 +100,7 @@ impl Node for Mapper {
             Input::Gateways(gateways) => self.map.handle_gateways(now, &gateways),
             Input::HandleDropped => self.closed = true,
             Input::Slept(_) => {}
-            Input::Listening(..) | Input::Resolved(..) | Input::Done(_) => panic!("nobody asked"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
 

@@ -1,4 +1,5 @@
-//! Candidates that are lies (rows K): whom a peer can be made to send packets to, and how many. Everything that leaves is counted.
+//! Candidates that are lies (rows K): whom a peer can be made to send packets to, and how many. Everything that leaves
+//! is counted.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -86,7 +87,9 @@ fn hears(side: Side, at: At, candidates: Vec<Candidate>, rounds: u32, time: Dura
         }
         At::Public => vec![Attachment::new(PUBLIC, [203, 0, 113, 9].into())],
     };
-    let direct = Some(DirectPath { map_ports: false, ..DirectPath::new(identity()) });
+    let mut direct = DirectPath::new(identity());
+    direct.map_ports = false;
+    let direct = Some(direct);
     let now = world.now;
     let liar = Hostile::new(side, Code::parse(CODE).unwrap(), RELAY, lying(candidates, rounds), seed.derive("hostile"));
     let peer = match side {

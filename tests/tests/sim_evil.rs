@@ -1,5 +1,5 @@
-//! Real peers at a malicious relay (cases X and P of tests/cases/bad-inputs.tsv). A final name may exist only with complete,
-//! verified contents: the rig checks that after each run.
+//! Real peers at a malicious relay (cases X and P of tests/cases/bad-inputs.tsv). A final name may exist only with
+//! complete, verified contents: the rig checks that after each run.
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex};
@@ -118,7 +118,8 @@ fn x02_dropping_after_the_first_message_or_a_failed_confirmation_wins_no_more_th
             assert_eq!((runs, answers), (3, 3), "{}", rig.told());
             assert_eq!(rig.report().sent_class(), Some(Class::Auth));
         } else {
-            // Nothing was learnt from a message without an answer, so nothing is used up, and both try again, with pauses.
+            // Nothing was learnt from a message without an answer, so nothing is used up, and both try again, with
+            // pauses.
             assert!((10..1000).contains(&runs) && answers == 0, "{runs}");
             assert!(rig.world.end(rig.sender).is_none());
         }
@@ -145,8 +146,9 @@ fn x03_a_flipped_bit_of_the_handshake_ends_in_an_error_on_both_sides() {
                 continue;
             }
             no_metadata(&rig);
-            // A sender whose answer was wrong waits for the right one; it was told of the guess, and we interrupted it. One that
-            // was keyed already (H3) hears nothing that it can open. A longer length lets both wait until the deadline.
+            // A sender whose answer was wrong waits for the right one; it was told of the guess, and we interrupted it.
+            // One that was keyed already (H3) hears nothing that it can open. A longer length lets both wait until the
+            // deadline.
             failed(
                 &report,
                 &[Class::Auth, Class::Proto, Class::Interrupted, Class::Net],
@@ -197,7 +199,8 @@ fn x05_reflection_and_like_with_like_fail() {
 
 #[test]
 fn x06_wires_crossed_after_the_handshake_carry_nothing() {
-    // Two senders and two receivers of one code. After the handshakes, what the first sender says goes to the second receiver.
+    // Two senders and two receivers of one code. After the handshakes, what the first sender says goes to the second
+    // receiver.
     let tamper: Tamper = Box::new(|passing, frame| {
         let handshake = passing.stream == 0 && passing.nth < if passing.side == Side::Sender { 2 } else { 1 };
         if handshake {
@@ -254,8 +257,8 @@ fn x06_x07_chunk_records_dropped_doubled_swapped_moved_or_changed_end_it() {
             let what = format!("{name} {at}: {}", rig.told());
             assert!(rig.world.said(rig.receiver).any(|event| matches!(event, Event::Offer(_))), "{what}");
             if name == "drop" && report.is_done() {
-                // A record that never comes and has no successor in its lane is a lane that stands still, not a broken rule: the
-                // link is given up, and what is missing comes over the next one.
+                // A record that never comes and has no successor in its lane is a lane that stands still, not a broken
+                // rule: the link is given up, and what is missing comes over the next one.
                 assert!(rig.world.said(rig.sender).any(|event| matches!(event, Event::Reconnecting { .. })), "{what}");
                 continue;
             }
@@ -454,7 +457,8 @@ fn p01_p02_junk_from_the_relay_ends_it_and_nothing_else() {
                 }
                 // The one who got it knows what it was.
                 let class = if side == Side::Sender { report.received_class() } else { report.sent_class() };
-                // Once the session is keyed that length is allowed: it swallows what follows, until nothing is heard any more.
+                // Once the session is keyed that length is allowed: it swallows what follows, until nothing is heard
+                // any more.
                 let waits = name == "one beyond the cap" && class == Some(Class::Net);
                 let done = matches!(report.received, Some(Event::Done(_)));
                 assert!(

@@ -15,7 +15,7 @@ use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Blob, Capped};
 use tallow_tests::sim::{
     CODE, CheckedSink, Heard, HostId, Hostile, K64, Machine, Mouth, Network, Place, RELAY, Relay, Scenario, Script,
-    World, honest, offer, offering, page_of, raw, receive_config, send_config,
+    World, copied_end, honest, offer, offering, page_of, raw, receive_config, send_config,
 };
 
 /// A real peer and a hostile one of the other side.
@@ -54,7 +54,7 @@ fn end(world: &mut World, peer: HostId, sink: &Arc<CheckedSink>) -> Event {
     }
     let ended = world.run_until(Duration::from_secs(30), |world| world.is_closed(peer));
     assert!(ended, "no end: {:?}", world.said(peer).collect::<Vec<_>>());
-    world.end(peer).expect("a terminal event").clone()
+    copied_end(world.end(peer).expect("a terminal event"))
 }
 
 fn class(event: &Event) -> Option<Class> {

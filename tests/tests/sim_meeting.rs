@@ -41,7 +41,7 @@ fn among_liars(liars: u8) -> Rig {
         let (ip, mut send) = (at(number), send_config(&scenario));
         send.code = CodeChoice::Custom(Code::parse("7-wrong-words-here").unwrap());
         let listen = vec![SocketAddr::new(ip, 4433)];
-        send.embedded = Some(Embedded { identity: identity(), listen, announce: false });
+        send.embedded = Some(Embedded::new(identity()).listening_at(listen));
         let liar = Peer::sender(send, rig.world.now, Seed::new([number + 40; 32]));
         rig.world.add(ip, Machine::Peer(Box::new(liar)));
         for (a, b) in [(ip, RECEIVER), (RECEIVER, ip)] {

@@ -49,7 +49,7 @@ fn way(rig: &Rig, host: HostId) -> Option<Way> {
     rig.world.said(host).rev().find_map(|event| match event {
         Event::Path(path) => Some(match path.kind {
             PathKind::Relay => Way::Relayed,
-            PathKind::Lan | PathKind::Direct => Way::Direct,
+            _ => Way::Direct,
         }),
         _ => None,
     })
@@ -85,7 +85,8 @@ fn relayed(rig: &Rig) -> u64 {
 fn look_for(seed: u64) -> impl FnOnce(&mut SendConfig, &mut ReceiveConfig) {
     move |send, receive| {
         let stun = seed.is_multiple_of(2).then(|| RelayAddress { host: STUN.ip().to_string(), port: STUN.port() });
-        let direct = DirectPath { stun: stun.into_iter().collect(), ..DirectPath::new(identity()) };
+        let mut direct = DirectPath::new(identity());
+        direct.stun = stun.into_iter().collect();
         (send.common.direct, receive.common.direct) = (Some(direct.clone()), Some(direct));
     }
 }
@@ -115,7 +116,8 @@ fn sites(seed: u64, kinds: [Kind; 2], lifetime: Duration) -> (Rig, [Lot; 2]) {
     (rig, lots.try_into().expect("two"))
 }
 
-/// Every kind with every kind, both as sender and as receiver; the receiver's person thinks so long before the bytes move.
+/// Every kind with every kind, both as sender and as receiver; the receiver's person thinks so long before the bytes
+/// move.
 fn all_pairs(lifetime: Duration, thinks: Duration) {
     for (index, sender) in Kind::ALL.into_iter().enumerate() {
         for (other, receiver) in Kind::ALL.into_iter().enumerate() {
@@ -169,11 +171,14 @@ fn two_on_one_lan_need_no_hairpin() {
     }
 }
 
-/// `--p2p-port`, of which there is one: the sockets of both families have it, and what goes out over IPv6, where that is best.
+/// `--p2p-port`, of which there is one: the sockets of both families have it, and what goes out over IPv6, where that
+/// is best.
 #[test]
 fn one_port_serves_both_families() {
     let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
-        let direct = Some(DirectPath { ports: Some((45_000, 45_000)), ..DirectPath::new(identity()) });
+        let mut direct = DirectPath::new(identity());
+        direct.ports = Some((45_000, 45_000));
+        let direct = Some(direct);
         (send.common.direct, receive.common.direct) = (direct.clone(), direct);
     };
     let mut rig = Rig::placed(&scenario(1), change, |world| {
@@ -391,7 +396,8 @@ impl Midway {
         longest
     }
 
-    /// How it goes on after something happened: nothing is lost, it stands for no longer than this, and goes this way in the end.
+    /// How it goes on after something happened: nothing is lost, it stands for no longer than this, and goes this way
+    /// in the end.
     fn goes_on(mut self, within: Duration, wanted: Way) {
         assert!(self.arrived() < self.bytes / 2, "too late to matter");
         let stall = self.stall(60 * SECOND);
@@ -418,7 +424,8 @@ fn a_direct_path_that_is_cut_is_left_for_the_relay() {
     }
 }
 
-/// Where nothing may go over a relay the transfer waits for another direct path, says so, and no longer than the person said.
+/// Where nothing may go over a relay the transfer waits for another direct path, says so, and no longer than the person
+/// said.
 #[test]
 fn data_that_may_not_go_over_a_relay_waits_as_long_as_was_said() {
     for sender_only in [true, false] {

@@ -1,4 +1,5 @@
-//! A direct path that gives way to a better one in mid-transfer, and what is said before a person agreed to look for one.
+//! A direct path that gives way to a better one in mid-transfer, and what is said before a person agreed to look for
+//! one.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,7 +22,8 @@ fn at(segment: Segment, addr: [u8; 4]) -> Attachment {
 
 /// Both look for direct paths.
 fn look_for(send: &mut SendConfig, receive: &mut ReceiveConfig) {
-    let direct = DirectPath { map_ports: false, ..DirectPath::new(identity()) };
+    let mut direct = DirectPath::new(identity());
+    direct.map_ports = false;
     (send.common.direct, receive.common.direct) = (Some(direct.clone()), Some(direct));
 }
 
@@ -131,7 +133,8 @@ fn a_network_that_both_come_to_share_is_used_at_once() {
     }
 }
 
-/// Two in one network with these conditions between them, until all has arrived; how the bytes went, and how long it took.
+/// Two in one network with these conditions between them, until all has arrived; how the bytes went, and how long it
+/// took.
 fn in_one_network(seed: u64, bytes: usize, between: Conditions) -> (Rig, Vec<(PathKind, PathTransport)>) {
     let scenario = Scenario { give_up_after: None, ..Scenario::plain(seed, bytes) };
     let own: [[u8; 4]; 2] = [[192, 168, 1, 10], [192, 168, 1, 11]];

@@ -134,7 +134,7 @@ impl Node for Talker {
             Input::Interfaces(interfaces) => self.said.push_back(format!("at {}", interfaces[0].addr)),
             Input::Slept(slept) => self.said.push_back(format!("slept {}", slept.as_secs())),
             Input::Bound(..) | Input::Listening(..) | Input::Gateways(_) => {}
-            Input::Resolved(..) | Input::Done(_) | Input::HandleDropped => panic!("nobody asked"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
 
@@ -176,6 +176,7 @@ impl Node for Talker {
                     self.dial(to, 0, false);
                 }
             }
+            other => unreachable!("{other:?}"),
         }
     }
 

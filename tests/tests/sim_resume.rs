@@ -1,5 +1,5 @@
-//! Peers whose process dies, on virtual time: the next ones go on from what the first ones left, whenever they died and however
-//! torn the disk is.
+//! Peers whose process dies, on virtual time: the next ones go on from what the first ones left, whenever they died and
+//! however torn the disk is.
 
 use std::sync::Arc;
 use std::time::Duration;

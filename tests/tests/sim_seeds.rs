@@ -1,5 +1,5 @@
-//! What nobody may guess is drawn from the peer's seed and from nothing else: probe tokens, the transaction ids of STUN, the session ids of
-//! CPace. The same seed gives the same, another one gives others, and none comes twice.
+//! What nobody may guess is drawn from the peer's seed and from nothing else: probe tokens, the transaction ids of
+//! STUN, the session ids of CPace. The same seed gives the same, another one gives others, and none comes twice.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -140,7 +140,9 @@ fn drawn(side: Side, seed: u64) -> Drawn {
     let ear = Ear((0..).zip(PORTS).map(bind).collect(), shared.clone());
     world.add(EAR.into(), Machine::Other(Box::new(ear)));
     let stun = PORTS.map(|port| RelayAddress { host: std::net::IpAddr::from(EAR).to_string(), port }).to_vec();
-    let direct = Some(DirectPath { map_ports: false, stun, ..DirectPath::new(identity()) });
+    let mut direct = DirectPath::new(identity());
+    (direct.map_ports, direct.stun) = (false, stun);
+    let direct = Some(direct);
     let other = if side == Side::Sender { Side::Receiver } else { Side::Sender };
     let script = curious(shared.clone());
     let hostile = Hostile::new(other, Code::parse(CODE).unwrap(), RELAY, script, of_world.derive("hostile"));

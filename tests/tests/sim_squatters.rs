@@ -30,7 +30,7 @@ impl Two {
             &scenario,
             |send, receive| {
                 for common in [&mut send.common, &mut receive.common] {
-                    common.direct = Some(DirectPath { map_ports: false, ..DirectPath::new(identity()) });
+                    common.direct = Some(DirectPath::new(identity()).without_port_mapping());
                 }
             },
             |world| {

@@ -1,4 +1,5 @@
-//! Streams on virtual time: lossy links, cuts, a relay that comes back, a reader that stops; never a byte twice, never one missing.
+//! Streams on virtual time: lossy links, cuts, a relay that comes back, a reader that stops; never a byte twice, never
+//! one missing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +37,9 @@ impl Stream {
         let mut rig = Rig::with(scenario, Policy::Proper, honest(), |send, _| send.source = Payload::Stream(source));
         let pipe = Arc::new(pipe);
         let receiver = rig.receiver;
-        let offered =
-            rig.world.run_until(LIMIT, |world| world.said(receiver).any(|event| matches!(event, Event::StreamOffer)));
+        let offered = rig
+            .world
+            .run_until(LIMIT, |world| world.said(receiver).any(|event| matches!(event, Event::StreamOffer(_))));
         assert!(offered, "{}", rig.told());
         rig.world.command(receiver, Command::AcceptStream(pipe.clone()));
         Self { rig, pipe, all }

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use tallow_proto::code::Code;
 use tallow_proto::net::{Action, Arrival, Ecn, Interface, ListenerId, PipeEvent, PipeId, SocketId};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::peer::{CodeChoice, Command, Common, DirectPath, Embedded, Event, Peer, ReceiveConfig, SendConfig};
+use tallow_proto::peer::{Command, Common, DirectPath, Embedded, Event, Machine, Peer, ReceiveConfig, SendConfig};
 use tallow_proto::seed::Seed;
-use tallow_proto::transfer::Compression;
 use tallow_proto::transfer::memory::{MemorySink, MemorySource};
 use tallow_proto::transfer::path::RelPath;
 use tallow_tests::sim::{Act, CODE, Conditions, Place, Rig, Scenario, identity};
@@ -89,20 +88,18 @@ impl Two {
     fn new(tcp: Tcp, direct: bool) -> Self {
         let now = Instant::now();
         let passes = direct;
-        let direct = DirectPath { map_ports: false, ..DirectPath::new(identity()) };
+        let direct = DirectPath::new(identity()).without_port_mapping();
         let unix_time = Duration::from_secs(1_800_000_000);
-        let common = || Common { direct: Some(direct.clone()), cores: 1, unix_time, aes: true, ..Common::default() };
+        let common = || Common::new(Machine { cores: 1, interfaces: Vec::new(), unix_time, aes: true });
         let relay = SocketAddr::new(IPS[SENDER].parse().unwrap(), 4433);
         let source = MemorySource::new().with_file(RelPath::parse("a").unwrap(), vec![7; 1000]);
-        let send = SendConfig {
-            common: common(),
-            source: Arc::new(source).into(),
-            code: CodeChoice::Custom(Code::custom(CODE).unwrap()),
-            compression: Compression::default(),
-            embedded: Some(Embedded { identity: identity(), listen: vec![relay], announce: false }),
-        };
         let code = Code::custom(CODE).unwrap();
-        let receive = ReceiveConfig { common: common(), code, local: vec![relay], discover: false };
+        let send = SendConfig::new(common(), Arc::new(source))
+            .with_code(code.clone())
+            .with_embedded(Embedded::new(identity()).listening_at(vec![relay]))
+            .with_direct_path(direct.clone());
+        let mut receive = ReceiveConfig::new(common(), code).with_direct_path(direct);
+        (receive.local, receive.discover) = (vec![relay], false);
         let sender = End::new(Peer::sender(send, now, Seed::new([1; 32])), SENDER);
         let receiver = End::new(Peer::receiver(receive, now, Seed::new([2; 32])), RECEIVER);
         let mut two = Self { tcp, direct: passes, now, ends: [sender, receiver], air: VecDeque::new() };

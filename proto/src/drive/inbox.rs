@@ -1,13 +1,15 @@
-//! The one way in and out of a running driver: a mutex, three bounded queues, two wakers. The async API of all runtimes.
+//! The one way in and out of a running driver: a mutex, three bounded queues, two wakers. The async API of all
+//! runtimes.
 //!
 //! | queue | from, to | bound | beyond it |
 //! |---|---|---|---|
 //! | inputs | blocking threads, driver | what the node asked for: jobs and queries that are out | - |
-//! | commands | application, driver | [`COMMANDS`] | the command comes back |
+//! | commands | application, driver | [`COMMANDS`], and one for each offer or comparison | the command comes back |
 //! | events | driver, application | [`EVENTS`] | they wait in the node; a value that is out of date gives its place |
 //!
-//! A waker is neither called nor dropped while the lock is held, for both may run foreign code that comes back here. The same
-//! goes for commands and events. Once the driver is over, nothing is taken in any more and what waited for it is dropped.
+//! A waker is neither called nor dropped while the lock is held, for both may run foreign code that comes back here.
+//! The same goes for commands and events. Once the driver is over, nothing is taken in any more and what waited for it
+//! is dropped.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -22,14 +24,33 @@ pub(super) const COMMANDS: usize = 16;
 /// Events that may wait for the application. What a closing node has left comes on top, and [`COMMANDS`] complaints.
 pub(super) const EVENTS: usize = 64;
 
-/// A command was not taken: too many wait, or the driver is over. Here it is.
+/// A command was not taken, and is given back.
 #[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the node takes no command now")]
-pub struct Busy<C>(pub C);
+#[non_exhaustive]
+pub enum NotTaken<C> {
+    /// As many commands as may wait do; let the runtime run, then try again.
+    #[error("too many commands wait")]
+    Busy(C),
+    /// The node is gone.
+    #[error("the node is gone")]
+    Over(C),
+}
 
-impl<C> std::fmt::Debug for Busy<C> {
+impl<C> From<NotTaken<C>> for Misuse {
+    fn from(not_taken: NotTaken<C>) -> Self {
+        match not_taken {
+            NotTaken::Busy(_) => Self::Busy,
+            NotTaken::Over(_) => Self::Over,
+        }
+    }
+}
+
+impl<C> std::fmt::Debug for NotTaken<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Busy")
+        f.write_str(match self {
+            Self::Busy(_) => "Busy",
+            Self::Over(_) => "Over",
+        })
     }
 }
 
@@ -56,19 +77,19 @@ impl<N: Node> Handle<N> {
     /// Hands a command to the node. Whether it made sense there is told by an event.
     ///
     /// # Errors
-    /// [`Busy`] with the command, when 16 wait already or the node is gone.
-    pub fn command(&self, command: N::Command) -> Result<(), Busy<N::Command>> {
-        let driver = {
-            let mut boxes = self.0.lock();
-            if boxes.ending.is_some() || boxes.commands.len() >= COMMANDS {
-                drop(boxes);
-                return Err(Busy(command));
-            }
-            boxes.commands.push_back(command);
-            boxes.driver.take()
-        };
-        wake(driver);
-        Ok(())
+    /// [`NotTaken`] with the command, when 16 wait already or the node is gone.
+    pub fn command(&self, command: N::Command) -> Result<(), NotTaken<N::Command>> {
+        self.0.command(command, COMMANDS)
+    }
+
+    /// A way to give commands apart from this handle, for an event that is answered by a value of its own.
+    pub(crate) fn commander(&self) -> Commander<N> {
+        Commander(self.0.clone())
+    }
+
+    /// What the last event of a kind says, of those that wait to be taken.
+    pub(crate) fn last_event<T>(&self, of: impl Fn(&N::Event) -> Option<T>) -> Option<T> {
+        self.0.lock().events.iter().rev().find_map(of)
     }
 
     /// The next event; `None` once the node is gone and all its events were taken.
@@ -102,6 +123,16 @@ impl<N: Node> Handle<N> {
     /// Cancel-safe: an event leaves its queue only when it is returned.
     pub async fn next_event(&mut self) -> Option<N::Event> {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
+    }
+}
+
+/// Gives commands to a node whose handle is elsewhere. It keeps nothing alive.
+pub(crate) struct Commander<N: Node>(Arc<Inbox<N>>);
+
+impl<N: Node> Commander<N> {
+    /// Hands an answer to the node, whatever waits there already: each such answer is a value that exists once.
+    pub(crate) fn answer(&self, command: N::Command) -> Result<(), NotTaken<N::Command>> {
+        self.0.command(command, usize::MAX)
     }
 }
 
@@ -157,6 +188,21 @@ impl<N: Node> Inbox<N> {
             abandoned: false,
             ending: None,
         }))
+    }
+
+    fn command(&self, command: N::Command, bound: usize) -> Result<(), NotTaken<N::Command>> {
+        let driver = {
+            let mut boxes = self.lock();
+            let (over, full) = (boxes.ending.is_some(), boxes.commands.len() >= bound);
+            if over || full {
+                drop(boxes);
+                return Err(if over { NotTaken::Over(command) } else { NotTaken::Busy(command) });
+            }
+            boxes.commands.push_back(command);
+            boxes.driver.take()
+        };
+        wake(driver);
+        Ok(())
     }
 
     /// An answer for the node, from any thread.

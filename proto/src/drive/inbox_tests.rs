@@ -16,7 +16,7 @@ fn commands_beyond_the_bound_come_back() {
     for command in 0..COMMANDS as u64 {
         theatre.handle().command(command * 2).unwrap();
     }
-    assert_eq!(theatre.handle().command(99), Err(Busy(99)));
+    assert_eq!(theatre.handle().command(99), Err(NotTaken::Busy(99)));
     assert_eq!(theatre.wakes.count(), 1, "one wake for all of them");
     assert!(theatre.poll().is_pending());
     theatre.handle().command(98).unwrap();
@@ -28,7 +28,7 @@ fn a_command_that_makes_no_sense_is_an_event() {
     let mut theatre = Theatre::new(&[]);
     theatre.handle().command(1).unwrap();
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.events(), [Event::Misused("odd")]);
+    assert_eq!(theatre.events(), [Event::Misused(Misuse::NoSuchCommand)]);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn an_event_wakes_the_application_once_and_the_end_does() {
     assert!(theatre.poll().is_ready());
     assert_eq!(counter.count(), 2);
     assert_eq!(theatre.next_event(&waker), Poll::Ready(None));
-    assert_eq!(theatre.handle().command(2), Err(Busy(2)), "nobody is there to take it");
+    assert_eq!(theatre.handle().command(2), Err(NotTaken::Over(2)), "nobody is there to take it");
 }
 
 #[test]

@@ -1,8 +1,4 @@
 //! What a runtime gives to the driver, in poll form. It names no type of any socket library.
-//!
-//! A method that answers `Pending` has registered the context's waker. Runtimes keep one waker for each direction of a
-//! socket, the last one: exactly one task polls a socket. All UDP sockets of a driver share its task's waker; each listener
-//! and each pipe is polled with a waker of its own, always the same.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::task::{Context, Poll};
 
 use crate::Instant;
-use crate::net::{Bind, Dial, Ecn, Listen, ListenerId, PipeId, SocketId, Transmit};
+use crate::net::{Bind, Dial, Ecn, Listen, ListenerId, PipeId, QueryId, SocketId, Transmit};
 use crate::node::Input;
 
 /// What the system told about one filled receive buffer: one datagram, or several of one sender that it joined (GRO).
@@ -40,28 +36,55 @@ impl Received {
 }
 
 /// What a runtime gives.
+///
+/// # The contract
+///
+/// One task polls the driver, and only the driver calls these methods.
+///
+/// **Wakers.** A method that returns `Pending` keeps the context's waker and wakes it once the same call could do more. For each
+/// method and id only the waker of the last call counts; an earlier one is stale and may be dropped, since the driver passes a new
+/// one whenever its task moves. Waking too often is harmless, the driver tries and finds nothing. Timer, news, answers of the name
+/// service and all UDP sockets are polled with the waker of the driver's task. Each listener and each pipe has a waker of its own,
+/// always the same; it is woken when either direction of a pipe can do more.
+///
+/// **Order.** [`Io::bind`] comes before [`Io::poll_recv`] and [`Io::poll_send`] of a socket, and none of them after
+/// [`Io::release`]; then the id may be bound again. The same holds for [`Io::listen`], [`Io::poll_accept`] and [`Io::unlisten`].
+/// A pipe begins with [`Io::adopt`], or with [`Io::dial`] and [`Io::poll_dialled`] until that is ready; then [`Io::poll_read`] and
+/// [`Io::poll_write`]; it ends with one [`Io::close`] or [`Io::reset`], after which nothing is called for its id. Ids of pipes are
+/// not used again.
+///
+/// **Errors.** `Ready(Err)` of a socket or listener is never the end of it: the datagram or connection is lost, and the driver
+/// calls again, after a pause if nothing but errors comes. An error of a pipe ends it, except that after a failed write the driver
+/// still reads what had arrived. Only [`io::ErrorKind`] reaches the node.
+///
+/// **Threads.** Neither the trait nor the driver needs `Send`: a runtime that moves its task between threads has an `Io` that is.
+/// Without threads at all, [`Io::run_blocking`] may do the work at once.
+///
+/// A third runtime can check itself with the tests in `tallow_runtime::conformance`.
 pub trait Io {
-    /// A connection that was accepted and has no name yet. Dropping it turns it away.
+    /// A connection that was accepted and has no id yet. Dropping it turns it away.
     type Accepted;
 
     /// The clock.
     fn now(&self) -> Instant;
-    /// Ready once `at` has passed. A later call with another time replaces the earlier one.
+    /// Ready once `at` has passed. A later call with another time replaces the earlier one; it may be earlier or later.
     fn poll_timer(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()>;
-    /// [`Input::Gateways`] and [`Input::Interfaces`] first and on each change; [`Input::Slept`] when the machine was asleep, told by a clock that goes
-    /// on meanwhile and never by the wall clock. `Pending` for ever where neither can be known.
+    /// [`Input::Gateways`] and [`Input::Interfaces`] first and on each change; [`Input::Slept`] when the machine was suspended,
+    /// measured by a clock that goes on meanwhile and never by the wall clock. It is called until it is `Pending`, which it may be
+    /// for ever where the system tells neither.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Input>;
 
-    /// Opens a UDP socket and tells its local address.
+    /// Opens a UDP socket and returns its local address. Called for an id that is not bound.
     ///
     /// # Errors
-    /// Whatever the system says; the node hears the kind.
+    /// What the system reports; the node receives the kind.
     fn bind(&mut self, socket: SocketId, bind: &Bind) -> io::Result<SocketAddr>;
-    /// Closes it. A name that is not bound is ignored.
+    /// Closes a socket. An id that is not bound is ignored.
     fn release(&mut self, socket: SocketId);
     /// How many datagrams of one size can be sent by one call (GSO); read before each batch, since it may drop to one.
     fn max_segments(&self, socket: SocketId) -> NonZeroUsize;
-    /// Fills buffers from the first on and tells of each. `Ready(Err)` is loss and never fatal: call again.
+    /// Fills buffers from the first on, describes each in `received`, and returns how many were filled. `Pending` until a datagram
+    /// arrives, which may be never. `Ready(Err)` is a loss: call again.
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
@@ -69,7 +92,8 @@ pub trait Io {
         bufs: &mut [IoSliceMut<'_>],
         received: &mut [Received],
     ) -> Poll<io::Result<usize>>;
-    /// Sends `contents` as `transmit` says. `Pending`: nothing was sent, call again with the same. `Ready(Err)`: it is lost.
+    /// Sends `contents` as `transmit` describes. `Pending`: nothing was sent, the driver calls again with the same; it may last as
+    /// long as the system has no room. `Ready(Err)`: the batch is lost.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -78,36 +102,51 @@ pub trait Io {
         contents: &[u8],
     ) -> Poll<io::Result<()>>;
 
-    /// Opens a TCP listener and tells its local address.
+    /// Opens a TCP listener and returns its local address. Called for an id that does not listen.
     ///
     /// # Errors
-    /// Whatever the system says; the node hears the kind.
+    /// What the system reports; the node receives the kind.
     fn listen(&mut self, listener: ListenerId, listen: &Listen) -> io::Result<SocketAddr>;
-    /// Closes it. A name that does not listen is ignored.
+    /// Closes a listener. An id that does not listen is ignored.
     fn unlisten(&mut self, listener: ListenerId);
-    /// The next connection, with the options of its listener, and where it came from. `Ready(Err)` is never fatal.
+    /// The next connection, with the options of its listener, and the address it came from. `Pending` until one comes, which may
+    /// be never. `Ready(Err)` is not the end of the listener: call again.
     fn poll_accept(
         &mut self,
         cx: &mut Context<'_>,
         listener: ListenerId,
     ) -> Poll<io::Result<(Self::Accepted, SocketAddr)>>;
-    /// Names a newcomer.
+    /// Makes an accepted connection a pipe.
     fn adopt(&mut self, pipe: PipeId, accepted: Self::Accepted);
-    /// Starts to connect. Whatever is wrong is told by [`Io::poll_dialled`].
-    fn dial(&mut self, pipe: PipeId, dial: &Dial);
-    /// Ready once the dialled pipe is connected, or is not going to be.
-    fn poll_dialled(&mut self, cx: &mut Context<'_>, pipe: PipeId) -> Poll<io::Result<()>>;
-    /// Reads into `into`, which is not empty. `Ready(Ok(0))`: the other side's end.
-    fn poll_read(&mut self, cx: &mut Context<'_>, pipe: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>>;
-    /// Writes from the slices, of which one is not empty, and tells how many bytes were taken.
-    fn poll_write(&mut self, cx: &mut Context<'_>, pipe: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
-    /// Sends FIN after what was written; reading goes on.
-    fn finish(&mut self, pipe: PipeId);
-    /// Forgets the pipe: with a reset, unless it was finished (the system then goes on to deliver what it was given).
-    fn abort(&mut self, pipe: PipeId);
 
-    /// Runs `work` on a thread that may block.
+    /// Starts to connect.
+    ///
+    /// # Errors
+    /// What the system reports at once, for example that it has no descriptor or no route. There is no such pipe then, and nothing
+    /// more is called for the id.
+    fn dial(&mut self, pipe: PipeId, dial: &Dial) -> io::Result<()>;
+    /// Ready once the pipe is connected, or has failed. `Pending` for as long as the system tries; the node sets the limit.
+    fn poll_dialled(&mut self, cx: &mut Context<'_>, pipe: PipeId) -> Poll<io::Result<()>>;
+    /// Reads into `into`, which is not empty. `Ready(Ok(0))`: the other side's end; it is not called again then. `Pending` until
+    /// bytes arrive, which may be never.
+    fn poll_read(&mut self, cx: &mut Context<'_>, pipe: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>>;
+    /// Writes from the slices, of which at least one is not empty, and returns how many bytes were taken, at least one. `Pending`
+    /// until the system has room, which may be never.
+    fn poll_write(&mut self, cx: &mut Context<'_>, pipe: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+    /// Sends FIN after what was written; reading goes on. Called once for a pipe, and no write follows.
+    fn finish(&mut self, pipe: PipeId);
+    /// Forgets a pipe that was finished; the system goes on to deliver what it was given.
+    fn close(&mut self, pipe: PipeId);
+    /// Forgets a pipe with a reset, whatever state it is in; bytes that wait to be sent are dropped.
+    fn reset(&mut self, pipe: PipeId);
+
+    /// Asks the name service for the addresses of a host, which may be an address already. It does not block.
+    fn resolve(&mut self, query: QueryId, host: &str, port: u16);
+    /// The next answer to [`Io::resolve`], in any order; without addresses when there are none. Each query is answered exactly
+    /// once. It is called only while an answer is missing, and until it is `Pending`.
+    fn poll_resolved(&mut self, cx: &mut Context<'_>) -> Poll<(QueryId, Vec<SocketAddr>)>;
+
+    /// Does `work`, which may block and use much CPU time: on another thread, several at a time, in any order. Where there are no
+    /// threads it may be done before this returns.
     fn run_blocking(&mut self, work: Box<dyn FnOnce() + Send>);
-    /// Asks the system's name service; called on a thread that may block. Empty when it knows nothing.
-    fn lookup(host: &str, port: u16) -> Vec<SocketAddr>;
 }

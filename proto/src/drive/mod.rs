@@ -11,5 +11,6 @@ mod inbox;
 mod io;
 
 pub use driver::Driver;
-pub use inbox::{Busy, Ending, Handle};
+pub(crate) use inbox::Commander;
+pub use inbox::{Ending, Handle, NotTaken};
 pub use io::{Io, Received};

@@ -52,6 +52,7 @@ const ALL: [Transport; 3] = [Transport::Quic, Transport::Tls, Transport::WebSock
 
 /// Which transports the person allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Allowed {
     /// All that may work.
     #[default]

@@ -139,6 +139,7 @@ pub enum CertificateSeen {
 
 /// Why a server's certificate was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CertificateRefused {
     /// It is not the one that the person gave.
     #[error("the relay's certificate {seen} is not the pinned one, {pinned}")]

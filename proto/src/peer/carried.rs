@@ -95,7 +95,7 @@ impl Transfer {
                 Ok(())
             }
             Self::StreamIn(receiver) => receiver.accept(now, sink),
-            Self::Sending(_) | Self::StreamOut(_) => Err(NOT_OFFERED),
+            Self::Sending(_) | Self::StreamOut(_) => Err(Misuse::NotAReceiver),
         }
     }
 
@@ -104,7 +104,7 @@ impl Transfer {
         match self {
             Self::Receiving(receiver) => receiver.decline(now, reason, text),
             Self::StreamIn(receiver) => receiver.decline(now, reason, text),
-            Self::Sending(_) | Self::StreamOut(_) => Err(NOT_OFFERED),
+            Self::Sending(_) | Self::StreamOut(_) => Err(Misuse::NotAReceiver),
         }
     }
 
@@ -261,6 +261,3 @@ impl Transfer {
         any!(self, machine => machine.is_idle())
     }
 }
-
-/// What a sender is told that answers an offer.
-pub(super) const NOT_OFFERED: Misuse = Misuse("only a receiver is offered anything");

@@ -1,11 +1,11 @@
-//! What a peer is told when it starts.
+//! What a peer is told when it starts. `build` makes it, step by step, and says what can't work.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::code::Code;
+use crate::code::{Code, Link, LinkError};
 use crate::host::HostPort;
 use crate::link::proxy::Proxy;
 use crate::link::race::{Allowed, Transport};
@@ -57,6 +57,7 @@ impl std::fmt::Display for RelayAddress {
 
 /// A relay that the person configured.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RelayChoice {
     /// Where.
     pub address: RelayAddress,
@@ -74,10 +75,23 @@ impl RelayChoice {
     pub const fn new(address: RelayAddress) -> Self {
         Self { address, trust: Trust::FirstUse, password: None, remembered: None }
     }
+
+    /// Accepts this certificate of it.
+    #[must_use]
+    pub fn with_trust(self, trust: Trust) -> Self {
+        Self { trust, ..self }
+    }
+
+    /// With the relay's password.
+    #[must_use]
+    pub fn with_password(self, password: &str) -> Self {
+        Self { password: Some(password.into()), ..self }
+    }
 }
 
 /// How a direct path is looked for. With a proxy none is.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct DirectPath {
     /// The certificate that is shown to the other side; it is made for this run, and the other side is told its hash.
     pub identity: Identity,
@@ -99,10 +113,25 @@ impl DirectPath {
     }
 }
 
+/// What a peer has to know of the machine that it runs on. The runtimes' crates ask the system (`machine()`).
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Worker threads that heavy work may use; 0 counts as 1.
+    pub cores: usize,
+    /// This machine's addresses, for finding one another on the LAN.
+    pub interfaces: Vec<IpAddr>,
+    /// Wall-clock time now, since the Unix epoch; for checking certificates of public authorities.
+    pub unix_time: Duration,
+    /// Whether this machine computes AES in hardware.
+    pub aes: bool,
+}
+
 /// What both ends have in common.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Common {
-    /// Relays, the preferred one first. None: a sender runs one itself, a receiver looks on this machine and on the LAN.
+    /// Relays, the preferred one first. None: a sender runs one itself ([`SendConfig::embedded`]), a receiver looks on
+    /// this machine and on the LAN.
     pub relays: Vec<RelayChoice>,
     /// Show the verifier words and move nothing before the person agreed.
     pub verify: bool,
@@ -118,18 +147,20 @@ pub struct Common {
     pub aes: bool,
     /// By which means relays may be reached.
     pub transport: Allowed,
-    /// A proxy that leads to the relays: then nothing else is tried, no name is looked up but its own, and no address is revealed.
+    /// A proxy that leads to the relays: then nothing else is tried, no name is looked up but its own, and no address
+    /// is revealed.
     pub proxy: Option<Proxy>,
-    /// How long to go on while the other side, or the network, is away. `None`: 10 minutes until the offer was accepted, then for
-    /// ever.
+    /// How long to go on while the other side, or the network, is away. `None`: 10 minutes until the offer was
+    /// accepted, then for ever.
     pub give_up_after: Option<Duration>,
-    /// The most bytes a second that this side sends, or lets the other side send, over any time longer than a chunk takes;
-    /// [`crate::transfer::LEAST_RATE`] at least.
+    /// The most bytes a second that this side sends, or lets the other side send, over any time longer than a chunk
+    /// takes; [`crate::transfer::LEAST_RATE`] at least.
     pub limit: Option<NonZeroU64>,
 }
 
 /// Where the code comes from.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum CodeChoice {
     /// The relay gives the nameplate, this side draws the words.
     Generate {
@@ -142,6 +173,7 @@ pub enum CodeChoice {
 
 /// The relay inside a sender.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Embedded {
     /// The certificate to show.
     pub identity: Identity,
@@ -153,6 +185,7 @@ pub struct Embedded {
 
 /// What is sent.
 #[derive(Clone)]
+#[non_exhaustive]
 pub enum Payload {
     /// Files and directories.
     Files(Arc<dyn Source>),
@@ -168,6 +201,7 @@ impl<S: Source + 'static> From<Arc<S>> for Payload {
 
 /// How to send.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct SendConfig {
     /// See [`Common`].
     pub common: Common,
@@ -177,19 +211,52 @@ pub struct SendConfig {
     pub code: CodeChoice,
     /// Per chunk.
     pub compression: Compression,
-    /// Used when no relay is configured.
+    /// The relay inside this process, used when no other is configured.
     pub embedded: Option<Embedded>,
 }
 
 /// How to receive.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ReceiveConfig {
     /// See [`Common`].
     pub common: Common,
-    /// What the sender said.
+    /// The sender's code.
     pub code: Code,
-    /// Where senders on this machine may listen; the default port on loopback unless a test says otherwise.
+    /// Where senders on this machine listen, when no relay is configured: the default port on loopback, unless it was
+    /// changed for [`Embedded::listen`] too.
     pub local: Vec<SocketAddr>,
     /// Whether to look for senders on the LAN when no relay is configured.
     pub discover: bool,
+}
+
+/// What a receiver has from its sender: a code, with the relay where it lives or without. Read from either form of
+/// text.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    /// The code.
+    pub code: Code,
+    /// The relay, where a link named one.
+    pub relay: Option<RelayAddress>,
+}
+
+impl std::str::FromStr for Invitation {
+    type Err = LinkError;
+
+    fn from_str(typed: &str) -> Result<Self, LinkError> {
+        Ok(if Link::is_link(typed) { Link::parse(typed)?.into() } else { Code::parse(typed)?.into() })
+    }
+}
+
+impl From<Code> for Invitation {
+    fn from(code: Code) -> Self {
+        Self { code, relay: None }
+    }
+}
+
+impl From<Link> for Invitation {
+    fn from(link: Link) -> Self {
+        let relay = RelayAddress { host: link.host().to_owned(), port: link.port().unwrap_or(DEFAULT_PORT) };
+        Self { code: link.code().clone(), relay: Some(relay) }
+    }
 }

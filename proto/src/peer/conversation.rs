@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::answer::{Comparison, Offer};
 use super::event::{Event, Failure, Lost, Path, Summary, WaitingFor};
 use super::floor::{Floor, is_handshake};
 use super::links::Links;
@@ -114,7 +115,8 @@ impl Peer {
     fn tell_keyed(&mut self, keys: &handshake::Keys) {
         let (must_agree, others_must) = (self.verify, keys.features.has(Features::VERIFY));
         if must_agree || others_must {
-            self.tell(Event::Verifier { words: keys.verifier.words().to_vec(), must_agree });
+            let comparison = must_agree.then(Comparison::new);
+            self.tell(Event::Verifier { words: keys.verifier.words().to_vec(), comparison });
         }
         if others_must && self.side == Side::Receiver {
             self.tell(Event::Waiting(WaitingFor::Agreement));
@@ -191,7 +193,7 @@ impl Peer {
 
     pub(super) fn offered(&mut self, manifest: Arc<Manifest>) {
         self.totals = Some(manifest.totals());
-        self.tell_offer(Event::Offer(manifest));
+        self.tell_offer(Event::Offer(Offer::new(manifest)));
     }
 
     /// With `--verify` the offer is shown once the person agreed to the words.
@@ -205,6 +207,7 @@ impl Peer {
 
     pub(super) fn accepted(&mut self, now: Instant) {
         self.accepted_at = Some(now);
+        self.pace.start(now);
         self.tell(Event::Accepted);
     }
 
@@ -237,10 +240,11 @@ impl Peer {
     fn complete(&mut self, now: Instant, root: [u8; 32]) {
         let duration = self.accepted_at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let progress = self.transfer.progress();
-        self.tell_last_progress(progress);
+        self.tell_last_progress(now, progress);
         // Of a stream nobody knew them before.
         let totals = self.totals.unwrap_or(Totals { bytes: progress.bytes, ..Totals::default() });
-        self.end(Event::Done(Summary { totals, duration, root }));
+        let resumed = self.pace.resumed().min(totals.bytes);
+        self.end(Event::Done(Summary { totals, resumed, duration, root }));
         match self.side {
             Side::Sender => self.leave(now, close::DONE),
             // The sender's farewell tells that it knows.
@@ -250,7 +254,7 @@ impl Peer {
 
     pub(super) fn agree(&mut self, now: Instant, agreed: bool) -> Result<(), Misuse> {
         if self.agreement != Agreement::Pending || self.told || !matches!(self.reunion, Reunion::Known(_)) {
-            return Err(Misuse("there is nothing to agree to"));
+            return Err(Misuse::NothingToAgree);
         }
         if agreed {
             self.agreement = Agreement::Given;

@@ -1,25 +1,20 @@
 //! What the application hears and says, the same for every runtime.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::answer::{Comparison, Offer, StreamOffer};
 use super::config::RelayAddress;
+pub use super::failure::{Class, Failure, Lost, RelayFailure};
 use crate::code::{Code, Link};
-use crate::link::proxy::ProxyFailure;
 use crate::link::race::Transport;
-use crate::link::trust::{CertificateRefused, Trust};
+use crate::link::trust::Trust;
 use crate::misuse::Misuse;
-use crate::transfer::manifest::{Manifest, Totals};
-use crate::transfer::storage::{Fault, Sink, StreamSink};
-use crate::transfer::{Progress, Refused};
-use crate::wire::Untrusted;
-use crate::wire::Versions;
-use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, DeclineReason};
-use crate::wire::relay::RefusalReason;
+use crate::transfer::manifest::Totals;
 
-/// What happened. Exactly one of [`Event::Done`] and [`Event::Failed`] comes, and nothing after it.
-#[derive(Debug, Clone)]
+/// What happened. Exactly one of [`Event::Done`] and [`Event::Failed`] comes. While a receiver that is done still waits
+/// until its sender knows it, [`Event::Waiting`] and [`Event::Reconnecting`] may follow; nothing else does.
+#[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// Sender: the source was looked through.
     Scanned(Totals),
@@ -27,7 +22,8 @@ pub enum Event {
     Code {
         /// To be read aloud.
         code: Code,
-        /// The same as a link, where a relay can be named in it.
+        /// Code and relay in one, for a receiver that knows neither. Of the relay inside this process it names the
+        /// address by which other machines of this network reach it; `None`: no such address is known.
         link: Option<Link>,
         /// The relay inside this process, when there is one: where it listens.
         listening: Vec<std::net::SocketAddr>,
@@ -57,17 +53,18 @@ pub enum Event {
     },
     /// Sender: another receiver came with this code's number while one is served, and was turned away. Told once.
     SecondReceiver,
-    /// The words that both people compare; with `--verify` on either side the transfer waits for [`Command::Agree`] here.
+    /// The words that both people compare, where either side asked for it.
     Verifier {
         /// Seven words.
         words: Vec<&'static str>,
-        /// Whether this side waits for its person.
-        must_agree: bool,
+        /// What answers, where this side asked for it: nothing moves before. `None`: only the other side waits for its
+        /// person.
+        comparison: Option<Comparison>,
     },
-    /// Receiver: answer with [`Command::Accept`] or [`Command::Decline`].
-    Offer(Arc<Manifest>),
-    /// Receiver: bytes of unknown length are offered; answer with [`Command::AcceptStream`] or [`Command::Decline`].
-    StreamOffer,
+    /// Receiver: files are offered, and the sender waits for the answer that this value gives. Dropping it declines.
+    Offer(Offer),
+    /// Receiver: bytes of unknown length are offered. Dropping the value declines.
+    StreamOffer(StreamOffer),
     /// The receiver accepted; bytes move.
     Accepted,
     /// Receiver: some of it is here from an earlier try, and is hashed again; bytes move after that.
@@ -86,8 +83,8 @@ pub enum Event {
         /// Since the keys were there, or since the last direct path was left.
         after: Duration,
     },
-    /// The direct path is no more; the session goes on over the relay, and [`Event::Path`] follows. Where no data may go there,
-    /// [`WaitingFor::DirectPath`] follows.
+    /// The direct path is no more; the session goes on over the relay, and [`Event::Path`] follows. Where no data may
+    /// go there, [`WaitingFor::DirectPath`] follows.
     FellBack(Fallback),
     /// The connection was lost, and nothing else was: the other side is looked for again, after this pause.
     Reconnecting {
@@ -102,7 +99,8 @@ pub enum Event {
     Done(Summary),
     /// Over.
     Failed(Failure),
-    /// A command made no sense; nothing changed.
+    /// A command came when it was not possible; nothing changed. Offers and comparisons that are answered by their own
+    /// values come here only when the transfer ended at the same moment.
     Misuse(Misuse),
 }
 
@@ -132,7 +130,7 @@ impl Event {
             | Self::SecondReceiver
             | Self::Verifier { .. }
             | Self::Offer(_)
-            | Self::StreamOffer
+            | Self::StreamOffer(_)
             | Self::Accepted
             | Self::Resuming
             | Self::Resumed { .. }
@@ -150,6 +148,7 @@ impl Event {
 
 /// What a peer waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WaitingFor {
     /// A relay that answers.
     Relay(RelayAddress),
@@ -174,6 +173,7 @@ pub enum WaitingFor {
 
 /// How the bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Path {
     /// Over whom.
     pub kind: PathKind,
@@ -185,6 +185,7 @@ pub struct Path {
 
 /// Over whom the bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PathKind {
     /// A relay.
     Relay,
@@ -196,6 +197,7 @@ pub enum PathKind {
 
 /// Over what the bytes travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PathTransport {
     /// QUIC over UDP.
     Quic,
@@ -219,6 +221,7 @@ impl From<Transport> for PathTransport {
 
 /// Why a direct path was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fallback {
     /// Nothing was heard on it any more.
     Silent,
@@ -230,210 +233,32 @@ pub enum Fallback {
     Moved,
 }
 
+/// How far a transfer is, in bytes of the files themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Stored by the receiver, as far as this side knows.
+    pub bytes: u64,
+    /// All; 0 while that is not known, of a stream.
+    pub total: u64,
+    /// Of `bytes`, what was at the receiver from an earlier try, and took no time now.
+    pub resumed: u64,
+    /// Since the offer was accepted.
+    pub elapsed: Duration,
+    /// Bytes a second over the last seconds, without what was resumed; `None` while too little time has passed.
+    pub rate: Option<u64>,
+}
+
 /// A finished transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Summary {
     /// Entries and bytes.
     pub totals: Totals,
+    /// Of these bytes, the ones that were at the receiver from an earlier try.
+    pub resumed: u64,
     /// From the acceptance to the end.
     pub duration: Duration,
     /// What both sides computed over manifest and chunks.
     pub root: [u8; 32],
-}
-
-/// Why a transfer ended before its end.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Failure {
-    /// Receiver: not the sender's words. Sender: guessed wrong three times.
-    #[error("wrong code")]
-    WrongCode,
-    /// The other side speaks none of our versions.
-    #[error("the other side speaks version {0} of the protocol")]
-    Versions(Versions),
-    /// The receiver said no.
-    #[error("the receiver declined")]
-    Declined {
-        /// Why.
-        reason: DeclineReason,
-        /// In the other side's words.
-        text: Untrusted,
-    },
-    /// This side's person said no.
-    #[error("not accepted")]
-    NotAccepted,
-    /// The offer breaks a rule for names, or the receiver's limits.
-    #[error("the offer was refused: {}", .0.why)]
-    Refused(Refused),
-    /// The connection ended or nothing came in time.
-    #[error("{0}")]
-    Lost(Lost),
-    /// A file or a directory.
-    #[error("local file error")]
-    Local(Fault),
-    /// The other side broke a rule.
-    #[error("{0}")]
-    Violation(Violation),
-    /// The relay turned this side away.
-    #[error("the relay refused")]
-    Relay(RelayFailure),
-    /// The other side gave up.
-    #[error("the other side ended the transfer")]
-    Peer {
-        /// Why.
-        reason: CancelReason,
-        /// In the other side's words.
-        text: Untrusted,
-    },
-    /// The verifier words were not confirmed here.
-    #[error("the verifier words were not confirmed")]
-    NotVerified,
-    /// This side's person interrupted it.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-/// The network's part in a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Lost {
-    /// No relay answered.
-    #[error("no relay answered")]
-    NoRelay,
-    /// The proxy did not let us through.
-    #[error("{0}")]
-    Proxy(ProxyFailure),
-    /// No relay was named, none runs inside this side, and none is looked for.
-    #[error("there is no relay at which the two sides could meet; name one, or let the sender run one itself")]
-    NoMeetingPlace,
-    /// The name of a relay has no address.
-    #[error("the relay's name has no address")]
-    NoAddress,
-    /// Nobody with this code was found on this machine or on the LAN.
-    #[error("nobody waits with this code")]
-    NobodyWaits,
-    /// The sender is there, and another receiver has it.
-    #[error("another receiver used this code")]
-    Taken,
-    /// No UDP socket.
-    #[error("no network socket could be opened")]
-    NoSocket,
-    /// The connection ended in the transfer.
-    #[error("the connection was lost before the transfer was complete")]
-    InTransfer,
-    /// The other side was there, and did not go on.
-    #[error("the other side is there and does not go on")]
-    Stalled,
-    /// Data was not to go over a relay, and there is no direct path.
-    #[error("no direct path to the other side was found")]
-    NoDirectPath,
-    /// All was sent, but no confirmation came.
-    #[error("everything was sent, but the receiver did not confirm it")]
-    Unconfirmed,
-}
-
-/// What is wrong with a relay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RelayFailure {
-    /// It said no.
-    Refused(RefusalReason),
-    /// Its certificate is not the one that is known or pinned.
-    CertificateChanged {
-        /// Which relay.
-        relay: RelayAddress,
-        /// What was expected and what came.
-        refused: CertificateRefused,
-    },
-    /// It does not speak as a relay should.
-    Violation(Violation),
-}
-
-/// The class of a failure: the program's exit code and the `kind` of its JSON event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// Wrong code: 3.
-    Auth,
-    /// Refused or declined: 4.
-    Refused,
-    /// Network: 5.
-    Net,
-    /// Local input or output: 6.
-    Io,
-    /// Protocol violation: 7.
-    Proto,
-    /// The relay refused: 8.
-    Relay,
-    /// The other side failed: 9.
-    Peer,
-    /// Interrupted: 130.
-    Interrupted,
-}
-
-impl Class {
-    /// The stable exit code.
-    #[must_use]
-    pub const fn exit_code(self) -> u8 {
-        match self {
-            Self::Auth => 3,
-            Self::Refused => 4,
-            Self::Net => 5,
-            Self::Io => 6,
-            Self::Proto => 7,
-            Self::Relay => 8,
-            Self::Peer => 9,
-            Self::Interrupted => 130,
-        }
-    }
-
-    /// The stable name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auth => "auth",
-            Self::Refused => "refused",
-            Self::Net => "net",
-            Self::Io => "io",
-            Self::Proto => "proto",
-            Self::Relay => "relay",
-            Self::Peer => "peer",
-            Self::Interrupted => "interrupted",
-        }
-    }
-}
-
-impl Failure {
-    /// Its class.
-    #[must_use]
-    pub const fn class(&self) -> Class {
-        match self {
-            Self::WrongCode => Class::Auth,
-            Self::Versions(_) | Self::Violation(_) => Class::Proto,
-            Self::Declined { .. } | Self::NotAccepted | Self::Refused(_) | Self::NotVerified => Class::Refused,
-            Self::Lost(_) => Class::Net,
-            Self::Local(fault) => {
-                if fault.is_refusal() {
-                    Class::Refused
-                } else {
-                    Class::Io
-                }
-            }
-            Self::Relay(_) => Class::Relay,
-            Self::Peer { .. } => Class::Peer,
-            Self::Interrupted => Class::Interrupted,
-        }
-    }
-}
-
-/// What the application may say.
-#[derive(Clone)]
-pub enum Command {
-    /// Receiver: take the offer, into this sink.
-    Accept(Arc<dyn Sink>),
-    /// Receiver: take the stream, or the one file that is offered, and write it in order into this sink.
-    AcceptStream(Arc<dyn StreamSink>),
-    /// Receiver: don't, with a reason in words for the other side.
-    Decline(DeclineReason, String),
-    /// The person compared the verifier words: the same, or not.
-    Agree(bool),
-    /// End it; the other side is told.
-    Cancel,
 }

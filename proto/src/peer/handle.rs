@@ -1,25 +1,32 @@
 //! The two ends as an application holds them, the same for every runtime: a handle on a running driver.
 //!
-//! Dropping a handle cancels its transfer; the other side is told.
+//! Dropping a handle cancels its transfer, and the other side is told. Bound: [`ASIDE`] events are put aside while a call waits for another one.
 
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use super::Peer;
-use super::event::{Command, Event, Failure, Summary};
+use super::answer::{Offer, StreamOffer};
+use super::command::Command;
+use super::event::{Event, Failure, Path, Progress, Summary};
+use crate::code::{Code, Link};
 use crate::drive::{Ending, Handle};
 use crate::misuse::Misuse;
-use crate::transfer::storage::{Sink, StreamSink};
+use crate::node::Node;
 use crate::wire::peer::DeclineReason;
+
+/// Events that are put aside; of more than these the oldest go.
+const ASIDE: usize = 64;
 
 /// A transfer being sent.
 #[derive(Debug)]
-pub struct Sender(Handle<Peer>);
+pub struct Sender(Running);
 
 /// A transfer being received.
 #[derive(Debug)]
-pub struct Receiver(Handle<Peer>);
+pub struct Receiver(Running);
 
 macro_rules! both_ends {
     ($end:ident) => {
@@ -27,56 +34,80 @@ macro_rules! both_ends {
             /// Wraps the handle of a driver that runs such a [`Peer`]; the runtimes' crates call it.
             #[must_use]
             pub const fn new(handle: Handle<Peer>) -> Self {
-                Self(handle)
+                Self(Running::new(handle))
             }
 
-            /// The next event; `None` once the transfer is over and everything is closed. Cancel-safe.
+            /// The next event; `None` once the transfer is over and everything is closed. Exactly one [`Event::Done`]
+            /// or [`Event::Failed`] comes before. Cancel-safe.
             pub async fn next_event(&mut self) -> Option<Event> {
-                self.0.next_event().await
+                std::future::poll_fn(|cx| self.0.poll_event(cx)).await
             }
 
-            /// Waits for the end and ignores everything else. Cancel-safe. `None`: the transfer's machine ended without an outcome,
-            /// and `ending` tells why.
-            pub async fn outcome(&mut self) -> Option<Result<Summary, Failure>> {
+            /// Waits for the end and ignores everything else: an offer or verifier words that come meanwhile are
+            /// answered no. After the end it gives the same again. Cancel-safe.
+            ///
+            /// # Errors
+            /// Why the transfer failed.
+            pub async fn outcome(&mut self) -> Result<Summary, Failure> {
                 loop {
-                    match self.next_event().await? {
-                        Event::Done(summary) => return Some(Ok(summary)),
-                        Event::Failed(failure) => return Some(Err(failure)),
-                        _ => {}
+                    if let Some(outcome) = &self.0.outcome {
+                        return outcome.clone();
                     }
+                    drop(self.next_event().await);
                 }
             }
 
-            /// How the transfer's machine came to its end; `None` while it runs. [`Ending::Closed`] after a transfer that has an outcome;
-            /// otherwise the runtime was shut down, or there is a bug in tallow.
+            /// How the transfer's machine came to its end; `None` while it runs. [`Ending::Closed`] after a transfer that
+            /// has an outcome of its own; otherwise the runtime was shut down, or there is a bug in tallow.
             #[must_use]
             pub fn ending(&self) -> Option<Ending> {
-                self.0.ending()
+                self.0.handle.ending()
             }
 
-            /// Waits until the other side was told and everything is closed; a process may exit then. Cancel-safe.
-            pub async fn closed(&mut self) {
+            /// As [`Self::outcome`], and waits until the other side was told and everything is closed; a process may
+            /// exit then. Cancel-safe.
+            ///
+            /// # Errors
+            /// Why the transfer failed.
+            pub async fn closed(&mut self) -> Result<Summary, Failure> {
                 while self.next_event().await.is_some() {}
+                self.outcome().await
             }
 
-            /// Ends the transfer; the other side is told. [`Event::Failed`] follows.
+            /// How it ended, once [`Event::Done`] or [`Event::Failed`] was taken.
+            #[must_use]
+            pub const fn ended(&self) -> Option<&Result<Summary, Failure>> {
+                self.0.outcome.as_ref()
+            }
+
+            /// How far it is, also where no events are taken. `None`: nothing was offered yet.
+            #[must_use]
+            pub fn progress(&self) -> Option<Progress> {
+                let waiting = self.0.handle.last_event(|event| match event {
+                    Event::Progress(progress) => Some(*progress),
+                    _ => None,
+                });
+                waiting.or(self.0.progress)
+            }
+
+            /// Which way the bytes take, also where no events are taken. `None`: no way was found yet.
+            #[must_use]
+            pub fn path(&self) -> Option<Path> {
+                let waiting = self.0.handle.last_event(|event| match event {
+                    Event::Path(path) => Some(*path),
+                    _ => None,
+                });
+                waiting.or(self.0.path)
+            }
+
+            /// Ends the transfer; the other side is told. Whether that came in time is what the end says:
+            /// [`Failure::Interrupted`] if it did, and [`Event::Done`] if everything was there already.
             ///
             /// # Errors
-            /// Too many commands wait.
+            /// [`Misuse::Over`] once the transfer has ended: what [`Self::closed`] still waits for, it waits for no
+            /// longer than a second then. [`Misuse::Busy`].
             pub fn cancel(&self) -> Result<(), Misuse> {
-                self.command(Command::Cancel)
-            }
-
-            /// Answers [`Event::Verifier`]: the words are the same on both sides, or not.
-            ///
-            /// # Errors
-            /// Too many commands wait.
-            pub fn agree(&self, agreed: bool) -> Result<(), Misuse> {
-                self.command(Command::Agree(agreed))
-            }
-
-            fn command(&self, command: Command) -> Result<(), Misuse> {
-                self.0.command(command).map_err(|_| Misuse("the transfer is over, or too many commands wait"))
+                self.0.cancel()
             }
         }
 
@@ -93,28 +124,182 @@ macro_rules! both_ends {
 both_ends!(Sender);
 both_ends!(Receiver);
 
+impl Sender {
+    /// Waits for the code that the receiver needs. Other events that come meanwhile are put aside for
+    /// [`Self::next_event`], but for verifier words, which are rejected. Later calls give the same code. Cancel-safe.
+    ///
+    /// # Errors
+    /// The transfer ended before there was one.
+    pub async fn code(&mut self) -> Result<Code, Failure> {
+        self.wait_for_code().await?;
+        self.0.announced.as_ref().map(|announced| announced.code.clone()).ok_or(Failure::Stopped)
+    }
+
+    /// As [`Self::code`], with the relay in it: a receiver that gets it needs nothing else. `None`: no address is known
+    /// by which another machine reaches the relay inside this process.
+    ///
+    /// # Errors
+    /// As [`Self::code`].
+    pub async fn link(&mut self) -> Result<Option<Link>, Failure> {
+        self.wait_for_code().await?;
+        Ok(self.0.announced.as_ref().and_then(|announced| announced.link.clone()))
+    }
+
+    /// As [`Self::code`]: where the relay inside this process listens.
+    ///
+    /// # Errors
+    /// As [`Self::code`].
+    pub async fn listening(&mut self) -> Result<Vec<SocketAddr>, Failure> {
+        self.wait_for_code().await?;
+        Ok(self.0.announced.as_ref().map(|announced| announced.listening.clone()).unwrap_or_default())
+    }
+
+    async fn wait_for_code(&mut self) -> Result<(), Failure> {
+        while self.0.announced.is_none() {
+            let event = std::future::poll_fn(|cx| self.0.poll_driver(cx)).await;
+            self.0.put_aside(event)?;
+        }
+        Ok(())
+    }
+}
+
 impl Receiver {
-    /// Takes the offer, into this sink.
+    /// Waits for an offer of files. Other events that come meanwhile are put aside for [`Self::next_event`], but for
+    /// what is answered no: verifier words and a stream. Cancel-safe.
     ///
     /// # Errors
-    /// Too many commands wait. That nothing was offered yet comes as [`Event::Misuse`].
-    pub fn accept(&self, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
-        self.command(Command::Accept(sink))
+    /// The transfer ended before anything was offered, or since something else was.
+    pub async fn offer(&mut self) -> Result<Offer, Failure> {
+        loop {
+            match std::future::poll_fn(|cx| self.0.poll_driver(cx)).await {
+                Some(Event::Offer(offer)) => return Ok(offer),
+                Some(Event::StreamOffer(offer)) => {
+                    // That it is over already is what comes next.
+                    let _ = offer.decline(DeclineReason::Person, "files are expected, and no stream");
+                }
+                event => self.0.put_aside(event)?,
+            }
+        }
     }
 
-    /// Takes the stream, or the one file that is offered, and writes it in order into this sink.
+    /// Waits for a stream, or for an offer of one single file, which can be taken as one. As [`Self::offer`] in
+    /// everything else.
     ///
     /// # Errors
-    /// Too many commands wait. That nothing was offered yet, or more than one file, comes as [`Event::Misuse`].
-    pub fn accept_stream(&self, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
-        self.command(Command::AcceptStream(sink))
+    /// As [`Self::offer`].
+    pub async fn stream_offer(&mut self) -> Result<StreamOffer, Failure> {
+        loop {
+            match std::future::poll_fn(|cx| self.0.poll_driver(cx)).await {
+                Some(Event::StreamOffer(offer)) => return Ok(offer),
+                Some(Event::Offer(offer)) => match offer.into_stream() {
+                    Ok(offer) => return Ok(offer),
+                    Err(offer) => {
+                        let _ = offer.decline(DeclineReason::Person, "a stream or a single file is expected");
+                    }
+                },
+                event => self.0.put_aside(event)?,
+            }
+        }
+    }
+}
+
+/// What both ends are: a driver's handle, and what was seen to pass.
+#[derive(Debug)]
+struct Running {
+    handle: Handle<Peer>,
+    outcome: Option<Result<Summary, Failure>>,
+    announced: Option<Announced>,
+    progress: Option<Progress>,
+    path: Option<Path>,
+    /// What came while a call waited for something else.
+    aside: VecDeque<Event>,
+}
+
+/// What [`Event::Code`] said.
+#[derive(Debug)]
+struct Announced {
+    code: Code,
+    link: Option<Link>,
+    listening: Vec<SocketAddr>,
+}
+
+impl Running {
+    const fn new(handle: Handle<Peer>) -> Self {
+        Self { handle, outcome: None, announced: None, progress: None, path: None, aside: VecDeque::new() }
     }
 
-    /// Declines it; the sender reads `text`.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        match self.aside.pop_front() {
+            Some(event) => Poll::Ready(Some(event)),
+            None => self.poll_driver(cx),
+        }
+    }
+
+    /// The driver's next event, noted and with the way for its answer.
+    fn poll_driver(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut event = loop {
+            match ready!(self.handle.poll_event(cx)) {
+                // An answer, or the end of its value, came after the end of the transfer.
+                Some(Event::Misuse(_)) if self.outcome.is_some() => {}
+                Some(event) => break event,
+                None if self.outcome.is_none() => {
+                    let panicked = self.handle.ending() == Some(Ending::Panicked);
+                    break Event::Failed(if panicked { Failure::Panicked } else { Failure::Stopped });
+                }
+                None => return Poll::Ready(None),
+            }
+        };
+        match &mut event {
+            Event::Done(summary) => self.outcome = Some(Ok(*summary)),
+            Event::Failed(failure) => self.outcome = Some(Err(failure.clone())),
+            Event::Code { code, link, listening } => {
+                let (code, link, listening) = (code.clone(), link.clone(), listening.clone());
+                self.announced = Some(Announced { code, link, listening });
+            }
+            Event::Progress(progress) => self.progress = Some(*progress),
+            Event::Path(path) => self.path = Some(*path),
+            Event::Offer(offer) => offer.connect(self.handle.commander()),
+            Event::StreamOffer(offer) => offer.connect(self.handle.commander()),
+            Event::Verifier { comparison: Some(comparison), .. } => comparison.connect(self.handle.commander()),
+            _ => {}
+        }
+        Poll::Ready(Some(event))
+    }
+
+    /// Keeps an event for later.
     ///
     /// # Errors
-    /// Too many commands wait.
-    pub fn decline(&self, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
-        self.command(Command::Decline(reason, text.to_owned()))
+    /// It was the end.
+    fn put_aside(&mut self, event: Option<Event>) -> Result<(), Failure> {
+        let ended = match (&event, &self.outcome) {
+            (Some(Event::Failed(_)) | None, Some(Err(failure))) => Some(failure.clone()),
+            // Nothing can come any more, and nothing failed.
+            (Some(Event::Done(_)) | None, _) => Some(Failure::Stopped),
+            _ => None,
+        };
+        match event {
+            // Nothing of it could be answered from there without its being seen.
+            None | Some(Event::Verifier { comparison: Some(_), .. } | Event::Offer(_) | Event::StreamOffer(_)) => {}
+            Some(event) => {
+                if self.aside.back().is_some_and(|last| Peer::supersedes(&event, last)) {
+                    self.aside.pop_back();
+                }
+                if self.aside.len() >= ASIDE {
+                    self.aside.pop_front();
+                }
+                self.aside.push_back(event);
+            }
+        }
+        ended.map_or(Ok(()), Err)
+    }
+
+    fn cancel(&self) -> Result<(), Misuse> {
+        let ended = |event: &Event| event.is_terminal().then_some(());
+        if self.outcome.is_some() || self.handle.last_event(ended).is_some() {
+            // A receiver that is done and stays for its sender's sake does so no longer.
+            let _ = self.handle.command(Command::Cancel);
+            return Err(Misuse::Over);
+        }
+        Ok(self.handle.command(Command::Cancel)?)
     }
 }

@@ -4,6 +4,7 @@
 //! remain, what was under way on it counts for nobody once both sides know: `direct` sees to that. When the last one is lost,
 //! `reunion` goes on.
 
+use super::answer::StreamOffer;
 use super::carried::News;
 use super::event::Event;
 use super::net::{self, Conn};
@@ -388,10 +389,16 @@ impl Peer {
                     self.tell(Event::Scanned(manifest.totals()));
                 }
                 News::Offered(manifest) => self.offered(manifest),
-                News::StreamOffered => self.tell_offer(Event::StreamOffer),
+                News::StreamOffered => self.tell_offer(Event::StreamOffer(StreamOffer::new())),
                 News::Accepted => self.accepted(now),
-                News::Resuming => self.tell(Event::Resuming),
-                News::Resumed { bytes } => self.tell(Event::Resumed { bytes }),
+                News::Resuming => {
+                    self.pace.handle_resuming();
+                    self.tell(Event::Resuming);
+                }
+                News::Resumed { bytes } => {
+                    self.pace.handle_resumed(bytes);
+                    self.tell(Event::Resumed { bytes });
+                }
                 News::Record(judged) => self.judged(now, judged),
                 News::Over(outcome) => self.over(now, outcome),
             }

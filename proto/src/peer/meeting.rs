@@ -36,7 +36,7 @@ use crate::wire::Features;
 use crate::wire::relay::{RefusalReason, RoomId, Side};
 
 /// Spots that a peer looks at, configured, local and found ones together.
-const MAX_SPOTS: usize = 16;
+pub(super) const MAX_SPOTS: usize = 16;
 /// Tries of a configured relay that never answered.
 const TRIES: u32 = 2;
 /// A near spot where nobody answered is tried again after this.

@@ -14,12 +14,16 @@
 //! Timers: its children's; [`RESPONSE_WITHIN`] for a sender's first message; [`LEAVE_WITHIN`] for the farewell;
 //! [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
 
+pub mod answer;
+pub mod build;
 mod carried;
+pub mod command;
 pub mod config;
 mod conversation;
 mod dialling;
 mod direct;
 pub mod event;
+pub mod failure;
 mod floor;
 pub mod handle;
 mod host;
@@ -27,6 +31,7 @@ mod links;
 mod live;
 mod meeting;
 mod net;
+mod pace;
 mod peer_link;
 mod rendezvous;
 mod reunion;
@@ -56,22 +61,27 @@ use crate::transfer::manifest::Totals;
 use crate::wire::Features;
 use crate::wire::relay::Side;
 
-pub use crate::transfer::Progress;
+pub use crate::wire::peer::{CancelReason, DeclineReason};
+pub use crate::wire::relay::RefusalReason;
+pub use answer::{Comparison, Offer, StreamOffer};
+pub use build::ConfigError;
+pub use command::Command;
 pub use config::{
-    CodeChoice, Common, DirectPath, Embedded, Payload, ReceiveConfig, RelayAddress, RelayChoice, SendConfig,
+    CodeChoice, Common, DirectPath, Embedded, Invitation, Machine, Payload, ReceiveConfig, RelayAddress, RelayChoice,
+    SendConfig,
 };
-pub use event::{
-    Class, Command, Event, Failure, Fallback, Lost, Path, PathKind, PathTransport, RelayFailure, Summary, WaitingFor,
-};
+pub use event::{Event, Fallback, Path, PathKind, PathTransport, Progress, Summary, WaitingFor};
+pub use failure::{Class, Failure, Lost, RelayFailure};
 pub use handle::{Receiver, Sender};
 
-use carried::{NOT_OFFERED, Transfer};
+use carried::Transfer;
 use direct::Direct;
 use floor::Floor;
 use host::Host;
 use links::Links;
 use meeting::{Found, Meeting, Met};
 use net::{Conn, Net};
+use pace::Pace;
 use peer_link::PeerLink;
 use reunion::{Apart, Doubt, Reunion};
 
@@ -148,7 +158,8 @@ pub struct Peer {
     parting: Vec<(PeerLink, Instant)>,
     events: VecDeque<Event>,
     told: bool,
-    progress: Progress,
+    progress: crate::transfer::Progress,
+    pace: Pace,
     next_progress: Option<Instant>,
     accepted_at: Option<Instant>,
     totals: Option<Totals>,
@@ -278,8 +289,8 @@ impl Node for Peer {
                 self.fail(now, Failure::NotAccepted);
                 Ok(())
             }
-            (Command::Accept(_), Transfer::StreamIn(_)) => Err(Misuse("a stream goes into a sink for streams")),
-            (Command::Accept(_), Transfer::Sending(_) | Transfer::StreamOut(_)) => Err(NOT_OFFERED),
+            (Command::Accept(_), Transfer::StreamIn(_)) => Err(Misuse::NotFiles),
+            (Command::Accept(_), Transfer::Sending(_) | Transfer::StreamOut(_)) => Err(Misuse::NotAReceiver),
         }
     }
 
@@ -426,7 +437,12 @@ impl Node for Peer {
     }
 
     fn supersedes(new: &Event, old: &Event) -> bool {
-        matches!((new, old), (Event::Progress(_), Event::Progress(_)))
+        match (new, old) {
+            (Event::Progress(_), Event::Progress(_)) => true,
+            // It counts up, and the transfer is either lost or it is not.
+            (Event::Reconnecting { attempt, .. }, Event::Reconnecting { attempt: earlier, .. }) => attempt > earlier,
+            _ => false,
+        }
     }
 }
 
@@ -498,7 +514,11 @@ impl Peer {
             return;
         }
         let (listening, relay) = match (&self.host, &self.meeting) {
-            (Some(host), _) => (host.listening(), None),
+            (Some(host), _) => {
+                let listening = host.listening();
+                let relay = reachable(&listening, &self.interfaces);
+                (listening, relay.map(|at| RelayAddress { host: at.ip().to_string(), port: at.port() }))
+            }
             (None, Some(meeting)) => (Vec::new(), meeting.relay()),
             (None, None) => (Vec::new(), None),
         };
@@ -512,12 +532,14 @@ impl Peer {
         }
     }
 
-    /// Nothing is told after the end.
+    /// After the end nothing is told but why this side still waits.
     fn tell(&mut self, event: Event) {
-        if self.told {
+        if self.told && !matches!(event, Event::Waiting(WaitingFor::Peer) | Event::Reconnecting { .. }) {
             return;
         }
-        if let (Event::Progress(_), Some(last @ Event::Progress(_))) = (&event, self.events.back_mut()) {
+        if let Some(last) = self.events.back_mut()
+            && <Self as Node>::supersedes(&event, last)
+        {
             *last = event;
             return;
         }
@@ -540,14 +562,16 @@ impl Peer {
         if progress != self.progress && self.next_progress.is_none() && !self.told {
             self.progress = progress;
             self.next_progress = Some(now + PROGRESS_EVERY);
+            let progress = self.pace.measure(now, progress);
             self.tell(Event::Progress(progress));
         }
     }
 
     /// The last progress before the end, whenever the one before was told.
-    fn tell_last_progress(&mut self, progress: Progress) {
+    fn tell_last_progress(&mut self, now: Instant, progress: crate::transfer::Progress) {
         if progress != self.progress && progress.total > 0 {
             self.progress = progress;
+            let progress = self.pace.measure(now, progress);
             self.tell(Event::Progress(progress));
         }
     }
@@ -587,6 +611,20 @@ impl Peer {
         }
         (self.meeting, self.host) = (None, None);
     }
+}
+
+/// Where others reach what listens there: an address of this machine in the place of an unspecified one, IPv4 before
+/// IPv6, and the loopback only where nothing else listens.
+fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Option<SocketAddr> {
+    let of = |at: &SocketAddr| -> Vec<SocketAddr> {
+        if !at.ip().is_unspecified() {
+            return vec![*at];
+        }
+        // A socket of `[::]` takes IPv4 too.
+        let fits = |ip: &&IpAddr| !ip.is_loopback() && (at.is_ipv6() || ip.is_ipv4());
+        interfaces.iter().filter(fits).map(|&ip| SocketAddr::new(ip, at.port())).collect()
+    };
+    listening.iter().flat_map(of).min_by_key(|at| (at.ip().is_loopback(), at.is_ipv6()))
 }
 
 impl std::fmt::Debug for Peer {

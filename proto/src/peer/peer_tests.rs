@@ -28,7 +28,8 @@ fn identity() -> Identity {
 }
 
 fn common() -> Common {
-    Common { cores: 2, aes: true, unix_time: Duration::from_secs(1_800_000_000), ..Common::default() }
+    let unix_time = Duration::from_secs(1_800_000_000);
+    Common::new(Machine { cores: 2, interfaces: Vec::new(), unix_time, aes: true })
 }
 
 fn source(bytes: usize) -> Arc<MemorySource> {
@@ -139,7 +140,7 @@ impl Pair {
 
     fn wait_for_the_end(&mut self) -> [Event; 2] {
         self.run(Duration::from_secs(60), |pair| pair.peers.iter().all(Node::is_closed));
-        self.events.each_ref().map(|events| events.last().expect("an end").clone())
+        self.events.each_mut().map(|events| events.pop().expect("an end"))
     }
 }
 
@@ -222,7 +223,7 @@ fn with_verify_nothing_moves_before_the_person_agrees() {
         });
         let shown = |pair: &Pair, who: usize| {
             pair.events[who].iter().find_map(|event| match event {
-                Event::Verifier { words, must_agree } => Some((words.clone(), *must_agree)),
+                Event::Verifier { words, comparison } => Some((words.clone(), comparison.is_some())),
                 _ => None,
             })
         };

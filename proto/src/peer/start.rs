@@ -18,7 +18,7 @@ use crate::Instant;
 use crate::discovery::mdns::Mdns;
 use crate::handshake::Guesses;
 use crate::seed::Seed;
-use crate::transfer::{Progress, receiver, sender, stream};
+use crate::transfer::{receiver, sender, stream};
 use crate::wire::Features;
 use crate::wire::relay::{Owner, Side};
 
@@ -149,7 +149,8 @@ impl Peer {
             parting: Vec::new(),
             events: VecDeque::new(),
             told: false,
-            progress: Progress::default(),
+            progress: crate::transfer::Progress::default(),
+            pace: super::pace::Pace::default(),
             next_progress: None,
             accepted_at: None,
             totals: None,

@@ -80,6 +80,7 @@ impl Default for Tcp {
 
 /// What a relay can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Command {
     /// No new rooms; who waits is told; pairs have this long. Then it closes.
     Drain {
@@ -121,6 +122,7 @@ impl fmt::Debug for RoomTag {
 
 /// How a room ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RoomEnd {
     /// A peer closed its link.
     Left,
@@ -151,6 +153,7 @@ impl fmt::Display for RoomEnd {
 
 /// Why a client was turned away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Refused {
     /// Its source has too many connections, or connects too often.
     TooManyConnections,
@@ -283,6 +286,7 @@ impl fmt::Display for Transport {
 
 /// What a relay tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// At this address of ours clients are served, with UDP and with TCP.
     Listening {

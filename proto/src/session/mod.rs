@@ -3,6 +3,7 @@
 //! [`Session`] owns the links, the lanes and the control sequence; it does not know what it carries. Chunk records pass
 //! through it with only their header judged ([`SealedChunk`]), because opening them is a job.
 
+mod aead;
 mod lanes;
 mod link;
 mod machine;

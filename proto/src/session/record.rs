@@ -8,11 +8,11 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Serialize;
 
 use super::LinkId;
+use super::aead::Key;
 use crate::handshake::{RecordKey, Suite};
 use crate::pool::{Lent, Pool};
 use crate::wire::Frame;
@@ -257,15 +257,15 @@ impl Header {
         [kind, l0, l1, l2, l3, n0, n1, n2, n3, n4, n5, n6, n7]
     }
 
-    fn nonce(self) -> Nonce {
+    fn nonce(self) -> [u8; HEADER - 1] {
         let [_, nonce @ ..] = self.to_bytes();
-        Nonce::assume_unique_for_key(nonce)
+        nonce
     }
 }
 
 /// The AEAD key of one lane.
 pub(super) struct LaneKey {
-    aead: LessSafeKey,
+    aead: Key,
     #[cfg(test)]
     pub bytes: [u8; 32],
 }
@@ -274,12 +274,8 @@ impl LaneKey {
     /// `None` only if the crypto library can't be used.
     pub fn new(key: &RecordKey, suite: Suite, lane: u32) -> Option<Self> {
         let bytes = key.lane_key(lane);
-        let algorithm = match suite {
-            Suite::Aes256Gcm => &AES_256_GCM,
-            Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-        };
         Some(Self {
-            aead: LessSafeKey::new(UnboundKey::new(algorithm, bytes.as_ref()).ok()?),
+            aead: Key::new(suite, &bytes)?,
             #[cfg(test)]
             bytes: *bytes,
         })
@@ -288,14 +284,12 @@ impl LaneKey {
     fn seal(&self, header: Header, plain: &mut [u8]) -> Option<[u8; TAG]> {
         #[cfg(test)]
         tests::note_sealing(self, header);
-        let tag = self.aead.seal_in_place_separate_tag(header.nonce(), Aad::from(header.to_bytes()), plain).ok()?;
-        tag.as_ref().try_into().ok()
+        self.aead.seal(header.nonce(), &header.to_bytes(), plain)
     }
 
     /// Opens `ciphertext ‖ tag` in place.
     fn open<'a>(&self, header: Header, sealed: &'a mut [u8]) -> Result<&'a [u8], BadRecord> {
-        let plain = self.aead.open_in_place(header.nonce(), Aad::from(header.to_bytes()), sealed);
-        plain.map(|plain| &*plain).map_err(|_| BadRecord)
+        self.aead.open(header.nonce(), &header.to_bytes(), sealed).ok_or(BadRecord)
     }
 }
 

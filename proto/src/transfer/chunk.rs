@@ -13,8 +13,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use subtle::ConstantTimeEq;
-use zstd::bulk::{Compressor, Decompressor};
 
+use super::codec::{Compressor, Decompressor};
 use super::hashes::{Claim, Hash, Hashes};
 use super::manifest::Manifest;
 use crate::pool::Pool;
@@ -31,6 +31,7 @@ const TINY: usize = 64;
 
 /// Whether chunks are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Compression {
     /// Never.
     Off,

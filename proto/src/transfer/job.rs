@@ -132,7 +132,8 @@ impl Job {
     pub fn run(self, cancelled: &AtomicBool) -> JobDone {
         let Self { id, work } = self;
         let stop = || cancelled.load(Ordering::Relaxed);
-        let result = catch_unwind(AssertUnwindSafe(|| work.run(&stop))).unwrap_or(Err(FaultKind::Panicked.into()));
+        let result = catch_unwind(AssertUnwindSafe(|| work.run(&stop)));
+        let result = result.unwrap_or_else(|payload| Err(Fault::of_panic(&*payload)));
         JobDone { id, result }
     }
 }

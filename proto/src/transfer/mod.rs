@@ -7,6 +7,7 @@
 pub mod check;
 pub mod chunk;
 pub mod chunk_size;
+mod codec;
 mod collision;
 mod hashes;
 mod incoming;

@@ -162,7 +162,7 @@ impl Receiver {
     /// # Errors
     /// Nothing waits for an answer, or it is not one file.
     pub fn to_file(&self, now: Instant) -> Result<stream::receiver::Receiver, Misuse> {
-        let State::Offered { manifest } = &self.state else { return Err(Misuse("nothing waits for an answer")) };
+        let State::Offered { manifest } = &self.state else { return Err(Misuse::NothingOffered) };
         let receiver = stream::receiver::Receiver::of_file(now, self.config, Arc::clone(manifest))?;
         Ok(receiver.with_limit(self.limit))
     }
@@ -365,7 +365,7 @@ impl Receiver {
     /// # Errors
     /// Nothing waits for an answer.
     pub fn accept(&mut self, _now: Instant, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
-        let State::Offered { manifest } = &self.state else { return Err(Misuse("nothing waits for an answer")) };
+        let State::Offered { manifest } = &self.state else { return Err(Misuse::NothingOffered) };
         let manifest = Arc::clone(manifest);
         let job = Some(Work::Begin { sink: Arc::clone(&sink), manifest: Arc::clone(&manifest) });
         self.state = State::Beginning { manifest, sink, job };
@@ -378,7 +378,7 @@ impl Receiver {
     /// Nothing waits for an answer.
     pub fn decline(&mut self, now: Instant, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
         if !matches!(self.state, State::Offered { .. }) {
-            return Err(Misuse("nothing waits for an answer"));
+            return Err(Misuse::NothingOffered);
         }
         self.tell_decline(reason, text);
         self.over(now, Outcome::Declined { reason, text: Untrusted::new(text.to_owned()) });

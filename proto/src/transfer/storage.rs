@@ -11,14 +11,27 @@ use std::time::Duration;
 
 use super::journal::Stored;
 use super::manifest::{Entry, Manifest, Page, Refusal};
+use crate::wire::Untrusted;
 
-/// Why a job failed.
+/// Characters of a path, and of an error's own words, that are shown.
+const SHOWN: usize = 300;
+/// Characters of an error's own words that are kept.
+const MOST_DETAIL: usize = 1000;
+
+/// Why a job failed: what happened, to which path, and in which words the system, the source or the sink says so.
+///
+/// Its text is complete: path, kind and words, with everything that a terminal could obey made visible. A [`Source`] or
+/// a [`Sink`] of your own makes one of an [`io::Error`] (`?` does it), or of a sentence with [`Fault::other`].
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// What happened.
     pub kind: FaultKind,
-    /// The local path that it happened to, raw: it is shown only through [`crate::wire::Untrusted::escaped`].
+    /// The local path that it happened to, raw: it is shown only through [`Untrusted::escaped`].
     pub path: Option<Box<str>>,
+    /// What the error itself says, raw: the text of an [`io::Error`], of a panic, or of the source or sink. It stays on
+    /// this machine.
+    pub detail: Option<Box<str>>,
 }
 
 /// What can happen to a file. The texts are without the path, which stands beside.
@@ -51,8 +64,8 @@ pub enum FaultKind {
     /// The system's error.
     #[error("{0}")]
     Io(io::ErrorKind),
-    /// The system's error by its number, where the standard library has no kind that says what happened (too many open files,
-    /// an input/output error).
+    /// The system's error by its number, where the standard library has no kind that says what happened (too many open
+    /// files, an input/output error).
     #[error("{}", io::Error::from_raw_os_error(*.0))]
     System(i32),
     /// The name of a local file is not valid UTF-8, so it can't be sent.
@@ -61,7 +74,7 @@ pub enum FaultKind {
     /// The job was told to stop.
     #[error("cancelled")]
     Cancelled,
-    /// A bug in the source, the sink or in here.
+    /// A panic: a bug in the source, in the sink, or here.
     #[error("internal error")]
     Panicked,
     /// A bug: the source made a page that is not valid, or the manifest is not what was judged.
@@ -69,15 +82,60 @@ pub enum FaultKind {
     Internal,
 }
 
+impl FaultKind {
+    /// What helps against it, in a few words.
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Changed => "send it again when nothing writes to it",
+            Self::NotRegular => "leave it out",
+            Self::Full { .. } => "make room, or choose another place",
+            Self::Exists => "choose another place, or a policy for what exists",
+            Self::Link => "choose another place",
+            Self::Refused(_) | Self::NotUtf8 => "rename it, or leave it out",
+            Self::Io(io::ErrorKind::NotFound) => "check the path",
+            Self::Io(io::ErrorKind::PermissionDenied) => "check the permissions",
+            Self::Io(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => "make room, or choose another place",
+            Self::Io(_) | Self::System(_) => "check the disk, then try again",
+            Self::Cancelled => "begin again with a new code",
+            Self::Panicked | Self::Internal => "this is a bug in the source, in the sink or in tallow",
+        }
+    }
+}
+
 impl From<FaultKind> for Fault {
     fn from(kind: FaultKind) -> Self {
-        Self { kind, path: None }
+        Self { kind, path: None, detail: None }
     }
 }
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        FaultKind::Io(error.kind()).into()
+        let fault = Self::from(FaultKind::Io(error.kind()));
+        // A bare kind has nothing to add to its own text.
+        let has_words = error.raw_os_error().is_some() || error.get_ref().is_some();
+        if has_words { fault.with_detail(&error.to_string()) } else { fault }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(path) = &self.path {
+            write!(f, "{}: ", Untrusted::new(path.to_string()).escaped(SHOWN))?;
+        }
+        let detail = self.detail.as_deref().map(|detail| Untrusted::new(detail.to_owned()).escaped(SHOWN));
+        match (self.kind, detail) {
+            // The system's own text says what the kind says, and more.
+            (FaultKind::Io(_) | FaultKind::System(_), Some(detail)) => f.write_str(&detail),
+            (kind, Some(detail)) => write!(f, "{kind}: {detail}"),
+            (kind, None) => write!(f, "{kind}"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.kind)
     }
 }
 
@@ -101,7 +159,31 @@ impl Fault {
     /// With the path that it happened to.
     #[must_use]
     pub fn at(kind: FaultKind, path: impl Into<Box<str>>) -> Self {
-        Self { kind, path: Some(path.into()) }
+        Self { path: Some(path.into()), ..kind.into() }
+    }
+
+    /// What a source or a sink of your own can't do, in its words: "the database is gone".
+    #[must_use]
+    pub fn other(words: &str) -> Self {
+        Self::from(FaultKind::Io(io::ErrorKind::Other)).with_detail(words)
+    }
+
+    /// With what the error itself says; no more than its first thousand characters are kept.
+    #[must_use]
+    pub fn with_detail(self, words: &str) -> Self {
+        let detail: String = words.chars().take(MOST_DETAIL).collect();
+        Self { detail: Some(detail.into()), ..self }
+    }
+
+    /// What a panic says, where it says it in words.
+    pub(super) fn of_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+        let words = payload.downcast_ref::<&str>().copied();
+        let words = words.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let fault = Self::from(FaultKind::Panicked);
+        match words {
+            Some(words) => fault.with_detail(words),
+            None => fault,
+        }
     }
 }
 
@@ -123,16 +205,16 @@ pub trait Source: Send + Sync {
 
 /// Where it goes. What can't be found again needs none of the methods that have a body here.
 pub trait Sink: Send + Sync {
-    /// Checks names against what is there, policy and free space, and makes the staging, or finds again what an earlier transfer
-    /// of the same manifest left. Gives the chunks that its journal names, ascending, at most
+    /// Checks names against what is there, policy and free space, and makes the staging, or finds again what an earlier
+    /// transfer of the same manifest left. Gives the chunks that its journal names, ascending, at most
     /// [`super::journal::MOST`]. Before the offer is accepted.
     ///
     /// # Errors
     /// Why it can't be received; nothing stays behind then but what was there before.
     fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault>;
 
-    /// Fills `into` with bytes of a file that are stored from before; false: they are not, or can't be read. Several threads at
-    /// once, after [`Sink::begin`] and before the first [`Sink::write`].
+    /// Fills `into` with bytes of a file that are stored from before; false: they are not, or can't be read. Several
+    /// threads at once, after [`Sink::begin`] and before the first [`Sink::write`].
     ///
     /// # Errors
     /// Only what a new transfer would suffer from, too.
@@ -140,8 +222,8 @@ pub trait Sink: Send + Sync {
         Ok(false)
     }
 
-    /// Bytes of a file from `at` on. Several threads at once, any order; each byte of each file once, but for those that were
-    /// stored from before: they may be replaced, once.
+    /// Bytes of a file from `at` on. Several threads at once, any order; each byte of each file once, but for those
+    /// that were stored from before: they may be replaced, once.
     ///
     /// # Errors
     /// They could not be written.
@@ -155,8 +237,8 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
-    /// Brings to the disk what was written and committed before the call: first the files, then the journal. One thread, beside
-    /// other calls.
+    /// Brings to the disk what was written and committed before the call: first the files, then the journal. One
+    /// thread, beside other calls.
     ///
     /// # Errors
     /// What was not synced before counts as not stored; no later call may find it good.
@@ -164,19 +246,19 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
-    /// Empty files, directories, links, modes, times, sync, rename: a slice of at most `at_most` entries; true when all is in
-    /// place. One thread, after the last write.
+    /// Empty files, directories, links, modes, times, sync, rename: a slice of at most `at_most` entries; true when all
+    /// is in place. One thread, after the last write.
     ///
     /// # Errors
     /// Something could not be put in place.
     fn finish(&self, at_most: usize) -> Result<bool, Fault>;
 
-    /// The transfer ended unfinished, and what was staged is of no use: removes it. Never fails, never touches a final name.
-    /// Once, after the last other call.
+    /// The transfer ended unfinished, and what was staged is of no use: removes it. Never fails, never touches a final
+    /// name. Once, after the last other call.
     fn abandon(&self);
 
-    /// The transfer ended unfinished: leaves what is stored, so that another one can go on from there, and lets go of it. Never
-    /// fails. Once, after the last other call, in place of [`Sink::abandon`].
+    /// The transfer ended unfinished: leaves what is stored, so that another one can go on from there, and lets go of
+    /// it. Never fails. Once, after the last other call, in place of [`Sink::abandon`].
     fn suspend(&self) {
         self.abandon();
     }
@@ -184,7 +266,8 @@ pub trait Sink: Send + Sync {
 
 /// Where a stream comes from. It is read once, in order.
 pub trait StreamSource: Send + Sync {
-    /// Waits at most `wait` for something to read, then fills `into`, which is not empty, with what is there. One thread.
+    /// Waits at most `wait` for something to read, then fills `into`, which is not empty, with what is there. One
+    /// thread.
     ///
     /// # Errors
     /// It can't be read.
@@ -204,10 +287,14 @@ pub enum Read {
 
 /// Where bytes go that come in order.
 pub trait StreamSink: Send + Sync {
-    /// Waits at most `wait` for room, then takes as much as there is room for, from the front of `plain`, which is not empty. Gives
-    /// how many bytes it took; 0: not yet. One thread.
+    /// Waits at most `wait` for room, then takes as much as there is room for, from the front of `plain`, which is not
+    /// empty. Gives how many bytes it took; 0: not yet. One thread.
     ///
     /// # Errors
     /// Nobody reads it any more, or it can't be written.
     fn write(&self, plain: &[u8], wait: Duration) -> Result<usize, Fault>;
 }
+
+#[cfg(test)]
+#[path = "storage_tests.rs"]
+mod tests;

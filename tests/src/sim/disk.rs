@@ -1,5 +1,5 @@
-//! A sink that knows what should come: nothing but the source's own bytes may ever be written, and nothing gets a final name
-//! before it is whole.
+//! A sink that knows what should come: nothing but the source's own bytes may ever be written, and nothing gets a final
+//! name before it is whole.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,7 +1,7 @@
 //! A relay that does what a script says: it pairs whom it likes and may change everything that it forwards.
 //!
-//! It stands on the same [`Quic`] and [`Greeting`] as a real one. After the pairing it takes each stream apart into frames by
-//! their length prefix and asks its [`Tamper`] what becomes of each. With [`honest`] it is a plain relay.
+//! It stands on the same [`Quic`] and [`Greeting`] as a real one. After the pairing it takes each stream apart into
+//! frames by their length prefix and asks its [`Tamper`] what becomes of each. With [`honest`] it is a plain relay.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;

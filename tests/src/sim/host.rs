@@ -34,7 +34,7 @@ pub enum Machine {
 }
 
 /// What a host said, with when.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Observed {
     /// A peer's event.
     Peer(peer::Event),

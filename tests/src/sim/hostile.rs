@@ -1,4 +1,5 @@
-//! A peer that knows the code and means ill: the real handshake and the real session, and a script in the place of the transfer.
+//! A peer that knows the code and means ill: the real handshake and the real session, and a script in the place of the
+//! transfer.
 //!
 //! What it says is sealed as it should be, so it reaches the other side's transfer machine, where no relay can.
 

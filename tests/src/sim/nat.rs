@@ -1,11 +1,12 @@
 //! A NAT, or a firewall that does not translate, in the terms of RFC 4787 (UDP) and RFC 5382 (TCP).
 //!
-//! It decides from where a packet of the inside appears to come, and to whom inside a packet of the outside goes, if it may. It
-//! serves one address family and has one outside address. Ports are given out of its own generator, so that a run can be repeated.
+//! It decides from where a packet of the inside appears to come, and to whom inside a packet of the outside goes, if it
+//! may. It serves one address family and has one outside address. Ports are given out of its own generator, so that a
+//! run can be repeated.
 //!
-//! UDP: a mapping lives for [`Behaviour::lifetime`] after the last packet from inside, as does the leave to answer of each of those
-//! whom it was sent to; what comes from outside refreshes neither (RFC 4787, REQ-6 allows that). TCP: connections are opened from
-//! inside alone and are kept until everything is forgotten.
+//! UDP: a mapping lives for [`Behaviour::lifetime`] after the last packet from inside, as does the leave to answer of
+//! each of those whom it was sent to; what comes from outside refreshes neither (RFC 4787, REQ-6 allows that). TCP:
+//! connections are opened from inside alone and are kept until everything is forgotten.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -27,7 +27,8 @@ fn comes_in(nat: &Nat, now: Instant, y: &str, outside: SocketAddr) -> bool {
 
 const X: &str = "192.168.1.10:5000";
 
-/// Section 4.1: X1':x1' equals X2':x2' for all values of Y2:y2; if and only if Y2 equals Y1; if and only if Y2:y2 equals Y1:y1.
+/// Section 4.1: X1':x1' equals X2':x2' for all values of Y2:y2; if and only if Y2 equals Y1; if and only if Y2:y2
+/// equals Y1:y1.
 #[test]
 fn mappings_are_reused_as_their_dependence_says() {
     for (mapping, other_port, other_address) in [

@@ -92,8 +92,8 @@ impl Network {
         }
     }
 
-    /// When a packet of a TCP connection arrives, unless the way is cut. One that is lost is sent again after `again`; one that
-    /// finds a long queue waits in it, since its sender is one that slows down.
+    /// When a packet of a TCP connection arrives, unless the way is cut. One that is lost is sent again after `again`;
+    /// one that finds a long queue waits in it, since its sender is one that slows down.
     pub fn carry_stream(
         &mut self,
         now: Instant,

@@ -1,7 +1,7 @@
 //! What a run consists of: who sends what to whom over which network, and what goes wrong when.
 //!
-//! A [`Scenario`] is read from bytes, any bytes: proptest makes and shrinks them (zeros are the simplest scenario), libFuzzer
-//! makes them, and a seed is 32 of them.
+//! A [`Scenario`] is read from bytes, any bytes: proptest makes and shrinks them (zeros are the simplest scenario),
+//! libFuzzer makes them, and a seed is 32 of them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -10,8 +10,7 @@ use std::time::Duration;
 use tallow_proto::code::Code;
 use tallow_proto::link::trust::Identity;
 use tallow_proto::peer::{
-    Class, CodeChoice, Command, Common, Embedded, Event, Failure, Peer, ReceiveConfig, RelayAddress, RelayChoice,
-    SendConfig,
+    self, Class, Command, Common, Embedded, Event, Failure, Peer, ReceiveConfig, RelayAddress, RelayChoice, SendConfig,
 };
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::Compression;
@@ -181,7 +180,7 @@ impl Scenario {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Report {
     /// The sender's terminal event; `None`: it crashed.
     pub sent: Option<Event>,
@@ -450,8 +449,8 @@ impl Rig {
     #[must_use]
     pub fn report(&self) -> Report {
         Report {
-            sent: self.world.end(self.sender).cloned(),
-            received: self.world.end(self.receiver).cloned(),
+            sent: self.world.end(self.sender).map(copied_end),
+            received: self.world.end(self.receiver).map(copied_end),
             took: self.world.elapsed(),
             trace: self.world.trace(),
         }
@@ -466,29 +465,38 @@ impl Rig {
     }
 }
 
+/// An end that outlives its world.
+///
+/// # Panics
+/// It is no end.
+#[must_use]
+pub fn copied_end(end: &Event) -> Event {
+    match end {
+        Event::Done(summary) => Event::Done(*summary),
+        Event::Failed(failure) => Event::Failed(failure.clone()),
+        other => unreachable!("{other:?} is no end"),
+    }
+}
+
 /// How the sender of a scenario is configured.
 #[must_use]
 pub fn send_config(scenario: &Scenario) -> SendConfig {
     let inside = scenario.place == Place::Inside;
     let listen = vec![SocketAddr::new(SENDER.into(), 4433)];
-    SendConfig {
-        common: common(scenario, scenario.aes),
-        source: scenario.source().into(),
-        code: CodeChoice::Custom(Code::parse(CODE).expect("a good code")),
-        compression: if scenario.compress { Compression::Level(1) } else { Compression::Off },
-        embedded: inside.then(|| Embedded { identity: identity(), listen, announce: false }),
-    }
+    let compression = if scenario.compress { Compression::Level(1) } else { Compression::Off };
+    let mut config = SendConfig::new(common(scenario, scenario.aes), scenario.source())
+        .with_code(Code::parse(CODE).expect("a good code"))
+        .with_compression(compression);
+    config.embedded = inside.then(|| Embedded::new(identity()).listening_at(listen));
+    config
 }
 
 /// How the receiver of a scenario is configured.
 #[must_use]
 pub fn receive_config(scenario: &Scenario) -> ReceiveConfig {
-    ReceiveConfig {
-        common: common(scenario, true),
-        code: Code::parse(CODE).expect("a good code"),
-        local: vec![SocketAddr::new(SENDER.into(), 4433)],
-        discover: false,
-    }
+    let mut config = ReceiveConfig::new(common(scenario, true), Code::parse(CODE).expect("a good code"));
+    (config.local, config.discover) = (vec![SocketAddr::new(SENDER.into(), 4433)], false);
+    config
 }
 
 fn common(scenario: &Scenario, aes: bool) -> Common {
@@ -498,7 +506,9 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
         Place::Evil | Place::Relay => vec![RelayChoice::new(address)],
     };
     let unix_time = Duration::from_secs(1_800_000_000);
-    Common { relays, cores: 2, aes, unix_time, give_up_after: scenario.give_up_after, ..Common::default() }
+    let mut common = Common::new(peer::Machine { cores: 2, interfaces: Vec::new(), unix_time, aes });
+    (common.relays, common.give_up_after) = (relays, scenario.give_up_after);
+    common
 }
 
 /// A relay as it is without options, at that port of all addresses.

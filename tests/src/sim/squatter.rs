@@ -126,7 +126,7 @@ impl Node for Squatter {
         match event {
             PipeEvent::Up => self.said.push_back("connected".to_owned()),
             PipeEvent::Eof | PipeEvent::Failed(_) => self.pipes.retain(|it| *it != pipe),
-            PipeEvent::Filled(_) | PipeEvent::Wrote(_) => {}
+            _ => {}
         }
     }
 

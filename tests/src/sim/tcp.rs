@@ -1,9 +1,9 @@
 //! TCP between hosts: reliable and ordered pipes over the network that loses and is cut.
 //!
-//! What is lost comes later, with everything behind it. What is sent into a cut, or to a host that does not answer, stalls and is
-//! tried again; after its pipe's user time-out the pipe has failed. A machine that answers but knows nothing of a pipe (its
-//! process died, it was started again) resets it. Who sends nothing notices nothing: such a pipe stays half-open, for there are
-//! no keep-alive probes here.
+//! What is lost comes later, with everything behind it. What is sent into a cut, or to a host that does not answer,
+//! stalls and is tried again; after its pipe's user time-out the pipe has failed. A machine that answers but knows
+//! nothing of a pipe (its process died, it was started again) resets it. Who sends nothing notices nothing: such a pipe
+//! stays half-open, for there are no keep-alive probes here.
 //!
 //! Writes are taken in pieces of random size. Bounds: [`BUFFER`] bytes of a pipe and direction that were not yet read.
 
@@ -493,7 +493,7 @@ impl World {
             match event {
                 PipeEvent::Filled(count) => read += count,
                 PipeEvent::Eof => end.end_told = true,
-                PipeEvent::Up | PipeEvent::Wrote(_) | PipeEvent::Failed(_) => {}
+                _ => {}
             }
             told = true;
             self.tell(host, pipe, event);

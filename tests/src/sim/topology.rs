@@ -1,9 +1,9 @@
 //! Who is connected to what: the public segment, sites behind NATs and firewalls, sites behind those.
 //!
-//! It decides which way a packet takes, and what is left of it. On departure it climbs from its segment until it is where its
-//! destination is, or in the public segment, and each site's NAT may translate or drop it; on arrival, which is later, it
-//! descends through the NATs between there and its destination, as they are then. Addresses mean something inside a
-//! segment only, so that private networks may overlap.
+//! It decides which way a packet takes, and what is left of it. On departure it climbs from its segment until it is
+//! where its destination is, or in the public segment, and each site's NAT may translate or drop it; on arrival, which
+//! is later, it descends through the NATs between there and its destination, as they are then. Addresses mean something
+//! inside a segment only, so that private networks may overlap.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -102,7 +102,8 @@ impl Built {
     }
 }
 
-/// A packet between departure and arrival: in the highest segment that it gets to, with the addresses that it has there.
+/// A packet between departure and arrival: in the highest segment that it gets to, with the addresses that it has
+/// there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flight {
     /// Where it is.

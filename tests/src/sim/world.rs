@@ -251,8 +251,8 @@ impl World {
         host.closed_at.get_or_insert(now);
     }
 
-    /// Something runs on the host again, which crashed, was killed, or has closed. What it said in its earlier life is forgotten;
-    /// a node is to be made with [`World::clock`] as its time.
+    /// Something runs on the host again, which crashed, was killed, or has closed. What it said in its earlier life is
+    /// forgotten; a node is to be made with [`World::clock`] as its time.
     pub fn restart(&mut self, host: HostId, machine: Machine) {
         self.kill(host);
         let target = &mut self.hosts[host.0];
@@ -271,8 +271,8 @@ impl World {
         self.now - self.hosts[host.0].slept
     }
 
-    /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its pipes stay behind and
-    /// stall. The node is told a little later.
+    /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its pipes stay
+    /// behind and stall. The node is told a little later.
     ///
     /// # Panics
     /// The host has no address of this family.
@@ -300,7 +300,8 @@ impl World {
         self.freeze(host, Freeze::Asleep, time);
     }
 
-    /// The process is stopped (SIGSTOP) and goes on later: its clock has gone on, and its system has kept what had room.
+    /// The process is stopped (SIGSTOP) and goes on later: its clock has gone on, and its system has kept what had
+    /// room.
     pub fn stop(&mut self, host: HostId, time: Duration) {
         self.freeze(host, Freeze::Stopped, time);
     }
@@ -478,8 +479,13 @@ impl World {
         self.transmit(id);
         let host = &mut self.hosts[id.0];
         while let Some(event) = host.poll_event() {
-            assert!(!host.terminal, "{event:?} after the terminal event of {id:?}");
-            host.terminal = matches!(&event, Observed::Peer(event) if event.is_terminal());
+            // A receiver that is done tells what it waits for until its sender knows it.
+            let waits = matches!(
+                &event,
+                Observed::Peer(peer::Event::Reconnecting { .. } | peer::Event::Waiting(peer::WaitingFor::Peer))
+            );
+            assert!(!host.terminal || waits, "{event:?} after the terminal event of {id:?}");
+            host.terminal |= matches!(&event, Observed::Peer(event) if event.is_terminal());
             let shown = format!("{event:?}");
             assert!(!self.secrets.iter().any(|secret| shown.contains(secret)), "a secret in {shown}");
             shown.hash(&mut self.trace);
@@ -545,6 +551,7 @@ impl World {
                 let (at, life) = (now + Duration::from_millis(3), host.life);
                 self.plan(at, Happening::Resolved { host: id, life, query, addresses });
             }
+            other => unreachable!("the simulator can't do {other:?}"),
         }
     }
 

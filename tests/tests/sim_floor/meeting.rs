@@ -17,8 +17,8 @@ use tallow_tests::sim::{
 
 use super::midway::{FOUND, HOME, LEGS, Midway, OUTSIDE, SECOND, direct_and, scenario};
 
-/// One side has lost everything and knows it; the other one believes in its direct path for another second, and waits in the
-/// reconnect room for a floor. Its session goes on all the same, without a failure.
+/// One side has lost everything and knows it; the other one believes in its direct path for another second, and waits
+/// in the reconnect room for a floor. Its session goes on all the same, without a failure.
 #[test]
 fn one_that_lost_all_meets_one_that_has_not_noticed() {
     for (seed, legs) in [LEGS[0], LEGS[1]].into_iter().enumerate() {
@@ -98,7 +98,8 @@ fn the_relay_inside_a_sender_lets_its_receiver_in_for_another_floor() {
     }
 }
 
-/// As with a relay between them: a receiver that lost all comes to a sender that believes in its direct path, and the other way round.
+/// As with a relay between them: a receiver that lost all comes to a sender that believes in its direct path, and the
+/// other way round.
 #[test]
 fn one_that_lost_all_meets_one_that_has_not_noticed_at_the_relay_inside() {
     for (seed, apart) in [(80, 1), (81, 1), (82, 0), (83, 0), (84, 0)] {
@@ -116,8 +117,8 @@ fn one_that_lost_all_meets_one_that_has_not_noticed_at_the_relay_inside() {
     }
 }
 
-/// A relay can cut the floor and spoil every other one, with anything that it has seen before: the bytes go on directly, and nobody
-/// hears of it.
+/// A relay can cut the floor and spoil every other one, with anything that it has seen before: the bytes go on
+/// directly, and nobody hears of it.
 #[test]
 fn a_relay_that_spoils_the_new_floor_ends_nothing() {
     for kind in 0..4 {
@@ -194,7 +195,8 @@ fn a_relay_that_floods_a_link_that_waits_is_not_read() {
     midway.ends_well();
 }
 
-/// The direct path dies while a new floor proves itself, and does not come to an end with it: it is not waited for for long.
+/// The direct path dies while a new floor proves itself, and does not come to an end with it: it is not waited for for
+/// long.
 #[test]
 fn the_last_link_has_to_prove_itself_soon() {
     let (cuts, swallows) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
@@ -219,7 +221,8 @@ fn the_last_link_has_to_prove_itself_soon() {
     midway.ends_well();
 }
 
-/// A receiver that thinks that it has a link keeps one on which the sender asked for another handshake; its person gives up meanwhile.
+/// A receiver that thinks that it has a link keeps one on which the sender asked for another handshake; its person
+/// gives up meanwhile.
 #[test]
 fn a_link_that_waits_goes_with_the_transfer() {
     let mut midway = one_lost_all_at_the_relay(95, 0, LEGS[0]);

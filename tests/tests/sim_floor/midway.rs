@@ -58,7 +58,7 @@ impl Midway {
         let mut midway = Self { rig, bytes, direct };
         let receiver = midway.rig.receiver;
         let offered = midway.rig.world.run_until(60 * SECOND, |world| {
-            world.said(receiver).any(|event| matches!(event, Event::Offer(_) | Event::StreamOffer))
+            world.said(receiver).any(|event| matches!(event, Event::Offer(_) | Event::StreamOffer(_)))
         });
         assert!(offered, "{}", midway.history());
         midway
@@ -147,8 +147,8 @@ impl Midway {
         self.rig.world.said(host).filter(|event| matches!(event, Event::FellBack(_))).count()
     }
 
-    /// One of the two, in the state that `make` leads to, has just lost its last link and can reach the relay again. What it says
-    /// of that does not arrive at the other one, which believes in its direct path for another second.
+    /// One of the two, in the state that `make` leads to, has just lost its last link and can reach the relay again.
+    /// What it says of that does not arrive at the other one, which believes in its direct path for another second.
     pub fn one_lost_all(apart: usize, make: impl Fn() -> Self, heal: impl Fn(&mut Self)) -> Self {
         let cut = |midway: &mut Self| {
             assert_eq!(midway.reconnects(), [0, 0], "{}", midway.history());

@@ -5,7 +5,7 @@ use super::*;
 use crate::drive::fake::{Arrives, Event, Heard, Theatre, bind, job};
 use crate::drive::inbox::EVENTS;
 use crate::net::{QueryId, SocketId};
-use crate::transfer::storage::{Fault, FaultKind};
+use crate::transfer::storage::FaultKind;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -242,7 +242,7 @@ fn a_later_deadline_leaves_the_timer_alone_and_an_early_ring_is_not_told() {
 fn a_panicking_job_answers() {
     let mut theatre = Theatre::new(&[]);
     theatre.plan().jobs.push_back(job(3, || panic!("on purpose")));
-    theatre.plan().jobs.push_back(job(4, || Err(Fault { kind: FaultKind::Cancelled, path: None })));
+    theatre.plan().jobs.push_back(job(4, || Err(FaultKind::Cancelled.into())));
     assert!(theatre.poll().is_pending());
     theatre.advance(MS);
     assert!(theatre.poll().is_pending());
@@ -291,14 +291,31 @@ fn a_released_socket_is_not_polled() {
 }
 
 #[test]
-fn a_name_is_looked_up_on_another_thread() {
+fn answers_of_the_name_service_reach_the_node_once_each() {
     let mut theatre = Theatre::new(&[]);
-    theatre.plan().actions.push_back(Action::Resolve(QueryId(1), "relay.example".into(), 4433));
+    assert_eq!(theatre.stage().resolved_polls, 0, "no answer is missing");
+    let resolve = |id| Action::Resolve(QueryId(id), "relay.example".into(), 4433);
+    theatre.plan().actions.extend([resolve(1), resolve(2)]);
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.stage().blocking.len(), 1);
+    assert_eq!(theatre.stage().queries, [(QueryId(1), 4433), (QueryId(2), 4433)]);
+    assert!(theatre.stage().resolved_polls > 0, "the waker is registered");
+    assert!(theatre.stage().blocking.is_empty());
     theatre.advance(MS);
     assert!(theatre.poll().is_pending());
-    assert!(theatre.plan().heard.contains(&Heard::Resolved(vec![crate::drive::fake::addr(4433)])));
+    let resolved = Heard::Resolved(vec![crate::drive::fake::addr(4433)]);
+    assert_eq!(theatre.plan().count(|heard| *heard == resolved), 2);
+    let polls = theatre.stage().resolved_polls;
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.stage().resolved_polls, polls, "no answer is missing any more");
+}
+
+#[test]
+fn work_may_be_done_where_there_are_no_threads() {
+    let mut theatre = Theatre::new(&[]);
+    theatre.stage_mut().has_no_threads = true;
+    theatre.plan().jobs.push_back(job(7, || Ok(true)));
+    assert!(theatre.poll().is_pending());
+    assert!(theatre.plan().heard.contains(&Heard::Done(7, true)));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The loop: what came is given to the node, what the node wants is given to the runtime.
 //!
 //! A round, in this order:
-//! 1. the inbox: finished jobs free memory; then commands, and news of the machine;
+//! 1. the inbox: finished jobs free memory; then commands, news of the machine, and answers of the name service;
 //! 2. arrivals, of each socket in turn, the first socket rotating; newcomers; then what the pipes that were woken have;
 //! 3. `settle`, once for all that came;
 //! 4. actions, jobs, transmits (a blocked one is kept for its socket, and holds up that socket only), pipes, events;
@@ -69,6 +69,10 @@ pub struct Driver<N: Node, I: Io> {
     rung: Vec<Name>,
     /// The runtime will wake the task when there is news.
     no_news: bool,
+    /// Queries to the name service without an answer yet.
+    unanswered: usize,
+    /// The runtime will wake the task when one of them is answered.
+    no_answers: bool,
     /// An event that found no room.
     held: Option<N::Event>,
     /// What the runtime's timer is set to; never later than the next deadline.
@@ -84,7 +88,7 @@ pub struct Driver<N: Node, I: Io> {
     turn: usize,
 }
 
-impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
+impl<N: Node + 'static, I: Io> Driver<N, I> {
     /// Joins the two. Nothing happens until the driver is polled.
     pub fn new(node: N, io: I) -> (Handle<N>, Self) {
         let (inbox, looked) = (Arc::new(Inbox::new()), io.now());
@@ -103,6 +107,8 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
             wakes,
             rung: Vec::new(),
             no_news: false,
+            unanswered: 0,
+            no_answers: false,
             held: None,
             armed: None,
             put_off: 0,
@@ -144,13 +150,14 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
         for socket in &mut self.sockets {
             (socket.empty, socket.full) = (false, false);
         }
-        self.no_news = false;
+        (self.no_news, self.no_answers) = (false, false);
         for _ in 0..ROUNDS {
             if self.sockets.iter().all(|socket| !socket.empty) {
                 self.looked = self.io.now();
             }
             let mut moved = self.take_inbox(cx);
             moved |= self.take_news(cx);
+            moved |= self.take_answers(cx);
             moved |= self.receive(cx);
             moved |= self.serve_the_woken(cx);
             let now = self.io.now();
@@ -202,6 +209,21 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
                 true
             }
         }
+    }
+
+    fn take_answers(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while self.unanswered > 0 && !self.no_answers {
+            match self.io.poll_resolved(cx) {
+                Poll::Pending => self.no_answers = true,
+                Poll::Ready((query, addresses)) => {
+                    self.unanswered = self.unanswered.saturating_sub(1);
+                    self.node.handle_input(self.io.now(), Input::Resolved(query, addresses));
+                    moved = true;
+                }
+            }
+        }
+        moved
     }
 
     fn serve_the_woken(&mut self, cx: &Context<'_>) -> bool {
@@ -277,10 +299,9 @@ impl<N: Node + 'static, I: Io + 'static> Driver<N, I> {
                 Action::Finish(id) => self.pipes.finish(id),
                 Action::Abort(id) => self.pipes.abort(now, &mut self.io, id),
                 Action::Resolve(query, host, port) => {
-                    let inbox = self.inbox.clone();
-                    self.io.run_blocking(Box::new(move || {
-                        inbox.tell(Input::Resolved(query, I::lookup(&host, port)));
-                    }));
+                    self.unanswered = self.unanswered.saturating_add(1);
+                    self.no_answers = false;
+                    self.io.resolve(query, &host, port);
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! The TCP pipes: bytes between the runtime and the node's buffers, without a copy.
 //!
 //! Visited are those whose bell rang and those that the node names, never all. A direction without buffer or output registers
-//! nothing. A pipe is over when both directions have ended, when it fails, or when it is aborted:
+//! nothing. A pipe is over when both directions have ended, when it fails, or when it is aborted; the runtime then closes it if its
+//! end was sent, and resets it otherwise:
 //!
 //! ```text
 //! Dialling ─► Open ─Finish► Finishing ─output empty► Finished        Abort: over, at once in Dialling and Open,
@@ -62,7 +63,11 @@ struct Pipe {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writing {
-    Dialling { finish: bool },
+    /// Dialling failed at once: the runtime does not know the pipe, and the node is notified in the next round.
+    Refused(io::ErrorKind),
+    Dialling {
+        finish: bool,
+    },
     Open,
     Finishing,
     Finished,
@@ -74,7 +79,16 @@ impl Pipe {
     }
 
     const fn is_dialling(&self) -> bool {
-        matches!(self.writing, Writing::Dialling { .. })
+        matches!(self.writing, Writing::Dialling { .. } | Writing::Refused(_))
+    }
+
+    /// The runtime forgets the pipe: orderly if its end was sent, else with a reset.
+    fn end<I: Io>(&self, id: PipeId, io: &mut I) {
+        match self.writing {
+            Writing::Refused(_) => {}
+            Writing::Dialling { .. } | Writing::Open | Writing::Finishing => io.reset(id),
+            Writing::Finished => io.close(id),
+        }
     }
 }
 
@@ -96,8 +110,11 @@ impl Pipes {
     }
 
     pub fn dial<I: Io>(&mut self, io: &mut I, id: PipeId, dial: &Dial) {
-        if self.add(id, Writing::Dialling { finish: false }) {
-            io.dial(id, dial);
+        if self.add(id, Writing::Dialling { finish: false })
+            && let Err(error) = io.dial(id, dial)
+            && let Some(pipe) = self.pipes.get_mut(&id)
+        {
+            pipe.writing = Writing::Refused(error.kind());
         }
     }
 
@@ -117,6 +134,7 @@ impl Pipes {
     pub fn finish(&mut self, id: PipeId) {
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
         pipe.writing = match pipe.writing {
+            Writing::Refused(kind) => Writing::Refused(kind),
             Writing::Dialling { .. } => Writing::Dialling { finish: true },
             Writing::Open | Writing::Finishing => Writing::Finishing,
             Writing::Finished => Writing::Finished,
@@ -127,8 +145,9 @@ impl Pipes {
     pub fn abort<I: Io>(&mut self, now: Instant, io: &mut I, id: PipeId) {
         let Some(pipe) = self.pipes.get_mut(&id) else { return };
         if !pipe.is_finishing() || pipe.let_go.is_some() {
+            pipe.end(id, io);
             self.pipes.remove(&id);
-            return io.abort(id);
+            return;
         }
         let until = now.checked_add(LINGER).unwrap_or(now);
         pipe.let_go = Some(until);
@@ -148,9 +167,11 @@ impl Pipes {
     pub fn read<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I, nobody: bool) -> bool {
         let now = io.now();
         while let Some((_, id)) = self.lingering.pop_front_if(|&mut (until, _)| until <= now) {
-            if self.pipes.get(&id).and_then(|pipe| pipe.let_go).is_some_and(|until| until <= now) {
+            if let Some(pipe) = self.pipes.get(&id)
+                && pipe.let_go.is_some_and(|until| until <= now)
+            {
+                pipe.end(id, io);
                 self.pipes.remove(&id);
-                io.abort(id);
             }
         }
         let mut due = std::mem::take(&mut self.due);
@@ -174,6 +195,9 @@ impl Pipes {
         let Some(pipe) = self.pipes.get_mut(&id) else { return Ok(false) };
         let cx = &mut Context::from_waker(&pipe.waker);
         let mut moved = false;
+        if let Writing::Refused(kind) = pipe.writing {
+            return Err(kind.into());
+        }
         if let Writing::Dialling { finish } = pipe.writing {
             match io.poll_dialled(cx, id) {
                 Poll::Pending => return Ok(false),
@@ -276,8 +300,8 @@ impl Pipes {
             }
         }
         if pipe.writing == Writing::Finished && pipe.ended {
+            pipe.end(id, io);
             self.pipes.remove(&id);
-            io.abort(id);
         }
         Ok(told)
     }
@@ -294,7 +318,7 @@ impl Pipes {
 
     fn lose<N: Node, I: Io>(&mut self, id: PipeId, error: &io::Error, node: &mut N, io: &mut I) {
         let Some(pipe) = self.pipes.remove(&id) else { return };
-        io.abort(id);
+        pipe.end(id, io);
         if pipe.let_go.is_none() {
             node.handle_pipe(io.now(), id, PipeEvent::Failed(error.kind()));
         }
@@ -321,8 +345,8 @@ impl Pipes {
     }
 
     pub fn end<I: Io>(&mut self, io: &mut I) {
-        for id in std::mem::take(&mut self.pipes).into_keys() {
-            io.abort(id);
+        for (id, pipe) in std::mem::take(&mut self.pipes) {
+            pipe.end(id, io);
         }
     }
 

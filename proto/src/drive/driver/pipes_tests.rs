@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::listeners::ACCEPTS;
 use super::pipes::{CALLS, LINGER};
 use super::{FLUSH, REST, ROUNDS};
-use crate::drive::fake::{Heard, Incoming, Theatre, addr};
+use crate::drive::fake::{Ended, Heard, Incoming, Theatre, addr};
 use crate::net::{Action, Dial, Interface, Listen, ListenerId, PipeEvent, PipeId};
 use crate::node::Input;
 
@@ -102,11 +102,27 @@ fn a_failed_dial_is_told_and_forgotten() {
     ring(theatre.line(1).writer.take());
     assert!(theatre.poll().is_pending());
     assert_eq!(heard(&theatre), [told(1, PipeEvent::Failed(io::ErrorKind::ConnectionRefused))]);
-    assert_eq!(theatre.stage().aborted, [(PipeId(1), false)]);
+    assert_eq!(theatre.stage().ended, [(PipeId(1), Ended::Reset)]);
     // What the node still asks of it comes to nothing.
     touch(&theatre, 1);
     act(&mut theatre, [Action::Finish(PipeId(1)), Action::Abort(PipeId(1))]);
     assert_eq!(heard(&theatre), []);
+}
+
+#[test]
+fn a_dial_that_fails_at_once_fails_the_pipe() {
+    let mut theatre = Theatre::new(&[]);
+    theatre.stage_mut().refuse_to_dial = true;
+    dial(&mut theatre, 1);
+    assert_eq!(heard(&theatre), [told(1, PipeEvent::Failed(io::ErrorKind::NetworkUnreachable))]);
+    assert_eq!(theatre.stage().ended, [], "the runtime does not know it");
+    // Whatever the node asked for before it was notified comes to nothing.
+    let asked = [Action::Dial(PipeId(2), Dial::from(addr(2))), Action::Finish(PipeId(2)), Action::Abort(PipeId(2))];
+    act(&mut theatre, asked);
+    assert_eq!(heard(&theatre), []);
+    theatre.advance(LINGER);
+    assert!(theatre.poll().is_pending());
+    assert_eq!((heard(&theatre), theatre.driver.pipes.len()), (vec![], 0));
 }
 
 #[test]
@@ -118,7 +134,7 @@ fn a_pipe_can_be_finished_and_aborted_before_it_is_up() {
     act(&mut theatre, [1, 2].map(|pipe| Action::Finish(PipeId(pipe))));
     assert!(!theatre.line(1).finished);
     act(&mut theatre, [Action::Abort(PipeId(2))]);
-    assert_eq!(theatre.stage().aborted, [(PipeId(2), false)]);
+    assert_eq!(theatre.stage().ended, [(PipeId(2), Ended::Reset)]);
     theatre.line(1).dialled = Some(Ok(()));
     ring(theatre.line(1).writer.take());
     assert!(theatre.poll().is_pending());
@@ -283,7 +299,7 @@ fn the_end_is_read_once_and_the_other_direction_goes_on_until_it_is_finished() {
     assert_eq!(heard(&theatre), [told(1, PipeEvent::Wrote(6))]);
     assert_eq!(theatre.line(1).read_calls, calls);
     act(&mut theatre, [Action::Finish(PipeId(1))]);
-    assert_eq!(theatre.stage().aborted, [(PipeId(1), true)], "over");
+    assert_eq!(theatre.stage().ended, [(PipeId(1), Ended::Closed)], "over");
     assert_eq!(heard(&theatre), []);
 }
 
@@ -305,7 +321,7 @@ fn a_finished_pipe_writes_what_is_left_and_is_read_to_its_end() {
     touch(&theatre, 1);
     assert!(theatre.poll().is_pending());
     assert_eq!(heard(&theatre), [told(1, PipeEvent::Filled(7)), told(1, PipeEvent::Eof)]);
-    assert_eq!(theatre.stage().aborted, [(PipeId(1), true)]);
+    assert_eq!(theatre.stage().ended, [(PipeId(1), Ended::Closed)]);
 }
 
 #[test]
@@ -318,7 +334,7 @@ fn a_pipe_that_fails_is_told_once_whichever_direction_fails() {
     assert!(theatre.poll().is_pending());
     let expected = [PipeEvent::Wrote(5), PipeEvent::Filled(4), PipeEvent::Failed(io::ErrorKind::ConnectionReset)];
     assert_eq!(heard(&theatre), expected.map(|event| told(1, event)));
-    assert_eq!(theatre.stage().aborted, [(PipeId(1), false)]);
+    assert_eq!(theatre.stage().ended, [(PipeId(1), Ended::Reset)]);
     touch(&theatre, 1);
     assert!(theatre.poll().is_pending());
     assert_eq!(heard(&theatre), []);
@@ -336,7 +352,7 @@ fn an_aborted_pipe_is_gone_at_once_with_what_waited() {
     // The bytes came first, and are heard first.
     act(&mut theatre, [Action::Abort(PipeId(1))]);
     assert_eq!(heard(&theatre), [told(1, PipeEvent::Filled(4))]);
-    assert_eq!(theatre.stage().aborted, [(PipeId(1), false)]);
+    assert_eq!(theatre.stage().ended, [(PipeId(1), Ended::Reset)]);
     assert_eq!(theatre.stage().timer, None);
 }
 
@@ -352,10 +368,10 @@ fn after_its_end_an_aborted_pipe_lingers_until_the_other_side_s_end() {
     ring(theatre.line(1).writer.take());
     assert!(theatre.poll().is_pending());
     assert_eq!(heard(&theatre), [told(1, PipeEvent::Wrote(7))], "what came is nobody's");
-    assert!(theatre.line(1).finished && theatre.stage().aborted.is_empty());
+    assert!(theatre.line(1).finished && theatre.stage().ended.is_empty());
     arrive(&theatre, 1, [Incoming::End]);
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.stage().aborted, [(PipeId(1), true)]);
+    assert_eq!(theatre.stage().ended, [(PipeId(1), Ended::Closed)]);
     assert_eq!(heard(&theatre), []);
 }
 
@@ -371,13 +387,16 @@ fn but_not_for_ever_and_a_failure_meanwhile_is_nobody_s() {
     heard(&theatre);
     arrive(&theatre, 3, [Incoming::Failure(io::ErrorKind::ConnectionReset)]);
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.stage().aborted, [(PipeId(3), true)]);
+    assert_eq!(theatre.stage().ended, [(PipeId(3), Ended::Closed)]);
     theatre.advance(LINGER - MS);
     assert!(theatre.poll().is_pending());
     assert_eq!(theatre.stage().lines.len(), 2);
     theatre.advance(MS);
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.stage().aborted, [(PipeId(3), true), (PipeId(1), false), (PipeId(2), true)]);
+    assert_eq!(
+        theatre.stage().ended,
+        [(PipeId(3), Ended::Closed), (PipeId(1), Ended::Reset), (PipeId(2), Ended::Closed)]
+    );
     assert_eq!(heard(&theatre), []);
 }
 
@@ -385,9 +404,9 @@ fn but_not_for_ever_and_a_failure_meanwhile_is_nobody_s() {
 fn a_second_abort_ends_the_lingering() {
     let mut theatre = with_pipes([1]);
     act(&mut theatre, [Action::Finish(PipeId(1)), Action::Abort(PipeId(1))]);
-    assert!(theatre.stage().aborted.is_empty());
+    assert!(theatre.stage().ended.is_empty());
     act(&mut theatre, [Action::Abort(PipeId(1))]);
-    assert_eq!(theatre.stage().aborted, [(PipeId(1), true)]);
+    assert_eq!(theatre.stage().ended, [(PipeId(1), Ended::Closed)]);
 }
 
 #[test]
@@ -482,7 +501,7 @@ fn a_closed_node_s_finished_pipes_are_flushed_and_its_others_dropped() {
     // Unread bytes would make a reset of the end: nobody wants them, so they are thrown away.
     arrive(&theatre, 1, [Incoming::Bytes(vec![0; 10_000]), Incoming::End]);
     assert!(theatre.poll().is_ready());
-    assert_eq!(theatre.stage().aborted, [(PipeId(1), true), (PipeId(2), false)]);
+    assert_eq!(theatre.stage().ended, [(PipeId(1), Ended::Closed), (PipeId(2), Ended::Reset)]);
 }
 
 #[test]
@@ -495,7 +514,7 @@ fn but_a_closed_node_s_pipes_are_not_waited_for_for_ever() {
     assert!(theatre.poll().is_pending());
     theatre.advance(FLUSH);
     assert!(theatre.poll().is_ready());
-    assert_eq!(theatre.stage().aborted, [(PipeId(1), false)]);
+    assert_eq!(theatre.stage().ended, [(PipeId(1), Ended::Reset)]);
 }
 
 #[test]

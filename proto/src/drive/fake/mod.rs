@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 pub use puppet::{Event, Heard, Plan, Puppet, job};
-pub use script::{Arrives, Door, Incoming, Line, Script, Stage, Wire};
+pub use script::{Arrives, Door, Ended, Incoming, Line, Script, Stage, Wire};
 
 use super::{Driver, Handle};
 use crate::Instant;
@@ -65,7 +65,12 @@ impl Theatre {
             news_polls: 0,
             doors: BTreeMap::new(),
             lines: BTreeMap::new(),
-            aborted: Vec::new(),
+            ended: Vec::new(),
+            refuse_to_dial: false,
+            has_no_threads: false,
+            queries: Vec::new(),
+            answers: VecDeque::new(),
+            resolved_polls: 0,
         }));
         let puppet = Puppet { plan: plan.clone(), tubes: BTreeMap::new() };
         let (handle, driver) = Driver::new(puppet, Script(stage.clone()));
@@ -124,6 +129,8 @@ impl Theatre {
         let mut stage = self.stage_mut();
         stage.now += by;
         let blocking = std::mem::take(&mut stage.blocking);
+        let queries = std::mem::take(&mut stage.queries);
+        stage.answers.extend(queries);
         drop(stage);
         for work in blocking {
             work();

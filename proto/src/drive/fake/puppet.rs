@@ -42,12 +42,12 @@ pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'stat
 pub enum Event {
     Progress(u64),
     Other(u64),
-    Misused(&'static str),
+    Misused(Misuse),
 }
 
 impl From<Misuse> for Event {
     fn from(misuse: Misuse) -> Self {
-        Self::Misused(misuse.0)
+        Self::Misused(misuse)
     }
 }
 
@@ -159,7 +159,7 @@ impl Node for Puppet {
     /// Even numbers make sense.
     fn handle_command(&mut self, _: Instant, command: u64) -> Result<(), Misuse> {
         self.plan.borrow_mut().note(Heard::Command(command));
-        if command.is_multiple_of(2) { Ok(()) } else { Err(Misuse("odd")) }
+        if command.is_multiple_of(2) { Ok(()) } else { Err(Misuse::NoSuchCommand) }
     }
     fn handle_timeout(&mut self, now: Instant) {
         let mut plan = self.plan.borrow_mut();

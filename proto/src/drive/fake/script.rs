@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use super::addr;
 use crate::Instant;
 use crate::drive::{Io, Received};
-use crate::net::{Bind, Dial, Listen, ListenerId, PipeId, SocketId, Transmit};
+use crate::net::{Bind, Dial, Listen, ListenerId, PipeId, QueryId, SocketId, Transmit};
 use crate::node::Input;
 
 /// One receive call's answer: the buffers it fills, each with its stride, or a failure.
@@ -69,6 +69,13 @@ pub struct Line {
     pub writer: Option<Waker>,
 }
 
+/// How a pipe was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Closed,
+    Reset,
+}
+
 /// The runtime's side of the script.
 pub struct Stage {
     pub now: Instant,
@@ -81,8 +88,14 @@ pub struct Stage {
     pub news_polls: usize,
     pub doors: BTreeMap<ListenerId, Door>,
     pub lines: BTreeMap<PipeId, Line>,
-    /// What was forgotten, and whether it was finished before.
-    pub aborted: Vec<(PipeId, bool)>,
+    /// Pipes that were forgotten.
+    pub ended: Vec<(PipeId, Ended)>,
+    pub refuse_to_dial: bool,
+    /// Work is done at once.
+    pub has_no_threads: bool,
+    pub queries: Vec<(QueryId, u16)>,
+    pub answers: VecDeque<(QueryId, u16)>,
+    pub resolved_polls: usize,
 }
 
 impl Stage {
@@ -204,8 +217,12 @@ impl Io for Script {
         let line = Line { room: usize::MAX, at_once: usize::MAX, ..Line::default() };
         assert!(self.0.borrow_mut().lines.insert(pipe, line).is_none());
     }
-    fn dial(&mut self, pipe: PipeId, _: &Dial) {
+    fn dial(&mut self, pipe: PipeId, _: &Dial) -> io::Result<()> {
+        if self.0.borrow().refuse_to_dial {
+            return Err(io::ErrorKind::NetworkUnreachable.into());
+        }
         self.adopt(pipe, 0);
+        Ok(())
     }
     fn poll_dialled(&mut self, cx: &mut Context<'_>, pipe: PipeId) -> Poll<io::Result<()>> {
         let mut stage = self.0.borrow_mut();
@@ -262,15 +279,29 @@ impl Io for Script {
         let mut stage = self.0.borrow_mut();
         assert!(!std::mem::replace(&mut stage.line(pipe).finished, true), "finished once");
     }
-    fn abort(&mut self, pipe: PipeId) {
+    fn close(&mut self, pipe: PipeId) {
         let mut stage = self.0.borrow_mut();
-        let line = stage.lines.remove(&pipe).expect("aborted once");
-        stage.aborted.push((pipe, line.finished));
+        let line = stage.lines.remove(&pipe).expect("ended once");
+        assert!(line.finished, "an end without FIN is a reset");
+        stage.ended.push((pipe, Ended::Closed));
+    }
+    fn reset(&mut self, pipe: PipeId) {
+        let mut stage = self.0.borrow_mut();
+        stage.lines.remove(&pipe).expect("ended once");
+        stage.ended.push((pipe, Ended::Reset));
+    }
+    fn resolve(&mut self, query: QueryId, _: &str, port: u16) {
+        self.0.borrow_mut().queries.push((query, port));
+    }
+    fn poll_resolved(&mut self, _: &mut Context<'_>) -> Poll<(QueryId, Vec<SocketAddr>)> {
+        let mut stage = self.0.borrow_mut();
+        stage.resolved_polls += 1;
+        stage.answers.pop_front().map_or(Poll::Pending, |(query, port)| Poll::Ready((query, vec![addr(port)])))
     }
     fn run_blocking(&mut self, work: Box<dyn FnOnce() + Send>) {
+        if self.0.borrow().has_no_threads {
+            return work();
+        }
         self.0.borrow_mut().blocking.push(work);
-    }
-    fn lookup(_: &str, port: u16) -> Vec<SocketAddr> {
-        vec![addr(port)]
     }
 }

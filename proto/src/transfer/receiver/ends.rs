@@ -35,11 +35,12 @@ impl Receiver {
             FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => {
                 DeclineReason::Policy
             }
+            // As the class of the failure here says: it was a decision, and nothing broke.
+            FaultKind::Cancelled => DeclineReason::Person,
             FaultKind::Changed
             | FaultKind::Io(_)
             | FaultKind::System(_)
             | FaultKind::NotUtf8
-            | FaultKind::Cancelled
             | FaultKind::Panicked
             | FaultKind::Internal => DeclineReason::Io,
         };

@@ -96,7 +96,7 @@ impl Receiver {
     pub fn of_file(now: Instant, config: Config, manifest: Arc<Manifest>) -> Result<Self, Misuse> {
         let totals = manifest.totals();
         if totals.entries != 1 || totals.files != 1 {
-            return Err(Misuse("only a single file can be written in order"));
+            return Err(Misuse::NotOneFile);
         }
         let state = State::Offered(Layout::File(manifest));
         Ok(Self { state, heard: Some(now), ..Self::new(config) })
@@ -232,7 +232,7 @@ impl Receiver {
     /// # Errors
     /// Nothing waits for an answer.
     pub fn accept(&mut self, now: Instant, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
-        let State::Offered(layout) = &self.state else { return Err(Misuse("nothing waits for an answer")) };
+        let State::Offered(layout) = &self.state else { return Err(Misuse::NothingOffered) };
         let inflow = Inflow::new(layout.clone(), sink, self.limit);
         let credit = inflow.credit();
         self.control.push_back(Control::Accept { transfer: FIRST, have: Capped::default(), credit });
@@ -247,7 +247,7 @@ impl Receiver {
     /// Nothing waits for an answer.
     pub fn decline(&mut self, now: Instant, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
         if !matches!(self.state, State::Offered(_)) {
-            return Err(Misuse("nothing waits for an answer"));
+            return Err(Misuse::NothingOffered);
         }
         self.control.clear();
         self.control.push_back(Control::Decline { transfer: FIRST, reason, text: Reason::new(text) });

@@ -136,7 +136,7 @@ impl Node for Pipes {
             }
             Input::HandleDropped => self.closed = true,
             Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
-            Input::Bound(..) | Input::Resolved(..) | Input::Done(_) => panic!("nobody asked"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
 
@@ -207,6 +207,7 @@ impl Node for Pipes {
                 self.pipes.remove(&id);
             }
             (Pipe::Server { .. }, PipeEvent::Up) => panic!("up from the start"),
+            (_, other) => unreachable!("{other:?}"),
         }
     }
 

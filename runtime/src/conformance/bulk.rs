@@ -65,13 +65,13 @@ pub struct Bulk {
 
 impl Bulk {
     pub fn sender(to: SocketAddr, identity: &Identity, total: u64, unix_time: Duration) -> Self {
-        let quic = Quic::client(&Profile::peer(), unix_time, &tallow_runtime::seed());
+        let quic = Quic::client(&Profile::peer(), unix_time, &crate::seed());
         let trust = Trust::Pin(identity.fingerprint());
         Self::new(quic, total, SocketAddr::new(to.ip(), 0), Some((to, trust)))
     }
 
     pub fn receiver(addr: SocketAddr, identity: &Identity, total: u64, unix_time: Duration) -> Self {
-        let seed = tallow_runtime::seed();
+        let seed = crate::seed();
         let quic = Quic::server(&Profile::peer(), identity, Limits::default(), unix_time, &seed).unwrap();
         Self::new(quic, total, addr, None)
     }
@@ -178,12 +178,12 @@ impl Node for Bulk {
             }
             Input::HandleDropped => self.over = true,
             Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
-            Input::Resolved(..) | Input::Done(_) | Input::Listening(..) => panic!("nobody asked"),
+            other => panic!("nobody asked for {other:?}"),
         }
     }
 
     fn handle_command(&mut self, _: Instant, (): ()) -> Result<(), Misuse> {
-        Err(Misuse("there are no commands"))
+        Err(Misuse::NoSuchCommand)
     }
 
     fn handle_timeout(&mut self, now: Instant) {

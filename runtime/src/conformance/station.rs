@@ -50,6 +50,8 @@ pub enum Command {
     Work(Box<Job>),
     Resolve(String, u16),
     GoodbyeTo(SocketAddr),
+    /// Closes the socket and opens another one with its id.
+    Rebind(SocketAddr),
     /// Once the alarms have rung.
     Close,
 }
@@ -100,9 +102,12 @@ pub struct Station {
 
 impl Station {
     pub fn bound_to(addr: SocketAddr) -> Self {
-        let bind = Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None });
-        Self { actions: [bind].into(), ..Self::default() }
+        Self { actions: [bind(addr)].into(), ..Self::default() }
     }
+}
+
+fn bind(addr: SocketAddr) -> Action {
+    Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None })
 }
 
 /// `[kind][number]`, then the number's last byte up to the end.
@@ -143,7 +148,7 @@ impl Node for Station {
             Input::Resolved(_, found) => self.events.push_back(Event::Resolved(found)),
             Input::Done(done) => self.events.push_back(Event::Worked { id: done.id.0, well: done.result.is_ok() }),
             Input::HandleDropped => self.leaving = true,
-            Input::Listening(..) | Input::Interfaces(_) | Input::Gateways(_) | Input::Slept(_) => {}
+            _ => {}
         }
     }
 
@@ -160,6 +165,7 @@ impl Node for Station {
             Command::Work(job) => self.jobs.push_back(*job),
             Command::Resolve(host, port) => self.actions.push_back(Action::Resolve(QueryId(0), host, port)),
             Command::GoodbyeTo(to) => self.goodbye = Some(to),
+            Command::Rebind(addr) => self.actions.extend([Action::Release(SocketId(0)), bind(addr)]),
             Command::Close => self.leaving = true,
         }
         Ok(())

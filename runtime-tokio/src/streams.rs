@@ -1,0 +1,48 @@
+//! Asynchronous readers and writers as what is sent, and as where it goes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tallow_proto::peer::Payload;
+use tallow_proto::transfer::storage::StreamSink;
+use tallow_runtime::bridge::{self, Ask};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Sends what it reads, to its end. The receiver is offered a stream.
+///
+/// A task of its own reads, and drops the reader when the transfer is over.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+#[must_use]
+pub fn reader(reader: impl AsyncRead + Send + 'static) -> Payload {
+    let (source, feeder) = bridge::source();
+    let mut reader = Box::pin(reader);
+    tokio::spawn(bridge::feed(feeder, move |cx, into| {
+        let mut into = ReadBuf::new(into);
+        reader.as_mut().poll_read(cx, &mut into).map_ok(|()| into.filled().len())
+    }));
+    Payload::Stream(Arc::new(source))
+}
+
+/// Receives into it: for [`crate::StreamOffer::accept`].
+///
+/// Bytes count as received when they are written and flushed. A task of its own writes, closes the writer after the
+/// last byte of a transfer that is done, and drops it.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+#[must_use]
+pub fn writer(writer: impl AsyncWrite + Send + 'static) -> Arc<dyn StreamSink> {
+    let (sink, drainer) = bridge::sink();
+    let mut writer = Box::pin(writer);
+    tokio::spawn(bridge::drain(drainer, move |cx, ask| {
+        let writer: Pin<&mut _> = writer.as_mut();
+        match ask {
+            Ask::Write(bytes) => writer.poll_write(cx, bytes),
+            Ask::Flush => writer.poll_flush(cx).map_ok(|()| 0),
+            Ask::Close => writer.poll_shutdown(cx).map_ok(|()| 0),
+        }
+    }));
+    Arc::new(sink)
+}
