@@ -77,7 +77,8 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                 Step::Event(Event::Code { code, link, listening }) => {
                     let here = setup::reachable(&listening, &setup::routed());
                     let relay = link.as_ref().filter(|_| has_relays).map(|link| relay_of(link.host(), link.port()));
-                    // A link names one address only, so for the relay inside this process all addresses are shown instead.
+                    // A link names one address only, so for the relay inside this process all addresses are shown
+                    // instead.
                     let link = link.filter(|_| has_relays).map(|link| link.reveal());
                     report.show_code(&code, link.as_ref().map(|link| link.as_str()), relay.as_deref(), &here);
                 }

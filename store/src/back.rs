@@ -1,9 +1,10 @@
-//! A crash while things get their names: the next try takes back what has one already, so that it finds the destination as the
-//! first one did.
+//! A crash while things get their names: the next try takes back what has one already, so that it finds the destination
+//! as the first one did.
 //!
-//! Before anything is moved, it is noted with its inode ([`Move`], a line each, in the staging directory's `moves`). Decides what is
-//! taken back: everything that stands where it was moved to and is still as it was made, or nothing at all: what somebody changed
-//! since then is theirs, and the policy for names that exist decides about it. What replaced something stays.
+//! Before anything is moved, it is noted with its inode ([`Move`], a line each, in the staging directory's `moves`).
+//! Decides what is taken back: everything that stands where it was moved to and is still as it was made, or nothing at
+//! all: what somebody changed since then is theirs, and the policy for names that exist decides about it. What replaced
+//! something stays.
 //!
 //! No state, no timers. Bounds: what is noted is at most 256 MiB, and a line for each name.
 

@@ -1,9 +1,11 @@
-//! Directories by their handles: whatever is opened or made through a [`Dir`] lies in it, whoever renames or swaps what meanwhile.
+//! Directories by their handles: whatever is opened or made through a [`Dir`] lies in it, whoever renames or swaps what
+//! meanwhile.
 //!
-//! Decides how a name is resolved. The kernel does it in one step (`openat2` with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and
-//! RESOLVE_NO_MAGICLINKS: no `..`, no absolute path, no link anywhere, not even one that appears during the call). Where there is
-//! no such call, each component is opened by itself with O_NOFOLLOW, from the handle of the one before: the same containment, more
-//! calls. Checks of strings or of `lstat` before an opening are not part of it; they would lose races.
+//! Decides how a name is resolved. The kernel does it in one step (`openat2` with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS
+//! and RESOLVE_NO_MAGICLINKS: no `..`, no absolute path, no link anywhere, not even one that appears during the call).
+//! Where there is no such call, each component is opened by itself with O_NOFOLLOW, from the handle of the one before:
+//! the same containment, more calls. Checks of strings or of `lstat` before an opening are not part of it; they would
+//! lose races.
 //!
 //! A symbolic link in the way is `ELOOP` by either method. No state, no timers. Nothing here follows a link but
 //! [`Dir::open_trusted`].
@@ -221,7 +223,8 @@ impl Dir {
         })
     }
 
-    /// Moves a file or a link to where a file or a link is, and replaces that in one step; what it was linked to stays as it is.
+    /// Moves a file or a link to where a file or a link is, and replaces that in one step; what it was linked to stays
+    /// as it is.
     ///
     /// # Errors
     /// `EISDIR`, or the system's.
@@ -245,7 +248,8 @@ impl Dir {
         absent(one(name, |name| fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)))
     }
 
-    /// Calls with each name in this directory, without `.` and `..`, in no order; `each` may remove what it is called with.
+    /// Calls with each name in this directory, without `.` and `..`, in no order; `each` may remove what it is called
+    /// with.
     ///
     /// # Errors
     /// The system's, or of `each`.
@@ -332,7 +336,8 @@ fn absent(removed: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Changes the mode of exactly what was looked at, never of what a link leads to: by its handle, which needs no permission to read.
+/// Changes the mode of exactly what was looked at, never of what a link leads to: by its handle, which needs no
+/// permission to read.
 #[cfg(target_os = "linux")]
 fn set_mode(dir: &OwnedFd, name: &CStr, mode: Mode, is_right: fn(&Stat) -> bool, else_: Errno) -> Result<(), Errno> {
     use std::os::fd::AsRawFd;
@@ -343,7 +348,8 @@ fn set_mode(dir: &OwnedFd, name: &CStr, mode: Mode, is_right: fn(&Stat) -> bool,
     if !is_right(&fs::fstat(&found)?) {
         return Err(else_);
     }
-    // A handle that can only name the file takes no `fchmod`; its entry here is the file itself, and no link that anybody set.
+    // A handle that can only name the file takes no `fchmod`; its entry here is the file itself, and no link that
+    // anybody set.
     fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), mode)
 }
 
@@ -361,7 +367,8 @@ fn open_by_kernel(dir: impl AsFd, path: impl Arg + Copy, flags: OFlags, mode: Mo
     use rustix::fs::ResolveFlags;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     loop {
-        // EAGAIN: something was renamed meanwhile and the kernel could not be sure (openat2(2)); the next try is a new resolution.
+        // EAGAIN: something was renamed meanwhile and the kernel could not be sure (openat2(2)); the next try is a new
+        // resolution.
         match fs::openat2(&dir, path, flags, mode, resolve) {
             Err(Errno::AGAIN | Errno::INTR) => {}
             other => return other,

@@ -9,8 +9,8 @@ use rustix::process::{Resource, getrlimit};
 
 /// The most handles that one cache keeps.
 pub const MOST: usize = 64;
-/// How often an opening is tried again while the process has no descriptor left, a few milliseconds apart: other threads
-/// close theirs all the time.
+/// How often an opening is tried again while the process has no descriptor left, a few milliseconds apart: other
+/// threads close theirs all the time.
 const TRIES: u32 = 200;
 
 /// How many handles a cache may keep: a small part of what the process may open, since sockets need some too.

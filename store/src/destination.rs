@@ -1,7 +1,8 @@
 //! Where received files go, and what happens to what is there already.
 //!
-//! Decides whether a directory can take anything at all, before a code is used up, and what is done about a name that exists
-//! ([`verdict`]). Nothing is made here before [`tallow_proto::transfer::storage::Sink::begin`]. No state, no timers.
+//! Decides whether a directory can take anything at all, before a code is used up, and what is done about a name that
+//! exists ([`verdict`]). Nothing is made here before [`tallow_proto::transfer::storage::Sink::begin`]. No state, no
+//! timers.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,9 @@
 //! The certificate and key that a relay shows.
 //!
-//! Decides where they come from: made once and kept in the state directory (the file `relay-identity.pem`, certificate and key
-//! together, so that they can't part), made for one run, or given. What is made is self-signed, ECDSA P-256, and valid for as long
-//! as certificates can be: it is recognised by its fingerprint, not by its dates. No states, no timers.
+//! Decides where they come from: made once and kept in the state directory (the file `relay-identity.pem`, certificate
+//! and key together, so that they can't part), made for one run, or given. What is made is self-signed, ECDSA P-256,
+//! and valid for as long as certificates can be: it is recognised by its fingerprint, not by its dates. No states, no
+//! timers.
 
 use std::path::Path;
 

@@ -1,6 +1,7 @@
 //! Relays that were seen before, and how each is recognised: the file `known_relays`.
 //!
-//! A line is a relay's name (`host:port`) and either the fingerprint of its certificate or `public-ca`. No states, no timers.
+//! A line is a relay's name (`host:port`) and either the fingerprint of its certificate or `public-ca`. No states, no
+//! timers.
 
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,10 @@
 //! What tallow keeps and reads on disk: the only code that opens files of a transfer.
 //!
-//! - [`source`]: what is sent. [`SourceTree`] implements [`tallow_proto::transfer::storage::Source`] on files and directories.
-//! - [`destination`]: where it goes. [`Destination`] makes a [`Receiving`], which implements [`tallow_proto::transfer::storage::Sink`]: everything
-//!   is staged beside its final place and renamed once it is whole.
+//! - [`source`]: what is sent. [`SourceTree`] implements [`tallow_proto::transfer::storage::Source`] on files and
+//!   directories.
+//! - [`destination`]: where it goes. [`Destination`] makes a [`Receiving`], which implements
+//!   [`tallow_proto::transfer::storage::Sink`]: everything is staged beside its final place and renamed once it is
+//!   whole.
 //! - [`partial`]: what transfers left that ended unfinished.
 //! - [`stream`]: standard input and output, as streams.
 //! - [`beneath`]: directories by their handles, so that no name and no race leads out of them.

@@ -1,5 +1,5 @@
-//! A small file of the state directory whose lines are a name and a value. What is no such line is left as it is, so that a file
-//! that was damaged, or that a later version wrote, loses nothing.
+//! A small file of the state directory whose lines are a name and a value. What is no such line is left as it is, so
+//! that a file that was damaged, or that a later version wrote, loses nothing.
 //!
 //! Bounds: [`MOST_LINES`]; the oldest goes first. No states, no timers.
 

@@ -1,7 +1,7 @@
 //! Partial transfers in a directory: what is there of them, and how they go.
 //!
-//! Decides which staging directories are anybody's business: those of this user that nobody holds may go, those that a receiver
-//! holds may not. What they are of is told by their journals.
+//! Decides which staging directories are anybody's business: those of this user that nobody holds may go, those that a
+//! receiver holds may not. What they are of is told by their journals.
 //!
 //! No state, no timers. Bounds: [`MOST`] of them are looked at.
 

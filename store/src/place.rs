@@ -3,12 +3,15 @@
 //! ```text
 //! Make ──► Complete ──► Links ──► Times ──► Restrict ──► Sync ──► Place ──► Settle ──► Done
 //! ```
-//! - *Complete*: what was stored in several tries gets its modes and times; otherwise each file did when its last byte came.
-//! - *Make*: files without contents, directories. *Links*: symbolic links, when nothing is written any more. *Times*: modes and
-//!   times of directories, when nothing is made in them any more. *Restrict*: modes that would lock us out, deepest first.
+//! - *Complete*: what was stored in several tries gets its modes and times; otherwise each file did when its last byte
+//!   came.
+//! - *Make*: files without contents, directories. *Links*: symbolic links, when nothing is written any more. *Times*:
+//!   modes and times of directories, when nothing is made in them any more. *Restrict*: modes that would lock us out,
+//!   deepest first.
 //! - *Sync*: a few files each by itself, many by one `syncfs`, before any of them has its name.
-//! - *Place*: what has nothing in its way is moved by one rename, a whole folder too. Directories that exist are gone through,
-//!   and in them again whatever has nothing in its way is moved as a whole. Nothing is ever opened for writing here.
+//! - *Place*: what has nothing in its way is moved by one rename, a whole folder too. Directories that exist are gone
+//!   through, and in them again whatever has nothing in its way is moved as a whole. Nothing is ever opened for writing
+//!   here.
 //! - *Settle*: the directories are synced, the staging directory goes.
 //!
 //! No timers. Bounds: one page of the manifest, [`BATCH`] names for each level of directories that exist, four handles.

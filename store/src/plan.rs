@@ -1,7 +1,8 @@
 //! What is known about a transfer before its first byte: what is there already under its names, and what it needs.
 //!
-//! Decides whether anything is in the way of an entry, by the one policy for names that exist ([`verdict`]). No state, no timers.
-//! Bounds: [`MOST_REPORTED`] names for the report, handles as [`descriptors`] allows, one bit for each entry that is dropped.
+//! Decides whether anything is in the way of an entry, by the one policy for names that exist ([`verdict`]). No state,
+//! no timers. Bounds: [`MOST_REPORTED`] names for the report, handles as [`descriptors`] allows, one bit for each entry
+//! that is dropped.
 
 use std::borrow::Cow;
 use std::io;

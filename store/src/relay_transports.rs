@@ -1,5 +1,5 @@
-//! Over what each relay answered the last time: the file `relay_transports`. It only makes a start faster, so what can't be read or
-//! written is as if it were not there. No states, no timers.
+//! Over what each relay answered the last time: the file `relay_transports`. It only makes a start faster, so what
+//! can't be read or written is as if it were not there. No states, no timers.
 
 use std::path::Path;
 

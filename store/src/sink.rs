@@ -1,18 +1,19 @@
 //! What comes, written: the [`Sink`] of one transfer into a [`Destination`].
 //!
-//! Decides, before anything is accepted, whether all of it may come and has room; then writes each file where it will lie, in a
-//! staging directory; and puts all of it in place at the end ([`crate::place`]). A file that is not complete has mode 0600; the
-//! staging directory has 0700 throughout, so a complete one may have its own mode there.
+//! Decides, before anything is accepted, whether all of it may come and has room; then writes each file where it will
+//! lie, in a staging directory; and puts all of it in place at the end ([`crate::place`]). A file that is not complete
+//! has mode 0600; the staging directory has 0700 throughout, so a complete one may have its own mode there.
 //!
-//! What an earlier try left is found again by [`Staging::find`], swept ([`crate::sweep`]) and read by [`Sink::recall`]. Which of it
-//! is good is not decided here; so files count as complete only at the end then, when modes and times are given to all of them.
+//! What an earlier try left is found again by [`Staging::find`], swept ([`crate::sweep`]) and read by [`Sink::recall`].
+//! Which of it is good is not decided here; so files count as complete only at the end then, when modes and times are
+//! given to all of them.
 //!
 //! ```text
 //! new ──begin──► begun ──recall…──► write, commit, sync… ──► finish… ──► done
 //!                  └──────────────────┴────────────────────────┴─────► abandoned: gone, or suspended: left for the next one
 //! ```
-//! No timers. Bounds: the plan's, handles as [`descriptors`] allows, 16 bytes for each file that is written in parts and not complete
-//! yet, [`FEW`] paths that are to be synced.
+//! No timers. Bounds: the plan's, handles as [`descriptors`] allows, 16 bytes for each file that is written in parts
+//! and not complete yet, [`FEW`] paths that are to be synced.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -102,13 +103,15 @@ impl Receiving {
         Self { destination, begun: OnceLock::new() }
     }
 
-    /// What got another name because not every system could have the one it came with: at most 1,000, and how many in all.
+    /// What got another name because not every system could have the one it came with: at most 1,000, and how many in
+    /// all.
     #[must_use]
     pub fn renamed(&self) -> (Vec<Renamed>, u64) {
         self.begun.get().map(|begun| (begun.plan.renamed.clone(), begun.plan.renamed_total)).unwrap_or_default()
     }
 
-    /// What was dropped because something of its name was there, below the destination: at most 1,000, and how many in all.
+    /// What was dropped because something of its name was there, below the destination: at most 1,000, and how many in
+    /// all.
     #[must_use]
     pub fn skipped(&self) -> (Vec<String>, u64) {
         self.begun.get().map(|begun| (begun.plan.skipped.clone(), begun.plan.skipped_total)).unwrap_or_default()

@@ -1,11 +1,11 @@
 //! What is sent: paths of this machine as a [`Source`].
 //!
-//! Decides what the paths are called, and whether a file is still the one that was scanned: before and after each read its size,
-//! modification time, inode and device are compared, so no file arrives in two versions. Which files there are is decided in
-//! the module `walk`.
+//! Decides what the paths are called, and whether a file is still the one that was scanned: before and after each read
+//! its size, modification time, inode and device are compared, so no file arrives in two versions. Which files there
+//! are is decided in the module `walk`.
 //!
-//! States: scanning page by page, then reading, from any thread. Bounds: a scanned entry costs 8 bytes here; open files are kept
-//! in a small cache, so that a large one is opened once and not per chunk.
+//! States: scanning page by page, then reading, from any thread. Bounds: a scanned entry costs 8 bytes here; open files
+//! are kept in a small cache, so that a large one is opened once and not per chunk.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -32,8 +32,9 @@ const ROOT_NAME: &str = "root";
 /// How a tree is read.
 #[derive(Debug, Clone, Default)]
 pub struct SourceOptions {
-    /// Patterns of what is not sent, in the language of .gitignore; the last that matches decides, `!` takes back. They are matched
-    /// against the path in the manifest: a pattern without a leading slash at any depth, one with it from the given paths' names on.
+    /// Patterns of what is not sent, in the language of .gitignore; the last that matches decides, `!` takes back. They
+    /// are matched against the path in the manifest: a pattern without a leading slash at any depth, one with it from
+    /// the given paths' names on.
     pub excludes: Vec<String>,
     /// Leave out what git ignores in a repository, and `.git` itself.
     pub git: bool,
@@ -190,7 +191,8 @@ impl SourceTree {
         })
     }
 
-    /// What was left out so far, at most 1,000 of it, and how many there are in all. What the person excluded is not among them.
+    /// What was left out so far, at most 1,000 of it, and how many there are in all. What the person excluded is not
+    /// among them.
     #[must_use]
     pub fn skipped(&self) -> (Vec<Skipped>, u64) {
         self.survey.left_out()
@@ -356,7 +358,8 @@ fn fill(file: &OwnedFd, mut at: u64, mut into: &mut [u8]) -> Result<(), FaultKin
     Ok(())
 }
 
-/// What a given path is, and what it will be called. A link that the person named is followed: that is what they want sent.
+/// What a given path is, and what it will be called. A link that the person named is followed: that is what they want
+/// sent.
 fn root(path: &Path, survey: &Survey) -> Result<(Root, Metadata), SourceError> {
     let io = |error: io::Error| SourceError::Io { path: path.to_owned(), error };
     let metadata = std::fs::metadata(path).map_err(io)?;

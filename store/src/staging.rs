@@ -1,9 +1,9 @@
 //! The staging directory: where a tree lies until it is whole, beside its final place, and where it is found again.
 //!
-//! Decides its name, who uses it, and how it goes. It is `.tallow-` and 16 hex digits of the manifest's digest, mode 0700, locked
-//! (flock) while it is in use; when another receiver has that one, a number follows. The tree lies in `tree` inside it, beside the
-//! `journal` of what is stored ([`tallow_proto::transfer::journal`]). One that nobody holds is taken over: with what is stored when
-//! its journal is of the same manifest, emptied otherwise.
+//! Decides its name, who uses it, and how it goes. It is `.tallow-` and 16 hex digits of the manifest's digest, mode
+//! 0700, locked (flock) while it is in use; when another receiver has that one, a number follows. The tree lies in
+//! `tree` inside it, beside the `journal` of what is stored ([`tallow_proto::transfer::journal`]). One that nobody
+//! holds is taken over: with what is stored when its journal is of the same manifest, emptied otherwise.
 //!
 //! ```text
 //! find ──► found ──┐
@@ -197,8 +197,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Something could not be brought to the disk. The system tells that once, and may show the bytes from its cache as long as
-    /// it likes: what was not synced before is stored no more.
+    /// Something could not be brought to the disk. The system tells that once, and may show the bytes from its cache as
+    /// long as it likes: what was not synced before is stored no more.
     pub fn distrust(&self) {
         let mut journal = lock(&self.journal);
         let synced = journal.synced;
@@ -353,8 +353,8 @@ pub fn read_at(file: impl std::os::fd::AsFd, mut at: u64, into: &mut [u8]) -> io
     Ok(filled)
 }
 
-/// A locked directory of this name, and whether the lock is one; `None`: the name is taken. With `make`, one that is not there is
-/// made.
+/// A locked directory of this name, and whether the lock is one; `None`: the name is taken. With `make`, one that is
+/// not there is made.
 fn claim(target: &Dir, name: &str, make: bool) -> io::Result<Option<(Dir, bool)>> {
     let made = make
         && match target.make_dir(name, PRIVATE_DIR) {

@@ -51,8 +51,8 @@ impl StoreError {
     }
 }
 
-/// Where the state is kept when nobody says otherwise: `$XDG_STATE_HOME/tallow`, else `~/.local/state/tallow`. `None`: there is no
-/// home directory.
+/// Where the state is kept when nobody says otherwise: `$XDG_STATE_HOME/tallow`, else `~/.local/state/tallow`. `None`:
+/// there is no home directory.
 #[must_use]
 pub fn default_dir() -> Option<PathBuf> {
     let base = etcetera::choose_base_strategy().ok()?;
@@ -120,8 +120,8 @@ fn contents(path: &Path, file: OwnedFd, stat: &Stat) -> Result<Zeroizing<Vec<u8>
     Ok(contents)
 }
 
-/// Writes a private file in one step: whoever reads it finds the old contents or the new. With `keep`, what is there already
-/// stays; false: it did.
+/// Writes a private file in one step: whoever reads it finds the old contents or the new. With `keep`, what is there
+/// already stays; false: it did.
 pub(crate) fn write_private(dir: &Path, name: &str, contents: &[u8], keep: bool) -> Result<bool, StoreError> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let path = dir.join(name);
@@ -150,7 +150,8 @@ pub(crate) fn write_private(dir: &Path, name: &str, contents: &[u8], keep: bool)
     Ok(written)
 }
 
-/// Holds the directory's lock until it is dropped, so that two processes that read and write the same file don't undo one another.
+/// Holds the directory's lock until it is dropped, so that two processes that read and write the same file don't undo
+/// one another.
 pub(crate) fn lock(dir: &Path) -> Result<Dir, StoreError> {
     let handle = open_private(dir)?;
     match flock(&handle, FlockOperation::LockExclusive) {

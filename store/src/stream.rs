@@ -1,8 +1,8 @@
 //! Streams of this process: a descriptor that is read as a stream, and one that is written in order.
 //!
-//! Both wait with `poll` (POSIX) and never longer than they were told, and no descriptor is switched to non-blocking: it may be shared
-//! with the shell and with other programs. A pipe that `poll` calls writable takes `PIPE_BUF` bytes without blocking, so no more are
-//! written at a time; a regular file takes everything.
+//! Both wait with `poll` (POSIX) and never longer than they were told, and no descriptor is switched to non-blocking:
+//! it may be shared with the shell and with other programs. A pipe that `poll` calls writable takes `PIPE_BUF` bytes
+//! without blocking, so no more are written at a time; a regular file takes everything.
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -1,10 +1,11 @@
 //! What an earlier try left is looked through before anything is read from it.
 //!
-//! Decides what of it may stay: directories and regular files that the manifest has under that name and that nobody else holds by
-//! another. All else goes: links, and what came there by whatever way. What stays can be opened again, whatever its mode was.
+//! Decides what of it may stay: directories and regular files that the manifest has under that name and that nobody
+//! else holds by another. All else goes: links, and what came there by whatever way. What stays can be opened again,
+//! whatever its mode was.
 //!
-//! No state, no timers. Bounds: 16 bytes and what a table needs for each entry, the paths of directories that are still to be
-//! looked through.
+//! No state, no timers. Bounds: 16 bytes and what a table needs for each entry, the paths of directories that are still
+//! to be looked through.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

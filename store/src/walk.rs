@@ -1,9 +1,9 @@
 //! The walk over what is sent: which files, directories and links become entries, in which order, and what is left out.
 //!
-//! Decides what an entry is: regular files, directories, and symbolic links that are relative and lead to something that is sent
-//! too. What blocks or has no end (FIFOs, sockets, devices, what the kernel makes up while it is read) is left out and reported.
-//! Names that can't be sent are an error: a tree that arrives with a hole in it is worse than one that doesn't.
-//! Order: the paths as given, each directory before what is in it, names in it by their bytes.
+//! Decides what an entry is: regular files, directories, and symbolic links that are relative and lead to something
+//! that is sent too. What blocks or has no end (FIFOs, sockets, devices, what the kernel makes up while it is read) is
+//! left out and reported. Names that can't be sent are an error: a tree that arrives with a hole in it is worse than
+//! one that doesn't. Order: the paths as given, each directory before what is in it, names in it by their bytes.
 //!
 //! Bounds: [`MOST_REPORTED`]; memory follows the largest directory and the depth, not the tree.
 
@@ -321,8 +321,8 @@ fn innermost(error: io::Error) -> io::Error {
 /// File systems whose files are made up while they are read: their sizes say nothing, and some never end.
 #[cfg(target_os = "linux")]
 fn is_kernel_made(path: &Path) -> bool {
-    /// linux/magic.h: proc, sysfs, debugfs, tracefs, securityfs, cgroup, cgroup2, pstore, efivarfs, configfs, bpf, binfmt_misc,
-    /// devpts, mqueue, selinuxfs, nsfs, fusectl.
+    /// linux/magic.h: proc, sysfs, debugfs, tracefs, securityfs, cgroup, cgroup2, pstore, efivarfs, configfs, bpf,
+    /// binfmt_misc, devpts, mqueue, selinuxfs, nsfs, fusectl.
     const MAGIC: [u32; 17] = [
         0x9fa0,
         0x6265_6572,

@@ -284,7 +284,8 @@ fn abandon_leaves_nothing() {
     let mut entries = vec![file("a", 10), file(&format!("{deep}x"), 10), link("l", "../x".trim_start_matches("../"))];
     entries.extend((0..300).map(|number| file(&format!("many/{number}/x"), 1)));
     let offer = manifest(&entries);
-    // After the beginning, after writing, and half way through the end, into a destination that was and one that was not.
+    // After the beginning, after writing, and half way through the end, into a destination that was and one that was
+    // not.
     for to in [place.to.clone(), place.to.join("new/deeper")] {
         let before = inside(&place.to);
         for stage in 0..3 {
