@@ -11,7 +11,7 @@ const METHODS: [Method; 2] = [Method::Kernel, Method::ByComponent];
 
 #[test]
 fn this_system_has_the_kernels_method() {
-    // Else half of the tests below say nothing about it.
+    // Otherwise half of the tests below do not test it.
     assert_eq!(Method::best(), Method::Kernel);
 }
 
@@ -104,7 +104,7 @@ fn a_move_never_replaces() {
     assert_eq!(std::fs::read_to_string(root.path().join("b")).unwrap(), "b");
 }
 
-/// What a race came to.
+/// The counts of a race.
 struct Race {
     opens: u64,
     made: u64,
@@ -188,8 +188,7 @@ fn n10_the_harness_catches_a_check_before_the_use() {
     }
 }
 
-/// Somebody who can write the directory puts a link in the place of the file between the look at it and the change of
-/// its mode.
+/// Another process replaces the file with a link between the check and the change of its mode.
 #[test]
 fn a_mode_is_never_changed_through_a_link() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
