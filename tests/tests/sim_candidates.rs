@@ -12,8 +12,8 @@ use tallow_proto::wire::Capped;
 use tallow_proto::wire::peer::Control;
 use tallow_proto::wire::relay::Side;
 use tallow_tests::sim::{
-    Attachment, Behaviour, CODE, Dependence, Heard, HostId, Hostile, Machine, Network, PUBLIC, Place, RELAY, Relay,
-    Scenario, Script, Site, Tally, World, honest, identity, receive_config, send_config,
+    Attachment, Behaviour, CODE, Dependence, Heard, HostId, Machine, MaliciousPeer, Network, PUBLIC, Place, RELAY,
+    Relay, Scenario, Script, Site, Tally, World, honest, identity, receive_config, send_config,
 };
 
 /// Longer than a round, and shorter than a budget lasts.
@@ -31,9 +31,9 @@ fn tcp(addr: &str) -> Candidate {
 
 /// Says these, a few at a time, in each of so many rounds.
 fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
-    let say = move |round: u32, mouth: &mut tallow_tests::sim::Mouth| {
+    let say = move |round: u32, output: &mut tallow_tests::sim::ScriptOutput| {
         for some in candidates.chunks(MAX) {
-            mouth.say(Control::CandidateOffer {
+            output.say(Control::CandidateOffer {
                 round,
                 candidates: Capped::truncated(some.to_vec()),
                 certificate: [7; 32],
@@ -41,19 +41,19 @@ fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
                 dependent: false,
             });
         }
-        mouth.say(Control::CandidatesDone { round });
+        output.say(Control::CandidatesDone { round });
     };
     let mut said = 0;
-    Box::new(move |heard, mouth| match heard {
+    Box::new(move |heard, output| match heard {
         Heard::Control(Control::CandidateOffer { round, .. }) if round > said => {
             said = round;
-            say(round, mouth);
+            say(round, output);
         }
         Heard::Control(Control::DirectFailed { round }) if round == said => {
-            mouth.say(Control::DirectFailed { round });
+            output.say(Control::DirectFailed { round });
             if round < rounds {
                 said = round + 1;
-                say(said, mouth);
+                say(said, output);
             }
         }
         Heard::Paired | Heard::Keyed | Heard::Control(_) | Heard::Chunk(_) => {}
@@ -71,7 +71,7 @@ enum At {
 
 /// An honest peer that hears these candidates of a liar on that side, and what it sends in the meantime.
 fn hears(side: Side, at: At, candidates: Vec<Candidate>, rounds: u32, time: Duration) -> (World, HostId) {
-    let scenario = Scenario { place: Place::Evil, ..Scenario::plain(5, 1000) };
+    let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(5, 1000) };
     let seed = Seed::new(scenario.seed);
     let mut world = World::new(Network::new(scenario.network, &seed), &seed);
     let relay = Relay::new(RELAY.port(), tallow_tests::sim::Policy::Proper, honest(), seed.derive("relay"));
@@ -91,7 +91,8 @@ fn hears(side: Side, at: At, candidates: Vec<Candidate>, rounds: u32, time: Dura
     direct.map_ports = false;
     let direct = Some(direct);
     let now = world.now;
-    let liar = Hostile::new(side, Code::parse(CODE).unwrap(), RELAY, lying(candidates, rounds), seed.derive("hostile"));
+    let liar =
+        MaliciousPeer::new(side, Code::parse(CODE).unwrap(), RELAY, lying(candidates, rounds), seed.derive("hostile"));
     let peer = match side {
         Side::Sender => {
             let mut config = receive_config(&scenario);

@@ -142,7 +142,7 @@ fn every_two_kinds_of_sites_find_the_best_way() {
 }
 
 #[test]
-fn every_two_kinds_of_sites_whose_nats_forget_soon_find_the_best_way() {
+fn short_lived_nat_mappings_do_not_prevent_the_best_path() {
     all_pairs(30 * SECOND, 100 * SECOND);
 }
 
@@ -260,7 +260,7 @@ fn whoever_has_the_others_private_address_is_not_taken_for_it() {
 }
 
 #[test]
-fn ipv6_gets_through_two_firewalls_where_ipv4_gets_through_no_nat() {
+fn ipv6_passes_two_firewalls_where_ipv4_passes_no_nat() {
     for firewall in [Behaviour::firewall(), Behaviour { udp: false, ..Behaviour::firewall() }] {
         let mut rig = between(1, |world| {
             [1, 2].map(|number| {
@@ -487,7 +487,7 @@ fn whoever_moves_to_another_site_takes_the_transfer_along() {
 }
 
 #[test]
-fn a_firewall_that_begins_to_block_udp_leaves_the_relay_over_tcp() {
+fn a_transfer_survives_a_firewall_that_starts_to_block_udp() {
     for (site, outside) in OUTSIDE.into_iter().enumerate() {
         let mut midway = Midway::new(40 + site as u64);
         let nat = midway.rig.world.topology.nat_mut(midway.sites[site], outside.into());

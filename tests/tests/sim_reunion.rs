@@ -214,7 +214,7 @@ fn a_relay_that_restarts_resets_what_it_does_not_know() {
 }
 
 #[test]
-fn without_udp_the_code_is_there_and_the_two_are_paired_all_the_same() {
+fn two_peers_pair_without_udp() {
     for (sender_without, receiver_without) in [(true, true), (true, false), (false, true)] {
         let network = Conditions { latency: Duration::from_millis(10), ..Conditions::default() };
         let scenario = Scenario { network, ..Scenario::plain(9, BYTES) };
@@ -443,7 +443,7 @@ fn lost_on_a_good_path(network: Conditions) -> (Rig, Duration) {
 /// The relay is asked in the first flight, so a session that lost its link is back one round trip earlier than with a
 /// handshake first.
 #[test]
-fn a_join_goes_out_with_the_first_flight_to_a_relay_that_is_known() {
+fn the_first_flight_to_a_known_relay_contains_the_join() {
     // With a handshake first it takes 253, 658, 1,098 and 3,699 ms.
     for (round_trip, most) in [(20, 230), (100, 600), (200, 1_000), (600, 3_400)] {
         let (round_trip, most) = (Duration::from_millis(round_trip), Duration::from_millis(most));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tallow_proto::drive::Driver;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::Side;
-use tallow_tests::sim::{Fate, Passing, Policy, Relay as EvilRelay, Tamper};
+use tallow_tests::sim::{Fate, Passing, Policy, Relay as MaliciousRelay, Tamper};
 
 use super::stage::{Home, Run, SLOWLY};
 use super::{Victim, has_network};
@@ -49,7 +49,7 @@ fn tamper(orders: Arc<Orders>) -> Tamper {
 fn relay(port: u16, orders: Arc<Orders>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let node = *EvilRelay::new(port, Policy::Proper, tamper(orders.clone()), tallow_runtime::seed());
+        let node = *MaliciousRelay::new(port, Policy::Proper, tamper(orders.clone()), tallow_runtime::seed());
         let (_handle, driver) = Driver::new(node, tallow_tokio::TokioIo::new());
         tokio::select! {
             () = driver.run() => {}

@@ -5,7 +5,7 @@ mod codes;
 mod direct;
 mod ending;
 mod faults;
-mod hostile;
+mod malicious_peer;
 mod output;
 mod relay;
 mod secrets;

@@ -13,7 +13,7 @@ use tallow_proto::transfer::storage::{Fault, Sink};
 #[derive(Debug, Default)]
 pub struct CheckedSink {
     inner: MemorySink,
-    /// What may come, if it is known; a hostile sender's files are not.
+    /// What may come, if it is known; a malicious sender's files are not.
     source: Option<Arc<MemorySource>>,
     wrong: Mutex<Option<String>>,
     finished: AtomicBool,

@@ -27,7 +27,7 @@ pub enum Machine {
     Peer(Box<Peer>),
     /// A relay.
     Relay(Box<room::Relay>),
-    /// Anything else that is a node: an evil relay, a script.
+    /// Anything else that is a node: a malicious relay, a script.
     Other(Box<dyn Node<Command = Infallible, Event = Observed>>),
     /// It crashed.
     Down,

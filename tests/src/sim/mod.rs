@@ -12,10 +12,10 @@
 //! timer is set ("nothing in flight and no timer" is a panic).
 
 mod disk;
-mod evil;
 mod host;
-mod hostile;
 mod kinds;
+mod malicious_peer;
+mod malicious_relay;
 mod nat;
 mod network;
 mod offers;
@@ -27,9 +27,9 @@ mod topology;
 mod world;
 
 pub use disk::CheckedSink;
-pub use evil::{Fate, Passing, Policy, Relay, Tamper, honest};
 pub use host::{Host, HostId, Machine, Observed};
-pub use hostile::{Heard, Hostile, Mouth, Script};
+pub use malicious_peer::{Heard, MaliciousPeer, Script, ScriptOutput};
+pub use malicious_relay::{Fate, Passing, Policy, Relay, Tamper, honest};
 pub use offers::{K64, offer, offering, page_of, raw, varint};
 
 pub use kinds::{Kind, Lot, can_punch};

@@ -144,7 +144,7 @@ fn a_firewall_translates_nothing_and_lets_in_answers_alone() {
 }
 
 #[test]
-fn tcp_is_opened_from_inside_and_answered_by_the_one_it_was_opened_to() {
+fn tcp_opens_from_inside_and_only_the_target_answers() {
     let (mut nat, now) = nat(Dependence::Independent, Dependence::Independent);
     let (x, y) = (addr(X), addr("198.51.100.1:443"));
     assert_eq!(nat.out(now, Carrier::Tcp, x, y), None, "in the middle of what was never opened");

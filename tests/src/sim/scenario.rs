@@ -21,8 +21,8 @@ use tallow_proto::wire::peer::DeclineReason;
 use tallow_proto::room;
 
 use super::disk::CheckedSink;
-use super::evil::{Policy, Relay, Tamper, honest};
 use super::host::{HostId, Machine};
+use super::malicious_relay::{Policy, Relay, Tamper, honest};
 use super::network::{Chance, Conditions, Network};
 use super::topology::{Attachment, PUBLIC};
 use super::world::World;
@@ -32,8 +32,8 @@ use super::world::World;
 pub enum Place {
     /// At the relay inside the sender.
     Inside,
-    /// At a relay that can be made evil.
-    Evil,
+    /// At a relay that runs a script, which may be malicious.
+    ScriptedRelay,
     /// At the real relay.
     Relay,
 }
@@ -136,7 +136,7 @@ impl Scenario {
         let place = match byte() % 3 {
             0 => Place::Relay,
             1 => Place::Inside,
-            _ => Place::Evil,
+            _ => Place::ScriptedRelay,
         };
         let (compress, aes) = (byte() % 2 == 1, byte() % 2 == 0);
         let mut seed = [0; 32];
@@ -298,7 +298,8 @@ impl Rig {
         Self::build(scenario, (policy, tamper), change, public)
     }
 
-    /// The same, with a relay that is not evil, and the peers where `place` puts them: the sender, then the receiver.
+    /// The same, with a relay whose script is honest, and the peers where `place` puts them: the sender, then the
+    /// receiver.
     #[must_use]
     pub fn placed(
         scenario: &Scenario,
@@ -320,7 +321,9 @@ impl Rig {
         world.keep_secret(WORDS);
         let relay = match scenario.place {
             Place::Inside => None,
-            Place::Evil => Some(Machine::Other(Relay::new(RELAY.port(), policy, tamper, seed.derive("relay")))),
+            Place::ScriptedRelay => {
+                Some(Machine::Other(Relay::new(RELAY.port(), policy, tamper, seed.derive("relay"))))
+            }
             Place::Relay => Some(Machine::Relay(Box::new(real_relay(RELAY.port(), seed.derive("relay"))))),
         };
         let relay = relay.map(|relay| world.add(RELAY.ip(), relay));
@@ -503,7 +506,7 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
     let address = RelayAddress { host: RELAY.ip().to_string(), port: RELAY.port() };
     let relays = match scenario.place {
         Place::Inside => Vec::new(),
-        Place::Evil | Place::Relay => vec![RelayChoice::new(address)],
+        Place::ScriptedRelay | Place::Relay => vec![RelayChoice::new(address)],
     };
     let unix_time = Duration::from_secs(1_800_000_000);
     let mut common = Common::new(peer::Machine { cores: 2, interfaces: Vec::new(), unix_time, aes });

@@ -18,7 +18,7 @@ use tallow_proto::net::{Dial, PipeEvent, PipeId};
 use super::host::HostId;
 use super::nat::Carrier;
 use super::topology::Flight;
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 
 /// Bytes under way or unread in one direction.
 const BUFFER: usize = 256 << 10;
@@ -179,7 +179,7 @@ impl World {
             end.let_go = true;
             self.hosts[host.0].touched.insert(pipe);
             let at = self.now + LINGER;
-            self.plan(at, Happening::TcpLinger(id));
+            self.plan(at, SimEvent::TcpLinger(id));
         } else {
             self.forget(id);
         }
@@ -255,7 +255,7 @@ impl World {
     /// A reset is sent once: it gets through or it does not.
     fn reset(&mut self, id: EndId) {
         if let Some((at, flight)) = self.tcp_way(id, Carrier::Tcp, HEADER) {
-            self.plan(at, Happening::Tcp { to: id.other(), number: u64::MAX, message: Message::Reset, flight });
+            self.plan(at, SimEvent::Tcp { to: id.other(), number: u64::MAX, message: Message::Reset, flight });
         }
     }
 
@@ -277,7 +277,7 @@ impl World {
         let size = HEADER + if let Message::Data(data) = &message { data.len() } else { 0 };
         let carrier = if matches!(message, Message::Syn) { Carrier::Syn } else { Carrier::Tcp };
         match self.tcp_way(id, carrier, size) {
-            Some((at, flight)) => self.plan(at, Happening::Tcp { to: id.other(), number, message, flight }),
+            Some((at, flight)) => self.plan(at, SimEvent::Tcp { to: id.other(), number, message, flight }),
             None => self.stall(id, number, message),
         }
     }
@@ -291,7 +291,7 @@ impl World {
         if !std::mem::replace(&mut end.trying, true) {
             let again = if is_syn { SYN_AGAIN } else { end.again };
             end.again = (again * 2).min(AGAIN_AT_MOST);
-            self.plan(now + again, Happening::TcpAgain(id));
+            self.plan(now + again, SimEvent::TcpAgain(id));
         }
     }
 

@@ -86,7 +86,7 @@ impl Midway {
 }
 
 #[test]
-fn the_relay_inside_a_sender_lets_its_receiver_in_for_another_floor() {
+fn an_embedded_relay_accepts_its_receiver_again() {
     for seed in 70..73 {
         let mut midway = inside(seed, 90 * SECOND);
         midway.accept();
@@ -101,7 +101,7 @@ fn the_relay_inside_a_sender_lets_its_receiver_in_for_another_floor() {
 /// As with a relay between them: a receiver that lost all comes to a sender that believes in its direct path, and the
 /// other way round.
 #[test]
-fn one_that_lost_all_meets_one_that_has_not_noticed_at_the_relay_inside() {
+fn a_peer_without_links_reaches_one_with_a_dead_link() {
     for (seed, apart) in [(80, 1), (81, 1), (82, 0), (83, 0), (84, 0)] {
         let make = || {
             let mut midway = inside(seed, 10 * SECOND);
@@ -146,7 +146,7 @@ fn a_relay_that_spoils_the_new_floor_ends_nothing() {
             }
         });
         let (scenario, bytes) = scenario(90 + kind, 45 * SECOND);
-        let scenario = Scenario { place: Place::Evil, ..scenario };
+        let scenario = Scenario { place: Place::ScriptedRelay, ..scenario };
         let rig = Rig::with(&scenario, Policy::Proper, tamper, direct_and(|_, _| {}));
         let mut midway = Midway::offered(rig, bytes, PUBLIC_OF);
         midway.accept();
@@ -177,7 +177,7 @@ fn a_relay_that_floods_a_link_that_waits_is_not_read() {
         _ => Fate::Instead(Vec::new()),
     });
     let (scenario, bytes) = scenario(97, 45 * SECOND);
-    let scenario = Scenario { place: Place::Evil, ..scenario };
+    let scenario = Scenario { place: Place::ScriptedRelay, ..scenario };
     let rig = Rig::with(&scenario, Policy::Proper, tamper, direct_and(|_, _| {}));
     let mut midway = Midway::offered(rig, bytes, PUBLIC_OF);
     midway.accept();
@@ -208,7 +208,7 @@ fn the_last_link_has_to_prove_itself_soon() {
         _ => Fate::Pass,
     });
     let (scenario, bytes) = scenario(96, 30 * SECOND);
-    let scenario = Scenario { place: Place::Evil, ..scenario };
+    let scenario = Scenario { place: Place::ScriptedRelay, ..scenario };
     let rig = Rig::with(&scenario, Policy::Proper, tamper, direct_and(|_, _| {}));
     let mut midway = Midway::offered(rig, bytes, PUBLIC_OF);
     midway.accept();

@@ -15,7 +15,7 @@ use tallow_proto::wire::{Versions, decode, encode};
 use tallow_tests::sim::{Fate, Passing, Place, Policy, Report, Rig, Scenario, Tamper};
 
 fn scenario(seed: u64, bytes: usize) -> Scenario {
-    Scenario { place: Place::Evil, ..Scenario::plain(seed, bytes) }
+    Scenario { place: Place::ScriptedRelay, ..Scenario::plain(seed, bytes) }
 }
 
 /// Runs to the end of the receiver; a sender that still waits for the right one is interrupted then.
@@ -79,7 +79,7 @@ fn the_relay_that_could_be_evil_is_a_good_one_when_it_is_not() {
 }
 
 #[test]
-fn x02_dropping_after_the_first_message_or_a_failed_confirmation_wins_no_more_than_three_tries() {
+fn x02_dropped_handshakes_allow_at_most_three_guesses() {
     // Which frame the relay answers in the receiver's place, or drops the link at.
     for guess in [false, true] {
         let tries = Arc::new(Mutex::new((0, 0)));
@@ -127,7 +127,7 @@ fn x02_dropping_after_the_first_message_or_a_failed_confirmation_wins_no_more_th
 }
 
 #[test]
-fn x03_a_flipped_bit_of_the_handshake_ends_in_an_error_on_both_sides() {
+fn x03_a_flipped_handshake_bit_fails_on_both_sides() {
     let long = std::env::var_os("TALLOW_LONG").is_some();
     // H1 and H2 have about 1,700 bytes, H3 33; the first four are the length.
     for (side, nth, len) in [(Side::Sender, 0, 1_680), (Side::Receiver, 0, 1_700), (Side::Sender, 1, 37)] {
@@ -230,7 +230,7 @@ fn x06_wires_crossed_after_the_handshake_carry_nothing() {
 }
 
 #[test]
-fn x06_x07_chunk_records_dropped_doubled_swapped_moved_or_changed_end_it() {
+fn x06_x07_tampered_chunk_records_end_the_transfer() {
     const CHUNKS: usize = 6;
     type Change = fn(&mut Vec<Bytes>, usize, &Bytes, Passing) -> Fate;
     let changes: [(&str, Change); 7] = [

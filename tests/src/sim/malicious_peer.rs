@@ -45,7 +45,7 @@ pub enum Heard {
 
 /// What it says.
 #[derive(Debug, Default)]
-pub struct Mouth {
+pub struct ScriptOutput {
     out: VecDeque<Said>,
 }
 
@@ -57,7 +57,7 @@ enum Said {
     Pause(Duration),
 }
 
-impl Mouth {
+impl ScriptOutput {
     /// A control message, in order.
     pub fn say(&mut self, control: Control) {
         self.out.push_back(Said::Control(control));
@@ -83,7 +83,7 @@ impl Mouth {
 }
 
 /// What it does.
-pub type Script = Box<dyn FnMut(Heard, &mut Mouth) + Send>;
+pub type Script = Box<dyn FnMut(Heard, &mut ScriptOutput) + Send>;
 
 enum Stage {
     Dialing,
@@ -94,7 +94,7 @@ enum Stage {
 }
 
 /// See the module's text.
-pub struct Hostile {
+pub struct MaliciousPeer {
     side: Side,
     code: Code,
     relay: SocketAddr,
@@ -106,14 +106,14 @@ pub struct Hostile {
     decoder: Decoder,
     stage: Stage,
     script: Script,
-    mouth: Mouth,
+    output: ScriptOutput,
     out: VecDeque<Bytes>,
     retry: Option<Instant>,
     silent: Option<Instant>,
     said: VecDeque<String>,
 }
 
-impl Hostile {
+impl MaliciousPeer {
     /// It joins the code's room at this relay.
     #[must_use]
     pub fn new(side: Side, code: Code, relay: SocketAddr, script: Script, seed: Seed) -> Box<Self> {
@@ -130,7 +130,7 @@ impl Hostile {
             decoder: Decoder::new(Caps::Greeting),
             stage: Stage::Dialing,
             script,
-            mouth: Mouth::default(),
+            output: ScriptOutput::default(),
             out: VecDeque::new(),
             retry: None,
             silent: None,
@@ -165,9 +165,9 @@ impl Hostile {
                             secret: Secret::Code(self.code.password().clone()),
                         };
                         self.stage = Stage::Shaking(Box::new(Handshake::new(config, now, self.seed.split())));
-                        (self.script)(Heard::Paired, &mut self.mouth);
+                        (self.script)(Heard::Paired, &mut self.output);
                         while let Some(Said::Raw(bytes)) =
-                            self.mouth.out.pop_front_if(|said| matches!(said, Said::Raw(_)))
+                            self.output.out.pop_front_if(|said| matches!(said, Said::Raw(_)))
                         {
                             self.out.push_back(bytes);
                         }
@@ -189,7 +189,7 @@ impl Hostile {
                         let mut session = Session::new(session::Config::new(self.side), &keys, self.seed.split());
                         session.handle_link_up(now, LINK, 0, Origin::Handshake);
                         self.stage = Stage::Live(Box::new(session));
-                        (self.script)(Heard::Keyed, &mut self.mouth);
+                        (self.script)(Heard::Keyed, &mut self.output);
                     }
                     Some(handshake::Output::Failed(failure)) => {
                         self.said.push_back(failure.to_string());
@@ -211,8 +211,8 @@ impl Hostile {
                 while let Some(event) = session.poll_event() {
                     moved = true;
                     match event {
-                        session::Event::Control(control) => (self.script)(Heard::Control(control), &mut self.mouth),
-                        session::Event::Chunk(chunk) => (self.script)(Heard::Chunk(chunk.len()), &mut self.mouth),
+                        session::Event::Control(control) => (self.script)(Heard::Control(control), &mut self.output),
+                        session::Event::Chunk(chunk) => (self.script)(Heard::Chunk(chunk.len()), &mut self.output),
                         session::Event::LinkUsable(_) | session::Event::ControlMoved(_) => {}
                         session::Event::LinkDead { .. } | session::Event::Failed(_) => {
                             self.stage = Stage::Over;
@@ -229,12 +229,12 @@ impl Hostile {
                     if self.silent.is_some() {
                         break;
                     }
-                    match self.mouth.out.pop_front() {
+                    match self.output.out.pop_front() {
                         Some(Said::Control(control)) => {
                             if session.can_send_control() {
                                 session.send_control(control).expect("there is room");
                             } else {
-                                self.mouth.out.push_front(Said::Control(control));
+                                self.output.out.push_front(Said::Control(control));
                                 break;
                             }
                         }
@@ -268,7 +268,7 @@ impl Hostile {
     }
 }
 
-impl Node for Hostile {
+impl Node for MaliciousPeer {
     type Command = Infallible;
     type Event = Observed;
 
