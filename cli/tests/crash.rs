@@ -167,7 +167,7 @@ impl Place {
         let receiver = receiver.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (status, said) = end(receiver, "receiver");
         if status.signal().is_some() {
-            // Nobody tells it, and it would wait for a sign of life.
+            // The peer is not notified, and would wait for a timeout.
             let _ = sender.kill();
         }
         let (sent, _) = end(sender, "sender");
@@ -233,7 +233,7 @@ fn has_strace() -> bool {
     works
 }
 
-/// Which points of a kind are tried: all, or a few.
+/// The points of a kind that are tried: all, or a few.
 fn points() -> impl Iterator<Item = usize> {
     let is_long = std::env::var_os("TALLOW_LONG").is_some();
     (1..2000).filter(move |point| is_long || [1, 2, 6, 15].contains(point))

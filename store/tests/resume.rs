@@ -49,7 +49,7 @@ fn store(sink: &Receiving, manifest: &Manifest, chunks: impl Iterator<Item = u64
     }
 }
 
-/// Which of these chunks are there as the journal says.
+/// The chunks of this list whose data is stored as the journal claims.
 fn good(sink: &Receiving, manifest: &Manifest, stored: &[Stored]) -> Vec<u64> {
     let is_good = |stored: &&Stored| {
         let mut bytes = Vec::new();
@@ -65,7 +65,7 @@ fn good(sink: &Receiving, manifest: &Manifest, stored: &[Stored]) -> Vec<u64> {
     stored.iter().filter(is_good).map(|stored| stored.chunk).collect()
 }
 
-/// What a receive without any trouble makes.
+/// The result of a receive without an error.
 fn reference() -> std::collections::BTreeMap<PathBuf, String> {
     let root = quick_dir();
     receive(&sink(root.path(), OnExists::Refuse), &offer()).unwrap();
@@ -77,7 +77,7 @@ fn staging(root: &Path) -> PathBuf {
     root.join(name)
 }
 
-/// A try that stores these chunks and dies.
+/// An attempt that stores these chunks and crashes.
 fn left(root: &Path, chunks: impl Iterator<Item = u64>) {
     let first = sink(root, OnExists::Refuse);
     assert_eq!(first.begin(&offer()).unwrap(), []);
@@ -86,7 +86,7 @@ fn left(root: &Path, chunks: impl Iterator<Item = u64>) {
     drop(first);
 }
 
-/// The next try: what was good, then the rest.
+/// The next attempt: checks the valid data, then receives the rest.
 fn go_on(root: &Path) -> (Vec<u64>, Vec<u64>) {
     let manifest = offer();
     let next = sink(root, OnExists::Refuse);
@@ -133,7 +133,7 @@ fn a_half_finalized_transfer_is_finalized_again() {
     panic!("it never finishes");
 }
 
-/// A try that dies when one of its two names is in place.
+/// An attempt that crashes when one of its two entries is in place.
 fn half_placed(root: &Path) {
     let first = sink(root, OnExists::Refuse);
     first.begin(&offer()).unwrap();
@@ -145,7 +145,7 @@ fn half_placed(root: &Path) {
     assert_eq!(names(root).len(), 2);
 }
 
-/// What somebody did to a thing that has its name is not undone: it is in the way, as everything that is there.
+/// A modified entry in its final place is not taken back: it is treated like any existing entry.
 #[test]
 fn a_modified_final_file_is_not_taken_back() {
     type Change = fn(&Path);
@@ -187,7 +187,7 @@ fn a_modified_final_file_is_not_taken_back() {
     assert!(tried != [0; 2]);
 }
 
-/// What replaced something is not taken back: then neither would be there.
+/// An entry that replaced another one is not taken back: then neither would exist.
 #[test]
 fn a_replacing_file_is_not_taken_back() {
     let root = quick_dir();
@@ -341,7 +341,7 @@ fn a_torn_tail_does_not_hide_what_comes_after() {
     assert_eq!(go_on(root.path()).1, [0, 1, 2, 3, 4, 5]);
 }
 
-/// What came after the damage does not come back when something is written over the damaged part.
+/// Records after a damaged part stay ignored when the damaged part is overwritten.
 #[test]
 fn a_truncated_journal_tail_stays_truncated() {
     let root = quick_dir();
@@ -356,7 +356,7 @@ fn a_truncated_journal_tail_stays_truncated() {
     assert_eq!(go_on(root.path()).0, [0, 5]);
 }
 
-/// What could not be brought to the disk may be in the system's cache and nowhere else.
+/// Data that could not be synced may be in the cache of the system only.
 #[test]
 fn f02_after_a_failed_sync_only_synced_chunks_count() {
     let root = quick_dir();

@@ -101,7 +101,7 @@ fn record_opened(bencher: Bencher, size: usize) {
         .bench_local_values(|chunk| -> BytesMut { chunk.open().expect("the right key") });
 }
 
-/// Where chunks go that nobody keeps.
+/// A sink that drops all chunks.
 struct Nowhere;
 
 impl Sink for Nowhere {

@@ -187,7 +187,7 @@ fn in_namespace(name: &str, program: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Somebody outside sends a word.
+/// Sends a datagram from outside.
 fn send_from_outside(to: SocketAddr, word: &str) {
     let script = format!("printf {word} >/dev/udp/{}/{}", to.ip(), to.port());
     in_namespace(&variable("TALLOW_PORTMAP_OUTSIDE"), &["bash", "-c", &script]);

@@ -18,7 +18,7 @@ use tallow_tests::sim::{
 
 /// Longer than a round, and shorter than a budget lasts.
 const LONG: Duration = Duration::from_secs(280);
-/// Nobody's, and nothing is wrong with it: that packets are sent there shows that candidates are tried at all.
+/// An unused and valid address: packets to it show that candidates are tried at all.
 const GOOD: &str = "203.0.113.99:5000";
 
 fn udp(addr: &str) -> Candidate {
@@ -63,7 +63,7 @@ fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
 /// Where the honest peer is.
 #[derive(Debug, Clone, Copy)]
 enum At {
-    /// 192.168.1.10 behind a NAT that lets everybody answer, with IPv6.
+    /// 192.168.1.10 behind a NAT that lets every endpoint answer, with IPv6.
     Home,
     /// 203.0.113.9.
     Public,
@@ -238,7 +238,7 @@ fn no_more_than_four_tcp_connections_are_tried_on_the_lan() {
     }
 }
 
-/// A system asks more than once for a TCP connection that nobody answers.
+/// A system repeats the request for a TCP connection that is not answered.
 #[test]
 fn k02_one_neighbour_is_asked_for_few_tcp_connections() {
     let ports: Vec<Candidate> = (0..64).map(|port| tcp(&format!("192.168.1.77:{}", 5000 + port))).collect();

@@ -235,7 +235,7 @@ fn p05_p06_chunks_that_are_not_what_they_say() {
         let (event, written) = sent(u64::from(K64) * 4, move |output| output.chunk(&header.to_bytes(), &contents));
         assert_eq!((class(&event), written), (Some(Class::Proto), 0), "{name}: {event:?}");
     }
-    // A codec that nobody knows, and less than a header.
+    // An unknown codec, and less than a header.
     let mut strange = chunk(0, &good).to_bytes();
     strange[12] = 9;
     let contents = good.clone();

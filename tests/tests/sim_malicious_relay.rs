@@ -140,7 +140,7 @@ fn x03_a_flipped_handshake_bit_fails_on_both_sides() {
             let (report, rig) = against(&scenario(3, 1000), tamper);
             let what = format!("bit {bit} of {side:?} {nth}");
             if report.is_done() {
-                // Only what stopped the attempt and proved nothing is tried again, on a link that nobody touched.
+                // Only what stopped the attempt and proved nothing is tried again, on an untouched link.
                 let again = rig.world.said(rig.receiver).filter(|event| matches!(event, Event::Paired)).count();
                 assert!(bit < 40 && again > 1, "{what}: {}", rig.told());
                 continue;
@@ -168,7 +168,7 @@ fn x03_a_flipped_handshake_bit_fails_on_both_sides() {
 
 #[test]
 fn x05_reflection_and_like_with_like_fail() {
-    // With itself: whoever comes.
+    // Each client is paired with itself.
     let mut rig = Rig::new(&scenario(5, 1000), Policy::Mirror, tallow_tests::sim::honest());
     let report = finish(&mut rig);
     no_metadata(&rig);
@@ -324,7 +324,7 @@ fn x08_a_clean_close_before_the_end_is_no_success() {
                 });
                 let (report, rig) = against(&scenario(12, CHUNKS * 65_536), tamper);
                 let done = |end: &Option<Event>| matches!(end, Some(Event::Done(_)));
-                // Whoever says success is right: `finish` looked that the files are in place.
+                // A reported success is real: `finish` checked that the files are in place.
                 if done(&report.sent) {
                     assert!(rig.sink.is_complete());
                     confirmed += 1;

@@ -275,7 +275,7 @@ fn ipv6_passes_two_firewalls_where_ipv4_passes_no_nat() {
     }
 }
 
-/// K04: who reveals no address, or whose other side reveals none, sends packets to the relay and to nobody else.
+/// K04: a peer that reveals no address, or whose peer reveals none, sends packets to the relay only.
 #[test]
 fn without_p2p_nobody_but_the_relay_hears_of_it() {
     for (sender, receiver) in [(true, false), (false, true), (true, true)] {

@@ -188,7 +188,7 @@ fn a_fast_network_is_not_experimented_with() {
     assert_eq!(taken, [RELAYED, TCP], "{}", history(&rig));
 }
 
-/// Who asked for the verifier words tells nobody an address before they were compared; the other side may.
+/// A side that asked for the verifier words reveals no address before they were compared; its peer may.
 #[test]
 fn no_address_is_said_before_the_words_were_compared() {
     for who in [0, 1] {

@@ -237,7 +237,7 @@ fn two_peers_pair_without_udp() {
             let wanted = if without { Transport::Tls } else { Transport::Quic };
             assert_eq!(transport, Some(PathTransport::from(wanted)), "{}", rig.told());
         }
-        // A receiver asks again after a second when nobody waits yet.
+        // A receiver asks again after a second if no sender is waiting yet.
         assert!(paired < Duration::from_millis(2_500), "{paired:?}");
     }
 }

@@ -29,7 +29,7 @@ struct Orders {
     over: AtomicBool,
 }
 
-/// Forwards all until it is told to cut; whoever comes back is flooded.
+/// Forwards everything until the test cuts the connection; a client that reconnects is flooded.
 fn tamper(orders: Arc<Orders>) -> Tamper {
     let junk = Bytes::from(vec![0x55_u8; 1 << 20]);
     Box::new(move |passing: Passing, _: &Bytes| {

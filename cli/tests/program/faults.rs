@@ -17,7 +17,7 @@ fn f05_a_killed_sender_ends_the_wait_and_loses_nothing() {
     let small = home.file("notes.txt", b"hello");
     let impatient = ["--transport", "tcp", "--no-p2p", "--give-up-after", "2s"];
 
-    // While it waits: its code is nobody's any more.
+    // The sender is killed while it waits, so no sender is waiting with this code.
     let (sender, code) = sending(&home, &relay, &small, &TCP);
     sender.signal(Signal::KILL);
     drop(sender);

@@ -65,7 +65,7 @@ fn obeyed(bytes: &[u8]) -> Option<usize> {
     c0.or_else(|| bytes.windows(2).position(|two| two[0] == 0xc2 && (0x80..=0x9f).contains(&two[1])))
 }
 
-/// A terminal ends its lines with CR LF, whoever writes; that CR is the terminal's own.
+/// A terminal ends every line with CR LF, so this CR does not come from the program.
 #[track_caller]
 fn shows_nothing_that_is_obeyed(end: &End, on_terminal: bool) {
     let raw: Vec<u8> = if on_terminal {

@@ -161,7 +161,7 @@ impl Run {
     /// With pipes, and this on standard input, which ends after it.
     pub fn piped(self, input: &[u8]) -> Program {
         let mut child = self.spawn();
-        // Whoever does not read it ends without it.
+        // A program that does not read its input ends without it.
         let _ = child.stdin.take().unwrap().write_all(input);
         let out = Said::default();
         let reader = out.listen(child.stdout.take().unwrap());
@@ -192,7 +192,7 @@ impl Run {
         Program { child, shown, out, at: 0, readers: Vec::new(), terminal }
     }
 
-    /// With pipes, and somebody at its standard input.
+    /// Starts the program with pipes; the test writes its standard input.
     pub fn fed(self, feed: impl FnOnce(ChildStdin) + Send + 'static) -> Program {
         let mut child = self.spawn();
         let into = child.stdin.take().unwrap();
@@ -201,7 +201,7 @@ impl Run {
         Program::of(child, out, readers)
     }
 
-    /// With pipes, and somebody at its standard output.
+    /// Starts the program with pipes; the test reads its standard output.
     pub fn read_by(self, read: impl FnOnce(ChildStdout) + Send + 'static) -> Program {
         let mut child = self.spawn();
         drop(child.stdin.take());
@@ -332,7 +332,7 @@ impl Said {
     }
 }
 
-/// The far end of a terminal. Reading it fails when nobody has the near end any more.
+/// The far end of a terminal. Reading it fails when no process holds the near end.
 struct Master(Arc<Pty>);
 
 impl Read for Master {
@@ -446,7 +446,7 @@ impl Program {
         code.trim_start_matches("\x1b[1m").trim_end_matches("\x1b[0m").to_owned()
     }
 
-    /// The most memory that it had so far, in bytes; `None` where nobody tells.
+    /// The most memory that it had so far, in bytes; `None` where the system does not report it.
     pub fn peak(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

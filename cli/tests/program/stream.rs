@@ -1,4 +1,4 @@
-//! Pipes through the program: what goes into one end comes out of the other, in memory that is bounded whoever is slow.
+//! Pipes through the program: what goes into one end comes out of the other, in bounded memory, whichever side is slow.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn feeding(home: &Home, relay: &Relay, bytes: usize) -> (super::stage::Program, 
     let count = taken.clone();
     let sender = Run::new(home, ["send", "-", "--relay", &relay.name()]).fed(move |mut into| {
         let mut noise = Noise(1);
-        // Whoever does not read it ends without it.
+        // A program that does not read its input ends without it.
         while count.load(Ordering::Relaxed) < bytes && into.write_all(&noise.next()).is_ok() {
             count.fetch_add(1 << 16, Ordering::Relaxed);
         }

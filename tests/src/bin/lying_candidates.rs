@@ -5,7 +5,7 @@
 //! lying_candidates send|receive CODE RELAY FILE MILLISECONDS [early|first]
 //! ```
 //! Each line of FILE is a candidate, as in `host udp 127.0.0.1:5000`; an empty one ends a round. A round takes so many
-//! milliseconds, then the liar gives it up and begins the next. `early`: what is in the first round is said before the
+//! milliseconds, then the peer gives it up and begins the next. `early`: what is in the first round is said before the
 //! handshake, unsealed. `first`: the liar does not wait until the other side begins. What happens is told on standard
 //! output.
 

@@ -339,7 +339,7 @@ fn main() {
                     println!("a client was lost: {why}");
                     assert!(lost < 10, "too many clients were lost");
                 }
-                // Seconds count once everybody is there.
+                // The time counts once all clients are connected.
                 Said::Read(bytes) if all => {
                     after += 1;
                     if after == 10 && pairs {

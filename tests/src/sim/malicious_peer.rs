@@ -1,7 +1,7 @@
-//! A peer that knows the code and means ill: the real handshake and the real session, and a script in the place of the
+//! A malicious peer that knows the code: the real handshake and the real session, with a script in the place of the
 //! transfer.
 //!
-//! What it says is sealed as it should be, so it reaches the other side's transfer machine, where no relay can.
+//! Its messages are sealed correctly, so that they reach the transfer machine of the peer, which no relay can do.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -30,20 +30,20 @@ use super::host::Observed;
 const SOCKET: SocketId = SocketId(0);
 const LINK: LinkId = LinkId(0);
 
-/// What it hears.
+/// The input of a script.
 #[derive(Debug)]
 pub enum Heard {
-    /// The relay paired it with the other side, which has proven nothing yet.
+    /// The relay paired it with the peer, which has proven nothing yet.
     Paired,
-    /// The session is keyed.
+    /// The session has keys.
     Keyed,
-    /// The other side's message.
+    /// A control message of the peer.
     Control(Control),
-    /// The other side's chunk: its length.
+    /// The length of a chunk of the peer.
     Chunk(usize),
 }
 
-/// What it says.
+/// The output of a script.
 #[derive(Debug, Default)]
 pub struct ScriptOutput {
     out: VecDeque<Said>,
@@ -71,18 +71,18 @@ impl ScriptOutput {
         self.out.push_back(Said::Chunk(chunk));
     }
 
-    /// These bytes as they are, on the first stream.
+    /// Sends these bytes unsealed on the first stream.
     pub fn raw(&mut self, bytes: Bytes) {
         self.out.push_back(Said::Raw(bytes));
     }
 
-    /// Nothing for so long.
+    /// Sends nothing for this time.
     pub fn pause(&mut self, time: Duration) {
         self.out.push_back(Said::Pause(time));
     }
 }
 
-/// What it does.
+/// A script.
 pub type Script = Box<dyn FnMut(Heard, &mut ScriptOutput) + Send>;
 
 enum Stage {
@@ -93,7 +93,7 @@ enum Stage {
     Over,
 }
 
-/// See the module's text.
+/// A peer that runs a script.
 pub struct MaliciousPeer {
     side: Side,
     code: Code,
@@ -114,7 +114,7 @@ pub struct MaliciousPeer {
 }
 
 impl MaliciousPeer {
-    /// It joins the code's room at this relay.
+    /// Creates a peer that joins the room of the code at this relay.
     #[must_use]
     pub fn new(side: Side, code: Code, relay: SocketAddr, script: Script, seed: Seed) -> Box<Self> {
         let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None };

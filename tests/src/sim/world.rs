@@ -1,4 +1,4 @@
-//! Hosts, the clock, and what happens next.
+//! Hosts, the clock, and the queue of events.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -29,7 +29,7 @@ pub(super) enum SimEvent {
         flight: Flight,
         data: Vec<u8>,
     },
-    /// One that waited for a stopped process.
+    /// A datagram that waited for a stopped process.
     Kept {
         host: HostId,
         to: SocketAddr,
@@ -64,14 +64,14 @@ const KEPT: usize = 256;
 /// How long a runtime may take to see that an address has changed.
 const NOTICED: Duration = Duration::from_secs(3);
 
-/// See the module's text.
+/// The simulated world.
 pub struct World {
     /// The virtual clock.
     pub now: Instant,
     start: Instant,
     /// The network, to be made worse by a test.
     pub network: Network,
-    /// Who is connected to what.
+    /// The topology of the network.
     pub topology: Topology,
     pub(super) tallies: Tallies,
     seed: Seed,
@@ -147,7 +147,7 @@ impl World {
         }
     }
 
-    /// A name that the name service knows.
+    /// Adds a name to the name service.
     pub fn name(&mut self, name: &str, addresses: Vec<SocketAddr>) {
         self.names.insert(name.to_owned(), addresses);
     }
@@ -164,7 +164,7 @@ impl World {
         self.trace.finish()
     }
 
-    /// Everything that a peer said so far.
+    /// All events of a peer so far.
     pub fn said(&self, host: HostId) -> impl DoubleEndedIterator<Item = &peer::Event> {
         self.hosts[host.0].said.iter().filter_map(|said| match said {
             Observed::Peer(event) => Some(event),
@@ -225,7 +225,7 @@ impl World {
         self.serve(host);
     }
 
-    /// The machine is gone from one moment to the next: nothing is said any more, and nobody answers for it.
+    /// Crashes the machine: it sends nothing more, and its system answers no packets.
     pub fn crash(&mut self, host: HostId) {
         self.lose_pipes(host);
         self.end_life(host);
@@ -295,7 +295,8 @@ impl World {
         self.plan(at, SimEvent::Interfaces(host));
     }
 
-    /// The machine sleeps: nobody answers for it, its clock stands still, and it is told afterwards.
+    /// Lets the machine sleep: its system answers no packets, its clock stands still, and its node is notified
+    /// afterwards.
     pub fn sleep(&mut self, host: HostId, time: Duration) {
         self.freeze(host, Freeze::Asleep, time);
     }

@@ -67,7 +67,7 @@ fn it_happens_again_and_again() {
     midway.ends_well();
 }
 
-/// Nobody is told of a search that leads to nothing, and the end of the transfer ends it.
+/// A search without a result causes no event, and the end of the transfer ends it.
 #[test]
 fn a_relay_that_never_comes_back_changes_nothing() {
     for (seed, interrupts) in [(30, false), (31, true)] {

@@ -99,7 +99,7 @@ impl Midway {
         self.rig.restart_relay();
     }
 
-    /// Which way the bytes take by what both said last of it.
+    /// The path of the bytes by the last path events of both peers.
     pub fn ways(&self) -> [Option<PathKind>; 2] {
         self.hosts().map(|host| {
             self.rig.world.said(host).rev().find_map(|event| match event {
