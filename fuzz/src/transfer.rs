@@ -18,7 +18,7 @@ use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::receiver::{self, Receiver};
 use tallow_proto::transfer::sender::{self, Sender};
 use tallow_proto::transfer::storage::{FaultKind, Sink, Source};
-use tallow_proto::transfer::{Compression, FIRST, Judged, Outcome};
+use tallow_proto::transfer::{Compression, FIRST, Outcome, TransferEvent};
 use tallow_proto::wire::peer::{CancelReason, Control, DeclineReason};
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Caps, Decoder, decode, encode};
@@ -128,7 +128,7 @@ pub fn receive(data: &[u8]) {
         loop {
             while let Some(event) = receiver.poll_event() {
                 assert!(over.is_none(), "an event after the last one");
-                if let receiver::Event::Over(outcome) = event {
+                if let TransferEvent::Over(outcome) = event {
                     over = Some(outcome);
                 }
             }
@@ -237,7 +237,7 @@ pub fn send(data: &[u8]) {
         loop {
             while let Some(event) = sender.poll_event() {
                 assert!(over.is_none(), "an event after the last one");
-                if let sender::Event::Over(outcome) = event {
+                if let TransferEvent::Over(outcome) = event {
                     over = Some(outcome);
                 }
             }
@@ -292,14 +292,13 @@ pub fn honest(source: MemorySource) -> (Vec<u8>, Vec<u8>) {
         }
         while let Some(event) = receiver.poll_event() {
             match event {
-                receiver::Event::Offered(_) => {
+                TransferEvent::Offered(_) => {
                     to_receiver.extend(step(ANSWER, &[]));
                     receiver.accept(now, Arc::clone(&sink) as Arc<dyn Sink>).expect("an offer");
                 }
-                receiver::Event::Over(Outcome::Complete { .. }) => complete += 1,
-                receiver::Event::Over(outcome) => panic!("{outcome:?}"),
-                receiver::Event::Record(judged) => assert!(matches!(judged, Judged::Genuine(_)), "a bad record"),
-                receiver::Event::Resuming | receiver::Event::Resumed { .. } => panic!("nothing is here from before"),
+                TransferEvent::Over(Outcome::Complete { .. }) => complete += 1,
+                TransferEvent::Over(outcome) => panic!("{outcome:?}"),
+                other => panic!("{other:?}"),
             }
         }
         while let Some(job) = receiver.poll_job() {
@@ -311,10 +310,10 @@ pub fn honest(source: MemorySource) -> (Vec<u8>, Vec<u8>) {
         }
         while let Some(event) = sender.poll_event() {
             match event {
-                sender::Event::Over(Outcome::Complete { .. }) => complete += 1,
-                sender::Event::Over(outcome) => panic!("{outcome:?}"),
-                sender::Event::Scanned(_) | sender::Event::Accepted => {}
-                sender::Event::Resumed { .. } => panic!("nothing is there from before"),
+                TransferEvent::Over(Outcome::Complete { .. }) => complete += 1,
+                TransferEvent::Over(outcome) => panic!("{outcome:?}"),
+                TransferEvent::Scanned(_) | TransferEvent::Accepted => {}
+                other => panic!("{other:?}"),
             }
         }
     }

@@ -22,7 +22,6 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{Config, Event, LinkId, Origin, Prepared, SealedChunk, Session, StreamNo};
-use tallow_proto::transfer::Compression;
 use tallow_proto::transfer::job::Job;
 use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::memory::MemorySource;
@@ -30,6 +29,7 @@ use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::receiver::{self, Receiver};
 use tallow_proto::transfer::sender::{self, Sender};
 use tallow_proto::transfer::storage::{Fault, Sink};
+use tallow_proto::transfer::{Compression, TransferEvent};
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Caps, Decoder};
@@ -98,7 +98,7 @@ fn record_opened(bencher: Bencher, size: usize) {
     bencher
         .counter(BytesCount::new(size))
         .with_inputs(|| sealed(&mut sender, &mut receiver, now, Prepared::zeroed(size)))
-        .bench_local_values(|chunk| -> BytesMut { chunk.open().expect("the right key") });
+        .bench_local_values(|chunk| -> BytesMut { chunk.open().content.expect("the right key") });
 }
 
 /// A sink that drops all chunks.
@@ -173,7 +173,7 @@ impl Transfer {
                 self.sender.handle_control(now, message);
             }
             while let Some(event) = self.receiver.poll_event() {
-                if let receiver::Event::Offered(_) = event {
+                if let TransferEvent::Offered(_) = event {
                     self.receiver.accept(now, Arc::new(Nowhere)).expect("an offer");
                 }
             }

@@ -2,6 +2,7 @@
 //!
 //! A link protects nothing by itself: what crosses it is sealed by the session. Its TLS hides metadata and passes firewalls.
 //!
+//! - [`connections`]: all connections of a node, QUIC or TCP, under one set of calls.
 //! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only place that knows quinn-proto.
 //! - [`pipe`]: one TCP connection with what runs in it: TLS, a WebSocket with TLS or without, a proxy's words before them.
 //! - [`pipes`]: all pipes of a node, as its owner and the driver see them.
@@ -11,6 +12,7 @@
 //! - [`trust`]: how a relay's certificate is judged, and what it is known by.
 
 mod buffers;
+pub mod connections;
 mod crypto;
 pub(crate) mod http;
 pub mod pipe;

@@ -1,26 +1,27 @@
-//! Which way to a relay is taken: all that may work are tried, the better ones a little earlier, and the first that answers wins.
+//! Which way to a relay is taken: all that may work are tried, the better ones a little earlier, and the first that
+//! answers wins.
 //!
-//! Decides when which transport is tried at which address. It opens nothing itself: its owner carries [`Output`]s out and reports
-//! what came of them. "Answered" means that the relay answered its hello, since a firewall may let a connection come about and
-//! nothing through it.
+//! Decides when which transport is tried at which address. It opens nothing itself: its owner carries [`Output`]s out
+//! and reports what came of them. "Answered" means that the relay answered its hello, since a firewall may let a
+//! connection come about and nothing through it.
 //! ```text
 //! running: per transport a lane: waiting → trying addresses in turn → failed
 //!    └─► won (the others are cancelled) │ failed (all lanes, or out of time)
 //! ```
-//! Lanes start in the order QUIC, TLS, WebSocket, each [`HEAD_START`] after the one before; at once when all before it failed, and
-//! at once for the transport that won the last time. QUIC is never held back for it, so that it is used again when it works again.
-//! In a lane the next address is tried [`ATTEMPT_DELAY`] after the last (RFC 8305 §5), at once when no attempt is left; IPv6 and
-//! IPv4 alternate (§4).
+//! Lanes start in the order QUIC, TLS, WebSocket, each [`HEAD_START`] after the one before; at once when all before it
+//! failed, and at once for the transport that won the last time. QUIC is never held back for it, so that it is used
+//! again when it works again. In a lane the next address is tried [`ATTEMPT_DELAY`] after the last (RFC 8305 §5), at
+//! once when no attempt is left; IPv6 and IPv4 alternate (§4).
 //!
-//! Timers: those two, and [`WITHIN`] (through a proxy [`WITHIN_PROXIED`]) for everything. Bounds: [`MAX_ADDRESSES`] a lane.
+//! Timers: those two, and [`WITHIN`] (through a proxy [`WITHIN_PROXIED`]) for everything. Bounds: [`MAX_ADDRESSES`] a
+//! lane.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::pipe::{self, TlsFailure};
+use super::connections::CloseReason;
 use super::proxy::ProxyFailure;
-use super::quic;
 use super::trust::CertificateRefused;
 use crate::Instant;
 use crate::wire::close;
@@ -150,35 +151,16 @@ impl Failure {
     }
 }
 
-impl From<&quic::Closed> for Failure {
-    fn from(closed: &quic::Closed) -> Self {
-        match closed {
-            quic::Closed::CertificateRefused(refused) => Self::Certificate(*refused),
-            quic::Closed::NoCommonProtocol | quic::Closed::VersionMismatch => Self::NotARelay,
-            quic::Closed::Application { code: close::SHUTTING_DOWN, .. } => Self::GoingDown,
-            quic::Closed::Refused | quic::Closed::Application { .. } => Self::Refused,
-            quic::Closed::Transport { .. } | quic::Closed::Reset => Self::Lost,
-            quic::Closed::TimedOut => Self::TimedOut,
-        }
-    }
-}
-
-impl From<&pipe::Closed> for Failure {
-    fn from(closed: &pipe::Closed) -> Self {
-        match closed {
-            pipe::Closed::Tls(TlsFailure::CertificateRefused(refused)) => Self::Certificate(*refused),
-            pipe::Closed::Proxy(failure) => Self::Proxy(*failure),
-            pipe::Closed::Tls(TlsFailure::NoCommonProtocol | TlsFailure::NotTls)
-            | pipe::Closed::Upgrade(_)
-            | pipe::Closed::Unknown => Self::NotARelay,
-            pipe::Closed::Application { code: close::SHUTTING_DOWN, .. } => Self::GoingDown,
-            pipe::Closed::Application { .. } => Self::Refused,
-            pipe::Closed::Tls(TlsFailure::Alert(_) | TlsFailure::Broken)
-            | pipe::Closed::WebSocketClosed(_)
-            | pipe::Closed::WebSocket(_)
-            | pipe::Closed::Ended
-            | pipe::Closed::Lost => Self::Lost,
-            pipe::Closed::TimedOut => Self::TimedOut,
+impl From<CloseReason> for Failure {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Certificate(refused) => Self::Certificate(refused),
+            CloseReason::Proxy(failure) => Self::Proxy(failure),
+            CloseReason::Incompatible => Self::NotARelay,
+            CloseReason::Application(close::SHUTTING_DOWN) => Self::GoingDown,
+            CloseReason::Refused | CloseReason::Application(_) => Self::Refused,
+            CloseReason::Ended | CloseReason::Protocol | CloseReason::Lost => Self::Lost,
+            CloseReason::TimedOut => Self::TimedOut,
         }
     }
 }

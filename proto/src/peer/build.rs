@@ -12,7 +12,7 @@ use super::config::{
     CodeChoice, Common, DEFAULT_PORT, DirectPath, Embedded, Invitation, Machine, Payload, ReceiveConfig, RelayAddress,
     RelayChoice, SendConfig,
 };
-use super::meeting::MAX_SPOTS;
+use super::rendezvous::MAX_SERVERS;
 use crate::code::{Code, DEFAULT_WORDS, FRESH_WORDS};
 use crate::link::proxy::Proxy;
 use crate::link::race::Allowed;
@@ -37,7 +37,7 @@ pub enum ConfigError {
     #[error("the embedded relay has no address to listen at; give it one, with port 0 for any")]
     NowhereToListen,
     /// More relays than are tried.
-    #[error("{0} relays are named, and no more than {MAX_SPOTS} are tried; name fewer")]
+    #[error("{0} relays are named, and no more than {MAX_SERVERS} are tried; name fewer")]
     TooManyRelays(usize),
     /// A code of so many words.
     #[error("a code can't have {0} words; 2 to 8 are possible")]
@@ -77,7 +77,7 @@ impl Common {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        if self.relays.len() > MAX_SPOTS {
+        if self.relays.len() > MAX_SERVERS {
             return Err(ConfigError::TooManyRelays(self.relays.len()));
         }
         if let Some(limit) = self.limit.map(NonZeroU64::get).filter(|&limit| limit < LEAST_RATE) {

@@ -25,8 +25,8 @@ fn a_sender_without_a_relay_is_an_error_at_the_start() {
     assert_eq!(sending().with_embedded(nowhere).check(), Err(ConfigError::NowhereToListen));
     let relay: RelayAddress = "relay.example".parse().unwrap();
     assert_eq!(sending().with_relay(relay.clone()).check(), Ok(()));
-    let many = (0..=MAX_SPOTS).fold(sending(), |config, _| config.with_relay(relay.clone()));
-    assert_eq!(many.check(), Err(ConfigError::TooManyRelays(MAX_SPOTS + 1)));
+    let many = (0..=MAX_SERVERS).fold(sending(), |config, _| config.with_relay(relay.clone()));
+    assert_eq!(many.check(), Err(ConfigError::TooManyRelays(MAX_SERVERS + 1)));
 }
 
 #[test]

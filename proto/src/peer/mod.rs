@@ -1,44 +1,51 @@
-//! One end of a transfer: the composition of sockets, meeting, handshake, session and transfer behind one [`Node`].
+//! One end of a transfer: the composition of sockets, rendezvous, connection, paths and transfer behind one [`Node`].
 //!
 //! ```text
-//!            link                 keyed              transfer over
-//! Meeting ─────────► Handshaking ───────► Live ───────────────────► Leaving ──► Closed
-//!    ▲                    │ wrong guess,  │ ▲ │ violation, cancel
-//!    └────────────────────┘ link lost     │ │ └─► Leaving
-//!                               link lost │ │ keyed
-//!                                         ▼ │
-//!                                       Apart ──link──► Handshaking (again)
+//!               Rendezvous ──Connected──► Connection ──Keyed──► Paths
+//!                   ▲                       │   ▲                 │
+//!                   └──SearchLater, ...─────┘   └────NoneLeft─────┘
+//!                                          Session  ◄──LinkUp, ...┘
+//!                                             ▲ records, chunks
+//!                                             ▼
+//!                                          Transfer ──► Outbox ──► the application
 //! ```
-//! It decides what follows from what its children say, and nothing of their business: it tells how often a code may be guessed
-//! (the handshake's `Guesses`), when a person must agree, and what the one terminal event is.
-//! Timers: its children's; [`RESPONSE_WITHIN`] for a sender's first message; [`LEAVE_WITHIN`] for the farewell;
-//! [`PROGRESS_EVERY`] for progress. Bounds: [`MAX_EVENTS`] events wait.
+//! [`Peer`] routes and decides little: each machine is given its inputs together with the connections, and queues what
+//! follows for others. [`Peer::apply`] carries the queued outputs out, one after the other, until none is left; a
+//! machine never calls another one.
+//!
+//! | file | part |
+//! |---|---|
+//! | `rendezvous` | finds the other side |
+//! | `connection` | handshake, session, reconnects, farewell |
+//! | `paths` | the links of the session |
+//! | `offer` | what was offered, and the person's agreement |
+//! | `outbox` | events for the application |
+//! | `exchange` | moves records and chunks between links, session and transfer |
+//! | `outcome` | how the transfer ends |
+//! | `net` | sockets and connections |
+//!
+//! Timers: its machines'. Bounds: its machines'.
 
 pub mod answer;
 pub mod build;
-mod carried;
 pub mod command;
 pub mod config;
-mod conversation;
-mod dialling;
-mod direct;
+mod connection;
 pub mod event;
+mod exchange;
 pub mod failure;
-mod floor;
 pub mod handle;
-mod host;
-mod links;
-mod live;
-mod meeting;
 mod net;
+mod offer;
+mod outbox;
+mod outcome;
 mod pace;
+mod paths;
 mod peer_link;
 mod rendezvous;
-mod reunion;
-mod spot;
 mod start;
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -48,17 +55,18 @@ use bytes::BytesMut;
 
 use crate::Instant;
 use crate::code::{Code, Link, Nameplate};
-use crate::discovery::mdns::Mdns;
-use crate::handshake::{Guesses, Handshake};
+use crate::handshake;
+use crate::link::connections::CloseReason;
 use crate::misuse::Misuse;
-use crate::net::{Action, Arrival, Ecn, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::net::{Action, Arrival, Interface, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
 use crate::node::{Input, Node};
-use crate::p2p::{portmap, stun};
 use crate::seed::Seed;
-use crate::session::{self, Session};
+use crate::session::SILENCE;
+use crate::session::StreamNo;
+use crate::transfer::Transfer;
 use crate::transfer::job::Job;
-use crate::transfer::manifest::Totals;
 use crate::wire::Features;
+use crate::wire::close::SHUTTING_DOWN;
 use crate::wire::relay::Side;
 
 pub use crate::wire::peer::{CancelReason, DeclineReason};
@@ -74,26 +82,19 @@ pub use event::{Event, Fallback, Path, PathKind, PathTransport, Progress, Summar
 pub use failure::{Class, Failure, Lost, RelayFailure};
 pub use handle::{Receiver, Sender};
 
-use carried::Transfer;
-use direct::Direct;
-use floor::Floor;
-use host::Host;
-use links::Links;
-use meeting::{Found, Meeting, Met};
-use net::{Conn, Net};
-use pace::Pace;
+use connection::{Connection, Patience};
+use net::{ConnectionId, Net, Query};
+use offer::OfferState;
+use outbox::Outbox;
+use paths::Paths;
 use peer_link::PeerLink;
-use reunion::{Apart, Doubt, Reunion};
+use rendezvous::{Rendezvous, Via};
 
 /// The farewell may take so long.
 const LEAVE_WITHIN: Duration = Duration::from_secs(1);
-/// A sender that has not answered by then is reported as silent.
-const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
-/// Progress is told at most this often.
-const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Events that may wait for the application, beside one of each kind; the transfer itself waits for none of them.
-const MAX_EVENTS: usize = 64;
-/// How long a network may be away, or a sender not be there, while nobody accepted anything.
+/// A timer of this process is late by so much where there is too much to do.
+const LATE: Duration = Duration::from_millis(50);
+/// How long a network may be away, or a sender not be there, while no offer was accepted.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Application close codes of a connection between peers.
 mod close {
@@ -101,72 +102,22 @@ mod close {
     pub const ENDED: u32 = 1;
 }
 
-/// Where a peer is.
-enum Stage {
-    /// Looking for the other side.
-    Meeting,
-    /// On a link, before the keys: the first ones, or new ones for the session that lost its link.
-    Handshaking { link: PeerLink, handshake: Box<Handshake>, apart: Option<Box<Apart>> },
-    /// On one link or several, with keys.
-    Live { links: Links, session: Box<Session> },
-    /// A session without a link; the other side is looked for.
-    Apart(Box<Apart>),
-    /// The outcome was told; what is queued goes out, then the link is closed.
-    Leaving { links: Links, session: Box<Session>, deadline: Instant, code: u32 },
-    /// Nothing is left to say.
-    Closed,
-}
-
-/// Whether this side's person must compare the verifier words first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Agreement {
-    NotNeeded,
-    Pending,
-    Given,
-}
-
 /// See the module's text.
 pub struct Peer {
     side: Side,
-    features: Features,
-    verify: bool,
     seed: Seed,
     net: Net,
-    host: Option<Host>,
-    meeting: Option<Meeting>,
+    rendezvous: Rendezvous,
+    connection: Connection,
+    paths: Paths,
+    transfer: Transfer,
+    offer: OfferState,
+    outbox: Outbox,
     code: CodeState,
-    guesses: Guesses,
-    reunion: Reunion,
     give_up_after: Option<Duration>,
-    links: u32,
-    doubt: Option<Doubt>,
     /// When anything happened last.
     awake: Instant,
-    found: Option<Found>,
-    /// The person, or the program that dropped its handle, wants to go although all is done.
-    hurried: bool,
-    /// When a sender's silence in the first handshake is reported.
-    response_by: Option<Instant>,
-    mdns: Option<Mdns>,
     interfaces: Vec<IpAddr>,
-    transfer: Transfer,
-    /// A chunk that waits for a place on a stream.
-    held: Option<(u64, session::Prepared)>,
-    agreement: Agreement,
-    stage: Stage,
-    /// Links whose last words are on their way, before they are closed.
-    parting: Vec<(PeerLink, Instant)>,
-    events: VecDeque<Event>,
-    told: bool,
-    progress: crate::transfer::Progress,
-    pace: Pace,
-    next_progress: Option<Instant>,
-    accepted_at: Option<Instant>,
-    totals: Option<Totals>,
-    /// An offer that came before this side's person agreed to the verifier words.
-    unseen_offer: Option<Event>,
-    floor: Floor,
-    direct: Direct,
 }
 
 /// A sender's way to its code.
@@ -177,39 +128,38 @@ enum CodeState {
     Ready { code: Code, seated: bool, told: bool },
 }
 
+impl CodeState {
+    const fn code(&self) -> Option<&Code> {
+        match self {
+            Self::Unallocated { .. } => None,
+            Self::Ready { code, .. } => Some(code),
+        }
+    }
+}
+
 impl Node for Peer {
     type Command = Command;
     type Event = Event;
 
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
         self.notice_pause(now);
-        match &mut self.mdns {
-            Some(mdns) if arrival.socket == net::MDNS => mdns.handle_datagram(now, arrival.from, &data),
-            Some(_) | None if arrival.socket == portmap::SOCKET => {
-                if let Some(portmap) = self.direct.portmap() {
-                    portmap.handle_datagram(now, arrival.from, &data);
-                }
-            }
-            Some(_) | None if self.direct.takes(now, &arrival, &data) => {}
-            Some(_) | None if arrival.socket == net::LISTENER && stun::is_stun(&data) => {
-                if let Some(host) = &mut self.host {
-                    host.handle_stun(now, arrival, &data);
-                }
-            }
-            Some(_) | None => self.net.handle_datagram(now, &arrival, data),
+        if !self.rendezvous.handle_datagram(now, &arrival, &data) && !self.paths.handle_datagram(now, &arrival, &data) {
+            self.net.handle_datagram(now, &arrival, data);
         }
     }
 
     fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
         self.notice_pause(now);
-        match self.direct.portmap().filter(|_| pipe >= portmap::FIRST_PIPE) {
+        match self.paths.portmap_on(pipe) {
             Some(portmap) => portmap.handle_pipe(now, pipe, event),
             None => self.net.handle_pipe(now, pipe, event),
         }
     }
 
     fn handle_accept(&mut self, now: Instant, _listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
-        self.accept_direct(now, from)
+        let pipe = self.paths.handle_accept(now, &mut self.net, from);
+        self.apply(now);
+        pipe
     }
 
     fn poll_pipe(&mut self) -> Option<PipeId> {
@@ -217,14 +167,14 @@ impl Node for Peer {
     }
 
     fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        match self.direct.portmap().filter(|_| pipe >= portmap::FIRST_PIPE) {
+        match self.paths.portmap_on(pipe) {
             Some(portmap) => portmap.pipe_buffer(pipe),
             None => self.net.pipe_buffer(pipe),
         }
     }
 
     fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        match self.direct.gateway().filter(|_| pipe >= portmap::FIRST_PIPE) {
+        match self.paths.output_of_portmap(pipe) {
             Some(portmap) => portmap.pipe_output(pipe, slices),
             None => self.net.pipe_output(pipe, slices),
         }
@@ -232,65 +182,47 @@ impl Node for Peer {
 
     fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Bound(net::LISTENER, result) => {
-                if let Some(host) = &mut self.host
-                    && let Err(failure) = host.handle_bound(result, &mut self.net)
-                {
-                    self.fail(now, failure);
-                }
-                self.announce(now);
+            Input::Bound(socket @ (net::LISTENER | net::MDNS), result) => {
+                let interfaces = &self.interfaces;
+                self.rendezvous.handle_bound(now, socket, result, interfaces, &mut self.seed, &mut self.net);
             }
-            // Without it others on the LAN are not found, and nothing else changes.
-            Input::Bound(net::MDNS, result) => {
-                if result.is_err() {
-                    self.mdns = None;
+            Input::Bound(socket, result) => {
+                let is_usable = result.is_ok();
+                if !self.paths.handle_bound(now, socket, result, &mut self.net) {
+                    self.net.handle_client_bound(socket, is_usable);
                 }
             }
-            Input::Bound(socket @ (net::DIRECT_V4 | net::DIRECT_V6), result) => {
-                self.direct.handle_bound(now, socket, result, &mut self.net);
-            }
-            Input::Bound(portmap::SOCKET, result) => {
-                if let Some(portmap) = self.direct.portmap() {
-                    portmap.handle_bound(now, result);
-                }
-            }
-            Input::Bound(socket, result) => self.net.handle_client_bound(socket, result.is_ok()),
-            Input::Resolved(query, addresses) if self.direct.handle_resolved(query, &addresses) => {}
-            Input::Resolved(query, addresses) => {
-                if let Some(meeting) = &mut self.meeting {
-                    meeting.handle_resolved(now, query, addresses);
-                }
-            }
-            Input::Done(done) => self.transfer.handle_job(now, done),
+            Input::Resolved(id, addresses) => match self.net.query(id) {
+                Some(Query::Relay(index)) => self.rendezvous.handle_resolved(now, index, addresses),
+                Some(Query::StunServer) => self.paths.handle_stun_server(&addresses),
+                None => {}
+            },
+            Input::Done(done) => self.handle_job(now, done),
             Input::Interfaces(interfaces) => self.handle_interfaces(now, &interfaces),
             Input::Slept(_) => {
-                if let Some(portmap) = self.direct.portmap() {
-                    portmap.handle_slept(now);
-                }
+                self.paths.handle_slept(now);
                 self.handle_moved(now, true);
             }
-            Input::Listening(_, result) => self.direct.handle_listening(now, result, &mut self.net),
-            Input::Gateways(gateways) => self.direct.handle_gateways(now, &gateways),
+            Input::Listening(_, result) => self.paths.handle_listening(now, result, &mut self.net),
+            Input::Gateways(gateways) => self.paths.handle_gateways(now, &gateways),
             Input::HandleDropped => self.cancel(now),
         }
     }
 
     fn handle_command(&mut self, now: Instant, command: Command) -> Result<(), Misuse> {
-        match (command, &mut self.transfer) {
-            (Command::Cancel, _) => {
+        match command {
+            Command::Cancel => {
                 self.cancel(now);
                 Ok(())
             }
-            (Command::Agree(agreed), _) => self.agree(now, agreed),
-            (Command::Accept(sink), Transfer::Receiving(receiver)) => receiver.accept(now, sink),
-            (Command::AcceptStream(sink), transfer) => transfer.accept_stream(now, sink),
-            (Command::Decline(reason, text), transfer) => {
-                transfer.decline(now, reason, &text)?;
+            Command::Agree(agreed) => self.agree(now, agreed),
+            Command::Accept(sink) => self.transfer.accept(now, sink),
+            Command::AcceptStream(sink) => self.transfer.accept_stream(now, sink),
+            Command::Decline(reason, text) => {
+                self.transfer.decline(now, reason, &text)?;
                 self.fail(now, Failure::NotAccepted);
                 Ok(())
             }
-            (Command::Accept(_), Transfer::StreamIn(_)) => Err(Misuse::NotFiles),
-            (Command::Accept(_), Transfer::Sending(_) | Transfer::StreamOut(_)) => Err(Misuse::NotAReceiver),
         }
     }
 
@@ -298,48 +230,15 @@ impl Node for Peer {
         self.notice_delay(now);
         self.notice_pause(now);
         self.net.handle_timeout(now);
-        if let Some(meeting) = &mut self.meeting {
-            meeting.handle_timeout(now, &mut self.net);
-        }
-        if let Some(host) = &mut self.host {
-            host.handle_timeout(now, &mut self.net);
-        }
-        if let Some(mdns) = &mut self.mdns {
-            mdns.handle_timeout(now);
-        }
-        match &mut self.stage {
-            // Silence for so long is a lost link: what follows is the same.
-            Stage::Handshaking { handshake, .. } if handshake.poll_timeout().is_some_and(|at| at <= now) => {
-                self.lose_all(now);
-            }
-            Stage::Live { session, .. } => session.handle_timeout(now),
-            Stage::Leaving { links, deadline, code, .. } if *deadline <= now => {
-                let code = *code;
-                links.iter().for_each(|link| link.close(now, &mut self.net, code, "left"));
-                self.stage = Stage::Closed;
-            }
-            Stage::Handshaking { .. } | Stage::Leaving { .. } | Stage::Meeting | Stage::Apart(_) | Stage::Closed => {}
-        }
-        if self.response_by.take_if(|at| *at <= now).is_some() && matches!(self.stage, Stage::Handshaking { .. }) {
-            self.tell(Event::Waiting(WaitingFor::Response));
-        }
-        self.handle_reunion_timeout(now);
-        self.handle_direct_timeout(now);
-        self.handle_floor_timeout(now);
+        self.rendezvous.handle_timeout(now, &mut self.net);
+        self.connection.handle_timeout(now, &mut self.net, self.rendezvous.question());
+        self.apply(now);
+        self.paths.handle_timeout(now, &mut self.net, |link| self.transfer.under_way(link));
+        self.apply(now);
         // After a pause the link is judged before what should have come over it.
         self.take_session_events(now);
         self.transfer.handle_timeout(now);
-        let net = &mut self.net;
-        self.parting.retain(|(link, deadline)| {
-            let over = *deadline <= now;
-            if over {
-                link.close(now, net, close::ENDED, "handshake failed");
-            }
-            !over
-        });
-        if self.next_progress.is_some_and(|at| at <= now) {
-            self.next_progress = None;
-        }
+        self.outbox.handle_timeout(now);
     }
 
     fn settle(&mut self, now: Instant) {
@@ -352,15 +251,16 @@ impl Node for Peer {
             }
             moved |= self.meet(now);
             moved |= self.converse(now);
-            moved |= self.prepare_direct(now);
+            let servers = self.rendezvous.stun_servers();
+            moved |= self.paths.prepare(now, &mut self.net, servers, self.outbox.has_ended());
             moved |= self.take_transfer_events(now);
             if !moved {
                 break;
             }
         }
-        self.part(now);
-        self.tell_code();
-        self.tell_progress(now);
+        self.connection.flush_parting(now, &mut self.net);
+        self.notify_code();
+        self.outbox.notify_progress(now, self.transfer.progress());
     }
 
     fn poll_action(&mut self) -> Option<Action> {
@@ -374,24 +274,8 @@ impl Node for Peer {
         max_segments: NonZeroUsize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        match &mut self.mdns {
-            Some(mdns) if socket == net::MDNS => {
-                let datagram = mdns.poll_transmit()?;
-                buf.extend_from_slice(&datagram.data);
-                let (to, src_ip, size) = (datagram.to, datagram.from, datagram.data.len());
-                Some(Transmit { to, src_ip, ecn: Ecn::NotEct, size, segment_size: None })
-            }
-            Some(_) | None if socket == portmap::SOCKET => {
-                let portmap::Transmit { to, from, data } = self.direct.portmap()?.poll_transmit()?;
-                buf.extend_from_slice(&data);
-                Some(Transmit { to, src_ip: from, ecn: Ecn::NotEct, size: data.len(), segment_size: None })
-            }
-            Some(_) | None => {
-                let host = self.host.as_mut().filter(|_| socket == net::LISTENER);
-                let answer = host.and_then(|host| host.poll_transmit(buf));
-                answer.or_else(|| self.net.poll_transmit(now, socket, max_segments, buf))
-            }
-        }
+        let datagram = self.rendezvous.poll_transmit(socket, buf).or_else(|| self.paths.poll_transmit(socket, buf));
+        datagram.or_else(|| self.net.poll_transmit(now, socket, max_segments, buf))
     }
 
     fn poll_job(&mut self) -> Option<Job> {
@@ -399,29 +283,17 @@ impl Node for Peer {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.outbox.poll_event()
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let stage = match &self.stage {
-            Stage::Handshaking { handshake, .. } => handshake.poll_timeout().map(|at| (at, "handshake")),
-            Stage::Live { session, .. } => session.poll_timeout(),
-            Stage::Leaving { deadline, .. } => Some((*deadline, "farewell")),
-            Stage::Apart(_) | Stage::Meeting | Stage::Closed => None,
-        };
         [
             self.net.poll_timeout().map(|at| (at, "link")),
-            self.meeting.as_ref().and_then(Meeting::poll_timeout).map(|at| (at, "meeting")),
-            self.host.as_ref().and_then(Host::poll_timeout).map(|at| (at, "relay inside")),
-            self.mdns.as_ref().and_then(Mdns::poll_timeout).map(|at| (at, "mdns")),
-            self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min(),
-            stage,
-            self.response_by.map(|at| (at, "response")),
-            self.poll_reunion_timeout().map(|at| (at, "reunion")),
-            self.direct.poll_timeout().map(|at| (at, "direct path")),
-            self.floor.poll_timeout().map(|at| (at, "floor")),
+            self.rendezvous.poll_timeout(),
+            self.connection.poll_timeout(),
+            self.paths.poll_timeout(),
             self.transfer.poll_timeout().map(|at| (at, "transfer")),
-            self.next_progress.map(|at| (at, "progress")),
+            self.outbox.poll_timeout().map(|at| (at, "progress")),
         ]
         .into_iter()
         .flatten()
@@ -429,11 +301,7 @@ impl Node for Peer {
     }
 
     fn is_closed(&self) -> bool {
-        matches!(self.stage, Stage::Closed)
-            && self.parting.is_empty()
-            && self.transfer.is_idle()
-            && self.direct.is_released()
-            && !self.net.has_unsent()
+        self.connection.is_closed() && self.transfer.is_idle() && self.paths.is_released() && !self.net.has_unsent()
     }
 
     fn supersedes(new: &Event, old: &Event) -> bool {
@@ -447,169 +315,271 @@ impl Node for Peer {
 }
 
 impl Peer {
-    /// News of a connection: the meeting's, the inner relay's, or the link's.
-    fn handle_net(&mut self, now: Instant, conn: Conn, event: &net::Event) {
-        if let Some(meeting) = &mut self.meeting
-            && meeting.handle_event(now, &mut self.net, conn, event)
-        {
-            return;
+    /// Carries out what the machines queued for one another, until nothing is left. True when there was anything.
+    fn apply(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        loop {
+            if let Some(output) = self.connection.poll_output() {
+                self.apply_connection(now, output);
+            } else if let Some(output) = self.paths.poll_output() {
+                self.apply_paths(now, output);
+            } else {
+                return moved;
+            }
+            moved = true;
         }
-        if let Some(host) = &mut self.host
-            && host.handle_event(now, &mut self.net, conn, event)
-        {
-            return;
-        }
-        self.handle_link(now, conn, event);
     }
 
-    /// What the meeting and the inner relay found.
+    fn apply_connection(&mut self, now: Instant, output: connection::Output) {
+        match output {
+            connection::Output::Event(event) => self.outbox.notify(event),
+            connection::Output::PauseSearch => self.rendezvous.pause(now, &mut self.net),
+            connection::Output::SearchAgain => {
+                self.rendezvous.look_later(now);
+                if self.rendezvous.is_embedded() {
+                    self.outbox.notify(Event::Waiting(WaitingFor::Receiver));
+                }
+            }
+            connection::Output::SearchLater => self.rendezvous.look_later(now),
+            connection::Output::Ask(question) => self.rendezvous.ask(now, &mut self.net, question),
+            connection::Output::Reconnect(question) => self.rendezvous.look_again(now, &mut self.net, question),
+            connection::Output::Keyed(keyed) => self.handle_keyed(now, *keyed),
+            connection::Output::PutOffNear => self.rendezvous.put_off_near(),
+            connection::Output::HandshakeFailed { failure, may_go_on } => {
+                if may_go_on && self.rendezvous.drop_near(now, failure.clone()) {
+                    self.rendezvous.look_later(now);
+                } else {
+                    self.fail(now, failure);
+                }
+            }
+            connection::Output::Failed(failure) => self.fail(now, failure),
+            connection::Output::FarewellOver => {
+                self.paths.end(now, &mut self.net, "left");
+                self.connection.handle_farewell_over();
+            }
+        }
+    }
+
+    fn apply_paths(&mut self, now: Instant, output: paths::Output) {
+        use paths::Output;
+        match (output, self.connection.session()) {
+            (Output::LinkUp { link, streams, origin }, Some(session)) => {
+                session.handle_link_up(now, link, streams, origin);
+            }
+            (Output::Record(link, frame), Some(session)) => {
+                session.handle_record(now, link, StreamNo::CONTROL, frame);
+            }
+            (Output::LinkDown(link), Some(session)) => session.handle_link_lost(link),
+            (Output::UseForControl(link), Some(session)) => {
+                if session.use_link(link) {
+                    self.paths.handle_moving(now, link);
+                }
+            }
+            // The session is gone, and its links with it.
+            (Output::LinkUp { .. } | Output::Record(..) | Output::LinkDown(_) | Output::UseForControl(_), None) => {}
+            (Output::Resend(link), _) => self.transfer.handle_link_dropped(now, link),
+            (Output::Started, _) => {
+                self.begin(now);
+                self.transfer.handle_link_up(now);
+            }
+            (Output::Event(event), _) => self.outbox.notify(event),
+            (Output::Violation(violation), _) => self.violated(now, violation),
+            (Output::NoDirectPath, _) => self.find_no_path(now),
+            (Output::LookBeside, _) => {
+                if let Some(question) = self.connection.reconnect_question() {
+                    self.rendezvous.look_beside(now, &mut self.net, question);
+                }
+            }
+            (Output::LookLater, _) => self.rendezvous.look_later(now),
+            (Output::NoneLeft { lost, waiting }, _) => {
+                for link in lost {
+                    self.transfer.handle_link_lost(now, link);
+                }
+                self.connection.disconnect(now, self.patience());
+                if let Some(waiting) = waiting {
+                    self.connection.take_up(now, &mut self.net, *waiting, self.code.code(), &mut self.seed);
+                }
+            }
+            (Output::FarewellLinkLost { link, was_active }, _) => {
+                let next = self.connection.closing().and_then(|session| {
+                    session.handle_link_lost(link);
+                    session.control().filter(|_| session.unacknowledged() > 0)
+                });
+                if self.paths.go_on_closing(now, &mut self.net, was_active, next) {
+                    self.flush_farewell(now);
+                }
+            }
+            (Output::Closed, _) => self.connection.handle_farewell_over(),
+        }
+    }
+
+    /// An event of a connection.
+    fn handle_net(&mut self, now: Instant, conn: ConnectionId, event: &net::Event) {
+        if self.rendezvous.handle_event(now, &mut self.net, conn, event) {
+            return;
+        }
+        if let net::Event::Closed(reason) = event {
+            let is_link = self.connection.is_on(conn) || self.paths.id_on(conn).is_some();
+            if is_link {
+                // What came before the end still counts.
+                self.converse(now);
+            }
+            // A relay that is going down is not the first to be asked again.
+            if *reason == CloseReason::Application(SHUTTING_DOWN) && (is_link || self.paths.is_pending(conn)) {
+                self.rendezvous.leave_relay(now);
+            }
+        }
+        let asked = self.rendezvous.question();
+        if !self.connection.handle_event(now, &mut self.net, conn, event, asked) {
+            self.paths.handle_event(now, &mut self.net, conn, event);
+        }
+        self.apply(now);
+        self.read_streams(now);
+    }
+
+    /// What the rendezvous found.
     fn meet(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let (Some(mdns), Some(meeting)) = (&mut self.mdns, &mut self.meeting)
-            && let Some(found) = mdns.poll_found()
-        {
-            meeting.add_near(now, found);
-        }
-        if let Some(host) = &mut self.host {
-            host.settle(now, &mut self.net, matches!(self.stage, Stage::Meeting));
-        }
-        while let Some(met) =
-            self.host.as_mut().and_then(Host::poll).or_else(|| self.meeting.as_mut().and_then(Meeting::poll))
-        {
+        self.rendezvous.settle(now, &mut self.net, self.connection.is_searching());
+        while let Some(output) = self.rendezvous.poll_output() {
             moved = true;
-            match met {
-                Met::Event(event) => {
+            match output {
+                rendezvous::Output::Event(event) => {
                     if matches!(event, Event::Waiting(WaitingFor::Receiver))
                         && let CodeState::Ready { seated, .. } = &mut self.code
                     {
                         *seated = true;
-                        self.tell_code();
+                        self.notify_code();
                     }
-                    self.tell(event);
+                    self.outbox.notify(event);
                 }
-                Met::Allocated(nameplate) => self.allocated(nameplate),
-                Met::Link(link, found) => self.met(now, *link, found),
-                Met::Failed(failure) => self.fail(now, failure),
+                rendezvous::Output::Allocated(nameplate) => self.handle_allocated(nameplate),
+                rendezvous::Output::Connected(link, via) => self.handle_connected(now, link, via),
+                rendezvous::Output::Failed(failure) => self.fail(now, failure),
             }
+            self.apply(now);
+            self.read_streams(now);
         }
         moved
     }
 
+    /// A link with, as it seems, the other side.
+    fn handle_connected(&mut self, now: Instant, link: Box<PeerLink>, via: Via) {
+        if self.connection.session().is_some() {
+            // Only the session's own receiver gets past the relay inside while a link lives: it knows better that this
+            // one is dead.
+            let replaces = self.rendezvous.is_embedded();
+            self.paths.handle_connected(now, &mut self.net, *link, via, replaces);
+        } else {
+            self.connection.handle_connected(now, &mut self.net, link, via, self.code.code(), &mut self.seed);
+        }
+    }
+
+    /// The session has keys for this link.
+    fn handle_keyed(&mut self, now: Instant, keyed: connection::Keyed) {
+        let connection::Keyed { keys, link, via, is_first } = keyed;
+        self.rendezvous.rest(now, &mut self.net);
+        self.rendezvous.set_reconnect_room(keys.reconnect.room(), keys.reconnect.owner(Side::Receiver));
+        if is_first {
+            self.notify_verifier(&keys);
+        }
+        self.paths.start(now, &mut self.net, *link, &via, keys.features, !self.offer.is_pending());
+    }
+
+    fn notify_verifier(&mut self, keys: &handshake::Keys) {
+        let (must_agree, others_must) = (self.offer.must_agree(), keys.features.has(Features::VERIFY));
+        if must_agree || others_must {
+            let comparison = must_agree.then(Comparison::new);
+            self.outbox.notify(Event::Verifier { words: keys.verifier.words().to_vec(), comparison });
+        }
+        if others_must && self.side == Side::Receiver {
+            self.outbox.notify(Event::Waiting(WaitingFor::Agreement));
+        }
+    }
+
+    fn patience(&self) -> Patience {
+        let progress = self.transfer.progress();
+        Patience {
+            give_up_after: self.give_up_after,
+            accepted: self.offer.accepted_at().is_some(),
+            unconfirmed: self.transfer.is_unconfirmed() && progress.bytes >= progress.total,
+        }
+    }
+
     /// The relay gave a nameplate: the words are drawn here and never leave this machine.
-    fn allocated(&mut self, nameplate: u32) {
+    fn handle_allocated(&mut self, nameplate: u32) {
         let CodeState::Unallocated { words } = self.code else { return };
         let code = Code::generate(Nameplate::from_number(nameplate), words, &mut self.seed.split().rng());
-        let room = code.nameplate().room_id();
-        if let Some(meeting) = &mut self.meeting {
-            meeting.set_room(room);
-        }
-        if let Some(host) = &mut self.host {
-            host.set_room(room);
-        }
+        self.rendezvous.set_room(code.nameplate().room_id());
         self.code = CodeState::Ready { code, seated: true, told: false };
     }
 
-    fn tell_code(&mut self) {
+    fn notify_code(&mut self) {
         if !self.transfer.is_ready_to_offer() {
             return;
         }
-        let (listening, relay) = match (&self.host, &self.meeting) {
-            (Some(host), _) => {
-                let listening = host.listening();
-                let relay = reachable(&listening, &self.interfaces);
-                (listening, relay.map(|at| RelayAddress { host: at.ip().to_string(), port: at.port() }))
-            }
-            (None, Some(meeting)) => (Vec::new(), meeting.relay()),
-            (None, None) => (Vec::new(), None),
-        };
         if let CodeState::Ready { code, seated: true, told } = &mut self.code
             && !*told
         {
             *told = true;
+            let listening = self.rendezvous.listening();
+            let inside = reachable(&listening, &self.interfaces)
+                .map(|at| RelayAddress { host: at.ip().to_string(), port: at.port() });
+            let relay = self.rendezvous.relay().or(inside);
             let link = relay.and_then(|relay| Link::new(&relay.host, Some(relay.port), code.clone()).ok());
-            let code = code.clone();
-            self.tell(Event::Code { code, link, listening });
+            self.outbox.notify(Event::Code { code: code.clone(), link, listening });
         }
     }
 
-    /// After the end nothing is told but why this side still waits.
-    fn tell(&mut self, event: Event) {
-        if self.told && !matches!(event, Event::Waiting(WaitingFor::Peer) | Event::Reconnecting { .. }) {
+    /// The addresses of this machine as the runtime knows them: all of them, at the start and whenever they change.
+    fn handle_interfaces(&mut self, now: Instant, interfaces: &[Interface]) {
+        let own = |addresses: &[IpAddr]| -> BTreeSet<IpAddr> {
+            addresses.iter().copied().filter(|ip| !ip.is_loopback()).collect()
+        };
+        let addresses: Vec<IpAddr> = interfaces.iter().map(|interface| interface.addr).collect();
+        let (before, after) = (own(&self.interfaces), own(&addresses));
+        self.interfaces = addresses;
+        self.paths.handle_interfaces(now, interfaces);
+        self.rendezvous.handle_interfaces(interfaces);
+        if before != after && !before.is_empty() {
+            self.handle_moved(now, !before.is_subset(&after));
+        }
+    }
+
+    /// The network is, or may be, another one. `gone`: what was connected from there can't go on as it is.
+    fn handle_moved(&mut self, now: Instant, gone: bool) {
+        self.net.handle_moved();
+        self.rendezvous.hurry(now, &mut self.net);
+        if gone {
+            self.paths.handle_moved(now, &mut self.net);
+            self.apply(now);
+        }
+    }
+
+    /// A deadline is judged late: so long this process had no time to read what came, nor to answer. A machine that was
+    /// asked is given that time.
+    fn notice_delay(&mut self, now: Instant) {
+        if !self.connection.awaits_answer() {
             return;
         }
-        if let Some(last) = self.events.back_mut()
-            && <Self as Node>::supersedes(&event, last)
-        {
-            *last = event;
-            return;
-        }
-        if self.events.len() >= MAX_EVENTS {
-            if matches!(event, Event::Progress(_)) {
-                return;
-            }
-            // The latest of each kind is what an application that reads seldom needs.
-            let kind = std::mem::discriminant(&event);
-            let is_older = |waiting: &Event| event.is_repeatable() && std::mem::discriminant(waiting) == kind;
-            if let Some(older) = self.events.iter().position(is_older) {
-                self.events.remove(older);
-            }
-        }
-        self.events.push_back(event);
-    }
-
-    fn tell_progress(&mut self, now: Instant) {
-        let progress = self.transfer.progress();
-        if progress != self.progress && self.next_progress.is_none() && !self.told {
-            self.progress = progress;
-            self.next_progress = Some(now + PROGRESS_EVERY);
-            let progress = self.pace.measure(now, progress);
-            self.tell(Event::Progress(progress));
+        let due = self.poll_timeout().map_or(now, |(at, _)| at);
+        // A longer pause is another matter: see `notice_pause`.
+        let late = now.saturating_duration_since(due).min(SILENCE);
+        if late >= LATE {
+            self.rendezvous.delay(late);
+            self.connection.delay(late);
         }
     }
 
-    /// The last progress before the end, whenever the one before was told.
-    fn tell_last_progress(&mut self, now: Instant, progress: crate::transfer::Progress) {
-        if progress != self.progress && progress.total > 0 {
-            self.progress = progress;
-            let progress = self.pace.measure(now, progress);
-            self.tell(Event::Progress(progress));
+    /// A live link has something to do every few seconds. When nothing was done for longer than it may be silent, this
+    /// process stood still (SIGSTOP, a suspended virtual machine): what arrived meanwhile proves nothing about now, and
+    /// no deadline was missed.
+    fn notice_pause(&mut self, now: Instant) {
+        let stood_still = now.saturating_duration_since(std::mem::replace(&mut self.awake, now));
+        if stood_still >= SILENCE && self.connection.session().is_some() {
+            self.transfer.handle_pause(now);
+            self.handle_moved(now, true);
         }
-    }
-
-    /// The one end: tells it, stops everything else.
-    fn end(&mut self, event: Event) -> bool {
-        let first = !self.told;
-        self.tell(event);
-        self.told = true;
-        first
-    }
-
-    /// Tells the LAN where the relay inside is.
-    fn announce(&mut self, now: Instant) {
-        if let Some(port) = self.host.as_ref().and_then(Host::announced_port)
-            && self.mdns.is_none()
-        {
-            self.mdns = Some(Mdns::announce(now, port, &self.interfaces, &self.seed.split()));
-            self.net.bind_mdns();
-        }
-    }
-
-    /// The session has a link: no other is needed, until it is lost.
-    fn rest_meeting(&mut self, now: Instant) {
-        if let Some(meeting) = &mut self.meeting {
-            meeting.stop(now, &mut self.net);
-        }
-        if let Some(host) = &mut self.host {
-            host.stop(now, &mut self.net);
-        }
-    }
-
-    fn stop_meeting(&mut self, now: Instant) {
-        self.rest_meeting(now);
-        if let Some(mdns) = &mut self.mdns {
-            mdns.goodbye();
-        }
-        (self.meeting, self.host) = (None, None);
     }
 }
 
@@ -629,14 +599,7 @@ fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Option<SocketAd
 
 impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let stage = match &self.stage {
-            Stage::Meeting => "meeting",
-            Stage::Handshaking { .. } => "handshaking",
-            Stage::Live { .. } => "live",
-            Stage::Apart(_) => "apart",
-            Stage::Leaving { .. } => "leaving",
-            Stage::Closed => "closed",
-        };
+        let stage = self.connection.name();
         f.debug_struct("Peer").field("side", &self.side).field("stage", &stage).finish_non_exhaustive()
     }
 }

@@ -1,11 +1,12 @@
-//! A peer's connections, whatever carries them: QUIC on its sockets, TLS and WebSocket in its pipes.
+//! The sockets of a peer by their roles, and the connections on them.
 //!
-//! Decides nothing about the transfer. A socket that could not be bound stays `Unusable`: its address family is not there, or UDP
-//! is not. A pipe has one stream, [`Stream::first`], and knows no others.
+//! Decides nothing about the transfer. A socket that could not be bound stays `Unusable`: its address family is not
+//! there, or UDP is not.
 //!
-//! What leaves a direct socket for an address is counted (`p2p::budget`), unless a link there has proven to be the other peer's, or a
-//! server was asked that the person named. Bounds: [`MAX_DATAGRAMS`] datagrams of our own wait; a connection holds at
-//! most [`UNPROVEN_WINDOW`] bytes unread until it is known to lead to the other peer ([`Net::widen`]).
+//! Datagrams sent from direct sockets count against the anti-amplification budget (`p2p::budget`), except to addresses
+//! where a link has proven to be the other peer's, and to servers that the person named. Bounds: [`MAX_DATAGRAMS`]
+//! datagrams of our own wait; a connection holds at most [`UNPROVEN_WINDOW`] bytes unread until it is known to lead to
+//! the other peer ([`Net::widen`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -18,18 +19,20 @@ use bytes::{Bytes, BytesMut};
 
 use crate::Instant;
 use crate::discovery::mdns;
-use crate::link::pipe::{self, Dialler, Kind, Pipe, Target, Windows};
-use crate::link::pipes::Pipes;
+use crate::link::connections::Connections;
+use crate::link::pipe::{Dialler, Kind, Pipe, Target, Windows};
 use crate::link::proxy::Proxy;
-use crate::link::quic::{self, ConnId, Direction, Limits, Profile, Quic, Stream};
-use crate::link::race::{Attempt, Failure, Transport};
-use crate::link::trust::{CertificateSeen, Fingerprint, Identity, Trust};
+use crate::link::quic::{Limits, Profile, Quic, Stream};
+use crate::link::race::{Attempt, Transport};
+use crate::link::trust::{Fingerprint, Identity, Trust};
 use crate::link::{Read, Write};
-use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, QueryId, SocketId, Transmit};
 use crate::p2p::budget::Budget;
 use crate::p2p::candidate::{Carrier, Family, canonical};
 use crate::pool::Pool;
 use crate::seed::Seed;
+
+pub use crate::link::connections::{ConnectionId, Event};
 
 /// Towards relays over IPv4.
 pub const CLIENT_V4: SocketId = SocketId(0);
@@ -60,40 +63,6 @@ const UNPROVEN_WINDOW: usize = 64 << 10;
 /// The path of a WebSocket at a relay.
 const PATH: &str = "/";
 
-/// One connection of a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Conn {
-    /// QUIC: the socket it runs on, and its name there.
-    Quic(SocketId, ConnId),
-    /// TCP with what is in it.
-    Pipe(PipeId),
-}
-
-/// News of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// It is there.
-    Connected {
-        /// How the server was recognised.
-        certificate: CertificateSeen,
-    },
-    /// What was said since [`Event::Connected`] did not arrive: the streams are gone, and all is said again.
-    Restarted {
-        /// How the server was recognised.
-        certificate: CertificateSeen,
-    },
-    /// The other side opened a stream.
-    Opened(Stream, Direction),
-    /// There may be something to read.
-    Readable(Stream),
-    /// A write that was blocked may go on.
-    Writable(Stream),
-    /// All that was written is out, and the stream's end with it.
-    Finished(Stream),
-    /// It is over. What arrived before can be read at once, and no more later.
-    Closed(Failure),
-}
-
 /// Who is dialled, beside the address.
 #[derive(Debug, Clone, Copy)]
 pub struct Callee<'a> {
@@ -113,16 +82,27 @@ pub struct Callee<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dial {
     /// Under way.
-    Started(Conn),
+    Started(ConnectionId),
     /// The socket is not bound yet: ask again.
     NotYet,
     /// That address can't be reached from here.
     Impossible,
 }
 
+/// For what a name is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Query {
+    /// A relay, or the proxy that leads to it: its place in the list.
+    Relay(usize),
+    /// A STUN server that the person named.
+    StunServer,
+}
+
+/// Where a socket of ours stands that has no endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Socket {
     Binding,
-    Open(Box<Quic>),
+    Open,
     Unusable,
 }
 
@@ -138,15 +118,17 @@ struct Datagram {
 /// See the module's text.
 pub struct Net {
     sockets: BTreeMap<SocketId, Socket>,
-    pipes: Pipes,
+    connections: Connections,
     dialler: Dialler,
     actions: VecDeque<Action>,
+    /// What was looked up; a [`QueryId`] is a place in it.
+    queries: Vec<Query>,
     /// Pipes whose stream was finished: they tell nobody else.
     finished: VecDeque<PipeId>,
     datagrams: VecDeque<Datagram>,
     budget: Budget,
     /// Direct connections that have proven to be the other peer's.
-    proven: Vec<Conn>,
+    proven: Vec<ConnectionId>,
     /// To which machine a plain pipe leads.
     neighbours: BTreeMap<PipeId, IpAddr>,
     /// For long records that arrive in pipes.
@@ -162,9 +144,10 @@ impl Net {
         let dialler = Dialler::new(unix_time, &seed);
         Self {
             sockets: BTreeMap::new(),
-            pipes: Pipes::new(),
+            connections: Connections::default(),
             dialler,
             actions: VecDeque::new(),
+            queries: Vec::new(),
             finished: VecDeque::new(),
             datagrams: VecDeque::new(),
             budget: Budget::default(),
@@ -210,7 +193,8 @@ impl Net {
     pub fn handle_client_bound(&mut self, socket: SocketId, usable: bool) {
         let state = if usable {
             let seed = self.seed.derive(if socket == CLIENT_V4 { "client v4" } else { "client v6" });
-            Socket::Open(Box::new(Quic::client(&narrow(Profile::peer()), self.unix_time, &seed)))
+            self.connections.open(socket, Quic::client(&narrow(Profile::peer()), self.unix_time, &seed));
+            Socket::Open
         } else {
             Socket::Unusable
         };
@@ -221,7 +205,8 @@ impl Net {
     pub fn open_listener(&mut self, identity: &Identity, seed: &Seed) -> bool {
         let quic = Quic::server(&narrow(Profile::peer()), identity, Limits::default(), self.unix_time, seed);
         let Ok(quic) = quic else { return false };
-        self.sockets.insert(LISTENER, Socket::Open(Box::new(quic)));
+        self.sockets.insert(LISTENER, Socket::Open);
+        self.connections.open(LISTENER, quic);
         true
     }
 
@@ -243,7 +228,8 @@ impl Net {
         let limits = Limits { incoming: 8, ..Limits::default() };
         let quic = Quic::server(&narrow(Profile::direct()), identity, limits, self.unix_time, &seed);
         let Ok(quic) = quic else { return false };
-        self.sockets.insert(socket, Socket::Open(Box::new(quic)));
+        self.sockets.insert(socket, Socket::Open);
+        self.connections.open(socket, quic);
         true
     }
 
@@ -260,15 +246,15 @@ impl Net {
                     return Dial::Impossible;
                 }
                 let pipe = Pipe::plain(now, UNPROVEN_PIPE);
-                let pipe = self.pipes.dial_until(pipe, to, now + CONNECT_WITHIN);
+                let pipe = self.connections.pipes.dial_until(pipe, to, now + CONNECT_WITHIN);
                 self.neighbours.insert(pipe, canonical(to).ip());
-                Dial::Started(Conn::Pipe(pipe))
+                Dial::Started(ConnectionId::Pipe(pipe))
             }
             Carrier::Udp => {
                 let socket = direct_socket(Family::of(to.ip()));
                 let Some(quic) = self.quic(socket) else { return Dial::Impossible };
                 match quic.connect(now, to, "tallow", &Trust::Pin(Fingerprint(certificate))) {
-                    Ok(id) => Dial::Started(Conn::Quic(socket, id)),
+                    Ok(id) => Dial::Started(ConnectionId::Quic(socket, id)),
                     Err(_) => Dial::Impossible,
                 }
             }
@@ -281,14 +267,14 @@ impl Net {
         &mut self,
         now: Instant,
         mut wanted: impl FnMut(SocketAddr) -> bool,
-    ) -> Option<(Conn, SocketAddr)> {
+    ) -> Option<(ConnectionId, SocketAddr)> {
         for socket in [DIRECT_V4, DIRECT_V6] {
             while let Some(incoming) = self.quic(socket).and_then(Quic::poll_incoming) {
                 let (quic, from) = (self.quic(socket)?, incoming.from());
                 if !wanted(from) {
                     quic.ignore(incoming);
                 } else if let Some(id) = quic.accept(now, incoming) {
-                    return Some((Conn::Quic(socket, id), from));
+                    return Some((ConnectionId::Quic(socket, id), from));
                 }
             }
         }
@@ -297,24 +283,24 @@ impl Net {
 
     /// A pipe of somebody who may be the other peer.
     pub fn accept_direct(&mut self, now: Instant, from: SocketAddr) -> PipeId {
-        let pipe = self.pipes.accept(Pipe::plain(now, UNPROVEN_PIPE));
+        let pipe = self.connections.pipes.accept(Pipe::plain(now, UNPROVEN_PIPE));
         self.neighbours.insert(pipe, canonical(from).ip());
         pipe
     }
 
-    /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its records as
-    /// soon as they begin.
-    pub fn prove(&mut self, conn: Conn) {
+    /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its
+    /// records as soon as they begin.
+    pub fn prove(&mut self, conn: ConnectionId) {
         self.widen(conn);
         match conn {
-            Conn::Quic(socket, id) => {
+            ConnectionId::Quic(socket, id) => {
                 if let Some(to) = self.quic(socket).and_then(|quic| quic.remote(id)) {
                     self.budget.forgive(to);
                 }
             }
-            Conn::Pipe(pipe) => {
-                self.pipes.set_receive_window(pipe, Windows::direct().receive);
-                self.pipes.assemble(pipe, &self.buffers);
+            ConnectionId::Pipe(pipe) => {
+                self.connections.pipes.set_receive_window(pipe, Windows::direct().receive);
+                self.connections.pipes.assemble(pipe, &self.buffers);
                 if let Some(&ip) = self.neighbours.get(&pipe) {
                     self.budget.forgive(SocketAddr::new(ip, 0));
                 }
@@ -324,8 +310,8 @@ impl Net {
     }
 
     /// This connection leads to the other peer: it may hold as much unread as a transfer needs.
-    pub fn widen(&mut self, conn: Conn) {
-        if let Conn::Quic(socket, id) = conn
+    pub fn widen(&mut self, conn: ConnectionId) {
+        if let ConnectionId::Quic(socket, id) = conn
             && let Some(quic) = self.quic(socket)
         {
             quic.set_receive_window(id, Profile::peer().receive_window);
@@ -334,10 +320,10 @@ impl Net {
 
     /// How much is here of a record that cannot be read yet.
     #[must_use]
-    pub fn assembling(&self, conn: Conn) -> usize {
+    pub fn assembling(&self, conn: ConnectionId) -> usize {
         match conn {
-            Conn::Quic(..) => 0,
-            Conn::Pipe(pipe) => self.pipes.assembling(pipe),
+            ConnectionId::Quic(..) => 0,
+            ConnectionId::Pipe(pipe) => self.connections.pipes.assembling(pipe),
         }
     }
 
@@ -350,6 +336,7 @@ impl Net {
 
     /// Lets go of a socket and all that is on it.
     pub fn release(&mut self, socket: SocketId) {
+        self.connections.release(socket);
         if self.sockets.remove(&socket).is_some() {
             self.actions.push_back(Action::Release(socket));
         }
@@ -365,185 +352,148 @@ impl Net {
         let Callee { host, port, trust, proxy, early: _ } = *callee;
         let target = Target { kind, host, port, trust: *trust, proxy, windows: Windows::peer() };
         match self.dialler.dial(now, &target) {
-            Ok(pipe) => Dial::Started(Conn::Pipe(self.pipes.dial(pipe, attempt.to))),
+            Ok(pipe) => Dial::Started(ConnectionId::Pipe(self.connections.pipes.dial(pipe, attempt.to))),
             Err(_) => Dial::Impossible,
         }
     }
 
     fn dial_quic(&mut self, now: Instant, to: SocketAddr, callee: &Callee<'_>) -> Dial {
         let socket = if to.is_ipv4() { CLIENT_V4 } else { CLIENT_V6 };
-        match self.sockets.get_mut(&socket) {
-            Some(Socket::Binding) => Dial::NotYet,
-            Some(Socket::Open(quic)) => match if callee.early {
-                quic.reconnect(now, to, callee.host, callee.trust)
-            } else {
-                quic.connect(now, to, callee.host, callee.trust)
-            } {
-                Ok(id) => Dial::Started(Conn::Quic(socket, id)),
-                Err(_) => Dial::Impossible,
-            },
-            Some(Socket::Unusable) | None => Dial::Impossible,
+        let quic = match self.sockets.get(&socket) {
+            Some(Socket::Binding) => return Dial::NotYet,
+            Some(Socket::Open) => self.connections.endpoint(socket),
+            Some(Socket::Unusable) | None => None,
+        };
+        let Some(quic) = quic else { return Dial::Impossible };
+        let dialled = if callee.early {
+            quic.reconnect(now, to, callee.host, callee.trust)
+        } else {
+            quic.connect(now, to, callee.host, callee.trust)
+        };
+        match dialled {
+            Ok(id) => Dial::Started(ConnectionId::Quic(socket, id)),
+            Err(_) => Dial::Impossible,
         }
     }
 
     /// The endpoint on a socket.
     pub fn quic(&mut self, socket: SocketId) -> Option<&mut Quic> {
-        match self.sockets.get_mut(&socket)? {
-            Socket::Open(quic) => Some(quic),
-            Socket::Binding | Socket::Unusable => None,
-        }
+        self.connections.endpoint(socket)
     }
 
     /// Reads what arrived on a stream, at most one packet's worth.
-    pub fn read(&mut self, conn: Conn, stream: Stream) -> Read {
-        match conn {
-            Conn::Quic(socket, id) => self.quic(socket).map_or(Read::Gone, |quic| quic.read(id, stream, usize::MAX)),
-            Conn::Pipe(pipe) => self.pipes.read(pipe),
-        }
+    pub fn read(&mut self, conn: ConnectionId, stream: Stream) -> Read {
+        self.connections.read(conn, stream, usize::MAX)
     }
 
     /// Writes what there is room for; `data` keeps the rest.
-    pub fn write(&mut self, now: Instant, conn: Conn, stream: Stream, data: &mut Bytes) -> Write {
-        match conn {
-            Conn::Quic(socket, id) => self.quic(socket).map_or(Write::Gone, |quic| quic.write(id, stream, data)),
-            Conn::Pipe(pipe) => self.pipes.write(now, pipe, data),
-        }
+    pub fn write(&mut self, now: Instant, conn: ConnectionId, stream: Stream, data: &mut Bytes) -> Write {
+        self.connections.write(now, conn, stream, data)
     }
 
-    /// Says that nothing follows on a stream.
-    pub fn finish(&mut self, now: Instant, conn: Conn, stream: Stream) {
-        match conn {
-            Conn::Quic(socket, id) => {
-                if let Some(quic) = self.quic(socket) {
-                    quic.finish(id, stream);
-                }
-            }
-            Conn::Pipe(pipe) => {
-                self.pipes.finish(now, pipe);
-                self.finished.push_back(pipe);
-            }
+    /// Nothing follows on a stream. TCP does not report the other side's acknowledgement, so that it counts as given at
+    /// once.
+    pub fn finish(&mut self, now: Instant, conn: ConnectionId, stream: Stream) {
+        self.connections.finish(now, conn, stream, 0, "");
+        if let ConnectionId::Pipe(pipe) = conn {
+            self.finished.push_back(pipe);
         }
     }
 
     /// The first stream of a connection of ours.
-    pub fn open_first(&mut self, conn: Conn) -> Option<Stream> {
-        match conn {
-            Conn::Quic(socket, id) => self.quic(socket)?.open_bi(id),
-            Conn::Pipe(_) => Some(Stream::first()),
-        }
+    pub fn open_first(&mut self, conn: ConnectionId) -> Option<Stream> {
+        self.connections.open_first(conn)
     }
 
     /// Another stream, where the connection has more than one.
-    pub fn open_uni(&mut self, conn: Conn) -> Option<Stream> {
-        match conn {
-            Conn::Quic(socket, id) => self.quic(socket)?.open_uni(id),
-            Conn::Pipe(_) => None,
-        }
+    pub fn open_uni(&mut self, conn: ConnectionId) -> Option<Stream> {
+        self.connections.open_uni(conn)
     }
 
     /// The round trip to the next hop, where it is known.
     #[must_use]
-    pub fn rtt(&mut self, conn: Conn) -> Option<Duration> {
-        match conn {
-            Conn::Quic(socket, id) => self.quic(socket)?.rtt(id),
-            Conn::Pipe(_) => None,
-        }
+    pub fn rtt(&mut self, conn: ConnectionId) -> Option<Duration> {
+        self.connections.rtt(conn)
     }
 
     /// This machine's addresses changed, or it slept.
     pub fn handle_moved(&mut self) {
-        self.open().for_each(|(_, quic)| quic.handle_moved());
+        self.connections.endpoints_mut().for_each(Quic::handle_moved);
     }
 
     /// How much arrived on a connection, where that is counted.
     #[must_use]
-    pub fn received(&mut self, conn: Conn) -> Option<u64> {
-        match conn {
-            Conn::Quic(socket, id) => self.quic(socket)?.stats(id).map(|stats| stats.received_bytes),
-            Conn::Pipe(_) => None,
-        }
+    pub fn received(&mut self, conn: ConnectionId) -> Option<u64> {
+        self.connections.received(conn)
     }
 
-    /// Closes a connection. What was finished on it still goes out; of the rest, what is under way may be lost.
-    pub fn close(&mut self, now: Instant, conn: Conn, code: u32, reason: &'static str) {
+    /// Closes a connection. What was finished on it still goes out; of the rest, what is in flight may be lost.
+    pub fn close(&mut self, now: Instant, conn: ConnectionId, code: u32, reason: &'static str) {
         self.proven.retain(|&proven| proven != conn);
-        match conn {
-            Conn::Quic(socket, id) => {
-                if let Some(quic) = self.quic(socket) {
-                    quic.close(now, id, code, reason);
-                }
-            }
-            Conn::Pipe(pipe) => {
-                self.neighbours.remove(&pipe);
-                self.pipes.close(now, pipe, code, reason);
-            }
+        if let ConnectionId::Pipe(pipe) = conn {
+            self.neighbours.remove(&pipe);
         }
+        self.connections.close(now, conn, code, reason);
     }
 
     /// Whether the other peer is at this address: a direct link leads there, of the same socket or to the same machine.
     fn is_proven(&mut self, to: SocketAddr) -> bool {
         let (to, socket) = (canonical(to), direct_socket(Family::of(to.ip())));
-        let (sockets, neighbours) = (&mut self.sockets, &self.neighbours);
-        self.proven.iter().any(|&conn| match (conn, sockets.get_mut(&socket)) {
-            (Conn::Quic(on, id), Some(Socket::Open(quic))) => on == socket && quic.remote(id) == Some(to),
-            (Conn::Quic(..), _) => false,
-            (Conn::Pipe(pipe), _) => neighbours.get(&pipe) == Some(&to.ip()),
+        let (connections, neighbours) = (&mut self.connections, &self.neighbours);
+        self.proven.iter().any(|&conn| match conn {
+            ConnectionId::Quic(on, id) => {
+                on == socket && connections.endpoint(on).is_some_and(|quic| quic.remote(id) == Some(to))
+            }
+            ConnectionId::Pipe(pipe) => neighbours.get(&pipe) == Some(&to.ip()),
         })
     }
 
-    /// News of a pipe.
+    /// What happened to a TCP connection.
     pub fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
-        self.pipes.handle_pipe(now, pipe, event);
+        self.connections.handle_pipe(now, pipe, event);
     }
 
-    /// A pipe to be looked at.
+    /// A TCP connection to be looked at.
     pub fn poll_pipe(&mut self) -> Option<PipeId> {
-        self.pipes.poll_pipe()
+        self.connections.poll_pipe()
     }
 
-    /// Where a pipe's next bytes go.
+    /// Where the next bytes of a TCP connection go.
     pub fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        self.pipes.buffer(pipe)
+        self.connections.pipe_buffer(pipe)
     }
 
-    /// What waits to be written to a pipe.
+    /// What waits to be written to a TCP connection.
     pub fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.pipes.output(pipe, slices)
+        self.connections.pipe_output(pipe, slices)
     }
 
     /// One datagram.
     pub fn handle_datagram(&mut self, now: Instant, arrival: &Arrival, data: BytesMut) {
-        if let Some(quic) = self.quic(arrival.socket) {
-            quic.handle_datagram(now, arrival, data);
-        }
+        self.connections.handle_datagram(now, arrival, data);
     }
 
     /// Timers of all connections.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.open().for_each(|(_, quic)| quic.handle_timeout(now));
-        self.pipes.handle_timeout(now);
+        self.connections.endpoints_mut().for_each(|quic| quic.handle_timeout(now));
+        self.connections.pipes.handle_timeout(now);
     }
 
     /// Moves everything inside the endpoints.
     pub fn settle(&mut self, now: Instant) {
-        self.open().for_each(|(_, quic)| quic.settle(now));
-        self.pipes.settle();
+        self.connections.settle(now);
     }
 
-    /// The next event of any connection.
-    pub fn poll_event(&mut self) -> Option<(Conn, Event)> {
+    /// The next event of any connection that says something to a peer: streams are opened when they are needed, and no
+    /// peer stops one.
+    pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
         if let Some(pipe) = self.finished.pop_front() {
-            return Some((Conn::Pipe(pipe), Event::Finished(Stream::first())));
-        }
-        if let Some((pipe, event)) = self.pipes.poll_event() {
-            return Some((Conn::Pipe(pipe), of_pipe(event)));
+            return Some((ConnectionId::Pipe(pipe), Event::Finished(Stream::first())));
         }
         loop {
-            let (conn, event) = self
-                .open()
-                .find_map(|(socket, quic)| quic.poll_event().map(|(id, event)| (Conn::Quic(socket, id), event)))?;
-            if let Some(event) = of_quic(event) {
-                return Some((conn, event));
+            match self.connections.poll_event()? {
+                (_, Event::Available(_) | Event::Stopped(..)) => {}
+                event => return Some(event),
             }
         }
     }
@@ -551,23 +501,13 @@ impl Net {
     /// The earliest deadline of all connections.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.sockets
-            .values()
-            .filter_map(|socket| match socket {
-                Socket::Open(quic) => quic.poll_timeout(),
-                Socket::Binding | Socket::Unusable => None,
-            })
-            .chain(self.pipes.poll_timeout())
-            .min()
+        self.connections.poll_endpoint_timeout().into_iter().chain(self.connections.pipes.poll_timeout()).min()
     }
 
     /// Whether something waits to be sent.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
-        self.sockets.values().any(|socket| match socket {
-            Socket::Open(quic) => !quic.is_flushed(),
-            Socket::Binding | Socket::Unusable => false,
-        }) || !self.pipes.is_empty()
+        !self.connections.is_flushed()
     }
 
     /// The next batch for this socket.
@@ -600,8 +540,7 @@ impl Net {
             }
         }
         loop {
-            let Some(Socket::Open(quic)) = self.sockets.get_mut(&socket) else { return None };
-            let transmit = quic.poll_transmit(now, max_segments, buf)?;
+            let transmit = self.connections.endpoint(socket)?.poll_transmit(now, max_segments, buf)?;
             let is_proven = self.is_proven(transmit.to);
             let datagrams = transmit.segment_size.map_or(1, |segment| transmit.size.div_ceil(segment.max(1)));
             if is_proven || self.budget.spend(now, transmit.to, datagrams, transmit.size) {
@@ -613,19 +552,25 @@ impl Net {
 
     /// The next thing to ask of the runtime.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front().or_else(|| self.pipes.poll_action())
+        self.actions.pop_front().or_else(|| self.connections.pipes.poll_action())
+    }
+
+    /// Looks up a name.
+    pub fn resolve(&mut self, query: Query, host: &str, port: u16) {
+        let id = QueryId(u32::try_from(self.queries.len()).unwrap_or(u32::MAX));
+        self.queries.push(query);
+        self.act(Action::Resolve(id, host.to_owned(), port));
+    }
+
+    /// For what a name was looked up.
+    #[must_use]
+    pub fn query(&self, id: QueryId) -> Option<Query> {
+        self.queries.get(usize::try_from(id.0).ok()?).copied()
     }
 
     /// Asks the runtime for something.
     pub fn act(&mut self, action: Action) {
         self.actions.push_back(action);
-    }
-
-    fn open(&mut self) -> impl Iterator<Item = (SocketId, &mut Quic)> {
-        self.sockets.iter_mut().filter_map(|(&socket, state)| match state {
-            Socket::Open(quic) => Some((socket, quic.as_mut())),
-            Socket::Binding | Socket::Unusable => None,
-        })
     }
 }
 
@@ -644,27 +589,4 @@ pub const fn direct_socket(family: Family) -> SocketId {
         Family::V4 => DIRECT_V4,
         Family::V6 => DIRECT_V6,
     }
-}
-
-fn of_pipe(event: pipe::Event) -> Event {
-    let stream = Stream::first();
-    match event {
-        pipe::Event::Connected { certificate, transport: _ } => Event::Connected { certificate },
-        pipe::Event::Readable => Event::Readable(stream),
-        pipe::Event::Writable => Event::Writable(stream),
-        pipe::Event::Closed(closed) => Event::Closed(Failure::from(&closed)),
-    }
-}
-
-fn of_quic(event: quic::Event) -> Option<Event> {
-    Some(match event {
-        quic::Event::Connected { certificate } => Event::Connected { certificate },
-        quic::Event::Restarted { certificate } => Event::Restarted { certificate },
-        quic::Event::Opened(stream, direction) => Event::Opened(stream, direction),
-        quic::Event::Readable(stream) => Event::Readable(stream),
-        quic::Event::Writable(stream) => Event::Writable(stream),
-        quic::Event::Finished(stream) => Event::Finished(stream),
-        quic::Event::Closed(closed) => Event::Closed(Failure::from(&closed)),
-        quic::Event::Available(_) | quic::Event::Stopped(..) => return None,
-    })
 }

@@ -1,17 +1,19 @@
-//! A link between two peers as a peer sees it: one connection to a relay (or to the peer itself), its first stream for control, and
-//! the unidirectional streams that carry chunks. Where the connection has only the one stream, chunks share it, one at a time.
+//! A link between two peers as a peer sees it: one connection to a relay (or to the peer itself), its first stream for
+//! control, and the unidirectional streams that carry chunks. Where the connection has only the one stream, chunks
+//! share it, one at a time.
 //!
-//! Decides which stream takes the next chunk (the first that has nothing waiting; a new one only when all wait) and keeps at most
-//! one record waiting per stream, so that a record gets its number no earlier than its place. A stream is read up to
-//! its next whole frame, whenever somebody asks for that, so what waits here of a link that nobody asks is nothing; of
-//! all streams together it is bounded by the receiver's credit, and a sender that goes beyond it breaks a rule.
+//! Decides which stream takes the next chunk (the first that has nothing waiting; a new one only when all wait) and
+//! keeps at most one record waiting per stream, so that a record gets its number no earlier than its place. A stream is
+//! read up to its next whole frame, whenever somebody asks for that, so what waits here of a link that nobody asks is
+//! nothing; of all streams together it is bounded by the receiver's credit, and a sender that goes beyond it breaks a
+//! rule.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
 use super::event::PathTransport;
-use super::net::{Conn, Net};
+use super::net::{ConnectionId, Net};
 use crate::Instant;
 use crate::link::quic::Stream;
 use crate::link::{Read, Write};
@@ -22,7 +24,8 @@ use crate::wire::{Caps, Decoder, Frame};
 
 /// Frames that may wait for the first stream.
 const CONTROL_WAITING: usize = 4;
-/// Bytes of unfinished records that all streams together may hold: the credit, and a record on each stream that is not one.
+/// Bytes of unfinished records that all streams together may hold: the credit, and a record on each stream that is not
+/// one.
 const ASSEMBLY: usize = CREDIT as usize + (1 << 20);
 
 /// A stream of ours that carries chunks.
@@ -43,7 +46,7 @@ struct Incoming {
 #[derive(Debug)]
 pub struct PeerLink {
     id: LinkId,
-    conn: Conn,
+    conn: ConnectionId,
     transport: PathTransport,
     main: Stream,
     decoder: Decoder,
@@ -63,7 +66,7 @@ pub struct PeerLink {
 impl PeerLink {
     /// The link after its pairing: `decoder` holds what the other peer said already.
     #[must_use]
-    pub fn new(conn: Conn, transport: PathTransport, decoder: Decoder, max_streams: u8, main: Stream) -> Self {
+    pub fn new(conn: ConnectionId, transport: PathTransport, decoder: Decoder, max_streams: u8, main: Stream) -> Self {
         Self {
             id: LinkId(0),
             conn,
@@ -90,7 +93,7 @@ impl PeerLink {
 
     /// The connection.
     #[must_use]
-    pub const fn conn(&self) -> Conn {
+    pub const fn conn(&self) -> ConnectionId {
         self.conn
     }
 
@@ -243,7 +246,8 @@ impl PeerLink {
                 Write::Stopped(_) | Write::Gone => self.control.clear(),
             }
         }
-        // The one that has waited longest comes first: all wait for one window, and those behind would never get any of it.
+        // The one that has waited longest comes first: all wait for one window, and those behind would never get any of
+        // it.
         let mut blocked = None;
         let count = self.outgoing.len();
         for index in (self.turn..count).chain(0..self.turn.min(count)) {
@@ -288,7 +292,7 @@ mod tests {
         let now = Instant::now();
         let mut net = Net::new(std::time::Duration::ZERO, Seed::new([1; 32]));
         let pipe = net.accept_direct(now, "192.0.2.7:4000".parse().unwrap());
-        let conn = Conn::Pipe(pipe);
+        let conn = ConnectionId::Pipe(pipe);
         let mut link = PeerLink::new(conn, PathTransport::Tcp, Decoder::new(Caps::Records), 0, Stream::first());
         net.settle(now);
         net.prove(conn);

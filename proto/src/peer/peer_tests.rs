@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::link::trust::Identity;
+use crate::net::Ecn;
+use crate::p2p::stun;
 use crate::transfer::Compression;
 use crate::transfer::memory::{MemorySink, MemorySource};
 use crate::transfer::path::RelPath;

@@ -1,24 +1,18 @@
 //! How a peer begins: what follows from its configuration before anything happened.
 
-use std::collections::VecDeque;
-
 use rand_core::Rng;
 
-use super::carried::Transfer;
 use super::config::{CodeChoice, Common, DirectPath, Payload, ReceiveConfig, SendConfig};
-use super::direct::Direct;
-use super::floor::Floor;
-use super::host::Host;
-use super::meeting::{Ask, Meeting};
+use super::connection::Connection;
 use super::net::Net;
-use super::rendezvous::Question;
-use super::reunion::Reunion;
-use super::{Agreement, CodeState, PATIENCE, Peer, Stage};
+use super::offer::OfferState;
+use super::outbox::Outbox;
+use super::paths::Paths;
+use super::rendezvous::{Ask, EmbeddedRelay, Question, Rendezvous, ServerList};
+use super::{CodeState, PATIENCE, Peer};
 use crate::Instant;
-use crate::discovery::mdns::Mdns;
-use crate::handshake::Guesses;
 use crate::seed::Seed;
-use crate::transfer::{receiver, sender, stream};
+use crate::transfer::{Transfer, receiver, sender};
 use crate::wire::Features;
 use crate::wire::relay::{Owner, Side};
 
@@ -38,36 +32,30 @@ impl Peer {
             }
         };
         let features = features_of(&common);
-        let (mut host, mut meeting) = (None, None);
-        match embedded.filter(|_| common.relays.is_empty()) {
+        let rendezvous = match embedded.filter(|_| common.relays.is_empty()) {
             Some(embedded) => {
                 let interfaces = common.interfaces.clone();
-                let mut inside = Host::new(embedded, interfaces, seed.split(), &mut net);
+                let mut relay = EmbeddedRelay::new(embedded, interfaces, seed.split(), &mut net);
                 if let CodeState::Ready { code, .. } = &code {
-                    inside.set_room(code.nameplate().room_id());
+                    relay.set_room(code.nameplate().room_id());
                 }
-                host = Some(inside);
+                Rendezvous::embedded(relay)
             }
             None => {
                 net.open_clients();
                 let ask = ask(Side::Sender, features, question, &common, &mut seed);
-                let mut relays = Meeting::new(now, ask, &common.relays, &[], &mut net);
-                relays.require_spots();
-                meeting = Some(relays);
-            }
-        }
-        let config = sender::Config { cores: common.cores.max(1), compression };
-        let transfer = match source {
-            Payload::Files(source) => {
-                let sender = sender::Sender::new(config, source, &seed.split());
-                Transfer::Sending(sender.with_limit(common.limit))
-            }
-            Payload::Stream(source) => {
-                let sender = stream::sender::Sender::new(config, source);
-                Transfer::StreamOut(Box::new(sender.with_limit(common.limit)))
+                let mut list = ServerList::new(now, ask, &common.relays, &[], &mut net);
+                list.require_servers();
+                Rendezvous::relays(list)
             }
         };
-        Self::new(now, Side::Sender, features, &common, seed, net, host, meeting, code, transfer)
+        let config = sender::Config { cores: common.cores.max(1), compression };
+        let sender = match source {
+            Payload::Files(source) => sender::Sender::new(config, source, &seed.split()),
+            Payload::Stream(source) => sender::Sender::of_stream(config, source),
+        };
+        let transfer = Transfer::Sender(Box::new(sender.with_limit(common.limit)));
+        Parts { side: Side::Sender, features, seed, net, rendezvous, code, transfer }.assemble(now, &common)
     }
 
     /// A peer that receives.
@@ -83,79 +71,60 @@ impl Peer {
         net.open_clients();
         let ask = ask(Side::Receiver, features, question, &common, &mut seed);
         let discover = discover && common.relays.is_empty();
-        let mut meeting = Meeting::new(now, ask, &common.relays, near, &mut net);
+        let mut list = ServerList::new(now, ask, &common.relays, near, &mut net);
         if !discover {
-            meeting.require_spots();
+            list.require_servers();
         }
+        let rendezvous = Rendezvous::relays(list);
         let config = receiver::Config { cores: common.cores.max(1) };
         let receiver =
             receiver::Receiver::new(config, seed.split()).with_limit(common.limit).with_buffers(net.buffers());
-        let transfer = Transfer::Receiving(receiver);
+        let transfer = Transfer::Receiver(Box::new(receiver));
         let code = CodeState::Ready { code, seated: true, told: true };
-        let mut peer =
-            Self::new(now, Side::Receiver, features, &common, seed, net, None, Some(meeting), code, transfer);
+        let parts = Parts { side: Side::Receiver, features, seed, net, rendezvous, code, transfer };
+        let mut peer = parts.assemble(now, &common);
         if discover {
-            peer.mdns = Some(Mdns::browse(now, &peer.interfaces, &peer.seed.split()));
-            peer.net.bind_mdns();
+            peer.rendezvous.browse(now, &peer.interfaces, &peer.seed.split(), &mut peer.net);
         }
         peer
     }
+}
 
-    #[expect(clippy::too_many_arguments, reason = "the two constructors above are its only callers")]
-    fn new(
-        now: Instant,
-        side: Side,
-        features: Features,
-        common: &Common,
-        mut seed: Seed,
-        mut net: Net,
-        host: Option<Host>,
-        meeting: Option<Meeting>,
-        code: CodeState,
-        transfer: Transfer,
-    ) -> Self {
+/// What differs between the two ends.
+struct Parts {
+    side: Side,
+    features: Features,
+    seed: Seed,
+    net: Net,
+    rendezvous: Rendezvous,
+    code: CodeState,
+    transfer: Transfer,
+}
+
+impl Parts {
+    fn assemble(self, now: Instant, common: &Common) -> Peer {
+        let Self { side, features, mut seed, mut net, rendezvous, code, transfer } = self;
         // Without a relay the other side is on this machine or in this network, and no gateway is between.
         let direct = common
             .direct
             .clone()
             .filter(|_| allows_direct(common))
             .map(|direct| DirectPath { map_ports: direct.map_ports && !common.relays.is_empty(), ..direct });
-        let direct = Direct::new(now, side, direct.as_ref(), &seed.split(), &mut net);
-        Self {
-            direct,
+        let paths = Paths::new(now, side, direct.as_ref(), common.give_up_after, &seed.split(), &mut net);
+        Peer {
             side,
-            features,
-            verify: common.verify,
             seed,
             net,
-            host,
-            meeting,
-            code,
-            guesses: Guesses::new(),
-            reunion: Reunion::Never,
-            give_up_after: common.give_up_after,
-            links: 0,
-            doubt: None,
-            awake: now,
-            found: None,
-            hurried: false,
-            response_by: None,
-            mdns: None,
-            interfaces: common.interfaces.clone(),
+            rendezvous,
+            connection: Connection::new(side, features),
+            paths,
             transfer,
-            held: None,
-            agreement: if common.verify { Agreement::Pending } else { Agreement::NotNeeded },
-            stage: Stage::Meeting,
-            parting: Vec::new(),
-            events: VecDeque::new(),
-            told: false,
-            progress: crate::transfer::Progress::default(),
-            pace: super::pace::Pace::default(),
-            next_progress: None,
-            accepted_at: None,
-            totals: None,
-            unseen_offer: None,
-            floor: Floor::new(None),
+            offer: OfferState::new(common.verify),
+            outbox: Outbox::default(),
+            code,
+            give_up_after: common.give_up_after,
+            awake: now,
+            interfaces: common.interfaces.clone(),
         }
     }
 }

@@ -32,10 +32,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::greeting::Crossing;
-use super::ports::{LegId, Ports};
-use super::talk::Farewell;
+use super::ports::Ports;
 use crate::Instant;
+use crate::link::connections::ConnectionId;
 use crate::link::quic::{Read, Stream, Write};
+use crate::room::farewell::Farewell;
 use crate::wire::close;
 use window::{Moved, Window};
 
@@ -71,7 +72,7 @@ pub struct Outside<'a> {
 #[derive(Debug)]
 pub struct Joint {
     /// Its name.
-    pub leg: LegId,
+    pub leg: ConnectionId,
     /// Its first stream.
     pub main: Stream,
     /// What it said behind its request.
@@ -105,7 +106,7 @@ enum Phase {
 
 #[derive(Debug)]
 struct End {
-    leg: LegId,
+    leg: ConnectionId,
     /// What this leg sends.
     flows: Vec<Flow>,
     /// Streams to this leg that are finished and not acknowledged.
@@ -149,9 +150,9 @@ impl Pair {
     #[must_use]
     pub fn new(outside: &mut Outside<'_>, [one, two]: [Joint; 2]) -> Self {
         for joint in [&one, &two] {
-            outside.ports.set_receive_window(joint.leg, WINDOW);
-            outside.ports.set_send_window(joint.leg, WINDOW);
-            outside.ports.prefer(joint.leg, joint.main);
+            outside.ports.connections.set_receive_window(joint.leg, WINDOW);
+            outside.ports.connections.set_send_window(joint.leg, WINDOW);
+            outside.ports.connections.prefer(joint.leg, joint.main);
         }
         let (to_one, to_two) = ((one.leg, one.main), (two.leg, two.main));
         let ends = [End::new(outside.now, one, to_two), End::new(outside.now, two, to_one)];
@@ -169,14 +170,14 @@ impl Pair {
 
     /// The two legs.
     #[must_use]
-    pub fn legs(&self) -> [LegId; 2] {
+    pub fn legs(&self) -> [ConnectionId; 2] {
         self.ends.each_ref().map(|end| end.leg)
     }
 
     /// Whether each stream that a leg opens is opened on the other one too: between QUIC connections.
     #[must_use]
     pub fn is_mirrored(&self) -> bool {
-        self.ends.iter().all(|end| !end.leg.is_pipe())
+        self.ends.iter().all(|end| !end.leg.is_tcp())
     }
 
     /// Whether a leg is gone.
@@ -196,7 +197,7 @@ impl Pair {
 
     /// Whether a pipe said that nothing follows, which is all that TLS has for a goodbye.
     #[must_use]
-    pub fn has_left(&self, leg: LegId) -> bool {
+    pub fn has_left(&self, leg: ConnectionId) -> bool {
         let [one, two] = &self.ends;
         (if one.leg == leg { one } else { two }).left
     }
@@ -225,17 +226,17 @@ impl Pair {
     }
 
     /// A leg opened a unidirectional stream.
-    pub fn handle_opened(&mut self, outside: &mut Outside<'_>, leg: LegId, stream: Stream) {
+    pub fn handle_opened(&mut self, outside: &mut Outside<'_>, leg: ConnectionId, stream: Stream) {
         let index = self.index(leg);
         if self.is_parting() {
-            return outside.ports.stop(leg, stream, close::PEER_LEFT);
+            return outside.ports.connections.stop(leg, stream, close::PEER_LEFT);
         }
         self.facing(index).0.flows.push(Flow::new(stream));
         self.open(outside, index);
     }
 
     /// There may be something to read.
-    pub fn handle_readable(&mut self, outside: &mut Outside<'_>, leg: LegId, stream: Stream) {
+    pub fn handle_readable(&mut self, outside: &mut Outside<'_>, leg: ConnectionId, stream: Stream) {
         if self.is_parting() {
             return outside.ports.discard(leg);
         }
@@ -244,13 +245,13 @@ impl Pair {
     }
 
     /// A stream to this leg may be written to again.
-    pub fn handle_writable(&mut self, outside: &mut Outside<'_>, leg: LegId, stream: Stream) {
+    pub fn handle_writable(&mut self, outside: &mut Outside<'_>, leg: ConnectionId, stream: Stream) {
         let index = 1_usize.saturating_sub(self.index(leg));
         self.pump(outside, index, |flow| flow.to == Some(stream));
     }
 
     /// All of a finished stream to this leg was acknowledged.
-    pub fn handle_finished(&mut self, outside: &mut Outside<'_>, leg: LegId) {
+    pub fn handle_finished(&mut self, outside: &mut Outside<'_>, leg: ConnectionId) {
         let index = self.index(leg);
         let (to, _) = self.facing(index);
         to.finishing = to.finishing.saturating_sub(1);
@@ -258,33 +259,33 @@ impl Pair {
     }
 
     /// More streams may be opened on this leg.
-    pub fn handle_available(&mut self, outside: &mut Outside<'_>, leg: LegId) {
+    pub fn handle_available(&mut self, outside: &mut Outside<'_>, leg: ConnectionId) {
         let index = 1_usize.saturating_sub(self.index(leg));
         self.open(outside, index);
     }
 
     /// This leg wants no more of a stream.
-    pub fn handle_stopped(&mut self, outside: &mut Outside<'_>, leg: LegId, stream: Stream, code: u32) {
+    pub fn handle_stopped(&mut self, outside: &mut Outside<'_>, leg: ConnectionId, stream: Stream, code: u32) {
         let index = self.index(leg);
         let (to, from) = self.facing(index);
         match from.flows.iter().position(|flow| flow.to == Some(stream)) {
             Some(at) => {
                 let flow = from.flows.remove(at);
                 from.close(outside, to, &flow, &Pumped::Stopped(code), None);
-                let broken = from.leg.is_pipe();
+                let broken = from.leg.is_tcp();
                 self.broken |= broken;
             }
             // It was finished already.
             None => {
                 to.finishing = to.finishing.saturating_sub(1);
-                outside.ports.reset(leg, stream, code);
+                outside.ports.connections.reset(leg, stream, code);
                 self.open(outside, 1_usize.saturating_sub(index));
             }
         }
     }
 
     /// A leg's link ended: what it said before is still delivered, and nothing more is taken from the other one.
-    pub fn handle_gone(&mut self, outside: &mut Outside<'_>, leg: LegId, farewell: Farewell) {
+    pub fn handle_gone(&mut self, outside: &mut Outside<'_>, leg: ConnectionId, farewell: Farewell) {
         if self.is_parting() {
             self.phase = Phase::Nobody;
             return;
@@ -294,7 +295,7 @@ impl Pair {
         self.phase = Phase::Parting { gone: index, until, farewell };
         let (gone, here) = self.facing(index);
         let flows = std::mem::take(&mut here.flows);
-        flows.iter().for_each(|flow| outside.ports.stop(here.leg, flow.from, farewell.code));
+        flows.iter().for_each(|flow| outside.ports.connections.stop(here.leg, flow.from, farewell.code));
         outside.ports.discard(here.leg);
         for flow in &mut gone.flows {
             flow.read(outside.ports, gone.leg, usize::MAX);
@@ -320,7 +321,7 @@ impl Pair {
     }
 
     /// Which of the two it is. The owner names no others.
-    fn index(&self, leg: LegId) -> usize {
+    fn index(&self, leg: ConnectionId) -> usize {
         let [one, _] = &self.ends;
         usize::from(one.leg != leg)
     }
@@ -339,7 +340,7 @@ impl Pair {
             if to.finishing >= MAX_FINISHING {
                 break;
             }
-            flow.to = outside.ports.open_uni(to.leg);
+            flow.to = outside.ports.connections.open_uni(to.leg);
             let Some(stream) = flow.to else { break };
             opened.push(stream);
         }
@@ -369,9 +370,9 @@ impl Pair {
                     let flow = from.flows.remove(at);
                     match over {
                         Pumped::Waits => {}
-                        Pumped::Over => from.left |= from.leg.is_pipe() && farewell.is_none(),
-                        Pumped::Stopped(_) => broken |= from.leg.is_pipe(),
-                        Pumped::Reset(_) => broken |= to.leg.is_pipe(),
+                        Pumped::Over => from.left |= from.leg.is_tcp() && farewell.is_none(),
+                        Pumped::Stopped(_) => broken |= from.leg.is_tcp(),
+                        Pumped::Reset(_) => broken |= to.leg.is_tcp(),
                     }
                     from.close(outside, to, &flow, &over, farewell);
                 }
@@ -387,8 +388,8 @@ impl Pair {
 }
 
 impl End {
-    fn new(now: Instant, joint: Joint, (to, stream): (LegId, Stream)) -> Self {
-        let (crossing, small) = (Some(Crossing::default()), if to.is_pipe() { SMALL_FOR_PIPE } else { SMALL });
+    fn new(now: Instant, joint: Joint, (to, stream): (ConnectionId, Stream)) -> Self {
+        let (crossing, small) = (Some(Crossing::default()), if to.is_tcp() { SMALL_FOR_PIPE } else { SMALL });
         let mut main = Flow { to: Some(stream), crossing, small, ..Flow::new(joint.main) };
         main.take_in(joint.said.into());
         Self { leg: joint.leg, flows: vec![main], finishing: 0, left: false, window: Window::new(now, to) }
@@ -405,11 +406,11 @@ impl End {
                     return;
                 }
                 // RFC 9000 §3.5: who is told to stop resets.
-                Pumped::Stopped(code) | Pumped::Reset(code) => outside.ports.reset(to.leg, stream, code),
+                Pumped::Stopped(code) | Pumped::Reset(code) => outside.ports.connections.reset(to.leg, stream, code),
             }
         }
         if let Pumped::Stopped(code) = *how {
-            outside.ports.stop(self.leg, flow.from, code);
+            outside.ports.connections.stop(self.leg, flow.from, code);
         }
     }
 }
@@ -420,7 +421,14 @@ impl Flow {
     }
 
     /// Reads and writes until one side waits, or all is over.
-    fn pump(&mut self, outside: &mut Outside<'_>, from: LegId, to: LegId, max: usize, moved: &mut Moved) -> Pumped {
+    fn pump(
+        &mut self,
+        outside: &mut Outside<'_>,
+        from: ConnectionId,
+        to: ConnectionId,
+        max: usize,
+        moved: &mut Moved,
+    ) -> Pumped {
         let Some(stream) = self.to else { return Pumped::Waits };
         let mut dry = false;
         loop {
@@ -445,7 +453,7 @@ impl Flow {
         }
     }
 
-    fn write(&mut self, outside: &mut Outside<'_>, to: LegId, stream: Stream, moved: &mut Moved) -> Write {
+    fn write(&mut self, outside: &mut Outside<'_>, to: ConnectionId, stream: Stream, moved: &mut Moved) -> Write {
         if self.held.is_empty() {
             return Write::Done;
         }
@@ -459,7 +467,7 @@ impl Flow {
     }
 
     /// Reads up to `max` bytes and tells what stopped it before.
-    fn read(&mut self, ports: &mut Ports, from: LegId, max: usize) -> Option<Read> {
+    fn read(&mut self, ports: &mut Ports, from: ConnectionId, max: usize) -> Option<Read> {
         let mut pieces = Vec::new();
         let (_, end) = ports.read_chunks(from, self.from, max, &mut pieces);
         self.take_in(pieces);

@@ -6,7 +6,7 @@ use super::*;
 const KIB: u64 = 1 << 10;
 
 fn window() -> Window {
-    let leg = LegId::Quic { socket: crate::net::SocketId(0), conn: crate::link::quic::ConnId(0) };
+    let leg = ConnectionId::Quic(crate::net::SocketId(0), crate::link::quic::ConnId(0));
     let mut window = Window::new(Instant::now(), leg);
     window.unproven = 0;
     window
@@ -95,7 +95,7 @@ fn a_pipe_s_datagrams_are_copied_together_and_what_the_system_took_first_proves_
     let mut world = super::super::world::World::new();
     let (alice, _) = world.pair(super::super::world::ROOM);
     let main = world.clients[alice].main();
-    let to = LegId::Pipe(crate::net::PipeId(1));
+    let to = ConnectionId::Pipe(crate::net::PipeId(1));
     let mut flow = Flow { small: SMALL_FOR_PIPE, ..Flow::new(main) };
     flow.take_in(vec![Bytes::from(vec![1; 1200]); 40]);
     assert_eq!((flow.held.len(), flow.held_bytes), (1, 48_000));

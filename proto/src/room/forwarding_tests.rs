@@ -127,8 +127,8 @@ fn last_words_that_nobody_takes_are_given_up_after_a_while() {
 fn buffered(world: &mut World, from: usize, to: usize) -> u64 {
     let pair = world.relay.pairs.values().next().unwrap();
     let sender = pair.pair.legs()[from];
-    let LegId::Quic { socket, conn } = sender else { panic!() };
-    let received = world.relay.ports.quics[usize::from(socket.0)].stats(conn).unwrap().received_bytes;
+    let ConnectionId::Quic(socket, conn) = sender else { panic!() };
+    let received = world.relay.ports.connections.endpoint(socket).unwrap().stats(conn).unwrap().received_bytes;
     let Client { quic, conn, .. } = &world.clients[to];
     received.saturating_sub(quic.stats(*conn).unwrap().received_bytes)
 }

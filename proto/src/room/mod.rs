@@ -19,6 +19,7 @@
 mod early_tests;
 #[cfg(test)]
 mod evil_tests;
+mod farewell;
 mod forward;
 pub mod greeting;
 mod half_open;

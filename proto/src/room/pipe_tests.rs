@@ -50,7 +50,7 @@ fn links_of_all_kinds_pair_with_each_other() {
             world.close(alice, close::DONE);
             world.until("told", |world| world.clients[bob].is_over());
             world.close(bob, close::DONE);
-            world.until("over", |world| is_empty(&world.relay) && world.relay.ports.pipes.is_empty());
+            world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.pipes.is_empty());
             assert_eq!(closed_rooms(&world).last(), Some(&(500 * 1024, RoomEnd::Left)), "{one} {two}");
             assert_eq!(world.relay.budget.0, Config::WINDOW_BUDGET);
         }
@@ -80,7 +80,7 @@ fn an_end_goes_along_and_the_other_way_goes_on() {
         for client in [alice, bob] {
             world.close(client, close::DONE);
         }
-        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.pipes.is_empty());
+        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.pipes.is_empty());
     }
 }
 
@@ -114,7 +114,7 @@ fn what_a_peer_said_before_it_left_is_delivered_to_a_pipe() {
             assert_eq!(world.clients[bob].close_code(), Some(close::PEER_LEFT), "{receiver:?}");
         }
         world.close(bob, close::ENDED);
-        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.pipes.is_empty());
+        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.pipes.is_empty());
         assert_eq!(closed_rooms(&world), [(all as u64, RoomEnd::Left)]);
     }
 }
@@ -288,7 +288,7 @@ fn r01_a_slow_pipe_is_gone_after_ten_seconds() {
     assert_eq!(world.clients[greeted].close_code(), Some(close::TOO_SLOW));
     assert_eq!(world.clients[pinging].close_code(), Some(close::TOO_SLOW));
     world.pass(secs(2));
-    assert!(world.relay.ports.pipes.is_empty());
+    assert!(world.relay.ports.connections.pipes.is_empty());
     let slow = world.events.iter().filter(|event| matches!(event, Event::Refused { reason: Refused::TooSlow }));
     assert_eq!(slow.count(), 6);
 }
@@ -327,7 +327,7 @@ fn p01_junk_ends_only_the_pipe_that_brought_it() {
     world.send(alice, a, pattern(100, 1));
     world.until("undisturbed", |world| got(world, bob, b) == pattern(100, 1));
     world.pass(secs(2));
-    assert_eq!(world.relay.ports.pipes.len(), 2, "nothing of them is left");
+    assert_eq!(world.relay.ports.connections.pipes.len(), 2, "nothing of them is left");
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn one_source_has_so_many_pipes_and_fewer_that_are_half_open() {
     let flood: Vec<_> = (0..100).map(|_| world.dial_from(TLS, ListenerId(1), ip)).collect();
     assert_eq!(world.relay.legs(), 16);
     world.flush();
-    assert_eq!(world.relay.ports.pipes.len(), 16, "the others are let go");
+    assert_eq!(world.relay.ports.connections.pipes.len(), 16, "the others are let go");
     assert!(flood[84..].iter().all(|&client| !world.clients[client].is_over()), "the newest are served");
     world.pass(millis(500));
     for _ in 0..100 {
@@ -415,7 +415,7 @@ fn one_source_has_so_many_pipes_and_fewer_that_are_half_open() {
     let other = world.ask_by(TLS, join(ROOM, Side::Sender, ALICE));
     world.until("others are served", |world| world.clients[other].heard.last() == Some(&RelayMessage::Waiting));
     world.pass(secs(12));
-    assert_eq!((world.relay.legs(), world.relay.ports.pipes.len()), (1, 1));
+    assert_eq!((world.relay.legs(), world.relay.ports.connections.pipes.len()), (1, 1));
 }
 
 #[test]
@@ -459,7 +459,7 @@ fn a_pipe_that_talks_to_nobody_may_say_its_last_word() {
         world.until("told", |world| world.clients[bob].is_over());
         world.until("said", |world| !world.clients[bob].has_unwritten());
         world.finish(bob, b);
-        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.pipes.is_empty());
+        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.pipes.is_empty());
         assert!(world.now - start < secs(10), "{:?}", world.now - start);
     }
 }

@@ -31,18 +31,18 @@ use super::forward::{Budget, Outside};
 use super::greeting::Ending;
 use super::half_open::HalfOpen;
 use super::limits::Guard;
-use super::ports::{LegId, Ports};
+use super::ports::Ports;
 use super::registry::{self, Registry};
 use super::status::{Command, Config, Event, Refusals, Refused, RoomEnd, Status};
-use super::talk::Farewell;
 use crate::Instant;
-use crate::link::pipe;
+use crate::link::connections::{self, ConnectionId};
 use crate::link::quic::{self, BadIdentity, Direction, Profile, Quic, Stream};
 use crate::misuse::Misuse;
 use crate::net::{Action, Arrival, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
 use crate::node::{Input, Node};
 use crate::p2p::stun;
 use crate::ready::Deadlines;
+use crate::room::farewell::Farewell;
 use crate::seed::Seed;
 use crate::transfer::job::Job;
 use crate::wire::close;
@@ -71,16 +71,16 @@ const ASK_AGAIN: u32 = 5;
 pub struct Relay {
     ports: Ports,
     doors: Vec<Door>,
-    legs: BTreeMap<LegId, Leg>,
+    legs: BTreeMap<ConnectionId, Leg>,
     pairs: BTreeMap<PairId, Paired>,
     last_pair: u32,
-    registry: Registry<LegId>,
+    registry: Registry<ConnectionId>,
     /// Joins that wait for a sign of life of this leg.
-    checks: BTreeMap<LegId, Vec<Join>>,
+    checks: BTreeMap<ConnectionId, Vec<Join>>,
     /// Joins that waited for it.
     joins: VecDeque<Join>,
     guard: Guard,
-    half_open: HalfOpen<LegId>,
+    half_open: HalfOpen<ConnectionId>,
     budget: Budget,
     timers: Deadlines<Timer>,
     password: Option<Arc<str>>,
@@ -100,12 +100,12 @@ struct PairId(u32);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Timer {
-    Leg(LegId),
+    Leg(ConnectionId),
     /// The end of its handshake.
-    Proof(LegId),
+    Proof(ConnectionId),
     Pair(PairId),
     /// A leg that waits has to answer.
-    Check(LegId),
+    Check(ConnectionId),
     /// The next [`Event::Refusals`].
     Refusals,
     Drain,
@@ -162,7 +162,7 @@ impl Relay {
         for (id, addr) in (0_u8..).zip(listen.into_iter().take(MAX_SOCKETS)) {
             let limits = quic::Limits { sessions: SESSIONS, ..quic::Limits::default() };
             let quic = Quic::server(&profile, &identity, limits, unix_time, &seed.split())?;
-            relay.ports.quics.push(quic);
+            relay.ports.connections.open(SocketId(id), quic);
             let door = Door::new(addr, tcp, &identity)?;
             relay.actions.push_back(door.bind(SocketId(id)));
             relay.doors.push(door);
@@ -170,10 +170,10 @@ impl Relay {
         Ok(relay)
     }
 
-    fn handle_event(&mut self, now: Instant, id: LegId, event: quic::Event) {
+    fn handle_event(&mut self, now: Instant, id: ConnectionId, event: connections::Event) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         match (&mut leg.state, event) {
-            (_, quic::Event::Connected { .. }) => {
+            (_, connections::Event::Connected { .. }) => {
                 let proof = std::mem::replace(&mut leg.proof, Proof::Given);
                 self.timers.set(Timer::Proof(id), None);
                 self.half_open.end(id);
@@ -184,63 +184,59 @@ impl Relay {
                 if let Proof::Pending(held) = proof {
                     self.proven(now, id, held);
                 }
+                if id.is_tcp() {
+                    // Its one stream is there from the start.
+                    self.handle_event(now, id, connections::Event::Opened(Stream::first(), Direction::Bi));
+                }
             }
-            (_, quic::Event::Closed(closed)) => self.gone(now, id, Gone::from(&closed)),
-            (State::Talking { talk, .. }, quic::Event::Opened(stream, direction)) => {
+            (_, connections::Event::Closed(reason)) => {
+                if id.is_tcp()
+                    && leg.is_half_open()
+                    && let Some(refused) = unwelcome(reason)
+                {
+                    self.refused(refused);
+                }
+                self.gone(now, id, Gone::from(reason));
+            }
+            (State::Talking { talk, .. }, connections::Event::Opened(stream, direction)) => {
                 if direction == Direction::Uni || !talk.open(stream) {
                     self.violated(now, id, "stream out of turn");
                 }
             }
-            (State::Talking { talk, .. }, quic::Event::Finished(_)) => {
+            (State::Talking { talk, .. }, connections::Event::Finished(_)) => {
                 talk.handle_finished();
                 self.converse(now, id);
             }
-            (State::Talking { .. }, quic::Event::Readable(_) | quic::Event::Writable(_)) => self.converse(now, id),
-            (State::Talking { .. }, quic::Event::Stopped(..)) => self.hung_up(now, id),
-            (State::Talking { .. }, quic::Event::Available(_)) => {}
-            (State::Paired(_), quic::Event::Opened(_, Direction::Bi)) => self.violated(now, id, "stream out of turn"),
-            (State::Talking { .. }, quic::Event::Restarted { .. }) => {}
+            (State::Talking { .. }, connections::Event::Readable(_) | connections::Event::Writable(_)) => {
+                self.converse(now, id)
+            }
+            (State::Talking { .. }, connections::Event::Stopped(..)) => self.hung_up(now, id),
+            (State::Talking { .. }, connections::Event::Available(_)) => {}
+            (State::Paired(_), connections::Event::Opened(_, Direction::Bi)) => {
+                self.violated(now, id, "stream out of turn")
+            }
+            (State::Talking { .. }, connections::Event::Restarted { .. }) => {}
             (&mut State::Paired(pair), event) => self.forward(now, pair, id, &event),
         }
     }
 
-    /// News of a pipe, in the words that QUIC has for the same: its one stream goes by the name of the first.
-    fn handle_pipe_event(&mut self, now: Instant, pipe: PipeId, event: pipe::Event) {
-        let id = LegId::Pipe(pipe);
-        let event = match event {
-            pipe::Event::Connected { certificate, .. } => {
-                self.handle_event(now, id, quic::Event::Connected { certificate });
-                quic::Event::Opened(Stream::first(), Direction::Bi)
-            }
-            pipe::Event::Readable => quic::Event::Readable(Stream::first()),
-            pipe::Event::Writable => quic::Event::Writable(Stream::first()),
-            pipe::Event::Closed(closed) => {
-                if let Some(reason) =
-                    self.legs.get(&id).filter(|leg| leg.is_half_open()).and_then(|_| unwelcome(&closed))
-                {
-                    self.refused(reason);
-                }
-                return self.gone(now, id, Gone::from(&closed));
-            }
-        };
-        self.handle_event(now, id, event);
-    }
-
     /// News of a leg that is paired.
-    fn forward(&mut self, now: Instant, id: PairId, leg: LegId, event: &quic::Event) {
+    fn forward(&mut self, now: Instant, id: PairId, leg: ConnectionId, event: &connections::Event) {
         let Some(paired) = self.pairs.get_mut(&id) else { return };
-        if matches!(event, quic::Event::Opened(..)) && !paired.pair.is_mirrored() {
+        if matches!(event, connections::Event::Opened(..)) && !paired.pair.is_mirrored() {
             return self.violated(now, leg, "stream out of turn");
         }
         let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
         match *event {
-            quic::Event::Opened(stream, _) => paired.pair.handle_opened(outside, leg, stream),
-            quic::Event::Readable(stream) => paired.pair.handle_readable(outside, leg, stream),
-            quic::Event::Writable(stream) => paired.pair.handle_writable(outside, leg, stream),
-            quic::Event::Finished(_) => paired.pair.handle_finished(outside, leg),
-            quic::Event::Stopped(stream, code) => paired.pair.handle_stopped(outside, leg, stream, code),
-            quic::Event::Available(_) => paired.pair.handle_available(outside, leg),
-            quic::Event::Connected { .. } | quic::Event::Restarted { .. } | quic::Event::Closed(_) => {}
+            connections::Event::Opened(stream, _) => paired.pair.handle_opened(outside, leg, stream),
+            connections::Event::Readable(stream) => paired.pair.handle_readable(outside, leg, stream),
+            connections::Event::Writable(stream) => paired.pair.handle_writable(outside, leg, stream),
+            connections::Event::Finished(_) => paired.pair.handle_finished(outside, leg),
+            connections::Event::Stopped(stream, code) => paired.pair.handle_stopped(outside, leg, stream, code),
+            connections::Event::Available(_) => paired.pair.handle_available(outside, leg),
+            connections::Event::Connected { .. }
+            | connections::Event::Restarted { .. }
+            | connections::Event::Closed(_) => {}
         }
         self.finish(now, id);
     }
@@ -255,12 +251,12 @@ impl Relay {
     }
 
     /// A client before its pairing wants nothing more.
-    fn hung_up(&mut self, now: Instant, id: LegId) {
+    fn hung_up(&mut self, now: Instant, id: ConnectionId) {
         self.leave(now, id, true, RoomEnd::Left);
         self.dismiss(now, id, Farewell { code: close::DONE, text: "left" });
     }
 
-    fn violated(&mut self, now: Instant, id: LegId, text: &'static str) {
+    fn violated(&mut self, now: Instant, id: ConnectionId, text: &'static str) {
         self.refused(Refused::Violation);
         match self.legs.get(&id).map(|leg| &leg.state) {
             Some(&State::Paired(pair)) => self.part(now, pair, RoomEnd::Violation),
@@ -273,7 +269,7 @@ impl Relay {
     }
 
     /// A link ended.
-    fn gone(&mut self, now: Instant, id: LegId, Gone { end, farewell, done }: Gone) {
+    fn gone(&mut self, now: Instant, id: ConnectionId, Gone { end, farewell, done }: Gone) {
         let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&id) else {
             self.leave(now, id, done, end);
             self.forget(id);
@@ -315,14 +311,14 @@ impl Relay {
     }
 
     /// A leg that waits, or does not yet, gives up its seat.
-    fn leave(&mut self, now: Instant, id: LegId, for_good: bool, end: RoomEnd) {
+    fn leave(&mut self, now: Instant, id: ConnectionId, for_good: bool, end: RoomEnd) {
         self.registry.leave(now, id, for_good);
         if let Some(room) = self.leave_room(id) {
             self.close_room(now, &room, 0, end);
         }
     }
 
-    fn leave_room(&mut self, id: LegId) -> Option<Room> {
+    fn leave_room(&mut self, id: ConnectionId) -> Option<Room> {
         match self.legs.get_mut(&id).map(|leg| &mut leg.state) {
             Some(State::Talking { room, .. }) => room.take(),
             Some(State::Paired(_)) | None => None,
@@ -337,13 +333,13 @@ impl Relay {
     }
 
     /// Closes a leg, whatever it has.
-    fn cut_off(&mut self, now: Instant, id: LegId, farewell: Farewell) {
+    fn cut_off(&mut self, now: Instant, id: ConnectionId, farewell: Farewell) {
         self.ports.close(now, id, farewell);
         self.gone(now, id, Gone::LOST);
     }
 
     /// Closes a leg that has no seat and no pair any more.
-    fn dismiss(&mut self, now: Instant, id: LegId, farewell: Farewell) {
+    fn dismiss(&mut self, now: Instant, id: ConnectionId, farewell: Farewell) {
         if !self.legs.contains_key(&id) {
             return;
         }
@@ -351,7 +347,7 @@ impl Relay {
         self.forget(id);
     }
 
-    fn forget(&mut self, id: LegId) {
+    fn forget(&mut self, id: ConnectionId) {
         if let Some(leg) = self.legs.remove(&id) {
             self.guard.disconnected(leg.source, leg.is_half_open());
             self.half_open.end(id);
@@ -437,10 +433,10 @@ impl Relay {
         self.pairs.values().map(|paired| paired.pair.moved()).collect()
     }
 
-    /// How many times a link was looked at: the work done, for the tests that hold it to be independent of their number.
-    #[must_use]
-    pub fn visits(&self) -> u64 {
-        self.ports.quics.iter().map(Quic::visits).fold(self.ports.pipes.visits(), u64::saturating_add)
+    /// How often a link was looked at: tests check that it does not depend on how many there are.
+    #[cfg(test)]
+    pub(super) fn visits(&self) -> u64 {
+        self.ports.connections.visits()
     }
 }
 
@@ -464,13 +460,13 @@ impl Node for Relay {
                 None => return,
             };
             *count = count.saturating_add(1);
-        } else if let Some(quic) = self.ports.quics.get_mut(usize::from(arrival.socket.0)) {
-            quic.handle_datagram(now, &arrival, data);
+        } else {
+            self.ports.connections.handle_datagram(now, &arrival, data);
         }
     }
 
     fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
-        self.ports.pipes.handle_pipe(now, pipe, event);
+        self.ports.connections.handle_pipe(now, pipe, event);
     }
 
     fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
@@ -502,9 +498,7 @@ impl Node for Relay {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        for quic in &mut self.ports.quics {
-            quic.handle_timeout(now);
-        }
+        self.ports.connections.endpoints_mut().for_each(|quic| quic.handle_timeout(now));
         self.registry.handle_timeout(now);
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
@@ -536,30 +530,21 @@ impl Node for Relay {
             }
         }
         // After the legs: who is too slow to become a link is too slow to ask.
-        self.ports.pipes.handle_timeout(now);
+        self.ports.connections.pipes.handle_timeout(now);
     }
 
     fn settle(&mut self, now: Instant) {
         loop {
             let mut moved = self.expire(now);
-            for socket in (0_u8..).map(SocketId).take(self.ports.quics.len()) {
-                if let Some(quic) = self.ports.quics.get_mut(usize::from(socket.0)) {
-                    quic.settle(now);
-                }
+            self.ports.connections.settle(now);
+            for socket in self.ports.connections.sockets().collect::<Vec<_>>() {
                 moved |= self.admit(now, socket);
-                while let Some(quic) = self.ports.quics.get_mut(usize::from(socket.0))
-                    && let Some((conn, event)) = quic.poll_event()
-                {
-                    moved = true;
-                    self.handle_event(now, LegId::Quic { socket, conn }, event);
-                }
             }
-            self.ports.pipes.settle();
-            moved |= self.join_checked(now);
-            while let Some((pipe, event)) = self.ports.pipes.poll_event() {
+            while let Some((id, event)) = self.ports.connections.poll_event() {
                 moved = true;
-                self.handle_pipe_event(now, pipe, event);
+                self.handle_event(now, id, event);
             }
+            moved |= self.join_checked(now);
             if !moved {
                 if !self.refusals.is_empty() && !self.summing_up {
                     self.summing_up = true;
@@ -571,7 +556,7 @@ impl Node for Relay {
     }
 
     fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front().or_else(|| self.ports.pipes.poll_action())
+        self.actions.pop_front().or_else(|| self.ports.connections.pipes.poll_action())
     }
 
     fn poll_transmit(
@@ -583,19 +568,19 @@ impl Node for Relay {
     ) -> Option<Transmit> {
         let at = usize::from(socket.0);
         let answer = self.doors.get_mut(at)?.answers.poll_transmit(buf);
-        answer.or_else(|| self.ports.quics.get_mut(at)?.poll_transmit(now, max_segments, buf))
+        answer.or_else(|| self.ports.connections.endpoint(socket)?.poll_transmit(now, max_segments, buf))
     }
 
     fn poll_pipe(&mut self) -> Option<PipeId> {
-        self.ports.pipes.poll_pipe()
+        self.ports.connections.poll_pipe()
     }
 
     fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        self.ports.pipes.buffer(pipe)
+        self.ports.connections.pipe_buffer(pipe)
     }
 
     fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.ports.pipes.output(pipe, slices)
+        self.ports.connections.pipe_output(pipe, slices)
     }
 
     fn poll_job(&mut self) -> Option<Job> {
@@ -607,8 +592,8 @@ impl Node for Relay {
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let quic = self.ports.quics.iter().filter_map(Quic::poll_timeout).min();
-        let pipes = self.ports.pipes.poll_timeout();
+        let quic = self.ports.connections.poll_endpoint_timeout();
+        let pipes = self.ports.connections.pipes.poll_timeout();
         let timers = [
             (quic, "quic"),
             (pipes, "a pipe"),
@@ -621,7 +606,7 @@ impl Node for Relay {
     fn is_closed(&self) -> bool {
         let nowhere = self.doors.iter().all(Door::has_failed);
         let drained = matches!(self.phase, Phase::Draining) && self.legs.is_empty();
-        (nowhere || drained) && self.ports.quics.iter().all(Quic::is_flushed) && self.ports.pipes.is_empty()
+        (nowhere || drained) && self.ports.connections.is_flushed()
     }
 }
 

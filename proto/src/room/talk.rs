@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::farewell::Farewell;
 use super::greeting::{Ending, Greeting, Output, Request};
-use super::ports::{LegId, Ports};
+use super::ports::Ports;
 use crate::Instant;
+use crate::link::connections::ConnectionId;
 use crate::link::quic::{Read, Stream, Write};
 use crate::seed::Seed;
 use crate::wire::Violation;
@@ -26,15 +28,6 @@ use crate::wire::{self, Caps, Decoder};
 
 /// How long a farewell may take to be acknowledged.
 pub const LINGER: Duration = Duration::from_secs(2);
-
-/// How a leg is closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Farewell {
-    /// The application code.
-    pub code: u32,
-    /// The words that go with it.
-    pub text: &'static str,
-}
 
 /// What the owner has to do next.
 #[derive(Debug)]
@@ -95,7 +88,7 @@ impl Talk {
     }
 
     /// Moves the conversation on, up to the next thing that the owner has to do.
-    pub fn step(&mut self, now: Instant, ports: &mut Ports, leg: LegId) -> Step {
+    pub fn step(&mut self, now: Instant, ports: &mut Ports, leg: ConnectionId) -> Step {
         loop {
             if !self.flush(now, ports, leg) {
                 return Step::Waits;
@@ -174,7 +167,7 @@ impl Talk {
     }
 
     /// Writes what was said. False: the client does not take it now.
-    pub fn flush(&mut self, now: Instant, ports: &mut Ports, leg: LegId) -> bool {
+    pub fn flush(&mut self, now: Instant, ports: &mut Ports, leg: ConnectionId) -> bool {
         let Some(main) = self.main.filter(|_| !self.out.is_empty()) else {
             self.out.clear();
             return true;
@@ -203,9 +196,9 @@ impl Talk {
         self.leaving.as_ref().is_some_and(|leaving| leaving.acknowledged)
     }
 
-    fn leave(&mut self, now: Instant, ports: &mut Ports, leg: LegId) -> Step {
+    fn leave(&mut self, now: Instant, ports: &mut Ports, leg: ConnectionId) -> Step {
         let Some(leaving) = &mut self.leaving else { return Step::Waits };
-        if leg.is_pipe() {
+        if leg.is_tcp() {
             // Closing it is careful by itself, and the farewell is the only end that it can have.
             return Step::Over(leaving.farewell);
         }
@@ -216,7 +209,7 @@ impl Talk {
         if leaving.acknowledged || self.main.is_none() { Step::Over(leaving.farewell) } else { Step::Waits }
     }
 
-    fn read(&self, ports: &mut Ports, leg: LegId) -> Read {
+    fn read(&self, ports: &mut Ports, leg: ConnectionId) -> Read {
         let Some(main) = self.main else { return Read::Blocked };
         // Room for one frame: what stands behind it may be for the peer, and is left where its credit is.
         let room = GREETING.saturating_add(PREFIX).saturating_sub(self.decoder.buffered());

@@ -5,6 +5,8 @@ pub(super) use self::aws_lc::Key;
 #[cfg(not(feature = "aws-lc"))]
 pub(super) use self::rust_crypto::Key;
 
+/// Length of a record's tag in bytes.
+pub const TAG: usize = 16;
 /// Bytes of a nonce.
 const NONCE: usize = 12;
 /// Bytes of a key.
@@ -14,9 +16,8 @@ const KEY: usize = 32;
 mod aws_lc {
     use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-    use super::{KEY, NONCE};
+    use super::{KEY, NONCE, TAG};
     use crate::handshake::Suite;
-    use crate::session::record::TAG;
 
     /// A key of one cipher.
     pub(in crate::session) struct Key(LessSafeKey);
@@ -52,9 +53,8 @@ mod rust_crypto {
     use aes_gcm::{Aes256Gcm, Nonce};
     use chacha20poly1305::ChaCha20Poly1305;
 
-    use super::{KEY, NONCE};
+    use super::{KEY, NONCE, TAG};
     use crate::handshake::Suite;
-    use crate::session::record::TAG;
 
     /// A key of one cipher.
     pub(in crate::session) enum Key {

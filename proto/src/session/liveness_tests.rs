@@ -47,7 +47,7 @@ fn what_counts_as_heard() {
     end.handle_record(at(10), LINK, StreamNo(1), chunk.into());
     assert!(matches!(end.poll_event(), Some(Event::Chunk(_))));
     assert!(!silent(end, 14) && silent(end, 15));
-    end.handle_opened(at(10), LINK);
+    end.handle_verdict(at(10), Verdict { link: LINK, is_genuine: true });
     assert!(!silent(end, 24) && silent(end, 25));
     end.handle_progress(at(20), LINK, StreamNo(2), 65_536);
     assert!(!silent(end, 34) && silent(end, 35));

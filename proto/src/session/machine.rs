@@ -26,7 +26,7 @@ use super::lanes::{Accepted, Opening, Sealing};
 use super::link::{Link, Pace};
 use super::record::plain_control;
 use super::reliable::{Class, Reliable};
-use super::{Limits, LinkId, Origin, Prepared, SealedChunk, StreamNo, Unsent};
+use super::{Limits, LinkId, Origin, Prepared, SealedChunk, StreamNo, Unsent, Verdict};
 use crate::Instant;
 use crate::handshake::Keys;
 use crate::seed::Seed;
@@ -62,8 +62,7 @@ impl Config {
 pub enum Event {
     /// A message of the peer: each once and in order, `Ack` perhaps not at all.
     Control(Control),
-    /// A chunk record, to be opened in a job. The job's result goes to [`Session::handle_opened`] or
-    /// [`Session::handle_bad_record`].
+    /// A chunk record, to be opened in a job. The job's verdict goes to [`Session::handle_verdict`].
     Chunk(SealedChunk),
     /// Chunks may be sealed for this link.
     LinkUsable(LinkId),
@@ -214,16 +213,14 @@ impl Session {
         }
     }
 
-    /// A chunk record of this link was opened in its job and is genuine.
-    pub fn handle_opened(&mut self, now: Instant, link: LinkId) {
-        if let Some(link) = self.link(link) {
+    /// A chunk record was opened in its job: a genuine one is a sign of life on its link, and any other ends it.
+    pub fn handle_verdict(&mut self, now: Instant, verdict: Verdict) {
+        let Verdict { link, is_genuine } = verdict;
+        if !is_genuine {
+            self.handle_violation(link, Violation::BadRecord);
+        } else if let Some(link) = self.link(link) {
             link.hear(now);
         }
-    }
-
-    /// A chunk record of this link failed to open in its job.
-    pub fn handle_bad_record(&mut self, link: LinkId) {
-        self.handle_violation(link, Violation::BadRecord);
     }
 
     /// A rule was broken on this link: it is over, and the session too if the link is that of the handshake.

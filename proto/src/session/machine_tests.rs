@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::lanes::OutStreams;
 use super::super::{
     BIND_BYTES, BIND_RECORDS, BIND_TIME, BadRecord, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, LANE_STALL,
-    MAX_STREAMS, Pace, SILENCE, WAITING,
+    MAX_STREAMS, OpenedRecord, Pace, SILENCE, Verdict, WAITING,
 };
 use super::*;
 use crate::handshake::{RecordKey, Suite, keyed};
@@ -106,15 +106,11 @@ impl Pair {
                 Event::Control(control) => told.control.push(control),
                 Event::Chunk(chunk) => {
                     let (link, plain) = (chunk.link, chunk.plain_len());
-                    let opened = chunk.open().map(|chunk| chunk.to_vec());
-                    match &opened {
-                        Ok(chunk) => {
-                            assert_eq!(chunk.len(), plain);
-                            self.ends[end].handle_opened(self.now, link);
-                        }
-                        Err(BadRecord) => self.ends[end].handle_bad_record(link),
-                    }
-                    self.told[end].chunks.push(opened);
+                    let OpenedRecord { verdict, content } = chunk.open();
+                    assert!(content.as_ref().is_none_or(|chunk| chunk.len() == plain));
+                    assert_eq!(verdict, Verdict { link, is_genuine: content.is_some() });
+                    self.ends[end].handle_verdict(self.now, verdict);
+                    self.told[end].chunks.push(content.map(|chunk| chunk.to_vec()).ok_or(BadRecord));
                 }
                 Event::LinkUsable(link) => told.usable.push(link),
                 Event::ControlMoved(link) => told.moved.push(link),

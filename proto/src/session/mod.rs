@@ -1,7 +1,8 @@
 //! The keyed conversation of two peers: sealed records over links that come and go.
 //!
 //! [`Session`] owns the links, the lanes and the control sequence; it does not know what it carries. Chunk records pass
-//! through it with only their header judged ([`SealedChunk`]), because opening them is a job.
+//! through it with only their header judged ([`SealedChunk`]), because opening them is a job. That job's answer comes to the session
+//! first ([`Session::handle_verdict`]), and then goes on to the owner of its content.
 
 mod aead;
 mod lanes;
@@ -16,7 +17,7 @@ pub use link::{
     SILENCE,
 };
 pub use machine::{Config, Event, LinkEnd, MAX_LINKS, Session};
-pub use record::{BadRecord, HEADER, Prepared, SealedChunk, TAG};
+pub use record::{BadRecord, HEADER, OpenedRecord, Prepared, SealedChunk, TAG, Verdict};
 pub use reliable::{LOOSE, WAITING};
 
 use crate::wire::peer::Control;

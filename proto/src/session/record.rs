@@ -1,10 +1,12 @@
 //! One record: `[u8 kind][u32 lane][u64 number][ciphertext ‖ 16-byte tag]`, the body of one frame.
 //!
-//! The 13-byte header is the AAD and `lane ‖ number` the nonce (RFC 5116 §3.2: a fixed field and a counter); each lane has a
-//! key of its own. Which lane and which number a record gets is decided in `lanes.rs`; here it is only sealed and opened.
+//! The 13-byte header is the AAD and `lane ‖ number` the nonce (RFC 5116 §3.2: a fixed field and a counter); each lane
+//! has a key of its own. Which lane and which number a record gets is decided in `lanes.rs`; here it is only sealed and
+//! opened.
 //!
-//! No chunk is copied on its way: [`Prepared`] has room before and after the plaintext for everything that sealing adds, and
-//! a [`SealedChunk`] is opened in the buffer in which it arrived, or in the one that gathers the pieces of its frame.
+//! No chunk is copied on its way: [`Prepared`] has room before and after the plaintext for everything that sealing
+//! adds, and a [`SealedChunk`] is opened in the buffer in which it arrived, or in the one that gathers the pieces of
+//! its frame.
 
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use serde::Serialize;
 
 use super::LinkId;
 use super::aead::Key;
+pub use super::aead::TAG;
 use crate::handshake::{RecordKey, Suite};
 use crate::pool::{Lent, Pool};
 use crate::wire::Frame;
@@ -21,8 +24,6 @@ use crate::wire::frame::{CHUNK, KIND_CHUNK, KIND_CONTROL, PREFIX};
 
 /// Length of a record's header in bytes.
 pub const HEADER: usize = 13;
-/// Length of a record's tag in bytes.
-pub const TAG: usize = 16;
 /// What stands before the plaintext in a frame, in bytes.
 pub(super) const HEADROOM: usize = PREFIX + HEADER;
 /// Room for a whole control record without a list, in bytes: it begins a lane, and may stand before a chunk's frame.
@@ -53,7 +54,8 @@ impl Prepared {
         Self::of(BytesMut::zeroed(len.saturating_add(LEAD + TAG)).into(), len)
     }
 
-    /// `len` bytes of any value, all to be written over by [`Self::body_mut`], in a buffer that goes back once it was sent.
+    /// `len` bytes of any value, all to be written over by [`Self::body_mut`], in a buffer that goes back once it was
+    /// sent.
     #[must_use]
     pub fn lent(pool: &Arc<Pool>, len: usize) -> Self {
         Self::of(Lent::new(pool, len.saturating_add(LEAD + TAG)), len)
@@ -126,7 +128,8 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-/// A chunk record whose header was right (the next number of a lane that exists). Whether it is genuine is known once it is open.
+/// A chunk record whose header was right (the next number of a lane that exists). Whether it is genuine is known once
+/// it is open.
 pub struct SealedChunk {
     /// The link on which it came.
     pub link: LinkId,
@@ -154,24 +157,56 @@ impl SealedChunk {
         self.frame.len().saturating_sub(HEADER + TAG)
     }
 
-    /// Verifies it and gives its plaintext. Heavy (an AEAD over up to 4 MiB, and a copy if it came in pieces): to be called in a job.
-    ///
-    /// # Errors
-    /// [`BadRecord`]: not what the peer sealed under this lane and number. Tell [`super::Session::handle_bad_record`].
-    pub fn open(self) -> Result<BytesMut, BadRecord> {
-        open_frame(&self.key, self.header, self.frame)
+    /// Verifies it and gives its plaintext. Heavy (an AEAD over up to 4 MiB, and a copy if it came in pieces): to be
+    /// called in a job.
+    #[must_use]
+    pub fn open(self) -> OpenedRecord<BytesMut> {
+        OpenedRecord::new(self.link, open_frame(&self.key, self.header, self.frame).ok())
     }
 
-    /// The same for who only looks at the plaintext: the record's buffer goes to the pool then, and if its pieces have to be gathered,
-    /// that is done in one from there.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_with<T>(self, pool: &Pool, then: impl FnOnce(&[u8]) -> T) -> Result<T, BadRecord> {
+    /// Verifies it and lends its plaintext to `then`. The record's buffer goes to the pool afterwards; if the record
+    /// arrived in pieces, they are gathered in a buffer from there.
+    pub fn open_with<T>(self, pool: &Pool, then: impl FnOnce(&[u8]) -> T) -> OpenedRecord<T> {
         let mut body = self.frame.into_buffer(|len| pool.take(len));
         let result = open_body(&self.key, self.header, &mut body).map(then);
         pool.put(body);
-        result
+        OpenedRecord::new(self.link, result.ok())
+    }
+}
+
+/// A chunk record after its job. The verdict is for [`super::Session::handle_verdict`], the content for the owner's
+/// next layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenedRecord<T> {
+    /// Whether the peer sealed it.
+    pub verdict: Verdict,
+    /// What was made of its plaintext; `None`: it is not genuine.
+    pub content: Option<T>,
+}
+
+/// Whether a record of a link is what the peer sealed under its lane and number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// The link on which it arrived.
+    pub link: LinkId,
+    /// False: it was forged or changed on its way.
+    pub is_genuine: bool,
+}
+
+impl<T> OpenedRecord<T> {
+    const fn new(link: LinkId, content: Option<T>) -> Self {
+        Self { verdict: Verdict { link, is_genuine: content.is_some() }, content }
+    }
+}
+
+impl<T, E> OpenedRecord<Result<T, E>> {
+    /// The error of its content, if there is one.
+    ///
+    /// # Errors
+    /// The content is an error.
+    pub fn transpose(self) -> Result<OpenedRecord<T>, E> {
+        let Self { verdict, content } = self;
+        Ok(OpenedRecord { verdict, content: content.transpose()? })
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a receiver says it has from before, held against this side's own bytes.
 //!
-//! It decides which of its ranges need not be sent: those whose chunks, read and hashed here, give the same digest. A range that
-//! differs is sent whole. Ranges are judged in their order. No timers. Bounds: one job out for each core and 16 MiB of chunks;
-//! each chunk is read at most once for it; the hashes of one range and of the jobs.
+//! It decides which of its ranges need not be sent: those whose chunks, read and hashed here, give the same digest. A
+//! range that differs is sent whole. Ranges are judged in their order. No timers. Bounds: one job out for each core and
+//! 16 MiB of chunks; each chunk is read at most once for it; the hashes of one range and of the jobs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
@@ -12,7 +12,6 @@ use subtle::ConstantTimeEq;
 use super::hashes::Hash;
 use super::manifest::Manifest;
 use super::{IN_JOBS, slice_of};
-use crate::transfer::job::JobId;
 use crate::transfer::storage::{Fault, FaultKind, Source};
 use crate::wire::peer::{ChunkRange, Have};
 
@@ -61,7 +60,8 @@ pub(super) struct Checking {
     left: VecDeque<Have>,
     /// Which of them the next job is for, and from which chunk on.
     next: (usize, u64),
-    out: BTreeSet<JobId>,
+    /// How many jobs are out.
+    out: usize,
     /// Answers that came before one that belongs before them.
     early: BTreeMap<u64, Checked>,
     /// Of the first range, as far as they are known.
@@ -82,7 +82,7 @@ impl Checking {
     pub fn new(have: &[Have]) -> Self {
         let left: VecDeque<Have> = have.iter().copied().collect();
         let first = left.front().map_or(0, |have| have.range.first);
-        Self { left, next: (0, first), out: BTreeSet::new(), early: BTreeMap::new(), hashes: Vec::new(), bytes: 0 }
+        Self { left, next: (0, first), out: 0, early: BTreeMap::new(), hashes: Vec::new(), bytes: 0 }
     }
 
     /// Whether all is judged.
@@ -91,8 +91,8 @@ impl Checking {
     }
 
     /// Jobs that are out.
-    pub fn jobs(&self) -> usize {
-        self.out.len()
+    pub const fn jobs(&self) -> usize {
+        self.out
     }
 
     /// The range that holds this chunk and is not judged.
@@ -103,7 +103,7 @@ impl Checking {
 
     /// The next job, if there is one and room for it.
     pub fn next(&mut self, cores: usize, source: &Arc<dyn Source>, manifest: &Arc<Manifest>) -> Option<Check> {
-        let (jobs, size) = (self.out.len(), manifest.chunk_size());
+        let (jobs, size) = (self.out, manifest.chunk_size());
         let bytes = (jobs as u64).saturating_add(1).saturating_mul(size.into());
         if jobs >= cores.max(1) || bytes > IN_JOBS {
             return None;
@@ -118,17 +118,13 @@ impl Checking {
             (at, last.saturating_add(1))
         };
         let range = ChunkRange { first, last };
+        self.out = jobs.saturating_add(1);
         Some(Check { source: Arc::clone(source), manifest: Arc::clone(manifest), range })
     }
 
-    /// A job of this name is out.
-    pub fn started(&mut self, id: JobId) {
-        self.out.insert(id);
-    }
-
     /// A job was done.
-    pub fn checked(&mut self, id: JobId, checked: Checked) {
-        self.out.remove(&id);
+    pub fn checked(&mut self, checked: Checked) {
+        self.out = self.out.saturating_sub(1);
         self.early.insert(checked.first, checked);
     }
 

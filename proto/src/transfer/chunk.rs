@@ -1,14 +1,14 @@
 //! One chunk: what its record's plaintext is, how it is made, and how it is checked and written. This runs in jobs.
 //!
-//! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd), length of the contents `u32`, BLAKE3
-//! of the contents (32 bytes), then the contents, compressed or not.
+//! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd), length of the contents
+//! `u32`, BLAKE3 of the contents (32 bytes), then the contents, compressed or not.
 //!
 //! Sending: read, hash, and compress when it pays: zstd-1 on the first 16 KiB tells (14 µs for a MiB), so that photos
-//! and archives cost nothing. Receiving: open, check the header against the layout, decompress into a buffer of exactly the
-//! length that the layout gives, compare the hash, and only then write.
+//! and archives cost nothing. Receiving: open, check the header against the layout, decompress into a buffer of exactly
+//! the length that the layout gives, compare the hash, and only then write.
 //!
-//! Contexts of zstd are used again: they stand in [`Coders`], which belongs to the transfer and not to a thread, so there are
-//! never more of them than jobs were out at once, and they go with the transfer.
+//! Contexts of zstd are used again: they stand in [`Coders`], which belongs to the transfer and not to a thread, so
+//! there are never more of them than jobs were out at once, and they go with the transfer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +18,7 @@ use super::codec::{Compressor, Decompressor};
 use super::hashes::{Claim, Hash, Hashes};
 use super::manifest::Manifest;
 use crate::pool::Pool;
-use crate::session::{LinkId, Prepared, SealedChunk};
+use crate::session::{OpenedRecord, Prepared, SealedChunk};
 use crate::transfer::storage::{Fault, FaultKind, Sink, Source};
 use crate::wire::Violation;
 
@@ -174,7 +174,8 @@ pub struct Open {
     pub(super) sink: Arc<dyn Sink>,
     pub(super) manifest: Arc<Manifest>,
     pub(super) coders: Arc<Coders>,
-    /// Shared by the jobs of one transfer: which chunk it is stands inside the seal, and two jobs must not write the same one.
+    /// Shared by the jobs of one transfer: which chunk it is stands inside the seal, and two jobs must not write the
+    /// same one.
     pub(super) hashes: Arc<Mutex<Hashes>>,
     pub(super) transfer: u32,
 }
@@ -193,80 +194,79 @@ pub enum Opened {
     },
     /// It was here before.
     Again,
-    /// It is not what the peer sealed: its link is of no use.
-    BadRecord(LinkId),
     /// The peer broke a rule.
     Violation(Violation),
 }
 
 impl Open {
     /// Opens, checks, decompresses, writes.
-    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Opened, Fault> {
+    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<OpenedRecord<Opened>, Fault> {
         let Self { sealed, sink, manifest, coders, hashes, transfer } = self;
-        let link = sealed.link;
+        let store = Store { sink: &*sink, manifest: &manifest, hashes: &hashes, stop };
         let opened = sealed.open_with(&coders.buffers, |plain| {
-            let (header, body) =
-                match Header::parse(plain).and_then(|(header, body)| check(&header, transfer, &manifest, body)) {
-                    Ok(judged) => judged,
-                    Err(violation) => return Ok(Opened::Violation(violation)),
-                };
+            let (header, body) = match Header::parse(plain).and_then(|(header, body)| {
+                check(&header, transfer, &manifest, body.len())?;
+                Ok((header, body))
+            }) {
+                Ok(judged) => judged,
+                Err(violation) => return Ok(Opened::Violation(violation)),
+            };
             match header.codec {
-                Codec::Raw => store(&header, body, &*sink, &manifest, &hashes, stop),
+                Codec::Raw => store.store(&header, body),
                 Codec::Zstd => coders.decompress(body, header.length as usize, |contents| match contents {
-                    Some(contents) => store(&header, contents, &*sink, &manifest, &hashes, stop),
+                    Some(contents) => store.store(&header, contents),
                     None => Ok(Opened::Violation(Violation::ChunkHash)),
                 }),
             }
         });
-        opened.unwrap_or(Ok(Opened::BadRecord(link)))
+        opened.transpose()
     }
 }
 
-fn check<'a>(
-    header: &Header,
-    transfer: u32,
-    manifest: &Manifest,
-    body: &'a [u8],
-) -> Result<(Header, &'a [u8]), Violation> {
+/// Judges a header by the layout; so long is what follows it in the record.
+fn check(header: &Header, transfer: u32, manifest: &Manifest, body_len: usize) -> Result<(), Violation> {
     if header.transfer != transfer {
         return Err(Violation::WrongTransfer);
     }
     let length = manifest.chunk_len(header.chunk).ok_or(Violation::BadChunk)?;
-    let fits = header.codec == Codec::Zstd || body.len() == length;
-    if header.length as usize == length && fits { Ok((*header, body)) } else { Err(Violation::BadChunk) }
+    let fits = header.codec == Codec::Zstd || body_len == length;
+    if header.length as usize == length && fits { Ok(()) } else { Err(Violation::BadChunk) }
 }
 
-fn store(
-    header: &Header,
-    contents: &[u8],
-    sink: &dyn Sink,
-    manifest: &Manifest,
-    hashes: &Mutex<Hashes>,
-    stop: &dyn Fn() -> bool,
-) -> Result<Opened, Fault> {
-    let hash = *blake3::hash(contents).as_bytes();
-    if !bool::from(hash.ct_eq(&header.hash)) {
-        return Ok(Opened::Violation(Violation::ChunkHash));
-    }
-    let claim = hashes.lock().unwrap_or_else(PoisonError::into_inner).claim(header.chunk, &hash);
-    let stored = Opened::Stored { chunk: header.chunk, plain: contents.len(), hash };
-    match claim {
-        Claim::New => {}
-        Claim::Kept => return Ok(stored),
-        Claim::Again => return Ok(Opened::Again),
-        Claim::Changed => return Ok(Opened::Violation(Violation::ChunkChanged)),
-        Claim::Beyond => return Ok(Opened::Violation(Violation::BadChunk)),
-    }
-    let mut rest = contents;
-    for segment in manifest.segments(header.chunk) {
-        if stop() {
-            return Err(FaultKind::Cancelled.into());
+/// Where the contents of a chunk go.
+struct Store<'a> {
+    sink: &'a dyn Sink,
+    manifest: &'a Manifest,
+    hashes: &'a Mutex<Hashes>,
+    stop: &'a dyn Fn() -> bool,
+}
+
+impl Store<'_> {
+    fn store(&self, header: &Header, contents: &[u8]) -> Result<Opened, Fault> {
+        let hash = *blake3::hash(contents).as_bytes();
+        if !bool::from(hash.ct_eq(&header.hash)) {
+            return Ok(Opened::Violation(Violation::ChunkHash));
         }
-        let (piece, tail) = rest.split_at_checked(segment.len).ok_or(FaultKind::Internal)?;
-        sink.write(segment.index, &segment.entry, segment.offset, piece)?;
-        rest = tail;
+        let claim = self.hashes.lock().unwrap_or_else(PoisonError::into_inner).claim(header.chunk, &hash);
+        let stored = Opened::Stored { chunk: header.chunk, plain: contents.len(), hash };
+        match claim {
+            Claim::New => {}
+            Claim::Kept => return Ok(stored),
+            Claim::Again => return Ok(Opened::Again),
+            Claim::Changed => return Ok(Opened::Violation(Violation::ChunkChanged)),
+            Claim::Beyond => return Ok(Opened::Violation(Violation::BadChunk)),
+        }
+        let mut rest = contents;
+        for segment in self.manifest.segments(header.chunk) {
+            if (self.stop)() {
+                return Err(FaultKind::Cancelled.into());
+            }
+            let (piece, tail) = rest.split_at_checked(segment.len).ok_or(FaultKind::Internal)?;
+            self.sink.write(segment.index, &segment.entry, segment.offset, piece)?;
+            rest = tail;
+        }
+        Ok(stored)
     }
-    Ok(stored)
 }
 
 /// Contexts and buffers of zstd, for the jobs of one transfer, and the buffers of its records.
@@ -317,7 +317,8 @@ impl Coders {
         prepared
     }
 
-    /// Calls `then` with the decompressed contents, or with `None` when they are not exactly `length` bytes; no more are made.
+    /// Calls `then` with the decompressed contents, or with `None` when they are not exactly `length` bytes; no more
+    /// are made.
     pub(super) fn decompress<T>(&self, body: &[u8], length: usize, then: impl FnOnce(Option<&[u8]>) -> T) -> T {
         let pooled = self.decompressors.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let pooled = pooled.or_else(|| Some((Decompressor::new().ok()?, Vec::new())));

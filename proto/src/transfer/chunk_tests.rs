@@ -7,6 +7,7 @@ use super::super::memory::{At, MemorySink, MemorySource, Stage};
 use super::super::path::RelPath;
 use super::*;
 use crate::seed::Seed;
+use crate::session::{LinkId, Verdict};
 use crate::transfer::job::{Job, JobId, Product, Work};
 use crate::wire::peer::TransferKind;
 
@@ -66,10 +67,10 @@ impl Setup {
     }
 
     fn open(&self, chunk: Prepared) -> Result<Opened, Fault> {
-        self.open_sealed(SealedChunk::arrived(LinkId(3), chunk, true))
+        self.open_sealed(SealedChunk::arrived(LinkId(3), chunk, true)).map(|record| record.content.unwrap())
     }
 
-    fn open_sealed(&self, sealed: SealedChunk) -> Result<Opened, Fault> {
+    fn open_sealed(&self, sealed: SealedChunk) -> Result<OpenedRecord<Opened>, Fault> {
         let open = Open {
             sealed,
             sink: Arc::<MemorySink>::clone(&self.sink),
@@ -169,7 +170,8 @@ fn a_record_that_was_changed_ends_its_link() {
     let setup = Setup::new(&[text(100)]);
     let made = setup.prepare(0, Compression::default()).unwrap();
     let changed = SealedChunk::arrived(LinkId(3), made.prepared, false);
-    assert_eq!(setup.open_sealed(changed), Ok(Opened::BadRecord(LinkId(3))));
+    let verdict = Verdict { link: LinkId(3), is_genuine: false };
+    assert_eq!(setup.open_sealed(changed), Ok(OpenedRecord { verdict, content: None }));
 }
 
 #[test]

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::memory::{At, MemorySink, MemorySource, Stage};
 use super::reading::PAGES;
-use super::receiver::{CHUNKS, INTERRUPTED};
+use super::receiver::{CHUNKS, INTERRUPTED, finishing};
 use super::tests::{K64, World, accept, one_file, path};
 use super::*;
+use crate::transfer::job::Work;
+use crate::transfer::storage::FaultKind;
 use crate::wire::peer::{Control, Reason};
 
 /// So many files that they are put in place in three slices; the first one is.
@@ -19,6 +21,85 @@ fn half_placed(sink: MemorySink) -> World {
     world.until(|world| !world.sink.finished().is_empty());
     assert!(world.sink.stage() == Stage::Staged && world.receiver.is_finishing());
     world
+}
+
+/// A sink that never finishes, one step before it is overdue; all its entries are in place.
+fn endless() -> World {
+    let mut world = World::new(one_file(10), MemorySink::new().with_endless_finish(), Compression::Off);
+    world.until(|world| world.receiver.is_finishing());
+    for _ in 1..2 + finishing::MORE {
+        assert!(world.receiver_jobs.len() == 1 && world.receiver.is_finishing());
+        assert_eq!(world.receiver.poll_timeout(), None, "asked again at once");
+        world.step(&mut |_| 0);
+        world.drain();
+    }
+    world
+}
+
+#[test]
+fn a_sink_that_does_not_finish_is_asked_at_a_bounded_rate() {
+    let mut world = endless();
+    world.step(&mut |_| 0);
+    let end = world.now + finishing::LIMIT;
+    let mut calls = 0;
+    loop {
+        world.drain();
+        assert!(world.received.is_some() || world.receiver_jobs.is_empty(), "not before the pause is over");
+        let Some(due) = world.receiver.poll_timeout().filter(|_| world.received.is_none()) else { break };
+        assert!(due > world.now && due <= end + finishing::PAUSE);
+        world.now = due;
+        world.receiver.handle_timeout(due);
+        world.drain();
+        if world.received.is_none() {
+            calls += 1;
+            world.step(&mut |_| 0);
+        }
+    }
+    assert_eq!(calls, finishing::LIMIT.as_millis() / finishing::PAUSE.as_millis() - 1);
+    assert_eq!(world.received, Some(Outcome::Failed(FaultKind::Unfinished.into())));
+    world.settle();
+    assert!(matches!(world.sent, Some(Outcome::PeerCancelled { reason: CancelReason::Io, .. })), "{:?}", world.sent);
+    assert_eq!((world.sink.stage(), world.sink.misuse()), (Stage::Suspended, None));
+    assert!(world.receiver.is_closed());
+}
+
+#[test]
+fn a_sink_that_does_not_finish_can_be_cancelled() {
+    for is_late in [false, true] {
+        let mut world = endless();
+        world.step(&mut |_| 0);
+        if is_late {
+            // While a job is out.
+            world.now += finishing::PAUSE;
+            world.receiver.handle_timeout(world.now);
+        }
+        world.drain();
+        assert_eq!((world.receiver_jobs.len(), world.receiver.is_finishing()), (usize::from(is_late), false));
+        world.receiver.cancel(world.now, CancelReason::Interrupted, "");
+        world.settle();
+        assert_eq!(world.received, Some(Outcome::Cancelled(CancelReason::Interrupted)));
+        assert!(matches!(world.sent, Some(Outcome::PeerCancelled { reason: CancelReason::Interrupted, .. })));
+        assert_eq!((world.sink.stage(), world.sink.misuse()), (Stage::Suspended, None));
+        assert!(world.receiver.is_closed());
+    }
+}
+
+#[test]
+fn a_sink_is_left_alone_unless_it_began() {
+    for fault in [None, Some(FaultKind::Exists)] {
+        let sink = fault.map_or_else(MemorySink::new, |kind| MemorySink::new().with_fault(At::Begin, kind));
+        let mut world = World::new(one_file(10), sink, Compression::Off);
+        world.until(|world| world.receiver_jobs.iter().any(|job| matches!(job.work, Work::Begin { .. })));
+        world.receiver.cancel(world.now, CancelReason::NotVerified, "");
+        world.settle();
+        let expected = if fault.is_none() { Stage::Abandoned } else { Stage::New };
+        assert_eq!((world.sink.stage(), world.sink.misuse()), (expected, None), "{fault:?}");
+        assert!(world.receiver.is_closed());
+    }
+    let mut world =
+        World::new(one_file(10), MemorySink::new().with_fault(At::Begin, FaultKind::Exists), Compression::Off);
+    world.settle();
+    assert_eq!((world.sink.stage(), world.sink.misuse()), (Stage::New, None));
 }
 
 /// Everything that could end it otherwise.

@@ -10,7 +10,8 @@ use super::path::PathError;
 use super::receiver::{self, FAREWELL, INTERRUPTED};
 use super::tests::{K64, World, accept, ack, file, noise, one_file, range, run, seed};
 use super::*;
-use crate::session::{LinkId, Prepared, SealedChunk};
+use crate::session::{LinkId, Prepared, SealedChunk, Verdict};
+use crate::transfer::storage::FaultKind;
 use crate::wire::Blob;
 use crate::wire::peer::{Control, Offer, Reason, TransferKind};
 
@@ -39,16 +40,10 @@ fn offered_to(cores: usize, entries: &[Entry], change: impl FnOnce(&mut Offer, &
     receiver
 }
 
-/// The next event but for records that are genuine.
-fn event(receiver: &mut receiver::Receiver) -> Option<receiver::Event> {
-    std::iter::from_fn(|| receiver.poll_event())
-        .find(|event| !matches!(event, receiver::Event::Record(Judged::Genuine(_))))
-}
-
 fn outcome(receiver: &mut receiver::Receiver) -> Option<Outcome> {
-    match event(receiver) {
-        Some(receiver::Event::Over(outcome)) => Some(outcome),
-        Some(receiver::Event::Offered(_)) => None,
+    match receiver.poll_event() {
+        Some(TransferEvent::Over(outcome)) => Some(outcome),
+        Some(TransferEvent::Offered(_)) => None,
         other => panic!("{other:?}"),
     }
 }
@@ -184,9 +179,9 @@ fn p04_sizes_that_no_disk_has() {
     let full = FaultKind::Full { need: 1 << 60, have: 1 << 40 };
     assert_eq!(outcome(&mut receiver), Some(Outcome::Failed(full.into())));
     assert!(matches!(receiver.poll_control(), Some(Control::Decline { reason: DeclineReason::NoSpace, .. })));
-    let abandon = receiver.poll_job().unwrap();
-    receiver.handle_job(now, run(abandon));
-    assert_eq!((sink.stage(), sink.written(), receiver.is_closed()), (Stage::Abandoned, 0, true));
+    // Nothing was staged, so nothing is to be removed.
+    assert!(receiver.poll_job().is_none());
+    assert_eq!((sink.stage(), sink.written(), receiver.is_closed()), (Stage::New, 0, true));
 
     for sizes in [&[u64::MAX][..], &[1 << 63, 1 << 63]] {
         let entries: Vec<_> = sizes.iter().enumerate().map(|(number, size)| file(&number.to_string(), *size)).collect();
@@ -318,7 +313,7 @@ fn more_than_the_credit_is_a_violation() {
     for index in 7..14 {
         receiver.handle_chunk(now, chunk(1, index, &contents, true));
     }
-    assert!(event(&mut receiver).is_none());
+    assert!(receiver.poll_event().is_none());
     // Not told, they do: all are stored now, and one more is too much.
     work(&mut receiver);
     receiver.handle_chunk(now, chunk(1, 14, &contents, true));
@@ -354,7 +349,7 @@ fn what_a_dead_link_brought_does_not_count_twice() {
     }
     work(&mut receiver);
     assert_eq!(receiver.progress().bytes, 28 << 20);
-    assert!(event(&mut receiver).is_none());
+    assert!(receiver.poll_event().is_none());
 }
 
 /// Where bytes go that nobody looks at.
@@ -436,7 +431,7 @@ fn chunks_that_were_not_stored_count_no_more() {
         }
         work(&mut receiver);
         while receiver.poll_control().is_some() {}
-        assert!(!matches!(event(&mut receiver), Some(receiver::Event::Over(_))));
+        assert!(!matches!(receiver.poll_event(), Some(TransferEvent::Over(_))));
         assert_eq!(receiver.progress().bytes, bytes);
     }
 }
@@ -474,12 +469,14 @@ fn the_last_chunk_is_acknowledged_though_a_copy_of_it_is_still_judged() {
 fn a_record_that_was_changed_is_reported_and_may_come_again() {
     let now = tests::now();
     let (mut receiver, sink) = receiving(&[10]);
-    receiver.handle_chunk(now, chunk(5, 0, &[7; 10], false));
-    work(&mut receiver);
-    assert!(matches!(receiver.poll_event(), Some(receiver::Event::Record(Judged::Bad(LinkId(5))))));
-    receiver.handle_chunk(now, chunk(6, 0, &[7; 10], true));
-    work(&mut receiver);
-    assert!(matches!(receiver.poll_event(), Some(receiver::Event::Record(Judged::Genuine(LinkId(6))))));
+    for (link, is_genuine) in [(5, false), (6, true)] {
+        receiver.handle_chunk(now, chunk(link, 0, &[7; 10], is_genuine));
+        let done = run(receiver.poll_job().unwrap());
+        assert_eq!(done.verdict(), Some(Verdict { link: LinkId(link), is_genuine }));
+        receiver.handle_job(now, done);
+        work(&mut receiver);
+        assert!(receiver.poll_event().is_none(), "a bad record is the session's business");
+    }
     assert_eq!((receiver.progress().bytes, sink.misuse()), (10, None));
     // With nothing left to do, even one chunk is acknowledged at once.
     assert_eq!(receiver.poll_control(), Some(ack(&[range(0, 0)])));

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::chunk::HEADER;
 use super::memory::{MemorySink, MemorySource};
-use super::outgoing::{READY, STALE};
+use super::outgoing::READY;
 use super::sender;
 use super::tests::{K64, World, accept, ack, file, one_file, path, range, run, seed};
+use super::window::STALE;
 use super::window::{self, cost};
 use super::*;
 use crate::wire::peer::{ChunkRanges, Control, ControlRecord, Have, Offer, Reason, TransferKind};

@@ -9,15 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::check::{Check, Checked};
 use super::chunk::{Made, Open, Opened, Prepare};
+pub use super::job_id::JobId;
 use super::journal::Stored;
 use super::manifest::{Manifest, ManifestBuilder, ManifestError};
-use super::recall::{Recall, Recalled};
 use super::storage::{Fault, FaultKind, Sink, Source};
 use super::stream::work as stream;
-
-/// Names a job within its node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct JobId(pub u64);
+use super::verify_stored::{VerifiedStored, VerifyStored};
+use crate::session::{OpenedRecord, Verdict};
 
 /// A piece of work.
 pub struct Job {
@@ -54,7 +52,7 @@ pub enum Work {
     /// Chunks that the receiver has from before, to be hashed here.
     Check(Check),
     /// Chunks that are stored from before, to be hashed again.
-    Recall(Recall),
+    VerifyStored(VerifyStored),
     /// Checks before anything is accepted.
     Begin {
         /// Where it would go.
@@ -104,12 +102,12 @@ pub enum Product {
     Scanned(Arc<Manifest>),
     /// A chunk was made.
     Made(Box<Made>),
-    /// A chunk that arrived was judged.
-    Opened(Opened),
+    /// A chunk record that arrived was opened, and its chunk judged.
+    Opened(OpenedRecord<Opened>),
     /// Chunks were hashed for the sender.
     Checked(Checked),
     /// Chunks from before were hashed again.
-    Recalled(Recalled),
+    VerifiedStored(VerifiedStored),
     /// The sink takes the offer; its journal says that these chunks are stored there from before, ascending.
     Begun(Vec<Stored>),
     /// Chunks are noted as stored.
@@ -124,6 +122,18 @@ pub enum Product {
     Suspended,
     /// Of a stream.
     Stream(stream::Product),
+}
+
+impl JobDone {
+    /// What the session has to learn first: whether the record that the job opened is what the peer sealed.
+    #[must_use]
+    pub const fn verdict(&self) -> Option<Verdict> {
+        match &self.result {
+            Ok(Product::Opened(opened)) => Some(opened.verdict),
+            Ok(Product::Stream(stream::Product::Unsealed(opened))) => Some(opened.verdict),
+            Ok(_) | Err(_) => None,
+        }
+    }
 }
 
 impl Job {
@@ -153,7 +163,7 @@ impl Work {
             Self::Prepare(_) => "prepare",
             Self::Open(_) => "open",
             Self::Check(_) => "check",
-            Self::Recall(_) => "recall",
+            Self::VerifyStored(_) => "verify stored",
             Self::Begin { .. } => "begin",
             Self::Commit { .. } => "commit",
             Self::Sync { .. } => "sync",
@@ -182,7 +192,7 @@ impl Work {
             Self::Prepare(prepare) => prepare.run(stop).map(|made| Product::Made(Box::new(made))),
             Self::Open(open) => open.run(stop).map(Product::Opened),
             Self::Check(check) => check.run(stop).map(Product::Checked),
-            Self::Recall(recall) => recall.run(stop).map(Product::Recalled),
+            Self::VerifyStored(verify) => verify.run(stop).map(Product::VerifiedStored),
             Self::Begin { sink, manifest } => sink.begin(&manifest).map(Product::Begun),
             Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
             Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),

@@ -11,6 +11,7 @@ use super::memory::{MemorySink, MemorySource};
 use super::tests::{K64, World, noise, one_file, path, seed};
 use super::window::cost;
 use super::*;
+use crate::Instant;
 use crate::transfer::storage::Source;
 
 /// A chunk of the files below as it is sealed, at most.

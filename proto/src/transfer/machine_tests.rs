@@ -13,10 +13,11 @@ use super::manifest::{Entry, EntryKind, Mtime};
 use super::memory::{At, MemorySink, MemorySource, Stage};
 use super::path::{LinkTarget, RelPath};
 use super::*;
+use crate::Instant;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};
-use crate::transfer::job::JobDone;
-use crate::transfer::storage::Source;
+use crate::transfer::job::{Job, JobDone, Work};
+use crate::transfer::storage::{FaultKind, Source};
 use crate::wire::Capped;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
@@ -128,27 +129,27 @@ impl World {
         while let Some(event) = self.sender.poll_event() {
             assert_eq!(self.sent, None, "an event after the last one");
             match event {
-                sender::Event::Scanned(manifest) => {
+                TransferEvent::Scanned(manifest) => {
                     assert_eq!(manifest.totals().entries as usize, self.source.entries().len())
                 }
-                sender::Event::Accepted => self.accepted = true,
-                sender::Event::Resumed { bytes } => self.resumed.0 = Some(bytes),
-                sender::Event::Over(outcome) => self.sent = Some(outcome),
+                TransferEvent::Accepted => self.accepted = true,
+                TransferEvent::Resumed { bytes } => self.resumed.0 = Some(bytes),
+                TransferEvent::Over(outcome) => self.sent = Some(outcome),
+                other => panic!("{other:?}"),
             }
         }
         while let Some(event) = self.receiver.poll_event() {
             assert_eq!(self.received, None, "an event after the last one");
             match event {
-                receiver::Event::Offered(_) if self.yes => {
+                TransferEvent::Offered(_) if self.yes => {
                     let sink = Arc::<MemorySink>::clone(&self.sink);
                     self.receiver.accept(self.now, sink).unwrap();
                 }
-                receiver::Event::Offered(_) => {}
-                receiver::Event::Resuming => self.resuming = true,
-                receiver::Event::Resumed { bytes } => self.resumed.1 = Some(bytes),
-                receiver::Event::Record(Judged::Genuine(_)) => {}
-                receiver::Event::Record(Judged::Bad(link)) => assert_eq!(link, self.link),
-                receiver::Event::Over(outcome) => self.received = Some(outcome),
+                TransferEvent::Offered(_) => {}
+                TransferEvent::Resuming => self.resuming = true,
+                TransferEvent::Resumed { bytes } => self.resumed.1 = Some(bytes),
+                TransferEvent::Over(outcome) => self.received = Some(outcome),
+                other => panic!("{other:?}"),
             }
         }
         while let Some(job) = self.sender.poll_job() {

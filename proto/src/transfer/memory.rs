@@ -150,6 +150,8 @@ pub struct MemorySink {
     faults: Vec<(At, FaultKind)>,
     free: Option<u64>,
     before: Partial,
+    /// It never says that it has finished.
+    is_endless: bool,
     store: Mutex<Store>,
 }
 
@@ -224,6 +226,13 @@ impl MemorySink {
         self
     }
 
+    /// Answers every call of `finish` with "not yet".
+    #[must_use]
+    pub const fn with_endless_finish(mut self) -> Self {
+        self.is_endless = true;
+        self
+    }
+
     /// Finds this of an earlier transfer.
     #[must_use]
     pub fn with_partial(mut self, before: Partial) -> Self {
@@ -285,12 +294,12 @@ impl Sink for MemorySink {
         let mut store = self.lock();
         let stage = store.stage;
         store.note(stage == Stage::New, "begun twice");
-        store.stage = Stage::Staged;
         strike(&self.faults, At::Begin)?;
         let need = manifest.totals().bytes;
         if let Some(have) = self.free.filter(|free| need > *free) {
             return Err(FaultKind::Full { need, have }.into());
         }
+        store.stage = Stage::Staged;
         store.manifest = Some(Arc::clone(manifest));
         let header = Header::of(manifest).encode();
         let len = header.len() as u64;
@@ -391,7 +400,7 @@ impl Sink for MemorySink {
             store.placed = store.placed.saturating_add(1);
             store.finished.insert(entry.path.as_str().to_owned(), (entry, contents));
         }
-        let all = store.placed == manifest.totals().entries;
+        let all = store.placed == manifest.totals().entries && !self.is_endless;
         if all {
             store.stage = Stage::Finished;
         }

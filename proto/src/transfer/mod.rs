@@ -1,53 +1,64 @@
 //! A transfer: one manifest and one virtual byte stream, moved in chunks.
 //!
-//! [`sender::Sender`] and [`receiver::Receiver`] are the two machines. They speak in control messages and chunks, and know nothing
-//! of links: whoever owns them carries both. Heavy work leaves as jobs and comes back as their answers. The rest is what they
-//! stand on: names (`path`), the list of entries (`manifest`), where the bytes are (`layout`), one chunk (`chunk`).
+//! [`Transfer`] is the machine, on either side: a [`sender::Sender`] or a [`receiver::Receiver`]. It sends and receives
+//! control messages and chunks, and knows nothing of links: its owner carries both. Heavy work leaves as jobs and comes
+//! back as their answers.
+//!
+//! ```text
+//!              Sender                          Receiver            when it begins, and how it ends
+//!                 └──────── exchange ─────────────┘                messages, events and jobs that wait
+//!            ChunkSource                       ChunkSink           which chunk is next (body)
+//!        outgoing   stream::outgoing     incoming   stream::ordered
+//!                                           └─ arrivals ─┘         credit, and records to be opened
+//! ```
+//! The rest is what they stand on: names (`path`), the list of entries (`manifest`), where the bytes are (`layout`),
+//! one chunk (`chunk`).
 
+mod arrivals;
+mod body;
 pub mod check;
 pub mod chunk;
 pub mod chunk_size;
+mod chunks;
 mod codec;
 mod collision;
+mod exchange;
 mod hashes;
 mod incoming;
 pub mod job;
+mod job_id;
 pub mod journal;
 pub mod layout;
 mod limit;
+mod machine;
 pub mod manifest;
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
 mod outgoing;
 pub mod path;
 mod ranges;
 mod reading;
-pub mod recall;
 pub mod receiver;
 pub mod sender;
 pub mod storage;
 pub mod stream;
+pub mod verify_stored;
 mod window;
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
-use crate::Instant;
-use crate::session::LinkId;
-use crate::transfer::job::{Job, JobId, Work};
-use crate::transfer::storage::{Fault, FaultKind};
+use crate::transfer::storage::Fault;
 use crate::wire::Untrusted;
 use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, DeclineReason};
 
 pub use chunk::Compression;
+pub use exchange::{STRAGGLERS, TransferEvent};
 pub use limit::LEAST as LEAST_RATE;
+pub use machine::Transfer;
 pub use manifest::Refused;
 pub use window::CREDIT;
 
 /// The transfer that a session has; it counts up, and there is one so far.
 pub const FIRST: u32 = 1;
-/// Jobs that are still out this long after the end are waited for no more.
-pub const STRAGGLERS: Duration = Duration::from_secs(5);
 /// The most bytes of chunks in jobs at one time, not compressed.
 const IN_JOBS: u64 = 16 << 20;
 
@@ -55,15 +66,6 @@ const IN_JOBS: u64 = 16 << 20;
 fn slice_of(chunk_size: u32) -> usize {
     const BYTES: u32 = 8 << 20;
     (BYTES.checked_div(chunk_size).unwrap_or(1) as usize).max(1)
-}
-
-/// What became of a chunk record in its job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judged {
-    /// The peer sealed it: a sign of life on its link.
-    Genuine(LinkId),
-    /// It is not what the peer sealed: its link must go.
-    Bad(LinkId),
 }
 
 /// How a transfer ended.
@@ -109,72 +111,6 @@ pub struct Progress {
     pub bytes: u64,
     /// All; 0 while nobody knows, of a stream.
     pub total: u64,
-}
-
-/// The jobs of a machine that were not answered.
-#[derive(Debug, Default)]
-struct Jobs {
-    last: u64,
-    out: BTreeMap<JobId, &'static str>,
-    /// When no answer is waited for any more; set at the end.
-    patience: Option<Instant>,
-}
-
-impl Jobs {
-    fn start(&mut self, work: Work) -> Job {
-        self.last = self.last.saturating_add(1);
-        let id = JobId(self.last);
-        self.out.insert(id, work.name());
-        Job { id, work }
-    }
-
-    /// False: no job of that name is out.
-    fn answered(&mut self, id: JobId) -> bool {
-        self.out.remove(&id).is_some()
-    }
-
-    /// A job of this kind is out.
-    fn is_out(&self, name: &str) -> bool {
-        self.out.values().any(|out| *out == name)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.out.is_empty()
-    }
-
-    fn end(&mut self, now: Instant) {
-        self.patience = now.checked_add(STRAGGLERS);
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.patience.filter(|_| !self.is_idle())
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|at| at <= now) {
-            for (JobId(id), name) in std::mem::take(&mut self.out) {
-                tracing::warn!(id, name, "a job did not end");
-            }
-        }
-    }
-}
-
-/// What the other side is told about a fault of this one.
-const fn cancel_reason(fault: &Fault) -> CancelReason {
-    match fault.kind {
-        FaultKind::Changed => CancelReason::SourceChanged,
-        FaultKind::Cancelled => CancelReason::Interrupted,
-        FaultKind::NotRegular
-        | FaultKind::Full { .. }
-        | FaultKind::Exists
-        | FaultKind::Link
-        | FaultKind::Refused(_)
-        | FaultKind::Io(_)
-        | FaultKind::System(_)
-        | FaultKind::NotUtf8
-        | FaultKind::Panicked
-        | FaultKind::Internal => CancelReason::Io,
-    }
 }
 
 #[cfg(test)]

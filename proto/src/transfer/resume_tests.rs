@@ -10,6 +10,8 @@ use super::memory::{At, MemorySink, MemorySource, Partial, Stage};
 use super::tests::{K64, World, ack, noise, one_file, path, range, run};
 use super::*;
 use crate::seed::Seed;
+use crate::transfer::job::Work;
+use crate::transfer::storage::FaultKind;
 use crate::wire::peer::{Control, Have};
 
 /// So many chunks of one file, and three small files in one more.
@@ -168,7 +170,7 @@ fn it_can_be_interrupted_while_it_hashes() {
     let left = left_after(20, 5);
     for who in [0, 1] {
         let mut world = World::new(files(20), MemorySink::new().with_partial(left.clone()), Compression::Off);
-        world.until(|world| world.receiver_jobs.iter().any(|job| matches!(job.work, Work::Recall(_))));
+        world.until(|world| world.receiver_jobs.iter().any(|job| matches!(job.work, Work::VerifyStored(_))));
         match who {
             0 => world.sender.cancel(world.now, CancelReason::Interrupted, ""),
             _ => world.receiver.cancel(world.now, CancelReason::Interrupted, ""),

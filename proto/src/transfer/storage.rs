@@ -77,6 +77,9 @@ pub enum FaultKind {
     /// A panic: a bug in the source, in the sink, or here.
     #[error("internal error")]
     Panicked,
+    /// The sink needed far more calls of [`Sink::finish`] than it has entries, for 10 minutes.
+    #[error("the destination did not finish")]
+    Unfinished,
     /// A bug: the source made a page that is not valid, or the manifest is not what was judged.
     #[error("internal error: invalid manifest")]
     Internal,
@@ -98,7 +101,9 @@ impl FaultKind {
             Self::Io(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => "make room, or choose another place",
             Self::Io(_) | Self::System(_) => "check the disk, then try again",
             Self::Cancelled => "begin again with a new code",
-            Self::Panicked | Self::Internal => "this is a bug in the source, in the sink or in tallow",
+            Self::Panicked | Self::Internal | Self::Unfinished => {
+                "this is a bug in the source, in the sink or in tallow"
+            }
         }
     }
 }
@@ -152,6 +157,7 @@ impl Fault {
             | FaultKind::NotUtf8
             | FaultKind::Cancelled
             | FaultKind::Panicked
+            | FaultKind::Unfinished
             | FaultKind::Internal => false,
         }
     }
@@ -249,12 +255,16 @@ pub trait Sink: Send + Sync {
     /// Empty files, directories, links, modes, times, sync, rename: a slice of at most `at_most` entries; true when all
     /// is in place. One thread, after the last write.
     ///
+    /// It is called again at once while it answers false, at most twice for every `at_most` entries and 64 times more.
+    /// After that it is called every 10 ms, the transfer can be cancelled, and it fails with [`FaultKind::Unfinished`]
+    /// after 10 minutes.
+    ///
     /// # Errors
     /// Something could not be put in place.
     fn finish(&self, at_most: usize) -> Result<bool, Fault>;
 
     /// The transfer ended unfinished, and what was staged is of no use: removes it. Never fails, never touches a final
-    /// name. Once, after the last other call.
+    /// name. Once, after the last other call, and only if [`Sink::begin`] succeeded.
     fn abandon(&self);
 
     /// The transfer ended unfinished: leaves what is stored, so that another one can go on from there, and lets go of

@@ -1,9 +1,13 @@
-//! How much the sender may have under way: the bytes of chunks that are being made, wait, or were sent and not acknowledged.
+//! How much the sender may have under way: the bytes of chunks that are being made, wait, or were sent and not
+//! acknowledged.
 //!
-//! It starts with [`START`] chunks and grows by what is acknowledged while it was what held the sender back, up to what the
-//! receiver's credit allows and [`CREDIT`] at most: below it the links control congestion, so it only has to cover bandwidth ×
-//! delay. A chunk counts with the bytes of its frame and [`EACH`] more, on both sides alike, so that a flood of tiny ones is
-//! bounded too.
+//! It starts with [`START`] chunks and grows by what is acknowledged while it was what held the sender back, up to what
+//! the receiver's credit allows and [`CREDIT`] at most: below it the links control congestion, so it only has to cover
+//! bandwidth × delay. A chunk counts with the bytes of its frame and [`EACH`] more, on both sides alike, so that a
+//! flood of tiny ones is bounded too. An acknowledgement that tells nothing new costs the receiver nothing, so
+//! [`STALE`] of them in a row end the transfer.
+
+use crate::wire::Violation;
 
 /// The most bytes of chunks that are sent and not acknowledged, all links together.
 pub const CREDIT: u32 = 32 << 20;
@@ -11,6 +15,8 @@ pub const CREDIT: u32 = 32 << 20;
 pub const START: u64 = 8;
 /// What a chunk counts beside the bytes of its frame.
 pub const EACH: u64 = 1 << 10;
+/// The most acknowledgements in a row that tell nothing new.
+pub const STALE: u32 = 1000;
 /// What a frame has beside a chunk's plaintext, in bytes, at most.
 pub const FRAMING: usize = 64;
 
@@ -30,13 +36,25 @@ pub struct Window {
     used: u64,
     /// The last chunk that wanted a place found none.
     was_full: bool,
+    /// The most that a chunk can cost.
+    most: u64,
+    /// What the receiver said last.
+    credit: u32,
+    /// Acknowledgements in a row that told nothing new.
+    stale: u32,
 }
 
 impl Window {
     /// For chunks that cost at most `most` each.
     pub fn new(most: u64, credit: u32) -> Self {
         let limit = u64::from(credit.min(CREDIT));
-        Self { size: most.saturating_mul(START).min(CREDIT.into()), limit, used: 0, was_full: false }
+        let size = most.saturating_mul(START).min(CREDIT.into());
+        Self { size, limit, used: 0, was_full: false, most, credit, stale: 0 }
+    }
+
+    /// Takes a place for a chunk that is not made yet, if there is one; gives what it takes.
+    pub fn reserve_longest(&mut self) -> Option<u64> {
+        self.reserve(self.most).then_some(self.most)
     }
 
     /// Takes a place for a chunk, if there is one.
@@ -63,8 +81,20 @@ impl Window {
         }
     }
 
-    /// The receiver's credit now.
-    pub fn set_credit(&mut self, credit: u32) {
+    /// An acknowledgement came with this credit. `has_news`: it acknowledged something.
+    pub fn handle_ack(&mut self, credit: u32, has_news: bool) -> Result<(), Violation> {
+        self.stale = if has_news || credit != self.credit { 0 } else { self.stale.saturating_add(1) };
+        self.credit = credit;
+        self.set_credit(credit);
+        if self.stale > STALE { Err(Violation::Repeats) } else { Ok(()) }
+    }
+
+    /// A link is gone: the receiver may say again what it said on it.
+    pub const fn handle_lost(&mut self) {
+        self.stale = 0;
+    }
+
+    fn set_credit(&mut self, credit: u32) {
         self.limit = credit.min(CREDIT).into();
     }
 }

@@ -533,7 +533,7 @@ pub fn real_relay(port: u16, seed: Seed) -> room::Relay {
     room::Relay::new(config).expect("a good identity")
 }
 
-/// One Ed25519 certificate for all: its sizes are always the same, so that runs can be compared.
+/// One Ed25519 certificate for all, from a fixed key: events show its fingerprint, and runs of two processes can be compared.
 ///
 /// # Panics
 /// The certificate can't be created.
@@ -541,7 +541,10 @@ pub fn real_relay(port: u16, seed: Seed) -> room::Relay {
 pub fn identity() -> Identity {
     static MADE: OnceLock<Identity> = OnceLock::new();
     let made = MADE.get_or_init(|| {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+        // RFC 8410, section 7: a private key of 32 bytes in PKCS #8.
+        let mut pkcs8 = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20".to_vec();
+        pkcs8.extend([7; 32]);
+        let key = rcgen::KeyPair::try_from(pkcs8).expect("a key");
         let mut params = rcgen::CertificateParams::new(vec!["tallow".to_owned()]).expect("a name");
         params.serial_number = Some(1_u64.into());
         let certificate = params.self_signed(&key).expect("a certificate");

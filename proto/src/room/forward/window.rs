@@ -10,9 +10,9 @@
 
 use std::time::Duration;
 
-use super::super::ports::LegId;
 use super::{BATCH, Outside, SMALL};
 use crate::Instant;
+use crate::link::connections::ConnectionId;
 
 /// The windows of a direction at first, in bytes.
 pub const WINDOW: u64 = 64 << 10;
@@ -69,14 +69,14 @@ pub(super) struct Window {
 }
 
 impl Window {
-    pub(super) const fn new(now: Instant, to: LegId) -> Self {
+    pub(super) const fn new(now: Instant, to: ConnectionId) -> Self {
         let moved = Moved { bytes: 0, pieces: 0 };
-        let unproven = if to.is_pipe() { WINDOW + SYSTEM } else { WINDOW };
+        let unproven = if to.is_tcp() { WINDOW + SYSTEM } else { WINDOW };
         Self { size: WINDOW, send: WINDOW, since: now, round: ROUND, moved, proven: 0, unproven }
     }
 
     /// So much was written. At the end of a round the windows follow, and at once when there are many small pieces.
-    pub(super) fn follow(&mut self, outside: &mut Outside<'_>, from: LegId, to: LegId, moved: Moved) {
+    pub(super) fn follow(&mut self, outside: &mut Outside<'_>, from: ConnectionId, to: ConnectionId, moved: Moved) {
         self.proven = self.proven.saturating_add(moved.bytes.saturating_sub(self.unproven));
         self.unproven = self.unproven.saturating_sub(moved.bytes);
         self.moved.bytes = self.moved.bytes.saturating_add(moved.bytes);
@@ -97,10 +97,10 @@ impl Window {
             (self.since, self.moved, self.proven) = (outside.now, Moved::default(), 0);
         }
         if old_size != self.size {
-            outside.ports.set_receive_window(from, self.size);
+            outside.ports.connections.set_receive_window(from, self.size);
         }
         if old_send != self.send {
-            outside.ports.set_send_window(to, self.send);
+            outside.ports.connections.set_send_window(to, self.send);
         }
     }
 

@@ -12,11 +12,11 @@
 
 use std::time::Duration;
 
-use super::super::ports::LegId;
 use super::super::registry::Key;
-use super::super::talk::Farewell;
 use super::{Leg, Relay, State, Timer};
 use crate::Instant;
+use crate::link::connections::ConnectionId;
+use crate::room::farewell::Farewell;
 use crate::wire::close;
 use crate::wire::relay::{Owner, Side};
 
@@ -28,7 +28,7 @@ const FRESH: Duration = Duration::from_millis(250);
 /// A join that waits for the answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Join {
-    pub(super) leg: LegId,
+    pub(super) leg: ConnectionId,
     pub(super) key: Key,
     pub(super) side: Side,
     pub(super) owner: Owner,
@@ -42,7 +42,7 @@ impl Relay {
             return joins.push(join);
         }
         let fresh = now.checked_sub(FRESH).unwrap_or(now);
-        if !self.ports.probe(now, waits, fresh) {
+        if !self.ports.connections.probe(now, waits, fresh) {
             return self.join(now, join);
         }
         self.checks.insert(waits, vec![join]);
@@ -50,7 +50,7 @@ impl Relay {
     }
 
     /// A leg that was asked is alive, or gone: whoever waited for that joins.
-    pub(super) fn checked(&mut self, leg: LegId) {
+    pub(super) fn checked(&mut self, leg: ConnectionId) {
         if let Some(joins) = self.checks.remove(&leg) {
             self.timers.set(Timer::Check(leg), None);
             self.joins.extend(joins);
@@ -58,7 +58,7 @@ impl Relay {
     }
 
     /// A leg that was asked has not answered.
-    pub(super) fn unanswered(&mut self, now: Instant, leg: LegId) {
+    pub(super) fn unanswered(&mut self, now: Instant, leg: ConnectionId) {
         if self.checks.contains_key(&leg) {
             self.cut_off(now, leg, Farewell { code: close::TOO_SLOW, text: "no answer" });
         }
@@ -67,7 +67,7 @@ impl Relay {
     /// Joins that were held up.
     pub(super) fn join_checked(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let Some(leg) = self.ports.poll_answered() {
+        while let Some(leg) = self.ports.connections.poll_answered() {
             self.checked(leg);
         }
         while let Some(join) = self.joins.pop_front() {

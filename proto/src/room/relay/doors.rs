@@ -14,15 +14,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::super::limits::{Admission, Source};
 use super::super::mirror::Answers;
-use super::super::ports::LegId;
 use super::super::status::{Event, Refused, Tcp, Transport};
-use super::super::talk::{Farewell, Talk};
+use super::super::talk::Talk;
 use super::{GREETING_WINDOW, Held, Leg, Phase, Proof, Relay, State, Timer};
 use crate::Instant;
+use crate::link::connections::ConnectionId;
 use crate::link::pipe::{Acceptor, BareWebSocket, Windows};
 use crate::link::quic::{BadIdentity, Incoming};
 use crate::link::trust::Identity;
 use crate::net::{Action, Bind, Listen, ListenerId, PipeId, SocketId};
+use crate::room::farewell::Farewell;
 use crate::wire::close;
 
 /// How many ports are tried when the system chooses.
@@ -133,7 +134,7 @@ impl Relay {
     /// Clients that knock at a socket.
     pub(super) fn admit(&mut self, now: Instant, socket: SocketId) -> bool {
         let mut moved = false;
-        while let Some(quic) = self.ports.quics.get_mut(usize::from(socket.0))
+        while let Some(quic) = self.ports.connections.endpoint(socket)
             && let Some(incoming) = quic.poll_incoming()
         {
             moved = true;
@@ -145,7 +146,7 @@ impl Relay {
     fn knock(&mut self, now: Instant, socket: SocketId, incoming: Incoming) {
         let (observed, proven) = (incoming.from(), incoming.validated());
         let source = Source::of(observed);
-        let Some(quic) = self.ports.quics.get_mut(usize::from(socket.0)) else { return };
+        let Some(quic) = self.ports.connections.endpoint(socket) else { return };
         if matches!(self.phase, Phase::Draining) {
             quic.refuse(incoming);
             return self.refused(Refused::ShuttingDown);
@@ -155,7 +156,7 @@ impl Relay {
             Admission::Accept | Admission::InPlaceOf(_) => match quic.accept(now, incoming) {
                 Some(conn) => {
                     self.make_room(now, admission);
-                    self.seat(now, LegId::Quic { socket, conn }, observed);
+                    self.seat(now, ConnectionId::Quic(socket, conn), observed);
                 }
                 None => self.guard.disconnected(source, true),
             },
@@ -176,15 +177,15 @@ impl Relay {
         let observed = SocketAddr::new(from.ip().to_canonical(), from.port());
         let door = self.doors.get(usize::from(listener.0))?;
         // Those that are on their way out have memory, too.
-        let full = self.ports.pipes.len() >= self.guard.max_connections();
+        let full = self.ports.connections.pipes.len() >= self.guard.max_connections();
         let refused = match self.phase {
             Phase::Draining => Refused::ShuttingDown,
             Phase::Serving if full => Refused::Full,
             Phase::Serving => match self.guard.accept(now, Source::of(observed)) {
                 admission @ (Admission::Accept | Admission::InPlaceOf(_)) => {
-                    let pipe = self.ports.pipes.accept(door.acceptor.accept(now));
+                    let pipe = self.ports.connections.pipes.accept(door.acceptor.accept(now));
                     self.make_room(now, admission);
-                    self.seat(now, LegId::Pipe(pipe), observed);
+                    self.seat(now, ConnectionId::Pipe(pipe), observed);
                     return Some(pipe);
                 }
                 Admission::Retry | Admission::TooMany => Refused::TooManyConnections,
@@ -201,7 +202,7 @@ impl Relay {
         let Admission::InPlaceOf(network) = admission else { return };
         let oldest = match network {
             Some(network) => {
-                let silent = self.half_open.of(network).find(|&leg| self.ports.is_silent(leg));
+                let silent = self.half_open.of(network).find(|&leg| self.ports.connections.is_silent(leg));
                 silent.or_else(|| self.half_open.of(network).next())
             }
             None => self.half_open.oldest(),
@@ -212,7 +213,7 @@ impl Relay {
         }
     }
 
-    fn seat(&mut self, now: Instant, id: LegId, observed: SocketAddr) {
+    fn seat(&mut self, now: Instant, id: ConnectionId, observed: SocketAddr) {
         let talk = Talk::new(now, observed, self.password.clone(), &self.seed.split());
         self.timers.set(Timer::Leg(id), talk.poll_timeout());
         let state = State::Talking { talk: Box::new(talk), room: None };

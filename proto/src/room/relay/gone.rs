@@ -1,9 +1,9 @@
 //! What the end of a link means, whatever carried it. No state.
 
 use super::super::status::{Refused, RoomEnd};
-use super::super::talk::Farewell;
 use super::{PEER_LEFT, PEER_LOST};
-use crate::link::{pipe, quic};
+use crate::link::connections::CloseReason;
+use crate::room::farewell::Farewell;
 use crate::wire::close;
 
 /// How a link ended: for the room, for the other leg, and for the seat.
@@ -24,50 +24,29 @@ impl Gone {
     }
 }
 
-impl From<&quic::Closed> for Gone {
-    fn from(closed: &quic::Closed) -> Self {
-        match *closed {
-            quic::Closed::Application { code, .. } => Self::left(code == close::DONE),
-            quic::Closed::CertificateRefused(_)
-            | quic::Closed::NoCommonProtocol
-            | quic::Closed::VersionMismatch
-            | quic::Closed::Refused
-            | quic::Closed::Transport { .. }
-            | quic::Closed::TimedOut
-            | quic::Closed::Reset => Self::LOST,
+impl From<CloseReason> for Gone {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::Ended => Self::left(true),
+            CloseReason::Application(code) => Self::left(code == close::DONE),
+            CloseReason::Refused
+            | CloseReason::Certificate(_)
+            | CloseReason::Proxy(_)
+            | CloseReason::Incompatible
+            | CloseReason::Protocol
+            | CloseReason::TimedOut
+            | CloseReason::Lost => Self::LOST,
         }
     }
 }
 
-impl From<&pipe::Closed> for Gone {
-    fn from(closed: &pipe::Closed) -> Self {
-        match *closed {
-            pipe::Closed::Ended => Self::left(true),
-            pipe::Closed::Application { code, .. } => Self::left(code == close::DONE),
-            pipe::Closed::WebSocketClosed(_)
-            | pipe::Closed::WebSocket(_)
-            | pipe::Closed::Upgrade(_)
-            | pipe::Closed::Tls(_)
-            | pipe::Closed::Proxy(_)
-            | pipe::Closed::Unknown
-            | pipe::Closed::TimedOut
-            | pipe::Closed::Lost => Self::LOST,
+/// Refusal statistic for a TCP connection that closed before its handshake; a clean early close is not counted.
+pub(super) const fn unwelcome(reason: CloseReason) -> Option<Refused> {
+    match reason {
+        CloseReason::Incompatible | CloseReason::Protocol | CloseReason::Certificate(_) | CloseReason::Proxy(_) => {
+            Some(Refused::Violation)
         }
-    }
-}
-
-/// What a pipe that never became a link is counted as: who only looked and went is nothing.
-pub(super) const fn unwelcome(closed: &pipe::Closed) -> Option<Refused> {
-    match closed {
-        pipe::Closed::Unknown
-        | pipe::Closed::Upgrade(_)
-        | pipe::Closed::WebSocket(_)
-        | pipe::Closed::Tls(_)
-        | pipe::Closed::Proxy(_) => Some(Refused::Violation),
-        pipe::Closed::TimedOut => Some(Refused::TooSlow),
-        pipe::Closed::Ended
-        | pipe::Closed::Application { .. }
-        | pipe::Closed::WebSocketClosed(_)
-        | pipe::Closed::Lost => None,
+        CloseReason::TimedOut => Some(Refused::TooSlow),
+        CloseReason::Ended | CloseReason::Application(_) | CloseReason::Refused | CloseReason::Lost => None,
     }
 }

@@ -5,7 +5,7 @@ use super::super::greeting::Request;
 use super::super::limits::Source;
 use super::super::status::{RoomEnd, RoomTag};
 use super::super::talk::Talk;
-use super::{LegId, PairId};
+use super::{ConnectionId, PairId};
 use crate::Instant;
 use crate::wire::relay::{Former, Side};
 
@@ -59,7 +59,7 @@ pub(super) struct Paired {
     pub(super) pair: Pair,
     pub(super) room: Room,
     /// Whose goodbye frees the room's name.
-    pub(super) sender: LegId,
+    pub(super) sender: ConnectionId,
     /// How it ends if nothing else happens: a leg that is gone says it.
     pub(super) end: RoomEnd,
 }

@@ -4,21 +4,22 @@ use std::time::Duration;
 
 use super::super::forward::{Joint, Outside, Pair};
 use super::super::greeting::{Ending, GREET_WITHIN, Request};
-use super::super::ports::LegId;
 use super::super::registry::{Joined, Key, Ousted, Outcome, Refusal};
 use super::super::status::{Event, Refused, RoomEnd, RoomTag};
-use super::super::talk::{Farewell, Step, text};
+use super::super::talk::{Step, text};
 use super::{
     ASK_AGAIN, DEAF, Held, Join, Leg, PairId, Paired, Phase, Proof, REFUSED, REPLACED, Relay, Room, SHUTTING_DOWN,
     STREAMS, State, Timer,
 };
 use crate::Instant;
+use crate::link::connections::ConnectionId;
+use crate::room::farewell::Farewell;
 use crate::wire::close;
 use crate::wire::relay::{Former, Owner, RefusalReason, RelayMessage, Side};
 
 impl Relay {
     /// Moves the conversation with a leg that is not paired.
-    pub(super) fn converse(&mut self, now: Instant, id: LegId) {
+    pub(super) fn converse(&mut self, now: Instant, id: ConnectionId) {
         loop {
             let Some(Leg { state: State::Talking { talk, .. }, source, .. }) = self.legs.get_mut(&id) else { return };
             if self.password.is_some() {
@@ -38,7 +39,7 @@ impl Relay {
     }
 
     /// A client asks, perhaps before its handshake is done.
-    fn hear(&mut self, now: Instant, id: LegId, request: Request) {
+    fn hear(&mut self, now: Instant, id: ConnectionId, request: Request) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let Proof::Pending(held) = &mut leg.proof else { return self.answer(now, id, request) };
         match request {
@@ -59,7 +60,7 @@ impl Relay {
     }
 
     /// A client's handshake is done: what it said was its own.
-    pub(super) fn proven(&mut self, now: Instant, id: LegId, held: Held) {
+    pub(super) fn proven(&mut self, now: Instant, id: ConnectionId, held: Held) {
         match held {
             Held::Nothing => {}
             Held::Former(side, former) => self.end_former(now, side, &former),
@@ -70,7 +71,7 @@ impl Relay {
         }
     }
 
-    fn answer(&mut self, now: Instant, id: LegId, request: Request) {
+    fn answer(&mut self, now: Instant, id: ConnectionId, request: Request) {
         match request {
             Request::Ping => {
                 self.say(id, &RelayMessage::Pong);
@@ -104,7 +105,7 @@ impl Relay {
     }
 
     /// Whether a client may ask for a seat now; else it was told.
-    fn may_ask(&mut self, now: Instant, id: LegId) -> bool {
+    fn may_ask(&mut self, now: Instant, id: ConnectionId) -> bool {
         let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return false };
         if matches!(self.phase, Phase::Draining) {
             self.refuse(now, id, RefusalReason::ShuttingDown, 0);
@@ -119,7 +120,7 @@ impl Relay {
         }
     }
 
-    fn allocate(&mut self, now: Instant, id: LegId, owner: &Owner) {
+    fn allocate(&mut self, now: Instant, id: ConnectionId, owner: &Owner) {
         let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return };
         let allocated =
             if self.guard.may_open_room(source) { self.registry.allocate(now, owner, id) } else { Err(Refusal::Full) };
@@ -183,7 +184,7 @@ impl Relay {
     }
 
     /// The client has a seat and waits; its room may be the one that its old link had.
-    fn wait(&mut self, now: Instant, id: LegId, key: &Key, taken_over: Option<Room>) {
+    fn wait(&mut self, now: Instant, id: ConnectionId, key: &Key, taken_over: Option<Room>) {
         let tag = RoomTag::of(&self.tag_key, key);
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let State::Talking { talk, room } = &mut leg.state else { return };
@@ -198,11 +199,11 @@ impl Relay {
     }
 
     /// Both are here: from now on each gets what the other one says.
-    fn pair(&mut self, now: Instant, waits: LegId, comes: LegId, sender: LegId) {
+    fn pair(&mut self, now: Instant, waits: ConnectionId, comes: ConnectionId, sender: ConnectionId) {
         let room = self.leave_room(waits);
         self.last_pair = self.last_pair.wrapping_add(1);
         let id = PairId(self.last_pair);
-        let streams = if waits.is_pipe() || comes.is_pipe() { 0 } else { STREAMS };
+        let streams = if waits.is_tcp() || comes.is_tcp() { 0 } else { STREAMS };
         let joints = (self.joint(now, waits, id, streams), self.joint(now, comes, id, streams));
         let (Some(room), (Some(one), Some(two))) = (room, joints) else {
             // One of them does not even take this answer.
@@ -220,7 +221,7 @@ impl Relay {
     }
 
     /// Tells a leg that it is paired, and takes its first stream from the conversation.
-    fn joint(&mut self, now: Instant, id: LegId, pair: PairId, streams: u8) -> Option<Joint> {
+    fn joint(&mut self, now: Instant, id: ConnectionId, pair: PairId, streams: u8) -> Option<Joint> {
         let leg = self.legs.get_mut(&id)?;
         let State::Talking { mut talk, .. } = std::mem::replace(&mut leg.state, State::Paired(pair)) else {
             return None;
@@ -232,7 +233,7 @@ impl Relay {
     }
 
     /// The greeting is over without a seat.
-    pub(super) fn end(&mut self, now: Instant, id: LegId, ending: Ending) {
+    pub(super) fn end(&mut self, now: Instant, id: ConnectionId, ending: Ending) {
         let (reason, farewell) = match ending {
             Ending::Refused(RefusalReason::Password) => {
                 if let Some(leg) = self.legs.get(&id) {
@@ -256,7 +257,7 @@ impl Relay {
     }
 
     /// Tells a client why it gets nothing, and closes once it knows.
-    pub(super) fn refuse(&mut self, now: Instant, id: LegId, reason: RefusalReason, retry_after: u32) {
+    pub(super) fn refuse(&mut self, now: Instant, id: ConnectionId, reason: RefusalReason, retry_after: u32) {
         self.say(id, &RelayMessage::Refused { reason, retry_after });
         self.refused(match reason {
             RefusalReason::NobodyWaits | RefusalReason::Taken => Refused::NobodyWaits,
@@ -271,14 +272,14 @@ impl Relay {
         self.farewell(now, id, if reason == RefusalReason::ShuttingDown { SHUTTING_DOWN } else { REFUSED });
     }
 
-    fn farewell(&mut self, now: Instant, id: LegId, farewell: Farewell) {
+    fn farewell(&mut self, now: Instant, id: ConnectionId, farewell: Farewell) {
         if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
             talk.farewell(now, farewell);
             self.timers.set(Timer::Leg(id), talk.poll_timeout());
         }
     }
 
-    fn say(&mut self, id: LegId, message: &RelayMessage) {
+    fn say(&mut self, id: ConnectionId, message: &RelayMessage) {
         if let Some(Leg { state: State::Talking { talk, .. }, .. }) = self.legs.get_mut(&id) {
             talk.say(message);
         }

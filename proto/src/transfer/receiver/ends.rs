@@ -1,32 +1,22 @@
 //! How a receiver's transfer ends before its end: what the other side is told, and what becomes of what is stored.
 
-use super::{Event, FIRST, Outcome, Receiver, State, cancel_reason};
+use super::{Cleanup, Outcome, Receiver, State};
 use crate::Instant;
-use crate::transfer::Refused;
+use crate::transfer::exchange::Stop;
 use crate::transfer::job::Work;
-use crate::transfer::manifest::Refusal;
 use crate::transfer::storage::{Fault, FaultKind};
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Reason};
+use crate::wire::peer::{CancelReason, DeclineReason};
 
 impl Receiver {
-    pub(super) fn violated(&mut self, now: Instant, violation: Violation) {
+    /// It can't go on: tells the other side.
+    pub(super) fn stop(&mut self, now: Instant, stop: Stop) {
         // Everything is in place already, or soon will be, whatever the other side says now.
-        if matches!(self.state, State::Verified { .. } | State::Finishing { .. }) {
+        if matches!(stop, Stop::Violation(_)) && (self.is_finishing() || matches!(self.state, State::Verified { .. })) {
             return self.abandon(now);
         }
-        self.tell_cancel(CancelReason::Violation, "");
-        self.over(now, Outcome::Violation(violation));
-    }
-
-    pub(super) fn refused(&mut self, now: Instant, refused: Refused) {
-        let reason = match refused.why {
-            Refusal::Name(_) | Refusal::Link(_) | Refusal::Partial | Refusal::Collision => DeclineReason::Policy,
-            Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => DeclineReason::TooLarge,
-        };
-        let text = refused.why.to_string();
-        self.tell_decline(reason, &text);
-        self.over(now, Outcome::Refused(refused));
+        let outcome = self.exchange.send_stop(stop);
+        self.over(now, outcome);
     }
 
     pub(super) fn begin_failed(&mut self, now: Instant, fault: Fault) {
@@ -42,55 +32,41 @@ impl Receiver {
             | FaultKind::System(_)
             | FaultKind::NotUtf8
             | FaultKind::Panicked
+            | FaultKind::Unfinished
             | FaultKind::Internal => DeclineReason::Io,
         };
-        // What lies on this disk is nobody's business, so no more than the kind is told.
+        // The other side learns no more than the kind: what lies on this disk does not concern it.
         let text = fault.kind.to_string();
-        self.tell_decline(reason, if reason == DeclineReason::NoSpace { "not enough space on disk" } else { &text });
+        self.exchange
+            .send_decline(reason, if reason == DeclineReason::NoSpace { "not enough space on disk" } else { &text });
         self.over(now, Outcome::Failed(fault));
-    }
-
-    pub(super) fn failed(&mut self, now: Instant, fault: Fault) {
-        let text = fault.kind.to_string();
-        self.tell_cancel(cancel_reason(&fault), &text);
-        self.over(now, Outcome::Failed(fault));
-    }
-
-    pub(super) fn tell_decline(&mut self, reason: DeclineReason, text: &str) {
-        self.control.clear();
-        self.control.push_back(Control::Decline { transfer: FIRST, reason, text: Reason::new(text) });
-    }
-
-    pub(super) fn tell_cancel(&mut self, reason: CancelReason, text: &str) {
-        self.control.clear();
-        let transfer = if matches!(self.state, State::Waiting) { 0 } else { FIRST };
-        self.control.push_back(Control::Cancel { transfer, reason, text: Reason::new(text) });
     }
 
     pub(super) fn over(&mut self, now: Instant, outcome: Outcome) {
         let progress = self.progress();
-        let sink = match std::mem::replace(&mut self.state, State::Waiting) {
-            State::Beginning { job: Some(_), .. } => None,
-            State::Beginning { sink, .. } | State::Finishing { sink, .. } => Some(sink),
-            State::Recalling(recalling) => Some(recalling.sink),
-            State::Receiving(receiving) => Some(receiving.sink),
-            State::Waiting
-            | State::Reading(_)
-            | State::Offered { .. }
-            | State::Verified { .. }
-            | State::Over { .. } => None,
-        };
         let keep = is_worth_keeping(&outcome);
-        let last = sink.map(|sink| if keep { Work::Suspend { sink } } else { Work::Abandon { sink } });
-        self.state = State::Over { last, progress };
-        self.jobs.end(now);
-        self.events.push_back(Event::Over(outcome));
+        let work = |sink| if keep { Work::Suspend { sink } } else { Work::Abandon { sink } };
+        let last = |sink| Cleanup::Last(work(sink));
+        let cleanup = match std::mem::replace(&mut self.state, State::Waiting) {
+            // The sink's `begin` was not called, or failed.
+            State::Beginning { job: Some(_), .. } => Cleanup::None,
+            State::Beginning { .. } if matches!(outcome, Outcome::Failed(_)) => Cleanup::None,
+            State::Beginning { sink, .. } => Cleanup::AfterBegin(work(sink)),
+            State::Finishing(finishing) => last(finishing.sink),
+            State::Verifying(verifying) => last(verifying.sink),
+            State::Receiving(chunks) => chunks.staged().map_or(Cleanup::None, |(sink, _)| last(sink)),
+            State::Waiting | State::Reading(_) | State::Offered(_) | State::Verified { .. } | State::Over { .. } => {
+                Cleanup::None
+            }
+        };
+        self.state = State::Over { cleanup, progress };
+        self.exchange.end(now, outcome);
     }
 }
 
-/// Whether what is stored can be of use when the same is sent again. Every chunk of it is what a peer with the right code sealed, so
-/// only these are worthless: one whose sum is not the sender's, or that the sender contradicts; a source that changed, since its
-/// manifest will be another; and words that were not confirmed.
+/// Whether what is stored can be of use when the same is sent again. Every chunk of it is what a peer with the right
+/// code sealed, so only these are worthless: one whose sum is not the sender's, or that the sender contradicts; a
+/// source that changed, since its manifest will be another; and words that were not confirmed.
 fn is_worth_keeping(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),

@@ -6,9 +6,11 @@ use super::memory::{MemoryPipe, MemoryStream, Piece};
 use super::tests::{MIB, chunk, done};
 use super::*;
 use crate::transfer::chunk::Codec;
+use crate::transfer::receiver::Receiver;
+use crate::transfer::sender::{self, Sender};
 use crate::transfer::storage::{StreamSink, StreamSource};
 use crate::transfer::tests::{noise, now, range};
-use crate::transfer::{Compression, Judged, Outcome};
+use crate::transfer::{Compression, Outcome, TransferEvent};
 use crate::wire::Capped;
 use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have, Offer, TransferKind};
@@ -20,37 +22,31 @@ fn offer(change: impl FnOnce(&mut Offer)) -> Control {
     Control::Offer(offer)
 }
 
-fn fresh() -> receiver::Receiver {
-    receiver::Receiver::new(crate::transfer::receiver::Config { cores: 2 })
+fn fresh() -> Receiver {
+    tests::receiver()
 }
 
 /// A receiver that accepted a stream.
-fn receiving() -> (receiver::Receiver, Arc<MemoryPipe>) {
+fn receiving() -> (Receiver, Arc<MemoryPipe>) {
     let sink = Arc::new(MemoryPipe::new());
     let mut receiver = fresh();
     receiver.handle_control(now(), offer(|_| {}));
-    receiver.accept(now(), Arc::<MemoryPipe>::clone(&sink) as Arc<dyn StreamSink>).unwrap();
-    assert!(matches!(receiver.poll_event(), Some(receiver::Event::Offered)));
+    receiver.accept_stream(now(), Arc::<MemoryPipe>::clone(&sink) as Arc<dyn StreamSink>).unwrap();
+    assert!(matches!(receiver.poll_event(), Some(TransferEvent::StreamOffered)));
     assert!(matches!(receiver.poll_control(), Some(Control::Accept { credit: HOLD, .. })));
     (receiver, sink)
 }
 
 /// Runs its jobs, until there are none.
-fn work(receiver: &mut receiver::Receiver) {
+fn work(receiver: &mut Receiver) {
     while let Some(job) = receiver.poll_job() {
         receiver.handle_job(now(), done(job));
     }
 }
 
-/// The next event but for records that are genuine.
-fn event(receiver: &mut receiver::Receiver) -> Option<receiver::Event> {
-    std::iter::from_fn(|| receiver.poll_event())
-        .find(|event| !matches!(event, receiver::Event::Record(Judged::Genuine(_))))
-}
-
-fn violation(receiver: &mut receiver::Receiver) -> Option<Violation> {
-    match event(receiver) {
-        Some(receiver::Event::Over(Outcome::Violation(violation))) => Some(violation),
+fn violation(receiver: &mut Receiver) -> Option<Violation> {
+    match receiver.poll_event() {
+        Some(TransferEvent::Over(Outcome::Violation(violation))) => Some(violation),
         None => None,
         other => panic!("{other:?}"),
     }
@@ -68,8 +64,7 @@ fn root(contents: &[&[u8]]) -> [u8; 32] {
 
 #[test]
 fn an_offer_of_a_stream_says_nothing_that_it_cannot_know() {
-    let cases: [fn(&mut Offer); 6] = [
-        |offer| offer.kind = TransferKind::Files,
+    let cases: [fn(&mut Offer); 5] = [
         |offer| offer.chunk_size = 0,
         |offer| offer.chunk_size = CHUNK + 1,
         |offer| offer.entries = 1,
@@ -198,20 +193,20 @@ fn an_end_that_contradicts_is_a_violation() {
     receiver.handle_control(now(), end(1, 1, right));
     receiver.handle_chunk(now(), chunk(0, b"abc", |_| {}));
     work(&mut receiver);
-    assert!(matches!(event(&mut receiver), Some(receiver::Event::Over(Outcome::Complete { .. }))));
+    assert!(matches!(receiver.poll_event(), Some(TransferEvent::Over(Outcome::Complete { .. }))));
     assert_eq!(sink.bytes(), b"abc");
 }
 
 /// A sender of a stream that was accepted, which has sent `sent` chunks.
-fn sending(sent: usize) -> sender::Sender {
+fn sending(sent: usize) -> Sender {
     let pieces = (0..sent).map(|number| Piece::Bytes(noise(number as u64, MIB)));
     let source = Arc::new(MemoryStream::new(pieces).without_end()) as Arc<dyn StreamSource>;
-    let config = crate::transfer::sender::Config { cores: 2, compression: Compression::Off };
-    let mut sender = sender::Sender::new(config, source);
+    let config = sender::Config { cores: 2, compression: Compression::Off };
+    let mut sender = Sender::of_stream(config, source);
     sender.begin(now());
     assert!(matches!(sender.poll_control(), Some(Control::Offer(_))));
     sender.handle_control(now(), accept(vec![]));
-    assert!(matches!(sender.poll_event(), Some(sender::Event::Accepted)));
+    assert!(matches!(sender.poll_event(), Some(TransferEvent::Accepted)));
     let (at, mut left) = (now(), sent);
     while left > 0 {
         let job = sender.poll_job().unwrap();
@@ -229,9 +224,9 @@ fn ack(ranges: &[ChunkRange]) -> Control {
     Control::Ack { transfer: 1, ranges: ChunkRanges::new(ranges.to_vec()).unwrap(), credit: HOLD }
 }
 
-fn told(sender: &mut sender::Sender) -> Option<Violation> {
+fn told(sender: &mut Sender) -> Option<Violation> {
     match sender.poll_event() {
-        Some(sender::Event::Over(Outcome::Violation(violation))) => Some(violation),
+        Some(TransferEvent::Over(Outcome::Violation(violation))) => Some(violation),
         None => None,
         other => panic!("{other:?}"),
     }
@@ -253,7 +248,7 @@ fn a_receiver_acknowledges_what_was_sent_and_from_the_first_on() {
         assert_eq!(told(&mut sender), expected, "{ranges:?}");
     }
     let mut sender = sending(2);
-    for _ in 0..=crate::transfer::outgoing::STALE + 1 {
+    for _ in 0..=crate::transfer::window::STALE + 1 {
         sender.handle_control(now(), ack(&[range(0, 0)]));
     }
     assert_eq!(told(&mut sender), Some(Violation::Repeats));
@@ -262,14 +257,14 @@ fn a_receiver_acknowledges_what_was_sent_and_from_the_first_on() {
 #[test]
 fn a_receiver_of_a_stream_has_nothing_and_verifies_nothing_early() {
     let source = Arc::new(MemoryStream::default()) as Arc<dyn StreamSource>;
-    let config = crate::transfer::sender::Config { cores: 2, compression: Compression::Off };
-    let mut sender = sender::Sender::new(config, source);
+    let config = sender::Config { cores: 2, compression: Compression::Off };
+    let mut sender = Sender::of_stream(config, source);
     sender.begin(now());
     sender.handle_control(now(), accept(vec![]));
     assert_eq!(told(&mut sender), Some(Violation::UnexpectedMessage), "before the offer left");
 
     let source = Arc::new(MemoryStream::default()) as Arc<dyn StreamSource>;
-    let mut sender = sender::Sender::new(config, source);
+    let mut sender = Sender::of_stream(config, source);
     sender.begin(now());
     let _ = sender.poll_control();
     sender.handle_control(now(), accept(vec![Have { range: range(0, 0), digest: [0; 32] }]));
@@ -280,7 +275,7 @@ fn a_receiver_of_a_stream_has_nothing_and_verifies_nothing_early() {
     assert_eq!(told(&mut sender), Some(Violation::UnexpectedMessage));
 
     let source = Arc::new(MemoryStream::default()) as Arc<dyn StreamSource>;
-    let mut sender = sender::Sender::new(config, source);
+    let mut sender = Sender::of_stream(config, source);
     sender.begin(now());
     let _ = sender.poll_control();
     sender.handle_control(now(), accept(vec![]));

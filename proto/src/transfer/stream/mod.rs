@@ -1,18 +1,20 @@
-//! Bytes in order: a stream of unknown length, or one file, from a source that can only be read once into a sink that can't go back.
+//! Bytes in order: a stream of unknown length, or one file, from a source that can only be read once into a sink that
+//! can't go back.
 //!
-//! [`sender::Sender`] and [`receiver::Receiver`] are machines of their own, since what they decide differs in everything but the
-//! chunk record: there is no manifest to plan by, nothing is stored that could be found again, and order matters. A chunk has a
-//! length of its own, comes out in the order of its number after its check, and is acknowledged once it was written out; until then
-//! the sender keeps its plaintext, so that a lost link costs nothing that was read. The receiver also takes a file that is offered in
-//! the ordinary way when all its bytes are to go into such a sink: the sender need not know.
+//! The chunks of a stream are decided by other types than those of files (`outgoing`, `ordered`), since they have only
+//! the chunk record in common: there is no manifest to plan by, nothing is stored that could be found again, and order
+//! matters. A chunk has a length of its own, comes out in the order of its number after its check, and is acknowledged
+//! once it was written out; until then the sender keeps its plaintext, so that a lost link costs nothing that was read.
+//! The receiver also takes a file that is offered in the ordinary way when all its bytes are to go into such a sink:
+//! the sender need not know.
 //!
-//! `root = BLAKE3::derive_key("tallow v1 stream root", chunk hashes in order ‖ u64 chunks, big-endian)` for a stream; a file has the
-//! root of its manifest.
+//! `root = BLAKE3::derive_key("tallow v1 stream root", chunk hashes in order ‖ u64 chunks, big-endian)` for a stream; a
+//! file has the root of its manifest.
 
-mod inflow;
+#[cfg(any(test, feature = "testing"))]
 pub mod memory;
-pub mod receiver;
-pub mod sender;
+pub(super) mod ordered;
+pub(super) mod outgoing;
 pub mod work;
 
 use std::sync::Arc;
@@ -70,7 +72,7 @@ impl Root {
 
 /// What is known of the chunks beforehand.
 #[derive(Clone)]
-enum Layout {
+pub(super) enum Layout {
     /// No more than how long one can be.
     Stream {
         /// In bytes.

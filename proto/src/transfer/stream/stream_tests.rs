@@ -1,4 +1,5 @@
-//! Both machines against each other, with a stream in memory: jobs end in any order, chunks arrive in any order, links die.
+//! Both machines against each other, with a stream in memory: jobs end in any order, chunks arrive in any order, links
+//! die.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,39 +11,25 @@ use rand_core::Rng;
 use super::memory::{MemoryPipe, MemoryStream, Piece};
 use super::*;
 use crate::Instant;
+use crate::misuse::Misuse;
 use crate::seed::Seed;
 use crate::session::{LinkId, Prepared, SealedChunk};
 use crate::transfer::job::{Job, JobDone};
 use crate::transfer::memory::MemorySource;
+use crate::transfer::receiver::{self, Receiver};
+use crate::transfer::sender::{self, Sender};
 use crate::transfer::storage::{FaultKind, Source, StreamSink, StreamSource};
 use crate::transfer::tests::{noise, now, path, run, seed};
-use crate::transfer::{Compression, Judged, Outcome, Progress};
+use crate::transfer::{Compression, Outcome, Progress, TransferEvent};
 use crate::wire::peer::{CancelReason, Control};
 
 pub(super) const MIB: usize = CHUNK as usize;
 
-/// What sends: a stream, or files in the ordinary way.
-enum From {
-    Stream(sender::Sender),
-    Files(crate::transfer::sender::Sender),
-}
-
-macro_rules! both {
-    ($self:expr, $sender:ident => $what:expr) => {
-        match $self {
-            From::Stream($sender) => $what,
-            From::Files($sender) => $what,
-        }
-    };
-}
-
 /// Two machines and what is between them.
 pub(super) struct World {
     pub now: Instant,
-    from: From,
-    /// Reads the pages of an ordinary offer.
-    reader: Option<crate::transfer::receiver::Receiver>,
-    pub receiver: receiver::Receiver,
+    pub sender: Sender,
+    pub receiver: Receiver,
     pub source: Arc<MemoryStream>,
     pub sink: Arc<MemoryPipe>,
     pub to_receiver: std::collections::VecDeque<Control>,
@@ -58,18 +45,13 @@ pub(super) struct World {
 }
 
 impl World {
-    fn of(
-        from: From,
-        reader: Option<crate::transfer::receiver::Receiver>,
-        source: MemoryStream,
-        sink: MemoryPipe,
-    ) -> Self {
+    fn of(mut sender: Sender, source: Arc<MemoryStream>, sink: MemoryPipe) -> Self {
+        sender.begin(now());
         Self {
             now: now(),
-            from,
-            reader,
-            receiver: receiver::Receiver::new(crate::transfer::receiver::Config { cores: 2 }),
-            source: Arc::new(source),
+            sender,
+            receiver: receiver(),
+            source,
             sink: Arc::new(sink),
             to_receiver: Default::default(),
             to_sender: Default::default(),
@@ -84,76 +66,48 @@ impl World {
     }
 
     pub fn stream(source: MemoryStream, sink: MemoryPipe, compression: Compression) -> Self {
-        let mut world = Self::of(From::Files(files(MemorySource::new(), compression)), None, source, sink);
-        let config = crate::transfer::sender::Config { cores: 2, compression };
-        let source = Arc::<MemoryStream>::clone(&world.source) as Arc<dyn StreamSource>;
-        world.from = From::Stream(sender::Sender::new(config, source));
-        both!(&mut world.from, sender => sender.begin(world.now));
-        world
+        let source = Arc::new(source);
+        let config = sender::Config { cores: 2, compression };
+        let sender = Sender::of_stream(config, Arc::<MemoryStream>::clone(&source) as Arc<dyn StreamSource>);
+        Self::of(sender, source, sink)
     }
 
     pub fn files(source: MemorySource, sink: MemoryPipe, compression: Compression) -> Self {
-        let reader = crate::transfer::receiver::Receiver::new(crate::transfer::receiver::Config { cores: 2 }, seed(2));
-        let from = From::Files(files(source, compression));
-        let mut world = Self::of(from, Some(reader), MemoryStream::default(), sink);
-        both!(&mut world.from, sender => sender.begin(world.now));
-        world
+        Self::of(files(source, compression), Arc::default(), sink)
     }
 
     fn limited(mut self, sender: Option<u64>, receiver: Option<u64>) -> Self {
         let rate = |rate: Option<u64>| rate.and_then(std::num::NonZeroU64::new);
-        let fresh = receiver::Receiver::new(crate::transfer::receiver::Config { cores: 2 });
-        self.receiver = fresh.with_limit(rate(receiver));
-        self.from = match self.from {
-            From::Stream(own) => From::Stream(own.with_limit(rate(sender))),
-            From::Files(own) => From::Files(own.with_limit(rate(sender))),
-        };
+        self.sender = self.sender.with_limit(rate(sender));
+        self.receiver = self.receiver.with_limit(rate(receiver));
         self
     }
 
     fn drain(&mut self) {
         let sink = || Arc::<MemoryPipe>::clone(&self.sink) as Arc<dyn StreamSink>;
-        match &mut self.from {
-            From::Stream(sender) => {
-                while let Some(event) = sender.poll_event() {
-                    assert_eq!(self.sent, None, "an event after the last one");
-                    match event {
-                        sender::Event::Accepted => {}
-                        sender::Event::Over(outcome) => self.sent = Some(outcome),
-                    }
-                }
+        while let Some(event) = self.sender.poll_event() {
+            assert_eq!(self.sent, None, "an event after the last one");
+            if let TransferEvent::Over(outcome) = event {
+                self.sent = Some(outcome);
             }
-            From::Files(sender) => {
-                while let Some(event) = sender.poll_event() {
-                    if let crate::transfer::sender::Event::Over(outcome) = event {
-                        self.sent = Some(outcome);
-                    }
-                }
-            }
-        }
-        if let Some(reader) = &mut self.reader
-            && let Some(event) = reader.poll_event()
-        {
-            let crate::transfer::receiver::Event::Offered(manifest) = event else { panic!("{event:?}") };
-            let config = crate::transfer::receiver::Config { cores: 2 };
-            self.receiver = receiver::Receiver::of_file(self.now, config, manifest).unwrap();
-            self.receiver.accept(self.now, sink()).unwrap();
-            self.reader = None;
         }
         while let Some(event) = self.receiver.poll_event() {
             assert_eq!(self.received, None, "an event after the last one");
             match event {
-                receiver::Event::Offered => self.receiver.accept(self.now, sink()).unwrap(),
-                receiver::Event::Record(judged) => assert!(matches!(judged, Judged::Genuine(_)), "{judged:?}"),
-                receiver::Event::Over(outcome) => self.received = Some(outcome),
+                TransferEvent::StreamOffered | TransferEvent::Offered(_) => {
+                    self.receiver.accept_stream(self.now, sink()).unwrap();
+                }
+                TransferEvent::Over(outcome) => self.received = Some(outcome),
+                other => panic!("{other:?}"),
             }
         }
-        // Before the jobs, as a peer does it: what is dropped here, because it is there already, makes room for another job.
-        while let Some((number, chunk)) = both!(&mut self.from, sender => sender.poll_chunk()) {
+        // Before the jobs, as a peer does it: what is dropped here, because it is there already, makes room for another
+        // job.
+        while let Some((number, chunk)) = self.sender.poll_chunk() {
             self.moved.push((self.now, number));
             self.chunks.push(SealedChunk::arrived(self.link, chunk, true));
         }
-        while let Some(job) = both!(&mut self.from, sender => sender.poll_job()) {
+        while let Some(job) = self.sender.poll_job() {
             self.sender_jobs.push(job);
         }
         while let Some(job) = self.receiver.poll_job() {
@@ -161,7 +115,7 @@ impl World {
         }
         // One that reads; one that writes, and those that unpack.
         assert!(self.sender_jobs.len() <= 5 && self.receiver_jobs.len() <= 8);
-        while let Some(message) = both!(&mut self.from, sender => sender.poll_control()) {
+        while let Some(message) = self.sender.poll_control() {
             self.to_receiver.push_back(message);
         }
         while let Some(message) = self.receiver.poll_control() {
@@ -192,20 +146,17 @@ impl World {
         match choice {
             0 => {
                 let done = run(self.sender_jobs.remove(which));
-                both!(&mut self.from, sender => sender.handle_job(now, done));
+                self.sender.handle_job(now, done);
             }
             1 => self.receiver.handle_job(now, run(self.receiver_jobs.remove(which))),
             2 => self.receiver.handle_chunk(now, self.chunks.remove(which)),
             3 => {
                 let message = self.to_receiver.pop_front().unwrap();
-                match &mut self.reader {
-                    Some(reader) => reader.handle_control(now, message),
-                    None => self.receiver.handle_control(now, message),
-                }
+                self.receiver.handle_control(now, message);
             }
             _ => {
                 let message = self.to_sender.pop_front().unwrap();
-                both!(&mut self.from, sender => sender.handle_control(now, message));
+                self.sender.handle_control(now, message);
             }
         }
         true
@@ -213,10 +164,10 @@ impl World {
 
     /// The next deadline comes; false: there is none.
     pub fn wait(&mut self) -> bool {
-        let due = [both!(&self.from, sender => sender.poll_timeout()), self.receiver.poll_timeout()];
+        let due = [self.sender.poll_timeout(), self.receiver.poll_timeout()];
         let Some(due) = due.into_iter().flatten().min() else { return false };
         self.now = self.now.max(due);
-        both!(&mut self.from, sender => sender.handle_timeout(self.now));
+        self.sender.handle_timeout(self.now);
         self.receiver.handle_timeout(self.now);
         true
     }
@@ -236,12 +187,10 @@ impl World {
         self.drain();
         self.chunks.clear();
         self.to_sender.retain(|message| !matches!(message, Control::Ack { .. }));
-        both!(&mut self.from, sender => sender.handle_all_lost(self.now));
+        self.sender.handle_all_lost(self.now);
         self.receiver.handle_link_lost(self.now, self.link);
         self.link = LinkId(self.link.0 + 1);
-        if let From::Files(sender) = &mut self.from {
-            sender.handle_link_up(self.now);
-        }
+        self.sender.handle_link_up(self.now);
         self.receiver.handle_link_up(self.now);
     }
 
@@ -254,17 +203,21 @@ impl World {
         };
         assert_eq!(sent, received);
         assert!(self.sink.bytes() == expected, "{} bytes of {}", self.sink.bytes().len(), expected.len());
-        assert!(both!(&self.from, sender => sender.is_closed()) && self.receiver.is_closed());
+        assert!(self.sender.is_closed() && self.receiver.is_closed());
         let all = Progress { bytes: expected.len() as u64, total: expected.len() as u64 };
-        assert_eq!((both!(&self.from, sender => sender.progress()), self.receiver.progress()), (all, all));
-        assert_eq!(both!(&self.from, sender => sender.poll_timeout()), None);
+        assert_eq!((self.sender.progress(), self.receiver.progress()), (all, all));
+        assert_eq!(self.sender.poll_timeout(), None);
         assert_eq!(self.receiver.poll_timeout(), None);
     }
 }
 
-fn files(source: MemorySource, compression: Compression) -> crate::transfer::sender::Sender {
-    let config = crate::transfer::sender::Config { cores: 2, compression };
-    crate::transfer::sender::Sender::new(config, Arc::new(source) as Arc<dyn Source>, &Seed::new([1; 32]))
+pub(super) fn receiver() -> Receiver {
+    Receiver::new(receiver::Config { cores: 2 }, seed(2))
+}
+
+fn files(source: MemorySource, compression: Compression) -> Sender {
+    let config = sender::Config { cores: 2, compression };
+    Sender::new(config, Arc::new(source) as Arc<dyn Source>, &Seed::new([1; 32]))
 }
 
 fn all(bytes: &[u8]) -> MemoryStream {
@@ -322,15 +275,18 @@ fn only_one_file_is_written_in_order() {
         MemorySource::new().with_dir(path("d")).with_file(path("d/a"), vec![1]),
     ] {
         let mut sender = files(source, Compression::Off);
-        let manifest = loop {
+        sender.begin(now());
+        while !sender.is_scanned() {
             let job = sender.poll_job().unwrap();
             sender.handle_job(now(), run(job));
-            if let Some(crate::transfer::sender::Event::Scanned(manifest)) = sender.poll_event() {
-                break manifest;
-            }
-        };
-        let config = crate::transfer::receiver::Config { cores: 2 };
-        assert!(receiver::Receiver::of_file(now(), config, manifest).is_err());
+        }
+        let mut receiver = self::receiver();
+        while let Some(message) = sender.poll_control() {
+            receiver.handle_control(now(), message);
+        }
+        assert!(matches!(receiver.poll_event(), Some(TransferEvent::Offered(_))));
+        let refused = receiver.accept_stream(now(), Arc::new(MemoryPipe::new()));
+        assert_eq!(refused, Err(Misuse::NotOneFile));
     }
 }
 
@@ -413,7 +369,7 @@ fn whoever_stops_reading_ends_it_for_both() {
     let fault = FaultKind::Io(std::io::ErrorKind::BrokenPipe).into();
     assert_eq!(world.received, Some(Outcome::Failed(fault)));
     assert!(matches!(world.sent, Some(Outcome::PeerCancelled { reason: CancelReason::Io, .. })), "{:?}", world.sent);
-    assert!(both!(&world.from, sender => sender.is_closed()) && world.receiver.is_closed());
+    assert!(world.sender.is_closed() && world.receiver.is_closed());
 }
 
 #[test]
@@ -430,14 +386,15 @@ fn a_source_that_breaks_ends_it_for_both() {
 fn a_silent_file_is_a_stall_and_a_silent_stream_is_not() {
     let source = MemorySource::new().with_file(path("file"), noise(1, 65536 * 3));
     let mut world = World::files(source, MemoryPipe::new(), Compression::Off);
-    while world.reader.is_some() {
+    while !world.to_sender.iter().any(|message| matches!(message, Control::Accept { .. })) {
         assert!(world.step(&mut |_| 0));
+        world.drain();
     }
     // Its chunks never leave.
     world.to_sender.clear();
     assert_eq!(world.receiver.poll_timeout(), Some(world.now + crate::transfer::receiver::CHUNKS));
     world.receiver.handle_timeout(world.now + crate::transfer::receiver::CHUNKS);
-    assert!(matches!(world.receiver.poll_event(), Some(receiver::Event::Over(Outcome::Stalled))));
+    assert!(matches!(world.receiver.poll_event(), Some(TransferEvent::Over(Outcome::Stalled))));
 
     let mut world = World::stream(MemoryStream::default().without_end(), MemoryPipe::new(), Compression::Off);
     world.settle(PAUSE * 3);
@@ -455,13 +412,13 @@ fn it_can_be_ended_from_either_side_at_any_time() {
             world.drain();
             let now = world.now;
             match side {
-                0 => both!(&mut world.from, sender => sender.cancel(now, CancelReason::Interrupted, "")),
+                0 => world.sender.cancel(now, CancelReason::Interrupted, ""),
                 _ => world.receiver.cancel(now, CancelReason::Interrupted, ""),
             }
             world.settle(HOUR);
             while world.step(&mut |_| 0) {}
             assert!(world.sent.is_some() && world.received.is_some(), "{steps} {side} {:?}", world.received);
-            assert!(both!(&world.from, sender => sender.is_closed()) && world.receiver.is_closed());
+            assert!(world.sender.is_closed() && world.receiver.is_closed());
         }
     }
 }
@@ -488,9 +445,9 @@ fn the_last_word_leaves_even_when_the_owner_is_done() {
         (|_, _| {}, false),
     ];
     for (end, says) in ends {
-        let mut receiver = receiver::Receiver::new(crate::transfer::receiver::Config { cores: 2 });
+        let mut receiver = receiver();
         let mut sender = World::stream(all(b"x"), MemoryPipe::new(), Compression::Off);
-        receiver.handle_control(now(), both!(&mut sender.from, sender => sender.poll_control()).unwrap());
+        receiver.handle_control(now(), sender.sender.poll_control().unwrap());
         end(&mut receiver, now());
         receiver.abandon(now());
         assert_eq!(receiver.poll_control().is_some(), says);
@@ -513,8 +470,8 @@ fn a_chunk_that_was_lost_has_its_place_when_later_ones_fill_the_window() {
     let first = world.moved.iter().position(|(_, number)| *number == 0).unwrap();
     world.chunks.remove(first);
     let (now, link) = (world.now, LinkId(2));
-    both!(&mut world.from, sender => sender.handle_sealed(0, link));
-    both!(&mut world.from, sender => sender.handle_link_lost(now, link));
+    world.sender.handle_sealed(0, link);
+    world.sender.handle_link_lost(now, link);
     world.receiver.handle_link_dropped(link);
     world.settle(HOUR);
     world.check_complete(&bytes);

@@ -1,7 +1,7 @@
 //! The jobs of a stream: reading and packing chunks, unsealing, unpacking and writing them.
 //!
-//! Reading and writing wait at most [`super::WAIT`], and answer with as much as was done, so that no worker is lost to a source that
-//! is silent or to a sink that is full; the machines decide what follows. Bounds: one chunk per job.
+//! Reading and writing wait at most [`super::WAIT`], and answer with as much as was done, so that no worker is lost to
+//! a source that is silent or to a sink that is full; the machines decide what follows. Bounds: one chunk per job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use subtle::ConstantTimeEq;
 
 use crate::Instant;
-use crate::session::{LinkId, Prepared, SealedChunk};
+use crate::session::{OpenedRecord, Prepared, SealedChunk};
 use crate::transfer::chunk::{Codec, Coders, HEADER, Header, Made};
-use crate::transfer::storage;
 use crate::transfer::storage::{Fault, FaultKind, StreamSink, StreamSource};
-use crate::transfer::{Compression, FIRST};
+use crate::transfer::{Compression, FIRST, storage};
 use crate::wire::Violation;
 
 /// What there is to do.
@@ -38,8 +37,8 @@ pub enum Product {
     Read(Tail, storage::Read),
     /// A chunk was made.
     Packed(Box<Made>),
-    /// A chunk was opened.
-    Unsealed(Unsealed),
+    /// A record was opened.
+    Unsealed(OpenedRecord<Unsealed>),
     /// A chunk was checked.
     Unpacked(u64, Result<Bytes, Violation>),
     /// What is left of a chunk to be written.
@@ -83,16 +82,8 @@ pub struct Write {
     pub(super) plain: Bytes,
 }
 
-/// What became of a chunk that arrived.
-#[derive(Debug)]
-pub enum Unsealed {
-    /// It is genuine; this is in it.
-    Record(Header, BytesMut),
-    /// It is not what the peer sealed: its link is of no use.
-    BadRecord(LinkId),
-    /// The peer broke a rule.
-    Violation(Violation),
-}
+/// What is in a genuine record: a chunk as it was sent, or what is against the rules in it.
+pub type Unsealed = Result<(Header, BytesMut), Violation>;
 
 impl Tail {
     /// Empty, with room for a chunk.
@@ -191,17 +182,17 @@ impl Pack {
     }
 }
 
-fn unseal(sealed: SealedChunk) -> Unsealed {
-    let link = sealed.link;
-    let Ok(mut plain) = sealed.open() else { return Unsealed::BadRecord(link) };
-    match Header::parse(&plain) {
-        Ok((header, _)) if header.transfer != FIRST => Unsealed::Violation(Violation::WrongTransfer),
-        Ok((header, _)) => {
-            plain.advance(HEADER);
-            Unsealed::Record(header, plain)
+fn unseal(sealed: SealedChunk) -> OpenedRecord<Unsealed> {
+    let OpenedRecord { verdict, content } = sealed.open();
+    let content = content.map(|mut plain| {
+        let (header, _) = Header::parse(&plain)?;
+        if header.transfer != FIRST {
+            return Err(Violation::WrongTransfer);
         }
-        Err(violation) => Unsealed::Violation(violation),
-    }
+        plain.advance(HEADER);
+        Ok((header, plain))
+    });
+    OpenedRecord { verdict, content }
 }
 
 impl Unpack {

@@ -5,9 +5,10 @@
 //!     │  └─hello─► Greeted ─┘ ▲                         │
 //!     └──────── refused ──────┴─ ask                    └─ refused (idle, going down) ─► Over
 //! ```
-//! It greets and asks in one flight where no password is needed, so pairing costs one round trip after the transport's handshake.
-//! One of several ways to the same relay only greets, and asks once it is the one that is taken.
-//! Timer: a relay has [`ANSWER_WITHIN`] to answer a greeting or a question. Bounds: frames of at most 4 KiB, one question at a time.
+//! It greets and asks in one flight where no password is needed, so pairing costs one round trip after the transport's
+//! handshake. One of several ways to the same relay only greets, and asks once it is the one that is taken. Timer: a
+//! relay has [`ANSWER_WITHIN`] to answer a greeting or a question. Bounds: frames of at most 4 KiB, one question at a
+//! time.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -50,7 +51,8 @@ pub enum Question {
 }
 
 impl Question {
-    /// The same, of one who asked `before` until now: a seat in a code room that was had is given up for one in a reconnect room.
+    /// The same, of one who asked `before` until now: a seat in a code room that was had is given up for one in a
+    /// reconnect room.
     #[must_use]
     pub const fn after(self, before: Self) -> Self {
         let Self::Join { room, side, owner, again: true, former: None } = self else { return self };
@@ -95,7 +97,7 @@ enum State {
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Rendezvous {
+pub struct RelayClient {
     state: State,
     hello: Hello,
     password: Option<Arc<str>>,
@@ -104,11 +106,11 @@ pub struct Rendezvous {
     answers: VecDeque<Answer>,
 }
 
-impl Rendezvous {
+impl RelayClient {
     /// The link is up: greets, and asks, if there is a question already.
     #[must_use]
     pub fn new(now: Instant, features: Features, password: Option<Arc<str>>, question: Option<Question>) -> Self {
-        let mut rendezvous = Self {
+        let mut client = Self {
             state: State::Greeting { question, deadline: now + ANSWER_WITHIN },
             hello: Hello::new(features),
             password,
@@ -116,11 +118,11 @@ impl Rendezvous {
             out: VecDeque::new(),
             answers: VecDeque::new(),
         };
-        rendezvous.say(&ClientMessage::Hello(rendezvous.hello));
-        if let (None, Some(question)) = (&rendezvous.password, question) {
-            rendezvous.ask(question);
+        client.send(&ClientMessage::Hello(client.hello));
+        if let (None, Some(question)) = (&client.password, question) {
+            client.ask(question);
         }
-        rendezvous
+        client
     }
 
     /// Asks after the greeting, or once more after `NobodyWaits`; ignored in any other state.
@@ -134,7 +136,7 @@ impl Rendezvous {
     /// Frees the seat and the nameplate.
     pub fn leave(&mut self) {
         if !matches!(self.state, State::Paired | State::Over) {
-            self.say(&ClientMessage::Leave);
+            self.send(&ClientMessage::Leave);
             self.state = State::Over;
         }
     }
@@ -167,7 +169,7 @@ impl Rendezvous {
         }
     }
 
-    /// When [`Rendezvous::handle_timeout`] is due.
+    /// When [`RelayClient::handle_timeout`] is due.
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
@@ -218,7 +220,7 @@ impl Rendezvous {
                 }
                 self.answers.push_back(Answer::Observed(observed));
                 if let Some(password) = self.password.clone() {
-                    self.say(&ClientMessage::Prove { mac: prove(&password, &nonce) });
+                    self.send(&ClientMessage::Prove { mac: prove(&password, &nonce) });
                     question.into_iter().for_each(|question| self.ask(question));
                 }
                 self.state = if question.is_some() { State::Asked { deadline } } else { State::Greeted };
@@ -267,7 +269,7 @@ impl Rendezvous {
     }
 
     fn ask(&mut self, question: Question) {
-        self.say(&match question {
+        self.send(&match question {
             Question::Allocate { owner } => ClientMessage::Allocate { owner },
             Question::Join { room, side, owner, again, former: None } => {
                 ClientMessage::Join { room, side, owner, again }
@@ -278,7 +280,7 @@ impl Rendezvous {
         });
     }
 
-    fn say(&mut self, message: &ClientMessage) {
+    fn send(&mut self, message: &ClientMessage) {
         self.out.push_back(enclose(&wire::encode(message)));
     }
 

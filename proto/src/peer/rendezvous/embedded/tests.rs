@@ -32,7 +32,7 @@ struct Stranger {
 struct World {
     now: Instant,
     net: Net,
-    host: Host,
+    relay: EmbeddedRelay,
     strangers: Vec<Stranger>,
     /// The most answers that ever waited for one guest.
     most_waiting: usize,
@@ -61,11 +61,11 @@ impl World {
         let seed = Seed::new([1; 32]);
         let mut net = Net::new(UNIX_TIME, seed.derive("net"));
         let embedded = Embedded { identity: identity(), listen: vec![AT.parse().unwrap()], announce: false };
-        let mut host = Host::new(embedded, Vec::new(), seed.derive("host"), &mut net);
-        host.handle_bound(Ok(AT.parse().unwrap()), &mut net).unwrap();
-        host.set_room(OWN);
-        while host.poll().is_some() {}
-        Self { now, net, host, strangers: Vec::new(), most_waiting: 0, handed_over: 0, is_vacant: true, seconds: 0 }
+        let mut relay = EmbeddedRelay::new(embedded, Vec::new(), seed.derive("host"), &mut net);
+        relay.handle_bound(Ok(AT.parse().unwrap()), &mut net);
+        relay.set_room(OWN);
+        while relay.poll().is_some() {}
+        Self { now, net, relay, strangers: Vec::new(), most_waiting: 0, handed_over: 0, is_vacant: true, seconds: 0 }
     }
 
     /// A stranger connects and sends this.
@@ -102,17 +102,17 @@ impl World {
             }
         }
         self.net.handle_timeout(now);
-        self.host.handle_timeout(now, &mut self.net);
+        self.relay.handle_timeout(now, &mut self.net);
         self.net.settle(now);
         while let Some((conn, event)) = self.net.poll_event() {
-            self.host.handle_event(now, &mut self.net, conn, &event);
+            self.relay.handle_event(now, &mut self.net, conn, &event);
         }
-        self.host.settle(now, &mut self.net, self.is_vacant);
-        while let Some(met) = self.host.poll() {
-            self.handed_over += usize::from(matches!(met, Met::Link(..)));
-            self.seconds += usize::from(matches!(met, Met::Event(Event::SecondReceiver)));
+        self.relay.settle(now, &mut self.net, self.is_vacant);
+        while let Some(met) = self.relay.poll() {
+            self.handed_over += usize::from(matches!(met, Output::Connected(..)));
+            self.seconds += usize::from(matches!(met, Output::Event(Event::SecondReceiver)));
         }
-        let waiting = self.host.guests.values().map(|guest| guest.waiting.len()).max();
+        let waiting = self.relay.guests.values().map(|guest| guest.waiting.len()).max();
         self.most_waiting = self.most_waiting.max(waiting.unwrap_or(0));
         self.net.settle(now);
         while let Some(sent) = self.net.poll_transmit(now, LISTENER, many, &mut buf) {
@@ -221,7 +221,7 @@ fn one_source_does_not_take_all_places() {
         world.add(&format!("192.0.2.66:{port}"), &Profile::peer(), &[]);
     }
     world.pass(50);
-    assert_eq!(world.host.guests.len(), MAX_PER_SOURCE);
+    assert_eq!(world.relay.guests.len(), MAX_PER_SOURCE);
     world.add("192.0.2.67:5000", &Profile::peer(), &[join(OWN)]);
     world.pass(20);
     assert_eq!(world.handed_over, 1);

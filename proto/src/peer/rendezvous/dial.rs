@@ -1,32 +1,35 @@
-//! How a meeting gets its connection to one relay: carries out what the race says, and tells it what came of it.
+//! How the connection to one relay is made: carries out what the race decides, and reports the results to it.
 //!
-//! Of the ways that are tried at once the first that is connected asks in the same flight as it greets, the others greet only, so that
-//! no question is asked twice; the first on which the relay says anything is taken. No timers or bounds but the race's.
+//! Of concurrent attempts only the first to connect pipelines its request with Hello; the others send Hello only. The
+//! first attempt to receive a reply wins. No timers or bounds but the race's.
 
 use std::collections::VecDeque;
 
-use super::event::{Event, Failure, Lost, RelayFailure};
-use super::meeting::{Meeting, Met, Search};
-use super::net::{Callee, Conn, Dial, Net};
-use super::rendezvous::{Question, Rendezvous};
-use super::spot::{Attempting, Origin, State, Talk};
+use super::super::event::Event;
+use super::super::failure::{Failure, Lost, RelayFailure};
+use super::super::net::{Callee, ConnectionId, Dial, Net};
+use super::Output;
+use super::client::{Question, RelayClient};
+use super::server::{Attempting, Origin, RelayConnection, State};
+use super::server_list::{Search, ServerList};
 use crate::Instant;
 use crate::link::race::{self, Attempt, Transport};
 use crate::link::trust::{CertificateSeen, Trust};
 
-impl Meeting {
-    /// Carries out what the race of a spot says.
+impl ServerList {
+    /// Carries out what the race of a server says.
     pub(super) fn run_race(&mut self, now: Instant, net: &mut Net, index: usize) {
         loop {
-            let Some(spot) = self.spots.get_mut(index) else { return };
-            let State::Dialing(dialing) = &mut spot.state else { return };
+            let Some(server) = self.servers.get_mut(index) else { return };
+            let State::Dialing(dialing) = &mut server.state else { return };
             let Some(output) = dialing.race.poll_output() else { return };
             match output {
                 race::Output::Start(attempt) => {
-                    // The relay bears to hear these twice, and no others (RFC 8446 §8). Whoever else gets through first has still to
-                    // ask, so only where QUIC is likely to be answered.
+                    // The relay bears to hear these twice, and no others (RFC 8446 §8). Whoever else gets through first
+                    // has still to ask, so only where QUIC is likely to be answered.
                     let is_join = matches!(self.question, Question::Join { again: true, .. });
-                    let early = is_join && spot.rounds == 0 && spot.remembered.is_none_or(|was| was == Transport::Quic);
+                    let early =
+                        is_join && server.rounds == 0 && server.remembered.is_none_or(|was| was == Transport::Quic);
                     self.start(now, net, index, attempt, early);
                 }
                 race::Output::Cancel(id) => {
@@ -35,17 +38,18 @@ impl Meeting {
                 }
                 race::Output::Won(attempt) => {
                     let won = dialing.attempts.extract_if(.., |other| other.attempt.id == attempt.id).next();
-                    if let Some((certificate, talk)) = won.and_then(|won| won.talk) {
-                        return self.handle_won(now, net, index, certificate, talk);
+                    if let Some((certificate, connection)) = won.and_then(|won| won.connection) {
+                        return self.handle_won(now, net, index, certificate, connection);
                     }
                 }
                 race::Output::Failed(failure) => {
-                    if let (race::Failure::Certificate(refused), Origin::Configured(relay)) = (failure, &spot.origin) {
+                    if let (race::Failure::Certificate(refused), Origin::Configured(relay)) = (failure, &server.origin)
+                    {
                         let relay = relay.address.clone();
                         self.last = Failure::Relay(RelayFailure::CertificateChanged { relay, refused });
-                        spot.state = State::Gone;
+                        server.state = State::Gone;
                         if matches!(self.search, Search::Code | Search::Seated) {
-                            self.out.push_back(Met::Failed(self.last.clone()));
+                            self.out.push_back(Output::Failed(self.last.clone()));
                         }
                         return;
                     }
@@ -61,10 +65,10 @@ impl Meeting {
     }
 
     fn start(&mut self, now: Instant, net: &mut Net, index: usize, attempt: Attempt, early: bool) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        let State::Dialing(dialing) = &mut spot.state else { return };
+        let Some(server) = self.servers.get_mut(index) else { return };
+        let State::Dialing(dialing) = &mut server.state else { return };
         let any = Trust::Any;
-        let callee = match &spot.origin {
+        let callee = match &server.origin {
             Origin::Configured(relay) => Callee {
                 host: &relay.address.host,
                 port: relay.address.port,
@@ -75,7 +79,7 @@ impl Meeting {
             Origin::Near => Callee { host: "tallow", port: attempt.to.port(), trust: &any, proxy: None, early: false },
         };
         match net.dial(now, &attempt, &callee) {
-            Dial::Started(conn) => dialing.attempts.push(Attempting { attempt, conn, early, talk: None }),
+            Dial::Started(conn) => dialing.attempts.push(Attempting { attempt, conn, early, connection: None }),
             Dial::NotYet | Dial::Impossible => {
                 dialing.race.handle_failed(now, attempt.id, race::Failure::Unreachable);
             }
@@ -88,13 +92,13 @@ impl Meeting {
         now: Instant,
         net: &mut Net,
         index: usize,
-        conn: Conn,
+        conn: ConnectionId,
         certificate: &CertificateSeen,
     ) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        let State::Dialing(dialing) = &mut spot.state else { return };
+        let Some(server) = self.servers.get_mut(index) else { return };
+        let State::Dialing(dialing) = &mut server.state else { return };
         let attempt = dialing.attempts.iter_mut().find(|attempt| attempt.conn == conn);
-        attempt.into_iter().for_each(|attempt| attempt.talk = None);
+        attempt.into_iter().for_each(|attempt| attempt.connection = None);
         self.handle_connected(now, net, index, conn, certificate);
     }
 
@@ -104,45 +108,52 @@ impl Meeting {
         now: Instant,
         net: &mut Net,
         index: usize,
-        conn: Conn,
+        conn: ConnectionId,
         certificate: &CertificateSeen,
     ) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        let password = match &spot.origin {
+        let Some(server) = self.servers.get_mut(index) else { return };
+        let password = match &server.origin {
             Origin::Configured(relay) => relay.password.clone(),
             Origin::Near => None,
         };
-        let State::Dialing(dialing) = &mut spot.state else { return };
-        let asked = !dialing.attempts.iter().any(|attempt| attempt.talk.is_some());
+        let State::Dialing(dialing) = &mut server.state else { return };
+        let asked = !dialing.attempts.iter().any(|attempt| attempt.connection.is_some());
         let Some(attempt) = dialing.attempts.iter_mut().find(|attempt| attempt.conn == conn) else { return };
         let Some(main) = net.open_first(conn) else { return };
-        let rendezvous = Rendezvous::new(now, self.features, password, asked.then_some(self.question));
-        let mut talk =
-            Talk { conn, main, transport: attempt.attempt.transport, asked, rendezvous, out: VecDeque::new() };
-        talk.flush(now, net);
-        attempt.talk = Some((*certificate, talk));
+        let client = RelayClient::new(now, self.features, password, asked.then_some(self.question));
+        let mut connection =
+            RelayConnection { conn, main, transport: attempt.attempt.transport, asked, client, out: VecDeque::new() };
+        connection.flush(now, net);
+        attempt.connection = Some((*certificate, connection));
     }
 
     /// The relay answered on this one.
-    fn handle_won(&mut self, now: Instant, net: &mut Net, index: usize, certificate: CertificateSeen, mut talk: Talk) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        spot.reached = true;
-        if let Origin::Configured(relay) = &mut spot.origin {
+    fn handle_won(
+        &mut self,
+        now: Instant,
+        net: &mut Net,
+        index: usize,
+        certificate: CertificateSeen,
+        mut connection: RelayConnection,
+    ) {
+        let Some(server) = self.servers.get_mut(index) else { return };
+        server.reached = true;
+        if let Origin::Configured(relay) = &mut server.origin {
             if let Some(keep) = to_keep(relay.trust, &certificate) {
                 // From the first time on, it has to be the same.
                 relay.trust = keep;
                 let relay = relay.address.clone();
-                self.out.push_back(Met::Event(Event::FirstUse { relay, keep }));
+                self.out.push_back(Output::Event(Event::FirstUse { relay, keep }));
             }
-            if spot.remembered.replace(talk.transport) != Some(talk.transport) {
-                let (relay, transport) = (relay.address.clone(), talk.transport);
-                self.out.push_back(Met::Event(Event::Reached { relay, transport }));
+            if server.remembered.replace(connection.transport) != Some(connection.transport) {
+                let (relay, transport) = (relay.address.clone(), connection.transport);
+                self.out.push_back(Output::Event(Event::Reached { relay, transport }));
             }
         }
-        if !std::mem::replace(&mut talk.asked, true) {
-            talk.rendezvous.ask_now(now, self.question);
+        if !std::mem::replace(&mut connection.asked, true) {
+            connection.client.ask_now(now, self.question);
         }
-        spot.state = State::Talking(talk);
+        server.state = State::Connected(connection);
         self.pump(now, net, index);
     }
 
@@ -151,14 +162,14 @@ impl Meeting {
         now: Instant,
         net: &mut Net,
         index: usize,
-        conn: Conn,
+        conn: ConnectionId,
         failure: race::Failure,
     ) {
         // What came before the end still counts.
         self.pump(now, net, index);
         net.close(now, conn, 0, "closed");
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        match &mut spot.state {
+        let Some(server) = self.servers.get_mut(index) else { return };
+        match &mut server.state {
             State::Dialing(dialing) => {
                 let ended = dialing.attempts.extract_if(.., |attempt| attempt.conn == conn).next();
                 match ended {
@@ -171,22 +182,22 @@ impl Meeting {
                 }
                 self.run_race(now, net, index);
             }
-            State::Talking(talk) if talk.conn == conn => self.fail(now, index),
+            State::Connected(connection) if connection.conn == conn => self.fail(now, index),
             // The connection of the pause ended: the next question goes over a new one.
-            State::Paused { next, talk } if talk.conn == conn => spot.state = State::Idle { next: *next },
-            State::Talking(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving(_) | State::Gone => {}
+            State::Paused { next, connection } if connection.conn == conn => server.state = State::Idle { next: *next },
+            State::Connected(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving | State::Gone => {}
         }
     }
 
     /// Whether the relay said anything on one of the ways that are tried.
-    pub(super) fn hear_attempts(&mut self, now: Instant, net: &mut Net, index: usize) {
-        let Some(spot) = self.spots.get_mut(index) else { return };
-        let State::Dialing(dialing) = &mut spot.state else { return };
+    pub(super) fn read_attempts(&mut self, now: Instant, net: &mut Net, index: usize) {
+        let Some(server) = self.servers.get_mut(index) else { return };
+        let State::Dialing(dialing) = &mut server.state else { return };
         for attempt in &mut dialing.attempts {
-            let Some((_, talk)) = &mut attempt.talk else { continue };
-            talk.hear(net);
-            talk.flush(now, net);
-            if talk.rendezvous.has_answer() {
+            let Some((_, connection)) = &mut attempt.connection else { continue };
+            connection.receive(net);
+            connection.flush(now, net);
+            if connection.client.has_answer() {
                 dialing.race.handle_answered(attempt.attempt.id);
             }
         }

@@ -1,4 +1,5 @@
-//! What two sides know of their floors, with every word late and every link dying at any time, at one end first.
+//! What two sides know of their relay paths, with every message late and every link dying at any time, at one end
+//! first.
 
 use std::collections::VecDeque;
 
@@ -8,7 +9,7 @@ use super::*;
 
 /// One side. A link that waits is known by its number.
 struct End {
-    floor: Floor<u32>,
+    relay: RelayPath<u32>,
     /// Links that are gone here.
     gone: Vec<u32>,
     /// What was said to it and has not arrived: about which link.
@@ -19,17 +20,17 @@ struct End {
 
 impl End {
     fn new() -> Self {
-        let floor = Floor { kind: PathKind::Relay, state: State::There, lost: None, offered: true, direct: true };
-        Self { floor, gone: Vec::new(), inbox: VecDeque::new(), proven: vec![0] }
+        let relay = RelayPath { kind: PathKind::Relay, state: State::Up, lost: None, offered: true, direct: true };
+        Self { relay, gone: Vec::new(), inbox: VecDeque::new(), proven: vec![0] }
     }
 
     /// The link that it has beside its direct one.
     fn has(&self) -> Option<u32> {
-        match &self.floor.state {
-            State::There => self.proven.last().copied(),
-            State::Met(number) | State::Said(Some(number)) => Some(*number),
-            State::Joining { id: LinkId(number), .. } => Some(*number),
-            State::Said(None) | State::Looking { .. } => None,
+        match &self.relay.state {
+            State::Up => self.proven.last().copied(),
+            State::Pending(number) | State::LossSent(Some(number)) => Some(*number),
+            State::Validating { id: LinkId(number), .. } => Some(*number),
+            State::LossSent(None) | State::Reconnecting { .. } => None,
         }
     }
 }
@@ -56,11 +57,11 @@ impl Model {
         let end = &mut self.ends[which];
         let Some(number) = end.has() else { return };
         end.gone.push(number);
-        if end.floor.take().is_some() {
+        if end.relay.take().is_some() {
             return;
         }
-        match end.floor.lose(LinkId(number)) {
-            Loss::Floor => self.say(which, number),
+        match end.relay.lose(LinkId(number)) {
+            Loss::RelayPath => self.say(which, number),
             Loss::Attempt => {}
             Loss::Other => panic!("{number} was none"),
         }
@@ -73,36 +74,40 @@ impl Model {
 
     fn hear_of(&mut self, which: usize, about: u32) {
         let newest = self.ends[which].has();
-        match self.ends[which].floor.hear() {
-            Heard::Nothing => panic!("it was said of a link"),
-            Heard::Lose => {
-                assert_eq!(newest, Some(about), "another floor than was meant");
+        match self.ends[which].relay.handle_loss() {
+            Received::Nothing => panic!("it was said of a link"),
+            Received::Lose => {
+                assert_eq!(newest, Some(about), "another relay path than was meant");
                 self.lose(which);
                 self.hear_of(which, about);
             }
-            Heard::Settled => {
-                assert_eq!(self.ends[which].floor.lost.take(), Some(LinkId(about)), "another floor than was meant");
+            Received::Settled => {
+                assert_eq!(
+                    self.ends[which].relay.lost.take(),
+                    Some(LinkId(about)),
+                    "another relay path than was meant"
+                );
             }
-            Heard::Answer(waiting) => {
+            Received::Answer(waiting) => {
                 assert!(waiting.is_none_or(|number| number == about), "another link than was meant");
                 self.ends[which].gone.extend(waiting);
                 self.say(which, about);
             }
-            Heard::AnswerFor(LinkId(number)) => {
+            Received::AnswerFor(LinkId(number)) => {
                 assert_eq!(number, about, "another link than was meant");
                 self.say(which, about);
                 self.lose(which);
-                self.ends[which].floor.settle();
+                self.ends[which].relay.settle();
             }
         }
     }
 
     /// Where both look, they meet; the sender speaks at once.
     fn meet(&mut self) {
-        if self.ends.iter().all(|end| matches!(end.floor.state, State::Looking { .. })) {
+        if self.ends.iter().all(|end| matches!(end.relay.state, State::Reconnecting { .. })) {
             self.links += 1;
-            self.ends[SENDER].floor.state = State::Joining { id: LinkId(self.links), found: Found::Near, until: None };
-            self.ends[RECEIVER].floor.state = State::Met(self.links);
+            self.ends[SENDER].relay.state = State::Validating { id: LinkId(self.links), via: Via::Near, until: None };
+            self.ends[RECEIVER].relay.state = State::Pending(self.links);
         }
     }
 
@@ -110,16 +115,20 @@ impl Model {
     fn prove(&mut self, which: usize) {
         let others = self.ends[1 - which].proven.clone();
         let end = &mut self.ends[which];
-        match end.floor.state {
-            State::Met(number) if which == RECEIVER => {
-                end.floor.state = State::Joining { id: LinkId(number), found: Found::Near, until: None };
+        match end.relay.state {
+            State::Pending(number) if which == RECEIVER => {
+                end.relay.state = State::Validating { id: LinkId(number), via: Via::Near, until: None };
             }
             // Who answered is convinced first.
-            State::Joining { id: LinkId(number), .. } if which == RECEIVER || others.contains(&number) => {
-                assert!(end.floor.prove(LinkId(number)));
+            State::Validating { id: LinkId(number), .. } if which == RECEIVER || others.contains(&number) => {
+                assert!(end.relay.prove(LinkId(number)));
                 end.proven.push(number);
             }
-            State::There | State::Said(_) | State::Looking { .. } | State::Met(_) | State::Joining { .. } => {}
+            State::Up
+            | State::LossSent(_)
+            | State::Reconnecting { .. }
+            | State::Pending(_)
+            | State::Validating { .. } => {}
         }
     }
 
@@ -137,9 +146,10 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
-    /// "The floor" is one floor for both, whatever is under way; and both look again once everything is lost and said.
+    /// `DirectFailed(0)` means the same link to both, whatever is in flight; both search again once everything is lost
+    /// and said.
     #[test]
-    fn what_is_said_of_the_floor_is_said_of_one(actions in prop::collection::vec(0_u8..8, 0..200)) {
+    fn a_lost_relay_path_is_the_same_link_to_both(actions in prop::collection::vec(0_u8..8, 0..200)) {
         let mut model = Model::new();
         for action in actions {
             model.act(action);
@@ -152,26 +162,28 @@ proptest! {
             model.hear(RECEIVER);
         }
         for end in &model.ends {
-            prop_assert!(end.inbox.is_empty() && matches!(end.floor.state, State::Looking { .. }), "{:?}", end.floor.state);
+            let reconnects = matches!(end.relay.state, State::Reconnecting { .. });
+            prop_assert!(end.inbox.is_empty() && reconnects, "{:?}", end.relay.state);
         }
     }
 }
 
-/// What was not yet heard when the session lost its last link comes in the next generation, before anything that is said in it.
+/// What was not yet heard when the session lost its last link comes in the next generation, before anything that is
+/// said in it.
 #[test]
 fn a_word_of_an_earlier_generation_means_nothing() {
-    let mut floor = Floor::<u32>::new_for_test();
-    assert_eq!(floor.hear(), Heard::Nothing);
+    let mut relay = RelayPath::<u32>::new_for_test();
+    assert_eq!(relay.handle_loss(), Received::Nothing);
     // An offer may be from then, too; but then it has led to nothing here.
-    floor.handle_offer();
-    assert_eq!(floor.hear(), Heard::Nothing);
-    assert!(!floor.is_wanted());
-    floor.handle_direct();
-    assert_eq!(floor.hear(), Heard::Lose);
+    relay.handle_offer();
+    assert_eq!(relay.handle_loss(), Received::Nothing);
+    assert!(!relay.is_wanted());
+    relay.handle_direct();
+    assert_eq!(relay.handle_loss(), Received::Lose);
 }
 
-impl Floor<u32> {
+impl RelayPath<u32> {
     fn new_for_test() -> Self {
-        Self { kind: PathKind::Relay, state: State::There, lost: None, offered: false, direct: false }
+        Self { kind: PathKind::Relay, state: State::Up, lost: None, offered: false, direct: false }
     }
 }

@@ -1,10 +1,11 @@
-//! What a receiver has from before: its journal names chunks, and each is read and hashed again before anything is said of it.
+//! What a receiver has from before: its journal names chunks, and each is read and hashed again before anything is said
+//! of it.
 //!
 //! It decides which of them the sender is told of: those whose bytes are what the journal says, as ranges of at most
-//! [`ranges::MOST_IN_HAVE`] chunks, [`RANGES`] of them; the rest comes again. No timers. Bounds: jobs out, twice the cores and
-//! 16 MiB; [`super::journal::MOST`] chunks.
+//! [`ranges::MOST_IN_HAVE`] chunks, [`RANGES`] of them; the rest comes again. No timers. Bounds: jobs out, twice the
+//! cores and 16 MiB; [`super::journal::MOST`] chunks.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
@@ -12,7 +13,6 @@ use subtle::ConstantTimeEq;
 use super::journal::Stored;
 use super::manifest::Manifest;
 use super::{IN_JOBS, ranges, slice_of};
-use crate::transfer::job::JobId;
 use crate::transfer::storage::{Fault, FaultKind, Sink};
 use crate::wire::peer::{ChunkRange, Have};
 
@@ -20,7 +20,7 @@ use crate::wire::peer::{ChunkRange, Have};
 pub const RANGES: usize = 1000;
 
 /// Chunks to be read from the sink and hashed.
-pub struct Recall {
+pub struct VerifyStored {
     sink: Arc<dyn Sink>,
     manifest: Arc<Manifest>,
     chunks: Vec<Stored>,
@@ -28,10 +28,10 @@ pub struct Recall {
 
 /// Those that are what the journal says, each with its length in bytes.
 #[derive(Debug)]
-pub struct Recalled(Vec<(Stored, usize)>);
+pub struct VerifiedStored(Vec<(Stored, usize)>);
 
-impl Recall {
-    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Recalled, Fault> {
+impl VerifyStored {
+    pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<VerifiedStored, Fault> {
         let Self { sink, manifest, chunks } = self;
         let mut buffer = vec![0; manifest.chunk_size() as usize];
         let mut good = Vec::new();
@@ -55,56 +55,53 @@ impl Recall {
                 good.push((stored, len));
             }
         }
-        Ok(Recalled(good))
+        Ok(VerifiedStored(good))
     }
 }
 
 /// The chunks of a journal while they are hashed again.
-pub(super) struct Recalling {
+pub(super) struct VerifyingStored {
     pub manifest: Arc<Manifest>,
     pub sink: Arc<dyn Sink>,
     left: VecDeque<Stored>,
-    out: BTreeSet<JobId>,
+    /// How many jobs are out.
+    out: usize,
     good: Vec<(Stored, usize)>,
     bytes: u64,
 }
 
 /// A range of chunks that the sender is told of, and the bytes in it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Kept {
+pub(super) struct ResumeRange {
     pub have: Have,
     pub bytes: u64,
 }
 
-impl Recalling {
+impl VerifyingStored {
     pub fn new(manifest: Arc<Manifest>, sink: Arc<dyn Sink>, stored: Vec<Stored>) -> Self {
-        Self { manifest, sink, left: stored.into(), out: BTreeSet::new(), good: Vec::new(), bytes: 0 }
+        Self { manifest, sink, left: stored.into(), out: 0, good: Vec::new(), bytes: 0 }
     }
 
     /// The next job, if there is one and room for it.
-    pub fn next(&mut self, cores: usize) -> Option<Recall> {
-        let (jobs, size) = (self.out.len(), self.manifest.chunk_size());
+    pub fn next(&mut self, cores: usize) -> Option<VerifyStored> {
+        let (jobs, size) = (self.out, self.manifest.chunk_size());
         let bytes = (jobs as u64).saturating_add(1).saturating_mul(size.into());
         if self.left.is_empty() || jobs >= cores.max(1).saturating_mul(2) || bytes > IN_JOBS {
             return None;
         }
         let chunks = self.left.drain(..slice_of(size).min(self.left.len())).collect();
-        Some(Recall { sink: Arc::clone(&self.sink), manifest: Arc::clone(&self.manifest), chunks })
-    }
-
-    /// A job of this name is out.
-    pub fn started(&mut self, id: JobId) {
-        self.out.insert(id);
+        self.out = jobs.saturating_add(1);
+        Some(VerifyStored { sink: Arc::clone(&self.sink), manifest: Arc::clone(&self.manifest), chunks })
     }
 
     /// A job was done; true: it was the last.
-    pub fn recalled(&mut self, id: JobId, recalled: Recalled) -> bool {
-        self.out.remove(&id);
-        for (_, len) in &recalled.0 {
+    pub fn verified(&mut self, verified: VerifiedStored) -> bool {
+        self.out = self.out.saturating_sub(1);
+        for (_, len) in &verified.0 {
             self.bytes = self.bytes.saturating_add(*len as u64);
         }
-        self.good.extend(recalled.0);
-        self.left.is_empty() && self.out.is_empty()
+        self.good.extend(verified.0);
+        self.left.is_empty() && self.out == 0
     }
 
     /// Bytes that were found good so far.
@@ -113,15 +110,15 @@ impl Recalling {
     }
 
     /// What the sender is told, and the hashes of all chunks in it.
-    pub fn finish(mut self) -> (Vec<Kept>, Vec<Stored>) {
+    pub fn finish(mut self) -> (Vec<ResumeRange>, Vec<Stored>) {
         self.good.sort_unstable_by_key(|(stored, _)| stored.chunk);
-        let (mut kept, mut stored): (Vec<Kept>, Vec<Stored>) = (Vec::new(), Vec::new());
+        let (mut kept, mut stored): (Vec<ResumeRange>, Vec<Stored>) = (Vec::new(), Vec::new());
         let mut hasher = blake3::Hasher::new();
         for (chunk, len) in self.good {
             let Stored { chunk: number, hash } = chunk;
             let full = kept.len() == RANGES;
             match kept.last_mut() {
-                Some(Kept { have, bytes })
+                Some(ResumeRange { have, bytes })
                     if have.range.last.checked_add(1) == Some(number)
                         && number.saturating_sub(have.range.first) < ranges::MOST_IN_HAVE =>
                 {
@@ -132,7 +129,7 @@ impl Recalling {
                 _ => {
                     hasher.reset();
                     let range = ChunkRange { first: number, last: number };
-                    kept.push(Kept { have: Have { range, digest: [0; 32] }, bytes: len as u64 });
+                    kept.push(ResumeRange { have: Have { range, digest: [0; 32] }, bytes: len as u64 });
                 }
             }
             hasher.update(&hash);
@@ -152,13 +149,13 @@ mod tests {
     use super::*;
     use crate::wire::peer::TransferKind;
 
-    fn told(chunks: impl Iterator<Item = u64>) -> (Vec<Kept>, Vec<Stored>) {
+    fn told(chunks: impl Iterator<Item = u64>) -> (Vec<ResumeRange>, Vec<Stored>) {
         let builder = super::super::manifest::ManifestBuilder::new(TransferKind::Files, &seed(1));
         let manifest = Arc::new(builder.finish().unwrap());
-        let mut recalling = Recalling::new(manifest, Arc::new(MemorySink::new()), Vec::new());
+        let mut verifying = VerifyingStored::new(manifest, Arc::new(MemorySink::new()), Vec::new());
         let good: Vec<_> = chunks.map(|chunk| (Stored { chunk, hash: [chunk as u8; 32] }, 10)).collect();
-        assert!(recalling.recalled(JobId(1), Recalled(good)));
-        recalling.finish()
+        assert!(verifying.verified(VerifiedStored(good)));
+        verifying.finish()
     }
 
     #[test]

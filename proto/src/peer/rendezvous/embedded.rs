@@ -1,13 +1,13 @@
-//! The relay inside a sender: it serves the sender's own room and nobody else's, and hands the link that reaches it straight to
-//! the session.
+//! The relay inside a sender: it serves the sender's own room and nobody else's, and hands the link that reaches it
+//! straight to the session.
 //!
 //! ```text
 //! Binding ──► Listening ──(a guest joins our room)──► the guest's link is handed over
 //! ```
 //! It decides who gets in: at most [`MAX_GUESTS`] connections at once, [`MAX_PER_SOURCE`] of one source, each with the
 //! greeting's deadline, and only a receiver that names our room while nobody else is being talked to, or the session's
-//! own receiver that comes back, or comes for a new floor. Everybody else hears that nobody waits. A guest is read only
-//! while it takes its answers, so that at most the answers to one request wait for it; it may ask for a seat
+//! own receiver that comes back, or comes for a new relay path. Everybody else hears that nobody waits. A guest is read
+//! only while it takes its answers, so that at most the answers to one request wait for it; it may ask for a seat
 //! [`MAX_JOINS`] times, and its source as often as a relay allows: each wrong room and each wrong word costs the sender
 //! something. As a relay does, it tells who asks by STUN at which address it is seen.
 
@@ -19,16 +19,17 @@ use bytes::Bytes;
 use rand_core::Rng;
 use subtle::ConstantTimeEq;
 
-use super::config::Embedded;
-use super::event::{Event, Failure, Lost, PathTransport, WaitingFor};
-use super::meeting::{Found, Met};
-use super::net::{self, Conn, LISTENER, Net};
-use super::peer_link::PeerLink;
+use super::super::config::Embedded;
+use super::super::event::{Event, PathTransport, WaitingFor};
+use super::super::failure::{Failure, Lost};
+use super::super::net::{self, ConnectionId, LISTENER, Net};
+use super::super::peer_link::PeerLink;
+use super::{Output, Via};
 use crate::Instant;
 use crate::link::quic::{Direction, Quic, Stream};
 use crate::link::{Read, Write};
 use crate::net::{Arrival, Transmit};
-use crate::room::greeting::{GREET_WITHIN, Greeting, Output, Request};
+use crate::room::greeting::{GREET_WITHIN, Greeting, Output as Greeted, Request};
 use crate::room::limits::{self, Guard, Source};
 use crate::room::mirror::Answers;
 use crate::seed::Seed;
@@ -51,7 +52,7 @@ const MAX_JOINS: u8 = 8;
 const STREAMS: u8 = 16;
 
 /// See the module's text.
-pub struct Host {
+pub struct EmbeddedRelay {
     embedded: Embedded,
     seed: Seed,
     interfaces: Vec<IpAddr>,
@@ -62,11 +63,11 @@ pub struct Host {
     admitted: Option<Admitted>,
     /// The application knows that another one came.
     told_second: bool,
-    guests: BTreeMap<Conn, Guest>,
+    guests: BTreeMap<ConnectionId, Guest>,
     /// How often a source may ask where it is, and for a seat.
     guard: Guard,
     answers: Answers,
-    out: VecDeque<Met>,
+    out: VecDeque<Output>,
 }
 
 /// The receiver that was let in last, by the code.
@@ -112,11 +113,11 @@ struct Guest {
     deadline: Instant,
 }
 
-impl Host {
+impl EmbeddedRelay {
     /// Asks for the first address.
     #[must_use]
     pub fn new(embedded: Embedded, interfaces: Vec<IpAddr>, seed: Seed, net: &mut Net) -> Self {
-        let mut host = Self {
+        let mut relay = Self {
             embedded,
             seed,
             interfaces,
@@ -130,8 +131,8 @@ impl Host {
             answers: Answers::default(),
             out: VecDeque::new(),
         };
-        host.bind_next(net);
-        host
+        relay.bind_next(net);
+        relay
     }
 
     /// The sender's own room.
@@ -162,28 +163,21 @@ impl Host {
         self.bound.filter(|_| self.embedded.announce).map(|bound| bound.port())
     }
 
-    /// The socket was bound, or could not be: then the next address is tried.
-    ///
-    /// # Errors
-    /// No address could be bound.
-    pub fn handle_bound(&mut self, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) -> Result<(), Failure> {
+    /// The socket was bound, or could not be: then the next address is tried. Without any the search has failed.
+    pub fn handle_bound(&mut self, result: Result<SocketAddr, io::ErrorKind>, net: &mut Net) {
         match result {
             Ok(addr) => {
                 if !net.open_listener(&self.embedded.identity, &self.seed.derive("listener")) {
-                    return Err(Failure::Lost(Lost::NoSocket));
+                    return self.out.push_back(Output::Failed(Failure::Lost(Lost::NoSocket)));
                 }
                 self.bound = Some(addr);
                 // Three digits: see docs/decisions.md.
                 let number = self.seed.derive("nameplate").rng().next_u32().checked_rem(900).unwrap_or(0);
-                self.out.push_back(Met::Allocated(number.saturating_add(100)));
-                self.out.push_back(Met::Event(Event::Waiting(WaitingFor::Receiver)));
-                Ok(())
+                self.out.push_back(Output::Allocated(number.saturating_add(100)));
+                self.out.push_back(Output::Event(Event::Waiting(WaitingFor::Receiver)));
             }
-            Err(_) if self.trying < self.embedded.listen.len() => {
-                self.bind_next(net);
-                Ok(())
-            }
-            Err(_) => Err(Failure::Lost(Lost::NoSocket)),
+            Err(_) if self.trying < self.embedded.listen.len() => self.bind_next(net),
+            Err(_) => self.out.push_back(Output::Failed(Failure::Lost(Lost::NoSocket))),
         }
     }
 
@@ -198,7 +192,7 @@ impl Host {
     }
 
     /// News of a connection; false when it is not a guest's.
-    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: Conn, event: &net::Event) -> bool {
+    pub fn handle_event(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, event: &net::Event) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         match event {
             net::Event::Opened(stream, Direction::Bi) if guest.stream.is_none() => {
@@ -213,6 +207,8 @@ impl Host {
             | net::Event::Writable(_)
             | net::Event::Connected { .. }
             | net::Event::Restarted { .. }
+            | net::Event::Available(_)
+            | net::Event::Stopped(..)
             | net::Event::Finished(_) => {}
         }
         true
@@ -229,7 +225,7 @@ impl Host {
         }
     }
 
-    /// When [`Host::handle_timeout`] is due.
+    /// When [`EmbeddedRelay::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.guests.values().map(|guest| guest.deadline).min()
@@ -248,7 +244,7 @@ impl Host {
                 quic.retry(incoming);
             } else if let Some(id) = quic.accept(now, incoming) {
                 let greeting = Greeting::new(now, observed, None, &self.seed.split());
-                self.guests.insert(Conn::Quic(LISTENER, id), Guest::new(now, source, greeting));
+                self.guests.insert(ConnectionId::Quic(LISTENER, id), Guest::new(now, source, greeting));
             }
         }
         let mut vacant = vacant && self.out.is_empty();
@@ -260,7 +256,7 @@ impl Host {
     }
 
     /// The next result.
-    pub fn poll(&mut self) -> Option<Met> {
+    pub fn poll(&mut self) -> Option<Output> {
         self.out.pop_front()
     }
 
@@ -272,18 +268,18 @@ impl Host {
     }
 
     /// Answers what a guest asks; true when its link was handed over.
-    fn serve(&mut self, now: Instant, net: &mut Net, conn: Conn, vacant: bool) -> bool {
+    fn serve(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, vacant: bool) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         while guest.flush(now, net, conn)
             && let Some(output) = guest.next_output(net, conn)
         {
             match output {
-                Ok(Output::Send(body)) => guest.waiting.push_back(enclose(&body)),
-                Ok(Output::Request(Request::Join { .. } | Request::Allocate { .. })) if guest.joins >= MAX_JOINS => {
+                Ok(Greeted::Send(body)) => guest.waiting.push_back(enclose(&body)),
+                Ok(Greeted::Request(Request::Join { .. } | Request::Allocate { .. })) if guest.joins >= MAX_JOINS => {
                     self.dismiss(now, net, conn);
                     return false;
                 }
-                Ok(Output::Request(Request::Join { room, side: Side::Receiver, owner, again, former: _ }))
+                Ok(Greeted::Request(Request::Join { room, side: Side::Receiver, owner, again, former: _ }))
                     // Only the session's own receiver knows the owner of its seat, and comes as often as it must.
                     if self.room.admits(vacant, room, owner, again)
                         && (again || self.guard.join(now, guest.source).is_ok()) =>
@@ -291,25 +287,25 @@ impl Host {
                     if !again {
                         self.admitted = Some(Admitted { room, owner });
                     }
-                    guest.say(&RelayMessage::Paired { streams: STREAMS });
+                    guest.send(&RelayMessage::Paired { streams: STREAMS });
                     return self.hand_over(conn);
                 }
-                Ok(Output::Request(Request::Join { room, side: Side::Receiver, owner, again: false, former: _ }))
+                Ok(Greeted::Request(Request::Join { room, side: Side::Receiver, owner, again: false, former: _ }))
                     if !vacant
                         && self.admitted.is_some_and(|it| it.room == room && !is_same(it.owner, owner)) =>
                 {
                     guest.refuse(now, RefusalReason::Taken);
                     self.guard.failed(now, guest.source);
                     if !std::mem::replace(&mut self.told_second, true) {
-                        self.out.push_back(Met::Event(Event::SecondReceiver));
+                        self.out.push_back(Output::Event(Event::SecondReceiver));
                     }
                 }
-                Ok(Output::Request(Request::Join { .. } | Request::Allocate { .. })) => {
+                Ok(Greeted::Request(Request::Join { .. } | Request::Allocate { .. })) => {
                     guest.refuse(now, RefusalReason::NobodyWaits);
                     self.guard.failed(now, guest.source);
                 }
-                Ok(Output::Request(Request::Ping)) => guest.say(&RelayMessage::Pong),
-                Ok(Output::Request(Request::Leave) | Output::Close(_)) | Err(_) => {
+                Ok(Greeted::Request(Request::Ping)) => guest.send(&RelayMessage::Pong),
+                Ok(Greeted::Request(Request::Leave) | Greeted::Close(_)) | Err(_) => {
                     guest.flush(now, net, conn);
                     self.dismiss(now, net, conn);
                     return false;
@@ -319,16 +315,16 @@ impl Host {
         false
     }
 
-    fn hand_over(&mut self, conn: Conn) -> bool {
+    fn hand_over(&mut self, conn: ConnectionId) -> bool {
         let Some(guest) = self.guests.remove(&conn) else { return false };
         let Some(stream) = guest.stream else { return false };
         let mut link = PeerLink::new(conn, PathTransport::Quic, guest.decoder, STREAMS, stream);
         guest.waiting.into_iter().for_each(|frame| link.queue_control(frame));
-        self.out.push_back(Met::Link(Box::new(link), Found::Near));
+        self.out.push_back(Output::Connected(Box::new(link), Via::Near));
         true
     }
 
-    fn dismiss(&mut self, now: Instant, net: &mut Net, conn: Conn) {
+    fn dismiss(&mut self, now: Instant, net: &mut Net, conn: ConnectionId) {
         self.guests.remove(&conn);
         net.close(now, conn, 0, "dismissed");
     }
@@ -349,7 +345,7 @@ impl Guest {
 
     /// What follows from the next frame. A frame is read when those before it are answered, and no frame is longer than
     /// a greeting.
-    fn next_output(&mut self, net: &mut Net, conn: Conn) -> Option<Result<Output, Violation>> {
+    fn next_output(&mut self, net: &mut Net, conn: ConnectionId) -> Option<Result<Greeted, Violation>> {
         let stream = self.stream?;
         loop {
             if let Some(output) = self.greeting.poll_output() {
@@ -369,16 +365,16 @@ impl Guest {
     /// It is not let in, and may ask again.
     fn refuse(&mut self, now: Instant, reason: RefusalReason) {
         self.joins = self.joins.saturating_add(1);
-        self.say(&RelayMessage::Refused { reason, retry_after: 5 });
+        self.send(&RelayMessage::Refused { reason, retry_after: 5 });
         self.greeting.answered(now);
     }
 
-    fn say(&mut self, message: &RelayMessage) {
+    fn send(&mut self, message: &RelayMessage) {
         self.waiting.push_back(enclose(&wire::encode(message)));
     }
 
     /// Writes what waits. False: the guest does not take all of it now.
-    fn flush(&mut self, now: Instant, net: &mut Net, conn: Conn) -> bool {
+    fn flush(&mut self, now: Instant, net: &mut Net, conn: ConnectionId) -> bool {
         let Some(stream) = self.stream else { return true };
         while let Some(frame) = self.waiting.front_mut() {
             match net.write(now, conn, stream, frame) {
@@ -392,5 +388,4 @@ impl Guest {
 }
 
 #[cfg(test)]
-#[path = "host_tests.rs"]
 mod tests;

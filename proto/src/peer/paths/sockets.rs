@@ -1,46 +1,15 @@
-//! The sockets towards the other peer: one of each family for UDP, and a listener for TCP, each with a port of its own choice or one of
-//! the person's range, tried from the first to the last.
+//! The sockets towards the other peer: one of each family for UDP, and a listener for TCP, each with a port of its own
+//! choice or one of the person's range, tried from the first to the last.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
-use super::Direct;
+use super::super::net::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net};
+use super::direct::Direct;
+use super::ports::{Kind, Options};
 use crate::Instant;
-use crate::link::trust::Identity;
 use crate::net::{Action, SocketId};
 use crate::p2p::candidate::Family;
-use crate::peer::config::DirectPath;
-use crate::peer::net::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Net};
-
-/// What was asked for.
-pub(super) struct Options {
-    pub identity: Identity,
-    ports: Option<(u16, u16)>,
-    /// The port that is being bound, of each kind.
-    trying: [u16; 3],
-    /// Where the listener is bound: at both families, or at IPv4 where a machine has nothing else.
-    listening: IpAddr,
-}
-
-impl Options {
-    pub fn new(options: &DirectPath) -> Self {
-        let first = options.ports.map_or(0, |(first, _)| first);
-        Self {
-            identity: options.identity.clone(),
-            ports: options.ports,
-            trying: [first; 3],
-            listening: Ipv6Addr::UNSPECIFIED.into(),
-        }
-    }
-}
-
-/// A socket that has a port of ours.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
-    V4,
-    V6,
-    Tcp,
-}
 
 impl Direct {
     pub(super) fn bind(&self, kind: Kind, net: &mut Net) {

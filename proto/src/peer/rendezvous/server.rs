@@ -1,22 +1,22 @@
-//! A place where the other side may be met: a configured relay, this machine, or one that was found on the LAN. What is known of
-//! it and how far the conversation there is; `meeting` decides what happens next.
+//! A relay at which the other side may be met: a configured one, the one inside a sender on this machine, or one that
+//! was discovered on the LAN. What is known of it and how far the conversation there is; `server_list` decides what
+//! happens next.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::config::RelayChoice;
-use super::net::{Conn, Net};
-use super::rendezvous::Rendezvous;
+use super::super::config::RelayChoice;
+use super::super::net::{ConnectionId, Net};
+use super::client::RelayClient;
 use crate::Instant;
 use crate::link::quic::Stream;
 use crate::link::race::{Attempt, Race, Transport};
 use crate::link::trust::CertificateSeen;
 use crate::link::{Read, Write};
-use crate::net::QueryId;
 
-/// Where a spot comes from.
+/// How a relay became known.
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
     Configured(RelayChoice),
@@ -26,16 +26,16 @@ pub(super) enum Origin {
 
 #[derive(Debug)]
 pub(super) enum State {
-    Resolving(QueryId),
+    Resolving,
     Idle {
         next: Instant,
     },
     Dialing(Dialing),
-    Talking(Talk),
-    /// Nobody waited here; asked again on the same connection.
+    Connected(RelayConnection),
+    /// The other side was not there; the question is asked again on the same connection.
     Paused {
         next: Instant,
-        talk: Talk,
+        connection: RelayConnection,
     },
     Gone,
 }
@@ -51,26 +51,26 @@ pub(super) struct Dialing {
 #[derive(Debug)]
 pub(super) struct Attempting {
     pub attempt: Attempt,
-    pub conn: Conn,
+    pub conn: ConnectionId,
     /// It speaks before its handshake is done, if it can.
     pub early: bool,
     /// Once it is connected.
-    pub talk: Option<(CertificateSeen, Talk)>,
+    pub connection: Option<(CertificateSeen, RelayConnection)>,
 }
 
 #[derive(Debug)]
-pub(super) struct Talk {
+pub(super) struct RelayConnection {
     pub transport: Transport,
     /// It asked for what is wanted; the others only greet.
     pub asked: bool,
-    pub conn: Conn,
+    pub conn: ConnectionId,
     pub main: Stream,
-    pub rendezvous: Rendezvous,
+    pub client: RelayClient,
     pub out: VecDeque<Bytes>,
 }
 
 #[derive(Debug)]
-pub(super) struct Spot {
+pub(super) struct RelayServer {
     pub origin: Origin,
     pub addresses: Vec<SocketAddr>,
     pub state: State,
@@ -83,32 +83,32 @@ pub(super) struct Spot {
     pub remembered: Option<Transport>,
 }
 
-impl Spot {
+impl RelayServer {
     pub const fn is_near(&self) -> bool {
         matches!(self.origin, Origin::Near)
     }
 
-    pub fn owns(&self, conn: Conn) -> bool {
+    pub fn owns(&self, conn: ConnectionId) -> bool {
         match &self.state {
             State::Dialing(dialing) => dialing.attempts.iter().any(|attempt| attempt.conn == conn),
-            State::Talking(talk) | State::Paused { talk, .. } => talk.conn == conn,
-            State::Idle { .. } | State::Resolving(_) | State::Gone => false,
+            State::Connected(connection) | State::Paused { connection, .. } => connection.conn == conn,
+            State::Idle { .. } | State::Resolving | State::Gone => false,
         }
     }
 }
 
-impl Talk {
+impl RelayConnection {
     /// Takes what arrived, up to the pairing: what stands behind it is read by whoever needs it.
-    pub fn hear(&mut self, net: &mut Net) {
-        while !self.rendezvous.is_over()
+    pub fn receive(&mut self, net: &mut Net) {
+        while !self.client.is_over()
             && let Read::Data(bytes) = net.read(self.conn, self.main)
         {
-            self.rendezvous.handle_bytes(bytes);
+            self.client.handle_bytes(bytes);
         }
     }
 
     pub fn flush(&mut self, now: Instant, net: &mut Net) {
-        while let Some(frame) = self.rendezvous.poll_frame() {
+        while let Some(frame) = self.client.poll_frame() {
             self.out.push_back(frame);
         }
         while let Some(frame) = self.out.front_mut() {

@@ -1,0 +1,434 @@
+//! All connections of a node under one set of calls, whatever carries them: QUIC on its sockets, one endpoint for each,
+//! and TCP with what runs in it.
+//!
+//! A TCP connection has one stream, which goes by the name of the first one of a QUIC connection ([`Stream::first`]).
+//! What QUIC can say about a stream and TCP can't (to reset it, to stop the other side, to open another one) is left
+//! unsaid here. Decides nothing. No timers, no bounds of its own.
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::pipe::{self, TlsFailure};
+use super::pipes::Pipes;
+use super::proxy::ProxyFailure;
+use super::quic::{self, ConnId, Direction, Quic, Stream};
+use super::trust::{CertificateRefused, CertificateSeen};
+use super::{Read, Write};
+use crate::Instant;
+use crate::net::{Arrival, PipeEvent, PipeId, SocketId};
+
+/// One connection of a node; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConnectionId {
+    /// QUIC: the socket it runs on, and its name there.
+    Quic(SocketId, ConnId),
+    /// TCP with what is in it.
+    Pipe(PipeId),
+}
+
+impl ConnectionId {
+    /// Whether it runs over TCP: one stream, and no acknowledgements.
+    #[must_use]
+    pub const fn is_tcp(self) -> bool {
+        match self {
+            Self::Quic(..) => false,
+            Self::Pipe(_) => true,
+        }
+    }
+}
+
+/// What happened on a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It is there: see [`quic::Event::Connected`].
+    Connected {
+        /// How the server was recognised.
+        certificate: CertificateSeen,
+    },
+    /// What was sent since [`Event::Connected`] did not arrive: the streams are gone, and all is sent again.
+    Restarted {
+        /// How the server was recognised.
+        certificate: CertificateSeen,
+    },
+    /// The other side opened a stream.
+    Opened(Stream, Direction),
+    /// There may be something to read.
+    Readable(Stream),
+    /// The other side allows more streams of this kind than before.
+    Available(Direction),
+    /// A write that was blocked may go on.
+    Writable(Stream),
+    /// All that was written, and the stream's end, was acknowledged.
+    Finished(Stream),
+    /// The other side will read no more of it, and gave this code.
+    Stopped(Stream, u32),
+    /// It is over, and this is its last event. What arrived before can be read at once, and no more later.
+    Closed(CloseReason),
+}
+
+/// Why a connection ended that this side did not close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// Both sides said all they had to say.
+    Ended,
+    /// The other side's application closed it with this code.
+    Application(u32),
+    /// The server turned us away before the handshake.
+    Refused,
+    /// This side refused the server's certificate.
+    Certificate(CertificateRefused),
+    /// The proxy did not let us through.
+    Proxy(ProxyFailure),
+    /// The other end speaks another protocol, or none of our versions of it.
+    Incompatible,
+    /// A rule of the transport was broken.
+    Protocol,
+    /// Nothing was heard for too long.
+    TimedOut,
+    /// It broke off, or the other end does not know it any more.
+    Lost,
+}
+
+impl From<&quic::Closed> for CloseReason {
+    fn from(closed: &quic::Closed) -> Self {
+        match closed {
+            quic::Closed::Application { code, .. } => Self::Application(*code),
+            quic::Closed::CertificateRefused(refused) => Self::Certificate(*refused),
+            quic::Closed::NoCommonProtocol | quic::Closed::VersionMismatch => Self::Incompatible,
+            quic::Closed::Refused => Self::Refused,
+            quic::Closed::Transport { .. } => Self::Protocol,
+            quic::Closed::TimedOut => Self::TimedOut,
+            quic::Closed::Reset => Self::Lost,
+        }
+    }
+}
+
+impl From<&pipe::Closed> for CloseReason {
+    fn from(closed: &pipe::Closed) -> Self {
+        match closed {
+            pipe::Closed::Ended => Self::Ended,
+            pipe::Closed::Application { code, .. } => Self::Application(*code),
+            pipe::Closed::Tls(TlsFailure::CertificateRefused(refused)) => Self::Certificate(*refused),
+            pipe::Closed::Proxy(failure) => Self::Proxy(*failure),
+            pipe::Closed::Tls(TlsFailure::NoCommonProtocol | TlsFailure::NotTls)
+            | pipe::Closed::Upgrade(_)
+            | pipe::Closed::Unknown => Self::Incompatible,
+            pipe::Closed::Tls(TlsFailure::Alert(_) | TlsFailure::Broken) | pipe::Closed::WebSocket(_) => Self::Protocol,
+            pipe::Closed::TimedOut => Self::TimedOut,
+            pipe::Closed::WebSocketClosed(_) | pipe::Closed::Lost => Self::Lost,
+        }
+    }
+}
+
+impl From<quic::Event> for Event {
+    fn from(event: quic::Event) -> Self {
+        match event {
+            quic::Event::Connected { certificate } => Self::Connected { certificate },
+            quic::Event::Restarted { certificate } => Self::Restarted { certificate },
+            quic::Event::Opened(stream, direction) => Self::Opened(stream, direction),
+            quic::Event::Readable(stream) => Self::Readable(stream),
+            quic::Event::Available(direction) => Self::Available(direction),
+            quic::Event::Writable(stream) => Self::Writable(stream),
+            quic::Event::Finished(stream) => Self::Finished(stream),
+            quic::Event::Stopped(stream, code) => Self::Stopped(stream, code),
+            quic::Event::Closed(closed) => Self::Closed(CloseReason::from(&closed)),
+        }
+    }
+}
+
+impl From<pipe::Event> for Event {
+    fn from(event: pipe::Event) -> Self {
+        let stream = Stream::first();
+        match event {
+            pipe::Event::Connected { certificate, transport: _ } => Self::Connected { certificate },
+            pipe::Event::Readable => Self::Readable(stream),
+            pipe::Event::Writable => Self::Writable(stream),
+            pipe::Event::Closed(closed) => Self::Closed(CloseReason::from(&closed)),
+        }
+    }
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub struct Connections {
+    endpoints: BTreeMap<SocketId, Quic>,
+    /// All TCP connections.
+    pub pipes: Pipes,
+}
+
+impl Connections {
+    /// The endpoint on a socket that was opened.
+    pub fn open(&mut self, socket: SocketId, endpoint: Quic) {
+        self.endpoints.insert(socket, endpoint);
+    }
+
+    /// Lets go of a socket's endpoint and all that is on it.
+    pub fn release(&mut self, socket: SocketId) {
+        self.endpoints.remove(&socket);
+    }
+
+    /// The endpoint on a socket.
+    pub fn endpoint(&mut self, socket: SocketId) -> Option<&mut Quic> {
+        self.endpoints.get_mut(&socket)
+    }
+
+    /// All endpoints, in the order of their sockets.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Quic> {
+        self.endpoints.values()
+    }
+
+    /// The same, to change them.
+    pub fn endpoints_mut(&mut self) -> impl Iterator<Item = &mut Quic> {
+        self.endpoints.values_mut()
+    }
+
+    /// The sockets that have an endpoint.
+    pub fn sockets(&self) -> impl Iterator<Item = SocketId> {
+        self.endpoints.keys().copied()
+    }
+
+    fn quic(&mut self, id: ConnectionId) -> Option<(&mut Quic, ConnId)> {
+        match id {
+            ConnectionId::Quic(socket, conn) => Some((self.endpoint(socket)?, conn)),
+            ConnectionId::Pipe(_) => None,
+        }
+    }
+
+    /// Reads the next piece: of a QUIC stream at most `max` bytes, of TCP as it came.
+    pub fn read(&mut self, id: ConnectionId, stream: Stream, max: usize) -> Read {
+        match id {
+            ConnectionId::Quic(..) => self.quic(id).map_or(Read::Gone, |(quic, conn)| quic.read(conn, stream, max)),
+            ConnectionId::Pipe(pipe) => self.pipes.read(pipe),
+        }
+    }
+
+    /// Reads many pieces: until there is nothing more, or `max` bytes are there (of TCP, at least as many).
+    pub fn read_chunks(
+        &mut self,
+        id: ConnectionId,
+        stream: Stream,
+        max: usize,
+        out: &mut Vec<Bytes>,
+    ) -> (usize, Option<Read>) {
+        let ConnectionId::Pipe(pipe) = id else {
+            return self
+                .quic(id)
+                .map_or((0, Some(Read::Gone)), |(quic, conn)| quic.read_chunks(conn, stream, max, out));
+        };
+        let mut taken = 0_usize;
+        while taken < max {
+            match self.pipes.read(pipe) {
+                Read::Data(piece) => {
+                    taken = taken.saturating_add(piece.len());
+                    out.push(piece);
+                }
+                stopped @ (Read::Blocked | Read::End | Read::Reset(_) | Read::Gone) => return (taken, Some(stopped)),
+            }
+        }
+        (taken, None)
+    }
+
+    /// Writes what there is room for; `data` keeps the rest.
+    pub fn write(&mut self, now: Instant, id: ConnectionId, stream: Stream, data: &mut Bytes) -> Write {
+        match id {
+            ConnectionId::Quic(..) => self.quic(id).map_or(Write::Gone, |(quic, conn)| quic.write(conn, stream, data)),
+            ConnectionId::Pipe(pipe) => self.pipes.write(now, pipe, data),
+        }
+    }
+
+    /// Writes what there is room for; what was taken is left empty.
+    pub fn write_chunks(&mut self, now: Instant, id: ConnectionId, stream: Stream, data: &mut [Bytes]) -> Write {
+        let ConnectionId::Pipe(pipe) = id else {
+            return self.quic(id).map_or(Write::Gone, |(quic, conn)| quic.write_chunks(conn, stream, data));
+        };
+        for piece in data {
+            match self.pipes.write(now, pipe, piece) {
+                Write::Done => {}
+                stopped @ (Write::Blocked | Write::Gone | Write::Stopped(_)) => return stopped,
+            }
+        }
+        Write::Done
+    }
+
+    /// Nothing more is written to a stream. TCP takes a goodbye along.
+    pub fn finish(&mut self, now: Instant, id: ConnectionId, stream: Stream, code: u32, reason: &'static str) {
+        match id {
+            ConnectionId::Quic(..) => self.quic(id).into_iter().for_each(|(quic, conn)| quic.finish(conn, stream)),
+            ConnectionId::Pipe(pipe) => self.pipes.finish_with(now, pipe, code, reason),
+        }
+    }
+
+    /// Asks the other end of a connection for a sign of life; [`Self::poll_answered`] tells when there is one. False:
+    /// it need not or cannot be asked, because it was heard since `fresh`, or because TLS has no question (the system
+    /// notices the end of a TCP connection by itself).
+    pub fn probe(&mut self, now: Instant, id: ConnectionId, fresh: Instant) -> bool {
+        match id {
+            ConnectionId::Quic(..) => {
+                let Some((quic, conn)) = self.quic(id) else { return false };
+                let silent = quic.heard(conn).is_none_or(|heard| heard < fresh);
+                if silent {
+                    quic.probe(conn);
+                }
+                silent
+            }
+            ConnectionId::Pipe(pipe) => self.pipes.probe(now, pipe, fresh),
+        }
+    }
+
+    /// The next connection that was heard after a [`Self::probe`].
+    pub fn poll_answered(&mut self) -> Option<ConnectionId> {
+        let mut answered = self
+            .endpoints
+            .iter_mut()
+            .filter_map(|(&socket, quic)| Some(ConnectionId::Quic(socket, quic.poll_answered()?)));
+        answered.next().or_else(|| self.pipes.poll_answered().map(ConnectionId::Pipe))
+    }
+
+    /// Whether nothing at all arrived on it. (A QUIC connection begins with what arrived.)
+    pub fn is_silent(&self, id: ConnectionId) -> bool {
+        match id {
+            ConnectionId::Quic(..) => false,
+            ConnectionId::Pipe(pipe) => self.pipes.is_silent(pipe),
+        }
+    }
+
+    /// Gives up writing.
+    pub fn reset(&mut self, id: ConnectionId, stream: Stream, code: u32) {
+        self.quic(id).into_iter().for_each(|(quic, conn)| quic.reset(conn, stream, code));
+    }
+
+    /// Gives up reading.
+    pub fn stop(&mut self, id: ConnectionId, stream: Stream, code: u32) {
+        self.quic(id).into_iter().for_each(|(quic, conn)| quic.stop(conn, stream, code));
+    }
+
+    /// The first stream of a connection that this side dialled.
+    pub fn open_first(&mut self, id: ConnectionId) -> Option<Stream> {
+        match id {
+            ConnectionId::Quic(..) => self.quic(id).and_then(|(quic, conn)| quic.open_bi(conn)),
+            ConnectionId::Pipe(_) => Some(Stream::first()),
+        }
+    }
+
+    /// Another stream of ours, where one may be opened now.
+    pub fn open_uni(&mut self, id: ConnectionId) -> Option<Stream> {
+        self.quic(id).and_then(|(quic, conn)| quic.open_uni(conn))
+    }
+
+    /// Before the connection's other streams.
+    pub fn prefer(&mut self, id: ConnectionId, stream: Stream) {
+        self.quic(id).into_iter().for_each(|(quic, conn)| quic.set_priority(conn, stream, 1));
+    }
+
+    /// What a connection may hold unread, in bytes.
+    pub fn set_receive_window(&mut self, id: ConnectionId, bytes: u64) {
+        match id {
+            ConnectionId::Quic(..) => {
+                self.quic(id).into_iter().for_each(|(quic, conn)| quic.set_receive_window(conn, bytes));
+            }
+            ConnectionId::Pipe(pipe) => {
+                self.pipes.set_receive_window(pipe, usize::try_from(bytes).unwrap_or(usize::MAX));
+            }
+        }
+    }
+
+    /// What a connection may leave unacknowledged; of TCP: what may wait for the system. In bytes.
+    pub fn set_send_window(&mut self, id: ConnectionId, bytes: u64) {
+        match id {
+            ConnectionId::Quic(..) => {
+                self.quic(id).into_iter().for_each(|(quic, conn)| quic.set_send_window(conn, bytes));
+            }
+            ConnectionId::Pipe(pipe) => self.pipes.set_send_window(pipe, usize::try_from(bytes).unwrap_or(usize::MAX)),
+        }
+    }
+
+    /// The round trip to the next hop, where it is known: not of TCP.
+    pub fn rtt(&mut self, id: ConnectionId) -> Option<Duration> {
+        self.quic(id).and_then(|(quic, conn)| quic.rtt(conn))
+    }
+
+    /// How much arrived on a connection, where that is counted.
+    pub fn received(&mut self, id: ConnectionId) -> Option<u64> {
+        self.quic(id).and_then(|(quic, conn)| quic.stats(conn)).map(|stats| stats.received_bytes)
+    }
+
+    /// Ends a connection. What was finished on it still goes out; of the rest, what is in flight may be lost.
+    pub fn close(&mut self, now: Instant, id: ConnectionId, code: u32, reason: &'static str) {
+        match id {
+            ConnectionId::Quic(..) => {
+                self.quic(id).into_iter().for_each(|(quic, conn)| quic.close(now, conn, code, reason));
+            }
+            ConnectionId::Pipe(pipe) => self.pipes.close(now, pipe, code, reason),
+        }
+    }
+
+    /// One datagram for the endpoint on its socket.
+    pub fn handle_datagram(&mut self, now: Instant, arrival: &Arrival, data: BytesMut) {
+        if let Some(quic) = self.endpoint(arrival.socket) {
+            quic.handle_datagram(now, arrival, data);
+        }
+    }
+
+    /// What happened to a TCP connection.
+    pub fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+        self.pipes.handle_pipe(now, pipe, event);
+    }
+
+    /// See [`crate::node::Node::poll_pipe`].
+    #[must_use]
+    pub fn poll_pipe(&mut self) -> Option<PipeId> {
+        self.pipes.poll_pipe()
+    }
+
+    /// See [`crate::node::Node::pipe_buffer`].
+    #[must_use]
+    pub fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
+        self.pipes.buffer(pipe)
+    }
+
+    /// See [`crate::node::Node::pipe_output`].
+    #[must_use]
+    pub fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.pipes.output(pipe, slices)
+    }
+
+    /// Moves everything inside the endpoints and the TCP connections.
+    pub fn settle(&mut self, now: Instant) {
+        self.endpoints_mut().for_each(|quic| quic.settle(now));
+        self.pipes.settle();
+    }
+
+    /// The next event of any connection.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
+        if let Some((pipe, event)) = self.pipes.poll_event() {
+            return Some((ConnectionId::Pipe(pipe), event.into()));
+        }
+        self.endpoints.iter_mut().find_map(|(&socket, quic)| {
+            quic.poll_event().map(|(conn, event)| (ConnectionId::Quic(socket, conn), event.into()))
+        })
+    }
+
+    /// The earliest deadline of the endpoints.
+    #[must_use]
+    pub fn poll_endpoint_timeout(&self) -> Option<Instant> {
+        self.endpoints().filter_map(Quic::poll_timeout).min()
+    }
+
+    /// Whether all that was written has left this node.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.endpoints().all(Quic::is_flushed) && self.pipes.is_empty()
+    }
+
+    /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their
+    /// number.
+    #[cfg(test)]
+    #[must_use]
+    pub fn visits(&self) -> u64 {
+        self.endpoints().map(Quic::visits).fold(self.pipes.visits(), u64::saturating_add)
+    }
+}

@@ -1,0 +1,629 @@
+//! The connection with the other side: the handshake, the session that it makes, its loss and what it takes to go on,
+//! and the farewell.
+//!
+//! ```text
+//!            link                 keyed                 transfer over
+//! Searching ─────► Handshaking ────────► Established ─────────────────► Closing ──► Closed
+//!     ▲                 │ wrong guess,   │    ▲
+//!     └─────────────────┘ link lost      │    │ keyed: same session, new keys
+//!                        last link lost  ▼    │
+//!                              Disconnected ──link──► Handshaking (reconnects)
+//!                                         ▲                │ failed, lost
+//!                                         └────────────────┘
+//! ```
+//! It decides how often a code may be guessed (the handshake's `Guesses`), with which secret a handshake begins, and
+//! how long a session without a link is kept.
+//!
+//! Nothing that was sent is lost by a reconnect: the session repeats its control records, the transfer its chunks. A
+//! failed attempt ends nothing and is no guess, since its secret is not one that a person chose. Where a receiver's
+//! answer (H2) had no reply, it can't know whether the sender took it, so it tries that attempt's reconnect room and
+//! the code room in turn.
+//!
+//! Timers: the handshake's and the session's; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for each of
+//! those two rooms; [`LEAVE_WITHIN`] for the farewell; the end of patience, which is the person's (`give_up_after`),
+//! [`PATIENCE`] before the offer was accepted, [`CONFIRM_WITHIN`] for a sender that only misses the confirmation, and
+//! otherwise none. Bounds: one session, one handshake.
+
+mod reconnect;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::event::{Event, WaitingFor};
+use super::failure::{Failure, Lost};
+use super::net::{self, ConnectionId, Net};
+use super::paths::{Waiting, is_handshake};
+use super::peer_link::PeerLink;
+use super::rendezvous::{Question, Via};
+use super::{LEAVE_WITHIN, close};
+use crate::Instant;
+use crate::code::Code;
+use crate::handshake::{self, FailureReason, Guesses, Handshake, Keys, Secret};
+use crate::link::quic::Direction;
+use crate::seed::Seed;
+use crate::session::{self, Session};
+use crate::wire::Features;
+use crate::wire::frame::enclose;
+use crate::wire::relay::Side;
+
+use reconnect::{ReconnectCredentials, ReconnectState};
+
+pub(super) use reconnect::Patience;
+
+/// How long a receiver that can't know where its sender waits stays with one of the two rooms.
+const TURN: Duration = Duration::from_secs(10);
+/// A sender that has not answered by then is reported as silent.
+const RESPONSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What follows for others.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// An event for the application.
+    Event(Event),
+    /// A handshake runs: no relay is asked meanwhile.
+    PauseSearch,
+    /// The code's other holder is to be found, or found again.
+    SearchAgain,
+    /// An attempt to reconnect came to nothing: once more after a pause.
+    SearchLater,
+    /// Relays are asked this from now on.
+    Ask(Question),
+    /// The session has no link: the other side is looked for in this room.
+    Reconnect(Question),
+    /// The session has keys, and goes on over this link.
+    Keyed(Box<Keyed>),
+    /// The first handshake was lost: others are asked before the relay where it was.
+    PutOffNear,
+    /// The first handshake failed. `may_go_on`: if it was with one that no one vouches for, others are looked for.
+    HandshakeFailed { failure: Failure, may_go_on: bool },
+    /// The one bad end.
+    Failed(Failure),
+    /// The farewell took too long.
+    FarewellOver,
+}
+
+/// A handshake that is done.
+#[derive(Debug)]
+pub(super) struct Keyed {
+    pub keys: Keys,
+    pub link: Box<PeerLink>,
+    pub via: Via,
+    /// Not a reconnect.
+    pub is_first: bool,
+}
+
+/// Where the connection stands.
+enum Stage {
+    /// Looking for the other side.
+    Searching,
+    /// On a link, before the keys: the first ones, or new ones for the session that lost its links.
+    Handshaking { link: Box<PeerLink>, via: Via, handshake: Box<Handshake>, reconnects: Option<Box<Disconnected>> },
+    /// With keys; the links are those of `paths`.
+    Established(Box<Session>),
+    /// A session without a link; the other side is looked for.
+    Disconnected(Box<Disconnected>),
+    /// The outcome was reported; what is queued goes out, then the links are closed.
+    Closing { session: Box<Session>, deadline: Instant },
+    /// Nothing is left to send.
+    Closed,
+}
+
+/// A session without a link.
+struct Disconnected {
+    session: Box<Session>,
+    give_up: Option<Instant>,
+    lost: Lost,
+}
+
+/// See the module's text.
+pub(super) struct Connection {
+    side: Side,
+    features: Features,
+    stage: Stage,
+    guesses: Guesses,
+    reconnect: ReconnectState,
+    /// Links whose last words are on their way, before they are closed.
+    parting: Vec<(Box<PeerLink>, Instant)>,
+    /// When a sender's silence in the first handshake is reported.
+    response_by: Option<Instant>,
+    /// The person, or the program that dropped its handle, wants to go although all is done.
+    is_hurried: bool,
+    out: VecDeque<Output>,
+}
+
+impl Connection {
+    /// Nothing is known of the other side.
+    pub const fn new(side: Side, features: Features) -> Self {
+        Self {
+            side,
+            features,
+            stage: Stage::Searching,
+            guesses: Guesses::new(),
+            reconnect: ReconnectState::None,
+            parting: Vec::new(),
+            response_by: None,
+            is_hurried: false,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// The session, while it has a link.
+    pub fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.stage {
+            Stage::Established(session) => Some(session),
+            Stage::Searching
+            | Stage::Handshaking { .. }
+            | Stage::Disconnected(_)
+            | Stage::Closing { .. }
+            | Stage::Closed => None,
+        }
+    }
+
+    /// The session that takes its farewell.
+    pub fn closing(&mut self) -> Option<&mut Session> {
+        match &mut self.stage {
+            Stage::Closing { session, .. } => Some(session),
+            Stage::Searching
+            | Stage::Handshaking { .. }
+            | Stage::Established(_)
+            | Stage::Disconnected(_)
+            | Stage::Closed => None,
+        }
+    }
+
+    /// Whether no one is being talked to, and no session is there.
+    pub const fn is_searching(&self) -> bool {
+        matches!(self.stage, Stage::Searching)
+    }
+
+    /// Whether the session lost its links.
+    pub const fn is_disconnected(&self) -> bool {
+        matches!(self.stage, Stage::Disconnected(_))
+    }
+
+    /// Whether there were keys at any time.
+    pub const fn was_keyed(&self) -> bool {
+        matches!(self.reconnect, ReconnectState::Known(_))
+    }
+
+    /// Whether nothing is left to send.
+    pub fn is_closed(&self) -> bool {
+        matches!(self.stage, Stage::Closed) && self.parting.is_empty()
+    }
+
+    /// For people.
+    pub const fn name(&self) -> &'static str {
+        match &self.stage {
+            Stage::Searching => "searching",
+            Stage::Handshaking { .. } => "handshaking",
+            Stage::Established(_) => "established",
+            Stage::Disconnected(_) => "disconnected",
+            Stage::Closing { .. } => "closing",
+            Stage::Closed => "closed",
+        }
+    }
+
+    /// The room where the two meet again, as a question to relays.
+    pub fn reconnect_question(&self) -> Option<Question> {
+        match &self.reconnect {
+            ReconnectState::Known(credentials) => Some(credentials.question(self.side)),
+            ReconnectState::None | ReconnectState::Unsure { .. } => None,
+        }
+    }
+
+    /// A link with, as it seems, the other side, while the session has none.
+    pub fn handle_connected(
+        &mut self,
+        now: Instant,
+        net: &mut Net,
+        link: Box<PeerLink>,
+        via: Via,
+        code: Option<&Code>,
+        seed: &mut Seed,
+    ) {
+        match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Searching => self.start_handshake(now, net, (link, via), None, code, seed),
+            Stage::Disconnected(lost) => self.start_handshake(now, net, (link, via), Some(lost), code, seed),
+            Stage::Handshaking { link: old, reconnects: Some(lost), .. } => {
+                old.close(now, net, close::ENDED, "replaced");
+                self.start_handshake(now, net, (link, via), Some(lost), code, seed);
+            }
+            stage @ (Stage::Handshaking { reconnects: None, .. }
+            | Stage::Established(_)
+            | Stage::Closing { .. }
+            | Stage::Closed) => {
+                self.stage = stage;
+                link.close(now, net, close::ENDED, "not needed");
+            }
+        }
+    }
+
+    fn start_handshake(
+        &mut self,
+        now: Instant,
+        net: &mut Net,
+        (link, via): (Box<PeerLink>, Via),
+        reconnects: Option<Box<Disconnected>>,
+        code: Option<&Code>,
+        seed: &mut Seed,
+    ) {
+        let (room, secret) = match (&self.reconnect, code) {
+            (ReconnectState::Known(credentials) | ReconnectState::Unsure { credentials, again: true, .. }, _) => {
+                (credentials.key.room(), credentials.secret())
+            }
+            (ReconnectState::None | ReconnectState::Unsure { .. }, Some(code)) => {
+                (code.nameplate().room_id(), Secret::Code(code.password().clone()))
+            }
+            (ReconnectState::None | ReconnectState::Unsure { .. }, None) => {
+                self.stage = Stage::Searching;
+                return link.close(now, net, close::ENDED, "no code yet");
+            }
+        };
+        self.out.push_back(Output::PauseSearch);
+        let config = handshake::Config { side: self.side, features: self.features, room, secret };
+        let handshake = Box::new(Handshake::new(config, now, seed.split()));
+        if reconnects.is_none() {
+            self.out.push_back(Output::Event(Event::Paired));
+            self.response_by = (self.side == Side::Receiver).then(|| now + RESPONSE_WITHIN);
+        }
+        self.stage = Stage::Handshaking { link, via, handshake, reconnects };
+    }
+
+    /// All links are lost: the session waits for another one. One that came since may be it.
+    pub fn disconnect(&mut self, now: Instant, patience: Patience) {
+        let Stage::Established(session) = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
+        let lost = if patience.unconfirmed { Lost::Unconfirmed } else { Lost::InTransfer };
+        let give_up = patience.limit().and_then(|patience| now.checked_add(patience));
+        self.stage = Stage::Disconnected(Box::new(Disconnected { session, give_up, lost }));
+        self.out.push_back(Output::Event(Event::Reconnecting { attempt: 1, wait: Duration::ZERO }));
+        self.out.extend(self.reconnect_question().map(Output::Reconnect));
+    }
+
+    /// A link that came before the last one was lost; on it the sender may have begun a handshake.
+    pub fn take_up(&mut self, now: Instant, net: &mut Net, waiting: Waiting, code: Option<&Code>, seed: &mut Seed) {
+        self.handle_connected(now, net, Box::new(waiting.link), waiting.via, code, seed);
+        if let (Stage::Handshaking { handshake, .. }, Some(first)) = (&mut self.stage, waiting.first) {
+            handshake.handle_frame(now, first.into_bytes());
+        }
+    }
+
+    /// Whether the handshake runs on this connection.
+    pub fn is_on(&self, conn: ConnectionId) -> bool {
+        matches!(&self.stage, Stage::Handshaking { link, .. } if link.conn() == conn)
+    }
+
+    /// An event of a connection; false: it is another part's. `asked`: what relays are asked at present.
+    pub fn handle_event(
+        &mut self,
+        now: Instant,
+        net: &mut Net,
+        conn: ConnectionId,
+        event: &net::Event,
+        asked: Option<Question>,
+    ) -> bool {
+        if let Some(index) = self.parting.iter().position(|(link, _)| link.conn() == conn) {
+            self.handle_parting(now, net, index, event);
+            return true;
+        }
+        let Stage::Handshaking { link, .. } = &mut self.stage else { return false };
+        if link.conn() != conn {
+            return false;
+        }
+        match event {
+            net::Event::Opened(stream, Direction::Uni) => link.handle_opened(*stream),
+            net::Event::Closed(_) => self.lose_handshake(now, net, asked),
+            net::Event::Opened(..)
+            | net::Event::Readable(_)
+            | net::Event::Writable(_)
+            | net::Event::Finished(_)
+            | net::Event::Connected { .. }
+            | net::Event::Restarted { .. }
+            | net::Event::Available(_)
+            | net::Event::Stopped(..) => {}
+        }
+        true
+    }
+
+    /// Whether a handshake runs.
+    pub const fn is_handshaking(&self) -> bool {
+        matches!(self.stage, Stage::Handshaking { .. })
+    }
+
+    /// Whether the first stream of the handshake's link has ended, and all that came on it was judged.
+    pub const fn has_handshake_ended(&self) -> bool {
+        match &self.stage {
+            Stage::Handshaking { link, .. } => link.has_ended(),
+            Stage::Searching
+            | Stage::Established(_)
+            | Stage::Disconnected(_)
+            | Stage::Closing { .. }
+            | Stage::Closed => false,
+        }
+    }
+
+    /// This process had no time for so long: the other side was not late meanwhile.
+    pub fn delay(&mut self, by: Duration) {
+        if let Stage::Handshaking { handshake, .. } = &mut self.stage {
+            handshake.delay(by);
+        }
+    }
+
+    /// Moves the handshake. True when something moved that others wait for.
+    pub fn shake_hands(&mut self, now: Instant, net: &mut Net, asked: Option<Question>, seed: &mut Seed) -> bool {
+        let mut moved = false;
+        while let Stage::Handshaking { link, handshake, reconnects, .. } = &mut self.stage {
+            match handshake.poll_output() {
+                Some(handshake::Output::Send(body)) => link.queue_control(enclose(&body)),
+                Some(handshake::Output::Keyed(keys)) => {
+                    moved = true;
+                    self.handle_keyed(now, net, keys, seed);
+                }
+                Some(handshake::Output::Failed(failure)) => {
+                    moved = true;
+                    self.handle_failed(now, failure);
+                }
+                None => match link.next_main_frame(net) {
+                    // The sender does not know yet that its other link is dead: see `paths::relay_path`.
+                    Ok(Some(frame)) if reconnects.is_some() && !is_handshake(&frame) => {
+                        self.lose_handshake(now, net, asked);
+                        moved = true;
+                    }
+                    Ok(Some(frame)) => {
+                        self.response_by = None;
+                        handshake.handle_frame(now, frame.into_bytes());
+                    }
+                    Ok(None) => {
+                        link.flush(now, net);
+                        break;
+                    }
+                    Err(violation) => {
+                        moved = true;
+                        handshake.handle_violation(violation);
+                    }
+                },
+            }
+        }
+        moved
+    }
+
+    fn handle_keyed(&mut self, now: Instant, net: &mut Net, keys: Keys, seed: &mut Seed) {
+        let Stage::Handshaking { mut link, via, reconnects, .. } = std::mem::replace(&mut self.stage, Stage::Closed)
+        else {
+            return;
+        };
+        link.flush(now, net);
+        net.widen(link.conn());
+        self.guesses.burn();
+        let is_first = reconnects.is_none();
+        let session = match reconnects {
+            Some(lost) => {
+                let mut session = lost.session;
+                session.handle_generation(&keys);
+                session
+            }
+            None => Box::new(Session::new(session::Config::new(self.side), &keys, seed.split())),
+        };
+        self.stage = Stage::Established(session);
+        self.reconnect = ReconnectState::Known(ReconnectCredentials {
+            key: keys.reconnect.clone(),
+            verifier: keys.verifier.clone(),
+        });
+        self.out.push_back(Output::Keyed(Box::new(Keyed { keys, link, via, is_first })));
+    }
+
+    fn handle_failed(&mut self, now: Instant, failure: handshake::Failure) {
+        let Stage::Handshaking { link, reconnects, .. } = std::mem::replace(&mut self.stage, Stage::Searching) else {
+            return;
+        };
+        self.parting.push((link, now + LEAVE_WITHIN));
+        if let Some(lost) = reconnects {
+            return self.stay_disconnected(lost);
+        }
+        if failure.is_guess() {
+            self.guesses.count();
+        }
+        // Whoever is met in a reconnect room is unknown until the keys are there, and no words are at stake in it.
+        if let ReconnectState::Unsure { again: true, switch, .. } = &mut self.reconnect {
+            *switch = now;
+            return self.out.push_back(Output::SearchAgain);
+        }
+        let left = self.guesses.left();
+        let output = match self.side {
+            Side::Sender => {
+                if failure.is_guess() {
+                    self.out.push_back(Output::Event(Event::WrongGuess { left }));
+                }
+                // A stranger's nonsense or silence ends nothing; the third wrong guess does.
+                if left > 0 { Output::SearchAgain } else { Output::Failed(Failure::WrongCode) }
+            }
+            Side::Receiver => {
+                let failure = match failure.reason {
+                    FailureReason::WrongCode => Failure::WrongCode,
+                    FailureReason::TimedOut => Failure::Lost(Lost::NobodyWaits),
+                    FailureReason::Version { theirs } => Failure::Versions(theirs),
+                    FailureReason::Violation(violation) => Failure::Violation(violation),
+                };
+                Output::HandshakeFailed { failure, may_go_on: left > 0 }
+            }
+        };
+        self.out.push_back(output);
+    }
+
+    /// An attempt to reconnect came to nothing.
+    fn stay_disconnected(&mut self, lost: Box<Disconnected>) {
+        self.stage = Stage::Disconnected(lost);
+        self.out.push_back(Output::SearchLater);
+    }
+
+    /// The handshake can't go on.
+    pub fn lose_handshake(&mut self, now: Instant, net: &mut Net, asked: Option<Question>) {
+        match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Handshaking { link, handshake, reconnects, .. } => {
+                link.close(now, net, close::ENDED, "lost");
+                self.response_by = None;
+                match reconnects {
+                    Some(lost) => self.stay_disconnected(lost),
+                    None => self.lose_first_handshake(now, &handshake, asked),
+                }
+            }
+            stage => self.stage = stage,
+        }
+    }
+
+    /// The first handshake's link is gone, or nothing came on it: this side can't know what the other one knows.
+    fn lose_first_handshake(&mut self, now: Instant, handshake: &Handshake, asked: Option<Question>) {
+        let is_guess = handshake.is_guess_if_lost();
+        if is_guess {
+            self.guesses.count();
+        }
+        self.stage = Stage::Searching;
+        self.out.push_back(Output::PutOffNear);
+        let code = match &self.reconnect {
+            ReconnectState::Unsure { code, .. } => Some(*code),
+            ReconnectState::None | ReconnectState::Known(_) => asked,
+        };
+        match (self.side, handshake.lasting_if_lost(), code) {
+            (Side::Receiver, ..) if is_guess && self.guesses.left() == 0 => {
+                self.out.push_back(Output::Failed(Failure::WrongCode));
+            }
+            (Side::Receiver, Some((key, verifier)), Some(code)) => {
+                let credentials = ReconnectCredentials { key, verifier };
+                self.reconnect = ReconnectState::Unsure { credentials, code, again: false, switch: now };
+                self.switch_rooms(now);
+            }
+            (Side::Sender | Side::Receiver, ..) => self.out.push_back(Output::SearchAgain),
+        }
+    }
+
+    fn switch_rooms(&mut self, now: Instant) {
+        if let (Stage::Searching, ReconnectState::Unsure { credentials, code, again, switch }) =
+            (&self.stage, &mut self.reconnect)
+            && *switch <= now
+        {
+            *again = !*again;
+            *switch = now + TURN;
+            self.out.push_back(Output::Ask(if *again { credentials.question(self.side) } else { *code }));
+        }
+    }
+
+    /// The outcome was reported: what is queued goes out, then the links are closed.
+    pub fn close(&mut self, now: Instant) {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Established(session) => {
+                // A person in a hurry has waited already.
+                let patience = if self.is_hurried { Duration::ZERO } else { LEAVE_WITHIN };
+                Stage::Closing { session, deadline: now + patience }
+            }
+            Stage::Handshaking { link, .. } => {
+                self.parting.push((link, now + LEAVE_WITHIN));
+                Stage::Closed
+            }
+            stage @ (Stage::Closing { .. } | Stage::Closed) => stage,
+            Stage::Searching | Stage::Disconnected(_) => Stage::Closed,
+        };
+    }
+
+    /// The application wants to go: the farewell is not waited for.
+    pub const fn hurry(&mut self) {
+        self.is_hurried = true;
+    }
+
+    /// Whether an answer is waited for whose deadline depends on the time that this process has. Where a session has a
+    /// link, its links are judged by what came.
+    pub const fn awaits_answer(&self) -> bool {
+        match &self.stage {
+            Stage::Searching | Stage::Handshaking { .. } | Stage::Disconnected(_) => true,
+            Stage::Established(_) | Stage::Closing { .. } | Stage::Closed => false,
+        }
+    }
+
+    /// The farewell is out, or took too long.
+    pub fn handle_farewell_over(&mut self) {
+        if matches!(self.stage, Stage::Closing { .. }) {
+            self.stage = Stage::Closed;
+        }
+    }
+
+    /// Links of failed handshakes: their last frame goes out, then they are closed.
+    pub fn flush_parting(&mut self, now: Instant, net: &mut Net) {
+        for (link, _) in &mut self.parting {
+            link.flush(now, net);
+            link.finish(now, net);
+        }
+    }
+
+    fn handle_parting(&mut self, now: Instant, net: &mut Net, index: usize, event: &net::Event) {
+        let finished = match (event, self.parting.get(index)) {
+            (net::Event::Finished(stream), Some((link, _))) => *stream == link.main(),
+            (net::Event::Closed(_), _) => true,
+            _ => false,
+        };
+        if finished && index < self.parting.len() {
+            let (link, _) = self.parting.swap_remove(index);
+            link.close(now, net, close::ENDED, "handshake failed");
+        }
+    }
+
+    /// Deadlines may have come. A spurious call is a no-op. `asked`: what relays are asked at present.
+    pub fn handle_timeout(&mut self, now: Instant, net: &mut Net, asked: Option<Question>) {
+        match &mut self.stage {
+            // Silence for so long is a lost link: what follows is the same.
+            Stage::Handshaking { handshake, .. } if handshake.poll_timeout().is_some_and(|at| at <= now) => {
+                self.lose_handshake(now, net, asked);
+            }
+            Stage::Established(session) => session.handle_timeout(now),
+            Stage::Closing { deadline, .. } if *deadline <= now => self.out.push_back(Output::FarewellOver),
+            Stage::Handshaking { .. }
+            | Stage::Closing { .. }
+            | Stage::Searching
+            | Stage::Disconnected(_)
+            | Stage::Closed => {}
+        }
+        if self.response_by.take_if(|at| *at <= now).is_some() && self.is_handshaking() {
+            self.out.push_back(Output::Event(Event::Waiting(WaitingFor::Response)));
+        }
+        if let Stage::Disconnected(lost) | Stage::Handshaking { reconnects: Some(lost), .. } = &self.stage
+            && lost.give_up.is_some_and(|at| at <= now)
+        {
+            let lost = lost.lost;
+            self.out.push_back(Output::Failed(Failure::Lost(lost)));
+        } else if asked.is_some() {
+            self.switch_rooms(now);
+        }
+        self.parting.retain(|(link, deadline)| {
+            let over = *deadline <= now;
+            if over {
+                link.close(now, net, close::ENDED, "handshake failed");
+            }
+            !over
+        });
+    }
+
+    /// When [`Self::handle_timeout`] is due, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let (stage, give_up) = match &self.stage {
+            Stage::Handshaking { handshake, reconnects, .. } => {
+                let give_up = reconnects.as_ref().and_then(|lost| lost.give_up);
+                (handshake.poll_timeout().map(|at| (at, "handshake")), give_up)
+            }
+            Stage::Established(session) => (session.poll_timeout(), None),
+            Stage::Closing { deadline, .. } => (Some((*deadline, "farewell")), None),
+            Stage::Disconnected(lost) => (None, lost.give_up),
+            Stage::Searching => match &self.reconnect {
+                ReconnectState::Unsure { switch, .. } => (None, Some(*switch)),
+                ReconnectState::None | ReconnectState::Known(_) => (None, None),
+            },
+            Stage::Closed => (None, None),
+        };
+        let parting = self.parting.iter().map(|&(_, deadline)| (deadline, "parting")).min();
+        let response = self.response_by.map(|at| (at, "response"));
+        [stage, response, give_up.map(|at| (at, "reconnect")), parting].into_iter().flatten().min()
+    }
+
+    /// The next thing that follows for others.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+}

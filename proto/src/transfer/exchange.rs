@@ -1,0 +1,253 @@
+//! What both ends of a transfer keep: jobs that are out, messages and events that wait, and how the other side is told
+//! of the end.
+//!
+//! It decides nothing about chunks. Timer: [`STRAGGLERS`], for jobs that are out at the end. Bounds: a handful of
+//! messages and events; its owner bounds the jobs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::manifest::{Manifest, ManifestError, Refusal, Refused};
+use super::{FIRST, Outcome};
+use crate::Instant;
+use crate::transfer::job::{Job, Work};
+use crate::transfer::job_id::JobId;
+use crate::transfer::storage::{Fault, FaultKind};
+use crate::wire::Violation;
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Reason};
+
+/// Jobs that are still out this long after the end are waited for no more.
+pub const STRAGGLERS: Duration = Duration::from_secs(5);
+
+/// What a transfer reports to its owner.
+#[derive(Debug, Clone)]
+pub enum TransferEvent {
+    /// Sender: the source was looked through.
+    Scanned(Arc<Manifest>),
+    /// Receiver: files are offered. Answer with [`super::Transfer::accept`], [`super::Transfer::accept_stream`] (one
+    /// file) or [`super::Transfer::decline`].
+    Offered(Arc<Manifest>),
+    /// Receiver: a stream is offered. Answer with [`super::Transfer::accept_stream`] or [`super::Transfer::decline`].
+    StreamOffered,
+    /// Sender: the receiver accepted, and bytes move.
+    Accepted,
+    /// Receiver: the sink has chunks from an earlier transfer, which are hashed again.
+    Resuming,
+    /// Both sides agree that so much of an earlier transfer need not be sent again.
+    Resumed {
+        /// In bytes of the files.
+        bytes: u64,
+    },
+    /// The transfer is over. The last event, once. After [`Outcome::Complete`] a receiver stays for the other side's
+    /// farewell.
+    Over(Outcome),
+}
+
+/// Why a transfer can't go on.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The other side broke a rule.
+    Violation(Violation),
+    /// The offer breaks a rule for names, or a limit of this side.
+    Refused(Refused),
+    /// A file of this side.
+    Fault(Fault),
+}
+
+impl From<Violation> for Stop {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl From<ManifestError> for Stop {
+    fn from(error: ManifestError) -> Self {
+        match error {
+            ManifestError::Violation(violation) => Self::Violation(violation),
+            ManifestError::Refused(refused) => Self::Refused(refused),
+        }
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<FaultKind> for Stop {
+    fn from(kind: FaultKind) -> Self {
+        Self::Fault(kind.into())
+    }
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    pub jobs: Jobs,
+    control: VecDeque<Control>,
+    events: VecDeque<TransferEvent>,
+    /// The other side knows of the transfer: a cancellation names it.
+    pub announced: bool,
+}
+
+impl Exchange {
+    /// Queues a message.
+    pub fn send(&mut self, message: Control) {
+        self.control.push_back(message);
+    }
+
+    /// The next message. A sender has announced its transfer once the offer was taken.
+    pub fn poll_control(&mut self) -> Option<Control> {
+        let message = self.control.pop_front()?;
+        self.announced |= matches!(message, Control::Offer(_));
+        Some(message)
+    }
+
+    /// Drops all messages that wait: nothing is left to say.
+    pub fn clear(&mut self) {
+        self.control.clear();
+    }
+
+    /// Queues an event.
+    pub fn report(&mut self, event: TransferEvent) {
+        self.events.push_back(event);
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<TransferEvent> {
+        self.events.pop_front()
+    }
+
+    /// Whether every message was taken and no job is out.
+    pub fn is_done(&self) -> bool {
+        self.control.is_empty() && self.jobs.is_idle()
+    }
+
+    /// Cancels the transfer at the other side, in place of all messages that wait.
+    pub fn send_cancel(&mut self, reason: CancelReason, text: &str) {
+        self.clear();
+        let transfer = if self.announced { FIRST } else { 0 };
+        self.send(Control::Cancel { transfer, reason, text: Reason::new(text) });
+    }
+
+    /// Declines the offer, in place of all messages that wait.
+    pub fn send_decline(&mut self, reason: DeclineReason, text: &str) {
+        self.clear();
+        self.send(Control::Decline { transfer: FIRST, reason, text: Reason::new(text) });
+    }
+
+    /// Tells the other side what went wrong; gives the outcome.
+    pub fn send_stop(&mut self, stop: Stop) -> Outcome {
+        match stop {
+            Stop::Violation(violation) => {
+                self.send_cancel(CancelReason::Violation, "");
+                Outcome::Violation(violation)
+            }
+            Stop::Refused(refused) => {
+                let reason = match refused.why {
+                    Refusal::Name(_) | Refusal::Link(_) | Refusal::Partial | Refusal::Collision => {
+                        DeclineReason::Policy
+                    }
+                    Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => DeclineReason::TooLarge,
+                };
+                self.send_decline(reason, &refused.why.to_string());
+                Outcome::Refused(refused)
+            }
+            Stop::Fault(fault) => {
+                self.send_cancel(cancel_reason(&fault), &fault.kind.to_string());
+                Outcome::Failed(fault)
+            }
+        }
+    }
+
+    /// The end: jobs that are out have [`STRAGGLERS`] left. What the other side said or can't hear any more needs no
+    /// answer.
+    pub fn end(&mut self, now: Instant, outcome: Outcome) {
+        self.jobs.end(now);
+        self.report(TransferEvent::Over(outcome));
+    }
+}
+
+/// A message is about this transfer, or (only a cancellation) about none yet.
+pub(super) const fn of_this(transfer: u32, or_none: bool) -> Result<(), Violation> {
+    if transfer == FIRST || (or_none && transfer == 0) { Ok(()) } else { Err(Violation::WrongTransfer) }
+}
+
+/// Whether the session handles this message, so that a transfer ignores it.
+pub(super) const fn is_of_session(message: &Control) -> bool {
+    matches!(message, Control::Sync | Control::KeepAlive { .. } | Control::Bind { .. })
+}
+
+/// The reason that the other side is given for a fault of this one.
+const fn cancel_reason(fault: &Fault) -> CancelReason {
+    match fault.kind {
+        FaultKind::Changed => CancelReason::SourceChanged,
+        FaultKind::Cancelled => CancelReason::Interrupted,
+        FaultKind::NotRegular
+        | FaultKind::Full { .. }
+        | FaultKind::Exists
+        | FaultKind::Link
+        | FaultKind::Refused(_)
+        | FaultKind::Io(_)
+        | FaultKind::System(_)
+        | FaultKind::NotUtf8
+        | FaultKind::Panicked
+        | FaultKind::Unfinished
+        | FaultKind::Internal => CancelReason::Io,
+    }
+}
+
+/// The jobs of a transfer that were not answered.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    last: u64,
+    out: BTreeMap<JobId, &'static str>,
+    /// When no answer is waited for any more; set at the end.
+    patience: Option<Instant>,
+}
+
+impl Jobs {
+    /// Gives the next job its id, if there is work: `work` learns the id that the answer will have.
+    pub fn start(&mut self, work: impl FnOnce(JobId) -> Option<Work>) -> Option<Job> {
+        let id = JobId(self.last.saturating_add(1));
+        let work = work(id)?;
+        self.last = id.0;
+        self.out.insert(id, work.name());
+        Some(Job { id, work })
+    }
+
+    /// False: no job of that id is out.
+    pub fn answered(&mut self, id: JobId) -> bool {
+        self.out.remove(&id).is_some()
+    }
+
+    /// How many are out.
+    pub fn count(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether none is out.
+    pub fn is_idle(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    fn end(&mut self, now: Instant) {
+        self.patience = now.checked_add(STRAGGLERS);
+    }
+
+    /// When jobs that are out are given up.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.patience.filter(|_| !self.is_idle())
+    }
+
+    /// A deadline may have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|at| at <= now) {
+            for (JobId(id), name) in std::mem::take(&mut self.out) {
+                tracing::warn!(id, name, "a job did not end");
+            }
+        }
+    }
+}

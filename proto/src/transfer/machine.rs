@@ -1,0 +1,255 @@
+//! The transfer of a session as its owner sees it: one machine, whichever side it is on and whatever it moves.
+
+use std::sync::Arc;
+
+use super::Progress;
+use super::exchange::TransferEvent;
+use super::receiver::Receiver;
+use super::sender::Sender;
+use crate::Instant;
+use crate::misuse::Misuse;
+use crate::session::{LinkId, Prepared, SealedChunk};
+use crate::transfer::job::{Job, JobDone};
+use crate::transfer::storage::{Sink, StreamSink};
+use crate::wire::peer::{CancelReason, Control, DeclineReason};
+
+/// One end of a transfer.
+///
+/// Order of calls: `handle_*` and commands, then the polls until each gives `None`.
+#[derive(Debug)]
+pub enum Transfer {
+    /// It offers.
+    Sender(Box<Sender>),
+    /// It answers.
+    Receiver(Box<Receiver>),
+}
+
+impl Transfer {
+    /// A message of the other side.
+    pub fn handle_control(&mut self, now: Instant, message: Control) {
+        match self {
+            Self::Sender(sender) => sender.handle_control(now, message),
+            Self::Receiver(receiver) => receiver.handle_control(now, message),
+        }
+    }
+
+    /// A chunk record that arrived. False: this side sends, so there can be none.
+    pub fn handle_chunk(&mut self, now: Instant, chunk: SealedChunk) -> bool {
+        let Self::Receiver(receiver) = self else { return false };
+        receiver.handle_chunk(now, chunk);
+        true
+    }
+
+    /// A job was done.
+    pub fn handle_job(&mut self, now: Instant, done: JobDone) {
+        match self {
+            Self::Sender(sender) => sender.handle_job(now, done),
+            Self::Receiver(receiver) => receiver.handle_job(now, done),
+        }
+    }
+
+    /// A chunk of [`Self::poll_chunk`] was sealed for this link.
+    pub fn handle_sealed(&mut self, chunk: u64, link: LinkId) {
+        if let Self::Sender(sender) = self {
+            sender.handle_sealed(chunk, link);
+        }
+    }
+
+    /// One of several links is gone on both sides: what was in flight on it is sent again. The receiver must learn of
+    /// it first.
+    pub fn handle_link_dropped(&mut self, now: Instant, link: LinkId) {
+        match self {
+            Self::Sender(sender) => sender.handle_link_lost(now, link),
+            Self::Receiver(receiver) => receiver.handle_link_dropped(link),
+        }
+    }
+
+    /// The only link is gone: what was in flight is sent again.
+    pub fn handle_link_lost(&mut self, now: Instant, link: LinkId) {
+        match self {
+            Self::Sender(sender) => sender.handle_all_lost(now),
+            Self::Receiver(receiver) => receiver.handle_link_lost(now, link),
+        }
+    }
+
+    /// The session has a link again.
+    pub fn handle_link_up(&mut self, now: Instant) {
+        match self {
+            Self::Sender(sender) => sender.handle_link_up(now),
+            Self::Receiver(receiver) => receiver.handle_link_up(now),
+        }
+    }
+
+    /// This process stood still: what did not come meanwhile is not late.
+    pub fn handle_pause(&mut self, now: Instant) {
+        if let Self::Receiver(receiver) = self {
+            receiver.handle_pause(now);
+        }
+    }
+
+    /// A deadline may have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Self::Sender(sender) => sender.handle_timeout(now),
+            Self::Receiver(receiver) => receiver.handle_timeout(now),
+        }
+    }
+
+    /// The session is keyed and the user agreed: a sender offers. False: this side is a receiver.
+    pub fn begin(&mut self, now: Instant) -> bool {
+        let Self::Sender(sender) = self else { return false };
+        sender.begin(now);
+        true
+    }
+
+    /// The user accepts the files that are offered.
+    ///
+    /// # Errors
+    /// Nothing waits for an answer, or it is a stream.
+    pub fn accept(&mut self, now: Instant, sink: Arc<dyn Sink>) -> Result<(), Misuse> {
+        let Self::Receiver(receiver) = self else { return Err(Misuse::NotAReceiver) };
+        receiver.accept(now, sink)
+    }
+
+    /// The user accepts the stream, or the single file, that is offered, into a sink that is written in order.
+    ///
+    /// # Errors
+    /// Nothing waits for an answer, or it is more than one file.
+    pub fn accept_stream(&mut self, now: Instant, sink: Arc<dyn StreamSink>) -> Result<(), Misuse> {
+        let Self::Receiver(receiver) = self else { return Err(Misuse::NotAReceiver) };
+        receiver.accept_stream(now, sink)
+    }
+
+    /// The user declines the offer.
+    ///
+    /// # Errors
+    /// Nothing waits for an answer.
+    pub fn decline(&mut self, now: Instant, reason: DeclineReason, text: &str) -> Result<(), Misuse> {
+        let Self::Receiver(receiver) = self else { return Err(Misuse::NotAReceiver) };
+        receiver.decline(now, reason, text)
+    }
+
+    /// This side ends the transfer and tells the other.
+    pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
+        match self {
+            Self::Sender(sender) => sender.cancel(now, reason, text),
+            Self::Receiver(receiver) => receiver.cancel(now, reason, text),
+        }
+    }
+
+    /// The session is over, and no message can be sent any more.
+    pub fn abandon(&mut self, now: Instant) {
+        match self {
+            Self::Sender(sender) => sender.abandon(now),
+            Self::Receiver(receiver) => receiver.abandon(now),
+        }
+    }
+
+    /// The next message to the other side; to be asked only when the session has room for it.
+    #[must_use]
+    pub fn poll_control(&mut self) -> Option<Control> {
+        match self {
+            Self::Sender(sender) => sender.poll_control(),
+            Self::Receiver(receiver) => receiver.poll_control(),
+        }
+    }
+
+    /// The next chunk to be sealed, with its number; it is in flight from now on.
+    #[must_use]
+    pub fn poll_chunk(&mut self) -> Option<(u64, Prepared)> {
+        match self {
+            Self::Sender(sender) => sender.poll_chunk(),
+            Self::Receiver(_) => None,
+        }
+    }
+
+    /// The next piece of work.
+    #[must_use]
+    pub fn poll_job(&mut self) -> Option<Job> {
+        match self {
+            Self::Sender(sender) => sender.poll_job(),
+            Self::Receiver(receiver) => receiver.poll_job(),
+        }
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<TransferEvent> {
+        match self {
+            Self::Sender(sender) => sender.poll_event(),
+            Self::Receiver(receiver) => receiver.poll_event(),
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Sender(sender) => sender.poll_timeout(),
+            Self::Receiver(receiver) => receiver.poll_timeout(),
+        }
+    }
+
+    /// How far it is: what the receiver has stored or written out, as far as this side knows.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        match self {
+            Self::Sender(sender) => sender.progress(),
+            Self::Receiver(receiver) => receiver.progress(),
+        }
+    }
+
+    /// Bytes of chunks that were sealed for this link and are not acknowledged, as the window counts.
+    #[must_use]
+    pub fn under_way(&self, link: LinkId) -> u64 {
+        match self {
+            Self::Sender(sender) => sender.under_way(link),
+            Self::Receiver(_) => 0,
+        }
+    }
+
+    /// Whether this side is a sender that knows what it offers.
+    #[must_use]
+    pub const fn is_ready_to_offer(&self) -> bool {
+        match self {
+            Self::Sender(sender) => sender.is_scanned(),
+            Self::Receiver(_) => false,
+        }
+    }
+
+    /// Whether everything was sent and only the confirmation is missing.
+    #[must_use]
+    pub fn is_unconfirmed(&self) -> bool {
+        match self {
+            Self::Sender(sender) => sender.is_unconfirmed(),
+            Self::Receiver(_) => false,
+        }
+    }
+
+    /// Whether everything is being put in place, so that only the disk decides how it ends.
+    #[must_use]
+    pub const fn is_finishing(&self) -> bool {
+        match self {
+            Self::Sender(_) => false,
+            Self::Receiver(receiver) => receiver.is_finishing(),
+        }
+    }
+
+    /// Whether no job is out, nor to be done.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        match self {
+            Self::Sender(sender) => sender.is_idle(),
+            Self::Receiver(receiver) => receiver.is_idle(),
+        }
+    }
+
+    /// Whether it is over, every message was taken, and no job is out.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Sender(sender) => sender.is_closed(),
+            Self::Receiver(receiver) => receiver.is_closed(),
+        }
+    }
+}

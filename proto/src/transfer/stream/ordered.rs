@@ -1,0 +1,336 @@
+//! The chunks of a stream that was accepted: which wait, which are open, which one is being written.
+//!
+//! ```text
+//! waiting ──► unsealing ──► packed ──► unpacking ──► plain ──► writing ──► written, and counted until acknowledged
+//! ```
+//! A chunk stays as it came, compressed, until its turn is near, so that what is held is never more than what was sent.
+//! Chunks leave in the order of their numbers; one that was written is only known by its hash.
+//!
+//! Timers: [`PAUSE`] after a sink that had no room; the rate limit's. Bounds: [`HOLD`] for all that is held; jobs out,
+//! twice the cores and 16 MiB; [`UNPACKED`] chunks that are not packed; [`RECENT`] hashes of chunks that were written.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use subtle::ConstantTimeEq;
+
+use super::work::{Product, Unpack, Unsealed, Work, Write};
+use super::{AHEAD, HOLD, Layout, PAUSE, Root};
+use crate::Instant;
+use crate::session::{LinkId, OpenedRecord, SealedChunk};
+use crate::transfer::arrivals::{Arrivals, Charge};
+use crate::transfer::body::ChunkSink;
+use crate::transfer::chunk::{Codec, Coders, Header};
+use crate::transfer::exchange::{Exchange, Stop};
+use crate::transfer::hashes::Hash;
+use crate::transfer::job;
+use crate::transfer::job_id::JobId;
+use crate::transfer::limit::Limit;
+use crate::transfer::storage::{FaultKind, Sink, StreamSink};
+use crate::transfer::{FIRST, Progress};
+use crate::wire::Violation;
+use crate::wire::peer::{ChunkRange, ChunkRanges, Control};
+
+/// The most chunks that are plain, or becoming it: the one that is written and those after it.
+const UNPACKED: u64 = 3;
+/// So many hashes of chunks that were written are kept, to know a chunk again that comes twice.
+const RECENT: usize = 1 << 12;
+
+/// See the module's text.
+pub struct OrderedReceiver {
+    layout: Layout,
+    sink: Arc<dyn StreamSink>,
+    coders: Arc<Coders>,
+    arrivals: Arrivals,
+    /// Open, and not written out.
+    items: BTreeMap<u64, Item>,
+    /// How many were written out.
+    written: u64,
+    bytes: u64,
+    recent: VecDeque<Hash>,
+    /// The last ones that were written out, whose acknowledgement waits.
+    fresh: VecDeque<Charge>,
+    /// All that was acknowledged is acknowledged again.
+    again: bool,
+    root: Root,
+    /// Of how many chunks, and the sender's root.
+    end: Option<(u64, Hash)>,
+}
+
+struct Item {
+    charge: Charge,
+    hash: Hash,
+    stage: Stage,
+}
+
+enum Stage {
+    Packed(Header, BytesMut),
+    Unpacking,
+    Plain(Bytes),
+    /// So many bytes of it.
+    Writing(usize),
+    /// The sink had no room.
+    Full(Bytes, Instant),
+}
+
+impl Layout {
+    /// Length of this chunk, as far as its header may say so.
+    fn allows(&self, header: &Header) -> bool {
+        match self {
+            Self::Stream { longest } => (1..=*longest).contains(&header.length),
+            Self::File(manifest) => manifest.chunk_len(header.chunk) == Some(header.length as usize),
+        }
+    }
+
+    /// How far beyond the first that is not written a chunk may lie. What a file's sender has under way its window
+    /// bounds alone.
+    const fn ahead(&self) -> u64 {
+        match self {
+            Self::Stream { .. } => AHEAD,
+            Self::File(_) => crate::transfer::hashes::AHEAD,
+        }
+    }
+
+    fn longest(&self) -> u32 {
+        match self {
+            Self::Stream { longest } => *longest,
+            Self::File(manifest) => manifest.chunk_size(),
+        }
+    }
+
+    /// Of all chunks together; 0: nobody knows.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Stream { .. } => 0,
+            Self::File(manifest) => manifest.totals().bytes,
+        }
+    }
+}
+
+impl OrderedReceiver {
+    /// Nothing came so far.
+    pub fn new(layout: Layout, sink: Arc<dyn StreamSink>, limit: Option<Limit>) -> Self {
+        let root = match &layout {
+            Layout::Stream { .. } => Root::of_stream(),
+            Layout::File(manifest) => Root::of_file(manifest),
+        };
+        Self {
+            arrivals: Arrivals::new(HOLD, layout.longest(), limit),
+            layout,
+            sink,
+            coders: Arc::default(),
+            items: BTreeMap::new(),
+            written: 0,
+            bytes: 0,
+            recent: VecDeque::new(),
+            fresh: VecDeque::new(),
+            again: false,
+            root,
+            end: None,
+        }
+    }
+
+    /// Whether everything that came was written out and acknowledged, so that it is the sender's turn.
+    fn is_idle(&self) -> bool {
+        self.arrivals.is_empty() && self.items.is_empty() && self.fresh.is_empty()
+    }
+
+    /// A job opened a record.
+    fn unsealed(&mut self, id: JobId, record: OpenedRecord<Unsealed>) -> Result<(), Violation> {
+        let Some(charge) = self.arrivals.opened(id) else { return Ok(()) };
+        match record.content {
+            Some(Ok((header, body))) => self.judge(charge, header, body)?,
+            Some(Err(violation)) => return Err(violation),
+            // The session learned of it first, and the link ends.
+            None => self.arrivals.discard(charge),
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, charge: Charge, header: Header, body: BytesMut) -> Result<(), Violation> {
+        let chunk = header.chunk;
+        let is_raw_right = header.codec == Codec::Zstd || body.len() == header.length as usize;
+        let is_beyond = self.end.is_some_and(|(chunks, _)| chunk >= chunks)
+            || chunk >= self.written.saturating_add(self.layout.ahead());
+        if !self.layout.allows(&header) || !is_raw_right || is_beyond {
+            return Err(Violation::BadChunk);
+        }
+        let back = self.written.checked_sub(chunk).filter(|back| *back > 0);
+        let before = match back {
+            // So long ago that it doesn't matter.
+            Some(back) => {
+                let at = usize::try_from(back).ok().and_then(|back| self.recent.len().checked_sub(back));
+                Some(at.and_then(|at| self.recent.get(at)).copied().unwrap_or(header.hash))
+            }
+            None => self.items.get(&chunk).map(|item| item.hash),
+        };
+        match before {
+            None => {
+                self.items.insert(chunk, Item { charge, hash: header.hash, stage: Stage::Packed(header, body) });
+                Ok(())
+            }
+            Some(before) if bool::from(before.ct_eq(&header.hash)) => {
+                self.arrivals.discard(charge);
+                Ok(())
+            }
+            Some(_) => Err(Violation::ChunkChanged),
+        }
+    }
+
+    /// A chunk was checked.
+    fn unpacked(&mut self, chunk: u64, plain: Result<Bytes, Violation>) -> Result<(), Violation> {
+        let plain = plain?;
+        if let Some(item) = self.items.get_mut(&chunk) {
+            item.stage = Stage::Plain(plain);
+        }
+        Ok(())
+    }
+
+    /// The sink took some of the chunk whose turn it is, and left this.
+    fn wrote(&mut self, now: Instant, rest: Bytes) {
+        let Some(item) = self.items.get_mut(&self.written) else { return };
+        let Stage::Writing(before) = item.stage else { return };
+        let taken = before.saturating_sub(rest.len());
+        self.bytes = self.bytes.saturating_add(taken as u64);
+        if !rest.is_empty() {
+            let until = now.checked_add(PAUSE).unwrap_or(now);
+            item.stage = if taken > 0 { Stage::Plain(rest) } else { Stage::Full(rest, until) };
+            return;
+        }
+        if let Some(item) = self.items.remove(&self.written) {
+            self.written = self.written.saturating_add(1);
+            self.root.add(&item.hash);
+            self.recent.push_back(item.hash);
+            if self.recent.len() > RECENT {
+                self.recent.pop_front();
+            }
+            self.fresh.push_back(item.charge);
+        }
+    }
+}
+
+impl ChunkSink for OrderedReceiver {
+    fn advance(&mut self, now: Instant) {
+        self.arrivals.advance(now);
+        if let Some(item) = self.items.get_mut(&self.written)
+            && let Stage::Full(plain, until) = &item.stage
+            && *until <= now
+        {
+            item.stage = Stage::Plain(plain.clone());
+        }
+    }
+
+    fn take(&mut self, chunk: SealedChunk) -> Result<(), Violation> {
+        self.arrivals.take(chunk)
+    }
+
+    fn lose(&mut self, link: LinkId) {
+        let items = self.items.values_mut().map(|item| &mut item.charge);
+        self.arrivals.lose(link, self.fresh.iter_mut().chain(items));
+    }
+
+    fn repeat(&mut self) {
+        self.again = true;
+    }
+
+    fn handle_product(&mut self, now: Instant, id: JobId, product: job::Product) -> Result<(), Stop> {
+        self.advance(now);
+        match product {
+            job::Product::Stream(Product::Unsealed(record)) => self.unsealed(id, record)?,
+            job::Product::Stream(Product::Unpacked(chunk, plain)) => self.unpacked(chunk, plain)?,
+            job::Product::Stream(Product::Wrote(rest)) => self.wrote(now, rest),
+            // An answer that is not to what was asked.
+            _ => return Err(FaultKind::Internal.into()),
+        }
+        Ok(())
+    }
+
+    /// The sender was not told that anything is here.
+    fn handle_checked(&mut self, _: ChunkRange, _: bool, _: &mut Exchange) -> Result<(), Violation> {
+        Err(Violation::UnexpectedMessage)
+    }
+
+    fn handle_end(&mut self, chunks: u64, moved: u64, root: Hash) -> Result<(), Violation> {
+        let is_right = match &self.layout {
+            Layout::Stream { .. } => true,
+            Layout::File(manifest) => chunks == manifest.chunks(),
+        };
+        let is_less = self.written > chunks || self.items.last_key_value().is_some_and(|(chunk, _)| *chunk >= chunks);
+        if self.end.is_some() || moved != chunks || !is_right || is_less {
+            return Err(Violation::BadEnd);
+        }
+        self.end = Some((chunks, root));
+        Ok(())
+    }
+
+    fn next_job(&mut self, cores: usize, id: JobId) -> Option<job::Work> {
+        if let Some(item) = self.items.get_mut(&self.written)
+            && let Stage::Plain(plain) = &item.stage
+        {
+            let write = Write { sink: Arc::clone(&self.sink), plain: plain.clone() };
+            item.stage = Stage::Writing(plain.len());
+            return Some(job::Work::Stream(Work::Write(write)));
+        }
+        let near = self.written..self.written.saturating_add(UNPACKED);
+        if let Some((_, item)) = self.items.range_mut(near).find(|(_, item)| matches!(item.stage, Stage::Packed(..)))
+            && let Stage::Packed(header, body) = std::mem::replace(&mut item.stage, Stage::Unpacking)
+        {
+            let unpack = Unpack { header, body, coders: Arc::clone(&self.coders) };
+            return Some(job::Work::Stream(Work::Unpack(Box::new(unpack))));
+        }
+        let sealed = self.arrivals.next_to_open(cores, id)?;
+        Some(job::Work::Stream(Work::Unseal(Box::new(sealed))))
+    }
+
+    /// Always of all from the first chunk on.
+    fn poll_ack(&mut self) -> Option<Control> {
+        let mut news = self.arrivals.may_acknowledge() && std::mem::take(&mut self.again);
+        while self.arrivals.may_acknowledge()
+            && let Some(charge) = self.fresh.pop_front()
+        {
+            news = true;
+            self.arrivals.acknowledge(charge);
+        }
+        let stored = self.written.saturating_sub(self.fresh.len() as u64).checked_sub(1);
+        let ranges = ChunkRanges::truncated(stored.map(|last| ChunkRange { first: 0, last }).into_iter().collect());
+        news.then(|| Control::Ack { transfer: FIRST, ranges, credit: self.credit() })
+    }
+
+    fn roots(&self) -> Option<(Option<Hash>, Hash)> {
+        let (_, root) = self.end.filter(|(chunks, _)| *chunks == self.written)?;
+        Some((Some(self.root.finish()), root))
+    }
+
+    fn credit(&self) -> u32 {
+        self.arrivals.credit()
+    }
+
+    /// The sender of a stream may be silent for ever.
+    fn awaits_sender(&self) -> bool {
+        matches!(self.layout, Layout::File(_)) && self.is_idle()
+    }
+
+    /// While anything is not acknowledged, the sender waits for this side: for its disk, its reader, or its rate limit.
+    fn is_held_back(&self) -> bool {
+        !self.is_idle()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let pause = self.items.get(&self.written).and_then(|item| match &item.stage {
+            Stage::Full(_, until) => Some(*until),
+            Stage::Packed(..) | Stage::Unpacking | Stage::Plain(_) | Stage::Writing(_) => None,
+        });
+        let waits = self.again || !self.fresh.is_empty();
+        let limit = if waits { self.arrivals.opens_at() } else { None };
+        [pause, limit].into_iter().flatten().min()
+    }
+
+    fn progress(&self) -> Progress {
+        Progress { bytes: self.bytes, total: self.layout.bytes() }
+    }
+
+    fn staged(&self) -> Option<(Arc<dyn Sink>, u32)> {
+        None
+    }
+}
