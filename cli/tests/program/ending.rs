@@ -44,7 +44,7 @@ fn ctrl_c_while_a_sender_waits_ends_it() {
     assert!(end.restored && !end.shown.contains("^C"), "{}", end.shown);
     // Its room went with it.
     let mut receiver = receiving(&home, &relay).args(["--yes", &code]).piped(b"");
-    receiver.expect("Nobody waits with this code yet; asking again");
+    receiver.expect("No sender is waiting with this code yet; trying again");
     receiver.signal(Signal::INT);
     receiver.end().is(130, "tallow: interrupted");
 }
