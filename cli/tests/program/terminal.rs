@@ -100,7 +100,7 @@ fn three_wrong_words_use_the_code_up() {
     }
     sender.end().is(3, "tallow: wrong code: three wrong codes were tried, so this code is no longer valid");
     let mut receiver = receiving(&home, &relay).args(["--yes", &code]).piped(b"");
-    receiver.expect("Nobody waits with this code yet; asking again");
+    receiver.expect("No sender is waiting with this code yet; trying again");
     assert!(home.list("into").is_empty());
 }
 
