@@ -1,4 +1,4 @@
-//! From the command line to the exit code: what surrounds every command.
+//! The frame of every command: parsing of the command line, output, log, exit code.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use crate::failure::Problem;
 use crate::output::{LogWriter, Output};
 use crate::{args, output, partial, prompt, receive, send};
 
-/// At its end the program waits for a reader of its text as long as it takes some within this time.
+/// At exit the program waits for the reader of its output as long as it reads something within this time.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the program.
@@ -27,7 +27,7 @@ pub fn run(argv: Vec<OsString>) -> ExitCode {
 
 fn parse(argv: Vec<OsString>) -> ExitCode {
     prompt::remember_terminal();
-    // Known before the options are: a wrong option is told in the form that was asked for, too.
+    // Determined before the options are parsed, so that a usage error is reported as JSON, too.
     let json = argv.iter().any(|word| word == "--json");
     let plain = Output::plain(json);
     match args::parse(argv) {
@@ -69,7 +69,7 @@ fn command(command: Command, plain: &Output) -> ExitCode {
     }
 }
 
-/// What the program was started for is on standard output, or it failed.
+/// Writes the result of a command to standard output, and reports a failure to do so.
 fn show(text: &[u8], plain: &Output) -> ExitCode {
     match plain.payload(text) {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,18 +92,18 @@ fn end(outcome: Result<(), Problem>, output: &Output) -> ExitCode {
 }
 
 fn fail(problem: &Problem, output: &Output) -> ExitCode {
-    problem.tell(output);
+    problem.report(output);
     ExitCode::from(problem.code)
 }
 
-/// How much is logged.
+/// The log level.
 #[derive(Debug, Clone, Copy)]
 enum Level {
     Errors,
     Info,
     Debug,
     Trace,
-    /// Other people's crates speak up, too.
+    /// Everything, including the log of dependencies.
     Everything,
 }
 
@@ -118,7 +118,7 @@ impl Level {
         }
     }
 
-    /// As the log's filter reads it: other people's crates, then each of ours.
+    /// The filter directive: the level for dependencies, then the level for each crate of this project.
     fn filter(self) -> String {
         let (ours, theirs) = match self {
             Self::Errors => ("error", "off"),
@@ -133,7 +133,7 @@ impl Level {
     }
 }
 
-/// Logs go to standard error, as much as was asked for.
+/// Starts the log to standard error at this level.
 fn log(level: Level, output: &Output) {
     let writer = LogWriter(output.clone());
     tracing_subscriber::fmt()
@@ -141,12 +141,12 @@ fn log(level: Level, output: &Output) {
         .with_timer(tracing_subscriber::fmt::time::uptime())
         .with_ansi(false)
         .with_writer(move || writer.clone())
-        // It would write its own failures to standard error, and wait or panic there.
+        // Otherwise it writes its own errors to standard error, where it could block or panic.
         .log_internal_errors(false)
         .init();
 }
 
-/// A bug is one line, whatever the panic says.
+/// Reports a panic as one line, without its message.
 fn panicked(info: &std::panic::PanicHookInfo<'_>) {
     prompt::restore_terminal();
     Output::plain(false).say(&process::bug(info));
@@ -161,28 +161,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c02_a_panic_is_told_by_its_place_alone() {
-        let (told, hear) = mpsc::channel();
+    fn c02_a_panic_report_has_its_place_and_no_message() {
+        let (sender, receiver) = mpsc::channel();
         let me = std::thread::current().id();
         let others = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if std::thread::current().id() == me {
-                drop(told.send(process::bug(info)));
+                drop(sender.send(process::bug(info)));
             } else {
                 others(info);
             }
         }));
         let secret = "xylophone-canary";
         assert!(std::panic::catch_unwind(|| panic!("{secret}")).is_err());
-        // The hook that was there before is gone with this one; the next one is the standard's.
+        // Removes this hook, which also drops the previous one; the default hook is active then.
         drop(std::panic::take_hook());
-        let line = hear.recv().unwrap();
+        let line = receiver.recv().unwrap();
         assert!(line.starts_with("tallow: internal error at ") && line.contains("app.rs:"), "{line}");
         assert!(!line.contains(secret) && !line.contains('\n'), "{line}");
     }
 
     #[test]
-    fn each_v_says_more_and_addresses_need_two() {
+    fn each_verbose_flag_raises_the_level() {
         let filters = [0, 1, 2, 3, 4, 9].map(|verbose| Level::of(verbose).filter());
         assert!(filters[0].starts_with("off,") && filters[0].contains(",tallow_proto=error"), "{}", filters[0]);
         assert!(filters[1].starts_with("warn,") && filters[1].contains(",tallow=info"));

@@ -1,7 +1,8 @@
-//! What can be said on the command line: the commands and their options, as `clap` reads them, and what is decided before it.
+//! The command line: the commands and options that `clap` parses, and the preparation of the arguments before it does.
 //!
-//! `clap` wants options after the command they belong to. People put them anywhere, so [`arrange`] first moves what stands before
-//! the command behind it. It also decides what a first word that is no command means: a code is received, a path is asked about.
+//! `clap` expects options after the command they belong to. Users put them anywhere, so [`arrange`] first moves options
+//! that precede the command behind it. It also decides what a first word means that is not a command: a code starts
+//! `receive`, a path is a usage error that suggests `send`.
 
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU64;
@@ -31,7 +32,7 @@ use crate::runtime::Runtime;
     arg_required_else_help = true
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -42,16 +43,16 @@ pub enum Command {
     /// Send files and directories
     #[command(visible_alias = "tx")]
     Send(Box<SendArgs>),
-    /// Receive what somebody sends
+    /// Receive files, directories or a stream
     #[command(visible_aliases = ["recv", "rx"])]
     Receive(Box<ReceiveArgs>),
     /// Run a relay server
     Relay(Box<RelayArgs>),
-    /// Show or remove what transfers left that ended unfinished
+    /// List or remove the data of unfinished transfers
     Partial(PartialArgs),
-    /// Print the completions for a shell
+    /// Print the completion script for a shell
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
 }
@@ -62,23 +63,24 @@ pub struct SendArgs {
     /// Files and directories to send; `-` alone sends standard input as a stream
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
-    /// An own code, like 7-acorn-bicycle-canal: a name for the room, a dash, and at least 8 characters more. Each use of the same
-    /// code gives an attacker new guesses, so change it. Also from $TALLOW_CODE
+    /// Use this code instead of a generated one, such as 7-acorn-bicycle-canal: a name for the room, a dash, and at
+    /// least 8 more characters. Each use of the same code gives an attacker new guesses, so change it. $TALLOW_CODE
+    /// sets it, too
     #[arg(long, value_name = "CODE", conflicts_with = "words")]
     pub code: Option<String>,
-    /// Read the own code from a file, `-` for standard input
+    /// Read the code to use from a file; `-` reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "code"])]
     pub code_file: Option<PathBuf>,
-    /// How many words the code has [default: 3]
+    /// Number of words in the code [default: 3]
     #[arg(long, value_name = "2..8", value_parser = clap::value_parser!(u8).range(2..=8))]
     pub words: Option<u8>,
-    /// Leave out what matches, in .gitignore syntax; may be repeated
+    /// Leave out files that match this pattern (.gitignore syntax); may be repeated
     #[arg(long, value_name = "GLOB")]
     pub exclude: Vec<String>,
-    /// Leave out what git ignores
+    /// Leave out files that git ignores
     #[arg(long)]
     pub git: bool,
-    /// Send what symbolic links point at, and not the links
+    /// Send the targets of symbolic links instead of the links
     #[arg(long)]
     pub follow_links: bool,
     /// Do not compress
@@ -87,10 +89,10 @@ pub struct SendArgs {
     /// zstd level, 1 (fast) to 19 (small) [default: 3]
     #[arg(long, value_name = "1..19", value_parser = clap::value_parser!(u8).range(1..=19))]
     pub compress_level: Option<u8>,
-    /// What senders and receivers share.
+    /// The options that senders and receivers share.
     #[command(flatten)]
     pub peer: PeerArgs,
-    /// What is shown.
+    /// The output options.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -98,37 +100,38 @@ pub struct SendArgs {
 /// `tallow receive`.
 #[derive(Debug, Args)]
 pub struct ReceiveArgs {
-    /// The code that the sender shows; its words may be separate arguments. Without it: $TALLOW_CODE, else a question
+    /// The code that the sender shows; its words may be separate arguments. Without it,
+    /// $TALLOW_CODE is used, or tallow asks for it
     #[arg(value_name = "CODE")]
     pub code: Vec<String>,
-    /// Read the code from a file, `-` for standard input
+    /// Read the code from a file; `-` reads standard input
     #[arg(long, value_name = "FILE", conflicts_with = "code")]
     pub code_file: Option<PathBuf>,
-    /// Where to put what arrives
+    /// Directory for the received files
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub out: PathBuf,
-    /// Accept without asking; needed when standard input is no terminal
+    /// Accept the offer without asking; needed when standard input is not a terminal
     #[arg(short, long)]
     pub yes: bool,
-    /// When a name exists: replace what is there
+    /// If a name already exists: replace the existing file
     #[arg(long, group = "exists")]
     pub overwrite: bool,
-    /// When a name exists: give what arrives another name
+    /// If a name already exists: save the received file under another name
     #[arg(long, group = "exists")]
     pub rename: bool,
-    /// When a name exists: leave what is there
+    /// If a name already exists: keep the existing file
     #[arg(long, group = "exists")]
     pub skip: bool,
-    /// Write the stream, or the one file, that is offered to standard output, in order
+    /// Write the offered stream or single file to standard output, in order
     #[arg(long, conflicts_with_all = ["json", "out", "overwrite", "rename", "skip"])]
     pub stdout: bool,
-    /// Keep names that other systems cannot have, and do not change them
+    /// Keep names that are invalid on other systems instead of changing them
     #[arg(long)]
     pub allow_unportable_names: bool,
-    /// What senders and receivers share.
+    /// The options that senders and receivers share.
     #[command(flatten)]
     pub peer: PeerArgs,
-    /// What is shown.
+    /// The output options.
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -136,13 +139,13 @@ pub struct ReceiveArgs {
 /// `tallow relay`.
 #[derive(Debug, Args)]
 pub struct RelayArgs {
-    /// The relay's own.
+    /// The options of the relay.
     #[command(flatten)]
     pub relay: tallow_relay::Options,
-    /// Say more; may be repeated
+    /// Log more; may be repeated
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Say nothing but errors
+    /// Write nothing but errors
     #[arg(short, long)]
     pub quiet: bool,
 }
@@ -150,7 +153,7 @@ pub struct RelayArgs {
 /// `tallow partial`.
 #[derive(Debug, Args)]
 pub struct PartialArgs {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: PartialCommand,
 }
@@ -158,36 +161,36 @@ pub struct PartialArgs {
 /// The commands of `tallow partial`.
 #[derive(Debug, Subcommand)]
 pub enum PartialCommand {
-    /// Show them
+    /// List unfinished transfers
     List {
-        /// Where they are
+        /// Directory that was used for the received files
         #[arg(short, long, value_name = "DIR", default_value = ".")]
         out: PathBuf,
-        /// What is shown.
+        /// The output options.
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Remove them, but for those that a running `tallow receive` uses
+    /// Remove unfinished transfers, except those in use by a running `tallow receive`
     Clear {
-        /// Which: the beginning of its id is enough
+        /// Id of a transfer, or the beginning of it
         #[arg(value_name = "ID", required_unless_present = "all")]
         ids: Vec<String>,
-        /// All that are there
+        /// Remove all unfinished transfers in the directory
         #[arg(long, conflicts_with = "ids")]
         all: bool,
-        /// Where they are
+        /// Directory that was used for the received files
         #[arg(short, long, value_name = "DIR", default_value = ".")]
         out: PathBuf,
-        /// What is shown.
+        /// The output options.
         #[command(flatten)]
         output: OutputArgs,
     },
 }
 
-/// Where STUN servers listen (RFC 8489 §14).
+/// The default port of STUN servers (RFC 8489 §14).
 const STUN_PORT: u16 = 3478;
 
-/// What senders and receivers share.
+/// The options that senders and receivers share.
 #[derive(Debug, Args)]
 pub struct PeerArgs {
     /// Relay to use, repeatable, the preferred one first [default port: 4433] [env: TALLOW_RELAY, separated by commas]
@@ -196,70 +199,71 @@ pub struct PeerArgs {
     /// Accept exactly this certificate of the relay
     #[arg(long, value_name = "FINGERPRINT")]
     pub relay_pin: Option<Fingerprint>,
-    /// The relay's password, if it asks for one; other users of this machine can read it here, so prefer the variable or a file
+    /// The relay's password, if it requires one. Other users of this machine can read it on the command line, so prefer
+    /// the variable or --relay-password-file
     #[arg(long, value_name = "PASSWORD", env = "TALLOW_RELAY_PASSWORD", hide_env_values = true)]
     pub relay_password: Option<String>,
     /// Read the relay's password from a file
     #[arg(long, value_name = "FILE", conflicts_with = "relay_password")]
     pub relay_password_file: Option<PathBuf>,
-    /// Show words that both people compare before anything moves
+    /// Show words that both people compare before any data is sent
     #[arg(long)]
     pub verify: bool,
-    /// Never look for a direct path, and never reveal this machine's addresses to the other side
+    /// Use no direct path, and do not reveal this machine's addresses to the peer
     #[arg(long, conflicts_with_all = ["p2p_only", "p2p_port", "stun"])]
     pub no_p2p: bool,
-    /// Never send data over a relay: end if there is no direct path
+    /// Never send data over a relay; fail if there is no direct path
     #[arg(long, conflicts_with = "proxy")]
     pub p2p_only: bool,
-    /// The port for direct paths, UDP and TCP, for a firewall that lets it through; of a range the first that is free
+    /// UDP and TCP port for direct paths, for a firewall that allows it; of a range, the first free port is used
     #[arg(long, value_name = "PORT[-PORT]", value_parser = ports)]
     pub p2p_port: Option<(u16, u16)>,
-    /// Don't ask the router to let the other side in (PCP, NAT-PMP, UPnP)
+    /// Do not request a port mapping from the router (PCP, NAT-PMP, UPnP)
     #[arg(long)]
     pub no_port_map: bool,
-    /// A STUN server to be asked for this machine's address, beside the relay; repeatable [default port: 3478]
+    /// STUN server to ask for this machine's public address, in addition to the relay; repeatable [default port: 3478]
     #[arg(long, value_name = "HOST[:PORT]", value_parser = stun_server)]
     pub stun: Vec<RelayAddress>,
-    /// How to reach the relay: all ways at once, or only QUIC (UDP), TLS (TCP) or a WebSocket (TCP)
+    /// Transport to the relay: all of them at once, or only QUIC (UDP), TLS (TCP) or a WebSocket (TCP)
     #[arg(long, value_enum, default_value_t = Transport::Auto)]
     pub transport: Transport,
-    /// A proxy that leads to the relay (http://, socks5://, socks5h://); nothing else is tried then, and no address is revealed
-    /// [env: ALL_PROXY, HTTPS_PROXY, NO_PROXY]
+    /// Proxy for the connection to the relay (http://, socks5://, socks5h://). No other way is tried then, and no
+    /// address is revealed [env: ALL_PROXY, HTTPS_PROXY, NO_PROXY]
     #[arg(long, value_name = "URL")]
     pub proxy: Option<Proxy>,
-    /// How long to go on when the network or the other side is away, such as 30s, 10m or 2h [default: 10m, and without an end once
-    /// the offer was accepted]
+    /// How long to keep trying while the network or the peer is unreachable, such as 30s, 10m or 2h [default: 10m, and
+    /// without a limit once the offer was accepted]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub give_up_after: Option<Duration>,
-    /// The most bytes a second, such as 500K, 2M or 1.5MiB: K, M and G are thousands, Ki, Mi and Gi are 1024s. Either side may set
-    /// one, and the lower one counts; 16K at least
+    /// Maximum number of bytes per second, such as 500K, 2M or 1.5MiB: K, M and G are powers of 1000, Ki, Mi and Gi of
+    /// 1024. Either side may set a limit, and the lower one applies; at least 16K
     #[arg(long, value_name = "RATE", value_parser = rate)]
     pub limit: Option<NonZeroU64>,
-    /// The runtime, for comparing them.
+    /// The async runtime, for comparisons.
     #[arg(long, hide = true, value_enum, default_value_t = Runtime::Tokio)]
     pub runtime: Runtime,
-    /// The port of the relay inside a sender, there and where a receiver looks for it.
+    /// The port of the relay inside a sender: a sender listens on it, and a receiver connects to it.
     #[arg(long, hide = true, env = "TALLOW_PORT")]
     pub port: Option<u16>,
-    /// Where state is kept.
+    /// Directory for the state files.
     #[arg(long, hide = true, env = "TALLOW_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
 }
 
-/// How a relay may be reached.
+/// The transports that may be used to reach a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Transport {
-    /// The first way that answers.
+    /// All transports at once; the first that connects is used.
     Auto,
     /// UDP.
     Quic,
     /// TLS.
     Tcp,
-    /// For networks where only the web passes.
+    /// WebSocket, for networks that allow web traffic only.
     Websocket,
 }
 
-/// Seconds, or a number with `s`, `m`, `h` or `d` behind it.
+/// Parses a number of seconds, or a number followed by `s`, `m`, `h` or `d`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text.get(digits.len()..) {
@@ -273,30 +277,32 @@ fn duration(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| "expected a duration such as 30s, 10m or 2h".to_owned())
 }
 
-/// Bytes a second: a number, perhaps with a fraction, and a unit.
+/// Parses a port, or a range of ports.
 fn ports(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port >= MIN_PORT);
     match (port(first), port(last)) {
         (Some(first), Some(last)) if first <= last => Ok((first, last)),
-        _ => Err(format!("expected a port from {MIN_PORT} up, or two with a dash between, such as 50000-50010")),
+        _ => Err(format!("expected a port number of at least {MIN_PORT}, or a range such as 50000-50010")),
     }
 }
 
+/// Parses the address of a STUN server.
 fn stun_server(text: &str) -> Result<RelayAddress, String> {
     let address: RelayAddress =
         text.parse().map_err(|_| "expected HOST, HOST:PORT, [IPV6] or [IPV6]:PORT".to_owned())?;
-    // A port that was named is kept, also where it is a relay's.
+    // `RelayAddress` fills in the default port of a relay, so an explicit port is told apart here.
     let is_named = text.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
     Ok(if is_named { address } else { RelayAddress { port: STUN_PORT, ..address } })
 }
 
+/// Parses a number of bytes per second: a number, with or without a fraction, and a unit.
 fn rate(text: &str) -> Result<NonZeroU64, String> {
-    let wrong = || "expected bytes a second, such as 500K, 2M or 1.5MiB".to_owned();
+    let wrong = || "expected bytes per second, such as 500K, 2M or 1.5MiB".to_owned();
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '/');
     let unit = text.get(number.len()..).unwrap_or_default();
     let unit = unit.strip_suffix("/s").unwrap_or(unit);
-    // A small b would be bits.
+    // A lower-case b would mean bits.
     let unit = unit.strip_suffix('B').unwrap_or(unit);
     let unit: u128 = match unit {
         "" => 1,
@@ -319,38 +325,38 @@ fn rate(text: &str) -> Result<NonZeroU64, String> {
     if rate.get() < LEAST_RATE { Err("the lowest rate is 16K".to_owned()) } else { Ok(rate) }
 }
 
-/// What is shown, and how.
+/// The options that control the output.
 #[derive(Debug, Clone, Args)]
 pub struct OutputArgs {
-    /// Write events as JSON to standard output, one object a line
+    /// Write events as JSON to standard output, one object per line
     #[arg(long)]
     pub json: bool,
-    /// Say nothing but the code, questions and errors
+    /// Write nothing but the code, questions and errors
     #[arg(short, long)]
     pub quiet: bool,
-    /// Say more; may be repeated (-vvv: everything)
+    /// Log more; may be repeated (-vvv: everything)
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// No progress bar
+    /// Show no progress bar
     #[arg(long)]
     pub no_progress: bool,
 }
 
-/// What the command line comes to.
+/// The result of parsing the command line.
 #[derive(Debug)]
 pub enum Parsed {
-    /// Do this.
+    /// Run this command.
     Run(Cli),
-    /// Help or the version, for standard output.
+    /// The help or the version, to be written to standard output.
     Text(String),
-    /// Nothing was said at all: the help, for standard error.
+    /// There were no arguments: the help, to be written to standard error.
     Nothing(String),
 }
 
-/// Reads the command line.
+/// Parses the command line.
 ///
 /// # Errors
-/// It cannot be understood.
+/// The arguments are invalid.
 pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Problem> {
     let argv = arrange(argv, &|path| path.symlink_metadata().is_ok())?;
     match Cli::try_parse_from(&argv) {
@@ -363,7 +369,7 @@ pub fn parse(argv: Vec<OsString>) -> Result<Parsed, Problem> {
     }
 }
 
-/// `clap`'s error as one line.
+/// Renders an error of `clap` as one line.
 fn usage(error: &clap::Error, argv: &[OsString]) -> Problem {
     let receiving = argv.get(1).is_some_and(|word| ["receive", "recv", "rx"].iter().any(|name| word == name));
     if receiving
@@ -393,12 +399,12 @@ fn usage(error: &clap::Error, argv: &[OsString]) -> Problem {
     Problem::usage(&message, &tip.map_or(help.clone(), |tip| format!("{tip}; {help}")))
 }
 
-/// Whether a word looks like `-a-b`: a code whose first part is missing, which `clap` takes for options.
+/// Whether a word looks like `-a-b`: a code whose first part is missing, which `clap` parses as options.
 fn is_dashed_words(word: &str) -> bool {
     word.strip_prefix('-').is_some_and(|rest| !rest.starts_with('-') && rest.contains('-') && !rest.contains('/'))
 }
 
-/// Moves the options that stand before the command behind it, and puts `receive` before a code that stands alone.
+/// Moves the options that precede the command behind it, and inserts `receive` before a code without a command.
 ///
 /// # Errors
 /// The first word is a path.
@@ -434,7 +440,7 @@ fn arrange(mut argv: Vec<OsString>, exists: &dyn Fn(&Path) -> bool) -> Result<Ve
     Ok(argv)
 }
 
-/// How many words an option takes; `None` for a word that is no option.
+/// The number of words that an option consists of; `None` for a word that is not an option.
 fn steps(root: &clap::Command, word: &OsStr) -> Option<usize> {
     let word = word.to_str()?;
     let takes_value = |is: &dyn Fn(&clap::Arg) -> bool| {
@@ -449,7 +455,7 @@ fn steps(root: &clap::Command, word: &OsStr) -> Option<usize> {
         return Some(if takes_value(&|arg| arg.get_long() == Some(long)) { 2 } else { 1 });
     }
     let shorts = word.strip_prefix('-').filter(|shorts| !shorts.is_empty())?;
-    // The first letter that takes a value takes the rest of the word for it, and the next word if there is no rest.
+    // The first short option that takes a value uses the rest of the word, or the next word if there is no rest.
     let valued = shorts.char_indices().find(|&(_, short)| takes_value(&|arg| arg.get_short() == Some(short)));
     Some(match valued {
         Some((at, short)) if at + short.len_utf8() == shorts.len() => 2,
@@ -457,7 +463,7 @@ fn steps(root: &clap::Command, word: &OsStr) -> Option<usize> {
     })
 }
 
-/// What a first word that is no command is.
+/// The meaning of a first word that is not a command.
 #[derive(Debug, PartialEq, Eq)]
 enum Meaning {
     Code,
@@ -474,7 +480,7 @@ fn meaning(word: &OsStr, exists: &dyn Fn(&Path) -> bool) -> Meaning {
         return Meaning::Path;
     }
     let Some(text) = text else { return Meaning::Unknown };
-    // A number is a code that was begun; anything else must be one that a sender could have chosen.
+    // A word that begins with a digit is a code, even if incomplete; any other word must be a valid custom code.
     let is_numbered = text.starts_with(|c: char| c.is_ascii_digit());
     if is_numbered || Code::custom(text).is_ok() { Meaning::Code } else { Meaning::Unknown }
 }

@@ -36,7 +36,7 @@ fn options_before_the_command_move_behind_it() {
 }
 
 #[test]
-fn options_before_or_after_the_command_mean_the_same() {
+fn options_work_before_and_after_the_command() {
     for words in [["--relay", "r.example:99", "send", "x"], ["send", "x", "--relay", "r.example:99"]] {
         let Command::Send(send) = run(&words) else { panic!() };
         assert_eq!(send.peer.relay, [RelayAddress { host: "r.example".into(), port: 99 }]);
@@ -45,7 +45,7 @@ fn options_before_or_after_the_command_mean_the_same() {
 }
 
 #[test]
-fn a_code_alone_is_received() {
+fn a_code_without_a_command_is_received() {
     for words in [
         &["7-acorn-bicycle-canal"][..],
         &["7", "acorn", "bicycle", "canal"],
@@ -63,7 +63,7 @@ fn a_code_alone_is_received() {
 }
 
 #[test]
-fn a_path_alone_is_asked_about() {
+fn a_path_without_a_command_suggests_send() {
     let argv = ["tallow", "here.txt"].map(OsString::from).to_vec();
     let problem = arrange(argv, &|path| path == Path::new("here.txt")).unwrap_err();
     assert_eq!((problem.code, problem.hint.as_str()), (2, "did you mean: tallow send here.txt?"));
@@ -96,7 +96,7 @@ fn a_usage_error_is_one_line() {
 }
 
 #[test]
-fn aliases_are_the_commands() {
+fn aliases_run_their_commands() {
     assert!(matches!(run(&["tx", "a"]), Command::Send(_)));
     assert!(matches!(run(&["recv"]), Command::Receive(_)));
     assert!(matches!(run(&["rx"]), Command::Receive(_)));
@@ -105,12 +105,12 @@ fn aliases_are_the_commands() {
 }
 
 #[test]
-fn clap_finds_no_fault_with_the_definition() {
+fn clap_accepts_the_definition() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn a_duration_is_a_number_and_a_unit() {
+fn a_duration_has_a_number_and_a_unit() {
     let seconds = |text| duration(text).map(|duration| duration.as_secs());
     for (text, wanted) in [("30", 30), ("30s", 30), ("10m", 600), ("2h", 7200), ("1d", 86_400), ("0", 0)] {
         assert_eq!(seconds(text), Ok(wanted), "{text}");
@@ -121,7 +121,7 @@ fn a_duration_is_a_number_and_a_unit() {
 }
 
 #[test]
-fn a_rate_is_bytes_a_second() {
+fn a_rate_is_parsed_as_bytes_per_second() {
     let bytes = |text| rate(text).map(NonZeroU64::get);
     for (text, wanted) in [
         ("16000", LEAST_RATE),

@@ -1,5 +1,5 @@
-//! The terminal as the progress bar sees it: frames go through the queue of standard error, so that a terminal that is stopped holds up
-//! nothing. A frame that finds much waiting is left out.
+//! The terminal of the progress bar: frames go through the queue of standard error, so that a stopped terminal blocks
+//! nothing. A frame is dropped when much text is already queued.
 
 use std::fmt::Write as _;
 use std::io;
@@ -9,7 +9,7 @@ use console::Term;
 use indicatif::TermLike;
 use tallow_relay::lossy;
 
-/// A terminal that collects a frame and passes it on as one.
+/// A terminal that collects the parts of a frame and queues them together.
 #[derive(Debug, Default)]
 pub struct Canvas {
     frame: Mutex<String>,
@@ -21,7 +21,7 @@ impl Canvas {
         frame.write_fmt(text).map_err(io::Error::other)
     }
 
-    /// A control sequence that moves the cursor by `n`; none when it stays.
+    /// Writes the control sequence that moves the cursor by `n`; nothing if `n` is 0.
     fn move_by(&self, n: usize, direction: char) -> io::Result<()> {
         if n == 0 { Ok(()) } else { self.draw(format_args!("\x1b[{n}{direction}")) }
     }

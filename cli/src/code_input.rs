@@ -1,6 +1,8 @@
-//! Where a code comes from: the arguments, a file, the environment, a line of standard input, or a prompt that completes words.
+//! Reads the code: from the arguments, a file, the environment, a line of standard input, or a prompt that completes
+//! words.
 //!
-//! The first of them that is there counts. What was read is wiped from memory after it was parsed, as far as it is in our hands.
+//! The first source that is present is used. The text is wiped from memory after it was parsed, as far as this program
+//! holds it.
 
 use std::io::{self, BufRead, IsTerminal};
 use std::path::Path;
@@ -17,14 +19,14 @@ use crate::failure::{Problem, cause};
 use crate::output::{self, Output};
 use crate::prompt::{self, Raw};
 
-/// The environment's code.
+/// The environment variable that contains the code.
 const VARIABLE: &str = "TALLOW_CODE";
-/// More than any code or link has.
+/// The maximum length of the input, which is longer than any code or link.
 const LONGEST: u64 = 8 * 1024;
-/// What a code looks like.
+/// The hint for invalid codes.
 const LOOKS_LIKE: &str = "a code looks like 7-acorn-bicycle-canal";
 
-/// What a receiver was given: a code, and a relay if it was a link.
+/// The input of a receiver: a code, and a relay if the input was a link.
 #[derive(Debug)]
 pub struct Given {
     /// The code.
@@ -33,10 +35,10 @@ pub struct Given {
     pub relay: Option<RelayAddress>,
 }
 
-/// The receiver's code.
+/// Reads the code for a receiver.
 ///
 /// # Errors
-/// There is none, or it is none.
+/// There is no code, or it is invalid.
 pub fn for_receiving(words: &[String], file: Option<&Path>) -> Result<Given, Problem> {
     let typed = if !words.is_empty() {
         Zeroizing::new(words.join("-"))
@@ -52,7 +54,7 @@ pub fn for_receiving(words: &[String], file: Option<&Path>) -> Result<Given, Pro
     given(&typed)
 }
 
-/// Tells a person which secrets stand in the program's arguments, where other users of the machine can read them as long as it runs.
+/// Warns the user of secrets in the arguments, which other users of the machine can read while the program runs.
 pub fn warn_of_arguments(output: &Output, code: Option<&str>, arguments: &PeerArgs) {
     if !io::stderr().is_terminal() {
         return;
@@ -64,16 +66,16 @@ pub fn warn_of_arguments(output: &Output, code: Option<&str>, arguments: &PeerAr
     }
 }
 
-/// Whether the password came by its option, and not from the environment.
+/// Whether the password was given by its option, and not by the environment.
 fn is_password_among(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> bool {
     let mut arguments = arguments.into_iter().take_while(|word| word != "--");
     arguments.any(|word| word == "--relay-password" || word.as_encoded_bytes().starts_with(b"--relay-password="))
 }
 
-/// The sender's own code, if there is one.
+/// Reads the custom code for a sender, if there is one.
 ///
 /// # Errors
-/// It can't be read, or is none, or is too easy to guess.
+/// The code can't be read, is invalid, or is too easy to guess.
 pub fn for_sending(option: Option<&str>, file: Option<&Path>) -> Result<Option<Code>, Problem> {
     let typed = match (option, file) {
         (Some(code), _) => Zeroizing::new(code.to_owned()),
@@ -95,7 +97,7 @@ fn from_environment() -> Result<Option<Zeroizing<String>>, Problem> {
         Some(value) if value.is_empty() => Ok(None),
         Some(value) => match value.into_string() {
             Ok(value) => Ok(Some(Zeroizing::new(value))),
-            Err(_) => Err(Problem::usage("not a valid code: $TALLOW_CODE is no text", LOOKS_LIKE)),
+            Err(_) => Err(Problem::usage("not a valid code: $TALLOW_CODE is not valid UTF-8", LOOKS_LIKE)),
         },
     }
 }
@@ -109,14 +111,14 @@ fn from_file(path: &Path) -> Result<Zeroizing<String>, Problem> {
     line.map_err(|error| unreadable(&crate::output::shown(&path.to_string_lossy()), &error))
 }
 
-/// The first line.
+/// Reads the first line.
 fn line_of(input: impl BufRead) -> io::Result<Zeroizing<String>> {
     let mut line = Zeroizing::new(String::new());
     input.take(LONGEST).read_line(&mut line)?;
     Ok(line)
 }
 
-/// Reads a code or a link.
+/// Parses a code or a link.
 fn given(typed: &str) -> Result<Given, Problem> {
     if Link::is_link(typed) {
         let link = Link::parse(typed).map_err(|error| Problem::usage(&error.to_string(), "ask for the link again"))?;
@@ -130,7 +132,7 @@ fn given(typed: &str) -> Result<Given, Problem> {
     }
 }
 
-/// One cause and one remedy, of a text that may hold both.
+/// Splits an error text that may contain both a cause and a hint.
 fn invalid(text: &str) -> Problem {
     let (message, hint) = text.split_once("; ").or_else(|| text.split_once(": ")).unwrap_or((text, LOOKS_LIKE));
     Problem::usage(message, hint)
@@ -138,7 +140,7 @@ fn invalid(text: &str) -> Problem {
 
 fn unreadable(what: &str, error: &io::Error) -> Problem {
     match error.kind() {
-        io::ErrorKind::InvalidData => Problem::usage("not a valid code: it is no text", LOOKS_LIKE),
+        io::ErrorKind::InvalidData => Problem::usage("not a valid code: it is not valid UTF-8", LOOKS_LIKE),
         _ => Problem::usage(
             &format!("could not read the code from {what}: {}", cause(error.kind())),
             "give the code as an argument",
@@ -146,9 +148,9 @@ fn unreadable(what: &str, error: &io::Error) -> Problem {
     }
 }
 
-/// The prompt on the terminal.
+/// Asks for the code on the terminal.
 fn ask() -> Result<Zeroizing<String>, Problem> {
-    // What was written before stands above the question.
+    // Writes all earlier lines, so that they appear above the prompt.
     output::flush(Duration::from_secs(1));
     let term = Term::stderr();
     let mut editor = Editor::default();
@@ -157,7 +159,7 @@ fn ask() -> Result<Zeroizing<String>, Problem> {
     loop {
         term.clear_line().and_then(|()| term.write_str(&editor.line())).map_err(broken)?;
         let key = match term.read_key() {
-            // Ctrl-C: the signal is on its way to the thread that ends the program.
+            // Ctrl-C: the signal thread ends the program.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 drop(term.write_line(""));
                 loop {
@@ -186,18 +188,18 @@ fn ask() -> Result<Zeroizing<String>, Problem> {
     Ok(editor.typed)
 }
 
-/// The line that is being typed: a machine over keys.
+/// The edited line: a state machine whose input is keys.
 #[derive(Debug, Default)]
 struct Editor {
     typed: Zeroizing<String>,
 }
 
-/// What follows from a key.
+/// The result of a key.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     /// The line may have changed.
     Go,
-    /// Show these words; one of them is meant.
+    /// Show these words, which all match the input.
     Choices(Vec<&'static str>),
     /// The line is complete.
     Done,
@@ -225,13 +227,13 @@ impl Editor {
             Key::Backspace => drop(self.typed.pop()),
             Key::Tab => return self.complete(),
             Key::Enter if !self.typed.is_empty() => return Step::Done,
-            // Everything else has no meaning in a line that only grows at its end.
+            // Other keys, such as cursor keys, are ignored: text is edited only at the end of the line.
             _ => {}
         }
         Step::Go
     }
 
-    /// Adds what all words that fit have in common; the dash too, when only one fits.
+    /// Appends the common prefix of all matching words, and a dash if only one word matches.
     fn complete(&mut self) -> Step {
         let words = code::complete(&self.typed);
         let begun = self.typed.rsplit(['-', ' ', '.']).next().map_or(0, str::len);
@@ -279,20 +281,20 @@ mod tests {
     }
 
     #[test]
-    fn tab_shows_the_choice_where_there_is_one() {
+    fn tab_lists_the_words_if_several_match() {
         let mut editor = Editor::default();
         typed(&mut editor, "7-a");
         let Step::Choices(words) = editor.key(&Key::Tab) else { panic!() };
         assert!(words.len() > 1 && words.iter().all(|word| word.starts_with('a')));
         assert_eq!(editor.typed.as_str(), "7-a");
         typed(&mut editor, "\u{15}7");
-        assert_eq!((editor.key(&Key::Tab), editor.typed.as_str()), (Step::Go, "7"), "nothing completes a number");
+        assert_eq!((editor.key(&Key::Tab), editor.typed.as_str()), (Step::Go, "7"), "a number is not completed");
     }
 
     #[test]
     fn keys_edit_the_line() {
         let mut editor = Editor::default();
-        assert_eq!(editor.key(&Key::Enter), Step::Go, "an empty line is no code");
+        assert_eq!(editor.key(&Key::Enter), Step::Go, "an empty line is not a code");
         typed(&mut editor, " 7 acorn  bicyx\x08\x1b\u{9b}é");
         assert_eq!(editor.typed.as_str(), "7-acorn-bicy");
         editor.key(&Key::Char('\u{17}'));
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn c01_what_is_no_code_is_a_usage_error() {
+    fn c01_an_invalid_code_is_a_usage_error() {
         for text in [
             "MySecretPass",
             "",
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn words_and_links_are_read() {
+    fn words_and_links_are_parsed() {
         let given_words = given("7-acorn-bicycle-canal\n").unwrap();
         assert_eq!((given_words.code.reveal().as_str(), given_words.relay.is_none()), ("7-acorn-bicycle-canal", true));
         let link = given("tallow://r.example:99/7#acorn-bicycle-canal").unwrap();
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chosen_code_must_not_be_easy() {
+    fn an_easy_custom_code_is_refused() {
         assert!(for_sending(Some("7-acorn"), None).is_err());
         assert!(for_sending(Some("team-a-long-secret"), None).unwrap().is_some());
         assert_eq!(for_sending(None, Some(Path::new("/no/such/file"))).unwrap_err().code, 2);

@@ -1,4 +1,5 @@
-//! Every error as one line: what happened, why, and what to do. The one table from [`Failure`] to words and exit codes.
+//! Renders every error as one line: what happened, why, and what to do. [`explain`] is the only place that maps a
+//! [`Failure`] to text and to an exit code.
 
 use std::io;
 
@@ -17,10 +18,11 @@ use tallow_store::SourceError;
 use crate::output::{Event, Output, SHOWN, shown, size};
 use crate::signal::Signal;
 
-/// What else there is to say when a transfer ended that can be gone on with.
-const KEPT: &str = "; what arrived is kept, and the same send and receive into the same directory go on from there";
+/// Added to the hint when a transfer failed that can be resumed.
+const KEPT: &str =
+    "; the data received so far is kept: repeat the same send and receive into the same directory to resume";
 
-/// Whether what arrived is of use after this.
+/// Whether the data received so far can still be used after this failure.
 #[must_use]
 pub fn is_kept(failure: &Failure) -> bool {
     match failure {
@@ -42,7 +44,7 @@ pub fn is_kept(failure: &Failure) -> bool {
 pub struct Problem {
     /// The exit code.
     pub code: u8,
-    /// Its name, for JSON.
+    /// The name of the error class, for JSON.
     pub kind: &'static str,
     /// What happened, and why.
     pub message: String,
@@ -55,13 +57,13 @@ impl Problem {
         Self { code: class.exit_code(), kind: class.name(), message: message.into(), hint: hint.into() }
     }
 
-    /// The command line makes no sense.
+    /// The command line is invalid.
     #[must_use]
     pub fn usage(message: &str, hint: &str) -> Self {
         Self { code: 2, kind: "usage", message: message.to_owned(), hint: hint.to_owned() }
     }
 
-    /// The system said no before a transfer ran.
+    /// The operating system reported an error before a transfer ran.
     #[must_use]
     pub fn system(what: &str, error: &io::Error) -> Self {
         Self::new(
@@ -71,25 +73,25 @@ impl Problem {
         )
     }
 
-    /// A file, before a transfer ran.
+    /// A file caused an error before a transfer ran.
     #[must_use]
     pub fn local(fault: &Fault, at: &Context<'_>) -> Self {
         explain(&Failure::Local(fault.clone()), at)
     }
 
-    /// No certificate could be made for the relay inside a sender.
+    /// No certificate could be created for the relay inside a sender.
     #[must_use]
     pub fn keys(cause: &str) -> Self {
-        Self::new(Class::Io, format!("could not make a key for this transfer: {cause}"), "use a relay, with --relay")
+        Self::new(Class::Io, format!("could not create a key for this transfer: {cause}"), "use a relay with --relay")
     }
 
-    /// What was asked for contradicts itself.
+    /// The configuration is contradictory.
     #[must_use]
     pub fn config(error: &ConfigError) -> Self {
         Self::usage(&error.to_string(), "check the options")
     }
 
-    /// What was to be sent can't be.
+    /// The paths to send can't be read or offered.
     #[must_use]
     pub fn source(error: &SourceError) -> Self {
         let message = shown(&error.to_string());
@@ -105,24 +107,24 @@ impl Problem {
             SourceError::NotRegular(_) => Self::new(Class::Io, message, "leave it out"),
             SourceError::NotUtf8(_) | SourceError::Name { .. } => Self::new(Class::Refused, message, "rename it"),
             SourceError::SameName(..) => Self::usage(&message, "rename one of them, or send them one after the other"),
-            SourceError::Pattern { .. } => Self::usage(&message, "patterns are those of .gitignore"),
-            // The library may grow; its own text is never wrong.
+            SourceError::Pattern { .. } => Self::usage(&message, "use .gitignore syntax for patterns"),
+            // The enum may get new variants; their own text is then shown.
             other => Self::usage(&shown(&other.to_string()), "name files and directories to send"),
         }
     }
 
-    /// A panic ended the transfer; where it was is told by the panic's own line.
+    /// A panic ended the transfer. The panic hook has already printed its location.
     #[must_use]
     pub fn bug() -> Self {
         Self {
             code: tallow_relay::process::INTERNAL_ERROR,
             kind: "bug",
             message: "the transfer stopped at an internal error".to_owned(),
-            hint: "please report it; the same command again goes on from what arrived".to_owned(),
+            hint: "please report it; running the same command again resumes the transfer".to_owned(),
         }
     }
 
-    /// The offer does not fit what was asked for.
+    /// The offer does not match the receiver's options.
     #[must_use]
     pub fn unfit(message: &str, hint: &str) -> Self {
         Self::new(Class::Refused, message.to_owned(), hint)
@@ -133,7 +135,7 @@ impl Problem {
     pub fn signalled(signal: Signal, at: &Context<'_>) -> Self {
         let hint = match at.side {
             Side::Sender => "run `tallow send` again for a new code",
-            Side::Receiver => "nothing was put in place, ask the sender for a new code to begin again",
+            Side::Receiver => "no files were put in place, ask the sender for a new code to start again",
         };
         Self {
             code: signal.exit_code(),
@@ -143,14 +145,14 @@ impl Problem {
         }
     }
 
-    /// What arrived stays where it is.
+    /// Adds to the hint that the data received so far is kept.
     #[must_use]
     pub fn kept(mut self) -> Self {
         self.hint.push_str(KEPT);
         self
     }
 
-    /// The one line.
+    /// The error as one line.
     #[must_use]
     pub fn line(&self) -> String {
         if self.hint.is_empty() {
@@ -160,17 +162,17 @@ impl Problem {
         }
     }
 
-    /// Tells it.
-    pub fn tell(&self, output: &Output) {
+    /// Prints the error line, and the JSON event where JSON is enabled.
+    pub fn report(&self, output: &Output) {
         output.say(&self.line());
         output.event(&Event::Error { kind: self.kind, message: &self.message, hint: &self.hint });
     }
 }
 
-/// What the texts depend on.
+/// The context on which the error texts depend.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// Which end this is.
+    /// Whether this process sends or receives.
     pub side: Side,
     /// The file that holds the certificates of relays.
     pub known_relays: &'a str,
@@ -178,22 +180,24 @@ pub struct Context<'a> {
     pub relays: bool,
 }
 
-/// The table.
+/// Maps a failure to its error class, message and hint.
 #[must_use]
 pub fn explain(failure: &Failure, at: &Context<'_>) -> Problem {
     let sending = at.side == Side::Sender;
     let (message, hint) = match failure {
         Failure::WrongCode if sending => (
-            "wrong code: somebody guessed three times, so this code is used up".to_owned(),
+            "wrong code: three wrong codes were tried, so this code is no longer valid".to_owned(),
             "run `tallow send` again for a new code".to_owned(),
         ),
         Failure::WrongCode => (
-            "wrong code: the words are not the sender's".to_owned(),
-            "check them and try again, after three wrong tries ask for a new code".to_owned(),
+            "wrong code: the words do not match those of the sender".to_owned(),
+            "check them and try again; after three wrong tries ask for a new code".to_owned(),
         ),
-        Failure::Versions(theirs) => versions(*theirs, "the other side"),
+        Failure::Versions(theirs) => versions(*theirs, "the peer"),
         Failure::Declined { reason, text } => declined(*reason, text),
-        Failure::NotAccepted => ("not accepted".to_owned(), "to accept without a question, add --yes".to_owned()),
+        Failure::NotAccepted => {
+            ("the offer was not accepted".to_owned(), "add --yes to accept without a question".to_owned())
+        }
         Failure::Refused(Refused { name, why }) => {
             let name = (!name.as_raw().is_empty()).then(|| name.escaped(SHOWN));
             refused(*why, name, sending)
@@ -201,35 +205,43 @@ pub fn explain(failure: &Failure, at: &Context<'_>) -> Problem {
         Failure::Lost(lost) => network(*lost, at),
         Failure::Local(fault) => local(fault, sending),
         Failure::Violation(violation) => {
-            (format!("the other side broke the protocol: {violation}"), rule_broken(*violation).to_owned())
+            (format!("the peer violated the protocol: {violation}"), rule_broken(*violation).to_owned())
         }
         Failure::Relay(relay) => relay_failed(relay, at),
         Failure::Peer { reason, text } => peer(*reason, text, sending),
         Failure::NotVerified => (
             "the verifier words were not confirmed".to_owned(),
-            "if they differ, somebody is between you and the other side: use another relay and a new code".to_owned(),
+            "if they differ, the connection is being intercepted: use another relay and a new code".to_owned(),
         ),
-        Failure::Interrupted | Failure::Stopped => ("interrupted".to_owned(), "begin again with a new code".to_owned()),
-        // The enum may grow with the library; its own text is never wrong.
+        Failure::Interrupted | Failure::Stopped => ("interrupted".to_owned(), "start again with a new code".to_owned()),
+        // The enum may get new variants; their own text is then shown.
         other => (shown(&other.to_string()), "try again".to_owned()),
     };
     Problem::new(failure.class(), message, hint)
 }
 
 fn versions(theirs: Versions, who: &str) -> (String, String) {
-    let hint = if theirs.min > SPOKEN.max { "update tallow here" } else { "update tallow there" };
-    (format!("versions do not match: {who} speaks version {theirs} and this tallow {SPOKEN}"), hint.to_owned())
+    let hint =
+        if theirs.min > SPOKEN.max { "update tallow on this computer" } else { "update the older one of the two" };
+    (
+        format!("no common protocol version: {who} supports version {theirs}, this tallow supports {SPOKEN}"),
+        hint.to_owned(),
+    )
 }
 
 fn declined(reason: DeclineReason, text: &Untrusted) -> (String, String) {
     let (why, hint) = match reason {
-        DeclineReason::Person => ("the receiver declined", "ask them, and send again"),
+        DeclineReason::Person => ("the receiver declined", "ask the other person, and send again"),
         DeclineReason::Policy => {
-            ("the receiver's rules refuse a name in it", "rename or leave out what it names, and send again")
+            ("the receiver does not accept a name in the offer", "rename or leave out the named file, and send again")
         }
-        DeclineReason::NoSpace => ("the receiver has not enough space", "send less, or ask for room there"),
-        DeclineReason::Io => ("the receiver can't write there", "ask them to choose another directory"),
-        DeclineReason::TooLarge => ("it is more than the receiver takes", "send less at a time"),
+        DeclineReason::NoSpace => {
+            ("the receiver does not have enough disk space", "send less, or ask the receiver to free disk space")
+        }
+        DeclineReason::Io => {
+            ("the receiver can't write to its directory", "ask the receiver to choose another directory")
+        }
+        DeclineReason::TooLarge => ("the offer is larger than the receiver accepts", "send less at a time"),
     };
     (with_words(why, text), hint.to_owned())
 }
@@ -237,15 +249,16 @@ fn declined(reason: DeclineReason, text: &Untrusted) -> (String, String) {
 fn peer(reason: CancelReason, text: &Untrusted, sending: bool) -> (String, String) {
     let who = if sending { "the receiver" } else { "the sender" };
     let (why, hint) = match reason {
-        CancelReason::Interrupted => (format!("{who} interrupted the transfer"), "begin again with a new code"),
-        CancelReason::SourceChanged => (
-            format!("a file of {who} changed while it was being sent"),
-            "ask to send it again when nothing writes to it",
-        ),
-        CancelReason::Io => (format!("{who} could not read or write a file"), "the message there says which"),
+        CancelReason::Interrupted => (format!("{who} interrupted the transfer"), "start again with a new code"),
+        CancelReason::SourceChanged => {
+            (format!("a file of {who} changed while it was being sent"), "send it again when no program writes to it")
+        }
+        CancelReason::Io => {
+            (format!("{who} could not read or write a file"), "the error message on the other computer names it")
+        }
         CancelReason::Violation => (
-            format!("{who} says that this side broke the protocol"),
-            "try again; if it stays so, update tallow on both sides",
+            format!("{who} reports that this side violated the protocol"),
+            "try again; if the error persists, update tallow on both sides",
         ),
         CancelReason::NotVerified => {
             (format!("{who} did not confirm the verifier words"), "compare them again with a new code")
@@ -254,7 +267,7 @@ fn peer(reason: CancelReason, text: &Untrusted, sending: bool) -> (String, Strin
     (with_words(&why, text), hint.to_owned())
 }
 
-/// With what the other side says about it, if anything.
+/// Adds the text that the peer sent, if there is one.
 fn with_words(why: &str, text: &Untrusted) -> String {
     if text.as_raw().is_empty() {
         return why.to_owned();
@@ -270,34 +283,34 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
         Lost::NoRelay => ("no relay answered", "check the network and the relay's address and port (UDP and TCP)"),
         Lost::Proxy(failure) => return (failure.to_string(), "check --proxy and what it allows".to_owned()),
         Lost::NoMeetingPlace => (
-            "there is no relay at which the two sides could meet",
+            "there is no relay through which the two sides could connect",
             "name one with --relay, or let the sender run one itself",
         ),
-        Lost::NoAddress => ("the relay's name has no address", "check its spelling and this machine's DNS"),
+        Lost::NoAddress => ("the relay's host name has no address", "check its spelling and the DNS of this machine"),
         Lost::NobodyWaits if at.relays => (
-            "nobody waits with this code",
-            "check the code, that the sender still runs, and that both use the same relay",
+            "no sender is waiting with this code",
+            "check the code, that the sender is still running, and that both sides use the same relay",
         ),
         Lost::NobodyWaits => (
-            "nobody waits with this code on this machine or in this network",
-            "check the code and that the sender still runs; from elsewhere, add the --relay that the sender shows",
+            "no sender is waiting with this code on this machine or in this network",
+            "check the code and that the sender is still running; from another network, add the --relay that it shows",
         ),
         Lost::Taken => (
             "another receiver used this code",
-            "ask the sender whether that is right; if not, the sender should stop and send again with a new code",
+            "ask the sender whether that was intended; if not, the sender should stop and send again with a new code",
         ),
         Lost::NoSocket => {
             ("no network socket could be opened", "check that this machine has a network, and its limits on open files")
         }
         Lost::InTransfer => ("the connection was lost before the transfer was complete", again),
-        Lost::Stalled => ("the other side is there and sends nothing", again),
+        Lost::Stalled => ("the peer is connected but stopped making progress", again),
         Lost::NoDirectPath => (
-            "no direct path to the other side was found, and nothing was to go over a relay",
+            "no direct path to the peer was found, and --p2p-only forbids a transfer over a relay",
             "leave out --p2p-only on both sides, or let the UDP port of --p2p-port through the firewall",
         ),
         Lost::Unconfirmed => (
             "everything was sent, but the receiver did not confirm it",
-            "ask there whether it arrived, before sending it again",
+            "ask the receiver whether it arrived before you send it again",
         ),
         // As in `explain`.
         lost => return (lost.to_string(), "try again".to_owned()),
@@ -311,16 +324,16 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
     let elsewhere = "choose another directory with --out";
     let (message, hint) = match fault.kind {
         FaultKind::Changed => {
-            (format!("{named} changed while it was being sent"), "send it again when nothing writes to it")
+            (format!("{named} changed while it was being sent"), "send it again when no program writes to it")
         }
         FaultKind::NotRegular if sending => (format!("{named} is not a regular file"), "leave it out with --exclude"),
         FaultKind::NotRegular => (format!("{named} is not a regular file"), elsewhere),
         FaultKind::Full { need, have } => {
             let message = format!("not enough space on disk: need {}, have {}", size(need), size(have));
-            (message, "make room, or choose another directory with --out")
+            (message, "free some disk space, or choose another directory with --out")
         }
         FaultKind::Exists => (
-            format!("{named} exists already"),
+            format!("{named} already exists"),
             "choose --overwrite, --rename or --skip, or another directory with --out",
         ),
         FaultKind::Link => (format!("refusing to write through a symbolic link: {named}"), elsewhere),
@@ -329,14 +342,14 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
             let verb = if sending { "read" } else { "write" };
             let hint = match kind {
                 io::ErrorKind::NotFound => "check the path",
-                io::ErrorKind::BrokenPipe => "the program that read it has ended",
+                io::ErrorKind::BrokenPipe => "the program that reads the output has ended",
                 io::ErrorKind::PermissionDenied if sending => "check its permissions, or leave it out with --exclude",
                 io::ErrorKind::PermissionDenied
                 | io::ErrorKind::ReadOnlyFilesystem
                 | io::ErrorKind::NotADirectory
                 | io::ErrorKind::InvalidFilename => elsewhere,
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    "make room, or choose another directory with --out"
+                    "free some disk space, or choose another directory with --out"
                 }
                 _ => "check the disk, then try again",
             };
@@ -352,7 +365,7 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
         FaultKind::NotUtf8 => {
             (format!("the name {named} is not valid UTF-8"), "rename it, or leave it out with --exclude")
         }
-        FaultKind::Cancelled => ("interrupted".to_owned(), "begin again with a new code"),
+        FaultKind::Cancelled => ("interrupted".to_owned(), "start again with a new code"),
         FaultKind::Panicked | FaultKind::Internal => {
             (format!("internal error at {named}"), "this is a bug in tallow, please report it")
         }
@@ -367,7 +380,7 @@ fn refused(refusal: Refusal, name: Option<String>, sending: bool) -> (String, St
     let (what, fewer) = if sending {
         ("this can't be sent", "send less at a time")
     } else {
-        ("the offer was refused", "ask for less at a time")
+        ("the offer was refused", "ask the sender to send less at a time")
     };
     let rename = if sending { "rename it, or leave it out with --exclude" } else { "ask the sender to rename it" };
     let hint = match refusal {
@@ -377,7 +390,7 @@ fn refused(refusal: Refusal, name: Option<String>, sending: bool) -> (String, St
     (format!("{what}: {refusal}{named}"), hint.to_owned())
 }
 
-/// The system's cause in a few words.
+/// The operating system's error cause in a few words.
 #[must_use]
 pub fn cause(kind: io::ErrorKind) -> String {
     match kind {
@@ -387,7 +400,7 @@ pub fn cause(kind: io::ErrorKind) -> String {
     }
 }
 
-/// Without the number, which says nothing to people.
+/// The system's error text without the error number, which means nothing to most users.
 fn system(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split_once(" (os error").map_or(text.as_str(), |(text, _)| text);
@@ -396,8 +409,8 @@ fn system(error: &io::Error) -> String {
 
 fn rule_broken(violation: Violation) -> &'static str {
     match violation {
-        Violation::UnknownKind | Violation::Malformed => "if both sides mean well, update tallow on both and try again",
-        _ => "nothing was put in place; try again with a new code, and over another relay if it stays so",
+        Violation::UnknownKind | Violation::Malformed => "update tallow on both sides and try again",
+        _ => "no files were put in place; try again with a new code, and over another relay if the error persists",
     }
 }
 
@@ -406,7 +419,7 @@ fn relay_failed(relay: &RelayFailure, at: &Context<'_>) -> (String, String) {
         RelayFailure::Refused(reason) => turned_away(*reason),
         RelayFailure::CertificateChanged { relay, refused } => certificate(&relay.to_string(), *refused, at),
         RelayFailure::Violation(violation) => (
-            format!("the relay does not speak as a relay should: {violation}"),
+            format!("the relay violated the protocol: {violation}"),
             "check the address, or use another relay".to_owned(),
         ),
         // As in `explain`.
@@ -419,40 +432,38 @@ fn certificate(relay: &str, refused: CertificateRefused, at: &Context<'_>) -> (S
     match refused {
         CertificateRefused::NotPinned { pinned, seen } => (
             format!("the certificate of relay {relay} is {seen}, and not the pinned {pinned}"),
-            format!("if its operator says that this is right, use --relay-pin {seen}"),
+            format!("if its operator confirms it, use --relay-pin {seen}"),
         ),
         CertificateRefused::Changed { known, seen } => (
             format!("the certificate of relay {relay} changed from {known} to {seen}"),
-            format!(
-                "if its operator says that this is right, use --relay-pin {seen}, or remove the line of {relay} from {file}"
-            ),
+            format!("if its operator confirms it, use --relay-pin {seen}, or remove the line of {relay} from {file}"),
         ),
         CertificateRefused::NotPublic { seen } => (
-            format!("no public authority vouches for the certificate of relay {relay} any more; it is {seen}"),
             format!(
-                "if its operator says that this is right, use --relay-pin {seen}, or remove the line of {relay} from {file}"
+                "the certificate of relay {relay} is no longer signed by a public authority; its fingerprint is {seen}"
             ),
+            format!("if its operator confirms it, use --relay-pin {seen}, or remove the line of {relay} from {file}"),
         ),
         // As in `explain`.
-        other => (format!("relay {relay}: {other}"), "ask its operator whether that is right".to_owned()),
+        other => (format!("relay {relay}: {other}"), "ask its operator whether that is intended".to_owned()),
     }
 }
 
 fn turned_away(reason: RefusalReason) -> (String, String) {
     let (why, hint) = match reason {
         RefusalReason::NobodyWaits => {
-            ("nobody waits there with this code", "check the code and that the sender still runs")
+            ("no sender is waiting there with this code", "check the code and that the sender is still running")
         }
-        RefusalReason::Taken => ("another receiver uses this code", "ask the sender whether that is right"),
-        RefusalReason::NameTaken => ("another sender uses this code", "choose another --code, or none"),
+        RefusalReason::Taken => ("another receiver uses this code", "ask the sender whether that is intended"),
+        RefusalReason::NameTaken => ("another sender uses this code", "choose another --code, or leave it out"),
         RefusalReason::RateLimited => ("too many requests from this address", "wait a minute and try again"),
-        RefusalReason::Full => ("it has no room left", "try later, or use another relay"),
+        RefusalReason::Full => ("it has reached its limits", "try later, or use another relay"),
         RefusalReason::Password => {
-            ("it asks for a password, or this one is wrong", "set TALLOW_RELAY_PASSWORD or --relay-password-file")
+            ("it requires a password, or the given one is wrong", "set TALLOW_RELAY_PASSWORD or --relay-password-file")
         }
         RefusalReason::UnsupportedVersion(theirs) => return versions(theirs, "the relay"),
-        RefusalReason::ShuttingDown => ("it is going down", "try again in a minute, or use another relay"),
-        RefusalReason::Idle => ("nothing happened for too long", "begin again with a new code"),
+        RefusalReason::ShuttingDown => ("it is shutting down", "try again in a minute, or use another relay"),
+        RefusalReason::Idle => ("the connection was idle for too long", "start again with a new code"),
     };
     (format!("the relay refused: {why}"), hint.to_owned())
 }

@@ -5,18 +5,18 @@ use tallow_proto::wire::untrusted::is_harmless;
 
 use super::*;
 
-const EVIL: &str = "\x1b[2J\x1b]52;c;x\x07\u{9b}31m\u{202e}\nname%s%n";
+const CONTROLS: &str = "\x1b[2J\x1b]52;c;x\x07\u{9b}31m\u{202e}\nname%s%n";
 
 fn at(side: Side, relays: bool) -> Context<'static> {
     Context { side, known_relays: "/state/known_relays", relays }
 }
 
-fn evil() -> Untrusted {
-    Untrusted::new(EVIL.repeat(50))
+fn foreign_text() -> Untrusted {
+    Untrusted::new(CONTROLS.repeat(50))
 }
 
 fn fault(kind: FaultKind) -> Failure {
-    Failure::Local(Fault::at(kind, EVIL))
+    Failure::Local(Fault::at(kind, CONTROLS))
 }
 
 fn changed(refused: CertificateRefused) -> Failure {
@@ -24,7 +24,7 @@ fn changed(refused: CertificateRefused) -> Failure {
     Failure::Relay(RelayFailure::CertificateChanged { relay, refused })
 }
 
-/// Every failure that there is.
+/// Every kind of failure.
 fn all() -> Vec<Failure> {
     let declines = [
         DeclineReason::Person,
@@ -91,17 +91,17 @@ fn all() -> Vec<Failure> {
         Failure::Versions(Versions { min: 2, max: 3 }),
         Failure::Versions(Versions { min: 0, max: 0 }),
         Failure::NotAccepted,
-        Failure::Refused(Refused { name: evil(), why: Refusal::Collision }),
+        Failure::Refused(Refused { name: foreign_text(), why: Refusal::Collision }),
         Failure::Refused(Refused { name: Untrusted::default(), why: Refusal::TooManyEntries }),
-        Failure::Refused(Refused { name: evil(), why: Refusal::Name(PathError::DotDot) }),
+        Failure::Refused(Refused { name: foreign_text(), why: Refusal::Name(PathError::DotDot) }),
         Failure::Violation(Violation::Malformed),
         Failure::Violation(Violation::FrameTooLong),
         Failure::Relay(RelayFailure::Violation(Violation::EmptyFrame)),
         Failure::NotVerified,
         Failure::Interrupted,
     ];
-    all.extend(declines.map(|reason| Failure::Declined { reason, text: evil() }));
-    all.extend(cancels.map(|reason| Failure::Peer { reason, text: evil() }));
+    all.extend(declines.map(|reason| Failure::Declined { reason, text: foreign_text() }));
+    all.extend(cancels.map(|reason| Failure::Peer { reason, text: foreign_text() }));
     all.extend(losts.map(Failure::Lost));
     all.extend(refusals.map(|reason| Failure::Relay(RelayFailure::Refused(reason))));
     all.extend(faults.map(fault));
@@ -110,7 +110,7 @@ fn all() -> Vec<Failure> {
 }
 
 #[test]
-fn every_failure_has_a_line_with_a_cause_and_a_remedy() {
+fn every_failure_has_a_cause_and_a_hint() {
     for failure in all() {
         for side in [Side::Sender, Side::Receiver] {
             for relays in [false, true] {
@@ -123,7 +123,7 @@ fn every_failure_has_a_line_with_a_cause_and_a_remedy() {
                 assert!(!line.contains("try again; try again"), "{line}");
                 assert_eq!(problem.code, failure.class().exit_code());
                 assert_eq!(problem.kind, failure.class().name());
-                // The library's own texts are short; none may be all that a person gets.
+                // This hint is the fallback for variants that the table does not know.
                 assert_ne!(problem.hint, "try again", "{failure:?} fell through the table");
             }
         }
@@ -131,7 +131,7 @@ fn every_failure_has_a_line_with_a_cause_and_a_remedy() {
 }
 
 #[test]
-fn exit_codes_are_those_of_the_manual() {
+fn exit_codes_match_the_manual() {
     let code = |failure: Failure| explain(&failure, &at(Side::Receiver, true)).code;
     assert_eq!(code(Failure::WrongCode), 3);
     assert_eq!(code(Failure::NotAccepted), 4);
@@ -145,27 +145,28 @@ fn exit_codes_are_those_of_the_manual() {
 }
 
 #[test]
-fn x01_a_wrong_code_is_told_to_both() {
+fn x01_a_wrong_code_is_reported_to_both_sides() {
     assert!(explain(&Failure::WrongCode, &at(Side::Receiver, false)).line().contains("wrong code"));
     assert!(explain(&Failure::WrongCode, &at(Side::Sender, false)).line().contains("new code"));
 }
 
 #[test]
-fn a_changed_certificate_says_how_to_accept_it() {
+fn the_changed_certificate_error_shows_how_to_accept_it() {
     let (known, seen) = (Fingerprint([1; 32]), Fingerprint([2; 32]));
     let kept = [CertificateRefused::Changed { known, seen }, CertificateRefused::NotPublic { seen }];
     for refused in kept.into_iter().chain([CertificateRefused::NotPinned { pinned: known, seen }]) {
         let line = explain(&changed(refused), &at(Side::Sender, true)).line();
         assert!(line.contains(&format!("--relay-pin {}", "02".repeat(32))), "{line}");
         assert!(line.contains("r.example:443"), "{line}");
-        // A pin stands on the command line and in no file.
+        // A pin is given on the command line and stored in no file.
         assert_eq!(line.contains("/state/known_relays"), kept.contains(&refused), "{line}");
     }
 }
 
 #[test]
-fn d03_what_the_peer_says_is_short_and_quoted() {
-    let line = explain(&Failure::Peer { reason: CancelReason::Io, text: evil() }, &at(Side::Sender, true)).line();
+fn d03_text_of_the_peer_is_shortened_and_quoted() {
+    let line =
+        explain(&Failure::Peer { reason: CancelReason::Io, text: foreign_text() }, &at(Side::Sender, true)).line();
     let said = line.split("peer said: \"").nth(1).unwrap();
     assert!(said.contains("%s%n") && said.chars().count() < 200 * 8, "{line}");
     let line =
@@ -175,7 +176,7 @@ fn d03_what_the_peer_says_is_short_and_quoted() {
 }
 
 #[test]
-fn the_remedy_is_the_one_of_this_side() {
+fn the_hint_matches_the_side_that_failed() {
     let full = fault(FaultKind::Full { need: 2 << 20, have: 1 << 20 });
     assert!(explain(&full, &at(Side::Receiver, true)).message.ends_with("need 2.0 MiB, have 1.0 MiB"));
     let denied = fault(FaultKind::Io(io::ErrorKind::PermissionDenied));

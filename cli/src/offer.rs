@@ -1,6 +1,6 @@
-//! What is offered, as a person sees it before answering: names, sizes, and what a hurried look would miss.
+//! Shows an offer to the user before the answer: names, sizes, and marks for hidden and executable files.
 //!
-//! Bounds: [`LISTED`] entries are shown to people, [`NAMED`] names are in the JSON event; the rest is counted.
+//! Bounds: [`LISTED`] entries are shown on the terminal, [`NAMED`] names are in the JSON event; the rest is counted.
 
 use std::path::Path;
 
@@ -11,16 +11,16 @@ use tallow_store::OnExists;
 
 use crate::output::{Event, Output, amount, counted, shown, size};
 
-/// Entries that people see.
+/// The maximum number of entries shown on the terminal.
 const LISTED: usize = 10;
-/// Names in the JSON event.
+/// The maximum number of names in the JSON event.
 const NAMED: usize = 1000;
-/// A longer name loses its middle: its end says what it is.
+/// The maximum length of a shown name. A longer name is cut in the middle, because its end shows the file type.
 const LONGEST: usize = 72;
-/// Existing names that a question shows.
+/// The maximum number of existing names in a question.
 const EXISTING: usize = 3;
 
-/// Shows the offer; if a question follows, then even to those who asked for quiet.
+/// Shows the offer; if a question follows, even with `--quiet`.
 pub fn show(output: &Output, manifest: &Manifest, out: &str, asked: bool) {
     let totals = manifest.totals();
     let mut names = Vec::new();
@@ -30,7 +30,7 @@ pub fn show(output: &Output, manifest: &Manifest, out: &str, asked: bool) {
         if names.len() < NAMED {
             names.push(Untrusted::new(entry.path.as_str().to_owned()).escaped(usize::MAX));
         }
-        // What is in a directory names it; directories alone are listed only when there is nothing else.
+        // The path of a file names its directory; directories are listed only if the offer contains nothing else.
         let list = if matches!(entry.kind, EntryKind::Dir) { &mut dirs } else { &mut listed };
         if list.len() < LISTED {
             list.push(Row::of(&entry));
@@ -60,11 +60,11 @@ pub fn show(output: &Output, manifest: &Manifest, out: &str, asked: bool) {
 /// Shows the offer of a stream.
 pub fn show_stream(output: &Output, asked: bool) {
     let say = |text: &str| if asked { output.say(text) } else { output.line(text) };
-    say("Offered: a stream, whose length nobody knows");
+    say("Offered: a stream of unknown length");
     say("Into: standard output");
 }
 
-/// A line of the list.
+/// A row of the list.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
     name: String,
@@ -92,7 +92,7 @@ impl Row {
     }
 }
 
-/// What is not listed.
+/// Counts the entries that are not listed.
 #[derive(Debug, Default)]
 struct Tally {
     entries: u64,
@@ -133,7 +133,7 @@ fn is_executable(entry: &Entry) -> bool {
     matches!(entry.kind, EntryKind::File { .. }) && entry.mode & 0o111 != 0
 }
 
-/// A name that fits a line.
+/// Shortens a name so that it fits on a line.
 fn shortened(name: &str) -> String {
     let escaped = Untrusted::new(name.to_owned()).escaped(usize::MAX);
     let count = escaped.chars().count();
@@ -145,7 +145,7 @@ fn shortened(name: &str) -> String {
     format!("{head}…{tail}")
 }
 
-/// Names of an offer that exist already.
+/// The offered names that already exist at the destination.
 #[derive(Debug, Default)]
 pub struct Existing {
     first: Vec<String>,
@@ -153,24 +153,24 @@ pub struct Existing {
 }
 
 impl Existing {
-    /// None.
+    /// Whether no offered name exists.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// What to do about them?
+    /// The question what to do about the existing names.
     #[must_use]
     pub fn question(&self) -> String {
         let names = self.first.join(", ");
         let more = self.count - self.first.len() as u64;
         let more = if more > 0 { format!(" and {}", counted(more, "more", "more")) } else { String::new() };
         let exist = if self.count == 1 { "exists" } else { "exist" };
-        format!("{names}{more} {exist} already. Overwrite, rename what arrives, skip, or no? [o/r/s/N]")
+        format!("{names}{more} already {exist}. Overwrite, rename the received files, skip, or no? [o/r/s/N]")
     }
 }
 
-/// The names at the top of the offer that exist at this moment. The sink looks again, and it alone decides.
+/// The top-level names of the offer that exist at this moment. The sink checks again, and only its check decides.
 #[must_use]
 pub fn existing(manifest: &Manifest, dir: &Path, allow_unportable: bool) -> Existing {
     let mut existing = Existing::default();
@@ -178,7 +178,7 @@ pub fn existing(manifest: &Manifest, dir: &Path, allow_unportable: bool) -> Exis
     for (_, entry) in manifest.entries() {
         let here = if allow_unportable { None } else { entry.path.portable() };
         let here = here.as_ref().unwrap_or(&entry.path);
-        // What is below a name stands behind it in the manifest.
+        // The manifest is sorted, so that the entries below a top-level name follow it.
         let Some(top) = here.components().next().filter(|&top| top != last) else { continue };
         last = top.to_owned();
         if dir.join(top).symlink_metadata().is_ok() {
@@ -191,7 +191,7 @@ pub fn existing(manifest: &Manifest, dir: &Path, allow_unportable: bool) -> Exis
     existing
 }
 
-/// The answer to [`Existing::question`]; everything unclear is no.
+/// Parses the answer to [`Existing::question`]; every unclear answer is a no.
 #[must_use]
 pub fn on_exists(answer: Option<&str>) -> Option<OnExists> {
     match answer?.trim().to_ascii_lowercase().as_str() {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_listed_is_counted() {
+    fn unlisted_entries_are_counted() {
         let mut tally = Tally::default();
         assert_eq!(tally.text(), None);
         tally.add(&entry("a", 0o644));
@@ -241,12 +241,12 @@ mod tests {
     }
 
     #[test]
-    fn d01_names_are_shown_without_what_a_terminal_obeys() {
+    fn d01_names_are_shown_without_control_characters() {
         let name = "invoice\u{202e}gpj.exe";
         let row = Row::of(&entry(name, 0o644));
         assert!(row.name.chars().all(is_harmless) && row.name.contains("\\u{202e}"), "{}", row.name);
-        for evil in ["\x1b[2J\x1b[1A\rharmless", "\x1b]52;c;ZXZpbA==\x07", "\u{9b}31m"] {
-            assert!(shortened(evil).chars().all(is_harmless));
+        for text in ["\x1b[2J\x1b[1A\rharmless", "\x1b]52;c;ZXZpbA==\x07", "\u{9b}31m"] {
+            assert!(shortened(text).chars().all(is_harmless));
         }
     }
 
@@ -270,6 +270,6 @@ mod tests {
     #[test]
     fn the_question_names_what_exists() {
         let existing = Existing { first: vec!["a".into(), "b".into()], count: 12 };
-        assert!(existing.question().starts_with("a, b and 10 more exist already."));
+        assert!(existing.question().starts_with("a, b and 10 more already exist."));
     }
 }

@@ -1,11 +1,11 @@
-//! Everything that leaves the program as text: lines for people on standard error, events and payload on standard output.
+//! All text output of the program: lines for users on standard error, events and payload on standard output.
 //!
-//! It is the only file that prints, and nothing passes it that a terminal could obey: lines lose their control characters here even
-//! if the code that made them forgot, and JSON strings have them as escapes.
+//! This is the only file that prints. It lets no control characters through to a terminal: they are removed from lines
+//! here even if the code that made the line did not escape them, and JSON strings contain them as escapes.
 //!
-//! No transfer waits for its text, and none ends because of it: lines, progress and events go through [`lossy`]. A reader that left, a
-//! terminal that is stopped or a disk that is full costs lines; how many is told where they are missing. Only [`Output::payload`] waits
-//! and reports an error: its text is what the program was started for.
+//! Output never blocks or ends a transfer: lines, progress and events go through [`lossy`]. If the reader closed the
+//! pipe, the terminal is stopped or the disk is full, lines are lost, and their number is written in their place. Only
+//! [`Output::payload`] blocks and reports an error, because its text is the purpose of the command.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -19,31 +19,31 @@ use tallow_relay::lossy::{self, Descriptor, Lossy};
 
 use crate::args::OutputArgs;
 
-/// How many characters of somebody else's text are shown.
+/// The maximum number of characters of untrusted text that is shown.
 pub const SHOWN: usize = 200;
 
-/// Where the program's text goes. Clones are the same.
+/// The output of the program. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Output {
     json: bool,
     quiet: bool,
     bar: Option<BarStyle>,
     current: Arc<Mutex<Option<ProgressBar>>>,
-    /// The question that stands at the end of what is shown.
+    /// The unanswered question on the last line of the terminal.
     asked: Arc<Mutex<Option<String>>>,
 }
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BarStyle {
-    /// One line that is drawn again and again.
+    /// One line that is redrawn.
     Bar,
-    /// A line now and then.
+    /// A new line at intervals.
     Lines,
 }
 
 impl Output {
-    /// By what the person asked for and what standard error is.
+    /// Creates the output for these options and the kind of standard error (terminal or not).
     #[must_use]
     pub fn new(args: &OutputArgs) -> Self {
         if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
@@ -58,66 +58,66 @@ impl Output {
         Self { json: args.json, quiet: args.quiet, bar, current: Arc::default(), asked: Arc::default() }
     }
 
-    /// For what has to be said before, or without, any options.
+    /// Creates the output for text that is written before the options are parsed, or without options.
     #[must_use]
     pub fn plain(json: bool) -> Self {
         Self { json, quiet: false, bar: None, current: Arc::default(), asked: Arc::default() }
     }
 
-    /// How progress is to be shown, if at all.
+    /// The style of the progress display; `None` for no display.
     #[must_use]
     pub const fn bar_style(&self) -> Option<BarStyle> {
         self.bar
     }
 
-    /// The bar below which lines appear from now on.
+    /// Sets the progress bar; lines are then written above it.
     pub fn set_bar(&self, bar: Option<ProgressBar>) {
         *lock(&self.current) = bar;
     }
 
-    /// A line for the person, unless they asked for quiet.
+    /// Writes a line for the user, unless `--quiet` is set.
     pub fn line(&self, text: &str) {
         if !self.quiet {
             self.say(text);
         }
     }
 
-    /// A line that quiet does not silence: the code, errors.
+    /// Writes a line even if `--quiet` is set: the code and errors.
     pub fn say(&self, text: &str) {
         self.write(&format!("{}\n", safe(text)));
     }
 
-    /// Like [`Output::say`], with the last part emphasised where the terminal can do so.
+    /// Like [`Output::say`], with the last part in bold if the terminal supports it.
     pub fn say_bold(&self, text: &str, bold: &str) {
         let bold = safe(bold);
         self.write(&format!("{}{}\n", safe(text), console::style(bold).for_stderr().bold()));
     }
 
-    /// A question; the cursor stays behind it.
+    /// Writes a question; the cursor stays behind it.
     pub fn ask(&self, text: &str) {
         let question = format!("{} ", safe(text));
         self.write(&question);
         *lock(&self.asked) = Some(question);
     }
 
-    /// The person ended the line of the question, or it needs no answer any more.
+    /// The user ended the line of the question, so that lines no longer have to be written above it.
     pub fn answered(&self) {
         *lock(&self.asked) = None;
     }
 
-    /// The question needs no answer any more; what follows begins on a line of its own.
+    /// Withdraws the question; the next text begins on a line of its own.
     pub fn withdraw(&self) {
         if lock(&self.asked).take().is_some() {
             self.write("\n");
         }
     }
 
-    /// Text of our own with several lines, such as the help, for standard error.
+    /// Writes trusted text of several lines, such as the help, to standard error.
     pub fn block(&self, text: &str) {
         self.write(text);
     }
 
-    /// An event, when the person asked for JSON.
+    /// Writes an event if `--json` is set.
     pub fn event(&self, event: &Event<'_>) {
         if !self.json {
             return;
@@ -125,17 +125,17 @@ impl Output {
         let mut line = json(event);
         line.push('\n');
         let push = || match event {
-            // The next one says more.
+            // The next progress event replaces this one.
             Event::Progress { .. } => events().push_unless_busy(line.as_bytes()),
             _ => events().push(line.as_bytes()),
         };
         self.suspended(push);
     }
 
-    /// Text for standard output that the program was started for.
+    /// Writes text to standard output that is the purpose of the command.
     ///
     /// # Errors
-    /// It could not be written. A reader that has enough is no error.
+    /// The text could not be written. A reader that closed the pipe is not an error.
     pub fn payload(&self, text: &[u8]) -> io::Result<()> {
         let mut out = io::stdout().lock();
         match out.write_all(text).and_then(|()| out.flush()) {
@@ -146,7 +146,7 @@ impl Output {
 
     fn write(&self, text: &str) {
         let question = lock(&self.asked).clone();
-        // Other lines go above a question that stands.
+        // Other lines are written above an unanswered question.
         let text = match &question {
             Some(question) => format!("\n{text}{question}"),
             None => text.to_owned(),
@@ -154,7 +154,7 @@ impl Output {
         self.suspended(|| lossy::stderr().push(text.as_bytes()));
     }
 
-    /// Runs with the bar out of the way.
+    /// Runs `f` while the progress bar is hidden.
     fn suspended<T>(&self, f: impl FnOnce() -> T) -> T {
         let bar = lock(&self.current).clone();
         match bar {
@@ -164,13 +164,14 @@ impl Output {
     }
 }
 
-/// Waits until all lines and events are written, but no longer than `patience` for a reader that takes nothing.
+/// Waits until all lines and events are written, but no longer than `patience` for a reader that reads nothing.
 pub fn flush(patience: Duration) {
     lossy::stderr().flush(patience);
     events().flush(patience);
 }
 
-/// Where events go. On one terminal they share the queue of standard error, so that they stay apart from the bar.
+/// The queue for events. If standard output and standard error are one terminal, they share a queue, so that events do
+/// not mix with the progress bar.
 fn events() -> &'static Lossy {
     static STDOUT: OnceLock<Option<Lossy>> = OnceLock::new();
     let note = |lines| format!("{{\"event\":\"lost\",\"lines\":{lines}}}\n");
@@ -189,7 +190,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Log lines go the same way as all others.
+/// Writes log lines through the same queue as all other lines.
 #[derive(Debug, Clone)]
 pub struct LogWriter(pub Output);
 
@@ -206,13 +207,13 @@ impl Write for LogWriter {
     }
 }
 
-/// Text from outside, as it may be shown.
+/// Untrusted text, escaped and shortened.
 #[must_use]
 pub fn shown(text: &str) -> String {
     Untrusted::new(text.to_owned()).escaped(SHOWN)
 }
 
-/// Whatever a terminal could obey, made visible.
+/// Escapes all characters that could control a terminal.
 fn safe(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -221,147 +222,147 @@ fn safe(text: &str) -> String {
     safe
 }
 
-/// What `--json` writes: one object a line, its name first.
+/// The events of `--json`: one object per line, with the name of the event first.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event<'a> {
-    /// Sender: what will be sent.
+    /// Sender: the files to send were scanned.
     Sending {
-        /// Files.
+        /// Number of files.
         files: u64,
-        /// Their bytes; null for a stream.
+        /// Total size in bytes; null for a stream.
         bytes: Option<u64>,
     },
     /// Sender: the code.
     Code {
-        /// To be typed.
+        /// The code to type.
         code: &'a str,
-        /// The same with a relay in it.
+        /// A link that contains the code and the relay.
         #[serde(skip_serializing_if = "Option::is_none")]
         link: Option<&'a str>,
-        /// Where the relay inside this process can be reached.
+        /// The addresses of the relay inside this process.
         #[serde(skip_serializing_if = "<[String]>::is_empty")]
         relay: &'a [String],
     },
-    /// A relay's certificate was seen for the first time.
+    /// This machine connected to a relay for the first time.
     FirstUse {
-        /// Which relay.
+        /// The address of the relay.
         relay: &'a str,
-        /// Its certificate, unless a public authority vouches for it.
+        /// The fingerprint of its certificate; null if a public authority signed it.
         fingerprint: Option<&'a str>,
     },
-    /// Nothing happens until this comes.
+    /// The transfer waits.
     Waiting {
         /// `relay`, `receiver`, `sender`, `turn`, `response`, `answer`, `agreement`, `direct` or `peer`.
         r#for: &'a str,
     },
-    /// The other side is there.
+    /// The peer connected.
     Paired,
     /// Sender: a wrong code was used.
     WrongGuess {
-        /// Tries that are left.
+        /// The number of tries left.
         left: u8,
     },
-    /// Sender: another receiver came with the number of the code, and was turned away.
+    /// Sender: another receiver used the number of the code and was refused.
     SecondReceiver,
-    /// What both people see.
+    /// The verifier words, shown on both sides.
     Verifier {
         /// The words.
         words: &'a [&'static str],
         /// Whether the transfer waits for an answer here.
         must_agree: bool,
     },
-    /// Receiver: what is offered.
+    /// Receiver: the sender offered files.
     Offer {
-        /// Files.
+        /// Number of files.
         files: u64,
-        /// Their bytes.
+        /// Total size in bytes.
         bytes: u64,
-        /// A text message, if it is one.
+        /// The text, if the offer is a text message.
         text: Option<&'a str>,
-        /// The first names, with what could mislead made visible.
+        /// The first names; misleading characters are escaped.
         names: &'a [String],
-        /// How many more there are.
+        /// The number of further names.
         more: u64,
     },
     /// The offer was accepted.
     Accepted,
-    /// Some of it was there from before.
+    /// Data of an earlier transfer is used.
     Resumed {
-        /// So much need not move again.
+        /// The number of bytes that need not be transferred again.
         bytes_kept: u64,
     },
-    /// The way the bytes take.
+    /// The path of the connection changed.
     Path {
         /// `relay`, `lan` or `direct`.
         path: &'a str,
         /// `quic`, `tcp` or `websocket`.
         transport: &'a str,
-        /// Round trip to the next hop.
+        /// Round-trip time to the next hop.
         rtt_ms: f64,
     },
-    /// A direct path carries the transfer now.
+    /// The transfer now uses a direct path.
     P2pUpgrade {
         /// `quic` or `tcp`.
         transport: &'a str,
-        /// Since the handshake, or since the last direct path was left.
+        /// The time since the handshake, or since the last direct path was lost.
         ms: u128,
     },
-    /// The direct path is gone; the relay carries the transfer.
+    /// The direct path was lost; the transfer now uses the relay.
     P2pFallback {
         /// `silent`, `lost`, `peer` or `moved`.
         reason: &'a str,
     },
-    /// The connection was lost; the other side is looked for again.
+    /// The connection was lost; this side reconnects.
     Reconnecting {
-        /// Counts up while it does not succeed.
+        /// The number of the attempt since the connection was lost.
         attempt: u32,
-        /// Until then.
+        /// The time until the attempt.
         in_ms: u128,
     },
-    /// How far it is.
+    /// The progress of the transfer.
     Progress {
-        /// Done.
+        /// Bytes transferred.
         bytes: u64,
-        /// All.
+        /// Total size in bytes.
         total: u64,
-        /// Bytes a second, lately.
+        /// Bytes per second, averaged over the last seconds.
         rate: u64,
     },
-    /// Complete, verified on both sides.
+    /// The transfer is complete and verified on both sides.
     Done {
-        /// All.
+        /// Total size in bytes.
         bytes: u64,
-        /// Files.
+        /// Number of files.
         files: u64,
-        /// How long it took.
+        /// The duration of the transfer.
         seconds: f64,
-        /// Bytes that were there from before.
+        /// Bytes that were kept from an earlier transfer.
         kept: u64,
-        /// What both sides computed over names and bytes.
+        /// The root hash that both sides computed over names and contents.
         root: &'a str,
-        /// Receiver: where it is.
+        /// Receiver: the directory of the received files.
         #[serde(skip_serializing_if = "Option::is_none")]
         out: Option<&'a str>,
     },
-    /// A partial transfer that is there, or was removed.
+    /// An unfinished transfer was found or removed.
     Partial {
-        /// What to call it.
+        /// Its id.
         id: &'a str,
-        /// The name at the top of the first thing in it.
+        /// The top-level name of its first entry.
         name: &'a str,
-        /// Bytes of all its files.
+        /// Total size of its files in bytes.
         bytes: u64,
-        /// About how many of them are there.
+        /// The approximate number of bytes that are stored.
         stored: u64,
-        /// Whether a receiver is at it.
+        /// Whether a receiver is using it.
         live: bool,
-        /// Whether it was removed now.
+        /// Whether this command removed it.
         removed: bool,
     },
-    /// It did not work.
+    /// The command failed.
     Error {
-        /// The class, as the exit code says it.
+        /// The error class, which corresponds to the exit code.
         kind: &'a str,
         /// What happened, and why.
         message: &'a str,
@@ -370,7 +371,8 @@ pub enum Event<'a> {
     },
 }
 
-/// One line, without its end. Characters that a terminal could obey are escapes in it, which JSON itself asks for C0 only.
+/// One line, without its end. Characters that a terminal could obey are escapes in it, which JSON itself asks for C0
+/// only.
 fn json(event: &Event<'_>) -> String {
     let text = match serde_json::to_string(event) {
         Ok(text) => text,
@@ -392,7 +394,7 @@ fn json(event: &Event<'_>) -> String {
     line
 }
 
-/// A number of bytes for people: `1.2 GiB`.
+/// Formats a number of bytes: `1.2 GiB`.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -410,13 +412,13 @@ pub fn size(bytes: u64) -> String {
     format!("{bytes} B")
 }
 
-/// `3 files, 1.2 GiB`.
+/// Formats a number of files and bytes: `3 files, 1.2 GiB`.
 #[must_use]
 pub fn amount(files: u64, bytes: u64) -> String {
     format!("{}, {}", counted(files, "file", "files"), size(bytes))
 }
 
-/// `1 file`, `2 files`, `10,000 files`.
+/// Formats a count: `1 file`, `2 files`, `10,000 files`.
 #[must_use]
 pub fn counted(count: u64, one: &str, many: &str) -> String {
     let digits = count.to_string();
@@ -430,7 +432,7 @@ pub fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if count == 1 { one } else { many })
 }
 
-/// A time for people: `12 s`, `3 min 20 s`, `2 h 05 min`.
+/// Formats a duration: `12 s`, `3 min 20 s`, `2 h 05 min`.
 #[must_use]
 pub fn time(seconds: u64) -> String {
     match seconds {
@@ -446,7 +448,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_an_event_comes_first() {
+    fn json_events_begin_with_their_name() {
         let words = ["acorn", "canal"];
         let names = vec!["a.txt".to_owned()];
         let events = [
@@ -485,23 +487,23 @@ mod tests {
         }
     }
 
-    const EVIL: [&str; 4] =
+    const CONTROLS: [&str; 4] =
         ["\x1b[2J\x1b[1A\rharmless", "\x1b]52;c;ZXZpbA==\x07", "\u{9b}31m\u{7f}", "a\nb\u{202e}gpj\u{e0041}"];
 
     #[test]
-    fn d01_nothing_that_a_terminal_obeys_is_written() {
-        for evil in EVIL {
-            assert!(safe(evil).chars().all(is_harmless), "{evil:?}");
-            assert!(shown(evil).chars().all(is_harmless), "{evil:?}");
-            let line = json(&Event::Error { kind: "peer", message: evil, hint: evil });
+    fn d01_control_characters_are_never_written() {
+        for text in CONTROLS {
+            assert!(safe(text).chars().all(is_harmless), "{text:?}");
+            assert!(shown(text).chars().all(is_harmless), "{text:?}");
+            let line = json(&Event::Error { kind: "peer", message: text, hint: text });
             assert!(line.chars().all(is_harmless), "{line}");
             let back: serde_json::Value = serde_json::from_str(&line).unwrap();
-            assert_eq!(back.get("message").and_then(|message| message.as_str()), Some(evil), "JSON loses nothing");
+            assert_eq!(back.get("message").and_then(|message| message.as_str()), Some(text), "JSON loses nothing");
         }
     }
 
     #[test]
-    fn sizes_and_times_for_people() {
+    fn sizes_and_times_are_formatted() {
         let sizes = [
             (0, "0 B"),
             (1023, "1023 B"),

@@ -1,4 +1,4 @@
-//! `tallow partial`: what transfers left that ended unfinished.
+//! `tallow partial`: lists and removes the data of unfinished transfers.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -13,10 +13,10 @@ use crate::args::PartialCommand;
 use crate::failure::{Context, Problem};
 use crate::output::{Event, Output, counted, shown, size, time};
 
-/// Does what was asked for.
+/// Runs the command.
 ///
 /// # Errors
-/// The directory can't be read, or something can't be removed.
+/// The directory can't be read, or an unfinished transfer can't be removed.
 pub fn run(command: PartialCommand, output: &Output) -> Result<(), Problem> {
     match command {
         PartialCommand::List { out, .. } => show(&out, output),
@@ -24,16 +24,16 @@ pub fn run(command: PartialCommand, output: &Output) -> Result<(), Problem> {
     }
 }
 
-/// After a transfer: one line about others that were left there.
+/// After a transfer: writes one line if the directory contains other unfinished transfers.
 pub fn mention(dir: &Path, output: &Output) {
     let left = partial::list(dir).unwrap_or_default().iter().filter(|partial| !partial.is_live).count();
     if left > 0 {
         let what = counted(left as u64, "unfinished transfer is", "unfinished transfers are");
-        output.line(&format!("{what} also kept there; `tallow partial list` shows what can go"));
+        output.line(&format!("{what} also kept there; `tallow partial list` shows them"));
     }
 }
 
-/// The name of what is offered, if something of that name is there from before.
+/// The name of the offer, if an unfinished transfer of the same name is in the directory.
 pub fn like(dir: &Path, manifest: &Manifest) -> Option<String> {
     let name = Header::of(manifest).label;
     let is_like = |partial: &Partial| {
@@ -48,7 +48,7 @@ fn show(dir: &Path, output: &Output) -> Result<(), Problem> {
         output.line(&format!("No unfinished transfers in {}", shown(&dir.to_string_lossy())));
     }
     for partial in &found {
-        tell(partial, false, output);
+        emit(partial, false, output);
         output.line(&describe(partial));
     }
     Ok(())
@@ -67,11 +67,11 @@ fn clear(ids: &[String], dir: &Path, output: &Output) -> Result<(), Problem> {
                 return Err(Problem::usage(&message, "`tallow partial list` shows them"));
             }
             (Some(_), Some(_)) => {
-                // One that is named in full is meant, even if another one begins alike.
+                // An exact id is not ambiguous, even if it is a prefix of another one.
                 match found.iter().find(|partial| partial.id == *id) {
                     Some(partial) => chosen.push(partial),
                     None => {
-                        let message = format!("several unfinished transfers begin with {}", shown(id));
+                        let message = format!("several ids of unfinished transfers begin with {}", shown(id));
                         return Err(Problem::usage(&message, "`tallow partial list` shows them"));
                     }
                 }
@@ -85,10 +85,10 @@ fn clear(ids: &[String], dir: &Path, output: &Output) -> Result<(), Problem> {
     for partial in chosen {
         if partial::clear_one(dir, &partial.id).map_err(|fault| local(&fault))? {
             removed += 1;
-            tell(partial, true, output);
+            emit(partial, true, output);
         } else {
             live += 1;
-            tell(partial, false, output);
+            emit(partial, false, output);
         }
     }
     output.line(&format!("Removed {}", counted(removed, "unfinished transfer", "unfinished transfers")));
@@ -98,7 +98,7 @@ fn clear(ids: &[String], dir: &Path, output: &Output) -> Result<(), Problem> {
     Ok(())
 }
 
-fn tell(partial: &Partial, removed: bool, output: &Output) {
+fn emit(partial: &Partial, removed: bool, output: &Output) {
     let about = partial.about.as_ref();
     output.event(&Event::Partial {
         id: &partial.id,
@@ -122,7 +122,7 @@ fn describe(partial: &Partial) -> String {
             let (stored, bytes) = (size(about.stored), size(about.bytes));
             format!("{}  {}{more}  {stored} of {bytes}  {state}", partial.id, shown(&about.name))
         }
-        None => format!("{}  of another version, or damaged  {state}", partial.id),
+        None => format!("{}  unreadable (damaged, or of another version)  {state}", partial.id),
     }
 }
 

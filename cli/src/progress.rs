@@ -1,6 +1,8 @@
-//! How far the transfer is, told truthfully: bytes that the receiver has, the speed of the last seconds, the time that this leaves.
+//! Shows the progress of a transfer: the bytes that the receiver has, the speed over the last seconds, and the
+//! remaining time.
 //!
-//! On a terminal it is one bar; elsewhere, or with `--no-progress`, a line every [`LINE_EVERY`]. A transfer that stands still says so.
+//! On a terminal this is a progress bar; otherwise, or with `--no-progress`, a line every [`LINE_EVERY`]. The text
+//! shows when a transfer makes no progress.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,13 +12,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::canvas::Canvas;
 use crate::output::{BarStyle, Event, Output, size, time};
 
-/// The speed is an average over this long.
+/// The speed is averaged over this time.
 const SPEED_OVER: Duration = Duration::from_secs(5);
-/// A line for logs this often.
+/// The interval of progress lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// A JSON event this often.
+/// The interval of JSON events.
 const EVENT_EVERY: Duration = Duration::from_millis(500);
-/// Without a new byte for this long it stands.
+/// A transfer without a new byte for this long is shown as stalled.
 const STANDS_AFTER: Duration = Duration::from_secs(3);
 
 /// Shows progress.
@@ -29,13 +31,13 @@ pub struct Meter {
     speed: Speed,
     bytes: u64,
     total: u64,
-    /// Nobody knows the total.
+    /// The total is unknown.
     endless: bool,
     path: String,
 }
 
 impl Meter {
-    /// Nothing is shown before [`Meter::start`].
+    /// Creates a meter that shows nothing before [`Meter::start`].
     #[must_use]
     pub fn new(output: &Output) -> Self {
         Self {
@@ -51,7 +53,7 @@ impl Meter {
         }
     }
 
-    /// The bytes begin to move.
+    /// Starts the display.
     pub fn start(&mut self, now: Instant, total: u64) {
         self.total = total;
         self.speed.add(now, 0);
@@ -73,17 +75,17 @@ impl Meter {
         }
     }
 
-    /// Whether nobody knows how much it will be.
+    /// Sets whether the total is unknown.
     pub const fn set_endless(&mut self, endless: bool) {
         self.endless = endless;
     }
 
-    /// The way the bytes take.
+    /// Sets the name of the connection's path.
     pub fn set_path(&mut self, path: &str) {
         self.path = path.to_owned();
     }
 
-    /// So many bytes are there now.
+    /// Sets the number of bytes that the receiver has.
     pub fn set(&mut self, now: Instant, bytes: u64, total: u64) {
         self.bytes = bytes;
         self.total = total;
@@ -91,7 +93,7 @@ impl Meter {
         self.tick(now);
     }
 
-    /// Time went by.
+    /// Updates the display when time has passed.
     pub fn tick(&mut self, now: Instant) {
         self.draw(now);
         if self.next_line.is_some_and(|at| now >= at) {
@@ -100,14 +102,14 @@ impl Meter {
         }
         if self.next_event.is_some_and(|at| now >= at) {
             self.next_event = Some(now + EVENT_EVERY);
-            self.tell(now);
+            self.emit(now);
         }
     }
 
-    /// The bar goes away; the last state is told.
+    /// Removes the bar and emits a last event.
     pub fn finish(&mut self, now: Instant) {
         if self.next_event.take().is_some() {
-            self.tell(now);
+            self.emit(now);
         }
         self.next_line = None;
         self.output.set_bar(None);
@@ -116,7 +118,7 @@ impl Meter {
         }
     }
 
-    fn tell(&self, now: Instant) {
+    fn emit(&self, now: Instant) {
         let rate = self.speed.per_second(now);
         self.output.event(&Event::Progress { bytes: self.bytes, total: self.total, rate });
     }
@@ -145,7 +147,7 @@ impl Meter {
         }
         let stands = self.speed.still_for(now);
         if stands >= STANDS_AFTER {
-            return format!("{amount}, nothing for {}{path}", time(stands.as_secs()));
+            return format!("{amount}, no data for {}{path}", time(stands.as_secs()));
         }
         match self.speed.per_second(now) {
             0 => format!("{amount}{path}"),
@@ -154,7 +156,7 @@ impl Meter {
     }
 }
 
-/// Bytes a second over the last [`SPEED_OVER`].
+/// Measures bytes per second over the last [`SPEED_OVER`].
 #[derive(Debug, Default)]
 struct Speed {
     samples: VecDeque<(Instant, u64)>,
@@ -166,7 +168,7 @@ impl Speed {
         if self.samples.back().is_none_or(|&(_, last)| bytes > last) {
             self.moved = Some(now);
         }
-        // Ten samples a second are enough for an average over seconds.
+        // Ten samples per second are enough for an average over seconds.
         match self.samples.back() {
             Some(&(at, _)) if self.samples.len() > 1 && now.duration_since(at) < Duration::from_millis(100) => {
                 self.samples.pop_back();
@@ -174,7 +176,7 @@ impl Speed {
             }
             _ => self.samples.push_back((now, bytes)),
         }
-        // One sample from before the window stays, so that the window is covered.
+        // One sample from before the window is kept, so that the samples cover the whole window.
         while self.samples.get(1).is_some_and(|&(at, _)| now.duration_since(at) >= SPEED_OVER) {
             self.samples.pop_front();
         }
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn speed_is_that_of_the_last_seconds() {
+    fn the_speed_is_averaged_over_the_last_seconds() {
         let start = Instant::now();
         let mut speed = Speed::default();
         // 1,000 bytes a second for 20 s, then 100.
@@ -218,16 +220,16 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_that_stands_says_so() {
+    fn a_stalled_transfer_is_shown_as_stalled() {
         let start = Instant::now();
         let mut meter = meter();
         meter.start(start, 1000);
         meter.set(start + Duration::from_secs(1), 500, 1000);
         assert!(meter.text(start + Duration::from_secs(1)).contains("500 B/s, 1 s left"), "{}", meter.text(start));
-        assert!(meter.text(start + Duration::from_secs(8)).contains("nothing for 7 s"));
-        // The same count again is no movement.
+        assert!(meter.text(start + Duration::from_secs(8)).contains("no data for 7 s"));
+        // The same count again is not progress.
         meter.set(start + Duration::from_secs(8), 500, 1000);
-        assert!(meter.text(start + Duration::from_secs(8)).contains("nothing for 7 s"));
+        assert!(meter.text(start + Duration::from_secs(8)).contains("no data for 7 s"));
     }
 
     #[test]
@@ -240,12 +242,12 @@ mod tests {
         meter.set_path("lan");
         meter.set(start + Duration::from_secs(1), 2048, 0);
         assert_eq!(meter.text(start + Duration::from_secs(1)), "2.0 KiB, 2.0 KiB/s, lan");
-        // Its source may be silent, and nobody is to blame.
+        // The source of a stream may be silent, which is not a stall.
         assert_eq!(meter.text(start + Duration::from_secs(60)), "2.0 KiB, lan");
     }
 
     #[test]
-    fn all_bytes_are_not_yet_success() {
+    fn all_bytes_received_is_shown_as_verifying() {
         let start = Instant::now();
         let mut meter = meter();
         meter.start(start, 1000);
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_percent_is_all_and_no_less() {
+    fn a_hundred_percent_means_all_bytes() {
         let start = Instant::now();
         let mut meter = meter();
         meter.start(start, u64::MAX);

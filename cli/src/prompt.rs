@@ -1,7 +1,7 @@
-//! Questions to the person: a line that is read while the transfer goes on, and the terminal as it was found.
+//! Questions to the user, whose answer is read while the transfer continues, and the settings of the terminal.
 //!
-//! A question is asked only where somebody can answer it, so on a terminal; everywhere else the answer is the careful one. Reading
-//! blocks a thread of its own, which nobody waits for: the transfer may end while the question stands.
+//! Questions are asked only on a terminal; otherwise the answer is the safe one. Reading blocks a separate thread,
+//! which is never joined: the transfer may end while a question is unanswered.
 
 use std::io::{self, BufRead, IsTerminal};
 use std::sync::OnceLock;
@@ -11,31 +11,31 @@ use tokio::sync::oneshot;
 
 use crate::output::Output;
 
-/// The terminal's settings as they were when the program started.
+/// The settings of the terminal when the program started.
 static FOUND: OnceLock<Termios> = OnceLock::new();
 
-/// Remembers how the terminal is set.
+/// Stores the settings of the terminal.
 pub fn remember_terminal() {
     if let Ok(settings) = tcgetattr(io::stdin()) {
         FOUND.get_or_init(|| settings);
     }
 }
 
-/// Sets the terminal as it was when the program started.
+/// Restores the settings that the terminal had when the program started.
 pub fn restore_terminal() {
     if let Some(settings) = FOUND.get()
         && let Ok(now) = tcgetattr(io::stdin())
         && now.local_modes != settings.local_modes
     {
-        // Without a terminal any more there is nothing to restore.
+        // If the terminal was closed, there is nothing to restore.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, settings);
     }
 }
 
 /// From now on the terminal does not show a Ctrl-C as `^C`, which would break the line that a progress bar redraws.
-/// [`restore_terminal`] ends it.
+/// [`restore_terminal`] reverts this.
 pub fn hide_control_keys() {
-    // A process in the background would be stopped for touching the terminal.
+    // The system stops a background process that changes the terminal.
     let in_front = rustix::termios::tcgetpgrp(io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp());
     if in_front && let Ok(mut settings) = tcgetattr(io::stdin()) {
         settings.local_modes -= LocalModes::ECHOCTL;
@@ -44,15 +44,15 @@ pub fn hide_control_keys() {
     }
 }
 
-/// The terminal gives each key at once and shows none, until this is dropped.
+/// Until this is dropped, the terminal delivers each key at once and does not echo it.
 #[derive(Debug)]
 pub struct Raw(());
 
 impl Raw {
-    /// Begins.
+    /// Enables this mode.
     ///
     /// # Errors
-    /// Standard input is no terminal.
+    /// Standard input is not a terminal.
     pub fn begin() -> io::Result<Self> {
         let mut settings = tcgetattr(io::stdin())?;
         settings.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
@@ -67,18 +67,19 @@ impl Drop for Raw {
     }
 }
 
-/// Whether a person can answer a question: both see it and type.
+/// Whether a user can see and answer a question.
 #[must_use]
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// An answer that is being waited for.
+/// A pending answer.
 #[derive(Debug)]
 pub struct Answer(Option<oneshot::Receiver<Option<String>>>);
 
 impl Answer {
-    /// What a person typed, without the end of the line. `None`: nobody can answer, or the input ended.
+    /// Waits for the line that the user types, without its line ending. `None`: no answer is possible, or the input
+    /// ended.
     pub async fn line(&mut self) -> Option<String> {
         match &mut self.0 {
             Some(receiver) => receiver.await.ok().flatten(),
@@ -87,7 +88,7 @@ impl Answer {
     }
 }
 
-/// Asks; where nobody can answer, the answer is there at once: none.
+/// Asks the user. Without a terminal the answer is `None` at once.
 #[must_use]
 pub fn ask(output: &Output, question: &str) -> Answer {
     if !is_interactive() {
@@ -105,7 +106,7 @@ pub fn ask(output: &Output, question: &str) -> Answer {
             }
             Ok(0) | Err(_) => None,
         };
-        // The transfer may be over.
+        // This fails if the transfer is over.
         drop(sender.send(line));
     };
     match std::thread::Builder::new().name("question".into()).spawn(read) {
@@ -114,7 +115,7 @@ pub fn ask(output: &Output, question: &str) -> Answer {
     }
 }
 
-/// Whether an answer means yes; everything that does not is no.
+/// Whether an answer means yes; every other answer means no.
 #[must_use]
 pub fn is_yes(answer: Option<&str>) -> bool {
     answer.is_some_and(|answer| matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))

@@ -1,4 +1,4 @@
-//! `tallow receive`.
+//! `tallow receive`: receives an offer into a directory or to standard output.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -17,39 +17,42 @@ use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, partial, prompt, send, setup};
 
-/// Why an offer is declined without a question.
-const NOBODY: &str = "Nobody can be asked, since standard input is no terminal";
-/// How many names are told of each kind that is not as it was offered.
-const TOLD: usize = 5;
+/// The line for a user whose offer is declined without a question.
+const NO_TERMINAL: &str = "Declined: standard input is not a terminal, so no question can be asked";
+/// The maximum number of names that are listed as skipped, and as renamed.
+const LISTED: usize = 5;
 
-/// What the next answer is about.
+/// The question that the next answer belongs to.
 #[derive(Debug)]
 enum Question {
-    /// None was asked, or it was answered.
+    /// No question was asked, or it was answered.
     Nothing,
     /// The verifier words.
     Agree(Comparison),
     /// The offer.
     Accept(Offer),
-    /// The offer, whose bytes go to standard output.
+    /// The offer, to be written to standard output.
     Pipe(StreamOffer),
-    /// What to do about names that exist.
+    /// The handling of names that already exist.
     Exists(Offer),
 }
 
-/// Receives.
+/// Runs the command.
 ///
 /// # Errors
-/// Why it did not.
+/// The transfer failed, or could not start.
 pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     prompt::remember_terminal();
     if args.stdout && std::io::stdout().is_terminal() {
-        let hint = "name a file or a program: tallow receive --stdout CODE > FILE";
-        return Err(Problem::usage("what arrives can't go to a terminal, which would obey it", hint));
+        let hint = "redirect it to a file or a program: tallow receive --stdout CODE > FILE";
+        return Err(Problem::usage(
+            "received data can't be written to a terminal, because it may contain control sequences",
+            hint,
+        ));
     }
     let signals = Signals::watch().map_err(|error| Problem::system("could not listen for signals", &error))?;
     let given = code_input::for_receiving(&args.code, args.code_file.as_deref())?;
-    let in_arguments = (!args.code.is_empty()).then_some("`tallow receive` alone asks for it");
+    let in_arguments = (!args.code.is_empty()).then_some("`tallow receive` without a code asks for it");
     code_input::warn_of_arguments(&output, in_arguments, &args.peer);
     let (common, memory) = setup::common(&args.peer, given.relay)?;
     let known_relays = memory.file();
@@ -64,7 +67,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
         unfit: None,
         differs: None,
     };
-    // Opened now, so that a directory that can't be written is told before the code is used.
+    // Opened now, so that a directory that can't be written is reported before the code is used.
     if !args.stdout {
         place.open().map_err(|fault| Problem::local(&fault, &at))?;
     }
@@ -94,7 +97,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                     }
                     Err(offer) => {
                         place.unfit = Some(Problem::unfit(
-                            "only one file or a stream can go to standard output, and more is offered",
+                            "only one file or a stream can be written to standard output, and the offer contains more",
                             "leave out --stdout, and ask for a new code",
                         ));
                         decline(offer, "more than one file can't be written to standard output");
@@ -107,10 +110,10 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                 }
                 Step::Event(Event::StreamOffer(offer)) => {
                     place.unfit = Some(Problem::unfit(
-                        "a stream is offered, which goes to standard output",
+                        "the offer is a stream, which can only be written to standard output",
                         "ask for a new code, then: tallow receive --stdout CODE > FILE",
                     ));
-                    decline_stream(offer, "a stream needs --stdout here");
+                    decline_stream(offer, "the receiver needs --stdout for a stream");
                 }
                 Step::Event(Event::Offer(offer)) => {
                     offer::show(&report.output, offer.manifest(), &out, !args.yes);
@@ -121,14 +124,14 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                         question = Question::Accept(offer);
                         report.ask("Accept? [y/N]");
                     } else {
-                        report.output.say(NOBODY);
-                        decline(offer, "nobody was there to answer");
+                        report.output.say(NO_TERMINAL);
+                        decline(offer, "the receiver has no terminal to ask the user");
                     }
                 }
                 Step::Answer(line) => question = place.answered(question, line.as_deref(), &mut report),
                 Step::Event(Event::Done(summary)) => {
                     report.show_done(&summary, (!args.stdout).then_some(&out));
-                    place.tell_differences(&report.output);
+                    place.report_differences(&report.output);
                     if !args.stdout {
                         partial::mention(&place.dir, &report.output);
                     }
@@ -138,15 +141,15 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                     return Err(report.unexplained(receiver.ending()));
                 }
                 Step::Event(Event::Failed(failure)) => {
-                    // A directory that broke since it was looked at explains more than the refusal that followed from it.
+                    // An error of the directory is the cause of the refusal that followed, so it is reported instead.
                     let failure = place.broken.take().map_or(failure, Failure::Local);
                     break Err(place.unfit.take().unwrap_or_else(|| report.problem(&failure)));
                 }
                 Step::Event(Event::Resuming) => place.differs = None,
                 Step::Event(Event::Accepted) => {
                     if let Some(name) = place.differs.take() {
-                        let what = "is kept there from before, but what is offered now differs; it begins afresh";
-                        report.output.line(&format!("A part of {name} {what}"));
+                        let what = "is kept from an earlier transfer, but the offer differs; starting again";
+                        report.output.line(&format!("Part of {name} {what}"));
                     }
                 }
                 Step::Event(_) => {}
@@ -158,20 +161,20 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     outcome.map(drop)
 }
 
-/// Where things go, and by which rules.
+/// The destination of the received files, and its rules.
 #[derive(Debug)]
 struct Place {
     dir: PathBuf,
-    /// `None`: refused, or asked about.
+    /// What to do about existing names. `None`: the user is asked, or the sink refuses them.
     on_exists: Option<OnExists>,
     allow_unportable: bool,
-    /// Once it was accepted.
+    /// The sink, once the offer was accepted.
     sink: Option<Arc<Receiving>>,
-    /// Why it could not be.
+    /// The error that prevented the sink from being opened.
     broken: Option<Fault>,
-    /// Why it was declined without a question.
+    /// The reason for which the offer was declined without a question.
     unfit: Option<Problem>,
-    /// Something of this name is there from before, as long as it may be another.
+    /// The name of an unfinished transfer here, until it is known whether the offer resumes it.
     differs: Option<String>,
 }
 
@@ -182,7 +185,7 @@ impl Place {
         Destination::open(&self.dir, policy)
     }
 
-    /// What follows from the person's answer.
+    /// Handles the answer of the user, and returns the next question.
     fn answered(&mut self, question: Question, line: Option<&str>, report: &mut Report) -> Question {
         match question {
             Question::Nothing => {}
@@ -196,13 +199,14 @@ impl Place {
                     self.on_exists = Some(choice);
                     self.take(offer);
                 }
-                None => decline(offer, "the names exist there already"),
+                None => decline(offer, "the names already exist at the receiver"),
             },
         }
         Question::Nothing
     }
 
-    /// The person, or `--yes`, accepted: asks about names that exist where somebody can answer, and else lets the sink refuse.
+    /// The user, or `--yes`, accepted the offer: asks about existing names on a terminal, and otherwise lets the sink
+    /// refuse them.
     fn accept(&mut self, report: &mut Report, offer: Offer) -> Question {
         let existing = if self.on_exists.is_none() && prompt::is_interactive() {
             offer::existing(offer.manifest(), &self.dir, self.allow_unportable)
@@ -218,7 +222,7 @@ impl Place {
     }
 
     fn take(&mut self, offer: Offer) {
-        // That it is over already is told by the event that ended it.
+        // An error means that the transfer is over; the event that ended it reports this.
         match self.open() {
             Ok(destination) => {
                 let sink = destination.sink();
@@ -232,12 +236,12 @@ impl Place {
         }
     }
 
-    /// Says what is not as it was offered.
-    fn tell_differences(&self, output: &Output) {
+    /// Reports the skipped and the renamed files.
+    fn report_differences(&self, output: &Output) {
         let Some(sink) = &self.sink else { return };
         let (skipped, count) = sink.skipped();
         let skipped = skipped.iter().map(|path| shown(path)).collect();
-        tell(output, "Skipped, since they exist", skipped, count);
+        list(output, "Skipped, because they already exist", skipped, count);
         let (mut renamed, mut count) = sink.renamed();
         let elsewhere = sink.placed().into_iter().filter(|placed| placed.offered != placed.here);
         for placed in elsewhere.filter(|placed| !renamed.contains(placed)).collect::<Vec<_>>() {
@@ -245,11 +249,11 @@ impl Place {
             count += 1;
         }
         let renamed = renamed.iter().map(|name| format!("{} is {}", shown(&name.offered), shown(&name.here))).collect();
-        tell(output, "Under another name", renamed, count);
+        list(output, "Saved under another name", renamed, count);
     }
 }
 
-/// What was said beforehand about names that exist.
+/// The option for names that already exist.
 const fn on_exists(args: &ReceiveArgs) -> Option<OnExists> {
     match (args.overwrite, args.rename, args.skip) {
         (true, _, _) => Some(OnExists::Overwrite),
@@ -259,12 +263,12 @@ const fn on_exists(args: &ReceiveArgs) -> Option<OnExists> {
     }
 }
 
-fn tell(output: &Output, what: &str, mut lines: Vec<String>, count: u64) {
+fn list(output: &Output, what: &str, mut lines: Vec<String>, count: u64) {
     if count == 0 {
         return;
     }
     output.line(&format!("{what}:"));
-    lines.truncate(TOLD);
+    lines.truncate(LISTED);
     for line in &lines {
         output.line(&format!("  {line}"));
     }
@@ -274,7 +278,7 @@ fn tell(output: &Output, what: &str, mut lines: Vec<String>, count: u64) {
     }
 }
 
-/// The offer goes to standard output, if the person agrees.
+/// Writes the offer to standard output if the user agrees.
 fn pipe(report: &mut Report, offer: StreamOffer, yes: bool) -> Question {
     if yes {
         accept_stream(offer);
@@ -282,8 +286,8 @@ fn pipe(report: &mut Report, offer: StreamOffer, yes: bool) -> Question {
         report.ask("Accept? [y/N]");
         return Question::Pipe(offer);
     } else {
-        report.output.say(NOBODY);
-        decline_stream(offer, "nobody was there to answer");
+        report.output.say(NO_TERMINAL);
+        decline_stream(offer, "the receiver has no terminal to ask the user");
     }
     Question::Nothing
 }
@@ -319,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_about_names_that_exist_is_a_question_and_not_a_choice() {
+    fn without_an_option_existing_names_are_asked_about() {
         assert_eq!(on_exists(&args(&[])), None);
         assert_eq!(on_exists(&args(&["--overwrite"])), Some(OnExists::Overwrite));
         assert_eq!(on_exists(&args(&["--rename"])), Some(OnExists::Rename));
@@ -328,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_cannot_be_is_known_before_the_code_is_used() {
+    fn an_invalid_directory_fails_before_the_code_is_used() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "x").unwrap();
@@ -343,6 +347,6 @@ mod tests {
         };
         assert!(place(dir.path().to_owned()).open().is_ok());
         assert!(place(file.join("below")).open().is_err());
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "to look makes nothing");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "the check creates nothing");
     }
 }

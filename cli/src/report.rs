@@ -1,9 +1,10 @@
-//! What both ends of a transfer show, whichever it is: events as lines and as JSON, progress, questions, signals.
+//! The user interface of a running transfer, for sender and receiver: events as lines and as JSON, progress, questions
+//! and signals.
 //!
 //! ```text
-//! Running ── Done or Failed ──► Closing ── the other side was told ──► over
+//! Running ── Done or Failed ──► Closing ── the peer was notified ──► over
 //! ```
-//! Timers: [`SAY_WAITING_AFTER`] before a wait at the start is worth a line, [`TICK`] for progress, [`CLOSE_WITHIN`] and
+//! Timers: [`SAY_WAITING_AFTER`] before a wait at the start is reported, [`TICK`] for progress, [`CLOSE_WITHIN`] and
 //! [`SAY_WHY_AFTER`] for the end.
 
 use std::time::{Duration, Instant};
@@ -25,16 +26,16 @@ use crate::runtime::Runtime;
 use crate::setup::Memory;
 use crate::signal::{Signal, Signals};
 
-/// A wait at the start that is over sooner is not told to people.
+/// A wait at the start that ends sooner than this is not reported.
 const SAY_WAITING_AFTER: Duration = Duration::from_secs(2);
-/// The bar is drawn again this often even if nothing moves.
+/// The interval at which the progress bar is redrawn even without progress.
 const TICK: Duration = Duration::from_millis(500);
-/// The farewell of a transfer that failed takes no longer.
+/// The maximum time to notify the peer of a failure.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
-/// A receiver that has everything and stays longer than this, because its last word may be lost, says why.
+/// A complete receiver stays because its confirmation may be lost; after this time it reports why it still runs.
 const SAY_WHY_AFTER: Duration = Duration::from_secs(2);
 
-/// A transfer that runs.
+/// The handle of a running transfer.
 pub trait End {
     /// See [`Sender::next_event`].
     fn next_event(&mut self) -> impl Future<Output = Option<Event>>;
@@ -50,7 +51,7 @@ macro_rules! end {
             }
 
             fn cancel(&self) {
-                // It is over, or too busy to end cleanly; the signal's timer ends the program then.
+                // The transfer is over, or too busy to end cleanly; then the timer of the signal ends the program.
                 let _ = self.cancel();
             }
         }
@@ -60,21 +61,21 @@ macro_rules! end {
 end!(Sender);
 end!(Receiver);
 
-/// What comes next.
+/// The result of [`Report::next`].
 #[derive(Debug)]
 pub enum Step {
-    /// The transfer says something; it was already shown.
+    /// The transfer reported an event, which was already shown.
     Event(Event),
-    /// The person answered the question; no line when nobody can.
+    /// The user answered the question; `None` if no answer is possible.
     Answer(Option<String>),
     /// The transfer is over and closed.
     Closed,
 }
 
-/// The person's side of a transfer.
+/// Shows a transfer to the user, and passes the user's input on.
 #[derive(Debug)]
 pub struct Report {
-    /// Where it is shown.
+    /// The output to which everything is written.
     pub output: Output,
     runtime: Runtime,
     side: Side,
@@ -83,24 +84,24 @@ pub struct Report {
     meter: Meter,
     running: bool,
     total: u64,
-    /// Bytes that were there from before.
+    /// Bytes that were kept from an earlier transfer.
     kept: u64,
-    /// Whether anything arrived.
+    /// Whether any bytes were transferred.
     moved: bool,
-    /// Nothing is stored that could be gone on with.
+    /// The data is written in order and not stored, so that it can't be resumed.
     in_order: bool,
     question: Option<Answer>,
     waiting: Option<(Instant, String)>,
     code_shown: bool,
     path: Option<(PathKind, PathTransport)>,
-    /// The connection was, and is not there again.
+    /// The connection was lost and is not restored yet.
     lost: bool,
     memory: Memory,
     has_relays: bool,
 }
 
 impl Report {
-    /// Nothing runs yet.
+    /// Creates the report before the transfer starts.
     #[must_use]
     pub fn new(
         output: Output,
@@ -140,20 +141,20 @@ impl Report {
         }
     }
 
-    /// Standard input is what is sent.
+    /// Reports that standard input is sent as a stream.
     pub fn begin_stream(&mut self) {
         self.set_in_order(true);
         self.output.event(&output::Event::Sending { files: 0, bytes: None });
         self.output.line("Sending standard input");
     }
 
-    /// It goes out in order, and is not stored. A stream has no end that is known.
+    /// The data is written in order and not stored. The length of a stream is unknown.
     pub fn set_in_order(&mut self, is_stream: bool) {
         self.in_order = true;
         self.meter.set_endless(is_stream);
     }
 
-    /// The next thing that the caller has to know. Signals and progress are dealt with here.
+    /// Waits for the next step that the caller has to handle. Signals and progress are handled here.
     pub async fn next(&mut self, end: &mut impl End) -> Step {
         loop {
             let now = Instant::now();
@@ -187,14 +188,14 @@ impl Report {
         }
     }
 
-    /// Asks; the answer comes as [`Step::Answer`].
+    /// Asks the user; the answer is returned as [`Step::Answer`].
     pub fn ask(&mut self, question: &str) {
         self.question = Some(prompt::ask(&self.output, question));
     }
 
-    /// Asks about the words of [`Event::Verifier`].
+    /// Asks whether the words of [`Event::Verifier`] match.
     pub fn ask_to_compare(&mut self) {
-        self.ask("The same on both sides? [y/N]");
+        self.ask("Are the words the same on both sides? [y/N]");
     }
 
     fn drop_question(&mut self) {
@@ -203,10 +204,10 @@ impl Report {
         }
     }
 
-    /// Waits until the other side was told, then tells how it ended.
+    /// Waits until the peer was notified, then returns the outcome.
     ///
     /// # Errors
-    /// It failed.
+    /// The transfer failed.
     pub async fn finish(mut self, mut end: impl End, outcome: Result<Summary, Problem>) -> Result<Summary, Problem> {
         let runtime = self.runtime;
         let closed = async { while end.next_event().await.is_some() {} };
@@ -216,9 +217,9 @@ impl Report {
                 Ok(_) => {
                     runtime.sleep(SAY_WHY_AFTER).await;
                     output.line(
-                        "All is here; staying until the sender knows it too (Ctrl-C ends this, and nothing is lost)",
+                        "Everything was received; waiting until the sender has the confirmation (Ctrl-C is safe now)",
                     );
-                    // The transfer has a deadline of its own.
+                    // The transfer itself limits this wait.
                     std::future::pending().await
                 }
                 Err(_) => runtime.sleep(CLOSE_WITHIN).await,
@@ -233,7 +234,7 @@ impl Report {
         outcome
     }
 
-    /// Why it failed, as a problem: a signal explains whatever followed from it.
+    /// Converts a failure to a problem. After a signal, every failure is reported as an interruption.
     #[must_use]
     pub fn problem(&self, failure: &tallow_proto::peer::Failure) -> Problem {
         let known = self.memory.file();
@@ -249,7 +250,7 @@ impl Report {
         }
     }
 
-    /// The transfer's machine ended without an outcome.
+    /// The problem to report when the transfer ended without an outcome.
     #[must_use]
     pub fn unexplained(&self, ending: Option<Ending>) -> Problem {
         match ending {
@@ -282,26 +283,26 @@ impl Report {
             Event::Reached { relay, transport } => self.memory.reached(relay, *transport),
             Event::Waiting(what) => self.wait(now, what),
             Event::Paired => {
-                // What a sender does next is wait for the other person.
+                // The sender now waits for the receiver's answer.
                 let answer = "Waiting for the receiver to accept".to_owned();
                 self.waiting = (self.side == Side::Sender).then(|| (now + SAY_WAITING_AFTER, answer));
                 self.output.event(&output::Event::Paired);
-                tracing::info!("the other side is there");
+                tracing::info!("paired with the peer");
             }
             Event::WrongGuess { left } => {
                 self.output.event(&output::Event::WrongGuess { left: *left });
                 if *left > 0 {
                     let tries = output::counted((*left).into(), "try", "tries");
-                    self.output.say(&format!("Somebody used a wrong code, {tries} left"));
+                    self.output.say(&format!("A receiver used a wrong code, {tries} left"));
                 }
             }
             Event::SecondReceiver => {
                 self.output.event(&output::Event::SecondReceiver);
-                self.output.say("Another receiver came with the number of this code, and was turned away");
+                self.output.say("Another receiver used the number of this code and was refused");
             }
             Event::Verifier { words, comparison } => {
                 let must_agree = comparison.is_some();
-                let others = "Waiting for the other side to compare the words".to_owned();
+                let others = "Waiting for the peer to compare the words".to_owned();
                 self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
                 self.output.event(&output::Event::Verifier { words, must_agree });
                 self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
@@ -320,7 +321,7 @@ impl Report {
             }
             Event::Resuming => {
                 self.waiting = None;
-                self.output.line("Some of it is here from before: checking what can be kept");
+                self.output.line("Data from an earlier transfer is here: checking what can be kept");
                 self.running = true;
                 self.meter.start(now, self.total);
             }
@@ -328,9 +329,11 @@ impl Report {
                 self.kept = *bytes;
                 self.output.event(&output::Event::Resumed { bytes_kept: *bytes });
                 self.output.line(&match (*bytes, self.side) {
-                    (0, _) => "What was there from before did not match; all of it is fetched again".to_owned(),
-                    (bytes, Side::Sender) => format!("Resuming: the receiver has {} already", size(bytes)),
-                    (bytes, Side::Receiver) => format!("Resuming: {} are here already", size(bytes)),
+                    (0, _) => {
+                        "The data from the earlier transfer does not match; everything is transferred again".to_owned()
+                    }
+                    (bytes, Side::Sender) => format!("Resuming: the receiver already has {}", size(bytes)),
+                    (bytes, Side::Receiver) => format!("Resuming: {} already received", size(bytes)),
                 });
             }
             Event::Path(path) => self.show_path(*path),
@@ -340,26 +343,26 @@ impl Report {
             }
             Event::FellBack(why) => {
                 let (reason, text) = match why {
-                    Fallback::Silent => ("silent", "nothing came over it any more"),
-                    Fallback::Lost => ("lost", "its connection broke"),
-                    Fallback::Peer => ("peer", "the other side lost it"),
+                    Fallback::Silent => ("silent", "no data arrived over it"),
+                    Fallback::Lost => ("lost", "its connection was lost"),
+                    Fallback::Peer => ("peer", "the peer lost it"),
                     Fallback::Moved => ("moved", "this machine's addresses changed"),
                     _ => ("lost", "it ended"),
                 };
                 self.output.event(&output::Event::P2pFallback { reason });
-                self.output.line(&format!("The direct path is gone: {text}"));
+                self.output.line(&format!("The direct path was lost: {text}"));
             }
             Event::Reconnecting { attempt, wait } => {
                 self.output.event(&output::Event::Reconnecting { attempt: *attempt, in_ms: wait.as_millis() });
                 if self.path.take().is_some() {
                     self.lost = true;
-                    self.output.line("Connection lost; nothing else is: looking for the other side again");
+                    self.output.line("Connection lost, but no data: reconnecting to the peer");
                 }
-                tracing::info!("attempt {attempt} to connect again in {} s", wait.as_secs());
+                tracing::info!("reconnect attempt {attempt} in {} s", wait.as_secs());
             }
             Event::Progress(progress) => {
                 self.total = progress.total;
-                // Before somebody accepted there is nothing to show but zero.
+                // Before the offer is accepted the progress is always zero.
                 if self.running {
                     self.moved |= progress.bytes > 0;
                     self.meter.set(now, progress.bytes, progress.total);
@@ -387,7 +390,7 @@ impl Report {
         self.output.event(&output::Event::FirstUse { relay: &name, fingerprint: fingerprint.as_deref() });
         let what = match fingerprint {
             Some(fingerprint) => format!("its certificate is {fingerprint}"),
-            None => "a public authority vouches for its certificate".to_owned(),
+            None => "its certificate is signed by a public authority".to_owned(),
         };
         let then = match self.memory.keep(relay, keep) {
             Ok(()) => "remembered".to_owned(),
@@ -401,22 +404,23 @@ impl Report {
             WaitingFor::Relay(relay) => ("relay", format!("Waiting for relay {relay} to answer")),
             WaitingFor::Receiver => ("receiver", "Waiting for the receiver".to_owned()),
             WaitingFor::Sender => {
-                ("sender", "Nobody waits with this code yet; asking again every few seconds".to_owned())
+                ("sender", "No sender is waiting with this code yet; trying again every few seconds".to_owned())
             }
-            WaitingFor::Turn => ("turn", "The sender has another receiver; asking again every few seconds".to_owned()),
+            WaitingFor::Turn => ("turn", "The sender has another receiver; trying again every few seconds".to_owned()),
             WaitingFor::Response => {
-                ("response", "The sender does not answer; it may have ended. Still waiting".to_owned())
+                ("response", "The sender does not answer and may have ended; still waiting".to_owned())
             }
             WaitingFor::Answer => ("answer", "Waiting for the receiver to accept".to_owned()),
-            WaitingFor::Agreement => ("agreement", "Waiting for the other side to compare the words".to_owned()),
+            WaitingFor::Agreement => ("agreement", "Waiting for the peer to compare the words".to_owned()),
             WaitingFor::DirectPath => {
-                ("direct", "Waiting for a direct path, as nothing is to go over a relay".to_owned())
+                ("direct", "Waiting for a direct path, because --p2p-only forbids a transfer over a relay".to_owned())
             }
-            WaitingFor::Peer => ("peer", "Waiting for the other side to come back".to_owned()),
-            _ => ("peer", "Waiting for the other side".to_owned()),
+            WaitingFor::Peer => ("peer", "Waiting for the peer to reconnect".to_owned()),
+            _ => ("peer", "Waiting for the peer".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });
-        // Where the wait is only reported after a while, it is not held back once more.
+        // Shown late: waits that often end within moments. The transfer reports the others only after a delay of its
+        // own.
         let is_early = matches!(what, WaitingFor::Relay(_) | WaitingFor::Sender)
             || !self.code_shown && !matches!(what, WaitingFor::Response);
         self.waiting = Some((if is_early { now + SAY_WAITING_AFTER } else { now }, text));
@@ -435,12 +439,12 @@ impl Report {
         self.meter.set_path(&shown);
         let again = std::mem::take(&mut self.lost);
         if self.path.replace((path.kind, path.transport)) != Some((path.kind, path.transport)) {
-            let what = if again { "Connected again" } else { "Path" };
+            let what = if again { "Reconnected" } else { "Path" };
             self.output.line(&format!("{what}: {shown}, {rtt_ms} ms"));
         }
     }
 
-    /// The lines that tell the other person what to type.
+    /// Shows the code, and the commands to type on the other computer.
     pub fn show_code(&self, code: &Code, link: Option<&str>, relay: Option<&str>, here: &[String]) {
         let code = code.reveal();
         self.output.event(&output::Event::Code { code: &code, link, relay: here });
@@ -453,7 +457,7 @@ impl Report {
         }
     }
 
-    /// Success.
+    /// Reports success.
     pub fn show_done(&self, summary: &Summary, out: Option<&str>) {
         let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
         let seconds = summary.duration.as_secs_f64();
@@ -469,10 +473,10 @@ impl Report {
     }
 }
 
-/// How long it took, and how fast it was.
+/// The duration, and the average rate.
 fn took(seconds: f64, bytes: u64) -> String {
     let took = if seconds < 10.0 { format!("{seconds:.1} s") } else { time(seconds.round() as u64) };
-    // Over a moment a rate says nothing.
+    // A rate over such a short time is meaningless.
     if seconds < 0.1 {
         return took;
     }

@@ -5,7 +5,7 @@ use tallow_proto::peer::{Class, Failure, WaitingFor};
 
 use super::*;
 
-/// A transfer that says what it is told to, and then nothing more, or its end.
+/// A transfer that reports the given events, and then either ends or stays silent.
 #[derive(Default)]
 struct Scripted {
     events: RefCell<VecDeque<Event>>,
@@ -42,11 +42,11 @@ fn early(report: &Report) -> bool {
 }
 
 #[test]
-fn what_is_waited_for_is_told_late_at_the_start_and_at_once_when_the_code_is_out() {
+fn waits_are_shown_late_at_first_and_at_once_after_the_code() {
     let mut sender = report(Side::Sender, true);
     assert_eq!(text(&sender), None);
     sender.show(&Event::Waiting(WaitingFor::Receiver));
-    assert!(early(&sender), "the code is not out yet");
+    assert!(early(&sender), "the code is not shown yet");
     sender.code_shown = true;
     sender.show(&Event::Waiting(WaitingFor::Receiver));
     assert!(text(&sender) == Some("Waiting for the receiver") && !early(&sender));
@@ -59,13 +59,13 @@ fn what_is_waited_for_is_told_late_at_the_start_and_at_once_when_the_code_is_out
     assert!(text(&receiver).unwrap().starts_with("Looking for the sender") && early(&receiver));
     assert!(text(&report(Side::Receiver, true)).unwrap().starts_with("Waiting for a relay"));
     receiver.show(&Event::Waiting(WaitingFor::Sender));
-    assert!(early(&receiver), "it is asked again in a moment");
+    assert!(early(&receiver), "the next attempt follows in a moment");
     receiver.show(&Event::Paired);
     assert_eq!(text(&receiver), None);
 }
 
 #[test]
-fn the_end_stops_the_waiting_and_the_progress() {
+fn the_end_stops_wait_lines_and_progress() {
     let mut sender = report(Side::Sender, true);
     sender.show(&Event::Accepted);
     sender.show(&Event::Waiting(WaitingFor::Receiver));
@@ -74,7 +74,7 @@ fn the_end_stops_the_waiting_and_the_progress() {
 }
 
 #[test]
-fn a_signal_explains_what_followed_from_it() {
+fn a_failure_after_a_signal_is_an_interruption() {
     let mut sender = report(Side::Sender, true);
     assert_eq!(sender.problem(&Failure::WrongCode).code, Class::Auth.exit_code());
     sender.signal = Some(Signal::Terminate);
@@ -84,7 +84,7 @@ fn a_signal_explains_what_followed_from_it() {
 }
 
 #[test]
-fn a_bug_is_told_apart_from_an_interruption() {
+fn a_bug_differs_from_an_interruption() {
     let sender = report(Side::Sender, true);
     let problem = sender.unexplained(Some(Ending::Panicked));
     assert_eq!((problem.code, problem.kind), (101, "bug"));
@@ -92,7 +92,7 @@ fn a_bug_is_told_apart_from_an_interruption() {
 }
 
 #[test]
-fn events_come_in_order_and_then_the_end() {
+fn events_arrive_in_order_and_then_the_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut sender = report(Side::Sender, true);
@@ -105,7 +105,7 @@ fn events_come_in_order_and_then_the_end() {
 }
 
 #[test]
-fn a_rate_is_told_only_when_it_means_something() {
+fn a_rate_is_shown_only_for_longer_transfers() {
     assert_eq!(took(0.04, 1 << 30), "0.0 s");
     assert_eq!(took(2.0, 2 << 20), "2.0 s (1.0 MiB/s)");
     assert_eq!(took(75.0, 150 << 10), "1 min 15 s (2.0 KiB/s)");

@@ -1,4 +1,4 @@
-//! Which runtime carries the transfer out. The same code runs on both; the choice is hidden, for comparing them.
+//! The async runtime of a transfer. The same code runs on both; the hidden option selects one for comparisons.
 
 use std::future::Future;
 use std::io;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tallow_proto::peer::{ConfigError, ReceiveConfig, Receiver, SendConfig, Sender};
 
-/// A runtime.
+/// The available runtimes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Runtime {
     /// tokio.
@@ -23,10 +23,10 @@ impl Runtime {
     pub fn block_on<F: Future>(self, future: F) -> io::Result<F::Output> {
         match self {
             Self::Tokio => {
-                // The transfer has the worker to itself; this thread shows and asks.
+                // The worker thread runs the transfer only; this thread runs the user interface.
                 let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
                 let output = runtime.block_on(future);
-                // A job that hangs on a disk must not keep the process.
+                // A job that is blocked by a disk must not keep the process alive.
                 runtime.shutdown_background();
                 Ok(output)
             }
@@ -34,10 +34,10 @@ impl Runtime {
         }
     }
 
-    /// Starts to send.
+    /// Starts a sender.
     ///
     /// # Errors
-    /// That can't work.
+    /// The configuration is contradictory.
     pub fn send(self, config: SendConfig) -> Result<Sender, ConfigError> {
         match self {
             Self::Tokio => tallow_tokio::send(config),
@@ -45,10 +45,10 @@ impl Runtime {
         }
     }
 
-    /// Starts to receive.
+    /// Starts a receiver.
     ///
     /// # Errors
-    /// That can't work.
+    /// The configuration is contradictory.
     pub fn receive(self, config: ReceiveConfig) -> Result<Receiver, ConfigError> {
         match self {
             Self::Tokio => tallow_tokio::receive(config),
@@ -56,7 +56,7 @@ impl Runtime {
         }
     }
 
-    /// Waits.
+    /// Waits for `duration`.
     pub async fn sleep(self, duration: Duration) {
         match self {
             Self::Tokio => tokio::time::sleep(duration).await,

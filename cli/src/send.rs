@@ -1,4 +1,4 @@
-//! `tallow send`.
+//! `tallow send`: sends files, directories or standard input.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, prompt, setup};
 
-/// How many paths that are left out are named.
+/// The maximum number of left-out paths that are listed.
 const NAMED: usize = 5;
 
-/// Sends.
+/// Runs the command.
 ///
 /// # Errors
-/// Why it did not.
+/// The transfer failed, or could not start.
 pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     let signals = Signals::watch().map_err(|error| Problem::system("could not listen for signals", &error))?;
     let is_stream = is_stream(&args)?;
@@ -71,13 +71,14 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
             match report.next(&mut sender).await {
                 Step::Event(Event::Scanned(_)) => {
                     if let Some(source) = &source {
-                        tell_left_out(&report.output, source);
+                        report_left_out(&report.output, source);
                     }
                 }
                 Step::Event(Event::Code { code, link, listening }) => {
                     let here = setup::reachable(&listening, &setup::routed());
                     let relay = link.as_ref().filter(|_| has_relays).map(|link| relay_of(link.host(), link.port()));
-                    // Of the relay inside, all addresses are shown and not the one that a link can name.
+                    // A link names one address only, so for the relay inside this process all addresses are shown
+                    // instead.
                     let link = link.filter(|_| has_relays).map(|link| link.reveal());
                     report.show_code(&code, link.as_ref().map(|link| link.as_str()), relay.as_deref(), &here);
                 }
@@ -103,10 +104,10 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     outcome.map(drop)
 }
 
-/// The person compared the verifier words.
+/// Passes on whether the user confirmed the verifier words.
 pub(crate) fn agree(comparison: Option<Comparison>, agreed: bool) {
     let Some(comparison) = comparison else { return };
-    // If the transfer is over, its outcome tells why.
+    // An error means that the transfer is over; its outcome gives the reason.
     let _ = if agreed { comparison.confirm() } else { comparison.reject() };
 }
 
@@ -117,12 +118,12 @@ fn is_stream(args: &SendArgs) -> Result<bool, Problem> {
         return Ok(false);
     }
     if args.paths.len() > 1 {
-        let hint = "send them one after the other; a file of that name is ./-";
-        return Err(Problem::usage("`-` is standard input, and is sent alone", hint));
+        let hint = "send them one after the other; use ./- for a file of that name";
+        return Err(Problem::usage("`-` is standard input, which is sent alone", hint));
     }
     if args.code_file.as_deref() == Some(stdin) {
         let hint = "put the code into $TALLOW_CODE or a file";
-        return Err(Problem::usage("standard input can't be the code and what is sent", hint));
+        return Err(Problem::usage("standard input can't be the code and the data at once", hint));
     }
     Ok(true)
 }
@@ -132,7 +133,7 @@ fn relay_of(host: &str, port: Option<u16>) -> String {
     tallow_proto::peer::RelayAddress { host: host.to_owned(), port }.to_string()
 }
 
-fn tell_left_out(output: &Output, source: &SourceTree) {
+fn report_left_out(output: &Output, source: &SourceTree) {
     let (left_out, count) = source.skipped();
     if count == 0 {
         return;
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relay_is_told_with_its_port_and_v6_in_brackets() {
+    fn a_relay_is_shown_with_its_port_and_v6_in_brackets() {
         assert_eq!(relay_of("relay.example", Some(99)), "relay.example:99");
         assert_eq!(
             relay_of("relay.example", None).parse(),

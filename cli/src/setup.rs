@@ -1,4 +1,4 @@
-//! What a transfer is told at its start, from the options, the environment and this machine.
+//! The configuration of a transfer, from the options, the environment and this machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use crate::args::{self, PeerArgs};
 use crate::failure::{Problem, cause};
 use crate::output::shown;
 
-/// Relays from the environment.
+/// The environment variable that contains relays.
 const VARIABLE: &str = "TALLOW_RELAY";
 
-/// The relays' certificates from earlier runs, as far as they can be read and kept here.
+/// The certificates of known relays, and the transports that reached them, from earlier runs.
 #[derive(Debug)]
 pub struct Memory {
     known: Result<KnownRelays, String>,
-    /// It only makes starts faster.
+    /// Only makes the next start faster, so errors are ignored.
     transports: Option<RelayTransports>,
 }
 
 impl Memory {
-    /// Reads them, from where they are kept if nothing else is said.
+    /// Reads the files in `dir`, or in the default state directory.
     #[must_use]
     pub fn load(dir: Option<PathBuf>) -> Self {
         let dir = dir.or_else(tallow_store::state::default_dir);
@@ -36,7 +36,7 @@ impl Memory {
             None => Err("there is no home directory".to_owned()),
         };
         if let Err(error) = &known {
-            // No security rests on a relay, so this is no reason to stop.
+            // The security of a transfer does not depend on the relay, so it can continue.
             tracing::warn!("the certificates of known relays can't be read: {}", shown(error));
         }
         Self { known, transports }
@@ -46,7 +46,7 @@ impl Memory {
         self.transports.as_ref()?.get(&relay.to_string())
     }
 
-    /// Keeps over what a relay answered.
+    /// Stores the transport over which a relay answered.
     pub fn reached(&mut self, relay: &RelayAddress, transport: Transport) {
         if let Some(Err(error)) = self.transports.as_mut().map(|known| known.keep(&relay.to_string(), transport)) {
             tracing::debug!("the relay's transport was not kept: {}", shown(&error.to_string()));
@@ -57,10 +57,10 @@ impl Memory {
         self.known.as_ref().map_or(Trust::FirstUse, |known| known.trust(&relay.to_string()))
     }
 
-    /// Keeps how a relay is recognised.
+    /// Stores how the certificate of a relay is verified.
     ///
     /// # Errors
-    /// Why it can't be kept.
+    /// It could not be stored, with the reason.
     pub fn keep(&mut self, relay: &RelayAddress, trust: Trust) -> Result<(), String> {
         match &mut self.known {
             Ok(known) => known.keep(&relay.to_string(), trust).map_err(|error| error.to_string()),
@@ -68,7 +68,7 @@ impl Memory {
         }
     }
 
-    /// The file, for messages.
+    /// The path of the file with certificates, for messages.
     #[must_use]
     pub fn file(&self) -> String {
         self.known
@@ -77,7 +77,7 @@ impl Memory {
     }
 }
 
-/// What both ends need, and the certificates that are known.
+/// The configuration that senders and receivers share, and the known certificates.
 ///
 /// # Errors
 /// A relay or a password can't be read.
@@ -85,7 +85,7 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
     let password = password(args)?;
     let environment = std::env::var(VARIABLE).unwrap_or_default();
     let configured = if args.relay.is_empty() { relays_of(&environment)? } else { args.relay.clone() };
-    // A link names the relay where its code lives; only the person's own word counts more.
+    // A link names the relay of its code; only the --relay option overrides it.
     let addresses = match linked {
         Some(linked) if args.relay.is_empty() => vec![linked],
         _ => configured.clone(),
@@ -93,7 +93,7 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
     let memory = Memory::load(args.state_dir.clone());
     let choice = |address: RelayAddress| {
         let trust = args.relay_pin.map_or_else(|| memory.trust(&address), Trust::Pin);
-        // A link could come from anybody: the password is proven only to relays that the person named.
+        // A link is untrusted: the password is used only at relays that the user configured.
         let password = password.clone().filter(|_| configured.contains(&address));
         let remembered = memory.transport(&address);
         let mut choice = RelayChoice::new(address).with_trust(trust);
@@ -103,7 +103,10 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
     let relays: Vec<RelayChoice> = addresses.into_iter().map(choice).collect();
     let proxy = match &args.proxy {
         Some(_) if relays.is_empty() => {
-            return Err(Problem::usage("a proxy leads to a relay, and none is named", "add --relay HOST"));
+            return Err(Problem::usage(
+                "--proxy is the way to a relay, and no relay is configured",
+                "add --relay HOST",
+            ));
         }
         Some(proxy) => Some(proxy.clone()),
         None => proxy_of(&relays, |name| std::env::var(name).ok())?,
@@ -117,10 +120,7 @@ pub fn common(args: &PeerArgs, linked: Option<RelayAddress>) -> Result<(Common, 
         }),
     };
     if args.p2p_only && direct.is_none() {
-        return Err(Problem::usage(
-            "a proxy leads to the relay, and there is no direct path then",
-            "leave out --p2p-only",
-        ));
+        return Err(Problem::usage("with a proxy there is no direct path", "leave out --p2p-only"));
     }
     let mut common = Common::new(tallow_runtime::machine());
     (common.relays, common.proxy, common.direct) = (relays, proxy, direct);
@@ -138,7 +138,7 @@ const fn allowed(transport: args::Transport) -> Allowed {
     }
 }
 
-/// The proxy that the environment names, unless it excepts one of the relays.
+/// The proxy from the environment, unless `NO_PROXY` excludes one of the relays.
 fn proxy_of(relays: &[RelayChoice], variable: impl Fn(&str) -> Option<String>) -> Result<Option<Proxy>, Problem> {
     let either = |name: &str| variable(name).or_else(|| variable(&name.to_ascii_uppercase()));
     let text = ["all_proxy", "https_proxy"].into_iter().find_map(|name| either(name).filter(|text| !text.is_empty()));
@@ -155,11 +155,11 @@ fn proxy_of(relays: &[RelayChoice], variable: impl Fn(&str) -> Option<String>) -
     }
     let proxy = text
         .parse()
-        .map_err(|error| Problem::usage(&format!("ALL_PROXY or HTTPS_PROXY: {error}"), "correct it, or say --proxy"))?;
+        .map_err(|error| Problem::usage(&format!("ALL_PROXY or HTTPS_PROXY: {error}"), "correct it, or use --proxy"))?;
     Ok(Some(proxy))
 }
 
-/// Relays as the environment gives them.
+/// Parses the relays of the environment variable.
 fn relays_of(text: &str) -> Result<Vec<RelayAddress>, Problem> {
     let parse = |relay: &str| {
         relay.parse().map_err(|error| {
@@ -187,7 +187,8 @@ fn from_file(file: &Path) -> Result<Arc<str>, Problem> {
     Ok(Arc::from(text.trim_end_matches(['\n', '\r'])))
 }
 
-/// Where the relay inside a sender listens: the default port, else a free one; a port that was asked for, or none.
+/// The listen addresses of the relay inside a sender, in order of preference: the default port, else a free one. A
+/// configured port is not replaced.
 #[must_use]
 pub fn listen(port: Option<u16>) -> Vec<SocketAddr> {
     let ports: &[u16] = match port {
@@ -198,7 +199,7 @@ pub fn listen(port: Option<u16>) -> Vec<SocketAddr> {
     ports.iter().flat_map(|&port| any.map(|ip| SocketAddr::new(ip, port))).collect()
 }
 
-/// Where a receiver looks for a sender on this machine.
+/// The addresses at which a receiver looks for a sender on this machine.
 #[must_use]
 pub fn local(port: Option<u16>) -> Vec<SocketAddr> {
     let port = port.unwrap_or(tallow_proto::peer::config::DEFAULT_PORT);
@@ -206,7 +207,7 @@ pub fn local(port: Option<u16>) -> Vec<SocketAddr> {
     loopback.map(|ip| SocketAddr::new(ip, port)).to_vec()
 }
 
-/// The addresses by which others may reach what listens at `listening`.
+/// The addresses at which other machines may reach a listener at `listening`.
 #[must_use]
 pub fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<String> {
     let mut reachable: Vec<SocketAddr> = Vec::new();
@@ -215,7 +216,7 @@ pub fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<String>
             reachable.push(at);
             continue;
         }
-        // `[::]` takes IPv4 too.
+        // A listener at `[::]` accepts IPv4, too.
         let fits = |ip: &&IpAddr| at.is_ipv6() || ip.is_ipv4();
         reachable.extend(interfaces.iter().filter(fits).map(|&ip| SocketAddr::new(ip, at.port())));
     }
@@ -225,10 +226,10 @@ pub fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<String>
     reachable.into_iter().map(|at| RelayAddress { host: at.ip().to_string(), port: at.port() }.to_string()).collect()
 }
 
-/// This machine's address in each family, as the system would choose it for a far destination. Nothing is sent.
+/// The source address of each family that the system selects for a remote destination. Nothing is sent.
 #[must_use]
 pub fn routed() -> Vec<IpAddr> {
-    // RFC 5737 and RFC 3849: addresses that belong to nobody.
+    // Documentation addresses (RFC 5737 and RFC 3849), which are assigned to no host.
     let far: [(IpAddr, IpAddr); 2] = [
         (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
         (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
@@ -246,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_of_the_environment_counts_unless_it_excepts_the_relay() {
+    fn no_proxy_excludes_a_relay_from_the_proxy() {
         let relay = |host: &str| RelayChoice::new(host.parse().unwrap());
         let proxy = |host: &str, variables: &[(&str, &str)]| {
             let variables: Vec<(String, String)> =
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn relays_come_separated_by_commas() {
+    fn relays_are_separated_by_commas() {
         let relays = relays_of("a.example, b.example:99,,[::1]:1").unwrap();
         let shown: Vec<String> = relays.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["a.example", "b.example:99", "[::1]:1"]);

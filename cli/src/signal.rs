@@ -1,8 +1,8 @@
 //! Signals: the first one ends the transfer cleanly, the second one ends the program at once.
 //!
-//! A thread of its own listens, on a small tokio runtime whichever runtime carries the transfer, so a busy or a stuck transfer does
-//! not delay it. Before there is anything to end cleanly, the first signal ends the program at once too.
-//! Timer: [`GRACE`] after the first signal the program ends whatever happens.
+//! A separate thread waits for signals on a small tokio runtime, whichever runtime the transfer uses, so that a busy or
+//! blocked transfer does not delay it. Before a transfer is attached, the first signal ends the program at once, too.
+//! Timer: [`GRACE`] after the first signal the program ends in any case.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,22 +14,22 @@ use tokio::sync::mpsc;
 
 use crate::{output, prompt};
 
-/// How long a clean end may take: the farewell's second, and a little.
+/// The maximum time for a clean end: one second to notify the peer, and a margin.
 const GRACE: Duration = Duration::from_millis(1800);
-/// How long a reader of the program's text may take nothing when a signal ends the program at once.
+/// How long the program waits for a reader that reads nothing when a signal ends the program at once.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Whether somebody can end a transfer cleanly.
+/// Whether a transfer is attached that can end cleanly.
 static TRANSFER_RUNS: AtomicBool = AtomicBool::new(false);
 
-/// What was asked of the program.
+/// The signals that end the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// Ctrl-C.
     Interrupt,
     /// `kill`.
     Terminate,
-    /// The terminal went away.
+    /// The terminal was closed.
     HangUp,
 }
 
@@ -55,12 +55,12 @@ impl Signal {
     }
 }
 
-/// The signals that arrive.
+/// Receives signals.
 #[derive(Debug)]
 pub struct Signals(mpsc::UnboundedReceiver<Signal>);
 
 impl Signals {
-    /// Begins to listen.
+    /// Starts the thread that waits for signals.
     ///
     /// # Errors
     /// The system has no thread or no descriptor left.
@@ -89,12 +89,12 @@ impl Signals {
         Ok(Self(receiver))
     }
 
-    /// From now on a signal can be answered with a clean end.
+    /// Attaches a transfer: from now on the first signal is passed to it for a clean end.
     pub fn attach(&self) {
         TRANSFER_RUNS.store(true, Ordering::SeqCst);
     }
 
-    /// The next signal.
+    /// Waits for the next signal.
     pub async fn next(&mut self) -> Signal {
         match self.0.recv().await {
             Some(signal) => signal,
@@ -115,7 +115,7 @@ async fn next(signals: &mut [(Signal, tokio::signal::unix::Signal)]) -> Signal {
     .await
 }
 
-/// Ends the program at once, the terminal as it was.
+/// Restores the terminal and ends the program at once.
 fn leave(signal: Signal) -> ! {
     prompt::restore_terminal();
     output::flush(PATIENCE);

@@ -1,8 +1,8 @@
-//! The program under `strace`, which kills it at, or lets fail, one system call of a small receive after the other; then the same
-//! is sent and received again, and must be complete.
+//! The program under `strace`, which kills it at, or lets fail, one system call of a small receive after the other;
+//! then the same is sent and received again, and must be complete.
 //!
-//! strace counts the calls of each thread for itself, so a point is "the Nth call of this kind of whichever thread comes there
-//! first". By default a few points of each kind are tried; `TALLOW_LONG=1` tries all that there are.
+//! strace counts the calls of each thread for itself, so a point is "the Nth call of this kind of whichever thread
+//! comes there first". By default a few points of each kind are tried; `TALLOW_LONG=1` tries all that there are.
 
 #![cfg(target_os = "linux")]
 
@@ -167,7 +167,7 @@ impl Place {
         let receiver = receiver.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (status, said) = end(receiver, "receiver");
         if status.signal().is_some() {
-            // Nobody tells it, and it would wait for a sign of life.
+            // The peer is not notified, and would wait for a timeout.
             let _ = sender.kill();
         }
         let (sent, _) = end(sender, "sender");
@@ -233,7 +233,7 @@ fn has_strace() -> bool {
     works
 }
 
-/// Which points of a kind are tried: all, or a few.
+/// The points of a kind that are tried: all, or a few.
 fn points() -> impl Iterator<Item = usize> {
     let is_long = std::env::var_os("TALLOW_LONG").is_some();
     (1..2000).filter(move |point| is_long || [1, 2, 6, 15].contains(point))
@@ -245,7 +245,7 @@ fn again(place: &Place, context: &str) -> String {
     let before = place.names();
     let is_complete = before.iter().filter(|name| !name.starts_with(".tallow-")).count() == 2;
     let end = place.once(&[]);
-    if is_complete && end.status.code() == Some(4) && end.said.contains("exists already") {
+    if is_complete && end.status.code() == Some(4) && end.said.contains("already exists") {
         // It was over but for its last words.
         place.check_names(context);
         return end.said;
@@ -288,7 +288,7 @@ fn f04_a_kill_at_any_call_costs_nothing_that_was_stored() {
 }
 
 #[test]
-fn f02_an_error_at_any_call_is_told_and_what_is_stored_stays_usable() {
+fn f02_an_error_at_any_call_is_reported_and_resumable() {
     if !has_strace() {
         return;
     }

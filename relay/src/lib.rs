@@ -1,7 +1,8 @@
 //! The relay server: `tallow_proto`'s [`Relay`] on tokio, with its options, its log and its signals.
 //!
-//! It decides nothing about rooms. What it logs are rooms by a short hash under a key of this process, counts and reasons; never
-//! an address of a client. Its lines go through [`lossy`], so that a log that can't be written costs lines and nothing else.
+//! It makes no decisions about rooms. It logs rooms by a short hash under a key of this process, counts and reasons;
+//! never an address of a client. Its lines go through [`lossy`], so that a log that can't be written loses lines and
+//! blocks nothing.
 
 mod limits;
 pub mod lossy;
@@ -20,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use options::{Options, Problem};
 
-/// Runs a relay until it is told to end; the exit code says how it went. With `quiet` nothing but errors is written.
+/// Runs a relay until a signal stops it, and returns the exit code. With `quiet` only errors are written.
 #[must_use]
 pub fn run(options: Options, quiet: bool) -> ExitCode {
     let code = match start(options, Lines { quiet }) {
@@ -57,10 +58,10 @@ fn start(options: Options, lines: Lines) -> Result<(), Problem> {
 
 /// Starts the log on standard error: warnings and rooms, with `verbose` more, with `quiet` errors only.
 ///
-/// Only this project's crates log, however much is asked for: the lines of others hold addresses.
+/// Dependencies never log, at any level, because their lines contain addresses.
 ///
 /// # Panics
-/// When a log was started before.
+/// If a log was started before.
 pub fn log_to_stderr(quiet: bool, verbose: u8) {
     let level = match (quiet, verbose) {
         (true, _) => "error",
@@ -73,7 +74,7 @@ pub fn log_to_stderr(quiet: bool, verbose: u8) {
         .with_env_filter(EnvFilter::new(filter.join(",")))
         .with_ansi(false)
         .with_writer(lossy::stderr)
-        // It would write its own failures to standard error, and panic where that fails.
+        // Otherwise it writes its own errors to standard error, and panics if that fails.
         .log_internal_errors(false)
         .init();
 }
@@ -88,9 +89,9 @@ where
         tokio::select! {
             event = handle.next_event() => match event {
                 Some(Event::CannotListen { addr, transport, kind }) => {
-                    // Half of what was asked for is not what was asked for.
+                    // A relay that listens on some of its addresses only is treated as failed.
                     failure = failure.or(Some(Problem::Listen(addr, transport, kind)));
-                    // If there was no other address it has ended by itself.
+                    // If no other address is left, the relay has already ended.
                     let _ = handle.command(Command::Stop);
                 }
                 Some(Event::Listening { addr }) => lines.say(&format!("listening on {addr}")),
@@ -103,7 +104,7 @@ where
     }
 }
 
-/// A relay that ended without a reason and without being told to is a failure: a supervisor has to start it again.
+/// The outcome of the relay. An end that was not requested is a failure, so that a supervisor restarts the relay.
 fn outcome(failure: Option<Problem>, ending: Option<Ending>, was_asked: bool) -> Result<(), Problem> {
     match (failure, ending) {
         (Some(problem), _) => Err(problem),
@@ -112,7 +113,7 @@ fn outcome(failure: Option<Problem>, ending: Option<Ending>, was_asked: bool) ->
     }
 }
 
-/// A signal, unless this process was started with it ignored.
+/// A signal handler; `None` if this process was started with the signal ignored.
 struct Caught(Option<tokio::signal::unix::Signal>);
 
 impl Caught {
@@ -131,18 +132,18 @@ impl Caught {
     }
 }
 
-/// The first signal drains, the second one ends it.
+/// Drains the relay at the first signal, stops it at the second one.
 fn end<N: Node<Command = Command>>(handle: &Handle<N>, ending: &mut bool, drain: Duration, lines: Lines) {
     if std::mem::replace(ending, true) {
         return stop(handle, Command::Stop);
     }
-    lines.say(&format!("ending: no new rooms, running ones have {} s", drain.as_secs()));
+    lines.say(&format!("shutting down: no new rooms, running ones have {} s", drain.as_secs()));
     stop(handle, Command::Drain { within: drain });
 }
 
 fn stop<N: Node<Command = Command>>(handle: &Handle<N>, command: Command) {
     if handle.command(command).is_err() {
-        tracing::warn!("the relay takes no command");
+        tracing::warn!("the relay accepts no command");
     }
 }
 
@@ -162,7 +163,7 @@ fn log(event: Event) {
     }
 }
 
-/// The operator's lines that are no log.
+/// Writes the lines for the operator that are not part of the log.
 #[derive(Debug, Clone, Copy)]
 struct Lines {
     quiet: bool,

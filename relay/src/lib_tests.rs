@@ -11,7 +11,7 @@ use tallow_proto::room::Config;
 
 use super::*;
 
-/// A relay whose third input panics, as a bug that foreign bytes reach would.
+/// A relay that panics at its third input, like a bug that foreign bytes can reach.
 struct Broken {
     relay: Relay,
     inputs: usize,
@@ -130,7 +130,7 @@ fn a_runtime_that_drops_the_relay_is_a_failure() {
 }
 
 #[test]
-fn only_an_end_that_was_asked_for_is_success() {
+fn only_a_requested_end_is_success() {
     assert!(outcome(None, Some(Ending::Closed), true).is_ok());
     assert!(outcome(None, Some(Ending::Closed), false).is_err());
     assert!(outcome(None, Some(Ending::Panicked), true).is_err());

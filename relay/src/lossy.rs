@@ -1,11 +1,10 @@
-//! Text that leaves the program without holding it up: a bounded queue before standard error or standard output, and a thread that
-//! empties it.
+//! Non-blocking text output: a bounded queue for standard error or standard output, and a thread that writes it.
 //!
-//! A terminal that is stopped, a pipe that is not read, a full disk and a reader that left must neither stall nor end what the program
-//! does. So the threads that work only put text into the queue. Text that finds no room, or that the system refuses, is lost; how many
-//! lines were lost is written as soon as something can be written again.
+//! A stopped terminal, a pipe that is not read, a full disk or a closed reader must neither block nor end the work of
+//! the program. So the working threads only put text into the queue. Text that does not fit, or whose write fails, is
+//! lost; the number of lost lines is written as soon as writing succeeds again.
 //!
-//! Bound: [`ROOM`] bytes wait, and as many are being written. Timer: the patience of [`Lossy::flush`].
+//! Bound: [`ROOM`] bytes are queued, and as many are being written. Timer: the patience of [`Lossy::flush`].
 
 use std::io::{self, Write};
 use std::os::fd::BorrowedFd;
@@ -14,14 +13,15 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-/// Bytes that may wait to be written.
+/// The maximum number of queued bytes.
 pub const ROOM: usize = 256 * 1024;
-/// With more than this waiting, text that is soon out of date is left out.
+/// If more bytes than this are queued, short-lived text is dropped.
 const BUSY: usize = ROOM / 4;
-/// One write takes no more, so that a reader that is slow is told from one that does not read: a pipe takes this much at once.
+/// The maximum size of one write, so that a slow reader can be told apart from one that does not read: a pipe accepts
+/// this much at once.
 const PIECE: usize = 4096;
 
-/// A stream that takes text without waiting. See the module's text.
+/// A stream that accepts text without blocking.
 #[derive(Debug)]
 pub struct Lossy {
     shared: Arc<Shared>,
@@ -30,24 +30,24 @@ pub struct Lossy {
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Text arrived in the queue.
+    /// Signals that text was queued.
     arrived: Condvar,
-    /// The thread wrote a piece, or finished.
+    /// Signals that the thread wrote a piece, or finished.
     moved: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     waiting: Vec<u8>,
-    /// Lines that found no room since the thread last took the queue.
+    /// Lines that did not fit since the thread last took the queue.
     overflowed: u64,
-    /// The thread holds text that is not written yet.
+    /// Whether the thread holds text that is not written yet.
     is_writing: bool,
     /// Pieces that were written or refused so far.
     pieces: u64,
 }
 
-/// Standard error. All of the program's lines and logs go through it.
+/// Standard error. All lines and logs of the program go through it.
 #[must_use]
 pub fn stderr() -> &'static Lossy {
     static STDERR: OnceLock<Lossy> = OnceLock::new();
@@ -58,17 +58,17 @@ pub fn stderr() -> &'static Lossy {
 }
 
 impl Lossy {
-    /// Begins; `note` is the text that says how many lines were lost.
+    /// Starts the thread; `note` formats the text that reports a number of lost lines.
     pub fn new(target: impl Write + Send + 'static, note: fn(u64) -> String) -> Self {
         let shared = Arc::<Shared>::default();
         let emptied = shared.clone();
         let thread = std::thread::Builder::new().name("output".into());
-        // Where the system has no thread left, nothing is written; what the program does goes on.
+        // If no thread can be started, nothing is written, but the program continues.
         drop(thread.spawn(move || Emptier { shared: emptied, target, note, lost: 0 }.run()));
         Self { shared }
     }
 
-    /// Takes whole lines, or leaves them out and counts them when too much waits already.
+    /// Queues whole lines, or drops and counts them when the queue is full.
     pub fn push(&self, text: &[u8]) {
         let mut queue = self.shared.lock();
         if queue.waiting.len().saturating_add(text.len()) > ROOM {
@@ -80,14 +80,14 @@ impl Lossy {
         self.shared.arrived.notify_one();
     }
 
-    /// Takes text that is soon out of date; leaves it out, uncounted, when much waits already.
+    /// Queues short-lived text; drops it without counting when much is queued already.
     pub fn push_unless_busy(&self, text: &[u8]) {
         if self.shared.lock().waiting.len() <= BUSY {
             self.push(text);
         }
     }
 
-    /// Waits until everything is written, as long as anything moves within each `patience`.
+    /// Waits until everything is written, as long as some of it is written within each `patience`.
     pub fn flush(&self, patience: Duration) {
         let mut queue = self.shared.lock();
         while queue.is_writing || !queue.waiting.is_empty() {
@@ -103,7 +103,7 @@ impl Lossy {
     }
 }
 
-/// A log's writer.
+/// The writer of a log.
 impl Write for &Lossy {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         self.push(text);
@@ -121,12 +121,12 @@ impl Shared {
     }
 }
 
-/// The thread's part.
+/// The state of the writing thread.
 struct Emptier<W> {
     shared: Arc<Shared>,
     target: W,
     note: fn(u64) -> String,
-    /// Lines that were lost and not told of yet.
+    /// Lines that were lost and not reported yet.
     lost: u64,
 }
 
@@ -135,17 +135,17 @@ impl<W: Write> Emptier<W> {
         let mut text = Vec::new();
         loop {
             let overflowed = self.take(&mut text);
-            self.tell_lost();
+            self.report_lost();
             self.write(&text);
-            // These would have come after the text.
+            // These lines were pushed after the text.
             self.lost += overflowed;
-            self.tell_lost();
+            self.report_lost();
             self.shared.lock().is_writing = false;
             self.shared.moved.notify_all();
         }
     }
 
-    /// Waits for text.
+    /// Waits for text and takes it; returns the number of lines that did not fit.
     fn take(&mut self, text: &mut Vec<u8>) -> u64 {
         text.clear();
         let queue = self.shared.arrived.wait_while(self.shared.lock(), |queue| queue.waiting.is_empty());
@@ -167,7 +167,7 @@ impl<W: Write> Emptier<W> {
         }
     }
 
-    fn tell_lost(&mut self) {
+    fn report_lost(&mut self) {
         if self.lost > 0 && self.target.write_all((self.note)(self.lost).as_bytes()).is_ok() {
             self.lost = 0;
         }
@@ -178,7 +178,7 @@ fn lines(text: &[u8]) -> u64 {
     text.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// A stream of the process, past the locks of the standard library, which a write that waits would hold.
+/// A standard stream, without the lock of the standard library, which a blocked write would hold.
 #[derive(Debug)]
 pub struct Descriptor(pub BorrowedFd<'static>);
 
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_write_costs_its_lines_and_no_more() {
+    fn a_failed_write_loses_its_lines_only() {
         let (lossy, open, taken) = gated();
         open.send(false).unwrap();
         open.send(false).unwrap();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_soon_out_of_date_leaves_room_for_the_rest() {
+    fn short_lived_text_leaves_room_for_lines() {
         let (lossy, open, taken) = gated();
         for _ in 0..ROOM {
             lossy.push_unless_busy(b"frame");

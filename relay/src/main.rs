@@ -1,10 +1,10 @@
-//! `tallow-relay`: the same as `tallow relay`, for machines that only relay.
+//! `tallow-relay`: the command `tallow relay` as a program of its own, for machines that only run a relay.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-/// A relay for tallow: pairs two peers and carries their sealed bytes. Nobody has to trust it.
+/// A relay for tallow: connects two peers and forwards their encrypted data. It does not need to be trusted.
 #[derive(Debug, Parser)]
 #[command(name = "tallow-relay", version)]
 struct Arguments {

@@ -1,4 +1,4 @@
-//! The options of a relay, and what they come to.
+//! The options of a relay, and their conversion to a configuration.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -19,77 +19,78 @@ use crate::process;
 /// The options of `tallow relay` and of `tallow-relay`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Where to listen, UDP and TCP alike; may be repeated; all addresses and port 4433 if nothing is said
+    /// Address to listen on, with UDP and TCP; may be repeated [default: port 4433 of all addresses]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<SocketAddr>,
-    /// A certificate to show (PEM); without one a self-signed certificate is made once and kept
+    /// Server certificate (PEM); without it a self-signed certificate is created once and kept
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
-    /// The private key of the certificate (PEM)
+    /// Private key of the certificate (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
-    /// Take WebSockets without TLS, from a proxy such as nginx that has it; always taken at loopback addresses
+    /// Accept WebSockets without TLS, from a proxy such as nginx that terminates TLS; always accepted at loopback
+    /// addresses
     #[arg(long)]
     pub behind_proxy: bool,
-    /// Take WebSockets that web pages open (requests with an Origin); without this they are refused
+    /// Accept WebSockets that web pages open (requests with an Origin header); by default they are refused
     #[arg(long)]
     pub allow_browsers: bool,
-    /// TCP connections that may wait to be accepted
+    /// Maximum number of TCP connections that wait to be accepted
     #[arg(long, value_name = "N", default_value_t = Listen::BACKLOG)]
     pub tcp_backlog: u32,
-    /// A TCP connection that is silent is probed after this long, in seconds; 0: never
+    /// Time after which a silent TCP connection is probed, in seconds; 0: never
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     pub tcp_keep_alive: Duration,
-    /// A TCP connection is lost when nothing is acknowledged for this long, in seconds; 0: the system's own patience
+    /// Time after which a TCP connection without acknowledgements is closed, in seconds; 0: the default of the system
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub tcp_user_timeout: Duration,
     /// Serve only clients that know the password in this file (its first line)
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// Rooms at one time
+    /// Maximum number of rooms
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_rooms)]
     pub max_rooms: usize,
-    /// Connections at one time
+    /// Maximum number of connections
     #[arg(long, value_name = "N", default_value_t = Limits::default().max_connections)]
     pub max_connections: usize,
-    /// Rooms of one address (an IPv6 /64) at one time
+    /// Maximum number of rooms of one address (an IPv6 /64)
     #[arg(long, value_name = "N", default_value_t = Limits::default().rooms_per_source)]
     pub max_rooms_per_ip: u32,
-    /// Connections of one address (an IPv6 /64) at one time
+    /// Maximum number of connections of one address (an IPv6 /64)
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections_per_source)]
     pub connections_per_ip: u32,
-    /// Requests for a room of one address per minute
+    /// Maximum number of room requests of one address per minute
     #[arg(long, value_name = "N", default_value_t = Limits::default().joins_per_minute)]
     pub joins_per_minute: u32,
-    /// How long a room waits, in seconds
+    /// Time that a room waits for its second client, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
     pub room_ttl: Duration,
-    /// How long running transfers have after SIGTERM, in seconds
+    /// Time that running transfers have after SIGTERM, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub drain: Duration,
-    /// Where the certificate is kept
+    /// Directory of the certificate
     #[arg(id = "relay_state_dir", long = "state-dir", hide = true, env = "TALLOW_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
 }
 
-/// Why a relay does not run.
+/// The reason for which a relay does not run.
 #[derive(Debug)]
 pub enum Problem {
-    /// An address can't be listened at.
+    /// The relay can't listen on an address.
     Listen(SocketAddr, Transport, std::io::ErrorKind),
-    /// Certificate and key do not make a server.
+    /// The certificate and the key do not belong together, or are not usable by a server.
     Identity,
-    /// A file of the state directory.
+    /// A file of the state directory can't be used.
     Store(StoreError),
     /// The password's file can't be read.
     Password(PathBuf, std::io::ErrorKind),
     /// The first line of the password's file is empty.
     NoPassword(PathBuf),
-    /// There is no home directory to keep a certificate in.
+    /// There is no home directory in which a certificate could be stored.
     NoHome,
-    /// The system refused something.
+    /// The system reported an error.
     System(std::io::ErrorKind),
-    /// It ended although nothing told it to.
+    /// The relay ended without a request.
     Ended(Option<Ending>),
 }
 
@@ -104,21 +105,27 @@ impl std::fmt::Display for Problem {
                 Ok(())
             }
             Self::Identity => f.write_str(
-                "the certificate or its private key cannot be used; check that --tls-cert and --tls-key belong together",
+                "the certificate or its private key cannot be used; check that --tls-cert and --tls-key match",
             ),
-            Self::Store(error) => write!(f, "{error}; give a certificate with --tls-cert and --tls-key, or mend that file"),
+            Self::Store(error) => {
+                write!(f, "{error}; give a certificate with --tls-cert and --tls-key, or repair that file")
+            }
             Self::Password(path, kind) => {
                 write!(f, "cannot read a password from {}: {}", path.display(), unreadable(*kind))
             }
             Self::NoPassword(path) => {
                 write!(f, "there is no password in {}; its first line must be the password", path.display())
             }
-            Self::NoHome => f.write_str("no home directory to keep a certificate in; give one with --tls-cert and --tls-key"),
-            Self::System(kind) => write!(f, "the system refused: {kind}"),
-            Self::Ended(Some(Ending::Panicked)) => {
-                f.write_str("it stopped at an internal error; this is a bug in tallow, please report it, and start it again")
+            Self::NoHome => {
+                f.write_str("no home directory to store a certificate in; give one with --tls-cert and --tls-key")
             }
-            Self::Ended(_) => f.write_str("it stopped although nothing told it to; please report it, and start it again"),
+            Self::System(kind) => write!(f, "the system refused: {kind}"),
+            Self::Ended(Some(Ending::Panicked)) => f.write_str(
+                "the relay stopped at an internal error (a bug in tallow, please report it); restart the relay",
+            ),
+            Self::Ended(_) => {
+                f.write_str("the relay stopped without a request; please report it and restart the relay")
+            }
         }
     }
 }
@@ -136,7 +143,7 @@ impl Problem {
 }
 
 impl Options {
-    /// What the relay is started with.
+    /// The configuration of the relay.
     ///
     /// # Errors
     /// A file can't be read or written.
@@ -190,7 +197,7 @@ impl Options {
     }
 }
 
-/// All addresses of both families. Where there is no IPv6 the relay falls back to IPv4 by itself.
+/// All addresses of both families. On a system without IPv6 the relay falls back to IPv4.
 fn default_addresses() -> Vec<SocketAddr> {
     vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), DEFAULT_PORT)]
 }
@@ -206,14 +213,14 @@ fn read_password(path: PathBuf) -> Result<Arc<str>, Problem> {
     }
 }
 
-/// Why a file can't be read, and what to do.
+/// The reason for which a file can't be read, with a hint.
 fn unreadable(kind: std::io::ErrorKind) -> String {
     use std::io::ErrorKind;
     match kind {
         ErrorKind::NotFound => "there is no such file; check --password-file".to_owned(),
         ErrorKind::PermissionDenied => "permission denied; let the relay's user read it".to_owned(),
         ErrorKind::IsADirectory => "it is a directory; name a file with --password-file".to_owned(),
-        ErrorKind::InvalidData => "it is no text (UTF-8); its first line must be the password".to_owned(),
+        ErrorKind::InvalidData => "it is not valid UTF-8; its first line must be the password".to_owned(),
         other => format!("{other}; check --password-file"),
     }
 }

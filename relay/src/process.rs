@@ -1,27 +1,27 @@
-//! What every program of this project does with its own process: it hides its memory, respects the signals that its parent ignored,
-//! and tells of a bug in one line.
+//! Process setup that all programs of this project share: protection of the memory, signals that the parent process
+//! ignored, and panic reports in one line.
 
 use std::time::Duration;
 
 use crate::lossy;
 
-/// The exit code after an internal error: that of a Rust program that panics.
+/// The exit code after an internal error, which is that of a Rust program after a panic.
 pub const INTERNAL_ERROR: u8 = 101;
-/// Text that was pushed shortly before the end is waited for as long as its reader takes some within this time.
+/// At exit, queued text is written as long as its reader reads some of it within this time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Other processes of the same user can't look into this one, and no core file holds its secrets.
+/// Prevents other processes of the same user from reading the memory of this one, and core files with its secrets.
 pub fn hide_memory() {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-        // Where it can't be set, the system protects no process.
+        // An error means that the system has no such protection.
         let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     }
 }
 
-/// Whether this process was started with this signal ignored, as `nohup` does with a hang-up and a shell with the interrupt of a
-/// background job: then it stays ignored. False where the system does not tell.
+/// Whether this process was started with this signal ignored, as `nohup` does with a hang-up and a shell with the
+/// interrupt of a background job: then it stays ignored. False on systems that do not report it.
 #[must_use]
 pub fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -31,14 +31,14 @@ pub fn is_ignored(signal: i32) -> bool {
     u32::try_from(signal - 1).is_ok_and(|bit| mask.checked_shr(bit).unwrap_or(0) & 1 == 1)
 }
 
-/// The line that tells of a panic. What the panic says could hold a secret, so only its place is in it.
+/// The line that reports a panic. The panic message could contain a secret, so the line has only the source location.
 #[must_use]
 pub fn bug(info: &std::panic::PanicHookInfo<'_>) -> String {
     let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
     format!("tallow: internal error at {place}; this is a bug in tallow, please report it")
 }
 
-/// From now on a panic is one line on standard error, which nobody needs to read.
+/// Installs a panic hook that writes one line to standard error, without blocking on its reader.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|info| {
         lossy::stderr().push(format!("{}\n", bug(info)).as_bytes());
@@ -46,7 +46,7 @@ pub fn report_panics() {
     }));
 }
 
-/// Waits for what was written to standard error last, but not for a reader that takes nothing.
+/// Waits until queued text is written to standard error, but not for a reader that reads nothing.
 pub fn flush() {
     lossy::stderr().flush(PATIENCE);
 }

@@ -153,7 +153,7 @@ fn a_running_pair_has_its_time_and_a_second_signal_ends_it() {
         let receiver = crowd.come(&[join(1, Side::Receiver)]);
         assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].paired && crowd.clients[&receiver].paired));
         relay.signal(Signal::INT);
-        relay.expect("ending: ");
+        relay.expect("shutting down: ");
         crowd.send(sender, 1000);
         assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].got == 1000));
         assert!(relay.child.try_wait().unwrap().is_none());
@@ -180,9 +180,9 @@ fn an_interrupt_that_its_parent_ignores_ends_nothing() {
     let waiting = crowd.come(&[join(1, Side::Sender)]);
     assert!(crowd.until(SOON, |crowd| crowd.clients[&waiting].heard.contains(&RelayMessage::Waiting)));
     relay.signal(Signal::TERM);
-    relay.expect("ending: ");
+    relay.expect("shutting down: ");
     let (code, said) = relay.end();
-    assert_eq!((code, said.matches("ending: ").count()), (Some(0), 1), "{said}");
+    assert_eq!((code, said.matches("shutting down: ").count()), (Some(0), 1), "{said}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! File descriptors are few: how many this crate may keep open, and what it does when there are none left.
+//! Limits how many file descriptors this crate keeps open, and retries when the process has none left.
 //!
 //! Bounds: a [`Cache`] holds at most the number it was made with, never more than [`MOST`].
 
@@ -7,19 +7,20 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 
-/// The most handles that one cache keeps.
+/// The maximum number of handles in one cache.
 pub const MOST: usize = 64;
-/// How often an opening is tried again while the process has no descriptor left, a few milliseconds apart: other threads
-/// close theirs all the time.
+/// How often opening is retried while the process has no descriptor left, a few milliseconds apart: other threads close
+/// theirs all the time.
 const TRIES: u32 = 200;
 
-/// How many handles a cache may keep: a small part of what the process may open, since sockets need some too.
+/// The number of handles that a cache may keep: a small part of the limit of the process, because sockets need some,
+/// too.
 pub fn share() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit / 16).unwrap_or(MOST).clamp(1, MOST)
 }
 
-/// Opens; when the process has too many files open, lets `release` close what is kept and tries again.
+/// Calls `open`; if the process has too many open files, calls `release` to close cached handles and retries.
 pub fn patiently<T>(mut release: impl FnMut(), open: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let mut tries = 0;
     loop {
@@ -44,10 +45,10 @@ fn is_shortage(error: &io::Error) -> bool {
         .is_some_and(|errno| [Errno::MFILE, Errno::NFILE].contains(&errno))
 }
 
-/// The last few things that were used, by their keys. Made for tens of them: a look-up goes through all.
+/// A cache of the most recently used values, by key. A look-up scans all of them, which suits tens of values.
 #[derive(Debug)]
 pub struct Cache<K, V> {
-    /// The most recently used is the last.
+    /// The most recently used value is the last.
     kept: Vec<(K, V)>,
     most: usize,
 }
@@ -63,7 +64,7 @@ impl<K, V: Clone> Cache<K, V> {
     {
         let at = self.kept.iter().rposition(|(kept, _)| kept.borrow() == key)?;
         let last = self.kept.len() - 1;
-        // Only near the front does it matter; moving each time would be a copy of all for each file.
+        // A value in the newer half is not moved, because each move copies the values behind it.
         if at < last / 2 {
             self.kept[at..].rotate_left(1);
             return self.kept.last().map(|(_, value)| value.clone());
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_used_goes_first_and_the_bound_holds() {
+    fn the_least_recently_used_value_is_evicted() {
         let mut cache = Cache::new(3);
         for key in 0..3 {
             cache.insert(key, key);
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shortage_releases_and_tries_again() {
+    fn a_descriptor_shortage_releases_and_retries() {
         let (held, tried) = (std::cell::Cell::new(true), std::cell::Cell::new(0));
         let open = || {
             tried.set(tried.get() + 1);

@@ -1,7 +1,7 @@
-//! Where received files go, and what happens to what is there already.
+//! The directory for received files, and the policy for existing names.
 //!
-//! Decides whether a directory can take anything at all, before a code is used up, and what is done about a name that exists
-//! ([`verdict`]). Nothing is made here before [`tallow_proto::transfer::storage::Sink::begin`]. No state, no timers.
+//! Decides whether files can be created in a directory, before a code is used, and what to do if a name exists
+//! ([`verdict`]). Nothing is created before [`tallow_proto::transfer::storage::Sink::begin`]. No state, no timers.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,30 +10,30 @@ use std::sync::Arc;
 use rustix::fs::{Access, AtFlags, CWD, Stat, StatVfs};
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 
-use crate::beneath::{Dir, is_dir, is_file, is_link};
+use crate::contained_dir::{Dir, is_dir, is_file, is_link};
 use crate::fault::fault;
 use crate::sink::Receiving;
 
-/// What is done about a name that exists.
+/// The policy for existing names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnExists {
-    /// Nothing is received.
+    /// Refuse the offer.
     #[default]
     Refuse,
-    /// Files are replaced by files and links by links; directories are merged. Nothing else.
+    /// Replace files by files and links by links, and merge directories. Other combinations are refused.
     Overwrite,
-    /// What comes gets another name at the top: `name (1).txt`.
+    /// Give the received top-level entry another name: `name (1).txt`.
     Rename,
-    /// What is there stays, what comes under its name is dropped; directories are merged.
+    /// Keep the existing entry and skip the received one; merge directories.
     Skip,
 }
 
-/// What the receiver wants.
+/// The rules for received names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// On names that exist.
+    /// What to do if a name exists.
     pub on_exists: OnExists,
-    /// Write names as they come even if other systems can't have them (reserved on Windows, invisible characters).
+    /// Keep names that are not portable (reserved on Windows, invisible characters).
     pub allow_unportable: bool,
 }
 
@@ -45,20 +45,20 @@ pub struct Destination {
     pub(crate) ground: Ground,
 }
 
-/// What is there of it.
+/// The part of the destination that exists.
 #[derive(Debug)]
 pub enum Ground {
-    /// All.
+    /// The directory exists.
     There(Arc<Dir>),
-    /// Only this directory above it.
+    /// The directory is missing; this is its nearest existing ancestor.
     Missing(PathBuf),
 }
 
 impl Destination {
-    /// Looks at `dir`: it must be a directory that can be written to, or be missing below such a one.
+    /// Checks `dir`, which must be a writable directory, or be missing below a writable one.
     ///
     /// # Errors
-    /// What is in the way, with its path.
+    /// The problem, with its path.
     pub fn open(dir: &Path, policy: Policy) -> Result<Self, Fault> {
         let path = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         let at = |path: &Path| path.to_string_lossy().into_owned();
@@ -82,7 +82,7 @@ impl Destination {
         Ok(Self { path: path.to_owned(), policy, ground })
     }
 
-    /// The sink of one transfer into it.
+    /// Creates the sink of one transfer into this directory.
     #[must_use]
     pub fn sink(self) -> Arc<Receiving> {
         Arc::new(Receiving::new(self))
@@ -90,7 +90,7 @@ impl Destination {
 }
 
 impl Ground {
-    /// Makes what is missing; what it made is the second part.
+    /// Creates the missing directories; the second value lists the created ones.
     pub fn make(&self, path: &Path) -> Result<(Arc<Dir>, Vec<PathBuf>), Fault> {
         let nearest = match self {
             Self::There(dir) => return Ok((dir.clone(), Vec::new())),
@@ -120,7 +120,7 @@ impl Ground {
         }
     }
 
-    /// The file system that it is on, or will be.
+    /// The file system of the directory, or of its nearest ancestor.
     pub fn file_system(&self) -> io::Result<StatVfs> {
         Ok(match self {
             Self::There(dir) => rustix::fs::fstatvfs(dir)?,
@@ -128,7 +128,7 @@ impl Ground {
         })
     }
 
-    /// The directory, if it is there: what is in it is in the way.
+    /// The directory, if it exists.
     pub fn existing(&self) -> Option<&Dir> {
         match self {
             Self::There(dir) => Some(dir),
@@ -137,7 +137,7 @@ impl Ground {
     }
 }
 
-/// Removes what [`Ground::make`] made, as far as it is still empty.
+/// Removes the directories that [`Ground::make`] created, as far as they are still empty.
 pub fn unmake(made: &[PathBuf]) {
     for dir in made.iter().rev() {
         if std::fs::remove_dir(dir).is_err() {
@@ -146,7 +146,7 @@ pub fn unmake(made: &[PathBuf]) {
     }
 }
 
-/// What comes.
+/// The kind of a received entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incoming {
     /// A regular file.
@@ -157,22 +157,23 @@ pub enum Incoming {
     Link,
 }
 
-/// What is done when something comes to a name that exists.
+/// The decision for a received entry whose name exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The transfer is refused.
+    /// Refuse the transfer.
     Refuse(FaultKind),
-    /// Both are directories: what is in the one goes into the other.
+    /// Both are directories: merge them.
     Merge,
-    /// The old one is replaced, in one step.
+    /// Replace the existing entry atomically.
     Replace,
-    /// The old one stays, the new one is dropped.
+    /// Keep the existing entry and skip the new one.
     Skip,
-    /// The new one gets another name.
+    /// Give the new entry another name.
     Rename,
 }
 
-/// The one place that decides it: asked before anything is accepted, and again when things are put in place.
+/// Applies the policy to an existing name: before the offer is accepted, and again when entries are moved to their
+/// final place.
 pub fn verdict(on_exists: OnExists, incoming: Incoming, existing: &Stat) -> Verdict {
     let in_the_way = match incoming {
         _ if is_link(existing) => FaultKind::Link,

@@ -1,4 +1,4 @@
-//! The system's errors as faults: which number means what to a person, and how a path is shown.
+//! Converts errors of the operating system to faults, and formats paths for messages.
 
 use std::io;
 use std::path::Path;
@@ -6,15 +6,15 @@ use std::path::Path;
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 use tallow_proto::wire::Untrusted;
 
-/// Characters that are shown of a path.
+/// The maximum number of characters of a shown path.
 const SHOWN: usize = 300;
 
-/// A system's error on a path.
+/// The fault for an error on a path.
 pub fn fault(error: impl Into<io::Error>, path: impl Into<Box<str>>) -> Fault {
     Fault::at(kind(&error.into()), path)
 }
 
-/// What an error of the system is to a transfer.
+/// The kind of fault for an error of the operating system.
 pub fn kind(error: &io::Error) -> FaultKind {
     let Some(number) = error.raw_os_error() else { return FaultKind::Io(error.kind()) };
     match (error.kind(), rustix::io::Errno::from_raw_os_error(number)) {
@@ -35,7 +35,7 @@ pub fn kind(error: &io::Error) -> FaultKind {
     }
 }
 
-/// A local path for people: what a terminal could obey is made visible.
+/// A local path for messages; control characters are escaped.
 pub fn shown(path: &Path) -> String {
     Untrusted::new(path.to_string_lossy().into_owned()).escaped(SHOWN)
 }

@@ -1,8 +1,8 @@
-//! The certificate and key that a relay shows.
+//! The certificate and key of a relay.
 //!
-//! Decides where they come from: made once and kept in the state directory (the file `relay-identity.pem`, certificate and key
-//! together, so that they can't part), made for one run, or given. What is made is self-signed, ECDSA P-256, and valid for as long
-//! as certificates can be: it is recognised by its fingerprint, not by its dates. No states, no timers.
+//! Decides their source: created once and stored in the state directory (one file, `relay-identity.pem`, so that they
+//! always match), created for one run, or given. A created certificate is self-signed, ECDSA P-256, with the longest
+//! validity possible: clients verify its fingerprint, not its dates. No states, no timers.
 
 use std::path::Path;
 
@@ -15,10 +15,10 @@ use zeroize::Zeroizing;
 use crate::state::{self, StoreError};
 
 const FILE: &str = "relay-identity.pem";
-/// The name in a certificate that nobody vouches for.
+/// The subject name of a self-signed certificate.
 const NAME: &str = "tallow-relay";
 
-/// The identity of a state directory, made at the first call.
+/// Loads the identity of a state directory; the first call creates it.
 ///
 /// # Errors
 /// It can't be read, is damaged, or can't be written.
@@ -31,15 +31,15 @@ pub fn load_or_create(dir: &Path) -> Result<Identity, StoreError> {
     if state::write_private(dir, FILE, pem.as_bytes(), true)? {
         return Ok(identity);
     }
-    // Another process was faster.
+    // Another process created it first.
     let pem = state::read_private(&path)?.ok_or(StoreError::Content { path: path.clone(), why: "it was removed" })?;
     parse(&path, &pem, &path, &pem)
 }
 
-/// An identity that nobody has seen before and nobody will see again.
+/// Creates an identity for one run.
 ///
 /// # Errors
-/// No certificate could be made.
+/// No certificate could be created.
 pub fn ephemeral() -> Result<Identity, StoreError> {
     generate().map(|(identity, _)| identity)
 }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_made_once_kept_and_private() {
+    fn an_identity_is_created_once_stored_and_private() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("state");
         let made = load_or_create(&dir).unwrap();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_identity_is_told_with_its_path() {
+    fn an_invalid_identity_is_reported_with_its_path() {
         let root = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             let path = root.path().join(name);

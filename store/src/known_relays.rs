@@ -1,6 +1,7 @@
-//! Relays that were seen before, and how each is recognised: the file `known_relays`.
+//! The file `known_relays`: the relays that were used before, and how the certificate of each is verified.
 //!
-//! A line is a relay's name (`host:port`) and either the fingerprint of its certificate or `public-ca`. No states, no timers.
+//! A line is a relay's name (`host:port`) and either the fingerprint of its certificate or `public-ca`. No states, no
+//! timers.
 
 use std::path::{Path, PathBuf};
 
@@ -12,22 +13,22 @@ use crate::state::StoreError;
 const FILE: &str = "known_relays";
 const PUBLIC_CA: &str = "public-ca";
 
-/// How relays were recognised before.
+/// The known relays.
 #[derive(Debug)]
 pub struct KnownRelays {
     lines: NamedLines,
 }
 
 impl KnownRelays {
-    /// Reads the file of a state directory; there need be none.
+    /// Reads the file of a state directory, which need not exist.
     ///
     /// # Errors
-    /// It is there and can't be read.
+    /// The file exists and can't be read.
     pub fn load(dir: &Path) -> Result<Self, StoreError> {
         Ok(Self { lines: NamedLines::load(dir, FILE)? })
     }
 
-    /// The certificate that the relay had.
+    /// The known certificate of the relay.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Fingerprint> {
         match self.trust(name) {
@@ -36,7 +37,7 @@ impl KnownRelays {
         }
     }
 
-    /// What is to be demanded of the relay: what it had before, or anything if it is new.
+    /// How to verify the relay: by its known certificate, or as a first use if it is unknown.
     #[must_use]
     pub fn trust(&self, name: &str) -> Trust {
         self.lines.get(name, parse).unwrap_or(Trust::FirstUse)
@@ -45,7 +46,7 @@ impl KnownRelays {
     /// Keeps the relay's certificate.
     ///
     /// # Errors
-    /// It could not be written.
+    /// The file could not be written.
     pub fn remember(&mut self, name: &str, fingerprint: Fingerprint) -> Result<(), StoreError> {
         self.put(name, Some(&fingerprint.to_string()))
     }
@@ -53,7 +54,7 @@ impl KnownRelays {
     /// Keeps how the relay was recognised now, if that is worth keeping.
     ///
     /// # Errors
-    /// It could not be written.
+    /// The file could not be written.
     pub fn learn(&mut self, name: &str, seen: CertificateSeen) -> Result<(), StoreError> {
         match (seen, self.trust(name)) {
             (CertificateSeen::FirstUse(fingerprint), _) => self.remember(name, fingerprint),
@@ -69,10 +70,10 @@ impl KnownRelays {
         }
     }
 
-    /// Keeps what is to be demanded of the relay the next time, if that is more than nothing.
+    /// Stores how to verify the relay the next time, if it is to be verified at all.
     ///
     /// # Errors
-    /// It could not be written.
+    /// The file could not be written.
     pub fn keep(&mut self, name: &str, trust: Trust) -> Result<(), StoreError> {
         match trust {
             Trust::Known(fingerprint) | Trust::Pin(fingerprint) => self.remember(name, fingerprint),
@@ -81,16 +82,16 @@ impl KnownRelays {
         }
     }
 
-    /// The file.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.lines.path()
     }
 
-    /// Forgets the relay, so that the next certificate is a first one again.
+    /// Removes the relay, so that the next connection is a first use again.
     ///
     /// # Errors
-    /// It could not be written.
+    /// The file could not be written.
     pub fn forget(&mut self, name: &str) -> Result<(), StoreError> {
         self.put(name, None)
     }
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_found_again_and_private() {
+    fn known_relays_are_stored_in_a_private_file() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("state/tallow");
         let mut known = KnownRelays::load(&dir).unwrap();
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_one_replaces_the_old_and_a_forgotten_one_is_new() {
+    fn a_changed_relay_is_replaced_and_a_forgotten_one_new() {
         let dir = tempfile::tempdir().unwrap();
         let mut known = KnownRelays::load(dir.path()).unwrap();
         known.remember("a:1", print(1)).unwrap();
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_no_relay_and_stays() {
+    fn invalid_lines_are_ignored_and_kept() {
         let dir = tempfile::tempdir().unwrap();
         let mut text = b"# a note\na:1 nothex\n\xff\xfe\x00\nb:2 ".to_vec();
         text.extend_from_slice(print(7).to_string().as_bytes());
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn two_that_write_at_once_keep_both_and_the_bound_holds() {
+    fn two_concurrent_writers_keep_both_and_the_bound_holds() {
         let dir = tempfile::tempdir().unwrap();
         let mut one = KnownRelays::load(dir.path()).unwrap();
         let mut other = KnownRelays::load(dir.path()).unwrap();

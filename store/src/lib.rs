@@ -1,33 +1,37 @@
-//! What tallow keeps and reads on disk: the only code that opens files of a transfer.
+//! Files of tallow on disk. This crate is the only code that opens the files of a transfer.
 //!
-//! - [`source`]: what is sent. [`SourceTree`] implements [`tallow_proto::transfer::storage::Source`] on files and directories.
-//! - [`destination`]: where it goes. [`Destination`] makes a [`Receiving`], which implements [`tallow_proto::transfer::storage::Sink`]: everything
-//!   is staged beside its final place and renamed once it is whole.
-//! - [`partial`]: what transfers left that ended unfinished.
+//! - [`source`]: the files to send. [`SourceTree`] implements [`tallow_proto::transfer::storage::Source`] on files and
+//!   directories.
+//! - [`destination`]: the directory for received files. [`Destination`] creates a [`Receiving`], which implements
+//!   [`tallow_proto::transfer::storage::Sink`]: everything is staged beside its final place and renamed once it is
+//!   whole.
+//! - [`partial`]: the data of unfinished transfers.
 //! - [`stream`]: standard input and output, as streams.
-//! - [`beneath`]: directories by their handles, so that no name and no race leads out of them.
-//! - [`state`], [`known_relays`], [`relay_transports`], [`identity`]: what a program keeps between runs.
+//! - [`state`], [`known_relays`], [`relay_transports`], [`identity`]: the state that programs keep between runs.
 //!
-//! Nothing here reads the environment, but for [`state::default_dir`].
+//! Below these, the private module `contained_dir` opens directories by their handles, so that no name and no race
+//! leads out of them.
+//!
+//! Only [`state::default_dir`] reads the environment.
 
-mod back;
-pub mod beneath;
+mod clean;
+mod contained_dir;
 mod descriptors;
 pub mod destination;
 mod fault;
+mod finalize;
 pub mod identity;
 pub mod known_relays;
 mod named_lines;
 pub mod partial;
-mod place;
 mod plan;
 pub mod relay_transports;
+mod rollback;
 mod sink;
 pub mod source;
 mod staging;
 pub mod state;
 pub mod stream;
-mod sweep;
 mod walk;
 
 pub use destination::{Destination, OnExists, Policy};

@@ -1,16 +1,16 @@
-//! A small file of the state directory whose lines are a name and a value. What is no such line is left as it is, so that a file
-//! that was damaged, or that a later version wrote, loses nothing.
+//! A small file of the state directory whose lines are a name and a value. Other lines are kept unchanged, so that a
+//! damaged file, or one of a later version, loses nothing.
 //!
-//! Bounds: [`MOST_LINES`]; the oldest goes first. No states, no timers.
+//! Bounds: [`MOST_LINES`]; the oldest line is removed first. No states, no timers.
 
 use std::path::{Path, PathBuf};
 
 use crate::state::{self, StoreError};
 
-/// The most lines.
+/// The maximum number of lines.
 pub const MOST_LINES: usize = 1000;
 
-/// See the module's text.
+/// A file of names and values.
 #[derive(Debug)]
 pub struct NamedLines {
     dir: PathBuf,
@@ -19,25 +19,26 @@ pub struct NamedLines {
 }
 
 impl NamedLines {
-    /// Reads the file of a state directory; there need be none.
+    /// Reads the file of a state directory, which need not exist.
     ///
     /// # Errors
-    /// It is there and can't be read.
+    /// The file exists and can't be read.
     pub fn load(dir: &Path, file: &'static str) -> Result<Self, StoreError> {
         Ok(Self { dir: dir.to_owned(), file, lines: read(dir, file)? })
     }
 
-    /// The newest value of this name that `read` understands.
+    /// The newest value of this name that `read` can parse.
     pub fn get<T>(&self, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<T> {
         let name = name.to_ascii_lowercase();
         let values = self.lines.iter().rev().filter_map(|line| parse(line)).filter(|(of, _)| *of == name);
         values.into_iter().find_map(|(_, value)| read(value))
     }
 
-    /// Keeps this value, or forgets the name. `ours`: whether a line of this name is one of ours.
+    /// Stores this value, or removes the name. `ours` decides whether a value of this name belongs to the caller and is
+    /// replaced.
     ///
     /// # Errors
-    /// It could not be written, or the name can't stand in a line.
+    /// The file could not be written, or the name is invalid.
     pub fn put(&mut self, name: &str, value: Option<&str>, ours: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         let name = name.to_ascii_lowercase();
         if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#') {
@@ -59,7 +60,7 @@ impl NamedLines {
         Ok(())
     }
 
-    /// The file.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.dir.join(self.file)

@@ -1,9 +1,9 @@
-//! Partial transfers in a directory: what is there of them, and how they go.
+//! Unfinished transfers in a directory: lists and removes them.
 //!
-//! Decides which staging directories are anybody's business: those of this user that nobody holds may go, those that a receiver
-//! holds may not. What they are of is told by their journals.
+//! Only staging directories of this user are listed, and only those that no receiver is using can be removed. Their
+//! journals describe their contents.
 //!
-//! No state, no timers. Bounds: [`MOST`] of them are looked at.
+//! No state, no timers. Bounds: [`MOST`] staging directories are read.
 
 use std::io;
 use std::path::Path;
@@ -12,40 +12,40 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, flock, fstat};
 use tallow_proto::transfer::storage::Fault;
 
-use crate::beneath::Dir;
+use crate::contained_dir::Dir;
 use crate::fault::fault;
 use crate::staging::{JOURNAL, PREFIX, Said, clear, read_journal};
 
-/// The most partial transfers of one directory that are looked at.
+/// The maximum number of unfinished transfers that are read in one directory.
 pub const MOST: usize = 10_000;
 
-/// A partial transfer.
+/// An unfinished transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partial {
-    /// What its directory is called after `.tallow-`.
+    /// The name of its directory after `.tallow-`.
     pub id: String,
-    /// What is known about it; `None`: its journal can't be read.
+    /// The contents of its journal; `None`: it can't be read.
     pub about: Option<About>,
-    /// Whether a receiver is at it.
+    /// Whether a receiver is using it.
     pub is_live: bool,
-    /// When something was last stored there.
+    /// The time of the last stored chunk.
     pub modified: SystemTime,
 }
 
-/// What a journal says about its transfer.
+/// The description of a transfer in its journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct About {
-    /// The name at the top of its first entry.
+    /// The top-level name of its first entry.
     pub name: String,
-    /// How many entries there are in all.
+    /// The total number of entries.
     pub entries: u32,
-    /// Bytes of all its files.
+    /// The total size of its files in bytes.
     pub bytes: u64,
-    /// About how many of them are stored.
+    /// The approximate number of stored bytes.
     pub stored: u64,
 }
 
-/// The partial transfers in a directory, those that were left last at the end.
+/// Lists the unfinished transfers in a directory, the most recent one last.
 ///
 /// # Errors
 /// The directory can't be read.
@@ -54,7 +54,7 @@ pub fn list(dir: &Path) -> Result<Vec<Partial>, Fault> {
     let target = Dir::open_trusted(dir).map_err(here)?;
     let mut found = Vec::new();
     for name in names(&target).map_err(here)? {
-        // One that is gone meanwhile, or that is somebody else's.
+        // Skips directories that were removed meanwhile, or that belong to another user.
         let Ok(Some((own, is_live))) = take(&target, &name) else { continue };
         let stat = fstat(&own).map_err(|error| here(error.into()))?;
         let journal = own.stat(JOURNAL).map_err(here)?.unwrap_or(stat);
@@ -72,10 +72,10 @@ pub fn list(dir: &Path) -> Result<Vec<Partial>, Fault> {
     Ok(found)
 }
 
-/// Removes a partial transfer, unless a receiver is at it; false: one is, or it is not there.
+/// Removes an unfinished transfer unless a receiver is using it; returns whether it was removed.
 ///
 /// # Errors
-/// It can't be removed.
+/// It could not be removed.
 pub fn clear_one(dir: &Path, id: &str) -> Result<bool, Fault> {
     let name = format!("{PREFIX}{id}");
     let here = |error: io::Error| fault(error, dir.join(&name).to_string_lossy());
@@ -85,7 +85,7 @@ pub fn clear_one(dir: &Path, id: &str) -> Result<bool, Fault> {
     }
     match take(&target, &name).map_err(here)? {
         Some((own, false)) => {
-            // The journal first, so that what is half removed is not taken for more.
+            // The journal is removed first, so that a partly removed directory is not resumed.
             own.remove_file(JOURNAL).map_err(here)?;
             clear(&own).map_err(here)?;
             target.remove_dir(name.as_str()).map_err(here)
@@ -94,7 +94,7 @@ pub fn clear_one(dir: &Path, id: &str) -> Result<bool, Fault> {
     }
 }
 
-/// What could be staging directories.
+/// The names that could be staging directories.
 fn names(target: &Dir) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     target.each_name(|name| {
@@ -109,7 +109,7 @@ fn names(target: &Dir) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// `.tallow-`, 16 hex digits, and perhaps a number.
+/// Whether a name is `.tallow-`, 16 hex digits, and optionally a number.
 fn is_ours(name: &str) -> bool {
     let Some(id) = name.strip_prefix(PREFIX) else { return false };
     let (digest, number) = id.split_once('-').unwrap_or((id, "2"));
@@ -117,7 +117,8 @@ fn is_ours(name: &str) -> bool {
     digest.len() == 16 && digest.chars().all(is_hex) && number.parse::<u32>().is_ok_and(|number| number > 1)
 }
 
-/// The directory and whether somebody holds it; its lock is ours until it is dropped. `None`: it is none of ours.
+/// Opens and locks a directory; the flag says whether a receiver holds the lock. `None`: it is missing or belongs to
+/// another user.
 fn take(target: &Dir, name: &str) -> io::Result<Option<(Dir, bool)>> {
     let own = match target.child(name) {
         Ok(own) => own,
@@ -129,7 +130,7 @@ fn take(target: &Dir, name: &str) -> io::Result<Option<(Dir, bool)>> {
     if fstat(&own)?.st_uid != rustix::process::geteuid().as_raw() {
         return Ok(None);
     }
-    // Where there are no locks, nobody can tell whether it lives.
+    // On a file system without locks, this is reported as in use.
     let is_live = flock(&own, FlockOperation::NonBlockingLockExclusive).is_err();
     Ok(Some((own, is_live)))
 }

@@ -1,7 +1,8 @@
-//! What is known about a transfer before its first byte: what is there already under its names, and what it needs.
+//! Plans a transfer before its first byte: finds existing names, and computes the required space.
 //!
-//! Decides whether anything is in the way of an entry, by the one policy for names that exist ([`verdict`]). No state, no timers.
-//! Bounds: [`MOST_REPORTED`] names for the report, handles as [`descriptors`] allows, one bit for each entry that is dropped.
+//! Decides for each entry what to do if its name exists, by the policy for existing names ([`verdict`]). No state,
+//! no timers. Bounds: [`MOST_REPORTED`] names for the report, handles as [`descriptors`] allows, one bit for each entry
+//! that is dropped.
 
 use std::borrow::Cow;
 use std::io;
@@ -11,48 +12,48 @@ use rustix::io::Errno;
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
 use tallow_proto::transfer::storage::FaultKind;
 
-use crate::beneath::Dir;
+use crate::contained_dir::Dir;
 use crate::descriptors::{self, Cache};
 use crate::destination::{Ground, Incoming, OnExists, Policy, Verdict, verdict};
 use crate::fault::kind;
 use crate::sink::{local, split};
 
-/// The most names that are kept for the report.
+/// The maximum number of names in a report.
 pub const MOST_REPORTED: usize = 1000;
 
-/// Something that got another name than it came with.
+/// An entry whose local name differs from the offered one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renamed {
-    /// As it was offered; `/` between components.
+    /// The offered path; components are separated by `/`.
     pub offered: String,
-    /// As it is here, below the destination.
+    /// The local path, relative to the destination.
     pub here: String,
 }
 
-/// What is known about the whole before the first byte.
+/// The plan of a transfer.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// A bit for each entry that is dropped.
+    /// A bit for each entry, set if it is skipped.
     skip: Vec<u64>,
-    /// Entries that were looked at for it by name.
+    /// The paths of the skipped entries, for the report.
     pub skipped: Vec<String>,
     pub skipped_total: u64,
     pub renamed: Vec<Renamed>,
     pub renamed_total: u64,
-    /// Bytes that are needed, in whole blocks.
+    /// The required bytes, in whole blocks.
     pub need: u64,
-    /// Files with contents that are to be written.
+    /// The number of files with contents to write.
     pub files: u32,
-    /// Entries that are made at the end: files without contents, directories.
+    /// The number of files without contents, which are created at the end, as are directories and links.
     pub empty: u32,
     pub dirs: u32,
     pub links: u32,
-    /// A bit for each level at which there are directories that their owner can't write to, read or enter.
+    /// A bit for each level that has directories which their owner can't write, read or enter.
     pub restricted: u128,
 }
 
 impl Plan {
-    /// Looks at every entry, and at what is in its way. An error comes with the path below the destination.
+    /// Checks every entry and existing names. An error contains the path relative to the destination.
     pub fn make(manifest: &Manifest, ground: &Ground, policy: Policy) -> Result<Self, (FaultKind, String)> {
         let system = ground.file_system().map_err(|error| (kind(&error), String::new()))?;
         let block = system.f_frsize.clamp(1, 1 << 20);
@@ -68,7 +69,7 @@ impl Plan {
                 });
             }
             if let Some(around) = &mut around
-                && around.is_dropped(&path, &entry)?
+                && around.is_skipped_at_destination(&path, &entry)?
             {
                 plan.skip(index, manifest.totals().entries);
                 report(&mut plan.skipped, || path.clone().into());
@@ -92,7 +93,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Whether the entry is dropped.
+    /// Whether the entry is skipped.
     pub fn is_skipped(&self, index: u32) -> bool {
         self.skip.get(index as usize / 64).is_some_and(|bits| bits >> (index % 64) & 1 == 1)
     }
@@ -108,14 +109,14 @@ impl Plan {
     }
 }
 
-/// What is at the destination already, as the entries come by.
+/// Looks up the entries of the manifest at the destination, in their order.
 struct Around<'a> {
     target: &'a Dir,
     on_exists: OnExists,
-    /// The name at the top of the entry before, and whether it goes into a directory that exists.
+    /// The top-level name of the previous entry, and whether it is merged into an existing directory.
     top: String,
     merges: bool,
-    /// Directories of the destination; `None`: not there.
+    /// Directories of the destination; `None` for missing ones.
     dirs: Cache<Box<str>, Option<Arc<Dir>>>,
 }
 
@@ -125,8 +126,8 @@ impl<'a> Around<'a> {
         Self { target, on_exists, top: String::new(), merges: false, dirs }
     }
 
-    /// Whether an entry is dropped because of what is there.
-    fn is_dropped(&mut self, path: &str, entry: &Entry) -> Result<bool, (FaultKind, String)> {
+    /// Whether an entry is skipped because its name exists.
+    fn is_skipped_at_destination(&mut self, path: &str, entry: &Entry) -> Result<bool, (FaultKind, String)> {
         let incoming = match entry.kind {
             EntryKind::File { .. } => Incoming::File,
             EntryKind::Dir => Incoming::Dir,
@@ -170,7 +171,7 @@ impl<'a> Around<'a> {
             return Ok(dir);
         }
         let dir = match self.target.descend(path) {
-            // What is staged can't be renamed to another file system: better told now than at the end.
+            // Staged files can't be renamed to another file system, so this is reported now and not at the end.
             Ok(dir) if !self.is_same_system(&dir) => return Err((kind(&Errno::XDEV.into()), path.into())),
             Ok(dir) => Some(Arc::new(dir)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,

@@ -1,5 +1,5 @@
-//! Over what each relay answered the last time: the file `relay_transports`. It only makes a start faster, so what can't be read or
-//! written is as if it were not there. No states, no timers.
+//! The file `relay_transports`: the transport over which each relay answered the last time. It only makes a start
+//! faster, so errors are treated like a missing file. No states, no timers.
 
 use std::path::Path;
 
@@ -10,29 +10,29 @@ use crate::state::StoreError;
 
 const FILE: &str = "relay_transports";
 
-/// See the module's text.
+/// The transports that were used last.
 #[derive(Debug)]
 pub struct RelayTransports(NamedLines);
 
 impl RelayTransports {
-    /// Reads the file of a state directory; there need be none.
+    /// Reads the file of a state directory, which need not exist.
     ///
     /// # Errors
-    /// It is there and can't be read.
+    /// The file exists and can't be read.
     pub fn load(dir: &Path) -> Result<Self, StoreError> {
         NamedLines::load(dir, FILE).map(Self)
     }
 
-    /// What the relay answered on.
+    /// The transport over which the relay answered.
     #[must_use]
     pub fn get(&self, relay: &str) -> Option<Transport> {
         self.0.get(relay, parse)
     }
 
-    /// Keeps what the relay answered on.
+    /// Stores the transport over which the relay answered.
     ///
     /// # Errors
-    /// It could not be written.
+    /// The file could not be written.
     pub fn keep(&mut self, relay: &str, transport: Transport) -> Result<(), StoreError> {
         self.0.put(relay, Some(name(transport)), |value| parse(value).is_some())
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_answered_last_is_remembered_for_each_relay() {
+    fn the_last_transport_is_stored_for_each_relay() {
         let dir = tempfile::tempdir().unwrap();
         let mut transports = RelayTransports::load(dir.path()).unwrap();
         assert_eq!(transports.get("a.example"), None);

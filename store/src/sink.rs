@@ -1,18 +1,19 @@
-//! What comes, written: the [`Sink`] of one transfer into a [`Destination`].
+//! Writes received files: the [`Sink`] of one transfer into a [`Destination`].
 //!
-//! Decides, before anything is accepted, whether all of it may come and has room; then writes each file where it will lie, in a
-//! staging directory; and puts all of it in place at the end ([`crate::place`]). A file that is not complete has mode 0600; the
-//! staging directory has 0700 throughout, so a complete one may have its own mode there.
+//! Decides, before the offer is accepted, whether all of it is allowed and fits on the disk. Then it writes the files
+//! to a staging directory and moves them to their final place at the end ([`crate::finalize`]). An incomplete file has
+//! mode 0600; the staging directory always has mode 0700, so that a complete file can have its own mode there.
 //!
-//! What an earlier try left is found again by [`Staging::find`], swept ([`crate::sweep`]) and read by [`Sink::recall`]. Which of it
-//! is good is not decided here; so files count as complete only at the end then, when modes and times are given to all of them.
+//! The data of an earlier attempt is found by [`Staging::find`], cleaned ([`crate::clean`]) and read by
+//! [`Sink::recall`]. The caller decides which of it is valid; so after a resume, files count as complete only at the
+//! end, when all of them get their modes and times.
 //!
 //! ```text
 //! new ──begin──► begun ──recall…──► write, commit, sync… ──► finish… ──► done
 //!                  └──────────────────┴────────────────────────┴─────► abandoned: gone, or suspended: left for the next one
 //! ```
-//! No timers. Bounds: the plan's, handles as [`descriptors`] allows, 16 bytes for each file that is written in parts and not complete
-//! yet, [`FEW`] paths that are to be synced.
+//! No timers. Bounds: those of the plan, handles as [`descriptors`] allows, 16 bytes for each incomplete file that is
+//! written in parts, [`FEW`] paths to sync.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -30,19 +31,19 @@ use tallow_proto::transfer::manifest::{Entry, Manifest, Mtime};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::storage::{Fault, FaultKind, Sink};
 
-use crate::back::take_back;
-use crate::beneath::{Dir, PRIVATE_FILE};
+use crate::clean::clean_left;
+use crate::contained_dir::{Dir, PRIVATE_FILE};
 use crate::descriptors::{self, Cache, patiently};
 use crate::destination::{Destination, Policy, unmake};
 use crate::fault::{fault, kind};
-use crate::place::Finish;
+use crate::finalize::Finish;
 use crate::plan::{Plan, Renamed};
+use crate::rollback::take_back;
 use crate::staging::{ANY_MODE, JOURNAL, Staging, read_at};
-use crate::sweep::sweep;
 
-/// How many files are synced each by itself; more are by one `syncfs`.
+/// Up to this many files are synced one by one; more are synced by one `syncfs`.
 pub const FEW: u32 = 64;
-/// Free space that is left over, for what a file system needs beside contents, in bytes.
+/// Free space in bytes that is reserved for metadata of the file system.
 const MARGIN: u64 = 1 << 20;
 
 /// Receives one transfer into a directory.
@@ -52,21 +53,21 @@ pub struct Receiving {
     begun: OnceLock<Begun>,
 }
 
-/// What there is once the offer was found good.
+/// The state after the offer was checked.
 #[derive(Debug)]
 pub struct Begun {
     pub manifest: Arc<Manifest>,
     pub policy: Policy,
-    /// Where the destination is, for messages.
+    /// The path of the destination, for messages.
     pub path: PathBuf,
     pub target: Arc<Dir>,
-    /// Directories that were made for it.
+    /// Directories that were created for the destination.
     pub made: Vec<PathBuf>,
     pub staging: Staging,
     pub plan: Plan,
     dirs: Mutex<Cache<Box<str>, Arc<Dir>>>,
     files: Mutex<Files>,
-    /// Files with contents that are complete.
+    /// The number of complete files with contents.
     pub complete: AtomicU32,
     written: AtomicU64,
     dirty: Mutex<Dirty>,
@@ -85,7 +86,7 @@ enum Dirty {
 #[derive(Debug)]
 struct Files {
     open: Cache<u32, Arc<Part>>,
-    /// How many bytes of each there are.
+    /// The number of bytes written to each file.
     written: HashMap<u32, u64>,
 }
 
@@ -93,7 +94,7 @@ struct Files {
 #[derive(Debug)]
 struct Part {
     file: OwnedFd,
-    /// The system lets one thread at a time write into a file, and those that wait for it spin. Here they sleep.
+    /// The system lets one thread at a time write to a file, and waiting threads spin. With this lock they sleep.
     turn: Mutex<()>,
 }
 
@@ -102,27 +103,28 @@ impl Receiving {
         Self { destination, begun: OnceLock::new() }
     }
 
-    /// What got another name because not every system could have the one it came with: at most 1,000, and how many in all.
+    /// The entries that got another name because theirs is not portable: at most 1,000, and their total number.
     #[must_use]
     pub fn renamed(&self) -> (Vec<Renamed>, u64) {
         self.begun.get().map(|begun| (begun.plan.renamed.clone(), begun.plan.renamed_total)).unwrap_or_default()
     }
 
-    /// What was dropped because something of its name was there, below the destination: at most 1,000, and how many in all.
+    /// The paths, relative to the destination, that were skipped because their name exists: at most 1,000, and their
+    /// total number.
     #[must_use]
     pub fn skipped(&self) -> (Vec<String>, u64) {
         self.begun.get().map(|begun| (begun.plan.skipped.clone(), begun.plan.skipped_total)).unwrap_or_default()
     }
 
-    /// Where the names at the top went, as far as they are in place: at most 1,000. `offered` and `here` differ where
-    /// [`crate::OnExists::Rename`] had to find another one.
+    /// The final names of the top-level entries that are in place: at most 1,000. `offered` and `here` differ where
+    /// [`crate::OnExists::Rename`] selected another name.
     #[must_use]
     pub fn placed(&self) -> Vec<Renamed> {
         self.begun.get().map(|begun| lock(&begun.finish).placed().to_vec()).unwrap_or_default()
     }
 
     fn begun(&self) -> Result<&Begun, Fault> {
-        // Only a bug of the caller comes here.
+        // Only a bug of the caller leads to this error.
         self.begun.get().ok_or(FaultKind::Panicked.into())
     }
 }
@@ -144,11 +146,11 @@ impl Sink for Receiving {
         };
         let plan = Plan::make(manifest, ground, *policy)
             .map_err(|(kind, below)| Fault::at(kind, path.join(below).to_string_lossy()))?;
-        let left = left.and_then(|left| match sweep(&left, manifest, *policy, &plan) {
+        let left = left.and_then(|left| match clean_left(&left, manifest, *policy, &plan) {
             Ok(there) => Some((left, there)),
             Err(error) => {
-                // It is cleared then.
-                tracing::warn!(%error, "what an earlier transfer left can't be used");
+                // `Staging::make` clears it then.
+                tracing::warn!(%error, "the data of an earlier transfer can't be used");
                 None
             }
         });
@@ -157,7 +159,7 @@ impl Sink for Receiving {
         let have = system.f_bavail.saturating_mul(system.f_frsize);
         let need = plan.need.saturating_sub(there);
         let need = if need == 0 { 0 } else { need.saturating_add(MARGIN) };
-        // Some file systems don't count: ramfs says 0 of 0.
+        // Some file systems do not count blocks: ramfs reports 0 of 0.
         if system.f_blocks > 0 && need > have {
             return Err(Fault::at(FaultKind::Full { need, have }, path.to_string_lossy()));
         }
@@ -202,7 +204,7 @@ impl Sink for Receiving {
             return Ok(false);
         }
         let path = begun.local(&entry.path);
-        // Whatever keeps it from being read: then it comes again, and writing tells what is wrong.
+        // If the data can't be read for any reason, the chunk is received again, and the write reports the error.
         Ok(matches!(begun.read(&path, at, into), Ok(read) if read == into.len()))
     }
 
@@ -219,7 +221,7 @@ impl Sink for Receiving {
             begun.write_part(index, &path, entry, at, plain)
         };
         written.map_err(|error| begun.fault(&error, &path))?;
-        begun.soil(&path);
+        begun.mark_dirty(&path);
         begun.written.fetch_add(plain.len() as u64, Relaxed);
         Ok(())
     }
@@ -262,17 +264,17 @@ impl Sink for Receiving {
 }
 
 impl Begun {
-    /// The path that an entry gets here.
+    /// The local path of an entry.
     pub fn local<'a>(&self, path: &'a RelPath) -> Cow<'a, str> {
         local(self.policy, path)
     }
 
-    /// The mode that something gets here.
+    /// The local mode of an entry.
     pub fn mode(&self, entry: &Entry) -> Mode {
         Mode::from_raw_mode(entry.mode.into()) & self.staging.allowed
     }
 
-    /// An error on a path below the destination.
+    /// The fault for an error on a path below the destination.
     pub fn fault(&self, error: &io::Error, below: &str) -> Fault {
         let path = if below.is_empty() { self.path.clone() } else { self.path.join(below) };
         let kind = match kind(error) {
@@ -282,16 +284,17 @@ impl Begun {
         Fault::at(kind, path.to_string_lossy())
     }
 
-    /// The disk filled up after all.
+    /// The fault for a disk that became full during the transfer.
     fn full(&self) -> FaultKind {
         let have =
             rustix::fs::fstatvfs(&self.target).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize));
         let need = self.manifest.totals().bytes.saturating_sub(self.written.load(Relaxed));
-        // There may be space and no room all the same: for another file, or for this user.
+        // Free space may be left that can't be used, for example because of inodes or quotas.
         if need > have { FaultKind::Full { need, have } } else { FaultKind::Io(io::ErrorKind::StorageFull) }
     }
 
-    /// The handle of a directory of the staged tree, which is made if need be; empty: the tree itself.
+    /// The handle of a directory of the staged tree, which is created if it is missing. An empty path means the tree
+    /// itself.
     pub fn dir(&self, path: &str) -> io::Result<Arc<Dir>> {
         if path.is_empty() {
             return Ok(self.staging.tree.clone());
@@ -320,20 +323,20 @@ impl Begun {
         Ok(dir)
     }
 
-    /// Closes what is kept open, but for what is in use.
+    /// Closes the cached handles that are not in use.
     pub fn release(&self) {
         lock(&self.dirs).clear();
         lock(&self.files).open.clear();
     }
 
-    /// Reads a file of the staged tree; how many bytes there are of those that were asked for.
+    /// Reads from a file of the staged tree; returns the number of bytes.
     fn read(&self, path: &str, at: u64, into: &mut [u8]) -> io::Result<usize> {
         let (above, name) = split(path);
         let file = patiently(|| self.release(), || self.existing_dir(above)?.open_file(name))?;
         read_at(&file, at, into)
     }
 
-    /// The handle of a directory of the staged tree, if there is one.
+    /// The handle of an existing directory of the staged tree.
     fn existing_dir(&self, path: &str) -> io::Result<Arc<Dir>> {
         if path.is_empty() {
             return Ok(self.staging.tree.clone());
@@ -346,8 +349,8 @@ impl Begun {
         Ok(dir)
     }
 
-    /// Notes that a file is to be synced.
-    fn soil(&self, path: &str) {
+    /// Records that a file must be synced.
+    fn mark_dirty(&self, path: &str) {
         let mut dirty = lock(&self.dirty);
         if let Dirty::Some(paths) = &mut *dirty {
             if !paths.contains(path) {
@@ -359,7 +362,7 @@ impl Begun {
         }
     }
 
-    /// Brings to the disk what was written.
+    /// Syncs the written files.
     fn sync_dirty(&self) -> Result<(), Fault> {
         let dirty = std::mem::replace(&mut *lock(&self.dirty), Dirty::Some(BTreeSet::new()));
         match dirty {
@@ -372,14 +375,14 @@ impl Begun {
         }
     }
 
-    /// A file that comes in one piece: made, filled, dated, closed.
+    /// Writes a file that arrives in one chunk, with its mode and time.
     pub fn write_whole(&self, path: &str, entry: &Entry, plain: &[u8]) -> io::Result<()> {
         let (above, name) = split(path);
         let mode = Mode::from_raw_mode(entry.mode.into()) & ANY_MODE;
         let make = || {
             let dir = self.dir(above)?;
             if self.staging.is_resumed {
-                // One that is not what it should be.
+                // Replaces a file of an earlier attempt whose contents are not valid.
                 dir.remove_file(name)?;
             }
             dir.make_file(name, mode)
@@ -410,14 +413,14 @@ impl Begun {
         files.written.remove(&index);
         files.open.remove(&index);
         drop(files);
-        // Every other part was written before it was counted, so nothing changes the time after this.
+        // Parts are counted after they were written, so no write changes the time after this.
         rustix::fs::fchmod(&part.file, self.mode(entry))?;
         rustix::fs::futimens(&part.file, &times(entry.mtime))?;
         self.complete.fetch_add(1, Relaxed);
         Ok(())
     }
 
-    /// A file that is written in parts; the first to ask makes it.
+    /// The handle of a file that is written in parts; the first call creates the file.
     fn part(&self, index: u32, path: &str) -> io::Result<Arc<Part>> {
         let mut files = lock(&self.files);
         if let Some(part) = files.open.get(&index) {
@@ -447,7 +450,7 @@ impl Begun {
         Ok(part)
     }
 
-    /// Gives a file that was stored in several tries what it gets: nothing beyond its end, its mode, its time.
+    /// Completes a file that was received in several attempts: sets its length, mode and time.
     pub fn complete_file(&self, path: &str, entry: &Entry) -> io::Result<()> {
         let (above, name) = split(path);
         let file = patiently(|| self.release(), || self.existing_dir(above)?.reopen_file(name))?;
@@ -479,13 +482,13 @@ impl Begun {
         }
         self.release();
         if let Err(error) = self.staging.remove(&self.target) {
-            tracing::warn!(%error, "what was staged could not be removed");
+            tracing::warn!(%error, "the staging directory could not be removed");
         }
         unmake(&self.made);
     }
 }
 
-/// A modification time for the system; the access time stays.
+/// Timestamps that set the modification time and keep the access time.
 pub fn times(mtime: Mtime) -> Timestamps {
     let mtime = Mtime::clamped(mtime.seconds, mtime.nanos.into());
     Timestamps {
@@ -494,22 +497,22 @@ pub fn times(mtime: Mtime) -> Timestamps {
     }
 }
 
-/// Directory and name of a path; empty: none above it.
+/// Splits a path into directory and name; the directory of a top-level name is empty.
 pub fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// A name in a directory; empty: in none.
+/// Joins a directory, which may be empty, and a name.
 pub fn joined(above: &str, name: &str) -> String {
     if above.is_empty() { name.to_owned() } else { format!("{above}/{name}") }
 }
 
-/// Locks; a panic in another job is told by that job.
+/// Locks a mutex. Poisoning is ignored, because the job that panicked reports it.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The path that an entry gets.
+/// The local path of an entry.
 pub fn local(policy: Policy, path: &RelPath) -> Cow<'_, str> {
     match path.portable() {
         Some(portable) if !policy.allow_unportable => Cow::Owned(portable.as_str().to_owned()),
@@ -517,7 +520,7 @@ pub fn local(policy: Policy, path: &RelPath) -> Cow<'_, str> {
     }
 }
 
-/// Writes all of it.
+/// Writes all bytes at this position.
 pub fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(&file, bytes, at) {

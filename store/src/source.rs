@@ -1,11 +1,11 @@
-//! What is sent: paths of this machine as a [`Source`].
+//! The files to send: paths of this machine as a [`Source`].
 //!
-//! Decides what the paths are called, and whether a file is still the one that was scanned: before and after each read its size,
-//! modification time, inode and device are compared, so no file arrives in two versions. Which files there are is decided in
-//! the module `walk`.
+//! Decides the names of the paths, and whether a file is still the one that was scanned: before and after each read its
+//! size, modification time, inode and device are compared, so that no file arrives in a mix of two versions. The module
+//! `walk` decides which files are sent.
 //!
-//! States: scanning page by page, then reading, from any thread. Bounds: a scanned entry costs 8 bytes here; open files are kept
-//! in a small cache, so that a large one is opened once and not per chunk.
+//! States: scanning page by page, then reading, from any thread. Bounds: a scanned entry costs 8 bytes here; open files
+//! are kept in a small cache, so that a large one is opened once and not per chunk.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -26,81 +26,83 @@ use crate::descriptors::{self, Cache};
 use crate::fault::shown;
 use crate::walk::{Found, Root, Survey, Walker};
 
-/// What a file system's root is called when it is sent.
+/// The name of the root of the file system in an offer.
 const ROOT_NAME: &str = "root";
 
-/// How a tree is read.
+/// The options for reading a tree.
 #[derive(Debug, Clone, Default)]
 pub struct SourceOptions {
-    /// Patterns of what is not sent, in the language of .gitignore; the last that matches decides, `!` takes back. They are matched
-    /// against the path in the manifest: a pattern without a leading slash at any depth, one with it from the given paths' names on.
+    /// Patterns of paths to leave out, in .gitignore syntax; the last match decides, `!` includes again. They are
+    /// matched against the path in the manifest: a pattern without a leading slash at any depth, one with it from the
+    /// given paths' names on.
     pub excludes: Vec<String>,
-    /// Leave out what git ignores in a repository, and `.git` itself.
+    /// Leave out files that git ignores in a repository, and `.git` itself.
     pub git: bool,
-    /// Send what symbolic links point to, in their place. Otherwise links are sent as links where that makes sense.
+    /// Send the targets of symbolic links instead of the links. Otherwise links are sent as links if their target is
+    /// sent, too.
     pub follow_links: bool,
 }
 
-/// Why the paths can't be sent.
+/// The reason for which paths can't be sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// There are none.
+    /// No paths were given.
     #[error("nothing to send")]
     Nothing,
-    /// The system's error.
+    /// An error of the operating system.
     #[error("{}: {error}", shown(.path))]
     Io {
-        /// On this path.
+        /// The path of the error.
         path: PathBuf,
-        /// What it said.
+        /// The error.
         error: io::Error,
     },
-    /// A FIFO, a socket, a device, or a file that the kernel makes up.
+    /// The path is a FIFO, a socket, a device, or a file whose contents the kernel generates.
     #[error("{}: not a regular file", shown(.0))]
     NotRegular(PathBuf),
-    /// Its name is not UTF-8.
+    /// The name is not UTF-8.
     #[error("{}: file name is not valid UTF-8", shown(.0))]
     NotUtf8(PathBuf),
-    /// Its name could not be received anywhere.
+    /// The name is not allowed in an offer.
     #[error("{}: unsafe file name: {why}", shown(.path))]
     Name {
-        /// Of this path.
+        /// The path.
         path: PathBuf,
-        /// The rule that it breaks.
+        /// The violated rule.
         why: PathError,
     },
-    /// Two paths would get one name.
+    /// Two paths would get the same name.
     #[error("{} and {} would have the same name on the other side", shown(.0), shown(.1))]
     SameName(PathBuf, PathBuf),
-    /// A pattern that is none.
+    /// A pattern is invalid.
     #[error("not a pattern: {pattern}: {why}")]
     Pattern {
-        /// As it was given.
+        /// The pattern.
         pattern: String,
-        /// What is wrong.
+        /// The error.
         why: String,
     },
 }
 
-/// Something that was left out.
+/// An entry that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Why.
+    /// The reason.
     pub why: SkipReason,
 }
 
-/// Why something was left out.
+/// The reason for which an entry was left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SkipReason {
     /// A FIFO, a socket or a device.
     #[error("not a regular file")]
     Special,
-    /// On a file system like /proc, whose files are made while they are read.
-    #[error("not a regular file (the kernel makes it)")]
+    /// A file of a file system like /proc, whose contents the kernel generates.
+    #[error("not a regular file (the kernel generates it)")]
     KernelMade,
     /// A link to an absolute path, or to something that is not sent.
     #[error("a link to something that is not sent")]
@@ -108,14 +110,14 @@ pub enum SkipReason {
     /// A link to a path with a name that can't be sent.
     #[error("a link to a name that can't be sent")]
     LinkName,
-    /// A link that leads back to where it stands.
+    /// A link that leads back to its own directory.
     #[error("a link that leads in a circle")]
     LinkLoop,
     /// A link to nothing, where links are followed.
     #[error("a link to nothing")]
     LinkDangling,
-    /// It was gone before it could be looked at.
-    #[error("gone while it was being looked at")]
+    /// The entry was removed before it could be read.
+    #[error("removed while it was being read")]
     Vanished,
 }
 
@@ -129,20 +131,20 @@ pub struct SourceTree {
 
 struct Scan {
     walker: Walker,
-    /// Found, and without a place in the page before.
+    /// An entry that was found but did not fit into the previous page.
     kept: Option<Entry>,
     next_page: u32,
 }
 
-/// Which files the entries were.
+/// The identities of the scanned files.
 #[derive(Default)]
 struct Seen {
     inodes: Vec<u64>,
-    /// From this entry on, on this device.
+    /// The device of the entries from this index on.
     devices: Vec<(u32, u64)>,
 }
 
-/// What a file must be, still.
+/// The identity that a file must still have.
 struct Expected {
     device: u64,
     inode: u64,
@@ -151,10 +153,11 @@ struct Expected {
 }
 
 impl SourceTree {
-    /// The tree of these paths: files, directories, or links to such. Only the paths themselves are looked at here.
+    /// Creates the tree of these paths: files, directories, or links to them. Only the paths themselves are checked
+    /// here.
     ///
     /// # Errors
-    /// A path that can't be sent, two of one name, or a pattern that is none.
+    /// A path can't be sent, two paths have the same name, or a pattern is invalid.
     pub fn new(paths: Vec<PathBuf>, options: SourceOptions) -> Result<Self, SourceError> {
         let mut excludes = GitignoreBuilder::new("");
         excludes.allow_unclosed_class(false);
@@ -190,7 +193,7 @@ impl SourceTree {
         })
     }
 
-    /// What was left out so far, at most 1,000 of it, and how many there are in all. What the person excluded is not among them.
+    /// The entries that were left out so far, at most 1,000, and their total number. Excluded paths are not among them.
     #[must_use]
     pub fn skipped(&self) -> (Vec<Skipped>, u64) {
         self.survey.left_out()
@@ -216,12 +219,12 @@ impl SourceTree {
     }
 
     fn open_flags(&self) -> OFlags {
-        // NONBLOCK: a FIFO that took the file's place must not hold up anything.
+        // NONBLOCK: a FIFO that replaced the file must not block.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         if self.survey.follow_links { flags } else { flags | OFlags::NOFOLLOW }
     }
 
-    /// Opens a file, and looks whether it is the one that was scanned.
+    /// Opens a file, and checks that it is the one that was scanned.
     fn open(&self, path: &Path, expected: &Expected) -> Result<OwnedFd, FaultKind> {
         let release = || self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let file = descriptors::patiently(release, || Ok(rustix::fs::open(path, self.open_flags(), Mode::empty())?))
@@ -247,14 +250,14 @@ impl SourceTree {
         let kept = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&index);
         let file = match kept {
             Some(file) => {
-                // The handle still leads to the file that was scanned; the question is whether its path does.
+                // The handle refers to the scanned file; this checks that the path still does.
                 let flags = if self.survey.follow_links { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
                 expected.check(rustix::fs::statat(CWD, path, flags))?;
                 file
             }
             None => {
                 let file = Arc::new(self.open(path, expected)?);
-                // Only a hint: the chunks are asked for in order, by several threads.
+                // A hint only: several threads read the chunks in order.
                 #[cfg(target_os = "linux")]
                 let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
                 let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -324,7 +327,7 @@ impl Expected {
         let stat = stat.map_err(|error| reading(&error.into()))?;
         // The fields' types differ between systems.
         #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
-        let same = crate::beneath::is_file(&stat)
+        let same = crate::contained_dir::is_file(&stat)
             && stat.st_dev as u64 == self.device
             && stat.st_ino as u64 == self.inode
             && u64::try_from(stat.st_size).is_ok_and(|size| size == self.size)
@@ -333,7 +336,7 @@ impl Expected {
     }
 }
 
-/// What an error says about a file that was there when it was scanned.
+/// The kind of fault for an error on a file that existed when it was scanned.
 fn reading(error: &io::Error) -> FaultKind {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => FaultKind::Changed,
@@ -356,7 +359,7 @@ fn fill(file: &OwnedFd, mut at: u64, mut into: &mut [u8]) -> Result<(), FaultKin
     Ok(())
 }
 
-/// What a given path is, and what it will be called. A link that the person named is followed: that is what they want sent.
+/// Checks a given path and determines its name. A link that the user named is followed.
 fn root(path: &Path, survey: &Survey) -> Result<(Root, Metadata), SourceError> {
     let io = |error: io::Error| SourceError::Io { path: path.to_owned(), error };
     let metadata = std::fs::metadata(path).map_err(io)?;
@@ -376,13 +379,13 @@ fn root(path: &Path, survey: &Survey) -> Result<(Root, Metadata), SourceError> {
     Ok((Root { name, path: real }, metadata))
 }
 
-/// A pattern with a slash inside counts from the top in a .gitignore; people mean it anywhere.
+/// Makes a pattern with an inner slash match at any depth; in a .gitignore it would match from the top only.
 fn at_any_depth(pattern: &str) -> String {
     let (not, rest) = pattern.strip_prefix('!').map_or(("", pattern), |rest| ("!", rest));
     let rest = rest.strip_prefix("./").unwrap_or(rest);
     let inner = rest.trim_end_matches('/').contains('/');
     match rest.as_bytes().first() {
-        // A comment in a .gitignore, a name here.
+        // A comment in a .gitignore, but a name here.
         Some(b'#') => format!("{not}\\{rest}"),
         Some(b'/') | None => pattern.to_owned(),
         Some(_) if inner && !rest.starts_with("**/") => format!("{not}**/{rest}"),

@@ -1,9 +1,10 @@
-//! The staging directory: where a tree lies until it is whole, beside its final place, and where it is found again.
+//! The staging directory: holds a tree until it is complete, beside its final place, and is found again to resume a
+//! transfer.
 //!
-//! Decides its name, who uses it, and how it goes. It is `.tallow-` and 16 hex digits of the manifest's digest, mode 0700, locked
-//! (flock) while it is in use; when another receiver has that one, a number follows. The tree lies in `tree` inside it, beside the
-//! `journal` of what is stored ([`tallow_proto::transfer::journal`]). One that nobody holds is taken over: with what is stored when
-//! its journal is of the same manifest, emptied otherwise.
+//! Decides its name, its owner and its removal. The name is `.tallow-` and 16 hex digits of the manifest's digest, with
+//! a number if another receiver uses that one. Its mode is 0700, and it is locked (flock) while it is in use. The tree
+//! is in `tree` inside it, beside the `journal` of the stored chunks ([`tallow_proto::transfer::journal`]). A directory
+//! without a lock is taken over: with its contents if its journal is of the same manifest, emptied otherwise.
 //!
 //! ```text
 //! find ──► found ──┐
@@ -20,68 +21,68 @@ use rustix::fs::{FlockOperation, Mode, fchmod, fdatasync, flock, fstat, fsync, f
 use rustix::io::Errno;
 use tallow_proto::transfer::journal::{Header, Reader, Stored, Writer};
 
-use crate::back::Move;
-use crate::beneath::{Dir, PRIVATE_DIR, PRIVATE_FILE, is_dir};
+use crate::contained_dir::{Dir, PRIVATE_DIR, PRIVATE_FILE, is_dir};
+use crate::rollback::Move;
 use crate::sink::{lock, write_all};
 
-/// The most receivers of one manifest in one directory.
+/// The maximum number of receivers of one manifest in one directory.
 const MOST_NAMES: u32 = 64;
-/// Names of a directory that are held at once.
+/// The number of names of a directory that are held at once.
 const BATCH: usize = 4096;
-/// What a new directory gets before the umask.
+/// The mode of a new directory before the umask applies.
 pub const ANY_MODE: Mode = Mode::RWXU.union(Mode::RWXG).union(Mode::RWXO);
-/// What the names of staging directories begin with.
+/// The prefix of the names of staging directories.
 pub const PREFIX: &str = tallow_proto::transfer::path::PARTIAL_PREFIX;
 const TREE: &str = "tree";
 const TRASH: &str = "trash";
 const MOVES: &str = "moves";
-/// The most bytes that are read of what was being moved.
+/// The maximum number of bytes that are read of the recorded moves.
 const MOST_MOVES: u64 = 256 << 20;
 /// The name of the journal.
 pub const JOURNAL: &str = "journal";
-/// Bytes of a journal that are read at once.
+/// The number of bytes of a journal that are read at once.
 const PIECE: usize = 64 << 10;
 
 /// A staging directory in use.
 #[derive(Debug)]
 pub struct Staging {
     name: String,
-    /// Holds the lock.
+    /// The directory, whose handle holds the lock.
     dir: Dir,
-    /// Whether there is one: where the file system has none, nobody may take it over later.
+    /// Whether there is a lock. On a file system without locks, the directory can't be taken over later.
     is_locked: bool,
-    /// Where the tree is laid out.
+    /// The staged tree.
     pub tree: Arc<Dir>,
-    /// The permission bits that the system gives to new things here: all but the umask's, or what a default ACL says.
+    /// The permission bits that new entries can have here, by the umask or by a default ACL.
     pub allowed: Mode,
-    /// Whether something is stored from before.
+    /// Whether data of an earlier attempt is used.
     pub is_resumed: bool,
     journal: Mutex<Journal>,
 }
 
 #[derive(Debug)]
 struct Journal {
-    /// How long its header is.
+    /// The length of its header.
     header: u64,
     writer: Writer,
-    /// Where the part ends that was brought to the disk after what it speaks of.
+    /// The end of the part of the journal that was synced, after the data it describes was synced.
     synced: u64,
-    /// Whether anything is stored.
+    /// Whether the journal records no chunk.
     is_empty: bool,
 }
 
-/// One that was left, and what its journal says.
+/// The staging directory of an earlier attempt, and the contents of its journal.
 #[derive(Debug)]
 pub struct Left {
     name: String,
     dir: Dir,
-    /// Where the tree is.
+    /// The staged tree.
     pub tree: Dir,
     said: Said,
 }
 
 impl Staging {
-    /// Looks for one of this transfer that nobody holds.
+    /// Looks for a staging directory of this transfer that is not in use.
     pub fn find(target: &Dir, header: &Header) -> io::Result<Option<Left>> {
         for name in names(header) {
             if target.stat(name.as_str())?.is_none() {
@@ -93,7 +94,7 @@ impl Staging {
                     let Ok(tree) = dir.child(TREE) else { continue };
                     return Ok(Some(Left { name, dir, tree, said }));
                 }
-                // It is emptied and used again.
+                // `make` empties it and uses it again.
                 Ok(_) => {}
                 Err(error) => tracing::warn!(%error, name, "a journal could not be read"),
             }
@@ -101,7 +102,7 @@ impl Staging {
         Ok(None)
     }
 
-    /// Makes one in `target`.
+    /// Creates a staging directory in `target`.
     pub fn make(target: &Dir, header: &Header) -> io::Result<Self> {
         for name in names(header) {
             let Some((dir, is_locked)) = claim(target, &name, true)? else { continue };
@@ -109,7 +110,7 @@ impl Staging {
             let (tree, allowed, writer) = match made {
                 Ok(made) => made,
                 Err(error) => {
-                    // What was made has no use.
+                    // Removes the unusable directory.
                     let _ = clear(&dir).and_then(|()| target.remove_dir(name.as_str()));
                     return Err(error);
                 }
@@ -124,35 +125,35 @@ impl Staging {
         let header = header.encode();
         write_all(dir.make_file(JOURNAL, PRIVATE_FILE)?, 0, &header)?;
         dir.make_dir(TREE, ANY_MODE)?;
-        // What the mode became tells the umask, which no call can ask for without changing it.
+        // The resulting mode shows the umask, which no call can read without changing it.
         let allowed = dir.stat(TREE)?.map_or(PRIVATE_DIR, |stat| Mode::from_raw_mode(stat.st_mode) & ANY_MODE);
         Ok((dir.child(TREE)?, allowed, Writer::new(&header, header.len() as u64)))
     }
 
-    /// Goes on with one that was left.
+    /// Resumes the attempt of an earlier staging directory.
     pub fn resume(left: Left) -> io::Result<(Self, Vec<Stored>)> {
         let Left { name, dir, tree, said: Said { len: header, writer, stored, .. } } = left;
-        // What was torn is cut off before anything is appended.
+        // Cuts off a torn record before anything is appended.
         ftruncate(dir.reopen_file(JOURNAL)?, writer.end())?;
-        // Its mode may be from another umask.
+        // The tree may have been created with another umask.
         let probe = "probe";
         dir.remove_dir(probe)?;
         dir.make_dir(probe, ANY_MODE)?;
         let allowed = dir.stat(probe)?.map_or(PRIVATE_DIR, |stat| Mode::from_raw_mode(stat.st_mode) & ANY_MODE);
         dir.remove_dir(probe)?;
-        // Whether what is stored from before came to the disk is not known.
+        // It is unknown whether the earlier data was synced.
         let journal = Mutex::new(Journal { header, writer, synced: header, is_empty: false });
         let tree = Arc::new(tree);
         Ok((Self { name, dir, is_locked: true, tree, allowed, is_resumed: true, journal }, stored))
     }
 
-    /// Appends to the journal.
+    /// Appends chunks to the journal.
     pub fn commit(&self, stored: &[Stored]) -> io::Result<()> {
         let mut journal = lock(&self.journal);
         let file = self.dir.reopen_file(JOURNAL)?;
         let bytes = journal.writer.encode(stored);
         if let Err(error) = write_all(&file, journal.writer.end(), &bytes) {
-            // If that fails too, it is a torn tail, which counts as never written.
+            // If this fails, too, the record is a torn tail, which is ignored when it is read.
             let _ = ftruncate(&file, journal.writer.end());
             return Err(error);
         }
@@ -161,7 +162,7 @@ impl Staging {
         Ok(())
     }
 
-    /// Notes what is about to be moved to where it belongs; with `sync`, on the disk.
+    /// Records moves before they are made; with `sync`, the record is synced to the disk.
     pub fn intend(&self, moves: &[Move], sync: bool) -> io::Result<()> {
         let file = match self.dir.reopen_file(MOVES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.dir.make_file(MOVES, PRIVATE_FILE)?,
@@ -176,12 +177,12 @@ impl Staging {
         Ok(())
     }
 
-    /// Where the journal ends now.
+    /// The current length of the journal.
     pub fn end(&self) -> u64 {
         lock(&self.journal).writer.end()
     }
 
-    /// Brings the journal to the disk, of which all up to `end` speaks of what is there.
+    /// Syncs the journal to the disk. All data that it describes up to `end` must be synced.
     pub fn sync(&self, target: &Dir, end: u64) -> io::Result<()> {
         let is_first = {
             let journal = lock(&self.journal);
@@ -197,8 +198,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Something could not be brought to the disk. The system tells that once, and may show the bytes from its cache as long as
-    /// it likes: what was not synced before is stored no more.
+    /// Handles a failed sync. The system reports such an error once and may still return the bytes from its cache. So
+    /// all chunks that were not synced before are removed from the journal.
     pub fn distrust(&self) {
         let mut journal = lock(&self.journal);
         let synced = journal.synced;
@@ -209,27 +210,28 @@ impl Staging {
         if cut.is_err() {
             let _ = self.dir.remove_file(JOURNAL);
         }
-        // Nothing is appended after this: the transfer is over.
+        // The transfer is over, so nothing is appended after this.
         journal.is_empty = cut.is_err() || synced == journal.header;
     }
 
-    /// A path in it, below the destination.
+    /// The path of a file in the staging directory, relative to the destination.
     pub fn path_of(&self, name: &str) -> String {
         format!("{}/{name}", self.name)
     }
 
-    /// Whether somebody could go on from here.
+    /// Whether a later attempt could resume from this directory.
     pub fn is_worth_keeping(&self) -> bool {
         self.is_locked && !lock(&self.journal).is_empty
     }
 
-    /// Lets go of it.
+    /// Releases the lock.
     pub fn let_go(&self) {
-        // The lock goes with the handle at the latest.
+        // Closing the handle releases the lock in any case.
         let _ = flock(&self.dir, FlockOperation::Unlock);
     }
 
-    /// Removes it with all that is in it; the journal first, so that what is half removed is not taken for more.
+    /// Removes the directory and its contents. The journal is removed first, so that a partly removed directory is not
+    /// resumed.
     pub fn remove(&self, target: &Dir) -> io::Result<()> {
         self.dir.remove_file(JOURNAL)?;
         clear(&self.dir)?;
@@ -238,7 +240,7 @@ impl Staging {
 }
 
 impl Left {
-    /// What was being moved to where it belongs.
+    /// The recorded moves.
     pub fn moves(&self) -> io::Result<Vec<u8>> {
         let file = match self.dir.open_file(MOVES) {
             Ok(file) => file,
@@ -252,19 +254,19 @@ impl Left {
         Ok(bytes)
     }
 
-    /// Nothing of it is where it belongs any more.
+    /// Removes the records, after all moves were taken back.
     pub fn forget_moves(&self) -> io::Result<()> {
         self.dir.remove_file(MOVES).map(|_| ())
     }
 
-    /// Moves a directory of the tree to what is thrown away.
+    /// Moves a directory of the tree to the trash.
     pub fn discard(&self, from: &Dir, name: &CStr) -> io::Result<()> {
         match self.dir.make_dir(TRASH, PRIVATE_DIR) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
         let trash = self.dir.child(TRASH)?;
-        // Without write permission it can't be moved.
+        // A directory without write permission can't be moved.
         from.unlock_dir(name)?;
         (0_u32..)
             .map(|number| from.move_to(name, &trash, number.to_string()))
@@ -272,7 +274,7 @@ impl Left {
             .unwrap_or(Ok(()))
     }
 
-    /// Throws it away.
+    /// Empties the trash.
     pub fn tidy(&self) -> io::Result<()> {
         match self.dir.child(TRASH) {
             Ok(trash) => clear(&trash)?,
@@ -292,14 +294,14 @@ fn names(header: &Header) -> impl Iterator<Item = String> {
     )
 }
 
-/// What a journal says.
+/// The contents of a journal.
 #[derive(Debug)]
 pub struct Said {
-    /// What it is of.
+    /// The description of the transfer.
     pub header: Header,
-    /// How long its header is.
+    /// The length of its header.
     len: u64,
-    /// Where it goes on.
+    /// The writer for further records.
     writer: Writer,
     /// The chunks that are stored.
     pub stored: Vec<Stored>,
@@ -336,7 +338,7 @@ pub fn read_journal(dir: &Dir) -> io::Result<Option<Said>> {
     Ok(Some(Said { header, len: len as u64, writer: Writer::new(&encoded, end), stored }))
 }
 
-/// As many bytes as there are, at most what fits.
+/// Reads up to the end of the file or of the buffer; returns the number of bytes.
 pub fn read_at(file: impl std::os::fd::AsFd, mut at: u64, into: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < into.len() {
@@ -353,8 +355,8 @@ pub fn read_at(file: impl std::os::fd::AsFd, mut at: u64, into: &mut [u8]) -> io
     Ok(filled)
 }
 
-/// A locked directory of this name, and whether the lock is one; `None`: the name is taken. With `make`, one that is not there is
-/// made.
+/// Opens and locks the directory of this name; the flag says whether the lock is real. `None`: the name is in use. With
+/// `make`, a missing directory is created.
 fn claim(target: &Dir, name: &str, make: bool) -> io::Result<Option<(Dir, bool)>> {
     let made = make
         && match target.make_dir(name, PRIVATE_DIR) {
@@ -365,13 +367,13 @@ fn claim(target: &Dir, name: &str, make: bool) -> io::Result<Option<(Dir, bool)>
     let Ok(dir) = target.child(name) else { return Ok(None) };
     match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        // A file system without locks: what is new is ours all the same.
+        // On a file system without locks, a directory that was just created can be used without one.
         Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL) if made => return Ok(Some((dir, false))),
         Err(_) => return Ok(None),
     }
     let stat = fstat(&dir)?;
     let ours = stat.st_uid == rustix::process::geteuid().as_raw();
-    // Whoever had it may have removed it before the lock was free.
+    // The previous owner may have removed the directory before it released the lock.
     let still = target.stat(name)?.is_some_and(|there| there.st_ino == stat.st_ino && there.st_dev == stat.st_dev);
     if !ours || !still {
         return Ok(None);
@@ -382,7 +384,8 @@ fn claim(target: &Dir, name: &str, make: bool) -> io::Result<Option<(Dir, bool)>
     Ok(Some((dir, true)))
 }
 
-/// Removes all that is in a directory. What lies deeper is moved up first, so depth costs neither handles nor stack.
+/// Removes the contents of a directory. Deeper directories are moved up first, so that depth costs neither handles nor
+/// stack.
 pub fn clear(root: &Dir) -> io::Result<()> {
     let mut number = 0_u64;
     loop {
@@ -398,7 +401,7 @@ pub fn clear(root: &Dir) -> io::Result<()> {
     }
 }
 
-/// Removes one directory of `root`; directories in it become ones of `root`.
+/// Removes one directory of `root`; its subdirectories are moved to `root`.
 fn clear_dir(root: &Dir, name: &CStr, number: &mut u64) -> io::Result<()> {
     let dir = match root.child(name) {
         Ok(dir) => dir,
@@ -434,7 +437,7 @@ fn clear_dir(root: &Dir, name: &CStr, number: &mut u64) -> io::Result<()> {
     root.remove_dir(name).map(|_| ())
 }
 
-/// True: it was no directory, and is gone.
+/// Removes an entry unless it is a directory; returns whether it was removed.
 fn remove_leaf(dir: &Dir, name: &CStr) -> io::Result<bool> {
     match dir.remove_file(name) {
         Ok(_) => Ok(true),

@@ -1,8 +1,8 @@
-//! Streams of this process: a descriptor that is read as a stream, and one that is written in order.
+//! Streams of this process: a descriptor that is sent as a stream, and one to which a stream is written.
 //!
-//! Both wait with `poll` (POSIX) and never longer than they were told, and no descriptor is switched to non-blocking: it may be shared
-//! with the shell and with other programs. A pipe that `poll` calls writable takes `PIPE_BUF` bytes without blocking, so no more are
-//! written at a time; a regular file takes everything.
+//! Both wait with `poll` (POSIX), never longer than the given time. No descriptor is made non-blocking, because it may
+//! be shared with the shell and other programs. A pipe that `poll` reports as writable accepts `PIPE_BUF` bytes without
+//! blocking, so no more are written at once; a regular file accepts any number.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -23,7 +23,7 @@ use crate::fault::fault;
 pub struct StreamIn<F> {
     descriptor: F,
     name: &'static str,
-    /// A terminal says only once that it ended.
+    /// Whether the end was read. A terminal reports its end only once.
     ended: AtomicBool,
 }
 
@@ -32,7 +32,7 @@ pub struct StreamIn<F> {
 pub struct StreamOut<F> {
     descriptor: F,
     name: &'static str,
-    /// The most bytes in one call.
+    /// The maximum number of bytes in one write.
     at_once: usize,
 }
 
@@ -45,7 +45,7 @@ impl StreamIn<io::Stdin> {
 }
 
 impl<F: AsFd> StreamIn<F> {
-    /// A descriptor, and what people call it.
+    /// Creates a stream of this descriptor; `name` is its name in messages.
     pub const fn new(descriptor: F, name: &'static str) -> Self {
         Self { descriptor, name, ended: AtomicBool::new(false) }
     }
@@ -60,7 +60,7 @@ impl StreamOut<io::Stdout> {
 }
 
 impl<F: AsFd> StreamOut<F> {
-    /// A descriptor, and what people call it.
+    /// Creates a stream of this descriptor; `name` is its name in messages.
     pub fn new(descriptor: F, name: &'static str) -> Self {
         let kind = rustix::fs::fstat(&descriptor).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let at_once = if kind == Ok(FileType::RegularFile) { usize::MAX } else { PIPE_BUF };
@@ -73,7 +73,7 @@ impl<F: AsFd + Send + Sync> StreamSource for StreamIn<F> {
         let deadline = Instant::now() + wait;
         let mut filled = 0;
         while filled < into.len() && !self.ended.load(Ordering::Relaxed) {
-            // Only the first bytes are waited for.
+            // Only the first read may wait.
             let until = if filled == 0 { deadline } else { Instant::now() };
             if !ready(&self.descriptor, PollFlags::IN, until).map_err(|error| fault(error, self.name))? {
                 break;
@@ -114,7 +114,8 @@ impl<F: AsFd + Send + Sync> StreamSink for StreamOut<F> {
     }
 }
 
-/// Waits for it until the deadline; also when there is an error to be told by the next call.
+/// Waits until the descriptor is ready or the deadline has passed. An error makes it ready, too; the next call returns
+/// it.
 fn ready(descriptor: &impl AsFd, what: PollFlags, deadline: Instant) -> Result<bool, Errno> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -1,9 +1,10 @@
-//! The walk over what is sent: which files, directories and links become entries, in which order, and what is left out.
+//! Walks over the files to send: decides which files, directories and links become entries, their order, and what is
+//! left out.
 //!
-//! Decides what an entry is: regular files, directories, and symbolic links that are relative and lead to something that is sent
-//! too. What blocks or has no end (FIFOs, sockets, devices, what the kernel makes up while it is read) is left out and reported.
-//! Names that can't be sent are an error: a tree that arrives with a hole in it is worse than one that doesn't.
-//! Order: the paths as given, each directory before what is in it, names in it by their bytes.
+//! Entries are regular files, directories, and symbolic links that are relative and whose target is sent, too. Files
+//! that block or have no end (FIFOs, sockets, devices, files whose contents the kernel generates) are left out and
+//! reported. Names that can't be sent are an error, because an incomplete tree is worse than none. Order: the paths as
+//! given, each directory before its entries, entries by the bytes of their names.
 //!
 //! Bounds: [`MOST_REPORTED`]; memory follows the largest directory and the depth, not the tree.
 
@@ -23,32 +24,32 @@ use tallow_proto::transfer::storage::{Fault, FaultKind};
 use crate::fault::{fault, shown};
 use crate::source::{SkipReason, Skipped};
 
-/// The most left-out paths that are kept for the report.
+/// The maximum number of left-out paths in the report.
 pub const MOST_REPORTED: usize = 1000;
 
-/// One of the paths that the person gave.
+/// One of the given paths.
 #[derive(Debug)]
 pub struct Root {
     /// Its name in the manifest.
     pub name: RelPath,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
 }
 
-/// How the walk goes, and what it left out: shared with the walking library's filter.
+/// The options of the walk, and the paths that it left out; shared with the filter of the walking library.
 #[derive(Debug)]
 pub struct Survey {
     pub excludes: Gitignore,
     pub git: bool,
     pub follow_links: bool,
-    /// The names at the top of the manifest.
+    /// The top-level names of the manifest.
     pub tops: HashMap<Box<str>, PathBuf>,
     left_out: Mutex<(Vec<Skipped>, u64)>,
-    /// Devices that were looked at, and whether their files are made up by the kernel.
+    /// The devices that were checked, and whether the kernel generates their files.
     devices: Mutex<Vec<(u64, bool)>>,
 }
 
-/// An entry, and which file it was.
+/// An entry, and the identity of its file.
 pub struct Found {
     pub entry: Entry,
     pub device: u64,
@@ -60,12 +61,12 @@ impl Survey {
         Self { excludes, git, follow_links, tops, left_out: Mutex::default(), devices: Mutex::default() }
     }
 
-    /// Whether the person does not want it sent. `path` is that of the manifest.
+    /// Whether the user excluded a path of the manifest.
     pub fn is_excluded(&self, path: &Path, is_dir: bool) -> bool {
         !self.excludes.is_empty() && self.excludes.matched(path, is_dir).is_ignore()
     }
 
-    /// Whether files there have contents of their own.
+    /// Whether the kernel generates the files of this device.
     pub fn is_kernel_made(&self, device: u64, path: &Path) -> bool {
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, made)) = devices.iter().rev().find(|(known, _)| *known == device) {
@@ -76,7 +77,7 @@ impl Survey {
         made
     }
 
-    /// What was left out, and how many there were in all.
+    /// The paths that were left out, and their total number.
     pub fn left_out(&self) -> (Vec<Skipped>, u64) {
         self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -91,7 +92,7 @@ impl Survey {
     }
 }
 
-/// The walk itself: one entry at a time.
+/// The walk, one entry at a time.
 pub struct Walker {
     roots: std::vec::IntoIter<Root>,
     current: Option<(Arc<Root>, Walk)>,
@@ -119,7 +120,7 @@ impl Walker {
                     continue;
                 }
                 Some(Ok(entry)) => {
-                    // A rule in a .gitignore that makes no sense is the repository's matter, as it is for git.
+                    // An invalid rule in a .gitignore is ignored, as git does.
                     if let Some(error) = entry.error() {
                         tracing::debug!(%error, "a rule was not understood");
                     }
@@ -139,7 +140,8 @@ impl Walker {
 
     fn walk(&self, root: &Arc<Root>) -> Walk {
         let (survey, of) = (self.survey.clone(), root.clone());
-        // A matching parent's .gitignore counts inside a repository only: else one in the home directory would.
+        // The .gitignore files of parent directories apply inside a repository only, so that one in the home directory
+        // does not.
         let in_repository = survey.git
             && fs::canonicalize(&root.path).is_ok_and(|path| path.ancestors().any(|dir| dir.join(".git").exists()));
         WalkBuilder::new(&root.path)
@@ -154,7 +156,7 @@ impl Walker {
             .build()
     }
 
-    /// What an entry of the walk becomes; `None`: it is left out.
+    /// Converts an entry of the walk; `None`: it is left out.
     fn judge(&self, root: &Root, walked: &ignore::DirEntry) -> Result<Option<Found>, Fault> {
         let path = walked.path();
         let at = || path.to_string_lossy();
@@ -243,7 +245,7 @@ impl Walker {
 }
 
 impl Survey {
-    /// Whether the walk should go into a directory, or tell of a file.
+    /// Whether the walk should enter a directory or return a file.
     fn wants(&self, root: &Root, entry: &ignore::DirEntry) -> bool {
         let is_dir = entry.file_type().is_some_and(|kind| kind.is_dir());
         if self.git && entry.depth() > 0 && entry.file_name() == ".git" {
@@ -252,7 +254,7 @@ impl Survey {
         if !self.excludes.is_empty() {
             let excluded = match manifest_path(root, entry.path()) {
                 Some(path) => self.is_excluded(Path::new(&path), is_dir),
-                // What can't be sent may still be excluded, by its bytes.
+                // A name that can't be sent may still be excluded, by its bytes.
                 None => self.is_excluded(entry.path(), is_dir),
             };
             if excluded {
@@ -267,7 +269,7 @@ impl Survey {
     }
 }
 
-/// A walked path as the manifest names it; `None`: it is not UTF-8.
+/// The path of an entry in the manifest; `None`: it is not UTF-8.
 fn manifest_path(root: &Root, path: &Path) -> Option<String> {
     let below = path.as_os_str().as_bytes().get(root.path.as_os_str().len()..).unwrap_or_default();
     let below = std::str::from_utf8(below).ok()?.trim_start_matches('/');
@@ -275,7 +277,7 @@ fn manifest_path(root: &Root, path: &Path) -> Option<String> {
     Some(if below.is_empty() { name.to_owned() } else { format!("{name}/{below}") })
 }
 
-/// An error now, not in the middle of the transfer.
+/// Reports an unreadable file during the scan, and not in the middle of the transfer.
 fn check_readable(path: &Path) -> Result<(), Fault> {
     use rustix::fs::{Access, AtFlags, CWD, accessat};
     match accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS) {
@@ -306,7 +308,7 @@ fn open_up(error: ignore::Error) -> (PathBuf, Stopped) {
     }
 }
 
-/// The system's own error, which the walk wraps.
+/// The error of the operating system, which the walk wraps.
 fn innermost(error: io::Error) -> io::Error {
     let mut source = std::error::Error::source(&error);
     while let Some(inner) = source {
@@ -318,11 +320,11 @@ fn innermost(error: io::Error) -> io::Error {
     error
 }
 
-/// File systems whose files are made up while they are read: their sizes say nothing, and some never end.
+/// Whether a path is on a file system whose files the kernel generates: their sizes are wrong, and some never end.
 #[cfg(target_os = "linux")]
 fn is_kernel_made(path: &Path) -> bool {
-    /// linux/magic.h: proc, sysfs, debugfs, tracefs, securityfs, cgroup, cgroup2, pstore, efivarfs, configfs, bpf, binfmt_misc,
-    /// devpts, mqueue, selinuxfs, nsfs, fusectl.
+    /// linux/magic.h: proc, sysfs, debugfs, tracefs, securityfs, cgroup, cgroup2, pstore, efivarfs, configfs, bpf,
+    /// binfmt_misc, devpts, mqueue, selinuxfs, nsfs, fusectl.
     const MAGIC: [u32; 17] = [
         0x9fa0,
         0x6265_6572,

@@ -59,7 +59,7 @@ fn n01_to_n04_no_name_leads_out() {
 }
 
 #[test]
-fn n04_a_neighbour_whose_name_begins_alike_is_not_the_destination() {
+fn n04_a_sibling_with_the_same_prefix_is_not_written() {
     let place = Place::new();
     // Into a destination that exists, and into one that does not.
     for to in [place.to.clone(), place.to.join("new")] {
@@ -121,7 +121,7 @@ fn n09_a_link_stays_when_what_comes_is_renamed_or_skipped() {
 }
 
 #[test]
-fn n09_a_link_that_appears_during_the_transfer_is_not_written_through() {
+fn n09_a_link_created_during_a_transfer_is_not_followed() {
     for on_exists in POLICIES {
         let place = Place::new();
         let offer = manifest(&[dir("d"), file("d/victim", 6), file("out.txt", 6)]);

@@ -1,5 +1,5 @@
-//! Disks that are full, read-only or gone, on real small file systems: they need a system that lets us mount one (root), and are
-//! skipped loudly elsewhere.
+//! Disks that are full, read-only or gone, on real small file systems: they need a system that lets us mount one
+//! (root), and are skipped loudly elsewhere.
 
 mod common;
 
@@ -13,7 +13,8 @@ use tallow_proto::transfer::manifest::Manifest;
 use tallow_proto::transfer::storage::{Fault, FaultKind, Sink};
 use tallow_store::{Destination, OnExists, Policy, Receiving};
 
-/// One test at a time: between `fork` and `exec` a child that mounts something holds every lock of the other tests' staging too.
+/// One test at a time: between `fork` and `exec` a child that mounts something holds every lock of the other tests'
+/// staging too.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// A file system of so many bytes, in memory.

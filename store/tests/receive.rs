@@ -17,7 +17,7 @@ use tallow_proto::transfer::storage::{FaultKind, Sink};
 use tallow_store::{Destination, OnExists, Policy};
 
 #[test]
-fn n11_what_is_no_file_in_the_way_is_told_at_once() {
+fn n11_a_special_file_with_an_offered_name_is_reported() {
     let begun = Instant::now();
     for on_exists in [OnExists::Refuse, OnExists::Overwrite] {
         let place = Place::new();
@@ -201,7 +201,7 @@ fn rename_finds_free_names_at_the_top() {
 }
 
 #[test]
-fn n05_names_that_not_every_system_can_have_are_changed_and_told() {
+fn n05_unportable_names_are_changed_and_reported() {
     let offer =
         manifest(&[dir("CON"), file("CON/x.", 3), file("a\u{200b}b", 4), link("to", "CON/x."), file("fine", 1)]);
     let place = Place::new();
@@ -250,7 +250,7 @@ fn two_receivers_in_one_directory_do_not_meet() {
 }
 
 #[test]
-fn what_a_killed_receiver_left_is_used_again() {
+fn a_killed_receivers_staging_is_used_again() {
     let place = Place::new();
     let offer = manifest(&[dir("d"), file("d/x", 10), file("y", 200_000)]);
     let killed = sink(&place.to, OnExists::Refuse);
@@ -284,7 +284,8 @@ fn abandon_leaves_nothing() {
     let mut entries = vec![file("a", 10), file(&format!("{deep}x"), 10), link("l", "../x".trim_start_matches("../"))];
     entries.extend((0..300).map(|number| file(&format!("many/{number}/x"), 1)));
     let offer = manifest(&entries);
-    // After the beginning, after writing, and half way through the end, into a destination that was and one that was not.
+    // After the beginning, after writing, and half way through the end, into a destination that was and one that was
+    // not.
     for to in [place.to.clone(), place.to.join("new/deeper")] {
         let before = inside(&place.to);
         for stage in 0..3 {
@@ -307,7 +308,7 @@ fn abandon_leaves_nothing() {
 }
 
 #[test]
-fn abandon_removes_what_nobody_may_enter_and_nothing_else() {
+fn abandon_removes_inaccessible_directories() {
     let place = Place::new();
     let offer = manifest(&[
         entry("d", EntryKind::Dir, 0),
@@ -426,7 +427,7 @@ fn f13_a_destination_that_cannot_be_is_told_with_its_path() {
 }
 
 #[test]
-fn p04_what_has_no_room_is_refused_before_anything_is_made() {
+fn p04_an_offer_without_room_is_refused_before_any_write() {
     let place = Place::new();
     let to = place.to.join("new");
     for sizes in [vec![1 << 60], vec![1 << 62, 1 << 61], vec![1 << 50; 100]] {
@@ -488,7 +489,7 @@ fn f01_a_full_disk_is_told_before_and_during() {
 }
 
 #[test]
-fn nothing_but_a_begun_sink_writes() {
+fn only_a_begun_sink_writes() {
     let place = Place::new();
     let offer = manifest(&[file("x", 3)]);
     let sink = Destination::open(&place.to, policy(OnExists::Refuse)).unwrap().sink();
@@ -503,7 +504,7 @@ fn nothing_but_a_begun_sink_writes() {
 }
 
 #[test]
-fn a_directory_of_another_file_system_is_told_before_anything_is_received() {
+fn another_file_system_is_reported_before_any_write() {
     let Some(small) = Small::new("1m") else { return };
     let place = Place::new();
     let to = small.0.path();

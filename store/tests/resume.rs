@@ -49,7 +49,7 @@ fn store(sink: &Receiving, manifest: &Manifest, chunks: impl Iterator<Item = u64
     }
 }
 
-/// Which of these chunks are there as the journal says.
+/// The chunks of this list whose data is stored as the journal claims.
 fn good(sink: &Receiving, manifest: &Manifest, stored: &[Stored]) -> Vec<u64> {
     let is_good = |stored: &&Stored| {
         let mut bytes = Vec::new();
@@ -65,7 +65,7 @@ fn good(sink: &Receiving, manifest: &Manifest, stored: &[Stored]) -> Vec<u64> {
     stored.iter().filter(is_good).map(|stored| stored.chunk).collect()
 }
 
-/// What a receive without any trouble makes.
+/// The result of a receive without an error.
 fn reference() -> std::collections::BTreeMap<PathBuf, String> {
     let root = quick_dir();
     receive(&sink(root.path(), OnExists::Refuse), &offer()).unwrap();
@@ -77,7 +77,7 @@ fn staging(root: &Path) -> PathBuf {
     root.join(name)
 }
 
-/// A try that stores these chunks and dies.
+/// An attempt that stores these chunks and crashes.
 fn left(root: &Path, chunks: impl Iterator<Item = u64>) {
     let first = sink(root, OnExists::Refuse);
     assert_eq!(first.begin(&offer()).unwrap(), []);
@@ -86,7 +86,7 @@ fn left(root: &Path, chunks: impl Iterator<Item = u64>) {
     drop(first);
 }
 
-/// The next try: what was good, then the rest.
+/// The next attempt: checks the valid data, then receives the rest.
 fn go_on(root: &Path) -> (Vec<u64>, Vec<u64>) {
     let manifest = offer();
     let next = sink(root, OnExists::Refuse);
@@ -113,7 +113,7 @@ fn the_next_try_finds_what_was_stored() {
 
 /// A crash at the end, when modes and links are made already.
 #[test]
-fn what_was_finished_by_half_is_finished_again() {
+fn a_half_finalized_transfer_is_finalized_again() {
     for slices in 0..60 {
         let root = quick_dir();
         let first = sink(root.path(), OnExists::Refuse);
@@ -133,7 +133,7 @@ fn what_was_finished_by_half_is_finished_again() {
     panic!("it never finishes");
 }
 
-/// A try that dies when one of its two names is in place.
+/// An attempt that crashes when one of its two entries is in place.
 fn half_placed(root: &Path) {
     let first = sink(root, OnExists::Refuse);
     first.begin(&offer()).unwrap();
@@ -145,9 +145,9 @@ fn half_placed(root: &Path) {
     assert_eq!(names(root).len(), 2);
 }
 
-/// What somebody did to a thing that has its name is not undone: it is in the way, as everything that is there.
+/// A modified entry in its final place is not taken back: it is treated like any existing entry.
 #[test]
-fn what_was_changed_since_it_has_its_name_stays() {
+fn a_modified_final_file_is_not_taken_back() {
     type Change = fn(&Path);
     let changes: [(&str, Change); 6] = [
         ("d", |root| std::fs::write(root.join("d/new"), "mine").unwrap()),
@@ -187,9 +187,9 @@ fn what_was_changed_since_it_has_its_name_stays() {
     assert!(tried != [0; 2]);
 }
 
-/// What replaced something is not taken back: then neither would be there.
+/// An entry that replaced another one is not taken back: then neither would exist.
 #[test]
-fn what_replaced_something_stays() {
+fn a_replacing_file_is_not_taken_back() {
     let root = quick_dir();
     std::fs::write(root.path().join("top"), "old").unwrap();
     std::fs::create_dir(root.path().join("d")).unwrap();
@@ -341,9 +341,9 @@ fn a_torn_tail_does_not_hide_what_comes_after() {
     assert_eq!(go_on(root.path()).1, [0, 1, 2, 3, 4, 5]);
 }
 
-/// What came after the damage does not come back when something is written over the damaged part.
+/// Records after a damaged part stay ignored when the damaged part is overwritten.
 #[test]
-fn what_was_cut_off_stays_cut_off() {
+fn a_truncated_journal_tail_stays_truncated() {
     let root = quick_dir();
     left(root.path(), 0..8);
     let journal = staging(root.path()).join("journal");
@@ -356,9 +356,9 @@ fn what_was_cut_off_stays_cut_off() {
     assert_eq!(go_on(root.path()).0, [0, 5]);
 }
 
-/// What could not be brought to the disk may be in the system's cache and nowhere else.
+/// Data that could not be synced may be in the cache of the system only.
 #[test]
-fn f02_after_a_sync_that_failed_only_what_was_synced_before_counts() {
+fn f02_after_a_failed_sync_only_synced_chunks_count() {
     let root = quick_dir();
     let first = sink(root.path(), OnExists::Refuse);
     first.begin(&offer()).unwrap();
@@ -402,7 +402,7 @@ fn a_second_receiver_of_the_same_stages_for_itself() {
 }
 
 #[test]
-fn what_is_left_of_the_second_is_found_when_the_first_is_gone() {
+fn the_second_staging_is_found_after_the_first_is_removed() {
     let root = quick_dir();
     let first = sink(root.path(), OnExists::Refuse);
     first.begin(&offer()).unwrap();
@@ -413,7 +413,7 @@ fn what_is_left_of_the_second_is_found_when_the_first_is_gone() {
 }
 
 #[test]
-fn what_was_suspended_is_found_by_the_same_process() {
+fn suspended_staging_is_found_by_the_same_process() {
     let root = quick_dir();
     let first = sink(root.path(), OnExists::Refuse);
     first.begin(&offer()).unwrap();
@@ -424,7 +424,7 @@ fn what_was_suspended_is_found_by_the_same_process() {
 }
 
 #[test]
-fn where_nothing_was_stored_nothing_is_left() {
+fn an_attempt_without_chunks_leaves_no_staging() {
     let root = quick_dir();
     let to = root.path().join("new/deep");
     let first = sink(&to, OnExists::Refuse);
@@ -447,7 +447,7 @@ fn a_destination_that_was_made_stays_with_what_is_in_it() {
 
 /// What was dropped because of what is there then comes when that is gone.
 #[test]
-fn another_policy_the_next_time() {
+fn a_resume_may_use_another_policy() {
     let root = quick_dir();
     std::fs::write(root.path().join("top"), "old").unwrap();
     let first = sink(root.path(), OnExists::Skip);
@@ -494,7 +494,7 @@ fn modes_and_times_are_as_without_the_crash() {
 }
 
 #[test]
-fn what_was_left_is_shown_and_can_go_unless_somebody_is_at_it() {
+fn unfinished_transfers_are_listed_and_removed_unless_in_use() {
     let root = quick_dir();
     let dir = root.path();
     assert_eq!(partial::list(dir).unwrap(), []);

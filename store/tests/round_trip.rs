@@ -51,7 +51,7 @@ fn node() -> impl Strategy<Value = Node> {
 }
 
 fn build(path: &Path, node: &Node, depth: usize) {
-    // Only root can read what nobody may read.
+    // Only root can read a file without read permission.
     let always = if rustix::process::geteuid().is_root() { 0 } else { 0o700 };
     let time = |seconds: i64, nanos: u32| {
         let whole = Duration::from_secs(seconds.unsigned_abs());

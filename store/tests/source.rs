@@ -101,7 +101,7 @@ fn paths_of_one_name_are_refused_with_both() {
 }
 
 #[test]
-fn n11_what_is_no_file_is_refused_when_named() {
+fn n11_a_named_special_file_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let (fifo, socket) = (root.path().join("fifo"), root.path().join("socket"));
     rustix::fs::mkfifoat(CWD, &fifo, Mode::RUSR | Mode::WUSR).unwrap();
@@ -117,7 +117,7 @@ fn n11_what_is_no_file_is_refused_when_named() {
 }
 
 #[test]
-fn n11_what_is_no_file_is_left_out_of_a_tree_and_told() {
+fn n11_special_files_in_a_tree_are_left_out_and_reported() {
     let root = tempfile::tempdir().unwrap();
     let from = root.path().join("from");
     write(&from.join("file"), "x");
@@ -172,7 +172,7 @@ fn n11_followed_links_that_lead_in_a_circle_end() {
 }
 
 #[test]
-fn what_is_excluded_is_not_looked_at() {
+fn excluded_paths_are_not_read() {
     let root = tempfile::tempdir().unwrap();
     let from = root.path().join("from");
     for name in [
@@ -215,7 +215,7 @@ fn what_is_excluded_is_not_looked_at() {
 }
 
 #[test]
-fn what_git_ignores_is_not_sent_with_git() {
+fn git_ignored_files_are_not_sent_with_git() {
     let root = tempfile::tempdir().unwrap();
     // Outside a repository a .gitignore above has nothing to say.
     write(&root.path().join(".gitignore"), "*\n");
@@ -270,7 +270,7 @@ fn names_that_cannot_be_sent_are_told_with_their_path() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told_while_scanning() {
+fn unreadable_files_are_reported_while_scanning() {
     if rustix::process::geteuid().is_root() {
         println!("skipped: root can read everything");
         return;

@@ -1,4 +1,5 @@
-//! What many small files cost in processor time. Timing decides no test here: run it with `--ignored --nocapture` and read.
+//! What many small files cost in processor time. Timing decides no test here: run it with `--ignored --nocapture` and
+//! read.
 
 mod common;
 

@@ -35,7 +35,7 @@ fn a_pipe_is_read_as_it_comes_and_ends_once() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn an_unreadable_descriptor_is_named() {
     let dir = std::fs::File::open(tempfile::tempdir().unwrap().path()).unwrap();
     let fault = StreamIn::new(dir, "a directory").read(&mut [0; 10], SOON).unwrap_err();
     assert_eq!(fault.path.as_deref(), Some("a directory"));
@@ -43,7 +43,7 @@ fn what_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_full_pipe_takes_nothing_and_blocks_nobody() {
+fn a_full_pipe_accepts_nothing_and_does_not_block() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let sink = StreamOut::new(writer, "a pipe");
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|number| (number % 251) as u8).collect();

@@ -1,4 +1,5 @@
-//! The machines without any network, disk or clock: what a frame, a record, a chunk, a handshake and a forwarded byte cost.
+//! The machines without any network, disk or clock: what a frame, a record, a chunk, a handshake and a forwarded byte
+//! cost.
 //!
 //! `cargo bench -p tallow-tests --bench machines`; under `cargo test` each runs once, so that none rots.
 
@@ -100,7 +101,7 @@ fn record_opened(bencher: Bencher, size: usize) {
         .bench_local_values(|chunk| -> BytesMut { chunk.open().content.expect("the right key") });
 }
 
-/// Where chunks go that nobody keeps.
+/// A sink that drops all chunks.
 struct Nowhere;
 
 impl Sink for Nowhere {
@@ -186,7 +187,8 @@ fn run(job: Job) -> tallow_proto::transfer::job::JobDone {
     job.run(&AtomicBool::new(false))
 }
 
-/// A chunk's job on its worker: read, hash, compress; or open, hash, write. One chunk is taken from a transfer of its own each time.
+/// A chunk's job on its worker: read, hash, compress; or open, hash, write. One chunk is taken from a transfer of its
+/// own each time.
 fn chunk_job(bencher: Bencher, kind: &str, contents: &[u8], compression: Compression) {
     let chunk = tallow_proto::transfer::chunk_size::chunk_size_for(contents.len() as u64) as usize;
     bencher

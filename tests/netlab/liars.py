@@ -96,7 +96,7 @@ class Lies:
         lies = os.path.join(t.dir, "lies")
         with open(lies, "w") as f:
             f.write("\n".join("".join("host %s\n" % each for each in some) for some in rounds))
-        liar = os.path.join(os.path.dirname(t.tallow), "liar")
+        liar = os.path.join(os.path.dirname(t.tallow), "lying_candidates")
         if not os.path.exists(liar):
             raise Failed("there is no %s: cargo build --workspace comes first" % liar)
         side = "receive" if honest == "sender" else "send"

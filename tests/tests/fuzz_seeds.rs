@@ -1,7 +1,7 @@
 //! The seeds of the fuzz targets: small files of real encodings in `fuzz/seeds`, and the machines that take them.
 //!
-//! `TALLOW_WRITE_SEEDS=1 cargo test -p tallow-tests --test fuzz_seeds` writes them anew. Without it they are compared with what would
-//! be written, and replayed, so that a fuzzer never begins with messages of yesterday.
+//! `TALLOW_WRITE_SEEDS=1 cargo test -p tallow-tests --test fuzz_seeds` writes them anew. Without it they are compared
+//! with what would be written, and replayed, so that a fuzzer never begins with messages of yesterday.
 
 #[path = "../../fuzz/src/direct.rs"]
 mod direct;
@@ -174,7 +174,8 @@ fn real() -> Seeds {
     add("pipe", "socks", [vec![6], step(4, &[0; 500]), step(5, &[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0])].concat());
     let upgraded = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
     add("pipe", "upgrade", [vec![4], step(4, &[0; 500]), step(5, upgraded)].concat());
-    // A control record, and the beginning of a long one; the other one as it would come before the link has proven itself.
+    // A control record, and the beginning of a long one; the other one as it would come before the link has proven
+    // itself.
     let records = [step(5, &[0, 0, 0, 3, 0, 1, 2, 0, 1, 0]), step(5, &[0, 1, 9, 9]), step(0, &[])].concat();
     add("pipe", "plain", [&[8][..], &records].concat());
     add("pipe", "records", [&[9][..], &records].concat());

@@ -1,4 +1,5 @@
-//! The library as an application uses it, from one crate: the same programs against tokio and against smol, over loopback.
+//! The library as an application uses it, from one crate: the same programs against tokio and against smol, over
+//! loopback.
 
 use std::error::Error;
 use std::fs;

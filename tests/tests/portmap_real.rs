@@ -1,7 +1,8 @@
-//! Port mapping with a real gateway and the real driver: `.ci/miniupnpd` makes the networks and runs this in the inner one.
+//! Port mapping with a real gateway and the real driver: `.ci/miniupnpd` makes the networks and runs this in the inner
+//! one.
 //!
-//! `TALLOW_PORTMAP` names the protocol; `TALLOW_PORTMAP_GATEWAY` and `TALLOW_PORTMAP_OUTSIDE` name the network namespaces of the gateway
-//! and of somebody outside, `TALLOW_PORTMAP_LEASES` the gateway's file of leases.
+//! `TALLOW_PORTMAP` names the protocol; `TALLOW_PORTMAP_GATEWAY` and `TALLOW_PORTMAP_OUTSIDE` name the network
+//! namespaces of the gateway and of somebody outside, `TALLOW_PORTMAP_LEASES` the gateway's file of leases.
 
 #![cfg(target_os = "linux")]
 
@@ -186,7 +187,7 @@ fn in_namespace(name: &str, program: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Somebody outside sends a word.
+/// Sends a datagram from outside.
 fn send_from_outside(to: SocketAddr, word: &str) {
     let script = format!("printf {word} >/dev/udp/{}/{}", to.ip(), to.port());
     in_namespace(&variable("TALLOW_PORTMAP_OUTSIDE"), &["bash", "-c", &script]);

@@ -1,4 +1,5 @@
-//! Candidates that are lies (rows K): whom a peer can be made to send packets to, and how many. Everything that leaves is counted.
+//! Candidates that are lies (rows K): whom a peer can be made to send packets to, and how many. Everything that leaves
+//! is counted.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,13 +12,13 @@ use tallow_proto::wire::Capped;
 use tallow_proto::wire::peer::Control;
 use tallow_proto::wire::relay::Side;
 use tallow_tests::sim::{
-    Attachment, Behaviour, CODE, Dependence, Heard, HostId, Hostile, Machine, Network, PUBLIC, Place, RELAY, Relay,
-    Scenario, Script, Site, Tally, World, honest, identity, receive_config, send_config,
+    Attachment, Behaviour, CODE, Dependence, Heard, HostId, Machine, MaliciousPeer, Network, PUBLIC, Place, RELAY,
+    Relay, Scenario, Script, Site, Tally, World, honest, identity, receive_config, send_config,
 };
 
 /// Longer than a round, and shorter than a budget lasts.
 const LONG: Duration = Duration::from_secs(280);
-/// Nobody's, and nothing is wrong with it: that packets are sent there shows that candidates are tried at all.
+/// An unused and valid address: packets to it show that candidates are tried at all.
 const GOOD: &str = "203.0.113.99:5000";
 
 fn udp(addr: &str) -> Candidate {
@@ -30,9 +31,9 @@ fn tcp(addr: &str) -> Candidate {
 
 /// Says these, a few at a time, in each of so many rounds.
 fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
-    let say = move |round: u32, mouth: &mut tallow_tests::sim::Mouth| {
+    let say = move |round: u32, output: &mut tallow_tests::sim::ScriptOutput| {
         for some in candidates.chunks(MAX) {
-            mouth.say(Control::CandidateOffer {
+            output.say(Control::CandidateOffer {
                 round,
                 candidates: Capped::truncated(some.to_vec()),
                 certificate: [7; 32],
@@ -40,19 +41,19 @@ fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
                 dependent: false,
             });
         }
-        mouth.say(Control::CandidatesDone { round });
+        output.say(Control::CandidatesDone { round });
     };
     let mut said = 0;
-    Box::new(move |heard, mouth| match heard {
+    Box::new(move |heard, output| match heard {
         Heard::Control(Control::CandidateOffer { round, .. }) if round > said => {
             said = round;
-            say(round, mouth);
+            say(round, output);
         }
         Heard::Control(Control::DirectFailed { round }) if round == said => {
-            mouth.say(Control::DirectFailed { round });
+            output.say(Control::DirectFailed { round });
             if round < rounds {
                 said = round + 1;
-                say(said, mouth);
+                say(said, output);
             }
         }
         Heard::Paired | Heard::Keyed | Heard::Control(_) | Heard::Chunk(_) => {}
@@ -62,7 +63,7 @@ fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
 /// Where the honest peer is.
 #[derive(Debug, Clone, Copy)]
 enum At {
-    /// 192.168.1.10 behind a NAT that lets everybody answer, with IPv6.
+    /// 192.168.1.10 behind a NAT that lets every endpoint answer, with IPv6.
     Home,
     /// 203.0.113.9.
     Public,
@@ -70,7 +71,7 @@ enum At {
 
 /// An honest peer that hears these candidates of a liar on that side, and what it sends in the meantime.
 fn hears(side: Side, at: At, candidates: Vec<Candidate>, rounds: u32, time: Duration) -> (World, HostId) {
-    let scenario = Scenario { place: Place::Evil, ..Scenario::plain(5, 1000) };
+    let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(5, 1000) };
     let seed = Seed::new(scenario.seed);
     let mut world = World::new(Network::new(scenario.network, &seed), &seed);
     let relay = Relay::new(RELAY.port(), tallow_tests::sim::Policy::Proper, honest(), seed.derive("relay"));
@@ -90,7 +91,8 @@ fn hears(side: Side, at: At, candidates: Vec<Candidate>, rounds: u32, time: Dura
     direct.map_ports = false;
     let direct = Some(direct);
     let now = world.now;
-    let liar = Hostile::new(side, Code::parse(CODE).unwrap(), RELAY, lying(candidates, rounds), seed.derive("hostile"));
+    let liar =
+        MaliciousPeer::new(side, Code::parse(CODE).unwrap(), RELAY, lying(candidates, rounds), seed.derive("hostile"));
     let peer = match side {
         Side::Sender => {
             let mut config = receive_config(&scenario);
@@ -236,7 +238,7 @@ fn no_more_than_four_tcp_connections_are_tried_on_the_lan() {
     }
 }
 
-/// A system asks more than once for a TCP connection that nobody answers.
+/// A system repeats the request for a TCP connection that is not answered.
 #[test]
 fn k02_one_neighbour_is_asked_for_few_tcp_connections() {
     let ports: Vec<Candidate> = (0..64).map(|port| tcp(&format!("192.168.1.77:{}", 5000 + port))).collect();

@@ -52,7 +52,7 @@ fn among_liars(liars: u8) -> Rig {
 }
 
 #[test]
-fn false_senders_nearby_do_not_keep_a_receiver_from_the_right_one() {
+fn false_senders_nearby_do_not_hide_the_real_one() {
     for liars in 1..=2 {
         let mut rig = among_liars(liars);
         rig.play(Act::None);
@@ -75,7 +75,7 @@ fn the_third_false_sender_nearby_ends_the_search() {
 }
 
 #[test]
-fn a_wrong_code_in_this_network_is_reported_after_a_look_for_others() {
+fn a_wrong_code_is_reported_after_other_senders_are_tried() {
     let mut rig = among_liars(1);
     let (sender, receiver) = (rig.sender, rig.receiver);
     rig.world.kill(sender);
@@ -94,7 +94,7 @@ fn what_a_relay_says_in_a_reconnect_room_ends_no_first_meeting() {
                 (2 | 3, Side::Sender, 0) => Fate::Instead(vec![junk.clone()]),
                 _ => Fate::Pass,
             });
-        let scenario = Scenario { place: Place::Evil, give_up_after: None, ..Scenario::plain(2, 10_000) };
+        let scenario = Scenario { place: Place::ScriptedRelay, give_up_after: None, ..Scenario::plain(2, 10_000) };
         let mut rig = Rig::new(&scenario, Policy::Proper, tamper);
         rig.play(Act::None);
         assert!(rig.report().is_done(), "{}", rig.told());

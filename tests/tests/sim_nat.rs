@@ -116,7 +116,8 @@ fn sites(seed: u64, kinds: [Kind; 2], lifetime: Duration) -> (Rig, [Lot; 2]) {
     (rig, lots.try_into().expect("two"))
 }
 
-/// Every kind with every kind, both as sender and as receiver; the receiver's person thinks so long before the bytes move.
+/// Every kind with every kind, both as sender and as receiver; the receiver's person thinks so long before the bytes
+/// move.
 fn all_pairs(lifetime: Duration, thinks: Duration) {
     for (index, sender) in Kind::ALL.into_iter().enumerate() {
         for (other, receiver) in Kind::ALL.into_iter().enumerate() {
@@ -141,7 +142,7 @@ fn every_two_kinds_of_sites_find_the_best_way() {
 }
 
 #[test]
-fn every_two_kinds_of_sites_whose_nats_forget_soon_find_the_best_way() {
+fn short_lived_nat_mappings_do_not_prevent_the_best_path() {
     all_pairs(30 * SECOND, 100 * SECOND);
 }
 
@@ -170,7 +171,8 @@ fn two_on_one_lan_need_no_hairpin() {
     }
 }
 
-/// `--p2p-port`, of which there is one: the sockets of both families have it, and what goes out over IPv6, where that is best.
+/// `--p2p-port`, of which there is one: the sockets of both families have it, and what goes out over IPv6, where that
+/// is best.
 #[test]
 fn one_port_serves_both_families() {
     let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
@@ -258,7 +260,7 @@ fn whoever_has_the_others_private_address_is_not_taken_for_it() {
 }
 
 #[test]
-fn ipv6_gets_through_two_firewalls_where_ipv4_gets_through_no_nat() {
+fn ipv6_passes_two_firewalls_where_ipv4_passes_no_nat() {
     for firewall in [Behaviour::firewall(), Behaviour { udp: false, ..Behaviour::firewall() }] {
         let mut rig = between(1, |world| {
             [1, 2].map(|number| {
@@ -273,7 +275,7 @@ fn ipv6_gets_through_two_firewalls_where_ipv4_gets_through_no_nat() {
     }
 }
 
-/// K04: who reveals no address, or whose other side reveals none, sends packets to the relay and to nobody else.
+/// K04: a peer that reveals no address, or whose peer reveals none, sends packets to the relay only.
 #[test]
 fn without_p2p_nobody_but_the_relay_hears_of_it() {
     for (sender, receiver) in [(true, false), (false, true), (true, true)] {
@@ -394,7 +396,8 @@ impl Midway {
         longest
     }
 
-    /// How it goes on after something happened: nothing is lost, it stands for no longer than this, and goes this way in the end.
+    /// How it goes on after something happened: nothing is lost, it stands for no longer than this, and goes this way
+    /// in the end.
     fn goes_on(mut self, within: Duration, wanted: Way) {
         assert!(self.arrived() < self.bytes / 2, "too late to matter");
         let stall = self.stall(60 * SECOND);
@@ -421,7 +424,8 @@ fn a_direct_path_that_is_cut_is_left_for_the_relay() {
     }
 }
 
-/// Where nothing may go over a relay the transfer waits for another direct path, says so, and no longer than the person said.
+/// Where nothing may go over a relay the transfer waits for another direct path, says so, and no longer than the person
+/// said.
 #[test]
 fn data_that_may_not_go_over_a_relay_waits_as_long_as_was_said() {
     for sender_only in [true, false] {
@@ -483,7 +487,7 @@ fn whoever_moves_to_another_site_takes_the_transfer_along() {
 }
 
 #[test]
-fn a_firewall_that_begins_to_block_udp_leaves_the_relay_over_tcp() {
+fn a_transfer_survives_a_firewall_that_starts_to_block_udp() {
     for (site, outside) in OUTSIDE.into_iter().enumerate() {
         let mut midway = Midway::new(40 + site as u64);
         let nat = midway.rig.world.topology.nat_mut(midway.sites[site], outside.into());

@@ -1,4 +1,5 @@
-//! A direct path that gives way to a better one in mid-transfer, and what is said before a person agreed to look for one.
+//! A direct path that gives way to a better one in mid-transfer, and what is said before a person agreed to look for
+//! one.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -132,7 +133,8 @@ fn a_network_that_both_come_to_share_is_used_at_once() {
     }
 }
 
-/// Two in one network with these conditions between them, until all has arrived; how the bytes went, and how long it took.
+/// Two in one network with these conditions between them, until all has arrived; how the bytes went, and how long it
+/// took.
 fn in_one_network(seed: u64, bytes: usize, between: Conditions) -> (Rig, Vec<(PathKind, PathTransport)>) {
     let scenario = Scenario { give_up_after: None, ..Scenario::plain(seed, bytes) };
     let own: [[u8; 4]; 2] = [[192, 168, 1, 10], [192, 168, 1, 11]];
@@ -186,7 +188,7 @@ fn a_fast_network_is_not_experimented_with() {
     assert_eq!(taken, [RELAYED, TCP], "{}", history(&rig));
 }
 
-/// Who asked for the verifier words tells nobody an address before they were compared; the other side may.
+/// A side that asked for the verifier words reveals no address before they were compared; its peer may.
 #[test]
 fn no_address_is_said_before_the_words_were_compared() {
     for who in [0, 1] {

@@ -284,7 +284,7 @@ fn pass(world: &mut World, time: Duration) {
 }
 
 #[test]
-fn bytes_go_round_whole_over_any_network_and_a_seed_gives_the_same_run() {
+fn pipes_deliver_all_bytes_and_runs_repeat_by_seed() {
     let bad = Conditions {
         latency: Duration::from_millis(20),
         jitter: Duration::from_millis(30),
@@ -346,7 +346,7 @@ fn a_cut_pipe_stalls_and_goes_on() {
 }
 
 #[test]
-fn a_pipe_that_is_cut_for_too_long_times_out_where_something_waits() {
+fn a_cut_pipe_times_out_where_data_is_pending() {
     let (mut world, server) = world(Conditions { rate: 1_000_000, ..Conditions::default() }, 1);
     let client = add_client(&mut world, Talker::client(SERVER, 1 << 20, true));
     let idle = world.add([192, 0, 2, 9].into(), Machine::Other(Talker::client(SERVER, 0, false)));
@@ -363,7 +363,7 @@ fn a_pipe_that_is_cut_for_too_long_times_out_where_something_waits() {
 }
 
 #[test]
-fn a_process_that_dies_ends_its_pipes_and_refuses_others_until_it_runs_again() {
+fn a_dead_process_resets_its_pipes_and_refuses_new_ones() {
     let (mut world, server) = world(Conditions::default(), 1);
     let chatterbox = Talker::chatterbox(SECOND, world.now);
     let client = add_client(&mut world, chatterbox);
@@ -458,7 +458,7 @@ fn at(segment: Segment, addr: [u8; 4]) -> Attachment {
 }
 
 #[test]
-fn a_pipe_through_a_nat_is_dead_when_that_forgets_it_and_datagrams_get_through_again() {
+fn a_nat_reset_ends_pipes_but_not_datagrams() {
     let (mut world, server) = world(Conditions::default(), 1);
     let home = home(&mut world);
     let chatterbox = Talker::chatterbox(SECOND, world.now);
@@ -494,7 +494,7 @@ fn on_one_lan_pipes_are_direct_and_from_outside_there_are_none() {
 }
 
 #[test]
-fn a_host_with_two_interfaces_speaks_from_the_one_that_is_near_or_the_first() {
+fn a_host_sends_from_its_nearest_or_first_interface() {
     let (mut world, server) = world(Conditions::default(), 1);
     let (one, two) = (home(&mut world), home(&mut world));
     let near = SocketAddr::new([10, 8, 0, 1].into(), SERVER.port());

@@ -1,5 +1,5 @@
-//! Peers whose process dies, on virtual time: the next ones go on from what the first ones left, whenever they died and however
-//! torn the disk is.
+//! Peers whose process dies, on virtual time: the next ones go on from what the first ones left, whenever they died and
+//! however torn the disk is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,7 +89,7 @@ fn f04_f05_a_process_that_dies_costs_time_and_nothing_else() {
 /// A relay changes a record: nothing of it is stored, all that came before is kept, and a clean try goes on from there.
 #[test]
 fn x06_x07_what_came_before_a_forged_record_is_kept() {
-    let scenario = Scenario { place: Place::Evil, ..Scenario::plain(3, 3_000_000) };
+    let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(3, 3_000_000) };
     let mut chunks = 0;
     let tamper: Tamper = Box::new(move |passing, frame| {
         let is_chunk = passing.side == Side::Sender && frame.len() > 60_000;

@@ -214,7 +214,7 @@ fn a_relay_that_restarts_resets_what_it_does_not_know() {
 }
 
 #[test]
-fn without_udp_the_code_is_there_and_the_two_are_paired_all_the_same() {
+fn two_peers_pair_without_udp() {
     for (sender_without, receiver_without) in [(true, true), (true, false), (false, true)] {
         let network = Conditions { latency: Duration::from_millis(10), ..Conditions::default() };
         let scenario = Scenario { network, ..Scenario::plain(9, BYTES) };
@@ -237,7 +237,7 @@ fn without_udp_the_code_is_there_and_the_two_are_paired_all_the_same() {
             let wanted = if without { Transport::Tls } else { Transport::Quic };
             assert_eq!(transport, Some(PathTransport::from(wanted)), "{}", rig.told());
         }
-        // A receiver asks again after a second when nobody waits yet.
+        // A receiver asks again after a second if no sender is waiting yet.
         assert!(paired < Duration::from_millis(2_500), "{paired:?}");
     }
 }
@@ -315,7 +315,8 @@ fn f08_another_address_in_mid_transfer_moves_the_connection() {
         });
         assert!(!again, "QUIC moves by itself");
     }
-    // To the relay inside the sender: the receiver moves; a server can't, so then the receiver finds nobody until the sender is back.
+    // To the relay inside the sender: the receiver moves; a server can't, so then the receiver finds nobody until the
+    // sender is back.
     assert!(!survive_on(Place::Inside, 40, |rig| rig.world.readdress(rig.receiver, [203, 0, 113, 77].into())));
 }
 
@@ -394,7 +395,8 @@ fn f08_who_comes_back_over_tcp_is_not_waited_for_in_silence() {
         // Fast enough that what waits in the relay for the other side does not hide how long that side waits.
         let network = Conditions { rate: 500_000, latency: Duration::from_millis(50), ..Conditions::default() };
         let mut rig = in_the_data(network, 70 + seed, 12 * BYTES, firewalls);
-        // Twice, and each time to where only TCP goes: what is left behind is first the code's room, then the session's own.
+        // Twice, and each time to where only TCP goes: what is left behind is first the code's room, then the session's
+        // own.
         for round in 0..2 {
             let last = 77 + round;
             let (host, ip) =
@@ -409,8 +411,9 @@ fn f08_who_comes_back_over_tcp_is_not_waited_for_in_silence() {
     }
 }
 
-/// Two whose link died of silence (15 s) just when the network was back, and how long it took them to meet again. An endpoint that hears
-/// nothing asks every second, so that the network must come back between its last question and the link's end.
+/// Two whose link died of silence (15 s) just when the network was back, and how long it took them to meet again. An
+/// endpoint that hears nothing asks every second, so that the network must come back between its last question and the
+/// link's end.
 fn lost_on_a_good_path(network: Conditions) -> (Rig, Duration) {
     for cut in (14_000..15_500).step_by(100) {
         let mut rig = in_the_data(network, 80, 3 * BYTES, (false, false));
@@ -437,9 +440,10 @@ fn lost_on_a_good_path(network: Conditions) -> (Rig, Duration) {
     panic!("no link died of silence");
 }
 
-/// The relay is asked in the first flight, so a session that lost its link is back one round trip earlier than with a handshake first.
+/// The relay is asked in the first flight, so a session that lost its link is back one round trip earlier than with a
+/// handshake first.
 #[test]
-fn a_join_goes_out_with_the_first_flight_to_a_relay_that_is_known() {
+fn the_first_flight_to_a_known_relay_contains_the_join() {
     // With a handshake first it takes 253, 658, 1,098 and 3,699 ms.
     for (round_trip, most) in [(20, 230), (100, 600), (200, 1_000), (600, 3_400)] {
         let (round_trip, most) = (Duration::from_millis(round_trip), Duration::from_millis(most));
@@ -475,8 +479,8 @@ fn a_first_flight_that_is_lost_is_not_the_end_of_quic() {
     ends_well(rig);
 }
 
-/// All of a session's streams wait for the windows of a relay, and each gets its turn: none stands for so long (30 s) that the link counts
-/// as dead.
+/// All of a session's streams wait for the windows of a relay, and each gets its turn: none stands for so long (30 s)
+/// that the link counts as dead.
 #[test]
 fn a_transfer_that_takes_long_on_a_good_network_keeps_its_link() {
     for (rate, relay_to_receiver) in [(100_000, 0), (0, 100_000)] {

@@ -1,5 +1,5 @@
-//! What nobody may guess is drawn from the peer's seed and from nothing else: probe tokens, the transaction ids of STUN, the session ids of
-//! CPace. The same seed gives the same, another one gives others, and none comes twice.
+//! What nobody may guess is drawn from the peer's seed and from nothing else: probe tokens, the transaction ids of
+//! STUN, the session ids of CPace. The same seed gives the same, another one gives others, and none comes twice.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,8 +20,8 @@ use tallow_proto::wire::peer::{Control, HandshakeMessage};
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Capped, decode};
 use tallow_tests::sim::{
-    CODE, Fate, Heard, Hostile, Machine, Network, Observed, Passing, Place, Policy, RELAY, Relay, Scenario, Script,
-    World, identity, receive_config, send_config,
+    CODE, Fate, Heard, Machine, MaliciousPeer, Network, Observed, Passing, Place, Policy, RELAY, Relay, Scenario,
+    Script, World, identity, receive_config, send_config,
 };
 
 const ROUNDS: u32 = 20;
@@ -91,7 +91,7 @@ impl Node for Ear {
 
 /// Begins one round after another, 10 s each, and keeps the tokens of the other side.
 fn curious(drawn: Shared) -> Script {
-    Box::new(move |heard, mouth| {
+    Box::new(move |heard, output| {
         let Heard::Control(Control::CandidateOffer { round, token, .. }) = heard else { return };
         let tokens = &mut drawn.lock().unwrap().tokens;
         if tokens.len() >= round as usize {
@@ -102,9 +102,9 @@ fn curious(drawn: Shared) -> Script {
         let mut offer = |round| {
             let (certificate, token) = ([7; 32], [8; 16]);
             let candidates = Capped::default();
-            mouth.say(Control::CandidateOffer { round, candidates, certificate, token, dependent: false });
-            mouth.pause(Duration::from_secs(10));
-            mouth.say(Control::DirectFailed { round });
+            output.say(Control::CandidateOffer { round, candidates, certificate, token, dependent: false });
+            output.pause(Duration::from_secs(10));
+            output.say(Control::DirectFailed { round });
         };
         if round == 1 {
             offer(1);
@@ -117,7 +117,7 @@ fn curious(drawn: Shared) -> Script {
 
 fn drawn(side: Side, seed: u64) -> Drawn {
     let shared = Shared::default();
-    let scenario = Scenario { place: Place::Evil, ..Scenario::plain(1, 1000) };
+    let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(1, 1000) };
     let of_world = Seed::new(scenario.seed);
     let mut world = World::new(Network::new(scenario.network, &of_world), &of_world);
     let seen = shared.clone();
@@ -145,7 +145,7 @@ fn drawn(side: Side, seed: u64) -> Drawn {
     let direct = Some(direct);
     let other = if side == Side::Sender { Side::Receiver } else { Side::Sender };
     let script = curious(shared.clone());
-    let hostile = Hostile::new(other, Code::parse(CODE).unwrap(), RELAY, script, of_world.derive("hostile"));
+    let malicious = MaliciousPeer::new(other, Code::parse(CODE).unwrap(), RELAY, script, of_world.derive("hostile"));
     let (now, seed) = (world.now, Seed::new(of_world.derive(&format!("peer {seed}")).bytes().to_owned()));
     let peer = match side {
         Side::Sender => {
@@ -159,7 +159,7 @@ fn drawn(side: Side, seed: u64) -> Drawn {
             Peer::receiver(config, now, seed)
         }
     };
-    world.add([192, 0, 2, 66].into(), Machine::Other(hostile));
+    world.add([192, 0, 2, 66].into(), Machine::Other(malicious));
     world.add([203, 0, 113, 9].into(), Machine::Peer(Box::new(peer)));
     world.run_until(Duration::from_secs(280), |_| false);
     Arc::try_unwrap(shared).map_or_else(|shared| shared.lock().unwrap().clone(), |drawn| drawn.into_inner().unwrap())

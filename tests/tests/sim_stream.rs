@@ -1,4 +1,5 @@
-//! Streams on virtual time: lossy links, cuts, a relay that comes back, a reader that stops; never a byte twice, never one missing.
+//! Streams on virtual time: lossy links, cuts, a relay that comes back, a reader that stops; never a byte twice, never
+//! one missing.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,7 +12,7 @@ fn seeds(quick: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn a_file_crosses_a_good_network() {
-    for place in [Place::Inside, Place::Relay, Place::Evil] {
+    for place in [Place::Inside, Place::Relay, Place::ScriptedRelay] {
         let scenario = Scenario { place, ..Scenario::plain(1, 300_000) };
         let report = scenario.run();
         assert!(report.took < Duration::from_secs(5), "{:?}", report.took);

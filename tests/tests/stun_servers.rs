@@ -1,6 +1,8 @@
-//! Gathering through real sockets from real STUN servers: `.ci/coturn` starts Debian's and runs this. Everything that was learned is printed.
+//! Gathering through real sockets from real STUN servers: `.ci/coturn` starts Debian's and runs this. Everything that
+//! was learned is printed.
 //!
-//! `TALLOW_STUN_SERVERS`: `ADDRESS:PORT`s with commas in between. `TALLOW_STUN_NAT`: what must be found out about the family of the first.
+//! `TALLOW_STUN_SERVERS`: `ADDRESS:PORT`s with commas in between. `TALLOW_STUN_NAT`: what must be found out about the
+//! family of the first.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};

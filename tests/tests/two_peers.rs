@@ -70,7 +70,7 @@ enum Tcp {
     Up,
     /// They are refused at once.
     Refused,
-    /// Nobody answers.
+    /// Packets to it are not answered.
     Unanswered,
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tallow_proto::drive::Driver;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::Side;
-use tallow_tests::sim::{Fate, Passing, Policy, Relay as EvilRelay, Tamper};
+use tallow_tests::sim::{Fate, Passing, Policy, Relay as MaliciousRelay, Tamper};
 
 use super::stage::{Home, Run, SLOWLY};
 use super::{Victim, has_network};
@@ -29,7 +29,7 @@ struct Orders {
     over: AtomicBool,
 }
 
-/// Forwards all until it is told to cut; whoever comes back is flooded.
+/// Forwards everything until the test cuts the connection; a client that reconnects is flooded.
 fn tamper(orders: Arc<Orders>) -> Tamper {
     let junk = Bytes::from(vec![0x55_u8; 1 << 20]);
     Box::new(move |passing: Passing, _: &Bytes| {
@@ -49,7 +49,7 @@ fn tamper(orders: Arc<Orders>) -> Tamper {
 fn relay(port: u16, orders: Arc<Orders>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let node = *EvilRelay::new(port, Policy::Proper, tamper(orders.clone()), tallow_runtime::seed());
+        let node = *MaliciousRelay::new(port, Policy::Proper, tamper(orders.clone()), tallow_runtime::seed());
         let (_handle, driver) = Driver::new(node, tallow_tokio::TokioIo::new());
         tokio::select! {
             () = driver.run() => {}
@@ -63,7 +63,7 @@ fn relay(port: u16, orders: Arc<Orders>) {
 }
 
 #[test]
-fn a_flood_beside_a_direct_path_costs_a_receiver_a_bounded_buffer() {
+fn a_flood_on_a_direct_socket_costs_a_bounded_buffer() {
     if !has_network() {
         return eprintln!("SKIPPED: this machine has no network");
     }

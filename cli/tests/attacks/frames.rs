@@ -58,7 +58,8 @@ fn seated(relay: SocketAddr, room: u8, side: Side, last: &RelayMessage) -> TcpSt
     }
 }
 
-/// A connection in which the kernels of both ends keep as little as they can of what is not read: else they hold most of it.
+/// A connection in which the kernels of both ends keep as little as they can of what is not read: else they hold most
+/// of it.
 fn connect(relay: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();

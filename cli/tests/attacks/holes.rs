@@ -1,4 +1,5 @@
-//! Streams of a direct path's socket without their first byte: nothing of them can be read, so nothing is judged, and all is kept.
+//! Streams of a direct path's socket without their first byte: nothing of them can be read, so nothing is judged, and
+//! all is kept.
 
 use std::any::Any;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -19,7 +20,7 @@ use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind};
 use tallow_proto::wire::Capped;
 use tallow_proto::wire::peer::Control;
 use tallow_proto::wire::relay::Side;
-use tallow_tests::sim::{Heard, Hostile, Mouth, Script};
+use tallow_tests::sim::{Heard, MaliciousPeer, Script, ScriptOutput};
 
 use super::Victim;
 use super::stage::{Home, Relay, sending};
@@ -132,8 +133,8 @@ impl Hole {
         Self { socket, endpoint, handle, connection, streams: Vec::new(), began, sent: 0 }
     }
 
-    /// Hands the connection what arrived. Once the holes are made nothing is heard any more: an acknowledgement would have the first
-    /// bytes sent again.
+    /// Hands the connection what arrived. Once the holes are made nothing is heard any more: an acknowledgement would
+    /// have the first bytes sent again.
     fn shake_hands(&mut self, victim: SocketAddr) {
         let (now, mut datagram) = (Instant::now(), [0; 2048]);
         while let Ok(len) = self.socket.recv(&mut datagram) {
@@ -199,28 +200,29 @@ impl Hole {
 
 /// A receiver with the right code, which begins a round and lets it last.
 fn stalling(ip: IpAddr) -> Script {
-    Box::new(move |heard: Heard, mouth: &mut Mouth| {
+    Box::new(move |heard: Heard, output: &mut ScriptOutput| {
         if let Heard::Keyed = heard {
             let addr = SocketAddr::new(ip, 40_000);
             let candidate = Candidate { kind: Kind::Host, carrier: Carrier::Udp, addr };
             for round in 1..4 {
-                mouth.say(Control::CandidateOffer {
+                output.say(Control::CandidateOffer {
                     round,
                     candidates: Capped::truncated(vec![candidate]),
                     certificate: [7; 32],
                     token: [8; 16],
                     dependent: false,
                 });
-                mouth.say(Control::CandidatesDone { round });
-                mouth.pause(Duration::from_secs(6));
-                mouth.say(Control::DirectFailed { round });
+                output.say(Control::CandidatesDone { round });
+                output.pause(Duration::from_secs(6));
+                output.say(Control::DirectFailed { round });
             }
         }
     })
 }
 
 fn receiver(code: &str, relay: SocketAddr, ip: IpAddr) -> std::thread::JoinHandle<()> {
-    let node = *Hostile::new(Side::Receiver, Code::parse(code).unwrap(), relay, stalling(ip), tallow_runtime::seed());
+    let node =
+        *MaliciousPeer::new(Side::Receiver, Code::parse(code).unwrap(), relay, stalling(ip), tallow_runtime::seed());
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {

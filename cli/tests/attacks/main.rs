@@ -1,5 +1,5 @@
-//! What strangers can make the real programs hold in memory, seen from outside: none of sender, receiver, relay and the relay inside a
-//! sender grows by more than [`MOST`] under an attack over real sockets.
+//! What strangers can make the real programs hold in memory, seen from outside: none of sender, receiver, relay and the
+//! relay inside a sender grows by more than [`MOST`] under an attack over real sockets.
 //!
 //! | module | attacker | victim |
 //! |---|---|---|
@@ -20,8 +20,8 @@ mod stage;
 
 use stage::Program;
 
-/// How many bytes a program may grow by here. No attack may cost it 64 MiB; a debug build on a busy machine takes an attack slower than it
-/// could come, so half of that is as good as all.
+/// How many bytes a program may grow by here. No attack may cost it 64 MiB; a debug build on a busy machine takes an
+/// attack slower than it could come, so half of that is as good as all.
 const MOST: u64 = 32 << 20;
 
 /// A program whose memory is watched from now on.

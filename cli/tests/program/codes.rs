@@ -4,7 +4,8 @@ use std::net::UdpSocket;
 
 use super::stage::{End, Home, Run, SOON};
 
-/// Bytes on the wire: the relay that is named is a socket of the test's, and the system calls are looked at where strace is there.
+/// Bytes on the wire: the relay that is named is a socket of the test's, and the system calls are looked at where
+/// strace is there.
 struct Wire {
     socket: UdpSocket,
     home: Home,

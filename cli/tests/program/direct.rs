@@ -11,14 +11,14 @@ fn data_that_may_not_go_over_a_relay_does_not() {
     let receiver = receiving(&home, &relay).args(["--yes", "--no-p2p", &code]).piped(b"").end();
     sender.end().is(
         5,
-        "tallow: no direct path to the other side was found, and nothing was to go over a relay; leave out --p2p-only",
+        "tallow: no direct path to the peer was found, and --p2p-only forbids a transfer over a relay; leave out",
     );
     receiver.is(9, "tallow: the sender interrupted the transfer");
     assert!(home.list("into").iter().all(|name| name.starts_with(".tallow-")), "{:?}", home.list("into"));
 }
 
 #[test]
-fn options_that_contradict_each_other_or_make_no_sense_are_usage_errors() {
+fn contradictory_or_invalid_options_are_usage_errors() {
     let home = Home::new();
     let file = home.file("notes.txt", b"hello");
     for options in [
@@ -35,7 +35,8 @@ fn options_that_contradict_each_other_or_make_no_sense_are_usage_errors() {
     }
 }
 
-/// Where this machine has a network, the transfer moves to it; both sides say so, and the port is the one that was asked for.
+/// Where this machine has a network, the transfer moves to it; both sides say so, and the port is the one that was
+/// asked for.
 #[test]
 fn the_path_is_told_when_it_changes() {
     let has_network = std::fs::read_to_string("/proc/net/fib_trie").is_ok_and(|routes| {

@@ -4,8 +4,8 @@ use rustix::process::Signal;
 
 use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
 
-/// What may stay after a run that was interrupted: what another try goes on from, under no final name, and the certificates of
-/// relays.
+/// What may stay after a run that was interrupted: what another try goes on from, under no final name, and the
+/// certificates of relays.
 #[track_caller]
 fn nothing_is_left(home: &Home) {
     let placed: Vec<String> = home.list("into").into_iter().filter(|name| !name.starts_with(".tallow-")).collect();
@@ -44,7 +44,7 @@ fn ctrl_c_while_a_sender_waits_ends_it() {
     assert!(end.restored && !end.shown.contains("^C"), "{}", end.shown);
     // Its room went with it.
     let mut receiver = receiving(&home, &relay).args(["--yes", &code]).piped(b"");
-    receiver.expect("Nobody waits with this code yet; asking again");
+    receiver.expect("No sender is waiting with this code yet; trying again");
     receiver.signal(Signal::INT);
     receiver.end().is(130, "tallow: interrupted");
 }
@@ -59,7 +59,7 @@ fn ctrl_c_at_the_question_tells_the_sender() {
     receiver.expect_asked("Accept? [y/N] ");
     receiver.keys("\x03");
     let end = receiver.end();
-    end.is(130, "tallow: interrupted; nothing was put in place");
+    end.is(130, "tallow: interrupted; no files were put in place");
     assert!(end.restored);
     sender.end().is(9, "tallow: the receiver interrupted the transfer");
     nothing_is_left(&home);
@@ -75,7 +75,7 @@ fn f10_ctrl_c_during_the_transfer_ends_both_and_leaves_nothing() {
     receiver.expect_asked("% ");
     receiver.keys("\x03");
     let end = receiver.end();
-    end.is(130, "tallow: interrupted; nothing was put in place");
+    end.is(130, "tallow: interrupted; no files were put in place");
     assert!(end.restored && !end.shown.contains("^C"));
     sender.end().is(9, "tallow: the receiver interrupted the transfer");
     nothing_is_left(&home);
@@ -117,8 +117,8 @@ fn f10_a_receiver_that_is_told_to_end_has_the_signals_code() {
     nothing_is_left(&home);
 }
 
-/// The relay stands still and there is no other path, so that the farewell of the first signal takes its time; the second signal has a
-/// code of its own.
+/// The relay stands still and there is no other path, so that the farewell of the first signal takes its time; the
+/// second signal has a code of its own.
 #[test]
 fn f10_a_second_signal_ends_it_at_once() {
     let home = Home::new();

@@ -1,4 +1,5 @@
-//! Machines that have little, senders that die, and what is too small or too much: rows F05, F12 and F13 on the real program.
+//! Machines that have little, senders that die, and what is too small or too much: rows F05, F12 and F13 on the real
+//! program.
 
 use std::fs;
 
@@ -10,18 +11,18 @@ use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
 const TCP: [&str; 3] = ["--transport", "tcp", "--no-p2p"];
 
 #[test]
-fn f05_a_sender_that_is_killed_ends_the_receivers_wait_and_costs_nothing() {
+fn f05_a_killed_sender_ends_the_wait_and_loses_nothing() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let small = home.file("notes.txt", b"hello");
     let impatient = ["--transport", "tcp", "--no-p2p", "--give-up-after", "2s"];
 
-    // While it waits: its code is nobody's any more.
+    // The sender is killed while it waits, so no sender is waiting with this code.
     let (sender, code) = sending(&home, &relay, &small, &TCP);
     sender.signal(Signal::KILL);
     drop(sender);
     let end = receiving(&home, &relay).args(impatient).args(["--yes", &code]).piped(b"").end();
-    end.is(5, "tallow: nobody waits with this code");
+    end.is(5, "tallow: no sender is waiting with this code");
 
     // While the receiver's person reads the offer.
     let (sender, code) = sending(&home, &relay, &small, &TCP);
@@ -44,7 +45,7 @@ fn f05_a_sender_that_is_killed_ends_the_receivers_wait_and_costs_nothing() {
     let (sender, code) = sending(&home, &relay, &large, &TCP);
     let received = receiving(&home, &relay).args(TCP).args(["--yes", &code]).piped(b"").end();
     received.is(0, "Received 1 file, 256.0 MiB");
-    received.is(0, "are here already");
+    received.is(0, "already received");
     sender.end().is(0, "Sent 1 file");
     assert_eq!(fs::metadata(home.path("into").join("large.bin")).unwrap().len(), 256 << 20);
 }

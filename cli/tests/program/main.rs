@@ -1,11 +1,11 @@
-//! The real program as people and scripts meet it: on a terminal and with pipes, with signals, through a relay, and with what it must
-//! never let out.
+//! The real program as people and scripts meet it: on a terminal and with pipes, with signals, through a relay, and
+//! with what it must never let out.
 
 mod codes;
 mod direct;
 mod ending;
 mod faults;
-mod hostile;
+mod malicious_peer;
 mod output;
 mod relay;
 mod secrets;

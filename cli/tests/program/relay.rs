@@ -28,7 +28,7 @@ fn a_relay_with_a_password_serves_those_who_know_it() {
     for run in [send(), send().args(["--relay-password", "wrong"]), send().env("TALLOW_RELAY_PASSWORD", "wrong")] {
         run.piped(b"").end().is(
             8,
-            "tallow: the relay refused: it asks for a password, or this one is wrong; set TALLOW_RELAY_PASSWORD",
+            "tallow: the relay refused: it requires a password, or the given one is wrong; set TALLOW_RELAY_PASSWORD",
         );
     }
     receiving(&home, &relay).args(["--yes", "7-acorn-bicycle-canal"]).piped(b"").end().is(8, "password");
@@ -55,7 +55,7 @@ fn a_relay_that_is_told_to_end_does_and_its_log_names_nobody() {
     }
     program.signal(Signal::TERM);
     let end = program.end();
-    end.is(0, "ending: no new rooms");
+    end.is(0, "shutting down: no new rooms");
     let log: Vec<&str> = end.shown.lines().filter(|line| !line.starts_with("listening on ")).collect();
     assert!(log.len() > 5);
     for line in log {
@@ -84,7 +84,7 @@ fn the_search_for_addresses_finds_them() {
 }
 
 #[test]
-fn a_changed_certificate_is_refused_and_the_error_says_how_to_accept_it() {
+fn a_changed_certificate_is_refused_with_a_hint() {
     let (home, other) = (Home::new(), Home::new());
     let file = home.file("notes.txt", b"hello");
     let relay = Relay::start(&home, &[]);
@@ -154,8 +154,8 @@ fn a_relay_without_descriptors_says_so_once() {
     assert_eq!(end.shown.matches("connections cannot be accepted").count(), 1, "{}", end.shown);
 }
 
-/// A client that says these bytes one by one, each in a datagram of its own: what it hears, until the last of these or its end.
-/// Each client needs a number of its own, or the relay takes its datagrams for those of the one before.
+/// A client that says these bytes one by one, each in a datagram of its own: what it hears, until the last of these or
+/// its end. Each client needs a number of its own, or the relay takes its datagrams for those of the one before.
 fn says_in_single_bytes(relay: &Relay, number: u8, bytes: &[u8], last: &RelayMessage) -> (Vec<RelayMessage>, bool) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(relay.addr).unwrap();
@@ -208,9 +208,10 @@ fn says_in_single_bytes(relay: &Relay, number: u8, bytes: &[u8], last: &RelayMes
     (heard, closed)
 }
 
-/// P07 over real sockets: a greeting in single bytes is a greeting. (What it costs is counted where no clock is: `p07_…` in `proto`.)
+/// P07 over real sockets: a greeting in single bytes is a greeting. (What it costs is counted where no clock is:
+/// `p07_…` in `proto`.)
 #[test]
-fn p07_a_greeting_in_single_bytes_is_served_and_the_largest_frame_disturbs_nobody() {
+fn p07_single_byte_greetings_and_large_frames_are_served() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");

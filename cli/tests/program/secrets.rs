@@ -1,4 +1,5 @@
-//! C02: a code that comes by a way that is not the command line, a file's name and its contents are nowhere outside the two processes.
+//! C02: a code that comes by a way that is not the command line, a file's name and its contents are nowhere outside the
+//! two processes.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -82,7 +83,7 @@ fn hits(text: &[u8], canary: &[u8]) -> usize {
     text.windows(canary.len()).filter(|window| window == &canary).count()
 }
 
-/// All that a process has in memory that can be read; `None` where this system lets nobody look.
+/// All that a process has in memory that can be read; `None` where the system denies access.
 fn memory(pid: u32) -> Option<Vec<u8>> {
     let mem = File::open(format!("/proc/{pid}/mem")).ok()?;
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
@@ -227,7 +228,7 @@ fn c02_nothing_secret_is_outside_the_two_processes() {
     }
 }
 
-/// Whoever looks finds what is there, or the test above proves nothing.
+/// The search finds a secret that is there; otherwise the test above proves nothing.
 #[test]
 fn c02_the_search_finds_what_is_told() {
     let home = Home::new();
@@ -251,7 +252,8 @@ fn c02_the_search_finds_what_is_told() {
     assert!(log(&format!("Code: {code}\nTRACE {code}"), &code).contains(&code));
 }
 
-/// No core file, and no look into it by others of the same user: what can't be dumped belongs to root in `/proc`, whoever runs it.
+/// No core file, and no look into it by others of the same user: what can't be dumped belongs to root in `/proc`,
+/// whoever runs it.
 #[test]
 fn c02_no_process_can_be_dumped() {
     let home = Home::new();

@@ -1,4 +1,5 @@
-//! Where the real program runs: a home of its own, a relay on a port that the system chose, pipes or a terminal, and whatever it says.
+//! Where the real program runs: a home of its own, a relay on a port that the system chose, pipes or a terminal, and
+//! whatever it says.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -52,7 +53,8 @@ impl Home {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A file of zeros that takes no room. With [`SLOWLY`] it takes minutes to cross, so that there is time to say something.
+    /// A file of zeros that takes no room. With [`SLOWLY`] it takes minutes to cross, so that there is time to say
+    /// something.
     pub fn large(&self, name: &str) -> String {
         let path = self.path("from").join(name);
         fs::File::create(&path).unwrap().set_len(256 << 20).unwrap();
@@ -159,7 +161,7 @@ impl Run {
     /// With pipes, and this on standard input, which ends after it.
     pub fn piped(self, input: &[u8]) -> Program {
         let mut child = self.spawn();
-        // Whoever does not read it ends without it.
+        // A program that does not read its input ends without it.
         let _ = child.stdin.take().unwrap().write_all(input);
         let out = Said::default();
         let reader = out.listen(child.stdout.take().unwrap());
@@ -190,7 +192,7 @@ impl Run {
         Program { child, shown, out, at: 0, readers: Vec::new(), terminal }
     }
 
-    /// With pipes, and somebody at its standard input.
+    /// Starts the program with pipes; the test writes its standard input.
     pub fn fed(self, feed: impl FnOnce(ChildStdin) + Send + 'static) -> Program {
         let mut child = self.spawn();
         let into = child.stdin.take().unwrap();
@@ -199,7 +201,7 @@ impl Run {
         Program::of(child, out, readers)
     }
 
-    /// With pipes, and somebody at its standard output.
+    /// Starts the program with pipes; the test reads its standard output.
     pub fn read_by(self, read: impl FnOnce(ChildStdout) + Send + 'static) -> Program {
         let mut child = self.spawn();
         drop(child.stdin.take());
@@ -258,8 +260,8 @@ impl Run {
     }
 }
 
-/// What runs a program so that it has the signals as a shell in the foreground leaves them. A shell starts a background job with the
-/// interrupt ignored, the tests inherit that, and a program that inherits it ignores it, as it should.
+/// What runs a program so that it has the signals as a shell in the foreground leaves them. A shell starts a background
+/// job with the interrupt ignored, the tests inherit that, and a program that inherits it ignores it, as it should.
 fn as_started_by_a_person() -> &'static [&'static str] {
     let is_ignored = tallow_relay::process::is_ignored(Signal::INT.as_raw());
     if is_ignored { &["env", "--default-signal=INT"] } else { &[] }
@@ -330,7 +332,7 @@ impl Said {
     }
 }
 
-/// The far end of a terminal. Reading it fails when nobody has the near end any more.
+/// The far end of a terminal. Reading it fails when no process holds the near end.
 struct Master(Arc<Pty>);
 
 impl Read for Master {
@@ -429,7 +431,8 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Stops it, until [`Signal::CONT`]: all of its threads stand still when this returns, which a signal alone does not promise.
+    /// Stops it, until [`Signal::CONT`]: all of its threads stand still when this returns, which a signal alone does
+    /// not promise.
     pub fn stop(&self) {
         self.signal(Signal::STOP);
         waitid(WaitId::Pid(Pid::from_child(&self.child)), WaitIdOptions::STOPPED).unwrap();
@@ -443,7 +446,7 @@ impl Program {
         code.trim_start_matches("\x1b[1m").trim_end_matches("\x1b[0m").to_owned()
     }
 
-    /// The most memory that it had so far, in bytes; `None` where nobody tells.
+    /// The most memory that it had so far, in bytes; `None` where the system does not report it.
     pub fn peak(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

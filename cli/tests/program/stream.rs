@@ -1,4 +1,4 @@
-//! Pipes through the program: what goes into one end comes out of the other, in memory that is bounded whoever is slow.
+//! Pipes through the program: what goes into one end comes out of the other, in bounded memory, whichever side is slow.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn feeding(home: &Home, relay: &Relay, bytes: usize) -> (super::stage::Program, 
     let count = taken.clone();
     let sender = Run::new(home, ["send", "-", "--relay", &relay.name()]).fed(move |mut into| {
         let mut noise = Noise(1);
-        // Whoever does not read it ends without it.
+        // A program that does not read its input ends without it.
         while count.load(Ordering::Relaxed) < bytes && into.write_all(&noise.next()).is_ok() {
             count.fetch_add(1 << 16, Ordering::Relaxed);
         }
@@ -47,7 +47,7 @@ fn a_pipe_goes_through_in_bounded_memory_and_a_reader_may_rest() {
     let relay = Relay::start(&home, &[]);
     let (mut sender, taken) = feeding(&home, &relay, BYTES);
     let code = sender.code();
-    assert!(taken.load(Ordering::Relaxed) <= MIB, "nothing is read before somebody wants it");
+    assert!(taken.load(Ordering::Relaxed) <= MIB, "nothing is read before a receiver accepts");
     let (tell, told) = mpsc::channel();
     let count = taken.clone();
     let mut receiver = receiving(&home, &relay).args(["--stdout", "--yes", &code]).read_by(move |mut from| {
@@ -67,7 +67,7 @@ fn a_pipe_goes_through_in_bounded_memory_and_a_reader_may_rest() {
     received.is(0, "Received 96.0 MiB");
     sent.is(0, "Sent 96.0 MiB");
     let (before, all) = told.recv().unwrap();
-    assert!((6 * MIB..40 * MIB).contains(&before), "{before} were taken while nobody read");
+    assert!((6 * MIB..40 * MIB).contains(&before), "{before} were taken while the receiver read nothing");
     let mut noise = Noise(1);
     assert!(all.len() == BYTES && all.chunks(1 << 16).all(|piece| piece == noise.next()), "{} bytes", all.len());
     assert!(sent.peak < MEMORY && received.peak < MEMORY, "{} and {}", sent.peak >> 20, received.peak >> 20);
@@ -83,7 +83,7 @@ fn a_reader_that_leaves_ends_both() {
     let receiver = receiving(&home, &relay).args(["--stdout", "--yes", &code]).read_by(|mut from| {
         let _ = from.read_exact(&mut [0]);
     });
-    receiver.end().is(6, "could not write standard output: broken pipe; the program that read it has ended");
+    receiver.end().is(6, "could not write standard output: broken pipe; the program that reads the output has ended");
     sender.end().is(9, "broken pipe");
 }
 
@@ -105,7 +105,7 @@ fn one_file_goes_to_standard_output_and_more_do_not() {
     assert!(told.recv().unwrap() == contents);
     let (sender, code) = sending(&home, &relay, &file, &[&home.file("other", b"x")]);
     let end = receiving(&home, &relay).args(["--stdout", "--yes", &code]).piped(b"").end();
-    end.is(4, "only one file or a stream can go to standard output");
+    end.is(4, "only one file or a stream can be written to standard output");
     assert!(end.out.is_empty());
     sender.end().is(4, "more than one file");
     assert!(home.list("into").is_empty());
@@ -118,8 +118,8 @@ fn a_stream_goes_nowhere_else() {
     let (mut sender, _) = feeding(&home, &relay, MIB);
     assert!(sender.expect("tallow receive --stdout ").contains("--relay"));
     let code = sender.so_far().lines().find_map(|line| line.strip_prefix("Code: ").map(str::to_owned)).unwrap();
-    receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(4, "a stream is offered");
-    sender.end().is(4, "a stream needs --stdout here");
+    receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(4, "the offer is a stream");
+    sender.end().is(4, "the receiver needs --stdout for a stream");
     assert!(home.list("into").is_empty());
 }
 
@@ -155,12 +155,12 @@ fn what_makes_no_sense_is_told_before_anything_happens() {
         (&["receive", "--stdout", "--json", "7-acorn-canal"][..], "--json"),
         (&["receive", "--stdout", "--out", ".", "7-acorn-canal"], "--out"),
         (&["receive", "--stdout", "--rename", "7-acorn-canal"], "--rename"),
-        (&["send", "-", &file], "is sent alone"),
+        (&["send", "-", &file], "which is sent alone"),
         (&["send", "-", "--code-file", "-"], "can't be the code"),
         (&["send", "--limit", "10", &file], "16K"),
     ] {
         Run::new(&home, words).piped(b"").end().is(2, line);
     }
     let on_terminal = Run::new(&home, ["receive", "--stdout", "7-acorn-bicycle-canal"]).on_terminal();
-    on_terminal.end().is(2, "can't go to a terminal");
+    on_terminal.end().is(2, "can't be written to a terminal");
 }

@@ -36,7 +36,8 @@ fn tab_completes_what_is_typed() {
     let words: Vec<&str> = code.split('-').collect();
     let mut receiver = receiving(&home, &relay).arg("--yes").on_terminal();
     receiver.expect_asked("Code (Tab completes): ");
-    // A key too many, taken back; two words that Tab ends, since three letters are enough for each, and one that is typed.
+    // A key too many, taken back; two words that Tab ends, since three letters are enough for each, and one that is
+    // typed.
     receiver.keys(&format!("{}-{}x\x7f\t{}\t{}", words[0], &words[1][..3], &words[2][..3], words[3]));
     receiver.expect_asked(&code);
     receiver.keys("\r");
@@ -48,7 +49,7 @@ fn tab_completes_what_is_typed() {
 fn two_commands_without_any_relay_do_it() {
     let home = Home::new();
     let file = home.file("notes.txt", b"hello");
-    // Somebody else may take the free port before the sender does.
+    // Another process may bind the free port before the sender does.
     let (mut sender, port) = (0..20)
         .find_map(|_| {
             let port = std::net::UdpSocket::bind("[::]:0").unwrap().local_addr().unwrap().port().to_string();
@@ -67,7 +68,7 @@ fn two_commands_without_any_relay_do_it() {
 }
 
 #[test]
-fn a_wrong_word_ends_the_guesser_at_once_and_the_right_code_still_works() {
+fn a_wrong_code_ends_its_receiver_and_not_the_sender() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -77,9 +78,9 @@ fn a_wrong_word_ends_the_guesser_at_once_and_the_right_code_still_works() {
     receiver.expect_asked("Code (Tab completes): ");
     receiver.keys(&format!("{}\r", wrong(&code)));
     let end = receiver.end();
-    end.is(3, "tallow: wrong code: the words are not the sender's; check them and try again");
+    end.is(3, "tallow: wrong code: the words do not match those of the sender; check them and try again");
     assert!(end.restored && !end.shown.contains("notes.txt") && !end.shown.contains("Offered"), "{}", end.shown);
-    sender.expect("Somebody used a wrong code, 2 tries left");
+    sender.expect("A receiver used a wrong code, 2 tries left");
 
     let mut receiver = receiving(&home, &relay).arg(&code).on_terminal();
     receiver.expect_asked("Accept? [y/N] ");
@@ -97,9 +98,9 @@ fn three_wrong_words_use_the_code_up() {
     for _ in 0..3 {
         receiving(&home, &relay).args(["--yes", &wrong(&code)]).piped(b"").end().is(3, "wrong code");
     }
-    sender.end().is(3, "tallow: wrong code: somebody guessed three times, so this code is used up");
+    sender.end().is(3, "tallow: wrong code: three wrong codes were tried, so this code is no longer valid");
     let mut receiver = receiving(&home, &relay).args(["--yes", &code]).piped(b"");
-    receiver.expect("Nobody waits with this code yet; asking again");
+    receiver.expect("No sender is waiting with this code yet; trying again");
     assert!(home.list("into").is_empty());
 }
 
@@ -129,7 +130,7 @@ fn f11_without_a_terminal_nobody_accepts() {
     let file = home.file("notes.txt", b"hello");
     let (sender, code) = sending(&home, &relay, &file, &[]);
     // A `y` that is piped in is no person's.
-    receiving(&home, &relay).arg(&code).piped(b"y\n").end().is(4, "Nobody can be asked");
+    receiving(&home, &relay).arg(&code).piped(b"y\n").end().is(4, "standard input is not a terminal");
     sender.end().is(4, "tallow: the receiver declined");
     assert!(home.list("into").is_empty());
 }
@@ -183,7 +184,7 @@ fn the_words_to_compare_are_the_same_and_no_is_an_end_for_both() {
         let here = sender.expect("Compare these words with the other side: ");
         assert_eq!(receiver.expect("Compare these words with the other side: "), here);
         for side in [&mut sender, &mut receiver] {
-            side.expect_asked("The same on both sides? [y/N] ");
+            side.expect_asked("Are the words the same on both sides? [y/N] ");
         }
         sender.keys("y\r");
         receiver.keys(answer);

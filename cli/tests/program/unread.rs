@@ -1,5 +1,5 @@
-//! Standard error and standard output that nothing reads, or that can't be written: no transfer and no relay waits for its text, and none
-//! ends because of it.
+//! Standard error and standard output that nothing reads, or that can't be written: no transfer and no relay waits for
+//! its text, and none ends because of it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe};

@@ -1,5 +1,5 @@
-//! Many clients of a relay in one thread, on one UDP socket: the protocol's own machines and `std::net`. The tests of the
-//! program use it too.
+//! Many clients of a relay in one thread, on one UDP socket: the protocol's own machines and `std::net`. The tests of
+//! the program use it too.
 
 #![allow(dead_code, reason = "the example and the tests each use their part")]
 

@@ -1,4 +1,4 @@
-//! Fills a relay with rooms that wait and rooms that carry data, and tells what memory it takes.
+//! Fills a relay with waiting rooms and rooms that forward data, and reports its memory.
 //!
 //! ```text
 //! tallow-relay --listen 127.0.0.1:4433 --joins-per-minute 1000000 --max-rooms-per-ip 100000 --connections-per-ip 100000 &

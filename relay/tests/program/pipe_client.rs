@@ -17,7 +17,7 @@ pub fn websocket(tls: bool) -> Kind {
     Kind::WebSocket { tls, path: "/".into() }
 }
 
-/// See the module's text.
+/// A client over TCP.
 pub struct PipeClient {
     pub link: Option<(CertificateSeen, Transport)>,
     pub heard: Vec<RelayMessage>,

@@ -94,7 +94,7 @@ fn a_relay_that_ends_tells_pipes_why() {
     let mut bob = PipeClient::come(addr, Kind::Tls, &[join(1, Side::Receiver)]);
     assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some()));
     relay.signal(Signal::TERM);
-    relay.expect("ending: ");
+    relay.expect("shutting down: ");
     let told = RelayMessage::Refused { reason: RefusalReason::ShuttingDown, retry_after: 0 };
     let down =
         |client: &PipeClient| matches!(client.closed, Some(Closed::Application { code: close::SHUTTING_DOWN, .. }));

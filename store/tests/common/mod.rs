@@ -83,7 +83,7 @@ pub fn fingerprint(dir: &Path) -> BTreeMap<PathBuf, String> {
     found
 }
 
-/// The same without the directory itself, whose time changes.
+/// Like the function above, without the directory itself, whose time changes.
 pub fn inside(dir: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = fingerprint(dir);
     found.remove(Path::new(""));

@@ -23,8 +23,8 @@ use tallow_proto::wire::Capped;
 use tallow_proto::wire::peer::Control;
 use tallow_proto::wire::relay::Side;
 use tallow_tests::sim::{
-    Act, Attachment, Behaviour, CODE, Chance, CheckedSink, Conditions, Dependence, Fate, Heard, HostId, Hostile,
-    Machine, Network, PUBLIC, Passing, Place, Policy, RELAY, Relay, Report, Rig, Scenario, Segment, Site, Tamper,
+    Act, Attachment, Behaviour, CODE, Chance, CheckedSink, Conditions, Dependence, Fate, Heard, HostId, Machine,
+    MaliciousPeer, Network, PUBLIC, Passing, Place, Policy, RELAY, Relay, Report, Rig, Scenario, Segment, Site, Tamper,
     World, copied_end, honest, identity, offering, raw, receive_config, send_config,
 };
 
@@ -258,14 +258,14 @@ fn disturb(rig: &mut Rig, chance: &mut Chance, homes: [Segment; 2], cable: Segme
 fn hostile(seed: u64) -> Report {
     let mut chance = chance(seed);
     if chance.hits(400_000) {
-        let place = Place::Evil;
+        let place = Place::ScriptedRelay;
         let scenario = Scenario { place, act: Act::None, ..Scenario::plain(seed, 200_000) };
         let mut rig = Rig::new(&scenario, Policy::Proper, tamper(chance));
         accept(&mut rig);
         return finish(rig);
     }
     let side = if chance.hits(500_000) { Side::Sender } else { Side::Receiver };
-    let scenario = Scenario { place: Place::Evil, ..Scenario::plain(seed, 100_000) };
+    let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(seed, 100_000) };
     let of_world = Seed::new(scenario.seed);
     let mut world = World::new(Network::new(scenario.network, &of_world), &of_world);
     world.add(RELAY.ip(), Machine::Other(Relay::new(RELAY.port(), Policy::Proper, honest(), of_world.derive("relay"))));
@@ -286,7 +286,7 @@ fn hostile(seed: u64) -> Report {
         }
     };
     let code = Code::parse(CODE).expect("a good code");
-    let liar = Hostile::new(side, code, RELAY, script(side, chance), of_world.derive("hostile"));
+    let liar = MaliciousPeer::new(side, code, RELAY, script(side, chance), of_world.derive("hostile"));
     world.add([192, 0, 2, 66].into(), Machine::Other(liar));
     let peer = world.add([203, 0, 113, 9].into(), Machine::Peer(Box::new(peer)));
     let sink = CheckedSink::new(MemorySink::new(), None);

@@ -1,5 +1,5 @@
-//! A sink that knows what should come: nothing but the source's own bytes may ever be written, and nothing gets a final name
-//! before it is whole.
+//! A sink that checks what it receives: only the bytes of the source may be written, and no file gets its final name
+//! before it is complete.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,18 +9,18 @@ use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::memory::{MemorySink, MemorySource, Partial, Stage};
 use tallow_proto::transfer::storage::{Fault, Sink};
 
-/// See the module's text.
+/// A sink that checks its invariants.
 #[derive(Debug, Default)]
 pub struct CheckedSink {
     inner: MemorySink,
-    /// What may come, if it is known; a hostile sender's files are not.
+    /// The expected files, if known; those of a malicious sender are not.
     source: Option<Arc<MemorySource>>,
     wrong: Mutex<Option<String>>,
     finished: AtomicBool,
 }
 
 impl CheckedSink {
-    /// A sink for these files and no others.
+    /// Creates a sink that accepts these files only.
     #[must_use]
     pub fn new(inner: MemorySink, source: Option<Arc<MemorySource>>) -> Arc<Self> {
         Arc::new(Self { inner, source, ..Self::default() })
@@ -38,26 +38,26 @@ impl CheckedSink {
         !self.inner.finished().is_empty()
     }
 
-    /// What would be found if everything stopped now.
+    /// The files that a crash at this moment would leave.
     #[must_use]
     pub fn partial(&self) -> Partial {
         self.inner.partial()
     }
 
-    /// Bytes that were written so far.
+    /// The number of bytes written so far.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.inner.written()
     }
 
-    /// Panics when an invariant is broken. Cheap.
+    /// Panics if an invariant is violated. Cheap.
     pub fn check(&self) {
         if let Some(wrong) = self.wrong.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             panic!("the sink: {wrong}");
         }
     }
 
-    /// Panics unless what has a final name is exactly the source.
+    /// Panics unless the files with final names are exactly the source.
     pub fn check_whole(&self) {
         self.check();
         assert!(self.is_complete(), "not everything is in place");

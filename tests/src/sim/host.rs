@@ -1,4 +1,4 @@
-//! A host: its addresses, a node, its sockets and pipes, and whether it runs at all.
+//! A host: its addresses, a node, its sockets and pipes, and whether it is running.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -17,30 +17,30 @@ use tallow_proto::transfer::job::Job;
 use super::tcp::EndId;
 use super::topology::{Attachment, Segment};
 
-/// Which host.
+/// The id of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(pub usize);
 
-/// What a host runs.
+/// The node of a host.
 pub enum Machine {
-    /// One end of a transfer.
+    /// A sender or a receiver.
     Peer(Box<Peer>),
     /// A relay.
     Relay(Box<room::Relay>),
-    /// Anything else that is a node: an evil relay, a script.
+    /// Another node: a malicious relay or peer.
     Other(Box<dyn Node<Command = Infallible, Event = Observed>>),
-    /// It crashed.
+    /// No node: the host crashed.
     Down,
 }
 
-/// What a host said, with when.
+/// An event of a node, with its time.
 #[derive(Debug)]
 pub enum Observed {
-    /// A peer's event.
+    /// An event of a peer.
     Peer(peer::Event),
-    /// A relay's event.
+    /// An event of a relay.
     Relay(room::Event),
-    /// Another node's.
+    /// An event of another node.
     Text(String),
 }
 
@@ -50,18 +50,18 @@ impl From<tallow_proto::misuse::Misuse> for Observed {
     }
 }
 
-/// Why a host does nothing for a while.
+/// The reason for which a host is frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Freeze {
-    /// The machine sleeps: its clock stands still, and nobody answers for it.
+    /// The machine sleeps: its clock stands still, and its system answers no packets.
     Asleep,
-    /// The process was stopped: its clock goes on, and its system takes in what has room.
+    /// The process was stopped: its clock goes on, and its system queues packets as long as there is room.
     Stopped,
 }
 
-/// See the module's text.
+/// A host.
 pub struct Host {
-    /// The first of a family is where its default route leads.
+    /// The first attachment of each family has the default route.
     pub(super) attachments: Vec<Attachment>,
     pub(super) machine: Machine,
     /// As bound: unspecified addresses stay so.
@@ -70,22 +70,22 @@ pub struct Host {
     pub(super) only_v6: BTreeSet<SocketId>,
     pub(super) listeners: BTreeMap<ListenerId, (SocketAddr, PipeOptions)>,
     pub(super) pipes: BTreeMap<PipeId, EndId>,
-    /// Pipes that something happened to.
+    /// Pipes with changes to process.
     pub(super) touched: BTreeSet<PipeId>,
     pub(super) next_port: u16,
-    /// What its node said.
+    /// The events of its node.
     pub(super) said: Vec<Observed>,
     pub(super) terminal: bool,
     pub(super) closed_at: Option<Instant>,
-    /// Counts crashes: what belonged to an earlier life does not reach a later one.
+    /// Counts crashes, so that events of an earlier process do not reach a later one.
     pub(super) life: u32,
-    /// The machine answers, if only to say that nobody is there.
+    /// Whether the machine answers, even if only with a reset.
     pub(super) has_power: bool,
-    /// How, since when, until when.
+    /// Its kind, start and end.
     pub(super) frozen: Option<(Freeze, Instant, Instant)>,
     /// Datagrams that wait for a stopped process.
     pub(super) waiting: usize,
-    /// What its clock has missed.
+    /// The time that its clock stood still.
     pub(super) slept: Duration,
 }
 
@@ -162,7 +162,7 @@ impl Host {
         if taken(self, addr) { Err(ErrorKind::AddrInUse) } else { Ok(addr) }
     }
 
-    /// Which socket gets what comes for this address, and whether it is one of the other family that takes both.
+    /// The socket that receives packets for this address, and whether it is a dual-stack socket of the other family.
     pub(super) fn socket_for(&self, to: SocketAddr) -> Option<(SocketId, bool)> {
         let at = |wanted: SocketAddr| self.sockets.iter().find(|&(_, &addr)| addr == wanted).map(|(&socket, _)| socket);
         let any = |ip: IpAddr| SocketAddr::new(ip, to.port());
@@ -186,7 +186,7 @@ impl Host {
         Input::Gateways([of(true), of(false)].into_iter().flatten().map(first).collect())
     }
 
-    /// A port that nobody has.
+    /// A free port.
     pub(super) fn port(&mut self, wanted: u16) -> u16 {
         if wanted != 0 {
             return wanted;
@@ -231,7 +231,8 @@ impl Host {
         }
     }
 
-    /// Calls what all nodes have, whatever their commands and events are, with the time of the host's own clock.
+    /// Calls the node through the methods that do not depend on its command and event types, with the clock of the
+    /// host.
     pub(super) fn with<T>(&mut self, now: Instant, call: impl FnOnce(&mut dyn Drive, Instant) -> T) -> Option<T> {
         let now = now - self.slept;
         Some(match &mut self.machine {
@@ -243,7 +244,7 @@ impl Host {
     }
 }
 
-/// The part of [`Node`] that names no command and no event.
+/// The methods of [`Node`] that do not depend on its command and event types.
 pub(super) trait Drive {
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut);
     fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent);

@@ -1,9 +1,9 @@
 //! Kinds of sites, and the oracle: which two of them can talk directly.
 //!
-//! Hole punching works when both learn an address at which the other can be reached. A side with endpoint-independent mapping can
-//! foretell it: it is what a server saw. A side with any other mapping comes from a port that nobody knew before its packet arrives,
-//! so the other side's filter must let that packet in, and has to be met at a port that does not change: then it answers to where
-//! the packet came from. Two sides that can't foretell theirs are relayed.
+//! Hole punching works when both learn an address at which the other can be reached. A side with endpoint-independent
+//! mapping can foretell it: it is what a server saw. A side with any other mapping comes from a port that nobody knew
+//! before its packet arrives, so the other side's filter must let that packet in, and has to be met at a port that does
+//! not change: then it answers to where the packet came from. Two sides that can't foretell theirs are relayed.
 
 use std::net::IpAddr;
 use std::time::Duration;

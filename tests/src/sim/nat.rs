@@ -1,11 +1,12 @@
 //! A NAT, or a firewall that does not translate, in the terms of RFC 4787 (UDP) and RFC 5382 (TCP).
 //!
-//! It decides from where a packet of the inside appears to come, and to whom inside a packet of the outside goes, if it may. It
-//! serves one address family and has one outside address. Ports are given out of its own generator, so that a run can be repeated.
+//! It decides from where a packet of the inside appears to come, and to whom inside a packet of the outside goes, if it
+//! may. It serves one address family and has one outside address. Ports are given out of its own generator, so that a
+//! run can be repeated.
 //!
-//! UDP: a mapping lives for [`Behaviour::lifetime`] after the last packet from inside, as does the leave to answer of each of those
-//! whom it was sent to; what comes from outside refreshes neither (RFC 4787, REQ-6 allows that). TCP: connections are opened from
-//! inside alone and are kept until everything is forgotten.
+//! UDP: a mapping lives for [`Behaviour::lifetime`] after the last packet from inside, as does the leave to answer of
+//! each of those whom it was sent to; what comes from outside refreshes neither (RFC 4787, REQ-6 allows that). TCP:
+//! connections are opened from inside alone and are kept until everything is forgotten.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -44,7 +45,7 @@ impl Dependence {
     }
 }
 
-/// Which outside port a mapping gets (RFC 4787, section 4.2).
+/// The choice of the outside port of a mapping (RFC 4787, section 4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ports {
     /// The inside one where it is free, else any.
@@ -53,7 +54,7 @@ pub enum Ports {
     Random,
 }
 
-/// What becomes of the addresses of the inside.
+/// The translation of inside addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Translation {
     /// They are public: a firewall.
@@ -67,17 +68,17 @@ pub enum Translation {
 pub struct Behaviour {
     /// Of addresses.
     pub translation: Translation,
-    /// Who may answer a UDP packet.
+    /// The remote endpoints that may answer a UDP packet.
     pub filtering: Dependence,
     /// Of mappings and of leaves to answer; RFC 4787 asks for two minutes at least.
     pub lifetime: Duration,
     /// Whether the inside reaches itself by outside addresses (RFC 4787, section 6).
     pub hairpin: bool,
-    /// Whether UDP gets out at all.
+    /// Whether UDP is forwarded.
     pub udp: bool,
 }
 
-/// What RFC 4787, REQ-5 asks for at least.
+/// The minimum that RFC 4787, REQ-5 requires.
 pub const LIFETIME: Duration = Duration::from_secs(120);
 
 impl Behaviour {
@@ -92,7 +93,7 @@ impl Behaviour {
         Self { translation, filtering, lifetime: LIFETIME, hairpin: false, udp: true }
     }
 
-    /// A firewall: only those whom the inside has sent to may answer.
+    /// A firewall: only endpoints to which the inside has sent may answer.
     #[must_use]
     pub const fn firewall() -> Self {
         let (translation, filtering) = (Translation::None, Dependence::AddressAndPort);
@@ -100,7 +101,7 @@ impl Behaviour {
     }
 }
 
-/// What a packet is.
+/// The kind of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Carrier {
     /// A datagram.
@@ -116,11 +117,11 @@ pub enum Carrier {
 struct Mapping {
     outside: SocketAddr,
     until: Instant,
-    /// Who may answer, and until when.
+    /// The endpoints that may answer, and until when.
     may_answer: BTreeMap<Scope, Instant>,
 }
 
-/// See the module's text.
+/// A NAT or a firewall.
 #[derive(Debug)]
 pub struct Nat {
     behaviour: Behaviour,
@@ -133,7 +134,7 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// Nothing is mapped yet. The outside address does not matter where nothing is translated.
+    /// Creates it without mappings. The outside address is not used by a firewall.
     #[must_use]
     pub fn new(behaviour: Behaviour, outside: IpAddr, seed: &Seed) -> Self {
         let ports = match behaviour.translation {
@@ -150,7 +151,7 @@ impl Nat {
         }
     }
 
-    /// How it behaves.
+    /// Its behaviour.
     #[must_use]
     pub const fn behaviour(&self) -> Behaviour {
         self.behaviour
@@ -165,7 +166,7 @@ impl Nat {
         }
     }
 
-    /// A packet of the inside: from where it comes on the outside, unless it is dropped.
+    /// Translates a packet from inside; returns its outside source unless the packet is dropped.
     pub fn out(&mut self, now: Instant, carrier: Carrier, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
         match carrier {
             Carrier::Udp => self.udp_out(now, from, to),
@@ -174,7 +175,7 @@ impl Nat {
         }
     }
 
-    /// A packet of the outside: to whom inside it goes, unless it is dropped.
+    /// Translates a packet from outside; returns the inside endpoint unless the packet is dropped.
     #[must_use]
     pub fn back(&self, now: Instant, carrier: Carrier, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
         match carrier {
@@ -187,7 +188,7 @@ impl Nat {
         }
     }
 
-    /// Everything is forgotten, as when it was started again: new mappings get new ports.
+    /// Removes all mappings, as after a restart: new mappings get new ports.
     pub fn flush(&mut self) {
         self.mappings.clear();
         self.connections.clear();
@@ -196,13 +197,13 @@ impl Nat {
         }
     }
 
-    /// It gets another outside address, and forgets everything.
+    /// Sets another outside address and removes all mappings.
     pub fn readdress(&mut self, outside: IpAddr) {
         self.flush();
         self.outside = outside;
     }
 
-    /// UDP gets out from now on, or does not.
+    /// Allows or blocks UDP.
     pub const fn allow_udp(&mut self, allow: bool) {
         self.behaviour.udp = allow;
     }

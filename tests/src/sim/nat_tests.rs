@@ -27,7 +27,8 @@ fn comes_in(nat: &Nat, now: Instant, y: &str, outside: SocketAddr) -> bool {
 
 const X: &str = "192.168.1.10:5000";
 
-/// Section 4.1: X1':x1' equals X2':x2' for all values of Y2:y2; if and only if Y2 equals Y1; if and only if Y2:y2 equals Y1:y1.
+/// Section 4.1: X1':x1' equals X2':x2' for all values of Y2:y2; if and only if Y2 equals Y1; if and only if Y2:y2
+/// equals Y1:y1.
 #[test]
 fn mappings_are_reused_as_their_dependence_says() {
     for (mapping, other_port, other_address) in [
@@ -143,7 +144,7 @@ fn a_firewall_translates_nothing_and_lets_in_answers_alone() {
 }
 
 #[test]
-fn tcp_is_opened_from_inside_and_answered_by_the_one_it_was_opened_to() {
+fn tcp_opens_from_inside_and_only_the_target_answers() {
     let (mut nat, now) = nat(Dependence::Independent, Dependence::Independent);
     let (x, y) = (addr(X), addr("198.51.100.1:443"));
     assert_eq!(nat.out(now, Carrier::Tcp, x, y), None, "in the middle of what was never opened");

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use tallow_proto::seed::Seed;
 
-/// How packets fare on the way from one host to another.
+/// The conditions for packets from one host to another.
 #[derive(Debug, Clone, Copy)]
 pub struct Conditions {
-    /// One way.
+    /// One-way latency.
     pub latency: Duration,
-    /// Added at random, which reorders.
+    /// Maximum random delay, which reorders packets.
     pub jitter: Duration,
-    /// Out of a million.
+    /// Lost packets per million.
     pub loss: u32,
-    /// Out of a million.
+    /// Duplicated packets per million.
     pub duplicate: u32,
     /// Bytes per second; 0: no limit.
     pub rate: u64,
@@ -23,7 +23,7 @@ pub struct Conditions {
     pub queue: Duration,
     /// UDP payloads larger than this are dropped in silence.
     pub mtu: usize,
-    /// Nothing gets through.
+    /// Whether all packets are dropped.
     pub cut: bool,
 }
 
@@ -54,7 +54,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// The same conditions everywhere.
+    /// Creates a network with the same conditions between all hosts.
     #[must_use]
     pub fn new(default: Conditions, seed: &Seed) -> Self {
         let rng = Chance::new(&seed.derive("network"));
@@ -92,8 +92,8 @@ impl Network {
         }
     }
 
-    /// When a packet of a TCP connection arrives, unless the way is cut. One that is lost is sent again after `again`; one that
-    /// finds a long queue waits in it, since its sender is one that slows down.
+    /// When a packet of a TCP connection arrives, unless the way is cut. One that is lost is sent again after `again`;
+    /// one that finds a long queue waits in it, since its sender is one that slows down.
     pub fn carry_stream(
         &mut self,
         now: Instant,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tallow_proto::wire::Blob;
 use tallow_proto::wire::peer::{Control, Offer, TransferKind};
 
-use super::hostile::{Heard, Script};
+use super::malicious_peer::{Heard, Script};
 
 /// The smallest chunk size.
 pub const K64: u32 = 64 << 10;
@@ -54,12 +54,12 @@ pub fn offer(entries: u32, bytes: u64, pages: u32) -> Offer {
 /// Offers these entries, each on a page of its own, with sums that are right if they can be.
 #[must_use]
 pub fn offering(entries: Vec<Vec<u8>>, bytes: u64) -> Script {
-    Box::new(move |heard, mouth| {
+    Box::new(move |heard, output| {
         if matches!(heard, Heard::Keyed) {
-            mouth.say(Control::Offer(offer(entries.len() as u32, bytes, entries.len() as u32)));
+            output.say(Control::Offer(offer(entries.len() as u32, bytes, entries.len() as u32)));
             for entry in &entries {
                 let page = Blob(page_of(std::slice::from_ref(entry)));
-                mouth.say(Control::Page { transfer: 1, page });
+                output.say(Control::Page { transfer: 1, page });
             }
         }
     })

@@ -1,7 +1,7 @@
-//! What a run consists of: who sends what to whom over which network, and what goes wrong when.
+//! The scenario of a run: the files, the peers, the network, and the faults with their times.
 //!
-//! A [`Scenario`] is read from bytes, any bytes: proptest makes and shrinks them (zeros are the simplest scenario), libFuzzer
-//! makes them, and a seed is 32 of them.
+//! A [`Scenario`] is read from bytes, any bytes: proptest makes and shrinks them (zeros are the simplest scenario),
+//! libFuzzer makes them, and a seed is 32 of them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -21,31 +21,31 @@ use tallow_proto::wire::peer::DeclineReason;
 use tallow_proto::room;
 
 use super::disk::CheckedSink;
-use super::evil::{Policy, Relay, Tamper, honest};
 use super::host::{HostId, Machine};
+use super::malicious_relay::{Policy, Relay, Tamper, honest};
 use super::network::{Chance, Conditions, Network};
 use super::topology::{Attachment, PUBLIC};
 use super::world::World;
 
-/// Where the two meet.
+/// The relay at which the two peers connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// At the relay inside the sender.
     Inside,
-    /// At a relay that can be made evil.
-    Evil,
+    /// At a relay that runs a script, which may be malicious.
+    ScriptedRelay,
     /// At the real relay.
     Relay,
 }
 
-/// What goes wrong on purpose, so long after the receiver accepted.
+/// A fault, at a time after the receiver accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
     /// Nothing.
     None,
-    /// The sender's person interrupts.
+    /// The user of the sender interrupts.
     CancelSender(Duration),
-    /// The receiver's person interrupts.
+    /// The user of the receiver interrupts.
     CancelReceiver(Duration),
     /// The offer is declined.
     Decline,
@@ -59,10 +59,10 @@ pub enum Act {
     Partition(Duration, Duration),
 }
 
-/// See the module's text.
+/// A scenario.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// Of the world and of the nodes.
+    /// The seed of the world and of the nodes.
     pub seed: [u8; 32],
     /// Sizes of the files.
     pub files: Vec<usize>,
@@ -70,19 +70,19 @@ pub struct Scenario {
     pub network: Conditions,
     /// Jobs take up to this long.
     pub job_time: Duration,
-    /// Where they meet.
+    /// The relay of the peers.
     pub place: Place,
-    /// What goes wrong.
+    /// The fault.
     pub act: Act,
     /// Whether chunks are compressed.
     pub compress: bool,
     /// Whether either side lacks AES.
     pub aes: bool,
-    /// How long both go on while the other side or the network is away.
+    /// How long both keep trying while the peer or the network is unreachable.
     pub give_up_after: Option<Duration>,
 }
 
-/// What the scenarios' people say: long enough for every fault that passes.
+/// The limit of the scenarios: long enough for every temporary fault.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 impl Scenario {
@@ -104,7 +104,7 @@ impl Scenario {
         }
     }
 
-    /// What these bytes mean; missing ones are 0.
+    /// Decodes a scenario; missing bytes are 0.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         let mut rest = bytes.iter().copied();
@@ -136,7 +136,7 @@ impl Scenario {
         let place = match byte() % 3 {
             0 => Place::Relay,
             1 => Place::Inside,
-            _ => Place::Evil,
+            _ => Place::ScriptedRelay,
         };
         let (compress, aes) = (byte() % 2 == 1, byte() % 2 == 0);
         let mut seed = [0; 32];
@@ -168,7 +168,7 @@ impl Scenario {
     /// Runs it to its end and checks everything that must hold.
     ///
     /// # Panics
-    /// Something does not hold.
+    /// A check failed.
     #[must_use]
     pub fn run(&self) -> Report {
         let mut rig = Rig::new(self, Policy::Proper, honest());
@@ -184,7 +184,7 @@ impl Scenario {
 pub struct Report {
     /// The sender's terminal event; `None`: it crashed.
     pub sent: Option<Event>,
-    /// The receiver's.
+    /// The terminal event of the receiver.
     pub received: Option<Event>,
     /// Virtual time.
     pub took: Duration,
@@ -205,7 +205,7 @@ impl Report {
         class(self.received.as_ref())
     }
 
-    /// Whether both say that it is done.
+    /// Whether both sides report success.
     #[must_use]
     pub fn is_done(&self) -> bool {
         matches!((&self.sent, &self.received), (Some(Event::Done(_)), Some(Event::Done(_))))
@@ -266,7 +266,7 @@ pub struct Rig {
     pub receiver: HostId,
     /// The relay.
     pub relay: Option<HostId>,
-    /// Where the receiver puts things.
+    /// The sink of the receiver.
     pub sink: Arc<CheckedSink>,
     scenario: Scenario,
 }
@@ -280,13 +280,13 @@ pub const CODE: &str = "7-acorn-bicycle-canal";
 const WORDS: &str = "acorn-bicycle-canal";
 
 impl Rig {
-    /// Everybody starts.
+    /// Starts all hosts.
     #[must_use]
     pub fn new(scenario: &Scenario, policy: Policy, tamper: Tamper) -> Self {
         Self::with(scenario, policy, tamper, |_, _| {})
     }
 
-    /// The same, with other configurations.
+    /// Starts all hosts with other configurations.
     #[must_use]
     pub fn with(
         scenario: &Scenario,
@@ -298,7 +298,7 @@ impl Rig {
         Self::build(scenario, (policy, tamper), change, public)
     }
 
-    /// The same, with a relay that is not evil, and the peers where `place` puts them: the sender, then the receiver.
+    /// Starts all hosts with an honest relay; `place` puts the peers into the network, the sender first.
     #[must_use]
     pub fn placed(
         scenario: &Scenario,
@@ -320,7 +320,9 @@ impl Rig {
         world.keep_secret(WORDS);
         let relay = match scenario.place {
             Place::Inside => None,
-            Place::Evil => Some(Machine::Other(Relay::new(RELAY.port(), policy, tamper, seed.derive("relay")))),
+            Place::ScriptedRelay => {
+                Some(Machine::Other(Relay::new(RELAY.port(), policy, tamper, seed.derive("relay"))))
+            }
             Place::Relay => Some(Machine::Relay(Box::new(real_relay(RELAY.port(), seed.derive("relay"))))),
         };
         let relay = relay.map(|relay| world.add(RELAY.ip(), relay));
@@ -336,10 +338,10 @@ impl Rig {
         Self { world, sender, receiver, relay, sink, scenario: scenario.clone() }
     }
 
-    /// Runs until both peers are closed, answering an offer, and lets happen what shall happen.
+    /// Runs until both peers are closed: answers the offer and injects the fault.
     ///
     /// # Panics
-    /// It does not end in an hour of virtual time.
+    /// The run does not end within an hour of virtual time.
     pub fn play(&mut self, act: Act) {
         let limit = Duration::from_secs(3600);
         let (sender, receiver) = (self.sender, self.receiver);
@@ -396,14 +398,14 @@ impl Rig {
         self.sink.check();
     }
 
-    /// The relay is gone from one moment to the next.
+    /// Crashes the relay.
     pub fn crash_relay(&mut self) {
         if let Some(relay) = self.relay {
             self.world.crash(relay);
         }
     }
 
-    /// There is a relay again, at the same address; it knows nothing of the time before.
+    /// Starts a new relay at the same address, without any state.
     pub fn restart_relay(&mut self) {
         let relay = real_relay(RELAY.port(), Seed::new(self.scenario.seed).derive("relay, started again"));
         self.relay = Some(self.world.add(RELAY.ip(), Machine::Relay(Box::new(relay))));
@@ -415,14 +417,14 @@ impl Rig {
         self.world.add(ip, Machine::Relay(Box::new(relay)))
     }
 
-    /// The receiver takes the offer, if it is to answer one.
+    /// Accepts the offer, if there is one to answer.
     pub fn accept(&mut self) {
         if self.world.end(self.receiver).is_none() {
             self.world.command(self.receiver, Command::Accept(self.sink.clone()));
         }
     }
 
-    /// The sender's person loses patience, if it is still waiting.
+    /// Interrupts the sender if it is still waiting.
     pub fn interrupt_sender(&mut self) {
         if self.world.end(self.sender).is_none() {
             self.world.command(self.sender, Command::Cancel);
@@ -445,7 +447,7 @@ impl Rig {
         self.world.add([192, 0, 2, 2].into(), Machine::Peer(Box::new(peer)))
     }
 
-    /// How it ended.
+    /// The outcome.
     #[must_use]
     pub fn report(&self) -> Report {
         Report {
@@ -456,7 +458,7 @@ impl Rig {
         }
     }
 
-    /// What both peers said, for a failed assertion.
+    /// The events of both peers, for a failed assertion.
     #[must_use]
     pub fn told(&self) -> String {
         let last = |host| self.world.said(host).rev().take(4).collect::<Vec<_>>();
@@ -468,7 +470,7 @@ impl Rig {
 /// An end that outlives its world.
 ///
 /// # Panics
-/// It is no end.
+/// The event is not terminal.
 #[must_use]
 pub fn copied_end(end: &Event) -> Event {
     match end {
@@ -478,7 +480,7 @@ pub fn copied_end(end: &Event) -> Event {
     }
 }
 
-/// How the sender of a scenario is configured.
+/// The configuration of the sender.
 #[must_use]
 pub fn send_config(scenario: &Scenario) -> SendConfig {
     let inside = scenario.place == Place::Inside;
@@ -491,7 +493,7 @@ pub fn send_config(scenario: &Scenario) -> SendConfig {
     config
 }
 
-/// How the receiver of a scenario is configured.
+/// The configuration of the receiver.
 #[must_use]
 pub fn receive_config(scenario: &Scenario) -> ReceiveConfig {
     let mut config = ReceiveConfig::new(common(scenario, true), Code::parse(CODE).expect("a good code"));
@@ -503,7 +505,7 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
     let address = RelayAddress { host: RELAY.ip().to_string(), port: RELAY.port() };
     let relays = match scenario.place {
         Place::Inside => Vec::new(),
-        Place::Evil | Place::Relay => vec![RelayChoice::new(address)],
+        Place::ScriptedRelay | Place::Relay => vec![RelayChoice::new(address)],
     };
     let unix_time = Duration::from_secs(1_800_000_000);
     let mut common = Common::new(peer::Machine { cores: 2, interfaces: Vec::new(), unix_time, aes });
@@ -511,7 +513,7 @@ fn common(scenario: &Scenario, aes: bool) -> Common {
     common
 }
 
-/// A relay as it is without options, at that port of all addresses.
+/// A relay with default options that listens on this port of all addresses.
 ///
 /// # Panics
 /// Its certificate is refused.
@@ -534,7 +536,7 @@ pub fn real_relay(port: u16, seed: Seed) -> room::Relay {
 /// One Ed25519 certificate for all, from a fixed key: events show its fingerprint, and runs of two processes can be compared.
 ///
 /// # Panics
-/// It can't be made.
+/// The certificate can't be created.
 #[must_use]
 pub fn identity() -> Identity {
     static MADE: OnceLock<Identity> = OnceLock::new();

@@ -1,4 +1,4 @@
-//! A stranger that connects to a port on which a peer expects somebody else, as often as it may, and keeps what it
+//! A stranger that connects to a port on which a peer expects another peer, as often as it may, and keeps what it
 //! gets.
 
 use std::collections::VecDeque;
@@ -19,23 +19,23 @@ use tallow_proto::transfer::job::Job;
 use super::host::Observed;
 
 const SOCKET: SocketId = SocketId(0);
-/// How often it looks whether it could have one more.
+/// The interval at which it tries to open another connection.
 const EVERY: Duration = Duration::from_millis(5);
 /// What it writes into each stream that may hold something.
 const FILL: usize = 4 << 20;
 
-/// What it does with a connection.
+/// The use of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Squat {
     /// It opens the first stream, sends one byte, and is silent.
     Silent,
-    /// It opens no first stream, and fills all others, which nobody reads.
+    /// It opens no first stream, and fills all others, which the peer does not read.
     Fills,
     /// A TCP connection on which nothing is sent.
     Tcp,
 }
 
-/// See the module's text.
+/// A stranger that holds connections.
 pub struct Squatter {
     target: SocketAddr,
     squat: Squat,

@@ -1,4 +1,4 @@
-//! What each host sent to whom, counted as it leaves the host, whatever becomes of it.
+//! Counts the packets that each host sent to each address when they leave the host, even if they are lost later.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,9 +10,9 @@ use super::world::World;
 /// Packets and their bytes; of UDP the payload, of TCP with headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// How many.
+    /// The number of packets.
     pub packets: u64,
-    /// How large together.
+    /// The number of bytes.
     pub bytes: u64,
 }
 
@@ -42,19 +42,19 @@ impl Tallies {
 }
 
 impl World {
-    /// What the host sent: over what, from where, to whom.
+    /// The packets of a host, by transport, source and destination.
     pub fn sent(&self, host: HostId) -> impl Iterator<Item = (Carrier, SocketAddr, SocketAddr, Tally)> {
         let all = self.tallies.0.iter().filter(move |((from, ..), _)| *from == host);
         all.map(|(&(_, carrier, from, to), &tally)| (carrier, from, to, tally))
     }
 
-    /// What the host sent in all.
+    /// All packets of the host.
     #[must_use]
     pub fn sent_in_all(&self, host: HostId) -> Tally {
         self.sent(host).map(|(.., tally)| tally).sum()
     }
 
-    /// What the host sent to an address, whatever the port.
+    /// The packets of the host to an address, on any port.
     #[must_use]
     pub fn sent_to(&self, host: HostId, ip: IpAddr) -> Tally {
         self.sent(host).filter(|(_, _, to, _)| to.ip() == ip).map(|(.., tally)| tally).sum()

@@ -1,9 +1,9 @@
 //! TCP between hosts: reliable and ordered pipes over the network that loses and is cut.
 //!
-//! What is lost comes later, with everything behind it. What is sent into a cut, or to a host that does not answer, stalls and is
-//! tried again; after its pipe's user time-out the pipe has failed. A machine that answers but knows nothing of a pipe (its
-//! process died, it was started again) resets it. Who sends nothing notices nothing: such a pipe stays half-open, for there are
-//! no keep-alive probes here.
+//! What is lost comes later, with everything behind it. What is sent into a cut, or to a host that does not answer,
+//! stalls and is tried again; after its pipe's user time-out the pipe has failed. A machine that answers but knows
+//! nothing of a pipe (its process died, it was started again) resets it. Who sends nothing notices nothing: such a pipe
+//! stays half-open, for there are no keep-alive probes here.
 //!
 //! Writes are taken in pieces of random size. Bounds: [`BUFFER`] bytes of a pipe and direction that were not yet read.
 
@@ -18,16 +18,16 @@ use tallow_proto::net::{Dial, PipeEvent, PipeId};
 use super::host::HostId;
 use super::nat::Carrier;
 use super::topology::Flight;
-use super::world::{Happening, World};
+use super::world::{SimEvent, World};
 
 /// Bytes under way or unread in one direction.
 const BUFFER: usize = 256 << 10;
 /// How long until something is sent again; it doubles up to the limit.
 const AGAIN: Duration = Duration::from_millis(200);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(5);
-/// The same for what opens a connection, every time: as Linux has it since 6.5.
+/// The retransmission interval of a connection request, as in Linux since 6.5.
 const SYN_AGAIN: Duration = Duration::from_secs(1);
-/// The patience of a system that was not told of another.
+/// The default user time-out of a system.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// As the driver does.
 const LINGER: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ const SLICES: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct EndId {
     connection: usize,
-    /// 0: who dialled.
+    /// 0 for the side that dialled.
     side: usize,
 }
 
@@ -80,7 +80,7 @@ struct End {
     sent: u64,
     heard: u64,
     last_arrival: Instant,
-    /// What did not get through.
+    /// Packets that were lost.
     stalled: BTreeMap<u64, Message>,
     stalled_since: Option<Instant>,
     again: Duration,
@@ -179,7 +179,7 @@ impl World {
             end.let_go = true;
             self.hosts[host.0].touched.insert(pipe);
             let at = self.now + LINGER;
-            self.plan(at, Happening::TcpLinger(id));
+            self.plan(at, SimEvent::TcpLinger(id));
         } else {
             self.forget(id);
         }
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    /// The node is closed: what it has not finished is dropped, the rest goes on without it.
+    /// The node is closed: unfinished pipes are dropped, the others are completed without it.
     pub(super) fn leave_pipes(&mut self, host: HostId) {
         let pipes: Vec<PipeId> = self.hosts[host.0].pipes.keys().copied().collect();
         for pipe in pipes {
@@ -232,7 +232,7 @@ impl World {
         }
     }
 
-    /// The machine is gone: nobody is told.
+    /// The machine is gone: no peer is notified.
     pub(super) fn lose_pipes(&mut self, host: HostId) {
         for id in std::mem::take(&mut self.hosts[host.0].pipes).into_values() {
             let end = self.end_mut(id);
@@ -255,7 +255,7 @@ impl World {
     /// A reset is sent once: it gets through or it does not.
     fn reset(&mut self, id: EndId) {
         if let Some((at, flight)) = self.tcp_way(id, Carrier::Tcp, HEADER) {
-            self.plan(at, Happening::Tcp { to: id.other(), number: u64::MAX, message: Message::Reset, flight });
+            self.plan(at, SimEvent::Tcp { to: id.other(), number: u64::MAX, message: Message::Reset, flight });
         }
     }
 
@@ -277,7 +277,7 @@ impl World {
         let size = HEADER + if let Message::Data(data) = &message { data.len() } else { 0 };
         let carrier = if matches!(message, Message::Syn) { Carrier::Syn } else { Carrier::Tcp };
         match self.tcp_way(id, carrier, size) {
-            Some((at, flight)) => self.plan(at, Happening::Tcp { to: id.other(), number, message, flight }),
+            Some((at, flight)) => self.plan(at, SimEvent::Tcp { to: id.other(), number, message, flight }),
             None => self.stall(id, number, message),
         }
     }
@@ -291,7 +291,7 @@ impl World {
         if !std::mem::replace(&mut end.trying, true) {
             let again = if is_syn { SYN_AGAIN } else { end.again };
             end.again = (again * 2).min(AGAIN_AT_MOST);
-            self.plan(now + again, Happening::TcpAgain(id));
+            self.plan(now + again, SimEvent::TcpAgain(id));
         }
     }
 
@@ -320,7 +320,7 @@ impl World {
         }
     }
 
-    /// Something happened to this end: its host looks at it.
+    /// Marks this end as changed, so that its host processes it.
     fn touch(&mut self, id: EndId) {
         let end = self.end_ref(id);
         let (pipe, owner, over) = (end.pipe, end.owner, end.over);
@@ -414,7 +414,7 @@ impl World {
         }
     }
 
-    /// Does what can be done for the pipes that something happened to; whether a node was told.
+    /// Processes the changed pipes; returns whether a node was notified.
     pub(super) fn pump(&mut self, host: HostId) -> bool {
         let mut told = false;
         for pipe in std::mem::take(&mut self.hosts[host.0].touched) {

@@ -1,9 +1,9 @@
-//! Who is connected to what: the public segment, sites behind NATs and firewalls, sites behind those.
+//! The topology: the public segment, sites behind NATs and firewalls, and sites behind those.
 //!
-//! It decides which way a packet takes, and what is left of it. On departure it climbs from its segment until it is where its
-//! destination is, or in the public segment, and each site's NAT may translate or drop it; on arrival, which is later, it
-//! descends through the NATs between there and its destination, as they are then. Addresses mean something inside a
-//! segment only, so that private networks may overlap.
+//! It decides which way a packet takes, and what is left of it. On departure it climbs from its segment until it is
+//! where its destination is, or in the public segment, and each site's NAT may translate or drop it; on arrival, which
+//! is later, it descends through the NATs between there and its destination, as they are then. Addresses mean something
+//! inside a segment only, so that private networks may overlap.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -24,9 +24,9 @@ pub const PUBLIC: Segment = Segment(0);
 /// A host's address in a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attachment {
-    /// Where.
+    /// The segment.
     pub segment: Segment,
-    /// As whom.
+    /// The address.
     pub addr: IpAddr,
     /// Bits of it that name the network.
     pub prefix: u8,
@@ -57,7 +57,7 @@ fn is_within(addr: IpAddr, network: IpAddr, prefix: u8) -> bool {
     family == other_family && (one ^ other) & mask == 0
 }
 
-/// What is to be built between a segment and its parent.
+/// The plan of a site between a segment and its parent.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// The networks inside, which no packet leaves for.
@@ -102,20 +102,21 @@ impl Built {
     }
 }
 
-/// A packet between departure and arrival: in the highest segment that it gets to, with the addresses that it has there.
+/// A packet between departure and arrival: in the highest segment that it gets to, with the addresses that it has
+/// there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flight {
-    /// Where it is.
+    /// Its segment.
     pub segment: Segment,
-    /// What it is.
+    /// Its kind.
     pub carrier: Carrier,
-    /// From whom, as it is seen there.
+    /// Its source, as seen in this segment.
     pub from: SocketAddr,
-    /// To whom, as it is seen there.
+    /// Its destination, as seen in this segment.
     pub to: SocketAddr,
 }
 
-/// See the module's text.
+/// The topology.
 #[derive(Debug, Default)]
 pub struct Topology {
     /// Segment n + 1.

@@ -1,4 +1,4 @@
-//! Hosts, the clock, and what happens next.
+//! Hosts, the clock, and the queue of events.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,12 +24,12 @@ use super::tally::Tallies;
 use super::tcp::{Connections, EndId, Message};
 use super::topology::{Attachment, Flight, PUBLIC, Segment, Site, Topology};
 
-pub(super) enum Happening {
+pub(super) enum SimEvent {
     Datagram {
         flight: Flight,
         data: Vec<u8>,
     },
-    /// One that waited for a stopped process.
+    /// A datagram that waited for a stopped process.
     Kept {
         host: HostId,
         to: SocketAddr,
@@ -64,21 +64,21 @@ const KEPT: usize = 256;
 /// How long a runtime may take to see that an address has changed.
 const NOTICED: Duration = Duration::from_secs(3);
 
-/// See the module's text.
+/// The simulated world.
 pub struct World {
     /// The virtual clock.
     pub now: Instant,
     start: Instant,
     /// The network, to be made worse by a test.
     pub network: Network,
-    /// Who is connected to what.
+    /// The topology of the network.
     pub topology: Topology,
     pub(super) tallies: Tallies,
     seed: Seed,
     pub(super) hosts: Vec<Host>,
     pub(super) connections: Connections,
     names: BTreeMap<String, Vec<SocketAddr>>,
-    queue: BTreeMap<(Instant, u64), Happening>,
+    queue: BTreeMap<(Instant, u64), SimEvent>,
     sequence: u64,
     pub(super) chance: Chance,
     pub(super) trace: DefaultHasher,
@@ -147,7 +147,7 @@ impl World {
         }
     }
 
-    /// A name that the name service knows.
+    /// Adds a name to the name service.
     pub fn name(&mut self, name: &str, addresses: Vec<SocketAddr>) {
         self.names.insert(name.to_owned(), addresses);
     }
@@ -164,7 +164,7 @@ impl World {
         self.trace.finish()
     }
 
-    /// Everything that a peer said so far.
+    /// All events of a peer so far.
     pub fn said(&self, host: HostId) -> impl DoubleEndedIterator<Item = &peer::Event> {
         self.hosts[host.0].said.iter().filter_map(|said| match said {
             Observed::Peer(event) => Some(event),
@@ -225,7 +225,7 @@ impl World {
         self.serve(host);
     }
 
-    /// The machine is gone from one moment to the next: nothing is said any more, and nobody answers for it.
+    /// Crashes the machine: it sends nothing more, and its system answers no packets.
     pub fn crash(&mut self, host: HostId) {
         self.lose_pipes(host);
         self.end_life(host);
@@ -251,8 +251,8 @@ impl World {
         host.closed_at.get_or_insert(now);
     }
 
-    /// Something runs on the host again, which crashed, was killed, or has closed. What it said in its earlier life is forgotten;
-    /// a node is to be made with [`World::clock`] as its time.
+    /// Something runs on the host again, which crashed, was killed, or has closed. What it said in its earlier life is
+    /// forgotten; a node is to be made with [`World::clock`] as its time.
     pub fn restart(&mut self, host: HostId, machine: Machine) {
         self.kill(host);
         let target = &mut self.hosts[host.0];
@@ -271,8 +271,8 @@ impl World {
         self.now - self.hosts[host.0].slept
     }
 
-    /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its pipes stay behind and
-    /// stall. The node is told a little later.
+    /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its pipes stay
+    /// behind and stall. The node is told a little later.
     ///
     /// # Panics
     /// The host has no address of this family.
@@ -292,15 +292,17 @@ impl World {
             self.topology.attach(host, at);
         }
         let at = self.now + self.chance.up_to(NOTICED);
-        self.plan(at, Happening::Interfaces(host));
+        self.plan(at, SimEvent::Interfaces(host));
     }
 
-    /// The machine sleeps: nobody answers for it, its clock stands still, and it is told afterwards.
+    /// Lets the machine sleep: its system answers no packets, its clock stands still, and its node is notified
+    /// afterwards.
     pub fn sleep(&mut self, host: HostId, time: Duration) {
         self.freeze(host, Freeze::Asleep, time);
     }
 
-    /// The process is stopped (SIGSTOP) and goes on later: its clock has gone on, and its system has kept what had room.
+    /// The process is stopped (SIGSTOP) and goes on later: its clock has gone on, and its system has kept what had
+    /// room.
     pub fn stop(&mut self, host: HostId, time: Duration) {
         self.freeze(host, Freeze::Stopped, time);
     }
@@ -311,7 +313,7 @@ impl World {
         assert!(target.frozen.is_none(), "{host:?} is frozen already");
         target.frozen = Some((freeze, since, until));
         let life = target.life;
-        self.plan(until, Happening::Thaw(host, life));
+        self.plan(until, SimEvent::Thaw(host, life));
     }
 
     fn thaw(&mut self, host: HostId, life: u32) {
@@ -376,8 +378,8 @@ impl World {
             timer.map(|(_, host)| (host, self.hosts[host].timeout().map(|(_, why)| why)))
         );
         if arrival.is_some_and(|arrival| arrival <= self.now) {
-            if let Some((_, happening)) = self.queue.pop_first() {
-                self.happen(happening);
+            if let Some((_, sim_event)) = self.queue.pop_first() {
+                self.happen(sim_event);
             }
         } else if let Some((_, host)) = timer {
             (self.elapsed(), host).hash(&mut self.trace);
@@ -388,50 +390,50 @@ impl World {
         true
     }
 
-    fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, sim_event: SimEvent) {
         let now = self.now;
-        match happening {
-            Happening::Datagram { flight, data } => {
+        match sim_event {
+            SimEvent::Datagram { flight, data } => {
                 (self.elapsed(), flight.to, flight.from, data.len()).hash(&mut self.trace);
                 if let Some((host, to)) = self.topology.arrive(now, &flight) {
                     self.deliver(host, to, flight.from, data);
                 }
             }
-            Happening::Kept { host, to, from, data } => self.deliver(host, to, from, data),
-            Happening::JobDone { host, life, job } => {
+            SimEvent::Kept { host, to, from, data } => self.deliver(host, to, from, data),
+            SimEvent::JobDone { host, life, job } => {
                 if self.hosts[host.0].life != life {
                     return;
                 }
                 if let Some((_, _, until)) = self.hosts[host.0].frozen {
-                    return self.plan(until, Happening::JobDone { host, life, job });
+                    return self.plan(until, SimEvent::JobDone { host, life, job });
                 }
                 (self.elapsed(), host, job.id).hash(&mut self.trace);
                 let done = job.run(&AtomicBool::new(false));
                 self.hosts[host.0].with(now, |node, now| node.handle_input(now, Input::Done(done)));
                 self.serve(host);
             }
-            Happening::Resolved { host, life, query, addresses } => {
+            SimEvent::Resolved { host, life, query, addresses } => {
                 if self.hosts[host.0].life != life {
                     return;
                 }
                 if let Some((_, _, until)) = self.hosts[host.0].frozen {
-                    return self.plan(until, Happening::Resolved { host, life, query, addresses });
+                    return self.plan(until, SimEvent::Resolved { host, life, query, addresses });
                 }
                 let input = Input::Resolved(query, addresses);
                 self.hosts[host.0].with(now, |node, now| node.handle_input(now, input));
                 self.serve(host);
             }
-            Happening::Tcp { to, number, message, flight } => self.tcp_arrive(to, number, message, flight),
-            Happening::TcpAgain(end) => self.tcp_again(end),
-            Happening::TcpLinger(end) => self.forget(end),
-            Happening::Interfaces(host) => {
+            SimEvent::Tcp { to, number, message, flight } => self.tcp_arrive(to, number, message, flight),
+            SimEvent::TcpAgain(end) => self.tcp_again(end),
+            SimEvent::TcpLinger(end) => self.forget(end),
+            SimEvent::Interfaces(host) => {
                 if let Some((_, _, until)) = self.hosts[host.0].frozen {
-                    return self.plan(until, Happening::Interfaces(host));
+                    return self.plan(until, SimEvent::Interfaces(host));
                 }
                 self.tell_interfaces(host);
                 self.serve(host);
             }
-            Happening::Thaw(host, life) => self.thaw(host, life),
+            SimEvent::Thaw(host, life) => self.thaw(host, life),
         }
     }
 
@@ -442,7 +444,7 @@ impl World {
         if let Some((freeze, _, until)) = target.frozen {
             if freeze == Freeze::Stopped && target.waiting < KEPT {
                 target.waiting += 1;
-                self.plan(until, Happening::Kept { host, to, from, data });
+                self.plan(until, SimEvent::Kept { host, to, from, data });
             }
             return;
         }
@@ -466,7 +468,7 @@ impl World {
             while let Some(job) = self.hosts[id.0].with(now, |node, _| node.poll_job()).flatten() {
                 let at = now + Duration::from_micros(10) + self.chance.up_to(self.job_time);
                 let life = self.hosts[id.0].life;
-                self.plan(at, Happening::JobDone { host: id, life, job: Box::new(job) });
+                self.plan(at, SimEvent::JobDone { host: id, life, job: Box::new(job) });
             }
             while let Some(pipe) = self.hosts[id.0].with(now, |node, _| node.poll_pipe()).flatten() {
                 self.hosts[id.0].touched.insert(pipe);
@@ -548,7 +550,7 @@ impl World {
             Action::Resolve(query, name, _) => {
                 let addresses = self.names.get(&name).cloned().unwrap_or_default();
                 let (at, life) = (now + Duration::from_millis(3), host.life);
-                self.plan(at, Happening::Resolved { host: id, life, query, addresses });
+                self.plan(at, SimEvent::Resolved { host: id, life, query, addresses });
             }
             other => unreachable!("the simulator can't do {other:?}"),
         }
@@ -578,16 +580,16 @@ impl World {
                         continue;
                     };
                     for at in self.network.carry(now, flight.from.ip(), flight.to.ip(), data.len()) {
-                        self.plan(at, Happening::Datagram { flight, data: data.to_vec() });
+                        self.plan(at, SimEvent::Datagram { flight, data: data.to_vec() });
                     }
                 }
             }
         }
     }
 
-    pub(super) fn plan(&mut self, at: Instant, happening: Happening) {
+    pub(super) fn plan(&mut self, at: Instant, sim_event: SimEvent) {
         self.sequence += 1;
-        self.queue.insert((at, self.sequence), happening);
+        self.queue.insert((at, self.sequence), sim_event);
     }
 }
 

@@ -47,7 +47,8 @@ fn a_relay_that_comes_back_late_is_found() {
     }
 }
 
-/// The floor that was found is one like the first: it may be lost and found again, and the bytes move between both paths.
+/// The floor that was found is one like the first: it may be lost and found again, and the bytes move between both
+/// paths.
 #[test]
 fn it_happens_again_and_again() {
     let mut midway = Midway::new(20, 200 * SECOND);
@@ -66,7 +67,7 @@ fn it_happens_again_and_again() {
     midway.ends_well();
 }
 
-/// Nobody is told of a search that leads to nothing, and the end of the transfer ends it.
+/// A search without a result causes no event, and the end of the transfer ends it.
 #[test]
 fn a_relay_that_never_comes_back_changes_nothing() {
     for (seed, interrupts) in [(30, false), (31, true)] {
@@ -133,7 +134,8 @@ fn a_transfer_that_ends_in_the_search_leaves_nothing_behind() {
     }
 }
 
-/// Bytes that may not go over a relay wait for another direct path on the floor that was found, and no link is looked for.
+/// Bytes that may not go over a relay wait for another direct path on the floor that was found, and no link is looked
+/// for.
 #[test]
 fn data_that_may_not_go_over_a_relay_has_a_floor_to_wait_on() {
     let mut midway = Midway::with(60, 60 * SECOND, |send, _| {

@@ -17,8 +17,8 @@ use tallow_tests::sim::{
 
 use super::midway::{FOUND, HOME, LEGS, Midway, OUTSIDE, SECOND, direct_and, scenario};
 
-/// One side has lost everything and knows it; the other one believes in its direct path for another second, and waits in the
-/// reconnect room for a floor. Its session goes on all the same, without a failure.
+/// One side has lost everything and knows it; the other one believes in its direct path for another second, and waits
+/// in the reconnect room for a floor. Its session goes on all the same, without a failure.
 #[test]
 fn one_that_lost_all_meets_one_that_has_not_noticed() {
     for (seed, legs) in [LEGS[0], LEGS[1]].into_iter().enumerate() {
@@ -86,7 +86,7 @@ impl Midway {
 }
 
 #[test]
-fn the_relay_inside_a_sender_lets_its_receiver_in_for_another_floor() {
+fn an_embedded_relay_accepts_its_receiver_again() {
     for seed in 70..73 {
         let mut midway = inside(seed, 90 * SECOND);
         midway.accept();
@@ -98,9 +98,10 @@ fn the_relay_inside_a_sender_lets_its_receiver_in_for_another_floor() {
     }
 }
 
-/// As with a relay between them: a receiver that lost all comes to a sender that believes in its direct path, and the other way round.
+/// As with a relay between them: a receiver that lost all comes to a sender that believes in its direct path, and the
+/// other way round.
 #[test]
-fn one_that_lost_all_meets_one_that_has_not_noticed_at_the_relay_inside() {
+fn a_peer_without_links_reaches_one_with_a_dead_link() {
     for (seed, apart) in [(80, 1), (81, 1), (82, 0), (83, 0), (84, 0)] {
         let make = || {
             let mut midway = inside(seed, 10 * SECOND);
@@ -116,8 +117,8 @@ fn one_that_lost_all_meets_one_that_has_not_noticed_at_the_relay_inside() {
     }
 }
 
-/// A relay can cut the floor and spoil every other one, with anything that it has seen before: the bytes go on directly, and nobody
-/// hears of it.
+/// A relay can cut the floor and spoil every other one, with anything that it has seen before: the bytes go on
+/// directly, and nobody hears of it.
 #[test]
 fn a_relay_that_spoils_the_new_floor_ends_nothing() {
     for kind in 0..4 {
@@ -145,7 +146,7 @@ fn a_relay_that_spoils_the_new_floor_ends_nothing() {
             }
         });
         let (scenario, bytes) = scenario(90 + kind, 45 * SECOND);
-        let scenario = Scenario { place: Place::Evil, ..scenario };
+        let scenario = Scenario { place: Place::ScriptedRelay, ..scenario };
         let rig = Rig::with(&scenario, Policy::Proper, tamper, direct_and(|_, _| {}));
         let mut midway = Midway::offered(rig, bytes, PUBLIC_OF);
         midway.accept();
@@ -176,7 +177,7 @@ fn a_relay_that_floods_a_link_that_waits_is_not_read() {
         _ => Fate::Instead(Vec::new()),
     });
     let (scenario, bytes) = scenario(97, 45 * SECOND);
-    let scenario = Scenario { place: Place::Evil, ..scenario };
+    let scenario = Scenario { place: Place::ScriptedRelay, ..scenario };
     let rig = Rig::with(&scenario, Policy::Proper, tamper, direct_and(|_, _| {}));
     let mut midway = Midway::offered(rig, bytes, PUBLIC_OF);
     midway.accept();
@@ -194,7 +195,8 @@ fn a_relay_that_floods_a_link_that_waits_is_not_read() {
     midway.ends_well();
 }
 
-/// The direct path dies while a new floor proves itself, and does not come to an end with it: it is not waited for for long.
+/// The direct path dies while a new floor proves itself, and does not come to an end with it: it is not waited for for
+/// long.
 #[test]
 fn the_last_link_has_to_prove_itself_soon() {
     let (cuts, swallows) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
@@ -206,7 +208,7 @@ fn the_last_link_has_to_prove_itself_soon() {
         _ => Fate::Pass,
     });
     let (scenario, bytes) = scenario(96, 30 * SECOND);
-    let scenario = Scenario { place: Place::Evil, ..scenario };
+    let scenario = Scenario { place: Place::ScriptedRelay, ..scenario };
     let rig = Rig::with(&scenario, Policy::Proper, tamper, direct_and(|_, _| {}));
     let mut midway = Midway::offered(rig, bytes, PUBLIC_OF);
     midway.accept();
@@ -219,7 +221,8 @@ fn the_last_link_has_to_prove_itself_soon() {
     midway.ends_well();
 }
 
-/// A receiver that thinks that it has a link keeps one on which the sender asked for another handshake; its person gives up meanwhile.
+/// A receiver that thinks that it has a link keeps one on which the sender asked for another handshake; its person
+/// gives up meanwhile.
 #[test]
 fn a_link_that_waits_goes_with_the_transfer() {
     let mut midway = one_lost_all_at_the_relay(95, 0, LEGS[0]);

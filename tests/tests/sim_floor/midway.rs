@@ -99,7 +99,7 @@ impl Midway {
         self.rig.restart_relay();
     }
 
-    /// Which way the bytes take by what both said last of it.
+    /// The path of the bytes by the last path events of both peers.
     pub fn ways(&self) -> [Option<PathKind>; 2] {
         self.hosts().map(|host| {
             self.rig.world.said(host).rev().find_map(|event| match event {
@@ -147,8 +147,8 @@ impl Midway {
         self.rig.world.said(host).filter(|event| matches!(event, Event::FellBack(_))).count()
     }
 
-    /// One of the two, in the state that `make` leads to, has just lost its last link and can reach the relay again. What it says
-    /// of that does not arrive at the other one, which believes in its direct path for another second.
+    /// One of the two, in the state that `make` leads to, has just lost its last link and can reach the relay again.
+    /// What it says of that does not arrive at the other one, which believes in its direct path for another second.
     pub fn one_lost_all(apart: usize, make: impl Fn() -> Self, heal: impl Fn(&mut Self)) -> Self {
         let cut = |midway: &mut Self| {
             assert_eq!(midway.reconnects(), [0, 0], "{}", midway.history());

@@ -1,11 +1,11 @@
-//! Whole transfers between real processes, next to two bare programs in the same run: a plain QUIC stream by `quinn`, and
-//! "hash, seal, TCP, open, hash, write".
+//! Whole transfers between real processes, next to two bare programs in the same run: a plain QUIC stream by `quinn`,
+//! and "hash, seal, TCP, open, hash, write".
 //!
 //! ```sh
 //! cargo build --release --workspace && cargo run --release -p tallow-tests --bin bench -- --runs 5
 //! ```
-//! `--only resume` measures what a transfer costs that is gone on with.
-//! For each case: wall time, MB/s (10^6 bytes), CPU seconds of each process, peak memory. Medians; the spread in brackets.
+//! `--only resume` measures what a transfer costs that is gone on with. For each case: wall time, MB/s (10^6 bytes),
+//! CPU seconds of each process, peak memory. Medians; the spread in brackets.
 
 mod bare;
 mod process;

@@ -127,7 +127,7 @@ fn digest(path: &Path) -> blake3::Hash {
     hasher.finalize()
 }
 
-/// A port that nobody uses now.
+/// A free port.
 pub fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }

@@ -1,9 +1,11 @@
-//! Directories by their handles: whatever is opened or made through a [`Dir`] lies in it, whoever renames or swaps what meanwhile.
+//! Directories by their handles: everything that is opened or created through a [`Dir`] is inside it, even if other
+//! processes rename or swap entries at the same time.
 //!
-//! Decides how a name is resolved. The kernel does it in one step (`openat2` with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and
-//! RESOLVE_NO_MAGICLINKS: no `..`, no absolute path, no link anywhere, not even one that appears during the call). Where there is
-//! no such call, each component is opened by itself with O_NOFOLLOW, from the handle of the one before: the same containment, more
-//! calls. Checks of strings or of `lstat` before an opening are not part of it; they would lose races.
+//! Decides how a name is resolved. The kernel does it in one step (`openat2` with RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS
+//! and RESOLVE_NO_MAGICLINKS: no `..`, no absolute path, no link anywhere, not even one that appears during the call).
+//! Where there is no such call, each component is opened by itself with O_NOFOLLOW, from the handle of the one before:
+//! the same containment, more calls. Checks of strings or of `lstat` before an opening are not part of it; they would
+//! lose races.
 //!
 //! A symbolic link in the way is `ELOOP` by either method. No state, no timers. Nothing here follows a link but
 //! [`Dir::open_trusted`].
@@ -18,14 +20,14 @@ use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, Stat, Timestamps};
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-/// Mode of a directory that nobody else may look into.
+/// Mode of a directory that other users can't read.
 pub const PRIVATE_DIR: Mode = Mode::RWXU;
-/// Mode of a file that nobody else may read.
+/// Mode of a file that other users can't read.
 pub const PRIVATE_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 const DIR_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// How a path of several components is opened.
+/// The way in which a path of several components is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// By `openat2` (Linux 5.6).
@@ -35,7 +37,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The kernel's, where it has one and the sandbox lets it through.
+    /// The kernel's method if the system has it and no sandbox blocks it.
     #[must_use]
     pub fn best() -> Self {
         static BEST: OnceLock<Method> = OnceLock::new();
@@ -51,31 +53,31 @@ impl Method {
 pub struct Dir(OwnedFd);
 
 impl Dir {
-    /// The directory at a path of this machine, links followed: for what the person named.
+    /// Opens the directory at a path that the user named; links are followed.
     ///
     /// # Errors
-    /// The system's.
+    /// An error of the operating system.
     pub fn open_trusted(path: &Path) -> io::Result<Self> {
         Ok(Self(fs::open(path, DIR_FLAGS, Mode::empty())?))
     }
 
-    /// The same directory again.
+    /// Duplicates the handle.
     ///
     /// # Errors
-    /// The system's.
+    /// An error of the operating system.
     pub fn again(&self) -> io::Result<Self> {
         Ok(Self(rustix::io::fcntl_dupfd_cloexec(&self.0, 0)?))
     }
 
-    /// The directory at `path`, components joined by `/`, below this one.
+    /// Opens the directory at `path`, with components separated by `/`, below this one.
     ///
     /// # Errors
-    /// `ELOOP` when a link is in the way, `ENOTDIR` when something else is, or the system's.
+    /// `ELOOP` if a component is a link, `ENOTDIR` if it is something else, or another error of the operating system.
     pub fn descend(&self, path: &str) -> io::Result<Self> {
         self.descend_by(Method::best(), path)
     }
 
-    /// [`Dir::descend`] by a certain method.
+    /// [`Dir::descend`] with the given method.
     ///
     /// # Errors
     /// As there.
@@ -90,36 +92,36 @@ impl Dir {
         }
     }
 
-    /// The directory of this name in this one.
+    /// Opens the directory of this name in this one.
     ///
     /// # Errors
     /// As [`Dir::descend`].
     pub fn child(&self, name: impl Arg) -> io::Result<Self> {
         one(name, |name| match fs::openat(&self.0, name, DIR_FLAGS | OFlags::NOFOLLOW, Mode::empty()) {
             Ok(fd) => Ok(Self(fd)),
-            // With O_DIRECTORY a link is reported as what it is not.
+            // With O_DIRECTORY the system reports a link as "not a directory".
             Err(Errno::NOTDIR) if stat(&self.0, name)?.is_some_and(|stat| is_link(&stat)) => Err(Errno::LOOP),
             Err(error) => Err(error),
         })
     }
 
-    /// Makes a directory; the process's umask applies to the mode.
+    /// Creates a directory; the umask of the process applies to the mode.
     ///
     /// # Errors
-    /// `EEXIST`, or the system's.
+    /// `EEXIST`, or another error of the operating system.
     pub fn make_dir(&self, name: impl Arg, mode: Mode) -> io::Result<()> {
         one(name, |name| fs::mkdirat(&self.0, name, mode))
     }
 
-    /// Makes a file, never one that is there, and opens it for writing.
+    /// Creates a file, which must not exist, and opens it for writing.
     ///
     /// # Errors
-    /// `EEXIST` whatever is there, a link included, or the system's.
+    /// `EEXIST` if anything has this name, even a link, or another error of the operating system.
     pub fn make_file(&self, name: impl Arg, mode: Mode) -> io::Result<OwnedFd> {
         self.make_file_by(Method::best(), name, mode)
     }
 
-    /// [`Dir::make_file`] by a certain method.
+    /// [`Dir::make_file`] with the given method.
     ///
     /// # Errors
     /// As there.
@@ -131,10 +133,10 @@ impl Dir {
         })
     }
 
-    /// Opens a regular file that this side made before. Never blocks, never makes one.
+    /// Opens a regular file for writing that this side created before. Never blocks, never creates a file.
     ///
     /// # Errors
-    /// `ELOOP` when a link took its place, `EINVAL` when something else did, or the system's.
+    /// `ELOOP` if a link replaced it, `EINVAL` if something else did, or another error of the operating system.
     pub fn reopen_file(&self, name: impl Arg) -> io::Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = one(name, |name| fs::openat(&self.0, name, flags, Mode::empty()))?;
@@ -151,62 +153,63 @@ impl Dir {
         if is_file(&fs::fstat(&file)?) { Ok(file) } else { Err(Errno::INVAL.into()) }
     }
 
-    /// Changes the mode of a regular file that this side made and can't open.
+    /// Makes a regular file accessible that this side created and can't open.
     ///
     /// # Errors
-    /// `EINVAL` when it is something else, or the system's.
+    /// `EINVAL` if it is something else, or another error of the operating system.
     pub fn unlock_file(&self, name: impl Arg) -> io::Result<()> {
         one(name, |name| set_mode(&self.0, name, PRIVATE_FILE, is_file, Errno::INVAL))
     }
 
-    /// Brings a regular file to the disk.
+    /// Syncs a regular file to the disk.
     ///
     /// # Errors
-    /// The system's; the data may be lost then, whatever a second try says.
+    /// An error of the operating system. Then the data may be lost, even if a second call succeeds.
     pub fn sync_file(&self, name: impl Arg) -> io::Result<()> {
         Ok(fs::fsync(self.open_file(name)?)?)
     }
 
-    /// Changes the mode of a directory that this side made and could not open.
+    /// Makes a directory accessible that this side created and could not open.
     ///
     /// # Errors
-    /// `ENOTDIR` when it is something else, or the system's.
+    /// `ENOTDIR` if it is something else, or another error of the operating system.
     pub fn unlock_dir(&self, name: impl Arg) -> io::Result<()> {
         one(name, |name| set_mode(&self.0, name, PRIVATE_DIR, is_dir, Errno::NOTDIR))
     }
 
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     ///
     /// # Errors
-    /// `EEXIST`, or the system's.
+    /// `EEXIST`, or another error of the operating system.
     pub fn make_link(&self, name: impl Arg, target: &str) -> io::Result<()> {
         one(name, |name| fs::symlinkat(target, &self.0, name))
     }
 
-    /// Sets the times of what stands under a name, of a link itself.
+    /// Sets the times of an entry; links are not followed.
     ///
     /// # Errors
-    /// The system's.
+    /// An error of the operating system.
     pub fn set_times(&self, name: impl Arg, times: &Timestamps) -> io::Result<()> {
         one(name, |name| fs::utimensat(&self.0, name, times, AtFlags::SYMLINK_NOFOLLOW))
     }
 
-    /// What stands under a name in this directory, links not followed; `None`: nothing.
+    /// The metadata of an entry of this directory; links are not followed. `None`: there is no such entry.
     ///
     /// # Errors
-    /// The system's.
+    /// An error of the operating system.
     pub fn stat(&self, name: impl Arg) -> io::Result<Option<Stat>> {
         one(name, |name| stat(&self.0, name))
     }
 
-    /// Moves something to a directory of the same file system, never onto something.
+    /// Moves an entry to a directory of the same file system, and never replaces an existing entry.
     ///
     /// # Errors
-    /// `EEXIST`, or the system's.
+    /// `EEXIST`, or another error of the operating system.
     pub fn move_to(&self, name: impl Arg, to: &Self, new: impl Arg) -> io::Result<()> {
         two(name, new, |name, new| match fs::renameat_with(&self.0, name, &to.0, new, RenameFlags::NOREPLACE) {
-            // A file system or a system without it: between these two calls something could appear. A directory would
-            // only replace an empty one; a file is linked first, which never replaces.
+            // The system or the file system has no such flag, so an entry could appear between the check and the
+            // rename. The rename of a directory replaces an empty directory at most; a file is hard-linked instead,
+            // which never replaces.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 if stat(&to.0, new)?.is_some() {
                     return Err(Errno::EXIST);
@@ -221,34 +224,35 @@ impl Dir {
         })
     }
 
-    /// Moves a file or a link to where a file or a link is, and replaces that in one step; what it was linked to stays as it is.
+    /// Moves a file or a link over an existing file or link and replaces it atomically. The target of a replaced link
+    /// does not change.
     ///
     /// # Errors
-    /// `EISDIR`, or the system's.
+    /// `EISDIR`, or another error of the operating system.
     pub fn replace(&self, name: impl Arg, to: &Self, new: impl Arg) -> io::Result<()> {
         two(name, new, |name, new| fs::renameat(&self.0, name, &to.0, new))
     }
 
-    /// Removes a file or a link; true: there was one.
+    /// Removes a file or a link; returns whether it existed.
     ///
     /// # Errors
-    /// `EISDIR`, or the system's.
+    /// `EISDIR`, or another error of the operating system.
     pub fn remove_file(&self, name: impl Arg) -> io::Result<bool> {
         absent(one(name, |name| fs::unlinkat(&self.0, name, AtFlags::empty())))
     }
 
-    /// Removes an empty directory; true: there was one.
+    /// Removes an empty directory; returns whether it existed.
     ///
     /// # Errors
-    /// `ENOTEMPTY`, `ENOTDIR`, or the system's.
+    /// `ENOTEMPTY`, `ENOTDIR`, or another error of the operating system.
     pub fn remove_dir(&self, name: impl Arg) -> io::Result<bool> {
         absent(one(name, |name| fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)))
     }
 
-    /// Calls with each name in this directory, without `.` and `..`, in no order; `each` may remove what it is called with.
+    /// Calls `each` with each name in this directory except `.` and `..`, in no order; `each` may remove that entry.
     ///
     /// # Errors
-    /// The system's, or of `each`.
+    /// An error of the operating system or of `each`.
     pub fn each_name(&self, mut each: impl FnMut(&CStr) -> io::Result<()>) -> io::Result<()> {
         let mut entries = fs::Dir::read_from(&self.0)?;
         while let Some(entry) = entries.read() {
@@ -260,10 +264,10 @@ impl Dir {
         Ok(())
     }
 
-    /// Some of the names in this directory, at most `most`, without `.` and `..`, in no order.
+    /// At most `most` of the names in this directory, without `.` and `..`, in no order.
     ///
     /// # Errors
-    /// The system's.
+    /// An error of the operating system.
     pub fn names(&self, most: usize) -> io::Result<Vec<std::ffi::CString>> {
         let mut names = Vec::new();
         let mut entries = fs::Dir::read_from(&self.0)?;
@@ -284,25 +288,26 @@ impl AsFd for Dir {
     }
 }
 
-/// Whether it is a symbolic link.
+/// Whether an entry is a symbolic link.
 #[must_use]
 pub fn is_link(stat: &Stat) -> bool {
     fs::FileType::from_raw_mode(stat.st_mode) == fs::FileType::Symlink
 }
 
-/// Whether it is a directory.
+/// Whether an entry is a directory.
 #[must_use]
 pub fn is_dir(stat: &Stat) -> bool {
     fs::FileType::from_raw_mode(stat.st_mode) == fs::FileType::Directory
 }
 
-/// Whether it is a regular file.
+/// Whether an entry is a regular file.
 #[must_use]
 pub fn is_file(stat: &Stat) -> bool {
     fs::FileType::from_raw_mode(stat.st_mode) == fs::FileType::RegularFile
 }
 
-/// Calls with a name that is one component: what is not would be a bug of the caller, and must not become a way out.
+/// Runs `call` with a name of one component. Other names are a bug of the caller, and are refused so that they can't
+/// lead out of the directory.
 fn one<T>(name: impl Arg, call: impl FnOnce(&CStr) -> Result<T, Errno>) -> io::Result<T> {
     Ok(name.into_with_c_str(|name| if is_component(name) { call(name) } else { Err(Errno::INVAL) })?)
 }
@@ -332,7 +337,8 @@ fn absent(removed: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Changes the mode of exactly what was looked at, never of what a link leads to: by its handle, which needs no permission to read.
+/// Changes the mode of exactly the entry that was checked, never of the target of a link: through a handle, which needs
+/// no read permission.
 #[cfg(target_os = "linux")]
 fn set_mode(dir: &OwnedFd, name: &CStr, mode: Mode, is_right: fn(&Stat) -> bool, else_: Errno) -> Result<(), Errno> {
     use std::os::fd::AsRawFd;
@@ -343,11 +349,12 @@ fn set_mode(dir: &OwnedFd, name: &CStr, mode: Mode, is_right: fn(&Stat) -> bool,
     if !is_right(&fs::fstat(&found)?) {
         return Err(else_);
     }
-    // A handle that can only name the file takes no `fchmod`; its entry here is the file itself, and no link that anybody set.
+    // `fchmod` does not work on an O_PATH handle. The handle's entry in /proc leads to the file itself, and no other
+    // process can replace it.
     fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), mode)
 }
 
-/// Changes the mode of what was looked at, never of what a link leads to.
+/// Changes the mode of the entry that was checked, never of the target of a link.
 #[cfg(not(target_os = "linux"))]
 fn set_mode(dir: &OwnedFd, name: &CStr, mode: Mode, is_right: fn(&Stat) -> bool, else_: Errno) -> Result<(), Errno> {
     match stat(dir, name)? {
@@ -361,7 +368,8 @@ fn open_by_kernel(dir: impl AsFd, path: impl Arg + Copy, flags: OFlags, mode: Mo
     use rustix::fs::ResolveFlags;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     loop {
-        // EAGAIN: something was renamed meanwhile and the kernel could not be sure (openat2(2)); the next try is a new resolution.
+        // EAGAIN: an entry was renamed at the same time, so that the kernel could not verify the path (openat2(2)); it
+        // is resolved again.
         match fs::openat2(&dir, path, flags, mode, resolve) {
             Err(Errno::AGAIN | Errno::INTR) => {}
             other => return other,
@@ -375,5 +383,5 @@ fn open_by_kernel(_: impl AsFd, _: impl Arg + Copy, _: OFlags, _: Mode) -> Resul
 }
 
 #[cfg(test)]
-#[path = "beneath_tests.rs"]
+#[path = "contained_dir_tests.rs"]
 mod tests;

@@ -14,25 +14,25 @@ use tallow_proto::wire::peer::{CancelReason, ChunkRange, ChunkRanges, Control, D
 use tallow_proto::wire::relay::Side;
 use tallow_proto::wire::{Blob, Capped};
 use tallow_tests::sim::{
-    CODE, CheckedSink, Heard, HostId, Hostile, K64, Machine, Mouth, Network, Place, RELAY, Relay, Scenario, Script,
-    World, copied_end, honest, offer, offering, page_of, raw, receive_config, send_config,
+    CODE, CheckedSink, Heard, HostId, K64, Machine, MaliciousPeer, Network, Place, RELAY, Relay, Scenario, Script,
+    ScriptOutput, World, copied_end, honest, offer, offering, page_of, raw, receive_config, send_config,
 };
 
-/// A real peer and a hostile one of the other side.
+/// A real peer and a malicious one of the other side.
 fn meet(side: Side, bytes: usize, room: u64, script: Script) -> (World, HostId, Arc<CheckedSink>) {
-    let scenario = Scenario { place: Place::Evil, ..Scenario::plain(77, bytes) };
+    let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(77, bytes) };
     let seed = Seed::new(scenario.seed);
     let mut world = World::new(Network::new(scenario.network, &seed), &seed);
     let relay = Relay::new(RELAY.port(), tallow_tests::sim::Policy::Proper, honest(), seed.derive("relay"));
     world.add(RELAY.ip(), Machine::Other(relay));
     let code = Code::parse(CODE).unwrap();
-    let hostile = Hostile::new(side, code, RELAY, script, seed.derive("hostile"));
+    let malicious = MaliciousPeer::new(side, code, RELAY, script, seed.derive("hostile"));
     let now = world.now;
     let peer = match side {
         Side::Sender => Peer::receiver(receive_config(&scenario), now, seed.derive("peer")),
         Side::Receiver => Peer::sender(send_config(&scenario), now, seed.derive("peer")),
     };
-    world.add([192, 0, 2, 66].into(), Machine::Other(hostile));
+    world.add([192, 0, 2, 66].into(), Machine::Other(malicious));
     let peer = world.add([203, 0, 113, 9].into(), Machine::Peer(Box::new(peer)));
     let sink = CheckedSink::new(MemorySink::new().with_free(room), None);
     world.watch(sink.clone());
@@ -78,7 +78,7 @@ fn refused(name: &[u8]) {
 }
 
 #[test]
-fn n01_n02_n03_n04_a_name_that_leads_elsewhere_is_refused_before_it_is_shown() {
+fn n01_n02_n03_n04_escaping_names_are_refused_unseen() {
     for name in [&b"../x"[..], b"..", b"a/../../x", b"./../x", b"a/..", b"..\\..\\x", b"../target2/x"] {
         refused(name);
     }
@@ -91,7 +91,7 @@ fn n01_n02_n03_n04_a_name_that_leads_elsewhere_is_refused_before_it_is_shown() {
 }
 
 #[test]
-fn n06_an_empty_or_too_long_or_too_deep_name_is_refused_and_the_limits_pass() {
+fn n06_names_beyond_the_limits_are_refused() {
     let long = "a".repeat(256);
     let deep = vec!["d"; 65].join("/");
     let path = [vec!["p".repeat(255); 16].join("/"), "p".to_owned()].join("/");
@@ -139,9 +139,9 @@ fn p03_an_offer_of_too_much_or_of_what_does_not_come() {
             Side::Sender,
             0,
             1 << 30,
-            Box::new(move |heard, mouth| {
+            Box::new(move |heard, output| {
                 if matches!(heard, Heard::Keyed) {
-                    mouth.say(Control::Offer(offer(entries, 0, pages)));
+                    output.say(Control::Offer(offer(entries, 0, pages)));
                 }
             }),
         );
@@ -158,10 +158,10 @@ fn p03_an_offer_of_too_much_or_of_what_does_not_come() {
 
 /// A peer that knows the code can keep a receiver waiting as long as it speaks; the person ends that.
 #[test]
-fn p03_pages_that_never_come_are_waited_for_until_the_person_interrupts() {
-    let script: Script = Box::new(|heard, mouth| {
+fn p03_missing_pages_are_awaited_until_an_interrupt() {
+    let script: Script = Box::new(|heard, output| {
         if matches!(heard, Heard::Keyed) {
-            mouth.say(Control::Offer(offer(1, 1, 5)));
+            output.say(Control::Offer(offer(1, 1, 5)));
         }
     });
     let (mut world, peer, _) = meet(Side::Sender, 0, 1 << 30, script);
@@ -192,13 +192,13 @@ fn p04_sizes_that_cannot_be() {
 }
 
 /// Offers one file of so many bytes and, once it is accepted, does what the script says.
-fn sending(bytes: u64, mut then: impl FnMut(&mut Mouth) + Send + 'static) -> Script {
-    Box::new(move |heard, mouth| match heard {
+fn sending(bytes: u64, mut then: impl FnMut(&mut ScriptOutput) + Send + 'static) -> Script {
+    Box::new(move |heard, output| match heard {
         Heard::Keyed => {
-            mouth.say(Control::Offer(offer(1, bytes, 1)));
-            mouth.say(Control::Page { transfer: 1, page: Blob(page_of(&[raw(0, b"file", bytes)])) });
+            output.say(Control::Offer(offer(1, bytes, 1)));
+            output.say(Control::Page { transfer: 1, page: Blob(page_of(&[raw(0, b"file", bytes)])) });
         }
-        Heard::Control(Control::Accept { .. }) => then(mouth),
+        Heard::Control(Control::Accept { .. }) => then(output),
         Heard::Paired | Heard::Control(_) | Heard::Chunk(_) => {}
     })
 }
@@ -208,7 +208,7 @@ fn chunk(index: u64, contents: &[u8]) -> Header {
     Header { transfer: 1, chunk: index, codec: Codec::Raw, length: contents.len() as u32, hash }
 }
 
-fn sent(bytes: u64, then: impl FnMut(&mut Mouth) + Send + 'static) -> (Event, u64) {
+fn sent(bytes: u64, then: impl FnMut(&mut ScriptOutput) + Send + 'static) -> (Event, u64) {
     let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 40, sending(bytes, then));
     let event = end(&mut world, peer, &sink);
     assert!(!sink.is_complete() && !sink.has_final_names(), "{event:?}");
@@ -232,16 +232,16 @@ fn p05_p06_chunks_that_are_not_what_they_say() {
     ];
     for (name, make) in cases {
         let (header, contents) = make(&good);
-        let (event, written) = sent(u64::from(K64) * 4, move |mouth| mouth.chunk(&header.to_bytes(), &contents));
+        let (event, written) = sent(u64::from(K64) * 4, move |output| output.chunk(&header.to_bytes(), &contents));
         assert_eq!((class(&event), written), (Some(Class::Proto), 0), "{name}: {event:?}");
     }
-    // A codec that nobody knows, and less than a header.
+    // An unknown codec, and less than a header.
     let mut strange = chunk(0, &good).to_bytes();
     strange[12] = 9;
     let contents = good.clone();
-    let (event, _) = sent(u64::from(K64) * 4, move |mouth| mouth.chunk(&strange, &contents));
+    let (event, _) = sent(u64::from(K64) * 4, move |output| output.chunk(&strange, &contents));
     assert_eq!(class(&event), Some(Class::Proto), "{event:?}");
-    let (event, _) = sent(u64::from(K64) * 4, |mouth| mouth.chunk(&[0; 10], &[]));
+    let (event, _) = sent(u64::from(K64) * 4, |output| output.chunk(&[0; 10], &[]));
     assert_eq!(class(&event), Some(Class::Proto), "{event:?}");
 }
 
@@ -257,7 +257,7 @@ fn p05_a_chunk_that_expands_is_not_expanded_beyond_its_length() {
             frame.push(0);
         }
         let header = Header { codec: Codec::Zstd, ..chunk(0, &vec![0; K64 as usize]) };
-        let (event, written) = sent(u64::from(K64) * 4, move |mouth| mouth.chunk(&header.to_bytes(), &frame));
+        let (event, written) = sent(u64::from(K64) * 4, move |output| output.chunk(&header.to_bytes(), &frame));
         assert_eq!((class(&event), written), (Some(Class::Proto), 0), "{event:?}");
     }
 }
@@ -265,10 +265,10 @@ fn p05_a_chunk_that_expands_is_not_expanded_beyond_its_length() {
 #[test]
 fn more_chunks_than_the_credit_allows_end_it() {
     // 40 MiB at once, where 32 may wait, and a disk that is too slow to keep up.
-    let then = |mouth: &mut Mouth| {
+    let then = |output: &mut ScriptOutput| {
         let contents = vec![1; K64 as usize];
         for index in 0..640 {
-            mouth.chunk(&chunk(index, &contents).to_bytes(), &contents);
+            output.chunk(&chunk(index, &contents).to_bytes(), &contents);
         }
     };
     let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 40, sending(u64::from(K64) * 640, then));
@@ -278,14 +278,14 @@ fn more_chunks_than_the_credit_allows_end_it() {
 }
 
 #[test]
-fn an_end_that_contradicts_the_offer_or_a_wrong_root_gives_no_file() {
+fn a_contradictory_end_or_a_wrong_root_gives_no_file() {
     for (chunks, moved) in [(4, 4), (5, 4), (4, 5), (0, 0), (u64::MAX, u64::MAX)] {
-        let (event, _) = sent(u64::from(K64) * 4, move |mouth| {
+        let (event, _) = sent(u64::from(K64) * 4, move |output| {
             let contents = vec![1; K64 as usize];
             for index in 0..4 {
-                mouth.chunk(&chunk(index, &contents).to_bytes(), &contents);
+                output.chunk(&chunk(index, &contents).to_bytes(), &contents);
             }
-            mouth.say(Control::End { transfer: 1, chunks, moved, root: [3; 32] });
+            output.say(Control::End { transfer: 1, chunks, moved, root: [3; 32] });
         });
         assert_eq!(class(&event), Some(Class::Proto), "{chunks} {moved} {event:?}");
     }
@@ -299,9 +299,9 @@ fn messages_out_of_turn_end_a_receiver() {
     let page = Control::Page { transfer: 1, page: Blob(page_of(&[raw(0, b"x", 1)])) };
     for message in [end_message, accept, verified, page, Control::Bye] {
         let shown = format!("{message:?}");
-        let script: Script = Box::new(move |heard, mouth| {
+        let script: Script = Box::new(move |heard, output| {
             if matches!(heard, Heard::Keyed) {
-                mouth.say(message.clone());
+                output.say(message.clone());
             }
         });
         let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 30, script);
@@ -310,12 +310,12 @@ fn messages_out_of_turn_end_a_receiver() {
     }
 }
 
-/// A hostile receiver: answers the offer with this.
-fn answered(answer: impl Fn(&mut Mouth) + Send + 'static) -> (Event, usize) {
+/// A malicious receiver: answers the offer with this.
+fn answered(answer: impl Fn(&mut ScriptOutput) + Send + 'static) -> (Event, usize) {
     let seen = Arc::new(Mutex::new(0));
     let count = seen.clone();
-    let script: Script = Box::new(move |heard, mouth| match heard {
-        Heard::Control(Control::Page { .. }) => answer(mouth),
+    let script: Script = Box::new(move |heard, output| match heard {
+        Heard::Control(Control::Page { .. }) => answer(output),
         Heard::Chunk(bytes) => *count.lock().unwrap() += bytes,
         Heard::Paired | Heard::Keyed | Heard::Control(_) => {}
     });
@@ -340,13 +340,13 @@ fn ack(ranges: Vec<ChunkRange>) -> Control {
 #[test]
 fn p06_a_receiver_that_asks_for_what_was_not_offered() {
     for (first, last) in [(0, 5), (5, 5), (1 << 63, 1 << 63), (0, u64::MAX), (4, 2), (0, u64::from(u32::MAX))] {
-        let (event, seen) = answered(move |mouth| {
-            mouth.say(accept(vec![Have { range: range(first, last), digest: [0; 32] }]));
+        let (event, seen) = answered(move |output| {
+            output.say(accept(vec![Have { range: range(first, last), digest: [0; 32] }]));
         });
         assert_eq!((class(&event), seen), (Some(Class::Proto), 0), "have {first} {last}: {event:?}");
-        let (event, _) = answered(move |mouth| {
-            mouth.say(accept(vec![]));
-            mouth.say(ack(vec![range(first, last)]));
+        let (event, _) = answered(move |output| {
+            output.say(accept(vec![]));
+            output.say(ack(vec![range(first, last)]));
         });
         assert_eq!(class(&event), Some(Class::Proto), "ack {first} {last}: {event:?}");
     }
@@ -354,10 +354,10 @@ fn p06_a_receiver_that_asks_for_what_was_not_offered() {
 
 #[test]
 fn p06_asking_again_and_again_gets_nothing_twice() {
-    let (event, seen) = answered(|mouth| {
-        mouth.say(accept(vec![]));
+    let (event, seen) = answered(|output| {
+        output.say(accept(vec![]));
         for _ in 0..200 {
-            mouth.say(ack(vec![]));
+            output.say(ack(vec![]));
         }
     });
     assert!(matches!(class(&event), Some(Class::Proto | Class::Net)), "{event:?}");
@@ -367,10 +367,10 @@ fn p06_asking_again_and_again_gets_nothing_twice() {
 #[test]
 fn a_receiver_that_lies_about_the_end_is_not_believed() {
     for root in [[0; 32], [9; 32]] {
-        let (event, _) = answered(move |mouth| {
-            mouth.say(accept(vec![]));
-            mouth.say(ack(vec![]));
-            mouth.say(Control::Verified { transfer: 1, root });
+        let (event, _) = answered(move |output| {
+            output.say(accept(vec![]));
+            output.say(ack(vec![]));
+            output.say(Control::Verified { transfer: 1, root });
         });
         assert_eq!(class(&event), Some(Class::Proto), "{event:?}");
     }
@@ -382,8 +382,8 @@ fn d03_what_the_other_side_says_is_shown_escaped_and_short() {
     let text = Reason::new(&nasty);
     for cancel in [false, true] {
         let text = text.clone();
-        let (event, _) = answered(move |mouth| {
-            mouth.say(if cancel {
+        let (event, _) = answered(move |output| {
+            output.say(if cancel {
                 Control::Cancel { transfer: 1, reason: CancelReason::Io, text: text.clone() }
             } else {
                 Control::Decline { transfer: 1, reason: DeclineReason::Person, text: text.clone() }
@@ -406,9 +406,9 @@ fn bytes_that_are_no_record_end_either_side() {
         for junk in [&[0xff; 8][..], &[0, 0, 0, 0], &[0, 0, 0, 5, 0, 1, 2, 3, 4], &[0, 0, 0, 5, 9, 1, 2, 3, 4]] {
             let shown = junk;
             let junk = Bytes::copy_from_slice(junk);
-            let script: Script = Box::new(move |heard, mouth| {
+            let script: Script = Box::new(move |heard, output| {
                 if matches!(heard, Heard::Keyed) {
-                    mouth.raw(junk.clone());
+                    output.raw(junk.clone());
                 }
             });
             let (mut world, peer, sink) = meet(side, 1000, 1 << 20, script);

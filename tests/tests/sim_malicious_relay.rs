@@ -1,5 +1,5 @@
-//! Real peers at a malicious relay (cases X and P of tests/cases/bad-inputs.tsv). A final name may exist only with complete,
-//! verified contents: the rig checks that after each run.
+//! Real peers at a malicious relay (cases X and P of tests/cases/bad-inputs.tsv). A final name may exist only with
+//! complete, verified contents: the rig checks that after each run.
 
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use tallow_proto::wire::{Versions, decode, encode};
 use tallow_tests::sim::{Fate, Passing, Place, Policy, Report, Rig, Scenario, Tamper};
 
 fn scenario(seed: u64, bytes: usize) -> Scenario {
-    Scenario { place: Place::Evil, ..Scenario::plain(seed, bytes) }
+    Scenario { place: Place::ScriptedRelay, ..Scenario::plain(seed, bytes) }
 }
 
 /// Runs to the end of the receiver; a sender that still waits for the right one is interrupted then.
@@ -79,7 +79,7 @@ fn the_relay_that_could_be_evil_is_a_good_one_when_it_is_not() {
 }
 
 #[test]
-fn x02_dropping_after_the_first_message_or_a_failed_confirmation_wins_no_more_than_three_tries() {
+fn x02_dropped_handshakes_allow_at_most_three_guesses() {
     // Which frame the relay answers in the receiver's place, or drops the link at.
     for guess in [false, true] {
         let tries = Arc::new(Mutex::new((0, 0)));
@@ -118,7 +118,8 @@ fn x02_dropping_after_the_first_message_or_a_failed_confirmation_wins_no_more_th
             assert_eq!((runs, answers), (3, 3), "{}", rig.told());
             assert_eq!(rig.report().sent_class(), Some(Class::Auth));
         } else {
-            // Nothing was learnt from a message without an answer, so nothing is used up, and both try again, with pauses.
+            // Nothing was learnt from a message without an answer, so nothing is used up, and both try again, with
+            // pauses.
             assert!((10..1000).contains(&runs) && answers == 0, "{runs}");
             assert!(rig.world.end(rig.sender).is_none());
         }
@@ -126,7 +127,7 @@ fn x02_dropping_after_the_first_message_or_a_failed_confirmation_wins_no_more_th
 }
 
 #[test]
-fn x03_a_flipped_bit_of_the_handshake_ends_in_an_error_on_both_sides() {
+fn x03_a_flipped_handshake_bit_fails_on_both_sides() {
     let long = std::env::var_os("TALLOW_LONG").is_some();
     // H1 and H2 have about 1,700 bytes, H3 33; the first four are the length.
     for (side, nth, len) in [(Side::Sender, 0, 1_680), (Side::Receiver, 0, 1_700), (Side::Sender, 1, 37)] {
@@ -139,14 +140,15 @@ fn x03_a_flipped_bit_of_the_handshake_ends_in_an_error_on_both_sides() {
             let (report, rig) = against(&scenario(3, 1000), tamper);
             let what = format!("bit {bit} of {side:?} {nth}");
             if report.is_done() {
-                // Only what stopped the attempt and proved nothing is tried again, on a link that nobody touched.
+                // Only what stopped the attempt and proved nothing is tried again, on an untouched link.
                 let again = rig.world.said(rig.receiver).filter(|event| matches!(event, Event::Paired)).count();
                 assert!(bit < 40 && again > 1, "{what}: {}", rig.told());
                 continue;
             }
             no_metadata(&rig);
-            // A sender whose answer was wrong waits for the right one; it was told of the guess, and we interrupted it. One that
-            // was keyed already (H3) hears nothing that it can open. A longer length lets both wait until the deadline.
+            // A sender whose answer was wrong waits for the right one; it was told of the guess, and we interrupted it.
+            // One that was keyed already (H3) hears nothing that it can open. A longer length lets both wait until the
+            // deadline.
             failed(
                 &report,
                 &[Class::Auth, Class::Proto, Class::Interrupted, Class::Net],
@@ -166,7 +168,7 @@ fn x03_a_flipped_bit_of_the_handshake_ends_in_an_error_on_both_sides() {
 
 #[test]
 fn x05_reflection_and_like_with_like_fail() {
-    // With itself: whoever comes.
+    // Each client is paired with itself.
     let mut rig = Rig::new(&scenario(5, 1000), Policy::Mirror, tallow_tests::sim::honest());
     let report = finish(&mut rig);
     no_metadata(&rig);
@@ -197,7 +199,8 @@ fn x05_reflection_and_like_with_like_fail() {
 
 #[test]
 fn x06_wires_crossed_after_the_handshake_carry_nothing() {
-    // Two senders and two receivers of one code. After the handshakes, what the first sender says goes to the second receiver.
+    // Two senders and two receivers of one code. After the handshakes, what the first sender says goes to the second
+    // receiver.
     let tamper: Tamper = Box::new(|passing, frame| {
         let handshake = passing.stream == 0 && passing.nth < if passing.side == Side::Sender { 2 } else { 1 };
         if handshake {
@@ -227,7 +230,7 @@ fn x06_wires_crossed_after_the_handshake_carry_nothing() {
 }
 
 #[test]
-fn x06_x07_chunk_records_dropped_doubled_swapped_moved_or_changed_end_it() {
+fn x06_x07_tampered_chunk_records_end_the_transfer() {
     const CHUNKS: usize = 6;
     type Change = fn(&mut Vec<Bytes>, usize, &Bytes, Passing) -> Fate;
     let changes: [(&str, Change); 7] = [
@@ -254,8 +257,8 @@ fn x06_x07_chunk_records_dropped_doubled_swapped_moved_or_changed_end_it() {
             let what = format!("{name} {at}: {}", rig.told());
             assert!(rig.world.said(rig.receiver).any(|event| matches!(event, Event::Offer(_))), "{what}");
             if name == "drop" && report.is_done() {
-                // A record that never comes and has no successor in its lane is a lane that stands still, not a broken rule: the
-                // link is given up, and what is missing comes over the next one.
+                // A record that never comes and has no successor in its lane is a lane that stands still, not a broken
+                // rule: the link is given up, and what is missing comes over the next one.
                 assert!(rig.world.said(rig.sender).any(|event| matches!(event, Event::Reconnecting { .. })), "{what}");
                 continue;
             }
@@ -321,7 +324,7 @@ fn x08_a_clean_close_before_the_end_is_no_success() {
                 });
                 let (report, rig) = against(&scenario(12, CHUNKS * 65_536), tamper);
                 let done = |end: &Option<Event>| matches!(end, Some(Event::Done(_)));
-                // Whoever says success is right: `finish` looked that the files are in place.
+                // A reported success is real: `finish` checked that the files are in place.
                 if done(&report.sent) {
                     assert!(rig.sink.is_complete());
                     confirmed += 1;
@@ -454,7 +457,8 @@ fn p01_p02_junk_from_the_relay_ends_it_and_nothing_else() {
                 }
                 // The one who got it knows what it was.
                 let class = if side == Side::Sender { report.received_class() } else { report.sent_class() };
-                // Once the session is keyed that length is allowed: it swallows what follows, until nothing is heard any more.
+                // Once the session is keyed that length is allowed: it swallows what follows, until nothing is heard
+                // any more.
                 let waits = name == "one beyond the cap" && class == Some(Class::Net);
                 let done = matches!(report.received, Some(Event::Done(_)));
                 assert!(

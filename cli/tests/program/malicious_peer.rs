@@ -1,4 +1,5 @@
-//! Rows of the other side's making, met by the real program: names and words that a terminal would obey, names that lead elsewhere.
+//! Rows of the other side's making, met by the real program: names and words that a terminal would obey, names that
+//! lead elsewhere.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tallow_proto::seed::Seed;
 use tallow_proto::wire::Blob;
 use tallow_proto::wire::peer::{CancelReason, Control, DeclineReason, Reason};
 use tallow_proto::wire::relay::Side;
-use tallow_tests::sim::{Heard, Hostile, Script, offer, offering, raw};
+use tallow_tests::sim::{Heard, MaliciousPeer, Script, offer, offering, raw};
 use tallow_tokio::TokioIo;
 
 use super::stage::{End, Home, Relay, Run, receiving, sending};
@@ -18,22 +19,24 @@ use super::stage::{End, Home, Relay, Run, receiving, sending};
 const NAMES: [&str; 3] = ["\x1b[2J\x1b[1A\rharmless", "\x1b]52;c;ZXZpbA==\x07", "\u{9b}31m"];
 
 /// A peer that knows the code and means ill, over real sockets, until this is dropped.
-struct Evil {
+struct Attacker {
     over: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Evil {
+impl Attacker {
     fn comes(side: Side, code: &str, relay: &Relay, script: impl FnOnce() -> Script + Send + 'static) -> Self {
         let (over, end) = tokio::sync::oneshot::channel::<()>();
         let (code, relay) = (Code::parse(code).unwrap(), relay.addr);
-        // Two with one seed would have the same connection IDs, and the relay remembers those of the one that left without a word.
+        // Two with one seed would have the same connection IDs, and the relay remembers those of the one that left
+        // without a word.
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let seed = Seed::new([7; 32]).derive(&format!("evil {}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let seed = Seed::new([7; 32]).derive(&format!("attacker {}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let (handle, driver) = Driver::new(*Hostile::new(side, code, relay, script(), seed), TokioIo::new());
+                let (handle, driver) =
+                    Driver::new(*MaliciousPeer::new(side, code, relay, script(), seed), TokioIo::new());
                 tokio::select! {
                     () = driver.run() => {}
                     _ = end => {}
@@ -46,7 +49,7 @@ impl Evil {
     }
 }
 
-impl Drop for Evil {
+impl Drop for Attacker {
     fn drop(&mut self) {
         drop(self.over.take());
         if let Some(thread) = self.thread.take() {
@@ -62,7 +65,7 @@ fn obeyed(bytes: &[u8]) -> Option<usize> {
     c0.or_else(|| bytes.windows(2).position(|two| two[0] == 0xc2 && (0x80..=0x9f).contains(&two[1])))
 }
 
-/// A terminal ends its lines with CR LF, whoever writes; that CR is the terminal's own.
+/// A terminal ends every line with CR LF, so this CR does not come from the program.
 #[track_caller]
 fn shows_nothing_that_is_obeyed(end: &End, on_terminal: bool) {
     let raw: Vec<u8> = if on_terminal {
@@ -87,7 +90,7 @@ fn offers(entries: Vec<Vec<u8>>, bytes: u64) -> impl FnOnce() -> Script + Send {
 }
 
 #[test]
-fn d01_names_that_a_terminal_obeys_are_refused_and_shown_as_escapes() {
+fn d01_control_characters_are_refused_and_shown_escaped() {
     let home = Home::new();
     let relay = Relay::start(&home, &["-vvvv"]);
     let mut number = 100;
@@ -96,7 +99,7 @@ fn d01_names_that_a_terminal_obeys_are_refused_and_shown_as_escapes() {
             number += 1;
             let code = format!("{number}-acorn-bicycle-canal");
             let entry = raw(0, name.as_bytes(), 1);
-            let _evil = Evil::comes(Side::Sender, &code, &relay, offers(vec![entry], 1));
+            let _attacker = Attacker::comes(Side::Sender, &code, &relay, offers(vec![entry], 1));
             let run = receiving(&home, &relay)
                 .args(["--no-progress", "-vvvv", "--json", "--yes", &code])
                 .env("NO_COLOR", "1");
@@ -148,10 +151,10 @@ fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
         let mut sender = if on_terminal { run.on_terminal() } else { run.piped(b"") };
         sender.code();
         let said = long.clone();
-        let _evil = Evil::comes(Side::Receiver, code, &relay, move || {
-            Box::new(move |heard, mouth| {
+        let _attacker = Attacker::comes(Side::Receiver, code, &relay, move || {
+            Box::new(move |heard, output| {
                 if matches!(heard, Heard::Control(Control::Offer(_))) {
-                    mouth.say(Control::Decline {
+                    output.say(Control::Decline {
                         transfer: 1,
                         reason: DeclineReason::Person,
                         text: Reason::new(&said),
@@ -166,10 +169,10 @@ fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
         shows_nothing_that_is_obeyed(&end, on_terminal);
     }
     let said = long.clone();
-    let _evil = Evil::comes(Side::Sender, "78-acorn-bicycle-canal", &relay, move || {
-        Box::new(move |heard, mouth| {
+    let _attacker = Attacker::comes(Side::Sender, "78-acorn-bicycle-canal", &relay, move || {
+        Box::new(move |heard, output| {
             if matches!(heard, Heard::Keyed) {
-                mouth.say(Control::Cancel { transfer: 0, reason: CancelReason::Io, text: Reason::new(&said) });
+                output.say(Control::Cancel { transfer: 0, reason: CancelReason::Io, text: Reason::new(&said) });
             }
         })
     });
@@ -178,9 +181,10 @@ fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
     shows_nothing_that_is_obeyed(&end, false);
 }
 
-/// N01 and N02, each name by itself, into a directory that exists and into one that does not; and N04, with the neighbour there.
+/// N01 and N02, each name by itself, into a directory that exists and into one that does not; and N04, with the
+/// neighbour there.
 #[test]
-fn n01_n02_n04_no_name_leads_out_of_a_directory_that_exists_or_does_not() {
+fn n01_n02_n04_no_name_leads_out_of_any_directory() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     for dir in ["into/target", "into/target2", "outside"] {
@@ -209,7 +213,7 @@ fn n01_n02_n04_no_name_leads_out_of_a_directory_that_exists_or_does_not() {
         for out in ["into/target", "into/not/there"] {
             number += 1;
             let code = format!("{number}-acorn-bicycle-canal");
-            let _evil = Evil::comes(Side::Sender, &code, &relay, offers(vec![raw(0, name.as_bytes(), 0)], 0));
+            let _attacker = Attacker::comes(Side::Sender, &code, &relay, offers(vec![raw(0, name.as_bytes(), 0)], 0));
             let run = receiving(&home, &relay).args(["--yes", "--overwrite", "--out", &home.text(out), &code]);
             run.piped(b"").end().is(4, "tallow: the offer was refused");
         }
@@ -222,9 +226,10 @@ fn n01_n02_n04_no_name_leads_out_of_a_directory_that_exists_or_does_not() {
     assert_eq!(std::fs::read(home.path("into/target2/x")).unwrap(), b"victim");
 }
 
-/// N05: names that not every system can have arrive under others, and the person is told; or as they are, when asked for.
+/// N05: names that not every system can have arrive under others, and the person is told; or as they are, when asked
+/// for.
 #[test]
-fn n05_unportable_names_arrive_changed_and_told_or_as_they_are_when_asked() {
+fn n05_unportable_names_are_changed_unless_allowed() {
     let names = ["CON", "nul.txt", "COM1", "LPT9.log", "AUX", "x.", "y ", "z. ."];
     for keep in [false, true] {
         let home = Home::new();
@@ -241,7 +246,7 @@ fn n05_unportable_names_arrive_changed_and_told_or_as_they_are_when_asked() {
         assert_eq!(there.len(), names.len(), "{there:?}");
         assert_eq!(names.iter().all(|&name| there.iter().any(|there| there == name)), keep, "{there:?}");
         assert_eq!(names.iter().any(|&name| there.iter().any(|there| there == name)), keep, "{there:?}");
-        assert_eq!(end.shown.contains("Under another name:"), !keep, "{}", end.shown);
+        assert_eq!(end.shown.contains("Saved under another name:"), !keep, "{}", end.shown);
     }
 }
 
@@ -251,22 +256,22 @@ fn p03_what_is_only_claimed_takes_no_memory() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let zeros = || -> Script {
-        Box::new(|heard, mouth| {
+        Box::new(|heard, output| {
             if matches!(heard, Heard::Keyed) {
-                mouth.say(Control::Offer(offer(1_000_000, 0, 1000)));
+                output.say(Control::Offer(offer(1_000_000, 0, 1000)));
                 for _ in 0..200 {
                     // 10,000 entries of six zero bytes, as many as the page's count can say.
                     let page = [&10_000_u16.to_be_bytes()[..], &[0; 60_000]].concat();
-                    mouth.say(Control::Page { transfer: 1, page: Blob(page.into()) });
+                    output.say(Control::Page { transfer: 1, page: Blob(page.into()) });
                 }
             }
         })
     };
     let count = |entries: u32| {
         move || -> Script {
-            Box::new(move |heard, mouth| {
+            Box::new(move |heard, output| {
                 if matches!(heard, Heard::Keyed) {
-                    mouth.say(Control::Offer(offer(entries, u64::MAX, u32::MAX)));
+                    output.say(Control::Offer(offer(entries, u64::MAX, u32::MAX)));
                 }
             })
         }
@@ -275,7 +280,7 @@ fn p03_what_is_only_claimed_takes_no_memory() {
         [Box::new(zeros), Box::new(count(10_000_000)), Box::new(count(u32::MAX))];
     for (number, script) in scripts.into_iter().enumerate() {
         let code = format!("{}-acorn-bicycle-canal", 300 + number);
-        let _evil = Evil::comes(Side::Sender, &code, &relay, script);
+        let _attacker = Attacker::comes(Side::Sender, &code, &relay, script);
         let end = receiving(&home, &relay).args(["--yes", &code]).piped(b"").end();
         assert!(end.code == 4 || end.code == 7, "{} {}", end.code, end.shown);
         assert!((1..=128 << 20).contains(&end.peak), "{}", end.peak);
@@ -288,7 +293,7 @@ fn p03_what_is_only_claimed_takes_no_memory() {
 
 /// P04 on the real program: no room for it is known before anything is made.
 #[test]
-fn p04_sizes_that_no_disk_has_are_refused_before_anything_is_made() {
+fn p04_impossible_sizes_are_refused_before_any_write() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let cases: [(&[u64], u64); 5] = [
@@ -301,7 +306,7 @@ fn p04_sizes_that_no_disk_has_are_refused_before_anything_is_made() {
     for (number, (sizes, sum)) in cases.into_iter().enumerate() {
         let code = format!("{}-acorn-bicycle-canal", 400 + number);
         let entries = sizes.iter().zip(["a", "b"]).map(|(&size, name)| raw(0, name.as_bytes(), size)).collect();
-        let _evil = Evil::comes(Side::Sender, &code, &relay, offers(entries, sum));
+        let _attacker = Attacker::comes(Side::Sender, &code, &relay, offers(entries, sum));
         let end = receiving(&home, &relay).args(["--yes", &code]).piped(b"").end();
         assert!([4, 6, 7].contains(&end.code), "{} {}", end.code, end.shown);
         assert!(end.code != 6 || end.shown.contains("not enough space on disk: need "), "{}", end.shown);

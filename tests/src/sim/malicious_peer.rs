@@ -1,6 +1,7 @@
-//! A peer that knows the code and means ill: the real handshake and the real session, and a script in the place of the transfer.
+//! A malicious peer that knows the code: the real handshake and the real session, with a script in the place of the
+//! transfer.
 //!
-//! What it says is sealed as it should be, so it reaches the other side's transfer machine, where no relay can.
+//! Its messages are sealed correctly, so that they reach the transfer machine of the peer, which no relay can do.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -29,22 +30,22 @@ use super::host::Observed;
 const SOCKET: SocketId = SocketId(0);
 const LINK: LinkId = LinkId(0);
 
-/// What it hears.
+/// The input of a script.
 #[derive(Debug)]
 pub enum Heard {
-    /// The relay paired it with the other side, which has proven nothing yet.
+    /// The relay paired it with the peer, which has proven nothing yet.
     Paired,
-    /// The session is keyed.
+    /// The session has keys.
     Keyed,
-    /// The other side's message.
+    /// A control message of the peer.
     Control(Control),
-    /// The other side's chunk: its length.
+    /// The length of a chunk of the peer.
     Chunk(usize),
 }
 
-/// What it says.
+/// The output of a script.
 #[derive(Debug, Default)]
-pub struct Mouth {
+pub struct ScriptOutput {
     out: VecDeque<Said>,
 }
 
@@ -56,7 +57,7 @@ enum Said {
     Pause(Duration),
 }
 
-impl Mouth {
+impl ScriptOutput {
     /// A control message, in order.
     pub fn say(&mut self, control: Control) {
         self.out.push_back(Said::Control(control));
@@ -70,19 +71,19 @@ impl Mouth {
         self.out.push_back(Said::Chunk(chunk));
     }
 
-    /// These bytes as they are, on the first stream.
+    /// Sends these bytes unsealed on the first stream.
     pub fn raw(&mut self, bytes: Bytes) {
         self.out.push_back(Said::Raw(bytes));
     }
 
-    /// Nothing for so long.
+    /// Sends nothing for this time.
     pub fn pause(&mut self, time: Duration) {
         self.out.push_back(Said::Pause(time));
     }
 }
 
-/// What it does.
-pub type Script = Box<dyn FnMut(Heard, &mut Mouth) + Send>;
+/// A script.
+pub type Script = Box<dyn FnMut(Heard, &mut ScriptOutput) + Send>;
 
 enum Stage {
     Dialing,
@@ -92,8 +93,8 @@ enum Stage {
     Over,
 }
 
-/// See the module's text.
-pub struct Hostile {
+/// A peer that runs a script.
+pub struct MaliciousPeer {
     side: Side,
     code: Code,
     relay: SocketAddr,
@@ -105,15 +106,15 @@ pub struct Hostile {
     decoder: Decoder,
     stage: Stage,
     script: Script,
-    mouth: Mouth,
+    output: ScriptOutput,
     out: VecDeque<Bytes>,
     retry: Option<Instant>,
     silent: Option<Instant>,
     said: VecDeque<String>,
 }
 
-impl Hostile {
-    /// It joins the code's room at this relay.
+impl MaliciousPeer {
+    /// Creates a peer that joins the room of the code at this relay.
     #[must_use]
     pub fn new(side: Side, code: Code, relay: SocketAddr, script: Script, seed: Seed) -> Box<Self> {
         let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None };
@@ -129,7 +130,7 @@ impl Hostile {
             decoder: Decoder::new(Caps::Greeting),
             stage: Stage::Dialing,
             script,
-            mouth: Mouth::default(),
+            output: ScriptOutput::default(),
             out: VecDeque::new(),
             retry: None,
             silent: None,
@@ -164,9 +165,9 @@ impl Hostile {
                             secret: Secret::Code(self.code.password().clone()),
                         };
                         self.stage = Stage::Shaking(Box::new(Handshake::new(config, now, self.seed.split())));
-                        (self.script)(Heard::Paired, &mut self.mouth);
+                        (self.script)(Heard::Paired, &mut self.output);
                         while let Some(Said::Raw(bytes)) =
-                            self.mouth.out.pop_front_if(|said| matches!(said, Said::Raw(_)))
+                            self.output.out.pop_front_if(|said| matches!(said, Said::Raw(_)))
                         {
                             self.out.push_back(bytes);
                         }
@@ -188,7 +189,7 @@ impl Hostile {
                         let mut session = Session::new(session::Config::new(self.side), &keys, self.seed.split());
                         session.handle_link_up(now, LINK, 0, Origin::Handshake);
                         self.stage = Stage::Live(Box::new(session));
-                        (self.script)(Heard::Keyed, &mut self.mouth);
+                        (self.script)(Heard::Keyed, &mut self.output);
                     }
                     Some(handshake::Output::Failed(failure)) => {
                         self.said.push_back(failure.to_string());
@@ -210,8 +211,8 @@ impl Hostile {
                 while let Some(event) = session.poll_event() {
                     moved = true;
                     match event {
-                        session::Event::Control(control) => (self.script)(Heard::Control(control), &mut self.mouth),
-                        session::Event::Chunk(chunk) => (self.script)(Heard::Chunk(chunk.len()), &mut self.mouth),
+                        session::Event::Control(control) => (self.script)(Heard::Control(control), &mut self.output),
+                        session::Event::Chunk(chunk) => (self.script)(Heard::Chunk(chunk.len()), &mut self.output),
                         session::Event::LinkUsable(_) | session::Event::ControlMoved(_) => {}
                         session::Event::LinkDead { .. } | session::Event::Failed(_) => {
                             self.stage = Stage::Over;
@@ -228,12 +229,12 @@ impl Hostile {
                     if self.silent.is_some() {
                         break;
                     }
-                    match self.mouth.out.pop_front() {
+                    match self.output.out.pop_front() {
                         Some(Said::Control(control)) => {
                             if session.can_send_control() {
                                 session.send_control(control).expect("there is room");
                             } else {
-                                self.mouth.out.push_front(Said::Control(control));
+                                self.output.out.push_front(Said::Control(control));
                                 break;
                             }
                         }
@@ -267,7 +268,7 @@ impl Hostile {
     }
 }
 
-impl Node for Hostile {
+impl Node for MaliciousPeer {
     type Command = Infallible;
     type Event = Observed;
 

@@ -1,10 +1,11 @@
-//! What an earlier try left is looked through before anything is read from it.
+//! Cleans the staged tree of an earlier attempt before anything is read from it.
 //!
-//! Decides what of it may stay: directories and regular files that the manifest has under that name and that nobody else holds by
-//! another. All else goes: links, and what came there by whatever way. What stays can be opened again, whatever its mode was.
+//! Keeps only directories and regular files that the manifest contains under that name and that have no other hard
+//! link. Everything else is removed, such as links and unknown entries. The kept entries are made accessible, whatever
+//! their mode was.
 //!
-//! No state, no timers. Bounds: 16 bytes and what a table needs for each entry, the paths of directories that are still to be
-//! looked through.
+//! No state, no timers. Bounds: 16 bytes and what a table needs for each entry, the paths of directories that are still
+//! to be looked through.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,21 +14,21 @@ use std::io;
 use rustix::fs::Mode;
 use tallow_proto::transfer::manifest::{EntryKind, Manifest};
 
-use crate::beneath::{PRIVATE_FILE, is_dir, is_file};
+use crate::contained_dir::{PRIVATE_FILE, is_dir, is_file};
 use crate::destination::Policy;
 use crate::plan::Plan;
 use crate::sink::{local, split};
 use crate::staging::Left;
 
-/// What may stand under a name.
+/// The kind of entry that is expected under a name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     File,
     Dir,
 }
 
-/// Looks through it; the bytes of disk that what stays takes.
-pub fn sweep(left: &Left, manifest: &Manifest, policy: Policy, plan: &Plan) -> io::Result<u64> {
+/// Cleans the tree; returns the disk space of the kept files in bytes.
+pub fn clean_left(left: &Left, manifest: &Manifest, policy: Policy, plan: &Plan) -> io::Result<u64> {
     let hasher = RandomState::new();
     let expected = expected(manifest, policy, plan, &hasher);
     left.tidy()?;
@@ -70,7 +71,7 @@ pub fn sweep(left: &Left, manifest: &Manifest, policy: Policy, plan: &Plan) -> i
     Ok(bytes)
 }
 
-/// What may be there, by keyed hashes of the paths.
+/// The expected entries, by keyed hashes of their paths.
 fn expected(manifest: &Manifest, policy: Policy, plan: &Plan, hasher: &RandomState) -> HashMap<u64, Kind> {
     let mut expected = HashMap::new();
     let mut known = String::new();

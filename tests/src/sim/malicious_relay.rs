@@ -1,7 +1,7 @@
-//! A relay that does what a script says: it pairs whom it likes and may change everything that it forwards.
+//! A relay that runs a script: it pairs clients by its own policy and may change everything that it forwards.
 //!
-//! It stands on the same [`Quic`] and [`Greeting`] as a real one. After the pairing it takes each stream apart into frames by
-//! their length prefix and asks its [`Tamper`] what becomes of each. With [`honest`] it is a plain relay.
+//! It uses the same [`Quic`] and [`Greeting`] as a real relay. After the pairing it splits each stream into frames by
+//! their length prefix and asks its [`Tamper`] what to do with each. With [`honest`] it is a plain relay.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -24,64 +24,64 @@ use super::host::Observed;
 use super::scenario::identity;
 
 const SOCKET: SocketId = SocketId(0);
-/// A closing relay waits so long for what it forwarded to arrive.
+/// How long a closing relay waits until the forwarded data has arrived.
 const DRAIN: Duration = Duration::from_millis(500);
-/// Streams beside the first.
+/// The maximum number of further streams.
 const STREAMS: u8 = 16;
 
-/// Whom it pairs.
+/// The clients that the relay pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     /// The sender and the receiver of a room.
     Proper,
-    /// Everybody with himself.
+    /// Each client with itself.
     Mirror,
-    /// Two of the same side.
+    /// Two clients of the same side.
     Alike,
 }
 
-/// A frame on its way. Legs are numbered in the order of pairing, the one that waited first.
+/// A frame to forward. Legs are numbered in the order of pairing, the one that waited first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passing {
-    /// The leg that it comes from.
+    /// The leg from which the frame came.
     pub from: usize,
-    /// The leg that it should go to.
+    /// The leg to which the frame should go.
     pub to: usize,
-    /// What `from` is.
+    /// The side of `from`.
     pub side: Side,
-    /// 0: the first stream; from 1 on, those that `from` opened.
+    /// 0 is the first stream; numbers from 1 on are streams that `from` opened.
     pub stream: u8,
-    /// How many frames came before it on this stream.
+    /// The number of earlier frames on this stream.
     pub nth: usize,
 }
 
-/// What becomes of a frame.
+/// What the relay does with a frame.
 #[derive(Debug, Clone)]
 pub enum Fate {
-    /// It goes where it should.
+    /// Forward it.
     Pass,
-    /// These bytes go in its place: none, changed, twice.
+    /// Send these bytes instead: none, changed, or twice.
     Instead(Vec<Bytes>),
-    /// These bytes go to these legs and streams.
+    /// Send these bytes to these legs and streams.
     Elsewhere(Vec<(usize, u8, Bytes)>),
-    /// It goes on, and then both ends are closed cleanly once all that was forwarded has arrived.
+    /// Forward it, and close both ends cleanly once all forwarded data has arrived.
     PassAndClose,
-    /// Both ends are closed cleanly once all that was forwarded before has arrived.
+    /// Drop it, and close both ends cleanly once all data forwarded before has arrived.
     Close,
-    /// Both ends are cut off at once.
+    /// Abort both ends at once.
     Cut,
 }
 
-/// Decides about each frame, given whole, with its prefix.
+/// Decides what to do with each frame; it gets the whole frame with its prefix.
 pub type Tamper = Box<dyn FnMut(Passing, &Bytes) -> Fate>;
 
-/// Forwards everything as it is.
+/// Forwards everything unchanged.
 #[must_use]
 pub fn honest() -> Tamper {
     Box::new(|_, _| Fate::Pass)
 }
 
-/// See the module's text.
+/// A relay that runs a script.
 pub struct Relay {
     quic: Option<Quic>,
     actions: VecDeque<Action>,
@@ -114,7 +114,7 @@ struct Leg {
     conn: ConnId,
     peer: usize,
     side: Side,
-    /// What comes is read and forgotten.
+    /// Received data is read and dropped.
     deaf: bool,
 }
 
@@ -250,7 +250,7 @@ impl Relay {
         let mut frames = Vec::new();
         for (&stream, (buffer, nth)) in &mut client.incoming {
             while let Some(length) = buffer.first_chunk().map(|prefix| u32::from_be_bytes(*prefix) as usize + 4) {
-                // What can be no frame is passed on as it came.
+                // Bytes that are not a frame are forwarded unchanged.
                 let length = if length > 5 << 20 { buffer.len() } else { length };
                 if buffer.len() < length {
                     break;

@@ -1,11 +1,12 @@
-//! A crash while things get their names: the next try takes back what has one already, so that it finds the destination as the
-//! first one did.
+//! Undoes the moves of an attempt that crashed while it moved entries to their final place, so that the next attempt
+//! finds the destination as the first one did.
 //!
-//! Before anything is moved, it is noted with its inode ([`Move`], a line each, in the staging directory's `moves`). Decides what is
-//! taken back: everything that stands where it was moved to and is still as it was made, or nothing at all: what somebody changed
-//! since then is theirs, and the policy for names that exist decides about it. What replaced something stays.
+//! Before an entry is moved, it is recorded with its inode ([`Move`], a line each, in the file `moves` of the staging
+//! directory). Either all moved entries are taken back that are still at their final place, or none: if one was
+//! modified since then, all of them stay and the policy for existing names applies. An entry that replaced another one
+//! stays, too.
 //!
-//! No state, no timers. Bounds: what is noted is at most 256 MiB, and a line for each name.
+//! No state, no timers. Bounds: the file has at most 256 MiB, and a line for each name.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -13,38 +14,38 @@ use std::io;
 use rustix::fs::Stat;
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Mtime};
 
-use crate::beneath::{Dir, is_dir, is_file, is_link};
+use crate::contained_dir::{Dir, is_dir, is_file, is_link};
 use crate::destination::Policy;
-use crate::place::move_to;
+use crate::finalize::move_to;
 use crate::sink::{local, split};
 use crate::staging::{ANY_MODE, Left};
 
-/// Something that gets its name.
+/// The record of a move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Move {
-    /// From the staged tree to where it belongs.
+    /// An entry is moved from the staged tree to its final place.
     To {
-        /// Below the staged tree.
+        /// Path below the staged tree.
         path: String,
-        /// Below the destination.
+        /// Path below the destination.
         here: String,
-        /// Which it is: device and inode.
+        /// Device and inode of the entry.
         file: (u64, u64),
     },
-    /// The one before of this path is not to be taken back.
+    /// The earlier move of this path must not be taken back.
     Stays {
-        /// Below the staged tree.
+        /// Path below the staged tree.
         path: String,
     },
 }
 
 impl Move {
-    /// Of what `stat` says.
+    /// The record of moving an entry with these metadata.
     pub fn of(stat: &Stat, path: &str, here: &str) -> Self {
         Self::To { path: path.into(), here: here.into(), file: identity(stat) }
     }
 
-    /// As it is noted. No name has a control character in it.
+    /// The record as a line. Names contain no control characters.
     pub fn line(&self) -> String {
         match self {
             Self::To { path, here, file: (device, inode) } => format!("{device}\t{inode}\t{path}\t{here}\n"),
@@ -65,10 +66,10 @@ impl Move {
     }
 }
 
-/// Takes back what was moved.
+/// Takes back the recorded moves.
 pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy) -> io::Result<()> {
     let noted = left.moves()?;
-    // By their paths; the last note of each counts, a torn one is none.
+    // By path. The last record of a path counts, and a torn record is ignored.
     let mut moved = BTreeMap::new();
     for line in noted.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
         match std::str::from_utf8(line).ok().and_then(Move::parse) {
@@ -86,7 +87,7 @@ pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy)
         return left.forget_moves();
     }
     if !is_unchanged(target, manifest, policy, &moved) {
-        tracing::info!("what has its name already was changed since then, and stays");
+        tracing::info!("entries in their final place were modified since then, and stay");
         return Ok(());
     }
     for (path, (here, _)) in &moved {
@@ -94,7 +95,7 @@ pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy)
         let (above, own) = split(path);
         let from = staged(&left.tree, above)?;
         match move_to(&to, name, &from, own) {
-            // It was fetched again since.
+            // The entry was received again since then.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => other?,
         }
@@ -102,7 +103,7 @@ pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy)
     left.forget_moves()
 }
 
-/// A directory of the staged tree, which is made again where what it held was merged into one that is there.
+/// Opens a directory of the staged tree. It is created again if its contents were merged into an existing directory.
 fn staged(tree: &Dir, path: &str) -> io::Result<Dir> {
     let mut dir = tree.again()?;
     for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -114,14 +115,14 @@ fn staged(tree: &Dir, path: &str) -> io::Result<Dir> {
     Ok(dir)
 }
 
-/// Whether all of it is as it was made.
+/// Whether all moved entries are unmodified.
 fn is_unchanged(
     target: &Dir,
     manifest: &Manifest,
     policy: Policy,
     moved: &BTreeMap<String, (String, (u64, u64))>,
 ) -> bool {
-    // A directory that is only part of a path and no entry has no time to tell whether something was put into it.
+    // A directory without an entry of its own has no recorded time, so a change of it can't be detected.
     let (mut found, mut dirs, mut parents) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (_, entry) in manifest.entries() {
         let path = local(policy, &entry.path);
@@ -141,7 +142,7 @@ fn is_unchanged(
     parents.is_subset(&dirs) && moved.keys().all(|path| found.contains(path.as_str()))
 }
 
-/// The move that brought this path to its place.
+/// The recorded move that contains this path.
 fn covering<'a>(moved: &'a BTreeMap<String, (String, (u64, u64))>, path: &str) -> Option<(&'a str, &'a str)> {
     let mut end = path.len();
     loop {
@@ -152,7 +153,7 @@ fn covering<'a>(moved: &'a BTreeMap<String, (String, (u64, u64))>, path: &str) -
     }
 }
 
-/// Whether nobody changed it since: a change would have given it another time, a new name in it as well.
+/// Whether an entry is unmodified: a change, such as a new name in a directory, changes its time.
 fn is_as_made(stat: &Stat, entry: &Entry) -> bool {
     // The fields' types differ between systems.
     #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
@@ -166,7 +167,7 @@ fn is_as_made(stat: &Stat, entry: &Entry) -> bool {
     }
 }
 
-/// What stands at a path below a directory, with the directory that it stands in and its name there.
+/// Finds the entry at a path below a directory; returns its parent directory, its name and its metadata.
 fn find<'a>(target: &Dir, path: &'a str) -> Option<(Dir, &'a str, Stat)> {
     let (above, name) = split(path);
     let dir = if above.is_empty() { target.again() } else { target.descend(above) }.ok()?;
@@ -185,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_comes_back_and_a_torn_one_does_not() {
+    fn a_record_is_parsed_and_a_torn_one_is_not() {
         for noted in [
             Move::To { path: "a/b c".into(), here: "a/b c (1)".into(), file: (5, 77) },
             Move::Stays { path: "-".into() },

@@ -1,8 +1,8 @@
 //! How much memory a relay needs: idle rooms, and rooms that carry data to receivers half of which read 1 KiB/s.
 //!
 //! ```sh
-//! cargo build --release --workspace && cargo run --release -p tallow-tests --bin rooms -- idle 10000
-//! cargo run --release -p tallow-tests --bin rooms -- data 100
+//! cargo build --release --workspace && cargo run --release -p tallow-tests --bin relay_memory -- idle 10000
+//! cargo run --release -p tallow-tests --bin relay_memory -- data 100
 //! ```
 //! The relay is the real program; the clients are one node with many QUIC connections on one socket.
 
@@ -293,7 +293,7 @@ fn main() {
     let (pairs, rooms) = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["idle", rooms] => (false, rooms.parse::<usize>().expect("a number of rooms")),
         ["data", rooms] => (true, rooms.parse::<usize>().expect("a number of rooms")),
-        _ => panic!("rooms idle N, or rooms data N"),
+        _ => panic!("relay_memory idle N, or relay_memory data N"),
     };
     let program = std::env::current_exe().expect("a path").with_file_name("tallow");
     let state = tempfile::tempdir().expect("a directory");
@@ -339,7 +339,7 @@ fn main() {
                     println!("a client was lost: {why}");
                     assert!(lost < 10, "too many clients were lost");
                 }
-                // Seconds count once everybody is there.
+                // The time counts once all clients are connected.
                 Said::Read(bytes) if all => {
                     after += 1;
                     if after == 10 && pairs {

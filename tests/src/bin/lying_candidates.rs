@@ -1,12 +1,13 @@
-//! A peer that knows the code and lies about its addresses, over real sockets: for the laboratory, where it is counted what it can make
-//! the real program send (rows K).
+//! A peer that knows the code and lies about its addresses, over real sockets: for the laboratory, where it is counted
+//! what it can make the real program send (rows K).
 //!
 //! ```sh
-//! liar send|receive CODE RELAY FILE MILLISECONDS [early|first]
+//! lying_candidates send|receive CODE RELAY FILE MILLISECONDS [early|first]
 //! ```
-//! Each line of FILE is a candidate, as in `host udp 127.0.0.1:5000`; an empty one ends a round. A round takes so many milliseconds, then
-//! the liar gives it up and begins the next. `early`: what is in the first round is said before the handshake, unsealed. `first`: the liar
-//! does not wait until the other side begins. What happens is told on standard output.
+//! Each line of FILE is a candidate, as in `host udp 127.0.0.1:5000`; an empty one ends a round. A round takes so many
+//! milliseconds, then the peer gives it up and begins the next. `early`: what is in the first round is said before the
+//! handshake, unsealed. `first`: the liar does not wait until the other side begins. What happens is told on standard
+//! output.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tallow_proto::wire::encode;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::peer::Control;
 use tallow_proto::wire::relay::Side;
-use tallow_tests::sim::{Heard, Hostile, Mouth, Observed, Script};
+use tallow_tests::sim::{Heard, MaliciousPeer, Observed, Script, ScriptOutput};
 
 fn candidate(line: &str) -> Candidate {
     let [kind, carrier, addr] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("no candidate: {line}") };
@@ -47,27 +48,27 @@ fn offers(round: u32, candidates: &[Candidate]) -> impl Iterator<Item = Control>
     })
 }
 
-fn say(mouth: &mut Mouth, rounds: &[Vec<Candidate>], time: Duration) {
+fn say(output: &mut ScriptOutput, rounds: &[Vec<Candidate>], time: Duration) {
     for (round, candidates) in (1..).zip(rounds) {
-        offers(round, candidates).for_each(|offer| mouth.say(offer));
-        mouth.say(Control::CandidatesDone { round });
-        mouth.pause(time);
-        mouth.say(Control::DirectFailed { round });
+        offers(round, candidates).for_each(|offer| output.say(offer));
+        output.say(Control::CandidatesDone { round });
+        output.pause(time);
+        output.say(Control::DirectFailed { round });
     }
 }
 
 fn lying(rounds: Vec<Vec<Candidate>>, time: Duration, manner: &str) -> Script {
     let (early, first) = (manner == "early", manner == "first");
     let mut said = false;
-    Box::new(move |heard, mouth| match heard {
+    Box::new(move |heard, output| match heard {
         Heard::Paired if early => {
             for offer in offers(1, &rounds[0]) {
-                mouth.raw(enclose(&encode(&offer)));
+                output.raw(enclose(&encode(&offer)));
             }
         }
         Heard::Control(Control::CandidateOffer { .. }) if !said => {
             said = true;
-            say(mouth, &rounds, time);
+            say(output, &rounds, time);
         }
         Heard::Control(Control::DirectFailed { round }) if usize::try_from(round) == Ok(rounds.len()) => {
             println!(r#"{{"event":"over"}}"#);
@@ -76,7 +77,7 @@ fn lying(rounds: Vec<Vec<Candidate>>, time: Duration, manner: &str) -> Script {
             println!(r#"{{"event":"keyed"}}"#);
             if first {
                 said = true;
-                say(mouth, &rounds, time);
+                say(output, &rounds, time);
             }
         }
         Heard::Paired | Heard::Control(_) | Heard::Chunk(_) => {}
@@ -88,7 +89,7 @@ fn main() {
     let (side, code, relay, file, time, manner) = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [side, code, relay, file, time] => (*side, *code, *relay, *file, *time, ""),
         [side, code, relay, file, time, manner] => (*side, *code, *relay, *file, *time, *manner),
-        _ => panic!("liar send|receive CODE RELAY FILE MILLISECONDS [early|first]"),
+        _ => panic!("lying_candidates send|receive CODE RELAY FILE MILLISECONDS [early|first]"),
     };
     let side = match side {
         "send" => Side::Sender,
@@ -100,7 +101,7 @@ fn main() {
     let lines = std::fs::read_to_string(file).expect("a file of candidates");
     let rounds = lines.split("\n\n").map(|round| round.lines().map(candidate).collect()).collect();
     let code = Code::parse(code).expect("a code");
-    let liar = *Hostile::new(side, code, relay, lying(rounds, time, manner), tallow_runtime::seed());
+    let liar = *MaliciousPeer::new(side, code, relay, lying(rounds, time, manner), tallow_runtime::seed());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut liar = tallow_tokio::spawn(liar);

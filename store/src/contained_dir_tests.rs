@@ -11,7 +11,7 @@ const METHODS: [Method; 2] = [Method::Kernel, Method::ByComponent];
 
 #[test]
 fn this_system_has_the_kernels_method() {
-    // Else half of the tests below say nothing about it.
+    // Otherwise half of the tests below do not test it.
     assert_eq!(Method::best(), Method::Kernel);
 }
 
@@ -104,7 +104,7 @@ fn a_move_never_replaces() {
     assert_eq!(std::fs::read_to_string(root.path().join("b")).unwrap(), "b");
 }
 
-/// What a race came to.
+/// The counts of a race.
 struct Race {
     opens: u64,
     made: u64,
@@ -119,8 +119,8 @@ impl std::fmt::Display for Race {
     }
 }
 
-/// Makes files in `d/e` through `make` while another thread swaps `d` and `d/e` with links to a directory outside. It goes on until
-/// there were `opens` tries, a fifth as many swaps, and some tries that got through.
+/// Makes files in `d/e` through `make` while another thread swaps `d` and `d/e` with links to a directory outside. It
+/// goes on until there were `opens` tries, a fifth as many swaps, and some tries that got through.
 fn race(opens: u64, make: impl Fn(&Path, &Dir, &str) -> io::Result<()>) -> Race {
     let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let (inside, outside) = (root.path().join("in"), root.path().join("out"));
@@ -188,7 +188,7 @@ fn n10_the_harness_catches_a_check_before_the_use() {
     }
 }
 
-/// Somebody who can write the directory puts a link in the place of the file between the look at it and the change of its mode.
+/// Another process replaces the file with a link between the check and the change of its mode.
 #[test]
 fn a_mode_is_never_changed_through_a_link() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -1,15 +1,17 @@
-//! The end of a transfer, in slices: what has no contents is made, all is synced, then everything gets its final name.
+//! Finalizes a transfer in slices: creates entries without contents, syncs everything, then moves everything to its
+//! final name.
 //!
 //! ```text
 //! Make ──► Complete ──► Links ──► Times ──► Restrict ──► Sync ──► Place ──► Settle ──► Done
 //! ```
-//! - *Complete*: what was stored in several tries gets its modes and times; otherwise each file did when its last byte came.
-//! - *Make*: files without contents, directories. *Links*: symbolic links, when nothing is written any more. *Times*: modes and
-//!   times of directories, when nothing is made in them any more. *Restrict*: modes that would lock us out, deepest first.
-//! - *Sync*: a few files each by itself, many by one `syncfs`, before any of them has its name.
-//! - *Place*: what has nothing in its way is moved by one rename, a whole folder too. Directories that exist are gone through,
-//!   and in them again whatever has nothing in its way is moved as a whole. Nothing is ever opened for writing here.
-//! - *Settle*: the directories are synced, the staging directory goes.
+//! - *Make*: files without contents, directories. *Complete*: after a resume, files get their modes and times here;
+//!   otherwise each file gets them with its last byte. *Links*: symbolic links, after the last write.
+//! - *Times*: modes and times of directories, after the last entry was created in them. *Restrict*: modes that remove
+//!   our own access, deepest directory first.
+//! - *Sync*: a few files one by one, many by one `syncfs`, before any of them gets its final name.
+//! - *Place*: an entry whose name is free is moved by one rename, even a whole directory. Existing directories are
+//!   merged: their entries are moved in the same way. No file is opened for writing here.
+//! - *Settle*: the directories are synced and the staging directory is removed.
 //!
 //! No timers. Bounds: one page of the manifest, [`BATCH`] names for each level of directories that exist, four handles.
 
@@ -23,24 +25,24 @@ use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 
-use crate::back::Move;
-use crate::beneath::{Dir, is_dir, is_link};
+use crate::contained_dir::{Dir, is_dir, is_link};
 use crate::descriptors::patiently;
 use crate::destination::{Incoming, Verdict, verdict};
 use crate::fault::kind;
 use crate::plan::{MOST_REPORTED, Renamed};
+use crate::rollback::Move;
 use crate::sink::{Begun, FEW, joined, split, times};
 
-/// Names of a staged directory that are held at once.
+/// The number of names of a staged directory that are held at once.
 const BATCH: usize = 16_384;
-/// Looking at an entry costs this much less than doing something about it.
+/// The cost of changing an entry, where looking at one costs 1.
 const LOOKS: usize = 32;
-/// How often a free name is looked for.
+/// The maximum number of numbered names that are tried.
 const MOST_NUMBERS: u32 = 10_000;
-/// The longest file name that is made up here, in bytes.
+/// The maximum length of a numbered name in bytes.
 const MAX_NAME: usize = 255;
 
-/// How far it is.
+/// The progress of finalizing.
 #[derive(Debug)]
 pub struct Finish {
     step: Step,
@@ -53,7 +55,7 @@ enum Step {
     Complete(Pass),
     Links(Pass),
     Times(Pass),
-    /// The directories at this level.
+    /// Restricts the directories at this level.
     Restrict(u32, Pass),
     Sync(Pass),
     Place(Placing),
@@ -63,7 +65,7 @@ enum Step {
     Done,
 }
 
-/// A way through all entries.
+/// An iteration over all entries.
 #[derive(Debug, Default)]
 struct Pass {
     page: u32,
@@ -71,10 +73,10 @@ struct Pass {
     index: u32,
 }
 
-/// A way through the staged tree, along what exists at the destination.
+/// An iteration over the staged tree, which descends into directories that exist at the destination.
 #[derive(Debug)]
 struct Placing {
-    /// From the top to the directory that is gone through.
+    /// From the top to the current directory.
     frames: Vec<Frame>,
     /// Staged and final directory of the last frame.
     open: Option<(Arc<Dir>, Arc<Dir>)>,
@@ -83,7 +85,8 @@ struct Placing {
 
 #[derive(Debug, Default)]
 struct Frame {
-    /// In the staged tree and at the destination alike, since only names at the top change; empty: the top.
+    /// The path in the staged tree and at the destination, which are equal because only top-level names change; empty
+    /// for the top.
     path: String,
     names: Vec<CString>,
 }
@@ -101,7 +104,7 @@ impl Finish {
         matches!(self.step, Step::Done)
     }
 
-    /// Does a slice of about `at_most` entries; true: all is in place.
+    /// Processes a slice of about `at_most` entries; returns whether everything is in place.
     pub fn step(&mut self, begun: &Begun, at_most: usize) -> Result<bool, Fault> {
         let mut budget = at_most.max(1).saturating_mul(LOOKS);
         while budget > 0 {
@@ -113,12 +116,12 @@ impl Finish {
         Ok(self.is_done())
     }
 
-    /// Looks at one entry; how much that was.
+    /// Processes one entry; returns its cost.
     fn one(&mut self, begun: &Begun) -> Result<usize, Fault> {
         let plan = &begun.plan;
         match &mut self.step {
             Step::Make(pass) => {
-                // Nothing may get its name that is not complete: a bug elsewhere ends here.
+                // An incomplete file must never get its final name, even after a bug elsewhere.
                 if !begun.staging.is_resumed && begun.complete.load(Ordering::Relaxed) < plan.files {
                     return Err(FaultKind::Panicked.into());
                 }
@@ -166,7 +169,7 @@ impl Finish {
 }
 
 impl Pass {
-    /// The next entry with its number; none at all unless `wanted`.
+    /// The next entry with its index; always `None` unless `wanted`.
     fn next(&mut self, manifest: &Manifest, wanted: bool) -> Option<(u32, Entry)> {
         while wanted && self.page <= manifest.pages() {
             if let Some(entry) = self.entries.next() {
@@ -216,7 +219,7 @@ impl Begun {
             .map(|()| LOOKS)
     }
 
-    /// Where a link leads when names on its way are not what they were.
+    /// The target of a link, with the names that its components have here.
     fn local_target(&self, target: &str) -> String {
         let parts = target.split('/').map(|part| match RelPath::parse(part) {
             Ok(name) => self.local(&name).into_owned(),
@@ -261,7 +264,7 @@ impl Begun {
             .map(|()| LOOKS)
     }
 
-    /// Syncs one entry, or all at once where there are many; true: all are.
+    /// Syncs one entry, or all at once if there are many; returns whether all are synced.
     fn sync_one(&self, pass: &mut Pass) -> Result<bool, Fault> {
         if self.manifest.totals().entries > FEW {
             return self.sync_all().map(|()| true);
@@ -278,7 +281,7 @@ impl Begun {
         };
         match synced {
             Ok(()) => Ok(false),
-            // A mode that keeps even us out.
+            // Our own access was removed by the mode.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => self.sync_all().map(|()| true),
             Err(error) => Err(self.fault(&error, &path)),
         }
@@ -307,7 +310,7 @@ impl Begun {
             Dir::open_trusted(above).and_then(|above| Ok(fsync(&above)?)).map_err(here)?;
         }
         self.release();
-        // All that counts is in place: what can't be removed is only litter.
+        // The transfer is complete, so a failure to remove the staging directory is not an error.
         if let Err(error) = self.staging.remove(&self.target) {
             tracing::warn!(%error, "the staging directory could not be removed");
         }
@@ -320,7 +323,7 @@ impl Placing {
         Self { frames: vec![Frame::default()], open: None, merged: 0 }
     }
 
-    /// Places one name; false: there are no more.
+    /// Places one name; returns false after the last.
     fn one(&mut self, begun: &Begun, placed: &mut Vec<Renamed>) -> Result<bool, Fault> {
         let Some(frame) = self.frames.last_mut() else { return Ok(false) };
         let fault = |error: io::Error| begun.fault(&error, &frame.path);
@@ -329,7 +332,7 @@ impl Placing {
             None => self.open.insert(open(begun, &frame.path).map_err(fault)?),
         };
         if frame.names.is_empty() {
-            // Each name that was dealt with is gone from there.
+            // Names that were placed are no longer in the staged directory.
             frame.names = from.names(BATCH).map_err(fault)?;
             let moves = intentions(from, &frame.path, &frame.names).map_err(fault)?;
             begun.staging.intend(&moves, true).map_err(fault)?;
@@ -374,15 +377,15 @@ impl Placing {
     }
 }
 
-/// What became of a name.
+/// The result of placing a name.
 enum Placed {
     As(String),
     Dropped,
-    /// It is a directory, and so is what is there.
+    /// The staged and the existing entry are directories, which are merged.
     Merges,
 }
 
-/// Moves one name to where it belongs.
+/// Moves one entry to its final place.
 fn place(begun: &Begun, from: &Dir, to: &Dir, path: &str, name: &str) -> Result<Placed, FaultKind> {
     let mut here = name.to_owned();
     for number in 1..=MOST_NUMBERS {
@@ -391,7 +394,7 @@ fn place(begun: &Begun, from: &Dir, to: &Dir, path: &str, name: &str) -> Result<
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(kind(&error)),
         }
-        // Gone again: then it is free.
+        // The existing entry was removed meanwhile, so the name is free.
         let Some(existing) = to.stat(here.as_str()).map_err(|error| kind(&error))? else { continue };
         let Some(staged) = from.stat(name).map_err(|error| kind(&error))? else { return Ok(Placed::Dropped) };
         let incoming = match () {
@@ -403,7 +406,7 @@ fn place(begun: &Begun, from: &Dir, to: &Dir, path: &str, name: &str) -> Result<
             Verdict::Refuse(why) => return Err(why),
             Verdict::Merge if staged.st_mode & 0o700 == 0o700 => return Ok(Placed::Merges),
             Verdict::Merge => from.unlock_dir(name).map(|()| Placed::Merges),
-            // What it replaces can't come back, so neither shall this.
+            // The replaced entry can't be restored, so this move must not be taken back.
             Verdict::Replace => (begun.staging.intend(&[Move::Stays { path: path.into() }], false))
                 .and_then(|()| from.replace(name, to, name))
                 .map(|()| Placed::As(here)),
@@ -420,7 +423,7 @@ fn place(begun: &Begun, from: &Dir, to: &Dir, path: &str, name: &str) -> Result<
     Err(FaultKind::Exists)
 }
 
-/// What is about to be moved, by the names it has here.
+/// The records of the moves that follow, without renames.
 fn intentions(from: &Dir, above: &str, names: &[CString]) -> io::Result<Vec<Move>> {
     let mut moves = Vec::with_capacity(names.len());
     for name in names {
@@ -432,7 +435,7 @@ fn intentions(from: &Dir, above: &str, names: &[CString]) -> io::Result<Vec<Move
     Ok(moves)
 }
 
-/// A rename onto nothing. Moving a directory needs write permission on it, which its final mode may not give.
+/// Renames an entry to a free name. Moving a directory needs write permission on it, which its final mode may not give.
 pub fn move_to(from: &Dir, name: &str, to: &Dir, here: &str) -> io::Result<()> {
     match from.move_to(name, to, here) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -448,7 +451,7 @@ pub fn move_to(from: &Dir, name: &str, to: &Dir, here: &str) -> io::Result<()> {
     }
 }
 
-/// Staged and final directory of a path.
+/// Opens the staged and the final directory of a path.
 fn open(begun: &Begun, path: &str) -> io::Result<(Arc<Dir>, Arc<Dir>)> {
     patiently(
         || begun.release(),
@@ -459,7 +462,7 @@ fn open(begun: &Begun, path: &str) -> io::Result<(Arc<Dir>, Arc<Dir>)> {
     )
 }
 
-/// `name (2).txt`: the number stands before the extension, and there is always room for it.
+/// Adds a number before the extension, as in `name (2).txt`, and shortens the name if necessary.
 fn numbered(name: &str, number: u32, is_dir: bool) -> String {
     let from = name.strip_suffix(".gz").or(name.strip_suffix(".xz")).or(name.strip_suffix(".zst")).unwrap_or(name);
     let stem = match from.rfind('.') {
@@ -483,7 +486,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_goes_before_the_extension_and_has_room() {
+    fn a_number_goes_before_the_extension_and_fits() {
         assert_eq!(numbered("photo.jpg", 1, false), "photo (1).jpg");
         assert_eq!(numbered("photo.jpg", 12, true), "photo.jpg (12)");
         assert_eq!(numbered("a.tar.gz", 2, false), "a (2).tar.gz");
