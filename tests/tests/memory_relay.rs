@@ -417,7 +417,12 @@ fn clients_that_ask_nothing_cost_their_greeting() {
     for index in 0..clients {
         let client = floor.connect(index);
         floor.feed(client, &waiting);
-        while floor.feed(client, &many) == many.len() {}
+        // A relay that has closed the connection takes all of it, and keeps nothing.
+        for _ in 0..16 {
+            if floor.feed(client, &many) < many.len() {
+                break;
+            }
+        }
     }
     // A greeting of 4 KiB, a window of 8 KiB, a read of as much, and the connection itself.
     heap.assert_within_twice(usize::from(clients) * (4 * KIB + 2 * 8 * KIB + IDLE), "greetings");

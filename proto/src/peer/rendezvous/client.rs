@@ -86,10 +86,18 @@ pub enum Answer {
 
 #[derive(Debug)]
 enum State {
-    Greeting { question: Option<Question>, deadline: Instant },
+    Greeting {
+        question: Option<Question>,
+        deadline: Instant,
+    },
     Greeted,
-    Asked { deadline: Instant },
-    Seated,
+    Asked {
+        deadline: Instant,
+    },
+    /// `waits`: the relay has confirmed that this peer waits there.
+    Seated {
+        waits: bool,
+    },
     Refused,
     Paired,
     Over,
@@ -158,7 +166,7 @@ impl RelayClient {
     pub fn delay(&mut self, by: Duration) {
         match &mut self.state {
             State::Greeting { deadline, .. } | State::Asked { deadline } => *deadline += by,
-            State::Greeted | State::Seated | State::Refused | State::Paired | State::Over => {}
+            State::Greeted | State::Seated { .. } | State::Refused | State::Paired | State::Over => {}
         }
     }
 
@@ -174,7 +182,7 @@ impl RelayClient {
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Greeting { deadline, .. } | State::Asked { deadline } => Some(deadline),
-            State::Greeted | State::Seated | State::Refused | State::Paired | State::Over => None,
+            State::Greeted | State::Seated { .. } | State::Refused | State::Paired | State::Over => None,
         }
     }
 
@@ -227,15 +235,15 @@ impl RelayClient {
             }
             (State::Asked { .. }, RelayMessage::Allocated { nameplate }) => {
                 self.answers.push_back(Answer::Allocated(nameplate));
-                self.state = State::Seated;
+                self.state = State::Seated { waits: false };
             }
-            // Said once more, it changes nothing.
-            (State::Seated, RelayMessage::Waiting) => {}
-            (State::Asked { .. }, RelayMessage::Waiting) => {
+            // A repetition changes nothing.
+            (State::Seated { waits: true }, RelayMessage::Waiting) => {}
+            (State::Asked { .. } | State::Seated { waits: false }, RelayMessage::Waiting) => {
                 self.answers.push_back(Answer::Waiting);
-                self.state = State::Seated;
+                self.state = State::Seated { waits: true };
             }
-            (State::Asked { .. } | State::Seated, RelayMessage::Paired { streams }) => {
+            (State::Asked { .. } | State::Seated { .. }, RelayMessage::Paired { streams }) => {
                 self.answers.push_back(Answer::Paired(streams));
                 self.state = State::Paired;
             }
@@ -255,7 +263,7 @@ impl RelayClient {
                 State::Greeting { .. }
                 | State::Greeted
                 | State::Asked { .. }
-                | State::Seated
+                | State::Seated { .. }
                 | State::Refused
                 | State::Paired
                 | State::Over,
@@ -287,5 +295,27 @@ impl RelayClient {
     fn end(&mut self, answer: Answer) {
         self.answers.push_back(answer);
         self.state = State::Over;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(client: &mut RelayClient, message: &RelayMessage) -> Vec<Answer> {
+        client.handle_bytes(enclose(&wire::encode(message)));
+        std::iter::from_fn(|| client.poll_answer()).collect()
+    }
+
+    #[test]
+    fn an_allocated_seat_is_confirmed_once() {
+        let question = Some(Question::Allocate { owner: Owner([1; 16]) });
+        let mut client = RelayClient::new(Instant::now(), Features::default(), None, question);
+        let hello = Hello::new(Features::default());
+        let observed = "192.0.2.1:4433".parse().unwrap();
+        answer(&mut client, &RelayMessage::Hello { hello, observed, nonce: [0; 16] });
+        assert_eq!(answer(&mut client, &RelayMessage::Allocated { nameplate: 7 }), [Answer::Allocated(7)]);
+        assert_eq!(answer(&mut client, &RelayMessage::Waiting), [Answer::Waiting]);
+        assert_eq!(answer(&mut client, &RelayMessage::Waiting), []);
     }
 }
