@@ -1,4 +1,5 @@
-//! Both sides of the handshake, each fed with frames that anybody may have made: flips in true ones, and others in between.
+//! Both sides of the handshake, each fed with frames that anybody may have made: flips in
+//! true ones, and others in between.
 #![no_main]
 use std::time::Instant;
 
@@ -9,8 +10,8 @@ use tallow_fuzz::steps::steps;
 use tallow_proto::handshake::Output;
 use tallow_proto::wire::relay::Side;
 
-// Tag 0 and 1: a frame for the sender, for the receiver. Others: what a side says next gets the body's flips (two bytes for
-// where, one for which).
+// Tag 0 and 1: a frame for the sender, for the receiver. Others: what a side says next gets the body's flips (two
+// bytes for where, one for which).
 fuzz_target!(|data: &[u8]| {
     thread_local!(static NOW: Instant = Instant::now());
     let now = NOW.with(|now| *now);

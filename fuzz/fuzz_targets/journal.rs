@@ -4,8 +4,8 @@ use libfuzzer_sys::fuzz_target;
 use tallow_fuzz::steps::steps;
 use tallow_proto::transfer::journal::{Header, Reader, Stored, Writer};
 
-// Whether nothing is behind the good batches (one byte), where they are cut (two), then steps: a journal, and the entries of the
-// good batches, three bytes each.
+// Whether nothing is behind the good batches (one byte), where they are cut (two), then steps: a journal, and the
+// entries of the good batches, three bytes each.
 fuzz_target!(|data: &[u8]| {
     let Some((&[valid, high, low], data)) = data.split_first_chunk::<3>() else { return };
     let (valid, cut) = (valid % 2 == 1, usize::from(u16::from_be_bytes([high, low])));

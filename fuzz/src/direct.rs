@@ -1,7 +1,7 @@
 //! A negotiation of a direct path with a peer that says anything, on either side.
 //!
-//! Oracles: no panic; what is asked for in a round is bounded; nothing is done where p2p is off; the next deadline always lies ahead;
-//! a round's end is said once, and settled once.
+//! Oracles: no panic; what is asked for in a round is bounded; nothing is done where p2p is off; the next deadline
+//! always lies ahead; a round's end is said once, and settled once.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -27,8 +27,8 @@ pub const PROBED: u8 = 2;
 pub const MOVE: u8 = 3;
 /// Our candidates, as they stand in a record.
 pub const OWN: u8 = 4;
-/// 0: the session has no link; 1: it has one again; 2: a link was chosen; 3: the last one of a round is lost; 4: all is gathered; 5: a
-/// round has drained. The round is the second byte, or the path's.
+/// 0: the session has no link; 1: it has one again; 2: a link was chosen; 3: the last one of a round is lost; 4: all is
+/// gathered; 5: a round has drained. The round is the second byte, or the path's.
 pub const LINK: u8 = 5;
 
 /// Takes the steps on one side, and tells how many rounds it began or joined.

@@ -1,6 +1,7 @@
 //! A relay and its clients on a wire without loss: clients that say anything, to a relay that is the real one.
 //!
-//! Oracles: no panic; what one client is told fits in few messages; a pair that behaves is served whatever the others do.
+//! Oracles: no panic; what one client is told fits in few messages; a pair that behaves is
+//! served whatever the others do.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;

@@ -1,4 +1,5 @@
-//! Bytes as a list of steps: a tag, a 16-bit length (big-endian), a body. Any bytes are such a list; the last body may be short.
+//! Bytes as a list of steps: a tag, a 16-bit length (big-endian), a body. Any bytes are such a
+//! list; the last body may be short.
 
 /// The steps.
 pub fn steps(mut data: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {

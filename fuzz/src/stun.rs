@@ -1,7 +1,7 @@
 //! Who asks servers for its address, and what they and others answer: anything.
 //!
-//! Oracles: no panic; an answer is little more than its question; nothing is offered that nobody could try; so many datagrams to a
-//! server and no more, and the next deadline always lies ahead.
+//! Oracles: no panic; an answer is little more than its question; nothing is offered that nobody could try; so many
+//! datagrams to a server and no more, and the next deadline always lies ahead.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -17,7 +17,8 @@ use crate::steps::{step, steps};
 
 /// The body arrives from the server, as it is.
 pub const RAW: u8 = 0;
-/// It follows the header of an answer to the last question: what the attributes say. Its first byte is added to the kind.
+/// It follows the header of an answer to the last question: what the attributes say. Its
+/// first byte is added to the kind.
 pub const ATTRIBUTES: u8 = 1;
 /// So many seconds pass as the first byte says.
 pub const TIME: u8 = 2;

@@ -1,7 +1,7 @@
 //! The two machines of a transfer, each driven by a peer that has the keys and says anything.
 //!
-//! Oracles: no panic, also in no job; nothing is written twice or in the wrong order (the sink says); nothing stands under a final
-//! name that was not accepted; no chunk leaves twice while its link lives; queues and jobs are bounded.
+//! Oracles: no panic, also in no job; nothing is written twice or in the wrong order (the sink says); nothing stands
+//! under a final name that was not accepted; no chunk leaves twice while its link lives; queues and jobs are bounded.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,7 +54,9 @@ struct Sealer {
 
 impl Sealer {
     fn new(now: Instant) -> Self {
-        thread_local!(static KEYS: (Keys, Keys) = { let (_, sender, receiver) = handshake(Instant::now()); (sender, receiver) });
+        thread_local!(
+            static KEYS: (Keys, Keys) = { let (_, sender, receiver) = handshake(Instant::now()); (sender, receiver) }
+        );
         KEYS.with(|(sender, receiver)| {
             let up = |side, keys, seed| {
                 let mut session = Session::new(session::Config::new(side), keys, Seed::new([seed; 32]));
@@ -262,7 +264,8 @@ pub fn send(data: &[u8]) {
     canary(matches!(over, Some(Outcome::Complete { .. })));
 }
 
-/// What an honest transfer comes to, as steps for [`receive`] and for [`send`]; a chunk that fits in no step is left out.
+/// What an honest transfer comes to, as steps for [`receive`] and for [`send`]; a chunk
+/// that fits in no step is left out.
 ///
 /// # Panics
 /// It does not end.

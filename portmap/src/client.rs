@@ -1,7 +1,8 @@
-//! What the three protocol clients share: the [`Client`] trait, outcomes, retransmission, and the epoch by which a gateway shows that
-//! it has lost its state.
+//! What the three protocol clients share: the [`Client`] trait, outcomes, retransmission, and the epoch by which a
+//! gateway shows that it has lost its state.
 //!
-//! Timers: [`Retry`], 250 ms and then twice as long each time (RFC 6886 §3.1). Bounds: [`SENDS`] datagrams for one request.
+//! Timers: [`Retry`], 250 ms and then twice as long each time (RFC 6886 §3.1). Bounds:
+//! [`SENDS`] datagrams for one request.
 
 use std::fmt::Debug;
 use std::io::IoSlice;
@@ -17,7 +18,8 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(3600);
 const MIN_LIFETIME: Duration = Duration::from_secs(20);
 /// A longer lifetime is not believed (RFC 6887 §15).
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// Lowest external port that is accepted. Lower ones are those of well-known services, which no peer should be made to send to.
+/// Lowest external port that is accepted. Lower ones are those of well-known services, which no
+/// peer should be made to send to.
 pub(crate) const MIN_PORT: u16 = 1024;
 /// Wait between the first two requests.
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -99,8 +101,8 @@ pub(crate) trait Client: Debug + Send {
     fn renew(&mut self, now: Instant);
     /// Deletes what was or may have been granted.
     fn release(&mut self, now: Instant);
-    /// Makes no more requests. A mapping that is still granted is deleted, unless it is `kept`: one gateway may grant the same
-    /// mapping by two protocols.
+    /// Makes no more requests. A mapping that is still granted is deleted, unless it is `kept`: one gateway may grant
+    /// the same mapping by two protocols.
     fn withdraw(&mut self, now: Instant, kept: Option<SocketAddrV4>);
     /// The client was withdrawn and waits only for a late answer.
     fn awaits_late_answer(&self) -> bool {
@@ -218,8 +220,8 @@ impl Epoch {
     }
 }
 
-/// Whether packets from the internet can reach this address. False for private addresses, those shared by a carrier's customers
-/// (RFC 6598) and those of no single host. The documentation networks pass, since tests use them.
+/// Whether packets from the internet can reach this address. False for private addresses, those shared by a carrier's
+/// customers (RFC 6598) and those of no single host. The documentation networks pass, since tests use them.
 pub(crate) fn is_public(ip: Ipv4Addr) -> bool {
     let [first, second, third, _] = ip.octets();
     !(ip.is_private()

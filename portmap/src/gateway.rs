@@ -1,4 +1,5 @@
-//! Which gateway is asked: the default gateway, if it translates addresses, or any that answers where the system names none.
+//! Which gateway is asked: the default gateway, if it translates addresses, or any that
+//! answers where the system names none.
 //!
 //! No state, no timers.
 
@@ -17,8 +18,8 @@ pub(crate) enum Gateway {
 }
 
 impl Gateway {
-    /// The first gateway, which packets to the internet take. It is not asked if it is on none of our networks, or if our address
-    /// there is public: then it translates no addresses.
+    /// The first gateway, which packets to the internet take. It is not asked if it is on none of our networks, or if
+    /// our address there is public: then it translates no addresses.
     pub(crate) fn find(interfaces: &[Interface], gateways: Option<&[IpAddr]>) -> Option<Self> {
         let own = interfaces.iter().filter_map(|interface| match interface.addr {
             IpAddr::V4(addr) if !addr.is_loopback() => Some((addr, interface.prefix)),

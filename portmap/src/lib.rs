@@ -2,9 +2,9 @@
 //!
 //! # Where to read on
 //!
-//! [`PortMapper`] is the whole interface: getters, `handle_*`, commands ([`PortMapper::start`], [`PortMapper::release`]) and
-//! `poll_*`. Inside, `mapper` decides which clients run and whose answer counts; `pcp`, `natpmp` and `upnp` are one client each;
-//! `client` holds what they share; `gateway` decides which gateway is asked.
+//! [`PortMapper`] is the whole interface: getters, `handle_*`, commands ([`PortMapper::start`],
+//! [`PortMapper::release`]) and `poll_*`. Inside, `mapper` decides which clients run and whose answer counts; `pcp`,
+//! `natpmp` and `upnp` are one client each; `client` holds what they share; `gateway` decides which gateway is asked.
 
 #![cfg_attr(
     not(test),

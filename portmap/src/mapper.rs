@@ -1,16 +1,18 @@
 //! The state machine that decides which protocol clients run, which client's mapping counts, and when it is renewed.
 //!
-//! It decides which gateway is asked (see `gateway`), in which order the protocols are tried (PCP and NAT-PMP at once, UPnP after
-//! [`UPNP_AFTER`] or when both have failed), which mapping counts (the first; one that is granted later is deleted) and when a
-//! mapping is renewed (at half its lifetime, then at half of what is left). The states are drawn in the crate's README.
+//! It decides which gateway is asked (see `gateway`), in which order the protocols are tried (PCP and NAT-PMP at
+//! once, UPnP after [`UPNP_AFTER`] or when both have failed), which mapping counts (the first; one that is granted
+//! later is deleted) and when a mapping is renewed (at half its lifetime, then at half of what is left). The states
+//! are drawn in the crate's README.
 //!
-//! Behind two NATs the gateway's external address is private or shared by a carrier's customers, and a mapping there opens a port
-//! that no packet from the internet reaches: it is deleted at once and reported as [`Event::DoubleNat`], never as an address. A
-//! peer behind the same outer NAT could use it, but finds other ways in (its own network, hole punching), and such an address
-//! would reveal a network that it has no part in.
+//! Behind two NATs the gateway's external address is private or shared by a carrier's customers, and a mapping there
+//! opens a port that no packet from the internet reaches: it is deleted at once and reported as [`Event::DoubleNat`],
+//! never as an address. A peer behind the same outer NAT could use it, but finds other ways in (its own network, hole
+//! punching), and such an address would reveal a network that it has no part in.
 //!
-//! Timers: those, [`ATTEMPT_WITHIN`] for one attempt, [`RETRY_AFTER`] between attempts at one gateway. Bounds: `SENDS` datagrams
-//! for one request, [`MAX_CONNECTIONS`], [`MAX_PENDING_RELEASES`] clients that still delete a mapping, [`MAX_EVENTS`].
+//! Timers: those, [`ATTEMPT_WITHIN`] for one attempt, [`RETRY_AFTER`] between attempts at one gateway.
+//! Bounds: `SENDS` datagrams for one request, [`MAX_CONNECTIONS`], [`MAX_PENDING_RELEASES`] clients that
+//! still delete a mapping, [`MAX_EVENTS`].
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -89,8 +91,8 @@ enum State {
 }
 
 impl PortMapper {
-    /// A mapper that does nothing until [`PortMapper::start`]. `seed` is 32 bytes of the system's randomness (PCP's nonces and
-    /// alternative ports are derived from it); with the same seed and inputs a run repeats exactly.
+    /// A mapper that does nothing until [`PortMapper::start`]. `seed` is 32 bytes of the system's randomness (PCP's
+    /// nonces and alternative ports are derived from it); with the same seed and inputs a run repeats exactly.
     #[must_use]
     pub fn new(mut config: Config, seed: [u8; 32]) -> Self {
         config.description.truncate(config.description.floor_char_boundary(MAX_DESCRIPTION));
@@ -111,8 +113,8 @@ impl PortMapper {
         }
     }
 
-    /// Requests that this UDP port of the machine becomes reachable, and keeps it so until [`PortMapper::release`]. An earlier
-    /// mapping of another port is deleted. The attempt begins when a gateway is known.
+    /// Requests that this UDP port of the machine becomes reachable, and keeps it so until [`PortMapper::release`]. An
+    /// earlier mapping of another port is deleted. The attempt begins when a gateway is known.
     pub fn start(&mut self, now: Instant, internal_port: u16) {
         if self.wanted == Some(internal_port) {
             return;
@@ -133,8 +135,8 @@ impl PortMapper {
     }
 
     /// The machine's default gateways, the preferred one first: call it at the start, before
-    /// [`PortMapper::handle_interfaces`], and whenever they have changed. Without this call only UPnP is tried, which finds a
-    /// gateway by multicast.
+    /// [`PortMapper::handle_interfaces`], and whenever they have changed. Without this call only UPnP is tried,
+    /// which finds a gateway by multicast.
     pub fn handle_gateways(&mut self, now: Instant, gateways: &[IpAddr]) {
         self.gateways = Some(gateways.to_vec());
         self.update_gateway(now);
@@ -322,7 +324,8 @@ impl PortMapper {
         current.iter_mut().chain(&mut self.pending_releases)
     }
 
-    /// Looks for another gateway. Mappings of the earlier one are deleted, as far as it can still be reached, and requested anew.
+    /// Looks for another gateway. Mappings of the earlier one are deleted, as far as it can still
+    /// be reached, and requested anew.
     fn update_gateway(&mut self, now: Instant) {
         let gateway = Gateway::find(&self.interfaces, self.gateways.as_deref());
         if gateway == self.gateway {

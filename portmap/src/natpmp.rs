@@ -4,11 +4,10 @@
 //! Address ─► Ready ─► Mapping ─► Mapped ─► Releasing ─► Finished
 //!    withdrawn ─► AwaitingLateAnswer ──────────┴───────────┘
 //! ```
-//! The request for the address is sent at once, since it changes nothing at the gateway. The request for the mapping follows
-//! [`HEAD_START`] later, or when PCP has failed: a gateway with both protocols would map the port twice, and NAT-PMP deletes by
-//! internal port alone, so that deleting one mapping could delete the other. NAT-PMP has no nonce: answers from the gateway's port
-//! about this port are accepted.
-//! Timers: [`Retry`], [`HEAD_START`].
+//! The request for the address is sent at once, since it changes nothing at the gateway. The request for the mapping
+//! follows [`HEAD_START`] later, or when PCP has failed: a gateway with both protocols would map the port twice, and
+//! NAT-PMP deletes by internal port alone, so that deleting one mapping could delete the other. NAT-PMP has no nonce:
+//! answers from the gateway's port about this port are accepted. Timers: [`Retry`], [`HEAD_START`].
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;

@@ -4,8 +4,9 @@
 //! Requesting ⇄ Mapped ─► Releasing ─► Finished
 //!    └─ withdrawn ─► AwaitingLateAnswer ──┘
 //! ```
-//! It accepts answers from the gateway's port with the nonce of the request, which only hosts on the path can know. Errors without
-//! a nonce (a server that can't parse a request can't repeat its nonce) count only while nothing was granted. Timers: [`Retry`].
+//! It accepts answers from the gateway's port with the nonce of the request, which only hosts on the path can
+//! know. Errors without a nonce (a server that can't parse a request can't repeat its nonce) count only while
+//! nothing was granted. Timers: [`Retry`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::time::Duration;

@@ -1,18 +1,19 @@
-//! UPnP Internet Gateway Device, versions 1 and 2: finds the gateway by SSDP, reads its description, and requests its external
-//! address and a mapping by SOAP.
+//! UPnP Internet Gateway Device, versions 1 and 2: finds the gateway by SSDP, reads its description, and requests its
+//! external address and a mapping by SOAP.
 //!
 //! ```text
 //! Discovering ─► Description ─► Address ─► Add ─► Mapped ─► Delete ─► Finished
 //!     ▲              │ no gateway, refused: the next service, the next device
 //!     └──────────────┘      (Address and Add again: renewal)
 //! ```
-//! Any host on the network can answer a search. Accepted is only the default gateway, where one is known, else an address on a
-//! private network of ours; and a device can only name itself (see `url`). A redirect is a refusal. A mapping is requested with a
-//! lease of an hour, and without a lease where the gateway supports none (it then stays until it is deleted); another external
-//! port is tried where one is taken.
+//! Any host on the network can answer a search. Accepted is only the default gateway, where one is known, else an
+//! address on a private network of ours; and a device can only name itself (see `url`). A redirect is a refusal. A
+//! mapping is requested with a lease of an hour, and without a lease where the gateway supports none (it then stays
+//! until it is deleted); another external port is tried where one is taken.
 //!
-//! Timers: [`SEARCHES`] after the start, [`SEARCH_WITHIN`]; [`EXCHANGE_WITHIN`] for each request. Bounds: one connection at a
-//! time, [`MAX_DEVICES`], [`MAX_ADDS`] requests for a mapping at one service, and those of `exchange`, `soap` and `ssdp`.
+//! Timers: [`SEARCHES`] after the start, [`SEARCH_WITHIN`]; [`EXCHANGE_WITHIN`] for each request. Bounds: one
+//! connection at a time, [`MAX_DEVICES`], [`MAX_ADDS`] requests for a mapping at one service, and those of
+//! `exchange`, `soap` and `ssdp`.
 
 mod exchange;
 mod soap;

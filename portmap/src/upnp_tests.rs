@@ -278,9 +278,12 @@ fn a_control_url_elsewhere_is_not_followed() {
 proptest! {
     #[test]
     fn whatever_a_device_says(
-        description in "(<service>|</service>|<serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>|\
+        description in "(<service>|</service>|\
+            <serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>|\
             <controlURL>/ctl/WANIPConnection:1</controlURL>|<URLBase>http://192.168.1.1/</URLBase>|<|&|<!--|-->){0,12}",
-        address in prop_oneof![Just(OUTSIDE.to_string()), ".{0,12}", any::<u32>().prop_map(|ip| Ipv4Addr::from(ip).to_string())],
+        address in prop_oneof![
+            Just(OUTSIDE.to_string()), ".{0,12}", any::<u32>().prop_map(|ip| Ipv4Addr::from(ip).to_string())
+        ],
         errors in prop::collection::vec(prop_oneof![Just(718), Just(724), Just(725), Just(402), any::<u16>()], 0..6),
         status in prop::option::of(100..600_u16),
         has_leases in any::<bool>(),

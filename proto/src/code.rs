@@ -192,7 +192,8 @@ pub enum CodeError {
     NoWords,
     /// The text before the first dash is not a nameplate.
     #[error(
-        "not a valid code: 1 to 32 letters or digits stand before the first dash; a code looks like 7-acorn-bicycle-canal"
+        "not a valid code: 1 to 32 letters or digits stand before the first dash; a code looks like \
+        7-acorn-bicycle-canal"
     )]
     Nameplate,
     /// The chosen password has fewer than 8 characters.

@@ -239,7 +239,9 @@ fn c01_what_is_no_link_is_refused() {
 
 proptest! {
     #[test]
-    fn any_text_gives_an_error_or_a_code_whose_form_is_stable(typed in "\\PC{0,60}|[ -~\\n]{0,60}|[a-z0-9]{1,3}[ .-][a-z .-]{0,40}") {
+    fn any_text_gives_an_error_or_a_code_whose_form_is_stable(
+        typed in "\\PC{0,60}|[ -~\\n]{0,60}|[a-z0-9]{1,3}[ .-][a-z .-]{0,40}",
+    ) {
         if let Ok(code) = Code::parse(&typed) {
             let text = code.reveal();
             let again = Code::parse(&text).unwrap();

@@ -1,8 +1,8 @@
 //! The tallow protocol as pure state machines: events and the time go in, what should happen comes out.
 //!
-//! Nothing in this crate reads a clock, a socket, a file, the environment or a global random source. A runtime does that
-//! (`tallow-tokio`, `tallow-smol`), or a simulator, or a test: everything that makes a transfer hard, such as a lost
-//! link, a crash, a lying peer or a full disk, is an ordinary input here and can be repeated from a seed.
+//! Nothing in this crate reads a clock, a socket, a file, the environment or a global random source. A runtime does
+//! that (`tallow-tokio`, `tallow-smol`), or a simulator, or a test: everything that makes a transfer hard, such as a
+//! lost link, a crash, a lying peer or a full disk, is an ordinary input here and can be repeated from a seed.
 //!
 //! Applications use one of the two runtime crates. This crate is for those who bring a runtime of their own, test the
 //! protocol, or work on it.
@@ -48,9 +48,9 @@
 //!
 //! # The driving loop
 //!
-//! Whoever drives a node repeats six steps. Here two peers are driven by hand, on one thread, with a clock and a network
-//! made of two variables. The sender embeds a relay; the receiver finds it, both prove that they know the code, and the
-//! offer arrives.
+//! Whoever drives a node repeats six steps. Here two peers are driven by hand, on one thread, with a clock and
+//! a network made of two variables. The sender embeds a relay; the receiver finds it, both prove that they know
+//! the code, and the offer arrives.
 //!
 //! ```
 //! use std::collections::VecDeque;
@@ -214,8 +214,8 @@
 //! 4. [`session`], then [`transfer`]: the path of the bytes.
 //! 5. [`drive`]: how a runtime carries all of this out.
 //!
-//! In the repository, `docs/architecture.md` follows four bytes through the code, `docs/protocol.md` specifies what is on
-//! the wire, with test vectors, and `docs/decisions.md` gives reasons.
+//! In the repository, `docs/architecture.md` follows four bytes through the code, `docs/protocol.md` specifies what is
+//! on the wire, with test vectors, and `docs/decisions.md` gives reasons.
 //!
 //! # Features
 //!

@@ -28,7 +28,8 @@ impl Descriptors {
         let limit = self.0.filter(|limit| *limit < needed)?;
         let possible = limit.saturating_sub(SPARE);
         Some(format!(
-            "the descriptor limit of {limit} leaves room for about {possible} TCP connections, fewer than the {connections} of \
+            "the descriptor limit of {limit} leaves room for about {possible} TCP connections, fewer than the \
+            {connections} of \
              --max-connections; raise the limit (ulimit -n, LimitNOFILE=) or lower --max-connections"
         ))
     }

@@ -120,7 +120,8 @@ impl Io for SmolIo {
         self.socket(id).map_or(NonZeroUsize::MIN, |(_, state)| state.max_segments())
     }
 
-    // The call comes first in all directions: asking the reactor first would cost a round trip to its thread for each packet.
+    // The call comes first in all directions: asking the reactor first would cost a round trip
+    // to its thread for each packet.
 
     fn poll_recv(
         &mut self,

@@ -1,8 +1,8 @@
 //! The protocol's frames and messages as a [`tokio_util::codec`], for those who bring their own transport.
 //!
-//! A stream of a link changes what it carries: the conversation with a relay, then the handshake of two peers, then sealed
-//! records. So the codec has the two directions' types, and [`TallowCodec::turn_into`] goes on with others, keeping what
-//! arrived early:
+//! A stream of a link changes what it carries: the conversation with a relay, then the handshake of two peers,
+//! then sealed records. So the codec has the two directions' types, and [`TallowCodec::turn_into`] goes on with
+//! others, keeping what arrived early:
 //!
 //! ```
 //! # use bytes::Bytes;
@@ -138,8 +138,8 @@ impl<Out, In: Body> Decoder for TallowCodec<Out, In> {
     type Error = CodecError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<In>, CodecError> {
-        // The length is judged before it is believed, and nothing is reserved for it. What follows the frame stays in `src`:
-        // it may be for the next codec.
+        // The length is judged before it is believed, and nothing is reserved for it. What follows the frame stays in
+        // `src`: it may be for the next codec.
         let mut judge = wire::Decoder::new(In::CAPS);
         let head = src.len().min(PREFIX + 1);
         judge.push(Bytes::copy_from_slice(&src[..head]));

@@ -184,7 +184,8 @@ fn control_messages() -> Vec<Control> {
     all
 }
 
-/// Control records as they travel (a header before, a tag after; sealing them is the session's), and a large chunk record.
+/// Control records as they travel (a header before, a tag after; sealing them is the
+/// session's), and a large chunk record.
 fn records() -> Vec<Bytes> {
     let control = control_messages().into_iter().map(|message| {
         let plain = encode(&ControlRecord { sequence: 300, ack: 299, message });

@@ -3,8 +3,8 @@
 //!
 //! | from | to | bound |
 //! |---|---|---|
-//! | a reader's task ([`feed`]) | [`BridgeSource`], on a blocking thread | [`ROOM`] bytes, then the task does not read |
-//! | [`BridgeSink`], on a blocking thread | a writer's task ([`drain`]) | what one call brought; it is taken when it is written and flushed |
+//! | a reader's task ([`feed`]) | [`BridgeSource`], a blocking thread | [`ROOM`] bytes, then it does not read |
+//! | [`BridgeSink`], a blocking thread | a writer's task ([`drain`]) | one call, until it is written and flushed |
 //!
 //! When the transfer lets go of its end, the task ends, and a writer is closed. No wakers are called while the lock is
 //! held.

@@ -40,7 +40,8 @@ impl News {
         if now < self.look_at {
             return None;
         }
-        // Gateways come first: who hears of both is to know where the addresses lead. The other news are at the next call.
+        // Gateways come first: who hears of both is to know where the addresses lead. The
+        // other news are at the next call.
         if let Some(gateways) = changed(&mut self.gateways, crate::gateways::gateways()) {
             return Some(Input::Gateways(gateways));
         }
@@ -72,8 +73,8 @@ struct Asleep {
 }
 
 impl Asleep {
-    /// `boot` was read between the two readings of the other clock: this thread may have been held up in between, for any time,
-    /// and that is no sleep.
+    /// `boot` was read between the two readings of the other clock: this thread may have been held up in between, for
+    /// any time, and that is no sleep.
     fn compare(&mut self, before: Duration, boot: Duration, after: Duration) -> Option<Duration> {
         let (least, most) = (boot.saturating_sub(after), boot.saturating_sub(before));
         let known = self.ahead.unwrap_or(most);

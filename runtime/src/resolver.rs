@@ -1,7 +1,7 @@
 //! The system's name service for adapters: it blocks, so each query runs on a thread of the runtime's choice.
 //!
-//! [`Resolver::query`] makes the work for that thread; [`Resolver::poll`] returns the answers. No timers: the system has its own
-//! limits, and the node goes on without an answer. Bound: as many answers wait as there are queries.
+//! [`Resolver::query`] makes the work for that thread; [`Resolver::poll`] returns the answers. No timers: the system
+//! has its own limits, and the node goes on without an answer. Bound: as many answers wait as there are queries.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,7 +1,8 @@
-//! TCP sockets as the driver wants them: how they are opened, connected and ended. An adapter registers them with its reactor.
+//! TCP sockets as the driver wants them: how they are opened, connected and ended. An adapter
+//! registers them with its reactor.
 //!
-//! As with UDP, IPv4 addresses are IPv4 addresses: what a dual-stack listener reports as `::ffff:a.b.c.d` is handed on as
-//! `a.b.c.d`.
+//! As with UDP, IPv4 addresses are IPv4 addresses: what a dual-stack listener reports as
+//! `::ffff:a.b.c.d` is handed on as `a.b.c.d`.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,7 +1,8 @@
-//! A UDP socket as the driver wants it: how it is bound, and how its calls are told to the system (quinn-udp: GSO, GRO, ECN).
+//! A UDP socket as the driver wants it: how it is bound, and how its calls are told to the
+//! system (quinn-udp: GSO, GRO, ECN).
 //!
-//! It decides that IPv4 addresses are IPv4 addresses: what a dual-stack socket reports as `::ffff:a.b.c.d` is handed on as
-//! `a.b.c.d`, and turned back when it is sent to. So a node compares addresses and never sees the mapping.
+//! It decides that IPv4 addresses are IPv4 addresses: what a dual-stack socket reports as `::ffff:a.b.c.d` is handed on
+//! as `a.b.c.d`, and turned back when it is sent to. So a node compares addresses and never sees the mapping.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -28,8 +29,8 @@ pub struct State {
 /// Opens a non-blocking socket.
 ///
 /// # Errors
-/// What the system says: the address is taken, not one of this machine's, of a family that it does not have; no interface
-/// can join the multicast group.
+/// What the system says: the address is taken, not one of this machine's, of a family that it does not have; no
+/// interface can join the multicast group.
 pub fn bind(bind: &Bind) -> io::Result<(std::net::UdpSocket, State)> {
     let socket = Socket::new(Domain::for_address(bind.addr), Type::DGRAM, Some(Protocol::UDP))?;
     if bind.addr.is_ipv6() {

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! new ──begin──► begun ──recall…──► write, commit, sync… ──► finish… ──► done
-//!                  └──────────────────┴────────────────────────┴─────► abandoned: gone, or suspended: left for the next one
+//!                  └──────────────────┴────────────────────────┴─────► abandoned: gone, or suspended: left for another
 //! ```
 //! No timers. Bounds: those of the plan, handles as [`descriptors`] allows, 16 bytes for each incomplete file that is
 //! written in parts, [`FEW`] paths to sync.

@@ -37,10 +37,13 @@ fn mtime() -> impl Strategy<Value = i64> {
 
 fn node() -> impl Strategy<Value = Node> {
     // What the usual umask lets through.
-    let mode = prop_oneof![3 => Just(0o644), 1 => Just(0o755), 1 => Just(0o400), 1 => (0_u32..0o1000).prop_map(|mode| mode & 0o755)];
+    let mode = prop_oneof![
+        3 => Just(0o644), 1 => Just(0o755), 1 => Just(0o400), 1 => (0_u32..0o1000).prop_map(|mode| mode & 0o755)
+    ];
     let size = prop_oneof![2 => Just(0), 6 => 1_usize..5000, 1 => 60_000_usize..70_000, 1 => 100_000_usize..400_000];
     let leaf = prop_oneof![
-        8 => (size, mode, mtime(), 0_u32..1_000_000_000).prop_map(|(size, mode, seconds, nanos)| Node::File { size, mode, seconds, nanos }),
+        8 => (size, mode, mtime(), 0_u32..1_000_000_000)
+            .prop_map(|(size, mode, seconds, nanos)| Node::File { size, mode, seconds, nanos }),
         1 => any::<u8>().prop_map(Node::Link),
     ];
     leaf.prop_recursive(5, 60, 8, |inner| {
@@ -125,7 +128,9 @@ proptest! {
         let as_they_are = Policy { allow_unportable: true, ..Policy::default() };
         let sink = Destination::open(&to, as_they_are).unwrap().sink();
         let manifest = scan(&tree).unwrap();
-        receive_from(&sink, &manifest, 10_000 * slices, &|index, entry, at, into| tree.read(index, entry, at, into)).unwrap();
+        receive_from(
+            &sink, &manifest, 10_000 * slices, &|index, entry, at, into| tree.read(index, entry, at, into)
+        ).unwrap();
         prop_assert_eq!(tree.skipped().1, 0);
         prop_assert_eq!(comparable(&to.join("from")), comparable(&from));
         prop_assert_eq!(names(&to), ["from"], "nothing else is left");

@@ -99,10 +99,16 @@ impl Runtime for Smol {
 macro_rules! on_both_runtimes {
     ($($test:ident),* $(,)?) => {
         mod tokio_runtime {
-            $(#[test] fn $test() { <super::Tokio as super::Runtime>::block_on(super::$test::<super::Tokio>()).unwrap(); })*
+            $(#[test]
+            fn $test() {
+                <super::Tokio as super::Runtime>::block_on(super::$test::<super::Tokio>()).unwrap();
+            })*
         }
         mod smol_runtime {
-            $(#[test] fn $test() { <super::Smol as super::Runtime>::block_on(super::$test::<super::Smol>()).unwrap(); })*
+            $(#[test]
+            fn $test() {
+                <super::Smol as super::Runtime>::block_on(super::$test::<super::Smol>()).unwrap();
+            })*
         }
     };
 }

@@ -190,7 +190,10 @@ fn x05_reflection_and_like_with_like_fail() {
     }
     for host in [rig.receiver, second] {
         assert!(
-            matches!(rig.world.end(host), Some(Event::Failed(failure)) if matches!(failure.class(), Class::Auth | Class::Net | Class::Proto)),
+            matches!(
+                rig.world.end(host),
+                Some(Event::Failed(failure)) if matches!(failure.class(), Class::Auth | Class::Net | Class::Proto)
+            ),
             "{:?}",
             rig.world.said(host).collect::<Vec<_>>()
         );

@@ -22,7 +22,8 @@ const ENOUGH: usize = 512 << 20;
 const ATTACK: Duration = Duration::from_secs(15);
 
 const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-    Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: tallow.1\r\n\r\n";
+    Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: \
+    tallow.1\r\n\r\n";
 /// A binary frame of one byte, masked with nothing.
 const TINY: [u8; 7] = [0x82, 0x81, 0, 0, 0, 0, 9];
 

@@ -3,9 +3,9 @@
 //! ```text
 //! Wanted ──poll_connect──► Open ──► (response or failure; the owner closes the connection)
 //! ```
-//! A redirect is a response like any other and is not followed. No timers: the owner limits the time. Bounds: [`MAX_HEAD`],
-//! [`MAX_HEADERS`], [`MAX_BODY`] bytes of body, [`chunked::MAX_CHUNKED`] with the framing of its chunks, [`BUFFER`] for one read. Each byte
-//! is looked at once, however the response is cut into reads.
+//! A redirect is a response like any other and is not followed. No timers: the owner limits the time. Bounds:
+//! [`MAX_HEAD`], [`MAX_HEADERS`], [`MAX_BODY`] bytes of body, [`chunked::MAX_CHUNKED`] with the framing of its chunks,
+//! [`BUFFER`] for one read. Each byte is looked at once, however the response is cut into reads.
 
 mod chunked;
 

@@ -35,7 +35,8 @@ fn a_body_ends_in_one_of_three_ways() {
             ("HTTP/1.0 500 X\r\ncontent-length:0\r\n\r\n", answered(500, "")),
             ("HTTP/1.1 200 OK\r\n\r\nabc", answered(200, "abc")),
             (
-                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: \
+                Chunked\r\n\r\n2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n",
                 answered(200, "abc"),
             ),
             ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabc", Progress::Failed),
@@ -91,7 +92,8 @@ fn a_request_is_sent_as_the_connection_takes_it() {
 proptest! {
     #[test]
     fn an_answer_does_not_depend_on_the_reads(
-        text in "(HTTP/1.1 200 OK\r\n|\r\n|Content-Length: 3\r\n|Transfer-Encoding: chunked\r\n|2\r\n|ab|0\r\n|x){0,12}",
+        text in "(HTTP/1.1 200 OK\r\n|\r\n|Content-Length: 3\r\n|Transfer-Encoding: \
+            chunked\r\n|2\r\n|ab|0\r\n|x){0,12}",
         piece in 1..20_usize,
     ) {
         let text = ["HTTP/1.1 200 OK\r\n", &text].concat();

@@ -1,4 +1,5 @@
-//! SOAP requests to a gateway's connection service (UPnP WANIPConnection:1 and :2, WANPPPConnection:1), and its responses.
+//! SOAP requests to a gateway's connection service (UPnP WANIPConnection:1 and :2,
+//! WANPPPConnection:1), and its responses.
 //!
 //! No state. A request holds only our own data: numbers, our address, fixed names, the escaped description. Bounds:
 //! [`MAX_SERVICES`] of a device description.

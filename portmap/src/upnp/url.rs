@@ -1,7 +1,7 @@
 //! URLs from devices on our network: `http`, an IPv4 address, a path. No other form is accepted.
 //!
-//! A device may name only itself, so a URL is compared with the address that sent it. Its path becomes part of a request line, so
-//! it may hold only visible ASCII. Bound: [`MAX_PATH`].
+//! A device may name only itself, so a URL is compared with the address that sent it. Its path becomes part of a
+//! request line, so it may hold only visible ASCII. Bound: [`MAX_PATH`].
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -29,8 +29,8 @@ impl Url {
         Some(Self { addr: SocketAddrV4::new(ip, port), path: path_of(path)? })
     }
 
-    /// Resolves a reference in a document from this URL, if it stays on the same host (RFC 3986 §5.2; dot segments are left to the
-    /// device).
+    /// Resolves a reference in a document from this URL, if it stays on the same host (RFC 3986 §5.2; dot
+    /// segments are left to the device).
     pub(super) fn join(&self, reference: &str) -> Option<Self> {
         if strip_scheme(reference).is_some() {
             return Self::parse(reference, *self.addr.ip());

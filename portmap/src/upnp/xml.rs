@@ -1,8 +1,8 @@
 //! As much of XML as device descriptions and SOAP responses need: start and end of elements, and the text between them.
 //!
-//! The parser is quick-xml. Only the five predefined entities and character references are expanded, no declaration is obeyed
-//! and no nesting is checked: many routers send documents that are not well-formed. Time and memory are linear in the document,
-//! whose size its reader bounds.
+//! The parser is quick-xml. Only the five predefined entities and character references are expanded, no declaration is
+//! obeyed and no nesting is checked: many routers send documents that are not well-formed. Time and memory are linear
+//! in the document, whose size its reader bounds.
 
 use quick_xml::Reader;
 use quick_xml::escape::resolve_xml_entity;
@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_document_becomes_tags_and_text() {
-        let document = "<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b \"c\">]><s:a x='>' y=\"'/>\">1 &lt; 2<b/><c\n></c >\
+        let document = "<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b \"c\">]><s:a x='>' y=\"'/>\">\
+            1 &lt; 2<b/><c\n></c >\
                         <!-- <d> --><![CDATA[<e>&amp;]]></s:a>";
         assert_eq!(shown(document), ["<a", "'1 < 2", "<b", "b>", "<c", "c>", "'<e>&amp;", "a>"]);
     }

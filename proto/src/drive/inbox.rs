@@ -118,7 +118,8 @@ impl<N: Node> Handle<N> {
         self.0.lock().ending
     }
 
-    /// The next event; `None` once the node is gone and all its events were taken. [`Handle::ending`] tells why it is gone.
+    /// The next event; `None` once the node is gone and all its events were taken.
+    /// [`Handle::ending`] tells why it is gone.
     ///
     /// Cancel-safe: an event leaves its queue only when it is returned.
     pub async fn next_event(&mut self) -> Option<N::Event> {

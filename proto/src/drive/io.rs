@@ -41,24 +41,25 @@ impl Received {
 ///
 /// One task polls the driver, and only the driver calls these methods.
 ///
-/// **Wakers.** A method that returns `Pending` keeps the context's waker and wakes it once the same call could do more. For each
-/// method and id only the waker of the last call counts; an earlier one is stale and may be dropped, since the driver passes a new
-/// one whenever its task moves. Waking too often is harmless, the driver tries and finds nothing. Timer, news, answers of the name
-/// service and all UDP sockets are polled with the waker of the driver's task. Each listener and each pipe has a waker of its own,
-/// always the same; it is woken when either direction of a pipe can do more.
+/// **Wakers.** A method that returns `Pending` keeps the context's waker and wakes it once the same call could do
+/// more. For each method and id only the waker of the last call counts; an earlier one is stale and may be dropped,
+/// since the driver passes a new one whenever its task moves. Waking too often is harmless, the driver tries and
+/// finds nothing. Timer, news, answers of the name service and all UDP sockets are polled with the waker of the
+/// driver's task. Each listener and each pipe has a waker of its own, always the same; it is woken when either
+/// direction of a pipe can do more.
 ///
 /// **Order.** [`Io::bind`] comes before [`Io::poll_recv`] and [`Io::poll_send`] of a socket, and none of them after
-/// [`Io::release`]; then the id may be bound again. The same holds for [`Io::listen`], [`Io::poll_accept`] and [`Io::unlisten`].
-/// A pipe begins with [`Io::adopt`], or with [`Io::dial`] and [`Io::poll_dialled`] until that is ready; then [`Io::poll_read`] and
-/// [`Io::poll_write`]; it ends with one [`Io::close`] or [`Io::reset`], after which nothing is called for its id. Ids of pipes are
-/// not used again.
+/// [`Io::release`]; then the id may be bound again. The same holds for [`Io::listen`], [`Io::poll_accept`] and
+/// [`Io::unlisten`]. A pipe begins with [`Io::adopt`], or with [`Io::dial`] and [`Io::poll_dialled`] until that is
+/// ready; then [`Io::poll_read`] and [`Io::poll_write`]; it ends with one [`Io::close`] or [`Io::reset`], after which
+/// nothing is called for its id. Ids of pipes are not used again.
 ///
-/// **Errors.** `Ready(Err)` of a socket or listener is never the end of it: the datagram or connection is lost, and the driver
-/// calls again, after a pause if nothing but errors comes. An error of a pipe ends it, except that after a failed write the driver
-/// still reads what had arrived. Only [`io::ErrorKind`] reaches the node.
+/// **Errors.** `Ready(Err)` of a socket or listener is never the end of it: the datagram or connection is lost, and the
+/// driver calls again, after a pause if nothing but errors comes. An error of a pipe ends it, except that after a
+/// failed write the driver still reads what had arrived. Only [`io::ErrorKind`] reaches the node.
 ///
-/// **Threads.** Neither the trait nor the driver needs `Send`: a runtime that moves its task between threads has an `Io` that is.
-/// Without threads at all, [`Io::run_blocking`] may do the work at once.
+/// **Threads.** Neither the trait nor the driver needs `Send`: a runtime that moves its task between threads has an
+/// `Io` that is. Without threads at all, [`Io::run_blocking`] may do the work at once.
 ///
 /// A third runtime can check itself with the tests in `tallow_runtime::conformance`.
 pub trait Io {
@@ -69,9 +70,9 @@ pub trait Io {
     fn now(&self) -> Instant;
     /// Ready once `at` has passed. A later call with another time replaces the earlier one; it may be earlier or later.
     fn poll_timer(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()>;
-    /// [`Input::Gateways`] and [`Input::Interfaces`] first and on each change; [`Input::Slept`] when the machine was suspended,
-    /// measured by a clock that goes on meanwhile and never by the wall clock. It is called until it is `Pending`, which it may be
-    /// for ever where the system tells neither.
+    /// [`Input::Gateways`] and [`Input::Interfaces`] first and on each change; [`Input::Slept`] when the machine was
+    /// suspended, measured by a clock that goes on meanwhile and never by the wall clock. It is called until it is
+    /// `Pending`, which it may be for ever where the system tells neither.
     fn poll_news(&mut self, cx: &mut Context<'_>) -> Poll<Input>;
 
     /// Opens a UDP socket and returns its local address. Called for an id that is not bound.
@@ -83,8 +84,8 @@ pub trait Io {
     fn release(&mut self, socket: SocketId);
     /// How many datagrams of one size can be sent by one call (GSO); read before each batch, since it may drop to one.
     fn max_segments(&self, socket: SocketId) -> NonZeroUsize;
-    /// Fills buffers from the first on, describes each in `received`, and returns how many were filled. `Pending` until a datagram
-    /// arrives, which may be never. `Ready(Err)` is a loss: call again.
+    /// Fills buffers from the first on, describes each in `received`, and returns how many were filled. `Pending` until
+    /// a datagram arrives, which may be never. `Ready(Err)` is a loss: call again.
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
@@ -92,8 +93,8 @@ pub trait Io {
         bufs: &mut [IoSliceMut<'_>],
         received: &mut [Received],
     ) -> Poll<io::Result<usize>>;
-    /// Sends `contents` as `transmit` describes. `Pending`: nothing was sent, the driver calls again with the same; it may last as
-    /// long as the system has no room. `Ready(Err)`: the batch is lost.
+    /// Sends `contents` as `transmit` describes. `Pending`: nothing was sent, the driver calls again with the same; it
+    /// may last as long as the system has no room. `Ready(Err)`: the batch is lost.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
@@ -109,8 +110,8 @@ pub trait Io {
     fn listen(&mut self, listener: ListenerId, listen: &Listen) -> io::Result<SocketAddr>;
     /// Closes a listener. An id that does not listen is ignored.
     fn unlisten(&mut self, listener: ListenerId);
-    /// The next connection, with the options of its listener, and the address it came from. `Pending` until one comes, which may
-    /// be never. `Ready(Err)` is not the end of the listener: call again.
+    /// The next connection, with the options of its listener, and the address it came from. `Pending` until one comes,
+    /// which may be never. `Ready(Err)` is not the end of the listener: call again.
     fn poll_accept(
         &mut self,
         cx: &mut Context<'_>,
@@ -122,16 +123,17 @@ pub trait Io {
     /// Starts to connect.
     ///
     /// # Errors
-    /// What the system reports at once, for example that it has no descriptor or no route. There is no such pipe then, and nothing
-    /// more is called for the id.
+    /// What the system reports at once, for example that it has no descriptor or no route. There is no such pipe then,
+    /// and nothing more is called for the id.
     fn dial(&mut self, pipe: PipeId, dial: &Dial) -> io::Result<()>;
-    /// Ready once the pipe is connected, or has failed. `Pending` for as long as the system tries; the node sets the limit.
+    /// Ready once the pipe is connected, or has failed. `Pending` for as long as the system
+    /// tries; the node sets the limit.
     fn poll_dialled(&mut self, cx: &mut Context<'_>, pipe: PipeId) -> Poll<io::Result<()>>;
-    /// Reads into `into`, which is not empty. `Ready(Ok(0))`: the other side's end; it is not called again then. `Pending` until
-    /// bytes arrive, which may be never.
+    /// Reads into `into`, which is not empty. `Ready(Ok(0))`: the other side's end; it is not called again then.
+    /// `Pending` until bytes arrive, which may be never.
     fn poll_read(&mut self, cx: &mut Context<'_>, pipe: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>>;
-    /// Writes from the slices, of which at least one is not empty, and returns how many bytes were taken, at least one. `Pending`
-    /// until the system has room, which may be never.
+    /// Writes from the slices, of which at least one is not empty, and returns how many bytes were taken, at least one.
+    /// `Pending` until the system has room, which may be never.
     fn poll_write(&mut self, cx: &mut Context<'_>, pipe: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
     /// Sends FIN after what was written; reading goes on. Called once for a pipe, and no write follows.
     fn finish(&mut self, pipe: PipeId);
@@ -142,11 +144,11 @@ pub trait Io {
 
     /// Asks the name service for the addresses of a host, which may be an address already. It does not block.
     fn resolve(&mut self, query: QueryId, host: &str, port: u16);
-    /// The next answer to [`Io::resolve`], in any order; without addresses when there are none. Each query is answered exactly
-    /// once. It is called only while an answer is missing, and until it is `Pending`.
+    /// The next answer to [`Io::resolve`], in any order; without addresses when there are none. Each query is answered
+    /// exactly once. It is called only while an answer is missing, and until it is `Pending`.
     fn poll_resolved(&mut self, cx: &mut Context<'_>) -> Poll<(QueryId, Vec<SocketAddr>)>;
 
-    /// Does `work`, which may block and use much CPU time: on another thread, several at a time, in any order. Where there are no
-    /// threads it may be done before this returns.
+    /// Does `work`, which may block and use much CPU time: on another thread, several at a time, in any order. Where
+    /// there are no threads it may be done before this returns.
     fn run_blocking(&mut self, work: Box<dyn FnOnce() + Send>);
 }

@@ -27,7 +27,8 @@ fn the_drafts_vectors() {
     assert_eq!(yb[..], hex("08bcf6e9777a9c313a3db6daa510f2d398403319c2341bd506a92e672eb7e307"));
     let shares = [&ya[..], b"ADa", &yb, b"ADb"];
     let expected = hex(
-        "4c5469a16b2364c4b944ebc1a79e51d1674ad47db26e8718154f59faebfaa52d8346f30aa58377117eb20d527f2cbc5c76381f7fd372e89df8239f87f2e02ed1",
+        "4c5469a16b2364c4b944ebc1a79e51d1674ad47db26e8718154f59faebfaa52d8346f30aa58377117eb20d527f2cbc5c76381f7fd372e8\
+        9df8239f87f2e02ed1",
     );
     assert_eq!(session_key(&sid, &ours, &yb, shares).unwrap()[..], expected);
     assert_eq!(session_key(&sid, &theirs, &ya, shares).unwrap()[..], expected);

@@ -1,4 +1,5 @@
-//! The vectors that `docs/vectors/make.py` made from the protocol's document alone: this crate must agree in every byte.
+//! The vectors that `docs/vectors/make.py` made from the protocol's document alone: this
+//! crate must agree in every byte.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

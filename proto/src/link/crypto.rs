@@ -1,5 +1,5 @@
-//! What every link's TLS has in common: the crypto library, the public authorities, the protocol's name, the clock, and the two
-//! sides' settings. No state of its own but the [`Clock`].
+//! What every link's TLS has in common: the crypto library, the public authorities, the protocol's name, the clock, and
+//! the two sides' settings. No state of its own but the [`Clock`].
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ pub const ALPN: &[u8] = b"tallow/1";
 #[error("the certificate or its private key cannot be used, or they do not belong together")]
 pub struct BadIdentity;
 
-/// Wall-clock time for certificates and tokens: what the caller said at the start, and the time that passed by `Instant` since.
+/// Wall-clock time for certificates and tokens: what the caller said at the start, and the time
+/// that passed by `Instant` since.
 ///
 /// The libraries ask for it in the middle of a handshake and pass no time of ours, so it is kept for them to read.
 pub(super) struct Clock {
@@ -123,7 +124,8 @@ pub(super) fn server_tls(
     Ok(tls)
 }
 
-/// A client's TLS 1.3 with this one protocol, no tickets and no early data. `None` never happens with the provider above.
+/// A client's TLS 1.3 with this one protocol, no tickets and no early data. `None` never
+/// happens with the provider above.
 pub(super) fn client_tls(
     verifier: Arc<Verifier>,
     protocol: &[u8],

@@ -1,10 +1,12 @@
 //! Links: reliable byte pipes between two ends, and whom they believe.
 //!
-//! A link protects nothing by itself: what crosses it is sealed by the session. Its TLS hides metadata and passes firewalls.
+//! A link protects nothing by itself: what crosses it is sealed by the session. Its TLS hides
+//! metadata and passes firewalls.
 //!
 //! - [`connections`]: all connections of a node, QUIC or TCP, under one set of calls.
 //! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only place that knows quinn-proto.
-//! - [`pipe`]: one TCP connection with what runs in it: TLS, a WebSocket with TLS or without, a proxy's words before them.
+//! - [`pipe`]: one TCP connection with what runs in it: TLS, a WebSocket with TLS or
+//!   without, a proxy's words before them.
 //! - [`pipes`]: all pipes of a node, as its owner and the driver see them.
 //! - [`websocket`]: frames and the upgrade before them.
 //! - [`proxy`]: the way through a proxy, before anything else in a pipe.

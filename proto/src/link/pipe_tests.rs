@@ -668,7 +668,11 @@ proptest! {
     }
 
     #[test]
-    fn junk_ends_in_a_closed_pipe_or_waits(junk in proptest::collection::vec(any::<u8>(), 1..2000), tls: bool, at in 0_usize..2000) {
+    fn junk_ends_in_a_closed_pipe_or_waits(
+        junk in proptest::collection::vec(any::<u8>(), 1..2000),
+        tls: bool,
+        at in 0_usize..2000,
+    ) {
         let now = Instant::now();
         let identity = identity();
         let clients = kinds().into_iter().map(|kind| client(now, kind, Trust::Any));

@@ -179,9 +179,15 @@ fn an_answer_that_is_cut_waits() {
 
 proptest! {
     #[test]
-    fn no_answer_upsets_it(answer in proptest::collection::vec(any::<u8>(), 1..600), cut in 1_usize..50, socks: bool, known in 0_usize..4) {
+    fn no_answer_upsets_it(
+        answer in proptest::collection::vec(any::<u8>(), 1..600),
+        cut in 1_usize..50,
+        socks: bool,
+        known in 0_usize..4,
+    ) {
         let url = if socks { "socks5://a:b@p" } else { "http://p" };
-        let begin: &[u8] = if socks { &b"\x05\x02\x01\x00\x05\x00\x00"[..known * 2] } else { &b"HTTP/1.1 2"[..known * 3] };
+        let begin: &[u8] =
+            if socks { &b"\x05\x02\x01\x00\x05\x00\x00"[..known * 2] } else { &b"HTTP/1.1 2"[..known * 3] };
         let _ = converse(url, "h", &[begin, &answer].concat(), cut);
     }
 

@@ -4,7 +4,7 @@
 //! protocol itself (RFC 9000-9002) is quinn-proto's, and nothing outside this module names it.
 //!
 //! ```text
-//! connection:  connect / accept → handshaking → connected → closed (Closed event, or our own close) → drained: forgotten
+//! connect / accept → handshaking → connected → closed (Closed event, or our own close) → drained: forgotten
 //! ```
 //! After a close a connection stays for three probe timeouts, to answer what is still on its way. Timers are the
 //! connections' own, in one ordered set.

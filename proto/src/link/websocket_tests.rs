@@ -151,7 +151,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn another_implementation_agrees(data in proptest::collection::vec(any::<u8>(), 0..12_000), ours: bool, in_one: bool, cut in 1_usize..4000) {
+    fn another_implementation_agrees(
+        data in proptest::collection::vec(any::<u8>(), 0..12_000),
+        ours: bool,
+        in_one: bool,
+        cut in 1_usize..4000,
+    ) {
         let (mut socket, role) = if ours { (client(), OtherRole::Server) } else { (server(), OtherRole::Client) };
         let mut other = WebSocketContext::new(role, Some(WebSocketConfig::default()));
         let mut memory = Memory { arrived: frames(&mut socket, &data, in_one), sent: Vec::new() };
@@ -161,7 +166,9 @@ proptest! {
         }
         prop_assert_eq!(&got, &data);
 
-        for message in [Whole::Binary(data.clone().into()), Whole::Ping(b"x".to_vec().into()), Whole::Binary(data.clone().into())] {
+        for message in [
+            Whole::Binary(data.clone().into()), Whole::Ping(b"x".to_vec().into()), Whole::Binary(data.clone().into())
+        ] {
             other.write(&mut memory, message).unwrap();
         }
         other.flush(&mut memory).unwrap();

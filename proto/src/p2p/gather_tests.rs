@@ -472,7 +472,9 @@ proptest! {
             let known = world.gather.candidates();
             prop_assert!(known.len() <= candidate::MAX);
             for candidate in known {
-                prop_assert!(candidate::is_usable(candidate.addr) && candidate.addr == candidate::canonical(candidate.addr));
+                prop_assert!(
+                    candidate::is_usable(candidate.addr) && candidate.addr == candidate::canonical(candidate.addr)
+                );
             }
             for family in FAMILIES {
                 let _ = world.gather.nat(family);

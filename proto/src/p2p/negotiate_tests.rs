@@ -191,7 +191,9 @@ fn candidates_are_sent_as_they_become_known_and_each_once() {
     // And in the next round again, at once.
     pair.pass(ROUND + PAUSES[0]);
     assert!(pair.said.iter().any(|(from, control)| *from == SENDER
-        && matches!(control, Control::CandidateOffer { round: 2, candidates, .. } if candidates.as_slice().len() == 2)));
+        && matches!(
+            control, Control::CandidateOffer { round: 2, candidates, .. } if candidates.as_slice().len() == 2
+        )));
 }
 
 #[test]

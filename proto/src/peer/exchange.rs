@@ -223,8 +223,8 @@ impl Peer {
         moved
     }
 
-    /// A job is done. If it opened a record, the session learns first whether the record is genuine; the transfer gets its
-    /// content.
+    /// A job is done. If it opened a record, the session learns first whether the record is genuine;
+    /// the transfer gets its content.
     pub(super) fn handle_job(&mut self, now: Instant, done: JobDone) {
         if let (Some(verdict), Some(session)) = (done.verdict(), self.connection.session()) {
             session.handle_verdict(now, verdict);

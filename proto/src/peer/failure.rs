@@ -205,10 +205,15 @@ impl Display for Failure {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::WrongCode => f.write_str(
-                "wrong code: the words are not the sender's, or wrong ones were tried three times; check them, or use a new code",
+                "wrong code: the words are not the sender's, or wrong ones were tried three times; check them, or use \
+                a new code",
             ),
             Self::Versions(theirs) => {
-                write!(f, "the other side speaks version {theirs} of the protocol and this one {SPOKEN}; update the older one")
+                write!(
+                    f,
+                    "the other side speaks version {theirs} of the protocol and this one {SPOKEN}; update the \
+                    older one"
+                )
             }
             Self::Declined { reason, text } => write!(f, "the receiver declined: {reason}{}", words(text)),
             Self::NotAccepted => f.write_str("the offer was declined here"),
@@ -225,11 +230,15 @@ impl Display for Failure {
             Self::Relay(relay) => write!(f, "{relay}"),
             Self::Peer { reason, text } => write!(f, "the other side ended the transfer: {reason}{}", words(text)),
             Self::NotVerified => f.write_str(
-                "the verifier words were not confirmed; if they differ, a third side is between: use another relay and a new code",
+                "the verifier words were not confirmed; if they differ, a third side is between: use another relay and \
+                a new code",
             ),
             Self::Panicked => f.write_str("internal error; this is a bug in tallow, please report it"),
             Self::Interrupted => f.write_str("the transfer was cancelled here; begin again with a new code"),
-            Self::Stopped => f.write_str("nothing more comes: the transfer is over, or its runtime was shut down; begin again with a new code"),
+            Self::Stopped => f.write_str(
+                "nothing more comes: the transfer is over, or its runtime was shut down; \
+                begin again with a new code",
+            ),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The two ends as an application holds them, the same for every runtime: a handle on a running driver.
 //!
-//! Dropping a handle cancels its transfer, and the other side is told. Bound: [`ASIDE`] events are put aside while a call waits for another one.
+//! Dropping a handle cancels its transfer, and the other side is told. Bound: [`ASIDE`] events are put aside
+//! while a call waits for another one.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -57,8 +58,8 @@ macro_rules! both_ends {
                 }
             }
 
-            /// How the transfer's machine came to its end; `None` while it runs. [`Ending::Closed`] after a transfer that
-            /// has an outcome of its own; otherwise the runtime was shut down, or there is a bug in tallow.
+            /// How the transfer's machine came to its end; `None` while it runs. [`Ending::Closed`] after a transfer
+            /// that has an outcome of its own; otherwise the runtime was shut down, or there is a bug in tallow.
             #[must_use]
             pub fn ending(&self) -> Option<Ending> {
                 self.0.handle.ending()

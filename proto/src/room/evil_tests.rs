@@ -96,7 +96,8 @@ fn p07_a_frame_in_single_bytes_is_read_in_linear_work() {
     assert!(whole <= half * 3, "{half} {whole}");
 }
 
-/// R01: who is silent, or says a byte now and then, is gone at the absolute deadline, and a legitimate pair meets meanwhile.
+/// R01: who is silent, or says a byte now and then, is gone at the absolute deadline, and a
+/// legitimate pair meets meanwhile.
 #[test]
 fn r01_the_slow_are_gone_after_ten_seconds() {
     let mut world = World::new();
@@ -300,7 +301,8 @@ fn who_does_not_read_its_answers_is_not_read_either() {
     assert_eq!(world.clients[eve].close_code(), Some(close::TOO_SLOW));
 }
 
-/// A sender in single bytes and a receiver that acknowledges nothing: what the relay holds is bounded by memory, not by bytes.
+/// A sender in single bytes and a receiver that acknowledges nothing: what the relay holds is
+/// bounded by memory, not by bytes.
 #[test]
 fn single_bytes_that_nobody_acknowledges_fill_no_memory() {
     let mut world = World::new();
@@ -318,7 +320,8 @@ fn single_bytes_that_nobody_acknowledges_fill_no_memory() {
     assert!(moved < WINDOW);
 }
 
-/// A receiver that allows no streams, or no bytes: the sender's wait at the sender, and the first stream is not held up.
+/// A receiver that allows no streams, or no bytes: the sender's wait at the sender, and
+/// the first stream is not held up.
 #[test]
 fn a_receiver_that_allows_no_streams_holds_up_only_those() {
     let mut world = World::new();

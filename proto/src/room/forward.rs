@@ -1,26 +1,26 @@
 //! The bytes between two paired legs.
 //!
-//! Decides when a stream is read, how much of it is held, and how large the legs' windows are. What one leg sends on its first
-//! stream goes to the other's first stream; each unidirectional stream that it opens is opened on the other side too, in the
-//! same order, when both are QUIC connections. Ends, resets and stops go along. Nothing is decoded, and pieces are passed on as they
-//! came; only small ones are copied together, since a piece of one byte may hold on to a whole datagram, and a pipe seals or frames
-//! each on its own.
+//! Decides when a stream is read, how much of it is held, and how large the legs' windows are. What one leg sends on
+//! its first stream goes to the other's first stream; each unidirectional stream that it opens is opened on the other
+//! side too, in the same order, when both are QUIC connections. Ends, resets and stops go along. Nothing is decoded,
+//! and pieces are passed on as they came; only small ones are copied together, since a piece of one byte may hold on to
+//! a whole datagram, and a pipe seals or frames each on its own.
 //!
 //! ```text
 //! flow (one stream, one way):  open ──(end, or its leg is gone)──► draining ──(all written)──► finished: forgotten
 //! pair:  both legs here ──(one is gone)──► what it said is delivered ──(acknowledged; a pipe: it ended, too)──► over
 //! ```
-//! The streams of a leg that is gone are ended at the other one, for only an end is acknowledged. It proves nothing to a peer: its
-//! own protocol says when all is there.
+//! The streams of a leg that is gone are ended at the other one, for only an end is acknowledged. It proves nothing to
+//! a peer: its own protocol says when all is there.
 //!
-//! A stream is read only when all that was read of it before is written. So a leg's peer is held up by its own credit, and what is
-//! held for one direction is at most: the reader's window, a quarter of it that was read last (and [`LEAST`] for each stream), and
-//! the writer's window.
+//! A stream is read only when all that was read of it before is written. So a leg's peer is held up by its own credit,
+//! and what is held for one direction is at most: the reader's window, a quarter of it that was read last (and
+//! [`LEAST`] for each stream), and the writer's window.
 //!
 //! How large both are is [`window`]'s to say.
 //!
-//! All bytes of a pipe are one stream: no others are opened beside it, and where QUIC's first stream is reset or stopped, the pair is
-//! broken and ends. That all arrived at a pipe is known when it ends its own side after ours.
+//! All bytes of a pipe are one stream: no others are opened beside it, and where QUIC's first stream is reset or
+//! stopped, the pair is broken and ends. That all arrived at a pipe is known when it ends its own side after ours.
 //!
 //! Timer: [`SILENCE`] without a byte ends a pair, and [`FAREWELL`] is the most that a gone leg's last bytes may take.
 

@@ -6,13 +6,14 @@
 //!   │                  │                └───request──► Answering ──seated──► Seated
 //!   └── anything else, or the deadline ──► Over ◄──leave─────┴─────────────────┘
 //! ```
-//! It decides who may ask, not what is granted: that is the registry's, or the sender's that runs a relay inside itself.
+//! It decides who may ask, not what is granted: that is the registry's, or the sender's
+//! that runs a relay inside itself.
 //!
-//! Timer: [`GREET_WITHIN`] from the start to the first answer, and from each answer to the next request. It is absolute, so a
-//! client that says a byte now and then gets no more time (the lesson of CVE-2026-70464), and each further round costs it a
-//! request. Who is seated may stay; seats expire by the registry's clock.
-//! Bounds: one request at a time, and at most one output per frame and [`MAX_OUTPUTS`] in all: the owner takes them before it
-//! hands in the next frame. Frames are bounded by their decoder ([`crate::wire::frame::GREETING`]).
+//! Timer: [`GREET_WITHIN`] from the start to the first answer, and from each answer to the next request. It is
+//! absolute, so a client that says a byte now and then gets no more time (the lesson of CVE-2026-70464), and each
+//! further round costs it a request. Who is seated may stay; seats expire by the registry's clock. Bounds: one request
+//! at a time, and at most one output per frame and [`MAX_OUTPUTS`] in all: the owner takes them before it hands in the
+//! next frame. Frames are bounded by their decoder ([`crate::wire::frame::GREETING`]).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -266,8 +267,8 @@ impl std::fmt::Debug for Greeting {
 
 /// Drops what a client that waited may still have said to the relay when it was paired.
 ///
-/// Its `Ping` may cross the relay's `Paired` on the way. What stands behind is the other peer's; none of its messages is as
-/// short as a `Ping`, so the two cannot be confused.
+/// Its `Ping` may cross the relay's `Paired` on the way. What stands behind is the other peer's; none of its messages
+/// is as short as a `Ping`, so the two cannot be confused.
 #[derive(Debug, Default)]
 pub struct Crossing {
     held: BytesMut,

@@ -194,7 +194,10 @@ fn pings_that_cross_the_pairing_do_not_reach_the_peer() {
 proptest! {
     /// P02's class: whatever comes, there is an answer and no panic, and after a close nothing more.
     #[test]
-    fn any_frames_are_survived(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20), greeted: bool) {
+    fn any_frames_are_survived(
+        bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20),
+        greeted: bool,
+    ) {
         let mut client = Client::new(None);
         if greeted {
             client.greet();

@@ -1,21 +1,22 @@
 //! How much one source may ask of a relay, and how much all together.
 //!
-//! Decides whether a client that knocks is let in, asked to prove its address, or turned away; whether it may ask for a seat;
-//! whether it may hold one more room. A source is an IPv4 address or an IPv6 /64, and is charged in *buckets* (how often) and
-//! in *counts* (how many at once). Since a /48 with its 65,536 sources is easily had, the /56 and the /48 that an IPv6
-//! source is in are charged as well: they may have twice and four times as much as one /64. What is refused at any of
-//! the three is charged to none, so that a /48 of fresh sources fills no table, and nobody else's bucket is forgotten
-//! for them.
+//! Decides whether a client that knocks is let in, asked to prove its address, or turned away; whether it may ask
+//! for a seat; whether it may hold one more room. A source is an IPv4 address or an IPv6 /64, and is charged in
+//! *buckets* (how often) and in *counts* (how many at once). Since a /48 with its 65,536 sources is easily had, the
+//! /56 and the /48 that an IPv6 source is in are charged as well: they may have twice and four times as much as one
+//! /64. What is refused at any of the three is charged to none, so that a /48 of fresh sources fills no table, and
+//! nobody else's bucket is forgotten for them.
 //!
 //! Connections that are half open (their handshake is not done) give way to newer ones: the oldest of the same network
 //! where that has more than its share, the oldest of all where there are more than [`MAX_HALF_OPEN`].
 //!
-//! A bucket is the generic cell rate algorithm (ITU-T I.371, annex A): one instant per source, no timers. A first packet's
-//! address may be forged, so what is charged for it is kept apart from what proven addresses are charged: a forger can empty
-//! only the bucket whose owner is then asked to prove its address (RFC 9000 §8.1.2), and never shuts anybody out.
+//! A bucket is the generic cell rate algorithm (ITU-T I.371, annex A): one instant per source, no timers. A
+//! first packet's address may be forged, so what is charged for it is kept apart from what proven addresses are
+//! charged: a forger can empty only the bucket whose owner is then asked to prove its address (RFC 9000
+//! §8.1.2), and never shuts anybody out.
 //!
-//! Bounds: [`MAX_SOURCES`] per table of buckets; beyond it the one that would be forgotten first makes room. Counts have at most
-//! three entries per connection.
+//! Bounds: [`MAX_SOURCES`] per table of buckets; beyond it the one that would be forgotten first makes room. Counts
+//! have at most three entries per connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -202,8 +203,8 @@ pub struct Limits {
     pub max_rooms: usize,
     /// Rooms that one source may wait in or have made.
     pub rooms_per_source: u32,
-    /// Requests for a seat of one source per minute. Twice as many connections are allowed, half as many requests in vain, and eight
-    /// times as many questions for the own address.
+    /// Requests for a seat of one source per minute. Twice as many connections are allowed, half as many requests in
+    /// vain, and eight times as many questions for the own address.
     pub joins_per_minute: u32,
 }
 
@@ -304,9 +305,10 @@ impl Guard {
         Admission::Accept
     }
 
-    /// A TCP connection came in. TCP's own handshake has proven its address, so it is never asked to prove it again; and since it may
-    /// then send nothing at all, a source may have only a sixteenth of its connections (and 16 at least) in that state.
-    /// A new one takes the place of one that is there already, so that silent ones shut out none of the same address.
+    /// A TCP connection came in. TCP's own handshake has proven its address, so it is never asked to prove it
+    /// again; and since it may then send nothing at all, a source may have only a sixteenth of its connections
+    /// (and 16 at least) in that state. A new one takes the place of one that is there already, so that silent
+    /// ones shut out none of the same address.
     #[must_use]
     pub fn accept(&mut self, now: Instant, source: Source) -> Admission {
         self.admit(now, source, (self.limits.connections_per_source / 16).max(HALF_OPEN_PER_SOURCE))
@@ -352,7 +354,8 @@ impl Guard {
         self.crowd(source, too_much).is_some()
     }
 
-    /// The handshake is done, so the address is proven. False: the source has too many connections; it is counted all the same.
+    /// The handshake is done, so the address is proven. False: the source has too many
+    /// connections; it is counted all the same.
     #[must_use]
     pub fn connected(&mut self, source: Source) -> bool {
         self.half_open = self.half_open.saturating_sub(1);

@@ -83,7 +83,10 @@ fn the_one_who_has_used_least_is_forgotten_first() {
 proptest! {
     /// In any stretch of time no more is given than the burst and what the rate makes of that time.
     #[test]
-    fn no_stretch_of_time_gives_more_than_the_rate(rate in 1..200_u32, gaps in prop::collection::vec(0..3_000_u64, 1..200)) {
+    fn no_stretch_of_time_gives_more_than_the_rate(
+        rate in 1..200_u32,
+        gaps in prop::collection::vec(0..3_000_u64, 1..200),
+    ) {
         let start = Instant::now();
         let mut buckets = Buckets::new(Rate::per_minute(rate), 4);
         let (mut now, mut granted) = (start, Vec::new());

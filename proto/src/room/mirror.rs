@@ -1,9 +1,9 @@
-//! Tells who asks at which address it is seen: STUN Binding (RFC 8489) at the port of QUIC, for clients that want to meet directly.
-//! A relay has it, and the relay inside a sender.
+//! Tells who asks at which address it is seen: STUN Binding (RFC 8489) at the port of QUIC, for clients that want to
+//! meet directly. A relay has it, and the relay inside a sender.
 //!
-//! It decides which questions are answered: those that [`Guard::ask`] allows the source. That a question's address may be forged
-//! costs whom it belongs to at most [`stun::MAX_GAIN`] bytes more than were asked with, as often as that. No timers. Bound:
-//! [`MAX_ANSWERS`] of each socket; what is more is not answered.
+//! It decides which questions are answered: those that [`Guard::ask`] allows the source. That a question's address may
+//! be forged costs whom it belongs to at most [`stun::MAX_GAIN`] bytes more than were asked with, as often as that. No
+//! timers. Bound: [`MAX_ANSWERS`] of each socket; what is more is not answered.
 
 use std::collections::VecDeque;
 

@@ -12,8 +12,8 @@
 //! | `ports` | nothing: what QUIC connections and pipes have in common |
 //! | `relay` | the whole as one [`crate::node::Node`], [`Relay`] |
 //!
-//! A *leg* is one client's link: a QUIC connection or a pipe (TLS or a WebSocket on TCP). A relay never dials, never decodes what paired peers say, and knows addresses only as
-//! [`limits::Source`], which cannot be shown.
+//! A *leg* is one client's link: a QUIC connection or a pipe (TLS or a WebSocket on TCP). A relay never dials, never
+//! decodes what paired peers say, and knows addresses only as [`limits::Source`], which cannot be shown.
 
 #[cfg(test)]
 mod early_tests;

@@ -7,18 +7,18 @@
 //!     owner joins   │                                │ a leg leaves
 //!                   └──────────── Kept ◄─────────────┘
 //! ```
-//! It decides who waits, who is paired with whom, who is refused and why, which link loses its seat, and what expires. It knows
-//! links as names of type `L` that its owner gives, and no addresses. There are two kinds of room:
-//! - *code rooms*, where only a sender waits. A receiver that finds nobody hears the same whatever the reason. After the first
-//!   pairing the name is *kept*: until the sender leaves or it expires, only the same sender may wait there again, and it is
-//!   not given out to others.
+//! It decides who waits, who is paired with whom, who is refused and why, which link loses its seat, and what expires.
+//! It knows links as names of type `L` that its owner gives, and no addresses. There are two kinds of room:
+//! - *code rooms*, where only a sender waits. A receiver that finds nobody hears the same whatever the reason. After
+//!   the first pairing the name is *kept*: until the sender leaves or it expires, only the same sender may wait there
+//!   again, and it is not given out to others.
 //! - *reconnect rooms* (`again`), where either side may wait and nothing is kept.
 //!
-//! An owner is remembered as a keyed hash, compared in constant time. A join by the owner of a seat takes that seat from its
-//! old link and ends the pair, so that a dead link which the relay still believes in shuts nobody out.
+//! An owner is remembered as a keyed hash, compared in constant time. A join by the owner of a seat takes that seat
+//! from its old link and ends the pair, so that a dead link which the relay still believes in shuts nobody out.
 //!
-//! Timer: a room that waits, or is kept, expires ([`Config::ttl`]); pairs don't. Bounds: [`Config::max_rooms`] with somebody in
-//! them; [`Config::max_kept`] kept names, of which the one that would expire first gives way.
+//! Timer: a room that waits, or is kept, expires ([`Config::ttl`]); pairs don't. Bounds: [`Config::max_rooms`] with
+//! somebody in them; [`Config::max_kept`] kept names, of which the one that would expire first gives way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -31,7 +31,8 @@ use crate::code::Nameplate;
 use crate::seed::Seed;
 use crate::wire::relay::{Owner, RoomId, Side};
 
-/// Tries to find a free number of one length. Each fails with a chance of a tenth at most, unless somebody sits on many numbers.
+/// Tries to find a free number of one length. Each fails with a chance of a tenth at most, unless
+/// somebody sits on many numbers.
 const TRIES: u32 = 16;
 /// The longest nameplate that is given out, in digits.
 const MAX_DIGITS: u32 = 9;
@@ -45,8 +46,9 @@ pub struct Config {
     pub max_kept: usize,
     /// How long a room waits.
     pub ttl: Duration,
-    /// How long a name is kept after its first pairing: as long as a sender may need to come back for another guess. It is short,
-    /// since a custom code may be used again, by another run of the program, which nobody can tell from a stranger.
+    /// How long a name is kept after its first pairing: as long as a sender may need to come back for
+    /// another guess. It is short, since a custom code may be used again, by another run of the program,
+    /// which nobody can tell from a stranger.
     pub keep: Duration,
 }
 
@@ -271,8 +273,8 @@ impl<L: Copy + Ord> Registry<L> {
         }
     }
 
-    /// A link gives up its seat: it said so (`for_good`: then its sender's name is free), or it is gone. Tells its partner, if
-    /// it had one; that one has no seat any more either.
+    /// A link gives up its seat: it said so (`for_good`: then its sender's name is free), or it is gone. Tells its
+    /// partner, if it had one; that one has no seat any more either.
     pub fn leave(&mut self, now: Instant, link: L, for_good: bool) -> Option<L> {
         let key = *self.seats.get(&link)?;
         let room = self.remove(key)?;

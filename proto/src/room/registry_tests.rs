@@ -371,7 +371,12 @@ proptest! {
     #[test]
     fn the_registry_does_what_the_naive_one_does(ops in prop::collection::vec(op(), 1..150)) {
         let start = Instant::now();
-        let config = Config { max_rooms: MODEL_ROOMS, max_kept: 100, ttl: Duration::from_secs(MODEL_TTL), keep: Duration::from_secs(MODEL_TTL) };
+        let config = Config {
+            max_rooms: MODEL_ROOMS,
+            max_kept: 100,
+            ttl: Duration::from_secs(MODEL_TTL),
+            keep: Duration::from_secs(MODEL_TTL)
+        };
         let (mut rooms, mut model) = (Registry::new(config, &Seed::new([1; 32])), Model::default());
         for op in ops {
             let now = start + Duration::from_secs(model.now);
@@ -403,7 +408,8 @@ proptest! {
                     rooms.renew(now, link);
                     let now = model.now;
                     for room in &mut model.rooms {
-                        if room.seats.iter().flatten().count() == 1 && room.seats.iter().flatten().any(|seat| seat.0 == link) {
+                        let mut seats = room.seats.iter().flatten();
+                        if seats.clone().count() == 1 && seats.any(|seat| seat.0 == link) {
                             room.since = now;
                         }
                     }
@@ -413,7 +419,8 @@ proptest! {
             // A pair's end may find its name too old to be kept.
             let mut kept = model.counts();
             kept.kept = model.rooms.iter().filter(|room| {
-                room.seats == [None, None] && room.keeps.is_some_and(|(_, until)| start + Duration::from_secs(until) > now)
+                room.seats == [None, None]
+                    && room.keeps.is_some_and(|(_, until)| start + Duration::from_secs(until) > now)
             }).count();
             prop_assert_eq!(rooms.counts(), kept);
             for link in 0..8 {

@@ -6,11 +6,12 @@
 //! relay: serving ──drain──► draining (no new rooms; pairs until the deadline) ──► closed
 //! ```
 //! It decides what becomes of each leg, and composes those that decide the rest: [`super::limits`] who is let in,
-//! [`super::greeting`] who may ask, [`super::registry`] who sits where, `forward` how bytes move. Each listen address has a socket
-//! with an endpoint of its own and a TCP listener; two legs of a pair may come from different ones, and be links of different kinds.
+//! [`super::greeting`] who may ask, [`super::registry`] who sits where, `forward` how bytes move. Each listen
+//! address has a socket with an endpoint of its own and a TCP listener; two legs of a pair may come from different
+//! ones, and be links of different kinds.
 //!
-//! All work is proportional to what happened: a leg is looked at when its endpoint, its partner or its own deadline says so.
-//! Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`], [`MAX_EVENTS`].
+//! All work is proportional to what happened: a leg is looked at when its endpoint, its partner or its own deadline
+//! says so. Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`], [`MAX_EVENTS`].
 
 mod check;
 mod doors;

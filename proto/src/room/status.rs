@@ -18,7 +18,8 @@ use crate::seed::Seed;
 
 /// How a relay is set up.
 pub struct Config {
-    /// Where it listens, with UDP and with TCP at the same port: one to [`super::MAX_SOCKETS`] addresses. Port 0 lets the system choose.
+    /// Where it listens, with UDP and with TCP at the same port: one to [`super::MAX_SOCKETS`] addresses.
+    /// Port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
     /// How it listens with TCP.
     pub tcp: Tcp,
@@ -56,8 +57,8 @@ impl fmt::Debug for Config {
 /// How a relay listens with TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tcp {
-    /// Whether a WebSocket may come without TLS, because a proxy in front of the relay has it. At a loopback address it always may:
-    /// who can connect there is on this machine.
+    /// Whether a WebSocket may come without TLS, because a proxy in front of the relay has it. At a loopback address it
+    /// always may: who can connect there is on this machine.
     pub behind_proxy: bool,
     /// Whether web pages may come, by WebSocket.
     pub browsers: Browsers,
@@ -93,8 +94,8 @@ pub enum Command {
     Status,
 }
 
-/// A room in logs: a short hash under a key of this process. It cannot be turned back into the room, nor be compared with what
-/// another process logged.
+/// A room in logs: a short hash under a key of this process. It cannot be turned back into the room, nor be compared
+/// with what another process logged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoomTag([u8; 4]);
 
@@ -293,8 +294,8 @@ pub enum Event {
         /// The local address.
         addr: SocketAddr,
     },
-    /// An address can't be listened at with UDP or with TCP; then it is not listened at with the other one either. When that is so for
-    /// all addresses, the relay is closed.
+    /// An address can't be listened at with UDP or with TCP; then it is not listened at with the other one either. When
+    /// that is so for all addresses, the relay is closed.
     CannotListen {
         /// What was asked for; the port of TCP is the one that UDP got.
         addr: SocketAddr,

@@ -3,9 +3,9 @@
 //! ```text
 //! open ──► talking ──(the owner says farewell)──► leaving ──(all acknowledged, or too late)──► over
 //! ```
-//! Decides when the leg is read: only when it took all that was said to it, so that a client which asks and does not listen
-//! makes nobody hold its answers. Bounds: one frame of at most 4 KiB, and the answers to one request.
-//! Timers: the greeting's, and [`LINGER`] for the farewell.
+//! Decides when the leg is read: only when it took all that was said to it, so that a client which asks and does not
+//! listen makes nobody hold its answers. Bounds: one frame of at most 4 KiB, and the answers to one request. Timers:
+//! the greeting's, and [`LINGER`] for the farewell.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

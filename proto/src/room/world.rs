@@ -1,4 +1,5 @@
-//! For tests: a relay and its clients on a virtual network with a virtual clock. Every datagram and segment takes [`LATENCY`].
+//! For tests: a relay and its clients on a virtual network with a virtual clock. Every datagram
+//! and segment takes [`LATENCY`].
 
 #![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 

@@ -23,8 +23,8 @@ pub(super) const fn size_class(chunk_size: u32) -> Option<usize> {
     }
 }
 
-/// Where a file of `size` bytes begins in the virtual stream when the contents before it end at `cursor`. `None`: beyond what a
-/// stream can have.
+/// Where a file of `size` bytes begins in the virtual stream when the contents before it end at `cursor`. `None`:
+/// beyond what a stream can have.
 pub(super) fn place(cursor: u64, size: u64, chunk_size: u32) -> Option<u64> {
     if size >= u64::from(chunk_size) { cursor.checked_next_multiple_of(chunk_size.into()) } else { Some(cursor) }
 }

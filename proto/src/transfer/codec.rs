@@ -1,4 +1,5 @@
-//! zstd (RFC 8878), which is C: with the feature `zstd`. Without it no chunk is compressed, and a compressed one can't be opened.
+//! zstd (RFC 8878), which is C: with the feature `zstd`. Without it no chunk is compressed, and a
+//! compressed one can't be opened.
 
 #[cfg(not(feature = "zstd"))]
 pub(super) use absent::{Compressor, Decompressor};

@@ -1,11 +1,13 @@
-//! Whether entries can stand side by side on every system: a set of keyed 64-bit hashes, forgotten once the manifest is whole.
+//! Whether entries can stand side by side on every system: a set of keyed 64-bit hashes,
+//! forgotten once the manifest is whole.
 //!
-//! Two entries collide when their names have one collision key, when one is no directory and the other stands below it, or when
-//! two paths spell a common directory differently. A path's hash is the chain of its components' hashes, and the chain of the
-//! entry before is used again as far as the two agree: the work follows the bytes that were sent, not the paths they stand for.
+//! Two entries collide when their names have one collision key, when one is no directory and the other stands below
+//! it, or when two paths spell a common directory differently. A path's hash is the chain of its components' hashes,
+//! and the chain of the entry before is used again as far as the two agree: the work follows the bytes that were
+//! sent, not the paths they stand for.
 //!
-//! Bounds: 9 bytes for each file and 24 for each directory, named or implied, in tables at most half empty. A false collision
-//! among a million entries has a chance of about 10^-7.
+//! Bounds: 9 bytes for each file and 24 for each directory, named or implied, in tables at most half empty. A false
+//! collision among a million entries has a chance of about 10^-7.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};

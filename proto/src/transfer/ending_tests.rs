@@ -1,5 +1,5 @@
-//! How a transfer ends when something comes between: while everything is put in place only the disk decides, and a sender that
-//! does not go on is not waited for without end.
+//! How a transfer ends when something comes between: while everything is put in place only the disk decides, and a
+//! sender that does not go on is not waited for without end.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! The hashes of a transfer's chunks: folded into the root as the prefix grows, kept only as long as they are needed.
 //!
 //! `root = BLAKE3::derive_key("tallow v1 root", manifest digest ‖ u64 chunks, big-endian ‖ chunk hashes in order)`.
-//! Bounds: hashes beyond the prefix only for chunks less than [`AHEAD`] beyond it, and those of the last [`AHEAD`] chunks of the
-//! prefix, to know a chunk again that is sent twice: 2 MiB and about 4 MiB at most. A transfer that is resumed holds those of the
-//! chunks from before, too, until the prefix reaches them: [`super::journal::MOST`] at most.
+//! Bounds: hashes beyond the prefix only for chunks less than [`AHEAD`] beyond it, and those of the last [`AHEAD`]
+//! chunks of the prefix, to know a chunk again that is sent twice: 2 MiB and about 4 MiB at most. A transfer that is
+//! resumed holds those of the chunks from before, too, until the prefix reaches them: [`super::journal::MOST`] at most.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -74,7 +74,8 @@ impl Hashes {
         if kept { Claim::Kept } else { Claim::New }
     }
 
-    /// Notes the hash of a chunk that this side has from before, as long as the other one has not agreed: it may be replaced.
+    /// Notes the hash of a chunk that this side has from before, as long as the other one has
+    /// not agreed: it may be replaced.
     pub fn keep(&mut self, chunk: u64, hash: Hash) {
         self.kept.insert(chunk, hash);
         self.seek();

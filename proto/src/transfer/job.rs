@@ -1,7 +1,8 @@
-//! Heavy work as a value: what a machine wants done with files, run by the driver on a blocking thread, answered as an input.
+//! Heavy work as a value: what a machine wants done with files, run by the driver on a
+//! blocking thread, answered as an input.
 //!
-//! A [`Job`] holds everything that it needs, and answers exactly once: a panic in it is a [`Fault`] like any other, since a lost
-//! answer would be a hang. [`Source`] and [`Sink`] are its only way to files.
+//! A [`Job`] holds everything that it needs, and answers exactly once: a panic in it is a [`Fault`] like any other,
+//! since a lost answer would be a hang. [`Source`] and [`Sink`] are its only way to files.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,15 +1,18 @@
-//! The journal of a staging directory: which chunks are stored there, so that a transfer goes on after its process died.
+//! The journal of a staging directory: which chunks are stored there, so that a transfer
+//! goes on after its process died.
 //!
-//! It is a file that only grows. First a header that names the transfer, integers big-endian: magic (8 bytes), version `u16`,
-//! manifest digest (32), chunk size `u32`, chunks `u64`, bytes `u64`, entries `u32`, label as `u8` length and UTF-8, checksum
-//! (16). Then batches: count `u16` (1 to [`BATCH`]), so many times chunk `u64` and hash (32), checksum (16). A checksum is the start
-//! of a BLAKE3 keyed hash over the batch and the place where it stands; the key is derived from the header. So a batch is good
-//! only whole, in its place, and in its journal: what a crash tore, what was damaged and all that follows it counts as never
-//! written. A chunk that stands there twice has the hash that came last.
+//! It is a file that only grows. First a header that names the transfer, integers big-endian: magic (8 bytes),
+//! version `u16`, manifest digest (32), chunk size `u32`, chunks `u64`, bytes `u64`, entries `u32`, label as `u8`
+//! length and UTF-8, checksum (16). Then batches: count `u16` (1 to [`BATCH`]), so many times chunk `u64` and hash
+//! (32), checksum (16). A checksum is the start of a BLAKE3 keyed hash over the batch and the place where it
+//! stands; the key is derived from the header. So a batch is good only whole, in its place, and in its journal:
+//! what a crash tore, what was damaged and all that follows it counts as never written. A chunk that stands there
+//! twice has the hash that came last.
 //!
 //! This decides what a journal says, and not whether that is true: whoever uses it hashes the chunks again.
 //!
-//! No timers. Bounds: [`MOST`] chunks are remembered, a batch is at most 41 KiB, a header at most [`Header::MAX`] bytes.
+//! No timers. Bounds: [`MOST`] chunks are remembered, a batch is at most 41 KiB, a header
+//! at most [`Header::MAX`] bytes.
 
 use std::collections::BTreeMap;
 
@@ -111,8 +114,8 @@ impl Header {
         bytes
     }
 
-    /// Reads the header at the start of `bytes`, which need not be more than [`Header::MAX`] of the file; how long it is is the
-    /// second part.
+    /// Reads the header at the start of `bytes`, which need not be more than [`Header::MAX`] of the file; how
+    /// long it is is the second part.
     ///
     /// # Errors
     /// It is none of this version.

@@ -130,7 +130,12 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Stored>>> {
 proptest! {
     /// Wherever it is torn or damaged: all batches before are there, and none after.
     #[test]
-    fn a_torn_or_damaged_tail_is_cut_off(batches in batches(), cut in any::<prop::sample::Index>(), flip in prop::option::of((any::<prop::sample::Index>(), 0..8_u32)), piece in 1..200_usize) {
+    fn a_torn_or_damaged_tail_is_cut_off(
+        batches in batches(),
+        cut in any::<prop::sample::Index>(),
+        flip in prop::option::of((any::<prop::sample::Index>(), 0..8_u32)),
+        piece in 1..200_usize,
+    ) {
         let (mut bytes, ends) = written(&header(), &batches);
         bytes.truncate(ends[0] + cut.index(bytes.len() - ends[0] + 1));
         let mut good = bytes.len();

@@ -1,11 +1,11 @@
 //! Where the bytes are: the contents of all files laid end to end in manifest order, and cut into chunks.
 //!
-//! A file of a chunk or more begins on a chunk boundary, so that large files are read and written in aligned pieces; the gap
-//! before it is not sent. A gap is shorter than a chunk and has bytes before it, so every chunk has at least one byte, and all
-//! its bytes stand at its beginning. Small files travel many to a chunk.
+//! A file of a chunk or more begins on a chunk boundary, so that large files are read and written in aligned pieces;
+//! the gap before it is not sent. A gap is shorter than a chunk and has bytes before it, so every chunk has at least
+//! one byte, and all its bytes stand at its beginning. Small files travel many to a chunk.
 //!
-//! A chunk's segments are found by a binary search over the manifest's pages, then by walking the pages that it touches; nothing
-//! is kept per chunk or per entry.
+//! A chunk's segments are found by a binary search over the manifest's pages, then by walking the pages that it
+//! touches; nothing is kept per chunk or per entry.
 
 use super::chunk_size::place;
 use super::manifest::{Entry, Manifest, codec, entry};

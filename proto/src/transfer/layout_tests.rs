@@ -88,7 +88,8 @@ proptest! {
     #[test]
     fn segments_cover_each_byte_of_each_file_once(
         sizes in prop::collection::vec(prop_oneof![
-            Just(None), Just(Some(0)), (1_u64..200).prop_map(Some), (K64 - 3..K64 + 3).prop_map(Some), (1_u64..5 * K64).prop_map(Some),
+            Just(None), Just(Some(0)), (1_u64..200).prop_map(Some), (K64 - 3..K64 + 3).prop_map(Some),
+            (1_u64..5 * K64).prop_map(Some),
         ], 0..30),
         page_after in 1_usize..10,
     ) {

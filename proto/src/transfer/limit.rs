@@ -1,12 +1,13 @@
 //! A rate that the person set: a token bucket that may go into debt.
 //!
-//! Whatever is spent while it is open is spent whole, and the debt is paid before it opens again: a chunk larger than what a second
-//! allows is late and never stuck. Only chunks (a sender) and their acknowledgements (a receiver) pass through it; control records
-//! and keep-alives do not. Over any time `t` it lets through `rate · t` bytes, [`BURST`] of the rate, and one chunk at most.
+//! Whatever is spent while it is open is spent whole, and the debt is paid before it opens again: a chunk larger than
+//! what a second allows is late and never stuck. Only chunks (a sender) and their acknowledgements (a receiver) pass
+//! through it; control records and keep-alives do not. Over any time `t` it lets through `rate · t` bytes, [`BURST`] of
+//! the rate, and one chunk at most.
 //!
-//! A receiver can't slow a sender down but by what it acknowledges: it says so late, and gives no more [`credit`] than a second of
-//! the rate, or two chunks. A rate below [`LEAST`] counts as that: the largest chunk then takes less than half the time after which
-//! a receiver takes a silent sender for one that does not go on.
+//! A receiver can't slow a sender down but by what it acknowledges: it says so late, and gives no more [`credit`] than
+//! a second of the rate, or two chunks. A rate below [`LEAST`] counts as that: the largest chunk then takes less than
+//! half the time after which a receiver takes a silent sender for one that does not go on.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -70,7 +71,8 @@ impl Limit {
     }
 }
 
-/// What a receiver with this limit lets a sender have under way, whose chunks cost at most `most` each, when it would hold `whole`.
+/// What a receiver with this limit lets a sender have under way, whose chunks cost at most `most`
+/// each, when it would hold `whole`.
 #[must_use]
 pub fn credit(limit: Option<Limit>, most: u64, whole: u32) -> u32 {
     let second = limit.map_or(u64::MAX, |limit| limit.rate);

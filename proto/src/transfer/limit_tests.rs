@@ -109,7 +109,8 @@ proptest! {
             let mut sum = 0_u128;
             for (at, bytes) in left.iter().skip(first) {
                 sum += u128::from(*bytes);
-                let allowed = u128::from(rate) * (*at - *from + BURST).as_nanos() / 1_000_000_000 + u128::from(2 * SEALED);
+                let time = (*at - *from + BURST).as_nanos();
+                let allowed = u128::from(rate) * time / 1_000_000_000 + u128::from(2 * SEALED);
                 prop_assert!(sum <= allowed, "{sum} where {allowed} may pass");
             }
         }
@@ -120,7 +121,10 @@ proptest! {
     }
 
     #[test]
-    fn a_receiver_keeps_its_rate(rate in prop_oneof![Just(LEAST_RATE), 100_000..50_000_000_u64], chunks in 1..120_usize) {
+    fn a_receiver_keeps_its_rate(
+        rate in prop_oneof![Just(LEAST_RATE), 100_000..50_000_000_u64],
+        chunks in 1..120_usize,
+    ) {
         let mut world = limited(one_file(K64 * chunks), None, Some(rate));
         let start = world.now;
         let left = run(&mut world, Duration::ZERO);
@@ -132,7 +136,8 @@ proptest! {
             let allowed = (*at - start).as_secs_f64() * rate as f64 + (credit + 2 * SEALED) as f64;
             prop_assert!(sum as f64 <= allowed, "{sum} after {:?} where {allowed} may be under way", *at - start);
         }
-        let allowed = Duration::from_secs_f64(left.len() as f64 * SEALED as f64 / rate as f64) + Duration::from_millis(1);
+        let sent = left.len() as f64 * SEALED as f64;
+        let allowed = Duration::from_secs_f64(sent / rate as f64) + Duration::from_millis(1);
         prop_assert!(world.now - start <= allowed, "{:?} for {sum} bytes", world.now - start);
     }
 }

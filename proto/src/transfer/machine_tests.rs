@@ -1,4 +1,5 @@
-//! Both machines against each other, with files in memory: jobs end in any order, chunks arrive in any order, links die.
+//! Both machines against each other, with files in memory: jobs end in any order, chunks
+//! arrive in any order, links die.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -229,7 +230,8 @@ impl World {
         }
     }
 
-    /// The link dies: what is on it is gone, but for control messages, which the session repeats (not acknowledgements).
+    /// The link dies: what is on it is gone, but for control messages, which the session
+    /// repeats (not acknowledgements).
     pub fn lose_link(&mut self) {
         self.drain();
         self.chunks.clear();
@@ -261,8 +263,8 @@ impl World {
         assert_eq!((self.sender.poll_timeout(), self.receiver.poll_timeout()), (None, None));
     }
 
-    /// Over on both sides, nothing under a final name (unless it was ended while the last job put everything there), nothing left
-    /// behind.
+    /// Over on both sides, nothing under a final name (unless it was ended while the last job put
+    /// everything there), nothing left behind.
     pub fn check_ended(&self) {
         assert!(self.sent.is_some() && self.received.is_some(), "{:?} {:?}", self.sent, self.received);
         assert!(self.sender.is_closed() && self.receiver.is_closed(), "{:?} {:?}", self.sender, self.receiver);
@@ -561,7 +563,12 @@ proptest! {
 
     /// Whatever order things happen in, and whenever links die, the same bytes arrive, each written once.
     #[test]
-    fn any_order_gives_the_same_bytes(source in any_source(), order in any::<[u8; 32]>(), losses in 0..4_u32, compress in any::<bool>()) {
+    fn any_order_gives_the_same_bytes(
+        source in any_source(),
+        order in any::<[u8; 32]>(),
+        losses in 0..4_u32,
+        compress in any::<bool>(),
+    ) {
         let compression = if compress { Compression::default() } else { Compression::Off };
         let mut world = World::new(source, MemorySink::new(), compression);
         let mut rng: ChaCha20Rng = Seed::new(order).rng();
@@ -587,13 +594,16 @@ proptest! {
         source in any_source(),
         order in any::<[u8; 32]>(),
         at in prop_oneof![
-            (0..6_u32).prop_map(At::Scan), (0..12_u32).prop_map(At::Read), Just(At::Begin), (0..12_u32).prop_map(At::Write), (0..4_u32).prop_map(At::Commit), Just(At::Finish(0)),
+            (0..6_u32).prop_map(At::Scan), (0..12_u32).prop_map(At::Read), Just(At::Begin),
+            (0..12_u32).prop_map(At::Write), (0..4_u32).prop_map(At::Commit), Just(At::Finish(0)),
         ],
     ) {
         let kind = FaultKind::Io(std::io::ErrorKind::Other);
         let (source, sink) = match at {
             At::Scan(_) | At::Read(_) => (source.with_fault(at, kind), MemorySink::new()),
-            At::Begin | At::Write(_) | At::Commit(_) | At::Sync(_) | At::Finish(_) => (source, MemorySink::new().with_fault(at, kind)),
+            At::Begin | At::Write(_) | At::Commit(_) | At::Sync(_) | At::Finish(_) => (
+                source, MemorySink::new().with_fault(at, kind)
+            ),
         };
         let mut world = World::new(source, sink, Compression::default());
         let mut rng: ChaCha20Rng = Seed::new(order).rng();

@@ -1,19 +1,21 @@
 //! The manifest: what a transfer consists of, in encoded pages.
 //!
-//! Decides what a page may say, whether the entries may stand together, and what the manifest's digest is. A million entries as
-//! values would take over 100 MB, so a [`Manifest`] keeps the pages as they were sent, with an index of where each begins, and
-//! decodes one when somebody needs it. Both sides build theirs by [`ManifestBuilder`], so both have judged every entry.
+//! Decides what a page may say, whether the entries may stand together, and what the manifest's digest is. A
+//! million entries as values would take over 100 MB, so a [`Manifest`] keeps the pages as they were sent, with an
+//! index of where each begins, and decodes one when somebody needs it. Both sides build theirs by
+//! [`ManifestBuilder`], so both have judged every entry.
 //!
-//! A page: `u16` big-endian count of entries (at least 1), then for each entry: kind (`u8`: 0 file, 1 directory, 2 symbolic
-//! link), how many bytes of the path are those of the entry before in this page, length of the rest of the path and its bytes,
-//! mode, seconds of the mtime as the difference to the entry before (zigzag, modulo 2^64), nanoseconds, then for a file its size,
-//! for a link the length of its target and its bytes. Numbers are LEB128 varints without overlong forms; the shared part of a
-//! path is the longest. So there is one encoding of a list of entries, and pages put one after the other are not ambiguous.
+//! A page: `u16` big-endian count of entries (at least 1), then for each entry: kind (`u8`: 0 file, 1 directory, 2
+//! symbolic link), how many bytes of the path are those of the entry before in this page, length of the rest of the
+//! path and its bytes, mode, seconds of the mtime as the difference to the entry before (zigzag, modulo 2^64),
+//! nanoseconds, then for a file its size, for a link the length of its target and its bytes. Numbers are LEB128 varints
+//! without overlong forms; the shared part of a path is the longest. So there is one encoding of a list of entries, and
+//! pages put one after the other are not ambiguous.
 //!
 //! Digest: `BLAKE3::derive_key("tallow v1 manifest", kind u8 ‖ chunk size u32 big-endian ‖ all pages in order)`.
 //!
-//! Bounds: [`Page::MAX`] and [`Page::MAX_NAMES`] a page, [`MAX_ENTRIES`], [`MAX_ENCODED`] and [`MAX_PAGES`] a manifest. No
-//! timers, no states.
+//! Bounds: [`Page::MAX`] and [`Page::MAX_NAMES`] a page, [`MAX_ENTRIES`], [`MAX_ENCODED`] and [`MAX_PAGES`] a
+//! manifest. No timers, no states.
 
 use bytes::Bytes;
 
@@ -166,7 +168,8 @@ pub struct Page(pub Bytes);
 impl Page {
     /// The most bytes, so that a page fits into a control record.
     pub const MAX: usize = 60 << 10;
-    /// The most bytes of the paths in one page once they are written out, so that a page decodes to little more than a megabyte.
+    /// The most bytes of the paths in one page once they are written out, so that a page decodes
+    /// to little more than a megabyte.
     pub const MAX_NAMES: usize = 1 << 20;
 }
 
@@ -275,7 +278,8 @@ pub struct ManifestBuilder {
 }
 
 impl ManifestBuilder {
-    /// Nothing so far. The seed keys the search for collisions, so that nobody can make names that only seem to collide.
+    /// Nothing so far. The seed keys the search for collisions, so that nobody can make
+    /// names that only seem to collide.
     #[must_use]
     pub fn new(kind: TransferKind, seed: &Seed) -> Self {
         Self {
@@ -486,8 +490,8 @@ impl Manifest {
         })
     }
 
-    /// The last page that begins at or before this byte of the virtual stream: its first entry, where the contents before it end,
-    /// and its entries, not yet decoded.
+    /// The last page that begins at or before this byte of the virtual stream: its first entry, where the contents
+    /// before it end, and its entries, not yet decoded.
     pub(super) fn page_at_byte(&self, byte: u64) -> Option<u32> {
         let after = self.starts.partition_point(|(_, first)| *first <= byte);
         u32::try_from(after.checked_sub(1)?).ok()

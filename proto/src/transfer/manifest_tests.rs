@@ -435,7 +435,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_judged(mut bytes in prop::collection::vec(prop_oneof![0_u8..8, any::<u8>()], 0..200), count in 0_u16..12) {
+    fn any_bytes_are_judged(
+        mut bytes in prop::collection::vec(prop_oneof![0_u8..8, any::<u8>()], 0..200),
+        count in 0_u16..12,
+    ) {
         if let Some(head) = bytes.first_chunk_mut() {
             *head = count.to_be_bytes();
         }
@@ -453,7 +456,11 @@ proptest! {
     }
 
     #[test]
-    fn bytes_changed_in_a_page_are_seen_or_change_the_digest(entries in prop::collection::vec(any_entry(), 1..6), at in any::<prop::sample::Index>(), bit in 0_u32..8) {
+    fn bytes_changed_in_a_page_are_seen_or_change_the_digest(
+        entries in prop::collection::vec(any_entry(), 1..6),
+        at in any::<prop::sample::Index>(),
+        bit in 0_u32..8,
+    ) {
         let mut page = PageBuilder::new();
         for entry in &entries {
             page.push(entry).unwrap();

@@ -8,8 +8,8 @@ pub const FILE: u8 = 0;
 pub const DIR: u8 = 1;
 /// Kind of a symbolic link.
 pub const SYMLINK: u8 = 2;
-/// The longest path or target that is taken apart, in bytes: one more than any that is allowed, so that the rule for names
-/// gives the reason.
+/// The longest path or target that is taken apart, in bytes: one more than any that is allowed, so that the
+/// rule for names gives the reason.
 const MAX_TEXT: usize = super::super::path::MAX_PATH + 1;
 
 /// One entry as it stands in a page.

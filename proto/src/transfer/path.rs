@@ -1,10 +1,10 @@
-//! Names: [`RelPath`] is the only way in which a name of the other side becomes a path, [`LinkTarget`] the same for what a
-//! symbolic link points to.
+//! Names: [`RelPath`] is the only way in which a name of the other side becomes a path, [`LinkTarget`] the same for
+//! what a symbolic link points to.
 //!
-//! Decides which names are refused, which are changed and reported, and which collide. Refused, on every system alike: what
-//! leaves the tree (`..`, absolute, drive, UNC), what names a stream (`:`), backslashes, control characters, and names that are
-//! empty, too long or too deep. Odd but harmless names are valid here; [`RelPath::portable`] gives the form that a receiver
-//! uses instead. No state, no timers. Bounds: [`MAX_COMPONENT`], [`MAX_PATH`], [`MAX_LEVELS`].
+//! Decides which names are refused, which are changed and reported, and which collide. Refused, on every system alike:
+//! what leaves the tree (`..`, absolute, drive, UNC), what names a stream (`:`), backslashes, control characters, and
+//! names that are empty, too long or too deep. Odd but harmless names are valid here; [`RelPath::portable`] gives the
+//! form that a receiver uses instead. No state, no timers. Bounds: [`MAX_COMPONENT`], [`MAX_PATH`], [`MAX_LEVELS`].
 
 use caseless::Caseless;
 use unicode_normalization::UnicodeNormalization;
@@ -126,10 +126,10 @@ impl RelPath {
         Untrusted::new(self.0.clone().into())
     }
 
-    /// The form that a receiver uses and reports, when this one is odd but harmless: a device name of Windows gets a `_` before
-    /// it (in the place of its first letter where the name has no room for a byte more), trailing dots and spaces become `_`,
-    /// invisible characters go. Each component is changed by itself, so that paths below one directory stay below one. `None`: it
-    /// is portable as it stands.
+    /// The form that a receiver uses and reports, when this one is odd but harmless: a device name of Windows gets a
+    /// `_` before it (in the place of its first letter where the name has no room for a byte more), trailing dots and
+    /// spaces become `_`, invisible characters go. Each component is changed by itself, so that paths below one
+    /// directory stay below one. `None`: it is portable as it stands.
     #[must_use]
     pub fn portable(&self) -> Option<Self> {
         let changed: Vec<_> = self.components().map(portable_component).collect();
@@ -140,9 +140,9 @@ impl RelPath {
         Self::parse(&parts.join("/")).ok()
     }
 
-    /// Whether the first component is, on some system, the name of a directory in which a receiver keeps a transfer that was
-    /// interrupted: `.tallow-`, 16 hexadecimal digits, and perhaps a dash and a number. Content that came as such a directory would be
-    /// taken for what an earlier transfer left.
+    /// Whether the first component is, on some system, the name of a directory in which a receiver keeps a transfer
+    /// that was interrupted: `.tallow-`, 16 hexadecimal digits, and perhaps a dash and a number. Content that came as
+    /// such a directory would be taken for what an earlier transfer left.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         let first = self.components().next().unwrap_or_default();
@@ -158,8 +158,8 @@ impl RelPath {
         is_hex && !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
     }
 
-    /// Two paths with one key may be one file on some system: compatible case folding of the canonical decomposition of the
-    /// portable form, without what is ignored in comparisons, composed again (Unicode 3.13, D145; UAX #15).
+    /// Two paths with one key may be one file on some system: compatible case folding of the canonical decomposition of
+    /// the portable form, without what is ignored in comparisons, composed again (Unicode 3.13, D145; UAX #15).
     #[must_use]
     pub fn collision_key(&self) -> String {
         let mut key = String::with_capacity(self.0.len());
@@ -181,8 +181,8 @@ impl std::fmt::Debug for RelPath {
 
 /// What a symbolic link points to: a relative path that stays inside the received tree.
 ///
-/// `..` is allowed only at its start. Since a link's parents in the tree are directories and never links, its climb is then
-/// known exactly, whatever links it passes afterwards.
+/// `..` is allowed only at its start. Since a link's parents in the tree are directories and never links, its climb is
+/// then known exactly, whatever links it passes afterwards.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkTarget(Box<str>);
 
@@ -274,7 +274,8 @@ pub(super) fn push_component_key(component: &str, key: &mut String) {
     }
 }
 
-/// The portable form of one component, if it differs. The same for every path that the component is in: collision keys rely on it.
+/// The portable form of one component, if it differs. The same for every path that the component is
+/// in: collision keys rely on it.
 fn portable_component(component: &str) -> Option<String> {
     if component.is_ascii() && !component.ends_with(['.', ' ']) && !is_device(component) {
         return None;
@@ -286,7 +287,8 @@ fn portable_component(component: &str) -> Option<String> {
     if is_device {
         portable.push('_');
     }
-    // A name at the limit has no room for another byte; there the first letter is replaced, which is ASCII in all device names.
+    // A name at the limit has no room for another byte; there the first letter is replaced,
+    // which is ASCII in all device names.
     let is_full = is_device && visible.len() >= MAX_COMPONENT;
     portable.extend(kept.chars().skip(usize::from(is_full)));
     portable.extend(visible.chars().skip(kept.chars().count()).map(|_| '_'));
@@ -309,8 +311,8 @@ fn is_device(name: &str) -> bool {
     numbered && matches!((number.next(), number.next()), (Some('0'..='9' | '¹' | '²' | '³'), None))
 }
 
-/// Invisible characters that a portable name doesn't have. Variation selectors stay: they only choose a glyph, and names in
-/// Japanese or with emoji hold them.
+/// Invisible characters that a portable name doesn't have. Variation selectors stay: they only choose a glyph, and
+/// names in Japanese or with emoji hold them.
 fn is_misleading(c: char) -> bool {
     !c.is_ascii()
         && !matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')

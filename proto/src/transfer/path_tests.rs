@@ -248,7 +248,21 @@ fn d01_a_name_is_shown_without_what_a_terminal_obeys() {
 proptest! {
     /// Whatever is accepted stays below its root, by a walk that knows nothing of the parser.
     #[test]
-    fn what_is_accepted_stays_inside(parts in prop::collection::vec(prop_oneof![Just("..".to_owned()), Just(".".to_owned()), Just(String::new()), Just("/".to_owned()), Just("\\".to_owned()), Just("C:".to_owned()), "\\PC{0,4}"], 1..6), separator in prop_oneof![Just("/"), Just("\\"), Just("")]) {
+    fn what_is_accepted_stays_inside(
+        parts in prop::collection::vec(
+            prop_oneof![
+                Just("..".to_owned()),
+                Just(".".to_owned()),
+                Just(String::new()),
+                Just("/".to_owned()),
+                Just("\\".to_owned()),
+                Just("C:".to_owned()),
+                "\\PC{0,4}",
+            ],
+            1..6
+        ),
+        separator in prop_oneof![Just("/"), Just("\\"), Just("")],
+    ) {
         if let Ok(path) = RelPath::parse(&parts.join(separator)) {
             let root = std::path::Path::new("/base/target");
             let mut depth = 0_i32;

@@ -1,7 +1,7 @@
 //! An offer while its pages come in: counts, sums and names are judged before anybody is asked.
 //!
-//! It decides whether an offer may be shown at all. Timer: [`PAGES`]. Bounds: the manifest's own, told by the offer's first message
-//! already.
+//! It decides whether an offer may be shown at all. Timer: [`PAGES`]. Bounds: the manifest's own, told by the
+//! offer's first message already.
 
 use std::time::Duration;
 

@@ -10,15 +10,15 @@
 //! Finishing   everything is in place ──► Verified
 //! Verified    Bye, or 30 s without it ──► Over
 //!
-//! all but Verified ──► Over: refused, declined, cancelled, failed, violation, lost, stalled (Finishing: only failed, or
-//!                      cancelled and the rest once its sink is overdue)
+//! all but Verified ──► Over: refused, declined, cancelled, failed, violation, lost, stalled
+//!                      (Finishing: only failed, or cancelled and the rest once its sink is overdue)
 //! ```
 //! It decides whether an offer may be shown at all (every name judged, no collisions, the sums right), what is kept of
-//! an earlier try (`verify_stored`), and when everything is whole. Which chunk is taken, and when it is acknowledged, is
-//! decided by the [`ChunkSink`]: `incoming` for files (after they are in the journal), `stream::ordered` for a stream,
-//! or for one file that goes into a sink that is written in order (after they were written out). A chunk of a file is
-//! opened, checked and written by one job; two jobs with the same chunk are told apart under the lock of its hashes,
-//! since the number stands inside the seal.
+//! an earlier try (`verify_stored`), and when everything is whole. Which chunk is taken, and when it is acknowledged,
+//! is decided by the [`ChunkSink`]: `incoming` for files (after they are in the journal), `stream::ordered` for a
+//! stream, or for one file that goes into a sink that is written in order (after they were written out). A chunk of a
+//! file is opened, checked and written by one job; two jobs with the same chunk are told apart under the lock of its
+//! hashes, since the number stands inside the seal.
 //!
 //! Once everything is being put in place, the outcome is what the disk says: neither side's wish, nor a violation, nor
 //! a lost link changes it any more. A transfer that ends before leaves what is stored for the next one

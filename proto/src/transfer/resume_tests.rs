@@ -1,5 +1,5 @@
-//! A transfer that ends unfinished, and the next one that goes on from what is left: crashes at any step, torn and damaged disks,
-//! sources that changed, peers that lie about what they have.
+//! A transfer that ends unfinished, and the next one that goes on from what is left: crashes at any step, torn and
+//! damaged disks, sources that changed, peers that lie about what they have.
 
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
@@ -216,7 +216,8 @@ fn what_is_left_depends_on_how_it_ended() {
     }
 }
 
-/// The source of the second try is not what the first one sent, though its manifest is: it is seen, and only the difference moves.
+/// The source of the second try is not what the first one sent, though its manifest is: it is seen,
+/// and only the difference moves.
 #[test]
 fn a_source_that_looks_the_same_and_is_not_is_seen() {
     let left = beginning(10);
@@ -402,7 +403,9 @@ proptest! {
         let mut rng: ChaCha20Rng = Seed::new(order).rng();
         let mut partial = Partial::default();
         for (stop, damage) in tries {
-            let mut world = World::new(files(chunks), MemorySink::new().with_partial(partial.clone()), Compression::Off);
+            let mut world = World::new(
+                files(chunks), MemorySink::new().with_partial(partial.clone()), Compression::Off
+            );
             let steps = stop.index(chunks * 12 + 20);
             for _ in 0..steps {
                 if !world.step(&mut |total| rng.next_u32() as usize % total) {

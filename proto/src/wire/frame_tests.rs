@@ -29,7 +29,10 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..700), 0..20), records: bool) {
+    fn no_bytes_make_it_panic(
+        pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..700), 0..20),
+        records: bool,
+    ) {
         let mut decoder = Decoder::new(if records { Caps::Records } else { Caps::Greeting });
         for piece in pieces {
             decoder.push(piece.into());

@@ -131,7 +131,10 @@ fn p02_a_list_or_a_text_longer_than_its_bound_is_malformed() {
 
 proptest! {
     #[test]
-    fn bytes_are_no_message_or_the_encoding_of_one(bytes in prop::collection::vec(any::<u8>(), 0..100), tag in 0..14_u8) {
+    fn bytes_are_no_message_or_the_encoding_of_one(
+        bytes in prop::collection::vec(any::<u8>(), 0..100),
+        tag in 0..14_u8,
+    ) {
         for bytes in [bytes.clone(), [&[0, 0, tag], &bytes[..]].concat()] {
             if let Ok(record) = judge(&bytes) {
                 prop_assert_eq!(encode(&record), bytes);

@@ -1,7 +1,8 @@
 //! Fills a relay with waiting rooms and rooms that forward data, and reports its memory.
 //!
 //! ```text
-//! tallow-relay --listen 127.0.0.1:4433 --joins-per-minute 1000000 --max-rooms-per-ip 100000 --connections-per-ip 100000 &
+//! tallow-relay --listen 127.0.0.1:4433 --joins-per-minute 1000000 --max-rooms-per-ip 100000 \
+//!     --connections-per-ip 100000 &
 //! crowd 127.0.0.1:4433 $! --waiting 10000
 //! crowd 127.0.0.1:4433 $! --waiting 100 --pairs 100 --seconds 20
 //! ```

@@ -1,5 +1,5 @@
-//! A third runtime: a thread for each node, with mio for readiness and a thread for each piece of blocking work. The conformance
-//! kit runs on it in `tests/tests/drive`.
+//! A third runtime: a thread for each node, with mio for readiness and a thread for each piece of blocking work. The
+//! conformance kit runs on it in `tests/tests/drive`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -45,7 +45,8 @@ pub fn spawn<N: Node + Send + 'static>(node: N) -> io::Result<Handle<N>> {
     receiver.recv().map_err(io::Error::other)?
 }
 
-/// Polls the driver, then looks at the reactor: without waiting if the driver was woken meanwhile, else until the next timer.
+/// Polls the driver, then looks at the reactor: without waiting if the driver was woken
+/// meanwhile, else until the next timer.
 fn drive<N: Node + 'static>(mut driver: Driver<N, ThreadsIo>, mut reactor: Reactor, shared: &Shared) {
     let waker = Waker::from(reactor.task.clone());
     let mut events = Events::with_capacity(256);

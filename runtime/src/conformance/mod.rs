@@ -1,7 +1,8 @@
-//! The tests that every implementation of [`Io`](tallow_proto::drive::Io) has to pass: the driver with real sockets, timers and
-//! threads.
+//! The tests that every implementation of [`Io`](tallow_proto::drive::Io) has to pass: the driver with
+//! real sockets, timers and threads.
 //!
-//! Implement [`Runtime`] for a type of your own and call [`conformance_tests!`](crate::conformance_tests) in a test module:
+//! Implement [`Runtime`] for a type of your own and call
+//! [`conformance_tests!`](crate::conformance_tests) in a test module:
 //!
 //! ```ignore
 //! struct Mine;
@@ -26,8 +27,8 @@
 //! }
 //! ```
 //!
-//! A test panics when it fails, and waits for ever when an event that has to come does not: let `block_on` panic after a minute
-//! or so. `TALLOW_BENCH=1` makes `quic_carries_bytes_whole` move more and print its throughput.
+//! A test panics when it fails, and waits for ever when an event that has to come does not: let `block_on` panic after
+//! a minute or so. `TALLOW_BENCH=1` makes `quic_carries_bytes_whole` move more and print its throughput.
 
 #![expect(clippy::missing_panics_doc, reason = "these are tests")]
 
@@ -426,8 +427,8 @@ pub async fn serve_until_the_input_ends<R: Runtime>() {
 
 const FEW: &str = "TALLOW_TEST_FEW_DESCRIPTORS";
 
-/// Connections wait in the backlog while there is no descriptor for them, and are served once there is. `module` is the path of
-/// the module with the tests.
+/// Connections wait in the backlog while there is no descriptor for them, and are served once there is. `module` is the
+/// path of the module with the tests.
 #[cfg(unix)]
 pub fn without_descriptors_a_listener_rests_and_recovers(module: &str) {
     const PIPES: usize = 200;

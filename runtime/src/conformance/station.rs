@@ -1,4 +1,5 @@
-//! A node that uses everything a runtime gives: it echoes datagrams, pings others in batches, has alarms, jobs and questions.
+//! A node that uses everything a runtime gives: it echoes datagrams, pings others in batches,
+//! has alarms, jobs and questions.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;

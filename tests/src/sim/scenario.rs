@@ -533,7 +533,8 @@ pub fn real_relay(port: u16, seed: Seed) -> room::Relay {
     room::Relay::new(config).expect("a good identity")
 }
 
-/// One Ed25519 certificate for all, from a fixed key: events show its fingerprint, and runs of two processes can be compared.
+/// One Ed25519 certificate for all, from a fixed key: events show its fingerprint, and runs of
+/// two processes can be compared.
 ///
 /// # Panics
 /// The certificate can't be created.

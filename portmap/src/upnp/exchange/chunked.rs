@@ -3,8 +3,8 @@
 //! ```text
 //! Size ─► Data ─► DataEnd ─► Size ...      Size of 0 ─► Done
 //! ```
-//! Each byte is handled once, however small the reads are. Bounds: [`MAX_CHUNKED`] bytes in all, [`MAX_LINE`] for a chunk's size
-//! with its extensions, `MAX_BODY` of decoded bytes.
+//! Each byte is handled once, however small the reads are. Bounds: [`MAX_CHUNKED`] bytes in all, [`MAX_LINE`] for a
+//! chunk's size with its extensions, `MAX_BODY` of decoded bytes.
 
 use httparse::{Status, parse_chunk_size};
 

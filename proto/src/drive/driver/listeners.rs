@@ -1,7 +1,8 @@
 //! The TCP listeners: who comes is given to the node, which names them or turns them away.
 //!
-//! Bound: [`ACCEPTS`] for each listener and round. Timer: [`REST`], for a listener whose accept fails. Out of descriptors or of
-//! memory, the system says so at once and again and again, and who waits stays in the backlog: one failure is enough to rest.
+//! Bound: [`ACCEPTS`] for each listener and round. Timer: [`REST`], for a listener whose accept fails. Out of
+//! descriptors or of memory, the system says so at once and again and again, and who waits stays in the backlog:
+//! one failure is enough to rest.
 
 use std::io;
 use std::sync::Arc;

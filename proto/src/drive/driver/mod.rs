@@ -9,8 +9,8 @@
 //!
 //! Rounds go on while something moves; after [`ROUNDS`] the task wakes itself and yields to its neighbours.
 //!
-//! Bounds: those of [`sockets`], [`listeners`] and [`pipes`] for one round. Timers of its own: [`REST`] for a socket or listener
-//! that only fails, [`FLUSH`] for the last bytes of a closed node, and that of pipes that were let go.
+//! Bounds: those of [`sockets`], [`listeners`] and [`pipes`] for one round. Timers of its own: [`REST`] for a socket or
+//! listener that only fails, [`FLUSH`] for the last bytes of a closed node, and that of pipes that were let go.
 
 mod listeners;
 mod pipes;
@@ -40,7 +40,8 @@ const ROUNDS: usize = 4;
 const FAILURES: u32 = 16;
 /// How long it rests; a listener likewise.
 const REST: Duration = Duration::from_millis(100);
-/// How long a closed node's last transmits may wait for room in their socket, and its finished pipes for the other side's end.
+/// How long a closed node's last transmits may wait for room in their socket, and its finished
+/// pipes for the other side's end.
 const FLUSH: Duration = Duration::from_secs(1);
 /// A deadline that passed longer ago was missed because others had the processor. The runtime may know of what arrived
 /// meanwhile only once it had a turn itself, which its timer tells.
@@ -50,8 +51,8 @@ const PUT_OFF: u32 = 32;
 
 /// A node and its runtime.
 ///
-/// Dropping it ends everything at once: running jobs stop at their next step, the handle reports [`Ending::Dropped`], and the
-/// other side receives nothing. To end with a goodbye, drop the [`Handle`] and let the driver run.
+/// Dropping it ends everything at once: running jobs stop at their next step, the handle reports [`Ending::Dropped`],
+/// and the other side receives nothing. To end with a goodbye, drop the [`Handle`] and let the driver run.
 pub struct Driver<N: Node, I: Io> {
     node: N,
     io: I,
@@ -128,8 +129,8 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
 
     /// Does what can be done now; ready once the node is closed and its last bytes are with the system.
     ///
-    /// A panic of the node or of the runtime's [`Io`] ends the driver, which is ready then: after it neither can be relied on. The
-    /// [`Handle`] reports [`Ending::Panicked`].
+    /// A panic of the node or of the runtime's [`Io`] ends the driver, which is ready then: after it neither can be
+    /// relied on. The [`Handle`] reports [`Ending::Panicked`].
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.over {
             return Poll::Ready(());
@@ -378,9 +379,9 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         let rests = self.sockets.iter().filter_map(|socket| socket.resting_until);
         let rests = rests.chain(self.listeners.rests()).chain(self.pipes.linger());
         let Some(at) = rests.chain(deadline).chain(self.flush_by).min() else { return false };
-        // A later deadline leaves the timer alone: QUIC moves its deadlines with every packet, and waking early is cheap.
-        // A deadline is judged after what arrived before it was read, however long the node, or others, had the
-        // processor since.
+        // A later deadline leaves the timer alone: QUIC moves its deadlines with every packet, and waking early
+        // is cheap. A deadline is judged after what arrived before it was read, however long the node, or
+        // others, had the processor since.
         while self.io.now() < at || at.checked_add(LATE).is_some_and(|late| self.looked < at && late <= self.io.now()) {
             let armed = self.armed.map_or(at, |armed| armed.min(at));
             if self.io.poll_timer(cx, armed).is_pending() {

@@ -1,9 +1,9 @@
 //! One UDP socket: what arrived is cut and given to the node, what the node sends is given to the runtime.
 //!
-//! Bounds: [`DATAGRAMS_IN`] and [`DATAGRAMS_OUT`] for each round, [`SLOTS`] receive buffers of [`SLOT`] bytes for all sockets
-//! together, one buffer for the batch that is being sent. A datagram is copied once, out of its slot, into a block of
-//! its own: a piece of it that is kept must not hold the other datagrams that the system joined with it. Timer:
-//! [`REST`].
+//! Bounds: [`DATAGRAMS_IN`] and [`DATAGRAMS_OUT`] for each round, [`SLOTS`] receive buffers of [`SLOT`] bytes
+//! for all sockets together, one buffer for the batch that is being sent. A datagram is copied once, out of its
+//! slot, into a block of its own: a piece of it that is kept must not hold the other datagrams that the system
+//! joined with it. Timer: [`REST`].
 
 use std::io::IoSliceMut;
 use std::task::{Context, Poll};
@@ -20,8 +20,8 @@ use crate::node::Node;
 pub(super) const DATAGRAMS_IN: usize = 128;
 /// Datagrams sent by a socket in one round, before the last batch.
 pub(super) const DATAGRAMS_OUT: usize = 64;
-/// Buffers offered to the system in one receive call. The system fills them from the first on, so those beyond what a load
-/// needs are never touched and take no memory.
+/// Buffers offered to the system in one receive call. The system fills them from the first on, so those beyond what a
+/// load needs are never touched and take no memory.
 pub(super) const SLOTS: usize = 8;
 /// Size of one of them: as much as the system joins (GRO), and any single datagram.
 pub(super) const SLOT: usize = 64 << 10;

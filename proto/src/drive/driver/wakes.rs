@@ -1,7 +1,8 @@
-//! Which listeners and pipes were woken. With the task's waker for all of them, each wake would poll every pipe of a relay.
+//! Which listeners and pipes were woken. With the task's waker for all of them, each wake
+//! would poll every pipe of a relay.
 //!
-//! Each has a [`Bell`] as its waker; one that rings puts its name on the list, once, and wakes the task. Bound of the list: as
-//! many names as there are bells.
+//! Each has a [`Bell`] as its waker; one that rings puts its name on the list, once, and wakes the task. Bound of the
+//! list: as many names as there are bells.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

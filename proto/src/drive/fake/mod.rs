@@ -1,5 +1,5 @@
-//! What the tests of the driver drive: a node that does what it is told and writes down what it hears, a runtime that is a
-//! script, and a waker that counts.
+//! What the tests of the driver drive: a node that does what it is told and writes down what it hears, a runtime that
+//! is a script, and a waker that counts.
 
 mod puppet;
 mod script;

@@ -1,13 +1,13 @@
-//! How an endpoint and its connections are set up: windows, timers, congestion control, and where randomness and time come from.
-//! No state of its own.
+//! How an endpoint and its connections are set up: windows, timers, congestion control, and where randomness and time
+//! come from. No state of its own.
 //!
 //! Why the numbers are what they are:
-//! - A stream's receive window stays at [`MAX_STREAM_WINDOW`]: quinn-proto ends a connection whose stream holds more than 1,024
-//!   gaps, and with 8 MB a lossy path gets there. Long fat paths get their rate from several streams.
-//! - Discovery of the path's MTU ends at an Ethernet frame; on the loopback interface it goes to the largest datagram, where
-//!   1 GiB through a relay costs 1.8 CPU-seconds of all three programs instead of 4.7.
-//! - Losing a packet is concluded from one 64 later, not 3: a path that reorders would stop otherwise (1 % of its rate was left
-//!   in simulation). On a path with few packets in flight the time threshold of RFC 9002 §6.1.2 does it.
+//! - A stream's receive window stays at [`MAX_STREAM_WINDOW`]: quinn-proto ends a connection whose stream holds more
+//!   than 1,024 gaps, and with 8 MB a lossy path gets there. Long fat paths get their rate from several streams.
+//! - Discovery of the path's MTU ends at an Ethernet frame; on the loopback interface it goes to the largest datagram,
+//!   where 1 GiB through a relay costs 1.8 CPU-seconds of all three programs instead of 4.7.
+//! - Losing a packet is concluded from one 64 later, not 3: a path that reorders would stop otherwise (1 % of its rate
+//!   was left in simulation). On a path with few packets in flight the time threshold of RFC 9002 §6.1.2 does it.
 //! - Connection windows are memory, so they are set for each side and can be raised while the connection lives.
 
 use std::net::SocketAddr;
@@ -36,15 +36,16 @@ const INCOMING_BYTES: u64 = 16 * 1024;
 const INCOMING_BYTES_TOTAL: u64 = 1024 * 1024;
 /// What one datagram may carry to us: the largest there is over IPv4, and the receive ring has room for it.
 const MAX_DATAGRAM: u16 = 65_507;
-/// What one datagram carries at most through a network: what fits into an Ethernet frame with IPv6 and a tunnel or two around.
+/// What one datagram carries at most through a network: what fits into an Ethernet frame with
+/// IPv6 and a tunnel or two around.
 const NETWORK_MTU: u16 = 1452;
 /// The longest datagram that is taken from a network: a packet of Ethernet. A piece of a stream holds the whole
 /// datagram that brought it, so a longer one would cost more memory than its bytes count for.
 pub(super) const MAX_FROM_NETWORK: usize = 1500;
 /// How close to the largest datagram the search for it goes, in bytes.
 const MTU_STEP: u16 = 20;
-/// The same on the loopback. A probe is all padding, of which each byte is read as a frame of its own: going on to 20 bytes would
-/// cost every connection twelve probes of 60 kB and 8 ms of both ends' time.
+/// The same on the loopback. A probe is all padding, of which each byte is read as a frame of its own: going on to 20
+/// bytes would cost every connection twelve probes of 60 kB and 8 ms of both ends' time.
 const LOOPBACK_MTU_STEP: u16 = 8 << 10;
 
 /// The two, and the step.
@@ -83,7 +84,8 @@ pub struct Profile {
     pub congestion: Congestion,
     /// A packet counts as lost when one this much later was acknowledged (RFC 9002 §6.1.1 says 3).
     pub packet_threshold: u32,
-    /// What the round trip is taken for before it is known (RFC 9002 §6.2.2): a lost first flight is repeated after three of it.
+    /// What the round trip is taken for before it is known (RFC 9002 §6.2.2): a lost first flight
+    /// is repeated after three of it.
     pub initial_rtt: Duration,
 }
 
@@ -105,8 +107,8 @@ impl Profile {
         }
     }
 
-    /// For the two ends of a direct path. The first flight may well be lost to a NAT that does not expect it yet, so it is repeated
-    /// soon; the session looks after silence.
+    /// For the two ends of a direct path. The first flight may well be lost to a NAT that does not expect it yet, so it
+    /// is repeated soon; the session looks after silence.
     #[must_use]
     pub const fn direct() -> Self {
         Self {
@@ -171,8 +173,9 @@ fn connection_id(rng: &mut ChaCha20Rng) -> proto::ConnectionId {
 
 /// The endpoint's own settings: ids, reset key and randomness from the seed.
 pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::EndpointConfig> {
-    // A server that was started again still resets the connections of its last life (RFC 9000 §10.3), so that their clients come
-    // back at once and not after their own time-outs. The seed is another one then; what stays is the certificate's key.
+    // A server that was started again still resets the connections of its last life (RFC 9000 §10.3), so that
+    // their clients come back at once and not after their own time-outs. The seed is another one then; what
+    // stays is the certificate's key.
     let secret = match identity {
         Some(identity) => Seed::new(blake3::derive_key("tallow v1 stateless reset", &identity.key)),
         None => seed.clone(),
@@ -183,7 +186,8 @@ pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::E
     config
         .cid_generator(move || Box::new(ConnectionIds(ids.rng())))
         .rng_seed(Some(*seed.derive("endpoint").bytes()))
-        // So that other protocols can share the socket: QUIC's first byte is then always 01xxxxxx or 11xxxxxx (RFC 9443).
+        // So that other protocols can share the socket: QUIC's first byte is then always
+        // 01xxxxxx or 11xxxxxx (RFC 9443).
         .grease_quic_bit(false);
     // In range, so it cannot fail; the default would do too.
     let _ = config.max_udp_payload_size(MAX_DATAGRAM);

@@ -1,5 +1,5 @@
-//! What an endpoint tells its owner: names of connections and streams, events, results of stream calls, and why a connection
-//! ended. Only words; what they follow from is in [`super`].
+//! What an endpoint tells its owner: names of connections and streams, events, results of stream calls, and why a
+//! connection ended. Only words; what they follow from is in [`super`].
 
 use std::time::Duration;
 
@@ -60,14 +60,15 @@ impl std::fmt::Debug for Stream {
 /// What happened on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Streams can be opened: the handshake is done, or, after [`super::Quic::reconnect`], what is said now goes out with its first
-    /// flight. On the server's side the handshake is done, and what came in a first flight was told before.
+    /// Streams can be opened: the handshake is done, or, after [`super::Quic::reconnect`], what is said
+    /// now goes out with its first flight. On the server's side the handshake is done, and what came in
+    /// a first flight was told before.
     Connected {
         /// How the server was recognised; [`CertificateSeen::NotAsked`] on the server's side.
         certificate: CertificateSeen,
     },
-    /// After [`Event::Connected`] of a [`super::Quic::reconnect`]: the server did not take what was said in the first flight. The
-    /// handshake is done; there are no streams, and everything has to be said again.
+    /// After [`Event::Connected`] of a [`super::Quic::reconnect`]: the server did not take what was said in the first
+    /// flight. The handshake is done; there are no streams, and everything has to be said again.
     Restarted {
         /// How the server was recognised.
         certificate: CertificateSeen,
@@ -84,8 +85,8 @@ pub enum Event {
     Finished(Stream),
     /// The other side will read no more of it; the stream is over.
     Stopped(Stream, u32),
-    /// The connection is over, and this is its last event. What arrived before can still be read for a moment: at once is best.
-    /// Not said after a [`super::Quic::close`] of our own.
+    /// The connection is over, and this is its last event. What arrived before can still be read for a moment: at once
+    /// is best. Not said after a [`super::Quic::close`] of our own.
     Closed(Closed),
 }
 

@@ -1,6 +1,7 @@
 //! For tests: a client's and a server's endpoint on a virtual network with a virtual clock.
 //!
-//! The path has a latency, a rate with a tail-drop queue, loss, jitter (which reorders) and a size limit; all chance is seeded.
+//! The path has a latency, a rate with a tail-drop queue, loss, jitter (which reorders) and a
+//! size limit; all chance is seeded.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

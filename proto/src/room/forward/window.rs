@@ -1,12 +1,13 @@
 //! How large the windows of a pair are: by evidence.
 //!
-//! Both windows of a direction begin with [`WINDOW`] and follow what the other leg really took: twice what it acknowledged in a round
-//! trip, [`MAX_WINDOW`] at most, and what all pairs have beyond [`WINDOW`] comes out of one [`Budget`]. When less moves they shrink.
-//! Small pieces cost more memory than they have bytes ([`PIECE`]), so while they are small the writer's window is smaller by that.
+//! Both windows of a direction begin with [`WINDOW`] and follow what the other leg really took: twice what it
+//! acknowledged in a round trip, [`MAX_WINDOW`] at most, and what all pairs have beyond [`WINDOW`] comes out of one
+//! [`Budget`]. When less moves they shrink. Small pieces cost more memory than they have bytes ([`PIECE`]), so while
+//! they are small the writer's window is smaller by that.
 //!
-//! A pipe has no acknowledgements. What the system took counts as taken by the other leg, but for the first [`SYSTEM`] bytes, which
-//! may only fill its buffers; those also stand for the path's round trips, so that a pipe's windows need be no larger than what
-//! moves between two looks at it. No timers of its own.
+//! A pipe has no acknowledgements. What the system took counts as taken by the other leg, but for the first [`SYSTEM`]
+//! bytes, which may only fill its buffers; those also stand for the path's round trips, so that a pipe's windows need
+//! be no larger than what moves between two looks at it. No timers of its own.
 
 use std::time::Duration;
 
@@ -52,7 +53,8 @@ pub(super) struct Moved {
     pub(super) pieces: u64,
 }
 
-/// The two windows of a direction: what the one leg may send before it is read, and what the other may leave unacknowledged.
+/// The two windows of a direction: what the one leg may send before it is read, and what the
+/// other may leave unacknowledged.
 #[derive(Debug)]
 pub(super) struct Window {
     pub(super) size: u64,

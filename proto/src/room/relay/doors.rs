@@ -6,8 +6,8 @@
 //!    │  └─ other port ──┤  (the system chose one of which TCP is taken)
 //!    └──────────────────┴──► failed: neither is open
 //! ```
-//! The TCP listener is asked for once the UDP port is known. Half an address is not kept: clients count on the same port. Bound:
-//! [`PORTS`] ports that the system chose.
+//! The TCP listener is asked for once the UDP port is known. Half an address is not kept: clients count on the same
+//! port. Bound: [`PORTS`] ports that the system chose.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -16,8 +16,8 @@ pub(super) struct Leg {
     pub(super) state: State,
 }
 
-/// Whether a client's link is there. Until its handshake is done, what it says may be a recording of what another one said
-/// (RFC 8446 §8): it gets a seat in a reconnect room if nobody loses one for it, and nothing else.
+/// Whether a client's link is there. Until its handshake is done, what it says may be a recording of what another one
+/// said (RFC 8446 §8): it gets a seat in a reconnect room if nobody loses one for it, and nothing else.
 pub(super) enum Proof {
     Pending(Held),
     Given,

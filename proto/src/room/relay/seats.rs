@@ -94,7 +94,8 @@ impl Relay {
         }
     }
 
-    /// A peer that came back has no use for its old link: the other side is told at once, instead of hearing nothing until it gives up.
+    /// A peer that came back has no use for its old link: the other side is told at once, instead of
+    /// hearing nothing until it gives up.
     fn end_former(&mut self, now: Instant, side: Side, former: &Former) {
         let key = Key { again: false, room: former.room };
         if let Some(old) = self.registry.seat(key, side, &former.owner)
