@@ -69,7 +69,7 @@ impl Offer {
         &self.manifest
     }
 
-    /// Takes it, into this sink. What the sink says against it comes as [`Event::Failed`].
+    /// Takes it, into this sink. An error of the sink comes as [`Event::Failed`](super::Event::Failed).
     ///
     /// # Errors
     /// [`Misuse::Over`]: the transfer ended meanwhile.
@@ -127,7 +127,7 @@ impl StreamOffer {
         self.file.as_ref()
     }
 
-    /// Takes it, into this sink. Only [`Event::Done`] says that all of it came.
+    /// Takes it, into this sink. Only [`Event::Done`](super::Event::Done) says that all of it came.
     ///
     /// # Errors
     /// [`Misuse::Over`]: the transfer ended meanwhile.

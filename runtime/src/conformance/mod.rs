@@ -1,4 +1,4 @@
-//! The tests that every implementation of [`Io`](tallow_proto::drive::Io) has to pass: the driver with
+//! The tests that every implementation of [`Io`] has to pass: the driver with
 //! real sockets, timers and threads.
 //!
 //! Implement [`Runtime`] for a type of your own and call
@@ -58,7 +58,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A runtime that is tested.
 pub trait Runtime {
-    /// Whether [`Io::poll_news`](tallow_proto::drive::Io::poll_news) reports the machine's addresses.
+    /// Whether [`Io::poll_news`] reports the machine's addresses.
     const REPORTS_INTERFACES: bool = true;
     /// What it gives to a driver.
     type Io: Io;
