@@ -58,15 +58,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     let known_relays = memory.file();
     let has_relays = !common.relays.is_empty();
     let at = Context { side: Side::Receiver, known_relays: &known_relays, relays: has_relays };
-    let place = Place {
-        on_exists: on_exists(&args),
-        dir: args.out,
-        allow_unportable: args.allow_unportable_names,
-        sink: None,
-        broken: None,
-        unfit: None,
-        differs: None,
-    };
+    let place = Place::new(on_exists(&args), args.out, args.allow_unportable_names);
     // Opened now, so that a directory that can't be written is reported before the code is used.
     if !args.stdout {
         place.open().map_err(|fault| Problem::local(&fault, &at))?;
@@ -87,47 +79,16 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                     question = Question::Agree(comparison);
                     report.ask_to_compare();
                 }
-                Step::Event(Event::Offer(offer)) if args.stdout => match offer.into_stream() {
-                    Ok(offer) => {
-                        report.set_in_order(false);
-                        if let Some(manifest) = offer.file() {
-                            offer::show(&report.output, manifest, "standard output", !args.yes);
-                        }
-                        question = pipe(&mut report, offer, args.yes);
-                    }
-                    Err(offer) => {
-                        place.unfit = Some(Problem::unfit(
-                            "only one file or a stream can be written to standard output, and the offer contains more",
-                            "leave out --stdout, and ask for a new code",
-                        ));
-                        decline(offer, "more than one file can't be written to standard output");
-                    }
-                },
+                Step::Event(Event::Offer(offer)) if args.stdout => {
+                    question = place.show_for_stdout(offer, args.yes, &mut report);
+                }
                 Step::Event(Event::StreamOffer(offer)) if args.stdout => {
                     report.set_in_order(true);
                     offer::show_stream(&report.output, !args.yes);
                     question = pipe(&mut report, offer, args.yes);
                 }
-                Step::Event(Event::StreamOffer(offer)) => {
-                    place.unfit = Some(Problem::unfit(
-                        "the offer is a stream, which can only be written to standard output",
-                        "ask for a new code, then: tallow receive --stdout CODE > FILE",
-                    ));
-                    decline_stream(offer, "the receiver needs --stdout for a stream");
-                }
-                Step::Event(Event::Offer(offer)) => {
-                    offer::show(&report.output, offer.manifest(), &out, !args.yes);
-                    place.differs = partial::like(&place.dir, offer.manifest());
-                    if args.yes {
-                        question = place.accept(&mut report, offer);
-                    } else if prompt::is_interactive() {
-                        question = Question::Accept(offer);
-                        report.ask("Accept? [y/N]");
-                    } else {
-                        report.output.say(NO_TERMINAL);
-                        decline(offer, "the receiver has no terminal to ask the user");
-                    }
-                }
+                Step::Event(Event::StreamOffer(offer)) => place.refuse_stream(offer),
+                Step::Event(Event::Offer(offer)) => question = place.show(offer, &out, args.yes, &mut report),
                 Step::Answer(line) => question = place.answered(question, line.as_deref(), &mut report),
                 Step::Event(Event::Done(summary)) => {
                     report.show_done(&summary, (!args.stdout).then_some(&out));
@@ -179,10 +140,60 @@ struct Place {
 }
 
 impl Place {
+    const fn new(on_exists: Option<OnExists>, dir: PathBuf, allow_unportable: bool) -> Self {
+        Self { dir, on_exists, allow_unportable, sink: None, broken: None, unfit: None, differs: None }
+    }
+
     fn open(&self) -> Result<Destination, Fault> {
         let on_exists = self.on_exists.unwrap_or(OnExists::Refuse);
         let policy = Policy { on_exists, allow_unportable: self.allow_unportable };
         Destination::open(&self.dir, policy)
+    }
+
+    /// Shows an offer of files, and answers it or returns the question for the user.
+    fn show(&mut self, offer: Offer, out: &str, yes: bool, report: &mut Report) -> Question {
+        offer::show(&report.output, offer.manifest(), out, !yes);
+        self.differs = partial::like(&self.dir, offer.manifest());
+        if yes {
+            return self.accept(report, offer);
+        }
+        if prompt::is_interactive() {
+            report.ask("Accept? [y/N]");
+            return Question::Accept(offer);
+        }
+        report.output.say(NO_TERMINAL);
+        decline(offer, "the receiver has no terminal to ask the user");
+        Question::Nothing
+    }
+
+    /// Shows an offer of files whose content is to be written to standard output, which one file can be.
+    fn show_for_stdout(&mut self, offer: Offer, yes: bool, report: &mut Report) -> Question {
+        match offer.into_stream() {
+            Ok(offer) => {
+                report.set_in_order(false);
+                if let Some(manifest) = offer.file() {
+                    offer::show(&report.output, manifest, "standard output", !yes);
+                }
+                pipe(report, offer, yes)
+            }
+            Err(offer) => {
+                self.unfit = Some(Problem::unfit(
+                    "only one file or a stream can be written to standard output, and the offer contains more",
+                    "leave out --stdout, and ask for a new code",
+                ));
+                decline(offer, "more than one file can't be written to standard output");
+                Question::Nothing
+            }
+        }
+    }
+
+    /// Declines a stream, because there is no standard output for it.
+    fn refuse_stream(&mut self, offer: StreamOffer) {
+        self.unfit = Some(Problem::unfit(
+            "the offer is a stream, which can only be written to standard output",
+            "ask for a new code, then: tallow receive --stdout CODE > FILE",
+        ));
+        decline_stream(offer, "the receiver needs --stdout for a stream");
     }
 
     /// Handles the answer of the user, and returns the next question.

@@ -300,13 +300,7 @@ impl Report {
                 self.output.event(&output::Event::SecondReceiver);
                 self.output.say("Another receiver used the number of this code and was refused");
             }
-            Event::Verifier { words, comparison } => {
-                let must_agree = comparison.is_some();
-                let others = "Waiting for the peer to compare the words".to_owned();
-                self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
-                self.output.event(&output::Event::Verifier { words, must_agree });
-                self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
-            }
+            Event::Verifier { words, comparison } => self.show_verifier(now, words, comparison.is_some()),
             Event::StreamOffer(_) => self.waiting = None,
             Event::Offer(offer) => {
                 self.waiting = None;
@@ -325,41 +319,14 @@ impl Report {
                 self.running = true;
                 self.meter.start(now, self.total);
             }
-            Event::Resumed { bytes } => {
-                self.kept = *bytes;
-                self.output.event(&output::Event::Resumed { bytes_kept: *bytes });
-                self.output.line(&match (*bytes, self.side) {
-                    (0, _) => {
-                        "The data from the earlier transfer does not match; everything is transferred again".to_owned()
-                    }
-                    (bytes, Side::Sender) => format!("Resuming: the receiver already has {}", size(bytes)),
-                    (bytes, Side::Receiver) => format!("Resuming: {} already received", size(bytes)),
-                });
-            }
+            Event::Resumed { bytes } => self.show_resumed(*bytes),
             Event::Path(path) => self.show_path(*path),
             Event::Upgraded { transport, after } => {
                 let (transport, ms) = (transport_name(*transport), after.as_millis());
                 self.output.event(&output::Event::P2pUpgrade { transport, ms });
             }
-            Event::FellBack(why) => {
-                let (reason, text) = match why {
-                    Fallback::Silent => ("silent", "no data arrived over it"),
-                    Fallback::Lost => ("lost", "its connection was lost"),
-                    Fallback::Peer => ("peer", "the peer lost it"),
-                    Fallback::Moved => ("moved", "this machine's addresses changed"),
-                    _ => ("lost", "it ended"),
-                };
-                self.output.event(&output::Event::P2pFallback { reason });
-                self.output.line(&format!("The direct path was lost: {text}"));
-            }
-            Event::Reconnecting { attempt, wait } => {
-                self.output.event(&output::Event::Reconnecting { attempt: *attempt, in_ms: wait.as_millis() });
-                if self.path.take().is_some() {
-                    self.lost = true;
-                    self.output.line("Connection lost, but no data: reconnecting to the peer");
-                }
-                tracing::info!("reconnect attempt {attempt} in {} s", wait.as_secs());
-            }
+            Event::FellBack(why) => self.show_fallback(*why),
+            Event::Reconnecting { attempt, wait } => self.show_reconnecting(*attempt, *wait),
             Event::Progress(progress) => {
                 self.total = progress.total;
                 // Before the offer is accepted the progress is always zero.
@@ -379,6 +346,44 @@ impl Report {
             // The library may grow.
             event => tracing::debug!(?event, "an event that is not shown"),
         }
+    }
+
+    fn show_verifier(&mut self, now: Instant, words: &[&'static str], must_agree: bool) {
+        let others = "Waiting for the peer to compare the words".to_owned();
+        self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
+        self.output.event(&output::Event::Verifier { words, must_agree });
+        self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
+    }
+
+    fn show_resumed(&mut self, bytes: u64) {
+        self.kept = bytes;
+        self.output.event(&output::Event::Resumed { bytes_kept: bytes });
+        self.output.line(&match (bytes, self.side) {
+            (0, _) => "The data from the earlier transfer does not match; everything is transferred again".to_owned(),
+            (bytes, Side::Sender) => format!("Resuming: the receiver already has {}", size(bytes)),
+            (bytes, Side::Receiver) => format!("Resuming: {} already received", size(bytes)),
+        });
+    }
+
+    fn show_fallback(&mut self, why: Fallback) {
+        let (reason, text) = match why {
+            Fallback::Silent => ("silent", "no data arrived over it"),
+            Fallback::Lost => ("lost", "its connection was lost"),
+            Fallback::Peer => ("peer", "the peer lost it"),
+            Fallback::Moved => ("moved", "this machine's addresses changed"),
+            _ => ("lost", "it ended"),
+        };
+        self.output.event(&output::Event::P2pFallback { reason });
+        self.output.line(&format!("The direct path was lost: {text}"));
+    }
+
+    fn show_reconnecting(&mut self, attempt: u32, wait: Duration) {
+        self.output.event(&output::Event::Reconnecting { attempt, in_ms: wait.as_millis() });
+        if self.path.take().is_some() {
+            self.lost = true;
+            self.output.line("Connection lost, but no data: reconnecting to the peer");
+        }
+        tracing::info!("reconnect attempt {attempt} in {} s", wait.as_secs());
     }
 
     fn first_use(&mut self, relay: &RelayAddress, keep: Trust) {
