@@ -17,12 +17,13 @@
 //! | [`peer`] | one end of a transfer: the node that is made of everything below |
 //! | [`room`], [`drive`] | the relay as a node; the loop between a node and a runtime, written once for both nodes |
 //! | [`node`] | the contract of a node: what is fed, what is polled, in which order |
-//! | [`transfer`], [`memory`], [`p2p`] | files and streams in chunks; bytes in memory; direct paths: candidates, STUN, rounds, selection |
+//! | [`transfer`], [`memory`] | files and streams in chunks; files that are bytes in memory |
+//! | [`p2p`] | direct paths: candidates, STUN, rounds, selection |
 //! | [`session`] | the keyed conversation of two peers over links that come and go |
 //! | [`handshake`] | from a shared code to shared keys |
 //! | [`link`], [`discovery`], [`code`] | byte pipes over QUIC, TLS or WebSocket; mDNS; the code itself |
 //! | [`wire`] | frames, versions, messages, candidates, close codes, violations |
-//! | [`net`], [`host`], [`seed`], [`ready`], [`pool`], [`misuse`] | ids, addresses, names; randomness; buffers; misuse |
+//! | [`net`], [`host`], [`seed`], [`ready`], [`pool`], [`misuse`] | ids, addresses; randomness; buffers; misuse |
 //!
 //! # Words
 //!
