@@ -9,7 +9,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use tallow_fuzz::steps::steps;
 use tallow_proto::link::pipe::{
-    Acceptor, BareWebSocket, Dialler, Fate, Kind, LINGER, OPEN_WITHIN_PROXIED, Pipe, Target, Windows,
+    Acceptor, BareWebSocket, Dialler, Kind, LINGER, OPEN_WITHIN_PROXIED, Pipe, SocketAction, Target, Windows,
 };
 use tallow_proto::link::proxy::Proxy;
 use tallow_proto::link::trust::{Identity, Trust};
@@ -128,6 +128,6 @@ fuzz_target!(|data: &[u8]| {
     pipe.close(now, 1, "done");
     now += OPEN_WITHIN_PROXIED + SILENCE + LINGER;
     pipe.handle_timeout(now);
-    assert!(pipe.fate() != Fate::Live);
+    assert!(pipe.socket_action() != SocketAction::Live);
     assert_eq!(pipe.poll_timeout(), None);
 });
