@@ -66,7 +66,7 @@
 //! use tallow_proto::code::Code;
 //! use tallow_proto::net::{Action, Arrival, Ecn, PipeEvent, SocketId};
 //! use tallow_proto::node::{Input, Node};
-//! use tallow_proto::peer::{CodeChoice, Common, Embedded, Event, Payload, Peer, ReceiveConfig, SendConfig};
+//! use tallow_proto::peer::{Common, Embedded, Event, Machine, Payload, Peer, ReceiveConfig, SendConfig};
 //! # use tallow_proto::link::trust::Identity;
 //! # use tallow_proto::seed::Seed;
 //! # use tallow_proto::transfer::Compression;
@@ -160,14 +160,14 @@
 //! let mut now = Instant::now();
 //! let code = Code::parse("7-acorn-bicycle-canal")?;
 //! let relay = SocketAddr::from(([192, 0, 2, 1], 4433));
-//! let sender = SendConfig {
-//!     common: Common::default(),
-//!     source: Payload::Stream(Arc::new(Nothing)),
-//!     code: CodeChoice::Custom(code.clone()),
-//!     compression: Compression::Off,
-//!     embedded: Some(Embedded { identity: identity(), listen: vec![relay], announce: false }),
-//! };
-//! let receiver = ReceiveConfig { common: Common::default(), code, local: vec![relay], discover: false };
+//! let machine = || Machine { cores: 1, interfaces: Vec::new(), unix_time: Duration::from_secs(1_800_000_000), aes: true };
+//! let nothing = Payload::Stream(Arc::new(Nothing));
+//! let mut sender = SendConfig::new(Common::new(machine()), nothing).with_code(code.clone());
+//! let mut embedded = Embedded::new(identity()).listening_at(vec![relay]);
+//! embedded.announce = false;
+//! (sender.embedded, sender.compression) = (Some(embedded), Compression::Off);
+//! let mut receiver = ReceiveConfig::new(Common::new(machine()), code);
+//! (receiver.local, receiver.discover) = (vec![relay], false);
 //! let mut hosts = [
 //!     Host::new(Peer::sender(sender, now, Seed::new([1; 32])), 1),
 //!     Host::new(Peer::receiver(receiver, now, Seed::new([2; 32])), 2),
