@@ -160,7 +160,8 @@
 //! let mut now = Instant::now();
 //! let code = Code::parse("7-acorn-bicycle-canal")?;
 //! let relay = SocketAddr::from(([192, 0, 2, 1], 4433));
-//! let machine = || Machine { cores: 1, interfaces: Vec::new(), unix_time: Duration::from_secs(1_800_000_000), aes: true };
+//! let unix_time = Duration::from_secs(1_800_000_000);
+//! let machine = || Machine { cores: 1, interfaces: Vec::new(), unix_time, aes: true };
 //! let nothing = Payload::Stream(Arc::new(Nothing));
 //! let mut sender = SendConfig::new(Common::new(machine()), nothing).with_code(code.clone());
 //! let mut embedded = Embedded::new(identity()).listening_at(vec![relay]);
