@@ -252,6 +252,7 @@ pub mod handshake;
 pub mod host;
 #[cfg(feature = "links")]
 pub mod link;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod memory;
 pub mod misuse;
 pub mod net;
