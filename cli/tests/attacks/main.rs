@@ -6,7 +6,7 @@
 //! | `frames` | two clients of a relay send WebSocket frames of one byte to each other, and read nothing | relay |
 //! | `pings` | a client of the relay inside a sender asks without end, and gives no credit for the answers | sender |
 //! | `flood` | a relay floods a link that waits beside a direct one | receiver |
-//! | `holes` | clients of a direct path's socket fill all streams but for their first byte | sender |
+//! | `holes` | clients of a direct path's socket fill all streams but for their first byte | receiver |
 
 #![cfg(target_os = "linux")]
 
