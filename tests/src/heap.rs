@@ -14,12 +14,14 @@
 //! assert!(heap.growth() < 1 << 10);
 //! assert!(heap.peak() >= 1 << 20);
 //! ```
-//! The counters belong to the process. So measurements of one binary exclude each other, each test of it begins with
-//! [`Heap::measure`], and what it sets up first is left out by [`Heap::restart`].
+//! The counters belong to the process, and the standard test harness allocates for its own threads at any time. So such
+//! a binary has no harness (`harness = false`) but the `main` of [`measured_tests!`](crate::measured_tests), which runs
+//! one test after the other on one thread. What a test sets up first is left out by [`Heap::restart`].
 
 use std::alloc::System;
 use std::cell::Cell;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::panic::{UnwindSafe, catch_unwind};
+use std::process::ExitCode;
 
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -32,17 +34,11 @@ pub static ALLOCATOR: &Allocator = &INSTRUMENTED_SYSTEM;
 /// What a block costs beside the bytes that were asked for: an allocator's header and rounding.
 pub const BLOCK: usize = 16;
 
-/// What the test harness may allocate meanwhile: it starts and ends the threads of other tests, and keeps their output.
-pub const HARNESS: usize = 32 << 10;
-
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// One measurement. While it lives, no other one begins.
+/// One measurement.
 #[derive(Debug)]
 pub struct Heap {
     before: Cell<usize>,
     peak: Cell<usize>,
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Heap {
@@ -52,9 +48,8 @@ impl Heap {
     /// When the binary has not installed [`ALLOCATOR`]: nothing would be counted.
     #[must_use]
     pub fn measure() -> Self {
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(live() > 0, "this binary does not use the counting allocator");
-        Self { before: Cell::new(live()), peak: Cell::new(0), _alone: alone }
+        Self { before: Cell::new(live()), peak: Cell::new(0) }
     }
 
     /// Measures from what is allocated now.
@@ -77,13 +72,13 @@ impl Heap {
         self.peak.get()
     }
 
-    /// Checks that the heap has grown by at most twice the bound, the tolerance of these tests, and [`HARNESS`].
+    /// Checks that the heap has grown by at most twice the bound, the tolerance of these tests.
     ///
     /// # Panics
     /// When it has grown by more.
     pub fn assert_within_twice(&self, bound: usize, what: &str) {
         let growth = self.growth();
-        assert!(growth <= 2 * bound + HARNESS, "{what}: {growth} bytes are live, the stated bound is {bound}");
+        assert!(growth <= 2 * bound, "{what}: {growth} bytes are live, the stated bound is {bound}");
     }
 }
 
@@ -91,4 +86,32 @@ fn live() -> usize {
     let stats = INSTRUMENTED_SYSTEM.stats();
     let bytes = stats.bytes_allocated.saturating_sub(stats.bytes_deallocated);
     bytes + BLOCK * stats.allocations.saturating_sub(stats.deallocations)
+}
+
+/// Makes the `main` of a test binary without a harness: these functions are its tests.
+#[macro_export]
+macro_rules! measured_tests {
+    ($($test:ident),* $(,)?) => {
+        fn main() -> std::process::ExitCode {
+            $crate::heap::run(&[$((stringify!($test), $test as fn())),*])
+        }
+    };
+}
+
+/// Runs the tests whose name contains the first argument that is no option, one after the other, and reports them as the
+/// standard harness does.
+#[must_use]
+pub fn run<F: Fn() + Copy + UnwindSafe>(tests: &[(&str, F)]) -> ExitCode {
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let chosen: Vec<_> = tests.iter().filter(|(name, _)| name.contains(&filter)).collect();
+    println!("\nrunning {} tests", chosen.len());
+    let mut failed = 0;
+    for (name, test) in &chosen {
+        let is_ok = catch_unwind(*test).is_ok();
+        failed += usize::from(!is_ok);
+        println!("test {name} ... {}", if is_ok { "ok" } else { "FAILED" });
+    }
+    let result = if failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {result}. {} passed; {failed} failed\n", chosen.len() - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -30,11 +30,12 @@ use tallow_tests::sim::{CODE, identity};
 #[global_allocator]
 static ALLOCATOR: &heap::Allocator = heap::ALLOCATOR;
 
-/// What one test allocates before it measures is not counted by another one.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+tallow_tests::measured_tests!(
+    a_record_in_tiny_pieces_costs_what_its_bytes_cost,
+    requests_whose_answers_nobody_takes_cost_a_window,
+    announcements_cost_a_few_addresses,
+    rounds_of_candidates_cost_what_may_wait_of_them,
+);
 
 /// What a packet of an Ethernet carries.
 const PACKET: usize = 1_452;
@@ -52,9 +53,7 @@ fn decoder_fed(piece: usize, bytes: usize) -> Decoder {
     decoder
 }
 
-#[test]
 fn a_record_in_tiny_pieces_costs_what_its_bytes_cost() {
-    let _alone = alone();
     let bytes = 1 << 20;
     for piece in [1, 7, 511, 512, 1_023, 1_024, PACKET] {
         let heap = Heap::measure();
@@ -141,9 +140,7 @@ impl Attacked {
 }
 
 /// Each of these is answered, and the answers are not taken.
-#[test]
 fn requests_whose_answers_nobody_takes_cost_a_window() {
-    let _alone = alone();
     let join = ClientMessage::Join { room: RoomId([9; 32]), side: Side::Receiver, owner: Owner([1; 16]), again: false };
     for (what, message) in [("pings", ClientMessage::Ping), ("joins", join)] {
         let mut attacked = Attacked::new();
@@ -182,9 +179,7 @@ fn announcement(number: u32) -> Vec<u8> {
     data
 }
 
-#[test]
 fn announcements_cost_a_few_addresses() {
-    let _alone = alone();
     let now = Instant::now();
     let mut mdns = Mdns::browse(now, &["192.168.1.20".parse().unwrap()], &Seed::new([1; 32]));
     let own = Interface { name: "eth0".into(), addr: "192.168.1.20".parse().unwrap(), prefix: 24 };
@@ -199,9 +194,7 @@ fn announcements_cost_a_few_addresses() {
 }
 
 /// Rounds of candidates that the other side says and this side has no time to answer.
-#[test]
 fn rounds_of_candidates_cost_what_may_wait_of_them() {
-    let _alone = alone();
     let now = Instant::now();
     let seed = Seed::new([3; 32]);
     let config = Config { side: Side::Sender, allowed: true, certificate: [1; 32], seed };
