@@ -434,7 +434,7 @@ fn sources_that_are_remembered_cost_their_bound() {
     let now = Instant::now();
     heap.restart();
     let mut guard = room::limits::Guard::new(room::limits::Limits::default());
-    for index in 0..20_000_u32 {
+    for index in 0..70_000_u32 {
         let [a, b, c, d] = index.to_be_bytes();
         let ip = Ipv6Addr::from([0x20, 1, a, b, c, d, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
         let source = room::limits::Source::of(SocketAddr::new(IpAddr::V6(ip), 1));
@@ -446,5 +446,6 @@ fn sources_that_are_remembered_cost_their_bound() {
         guard.failed(now, source);
         let _ = guard.ask(now, source);
     }
+    assert!(heap.growth() > room::limits::MAX_MEMORY / 4, "the tables are filled: {}", heap.growth());
     heap.assert_within_twice(room::limits::MAX_MEMORY, "sources");
 }
