@@ -38,26 +38,13 @@ pub use io::SmolIo;
 pub use pool::Pool;
 #[doc(no_inline)]
 pub use tallow_proto as proto;
-pub use tallow_proto::code::{Code, Link};
 use tallow_proto::drive::Driver;
-pub use tallow_proto::drive::Handle;
 use tallow_proto::link::quic::BadIdentity;
-pub use tallow_proto::memory;
-pub use tallow_proto::misuse::Misuse;
 use tallow_proto::node::Node;
 use tallow_proto::peer::Peer;
-pub use tallow_proto::peer::{
-    CancelReason, Class, CodeChoice, Common, Comparison, ConfigError, DeclineReason, DirectPath, Embedded, Event,
-    Failure, Fallback, Invitation, Lost, Machine, Offer, Path, PathKind, PathTransport, Payload, Progress,
-    ReceiveConfig, Receiver, RefusalReason, RelayAddress, RelayChoice, RelayFailure, SendConfig, Sender, StreamOffer,
-    Summary, WaitingFor,
-};
 use tallow_proto::room::Relay;
-pub use tallow_proto::transfer::Compression;
-pub use tallow_proto::transfer::storage::{Fault, FaultKind, Sink, Source, StreamSink, StreamSource};
-#[cfg(feature = "files")]
-pub use tallow_runtime::{directory, files};
-pub use tallow_runtime::{machine, receiving, sending, this_machine};
+#[doc(inline)]
+pub use tallow_runtime::api::*;
 #[cfg(feature = "files")]
 #[doc(no_inline)]
 pub use tallow_store as store;

@@ -41,12 +41,6 @@ impl Pool {
         crate::receive_with(config, place)
     }
 
-    /// How many more transfers could start now.
-    #[must_use]
-    pub fn free(&self) -> usize {
-        self.0.available_permits()
-    }
-
     /// `None` never comes: the semaphore is not closed.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         self.0.clone().acquire_owned().await.ok()

@@ -3,6 +3,7 @@
 //!
 //! Application code uses `tallow-tokio` or `tallow-smol`; this crate is for whoever brings another runtime.
 
+pub mod api;
 pub mod bridge;
 #[cfg(feature = "conformance")]
 pub mod conformance;
