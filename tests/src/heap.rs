@@ -98,8 +98,8 @@ macro_rules! measured_tests {
     };
 }
 
-/// Runs the tests whose name contains the first argument that is no option, one after the other, and reports them as the
-/// standard harness does.
+/// Runs the tests whose name contains the first argument that is no option, one after the other, and reports them as
+/// the standard harness does.
 #[must_use]
 pub fn run<F: Fn() + Copy + UnwindSafe>(tests: &[(&str, F)]) -> ExitCode {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();

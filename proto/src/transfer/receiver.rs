@@ -363,22 +363,13 @@ impl Receiver {
 
     /// The session is over, and no message can be sent any more. What is being put in place goes on.
     pub fn abandon(&mut self, now: Instant) {
-        match &mut self.state {
-            // What it has to say about its end still leaves.
-            State::Over { .. } => {}
-            State::Verified { progress, .. } => {
-                self.exchange.clear();
-                self.state = State::Over { cleanup: Cleanup::None, progress: *progress };
-            }
-            State::Finishing(finishing) if !finishing.is_overdue() => {
-                self.exchange.clear();
-                finishing.farewell = None;
-            }
-            _ => {
-                self.exchange.clear();
-                self.over(now, Outcome::Lost);
-            }
+        match &self.state {
+            // The messages about its end are still sent.
+            State::Over { .. } => return,
+            State::Verified { .. } => self.exchange.clear(),
+            _ => {}
         }
+        self.end_from_outside(now, Outcome::Lost);
     }
 
     /// The next message to the other side; to be asked only when the session has room for it.
@@ -472,7 +463,7 @@ impl Receiver {
             }
             (Control::Cancel { transfer, reason, text }, _) => {
                 of_this(transfer, true)?;
-                self.handle_cancel(now, Outcome::PeerCancelled { reason, text: text.text().clone() });
+                self.end_from_outside(now, Outcome::PeerCancelled { reason, text: text.text().clone() });
             }
             (Control::Offer(offer), State::Waiting) => {
                 of_this(offer.transfer, false)?;
@@ -505,9 +496,9 @@ impl Receiver {
         Ok(())
     }
 
-    /// The other side cancelled. Once everything is in place, or soon will be, it only did not learn of the
-    /// confirmation, and gave up.
-    fn handle_cancel(&mut self, now: Instant, outcome: Outcome) {
+    /// The other side cancelled, or is lost. Once everything is in place, or soon will be, it only did not receive the
+    /// confirmation.
+    fn end_from_outside(&mut self, now: Instant, outcome: Outcome) {
         match &mut self.state {
             State::Verified { progress, .. } => {
                 self.state = State::Over { cleanup: Cleanup::None, progress: *progress };

@@ -84,6 +84,10 @@ pub(super) struct RelayServer {
 }
 
 impl RelayServer {
+    pub const fn new(origin: Origin, addresses: Vec<SocketAddr>, state: State, remembered: Option<Transport>) -> Self {
+        Self { origin, addresses, state, rounds: 0, reached: false, is_last: false, remembered }
+    }
+
     pub const fn is_near(&self) -> bool {
         matches!(self.origin, Origin::Near)
     }

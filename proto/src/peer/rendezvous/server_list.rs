@@ -158,15 +158,7 @@ impl ServerList {
             let addresses = literal.into_iter().collect();
             let origin = Origin::Configured(relay.clone());
             let remembered = relay.remembered;
-            servers.push(RelayServer {
-                origin,
-                addresses,
-                state,
-                rounds: 0,
-                reached: false,
-                is_last: false,
-                remembered,
-            });
+            servers.push(RelayServer::new(origin, addresses, state, remembered));
         }
         let mut list = Self {
             side,
@@ -198,18 +190,7 @@ impl ServerList {
     pub fn add_near(&mut self, now: Instant, address: SocketAddr) {
         let known = self.servers.iter().any(|server| server.addresses.contains(&address));
         if !known && self.servers.len() < MAX_SERVERS {
-            let state = State::Idle { next: now };
-            let origin = Origin::Near;
-            let addresses = vec![address];
-            self.servers.push(RelayServer {
-                origin,
-                addresses,
-                state,
-                rounds: 0,
-                reached: false,
-                is_last: false,
-                remembered: None,
-            });
+            self.servers.push(RelayServer::new(Origin::Near, vec![address], State::Idle { next: now }, None));
         }
     }
 
