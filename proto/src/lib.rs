@@ -271,6 +271,8 @@ pub mod seed;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod session;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+pub mod share;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod transfer;
 pub mod wire;
 

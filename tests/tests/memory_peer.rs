@@ -197,7 +197,7 @@ fn announcements_cost_a_few_addresses() {
 fn rounds_of_candidates_cost_what_may_wait_of_them() {
     let now = Instant::now();
     let seed = Seed::new([3; 32]);
-    let config = Config { side: Side::Sender, allowed: true, certificate: [1; 32], seed };
+    let config = Config { side: Side::Sender, allowed: true, certificate: [1; 32], seed, slot: None };
     let mut negotiation = Negotiation::new(config);
     negotiation.start(now, true);
     let heap = Heap::measure();

@@ -73,6 +73,7 @@ impl Common {
             proxy: None,
             give_up_after: None,
             limit: None,
+            slot: None,
         }
     }
 

@@ -10,6 +10,7 @@ use crate::host::HostPort;
 use crate::link::proxy::Proxy;
 use crate::link::race::{Allowed, Transport};
 use crate::link::trust::{Identity, Trust};
+use crate::net::Slot;
 use crate::transfer::Compression;
 use crate::transfer::storage::{Source, StreamSource};
 
@@ -156,6 +157,9 @@ pub struct Common {
     /// The most bytes a second that this side sends, or lets the other side send, over any time longer than a chunk
     /// takes; [`crate::transfer::LEAST_RATE`] at least.
     pub limit: Option<NonZeroU64>,
+    /// This transfer's place among those that share sockets. A pool of a runtime's crate sets it; `None`: the transfer
+    /// has sockets of its own.
+    pub slot: Option<Slot>,
 }
 
 /// Where the code comes from.

@@ -26,7 +26,9 @@ use crate::link::quic::{Limits, Profile, Quic, Stream};
 use crate::link::race::{Attempt, Transport};
 use crate::link::trust::{Fingerprint, Identity, Trust};
 use crate::link::{Read, Write};
-use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, QueryId, SocketId, Transmit};
+use crate::net::{
+    Action, Arrival, Bind, Ecn, Listen, ListenerId, MARK, PipeEvent, PipeId, QueryId, Slot, SocketId, Transmit,
+};
 use crate::p2p::budget::Budget;
 use crate::p2p::candidate::{Carrier, Family, canonical};
 use crate::pool::Pool;
@@ -76,6 +78,19 @@ pub struct Callee<'a> {
     pub proxy: Option<&'a Proxy>,
     /// What is said first may be heard twice: see [`Quic::reconnect`].
     pub early: bool,
+}
+
+/// The other peer itself, at one of its addresses.
+#[derive(Debug, Clone, Copy)]
+pub struct DirectCallee {
+    /// By which transport.
+    pub carrier: Carrier,
+    /// Where.
+    pub to: SocketAddr,
+    /// SHA-256 of the certificate that it shows.
+    pub certificate: [u8; 32],
+    /// What it gave to be called by.
+    pub mark: [u8; MARK],
 }
 
 /// What became of an attempt to connect.
@@ -134,6 +149,8 @@ pub struct Net {
     /// For long records that arrive in pipes.
     buffers: Arc<Pool>,
     unix_time: Duration,
+    /// The sockets may be shared.
+    slot: Option<Slot>,
     seed: Seed,
 }
 
@@ -155,8 +172,21 @@ impl Net {
             neighbours: BTreeMap::new(),
             buffers: Arc::default(),
             unix_time,
+            slot: None,
             seed,
         }
+    }
+
+    /// Its sockets may be shared with other nodes, except the relay's inside a sender.
+    #[must_use]
+    pub fn with_slot(self, slot: Option<Slot>) -> Self {
+        Self { slot, ..self }
+    }
+
+    /// What is written into all that others send back to a shared socket.
+    #[must_use]
+    pub const fn slot(&self) -> Option<Slot> {
+        self.slot
     }
 
     /// Where the buffers of long records come from, and go to once they are opened.
@@ -179,21 +209,26 @@ impl Net {
         self.sockets.insert(socket, Socket::Binding);
         // All others have one of each family, which may be asked to have the same port.
         let dual_stack = socket == LISTENER;
-        self.actions.push_back(Action::Bind(socket, Bind { addr, dual_stack, share_port: false, group: None }));
+        // The relay inside has a port of its own, which others are told.
+        let slot = self.slot.filter(|_| socket != LISTENER);
+        self.actions.push_back(Action::Bind(socket, Bind { addr, dual_stack, share_port: false, group: None, slot }));
     }
 
     /// Asks for the socket of multicast DNS, which other programs use too.
     pub fn bind_mdns(&mut self) {
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), mdns::PORT);
-        let group = Some(mdns::GROUP.ip());
-        self.actions.push_back(Action::Bind(MDNS, Bind { addr, dual_stack: false, share_port: true, group }));
+        let (group, slot) = (Some(mdns::GROUP.ip()), self.slot);
+        self.actions.push_back(Action::Bind(MDNS, Bind { addr, dual_stack: false, share_port: true, group, slot }));
     }
 
     /// A client's socket was bound, or can't be.
     pub fn handle_client_bound(&mut self, socket: SocketId, usable: bool) {
         let state = if usable {
             let seed = self.seed.derive(if socket == CLIENT_V4 { "client v4" } else { "client v6" });
-            self.connections.open(socket, Quic::client(&narrow(Profile::peer()), self.unix_time, &seed));
+            self.connections.open(
+                socket,
+                Quic::client(&narrow(Profile { slot: self.slot, ..Profile::peer() }), self.unix_time, &seed),
+            );
             Socket::Open
         } else {
             Socket::Unusable
@@ -226,7 +261,8 @@ impl Net {
     pub fn open_direct(&mut self, socket: SocketId, identity: &Identity) -> bool {
         let seed = self.seed.derive(if socket == DIRECT_V4 { "direct v4" } else { "direct v6" });
         let limits = Limits { incoming: 8, ..Limits::default() };
-        let quic = Quic::server(&narrow(Profile::direct()), identity, limits, self.unix_time, &seed);
+        let profile = Profile { slot: self.slot, ..Profile::direct() };
+        let quic = Quic::server(&narrow(profile), identity, limits, self.unix_time, &seed);
         let Ok(quic) = quic else { return false };
         self.sockets.insert(socket, Socket::Open);
         self.connections.open(socket, quic);
@@ -239,7 +275,8 @@ impl Net {
     }
 
     /// Begins an attempt to reach the other peer itself.
-    pub fn dial_direct(&mut self, now: Instant, carrier: Carrier, to: SocketAddr, certificate: [u8; 32]) -> Dial {
+    pub fn dial_direct(&mut self, now: Instant, callee: &DirectCallee) -> Dial {
+        let DirectCallee { carrier, to, certificate, mark } = *callee;
         match carrier {
             Carrier::Tcp => {
                 if !self.is_proven(to) && !self.budget.spend(now, to, SYNS, SYNS.saturating_mul(SYN)) {
@@ -253,7 +290,7 @@ impl Net {
             Carrier::Udp => {
                 let socket = direct_socket(Family::of(to.ip()));
                 let Some(quic) = self.quic(socket) else { return Dial::Impossible };
-                match quic.connect(now, to, "tallow", &Trust::Pin(Fingerprint(certificate))) {
+                match quic.connect_marked(now, to, Fingerprint(certificate), mark) {
                     Ok(id) => Dial::Started(ConnectionId::Quic(socket, id)),
                     Err(_) => Dial::Impossible,
                 }

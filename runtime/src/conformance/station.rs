@@ -108,7 +108,7 @@ impl Station {
 }
 
 fn bind(addr: SocketAddr) -> Action {
-    Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None })
+    Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None, slot: None })
 }
 
 /// `[kind][number]`, then the number's last byte up to the end.

@@ -24,12 +24,15 @@ use super::super::crypto::{self, ALPN, BadIdentity, Clock};
 use super::super::trust::Identity;
 use super::congestion::DeliveryRateConfig;
 use super::tickets::{Sessions, TICKETS};
+use crate::net::{MARK, Slot};
 use crate::seed::Seed;
 
 /// The most that one stream may hold unread, in bytes.
 pub const MAX_STREAM_WINDOW: u32 = 2_000_000;
 /// Bytes of a connection id that this endpoint gives out.
-const CONNECTION_ID: usize = 8;
+const CONNECTION_ID: usize = MARK;
+/// Bytes of the id that a client makes up for a server that gave it a mark: the mark, and as many random ones.
+const FIRST_ID: usize = 2 * MARK;
 /// Bytes that arrive for one connection before the owner decided about it.
 const INCOMING_BYTES: u64 = 16 * 1024;
 /// The same for all together.
@@ -87,6 +90,8 @@ pub struct Profile {
     /// What the round trip is taken for before it is known (RFC 9002 §6.2.2): a lost first flight
     /// is repeated after three of it.
     pub initial_rtt: Duration,
+    /// The socket is shared with other nodes: connection ids carry this mark, and packets to others are not answered.
+    pub slot: Option<Slot>,
 }
 
 impl Profile {
@@ -104,6 +109,7 @@ impl Profile {
             congestion: Congestion::DeliveryRate,
             packet_threshold: 64,
             initial_rtt: Duration::from_millis(333),
+            slot: None,
         }
     }
 
@@ -149,11 +155,27 @@ impl proto::TimeSource for Clock {
 }
 
 /// Connection ids from the seed; the library's own generator asks the system.
-struct ConnectionIds(ChaCha20Rng);
+struct ConnectionIds {
+    rng: ChaCha20Rng,
+    slot: Option<Slot>,
+}
 
 impl proto::ConnectionIdGenerator for ConnectionIds {
     fn generate_cid(&mut self) -> proto::ConnectionId {
-        connection_id(&mut self.0)
+        let mut bytes = [0; CONNECTION_ID];
+        self.rng.fill_bytes(&mut bytes);
+        if let Some(slot) = &self.slot {
+            slot.mark(&mut bytes);
+        }
+        proto::ConnectionId::new(&bytes)
+    }
+
+    /// A packet for another node gets no stateless reset: this endpoint knows nothing about that connection.
+    fn validate(&self, id: &proto::ConnectionId) -> Result<(), proto::InvalidCid> {
+        match &self.slot {
+            Some(slot) if !slot.owns(id) => Err(proto::InvalidCid),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn cid_len(&self) -> usize {
@@ -165,14 +187,22 @@ impl proto::ConnectionIdGenerator for ConnectionIds {
     }
 }
 
-fn connection_id(rng: &mut ChaCha20Rng) -> proto::ConnectionId {
-    let mut bytes = [0; CONNECTION_ID];
+/// The id that a server is called by in the first packet.
+fn first_id(rng: &mut ChaCha20Rng, mark: Option<[u8; MARK]>) -> proto::ConnectionId {
+    let mut bytes = [0; FIRST_ID];
     rng.fill_bytes(&mut bytes);
-    proto::ConnectionId::new(&bytes)
+    let (start, _) = bytes.split_at_mut(MARK);
+    match mark {
+        Some(mark) => {
+            start.copy_from_slice(&mark);
+            proto::ConnectionId::new(&bytes)
+        }
+        None => proto::ConnectionId::new(start),
+    }
 }
 
 /// The endpoint's own settings: ids, reset key and randomness from the seed.
-pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::EndpointConfig> {
+pub(super) fn endpoint(seed: &Seed, slot: Option<Slot>, identity: Option<&Identity>) -> Arc<proto::EndpointConfig> {
     // A server that was started again still resets the connections of its last life (RFC 9000 §10.3), so that
     // their clients come back at once and not after their own time-outs. The seed is another one then; what
     // stays is the certificate's key.
@@ -184,7 +214,7 @@ pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::E
     let mut config = proto::EndpointConfig::new(Arc::new(reset_key));
     let ids = seed.derive("connection ids");
     config
-        .cid_generator(move || Box::new(ConnectionIds(ids.rng())))
+        .cid_generator(move || Box::new(ConnectionIds { rng: ids.rng(), slot }))
         .rng_seed(Some(*seed.derive("endpoint").bytes()))
         // So that other protocols can share the socket: QUIC's first byte is then always
         // 01xxxxxx or 11xxxxxx (RFC 9443).
@@ -285,15 +315,17 @@ pub(super) fn server(
     Ok(ByRoute { network, loopback })
 }
 
-/// The client's side of the same, for one connection. `None` never happens with the provider above.
+/// The client's side of the same, for one connection. `mark`: what the server gave to be called by. `None` never
+/// happens with the provider above.
 pub(super) fn client(
     tls: Arc<rustls::ClientConfig>,
     transport: Arc<proto::TransportConfig>,
+    mark: Option<[u8; MARK]>,
     rng: &mut ChaCha20Rng,
 ) -> Option<proto::ClientConfig> {
     let crypto = QuicClientConfig::try_from(tls).ok()?;
     let mut config = proto::ClientConfig::new(Arc::new(crypto));
-    let first_id = connection_id(rng);
+    let first_id = first_id(rng, mark);
     config
         .transport_config(transport)
         .token_store(Arc::new(proto::NoneTokenStore))

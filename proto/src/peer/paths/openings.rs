@@ -11,7 +11,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::net::{self, ConnectionId, Dial, Net};
+use super::super::net::{self, ConnectionId, Dial, DirectCallee, Net};
 use super::super::peer_link::PeerLink;
 use super::direct::Direct;
 use super::links::{DirectLink, transport_of};
@@ -133,20 +133,13 @@ impl Paths {
         self.out.push_back(Output::LinkUp { link: id, streams, origin: opening.origin() });
     }
 
-    pub(super) fn dial_direct(
-        &mut self,
-        now: Instant,
-        net: &mut Net,
-        carrier: Carrier,
-        to: SocketAddr,
-        certificate: [u8; 32],
-    ) {
+    pub(super) fn dial_direct(&mut self, now: Instant, net: &mut Net, callee: &DirectCallee) {
         let Some(round) = self.direct.racing() else { return };
-        if carrier == Carrier::Tcp {
+        if callee.carrier == Carrier::Tcp {
             self.direct.dialled_tcp = Some(round);
         }
         let is_full = self.direct.opening.len() >= MAX_OPENING;
-        match net.dial_direct(now, carrier, to, certificate) {
+        match net.dial_direct(now, callee) {
             Dial::Started(conn) if is_full => net.close(now, conn, close::ENDED, "too many"),
             Dial::Started(conn) => self.direct.opening.push(Opening { conn, round, from: None }),
             Dial::NotYet | Dial::Impossible => {}
