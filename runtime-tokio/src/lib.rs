@@ -59,12 +59,12 @@ pub use tallow_store as store;
 /// # Panics
 /// Outside of a tokio runtime, or in one without IO and time enabled.
 pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
-    spawn_with(node, ())
+    spawn_with(node, TokioIo::new(), ())
 }
 
 /// Keeps something until the task has ended.
-fn spawn_with<N: Node + Send + 'static>(node: N, guard: impl Send + 'static) -> Handle<N> {
-    let (handle, driver) = Driver::new(node, TokioIo::new());
+fn spawn_with<N: Node + Send + 'static>(node: N, io: TokioIo, guard: impl Send + 'static) -> Handle<N> {
+    let (handle, driver) = Driver::new(node, io);
     tokio::spawn(async move {
         driver.run().await;
         drop(guard);
@@ -80,12 +80,12 @@ fn spawn_with<N: Node + Send + 'static>(node: N, guard: impl Send + 'static) -> 
 /// # Panics
 /// As [`spawn`]; and when the system has no randomness to give.
 pub fn send(config: SendConfig) -> Result<Sender, ConfigError> {
-    send_with(config, ())
+    send_with(config, TokioIo::new(), ())
 }
 
-fn send_with(config: SendConfig, guard: impl Send + 'static) -> Result<Sender, ConfigError> {
+fn send_with(config: SendConfig, io: TokioIo, guard: impl Send + 'static) -> Result<Sender, ConfigError> {
     config.check()?;
-    Ok(Sender::new(spawn_with(Peer::sender(config, Instant::now(), tallow_runtime::seed()), guard)))
+    Ok(Sender::new(spawn_with(Peer::sender(config, Instant::now(), tallow_runtime::seed()), io, guard)))
 }
 
 /// Receives what a sender with this code offers; [`receiving`] makes a configuration.
@@ -96,12 +96,12 @@ fn send_with(config: SendConfig, guard: impl Send + 'static) -> Result<Sender, C
 /// # Panics
 /// As [`spawn`]; and when the system has no randomness to give.
 pub fn receive(config: ReceiveConfig) -> Result<Receiver, ConfigError> {
-    receive_with(config, ())
+    receive_with(config, TokioIo::new(), ())
 }
 
-fn receive_with(config: ReceiveConfig, guard: impl Send + 'static) -> Result<Receiver, ConfigError> {
+fn receive_with(config: ReceiveConfig, io: TokioIo, guard: impl Send + 'static) -> Result<Receiver, ConfigError> {
     config.check()?;
-    Ok(Receiver::new(spawn_with(Peer::receiver(config, Instant::now(), tallow_runtime::seed()), guard)))
+    Ok(Receiver::new(spawn_with(Peer::receiver(config, Instant::now(), tallow_runtime::seed()), io, guard)))
 }
 
 /// Runs a relay. It goes on until a command or the end of its handle says otherwise.

@@ -190,6 +190,7 @@ mod tests {
         dual_stack: true,
         share_port: false,
         group: None,
+        slot: None,
     };
 
     /// Receives one datagram; fails when none comes.
@@ -268,6 +269,7 @@ mod tests {
             dual_stack: true,
             share_port: true,
             group: Some(group),
+            slot: None,
         };
         let Ok((first, first_state)) = bind(&any) else {
             println!("skipped: no interface takes multicast here");
