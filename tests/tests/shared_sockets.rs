@@ -104,7 +104,8 @@ impl Met {
             }
             kind
         };
-        let sends = async { self.sender.closed().await.unwrap_or_else(|failure| panic!("sender {number}: {failure:?}")) };
+        let sends =
+            async { self.sender.closed().await.unwrap_or_else(|failure| panic!("sender {number}: {failure:?}")) };
         let (kind, _) = futures_util::future::join(receives, sends).await;
         let arrived = sink.finished();
         assert!(arrived.get("a").is_some_and(|(_, bytes)| *bytes == contents(number)), "{number}: other contents");

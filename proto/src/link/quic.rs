@@ -22,7 +22,7 @@ mod congestion;
 mod connection;
 mod event;
 #[cfg(test)]
-mod pair;
+pub(crate) mod pair;
 mod silence;
 #[cfg(test)]
 mod spoof_tests;
@@ -302,7 +302,11 @@ impl Quic {
                 }
                 self.touched.mark(id);
             }
-            Some(proto::DatagramEvent::NewConnection(incoming)) => self.incoming.push_back(Incoming(incoming)),
+            Some(proto::DatagramEvent::NewConnection(incoming)) => match &self.profile.slot {
+                // A first packet for another node that shares the socket.
+                Some(slot) if !slot.owns(&incoming.orig_dst_cid()) => self.endpoint.ignore(incoming),
+                Some(_) | None => self.incoming.push_back(Incoming(incoming)),
+            },
             Some(proto::DatagramEvent::Response(transmit)) => self.reply(&transmit),
             None => {}
         }

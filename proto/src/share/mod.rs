@@ -26,3 +26,6 @@ mod switch;
 
 pub use routes::{COPIES_A_SECOND, REMEMBERED};
 pub use switch::{LEAST_WAITING, MOST_WAITING, Switch, WAITING};
+
+#[cfg(all(test, feature = "links"))]
+mod shared_tests;
