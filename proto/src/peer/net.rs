@@ -453,6 +453,12 @@ impl Net {
         self.connections.rtt(conn)
     }
 
+    /// When something was received on a connection last, where that is known, also before it is connected.
+    #[must_use]
+    pub fn heard(&mut self, conn: ConnectionId) -> Option<Instant> {
+        self.connections.heard(conn)
+    }
+
     /// This machine's addresses changed, or it slept.
     pub fn handle_moved(&mut self) {
         self.connections.endpoints_mut().for_each(Quic::handle_moved);

@@ -269,3 +269,50 @@ fn the_relay_inside_tells_who_asks_by_stun_at_which_address_it_is_seen() {
     assert_eq!(answers("203.0.113.8:7000".parse().unwrap(), 1_000).len(), 480);
     assert_eq!(answers("203.0.113.9:7000".parse().unwrap(), 1), [40]);
 }
+
+/// How long a sender asks a relay of which nothing comes, in a process whose timers are late by so much.
+fn asks_a_dead_relay_for(late: Duration) -> (Duration, Option<Event>) {
+    let start = Instant::now();
+    let mut common = common();
+    common.relays.push(RelayChoice::new(RelayAddress { host: "192.0.2.7".into(), port: PORT }));
+    let config = SendConfig::new(common, source(10));
+    let mut peer = Peer::sender(config, start, Seed::new([1; 32]));
+    let mut now = start;
+    loop {
+        peer.settle(now);
+        while let Some(action) = peer.poll_action() {
+            match action {
+                Action::Bind(socket, bind) => peer.handle_input(now, Input::Bound(socket, Ok(bind.addr))),
+                Action::Dial(..) | Action::Abort(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        while let Some(job) = peer.poll_job() {
+            peer.handle_input(now, Input::Done(job.run(&AtomicBool::new(false))));
+        }
+        for socket in [SocketId(0), SocketId(1)] {
+            let mut buf = Vec::new();
+            while peer.poll_transmit(now, socket, NonZeroUsize::MIN, &mut buf).is_some() {
+                buf.clear();
+            }
+        }
+        if let Some(event) = std::iter::from_fn(|| peer.poll_event()).find(Event::is_terminal) {
+            return (now - start, Some(event));
+        }
+        let Some((at, _)) = peer.poll_timeout() else { return (now - start, None) };
+        now = now.max(at + late);
+        peer.handle_timeout(now);
+    }
+}
+
+#[test]
+fn a_busy_process_does_not_say_that_no_relay_answered() {
+    let no_relay = Some(Event::Failed(Failure::Lost(Lost::NoRelay)));
+    let (after, end) = asks_a_dead_relay_for(Duration::ZERO);
+    assert_eq!(format!("{end:?}"), format!("{no_relay:?}"));
+    assert!((Duration::from_secs(16)..Duration::from_secs(20)).contains(&after), "{after:?}");
+    // What was sent may well have been answered, and the process had no time to read it. It is told in the end.
+    let (after, end) = asks_a_dead_relay_for(Duration::from_millis(400));
+    assert_eq!(format!("{end:?}"), format!("{no_relay:?}"));
+    assert!((Duration::from_secs(60)..Duration::from_secs(200)).contains(&after), "{after:?}");
+}

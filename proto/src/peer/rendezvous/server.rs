@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -15,6 +16,9 @@ use crate::link::quic::Stream;
 use crate::link::race::{Attempt, Race, Transport};
 use crate::link::trust::CertificateSeen;
 use crate::link::{Read, Write};
+
+/// So much without time is a machine that is busy.
+const LATE: Duration = Duration::from_secs(1);
 
 /// How a relay became known.
 #[derive(Debug, Clone)]
@@ -45,6 +49,21 @@ pub(super) enum State {
 pub(super) struct Dialing {
     pub race: Race,
     pub attempts: Vec<Attempting>,
+    /// The relay sent something, if not an answer.
+    pub is_heard: bool,
+    /// How long this process had no time meanwhile.
+    pub late: Duration,
+}
+
+impl Dialing {
+    pub const fn new(race: Race) -> Self {
+        Self { race, attempts: Vec::new(), is_heard: false, late: Duration::ZERO }
+    }
+
+    /// Whether its failure tells nothing: its time was over, but the relay sent something, or this process had no time.
+    pub fn proves_nothing(&self) -> bool {
+        self.race.ran_out() && (self.is_heard || self.late >= LATE)
+    }
 }
 
 /// One of them.
@@ -75,6 +94,8 @@ pub(super) struct RelayServer {
     pub addresses: Vec<SocketAddr>,
     pub state: State,
     pub rounds: u32,
+    /// Of these, such as tell that no relay is there.
+    pub tries: u32,
     /// It answered once.
     pub reached: bool,
     /// A handshake was lost there: it comes after the others from now on.
@@ -85,7 +106,7 @@ pub(super) struct RelayServer {
 
 impl RelayServer {
     pub const fn new(origin: Origin, addresses: Vec<SocketAddr>, state: State, remembered: Option<Transport>) -> Self {
-        Self { origin, addresses, state, rounds: 0, reached: false, is_last: false, remembered }
+        Self { origin, addresses, state, rounds: 0, tries: 0, reached: false, is_last: false, remembered }
     }
 
     pub const fn is_near(&self) -> bool {

@@ -44,6 +44,8 @@ use crate::wire::relay::{RoomId, Side};
 pub(in super::super) const MAX_SERVERS: usize = 16;
 /// Tries of a configured relay that never answered.
 const TRIES: u32 = 2;
+/// The same where time was over although it had sent something, or this process had no time for it: both are busy.
+const BUSY_TRIES: u32 = 6;
 /// A near relay that did not answer is tried again after this.
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
 /// The same where the last handshake there was lost, so that others come first.
@@ -438,6 +440,7 @@ impl ServerList {
             match &mut server.state {
                 State::Dialing(dialing) => {
                     dialing.race.delay(by);
+                    dialing.late = dialing.late.saturating_add(by);
                     let talks = dialing.attempts.iter_mut().filter_map(|attempt| attempt.connection.as_mut());
                     talks.for_each(|(_, connection)| connection.client.delay(by));
                 }
@@ -513,10 +516,14 @@ impl ServerList {
                     (Origin::Configured(_), None) => (self.transport, Route::Direct),
                 };
                 let race = Race::new(now, &server.addresses, route, allowed, server.remembered);
-                server.state = State::Dialing(Dialing { race, attempts: Vec::new() });
+                server.state = State::Dialing(Dialing::new(race));
                 self.run_race(now, net, index);
             }
             State::Dialing(dialing) => {
+                if let Some(at) = dialing.attempts.iter().filter_map(|attempt| net.heard(attempt.conn)).max() {
+                    dialing.is_heard = true;
+                    dialing.race.handle_heard(at);
+                }
                 dialing.race.handle_timeout(now);
                 self.run_race(now, net, index);
             }
@@ -543,12 +550,16 @@ impl ServerList {
         let Some(server) = self.servers.get_mut(index) else { return };
         let rounds = server.rounds;
         server.rounds = rounds.saturating_add(1);
+        if !matches!(&server.state, State::Dialing(dialing) if dialing.proves_nothing()) {
+            server.tries = server.tries.saturating_add(1);
+        }
+        let is_hopeless = server.tries >= TRIES || server.rounds >= BUSY_TRIES;
         let pause = match self.search {
             Search::Code if server.is_near() => NEAR_AGAIN,
             Search::Code | Search::Seated => pause_after(rounds),
             Search::Again | Search::Beside => backoff,
         };
-        let hopeless = self.search == Search::Code && !server.reached && !server.is_near() && server.rounds >= TRIES;
+        let hopeless = self.search == Search::Code && !server.reached && !server.is_near() && is_hopeless;
         server.state = if hopeless { State::Gone } else { State::Idle { next: now + pause } };
         let relay = match &server.origin {
             Origin::Configured(relay) => Some(relay.address.clone()),
