@@ -387,3 +387,7 @@ fn wait(waiting: &mut BTreeMap<u16, Waker>, slot: u16, cx: &Context<'_>) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "share_tests.rs"]
+mod tests;

@@ -204,13 +204,20 @@ impl Net {
         }
     }
 
-    /// Asks for one socket.
+    /// Asks for one socket, which may be shared.
     pub fn bind(&mut self, socket: SocketId, addr: SocketAddr) {
+        self.bind_with(socket, addr, self.slot);
+    }
+
+    /// Asks for one socket whose port belongs to this node alone.
+    pub fn bind_own(&mut self, socket: SocketId, addr: SocketAddr) {
+        self.bind_with(socket, addr, None);
+    }
+
+    fn bind_with(&mut self, socket: SocketId, addr: SocketAddr, slot: Option<Slot>) {
         self.sockets.insert(socket, Socket::Binding);
         // All others have one of each family, which may be asked to have the same port.
         let dual_stack = socket == LISTENER;
-        // The relay inside has a port of its own, which others are told.
-        let slot = self.slot.filter(|_| socket != LISTENER);
         self.actions.push_back(Action::Bind(socket, Bind { addr, dual_stack, share_port: false, group: None, slot }));
     }
 

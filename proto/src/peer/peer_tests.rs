@@ -316,3 +316,51 @@ fn a_busy_process_does_not_say_that_no_relay_answered() {
     assert_eq!(format!("{end:?}"), format!("{no_relay:?}"));
     assert!((Duration::from_secs(60)..Duration::from_secs(200)).contains(&after), "{after:?}");
 }
+
+/// The sockets that a peer with a slot lets others use, and those that it does not.
+fn sockets_of(mut peer: Peer) -> (Vec<SocketId>, Vec<SocketId>) {
+    let now = Instant::now();
+    peer.settle(now);
+    let mut all = Vec::new();
+    while let Some(action) = peer.poll_action() {
+        if let Action::Bind(socket, bind) = action {
+            all.push((socket, bind.slot.is_some()));
+        }
+    }
+    let of = |shared: bool| all.iter().filter(|socket| socket.1 == shared).map(|socket| socket.0).collect();
+    (of(true), of(false))
+}
+
+#[test]
+fn a_peer_with_a_slot_shares_sockets_but_no_told_port() {
+    use net::{CLIENT_V4, CLIENT_V6, DIRECT_V4, DIRECT_V6, LISTENER, MDNS};
+    let now = Instant::now();
+    let shared = |direct: Option<DirectPath>, relays: bool| {
+        let mut common = common();
+        common.slot = Some(crate::net::SlotKey::new(&Seed::new([9; 32])).slot(7));
+        common.direct = direct;
+        if relays {
+            common.relays.push(RelayChoice::new(RelayAddress { host: "192.0.2.7".into(), port: PORT }));
+        }
+        common
+    };
+    let direct = || DirectPath::new(identity());
+    let all = shared(Some(direct().without_port_mapping()), true);
+    let sender = Peer::sender(SendConfig::new(all.clone(), source(1)), now, Seed::new([1; 32]));
+    assert_eq!(sockets_of(sender), (vec![CLIENT_V4, CLIENT_V6, DIRECT_V4, DIRECT_V6], vec![]));
+    // A port that the gateway is asked to map is the transfer's own.
+    let mapped = shared(Some(direct()), true);
+    let sender = Peer::sender(SendConfig::new(mapped, source(1)), now, Seed::new([1; 32]));
+    assert_eq!(sockets_of(sender), (vec![CLIENT_V4, CLIENT_V6, DIRECT_V6], vec![DIRECT_V4]));
+    // So is that of the relay inside a sender.
+    let at: SocketAddr = ([127, 0, 0, 1], PORT).into();
+    let embedded = Some(Embedded { identity: identity(), listen: vec![at], announce: false });
+    let inside = SendConfig { embedded, ..SendConfig::new(shared(None, false), source(1)) };
+    assert_eq!(sockets_of(Peer::sender(inside, now, Seed::new([1; 32]))), (vec![], vec![LISTENER]));
+    let code = Code::parse("7-acorn-bicycle-canal").unwrap();
+    let looking = ReceiveConfig::new(shared(None, false), code.clone());
+    let receiver = Peer::receiver(looking, now, Seed::new([1; 32]));
+    assert_eq!(sockets_of(receiver), (vec![CLIENT_V4, CLIENT_V6, MDNS], vec![]));
+    let alone = Peer::receiver(ReceiveConfig::new(common(), code), now, Seed::new([1; 32]));
+    assert_eq!(sockets_of(alone).0, vec![]);
+}
