@@ -270,9 +270,20 @@ fn the_relay_inside_tells_who_asks_by_stun_at_which_address_it_is_seen() {
     assert_eq!(answers("203.0.113.9:7000".parse().unwrap(), 1), [40]);
 }
 
-/// How long a sender asks a relay of which nothing comes, in a process whose timers are late by so much.
-fn asks_a_dead_relay_for(late: Duration) -> (Duration, Option<Event>) {
+fn addr_of(socket: SocketId) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 50_000 + u16::from(socket.0)))
+}
+
+/// How long a sender asks a relay of which nothing comes, or one that refuses all connections, in a process whose
+/// timers are late by so much.
+fn asks_in_vain_for(late: Duration, refuses: bool) -> (Duration, Option<Event>) {
     let start = Instant::now();
+    let relay: SocketAddr = ([192, 0, 2, 7], PORT).into();
+    let profile = crate::link::quic::Profile::relay();
+    let limits = crate::link::quic::Limits::default();
+    let unix_time = Duration::from_secs(1_800_000_000);
+    let mut quic =
+        crate::link::quic::Quic::server(&profile, &identity(), limits, unix_time, &Seed::new([3; 32])).unwrap();
     let mut common = common();
     common.relays.push(RelayChoice::new(RelayAddress { host: "192.0.2.7".into(), port: PORT }));
     let config = SendConfig::new(common, source(10));
@@ -293,7 +304,21 @@ fn asks_a_dead_relay_for(late: Duration) -> (Duration, Option<Event>) {
         for socket in [SocketId(0), SocketId(1)] {
             let mut buf = Vec::new();
             while peer.poll_transmit(now, socket, NonZeroUsize::MIN, &mut buf).is_some() {
+                let arrival = Arrival { socket, from: addr_of(socket), local_ip: None, ecn: Ecn::NotEct };
+                quic.handle_datagram(now, &arrival, BytesMut::from(&buf[..]));
                 buf.clear();
+                while let Some(incoming) = quic.poll_incoming() {
+                    quic.refuse(incoming);
+                }
+                quic.settle(now);
+                while quic.poll_transmit(now, NonZeroUsize::MIN, &mut buf).is_some() {
+                    if refuses {
+                        let arrival = Arrival { socket, from: relay, local_ip: None, ecn: Ecn::NotEct };
+                        peer.handle_datagram(now, arrival, BytesMut::from(&buf[..]));
+                    }
+                    buf.clear();
+                }
+                peer.settle(now);
             }
         }
         if let Some(event) = std::iter::from_fn(|| peer.poll_event()).find(Event::is_terminal) {
@@ -308,13 +333,21 @@ fn asks_a_dead_relay_for(late: Duration) -> (Duration, Option<Event>) {
 #[test]
 fn a_busy_process_does_not_say_that_no_relay_answered() {
     let no_relay = Some(Event::Failed(Failure::Lost(Lost::NoRelay)));
-    let (after, end) = asks_a_dead_relay_for(Duration::ZERO);
+    let (after, end) = asks_in_vain_for(Duration::ZERO, false);
     assert_eq!(format!("{end:?}"), format!("{no_relay:?}"));
     assert!((Duration::from_secs(16)..Duration::from_secs(20)).contains(&after), "{after:?}");
     // What was sent may well have been answered, and the process had no time to read it. It is told in the end.
-    let (after, end) = asks_a_dead_relay_for(Duration::from_millis(400));
+    let (after, end) = asks_in_vain_for(Duration::from_millis(400), false);
     assert_eq!(format!("{end:?}"), format!("{no_relay:?}"));
     assert!((Duration::from_secs(60)..Duration::from_secs(200)).contains(&after), "{after:?}");
+}
+
+#[test]
+fn a_relay_that_refuses_connections_is_reported_as_such() {
+    let (after, end) = asks_in_vain_for(Duration::ZERO, true);
+    let refused = Failure::Relay(RelayFailure::Refused(RefusalReason::RateLimited));
+    assert_eq!(format!("{end:?}"), format!("{:?}", Some(Event::Failed(refused))));
+    assert!(after >= Duration::from_secs(18), "tried again, after {after:?}");
 }
 
 /// The sockets that a peer with a slot lets others use, and those that it does not.

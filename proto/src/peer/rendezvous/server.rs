@@ -53,16 +53,19 @@ pub(super) struct Dialing {
     pub is_heard: bool,
     /// How long this process had no time meanwhile.
     pub late: Duration,
+    /// The relay let no connection of this address in.
+    pub is_refused: bool,
 }
 
 impl Dialing {
     pub const fn new(race: Race) -> Self {
-        Self { race, attempts: Vec::new(), is_heard: false, late: Duration::ZERO }
+        Self { race, attempts: Vec::new(), is_heard: false, late: Duration::ZERO, is_refused: false }
     }
 
-    /// Whether its failure tells nothing: its time was over, but the relay sent something, or this process had no time.
+    /// Whether its failure is no sign that there is no relay: it refused a connection; or time was over, but it had sent
+    /// something, or this process had no time.
     pub fn proves_nothing(&self) -> bool {
-        self.race.ran_out() && (self.is_heard || self.late >= LATE)
+        self.is_refused || self.race.ran_out() && (self.is_heard || self.late >= LATE)
     }
 }
 

@@ -44,7 +44,8 @@ use crate::wire::relay::{RoomId, Side};
 pub(in super::super) const MAX_SERVERS: usize = 16;
 /// Tries of a configured relay that never answered.
 const TRIES: u32 = 2;
-/// The same where time was over although it had sent something, or this process had no time for it: both are busy.
+/// The same where it refused connections, or time was over although it had sent something or this process had no time
+/// for it: one of the two is busy.
 const BUSY_TRIES: u32 = 6;
 /// A near relay that did not answer is tried again after this.
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
