@@ -76,6 +76,8 @@ pub enum Answer {
     Waiting,
     /// The other side is there; so many streams may be opened beside the first.
     Paired(u8),
+    /// None came in time.
+    Late,
     /// No. After `NobodyWaits` and `Taken` the question may be asked again.
     Refused(RefusalReason),
     /// It speaks other versions, or is no relay of ours.
@@ -173,7 +175,7 @@ impl RelayClient {
     /// The relay's time to answer may be over.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            self.end(Answer::Refused(RefusalReason::Idle));
+            self.end(Answer::Late);
         }
     }
 
