@@ -22,7 +22,8 @@
 //! ```
 //!
 //! No server is needed: a relay runs inside of the sender unless one is named ([`SendConfig::with_relay`]). Whoever
-//! wants to see more than the outcome takes [`Sender::next_event`]. [`Pool`] caps how many transfers run at a time.
+//! wants to see more than the outcome takes [`Sender::next_event`]. A [`Pool`] is for many transfers: it caps how many run
+//! at a time, and they share UDP sockets.
 //!
 //! # Everything else
 //! [`relay`] runs a relay, and [`spawn`] any node of `tallow-proto`. The task ends by itself once the node has said
