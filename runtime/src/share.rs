@@ -389,5 +389,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-#[path = "share_tests.rs"]
 mod tests;

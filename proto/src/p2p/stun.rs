@@ -422,5 +422,4 @@ impl Transaction {
 }
 
 #[cfg(test)]
-#[path = "stun_tests.rs"]
 mod tests;

@@ -201,5 +201,4 @@ const fn cost_of(len: usize) -> usize {
 }
 
 #[cfg(test)]
-#[path = "switch_tests.rs"]
 mod tests;
