@@ -40,6 +40,38 @@ fn a_relay_with_a_password_serves_those_who_know_it() {
     sender.end().is(0, "Sent 1 file");
 }
 
+/// A relay answers a second receiver with another cause than one whose sender is not there.
+#[test]
+fn a_second_receiver_at_a_relay_is_told_that_the_code_is_taken() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &["-v"]);
+    let file = home.file("notes.txt", b"hello");
+    for runtime in ["tokio", "smol"] {
+        let with = ["--runtime", runtime, "--no-p2p"];
+        let (sender, code) = sending(&home, &relay, &file, &with);
+        let mut first = receiving(&home, &relay).args(with).args(["--overwrite", &code]).on_terminal();
+        first.expect_asked("Accept? [y/N] ");
+        let second = |code: &str| {
+            let run = receiving(&home, &relay).args(with).args(["--json", "--yes", "--give-up-after", "1s", code]);
+            run.piped(b"").end()
+        };
+        let taken = second(&code);
+        taken.is(5, "tallow: another receiver used this code; ask the sender whether that was intended");
+        assert!(taken.out.contains(r#""for":"turn""#), "{}", taken.out);
+        assert!(taken.out.contains("another receiver used this code"), "{}", taken.out);
+        let unknown = second("999999-zebra-zebra-zebra");
+        unknown.is(5, "tallow: no sender is waiting with this code");
+        assert!(unknown.out.contains(r#""for":"sender""#), "{}", unknown.out);
+        first.keys("y\n");
+        first.end().is(0, "Received 1 file");
+        sender.end().is(0, "Sent 1 file");
+    }
+    let Relay { mut program, .. } = relay;
+    program.expect("reason=taken");
+    program.signal(Signal::TERM);
+    program.end();
+}
+
 /// R06 for one pair: the whole log, at its highest, after the relay was told to end.
 #[test]
 fn a_relay_that_is_told_to_end_does_and_its_log_names_nobody() {

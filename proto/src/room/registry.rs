@@ -9,9 +9,10 @@
 //! ```
 //! It decides who waits, who is paired with whom, who is refused and why, which link loses its seat, and what expires.
 //! It knows links as names of type `L` that its owner gives, and no addresses. There are two kinds of room:
-//! - *code rooms*, where only a sender waits. A receiver that finds nobody hears the same whatever the reason. After
-//!   the first pairing the name is *kept*: until the sender leaves or it expires, only the same sender may wait there
-//!   again, and it is not given out to others.
+//! - *code rooms*, where only a sender waits. After the first pairing the name is *kept*: until the sender leaves or it
+//!   expires, only the same sender may wait there again, and it is not given out to others. A receiver that gets no seat
+//!   learns one thing, whether another receiver was paired there while the sender has the name ([`Refusal::Taken`]):
+//!   whoever asks for the seats of both sides learns the same ([`Refusal::NameTaken`]), at half the cost.
 //! - *reconnect rooms* (`again`), where either side may wait and nothing is kept.
 //!
 //! An owner is remembered as a keyed hash, compared in constant time. A join by the owner of a seat takes that seat
@@ -64,8 +65,10 @@ pub struct Key {
 /// Why there is no seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// No sender waits there: unknown, used, full and expired look the same.
+    /// No sender waits there: unknown, expired and given up look the same.
     NobodyWaits,
+    /// Another receiver is, or was, paired with the sender, which still has the name.
+    Taken,
     /// The seat is somebody else's.
     NameTaken,
     /// There are as many rooms as there may be.
@@ -153,6 +156,8 @@ struct Name {
     number: Option<u32>,
     /// Until when it is kept once nobody is here: since the first pairing, in code rooms.
     kept_until: Option<Instant>,
+    /// Who was paired with the sender last, in code rooms.
+    receiver: Option<Tag>,
 }
 
 #[derive(Debug)]
@@ -211,7 +216,7 @@ impl<L: Copy + Ord> Registry<L> {
         }
         let (nameplate, key) = self.free_number().ok_or(Refusal::Full)?;
         let seat = Seat { link, owner: self.tag(owner) };
-        let name = Name { number: Some(nameplate), kept_until: None };
+        let name = Name { number: Some(nameplate), ..Name::default() };
         let _ = self.wait(now, key, Side::Sender, seat, name, Ousted::Nobody);
         Ok(Allocated { nameplate, key })
     }
@@ -221,13 +226,13 @@ impl<L: Copy + Ord> Registry<L> {
         self.handle_timeout(now);
         let seat = Seat { link, owner: self.tag(owner) };
         if self.seats.contains_key(&link) {
-            return refused(side, true);
+            return refused(in_vain(side));
         }
         let Some(room) = self.rooms.get(&key) else {
             return if side == Side::Receiver && !key.again {
-                refused(side, false)
+                refused(Refusal::NobodyWaits)
             } else if self.is_full() {
-                Joined { outcome: Outcome::Refused(Refusal::Full), ousted: Ousted::Nobody }
+                refused(Refusal::Full)
             } else {
                 self.wait(now, key, side, seat, Name::default(), Ousted::Nobody)
             };
@@ -236,7 +241,7 @@ impl<L: Copy + Ord> Registry<L> {
         match room.state {
             State::Waiting { side: waits, seat: old } if waits == side => {
                 if old.owner != seat.owner {
-                    return refused(side, true);
+                    return refused(in_vain(side));
                 }
                 self.remove(key);
                 self.wait(now, key, side, seat, name, Ousted::Waiting(old.link))
@@ -251,7 +256,7 @@ impl<L: Copy + Ord> Registry<L> {
                     Side::Receiver => (receiver, sender),
                 };
                 if own.owner != seat.owner {
-                    return refused(side, true);
+                    return refused(if key.again { in_vain(side) } else { name.refusal(side, seat.owner) });
                 }
                 let ousted = Ousted::Pair(own.link, other.link);
                 self.remove(key);
@@ -259,17 +264,17 @@ impl<L: Copy + Ord> Registry<L> {
                     self.wait(now, key, side, seat, name, ousted)
                 } else {
                     self.keep(now, key, sender.owner, name);
-                    Joined { ousted, ..refused(side, true) }
+                    Joined { ousted, ..refused(Refusal::NobodyWaits) }
                 }
             }
             State::Kept { owner } if side == Side::Sender && owner == seat.owner => {
                 if self.is_full() {
-                    return Joined { outcome: Outcome::Refused(Refusal::Full), ousted: Ousted::Nobody };
+                    return refused(Refusal::Full);
                 }
                 self.remove(key);
                 self.wait(now, key, side, seat, name, Ousted::Nobody)
             }
-            State::Kept { .. } => refused(side, true),
+            State::Kept { .. } => refused(name.refusal(side, seat.owner)),
         }
     }
 
@@ -384,7 +389,7 @@ impl<L: Copy + Ord> Registry<L> {
             Side::Receiver => (other, seat),
         };
         let kept_until = name.kept_until.or_else(|| (!key.again).then(|| now.checked_add(self.config.keep)).flatten());
-        let name = Name { kept_until, ..name };
+        let name = Name { kept_until, receiver: Some(receiver.owner), ..name };
         self.insert(key, Room { state: State::Paired { sender, receiver }, name, expires: None });
         Joined { outcome: Outcome::Paired { with: other.link }, ousted: Ousted::Nobody }
     }
@@ -485,12 +490,26 @@ fn below(rng: &mut ChaCha20Rng, count: u32) -> u32 {
     u32::try_from(scaled).unwrap_or(0)
 }
 
-/// A receiver hears the same whatever the reason; a sender, whether the name is somebody's.
-const fn refused<L>(side: Side, taken: bool) -> Joined<L> {
-    let refusal = match (side, taken) {
-        (Side::Sender, true) => Refusal::NameTaken,
-        (Side::Sender, false) | (Side::Receiver, _) => Refusal::NobodyWaits,
-    };
+impl Name {
+    /// The answer in a code room whose sender was paired, to one that gets no seat. A receiver that was itself paired
+    /// there last, on a link that it lost, is not told that another one was.
+    fn refusal(&self, side: Side, owner: Tag) -> Refusal {
+        match side {
+            Side::Receiver if self.receiver.is_some_and(|last| last != owner) => Refusal::Taken,
+            Side::Sender | Side::Receiver => in_vain(side),
+        }
+    }
+}
+
+/// The answer where the seat of that side is another one's.
+const fn in_vain(side: Side) -> Refusal {
+    match side {
+        Side::Sender => Refusal::NameTaken,
+        Side::Receiver => Refusal::NobodyWaits,
+    }
+}
+
+const fn refused<L>(refusal: Refusal) -> Joined<L> {
     Joined { outcome: Outcome::Refused(refusal), ousted: Ousted::Nobody }
 }
 

@@ -49,20 +49,67 @@ fn a_sender_waits_and_a_receiver_finds_it() {
     assert_eq!(rooms.leave(now, 1, false), None, "it has no seat any more");
 }
 
-/// R03: unknown, full, used and expired look the same, to every stranger.
+/// R03: what a stranger learns as a receiver, it learns as a sender too: that a name is in use. Of a name that is not in
+/// use it learns nothing, whatever happened there before.
 #[test]
-fn r03_a_receiver_hears_the_same_whatever_the_reason() {
+fn r03_taken_tells_no_more_than_name_taken() {
+    let later = Duration::from_secs(1);
+    let states: [(&str, fn(Instant, &mut Registry<u32>)); 8] = [
+        ("unknown", |_, _| {}),
+        ("left for good", |now, rooms| {
+            rooms.leave(now, 1, true);
+        }),
+        ("lost before anybody came", |now, rooms| {
+            rooms.leave(now, 1, false);
+        }),
+        ("expired", |now, rooms| rooms.handle_timeout(now + TTL)),
+        ("paired and left for good", |now, rooms| {
+            rooms.join(now, CODE, Side::Receiver, &BOB, 2);
+            rooms.leave(now, 1, true);
+        }),
+        ("paired", |now, rooms| {
+            rooms.join(now, CODE, Side::Receiver, &BOB, 2);
+        }),
+        ("the receiver left", |now, rooms| {
+            rooms.join(now, CODE, Side::Receiver, &BOB, 2);
+            rooms.leave(now, 2, true);
+        }),
+        ("the sender was lost", |now, rooms| {
+            rooms.join(now, CODE, Side::Receiver, &BOB, 2);
+            rooms.leave(now, 1, false);
+        }),
+    ];
+    let asks = |side, prepare: fn(Instant, &mut Registry<u32>), is_there: bool| {
+        let (now, mut rooms) = (Instant::now(), registry(10));
+        if is_there {
+            rooms.join(now, CODE, Side::Sender, &ALICE, 1);
+        }
+        prepare(now, &mut rooms);
+        rooms.join(now + later, CODE, side, &EVE, 9)
+    };
+    for (index, (what, prepare)) in states.into_iter().enumerate() {
+        let (is_there, is_in_use) = (index > 0, index >= 5);
+        let expected = if is_in_use { no(Refusal::NameTaken) } else { waiting(Ousted::Nobody) };
+        assert_eq!(asks(Side::Sender, prepare, is_there), expected, "{what}");
+        let expected = no(if is_in_use { Refusal::Taken } else { Refusal::NobodyWaits });
+        assert_eq!(asks(Side::Receiver, prepare, is_there), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_receiver_is_not_told_that_it_is_another_one_itself() {
     let (now, mut rooms) = (Instant::now(), registry(10));
-    let nobody = no(Refusal::NobodyWaits);
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 9), nobody, "unknown");
     rooms.join(now, CODE, Side::Sender, &ALICE, 1);
     rooms.join(now, CODE, Side::Receiver, &BOB, 2);
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 9), nobody, "full");
-    rooms.leave(now, 1, false);
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 9), nobody, "used");
-    rooms.join(now, key(2, false), Side::Sender, &ALICE, 3);
-    assert_eq!(rooms.join(now + TTL, key(2, false), Side::Receiver, &EVE, 9), nobody, "expired");
-    assert_eq!(rooms.room_of(9), None);
+    rooms.leave(now, 2, false);
+    assert_eq!(rooms.join(now, CODE, Side::Receiver, &BOB, 3), no(Refusal::NobodyWaits), "its own link was lost");
+    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 4), no(Refusal::Taken));
+    // The sender came back, and now the other one has it.
+    rooms.join(now, CODE, Side::Sender, &ALICE, 5);
+    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 4), paired(5));
+    assert_eq!(rooms.join(now, CODE, Side::Receiver, &BOB, 3), no(Refusal::Taken));
+    rooms.leave(now, 5, true);
+    assert_eq!(rooms.join(now, CODE, Side::Receiver, &BOB, 3), no(Refusal::NobodyWaits));
 }
 
 /// R02: of two that race for a seat one gets it, and the pair is not disturbed.
@@ -71,7 +118,7 @@ fn r02_a_third_join_changes_nothing() {
     let (now, mut rooms) = (Instant::now(), registry(10));
     assert_eq!(rooms.join(now, CODE, Side::Sender, &ALICE, 1), waiting(Ousted::Nobody));
     assert_eq!(rooms.join(now, CODE, Side::Receiver, &BOB, 2), paired(1));
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 3), no(Refusal::NobodyWaits));
+    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 3), no(Refusal::Taken));
     assert_eq!(rooms.join(now, CODE, Side::Sender, &EVE, 4), no(Refusal::NameTaken));
     assert_eq!(rooms.join(now, CODE, Side::Receiver, &BOB, 2), no(Refusal::NobodyWaits), "the same link twice");
     assert_eq!((rooms.room_of(1), rooms.room_of(2)), (Some(CODE), Some(CODE)));
@@ -236,6 +283,8 @@ struct ModelRoom {
     /// Link and owner of sender and receiver.
     seats: [Option<(u32, u8)>; 2],
     keeps: Option<(u8, u64)>,
+    /// The owner of the receiver's seat in the last pair, in code rooms.
+    last: Option<u8>,
     since: u64,
 }
 
@@ -269,9 +318,15 @@ impl Model {
     }
 
     fn join(&mut self, key: Key, side: usize, owner: u8, link: u32) -> Joined<u32> {
-        let refused = |side| no(if side == 0 { Refusal::NameTaken } else { Refusal::NobodyWaits });
+        let refused = |last: Option<u8>| {
+            no(match (side, last) {
+                (0, _) => Refusal::NameTaken,
+                (_, Some(last)) if !key.again && last != owner => Refusal::Taken,
+                _ => Refusal::NobodyWaits,
+            })
+        };
         if self.has_seat(link) {
-            return refused(side);
+            return refused(None);
         }
         let (now, full) = (self.now, self.live() >= MODEL_ROOMS);
         let may_wait = key.again || side == 0;
@@ -284,7 +339,7 @@ impl Model {
             }
             let mut seats = [None, None];
             seats[side] = Some((link, owner));
-            self.rooms.push(ModelRoom { key, seats, keeps: None, since: now });
+            self.rooms.push(ModelRoom { key, seats, keeps: None, last: None, since: now });
             return waiting(Ousted::Nobody);
         };
         match (room.seats[side], room.seats[1 - side]) {
@@ -296,16 +351,17 @@ impl Model {
                 room.since = now;
                 waiting(Ousted::Nobody)
             }
-            (None, None) => refused(side),
+            (None, None) => refused(room.last),
             (None, Some((other, other_owner))) => {
                 room.seats[side] = Some((link, owner));
-                let sender = if side == 0 { owner } else { other_owner };
+                let (sender, receiver) = if side == 0 { (owner, other_owner) } else { (other_owner, owner) };
+                room.last = Some(receiver);
                 if !key.again && room.keeps.is_none() {
                     room.keeps = Some((sender, now + MODEL_TTL));
                 }
                 paired(other)
             }
-            (Some((_, old_owner)), _) if old_owner != owner => refused(side),
+            (Some((_, old_owner)), _) if old_owner != owner => refused(room.last),
             (Some((old, _)), other) => {
                 let ousted = other.map_or(Ousted::Waiting(old), |(other, _)| Ousted::Pair(old, other));
                 room.seats = [None, None];
@@ -314,7 +370,7 @@ impl Model {
                     room.since = now;
                     waiting(ousted)
                 } else {
-                    Joined { ousted, ..refused(side) }
+                    Joined { ousted, ..refused(None) }
                 }
             }
         }
