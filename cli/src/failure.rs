@@ -309,7 +309,7 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             "leave out --p2p-only on both sides, or let the UDP port of --p2p-port through the firewall",
         ),
         Lost::Unconfirmed => (
-            "everything was sent, but the receiver did not confirm it",
+            "everything was sent, but the receiver did not confirm it: it has everything, or is gone",
             "ask the receiver whether it arrived before you send it again",
         ),
         // As in `explain`.

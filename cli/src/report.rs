@@ -421,6 +421,11 @@ impl Report {
                 ("direct", "Waiting for a direct path, because --p2p-only forbids a transfer over a relay".to_owned())
             }
             WaitingFor::Peer => ("peer", "Waiting for the peer to reconnect".to_owned()),
+            WaitingFor::Confirmation => (
+                "confirmation",
+                "Everything was sent; waiting for the receiver to confirm it (it may have everything: ask there)"
+                    .to_owned(),
+            ),
             _ => ("peer", "Waiting for the peer".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });

@@ -21,8 +21,8 @@
 //!
 //! Timers: the handshake's and the session's; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for each of
 //! those two rooms; [`LEAVE_WITHIN`] for the farewell; the end of patience, which is the person's (`give_up_after`),
-//! [`PATIENCE`] before the offer was accepted, [`CONFIRM_WITHIN`] for a sender that only misses the confirmation, and
-//! otherwise none. Bounds: one session, one handshake.
+//! [`PATIENCE`] before the offer was accepted, a minute for a sender that only misses the confirmation, 12 hours for
+//! one that misses acknowledgements as well, and otherwise none. Bounds: one session, one handshake.
 
 mod reconnect;
 
@@ -48,7 +48,7 @@ use crate::wire::relay::Side;
 
 use reconnect::{ReconnectCredentials, ReconnectState};
 
-pub(super) use reconnect::Patience;
+pub(super) use reconnect::{Missing, Patience};
 
 /// How long a receiver that can't know where its sender waits stays with one of the two rooms.
 const TURN: Duration = Duration::from_secs(10);
@@ -272,7 +272,10 @@ impl Connection {
     /// All links are lost: the session waits for another one. One that came since may be it.
     pub fn disconnect(&mut self, now: Instant, patience: Patience) {
         let Stage::Established(session) = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
-        let lost = if patience.unconfirmed { Lost::Unconfirmed } else { Lost::InTransfer };
+        let lost = match patience.missing {
+            Missing::Data => Lost::InTransfer,
+            Missing::Acknowledgements | Missing::Confirmation => Lost::Unconfirmed,
+        };
         let give_up = patience.limit().and_then(|patience| now.checked_add(patience));
         self.stage = Stage::Disconnected(Box::new(Disconnected { session, give_up, lost }));
         self.out.push_back(Output::Event(Event::Reconnecting { attempt: 1, wait: Duration::ZERO }));

@@ -169,6 +169,8 @@ pub enum WaitingFor {
     Peer,
     /// Another direct path, where nothing is to go over a relay and the last one was lost.
     DirectPath,
+    /// Sender: the receiver of a session that lost its link after everything was sent. It may be complete and gone.
+    Confirmation,
 }
 
 /// How the bytes travel.

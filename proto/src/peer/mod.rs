@@ -82,7 +82,7 @@ pub use event::{Event, Fallback, Path, PathKind, PathTransport, Progress, Summar
 pub use failure::{Class, Failure, Lost, RelayFailure};
 pub use handle::{Receiver, Sender};
 
-use connection::{Connection, Patience};
+use connection::{Connection, Missing, Patience};
 use net::{ConnectionId, Net, Query};
 use offer::OfferState;
 use outbox::Outbox;
@@ -451,7 +451,10 @@ impl Peer {
                         *seated = true;
                         self.notify_code();
                     }
-                    self.outbox.notify(event);
+                    let is_unconfirmed = matches!(event, Event::Waiting(WaitingFor::Peer))
+                        && !self.outbox.has_ended()
+                        && self.missing() != Missing::Data;
+                    self.outbox.notify(if is_unconfirmed { Event::Waiting(WaitingFor::Confirmation) } else { event });
                 }
                 rendezvous::Output::Allocated(nameplate) => self.handle_allocated(nameplate),
                 rendezvous::Output::Connected(link, via) => self.handle_connected(now, link, via),
@@ -498,11 +501,21 @@ impl Peer {
     }
 
     fn patience(&self) -> Patience {
-        let progress = self.transfer.progress();
         Patience {
             give_up_after: self.give_up_after,
             accepted: self.offer.accepted_at().is_some(),
-            unconfirmed: self.transfer.is_unconfirmed() && progress.bytes >= progress.total,
+            missing: self.missing(),
+        }
+    }
+
+    fn missing(&self) -> Missing {
+        let progress = self.transfer.progress();
+        if !self.transfer.is_unconfirmed() {
+            Missing::Data
+        } else if progress.bytes < progress.total {
+            Missing::Acknowledgements
+        } else {
+            Missing::Confirmation
         }
     }
 

@@ -8,7 +8,7 @@
 //! Verifying   hashed again ──► Receiving
 //! Receiving   End, all stored ──► Finishing       End, all written out in order ──► Verified
 //! Finishing   everything is in place ──► Verified
-//! Verified    Bye, or 30 s without it ──► Over
+//! Verified    Bye, or 20 s without it ──► Over
 //!
 //! all but Verified ──► Over: refused, declined, cancelled, failed, violation, lost, stalled
 //!                      (Finishing: only failed, or cancelled and the rest once its sink is overdue)
@@ -25,9 +25,9 @@
 //! (`ends::is_worth_keeping`).
 //!
 //! Timers: that of an offer (`reading`); [`CHUNKS`] while it is the sender's turn and a link is up (a stream may be
-//! silent for ever); [`FAREWELL`] for `Bye` after `Verified` ([`INTERRUPTED`] once the user interrupted,
-//! [`FAREWELL_APART`] without a link); those of the chunk sink; [`super::STRAGGLERS`] for jobs that are out at the end.
-//! Bounds: those of the chunk sink; the manifest's own.
+//! silent for ever); [`FAREWELL`] for `Bye` after `Verified`, whatever becomes of the links meanwhile ([`INTERRUPTED`]
+//! once the user interrupted); those of the chunk sink; [`super::STRAGGLERS`] for jobs that are out at the end. Bounds:
+//! those of the chunk sink; the manifest's own.
 
 mod ends;
 pub(super) mod finishing;
@@ -63,11 +63,10 @@ use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, TransferKind};
 use crate::wire::{Capped, Untrusted};
 
-/// How long `Bye` is waited for after `Verified`.
-pub const FAREWELL: Duration = Duration::from_secs(30);
-/// How long while there is no link: a sender that was cut off at the very end can still learn that the transfer is
-/// complete.
-pub const FAREWELL_APART: Duration = Duration::from_secs(900);
+/// How long `Bye` is waited for after everything was in place, and so how long a sender that was cut off can come back
+/// for the confirmation: until a link that fell silent counts as dead ([`crate::session::SILENCE`]), and a few round
+/// trips for another one. No link that is lost or made meanwhile moves the deadline.
+pub const FAREWELL: Duration = Duration::from_secs(20);
 /// How long after the user interrupted.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
 /// How long anything of an accepted transfer is waited for: a disk of the sender may take its time.
@@ -109,8 +108,8 @@ enum State {
     Receiving(Box<dyn ChunkSink>),
     /// Slice by slice, everything is put in place.
     Finishing(Box<Finishing>),
-    /// All is done; the other side may still ask for the confirmation. `hurried`: the user wants to leave.
-    Verified { until: Option<Instant>, hurried: bool, progress: Progress },
+    /// All is done; the other side may still come back for the confirmation.
+    Verified { until: Option<Instant>, progress: Progress },
     /// Nothing more is done; what was staged is left or removed.
     Over { cleanup: Cleanup, progress: Progress },
 }
@@ -173,12 +172,10 @@ impl Receiver {
     }
 
     /// The only link is gone: what came on it and was not acknowledged will come again.
-    pub fn handle_link_lost(&mut self, now: Instant, link: LinkId) {
+    pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
         self.heard = None;
-        match &mut self.state {
-            State::Receiving(chunks) => chunks.lose(link),
-            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL_APART),
-            _ => {}
+        if let State::Receiving(chunks) = &mut self.state {
+            chunks.lose(link);
         }
     }
 
@@ -199,10 +196,8 @@ impl Receiver {
     /// A link is up: acknowledgements that were lost with another one are sent again.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.heard = Some(now);
-        match &mut self.state {
-            State::Receiving(chunks) => chunks.repeat(),
-            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL),
-            _ => {}
+        if let State::Receiving(chunks) = &mut self.state {
+            chunks.repeat();
         }
     }
 
@@ -348,9 +343,7 @@ impl Receiver {
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         match &mut self.state {
             State::Over { .. } => {}
-            State::Verified { until, hurried, .. } => {
-                (*until, *hurried) = ((*until).min(now.checked_add(INTERRUPTED)), true);
-            }
+            State::Verified { until, .. } => *until = (*until).min(now.checked_add(INTERRUPTED)),
             State::Finishing(finishing) if !finishing.is_overdue() => {
                 finishing.farewell = finishing.farewell.min(Some(INTERRUPTED));
             }
@@ -614,10 +607,8 @@ impl Receiver {
         self.exchange.report(TransferEvent::Over(Outcome::Complete { root }));
         self.state = match farewell {
             Some(farewell) => {
-                let is_apart = self.heard.is_none() && farewell == FAREWELL;
-                let farewell = if is_apart { FAREWELL_APART } else { farewell };
                 self.exchange.send(Control::Verified { transfer: FIRST, root });
-                State::Verified { until: now.checked_add(farewell), hurried: farewell == INTERRUPTED, progress }
+                State::Verified { until: now.checked_add(farewell), progress }
             }
             None => State::Over { cleanup: Cleanup::None, progress },
         };
