@@ -268,18 +268,20 @@ fn the_time_to_a_direct_path_does_not_depend_on_closed_ports() {
     assert_eq!(refused, unanswered);
 }
 
-/// A receiver that has just put everything in place.
-fn complete(seed: u64, place: Place, change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig)) -> Rig {
-    let mut rig = Rig::with(
-        &Scenario { place, give_up_after: None, ..Scenario::plain(seed, 100_000) },
-        tallow_tests::sim::Policy::Proper,
-        tallow_tests::sim::honest(),
-        change,
-    );
+/// A receiver with an offer.
+fn offered(scenario: &Scenario, change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig)) -> Rig {
+    let mut rig = Rig::with(scenario, tallow_tests::sim::Policy::Proper, tallow_tests::sim::honest(), change);
     let receiver = rig.receiver;
     let offered =
         |world: &mut tallow_tests::sim::World| world.said(receiver).any(|event| matches!(event, Event::Offer(_)));
     assert!(rig.world.run_until(Duration::from_secs(60), offered));
+    rig
+}
+
+/// A receiver that has just put everything in place.
+fn complete(seed: u64, place: Place, change: impl FnOnce(&mut SendConfig, &mut ReceiveConfig)) -> Rig {
+    let mut rig = offered(&Scenario { place, give_up_after: None, ..Scenario::plain(seed, 100_000) }, change);
+    let receiver = rig.receiver;
     rig.accept();
     assert!(rig.world.run_until(Duration::from_secs(60), |world| world.end(receiver).is_some()));
     rig

@@ -281,6 +281,8 @@ impl Receiver {
                 }
             }
             State::Verified { until, progress, .. } if until.is_none_or(|until| until <= now) => {
+                // Without a link the confirmation was never taken.
+                self.exchange.clear();
                 self.state = State::Over { cleanup: Cleanup::None, progress: *progress };
             }
             State::Finishing(finishing) => {
