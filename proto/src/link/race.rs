@@ -323,9 +323,9 @@ impl Race {
     }
 }
 
-/// Alternates IPv6 and IPv4, beginning with the family of the first address, because the resolver sorts by preference
-/// (RFC 8305 §4).
-fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+/// The [`MAX_ADDRESSES`] that are tried: alternates IPv6 and IPv4, beginning with the family of the first address,
+/// because the resolver sorts by preference (RFC 8305 §4).
+pub fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (same, other): (Vec<SocketAddr>, Vec<_>) =
         addresses.iter().copied().partition(|address| address.is_ipv6() == first);

@@ -6,14 +6,27 @@
 //! and the chain of the entry before is used again as far as the two agree: the work follows the bytes that were
 //! sent, not the paths they stand for.
 //!
-//! Bounds: 9 bytes for each file and 24 for each directory, named or implied, in tables at most half empty. A false
-//! collision among a million entries has a chance of about 10^-7.
+//! Bounds: [`MAX_DIRS`] directories, named or implied: a path of 64 levels implies 63, and costs the other side two bytes
+//! for each. 9 bytes for each file and 17 for each directory, in tables at most half empty that grow by copying. A
+//! false collision among a million entries has a chance of about 10^-7.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::path::{RelPath, push_component_key};
 use crate::seed::Seed;
+
+/// The most directories: as many as a manifest may have entries, so that only implied ones are refused by this.
+pub const MAX_DIRS: usize = 1_000_000;
+
+/// Why an entry is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misfit {
+    /// It collides with one before.
+    Collision,
+    /// There are more than [`MAX_DIRS`] directories.
+    TooManyDirs,
+}
 
 /// The names seen so far.
 pub struct Collisions {
@@ -50,8 +63,11 @@ impl Collisions {
         }
     }
 
-    /// Adds an entry; a leaf is one that can't have others below it. False: it collides with one before.
-    pub fn insert(&mut self, path: &RelPath, leaf: bool) -> bool {
+    /// Adds an entry; a leaf is one that can't have others below it.
+    ///
+    /// # Errors
+    /// It collides with one before, or implies too many directories.
+    pub fn insert(&mut self, path: &RelPath, leaf: bool) -> Result<(), Misfit> {
         let text = path.as_str();
         let common = self.path.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
         let known = |end: usize| end <= common && text.as_bytes().get(end) == Some(&b'/');
@@ -72,15 +88,19 @@ impl Collisions {
             let end = start.saturating_add(component.len());
             let is_self = components.peek().is_none();
             if is_self && leaf {
-                return !self.dirs.contains_key(&id) && self.leaves.insert(id);
+                let is_new = !self.dirs.contains_key(&id) && self.leaves.insert(id);
+                return if is_new { Ok(()) } else { Err(Misfit::Collision) };
             }
             if self.leaves.contains(&id) || !self.enter(id, component, is_self) {
-                return false;
+                return Err(Misfit::Collision);
+            }
+            if self.dirs.len() > MAX_DIRS {
+                return Err(Misfit::TooManyDirs);
             }
             self.chain.push((end, node));
             start = end.saturating_add(1);
         }
-        true
+        Ok(())
     }
 
     /// Notes a directory. False: it was named before, or is spelt differently.

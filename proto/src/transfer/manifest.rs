@@ -20,7 +20,7 @@
 use bytes::Bytes;
 
 use super::chunk_size::{self, SIZES};
-use super::collision::Collisions;
+use super::collision::{Collisions, Misfit};
 use super::path::{LinkError, LinkTarget, PathError, RelPath};
 use crate::seed::Seed;
 use crate::wire::Untrusted;
@@ -392,7 +392,10 @@ impl ManifestBuilder {
         if entry.path.is_partial() {
             return Err(name(Refusal::Partial));
         }
-        if self.collisions.insert(&entry.path, leaf) { Ok(()) } else { Err(name(Refusal::Collision)) }
+        self.collisions.insert(&entry.path, leaf).map_err(|misfit| match misfit {
+            Misfit::Collision => name(Refusal::Collision),
+            Misfit::TooManyDirs => refused("", Refusal::TooManyEntries),
+        })
     }
 }
 

@@ -35,7 +35,7 @@ use super::client::Question;
 use super::server::{Dialing, Origin, RelayServer, State};
 use crate::Instant;
 use crate::link::proxy::Proxy;
-use crate::link::race::{Allowed, Race, Route, Transport};
+use crate::link::race::{Allowed, Race, Route, Transport, interleaved};
 use crate::seed::Seed;
 use crate::wire::Features;
 use crate::wire::relay::{RoomId, Side};
@@ -365,7 +365,8 @@ impl ServerList {
             && matches!(server.state, State::Resolving)
         {
             server.state = if addresses.is_empty() { State::Gone } else { State::Idle { next: now } };
-            server.addresses = addresses;
+            // An answer may hold thousands.
+            server.addresses = interleaved(&addresses);
             if server.addresses.is_empty() {
                 self.last = Failure::Lost(Lost::NoAddress);
                 // A sender without a seat goes on to its next one.
