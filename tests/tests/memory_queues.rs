@@ -14,11 +14,11 @@ use tallow_proto::discovery::mdns::{GROUP, Mdns, PORT};
 use tallow_proto::drive::{Driver, Io, Received};
 use tallow_proto::handshake::{self, Handshake, Keys, Secret};
 use tallow_proto::link::quic::{Event as QuicEvent, Limits, Profile, Quic, Read};
-use tallow_proto::link::race::{Allowed, Transport as Carrier};
+use tallow_proto::link::race::{Allowed, Transport as CandidateTransport};
 use tallow_proto::link::trust::Trust;
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{
-    Action, Arrival, Bind, Dial, Ecn, Interface, Listen, ListenerId, PipeId, QueryId, SocketId, Transmit,
+    Action, Arrival, Bind, Dial, Ecn, Interface, Listen, ListenerId, QueryId, SocketId, TcpId, Transmit,
 };
 use tallow_proto::node::{Input, Node};
 use tallow_proto::p2p::candidate::{self, Candidate, Kind};
@@ -31,8 +31,8 @@ use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::{TransferEvent, receiver};
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::peer::{Control, Offer, Reason, TransferKind};
-use tallow_proto::wire::relay::{RelayMessage, RoomId, Side};
-use tallow_proto::wire::{Blob, Capped, Features, Hello, decode, encode};
+use tallow_proto::wire::relay::{RelayMessage, Role, RoomId};
+use tallow_proto::wire::{Blob, BoundedVec, Features, Hello, decode, encode};
 use tallow_tests::heap::{self, BLOCK, Heap};
 use tallow_tests::sim::{CODE, identity};
 
@@ -85,7 +85,7 @@ impl Teased {
         let mut relay = RelayChoice::new(RelayAddress { host: "10.0.0.1".into(), port: 4433 });
         relay.trust = Trust::Any;
         common.relays.push(relay);
-        common.transport = Allowed::Only(Carrier::Quic);
+        common.transport = Allowed::Only(CandidateTransport::Quic);
         common.give_up_after = Some(Duration::from_secs(1_000_000));
         let mut config = ReceiveConfig::new(common, Code::parse(CODE).unwrap());
         (config.local, config.discover) = (Vec::new(), false);
@@ -274,22 +274,22 @@ impl Io for Stuck {
     fn poll_accept(&mut self, _: &mut Context<'_>, _: ListenerId) -> Poll<io::Result<((), SocketAddr)>> {
         Poll::Pending
     }
-    fn adopt(&mut self, _: PipeId, (): ()) {}
-    fn dial(&mut self, _: PipeId, _: &Dial) -> io::Result<()> {
+    fn adopt(&mut self, _: TcpId, (): ()) {}
+    fn dial(&mut self, _: TcpId, _: &Dial) -> io::Result<()> {
         Ok(())
     }
-    fn poll_dialled(&mut self, _: &mut Context<'_>, _: PipeId) -> Poll<io::Result<()>> {
+    fn poll_dialled(&mut self, _: &mut Context<'_>, _: TcpId) -> Poll<io::Result<()>> {
         Poll::Pending
     }
-    fn poll_read(&mut self, _: &mut Context<'_>, _: PipeId, _: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, _: &mut Context<'_>, _: TcpId, _: &mut [u8]) -> Poll<io::Result<usize>> {
         Poll::Pending
     }
-    fn poll_write(&mut self, _: &mut Context<'_>, _: PipeId, _: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write(&mut self, _: &mut Context<'_>, _: TcpId, _: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         Poll::Pending
     }
-    fn finish(&mut self, _: PipeId) {}
-    fn close(&mut self, _: PipeId) {}
-    fn reset(&mut self, _: PipeId) {}
+    fn finish(&mut self, _: TcpId) {}
+    fn close(&mut self, _: TcpId) {}
+    fn reset(&mut self, _: TcpId) {}
     fn resolve(&mut self, _: QueryId, _: &str, _: u16) {}
     fn poll_resolved(&mut self, _: &mut Context<'_>) -> Poll<(QueryId, Vec<SocketAddr>)> {
         Poll::Pending
@@ -324,12 +324,12 @@ fn the_driver_holds_a_bounded_number_of_events_and_datagrams() {
 /// The keys of a sender and a receiver that met.
 fn keys(now: Instant) -> (Keys, Keys) {
     let code = Code::parse(CODE).unwrap();
-    let start = |side, seed| {
+    let start = |role, seed| {
         let secret = Secret::Code(code.password().clone());
-        let config = handshake::Config { side, features: Features::default(), room: RoomId([9; 32]), secret };
+        let config = handshake::Config { role, features: Features::default(), room: RoomId([9; 32]), secret };
         Handshake::new(config, now, Seed::new([seed; 32]))
     };
-    let mut ends = [start(Side::Sender, 1), start(Side::Receiver, 2)];
+    let mut ends = [start(Role::Sender, 1), start(Role::Receiver, 2)];
     let mut keys = [None, None];
     for _ in 0..8 {
         for from in [0, 1] {
@@ -351,17 +351,18 @@ fn control_messages_without_acknowledgement_are_bounded() {
     let now = Instant::now();
     let (keys, _) = keys(now);
     let addr = |port| SocketAddr::from(([203, 0, 113, 1], port));
-    let candidates = |_| Candidate { kind: Kind::Host, carrier: candidate::Carrier::Udp, addr: addr(5_000) };
+    let candidates =
+        |_| Candidate { kind: Kind::Host, transport: candidate::CandidateTransport::Udp, addr: addr(5_000) };
     let offer = |round| Control::CandidateOffer {
         round,
-        candidates: Capped::truncated((0..candidate::MAX).map(candidates).collect()),
+        candidates: BoundedVec::truncated((0..candidate::MAX).map(candidates).collect()),
         certificate: [7; 32],
         token: [8; 16],
         dependent: false,
     };
     for (what, message) in [("smallest", &(|_| Control::Bye) as &dyn Fn(u32) -> Control), ("largest", &offer)] {
         let heap = Heap::measure();
-        let mut session = Session::new(session::Config::new(Side::Sender), &keys, Seed::new([3; 32]));
+        let mut session = Session::new(session::Config::new(Role::Sender), &keys, Seed::new([3; 32]));
         let mut sent = 0;
         while session.send_control(message(sent)).is_ok() {
             sent += 1;

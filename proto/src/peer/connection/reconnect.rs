@@ -7,7 +7,7 @@ use super::super::PATIENCE;
 use super::super::rendezvous::Question;
 use crate::Instant;
 use crate::handshake::{ReconnectKey, Secret, Verifier};
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 
 /// How long a sender without a link waits for the confirmation once everything is stored. A receiver that has put it in
 /// place stays for 20 s (`transfer::receiver::FAREWELL`); the rest is for one that still puts it in place.
@@ -28,9 +28,9 @@ impl ReconnectCredentials {
         Secret::Again { reconnect: self.key.clone(), verifier: self.verifier.clone() }
     }
 
-    pub fn question(&self, side: Side) -> Question {
-        let (room, owner) = (self.key.room(), self.key.owner(side));
-        Question::Join { room, side, owner, again: true, former: None }
+    pub fn question(&self, role: Role) -> Question {
+        let (room, owner) = (self.key.room(), self.key.owner(role));
+        Question::Join { room, role, owner, again: true, former: None }
     }
 }
 
