@@ -7,8 +7,8 @@ use super::*;
 
 const CONTROLS: &str = "\x1b[2J\x1b]52;c;x\x07\u{9b}31m\u{202e}\nname%s%n";
 
-fn at(side: Side, relays: bool) -> Context<'static> {
-    Context { side, known_relays: "/state/known_relays", relays }
+fn at(role: Role, relays: bool) -> Context<'static> {
+    Context { role, known_relays: "/state/known_relays", relays }
 }
 
 fn foreign_text() -> Untrusted {
@@ -112,9 +112,9 @@ fn all() -> Vec<Failure> {
 #[test]
 fn every_failure_has_a_cause_and_a_hint() {
     for failure in all() {
-        for side in [Side::Sender, Side::Receiver] {
+        for role in [Role::Sender, Role::Receiver] {
             for relays in [false, true] {
-                let problem = explain(&failure, &at(side, relays));
+                let problem = explain(&failure, &at(role, relays));
                 let line = problem.line();
                 assert!(!problem.message.is_empty() && !problem.hint.is_empty(), "{failure:?}");
                 assert!(line.starts_with("tallow: "), "{line}");
@@ -132,7 +132,7 @@ fn every_failure_has_a_cause_and_a_hint() {
 
 #[test]
 fn exit_codes_match_the_manual() {
-    let code = |failure: Failure| explain(&failure, &at(Side::Receiver, true)).code;
+    let code = |failure: Failure| explain(&failure, &at(Role::Receiver, true)).code;
     assert_eq!(code(Failure::WrongCode), 3);
     assert_eq!(code(Failure::NotAccepted), 4);
     assert_eq!(code(fault(FaultKind::Exists)), 4);
@@ -146,8 +146,8 @@ fn exit_codes_match_the_manual() {
 
 #[test]
 fn x01_a_wrong_code_is_reported_to_both_sides() {
-    assert!(explain(&Failure::WrongCode, &at(Side::Receiver, false)).line().contains("wrong code"));
-    assert!(explain(&Failure::WrongCode, &at(Side::Sender, false)).line().contains("new code"));
+    assert!(explain(&Failure::WrongCode, &at(Role::Receiver, false)).line().contains("wrong code"));
+    assert!(explain(&Failure::WrongCode, &at(Role::Sender, false)).line().contains("new code"));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn the_changed_certificate_error_shows_how_to_accept_it() {
     let (known, seen) = (Fingerprint([1; 32]), Fingerprint([2; 32]));
     let kept = [CertificateRefused::Changed { known, seen }, CertificateRefused::NotPublic { seen }];
     for refused in kept.into_iter().chain([CertificateRefused::NotPinned { pinned: known, seen }]) {
-        let line = explain(&changed(refused), &at(Side::Sender, true)).line();
+        let line = explain(&changed(refused), &at(Role::Sender, true)).line();
         assert!(line.contains(&format!("--relay-pin {}", "02".repeat(32))), "{line}");
         assert!(line.contains("r.example:443"), "{line}");
         // A pin is given on the command line and stored in no file.
@@ -166,11 +166,11 @@ fn the_changed_certificate_error_shows_how_to_accept_it() {
 #[test]
 fn d03_text_of_the_peer_is_shortened_and_quoted() {
     let line =
-        explain(&Failure::Peer { reason: CancelReason::Io, text: foreign_text() }, &at(Side::Sender, true)).line();
+        explain(&Failure::Peer { reason: CancelReason::Io, text: foreign_text() }, &at(Role::Sender, true)).line();
     let said = line.split("peer said: \"").nth(1).unwrap();
     assert!(said.contains("%s%n") && said.chars().count() < 200 * 8, "{line}");
     let line =
-        explain(&Failure::Peer { reason: CancelReason::Io, text: Untrusted::default() }, &at(Side::Sender, true))
+        explain(&Failure::Peer { reason: CancelReason::Io, text: Untrusted::default() }, &at(Role::Sender, true))
             .line();
     assert!(!line.contains("peer said"), "{line}");
 }
@@ -178,8 +178,8 @@ fn d03_text_of_the_peer_is_shortened_and_quoted() {
 #[test]
 fn the_hint_matches_the_side_that_failed() {
     let full = fault(FaultKind::Full { need: 2 << 20, have: 1 << 20 });
-    assert!(explain(&full, &at(Side::Receiver, true)).message.ends_with("need 2.0 MiB, have 1.0 MiB"));
+    assert!(explain(&full, &at(Role::Receiver, true)).message.ends_with("need 2.0 MiB, have 1.0 MiB"));
     let denied = fault(FaultKind::Io(io::ErrorKind::PermissionDenied));
-    assert!(explain(&denied, &at(Side::Sender, true)).hint.contains("--exclude"));
-    assert!(explain(&denied, &at(Side::Receiver, true)).hint.contains("--out"));
+    assert!(explain(&denied, &at(Role::Sender, true)).hint.contains("--exclude"));
+    assert!(explain(&denied, &at(Role::Receiver, true)).hint.contains("--out"));
 }

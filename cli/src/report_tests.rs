@@ -27,10 +27,10 @@ impl End for Scripted {
     }
 }
 
-fn report(side: Side, has_relays: bool) -> Report {
+fn report(role: Role, has_relays: bool) -> Report {
     let dir = tempfile::tempdir().unwrap();
     let memory = Memory::load(Some(dir.path().to_owned()));
-    Report::new(Output::plain(false), Runtime::Tokio, side, Signals::watch().unwrap(), memory, has_relays)
+    Report::new(Output::plain(false), Runtime::Tokio, role, Signals::watch().unwrap(), memory, has_relays)
 }
 
 fn text(report: &Report) -> Option<&str> {
@@ -43,7 +43,7 @@ fn early(report: &Report) -> bool {
 
 #[test]
 fn waits_are_shown_late_at_first_and_at_once_after_the_code() {
-    let mut sender = report(Side::Sender, true);
+    let mut sender = report(Role::Sender, true);
     assert_eq!(text(&sender), None);
     sender.show(&Event::Waiting(WaitingFor::Receiver));
     assert!(early(&sender), "the code is not shown yet");
@@ -55,9 +55,9 @@ fn waits_are_shown_late_at_first_and_at_once_after_the_code() {
     sender.show(&Event::Accepted);
     assert!(text(&sender).is_none() && sender.running);
 
-    let mut receiver = report(Side::Receiver, false);
+    let mut receiver = report(Role::Receiver, false);
     assert!(text(&receiver).unwrap().starts_with("Looking for the sender") && early(&receiver));
-    assert!(text(&report(Side::Receiver, true)).unwrap().starts_with("Waiting for a relay"));
+    assert!(text(&report(Role::Receiver, true)).unwrap().starts_with("Waiting for a relay"));
     receiver.show(&Event::Waiting(WaitingFor::Sender));
     assert!(early(&receiver), "the next attempt follows in a moment");
     receiver.show(&Event::Paired);
@@ -66,7 +66,7 @@ fn waits_are_shown_late_at_first_and_at_once_after_the_code() {
 
 #[test]
 fn the_end_stops_wait_lines_and_progress() {
-    let mut sender = report(Side::Sender, true);
+    let mut sender = report(Role::Sender, true);
     sender.show(&Event::Accepted);
     sender.show(&Event::Waiting(WaitingFor::Receiver));
     sender.show(&Event::Failed(Failure::Interrupted));
@@ -75,7 +75,7 @@ fn the_end_stops_wait_lines_and_progress() {
 
 #[test]
 fn a_failure_after_a_signal_is_an_interruption() {
-    let mut sender = report(Side::Sender, true);
+    let mut sender = report(Role::Sender, true);
     assert_eq!(sender.problem(&Failure::WrongCode).code, Class::Auth.exit_code());
     sender.signal = Some(Signal::Terminate);
     let problem = sender.problem(&Failure::WrongCode);
@@ -85,7 +85,7 @@ fn a_failure_after_a_signal_is_an_interruption() {
 
 #[test]
 fn a_bug_differs_from_an_interruption() {
-    let sender = report(Side::Sender, true);
+    let sender = report(Role::Sender, true);
     let problem = sender.unexplained(Some(Ending::Panicked));
     assert_eq!((problem.code, problem.kind), (101, "bug"));
     assert_eq!(sender.unexplained(Some(Ending::Dropped)).code, 130);
@@ -95,7 +95,7 @@ fn a_bug_differs_from_an_interruption() {
 fn events_arrive_in_order_and_then_the_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut sender = report(Side::Sender, true);
+        let mut sender = report(Role::Sender, true);
         let events = RefCell::new(VecDeque::from([Event::Paired, Event::Accepted]));
         let mut end = Scripted { events, closed: true, ..Scripted::default() };
         assert!(matches!(sender.next(&mut end).await, Step::Event(Event::Paired)));

@@ -47,11 +47,11 @@ fn a_mapping_is_asked_for_renewed_and_taken_back() {
         world.run_ms(10);
         assert!(world.map.is_released());
         assert_eq!((&world.igd.mappings[..], &world.igd.asked[..]), (&[][..], &["DeletePortMapping".to_owned()][..]));
-        // Nothing is left open, and every pipe was ended after its answer.
+        // Nothing is left open, and every TCP connection was ended after its answer.
         let count = |wanted: fn(&Action) -> bool| world.actions.iter().filter(|&action| wanted(action)).count();
         assert_eq!(count(|action| matches!(action, Action::Connect(..))), 6);
         assert_eq!(count(|action| matches!(action, Action::Close(..))), 6);
-        assert_eq!(world.most_pipes, 1);
+        assert_eq!(world.max_tcp_connections, 1);
     }
 }
 
@@ -87,7 +87,7 @@ fn what_pcp_grants_late_is_given_back() {
         let now = upnp.started;
         upnp.withdraw(now, Some(SocketAddrV4::new(OUTSIDE, port)));
         assert_eq!(usize::from(upnp.is_finished()), left);
-        assert!(matches!(upnp.poll_close(), Some(Action::Abort(_))), "the pipe of the request");
+        assert!(matches!(upnp.poll_close(), Some(Action::Abort(_))), "the tcp of the request");
     }
 }
 
@@ -211,7 +211,7 @@ fn a_gateway_that_is_none() {
         let mut world = world(&UPNP);
         change(&mut world.igd);
         world.run(ATTEMPT_WITHIN);
-        assert_eq!((world.events.len(), world.most_pipes), (0, 1));
+        assert_eq!((world.events.len(), world.max_tcp_connections), (0, 1));
         world.igd = simulation::Igd { location: world.igd.location.clone(), ..simulation::Igd::default() };
         world.run(RETRY_AFTER);
         mapped(&mut world, TARGET.internal_port);
@@ -242,7 +242,7 @@ fn only_the_gateway_is_believed() {
         ("[fe80::1]:1900", "http://192.168.1.1/desc.xml"),
     ] {
         world.inject(from.parse().unwrap(), &answer(location));
-        assert_eq!(world.most_pipes, 0, "{from} {location}");
+        assert_eq!(world.max_tcp_connections, 0, "{from} {location}");
     }
     // And not for ever another path of it.
     world.igd.refuses = true;

@@ -318,7 +318,7 @@ fn only_questions_for_us_are_answered() {
         mdns.handle_datagram(later, at("10.0.0.2"), &question.build_bytes_vec().unwrap());
         let is_answered = mdns.poll_timeout().is_some();
         mdns.handle_timeout(later + SECOND);
-        if let Role::Announcing(announcer) = &mut mdns.role {
+        if let Task::Announcing(announcer) = &mut mdns.task {
             announcer.last = Some(now);
         }
         is_answered
@@ -465,7 +465,7 @@ fn a_flood_of_announcements_leaves_room_for_other_sources() {
         mdns.handle_datagram(now, at(&source), &forged(&format!("m{number}"), 4433, &[], 120));
     }
     assert_eq!(found(&mut mdns).len(), MAX_FOUND - 3);
-    let Role::Browsing(browser) = &mdns.role else { panic!() };
+    let Task::Browsing(browser) = &mdns.task else { panic!() };
     assert!(browser.known.len() <= MAX_FOUND && browser.told.len() <= MAX_FOUND);
     for _ in 0..1000 {
         mdns.handle_timeout(mdns.poll_timeout().unwrap());
@@ -479,7 +479,7 @@ fn a_long_life_or_a_short_one_does_no_harm() {
     let now = Instant::now();
     mdns.handle_datagram(now, at("192.168.1.10"), &forged("x", 4433, &[], u32::MAX));
     mdns.handle_datagram(now, at("192.168.1.11"), &forged("y", 4433, &[], 1));
-    let Role::Browsing(browser) = &mut mdns.role else { panic!() };
+    let Task::Browsing(browser) = &mut mdns.task else { panic!() };
     browser.next = now + 2 * SECOND;
     mdns.handle_timeout(now + 2 * SECOND);
     let query = mdns.poll_transmit().unwrap();

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 use super::*;
-use crate::drive::fake::{Counter, Event, Puppet, Theatre, job};
+use crate::drive::fake::{Counter, Event, ScriptedNode, Theatre, job};
 
 fn waker() -> (Arc<Counter>, Waker) {
     let counter = Arc::<Counter>::default();
@@ -105,7 +105,7 @@ fn a_next_event_that_is_dropped_loses_nothing() {
 #[test]
 fn an_answer_that_comes_too_late_is_dropped_and_nothing_leaks() {
     let mut theatre = Theatre::new(&[]);
-    let inbox: Weak<Inbox<Puppet>> = Arc::downgrade(&theatre.handle().0);
+    let inbox: Weak<Inbox<ScriptedNode>> = Arc::downgrade(&theatre.handle().0);
     theatre.plan().jobs.push_back(job(1, || Ok(true)));
     theatre.handle().command(2).unwrap();
     assert!(theatre.poll().is_pending());
@@ -127,7 +127,7 @@ fn an_answer_that_comes_too_late_is_dropped_and_nothing_leaks() {
 
 /// A waker that comes back to the inbox, when it is called and when it is dropped, as an executor's may: a task that is
 /// dropped drops the handle in it.
-struct ComesBack(Weak<Inbox<Puppet>>, Arc<AtomicBool>);
+struct ComesBack(Weak<Inbox<ScriptedNode>>, Arc<AtomicBool>);
 
 impl ComesBack {
     fn look(&self) {

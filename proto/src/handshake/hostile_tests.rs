@@ -207,8 +207,8 @@ fn x05_an_echo_fails_at_once() {
 
 #[test]
 fn x05_two_equal_sides_fail() {
-    let sender = |seed| start(Side::Sender, "cat-dog", FEATURES, seed);
-    let receiver = |seed| start(Side::Receiver, "cat-dog", FEATURES, seed);
+    let sender = |seed| start(Role::Sender, "cat-dog", FEATURES, seed);
+    let receiver = |seed| start(Role::Receiver, "cat-dog", FEATURES, seed);
     let (a, b) = meet(sender(1), sender(2));
     for said in [a, b] {
         assert_eq!(said.reason(), Some(Violation::OutOfTurn.into()));
@@ -227,10 +227,10 @@ fn x05_a_message_of_another_run_is_refused() {
     let h2 = hear(&mut b, h1.clone()).bodies[0].clone();
     let h3 = hear(&mut a, h2.clone()).bodies[0].clone();
 
-    let mut other = start(Side::Sender, "cat-dog", FEATURES, 11);
+    let mut other = start(Role::Sender, "cat-dog", FEATURES, 11);
     let _ = drain(&mut other);
     assert_eq!(hear(&mut other, h2).reason(), Some(FailureReason::WrongCode));
-    let mut other = start(Side::Receiver, "cat-dog", FEATURES, 12);
+    let mut other = start(Role::Receiver, "cat-dog", FEATURES, 12);
     let _ = hear(&mut other, h1);
     assert_eq!(hear(&mut other, h3).reason(), Some(FailureReason::WrongCode));
 }
@@ -238,13 +238,13 @@ fn x05_a_message_of_another_run_is_refused() {
 #[test]
 fn x05_one_rooms_handshake_does_not_fit_in_another_room() {
     let config = Config {
-        side: Side::Receiver,
+        role: Role::Receiver,
         features: FEATURES,
         room: RoomId([8; 32]),
         secret: Secret::Code(password("cat-dog")),
     };
     let elsewhere = Handshake::new(config, now(), Seed::new([2; 32]));
-    let (a, b) = meet(start(Side::Sender, "cat-dog", FEATURES, 1), elsewhere);
+    let (a, b) = meet(start(Role::Sender, "cat-dog", FEATURES, 1), elsewhere);
     assert_eq!((a.reason(), b.reason()), (Some(FailureReason::WrongCode), Some(FailureReason::WrongCode)));
 }
 
@@ -286,7 +286,7 @@ fn x09_no_version_but_the_highest_common_one_is_spoken() {
     assert_eq!(said.reason(), Some(FailureReason::Version { theirs }));
     assert_eq!(said.message(), HandshakeMessage::UnsupportedVersion(SPOKEN));
     assert!(!said.failure.unwrap().is_guess());
-    assert!(said.failure.unwrap().to_string().contains("the other side 7 to 9"));
+    assert!(said.failure.unwrap().to_string().contains("the other role 7 to 9"));
 
     let said = hear(&mut a.clone(), encode(&HandshakeMessage::UnsupportedVersion(theirs)));
     assert_eq!(said.reason(), Some(FailureReason::Version { theirs }));
@@ -346,7 +346,7 @@ proptest! {
     #[test]
     fn x03_a_tampering_relay_gets_no_side_keyed(steps in steps()) {
         let mut now = now();
-        let mut machines = [start(Side::Sender, "cat-dog", FEATURES, 1), start(Side::Receiver, "cat-dog", FEATURES, 2)];
+        let mut machines = [start(Role::Sender, "cat-dog", FEATURES, 1), start(Role::Receiver, "cat-dog", FEATURES, 2)];
         let [mut a, mut b] = machines.clone();
         let h1 = drain(&mut a).bodies[0].clone();
         let h2 = hear(&mut b, h1.clone()).bodies[0].clone();

@@ -8,7 +8,7 @@ pub(super) const FEATURES: Features = Features::VERIFY;
 
 /// The keys of a sender and a receiver that met.
 pub(in crate::handshake) fn keyed(sender: Features, receiver: Features) -> (Keys, Keys) {
-    let (a, b) = meet(start(Side::Sender, "cat-dog", sender, 1), start(Side::Receiver, "cat-dog", receiver, 2));
+    let (a, b) = meet(start(Role::Sender, "cat-dog", sender, 1), start(Role::Receiver, "cat-dog", receiver, 2));
     (a.keys.unwrap(), b.keys.unwrap())
 }
 
@@ -21,13 +21,13 @@ pub(super) fn password(words: &str) -> Password {
     Code::parse(&format!("7-{words}")).unwrap().password().clone()
 }
 
-pub(super) fn start(side: Side, words: &str, features: Features, seed: u8) -> Handshake {
-    let config = Config { side, features, room: ROOM, secret: Secret::Code(password(words)) };
+pub(super) fn start(role: Role, words: &str, features: Features, seed: u8) -> Handshake {
+    let config = Config { role, features, room: ROOM, secret: Secret::Code(password(words)) };
     Handshake::new(config, now(), Seed::new([seed; 32]))
 }
 
 pub(super) fn pair() -> (Handshake, Handshake) {
-    (start(Side::Sender, "cat-dog", FEATURES, 1), start(Side::Receiver, "cat-dog", FEATURES, 2))
+    (start(Role::Sender, "cat-dog", FEATURES, 1), start(Role::Receiver, "cat-dog", FEATURES, 2))
 }
 
 /// What one machine put out.
@@ -159,7 +159,7 @@ fn the_receiver_proves_first() {
 
 #[test]
 fn x01_a_wrong_code_is_told_to_both_and_counts_for_both() {
-    let (a, b) = meet(start(Side::Sender, "cat-dog", FEATURES, 1), start(Side::Receiver, "cat-dot", FEATURES, 2));
+    let (a, b) = meet(start(Role::Sender, "cat-dog", FEATURES, 1), start(Role::Receiver, "cat-dot", FEATURES, 2));
     for said in [&a, &b] {
         assert_eq!(said.reason(), Some(FailureReason::WrongCode));
         assert!(said.failure.unwrap().is_guess());
@@ -175,7 +175,7 @@ fn x01_a_code_survives_two_wrong_tries_and_not_three() {
     for (seed, words) in [(10, "cat-dot"), (20, "cat-cog"), (30, "cat-dog")] {
         assert!(guesses.left() > 0);
         let (a, _) =
-            meet(start(Side::Sender, "cat-dog", FEATURES, seed), start(Side::Receiver, words, FEATURES, seed + 1));
+            meet(start(Role::Sender, "cat-dog", FEATURES, seed), start(Role::Receiver, words, FEATURES, seed + 1));
         assert_eq!(a.keys.is_some(), words == "cat-dog");
         if a.failure.is_some_and(|failure| failure.is_guess()) {
             guesses.count();
@@ -250,9 +250,9 @@ pub(super) fn after_its_first_output(machine: &Handshake) -> Handshake {
 #[test]
 fn it_ends_15_seconds_after_the_first_frame() {
     let now = now();
-    let config = |side| Config { side, features: FEATURES, room: ROOM, secret: Secret::Code(password("cat-dog")) };
-    let mut a = Handshake::new(config(Side::Sender), now, Seed::new([1; 32]));
-    let mut b = Handshake::new(config(Side::Receiver), now, Seed::new([2; 32]));
+    let config = |role| Config { role, features: FEATURES, room: ROOM, secret: Secret::Code(password("cat-dog")) };
+    let mut a = Handshake::new(config(Role::Sender), now, Seed::new([1; 32]));
+    let mut b = Handshake::new(config(Role::Receiver), now, Seed::new([2; 32]));
     assert_eq!((a.poll_timeout(), b.poll_timeout()), (Some(now + TIME), Some(now + TIME)));
     let later = now + Duration::from_secs(10);
     b.handle_frame(later, drain(&mut a).bodies[0].clone());
@@ -268,17 +268,17 @@ fn it_ends_15_seconds_after_the_first_frame() {
     }
 }
 
-fn again(side: Side, keys: &Keys, seed: u8) -> Handshake {
+fn again(role: Role, keys: &Keys, seed: u8) -> Handshake {
     let (reconnect, verifier) = (keys.reconnect.clone(), keys.verifier.clone());
     let room = reconnect.room();
-    let config = Config { side, features: FEATURES, room, secret: Secret::Again { reconnect, verifier } };
+    let config = Config { role, features: FEATURES, room, secret: Secret::Again { reconnect, verifier } };
     Handshake::new(config, now(), Seed::new([seed; 32]))
 }
 
 #[test]
 fn a_reconnect_makes_new_record_keys_and_keeps_the_words() {
     let (a, b) = keyed(FEATURES, FEATURES);
-    let (c, d) = meet(again(Side::Sender, &a, 3), again(Side::Receiver, &b, 4));
+    let (c, d) = meet(again(Role::Sender, &a, 3), again(Role::Receiver, &b, 4));
     let (c, d) = (c.keys.unwrap(), d.keys.unwrap());
     same(&c, &d);
     assert_ne!(*c.send.lane_key(0), *a.send.lane_key(0));
@@ -291,7 +291,7 @@ fn meeting_again_is_never_a_guess() {
     let (ours, _) = keyed(FEATURES, FEATURES);
     let (stranger, _) = keyed(FEATURES, Features::NO_P2P);
     let room = ours.reconnect.room();
-    let (a, mut b) = (again(Side::Sender, &ours, 3), again(Side::Receiver, &stranger, 4));
+    let (a, mut b) = (again(Role::Sender, &ours, 3), again(Role::Receiver, &stranger, 4));
     if let State::AwaitH1 { room: place, .. } = &mut b.state {
         *place = room;
     }
@@ -299,11 +299,11 @@ fn meeting_again_is_never_a_guess() {
     assert_eq!((a.reason(), b.reason()), (Some(FailureReason::WrongCode), Some(FailureReason::WrongCode)));
     assert!(!a.failure.unwrap().is_guess() && !b.failure.unwrap().is_guess());
 
-    let mut a = again(Side::Sender, &ours, 3);
+    let mut a = again(Role::Sender, &ours, 3);
     let h1 = drain(&mut a).bodies[0].clone();
     let HandshakeMessage::H1 { pake, .. } = decode(&h1).unwrap() else { panic!() };
     assert!(pake.0.is_empty());
-    let mut b = again(Side::Receiver, &ours, 4);
+    let mut b = again(Role::Receiver, &ours, 4);
     let with_share = changed(&h1, |message| {
         if let HandshakeMessage::H1 { pake, .. } = message {
             pake.0 = Bytes::from_static(&[1; 32]);
@@ -323,10 +323,10 @@ fn c02_no_debug_string_shows_a_secret() {
     erased::<Verifier>();
 
     let secret = Secret::Code(password("canary-of-the-words"));
-    let config = Config { side: Side::Sender, features: FEATURES, room: ROOM, secret: secret.clone() };
+    let config = Config { role: Role::Sender, features: FEATURES, room: ROOM, secret: secret.clone() };
     let mut shown = vec![format!("{secret:?} {config:?}")];
     let mut a = Handshake::new(config, now(), Seed::new([1; 32]));
-    let mut b = start(Side::Receiver, "canary-of-the-words", FEATURES, 2);
+    let mut b = start(Role::Receiver, "canary-of-the-words", FEATURES, 2);
     shown.push(format!("{a:?} {b:?}"));
     let h2 = hear(&mut b, drain(&mut a).bodies[0].clone()).bodies[0].clone();
     shown.push(format!("{b:?}"));

@@ -40,7 +40,7 @@ fn run(password: &str, room: u8, sid: u8, seed: u8) -> Pake {
 
 fn keys(a: Pake, b: Pake) -> (Vec<u8>, Vec<u8>) {
     let (ya, yb) = (a.share(), b.share());
-    (a.finish(Side::Sender, &yb).unwrap().to_vec(), b.finish(Side::Receiver, &ya).unwrap().to_vec())
+    (a.finish(Role::Sender, &yb).unwrap().to_vec(), b.finish(Role::Receiver, &ya).unwrap().to_vec())
 }
 
 #[test]
@@ -57,8 +57,8 @@ fn a_key_depends_on_password_room_and_session_id() {
     let (a, b) = (run("cat-dog", 1, 1, 1), run("cat-dog", 1, 1, 2));
     let (ya, yb) = (a.share(), b.share());
     assert_ne!(
-        a.finish(Side::Sender, &yb).unwrap().to_vec(),
-        b.finish(Side::Sender, &ya).unwrap().to_vec(),
+        a.finish(Role::Sender, &yb).unwrap().to_vec(),
+        b.finish(Role::Sender, &ya).unwrap().to_vec(),
         "two equal sides"
     );
 }
@@ -84,8 +84,8 @@ fn x04_a_share_that_is_no_point_or_the_identity_gives_no_key() {
         "d40fb265a7abeaee7939d91a585fe59f7053f982c296ec413c624c669308f8",
         "d40fb265a7abeaee7939d91a585fe59f7053f982c296ec413c624c669308f87a00",
     ] {
-        for side in [Side::Sender, Side::Receiver] {
-            assert!(run("cat-dog", 1, 1, 1).finish(side, &hex(bad)).is_none(), "{bad}");
+        for role in [Role::Sender, Role::Receiver] {
+            assert!(run("cat-dog", 1, 1, 1).finish(role, &hex(bad)).is_none(), "{bad}");
         }
     }
 }

@@ -15,15 +15,15 @@ fn expanding_is_hkdf_expand() {
 #[test]
 fn a_confirmation_is_of_one_side_one_transcript_and_one_secret() {
     let ours = schedule(1, b"proved");
-    let confirmation = ours.confirmation(Side::Sender);
-    assert!(ours.confirms(Side::Sender, &confirmation));
-    assert!(!ours.confirms(Side::Receiver, &confirmation));
-    assert!(!schedule(2, b"proved").confirms(Side::Sender, &confirmation));
-    assert!(!schedule(1, b"proven").confirms(Side::Sender, &confirmation));
+    let confirmation = ours.confirmation(Role::Sender);
+    assert!(ours.confirms(Role::Sender, &confirmation));
+    assert!(!ours.confirms(Role::Receiver, &confirmation));
+    assert!(!schedule(2, b"proved").confirms(Role::Sender, &confirmation));
+    assert!(!schedule(1, b"proven").confirms(Role::Sender, &confirmation));
     for at in 0..CONFIRMATION {
         let mut wrong = confirmation;
         wrong[at] ^= 1;
-        assert!(!ours.confirms(Side::Sender, &wrong));
+        assert!(!ours.confirms(Role::Sender, &wrong));
     }
 }
 
@@ -38,7 +38,7 @@ fn a_transcript_tells_where_one_body_ends() {
 #[test]
 fn every_derived_key_is_different() {
     let schedule = schedule(1, b"proved");
-    let (sender, receiver) = (schedule.records(Side::Sender), schedule.records(Side::Receiver));
+    let (sender, receiver) = (schedule.records(Role::Sender), schedule.records(Role::Receiver));
     let reconnect = schedule.reconnect();
     let keys = [
         sender.0,
@@ -54,7 +54,7 @@ fn every_derived_key_is_different() {
     ];
     let all: std::collections::BTreeSet<_> = keys.iter().collect();
     assert_eq!(all.len(), keys.len());
-    assert!(reconnect.owner(Side::Sender) != reconnect.owner(Side::Receiver));
+    assert!(reconnect.owner(Role::Sender) != reconnect.owner(Role::Receiver));
 }
 
 #[test]

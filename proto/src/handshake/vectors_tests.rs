@@ -15,7 +15,7 @@ use super::schedule::{CONFIRMATION, Schedule, transcript};
 use crate::code::Code;
 use crate::wire::frame::{PREFIX, enclose};
 use crate::wire::peer::{HandshakeMessage, Mode};
-use crate::wire::relay::{ClientMessage, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, Owner, RefusalReason, RelayMessage, Role, RoomId};
 use crate::wire::{Blob, Features, Hello, Versions, decode, encode};
 
 /// Vectors by name. Each test takes all of its own, so none stands unchecked in the file.
@@ -51,7 +51,7 @@ impl Vectors {
     }
 }
 
-const SIDES: [(Side, &str); 2] = [(Side::Sender, "sender"), (Side::Receiver, "receiver")];
+const SIDES: [(Role, &str); 2] = [(Role::Sender, "sender"), (Role::Receiver, "receiver")];
 
 /// The bytes of `pattern` in make.py.
 fn pattern(len: usize, start: u8) -> Vec<u8> {
@@ -81,7 +81,7 @@ fn frames_between_client_and_relay() {
     let mut vectors = Vectors::new(|name| name.starts_with("frame.client.") || name.starts_with("frame.relay."));
     let owner = Owner(pattern(16, 3).try_into().unwrap());
     let room = Code::parse("7-croissant").unwrap().nameplate().room_id();
-    let join = ClientMessage::Join { room, side: Side::Receiver, owner, again: false };
+    let join = ClientMessage::Join { room, role: Role::Receiver, owner, again: false };
     check(
         &vectors.bytes("frame.client.hello"),
         &ClientMessage::Hello(Hello::new(Features::VERIFY.with(Features::NO_P2P))),
@@ -170,19 +170,19 @@ fn a_handshake() {
     let shared = Shared { x25519: Zeroizing::new(x25519), ml_kem: Zeroizing::new(ml_kem) };
     let schedule = Schedule::new(transcript, &isk, &shared);
     assert_eq!(*schedule.master(), vectors.array("schedule.master"));
-    for (at, (side, name)) in SIDES.into_iter().enumerate() {
+    for (at, (role, name)) in SIDES.into_iter().enumerate() {
         let label = format!("confirm {name}");
         assert_eq!(*schedule.expand(label.as_bytes()), vectors.array(&format!("schedule.confirm.{name}")));
-        assert_eq!(schedule.confirmation(side), confirmations[at]);
-        assert!(schedule.confirms(side, &confirmations[at]));
-        assert_eq!(schedule.records(side).bytes(), &vectors.array(&format!("schedule.records.{name}")));
+        assert_eq!(schedule.confirmation(role), confirmations[at]);
+        assert!(schedule.confirms(role, &confirmations[at]));
+        assert_eq!(schedule.records(role).bytes(), &vectors.array(&format!("schedule.records.{name}")));
     }
     let reconnect = schedule.reconnect();
     assert_eq!(*schedule.expand(b"reconnect"), vectors.array("schedule.reconnect"));
     assert_eq!(reconnect.room(), RoomId(vectors.array("again.room")));
     assert_eq!(*reconnect.pre_shared_key(), vectors.array("again.psk"));
-    assert!(reconnect.owner(Side::Sender) == Owner(vectors.array("again.owner.sender")));
-    assert!(reconnect.owner(Side::Receiver) == Owner(vectors.array("again.owner.receiver")));
+    assert!(reconnect.owner(Role::Sender) == Owner(vectors.array("again.owner.sender")));
+    assert!(reconnect.owner(Role::Receiver) == Owner(vectors.array("again.owner.receiver")));
 
     assert_eq!(*schedule.expand(b"verifier"), vectors.array("schedule.verifier"));
     let words: Vec<_> = vectors.text("schedule.verifier.words").split(' ').map(|word| word.parse().unwrap()).collect();

@@ -1,15 +1,15 @@
-//! Links: reliable byte pipes between two ends, and whom they believe.
+//! Links: reliable byte TCP connections between two ends, and whom they believe.
 //!
 //! A link protects nothing by itself: what crosses it is sealed by the session. Its TLS hides
 //! metadata and passes firewalls.
 //!
 //! - [`connections`]: all connections of a node, QUIC or TCP, under one set of calls.
 //! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only place that knows quinn-proto.
-//! - [`pipe`]: one TCP connection with what runs in it: TLS, a WebSocket with TLS or
+//! - [`TCP connection`]: one TCP connection with what runs in it: TLS, a WebSocket with TLS or
 //!   without, a proxy's words before them.
-//! - [`pipes`]: all pipes of a node, as its owner and the driver see them.
+//! - [`TCP connections`]: all TCP connections of a node, as its owner and the driver see them.
 //! - [`websocket`]: frames and the upgrade before them.
-//! - [`proxy`]: the way through a proxy, before anything else in a pipe.
+//! - [`proxy`]: the way through a proxy, before anything else in a TCP connection.
 //! - [`race`]: which of several ways to a relay is taken.
 //! - [`trust`]: how a relay's certificate is judged, and what it is known by.
 
@@ -17,11 +17,11 @@ mod buffers;
 pub mod connections;
 mod crypto;
 pub(crate) mod http;
-pub mod pipe;
-pub mod pipes;
 pub mod proxy;
 pub mod quic;
 pub mod race;
+pub mod tcp;
+pub mod tcp_links;
 mod tls;
 pub mod trust;
 pub mod websocket;

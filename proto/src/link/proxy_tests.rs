@@ -9,7 +9,7 @@ fn proxy(url: &str) -> Proxy {
 /// Feeds the answer in pieces; what was said, and what was left over for what follows.
 fn converse(url: &str, host: &str, answer: &[u8], cut: usize) -> Result<(Vec<u8>, Option<Vec<u8>>), ProxyFailure> {
     let mut conversation = Conversation::new(&proxy(url), host, 4433);
-    let (mut said, mut waiting) = (conversation.poll_say().unwrap().to_vec(), Vec::new());
+    let (mut said, mut waiting) = (conversation.poll_message().unwrap().to_vec(), Vec::new());
     let mut pieces = answer.chunks(cut);
     while let Some(piece) = pieces.next() {
         waiting.extend_from_slice(piece);
@@ -23,7 +23,7 @@ fn converse(url: &str, host: &str, answer: &[u8], cut: usize) -> Result<(Vec<u8>
                     return Ok((said, Some(waiting)));
                 }
             }
-            said.extend(conversation.poll_say().into_iter().flatten());
+            said.extend(conversation.poll_message().into_iter().flatten());
         }
     }
     Ok((said, None))

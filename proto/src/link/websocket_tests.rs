@@ -107,7 +107,7 @@ fn a_reason_is_cut_between_characters() {
     assert_eq!(reason.as_raw(), "ü".repeat(61));
 }
 
-/// A pipe in memory for the other implementation.
+/// A TCP connection in memory for the other implementation.
 #[derive(Default)]
 struct Memory {
     arrived: Vec<u8>,

@@ -22,11 +22,11 @@ fn in_a_data_centre() -> Vec<Interface> {
 }
 
 fn udp(addr: &str) -> Candidate {
-    Candidate { kind: Kind::Host, carrier: Carrier::Udp, addr: addr.parse().unwrap() }
+    Candidate { kind: Kind::Host, transport: CandidateTransport::Udp, addr: addr.parse().unwrap() }
 }
 
 fn tcp(addr: &str) -> Candidate {
-    Candidate { carrier: Carrier::Tcp, ..udp(addr) }
+    Candidate { transport: CandidateTransport::Tcp, ..udp(addr) }
 }
 
 fn reflexive(addr: &str) -> Candidate {
@@ -175,7 +175,7 @@ fn a_nearer_candidate_is_tried_first() {
     ];
     let admitted = admit(&theirs, &at_home());
     assert_eq!(addrs(&admitted), best_first);
-    assert_eq!(admitted[0].carrier, Carrier::Tcp);
+    assert_eq!(admitted[0].transport, CandidateTransport::Tcp);
 }
 
 #[test]
@@ -240,10 +240,10 @@ fn any_ip() -> impl Strategy<Value = IpAddr> {
 
 fn any_candidate() -> impl Strategy<Value = Candidate> {
     let kind = prop::sample::select(vec![Kind::Host, Kind::Reflexive, Kind::Mapped]);
-    let carrier = prop::sample::select(vec![Carrier::Udp, Carrier::Tcp]);
-    (kind, carrier, any_ip(), any::<u16>()).prop_map(|(kind, carrier, ip, port)| Candidate {
+    let transport = prop::sample::select(vec![CandidateTransport::Udp, CandidateTransport::Tcp]);
+    (kind, transport, any_ip(), any::<u16>()).prop_map(|(kind, transport, ip, port)| Candidate {
         kind,
-        carrier,
+        transport,
         addr: SocketAddr::new(ip, port),
     })
 }
@@ -260,7 +260,7 @@ proptest! {
     ) {
         let admitted = admit(&theirs, &own);
         prop_assert!(admitted.len() <= MAX);
-        prop_assert!(admitted.iter().filter(|candidate| candidate.carrier == Carrier::Tcp).count() <= MAX_TCP);
+        prop_assert!(admitted.iter().filter(|candidate| candidate.transport == CandidateTransport::Tcp).count() <= MAX_TCP);
         prop_assert_eq!(admit(&admitted, &own), admitted.clone(), "nothing is left to deny");
         for candidate in &admitted {
             let ip = candidate.addr.ip();

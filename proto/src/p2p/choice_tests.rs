@@ -3,17 +3,17 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-fn link(number: u32, carrier: Carrier, at: Instant, took: Duration) -> ValidatedPath {
-    let rtt = (carrier == Carrier::Udp).then_some(took);
-    ValidatedPath { link: LinkId(number), carrier, at, took, rtt }
+fn link(number: u32, transport: CandidateTransport, at: Instant, took: Duration) -> ValidatedPath {
+    let rtt = (transport == CandidateTransport::Udp).then_some(took);
+    ValidatedPath { link: LinkId(number), transport, at, took, rtt }
 }
 
 fn tcp(at: Instant, took: Duration) -> ValidatedPath {
-    link(1, Carrier::Tcp, at, took)
+    link(1, CandidateTransport::Tcp, at, took)
 }
 
 fn quic(at: Instant, took: Duration) -> ValidatedPath {
-    link(2, Carrier::Udp, at, took)
+    link(2, CandidateTransport::Udp, at, took)
 }
 
 const TCP: Selection = Selection::Take(LinkId(1));
@@ -45,19 +45,19 @@ fn quic_waits_a_moment_for_tcp_that_is_on_its_way() {
 fn a_path_is_replaced_only_by_a_nearer_one() {
     let now = Instant::now();
     let choice = PathSelector::new();
-    let present = |carrier, took| link(9, carrier, now, took);
+    let present = |transport, took| link(9, transport, now, took);
     let judge = |present, found| choice.judge(now, Some(&present), &[found], false);
-    assert_eq!(judge(present(Carrier::Udp, 20 * MS), quic(now, 11 * MS)), QUIC);
-    assert_eq!(judge(present(Carrier::Udp, 20 * MS), quic(now, 12 * MS)), Selection::Nothing);
+    assert_eq!(judge(present(CandidateTransport::Udp, 20 * MS), quic(now, 11 * MS)), QUIC);
+    assert_eq!(judge(present(CandidateTransport::Udp, 20 * MS), quic(now, 12 * MS)), Selection::Nothing);
     // Where all is near, a millisecond is noise.
-    assert_eq!(judge(present(Carrier::Tcp, 2 * MS), tcp(now, Duration::ZERO)), Selection::Nothing);
-    assert_eq!(judge(present(Carrier::Tcp, 20 * MS), tcp(now, MS)), TCP);
+    assert_eq!(judge(present(CandidateTransport::Tcp, 2 * MS), tcp(now, Duration::ZERO)), Selection::Nothing);
+    assert_eq!(judge(present(CandidateTransport::Tcp, 20 * MS), tcp(now, MS)), TCP);
     // Neither is better than the other by one rule and worse by another.
-    assert_eq!(judge(present(Carrier::Tcp, 52 * MS), quic(now, MS)), Selection::Nothing);
-    assert_eq!(judge(present(Carrier::Tcp, 53 * MS), quic(now, MS)), QUIC);
+    assert_eq!(judge(present(CandidateTransport::Tcp, 52 * MS), quic(now, MS)), Selection::Nothing);
+    assert_eq!(judge(present(CandidateTransport::Tcp, 53 * MS), quic(now, MS)), QUIC);
     // The own network is worth more than the way through the router, and a slow one is not.
-    assert_eq!(judge(present(Carrier::Udp, MS), tcp(now, 52 * MS)), TCP);
-    assert_eq!(judge(present(Carrier::Udp, MS), tcp(now, 53 * MS)), Selection::Nothing);
+    assert_eq!(judge(present(CandidateTransport::Udp, MS), tcp(now, 52 * MS)), TCP);
+    assert_eq!(judge(present(CandidateTransport::Udp, MS), tcp(now, 53 * MS)), Selection::Nothing);
 }
 
 #[test]
@@ -69,7 +69,10 @@ fn tcp_that_fell_silent_is_avoided() {
     choice.handle_lost(true);
     assert_eq!(choice.judge(now, None, &[quic(now, MS), tcp(now, MS)], false), QUIC);
     assert_eq!(choice.judge(now, None, &[quic(now, MS)], true), QUIC);
-    assert_eq!(choice.judge(now, Some(&link(9, Carrier::Udp, now, MS)), &[tcp(now, MS)], false), Selection::Nothing);
+    assert_eq!(
+        choice.judge(now, Some(&link(9, CandidateTransport::Udp, now, MS)), &[tcp(now, MS)], false),
+        Selection::Nothing
+    );
     // There may be nothing else.
     assert_eq!(choice.judge(now, None, &[tcp(now, MS)], false), TCP);
 }
@@ -82,10 +85,10 @@ struct Run {
 }
 
 impl Run {
-    fn on(carrier: Carrier) -> Self {
+    fn on(transport: CandidateTransport) -> Self {
         let now = Instant::now();
         let mut choice = PathSelector::new();
-        choice.handle_chosen(now, carrier);
+        choice.handle_chosen(now, transport);
         Self { now, choice, arrived: 0 }
     }
 
@@ -99,8 +102,8 @@ impl Run {
         })
     }
 
-    fn move_to(&mut self, carrier: Carrier) {
-        self.choice.handle_chosen(self.now, carrier);
+    fn move_to(&mut self, transport: CandidateTransport) {
+        self.choice.handle_chosen(self.now, transport);
         self.arrived = 0;
     }
 
@@ -112,10 +115,10 @@ impl Run {
 
 #[test]
 fn tcp_that_holds_the_transfer_back_is_compared_with_quic() {
-    let mut run = Run::on(Carrier::Tcp);
+    let mut run = Run::on(CandidateTransport::Tcp);
     assert_eq!(run.seeks_after(1_000_000, true, 60), Some(5));
     assert_eq!(run.takes(), QUIC);
-    run.move_to(Carrier::Udp);
+    run.move_to(CandidateTransport::Udp);
     assert_eq!(run.seeks_after(1_200_000, true, 3600), None);
     // And is avoided from then on.
     assert_eq!(run.choice.judge(run.now, None, &[quic(run.now, MS), tcp(run.now, MS)], false), QUIC);
@@ -123,15 +126,15 @@ fn tcp_that_holds_the_transfer_back_is_compared_with_quic() {
 
 #[test]
 fn a_path_that_moves_no_more_is_left_and_not_tried_soon() {
-    let mut run = Run::on(Carrier::Tcp);
+    let mut run = Run::on(CandidateTransport::Tcp);
     for pause in [AGAIN, AGAIN * 2, AGAIN * 4] {
         assert!(run.seeks_after(1_000_000, true, 60).is_some());
-        run.move_to(Carrier::Udp);
+        run.move_to(CandidateTransport::Udp);
         // The slow start of the new link does not count.
         assert_eq!(run.seeks_after(0, true, 1), None);
         assert_eq!(run.seeks_after(1_050_000, true, 60), Some(5));
         assert_eq!(run.takes(), TCP);
-        run.move_to(Carrier::Tcp);
+        run.move_to(CandidateTransport::Tcp);
         let quiet = u32::try_from(pause.as_secs()).unwrap() - 1;
         assert_eq!(run.seeks_after(1_000_000, true, quiet), None);
     }
@@ -139,20 +142,20 @@ fn a_path_that_moves_no_more_is_left_and_not_tried_soon() {
 
 #[test]
 fn a_tcp_path_is_not_compared_unless_it_limits_the_transfer() {
-    let mut run = Run::on(Carrier::Tcp);
+    let mut run = Run::on(CandidateTransport::Tcp);
     assert_eq!(run.seeks_after(FAST, true, 60), None);
     assert_eq!(run.seeks_after(1000, false, 60), None);
     // A moment of it is not enough.
     assert_eq!(run.seeks_after(1000, true, 3), None);
     assert_eq!(run.seeks_after(1000, false, 1), None);
     assert_eq!(run.seeks_after(1000, true, 3), None);
-    let mut run = Run::on(Carrier::Udp);
+    let mut run = Run::on(CandidateTransport::Udp);
     assert_eq!(run.seeks_after(1000, true, 60), None);
 }
 
 #[test]
 fn a_tcp_path_goes_on_if_no_quic_path_is_found() {
-    let mut run = Run::on(Carrier::Tcp);
+    let mut run = Run::on(CandidateTransport::Tcp);
     assert!(run.seeks_after(1000, true, 60).is_some());
     assert_eq!(run.seeks_after(1000, true, 10), None);
     run.choice.handle_not_found(run.now);
@@ -162,7 +165,7 @@ fn a_tcp_path_goes_on_if_no_quic_path_is_found() {
 
 #[test]
 fn a_selector_without_a_path_measures_nothing() {
-    let mut run = Run::on(Carrier::Tcp);
+    let mut run = Run::on(CandidateTransport::Tcp);
     run.choice.handle_lost(false);
     assert_eq!(run.choice.poll_timeout(), None);
     assert!(!run.choice.measure(run.now + WATCH * 2, 0, true));

@@ -92,7 +92,7 @@ impl World {
 }
 
 fn shown(candidate: &Candidate) -> String {
-    format!("{:?} {:?} {}", candidate.kind, candidate.carrier, candidate.addr)
+    format!("{:?} {:?} {}", candidate.kind, candidate.transport, candidate.addr)
 }
 
 const fn secs(count: u64) -> Duration {
@@ -388,7 +388,7 @@ fn a_run_is_determined_by_its_seed() {
 }
 
 #[derive(Debug, Clone)]
-enum Happening {
+enum SimEvent {
     Interfaces(Vec<(IpAddr, u8)>),
     Bound(bool, SocketAddr),
     Absent(bool),
@@ -410,25 +410,25 @@ fn any_addr() -> impl Strategy<Value = SocketAddr> {
     ]
 }
 
-fn any_happening() -> impl Strategy<Value = Happening> {
+fn any_happening() -> impl Strategy<Value = SimEvent> {
     prop_oneof![
-        prop::collection::vec((any::<IpAddr>(), any::<u8>()), 0..12).prop_map(Happening::Interfaces),
-        (any::<bool>(), any_addr()).prop_map(|(v4, addr)| Happening::Bound(v4, addr)),
+        prop::collection::vec((any::<IpAddr>(), any::<u8>()), 0..12).prop_map(SimEvent::Interfaces),
+        (any::<bool>(), any_addr()).prop_map(|(v4, addr)| SimEvent::Bound(v4, addr)),
         (any::<bool>(), any::<u16>()).prop_map(|(v4, port)| {
-            Happening::Bound(v4, SocketAddr::new(if v4 { addr("0.0.0.0:0") } else { addr("[::]:0") }.ip(), port))
+            SimEvent::Bound(v4, SocketAddr::new(if v4 { addr("0.0.0.0:0") } else { addr("[::]:0") }.ip(), port))
         }),
-        any::<bool>().prop_map(Happening::Absent),
-        any_addr().prop_map(Happening::Listening),
-        prop::collection::vec(any_addr(), 0..12).prop_map(Happening::Servers),
-        any_addr().prop_map(Happening::Mapped),
+        any::<bool>().prop_map(SimEvent::Absent),
+        any_addr().prop_map(SimEvent::Listening),
+        prop::collection::vec(any_addr(), 0..12).prop_map(SimEvent::Servers),
+        any_addr().prop_map(SimEvent::Mapped),
         (any::<bool>(), any_addr(), prop::collection::vec(any::<u8>(), 0..50))
-            .prop_map(|(v4, from, data)| Happening::Datagram(v4, from, data)),
-        any_addr().prop_map(Happening::Answer),
-        any_addr().prop_map(Happening::Answer),
-        Just(Happening::Lose),
-        (0..30_000_u64).prop_map(Happening::Time),
-        Just(Happening::Refresh),
-        Just(Happening::Rest),
+            .prop_map(|(v4, from, data)| SimEvent::Datagram(v4, from, data)),
+        any_addr().prop_map(SimEvent::Answer),
+        any_addr().prop_map(SimEvent::Answer),
+        Just(SimEvent::Lose),
+        (0..30_000_u64).prop_map(SimEvent::Time),
+        Just(SimEvent::Refresh),
+        Just(SimEvent::Rest),
     ]
 }
 
@@ -440,29 +440,29 @@ proptest! {
         for happening in happenings {
             let (now, gather) = (world.now, &mut world.gather);
             match happening {
-                Happening::Interfaces(own) => {
+                SimEvent::Interfaces(own) => {
                     let own = own.into_iter().map(|(addr, prefix)| Interface { name: "eth0".into(), addr, prefix });
                     gather.handle_interfaces(now, &own.collect::<Vec<_>>());
                 }
-                Happening::Bound(v4, local) => gather.handle_bound(now, family(v4), local),
-                Happening::Absent(v4) => gather.handle_absent(now, family(v4)),
-                Happening::Listening(local) => gather.handle_listening(now, local),
-                Happening::Servers(servers) => gather.handle_servers(now, servers),
-                Happening::Mapped(addr) => gather.handle_mapped(now, addr),
-                Happening::Datagram(v4, from, data) => _ = gather.handle_datagram(now, family(v4), from, &data),
-                Happening::Answer(seen) => {
+                SimEvent::Bound(v4, local) => gather.handle_bound(now, family(v4), local),
+                SimEvent::Absent(v4) => gather.handle_absent(now, family(v4)),
+                SimEvent::Listening(local) => gather.handle_listening(now, local),
+                SimEvent::Servers(servers) => gather.handle_servers(now, servers),
+                SimEvent::Mapped(addr) => gather.handle_mapped(now, addr),
+                SimEvent::Datagram(v4, from, data) => _ = gather.handle_datagram(now, family(v4), from, &data),
+                SimEvent::Answer(seen) => {
                     if let Some((family, to, data)) = gather.poll_transmit() {
                         let answer = stun::answer(&data, seen).unwrap();
                         prop_assert!(gather.handle_datagram(now, family, to, &answer));
                     }
                 }
-                Happening::Lose => _ = gather.poll_transmit(),
-                Happening::Time(millis) => {
+                SimEvent::Lose => _ = gather.poll_transmit(),
+                SimEvent::Time(millis) => {
                     world.now += Duration::from_millis(millis);
                     gather.handle_timeout(world.now);
                 }
-                Happening::Refresh => gather.refresh(now),
-                Happening::Rest => gather.rest(),
+                SimEvent::Refresh => gather.refresh(now),
+                SimEvent::Rest => gather.rest(),
             }
             // An answer can make something due that had to wait for it; then it is done at once.
             world.gather.handle_timeout(world.now);

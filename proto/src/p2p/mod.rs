@@ -7,7 +7,7 @@
 //! | [`stun`] | the contents of STUN Binding requests and responses, for clients and for the relay |
 //! | [`nat`] | the mapping behaviour of the NAT, from the responses of two servers |
 //! | [`gather`] | which servers are queried to gather a side's candidates, and when |
-//! | [`portmap`] | nothing: it connects the crate `tallow-portmap` to the sockets and pipes of a node |
+//! | [`portmap`] | nothing: it connects the crate `tallow-portmap` to the sockets and TCP connections of a node |
 //! | [`choice`] | which of several direct links carries the session, by measurements |
 //! | [`negotiate`] | when a round begins, and when it ends |
 //! | [`race`] | which candidates are tried in a round, and when |

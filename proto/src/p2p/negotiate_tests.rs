@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::p2p::candidate::{Carrier, Kind};
+use crate::p2p::candidate::{CandidateTransport, Kind};
 use crate::p2p::output::PROBE;
 use crate::p2p::race::{MAX_LEARNED, PROBES_AT};
 
@@ -9,16 +9,16 @@ fn interface(addr: &str, prefix: u8) -> Interface {
     Interface { name: "eth0".to_owned(), addr: addr.parse().unwrap(), prefix }
 }
 
-fn candidate(kind: Kind, carrier: Carrier, addr: &str) -> Candidate {
-    Candidate { kind, carrier, addr: addr.parse().unwrap() }
+fn candidate(kind: Kind, transport: CandidateTransport, addr: &str) -> Candidate {
+    Candidate { kind, transport, addr: addr.parse().unwrap() }
 }
 
-fn machine(side: Side, now: Instant) -> Negotiation {
-    let number = match side {
-        Side::Sender => 1,
-        Side::Receiver => 2,
+fn machine(role: Role, now: Instant) -> Negotiation {
+    let number = match role {
+        Role::Sender => 1,
+        Role::Receiver => 2,
     };
-    let config = Config { side, allowed: true, certificate: [number; 32], seed: Seed::new([number; 32]) };
+    let config = Config { role, allowed: true, certificate: [number; 32], seed: Seed::new([number; 32]) };
     let mut machine = Negotiation::new(config);
     machine.handle_interfaces(now, &[interface("192.168.1.10", 24)]);
     machine
@@ -39,7 +39,7 @@ const RECEIVER: usize = 1;
 impl Pair {
     fn new() -> Self {
         let now = Instant::now();
-        let ends = [machine(Side::Sender, now), machine(Side::Receiver, now)];
+        let ends = [machine(Role::Sender, now), machine(Role::Receiver, now)];
         Self { now, ends, done: [Vec::new(), Vec::new()], said: Vec::new() }
     }
 
@@ -57,7 +57,7 @@ impl Pair {
                 while let Some(output) = self.ends[from].poll_output() {
                     moved = true;
                     match output {
-                        Output::Say(control) => {
+                        Output::Send(control) => {
                             self.said.push((from, control.clone()));
                             self.ends[1 - from].handle_control(self.now, &control).unwrap();
                         }
@@ -104,7 +104,7 @@ impl Pair {
     }
 
     fn paths(&self) -> [Option<u32>; 2] {
-        [SENDER, RECEIVER].map(|side| self.ends[side].path())
+        [SENDER, RECEIVER].map(|role| self.ends[role].path())
     }
 
     fn count(&self, of: usize, what: &Output) -> usize {
@@ -138,8 +138,8 @@ const B: &str = "198.51.100.8:50000";
 #[test]
 fn the_sender_dials_and_the_receiver_probes_each_candidate() {
     let mut pair = Pair::started();
-    pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, A)]);
-    pair.ends[RECEIVER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, B)]);
+    pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, CandidateTransport::Udp, A)]);
+    pair.ends[RECEIVER].set_candidates(vec![candidate(Kind::Reflexive, CandidateTransport::Udp, B)]);
     pair.settle();
     pair.pass(Duration::from_secs(3));
     assert_eq!(pair.dials(SENDER), [B.parse().unwrap()]);
@@ -155,23 +155,23 @@ fn the_sender_dials_and_the_receiver_probes_each_candidate() {
 #[test]
 fn both_dial_tcp_candidates_of_their_own_network_and_no_others() {
     let mut pair = Pair::started();
-    let near = candidate(Kind::Host, Carrier::Tcp, "192.168.1.20:40000");
-    let far = candidate(Kind::Host, Carrier::Tcp, "192.168.2.20:40000");
+    let near = candidate(Kind::Host, CandidateTransport::Tcp, "192.168.1.20:40000");
+    let far = candidate(Kind::Host, CandidateTransport::Tcp, "192.168.2.20:40000");
     for end in &mut pair.ends {
         end.set_candidates(vec![near, far]);
     }
     pair.settle();
     pair.pass(Duration::from_secs(1));
-    for side in [SENDER, RECEIVER] {
-        assert_eq!(pair.dials(side), [near.addr]);
+    for role in [SENDER, RECEIVER] {
+        assert_eq!(pair.dials(role), [near.addr]);
     }
 }
 
 #[test]
 fn candidates_are_sent_as_they_become_known_and_each_once() {
     let mut pair = Pair::started();
-    let first = candidate(Kind::Host, Carrier::Udp, "192.168.1.20:40000");
-    let second = candidate(Kind::Reflexive, Carrier::Udp, A);
+    let first = candidate(Kind::Host, CandidateTransport::Udp, "192.168.1.20:40000");
+    let second = candidate(Kind::Reflexive, CandidateTransport::Udp, A);
     pair.ends[SENDER].set_candidates(vec![first]);
     pair.ends[SENDER].set_candidates(vec![first, second]);
     pair.ends[SENDER].set_gathered(true, false);
@@ -199,7 +199,7 @@ fn candidates_are_sent_as_they_become_known_and_each_once() {
 #[test]
 fn only_a_probe_teaches_an_unknown_address() {
     let mut pair = Pair::started();
-    pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, A)]);
+    pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, CandidateTransport::Udp, A)]);
     pair.settle();
     let (_, probe) = pair.probes(RECEIVER)[0];
     let seen: SocketAddr = "198.51.100.8:61000".parse().unwrap();
@@ -230,15 +230,15 @@ fn only_a_probe_teaches_an_unknown_address() {
 #[test]
 fn a_probe_that_outruns_the_offer_waits_for_it() {
     let now = Instant::now();
-    let mut sender = machine(Side::Sender, now);
+    let mut sender = machine(Role::Sender, now);
     sender.start(now, true);
-    let Some(Output::Say(Control::CandidateOffer { token, .. })) = sender.poll_output() else { panic!("no offer") };
+    let Some(Output::Send(Control::CandidateOffer { token, .. })) = sender.poll_output() else { panic!("no offer") };
     let seen: SocketAddr = "198.51.100.8:61000".parse().unwrap();
     assert!(sender.handle_probe(now, seen, &[&PROBE_START[..], &token].concat()));
     assert_eq!((sender.poll_output(), sender.poll_timeout()), (None, Some(now + ROUND)));
     let offer = Control::CandidateOffer {
         round: 1,
-        candidates: Capped::truncated(Vec::new()),
+        candidates: BoundedVec::truncated(Vec::new()),
         certificate: [2; 32],
         token: [0; 16],
         dependent: false,
@@ -276,9 +276,9 @@ fn two_nats_that_map_by_destination_are_not_tried() {
     }
     pair.ends.iter_mut().for_each(|end| end.start(pair.now, true));
     pair.settle();
-    let public = candidate(Kind::Host, Carrier::Udp, "[2001:db8::1]:4000");
-    pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, A), public]);
-    pair.ends[RECEIVER].set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, B), public]);
+    let public = candidate(Kind::Host, CandidateTransport::Udp, "[2001:db8::1]:4000");
+    pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, CandidateTransport::Udp, A), public]);
+    pair.ends[RECEIVER].set_candidates(vec![candidate(Kind::Reflexive, CandidateTransport::Udp, B), public]);
     pair.settle();
     pair.pass(Duration::from_secs(3));
     assert_eq!(pair.dials(SENDER), [public.addr]);
@@ -314,9 +314,9 @@ fn a_chosen_path_ends_the_race_and_its_loss_the_round() {
     for (number, loser) in (1..).zip([SENDER, RECEIVER]) {
         pair.ends[loser].handle_lost(pair.now, number);
         pair.settle();
-        for side in [SENDER, RECEIVER] {
-            assert_eq!(pair.count(side, &over(number)), 1);
-            assert_eq!(pair.count(side, &settled(number)), 1);
+        for role in [SENDER, RECEIVER] {
+            assert_eq!(pair.count(role, &over(number)), 1);
+            assert_eq!(pair.count(role, &settled(number)), 1);
         }
         assert_eq!(pair.paths(), [None; 2]);
         pair.pass(SOON);
@@ -338,11 +338,11 @@ fn no_round_begins_before_both_know_that_the_last_one_is_over() {
     sender.handle_timeout(now + SOON * 10);
     sender.handle_interfaces(now + SOON * 10, &[interface("10.1.1.1", 24)]);
     let said: Vec<Output> = std::iter::from_fn(|| sender.poll_output()).collect();
-    assert_eq!(said, [over(1), Output::Say(Control::DirectFailed { round: 1 })]);
+    assert_eq!(said, [over(1), Output::Send(Control::DirectFailed { round: 1 })]);
     sender.handle_control(now, &Control::DirectFailed { round: 1 }).unwrap();
     assert_eq!(sender.poll_output(), Some(settled(1)));
     sender.handle_timeout(now + SOON * 10);
-    assert!(matches!(sender.poll_output(), Some(Output::Say(Control::CandidateOffer { round: 2, .. }))));
+    assert!(matches!(sender.poll_output(), Some(Output::Send(Control::CandidateOffer { round: 2, .. }))));
 }
 
 #[test]
@@ -352,8 +352,8 @@ fn peers_may_lose_the_path_at_the_same_time() {
     let now = pair.now;
     pair.ends.iter_mut().for_each(|end| end.handle_lost(now, 1));
     pair.settle();
-    for side in [SENDER, RECEIVER] {
-        assert_eq!(pair.done[side], [chosen(1), over(1), settled(1)]);
+    for role in [SENDER, RECEIVER] {
+        assert_eq!(pair.done[role], [chosen(1), over(1), settled(1)]);
     }
 }
 
@@ -369,8 +369,8 @@ fn a_better_path_is_looked_for_beside_the_one_in_use() {
     // None is found: the path stays, and nobody hears of a failure.
     pair.pass(ROUND);
     assert_eq!(pair.paths(), [Some(1); 2]);
-    for side in [SENDER, RECEIVER] {
-        assert_eq!(pair.done[side], [chosen(1), over(2), settled(2)]);
+    for role in [SENDER, RECEIVER] {
+        assert_eq!(pair.done[role], [chosen(1), over(2), settled(2)]);
     }
     pair.pass(RECHECK);
     assert_eq!(pair.rounds(RECEIVER), [1, 2, 3]);
@@ -388,9 +388,9 @@ fn an_abandoned_path_drains_until_nothing_is_in_flight() {
     }
     pair.ends[SENDER].retire(pair.now, 1);
     pair.settle();
-    for side in [SENDER, RECEIVER] {
-        assert_eq!(pair.done[side], [chosen(1), chosen(2), over(1), settled(1)]);
-        assert_eq!(pair.ends[side].draining().count(), 0);
+    for role in [SENDER, RECEIVER] {
+        assert_eq!(pair.done[role], [chosen(1), chosen(2), over(1), settled(1)]);
+        assert_eq!(pair.ends[role].draining().count(), 0);
     }
     assert_eq!(pair.paths(), [Some(2); 2]);
     // What is over is over.
@@ -426,8 +426,8 @@ fn a_path_that_drains_may_be_lost_like_any_other() {
         pair.ends[loser].handle_lost(pair.now, 1);
         pair.settle();
         assert_eq!(pair.paths(), [Some(2); 2]);
-        for side in [SENDER, RECEIVER] {
-            assert_eq!(pair.done[side], [chosen(1), chosen(2), over(1), settled(1)]);
+        for role in [SENDER, RECEIVER] {
+            assert_eq!(pair.done[role], [chosen(1), chosen(2), over(1), settled(1)]);
         }
     }
 }
@@ -443,8 +443,8 @@ fn a_receiver_that_gave_up_the_race_reports_it_to_the_sender() {
     pair.ends[SENDER].choose(now);
     pair.settle();
     assert_eq!(pair.paths(), [None, Some(1)]);
-    for side in [SENDER, RECEIVER] {
-        assert_eq!((pair.count(side, &over(2)), pair.count(side, &settled(2))), (1, 1));
+    for role in [SENDER, RECEIVER] {
+        assert_eq!((pair.count(role, &over(2)), pair.count(role, &settled(2))), (1, 1));
     }
     // The first one drains at the sender, and both are without.
     pair.ends[SENDER].retire(now, 1);
@@ -462,7 +462,7 @@ fn rounds_that_the_peer_does_not_end_are_bounded() {
     let receiver = &mut pair.ends[RECEIVER];
     let offer = |round| Control::CandidateOffer {
         round,
-        candidates: Capped::truncated(Vec::new()),
+        candidates: BoundedVec::truncated(Vec::new()),
         certificate: [1; 32],
         token: [0; 16],
         dependent: false,
@@ -479,7 +479,7 @@ fn rounds_that_the_peer_does_not_end_are_bounded() {
 fn messages_that_need_an_answer_are_bounded() {
     let now = Instant::now();
     for agreed in [true, false] {
-        let mut machine = machine(Side::Receiver, now);
+        let mut machine = machine(Role::Receiver, now);
         if agreed {
             machine.start(now, true);
         }
@@ -496,7 +496,7 @@ fn a_peer_that_has_not_agreed_reveals_no_address() {
         let other = 1 - waits;
         let mut pair = Pair::new();
         for end in &mut pair.ends {
-            end.set_candidates(vec![candidate(Kind::Reflexive, Carrier::Udp, A)]);
+            end.set_candidates(vec![candidate(Kind::Reflexive, CandidateTransport::Udp, A)]);
         }
         pair.ends[other].start(pair.now, true);
         pair.settle();
@@ -534,13 +534,13 @@ fn a_changed_address_begins_a_round_from_either_side() {
 fn k04_a_peer_sends_nothing_if_either_side_has_p2p_off() {
     let now = Instant::now();
     let quiet = |mut machine: Negotiation| {
-        machine.set_candidates(vec![candidate(Kind::Host, Carrier::Udp, "192.168.1.10:4000")]);
+        machine.set_candidates(vec![candidate(Kind::Host, CandidateTransport::Udp, "192.168.1.10:4000")]);
         machine.set_gathered(true, false);
         machine.handle_interfaces(now, &[interface("10.1.1.1", 24)]);
         machine.handle_timeout(now + Duration::from_secs(1000));
         let offer = Control::CandidateOffer {
             round: 1,
-            candidates: Capped::truncated(vec![candidate(Kind::Host, Carrier::Udp, B)]),
+            candidates: BoundedVec::truncated(vec![candidate(Kind::Host, CandidateTransport::Udp, B)]),
             certificate: [0; 32],
             token: [0; 16],
             dependent: false,
@@ -559,11 +559,11 @@ fn k04_a_peer_sends_nothing_if_either_side_has_p2p_off() {
         assert_eq!(machine.poll_timeout(), None);
         assert!(machine.is_off());
     };
-    let config = Config { side: Side::Sender, allowed: false, certificate: [0; 32], seed: Seed::new([0; 32]) };
+    let config = Config { role: Role::Sender, allowed: false, certificate: [0; 32], seed: Seed::new([0; 32]) };
     let mut off = Negotiation::new(config);
     off.start(now, true);
     quiet(off);
-    let mut refused = machine(Side::Sender, now);
+    let mut refused = machine(Role::Sender, now);
     refused.start(now, false);
     quiet(refused);
 }
@@ -574,14 +574,14 @@ fn messages_that_are_out_of_turn_are_a_violation() {
     let connected = |round| Control::DirectConnected { round };
     let mut pair = Pair::started();
     let now = pair.now;
-    for (side, message) in [
+    for (role, message) in [
         (RECEIVER, failed(3)),
         (RECEIVER, connected(2)),
         (SENDER, connected(1)),
         (SENDER, Control::CandidatesDone { round: 0 }),
         (SENDER, Control::Bye),
     ] {
-        let said = pair.ends[side].handle_control(now, &message);
+        let said = pair.ends[role].handle_control(now, &message);
         assert_eq!(said, Err(Violation::UnexpectedMessage), "{message:?}");
     }
 }
@@ -611,12 +611,12 @@ fn k02_the_number_of_dials_is_bounded_for_any_offer() {
         let candidates = (0..16_u16)
             .map(|n| {
                 let addr = SocketAddr::new(IpAddr::from([198, 51, block, n as u8]), 3000);
-                Candidate { kind: Kind::Reflexive, carrier: Carrier::Udp, addr }
+                Candidate { kind: Kind::Reflexive, transport: CandidateTransport::Udp, addr }
             })
             .collect();
         let offer = Control::CandidateOffer {
             round: 1,
-            candidates: Capped::truncated(candidates),
+            candidates: BoundedVec::truncated(candidates),
             certificate: [0; 32],
             token: [0; 16],
             dependent: false,
@@ -632,14 +632,14 @@ fn k02_the_number_of_dials_is_bounded_for_any_offer() {
 
 #[test]
 fn k02_repeated_offers_do_not_multiply_the_tries_of_one_host() {
-    for carrier in [Carrier::Udp, Carrier::Tcp] {
+    for transport in [CandidateTransport::Udp, CandidateTransport::Tcp] {
         let mut pair = Pair::started();
         let now = pair.now;
         for port in 3000..3064 {
             let addr = SocketAddr::new(IpAddr::from([192, 168, 1, 99]), port);
             let offer = Control::CandidateOffer {
                 round: 1,
-                candidates: Capped::truncated(vec![Candidate { kind: Kind::Host, carrier, addr }]),
+                candidates: BoundedVec::truncated(vec![Candidate { kind: Kind::Host, transport, addr }]),
                 certificate: [0; 32],
                 token: [0; 16],
                 dependent: false,
@@ -648,6 +648,6 @@ fn k02_repeated_offers_do_not_multiply_the_tries_of_one_host() {
         }
         pair.settle();
         pair.pass(Duration::from_secs(5));
-        assert_eq!(pair.dials(SENDER).len(), 4, "{carrier:?}");
+        assert_eq!(pair.dials(SENDER).len(), 4, "{transport:?}");
     }
 }

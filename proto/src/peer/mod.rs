@@ -58,7 +58,7 @@ use crate::code::{Code, Link, Nameplate};
 use crate::handshake;
 use crate::link::connections::CloseReason;
 use crate::misuse::Misuse;
-use crate::net::{Action, Arrival, Interface, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::net::{Action, Arrival, Interface, ListenerId, SocketId, TcpEvent, TcpId, Transmit};
 use crate::node::{Input, Node};
 use crate::seed::Seed;
 use crate::session::SILENCE;
@@ -67,7 +67,7 @@ use crate::transfer::Transfer;
 use crate::transfer::job::Job;
 use crate::wire::Features;
 use crate::wire::close::SHUTTING_DOWN;
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 
 pub use crate::wire::peer::{CancelReason, DeclineReason};
 pub use crate::wire::relay::RefusalReason;
@@ -104,7 +104,7 @@ mod close {
 
 /// See the module's text.
 pub struct Peer {
-    side: Side,
+    role: Role,
     seed: Seed,
     net: Net,
     rendezvous: Rendezvous,
@@ -148,35 +148,35 @@ impl Node for Peer {
         }
     }
 
-    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+    fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent) {
         self.notice_pause(now);
-        match self.paths.portmap_on(pipe) {
-            Some(portmap) => portmap.handle_pipe(now, pipe, event),
-            None => self.net.handle_pipe(now, pipe, event),
+        match self.paths.portmap_on(tcp) {
+            Some(portmap) => portmap.handle_tcp(now, tcp, event),
+            None => self.net.handle_tcp(now, tcp, event),
         }
     }
 
-    fn handle_accept(&mut self, now: Instant, _listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
-        let pipe = self.paths.handle_accept(now, &mut self.net, from);
+    fn handle_accept(&mut self, now: Instant, _listener: ListenerId, from: SocketAddr) -> Option<TcpId> {
+        let tcp = self.paths.handle_accept(now, &mut self.net, from);
         self.apply(now);
-        pipe
+        tcp
     }
 
-    fn poll_pipe(&mut self) -> Option<PipeId> {
-        self.net.poll_pipe()
+    fn poll_tcp(&mut self) -> Option<TcpId> {
+        self.net.poll_tcp()
     }
 
-    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        match self.paths.portmap_on(pipe) {
-            Some(portmap) => portmap.pipe_buffer(pipe),
-            None => self.net.pipe_buffer(pipe),
+    fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+        match self.paths.portmap_on(tcp) {
+            Some(portmap) => portmap.pipe_buffer(tcp),
+            None => self.net.pipe_buffer(tcp),
         }
     }
 
-    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        match self.paths.output_of_portmap(pipe) {
-            Some(portmap) => portmap.pipe_output(pipe, slices),
-            None => self.net.pipe_output(pipe, slices),
+    fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
+        match self.paths.output_of_portmap(tcp) {
+            Some(portmap) => portmap.pipe_output(tcp, slices),
+            None => self.net.pipe_output(tcp, slices),
         }
     }
 
@@ -479,7 +479,7 @@ impl Peer {
     fn handle_keyed(&mut self, now: Instant, keyed: connection::Keyed) {
         let connection::Keyed { keys, link, via, is_first } = keyed;
         self.rendezvous.rest(now, &mut self.net);
-        self.rendezvous.set_reconnect_room(keys.reconnect.room(), keys.reconnect.owner(Side::Receiver));
+        self.rendezvous.set_reconnect_room(keys.reconnect.room(), keys.reconnect.owner(Role::Receiver));
         if is_first {
             self.notify_verifier(&keys);
         }
@@ -492,7 +492,7 @@ impl Peer {
             let comparison = must_agree.then(Comparison::new);
             self.outbox.notify(Event::Verifier { words: keys.verifier.words().to_vec(), comparison });
         }
-        if others_must && self.side == Side::Receiver {
+        if others_must && self.role == Role::Receiver {
             self.outbox.notify(Event::Waiting(WaitingFor::Agreement));
         }
     }
@@ -600,7 +600,7 @@ fn reachable(listening: &[SocketAddr], interfaces: &[IpAddr]) -> Option<SocketAd
 impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let stage = self.connection.name();
-        f.debug_struct("Peer").field("side", &self.side).field("stage", &stage).finish_non_exhaustive()
+        f.debug_struct("Peer").field("role", &self.role).field("stage", &stage).finish_non_exhaustive()
     }
 }
 

@@ -95,8 +95,8 @@ fn a_pipe_s_datagrams_are_copied_together_and_what_the_system_took_first_proves_
     let mut world = super::super::world::World::new();
     let (alice, _) = world.pair(super::super::world::ROOM);
     let main = world.clients[alice].main();
-    let to = ConnectionId::Pipe(crate::net::PipeId(1));
-    let mut flow = Flow { small: SMALL_FOR_PIPE, ..Flow::new(main) };
+    let to = ConnectionId::Tcp(crate::net::TcpId(1));
+    let mut flow = Flow { small: SMALL_FOR_TCP, ..Flow::new(main) };
     flow.take_in(vec![Bytes::from(vec![1; 1200]); 40]);
     assert_eq!((flow.held.len(), flow.held_bytes), (1, 48_000));
     flow.take_in(vec![Bytes::from(vec![1; 16 << 10]); 3]);

@@ -50,7 +50,7 @@ impl Client {
 }
 
 const fn join() -> ClientMessage {
-    ClientMessage::Join { room: RoomId([1; 32]), side: Side::Receiver, owner: OWNER, again: false }
+    ClientMessage::Join { room: RoomId([1; 32]), role: Role::Receiver, owner: OWNER, again: false }
 }
 
 fn refused(outputs: &[Output]) -> RefusalReason {
@@ -66,14 +66,14 @@ fn a_client_is_greeted_with_its_address_and_may_ask() {
     assert_eq!(client.greet(), RelayMessage::Hello { hello, observed: observed(), nonce: [0; 16] });
     assert_eq!(client.say(&ClientMessage::Ping), [Output::Request(Request::Ping)]);
     let request =
-        Request::Join { room: RoomId([1; 32]), side: Side::Receiver, owner: OWNER, again: false, former: None };
+        Request::Join { room: RoomId([1; 32]), role: Role::Receiver, owner: OWNER, again: false, former: None };
     assert_eq!(client.say(&join()), [Output::Request(request)]);
     client.greeting.answered(client.now);
     let former = Former { room: RoomId([2; 32]), owner: Owner([5; 16]) };
-    let (room, side) = (RoomId([1; 32]), Side::Receiver);
-    let request = Request::Join { room, side, owner: OWNER, again: true, former: Some(former) };
+    let (room, role) = (RoomId([1; 32]), Role::Receiver);
+    let request = Request::Join { room, role, owner: OWNER, again: true, former: Some(former) };
     assert_eq!(
-        client.say(&ClientMessage::Rejoin { room, side, owner: OWNER, former }),
+        client.say(&ClientMessage::Rejoin { room, role, owner: OWNER, former }),
         [Output::Request(request)],
         "a reconnect room always"
     );

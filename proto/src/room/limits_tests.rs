@@ -119,14 +119,14 @@ fn one_source_has_so_many_connections_and_no_more() {
     let (now, one) = (Instant::now(), source("192.0.2.1"));
     let mut guard = guard(Limits { connections_per_source: 2, ..Limits::default() });
     for _ in 0..2 {
-        assert_eq!(guard.knock(now, one, false), Admission::Accept);
+        assert_eq!(guard.attempt(now, one, false), Admission::Accept);
         assert!(guard.connected(one));
     }
-    assert_eq!(guard.knock(now, one, false), Admission::Retry, "it may be somebody else who says so");
-    assert_eq!(guard.knock(now, one, true), Admission::TooMany);
-    assert_eq!(guard.knock(now, source("192.0.2.2"), false), Admission::Accept);
+    assert_eq!(guard.attempt(now, one, false), Admission::Retry, "it may be somebody else who says so");
+    assert_eq!(guard.attempt(now, one, true), Admission::TooMany);
+    assert_eq!(guard.attempt(now, source("192.0.2.2"), false), Admission::Accept);
     guard.disconnected(one, false);
-    assert_eq!(guard.knock(now, one, true), Admission::Accept);
+    assert_eq!(guard.attempt(now, one, true), Admission::Accept);
     assert_eq!(guard.connections(), 1);
 }
 
@@ -134,16 +134,16 @@ fn one_source_has_so_many_connections_and_no_more() {
 fn there_are_so_many_places_and_no_more() {
     let now = Instant::now();
     let mut guard = guard(Limits { max_connections: 2, ..Limits::default() });
-    assert_eq!(guard.knock(now, source("192.0.2.1"), false), Admission::Accept);
-    assert_eq!(guard.knock(now, source("192.0.2.2"), true), Admission::Accept);
-    assert_eq!(guard.knock(now, source("192.0.2.3"), false), Admission::Retry);
-    assert_eq!(guard.knock(now, source("192.0.2.3"), true), Admission::InPlaceOf(None));
+    assert_eq!(guard.attempt(now, source("192.0.2.1"), false), Admission::Accept);
+    assert_eq!(guard.attempt(now, source("192.0.2.2"), true), Admission::Accept);
+    assert_eq!(guard.attempt(now, source("192.0.2.3"), false), Admission::Retry);
+    assert_eq!(guard.attempt(now, source("192.0.2.3"), true), Admission::InPlaceOf(None));
     guard.disconnected(source("192.0.2.2"), true);
     assert!(guard.connected(source("192.0.2.1")));
     assert!(guard.connected(source("192.0.2.3")));
-    assert_eq!(guard.knock(now, source("192.0.2.4"), true), Admission::Full);
+    assert_eq!(guard.attempt(now, source("192.0.2.4"), true), Admission::Full);
     guard.disconnected(source("192.0.2.3"), false);
-    assert_eq!(guard.knock(now, source("192.0.2.4"), true), Admission::Accept);
+    assert_eq!(guard.attempt(now, source("192.0.2.4"), true), Admission::Accept);
 }
 
 #[test]
@@ -151,14 +151,14 @@ fn who_forges_an_address_does_not_shut_its_owner_out() {
     let (now, victim) = (Instant::now(), source("192.0.2.1"));
     let mut guard = guard(Limits::default());
     let mut admitted = 0;
-    while guard.knock(now, victim, false) == Admission::Accept {
+    while guard.attempt(now, victim, false) == Admission::Accept {
         admitted += 1;
         // Its handshakes time out; that alone is no end of it.
         guard.disconnected(victim, true);
     }
     assert_eq!(admitted, Limits::default().joins_per_minute);
-    assert_eq!(guard.knock(now, victim, false), Admission::Retry);
-    assert_eq!(guard.knock(now, victim, true), Admission::Accept);
+    assert_eq!(guard.attempt(now, victim, false), Admission::Retry);
+    assert_eq!(guard.attempt(now, victim, true), Admission::Accept);
 }
 
 #[test]
@@ -167,13 +167,13 @@ fn many_handshakes_at_once_make_clients_prove_their_address() {
     let mut guard = guard(Limits::default());
     let nth = |index: usize| Source::of(SocketAddr::new(IpAddr::from((index as u32).to_be_bytes()), 0));
     for index in 0..HALF_OPEN {
-        assert_eq!(guard.knock(now, nth(index), false), Admission::Accept);
+        assert_eq!(guard.attempt(now, nth(index), false), Admission::Accept);
     }
-    assert_eq!(guard.knock(now, nth(HALF_OPEN), false), Admission::Retry);
-    assert_eq!(guard.knock(now, nth(HALF_OPEN), true), Admission::Accept);
+    assert_eq!(guard.attempt(now, nth(HALF_OPEN), false), Admission::Retry);
+    assert_eq!(guard.attempt(now, nth(HALF_OPEN), true), Admission::Accept);
     guard.disconnected(nth(0), true);
     guard.disconnected(nth(1), true);
-    assert_eq!(guard.knock(now, nth(0), false), Admission::Accept);
+    assert_eq!(guard.attempt(now, nth(0), false), Admission::Accept);
 }
 
 #[test]

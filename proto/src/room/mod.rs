@@ -9,10 +9,10 @@
 //! | `talk` | when a leg is read and told something, before it is paired |
 //! | [`mirror`] | whose STUN questions are answered |
 //! | `forward` | how the bytes of two paired legs move, and how much of them is held |
-//! | `ports` | nothing: what QUIC connections and pipes have in common |
+//! | `ports` | nothing: what QUIC connections and TCP connections have in common |
 //! | `relay` | the whole as one [`crate::node::Node`], [`Relay`] |
 //!
-//! A *leg* is one client's link: a QUIC connection or a pipe (TLS or a WebSocket on TCP). A relay never dials, never
+//! A *leg* is one client's link: a QUIC connection or a TCP connection (TLS or a WebSocket on TCP). A relay never dials, never
 //! decodes what paired peers say, and knows addresses only as [`limits::Source`], which cannot be shown.
 
 #[cfg(test)]
@@ -24,14 +24,14 @@ mod forward;
 pub mod greeting;
 mod half_open;
 pub mod limits;
-pub mod mirror;
+mod pending;
 mod ports;
 pub mod registry;
 mod relay;
 mod status;
+pub mod stun_responder;
 #[cfg(test)]
 mod stun_tests;
-mod talk;
 #[cfg(test)]
 mod world;
 

@@ -22,16 +22,16 @@ const fn key(id: u8, again: bool) -> Key {
 const CODE: Key = key(1, false);
 const AGAIN: Key = key(1, true);
 
-const fn waiting(ousted: Ousted<u32>) -> Joined<u32> {
+const fn waiting(ousted: Replaced<u32>) -> Joined<u32> {
     Joined { outcome: Outcome::Waiting, ousted }
 }
 
 const fn paired(with: u32) -> Joined<u32> {
-    Joined { outcome: Outcome::Paired { with }, ousted: Ousted::Nobody }
+    Joined { outcome: Outcome::Paired { with }, ousted: Replaced::Nobody }
 }
 
 const fn no(refusal: Refusal) -> Joined<u32> {
-    Joined { outcome: Outcome::Refused(refusal), ousted: Ousted::Nobody }
+    Joined { outcome: Outcome::Refused(refusal), ousted: Replaced::Nobody }
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_sender_waits_and_a_receiver_finds_it() {
     assert!((1..=9).contains(&given.nameplate));
     assert_eq!(given.key.room, Nameplate::from_number(given.nameplate).room_id());
     assert_eq!(rooms.counts(), Counts { waiting: 1, paired: 0, kept: 0 });
-    assert_eq!(rooms.join(now, given.key, Side::Receiver, &BOB, 2), paired(1));
+    assert_eq!(rooms.join(now, given.key, Role::Receiver, &BOB, 2), paired(1));
     assert_eq!(rooms.counts(), Counts { waiting: 0, paired: 1, kept: 0 });
     assert_eq!(rooms.poll_timeout(), None, "pairs end by their bytes, not by age");
     assert_eq!(rooms.leave(now, 2, false), Some(1));
@@ -54,14 +54,14 @@ fn a_sender_waits_and_a_receiver_finds_it() {
 fn r03_a_receiver_hears_the_same_whatever_the_reason() {
     let (now, mut rooms) = (Instant::now(), registry(10));
     let nobody = no(Refusal::NobodyWaits);
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 9), nobody, "unknown");
-    rooms.join(now, CODE, Side::Sender, &ALICE, 1);
-    rooms.join(now, CODE, Side::Receiver, &BOB, 2);
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 9), nobody, "full");
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 9), nobody, "unknown");
+    rooms.join(now, CODE, Role::Sender, &ALICE, 1);
+    rooms.join(now, CODE, Role::Receiver, &BOB, 2);
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 9), nobody, "full");
     rooms.leave(now, 1, false);
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 9), nobody, "used");
-    rooms.join(now, key(2, false), Side::Sender, &ALICE, 3);
-    assert_eq!(rooms.join(now + TTL, key(2, false), Side::Receiver, &EVE, 9), nobody, "expired");
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 9), nobody, "used");
+    rooms.join(now, key(2, false), Role::Sender, &ALICE, 3);
+    assert_eq!(rooms.join(now + TTL, key(2, false), Role::Receiver, &EVE, 9), nobody, "expired");
     assert_eq!(rooms.room_of(9), None);
 }
 
@@ -69,11 +69,11 @@ fn r03_a_receiver_hears_the_same_whatever_the_reason() {
 #[test]
 fn r02_a_third_join_changes_nothing() {
     let (now, mut rooms) = (Instant::now(), registry(10));
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &ALICE, 1), waiting(Ousted::Nobody));
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &BOB, 2), paired(1));
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &EVE, 3), no(Refusal::NobodyWaits));
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &EVE, 4), no(Refusal::NameTaken));
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &BOB, 2), no(Refusal::NobodyWaits), "the same link twice");
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 1), waiting(Replaced::Nobody));
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 2), paired(1));
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 3), no(Refusal::NobodyWaits));
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &EVE, 4), no(Refusal::NameTaken));
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 2), no(Refusal::NobodyWaits), "the same link twice");
     assert_eq!((rooms.room_of(1), rooms.room_of(2)), (Some(CODE), Some(CODE)));
     assert_eq!(rooms.leave(now, 1, false), Some(2));
 }
@@ -82,63 +82,63 @@ fn r02_a_third_join_changes_nothing() {
 #[test]
 fn r04_a_squatter_gets_no_seat_that_has_an_owner() {
     let (now, mut rooms) = (Instant::now(), registry(10));
-    rooms.join(now, CODE, Side::Sender, &EVE, 9);
+    rooms.join(now, CODE, Role::Sender, &EVE, 9);
     assert_eq!(
-        rooms.join(now, CODE, Side::Sender, &ALICE, 1),
+        rooms.join(now, CODE, Role::Sender, &ALICE, 1),
         no(Refusal::NameTaken),
         "the sender is told, and takes another"
     );
     rooms.leave(now, 9, true);
-    rooms.join(now, CODE, Side::Sender, &ALICE, 1);
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &EVE, 9), no(Refusal::NameTaken));
-    rooms.join(now, CODE, Side::Receiver, &BOB, 2);
+    rooms.join(now, CODE, Role::Sender, &ALICE, 1);
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &EVE, 9), no(Refusal::NameTaken));
+    rooms.join(now, CODE, Role::Receiver, &BOB, 2);
     rooms.leave(now, 1, false);
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &EVE, 9), no(Refusal::NameTaken), "the name is kept for its sender");
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &ALICE, 3), waiting(Ousted::Nobody));
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &EVE, 9), no(Refusal::NameTaken), "the name is kept for its sender");
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 3), waiting(Replaced::Nobody));
     assert_eq!(rooms.leave(now, 3, false), None);
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &EVE, 9), no(Refusal::NameTaken), "still");
-    assert_eq!(rooms.join(now + TTL, CODE, Side::Sender, &EVE, 9), waiting(Ousted::Nobody), "not for ever");
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &EVE, 9), no(Refusal::NameTaken), "still");
+    assert_eq!(rooms.join(now + TTL, CODE, Role::Sender, &EVE, 9), waiting(Replaced::Nobody), "not for ever");
 }
 
 #[test]
 fn an_owner_takes_its_seat_on_another_link() {
     let (now, mut rooms) = (Instant::now(), registry(1));
-    rooms.join(now, CODE, Side::Sender, &ALICE, 1);
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &ALICE, 2), waiting(Ousted::Waiting(1)));
+    rooms.join(now, CODE, Role::Sender, &ALICE, 1);
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 2), waiting(Replaced::Waiting(1)));
     assert_eq!((rooms.room_of(1), rooms.room_of(2)), (None, Some(CODE)));
-    rooms.join(now, CODE, Side::Receiver, &BOB, 3);
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &ALICE, 4), waiting(Ousted::Pair(2, 3)));
+    rooms.join(now, CODE, Role::Receiver, &BOB, 3);
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 4), waiting(Replaced::Pair(2, 3)));
     assert_eq!(rooms.counts(), Counts { waiting: 1, paired: 0, kept: 0 });
-    rooms.join(now, CODE, Side::Receiver, &BOB, 5);
+    rooms.join(now, CODE, Role::Receiver, &BOB, 5);
     // In a code room a receiver does not wait: the pair ends, the sender comes back, then it finds it.
-    let joined = rooms.join(now, CODE, Side::Receiver, &BOB, 6);
-    assert_eq!(joined, Joined { outcome: Outcome::Refused(Refusal::NobodyWaits), ousted: Ousted::Pair(5, 4) });
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &ALICE, 7), waiting(Ousted::Nobody));
-    assert_eq!(rooms.join(now, CODE, Side::Receiver, &BOB, 6), paired(7));
+    let joined = rooms.join(now, CODE, Role::Receiver, &BOB, 6);
+    assert_eq!(joined, Joined { outcome: Outcome::Refused(Refusal::NobodyWaits), ousted: Replaced::Pair(5, 4) });
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 7), waiting(Replaced::Nobody));
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 6), paired(7));
 }
 
 #[test]
 fn in_a_reconnect_room_either_side_waits_and_nothing_is_kept() {
-    for (first, second) in [(Side::Sender, Side::Receiver), (Side::Receiver, Side::Sender)] {
+    for (first, second) in [(Role::Sender, Role::Receiver), (Role::Receiver, Role::Sender)] {
         let (now, mut rooms) = (Instant::now(), registry(10));
-        assert_eq!(rooms.join(now, AGAIN, first, &ALICE, 1), waiting(Ousted::Nobody));
+        assert_eq!(rooms.join(now, AGAIN, first, &ALICE, 1), waiting(Replaced::Nobody));
         assert!(matches!(rooms.join(now, AGAIN, first, &EVE, 9).outcome, Outcome::Refused(_)));
         assert_eq!(rooms.join(now, AGAIN, second, &BOB, 2), paired(1));
         assert!(matches!(rooms.join(now, AGAIN, second, &EVE, 9).outcome, Outcome::Refused(_)));
-        assert_eq!(rooms.join(now, AGAIN, second, &BOB, 3), waiting(Ousted::Pair(2, 1)));
+        assert_eq!(rooms.join(now, AGAIN, second, &BOB, 3), waiting(Replaced::Pair(2, 1)));
         assert_eq!(rooms.join(now, AGAIN, first, &ALICE, 4), paired(3));
         assert_eq!(rooms.leave(now, 4, false), Some(3));
         assert_eq!(rooms.counts(), Counts::default());
     }
     let (now, mut rooms) = (Instant::now(), registry(10));
-    rooms.join(now, CODE, Side::Sender, &ALICE, 1);
-    assert_eq!(rooms.join(now, AGAIN, Side::Receiver, &BOB, 2), waiting(Ousted::Nobody), "a registry of its own");
+    rooms.join(now, CODE, Role::Sender, &ALICE, 1);
+    assert_eq!(rooms.join(now, AGAIN, Role::Receiver, &BOB, 2), waiting(Replaced::Nobody), "a registry of its own");
 }
 
 #[test]
 fn a_room_that_waits_expires_unless_it_is_renewed() {
     let (now, mut rooms) = (Instant::now(), registry(10));
-    rooms.join(now, CODE, Side::Sender, &ALICE, 1);
+    rooms.join(now, CODE, Role::Sender, &ALICE, 1);
     let later = now + TTL - Duration::from_secs(1);
     rooms.renew(later, 1);
     rooms.handle_timeout(now + TTL);
@@ -155,40 +155,40 @@ fn a_sender_that_leaves_for_good_frees_its_name() {
         let (now, mut rooms) = (Instant::now(), registry(10));
         let given = rooms.allocate(now, &ALICE, 1).unwrap();
         if pair {
-            rooms.join(now, given.key, Side::Receiver, &BOB, 2);
+            rooms.join(now, given.key, Role::Receiver, &BOB, 2);
         }
         rooms.leave(now, 1, true);
         assert_eq!(rooms.counts(), Counts::default());
         assert_eq!(rooms.numbers, 0);
-        assert_eq!(rooms.join(now, given.key, Side::Sender, &EVE, 3), waiting(Ousted::Nobody));
+        assert_eq!(rooms.join(now, given.key, Role::Sender, &EVE, 3), waiting(Replaced::Nobody));
     }
     let (now, mut rooms) = (Instant::now(), registry(10));
-    rooms.join(now, CODE, Side::Sender, &ALICE, 1);
-    rooms.join(now, CODE, Side::Receiver, &BOB, 2);
+    rooms.join(now, CODE, Role::Sender, &ALICE, 1);
+    rooms.join(now, CODE, Role::Receiver, &BOB, 2);
     rooms.leave(now, 2, true);
-    assert_eq!(rooms.join(now, CODE, Side::Sender, &EVE, 3), no(Refusal::NameTaken), "the receiver can't free it");
+    assert_eq!(rooms.join(now, CODE, Role::Sender, &EVE, 3), no(Refusal::NameTaken), "the receiver can't free it");
 }
 
 #[test]
 fn there_are_so_many_rooms_and_so_many_kept_names_and_no_more() {
     let (now, mut rooms) = (Instant::now(), registry(2));
-    rooms.join(now, key(1, false), Side::Sender, &ALICE, 1);
-    rooms.join(now, key(2, true), Side::Receiver, &ALICE, 2);
-    assert_eq!(rooms.join(now, key(3, false), Side::Sender, &ALICE, 3), no(Refusal::Full));
-    assert_eq!(rooms.join(now, key(3, true), Side::Receiver, &ALICE, 3), no(Refusal::Full));
+    rooms.join(now, key(1, false), Role::Sender, &ALICE, 1);
+    rooms.join(now, key(2, true), Role::Receiver, &ALICE, 2);
+    assert_eq!(rooms.join(now, key(3, false), Role::Sender, &ALICE, 3), no(Refusal::Full));
+    assert_eq!(rooms.join(now, key(3, true), Role::Receiver, &ALICE, 3), no(Refusal::Full));
     assert_eq!(rooms.allocate(now, &ALICE, 3), Err(Refusal::Full));
-    assert_eq!(rooms.join(now, key(2, true), Side::Sender, &BOB, 3), paired(2), "this needs no room");
+    assert_eq!(rooms.join(now, key(2, true), Role::Sender, &BOB, 3), paired(2), "this needs no room");
     rooms.leave(now, 2, false);
     for id in 10..30 {
         let at = now + Duration::from_secs(u64::from(id));
-        rooms.join(at, key(id, false), Side::Sender, &ALICE, 100);
-        rooms.join(at, key(id, false), Side::Receiver, &BOB, 101);
+        rooms.join(at, key(id, false), Role::Sender, &ALICE, 100);
+        rooms.join(at, key(id, false), Role::Receiver, &BOB, 101);
         rooms.leave(at, 100, false);
     }
     assert_eq!(rooms.counts(), Counts { waiting: 1, paired: 0, kept: 8 });
     let at = now + Duration::from_secs(40);
-    assert_eq!(rooms.join(at, key(29, false), Side::Sender, &EVE, 9), no(Refusal::NameTaken));
-    assert_eq!(rooms.join(at, key(21, false), Side::Sender, &EVE, 9), waiting(Ousted::Nobody), "the oldest gave way");
+    assert_eq!(rooms.join(at, key(29, false), Role::Sender, &EVE, 9), no(Refusal::NameTaken));
+    assert_eq!(rooms.join(at, key(21, false), Role::Sender, &EVE, 9), waiting(Replaced::Nobody), "the oldest gave way");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn numbers_that_others_sit_on_are_passed_over() {
     let (now, mut rooms) = (Instant::now(), registry(10_000));
     for number in 1..=99 {
         let key = Key { again: false, room: Nameplate::from_number(number).room_id() };
-        rooms.join(now, key, Side::Sender, &EVE, number);
+        rooms.join(now, key, Role::Sender, &EVE, number);
     }
     assert_eq!(rooms.allocate(now, &ALICE, 1000).unwrap().nameplate.to_string().len(), 3);
 }
@@ -268,13 +268,13 @@ impl Model {
         gone
     }
 
-    fn join(&mut self, key: Key, side: usize, owner: u8, link: u32) -> Joined<u32> {
-        let refused = |side| no(if side == 0 { Refusal::NameTaken } else { Refusal::NobodyWaits });
+    fn join(&mut self, key: Key, role: usize, owner: u8, link: u32) -> Joined<u32> {
+        let refused = |role| no(if role == 0 { Refusal::NameTaken } else { Refusal::NobodyWaits });
         if self.has_seat(link) {
-            return refused(side);
+            return refused(role);
         }
         let (now, full) = (self.now, self.live() >= MODEL_ROOMS);
-        let may_wait = key.again || side == 0;
+        let may_wait = key.again || role == 0;
         let Some(room) = self.rooms.iter_mut().find(|room| room.key == key) else {
             if !may_wait {
                 return no(Refusal::NobodyWaits);
@@ -283,38 +283,38 @@ impl Model {
                 return no(Refusal::Full);
             }
             let mut seats = [None, None];
-            seats[side] = Some((link, owner));
+            seats[role] = Some((link, owner));
             self.rooms.push(ModelRoom { key, seats, keeps: None, since: now });
-            return waiting(Ousted::Nobody);
+            return waiting(Replaced::Nobody);
         };
-        match (room.seats[side], room.seats[1 - side]) {
-            (None, None) if side == 0 && room.keeps.is_some_and(|(keeper, _)| keeper == owner) => {
+        match (room.seats[role], room.seats[1 - role]) {
+            (None, None) if role == 0 && room.keeps.is_some_and(|(keeper, _)| keeper == owner) => {
                 if full {
                     return no(Refusal::Full);
                 }
                 room.seats[0] = Some((link, owner));
                 room.since = now;
-                waiting(Ousted::Nobody)
+                waiting(Replaced::Nobody)
             }
-            (None, None) => refused(side),
+            (None, None) => refused(role),
             (None, Some((other, other_owner))) => {
-                room.seats[side] = Some((link, owner));
-                let sender = if side == 0 { owner } else { other_owner };
+                room.seats[role] = Some((link, owner));
+                let sender = if role == 0 { owner } else { other_owner };
                 if !key.again && room.keeps.is_none() {
                     room.keeps = Some((sender, now + MODEL_TTL));
                 }
                 paired(other)
             }
-            (Some((_, old_owner)), _) if old_owner != owner => refused(side),
+            (Some((_, old_owner)), _) if old_owner != owner => refused(role),
             (Some((old, _)), other) => {
-                let ousted = other.map_or(Ousted::Waiting(old), |(other, _)| Ousted::Pair(old, other));
+                let ousted = other.map_or(Replaced::Waiting(old), |(other, _)| Replaced::Pair(old, other));
                 room.seats = [None, None];
                 if may_wait {
-                    room.seats[side] = Some((link, owner));
+                    room.seats[role] = Some((link, owner));
                     room.since = now;
                     waiting(ousted)
                 } else {
-                    Joined { ousted, ..refused(side) }
+                    Joined { ousted, ..refused(role) }
                 }
             }
         }
@@ -390,14 +390,14 @@ proptest! {
             match op {
                 Op::Allocate { owner, link } => match rooms.allocate(now, &Owner([owner; 16]), link) {
                     Ok(given) => {
-                        prop_assert_eq!(model.join(given.key, 0, owner, link), waiting(Ousted::Nobody));
+                        prop_assert_eq!(model.join(given.key, 0, owner, link), waiting(Replaced::Nobody));
                     }
                     Err(Refusal::Full) => prop_assert!(model.live() >= MODEL_ROOMS),
                     Err(_) => prop_assert!(model.has_seat(link)),
                 },
                 Op::Join { room, again, sender, owner, link } => {
-                    let (side, index) = if sender { (Side::Sender, 0) } else { (Side::Receiver, 1) };
-                    let joined = rooms.join(now, key(room, again), side, &Owner([owner; 16]), link);
+                    let (role, index) = if sender { (Role::Sender, 0) } else { (Role::Receiver, 1) };
+                    let joined = rooms.join(now, key(room, again), role, &Owner([owner; 16]), link);
                     prop_assert_eq!(joined, model.join(key(room, again), index, owner, link));
                 }
                 Op::Leave { link, for_good } => {

@@ -11,7 +11,7 @@ use super::super::Transport;
 use crate::code::Nameplate;
 use crate::link::quic::{Closed, Stream};
 use crate::net::{Bind, Listen};
-use crate::wire::relay::{ClientMessage, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, RelayMessage, Role, RoomId};
 
 pub(super) const KIB: usize = 1024;
 
@@ -67,7 +67,7 @@ fn two_clients_meet_and_hear_each_other() {
 
     let room = Nameplate::from_number(nameplate).room_id();
     let bob = world.connect_as(Profile::peer(), SocketId(1));
-    world.say(bob, &[hello(), join(room, Side::Receiver, BOB)]);
+    world.say(bob, &[hello(), join(room, Role::Receiver, BOB)]);
     world.until("paired", |world| world.clients[alice].streams.is_some() && world.clients[bob].streams.is_some());
     assert_eq!(world.clients[alice].streams, Some(16));
     assert_eq!(said(&world, bob), [RelayMessage::Paired { streams: 16 }]);
@@ -96,10 +96,10 @@ fn two_clients_meet_and_hear_each_other() {
 #[test]
 fn what_a_client_says_behind_its_request_is_for_the_peer() {
     let mut world = World::new();
-    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
-    let bob = world.ask(join(ROOM, Side::Receiver, BOB));
-    world.say_raw(bob, pattern(3000, 1));
+    let bob = world.ask(join(ROOM, Role::Receiver, BOB));
+    world.send_raw(bob, pattern(3000, 1));
     world.until("it is there", |world| world.clients[alice].main.is_some_and(|a| got(world, alice, a).len() == 3000));
     assert_eq!(got(&world, alice, world.clients[alice].main()), pattern(3000, 1));
 }
@@ -107,13 +107,13 @@ fn what_a_client_says_behind_its_request_is_for_the_peer() {
 #[test]
 fn a_ping_that_crosses_the_pairing_does_not_reach_the_peer() {
     let mut world = World::new();
-    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     let bob = world.connect();
     world.say(bob, &[hello()]);
     world.until("ready", |world| {
         world.clients[alice].heard.contains(&RelayMessage::Waiting) && !world.clients[bob].heard.is_empty()
     });
-    world.say(bob, &[join(ROOM, Side::Receiver, BOB)]);
+    world.say(bob, &[join(ROOM, Role::Receiver, BOB)]);
     world.pass(millis(1));
     world.say(alice, &[ClientMessage::Ping, ClientMessage::Ping]);
     world.until("paired", |world| world.clients[alice].streams.is_some());
@@ -130,7 +130,7 @@ fn a_ping_that_crosses_the_pairing_does_not_reach_the_peer() {
 fn r05_a_peer_that_is_lost_is_missed() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
-    let waits = world.ask(join(RoomId([8; 32]), Side::Sender, ALICE));
+    let waits = world.ask(join(RoomId([8; 32]), Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[waits].heard.contains(&RelayMessage::Waiting));
     for client in [alice, waits] {
         world.clients[client].cut = true;
@@ -168,12 +168,12 @@ fn a_pair_that_is_silent_is_ended_and_one_that_is_not_lives() {
 #[test]
 fn who_leaves_frees_the_room() {
     let mut world = World::new();
-    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
     world.say(alice, &[ClientMessage::Leave]);
     assert_eq!(wait_closed(&mut world, alice), Some(close::DONE));
     assert!(is_empty(&world.relay));
-    let eve = world.ask(join(ROOM, Side::Sender, EVE));
+    let eve = world.ask(join(ROOM, Role::Sender, EVE));
     world.until("hers", |world| world.clients[eve].heard.contains(&RelayMessage::Waiting));
     // The end of the stream says the same.
     let main = world.clients[eve].main();
@@ -189,7 +189,7 @@ fn a_sender_that_is_done_frees_its_name_and_one_that_is_not_keeps_it() {
         let (alice, bob) = world.pair(ROOM);
         world.close(alice, code);
         wait_closed(&mut world, bob);
-        let eve = world.ask(join(ROOM, Side::Sender, EVE));
+        let eve = world.ask(join(ROOM, Role::Sender, EVE));
         world.until("an answer", |world| !said(world, eve).is_empty());
         let expected = if free { RelayMessage::Waiting } else { refused(RefusalReason::NameTaken, 0) };
         assert_eq!(said(&world, eve), [expected]);
@@ -200,7 +200,7 @@ fn a_sender_that_is_done_frees_its_name_and_one_that_is_not_keeps_it() {
 fn a_room_in_which_nobody_comes_expires_unless_the_client_renews_it() {
     let mut world = World::of(Config { room_ttl: secs(100), ..config(generous()) });
     let (alice, bob) =
-        (world.ask(join(ROOM, Side::Sender, ALICE)), world.ask(join(RoomId([8; 32]), Side::Sender, BOB)));
+        (world.ask(join(ROOM, Role::Sender, ALICE)), world.ask(join(RoomId([8; 32]), Role::Sender, BOB)));
     world.pass(secs(60));
     world.say(bob, &[ClientMessage::Ping]);
     assert_eq!(wait_closed(&mut world, alice), Some(close::REFUSED));
@@ -215,20 +215,20 @@ fn a_room_in_which_nobody_comes_expires_unless_the_client_renews_it() {
 #[test]
 fn an_owner_takes_its_seat_from_a_dead_link() {
     let mut world = World::new();
-    let old = world.ask(join(ROOM, Side::Sender, ALICE));
+    let old = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[old].heard.contains(&RelayMessage::Waiting));
-    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     assert_eq!(wait_closed(&mut world, old), Some(close::REPLACED));
-    let bob = world.ask(join(ROOM, Side::Receiver, BOB));
+    let bob = world.ask(join(ROOM, Role::Receiver, BOB));
     world.until("paired", |world| world.clients[bob].streams.is_some() && world.clients[alice].streams.is_some());
     let created = world.events.iter().filter(|event| matches!(event, Event::RoomCreated { .. })).count();
     assert_eq!(created, 1, "it is one room");
 
-    let again = world.ask(join(ROOM, Side::Sender, ALICE));
+    let again = world.ask(join(ROOM, Role::Sender, ALICE));
     assert_eq!(wait_closed(&mut world, bob), Some(close::REPLACED));
     assert_eq!(wait_closed(&mut world, alice), Some(close::REPLACED));
     assert_eq!(said(&world, again), [RelayMessage::Waiting]);
-    let bob = world.ask(join(ROOM, Side::Receiver, BOB));
+    let bob = world.ask(join(ROOM, Role::Receiver, BOB));
     world.until("paired again", |world| world.clients[bob].streams.is_some() && world.clients[again].streams.is_some());
     world.close(bob, close::DONE);
     world.until("over", |world| is_empty(&world.relay));
@@ -238,25 +238,25 @@ fn an_owner_takes_its_seat_from_a_dead_link() {
 #[test]
 fn in_a_reconnect_room_the_receiver_may_wait() {
     let mut world = World::new();
-    let request = |side, owner| ClientMessage::Join { room: ROOM, side, owner, again: true };
-    let bob = world.ask(request(Side::Receiver, BOB));
+    let request = |role, owner| ClientMessage::Join { room: ROOM, role, owner, again: true };
+    let bob = world.ask(request(Role::Receiver, BOB));
     world.until("waiting", |world| said(world, bob) == [RelayMessage::Waiting]);
-    let alice = world.ask(request(Side::Sender, ALICE));
+    let alice = world.ask(request(Role::Sender, ALICE));
     world.until("paired", |world| world.clients[bob].streams.is_some() && world.clients[alice].streams.is_some());
 }
 
 #[test]
 fn a_receiver_that_found_nobody_asks_again_on_the_same_link() {
     let mut world = World::new();
-    let bob = world.ask(join(ROOM, Side::Receiver, BOB));
+    let bob = world.ask(join(ROOM, Role::Receiver, BOB));
     for round in 1..=5 {
         world.until("an answer", |world| said(world, bob).len() == round);
         world.pass(secs(5));
         if round == 5 {
-            let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+            let alice = world.ask(join(ROOM, Role::Sender, ALICE));
             world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
         }
-        world.say(bob, &[join(ROOM, Side::Receiver, BOB)]);
+        world.say(bob, &[join(ROOM, Role::Receiver, BOB)]);
     }
     world.until("paired", |world| world.clients[bob].streams.is_some());
     assert!(said(&world, bob)[..5].iter().all(|message| *message == NOBODY));
@@ -270,10 +270,10 @@ fn a_password_is_asked_for() {
     world.until("hello", |world| !world.clients[alice].heard.is_empty());
     let RelayMessage::Hello { nonce, .. } = world.clients[alice].heard[0] else { panic!() };
     let mac = crate::wire::relay_auth::prove("open sesame", &nonce);
-    world.say(alice, &[ClientMessage::Prove { mac }, join(ROOM, Side::Sender, ALICE)]);
+    world.say(alice, &[ClientMessage::Prove { mac }, join(ROOM, Role::Sender, ALICE)]);
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
 
-    let bob = world.ask(join(ROOM, Side::Receiver, BOB));
+    let bob = world.ask(join(ROOM, Role::Receiver, BOB));
     assert_eq!(wait_closed(&mut world, bob), Some(close::REFUSED));
     assert_eq!(said(&world, bob), [refused(RefusalReason::Password, 0)]);
     let eve = world.connect();
@@ -292,7 +292,7 @@ fn password_guesses_of_a_source_are_limited_and_summed_up() {
         world.until("hello", |world| !world.clients[client].heard.is_empty());
         let RelayMessage::Hello { nonce, .. } = world.clients[client].heard[0] else { panic!() };
         let mac = crate::wire::relay_auth::prove(password, &nonce);
-        world.say(client, &[ClientMessage::Prove { mac }, join(ROOM, Side::Sender, ALICE)]);
+        world.say(client, &[ClientMessage::Prove { mac }, join(ROOM, Role::Sender, ALICE)]);
         world.until("an answer", |world| world.clients[client].heard.len() > 1);
         said(world, client)[0].clone()
     };
@@ -325,12 +325,12 @@ fn password_guesses_of_a_source_are_limited_and_summed_up() {
 #[test]
 fn a_receiver_is_not_paired_with_a_sender_that_is_gone() {
     let mut world = World::new();
-    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
     world.clients[alice].cut = true;
     world.pass(secs(1));
-    let (asked, bob) = (world.now, world.ask(join(ROOM, Side::Receiver, BOB)));
-    let eve = world.ask(join(ROOM, Side::Receiver, EVE));
+    let (asked, bob) = (world.now, world.ask(join(ROOM, Role::Receiver, BOB)));
+    let eve = world.ask(join(ROOM, Role::Receiver, EVE));
     world.until("answers", |world| !said(world, bob).is_empty() && !said(world, eve).is_empty());
     assert_eq!((said(&world, bob), said(&world, eve)), ([NOBODY].as_slice(), [NOBODY].as_slice()));
     assert!(world.now - asked < millis(2200), "{:?}", world.now - asked);
@@ -338,24 +338,24 @@ fn a_receiver_is_not_paired_with_a_sender_that_is_gone() {
     assert_eq!(closed_rooms(&world), [(0, RoomEnd::Lost)]);
     assert!(world.relay.checks.is_empty() && world.relay.joins.is_empty());
     // The room can be claimed again, and the same receivers ask again.
-    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
     world.pass(secs(1));
-    world.say(bob, &[join(ROOM, Side::Receiver, BOB)]);
+    world.say(bob, &[join(ROOM, Role::Receiver, BOB)]);
     world.until("paired", |world| world.clients[alice].streams.is_some() && world.clients[bob].streams.is_some());
 }
 
 #[test]
 fn a_sender_that_waits_long_is_asked_and_paired_a_round_trip_later() {
     let mut world = World::new();
-    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
     world.pass(secs(10));
     let bob = world.connect();
     world.say(bob, &[hello()]);
     world.until("hello", |world| !world.clients[bob].heard.is_empty());
     let asked = world.now;
-    world.say(bob, &[join(ROOM, Side::Receiver, BOB)]);
+    world.say(bob, &[join(ROOM, Role::Receiver, BOB)]);
     world.until("paired", |world| world.clients[alice].streams.is_some() && world.clients[bob].streams.is_some());
     // There and back for the one who joins, and once more for the one who waits.
     assert!(world.now - asked <= LATENCY * 4 + millis(30), "{:?}", world.now - asked);
@@ -365,15 +365,15 @@ fn a_sender_that_waits_long_is_asked_and_paired_a_round_trip_later() {
 #[test]
 fn who_leaves_while_the_other_is_asked_is_not_paired() {
     let mut world = World::new();
-    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
     world.pass(secs(1));
-    let bob = world.ask(join(ROOM, Side::Receiver, BOB));
+    let bob = world.ask(join(ROOM, Role::Receiver, BOB));
     world.until("asked", |world| !world.relay.checks.is_empty());
     world.close(bob, close::DONE);
     world.pass(secs(5));
     assert!(world.relay.checks.is_empty() && world.clients[alice].streams.is_none());
-    let bob = world.ask(join(ROOM, Side::Receiver, BOB));
+    let bob = world.ask(join(ROOM, Role::Receiver, BOB));
     world.until("paired", |world| world.clients[bob].streams.is_some());
 }
 
@@ -381,7 +381,7 @@ fn who_leaves_while_the_other_is_asked_is_not_paired() {
 fn a_relay_that_drains_tells_who_waits_and_lets_pairs_go_on_for_a_while() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
-    let waits = world.ask(join(RoomId([8; 32]), Side::Sender, EVE));
+    let waits = world.ask(join(RoomId([8; 32]), Role::Sender, EVE));
     let silent = world.connect();
     world.say(silent, &[hello()]);
     world.until("waiting", |world| {
@@ -392,7 +392,7 @@ fn a_relay_that_drains_tells_who_waits_and_lets_pairs_go_on_for_a_while() {
     assert_eq!(wait_closed(&mut world, waits), Some(close::SHUTTING_DOWN));
     assert_eq!(said(&world, waits), [RelayMessage::Waiting, refused(RefusalReason::ShuttingDown, 0)]);
     wait_closed(&mut world, silent);
-    let late = world.ask(join(ROOM, Side::Sender, ALICE));
+    let late = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("refused", |world| world.clients[late].closed.is_some());
     assert_eq!(world.clients[late].closed, Some(Closed::Refused));
 
@@ -516,7 +516,7 @@ fn its_figures_are_told_when_asked_for() {
     let a = world.clients[alice].main();
     world.send(alice, a, pattern(1000, 1));
     world.pass(secs(1));
-    let lonely = world.ask(join(ROOM, Side::Receiver, EVE));
+    let lonely = world.ask(join(ROOM, Role::Receiver, EVE));
     world.until("refused", |world| !said(world, lonely).is_empty());
     world.command(Command::Status);
     world.flush();
@@ -539,7 +539,7 @@ fn work_among(idle: usize) -> u64 {
         // So long that it stays idle.
         let quiet = Profile { keep_alive: None, idle_timeout: secs(100_000), ..Profile::peer() };
         let client = world.connect_as(quiet, SocketId(0));
-        world.say(client, &[hello(), join(RoomId(room), Side::Sender, ALICE)]);
+        world.say(client, &[hello(), join(RoomId(room), Role::Sender, ALICE)]);
         if index % 50 == 0 {
             world.pass(millis(100));
         }

@@ -184,7 +184,7 @@ fn links_that_came_in_leave_places_for_others() {
     pair.drain(SENDER);
     let refused = pair.told[SENDER].dead.len();
     assert!(refused >= 6, "{refused} refused");
-    for (n, origin) in [Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Floor)].into_iter().enumerate() {
+    for (n, origin) in [Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Relay)].into_iter().enumerate() {
         pair.ends[SENDER].handle_link_up(now, LinkId(200 + n as u32), 2, origin);
     }
     pair.drain(SENDER);

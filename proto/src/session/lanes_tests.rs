@@ -260,7 +260,7 @@ fn a_record_in_assembly_is_heard_every_64_kib_and_counted() {
     let mut way = direction(1, BIG);
     let records = way.chunk(1, &[0; 300_000]);
     let mut stream = InStream::default();
-    assert_eq!(counts([&stream].into_iter()), Capped::default(), "no lane yet");
+    assert_eq!(counts([&stream].into_iter()), BoundedVec::default(), "no lane yet");
     way.accept(&mut stream, &records[0]).unwrap();
     let heard: Vec<_> = [10, 65_535, 65_536, 131_000, 131_072, 262_144].map(|len| stream.handle_progress(len)).into();
     assert_eq!(heard, [false, false, true, false, true, true]);

@@ -52,7 +52,7 @@ pub enum Origin {
 impl Origin {
     const fn pace(self) -> Pace {
         match self {
-            Self::Handshake => Pace::Floor,
+            Self::Handshake => Pace::Relay,
             Self::Dialled(pace) | Self::Accepted(pace) => pace,
         }
     }
@@ -112,7 +112,7 @@ pub(super) struct Link {
     pub origin: Origin,
     pub out: OutStreams,
     /// Whether a keep-alive is to be sent now.
-    pub say_alive: bool,
+    pub send_keep_alive: bool,
     /// Whether the peer's `Sync` arrived.
     pub synced: bool,
     incoming: Vec<InStream>,
@@ -135,7 +135,7 @@ impl Link {
         Self {
             origin,
             out: OutStreams::new(streams.min(MAX_STREAMS)),
-            say_alive: true,
+            send_keep_alive: true,
             synced: false,
             incoming: Vec::new(),
             proof,
@@ -260,7 +260,7 @@ impl Link {
     /// Schedules a keep-alive for sending if it is due.
     pub fn handle_keep_alive_timeout(&mut self, now: Instant) {
         if self.is_proven() && now >= self.keep_alive_at {
-            self.say_alive = true;
+            self.send_keep_alive = true;
             self.keep_alive_at = now + self.origin.pace().keep_alive();
         }
     }

@@ -144,7 +144,7 @@ fn a_lane_may_stand_while_the_peer_or_this_side_does_not_read() {
 #[test]
 fn a_later_floor_is_as_patient_as_the_first_one() {
     for (pace, every, patience) in
-        [(Pace::Floor, KEEP_ALIVE, SILENCE), (Pace::Direct, DIRECT_KEEP_ALIVE, DIRECT_SILENCE)]
+        [(Pace::Relay, KEEP_ALIVE, SILENCE), (Pace::Direct, DIRECT_KEEP_ALIVE, DIRECT_SILENCE)]
     {
         let mut pair = Pair::new();
         pair.up(DIRECT, Origin::Dialled(pace), Origin::Accepted(pace));
@@ -165,7 +165,7 @@ fn a_later_floor_is_as_patient_as_the_first_one() {
 
 #[test]
 fn a_later_floor_has_longer_to_prove_itself() {
-    for (pace, time) in [(Pace::Floor, SILENCE), (Pace::Direct, BIND_TIME)] {
+    for (pace, time) in [(Pace::Relay, SILENCE), (Pace::Direct, BIND_TIME)] {
         let mut pair = Pair::new();
         pair.run();
         let start = pair.now;

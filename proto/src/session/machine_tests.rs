@@ -74,10 +74,10 @@ impl Pair {
     pub fn with(limits: Limits, suite: Suite) -> Self {
         let now = Instant::now();
         let [sender, receiver] = keys(0, suite);
-        let end = |side, keys: &Keys| Session::new(Config { side, limits }, keys, Seed::new([side as u8; 32]));
+        let end = |role, keys: &Keys| Session::new(Config { role, limits }, keys, Seed::new([role as u8; 32]));
         Self {
             now,
-            ends: [end(Side::Sender, &sender), end(Side::Receiver, &receiver)],
+            ends: [end(Role::Sender, &sender), end(Role::Receiver, &receiver)],
             told: Default::default(),
             wires: BTreeMap::new(),
             sent: Vec::new(),
@@ -257,5 +257,5 @@ fn forged() -> Bytes {
 }
 
 fn keep_alive(lanes: &[LaneCount], reading: bool) -> Control {
-    Control::KeepAlive { lanes: Capped::new(lanes.to_vec()).unwrap(), reading }
+    Control::KeepAlive { lanes: BoundedVec::new(lanes.to_vec()).unwrap(), reading }
 }

@@ -11,7 +11,7 @@ mod machine;
 mod record;
 mod reliable;
 
-pub use lanes::{HEARD_BYTES, LANE_STALL, Limits};
+pub use lanes::{LANE_STALL, Limits, RECEIVED_BYTES};
 pub use link::{
     BIND_BYTES, BIND_RECORDS, BIND_TIME, DIRECT_KEEP_ALIVE, DIRECT_SILENCE, KEEP_ALIVE, MAX_STREAMS, Origin, Pace,
     SILENCE,

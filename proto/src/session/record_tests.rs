@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::wire::peer::{Control, ControlRecord};
-use crate::wire::{Capped, encode};
+use crate::wire::{BoundedVec, encode};
 
 /// Keys and the nonces that they sealed under.
 type Sealed = BTreeSet<([u8; 32], [u8; HEADER - 1])>;
@@ -217,7 +217,7 @@ fn a_control_record_is_encoded_without_a_second_buffer() {
 
 #[test]
 fn a_lane_opener_fits_before_a_chunk() {
-    let longest = Control::KeepAlive { lanes: Capped::default(), reading: true };
+    let longest = Control::KeepAlive { lanes: BoundedVec::default(), reading: true };
     let mut frame = plain_control(&(0_u64, u64::MAX, longest)).unwrap();
     seal_frame(&key(Suite::Aes256Gcm), HEAD, &mut frame, 0).unwrap();
     assert!(frame.len() <= OPENER, "{}", frame.len());

@@ -1,12 +1,12 @@
 use super::*;
-use crate::wire::Capped;
+use crate::wire::BoundedVec;
 
 fn bye(n: u32) -> Control {
     Control::Verified { transfer: n, root: [0; 32] }
 }
 
 fn ack(credit: u32) -> Control {
-    Control::Ack { transfer: 1, ranges: Capped::default(), credit }
+    Control::Ack { transfer: 1, ranges: BoundedVec::default(), credit }
 }
 
 fn all(reliable: &mut Reliable) -> Vec<(u64, Control)> {
@@ -100,7 +100,7 @@ fn both_queues_are_bounded_and_give_back_what_they_do_not_take() {
 fn the_sessions_own_messages_are_not_taken() {
     for own in [
         Control::Sync,
-        Control::KeepAlive { lanes: Capped::default(), reading: true },
+        Control::KeepAlive { lanes: BoundedVec::default(), reading: true },
         Control::Bind { nonce: [0; 16], echo: None },
     ] {
         assert_eq!(Reliable::default().push(own.clone()), Err(Unsent::SessionOwned(own)));
@@ -121,7 +121,7 @@ fn an_ack_is_owed_after_so_many_messages() {
 
 #[test]
 fn a_losable_message_does_not_overtake_earlier_messages() {
-    let ack = || Control::Ack { transfer: 1, ranges: crate::wire::Capped::default(), credit: 9 };
+    let ack = || Control::Ack { transfer: 1, ranges: crate::wire::BoundedVec::default(), credit: 9 };
     let mut reliable = Reliable::default();
     reliable.push(Control::Bye).unwrap();
     reliable.push(ack()).unwrap();

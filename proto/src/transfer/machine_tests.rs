@@ -19,7 +19,7 @@ use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};
 use crate::transfer::job::{Job, JobDone, Work};
 use crate::transfer::storage::{FaultKind, Source};
-use crate::wire::Capped;
+use crate::wire::BoundedVec;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
 pub(super) const K64: usize = 64 << 10;
@@ -59,7 +59,7 @@ pub(super) fn ack(ranges: &[ChunkRange]) -> Control {
 }
 
 pub(super) fn accept(have: Vec<Have>) -> Control {
-    Control::Accept { transfer: 1, have: Capped::new(have).unwrap(), credit: CREDIT }
+    Control::Accept { transfer: 1, have: BoundedVec::new(have).unwrap(), credit: CREDIT }
 }
 
 pub(super) fn file(name: &str, size: u64) -> Entry {

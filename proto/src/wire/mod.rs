@@ -43,9 +43,9 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Malfor
 
 /// A list of at most `MAX` items. The decoder checks the count before it allocates memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Capped<T, const MAX: usize>(Vec<T>);
+pub struct BoundedVec<T, const MAX: usize>(Vec<T>);
 
-impl<T, const MAX: usize> Capped<T, MAX> {
+impl<T, const MAX: usize> BoundedVec<T, MAX> {
     /// Wraps the list if it is not too long.
     ///
     /// # Errors
@@ -74,23 +74,23 @@ impl<T, const MAX: usize> Capped<T, MAX> {
     }
 }
 
-impl<T, const MAX: usize> Default for Capped<T, MAX> {
+impl<T, const MAX: usize> Default for BoundedVec<T, MAX> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T: Serialize, const MAX: usize> Serialize for Capped<T, MAX> {
+impl<T: Serialize, const MAX: usize> Serialize for BoundedVec<T, MAX> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
 }
 
-impl<'de, T: serde::Deserialize<'de>, const MAX: usize> serde::Deserialize<'de> for Capped<T, MAX> {
+impl<'de, T: serde::Deserialize<'de>, const MAX: usize> serde::Deserialize<'de> for BoundedVec<T, MAX> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor<T, const MAX: usize>(std::marker::PhantomData<T>);
         impl<'de, T: serde::Deserialize<'de>, const MAX: usize> serde::de::Visitor<'de> for Visitor<T, MAX> {
-            type Value = Capped<T, MAX>;
+            type Value = BoundedVec<T, MAX>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 write!(f, "at most {MAX} items")
             }
@@ -105,7 +105,7 @@ impl<'de, T: serde::Deserialize<'de>, const MAX: usize> serde::Deserialize<'de> 
                     }
                     items.push(item);
                 }
-                Ok(Capped(items))
+                Ok(BoundedVec(items))
             }
         }
         deserializer.deserialize_seq(Visitor(std::marker::PhantomData))

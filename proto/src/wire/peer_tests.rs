@@ -9,7 +9,7 @@ fn records() -> Vec<ControlRecord> {
     let messages = vec![
         Control::Sync,
         Control::KeepAlive {
-            lanes: Capped::truncated(vec![LaneCount { lane: 1, records: 1 << 40, partial: 70_000 }]),
+            lanes: BoundedVec::truncated(vec![LaneCount { lane: 1, records: 1 << 40, partial: 70_000 }]),
             reading: true,
         },
         Control::Bind { nonce: [7; 16], echo: Some([8; 16]) },
@@ -25,11 +25,11 @@ fn records() -> Vec<ControlRecord> {
         Control::Page { transfer: 1, page: Blob(vec![9; 300].into()) },
         Control::Accept {
             transfer: 1,
-            have: Capped::truncated(vec![Have { range, digest: [5; 32] }]),
+            have: BoundedVec::truncated(vec![Have { range, digest: [5; 32] }]),
             credit: 32 << 20,
         },
         Control::Decline { transfer: 1, reason: DeclineReason::NoSpace, text: Reason::new("voll: größer") },
-        Control::Ack { transfer: 1, ranges: Capped::truncated(vec![range, range]), credit: 0 },
+        Control::Ack { transfer: 1, ranges: BoundedVec::truncated(vec![range, range]), credit: 0 },
         Control::End { transfer: 1, chunks: 300, moved: 200, root: [4; 32] },
         Control::Verified { transfer: 1, root: [4; 32] },
         Control::Cancel { transfer: 0, reason: CancelReason::Interrupted, text: Reason::default() },

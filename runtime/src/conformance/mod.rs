@@ -34,8 +34,8 @@
 
 mod bulk;
 mod fragile;
-mod pipes;
-mod station;
+mod tcp;
+mod test_node;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -48,10 +48,10 @@ use std::time::{Duration, Instant, SystemTime};
 use bulk::Bulk;
 use fragile::{Counted, Fragile};
 use futures_core::Stream;
-use pipes::Pipes;
-use station::{Command, Event, Station, job};
 use tallow_proto::drive::{Driver, Ending, Handle, Io};
 use tallow_proto::node::Node;
+use tcp::TcpConnections;
+use test_node::{Command, Event, TestNode, job};
 
 /// Long enough for any machine; a test waits for it only if it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -96,7 +96,7 @@ macro_rules! conformance_tests {
             an_aborted_pipe_is_reset,
             a_listener_that_is_closed_refuses,
             a_taken_port_is_reported_to_a_listener,
-            many_pipes_at_once,
+            many_tcp_connections_at_once,
             the_addresses_of_the_machine_are_reported,
             serve_until_the_input_ends,
         );
@@ -120,8 +120,8 @@ macro_rules! conformance_tests {
 const LOOPBACK: &str = "127.0.0.1:0";
 
 /// A node with a socket, and its address.
-async fn bound<R: Runtime>() -> (Handle<Station>, SocketAddr) {
-    let mut handle = R::spawn(Station::bound_to(LOOPBACK.parse().unwrap()));
+async fn bound<R: Runtime>() -> (Handle<TestNode>, SocketAddr) {
+    let mut handle = R::spawn(TestNode::bound_to(LOOPBACK.parse().unwrap()));
     match handle.next_event().await {
         Some(Event::Bound(Ok(addr))) => (handle, addr),
         other => panic!("{other:?}"),
@@ -146,13 +146,13 @@ pub async fn datagrams_go_round_in_batches<R: Runtime>() {
 
 /// Deadlines pass in their order and never early.
 pub async fn timers_ring_in_order_and_never_early<R: Runtime>() {
-    let (mut station, _) = bound::<R>().await;
+    let (mut node, _) = bound::<R>().await;
     for ms in [40, 5, 20, 5] {
-        station.command(Command::Alarm(Duration::from_millis(ms))).unwrap();
+        node.command(Command::Alarm(Duration::from_millis(ms))).unwrap();
     }
     let mut rung = Vec::new();
     while rung.len() < 4 {
-        match station.next_event().await {
+        match node.next_event().await {
             Some(Event::Rang { after, asked }) => {
                 assert!(after >= asked);
                 rung.push(asked.as_millis());
@@ -165,7 +165,7 @@ pub async fn timers_ring_in_order_and_never_early<R: Runtime>() {
 
 /// Blocking work runs on several threads, and neither sockets nor commands wait for it.
 pub async fn jobs_run_side_by_side_and_hold_up_nothing<R: Runtime>() {
-    let (mut station, _) = bound::<R>().await;
+    let (mut node, _) = bound::<R>().await;
     let (_server, to) = bound::<R>().await;
     // Each waits for the others, and all for this test.
     let barrier = Arc::new(Barrier::new(4));
@@ -175,14 +175,14 @@ pub async fn jobs_run_side_by_side_and_hold_up_nothing<R: Runtime>() {
             barrier.wait();
             Ok(true)
         };
-        station.command(Command::Work(Box::new(job(id, work)))).unwrap();
+        node.command(Command::Work(Box::new(job(id, work)))).unwrap();
     }
-    station.command(Command::Ping { to, total: 10, size: 100 }).unwrap();
-    assert!(matches!(station.next_event().await, Some(Event::AllBack { .. })));
+    node.command(Command::Ping { to, total: 10, size: 100 }).unwrap();
+    assert!(matches!(node.next_event().await, Some(Event::AllBack { .. })));
     std::thread::spawn(move || barrier.wait());
     let mut done = BTreeSet::new();
     while done.len() < 3 {
-        match station.next_event().await {
+        match node.next_event().await {
             Some(Event::Worked { id, well: true }) => assert!(done.insert(id)),
             other => panic!("{other:?}"),
         }
@@ -221,33 +221,33 @@ pub async fn a_dropped_driver_is_no_orderly_end<R: Runtime>() {
 
 /// A job that panics fails, and others run on.
 pub async fn a_panicking_job_answers<R: Runtime>() {
-    let (mut station, _) = bound::<R>().await;
-    station.command(Command::Work(Box::new(job(1, || panic!("on purpose"))))).unwrap();
-    assert!(matches!(station.next_event().await, Some(Event::Worked { id: 1, well: false })));
-    station.command(Command::Work(Box::new(job(2, || Ok(true))))).unwrap();
-    assert!(matches!(station.next_event().await, Some(Event::Worked { id: 2, well: true })));
+    let (mut node, _) = bound::<R>().await;
+    node.command(Command::Work(Box::new(job(1, || panic!("on purpose"))))).unwrap();
+    assert!(matches!(node.next_event().await, Some(Event::Worked { id: 1, well: false })));
+    node.command(Command::Work(Box::new(job(2, || Ok(true))))).unwrap();
+    assert!(matches!(node.next_event().await, Some(Event::Worked { id: 2, well: true })));
 }
 
 /// A taken port is an error of the bind.
 pub async fn a_bind_that_fails_is_reported<R: Runtime>() {
     let taken = UdpSocket::bind(LOOPBACK).unwrap();
-    let mut station = R::spawn(Station::bound_to(taken.local_addr().unwrap()));
-    assert!(matches!(station.next_event().await, Some(Event::Bound(Err(std::io::ErrorKind::AddrInUse)))));
+    let mut node = R::spawn(TestNode::bound_to(taken.local_addr().unwrap()));
+    assert!(matches!(node.next_event().await, Some(Event::Bound(Err(std::io::ErrorKind::AddrInUse)))));
 }
 
 /// Addresses are answered with themselves, and a query without addresses is answered too.
 pub async fn names_are_resolved<R: Runtime>() {
-    let (mut station, _) = bound::<R>().await;
+    let (mut node, _) = bound::<R>().await;
     for (host, found) in [("127.0.0.1", vec![SocketAddr::from(([127, 0, 0, 1], 4433))]), ("a\0b", vec![])] {
-        station.command(Command::Resolve(host.into(), 4433)).unwrap();
-        assert!(matches!(station.next_event().await, Some(Event::Resolved(addrs)) if addrs == found));
+        node.command(Command::Resolve(host.into(), 4433)).unwrap();
+        assert!(matches!(node.next_event().await, Some(Event::Resolved(addrs)) if addrs == found));
     }
     // Many at once, each answered once.
     for _ in 0..10 {
-        station.command(Command::Resolve("127.0.0.1".into(), 1)).unwrap();
+        node.command(Command::Resolve("127.0.0.1".into(), 1)).unwrap();
     }
     for _ in 0..10 {
-        assert!(matches!(station.next_event().await, Some(Event::Resolved(addrs)) if addrs.len() == 1));
+        assert!(matches!(node.next_event().await, Some(Event::Resolved(addrs)) if addrs.len() == 1));
     }
 }
 
@@ -270,16 +270,16 @@ pub async fn many_handles_at_once<R: Runtime>() {
     let (_server, to) = bound::<R>().await;
     let mut stations = Vec::new();
     for id in 0..100 {
-        let (station, _) = bound::<R>().await;
-        station.command(Command::Ping { to, total: 20, size: 500 }).unwrap();
-        station.command(Command::Alarm(Duration::from_millis(id % 7))).unwrap();
-        station.command(Command::Work(Box::new(job(id, || Ok(true))))).unwrap();
-        stations.push(station);
+        let (node, _) = bound::<R>().await;
+        node.command(Command::Ping { to, total: 20, size: 500 }).unwrap();
+        node.command(Command::Alarm(Duration::from_millis(id % 7))).unwrap();
+        node.command(Command::Work(Box::new(job(id, || Ok(true))))).unwrap();
+        stations.push(node);
     }
-    for station in &mut stations {
+    for node in &mut stations {
         let (mut back, mut rang, mut worked) = (false, false, false);
         while !(back && rang && worked) {
-            match station.next_event().await {
+            match node.next_event().await {
                 Some(Event::AllBack { .. }) => back = true,
                 Some(Event::Rang { .. }) => rang = true,
                 Some(Event::Worked { well: true, .. }) => worked = true,
@@ -293,9 +293,9 @@ pub async fn many_handles_at_once<R: Runtime>() {
 pub async fn a_dropped_handle_says_goodbye<R: Runtime>() {
     let listener = UdpSocket::bind(LOOPBACK).unwrap();
     listener.set_read_timeout(Some(PATIENCE)).unwrap();
-    let (station, addr) = bound::<R>().await;
-    station.command(Command::GoodbyeTo(listener.local_addr().unwrap())).unwrap();
-    drop(station);
+    let (node, addr) = bound::<R>().await;
+    node.command(Command::GoodbyeTo(listener.local_addr().unwrap())).unwrap();
+    drop(node);
     let mut buf = [0; 100];
     let (len, from) = listener.recv_from(&mut buf).unwrap();
     assert_eq!((&buf[..len], from), (&b"goodbye"[..], addr));
@@ -306,32 +306,32 @@ pub async fn a_dropped_handle_says_goodbye<R: Runtime>() {
 }
 
 /// A server that echoes, and its address.
-async fn echo<R: Runtime>() -> (Handle<Pipes>, SocketAddr) {
-    let mut handle = R::spawn(Pipes::server(LOOPBACK.parse().unwrap()));
+async fn echo<R: Runtime>() -> (Handle<TcpConnections>, SocketAddr) {
+    let mut handle = R::spawn(TcpConnections::server(LOOPBACK.parse().unwrap()));
     match handle.next_event().await {
-        Some(pipes::Event::Listening(Ok(addr))) => (handle, addr),
+        Some(tcp::Event::Listening(Ok(addr))) => (handle, addr),
         other => panic!("{other:?}"),
     }
 }
 
 /// The next event that is not about a connection that stands.
-async fn next(handle: &mut Handle<Pipes>) -> pipes::Event {
+async fn next(handle: &mut Handle<TcpConnections>) -> tcp::Event {
     loop {
         match handle.next_event().await.expect("an event") {
-            pipes::Event::Up(_) | pipes::Event::Accepted(_) => {}
+            tcp::Event::Up(_) | tcp::Event::Accepted(_) => {}
             event => return event,
         }
     }
 }
 
-/// Bytes of a pipe arrive whole, in order and once, in both directions at once.
+/// Bytes of a TCP connection arrive whole, in order and once, in both directions at once.
 pub async fn a_pipe_carries_bytes_whole_in_both_directions<R: Runtime>() {
     const TOTAL: u64 = 64 << 20;
     let (_server, to) = echo::<R>().await;
-    let mut client = R::spawn(Pipes::client());
-    client.command(pipes::Command::Echo { to, total: TOTAL }).unwrap();
+    let mut client = R::spawn(TcpConnections::client());
+    client.command(tcp::Command::Echo { to, total: TOTAL }).unwrap();
     // The server holds a thousandth of it: it reads again only when it has written.
-    let pipes::Event::Echoed { bytes, calls } = next(&mut client).await else { panic!("an echo") };
+    let tcp::Event::Echoed { bytes, calls } = next(&mut client).await else { panic!("an echo") };
     assert_eq!(bytes, TOTAL);
     assert!(calls >= TOTAL / (256 << 10), "{calls}");
 }
@@ -339,76 +339,76 @@ pub async fn a_pipe_carries_bytes_whole_in_both_directions<R: Runtime>() {
 /// An end without bytes reaches the other side.
 pub async fn a_pipe_of_no_bytes_ends_on_both_sides<R: Runtime>() {
     let (_server, to) = echo::<R>().await;
-    let mut client = R::spawn(Pipes::client());
-    client.command(pipes::Command::Echo { to, total: 0 }).unwrap();
-    assert_eq!(next(&mut client).await, pipes::Event::Echoed { bytes: 0, calls: 0 });
+    let mut client = R::spawn(TcpConnections::client());
+    client.command(tcp::Command::Echo { to, total: 0 }).unwrap();
+    assert_eq!(next(&mut client).await, tcp::Event::Echoed { bytes: 0, calls: 0 });
 }
 
 /// A connection that is refused fails with that kind; one without a route fails, at once or later.
 pub async fn a_refused_pipe_fails_and_so_does_one_without_a_route<R: Runtime>() {
     let to = std::net::TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
-    let mut client = R::spawn(Pipes::client());
-    client.command(pipes::Command::Echo { to, total: 1 }).unwrap();
+    let mut client = R::spawn(TcpConnections::client());
+    client.command(tcp::Command::Echo { to, total: 1 }).unwrap();
     let refused = std::io::ErrorKind::ConnectionRefused;
-    assert!(matches!(next(&mut client).await, pipes::Event::Failed(_, kind) if kind == refused));
+    assert!(matches!(next(&mut client).await, tcp::Event::Failed(_, kind) if kind == refused));
     // Nobody connects to a group.
-    client.command(pipes::Command::Echo { to: "224.0.0.1:9".parse().unwrap(), total: 1 }).unwrap();
-    assert!(matches!(next(&mut client).await, pipes::Event::Failed(..)));
+    client.command(tcp::Command::Echo { to: "224.0.0.1:9".parse().unwrap(), total: 1 }).unwrap();
+    assert!(matches!(next(&mut client).await, tcp::Event::Failed(..)));
 }
 
-/// An aborted pipe resets the connection.
+/// An aborted TCP connection resets the connection.
 pub async fn an_aborted_pipe_is_reset<R: Runtime>() {
     let (mut server, to) = echo::<R>().await;
-    let mut client = R::spawn(Pipes::client());
-    client.command(pipes::Command::Hold { to }).unwrap();
-    assert!(matches!(server.next_event().await, Some(pipes::Event::Accepted(1))));
-    assert!(matches!(client.next_event().await, Some(pipes::Event::Up(_))));
-    client.command(pipes::Command::AbortAll).unwrap();
-    assert_eq!(next(&mut server).await, pipes::Event::ServerLost(std::io::ErrorKind::ConnectionReset));
+    let mut client = R::spawn(TcpConnections::client());
+    client.command(tcp::Command::Hold { to }).unwrap();
+    assert!(matches!(server.next_event().await, Some(tcp::Event::Accepted(1))));
+    assert!(matches!(client.next_event().await, Some(tcp::Event::Up(_))));
+    client.command(tcp::Command::AbortAll).unwrap();
+    assert_eq!(next(&mut server).await, tcp::Event::ServerLost(std::io::ErrorKind::ConnectionReset));
 }
 
 /// A closed listener refuses connections, and accepted ones stay.
 pub async fn a_listener_that_is_closed_refuses<R: Runtime>() {
     let (mut server, to) = echo::<R>().await;
-    let mut client = R::spawn(Pipes::client());
-    client.command(pipes::Command::Hold { to }).unwrap();
-    assert!(matches!(server.next_event().await, Some(pipes::Event::Accepted(1))));
-    server.command(pipes::Command::Unlisten).unwrap();
+    let mut client = R::spawn(TcpConnections::client());
+    client.command(tcp::Command::Hold { to }).unwrap();
+    assert!(matches!(server.next_event().await, Some(tcp::Event::Accepted(1))));
+    server.command(tcp::Command::Unlisten).unwrap();
     // The command is carried out some time, and what was accepted stays.
     loop {
-        client.command(pipes::Command::Echo { to, total: 1 }).unwrap();
+        client.command(tcp::Command::Echo { to, total: 1 }).unwrap();
         match next(&mut client).await {
-            pipes::Event::Failed(_, std::io::ErrorKind::ConnectionRefused) => break,
+            tcp::Event::Failed(_, std::io::ErrorKind::ConnectionRefused) => break,
             // In the backlog when it closed.
-            pipes::Event::Failed(_, std::io::ErrorKind::ConnectionReset) | pipes::Event::Echoed { .. } => {}
+            tcp::Event::Failed(_, std::io::ErrorKind::ConnectionReset) | tcp::Event::Echoed { .. } => {}
             other => panic!("{other:?}"),
         }
     }
-    client.command(pipes::Command::AbortAll).unwrap();
-    assert_eq!(next(&mut server).await, pipes::Event::ServerLost(std::io::ErrorKind::ConnectionReset));
+    client.command(tcp::Command::AbortAll).unwrap();
+    assert_eq!(next(&mut server).await, tcp::Event::ServerLost(std::io::ErrorKind::ConnectionReset));
 }
 
 /// A taken port is an error of the listener.
 pub async fn a_taken_port_is_reported_to_a_listener<R: Runtime>() {
     let (_server, taken) = echo::<R>().await;
-    let mut other = R::spawn(Pipes::server(taken));
-    assert_eq!(next(&mut other).await, pipes::Event::Listening(Err(std::io::ErrorKind::AddrInUse)));
+    let mut other = R::spawn(TcpConnections::server(taken));
+    assert_eq!(next(&mut other).await, tcp::Event::Listening(Err(std::io::ErrorKind::AddrInUse)));
 }
 
-/// Hundreds of pipes of one driver make progress beside each other.
-pub async fn many_pipes_at_once<R: Runtime>() {
-    const PIPES: usize = 200;
+/// Hundreds of TCP connections of one driver make progress beside each other.
+pub async fn many_tcp_connections_at_once<R: Runtime>() {
+    const TCP_CONNECTIONS: usize = 200;
     const TOTAL: u64 = 100_000;
     let (_server, to) = echo::<R>().await;
-    let mut client = R::spawn(Pipes::client());
+    let mut client = R::spawn(TcpConnections::client());
     let (mut asked, mut echoed) = (0, 0);
-    while echoed < PIPES {
-        while asked < PIPES && client.command(pipes::Command::Echo { to, total: TOTAL }).is_ok() {
+    while echoed < TCP_CONNECTIONS {
+        while asked < TCP_CONNECTIONS && client.command(tcp::Command::Echo { to, total: TOTAL }).is_ok() {
             asked += 1;
         }
         match client.next_event().await {
-            Some(pipes::Event::Echoed { bytes: TOTAL, .. }) => echoed += 1,
-            Some(pipes::Event::Up(_)) => {}
+            Some(tcp::Event::Echoed { bytes: TOTAL, .. }) => echoed += 1,
+            Some(tcp::Event::Up(_)) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -431,7 +431,7 @@ const FEW: &str = "TALLOW_TEST_FEW_DESCRIPTORS";
 /// path of the module with the tests.
 #[cfg(unix)]
 pub fn without_descriptors_a_listener_rests_and_recovers(module: &str) {
-    const PIPES: usize = 200;
+    const TCP_CONNECTIONS: usize = 200;
     // The name of the test does not begin with that of the crate.
     let module = module.split_once("::").map_or(String::new(), |(_, module)| format!("{module}::"));
     let helper = format!("{module}serve_until_the_input_ends");
@@ -446,23 +446,23 @@ pub fn without_descriptors_a_listener_rests_and_recovers(module: &str) {
         .unwrap();
     let mut lines = BufReader::new(server.stdout.take().unwrap()).lines().map_while(Result::ok);
     let addr: SocketAddr = lines.find_map(|line| line.parse().ok()).expect("an address");
-    let mut pipes: Vec<TcpStream> = (0..PIPES).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let mut tcp_connections: Vec<TcpStream> = (0..TCP_CONNECTIONS).map(|_| TcpStream::connect(addr).unwrap()).collect();
     let mut byte = [0];
-    for pipe in &pipes {
-        pipe.set_read_timeout(Some(PATIENCE)).unwrap();
+    for tcp in &tcp_connections {
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
     }
     // The first ones are served, and hold on to what there is.
-    for pipe in &mut pipes[..20] {
-        pipe.write_all(&[7]).unwrap();
-        pipe.read_exact(&mut byte).unwrap();
+    for tcp in &mut tcp_connections[..20] {
+        tcp.write_all(&[7]).unwrap();
+        tcp.read_exact(&mut byte).unwrap();
     }
     // The server has come to its limit by now or soon: in whichever order, all are served.
-    for (index, mut pipe) in pipes.into_iter().enumerate() {
-        pipe.write_all(&[index as u8]).unwrap();
-        pipe.shutdown(Shutdown::Write).unwrap();
-        pipe.read_exact(&mut byte).unwrap();
+    for (index, mut tcp) in tcp_connections.into_iter().enumerate() {
+        tcp.write_all(&[index as u8]).unwrap();
+        tcp.shutdown(Shutdown::Write).unwrap();
+        tcp.read_exact(&mut byte).unwrap();
         assert_eq!(byte, [index as u8]);
-        assert_eq!(pipe.read(&mut byte).unwrap(), 0);
+        assert_eq!(tcp.read(&mut byte).unwrap(), 0);
     }
     drop(server.stdin.take());
     lines.for_each(drop);
@@ -474,18 +474,18 @@ pub async fn the_addresses_of_the_machine_are_reported<R: Runtime>() {
     if !R::REPORTS_INTERFACES {
         return;
     }
-    let mut node = R::spawn(Pipes::curious());
-    let pipes::Event::Interfaces(interfaces) = next(&mut node).await else { panic!("addresses") };
+    let mut node = R::spawn(TcpConnections::curious());
+    let tcp::Event::Interfaces(interfaces) = next(&mut node).await else { panic!("addresses") };
     assert_eq!(Some(interfaces), crate::interfaces());
 }
 
 /// A handle is a stream, which ends with the node.
 pub async fn events_are_a_stream<R: Runtime>() {
-    let (mut station, _) = bound::<R>().await;
-    station.command(Command::Alarm(Duration::ZERO)).unwrap();
-    station.command(Command::Close).unwrap();
+    let (mut node, _) = bound::<R>().await;
+    node.command(Command::Alarm(Duration::ZERO)).unwrap();
+    node.command(Command::Close).unwrap();
     let mut events = Vec::new();
-    while let Some(event) = std::future::poll_fn(|cx| Pin::new(&mut station).poll_next(cx)).await {
+    while let Some(event) = std::future::poll_fn(|cx| Pin::new(&mut node).poll_next(cx)).await {
         events.push(event);
     }
     assert!(matches!(events[..], [Event::Rang { .. }]), "{events:?}");

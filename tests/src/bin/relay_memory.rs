@@ -23,7 +23,7 @@ use tallow_proto::node::{Input, Node};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::job::Job;
 use tallow_proto::wire::frame::enclose;
-use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Side};
+use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Role};
 use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};
 
 const SOCKET: SocketId = SocketId(0);
@@ -139,7 +139,7 @@ impl Crowd {
                     let slow = self.next_slow;
                     self.next_slow = !slow;
                     let question =
-                        ClientMessage::Join { room, side: Side::Receiver, owner: Owner([2; 16]), again: false };
+                        ClientMessage::Join { room, role: Role::Receiver, owner: Owner([2; 16]), again: false };
                     return self.dial(now, Role::Drain { slow, seen: 0 }, question);
                 }
                 RelayMessage::Waiting if matches!(client.role, Role::Idle) => {

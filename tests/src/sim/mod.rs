@@ -1,7 +1,7 @@
 //! A deterministic world: one virtual clock, one seeded generator, hosts that run real nodes, a network that
 //! misbehaves.
 //!
-//! It decides when a datagram or a piece of a pipe arrives (or that it does not), when a job is done, and in which
+//! It decides when a datagram or a piece of a TCP connection arrives (or that it does not), when a job is done, and in which
 //! order things that happen at the same moment are heard; nothing else. The nodes are the real ones, driven through
 //! [`tallow_proto::node::Node`] as the driver drives them. Every run is told by its seed: the same seed gives the same
 //! trace. TLS inside QUIC draws its keys from the system, so the trace holds times, sizes and what nodes say, never the
@@ -28,12 +28,12 @@ mod world;
 
 pub use disk::CheckedSink;
 pub use host::{Host, HostId, Machine, Observed};
-pub use malicious_peer::{Heard, MaliciousPeer, Script, ScriptOutput};
+pub use malicious_peer::{MaliciousPeer, Received, Script, ScriptOutput};
 pub use malicious_relay::{Fate, Passing, Policy, Relay, Tamper, honest};
 pub use offers::{K64, offer, offering, page_of, raw, varint};
 
-pub use kinds::{Kind, Lot, can_punch};
-pub use nat::{Behaviour, Carrier, Dependence, LIFETIME, Nat, Ports, Translation};
+pub use kinds::{HostPlan, Kind, can_punch};
+pub use nat::{Behaviour, CandidateTransport, Dependence, LIFETIME, Nat, Ports, Translation};
 pub use network::{Chance, Conditions, Network};
 pub use scenario::{
     Act, CODE, Place, RELAY, Report, Rig, Scenario, copied_end, identity, noise, real_relay, receive_config,

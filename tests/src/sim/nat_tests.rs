@@ -16,11 +16,11 @@ fn nat(mapping: Dependence, filtering: Dependence) -> (Nat, Instant) {
 
 /// The outside address of `x` towards `y`.
 fn mapped(nat: &mut Nat, now: Instant, x: &str, y: &str) -> SocketAddr {
-    nat.out(now, Carrier::Udp, addr(x), addr(y)).expect("UDP gets out")
+    nat.out(now, Protocol::Udp, addr(x), addr(y)).expect("UDP gets out")
 }
 
 fn comes_in(nat: &Nat, now: Instant, y: &str, outside: SocketAddr) -> bool {
-    let inside = nat.back(now, Carrier::Udp, addr(y), outside);
+    let inside = nat.back(now, Protocol::Udp, addr(y), outside);
     assert!(inside.is_none_or(|inside| inside == addr("192.168.1.10:5000")), "to another one: {inside:?}");
     inside.is_some()
 }
@@ -121,10 +121,10 @@ fn mappings_end_when_nothing_is_sent() {
 fn a_flush_loses_all_and_gives_other_ports() {
     let (mut nat, now) = nat(Dependence::Independent, Dependence::Independent);
     let outside = mapped(&mut nat, now, X, "198.51.100.1:1");
-    nat.out(now, Carrier::Syn, addr(X), addr("198.51.100.1:2"));
+    nat.out(now, Protocol::Syn, addr(X), addr("198.51.100.1:2"));
     nat.flush();
     assert!(!comes_in(&nat, now, "198.51.100.1:1", outside));
-    assert_eq!(nat.out(now, Carrier::Tcp, addr(X), addr("198.51.100.1:2")), None);
+    assert_eq!(nat.out(now, Protocol::Tcp, addr(X), addr("198.51.100.1:2")), None);
     assert_ne!(mapped(&mut nat, now, X, "198.51.100.1:1"), outside);
     nat.readdress([203, 0, 113, 151].into());
     assert_eq!(mapped(&mut nat, now, X, "198.51.100.1:1").ip(), IpAddr::from([203, 0, 113, 151]));
@@ -147,14 +147,14 @@ fn a_firewall_translates_nothing_and_lets_in_answers_alone() {
 fn tcp_opens_from_inside_and_only_the_target_answers() {
     let (mut nat, now) = nat(Dependence::Independent, Dependence::Independent);
     let (x, y) = (addr(X), addr("198.51.100.1:443"));
-    assert_eq!(nat.out(now, Carrier::Tcp, x, y), None, "in the middle of what was never opened");
-    let outside = nat.out(now, Carrier::Syn, x, y).unwrap();
-    assert_eq!(nat.out(now, Carrier::Syn, x, y), Some(outside), "sent again");
-    assert_eq!(nat.out(now, Carrier::Tcp, x, y), Some(outside));
-    assert_eq!(nat.back(now + 100 * LIFETIME, Carrier::Tcp, y, outside), Some(x));
-    assert_eq!(nat.back(now, Carrier::Tcp, addr("198.51.100.1:444"), outside), None);
-    assert_eq!(nat.back(now, Carrier::Syn, y, outside), None);
-    let other = nat.out(now, Carrier::Syn, addr("192.168.1.11:5000"), y).unwrap();
+    assert_eq!(nat.out(now, Protocol::Tcp, x, y), None, "in the middle of what was never opened");
+    let outside = nat.out(now, Protocol::Syn, x, y).unwrap();
+    assert_eq!(nat.out(now, Protocol::Syn, x, y), Some(outside), "sent again");
+    assert_eq!(nat.out(now, Protocol::Tcp, x, y), Some(outside));
+    assert_eq!(nat.back(now + 100 * LIFETIME, Protocol::Tcp, y, outside), Some(x));
+    assert_eq!(nat.back(now, Protocol::Tcp, addr("198.51.100.1:444"), outside), None);
+    assert_eq!(nat.back(now, Protocol::Syn, y, outside), None);
+    let other = nat.out(now, Protocol::Syn, addr("192.168.1.11:5000"), y).unwrap();
     assert_ne!(other, outside);
 }
 
@@ -163,7 +163,7 @@ fn blocked_udp_goes_nowhere_and_tcp_does() {
     let (mut nat, now) = nat(Dependence::Independent, Dependence::Independent);
     let outside = mapped(&mut nat, now, X, "198.51.100.1:1");
     nat.allow_udp(false);
-    assert_eq!(nat.out(now, Carrier::Udp, addr(X), addr("198.51.100.1:1")), None);
+    assert_eq!(nat.out(now, Protocol::Udp, addr(X), addr("198.51.100.1:1")), None);
     assert!(!comes_in(&nat, now, "198.51.100.1:1", outside));
-    assert!(nat.out(now, Carrier::Syn, addr(X), addr("198.51.100.1:1")).is_some());
+    assert!(nat.out(now, Protocol::Syn, addr(X), addr("198.51.100.1:1")).is_some());
 }

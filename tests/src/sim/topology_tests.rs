@@ -36,17 +36,17 @@ impl Map {
 
     /// A datagram: who gets it, at which address, from which address.
     fn send(&mut self, host: HostId, from: &str, to: &str) -> Option<(HostId, SocketAddr, SocketAddr)> {
-        self.carry(Carrier::Udp, host, from, to)
+        self.carry(Protocol::Udp, host, from, to)
     }
 
     fn carry(
         &mut self,
-        carrier: Carrier,
+        protocol: Protocol,
         host: HostId,
         from: &str,
         to: &str,
     ) -> Option<(HostId, SocketAddr, SocketAddr)> {
-        let flight = self.topology.depart(self.now, carrier, self.at[&host], addr(from), addr(to))?;
+        let flight = self.topology.depart(self.now, protocol, self.at[&host], addr(from), addr(to))?;
         let (host, to) = self.topology.arrive(self.now, &flight)?;
         Some((host, to, flight.from))
     }
@@ -84,7 +84,7 @@ fn a_packet_that_is_under_way_meets_the_nat_as_it_is_then() {
     let a = map.site(PUBLIC, [192, 168, 1, 0], HOME, [203, 0, 113, 101]);
     map.put(ALICE, a, "192.168.1.10");
     let seen = addr(&map.seen(ALICE, "192.168.1.10:5000"));
-    let flight = map.topology.depart(map.now, Carrier::Udp, PUBLIC, addr(SERVER), seen).unwrap();
+    let flight = map.topology.depart(map.now, Protocol::Udp, PUBLIC, addr(SERVER), seen).unwrap();
     assert!(map.topology.arrive(map.now, &flight).is_some());
     map.topology.nat_mut(a, seen.ip()).unwrap().flush();
     assert_eq!(map.topology.arrive(map.now, &flight), None);
@@ -96,13 +96,13 @@ fn one_lan_needs_no_nat() {
     let a = map.site(PUBLIC, [192, 168, 1, 0], HOME, [203, 0, 113, 101]);
     map.put(ALICE, a, "192.168.1.10");
     map.put(CAROL, a, "192.168.1.11");
-    for carrier in [Carrier::Udp, Carrier::Syn, Carrier::Tcp] {
-        let got = map.carry(carrier, ALICE, "192.168.1.10:5000", "192.168.1.11:7000");
+    for protocol in [Protocol::Udp, Protocol::Syn, Protocol::Tcp] {
+        let got = map.carry(protocol, ALICE, "192.168.1.10:5000", "192.168.1.11:7000");
         assert_eq!(got, Some((CAROL, addr("192.168.1.11:7000"), addr("192.168.1.10:5000"))));
     }
     let nobody = addr("192.168.1.12:7000");
     assert_eq!(
-        map.topology.depart(map.now, Carrier::Udp, a, addr("192.168.1.10:5000"), nobody),
+        map.topology.depart(map.now, Protocol::Udp, a, addr("192.168.1.10:5000"), nobody),
         None,
         "it left the LAN"
     );
@@ -142,8 +142,8 @@ fn private_networks_overlap() {
 fn nats_behind_a_nat_translate_twice_and_meet_by_its_hairpin() {
     for hairpin in [false, true] {
         let mut map = Map::new();
-        let carrier = Behaviour { hairpin, ..Behaviour::nat(Independent, Address) };
-        let cgn = map.site(PUBLIC, [100, 64, 0, 0], carrier, [203, 0, 113, 101]);
+        let protocol = Behaviour { hairpin, ..Behaviour::nat(Independent, Address) };
+        let cgn = map.site(PUBLIC, [100, 64, 0, 0], protocol, [203, 0, 113, 101]);
         let a = map.site(cgn, [192, 168, 1, 0], HOME, [100, 64, 0, 1]);
         let b = map.site(cgn, [192, 168, 1, 0], HOME, [100, 64, 0, 2]);
         map.put(ALICE, a, "192.168.1.10");
@@ -173,7 +173,7 @@ fn a_firewall_before_public_addresses_lets_in_answers() {
     map.put(BOB, PUBLIC, "2001:db8:77:b1::10");
     let (alice, bob) = ("[2001:db8:77:a1::10]:5000", "[2001:db8:77:b1::10]:6000");
     assert_eq!(map.send(BOB, bob, alice), None);
-    assert_eq!(map.carry(Carrier::Syn, BOB, bob, alice), None);
+    assert_eq!(map.carry(Protocol::Syn, BOB, bob, alice), None);
     assert_eq!(map.send(ALICE, alice, bob), Some((BOB, addr(bob), addr(alice))));
     assert_eq!(map.send(BOB, bob, alice), Some((ALICE, addr(alice), addr(bob))));
     assert_eq!(map.send(ALICE, alice, "[2001:db8:77:a1::11]:7000").map(|got| got.0), Some(CAROL));
@@ -185,12 +185,12 @@ fn tcp_goes_out_through_a_nat_and_not_in() {
     let mut map = Map::new();
     let a = map.site(PUBLIC, [192, 168, 1, 0], CONE, [203, 0, 113, 101]);
     map.put(ALICE, a, "192.168.1.10");
-    let (host, _, seen) = map.carry(Carrier::Syn, ALICE, "192.168.1.10:5000", SERVER).unwrap();
+    let (host, _, seen) = map.carry(Protocol::Syn, ALICE, "192.168.1.10:5000", SERVER).unwrap();
     assert_eq!((host, seen), (RELAY, addr("203.0.113.101:5000")));
     let seen = seen.to_string();
-    assert_eq!(map.carry(Carrier::Tcp, RELAY, SERVER, &seen).map(|got| got.0), Some(ALICE));
-    assert_eq!(map.carry(Carrier::Syn, RELAY, SERVER, &seen), None);
-    assert_eq!(map.carry(Carrier::Tcp, RELAY, "198.51.100.1:9", &seen), None);
+    assert_eq!(map.carry(Protocol::Tcp, RELAY, SERVER, &seen).map(|got| got.0), Some(ALICE));
+    assert_eq!(map.carry(Protocol::Syn, RELAY, SERVER, &seen), None);
+    assert_eq!(map.carry(Protocol::Tcp, RELAY, "198.51.100.1:9", &seen), None);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn what_no_router_forwards_stays_inside() {
     let a = map.site(PUBLIC, [192, 168, 1, 0], CONE, [203, 0, 113, 101]);
     map.put(ALICE, a, "192.168.1.10");
     for to in ["224.0.0.251:5353", "255.255.255.255:9", "192.168.1.255:9", "169.254.169.254:80", "127.0.0.1:9"] {
-        let flight = map.topology.depart(map.now, Carrier::Udp, a, addr("192.168.1.10:5000"), addr(to));
+        let flight = map.topology.depart(map.now, Protocol::Udp, a, addr("192.168.1.10:5000"), addr(to));
         assert_eq!(flight, None, "{to}");
     }
 }

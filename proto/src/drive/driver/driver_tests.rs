@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicUsize;
 
 use super::sockets::{DATAGRAMS_IN, DATAGRAMS_OUT};
 use super::*;
-use crate::drive::fake::{Arrives, Event, Heard, Theatre, bind, job};
+use crate::drive::fake::{Arrives, Event, Received, Theatre, bind, job};
 use crate::drive::inbox::EVENTS;
 use crate::net::{QueryId, SocketId};
 use crate::transfer::storage::FaultKind;
@@ -19,17 +19,18 @@ fn a_round_is_inbox_arrivals_settle_then_the_timer() {
     theatre.plan().events.push_back(Event::Other(1));
     theatre.send(0, b"out");
     assert!(theatre.poll().is_pending());
-    let heard = [Heard::Command(2), Heard::Datagram(SocketId(0), vec![1]), Heard::Settled, Heard::Timeout];
-    assert_eq!(theatre.plan().heard[..4], heard);
+    let received =
+        [Received::Command(2), Received::Datagram(SocketId(0), vec![1]), Received::Settled, Received::Timeout];
+    assert_eq!(theatre.plan().received[..4], received);
     assert_eq!(theatre.wire(0).sent, [b"out"]);
     assert_eq!(theatre.events(), [Event::Other(1)]);
     theatre.advance(MS);
     assert_eq!(theatre.wakes.count(), 2, "by the command, and by the job");
-    theatre.plan().heard.clear();
+    theatre.plan().received.clear();
     theatre.arrive(0, vec![(vec![2], 1)]);
     assert!(theatre.poll().is_pending());
-    let heard = [Heard::Done(7, true), Heard::Datagram(SocketId(0), vec![2]), Heard::Settled];
-    assert_eq!(theatre.plan().heard[..3], heard);
+    let received = [Received::Done(7, true), Received::Datagram(SocketId(0), vec![2]), Received::Settled];
+    assert_eq!(theatre.plan().received[..3], received);
 }
 
 #[test]
@@ -40,9 +41,9 @@ fn a_deadline_waits_for_what_arrived_while_the_node_worked() {
         theatre.works_long(by, 0, vec![7]);
         assert!(theatre.poll().is_pending());
         let plan = theatre.plan();
-        let place = |wanted: &Heard| plan.heard.iter().position(|heard| heard == wanted);
-        let (arrived, timeout) = (place(&Heard::Datagram(SocketId(0), vec![7])), place(&Heard::Timeout));
-        assert!(arrived.is_some() && timeout.is_some() && arrived < timeout, "{:?}", plan.heard);
+        let place = |wanted: &Received| plan.received.iter().position(|received| received == wanted);
+        let (arrived, timeout) = (place(&Received::Datagram(SocketId(0), vec![7])), place(&Received::Timeout));
+        assert!(arrived.is_some() && timeout.is_some() && arrived < timeout, "{:?}", plan.received);
     }
 }
 
@@ -54,9 +55,9 @@ fn what_the_system_joined_is_cut_again() {
     assert!(theatre.poll().is_pending());
     let plan = theatre.plan();
     let datagrams: Vec<&[u8]> = plan
-        .heard
+        .received
         .iter()
-        .filter_map(|heard| if let Heard::Datagram(_, data) = heard { Some(&data[..]) } else { None })
+        .filter_map(|received| if let Received::Datagram(_, data) = received { Some(&data[..]) } else { None })
         .collect();
     assert_eq!(datagrams, [&b"aaa"[..], b"bbb", b"cc", b"d", b"", &vec![9; SLOT]]);
 }
@@ -98,14 +99,17 @@ fn a_flood_on_one_socket_starves_neither_the_others_nor_the_task_s_neighbours() 
             theatre.wire(socket).flooded = socket == flooded;
             theatre.arrive(socket, vec![(vec![socket], 1)]);
         }
-        theatre.plan().heard.clear();
+        theatre.plan().received.clear();
         let wakes = theatre.wakes.count();
         assert!(theatre.poll().is_pending(), "yields");
         assert_eq!(theatre.wakes.count(), wakes + 1, "and comes back");
         for socket in 0..3 {
-            let heard = theatre.plan().datagrams(socket);
+            let received = theatre.plan().datagrams(socket);
             let bound = ROUNDS * (DATAGRAMS_IN + SLOTS);
-            assert!(if socket == flooded { (1..=bound).contains(&heard) } else { heard == 1 }, "{socket}: {heard}");
+            assert!(
+                if socket == flooded { (1..=bound).contains(&received) } else { received == 1 },
+                "{socket}: {received}"
+            );
         }
     }
 }
@@ -114,11 +118,11 @@ fn a_flood_on_one_socket_starves_neither_the_others_nor_the_task_s_neighbours() 
 fn the_first_socket_rotates() {
     let mut theatre = Theatre::new(&[0, 1]);
     let first = |theatre: &mut Theatre| {
-        theatre.plan().heard.clear();
+        theatre.plan().received.clear();
         theatre.arrive(0, vec![(vec![0], 1)]);
         theatre.arrive(1, vec![(vec![1], 1)]);
         assert!(theatre.poll().is_pending());
-        matches!(theatre.plan().heard[0], Heard::Datagram(SocketId(0), _))
+        matches!(theatre.plan().received[0], Received::Datagram(SocketId(0), _))
     };
     assert_ne!(first(&mut theatre), first(&mut theatre));
 }
@@ -138,12 +142,12 @@ fn an_idle_driver_does_not_spin_and_a_spurious_wake_costs_one_round() {
     let mut theatre = Theatre::new(&[0, 1]);
     theatre.plan().deadline = Some(theatre.start + 50 * MS);
     assert!(theatre.poll().is_pending());
-    theatre.plan().heard.clear();
+    theatre.plan().received.clear();
     let calls = theatre.wire(0).recv_calls;
     for _ in 0..10 {
         assert!(theatre.poll().is_pending());
     }
-    assert_eq!(theatre.plan().heard, [(); 10].map(|()| Heard::Settled));
+    assert_eq!(theatre.plan().received, [(); 10].map(|()| Received::Settled));
     assert_eq!(theatre.wire(0).recv_calls - calls, 10);
     assert_eq!(theatre.wire(0).send_calls, 0);
     assert_eq!(theatre.wakes.count(), 0, "never wakes itself");
@@ -160,7 +164,7 @@ fn a_socket_that_has_nothing_is_asked_once_for_each_wake() {
     theatre.plan().jobs.push_back(job(1, || Ok(true)));
     theatre.plan().deadline = Some(theatre.start);
     assert!(theatre.poll().is_pending());
-    assert!(theatre.plan().count(|heard| *heard == Heard::Settled) > 1);
+    assert!(theatre.plan().count(|received| *received == Received::Settled) > 1);
     assert_eq!(theatre.wire(0).recv_calls - calls, 2, "until it was empty");
     assert_eq!(theatre.wire(1).send_calls, 1);
 }
@@ -171,7 +175,7 @@ fn a_failing_receive_is_not_fatal_and_does_not_spin() {
     theatre.wire(0).arrivals.push_back(Arrives::Failure);
     theatre.arrive(0, vec![(vec![5], 1)]);
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.plan().datagrams(0), 1, "what comes after an echo is heard at once");
+    assert_eq!(theatre.plan().datagrams(0), 1, "what comes after an echo is received at once");
 
     theatre.wire(0).broken = true;
     let calls = theatre.wire(0).recv_calls;
@@ -189,7 +193,11 @@ fn a_failing_receive_is_not_fatal_and_does_not_spin() {
     theatre.advance(REST);
     assert!(theatre.poll().is_pending());
     assert_eq!(theatre.plan().datagrams(0), 2);
-    assert_eq!(theatre.plan().count(|heard| *heard == Heard::Timeout), 0, "the node has nothing to do with it");
+    assert_eq!(
+        theatre.plan().count(|received| *received == Received::Timeout),
+        0,
+        "the node has nothing to do with it"
+    );
 }
 
 #[test]
@@ -200,7 +208,7 @@ fn packets_that_waited_are_heard_before_a_deadline_is_judged() {
         theatre.arrive(0, vec![(vec![1], 1)]);
     }
     theatre.advance(2 * MS);
-    while theatre.plan().count(|heard| *heard == Heard::Timeout) == 0 {
+    while theatre.plan().count(|received| *received == Received::Timeout) == 0 {
         assert!(theatre.poll().is_pending());
     }
     assert_eq!(theatre.plan().datagrams(0), 20 * DATAGRAMS_IN);
@@ -214,7 +222,7 @@ fn but_a_flood_does_not_put_a_deadline_off_for_ever() {
     for _ in 0..PUT_OFF {
         assert!(theatre.poll().is_pending());
     }
-    assert!(theatre.plan().count(|heard| *heard == Heard::Timeout) > 0);
+    assert!(theatre.plan().count(|received| *received == Received::Timeout) > 0);
 }
 
 #[test]
@@ -232,10 +240,10 @@ fn a_later_deadline_leaves_the_timer_alone_and_an_early_ring_is_not_told() {
     theatre.advance(5 * MS);
     assert!(theatre.poll().is_pending());
     assert_eq!(theatre.stage().timer, Some(theatre.start + 30 * MS));
-    assert_eq!(theatre.plan().count(|heard| *heard == Heard::Timeout), 0);
+    assert_eq!(theatre.plan().count(|received| *received == Received::Timeout), 0);
     theatre.advance(25 * MS);
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.plan().count(|heard| *heard == Heard::Timeout), 1);
+    assert_eq!(theatre.plan().count(|received| *received == Received::Timeout), 1);
 }
 
 #[test]
@@ -246,7 +254,7 @@ fn a_panicking_job_answers() {
     assert!(theatre.poll().is_pending());
     theatre.advance(MS);
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.plan().heard[2..4], [Heard::Done(3, false), Heard::Done(4, false)]);
+    assert_eq!(theatre.plan().received[2..4], [Received::Done(3, false), Received::Done(4, false)]);
 }
 
 #[test]
@@ -273,12 +281,12 @@ fn a_bind_is_answered_either_way_and_settled_before_the_next_poll() {
     theatre.plan().actions.extend([bind(1), bind(0)]);
     assert!(theatre.poll().is_pending());
     let answers = [
-        Heard::Settled,
-        Heard::Bound(SocketId(1), Err(std::io::ErrorKind::AddrInUse)),
-        Heard::Bound(SocketId(0), Err(std::io::ErrorKind::AlreadyExists)),
-        Heard::Settled,
+        Received::Settled,
+        Received::Bound(SocketId(1), Err(std::io::ErrorKind::AddrInUse)),
+        Received::Bound(SocketId(0), Err(std::io::ErrorKind::AlreadyExists)),
+        Received::Settled,
     ];
-    assert_eq!(theatre.plan().heard[..4], answers);
+    assert_eq!(theatre.plan().received[..4], answers);
 }
 
 #[test]
@@ -302,8 +310,8 @@ fn answers_of_the_name_service_reach_the_node_once_each() {
     assert!(theatre.stage().blocking.is_empty());
     theatre.advance(MS);
     assert!(theatre.poll().is_pending());
-    let resolved = Heard::Resolved(vec![crate::drive::fake::addr(4433)]);
-    assert_eq!(theatre.plan().count(|heard| *heard == resolved), 2);
+    let resolved = Received::Resolved(vec![crate::drive::fake::addr(4433)]);
+    assert_eq!(theatre.plan().count(|received| *received == resolved), 2);
     let polls = theatre.stage().resolved_polls;
     assert!(theatre.poll().is_pending());
     assert_eq!(theatre.stage().resolved_polls, polls, "no answer is missing any more");
@@ -315,7 +323,7 @@ fn work_may_be_done_where_there_are_no_threads() {
     theatre.stage_mut().has_no_threads = true;
     theatre.plan().jobs.push_back(job(7, || Ok(true)));
     assert!(theatre.poll().is_pending());
-    assert!(theatre.plan().heard.contains(&Heard::Done(7, true)));
+    assert!(theatre.plan().received.contains(&Received::Done(7, true)));
 }
 
 #[test]
@@ -386,7 +394,7 @@ fn a_dropped_handle_is_told_and_the_node_says_goodbye() {
     assert_eq!(theatre.wakes.count(), 1);
     theatre.send(0, b"goodbye");
     assert!(theatre.poll().is_ready());
-    assert_eq!(theatre.plan().count(|heard| *heard == Heard::HandleDropped), 1);
+    assert_eq!(theatre.plan().count(|received| *received == Received::HandleDropped), 1);
     assert_eq!(theatre.wire(0).sent, [b"goodbye"]);
     assert_eq!(theatre.plan().events.len(), 0, "events that nobody takes hold nothing up");
 }

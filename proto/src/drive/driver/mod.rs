@@ -2,19 +2,19 @@
 //!
 //! A round, in this order:
 //! 1. the inbox: finished jobs free memory; then commands, news of the machine, and answers of the name service;
-//! 2. arrivals, of each socket in turn, the first socket rotating; newcomers; then what the pipes that were woken have;
+//! 2. arrivals, of each socket in turn, the first socket rotating; newcomers; then what the TCP connections that were woken have;
 //! 3. `settle`, once for all that came;
-//! 4. actions, jobs, transmits (a blocked one is kept for its socket, and holds up that socket only), pipes, events;
+//! 4. actions, jobs, transmits (a blocked one is kept for its socket, and holds up that socket only), TCP connections, events;
 //! 5. the timer, so that after a pause the packets that waited are heard before their deadline is judged.
 //!
 //! Rounds go on while something moves; after [`ROUNDS`] the task wakes itself and yields to its neighbours.
 //!
-//! Bounds: those of [`sockets`], [`listeners`] and [`pipes`] for one round. Timers of its own: [`REST`] for a socket or
-//! listener that only fails, [`FLUSH`] for the last bytes of a closed node, and that of pipes that were let go.
+//! Bounds: those of [`sockets`], [`listeners`] and [`TCP connections`] for one round. Timers of its own: [`REST`] for a socket or
+//! listener that only fails, [`FLUSH`] for the last bytes of a closed node, and that of TCP connections that were let go.
 
 mod listeners;
-mod pipes;
 mod sockets;
+mod tcp;
 mod wakes;
 
 use std::collections::VecDeque;
@@ -25,8 +25,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use self::listeners::Listeners;
-use self::pipes::Pipes;
 use self::sockets::{SLOT, SLOTS, Socket};
+use self::tcp::TcpConnections;
 use self::wakes::{Name, Wakes};
 use super::inbox::{Ending, Handle, Inbox};
 use super::io::Io;
@@ -41,7 +41,7 @@ const FAILURES: u32 = 16;
 /// How long it rests; a listener likewise.
 const REST: Duration = Duration::from_millis(100);
 /// How long a closed node's last transmits may wait for room in their socket, and its finished
-/// pipes for the other side's end.
+/// TCP connections for the other side's end.
 const FLUSH: Duration = Duration::from_secs(1);
 /// A deadline that passed longer ago was missed because others had the processor. The runtime may know of what arrived
 /// meanwhile only once it had a turn itself, which its timer tells.
@@ -64,7 +64,7 @@ pub struct Driver<N: Node, I: Io> {
     sockets: Vec<Socket>,
     slots: Vec<u8>,
     listeners: Listeners,
-    pipes: Pipes,
+    tcp_connections: TcpConnections,
     wakes: Arc<Wakes>,
     /// Empty between rounds; kept for its capacity.
     rung: Vec<Name>,
@@ -104,7 +104,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
             sockets: Vec::new(),
             slots: Vec::new(),
             listeners: Listeners::default(),
-            pipes: Pipes::new(wakes.clone()),
+            tcp_connections: TcpConnections::new(wakes.clone()),
             wakes,
             rung: Vec::new(),
             no_news: false,
@@ -166,13 +166,13 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
             moved |= self.act(now);
             moved |= self.start_jobs();
             moved |= self.transmit(cx, now);
-            moved |= self.write_pipes(now);
-            moved |= self.tell_events();
+            moved |= self.write_tcp(now);
+            moved |= self.report_events();
             if self.has_ended(now) {
                 return Poll::Ready(());
             }
             moved |= self.watch_the_clock(cx);
-            moved |= self.pipes.has_more() || self.listeners.has_more();
+            moved |= self.tcp_connections.has_more() || self.listeners.has_more();
             if !moved {
                 return Poll::Pending;
             }
@@ -232,16 +232,16 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         for name in self.rung.drain(..) {
             match name {
                 Name::Listener(id) => self.listeners.ring(id),
-                Name::Pipe(id) => self.pipes.ring(id),
+                Name::Tcp(id) => self.tcp_connections.ring(id),
             }
         }
-        let mut moved = self.listeners.accept(&mut self.node, &mut self.io, &mut self.pipes);
-        moved |= self.pipes.read(&mut self.node, &mut self.io, self.flush_by.is_some());
+        let mut moved = self.listeners.accept(&mut self.node, &mut self.io, &mut self.tcp_connections);
+        moved |= self.tcp_connections.read(&mut self.node, &mut self.io, self.flush_by.is_some());
         moved
     }
 
-    fn write_pipes(&mut self, now: Instant) -> bool {
-        let told = self.pipes.write(&mut self.node, &mut self.io);
+    fn write_tcp(&mut self, now: Instant) -> bool {
+        let told = self.tcp_connections.write(&mut self.node, &mut self.io);
         if told {
             self.node.settle(now);
         }
@@ -296,9 +296,9 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
                     self.listeners.remove(id);
                     self.io.unlisten(id);
                 }
-                Action::Dial(id, dial) => self.pipes.dial(&mut self.io, id, &dial),
-                Action::Finish(id) => self.pipes.finish(id),
-                Action::Abort(id) => self.pipes.abort(now, &mut self.io, id),
+                Action::Dial(id, dial) => self.tcp_connections.dial(&mut self.io, id, &dial),
+                Action::Finish(id) => self.tcp_connections.finish(id),
+                Action::Abort(id) => self.tcp_connections.abort(now, &mut self.io, id),
                 Action::Resolve(query, host, port) => {
                     self.unanswered = self.unanswered.saturating_add(1);
                     self.no_answers = false;
@@ -333,7 +333,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         moved
     }
 
-    fn tell_events(&mut self) -> bool {
+    fn report_events(&mut self) -> bool {
         let mut moved = false;
         while let Some(event) = self.held.take().or_else(|| self.node.poll_event()) {
             if let Err(event) = self.inbox.offer(event) {
@@ -354,14 +354,16 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         let by = match self.flush_by {
             Some(by) => by,
             None => {
-                self.pipes.flush();
+                self.tcp_connections.flush();
                 *self.flush_by.insert(now.checked_add(FLUSH).unwrap_or(now))
             }
         };
-        if now < by && (self.pipes.is_flushing() || self.sockets.iter().any(|socket| socket.blocked.is_some())) {
+        if now < by
+            && (self.tcp_connections.is_flushing() || self.sockets.iter().any(|socket| socket.blocked.is_some()))
+        {
             return false;
         }
-        self.pipes.end(&mut self.io);
+        self.tcp_connections.end(&mut self.io);
         while let Some(event) = self.held.take().or_else(|| self.node.poll_event()) {
             self.inbox.put_last(event);
         }
@@ -377,7 +379,7 @@ impl<N: Node + 'static, I: Io> Driver<N, I> {
         self.put_off = 0;
         let deadline = self.node.poll_timeout().map(|(at, _)| at);
         let rests = self.sockets.iter().filter_map(|socket| socket.resting_until);
-        let rests = rests.chain(self.listeners.rests()).chain(self.pipes.linger());
+        let rests = rests.chain(self.listeners.rests()).chain(self.tcp_connections.linger());
         let Some(at) = rests.chain(deadline).chain(self.flush_by).min() else { return false };
         // A later deadline leaves the timer alone: QUIC moves its deadlines with every packet, and waking early
         // is cheap. A deadline is judged after what arrived before it was read, however long the node, or
@@ -419,9 +421,13 @@ impl<N: Node, I: Io> Drop for Driver<N, I> {
 
 impl<N: Node, I: Io> std::fmt::Debug for Driver<N, I> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (sockets, pipes) = (self.sockets.len(), self.pipes.len());
+        let (sockets, tcp_connections) = (self.sockets.len(), self.tcp_connections.len());
         let mut shown = f.debug_struct("Driver");
-        shown.field("sockets", &sockets).field("pipes", &pipes).field("over", &self.over).finish_non_exhaustive()
+        shown
+            .field("sockets", &sockets)
+            .field("tcp_connections", &tcp_connections)
+            .field("over", &self.over)
+            .finish_non_exhaustive()
     }
 }
 
@@ -430,5 +436,5 @@ impl<N: Node, I: Io> std::fmt::Debug for Driver<N, I> {
 mod tests;
 
 #[cfg(test)]
-#[path = "pipes_tests.rs"]
-mod pipes_tests;
+#[path = "tcp_tests.rs"]
+mod tcp_tests;

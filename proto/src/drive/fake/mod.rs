@@ -1,8 +1,8 @@
 //! What the tests of the driver drive: a node that does what it is told and writes down what it hears, a runtime that
 //! is a script, and a waker that counts.
 
-mod puppet;
 mod script;
+mod scripted_node;
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-pub use puppet::{Event, Heard, Plan, Puppet, job};
-pub use script::{Arrives, Door, Ended, Incoming, Line, Script, Stage, Wire};
+pub use script::{Arrives, Backlog, Ended, Incoming, Line, Script, Stage, Wire};
+pub use scripted_node::{Event, Plan, Received, ScriptedNode, job};
 
 use super::{Driver, Handle};
 use crate::Instant;
-use crate::net::{Action, Bind, ListenerId, PipeId, SocketId};
+use crate::net::{Action, Bind, ListenerId, SocketId, TcpId};
 
 pub fn addr(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))
@@ -41,8 +41,8 @@ impl Counter {
 
 /// A driver between the two, with everything in reach.
 pub struct Theatre {
-    pub handle: Option<Handle<Puppet>>,
-    pub driver: Driver<Puppet, Script>,
+    pub handle: Option<Handle<ScriptedNode>>,
+    pub driver: Driver<ScriptedNode, Script>,
     plan: Rc<RefCell<Plan>>,
     stage: Rc<RefCell<Stage>>,
     pub wakes: Arc<Counter>,
@@ -72,14 +72,14 @@ impl Theatre {
             answers: VecDeque::new(),
             resolved_polls: 0,
         }));
-        let puppet = Puppet { plan: plan.clone(), tubes: BTreeMap::new() };
-        let (handle, driver) = Driver::new(puppet, Script(stage.clone()));
+        let node = ScriptedNode { plan: plan.clone(), tubes: BTreeMap::new() };
+        let (handle, driver) = Driver::new(node, Script(stage.clone()));
         let mut theatre = Self { handle: Some(handle), driver, plan, stage, wakes: Arc::default(), start };
         for &socket in sockets {
             theatre.plan().actions.push_back(bind(socket));
         }
         assert!(theatre.poll().is_pending());
-        theatre.plan().heard.clear();
+        theatre.plan().received.clear();
         theatre
     }
 
@@ -99,15 +99,15 @@ impl Theatre {
         RefMut::map(self.stage_mut(), |stage| stage.wires.get_mut(&SocketId(socket)).unwrap())
     }
 
-    pub fn door(&self, listener: u8) -> RefMut<'_, Door> {
+    pub fn door(&self, listener: u8) -> RefMut<'_, Backlog> {
         RefMut::map(self.stage_mut(), |stage| stage.doors.get_mut(&ListenerId(listener)).unwrap())
     }
 
-    pub fn line(&self, pipe: u32) -> RefMut<'_, Line> {
-        RefMut::map(self.stage_mut(), |stage| stage.line(PipeId(pipe)))
+    pub fn line(&self, tcp: u32) -> RefMut<'_, Line> {
+        RefMut::map(self.stage_mut(), |stage| stage.line(TcpId(tcp)))
     }
 
-    pub fn handle(&mut self) -> &mut Handle<Puppet> {
+    pub fn handle(&mut self) -> &mut Handle<ScriptedNode> {
         self.handle.as_mut().unwrap()
     }
 

@@ -48,12 +48,12 @@ use super::peer_link::PeerLink;
 use super::rendezvous::Via;
 use crate::Instant;
 use crate::link::quic::{Direction, Stream};
-use crate::net::{Arrival, Ecn, PipeId, SocketId, Transmit};
+use crate::net::{Arrival, Ecn, SocketId, TcpId, Transmit};
 use crate::p2p::portmap::{self, PortMap};
 use crate::seed::Seed;
 use crate::session::{LinkId, Origin, Prepared, StreamNo};
 use crate::wire::peer::Control;
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 use crate::wire::{Features, Frame, Violation};
 
 use direct::Direct;
@@ -106,7 +106,7 @@ enum State {
 
 /// See the module's text.
 pub(super) struct Paths {
-    role: Side,
+    role: Role,
     state: State,
     last_id: u32,
     relay: RelayPath,
@@ -125,7 +125,7 @@ impl Paths {
     /// Asks for the sockets of the direct path, if that is looked for.
     pub fn new(
         now: Instant,
-        role: Side,
+        role: Role,
         options: Option<&DirectPath>,
         patience: Option<Duration>,
         seed: &Seed,
@@ -479,13 +479,13 @@ impl Paths {
     }
 
     /// The port mapping, if this TCP connection leads to a gateway.
-    pub fn portmap_on(&mut self, pipe: PipeId) -> Option<&mut PortMap> {
-        self.direct.portmap().filter(|_| pipe >= portmap::FIRST_PIPE)
+    pub fn portmap_on(&mut self, tcp: TcpId) -> Option<&mut PortMap> {
+        self.direct.portmap().filter(|_| tcp >= portmap::FIRST_TCP)
     }
 
     /// The same, for its output.
-    pub fn output_of_portmap(&self, pipe: PipeId) -> Option<&PortMap> {
-        self.direct.gateway().filter(|_| pipe >= portmap::FIRST_PIPE)
+    pub fn output_of_portmap(&self, tcp: TcpId) -> Option<&PortMap> {
+        self.direct.gateway().filter(|_| tcp >= portmap::FIRST_TCP)
     }
 
     /// Whether no port mapping is left to be taken back.

@@ -31,11 +31,11 @@ use crate::link::{Read, Write};
 use crate::net::{Arrival, Transmit};
 use crate::room::greeting::{GREET_WITHIN, Greeting, Output as Greeted, Request};
 use crate::room::limits::{self, Guard, Source};
-use crate::room::mirror::Answers;
+use crate::room::stun_responder::Answers;
 use crate::seed::Seed;
 use crate::wire::Violation;
 use crate::wire::frame::enclose;
-use crate::wire::relay::{Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{Owner, RefusalReason, RelayMessage, Role, RoomId};
 use crate::wire::{self, Caps, Decoder};
 
 /// Connections at once.
@@ -62,7 +62,7 @@ pub struct EmbeddedRelay {
     room: Room,
     admitted: Option<Admitted>,
     /// The application knows that another one came.
-    told_second: bool,
+    notified_second: bool,
     guests: BTreeMap<ConnectionId, Guest>,
     /// How often a source may ask where it is, and for a seat.
     guard: Guard,
@@ -125,7 +125,7 @@ impl EmbeddedRelay {
             bound: None,
             room: Room::Unknown,
             admitted: None,
-            told_second: false,
+            notified_second: false,
             guests: BTreeMap::new(),
             guard: Guard::new(limits::Limits::default()),
             answers: Answers::default(),
@@ -279,7 +279,7 @@ impl EmbeddedRelay {
                     self.dismiss(now, net, conn);
                     return false;
                 }
-                Ok(Greeted::Request(Request::Join { room, side: Side::Receiver, owner, again, former: _ }))
+                Ok(Greeted::Request(Request::Join { room, role: Role::Receiver, owner, again, former: _ }))
                     // Only the session's own receiver knows the owner of its seat, and comes as often as it must.
                     if self.room.admits(vacant, room, owner, again)
                         && (again || self.guard.join(now, guest.source).is_ok()) =>
@@ -290,13 +290,13 @@ impl EmbeddedRelay {
                     guest.send(&RelayMessage::Paired { streams: STREAMS });
                     return self.hand_over(conn);
                 }
-                Ok(Greeted::Request(Request::Join { room, side: Side::Receiver, owner, again: false, former: _ }))
+                Ok(Greeted::Request(Request::Join { room, role: Role::Receiver, owner, again: false, former: _ }))
                     if !vacant
                         && self.admitted.is_some_and(|it| it.room == room && !is_same(it.owner, owner)) =>
                 {
                     guest.refuse(now, RefusalReason::Taken);
                     self.guard.failed(now, guest.source);
-                    if !std::mem::replace(&mut self.told_second, true) {
+                    if !std::mem::replace(&mut self.notified_second, true) {
                         self.out.push_back(Output::Event(Event::SecondReceiver));
                     }
                 }

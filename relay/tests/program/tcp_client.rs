@@ -5,20 +5,20 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use tallow_proto::link::pipe::{Closed, Dialler, Event, Kind, Pipe, SocketAction, Target, Transport, Windows};
+use tallow_proto::link::tcp::{Closed, Dialler, Event, Kind, SocketAction, Target, TcpConnection, Transport, Windows};
 use tallow_proto::link::trust::{CertificateSeen, Trust};
 use tallow_proto::link::{Read, Write};
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::{ClientMessage, RelayMessage};
 use tallow_proto::wire::{self, Caps, Decoder, Features, Hello};
 
-/// What runs in the pipe.
+/// What runs in the TCP connection.
 pub fn websocket(tls: bool) -> Kind {
     Kind::WebSocket { tls, path: "/".into() }
 }
 
 /// A client over TCP.
-pub struct PipeClient {
+pub struct TcpClient {
     pub link: Option<(CertificateSeen, Transport)>,
     pub heard: Vec<RelayMessage>,
     pub streams: Option<u8>,
@@ -26,19 +26,19 @@ pub struct PipeClient {
     /// The relay's side said that nothing follows.
     pub ended: bool,
     pub closed: Option<Closed>,
-    pipe: Pipe,
+    tcp: TcpConnection,
     socket: TcpStream,
     decoder: Decoder,
     out: Bytes,
 }
 
-impl PipeClient {
+impl TcpClient {
     /// Connects, greets and says this.
     pub fn come(relay: SocketAddr, kind: Kind, says: &[ClientMessage]) -> Self {
         let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let windows = Windows::peer();
         let target = Target { kind, host: "relay.test", port: relay.port(), trust: Trust::Any, proxy: None, windows };
-        let pipe = Dialler::new(unix_time, &tallow_runtime::seed()).dial(Instant::now(), &target).expect("a target");
+        let tcp = Dialler::new(unix_time, &tallow_runtime::seed()).dial(Instant::now(), &target).expect("a target");
         let socket = TcpStream::connect(relay).expect("a connection");
         socket.set_nonblocking(true).expect("no waiting");
         let hello = ClientMessage::Hello(Hello::new(Features::default()));
@@ -51,7 +51,7 @@ impl PipeClient {
             got: Vec::new(),
             ended: false,
             closed: None,
-            pipe,
+            tcp,
             socket,
             decoder: Decoder::new(Caps::Greeting),
             out: out.into(),
@@ -65,11 +65,11 @@ impl PipeClient {
     }
 
     pub fn finish(&mut self) {
-        self.pipe.finish(Instant::now());
+        self.tcp.finish(Instant::now());
     }
 
     pub fn close(&mut self, code: u32) {
-        self.pipe.close(Instant::now(), code, "test");
+        self.tcp.close(Instant::now(), code, "test");
     }
 
     pub fn is_over(&self) -> bool {
@@ -78,26 +78,26 @@ impl PipeClient {
 
     pub fn turn(&mut self) {
         let now = Instant::now();
-        self.pipe.handle_timeout(now);
+        self.tcp.handle_timeout(now);
         let mut slices = [IoSlice::new(&[]); 8];
-        let count = self.pipe.output(&mut slices);
+        let count = self.tcp.output(&mut slices);
         if count > 0 {
             match self.socket.write_vectored(&slices[..count]) {
-                Ok(written) => self.pipe.handle_wrote(now, written),
+                Ok(written) => self.tcp.handle_wrote(now, written),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => self.pipe.handle_failed(),
+                Err(_) => self.tcp.handle_failed(),
             }
         }
-        let buf = self.pipe.read_buffer();
+        let buf = self.tcp.read_buffer();
         if !buf.is_empty() {
             match self.socket.read(buf) {
-                Ok(0) => self.pipe.handle_eof(),
-                Ok(count) => self.pipe.handle_filled(now, count),
+                Ok(0) => self.tcp.handle_eof(),
+                Ok(count) => self.tcp.handle_filled(now, count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => self.pipe.handle_failed(),
+                Err(_) => self.tcp.handle_failed(),
             }
         }
-        while let Some(event) = self.pipe.poll_event() {
+        while let Some(event) = self.tcp.poll_event() {
             match event {
                 Event::Connected { certificate, transport } => self.link = Some((certificate, transport)),
                 Event::Readable | Event::Writable => {}
@@ -105,7 +105,7 @@ impl PipeClient {
             }
         }
         loop {
-            match self.pipe.read() {
+            match self.tcp.read() {
                 Read::Data(bytes) => self.take(bytes),
                 Read::End => {
                     self.ended = true;
@@ -114,10 +114,10 @@ impl PipeClient {
                 Read::Blocked | Read::Reset(_) | Read::Gone => break,
             }
         }
-        if !self.out.is_empty() && self.pipe.write(now, &mut self.out) == Write::Gone {
+        if !self.out.is_empty() && self.tcp.write(now, &mut self.out) == Write::Gone {
             self.out.clear();
         }
-        match self.pipe.socket_action() {
+        match self.tcp.socket_action() {
             SocketAction::Live => {}
             SocketAction::Finish => drop(self.socket.shutdown(Shutdown::Write)),
             SocketAction::Abort => drop(self.socket.shutdown(Shutdown::Both)),
@@ -148,8 +148,8 @@ impl PipeClient {
 /// Goes on until the condition holds; false when it did not in time.
 pub fn until<const N: usize>(
     within: Duration,
-    clients: [&mut PipeClient; N],
-    mut done: impl FnMut([&PipeClient; N]) -> bool,
+    clients: [&mut TcpClient; N],
+    mut done: impl FnMut([&TcpClient; N]) -> bool,
 ) -> bool {
     let end = Instant::now() + within;
     let mut clients = clients;

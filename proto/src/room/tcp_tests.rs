@@ -1,4 +1,4 @@
-//! Legs that are pipes: with each other and with QUIC.
+//! Legs that are TCP connections: with each other and with QUIC.
 
 #![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 
@@ -12,10 +12,10 @@ use super::super::world::tcp::{SYSTEM, TLS, websocket};
 use super::super::world::*;
 use super::tests::{KIB, closed_rooms, got, is_empty, millis, secs};
 use super::*;
-use crate::link::pipe::Kind;
+use crate::link::tcp::Kind;
 use crate::net::ListenerId;
 use crate::wire::frame::enclose;
-use crate::wire::relay::{ClientMessage, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, RefusalReason, RelayMessage, Role, RoomId};
 
 /// `None` is QUIC.
 fn kinds() -> [Option<Kind>; 4] {
@@ -50,7 +50,7 @@ fn links_of_all_kinds_pair_with_each_other() {
             world.close(alice, close::DONE);
             world.until("told", |world| world.clients[bob].is_over());
             world.close(bob, close::DONE);
-            world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.pipes.is_empty());
+            world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.tcp_links.is_empty());
             assert_eq!(closed_rooms(&world).last(), Some(&(500 * 1024, RoomEnd::Left)), "{one} {two}");
             assert_eq!(world.relay.budget.0, Config::WINDOW_BUDGET);
         }
@@ -80,7 +80,7 @@ fn an_end_goes_along_and_the_other_way_goes_on() {
         for client in [alice, bob] {
             world.close(client, close::DONE);
         }
-        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.pipes.is_empty());
+        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.tcp_links.is_empty());
     }
 }
 
@@ -114,7 +114,7 @@ fn what_a_peer_said_before_it_left_is_delivered_to_a_pipe() {
             assert_eq!(world.clients[bob].close_code(), Some(close::PEER_LEFT), "{receiver:?}");
         }
         world.close(bob, close::ENDED);
-        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.pipes.is_empty());
+        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.tcp_links.is_empty());
         assert_eq!(closed_rooms(&world), [(all as u64, RoomEnd::Left)]);
     }
 }
@@ -136,10 +136,10 @@ fn a_pipe_that_breaks_off_is_a_lost_peer() {
         world.until("over", |world| !closed_rooms(world).is_empty());
         assert_eq!(closed_rooms(&world), [(1500, RoomEnd::Lost)]);
         // Its name is kept for its owner, and for nobody else.
-        let eve = world.ask_by(TLS, join(ROOM, Side::Sender, EVE));
+        let eve = world.ask_by(TLS, join(ROOM, Role::Sender, EVE));
         let taken = RelayMessage::Refused { reason: RefusalReason::NameTaken, retry_after: 0 };
         world.until("refused", |world| world.clients[eve].heard.last() == Some(&taken));
-        let again = world.ask_by(TLS, join(ROOM, Side::Sender, ALICE));
+        let again = world.ask_by(TLS, join(ROOM, Role::Sender, ALICE));
         world.until("hers", |world| world.clients[again].heard.last() == Some(&RelayMessage::Waiting));
     }
 }
@@ -154,7 +154,7 @@ fn a_sender_s_goodbye_frees_its_name_whatever_carried_it() {
             world.until("told", |world| world.clients[bob].is_over());
             world.close(bob, close::DONE);
             world.until("over", |world| is_empty(&world.relay));
-            let eve = world.ask(join(room(number), Side::Sender, EVE));
+            let eve = world.ask(join(room(number), Role::Sender, EVE));
             world.until("free", |world| world.clients[eve].heard.last() == Some(&RelayMessage::Waiting));
         }
     }
@@ -216,7 +216,7 @@ fn r08_a_slow_reader_holds_up_a_pipe_too() {
         // Bob's own window and the system's buffers, and beside them what the relay wrote and the system has not.
         let held = moved - read - SYSTEM as u64 - (64 << 10);
         assert!(held < 200 << 10, "{held}");
-        assert!(world.clients[alice].has_unwritten(), "the rest waits at its own side");
+        assert!(world.clients[alice].has_unwritten(), "the rest waits at its own role");
         assert_eq!(lowest, Config::WINDOW_BUDGET, "nothing was proven, so no window grew");
         let before = world.relay.visits();
         world.pass(secs(9));
@@ -230,7 +230,7 @@ fn r08_a_slow_reader_holds_up_a_pipe_too() {
 
 #[test]
 fn windows_of_pipes_grow_by_evidence_within_the_budget() {
-    // Between two pipes it is the systems' buffers that fill the path, not the windows.
+    // Between two TCP connections it is the systems' buffers that fill the path, not the windows.
     for (sender, receiver, grow) in
         [(None, Some(TLS), true), (Some(TLS), None, true), (Some(websocket(false)), Some(TLS), false)]
     {
@@ -254,7 +254,7 @@ fn windows_of_pipes_grow_by_evidence_within_the_budget() {
     }
 }
 
-/// R01: whatever stage a pipe is in, its time is absolute.
+/// R01: whatever stage a TCP connection is in, its time is absolute.
 #[test]
 fn r01_a_slow_pipe_is_gone_after_ten_seconds() {
     let mut world = World::new();
@@ -266,7 +266,7 @@ fn r01_a_slow_pipe_is_gone_after_ten_seconds() {
     let pinging = world.dial(websocket(false));
     world.say(pinging, &[hello()]);
     let trickling = world.dial(TLS);
-    world.say_raw(trickling, Bytes::from_static(&[0]));
+    world.send_raw(trickling, Bytes::from_static(&[0]));
     // A record of TLS that comes in single bytes.
     let bytewise = world.dial(TLS);
     world.clients[bytewise].tcp().mute();
@@ -274,7 +274,7 @@ fn r01_a_slow_pipe_is_gone_after_ten_seconds() {
     for second in 1..=9 {
         world.pass(secs(1));
         if second % 5 == 0 {
-            world.say_raw(trickling, Bytes::from_static(&[0]));
+            world.send_raw(trickling, Bytes::from_static(&[0]));
             world.inject(bytewise, &[3]);
         }
         world.say(pinging, &[ClientMessage::Ping]);
@@ -288,12 +288,12 @@ fn r01_a_slow_pipe_is_gone_after_ten_seconds() {
     assert_eq!(world.clients[greeted].close_code(), Some(close::TOO_SLOW));
     assert_eq!(world.clients[pinging].close_code(), Some(close::TOO_SLOW));
     world.pass(secs(2));
-    assert!(world.relay.ports.connections.pipes.is_empty());
+    assert!(world.relay.ports.connections.tcp_links.is_empty());
     let slow = world.events.iter().filter(|event| matches!(event, Event::Refused { reason: Refused::TooSlow }));
     assert_eq!(slow.count(), 6);
 }
 
-/// P01 on pipes: junk before, in and after the greeting.
+/// P01 on TCP connections: junk before, in and after the greeting.
 #[test]
 fn p01_junk_ends_only_the_pipe_that_brought_it() {
     let mut world = World::of(Config { tcp: Tcp::default(), ..config(generous()) });
@@ -312,7 +312,7 @@ fn p01_junk_ends_only_the_pipe_that_brought_it() {
         for bytes in [Bytes::from_static(&[0xFF; 4]), enclose(&[0xC8, 1, 2, 3]), Bytes::from_static(&[0; 100_000])] {
             let eve = world.dial(kind.clone());
             world.say(eve, &[hello()]);
-            world.say_raw(eve, bytes);
+            world.send_raw(eve, bytes);
             junk.push(eve);
         }
     }
@@ -327,7 +327,7 @@ fn p01_junk_ends_only_the_pipe_that_brought_it() {
     world.send(alice, a, pattern(100, 1));
     world.until("undisturbed", |world| got(world, bob, b) == pattern(100, 1));
     world.pass(secs(2));
-    assert_eq!(world.relay.ports.connections.pipes.len(), 2, "nothing of them is left");
+    assert_eq!(world.relay.ports.connections.tcp_links.len(), 2, "nothing of them is left");
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn a_websocket_without_tls_is_taken_on_loopback_and_behind_a_proxy_only() {
     ] {
         let tcp = Tcp { behind_proxy, ..Tcp::default() };
         let mut world = World::of(Config { listen: vec![addr.parse().unwrap()], tcp, ..config(generous()) });
-        let client = world.ask_by(websocket(false), join(ROOM, Side::Sender, ALICE));
+        let client = world.ask_by(websocket(false), join(ROOM, Role::Sender, ALICE));
         world.until("an answer", |world| world.clients[client].is_over() || world.clients[client].heard.len() == 2);
         assert_eq!(world.clients[client].heard.len() == 2, taken, "{addr} {behind_proxy}");
     }
@@ -362,7 +362,7 @@ fn silent_pipes_of_an_address_shut_out_none_of_it() {
     assert_eq!(world.relay.legs(), 16);
     world.pass(secs(1));
     let alice = world.dial_from(TLS, ListenerId(0), ip);
-    world.say(alice, &[hello(), join(ROOM, Side::Sender, ALICE)]);
+    world.say(alice, &[hello(), join(ROOM, Role::Sender, ALICE)]);
     world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
     assert_eq!(world.relay.legs(), 16);
 }
@@ -371,20 +371,20 @@ fn silent_pipes_of_an_address_shut_out_none_of_it() {
 #[test]
 fn a_websocket_that_is_gone_is_not_paired() {
     let mut world = World::new();
-    let alice = world.ask_by(websocket(true), join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask_by(websocket(true), join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
     world.pass(secs(1));
-    let bob = world.ask_by(TLS, join(ROOM, Side::Receiver, BOB));
+    let bob = world.ask_by(TLS, join(ROOM, Role::Receiver, BOB));
     world.until("paired", |world| world.clients[bob].streams.is_some());
     world.close(bob, close::DONE);
     world.close(alice, close::DONE);
     world.until("over", |world| is_empty(&world.relay));
 
-    let alice = world.ask_by(websocket(true), join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask_by(websocket(true), join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
     world.clients[alice].cut = true;
     world.pass(secs(1));
-    let (asked, bob) = (world.now, world.ask_by(TLS, join(ROOM, Side::Receiver, BOB)));
+    let (asked, bob) = (world.now, world.ask_by(TLS, join(ROOM, Role::Receiver, BOB)));
     world.until("an answer", |world| world.clients[bob].heard.len() == 2);
     let nobody = RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 5 };
     assert_eq!(world.clients[bob].heard[1], nobody);
@@ -400,7 +400,7 @@ fn one_source_has_so_many_pipes_and_fewer_that_are_half_open() {
     let flood: Vec<_> = (0..100).map(|_| world.dial_from(TLS, ListenerId(1), ip)).collect();
     assert_eq!(world.relay.legs(), 16);
     world.flush();
-    assert_eq!(world.relay.ports.connections.pipes.len(), 16, "the others are let go");
+    assert_eq!(world.relay.ports.connections.tcp_links.len(), 16, "the others are let go");
     assert!(flood[84..].iter().all(|&client| !world.clients[client].is_over()), "the newest are served");
     world.pass(millis(500));
     for _ in 0..100 {
@@ -412,10 +412,10 @@ fn one_source_has_so_many_pipes_and_fewer_that_are_half_open() {
         world.dial_from(TLS, ListenerId(0), ip);
     }
     assert_eq!(world.relay.legs(), 40);
-    let other = world.ask_by(TLS, join(ROOM, Side::Sender, ALICE));
+    let other = world.ask_by(TLS, join(ROOM, Role::Sender, ALICE));
     world.until("others are served", |world| world.clients[other].heard.last() == Some(&RelayMessage::Waiting));
     world.pass(secs(12));
-    assert_eq!((world.relay.legs(), world.relay.ports.connections.pipes.len()), (1, 1));
+    assert_eq!((world.relay.legs(), world.relay.ports.connections.tcp_links.len()), (1, 1));
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn pipes_count_with_all_connections_until_they_are_forgotten() {
     assert!(matches!(world.relay.poll_event(), Some(Event::Refused { reason: Refused::Full })));
 
     // One that breaks a rule is no leg any more, but it has a second to hear why.
-    world.say_raw(third, enclose(&[0xC8]));
+    world.send_raw(third, enclose(&[0xC8]));
     world.until("dismissed", |world| world.relay.legs() == 2);
     world.close(alice, close::DONE);
     world.close(bob, close::DONE);
@@ -439,7 +439,7 @@ fn pipes_count_with_all_connections_until_they_are_forgotten() {
     let taken = many.iter().filter(|&&client| world.clients[client].tcp().id.is_some()).count();
     assert!(taken < 3, "{taken}");
     world.pass(secs(3));
-    let fifth = world.ask_by(TLS, join(room(9), Side::Sender, ALICE));
+    let fifth = world.ask_by(TLS, join(room(9), Role::Sender, ALICE));
     world.until("a place", |world| world.clients[fifth].heard.last() == Some(&RelayMessage::Waiting));
 }
 
@@ -459,7 +459,7 @@ fn a_pipe_that_talks_to_nobody_may_say_its_last_word() {
         world.until("told", |world| world.clients[bob].is_over());
         world.until("said", |world| !world.clients[bob].has_unwritten());
         world.finish(bob, b);
-        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.pipes.is_empty());
+        world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.tcp_links.is_empty());
         assert!(world.now - start < secs(10), "{:?}", world.now - start);
     }
 }
@@ -484,7 +484,7 @@ fn a_relay_that_drains_tells_pipes_and_turns_new_ones_away() {
     for kind in kinds().into_iter().flatten() {
         let mut world = World::new();
         let (alice, bob) = world.pair_of(ROOM, Some(kind.clone()), Some(kind.clone()));
-        let waits = world.ask_by(kind.clone(), join(room(8), Side::Sender, EVE));
+        let waits = world.ask_by(kind.clone(), join(room(8), Role::Sender, EVE));
         let silent = world.dial(kind.clone());
         world.until("waiting", |world| world.clients[waits].heard.contains(&RelayMessage::Waiting));
         world.command(Command::Drain { within: secs(20) });
@@ -512,13 +512,13 @@ fn a_relay_that_drains_tells_pipes_and_turns_new_ones_away() {
     }
 }
 
-/// The work of one wake-up does not grow with the pipes that are idle.
+/// The work of one wake-up does not grow with the TCP connections that are idle.
 fn work_among(idle: usize) -> u64 {
     let mut world = World::new();
     for index in 0..idle {
         let mut room = [0; 32];
         room[..8].copy_from_slice(&index.to_be_bytes());
-        world.ask_by(TLS, join(RoomId(room), Side::Sender, ALICE));
+        world.ask_by(TLS, join(RoomId(room), Role::Sender, ALICE));
         world.pass(millis(100));
     }
     let (alice, bob) = world.pair_of(room(200), Some(TLS), Some(TLS));

@@ -15,7 +15,7 @@ use super::inbox::Inbox;
 use super::records::Records;
 use crate::Instant;
 
-/// The framing of a pipe; the module's documentation describes its states.
+/// The framing of a TCP connection; the module's documentation describes its states.
 #[derive(Debug)]
 pub(super) enum Framing {
     Undecided,
@@ -94,7 +94,7 @@ impl Framing {
     }
 
     /// Takes the bytes that the framing itself has to send.
-    pub(super) fn poll_say(&mut self, now: Instant) -> Option<Bytes> {
+    pub(super) fn poll_message(&mut self, now: Instant) -> Option<Bytes> {
         let said = |say: &mut Bytes| Some(std::mem::take(say)).filter(|say| !say.is_empty());
         match self {
             Self::Undecided | Self::Bytes | Self::Records(_) => None,

@@ -1,4 +1,4 @@
-//! The types in which a pipe reports to its owner: events, the reason of its end, the action for the socket; and the
+//! The types in which a TCP connection reports to its owner: events, the reason of its end, the action for the socket; and the
 //! windows that the owner sets. [`super`] has the logic.
 
 use super::super::proxy::ProxyFailure;
@@ -30,21 +30,21 @@ impl Windows {
         Self { receive: 4 * 1024 * 1024, send: 1024 * 1024 }
     }
 
-    /// The initial windows of a relay: small, and raised once a pipe is seen to need more.
+    /// The initial windows of a relay: small, and raised once a TCP connection is seen to need more.
     #[must_use]
     pub const fn relay() -> Self {
         Self { receive: 64 * 1024, send: 64 * 1024 }
     }
 }
 
-/// An event of a pipe.
+/// An event of a TCP connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The link is open.
     Connected {
         /// How the server was recognised; [`CertificateSeen::NotAsked`] on the server's side.
         certificate: CertificateSeen,
-        /// The protocols in the pipe.
+        /// The protocols in the TCP connection.
         transport: Transport,
     },
     /// Bytes may be readable. Reported when bytes arrive, and not again for bytes that were left unread.
@@ -52,11 +52,11 @@ pub enum Event {
     /// A write that was [`super::Write::Blocked`] may be repeated.
     Writable,
     /// The link has ended, and this is its last event. Bytes that arrived before can still be read. Not reported if
-    /// this side called [`super::Pipe::close`].
+    /// this side called [`super::TcpLink::close`].
     Closed(Closed),
 }
 
-/// Why a pipe ended, if this side did not close it.
+/// Why a TCP connection ended, if this side did not close it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
     /// Both sides have finished.

@@ -8,7 +8,7 @@ use crate::wire::close;
 
 /// How a link ended: for the room, for the other leg, and for the seat.
 #[derive(Clone, Copy)]
-pub(super) struct Gone {
+pub(super) struct Disconnect {
     pub(super) end: RoomEnd,
     /// What the other leg is told.
     pub(super) farewell: Farewell,
@@ -16,7 +16,7 @@ pub(super) struct Gone {
     pub(super) done: bool,
 }
 
-impl Gone {
+impl Disconnect {
     pub(super) const LOST: Self = Self { end: RoomEnd::Lost, farewell: PEER_LOST, done: false };
 
     const fn left(done: bool) -> Self {
@@ -24,7 +24,7 @@ impl Gone {
     }
 }
 
-impl From<CloseReason> for Gone {
+impl From<CloseReason> for Disconnect {
     fn from(reason: CloseReason) -> Self {
         match reason {
             CloseReason::Ended => Self::left(true),

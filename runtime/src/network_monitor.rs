@@ -1,7 +1,7 @@
 //! What happens to the machine: its addresses and gateways change, it was asleep.
 //!
 //! All are looked for and not waited for, which is the same on all systems and costs a few microseconds. The clocks are
-//! compared at each [`News::check`]; addresses and gateways every [`EVERY`], and at once after a sleep.
+//! compared at each [`NetworkMonitor::check`]; addresses and gateways every [`EVERY`], and at once after a sleep.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -16,21 +16,21 @@ const NAP: Duration = Duration::from_millis(500);
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct News {
+pub struct NetworkMonitor {
     interfaces: Option<Vec<Interface>>,
     gateways: Option<Vec<IpAddr>>,
     look_at: Instant,
     asleep: Asleep,
 }
 
-impl News {
+impl NetworkMonitor {
     /// Everything is news.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self { interfaces: None, gateways: None, look_at: now, asleep: Asleep::default() }
     }
 
-    /// The next news, if there is any. Cheap unless [`News::next`] has come.
+    /// The next news, if there is any. Cheap unless [`NetworkMonitor::next`] has come.
     #[must_use]
     pub fn check(&mut self, now: Instant) -> Option<Input> {
         if let Some(slept) = clocks().and_then(|(before, boot, after)| self.asleep.compare(before, boot, after)) {
@@ -123,14 +123,14 @@ mod tests {
     }
 
     /// What is told at once.
-    fn all(news: &mut News, now: Instant) -> Vec<Input> {
+    fn all(news: &mut NetworkMonitor, now: Instant) -> Vec<Input> {
         std::iter::from_fn(|| news.check(now)).collect()
     }
 
     #[test]
     fn the_first_news_are_the_gateways_and_the_addresses_and_then_there_are_none() {
         let start = Instant::now();
-        let mut news = News::new(start);
+        let mut news = NetworkMonitor::new(start);
         let mut told = all(&mut news, start);
         let Some(Input::Interfaces(interfaces)) = told.pop() else { panic!("addresses") };
         assert!(interfaces.iter().any(|interface| interface.addr.is_loopback() && interface.prefix >= 8));
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn an_address_that_came_or_went_is_news() {
         let start = Instant::now();
-        let mut news = News::new(start);
+        let mut news = NetworkMonitor::new(start);
         all(&mut news, start);
         news.interfaces.as_mut().unwrap().pop();
         assert!(matches!(all(&mut news, start + EVERY)[..], [Input::Interfaces(_)]));
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn so_is_a_gateway() {
         let start = Instant::now();
-        let mut news = News::new(start);
+        let mut news = NetworkMonitor::new(start);
         all(&mut news, start);
         news.gateways.as_mut().unwrap().push([192, 0, 2, 1].into());
         assert!(matches!(all(&mut news, start + EVERY)[..], [Input::Gateways(_)]));

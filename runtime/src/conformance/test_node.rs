@@ -90,7 +90,7 @@ struct Ping {
 }
 
 #[derive(Default)]
-pub struct Station {
+pub struct TestNode {
     actions: VecDeque<Action>,
     jobs: VecDeque<Job>,
     events: VecDeque<Event>,
@@ -101,7 +101,7 @@ pub struct Station {
     leaving: bool,
 }
 
-impl Station {
+impl TestNode {
     pub fn bound_to(addr: SocketAddr) -> Self {
         Self { actions: [bind(addr)].into(), ..Self::default() }
     }
@@ -119,7 +119,7 @@ fn compose(kind: u8, number: u64, size: usize, buf: &mut Vec<u8>) {
     buf.resize(end, number as u8);
 }
 
-impl Node for Station {
+impl Node for TestNode {
     type Command = Command;
     type Event = Event;
 

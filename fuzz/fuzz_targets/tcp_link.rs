@@ -1,5 +1,5 @@
-//! Bytes from anybody on a pipe, to a relay and to a client of each kind, also behind a proxy: no panic, bounded
-//! buffers, an end. A plain pipe, proven or not, hands on what came.
+//! Bytes from anybody on a TCP connection, to a relay and to a client of each kind, also behind a proxy: no panic, bounded
+//! buffers, an end. A plain TCP connection, proven or not, hands on what came.
 #![no_main]
 use std::io::IoSlice;
 use std::sync::{Arc, OnceLock};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use tallow_fuzz::steps::steps;
-use tallow_proto::link::pipe::{
-    Acceptor, BareWebSocket, Dialler, Kind, LINGER, OPEN_WITHIN_PROXIED, Pipe, SocketAction, Target, Windows,
+use tallow_proto::link::tcp::{
+    Acceptor, BareWebSocket, Dialler, Kind, LINGER, OPEN_WITHIN_PROXIED, TcpLink, SocketAction, Target, Windows,
 };
 use tallow_proto::link::proxy::Proxy;
 use tallow_proto::link::trust::{Identity, Trust};
@@ -19,7 +19,7 @@ use tallow_proto::pool::Pool;
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::CHUNK;
 
-/// Kinds of pipes; from this one on they are plain.
+/// Kinds of TCP connections; from this one on they are plain.
 const PLAIN: u8 = 8;
 const KINDS: u8 = 10;
 const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
@@ -35,18 +35,18 @@ fn acceptor() -> &'static Acceptor {
     })
 }
 
-fn pipe(which: u8, now: Instant) -> Pipe {
+fn tcp(which: u8, now: Instant) -> TcpLink {
     let (kind, proxy) = match which % KINDS {
         0 => return acceptor().accept(now),
         // A bare WebSocket that is open, so that its frames are reached.
         1 => {
-            let mut pipe = acceptor().accept(now);
+            let mut tcp = acceptor().accept(now);
             let request = b"GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\
                 Sec-WebSocket-Protocol: tallow.1\r\n\r\n";
-            pipe.read_buffer()[..request.len()].copy_from_slice(request);
-            pipe.handle_filled(now, request.len());
-            return pipe;
+            tcp.read_buffer()[..request.len()].copy_from_slice(request);
+            tcp.handle_filled(now, request.len());
+            return tcp;
         }
         2 => (Kind::Tls, None),
         3 => (Kind::WebSocket { tls: true, path: "/".into() }, None),
@@ -54,11 +54,11 @@ fn pipe(which: u8, now: Instant) -> Pipe {
         5 => (Kind::Tls, Some("http://u:p@h:1")),
         6 => (Kind::Tls, Some("socks5://h:1")),
         7 => (Kind::WebSocket { tls: false, path: "/".into() }, Some("socks5://u:p@h:1")),
-        PLAIN => return Pipe::plain(now, Windows::direct()),
+        PLAIN => return TcpLink::plain(now, Windows::direct()),
         _ => {
-            let mut pipe = Pipe::plain(now, Windows::direct());
-            pipe.assemble(Arc::new(Pool::default()));
-            return pipe;
+            let mut tcp = TcpLink::plain(now, Windows::direct());
+            tcp.assemble(Arc::new(Pool::default()));
+            return tcp;
         }
     };
     let proxy: Option<Proxy> = proxy.map(|url| url.parse().expect("a proxy"));
@@ -73,44 +73,44 @@ fn pipe(which: u8, now: Instant) -> Pipe {
     Dialler::new(UNIX_TIME, &Seed::new([1; 32])).dial(now, &target).expect("a target")
 }
 
-// The first byte is the kind of pipe, the rest are steps.
+// The first byte is the kind of TCP connection, the rest are steps.
 fuzz_target!(|data: &[u8]| {
     let Some((&which, data)) = data.split_first() else { return };
     let mut now = Instant::now();
-    let mut pipe = pipe(which, now);
+    let mut tcp = tcp(which, now);
     let is_plain = which % KINDS >= PLAIN;
     let (longest, unsent) = if is_plain { (CHUNK + 4 * 1024, 2 << 20) } else { (256 * 1024, 256 * 1024) };
     let (mut came, mut got) = (Vec::new(), Vec::new());
     for (what, bytes) in steps(data) {
         match what % 8 {
             0 => {
-                while let Read::Data(piece) = pipe.read() {
+                while let Read::Data(piece) = tcp.read() {
                     got.extend_from_slice(&piece);
                 }
                 assert!(!is_plain || came.starts_with(&got));
             }
             1 => {
                 let mut data = Bytes::copy_from_slice(bytes);
-                assert!(pipe.write(now, &mut data) != Write::Done || data.is_empty());
+                assert!(tcp.write(now, &mut data) != Write::Done || data.is_empty());
                 continue;
             }
-            2 => pipe.finish(now),
+            2 => tcp.finish(now),
             3 => {
                 now += Duration::from_millis(bytes.len() as u64 * 100);
-                pipe.handle_timeout(now);
+                tcp.handle_timeout(now);
             }
             4 => {
                 let mut slices = [IoSlice::new(&[]); 4];
-                let count = pipe.output(&mut slices);
+                let count = tcp.output(&mut slices);
                 let waiting: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-                pipe.handle_wrote(now, waiting.min(bytes.len()));
+                tcp.handle_wrote(now, waiting.min(bytes.len()));
                 continue;
             }
             _ => {}
         }
         let mut rest = bytes;
         while !rest.is_empty() {
-            let room = pipe.read_buffer();
+            let room = tcp.read_buffer();
             assert!(room.len() <= longest);
             let count = room.len().min(rest.len());
             if count == 0 {
@@ -118,16 +118,16 @@ fuzz_target!(|data: &[u8]| {
             }
             room[..count].copy_from_slice(&rest[..count]);
             came.extend_from_slice(&rest[..count]);
-            pipe.handle_filled(now, count);
+            tcp.handle_filled(now, count);
             rest = &rest[count..];
         }
-        assert!(pipe.unsent() <= unsent);
-        while pipe.poll_event().is_some() {}
+        assert!(tcp.unsent() <= unsent);
+        while tcp.poll_event().is_some() {}
     }
-    pipe.handle_eof();
-    pipe.close(now, 1, "done");
+    tcp.handle_eof();
+    tcp.close(now, 1, "done");
     now += OPEN_WITHIN_PROXIED + SILENCE + LINGER;
-    pipe.handle_timeout(now);
-    assert!(pipe.socket_action() != SocketAction::Live);
-    assert_eq!(pipe.poll_timeout(), None);
+    tcp.handle_timeout(now);
+    assert!(tcp.socket_action() != SocketAction::Live);
+    assert_eq!(tcp.poll_timeout(), None);
 });

@@ -1,7 +1,7 @@
 //! One TCP connection with the protocols in it, as one link: for clients that dial a relay, for the relay, and for two
 //! peers.
 //!
-//! Decides which protocols run in the pipe (a server decides by the first bytes and by ALPN), when the link is open,
+//! Decides which protocols run in the TCP connection (a server decides by the first bytes and by ALPN), when the link is open,
 //! how many bytes may be buffered in either direction, and how the link ends (`ending`).
 //! ```text
 //! opening: [proxy │ first bytes] → [TLS] → [upgrade] ─► open ─► (both finished │ closed) lingering ─► flushing ─► over
@@ -10,21 +10,21 @@
 //! Inside TLS, the ALPN protocol `tallow/1` means that the link's bytes follow at once; any other means that the client
 //! requests a WebSocket. Without TLS only a WebSocket is possible, and a server accepts it only if that was allowed,
 //! for use behind a proxy that terminates TLS. A side ends its direction with TLS's `close_notify` or with a WebSocket
-//! close frame; a pipe that ends without either counts as lost, because anyone on the network path can cut a TCP
+//! close frame; a TCP connection that ends without either counts as lost, because anyone on the network path can cut a TCP
 //! connection. A WebSocket can carry a close code and a reason; TLS cannot. Two peers of one network may exchange the
 //! link's bytes without TLS, because their records are sealed; such a link has no end marker. Its long records are read
 //! into buffers of their own (`records.rs`).
 //!
-//! Interface to the socket: [`Pipe::read_buffer`], [`Pipe::handle_filled`], [`Pipe::handle_eof`],
-//! [`Pipe::handle_failed`], [`Pipe::output`], [`Pipe::handle_wrote`] and [`Pipe::socket_action`].
-//! [`Pipe::poll_touched`] reports when they have changed. Interface to the owner: [`Pipe::read`], [`Pipe::write`],
-//! [`Pipe::finish`], [`Pipe::close`], [`Pipe::poll_event`].
+//! Interface to the socket: [`TcpLink::read_buffer`], [`TcpLink::handle_filled`], [`TcpLink::handle_eof`],
+//! [`TcpLink::handle_failed`], [`TcpLink::output`], [`TcpLink::handle_wrote`] and [`TcpLink::socket_action`].
+//! [`TcpLink::poll_touched`] reports when they have changed. Interface to the owner: [`TcpLink::read`], [`TcpLink::write`],
+//! [`TcpLink::finish`], [`TcpLink::close`], [`TcpLink::poll_event`].
 //!
 //! Timers: [`OPEN_WITHIN`] (with a proxy [`OPEN_WITHIN_PROXIED`]) until the link is open, [`LINGER`] after the last
 //! bytes, a WebSocket's pings and its idle timeout. Bounds: received bytes up to the receive window and one read (64
 //! KiB, or a long record); unsent bytes up to the send window and one piece ([`PIECE`]); three events. Copies: received
 //! bytes are decrypted in place, copied by rustls, and copied once more for the owner. Sent bytes are sealed and copied
-//! once by rustls; before that, a WebSocket in TLS copies them behind their frame header. On a pipe without TLS, sent
+//! once by rustls; before that, a WebSocket in TLS copies them behind their frame header. On a TCP connection without TLS, sent
 //! bytes are not copied and received bytes are copied once; the bytes of a long record are not copied, except those
 //! that arrived in the same read as earlier bytes.
 
@@ -71,13 +71,13 @@ const PIECE: usize = 64 * 1024 - 8;
 
 /// The layer that carries the framing's bytes.
 #[derive(Debug)]
-enum Carrier {
+enum Layer {
     /// A server that has not received enough bytes to recognise the protocol.
     Unknown(Acceptor),
     /// A conversation with a proxy, and the layer that follows once the proxy has connected.
     Proxy {
         conversation: Conversation,
-        then: Box<Carrier>,
+        then: Box<Layer>,
     },
     Bare,
     Tls(Box<Tls>),
@@ -113,10 +113,10 @@ enum Phase {
 
 /// One TCP connection as a link; the module's documentation describes its states.
 #[derive(Debug)]
-pub struct Pipe {
+pub struct TcpLink {
     input: Input,
     output: Output,
-    carrier: Carrier,
+    layer: Layer,
     framing: Framing,
     phase: Phase,
     inbox: Inbox,
@@ -125,17 +125,17 @@ pub struct Pipe {
     browsers: Browsers,
     /// Whether a write was blocked since the last [`Event::Writable`].
     blocked: bool,
-    /// Whether something changed for the socket that was not reported by [`Pipe::poll_touched`] yet.
+    /// Whether something changed for the socket that was not reported by [`TcpLink::poll_touched`] yet.
     touched: bool,
     events: VecDeque<Event>,
 }
 
-impl Pipe {
-    fn new(now: Instant, open_within: Duration, carrier: Carrier, framing: Framing, windows: Windows) -> Self {
-        let mut pipe = Self {
+impl TcpLink {
+    fn new(now: Instant, open_within: Duration, layer: Layer, framing: Framing, windows: Windows) -> Self {
+        let mut tcp = Self {
             input: Input::new(),
             output: Output::default(),
-            carrier,
+            layer,
             framing,
             phase: Phase::Opening { deadline: now + open_within },
             inbox: Inbox::new(windows.receive),
@@ -146,8 +146,8 @@ impl Pipe {
             events: VecDeque::new(),
         };
         // A client sends the first bytes.
-        pipe.advance(now);
-        pipe
+        tcp.advance(now);
+        tcp
     }
 
     /// The buffer for the next bytes from the socket. If it is empty, the caller must not read now.
@@ -193,7 +193,7 @@ impl Pipe {
         self.settle();
     }
 
-    /// Whether the caller should serve the pipe's socket again: the pipe has output, has room to read, or wants its
+    /// Whether the caller should serve the TCP connection's socket again: the TCP connection has output, has room to read, or wants its
     /// socket closed.
     #[must_use]
     pub fn poll_touched(&mut self) -> bool {
@@ -277,7 +277,7 @@ impl Pipe {
                 return Write::Blocked;
             }
             let piece = data.split_to(data.len().min(PIECE));
-            let in_one = matches!(self.carrier, Carrier::Tls(_));
+            let in_one = matches!(self.layer, Layer::Tls(_));
             let (first, second) = match self.framing.socket() {
                 Some(socket) => socket.frame(piece, in_one),
                 None => (piece, None),
@@ -292,7 +292,7 @@ impl Pipe {
         Write::Done
     }
 
-    /// The owner has authenticated the peer on this link: from now on, the long records of a pipe without TLS are read
+    /// The owner has authenticated the peer on this link: from now on, the long records of a TCP connection without TLS are read
     /// into buffers of their own, and so arrive in one piece.
     pub fn assemble(&mut self, buffers: Arc<Pool>) {
         if let Some(records) = self.framing.records() {
@@ -325,7 +325,7 @@ impl Pipe {
             | Phase::Flushing { .. }
             | Phase::Over(_) => return false,
         }
-        let Some(socket) = self.framing.socket().filter(|socket| socket.last_heard() < fresh) else { return false };
+        let Some(socket) = self.framing.socket().filter(|socket| socket.last_received() < fresh) else { return false };
         socket.ping_now(now);
         if let Err(closed) = self.speak(now) {
             self.fail(now, closed);
@@ -334,10 +334,10 @@ impl Pipe {
         true
     }
 
-    /// Whether this is an accepted pipe on which no bytes have arrived yet.
+    /// Whether this is an accepted TCP connection on which no bytes have arrived yet.
     #[must_use]
     pub const fn is_silent(&self) -> bool {
-        matches!(self.carrier, Carrier::Unknown(_)) && self.input.len() == 0
+        matches!(self.layer, Layer::Unknown(_)) && self.input.len() == 0
     }
 
     /// Changes the windows.
@@ -364,7 +364,7 @@ impl Pipe {
     }
 }
 
-impl Pipe {
+impl TcpLink {
     /// Processes the received bytes.
     fn advance(&mut self, now: Instant) {
         match self.phase {
@@ -396,22 +396,22 @@ impl Pipe {
 
     /// One step of the layers below the link.
     fn work(&mut self, now: Instant) -> Result<Step, Closed> {
-        match &mut self.carrier {
-            Carrier::Unknown(acceptor) => {
+        match &mut self.layer {
+            Layer::Unknown(acceptor) => {
                 match acceptor.judge(self.input.bytes()) {
                     First::TooFew => return Ok(Step::Wait),
-                    First::Tls(tls) => self.carrier = Carrier::Tls(tls),
+                    First::Tls(tls) => self.layer = Layer::Tls(tls),
                     First::WebSocket => {
-                        self.carrier = Carrier::Bare;
+                        self.layer = Layer::Bare;
                         self.framing = Framing::answer(self.browsers);
                     }
                     First::Unknown => return Err(Closed::Unknown),
                 }
                 Ok(Step::Again)
             }
-            Carrier::Proxy { conversation, then } => {
+            Layer::Proxy { conversation, then } => {
                 let step = conversation.receive(self.input.bytes())?;
-                while let Some(say) = conversation.poll_say() {
+                while let Some(say) = conversation.poll_message() {
                     self.output.push(say);
                 }
                 match step {
@@ -419,18 +419,18 @@ impl Pipe {
                     Progress::Took(count) => self.input.consume(count),
                     Progress::Through(count) => {
                         self.input.consume(count);
-                        let then = std::mem::replace(&mut **then, Carrier::Bare);
-                        self.carrier = then;
+                        let then = std::mem::replace(&mut **then, Layer::Bare);
+                        self.layer = then;
                     }
                 }
                 Ok(Step::Again)
             }
-            Carrier::Bare => {
+            Layer::Bare => {
                 let result = self.framing.receive(now, self.input.bytes(), &mut self.inbox);
                 self.input.clear();
                 result.map(|()| Step::Wait)
             }
-            Carrier::Tls(tls) => {
+            Layer::Tls(tls) => {
                 let (inbox, framing, mut result) = (&mut self.inbox, &mut self.framing, Ok(()));
                 let mut deliver = |plain: &[u8]| {
                     if result.is_ok() {
@@ -452,27 +452,27 @@ impl Pipe {
     /// Sends the pending bytes of the framing, and reports when the link is open.
     fn speak(&mut self, now: Instant) -> Result<(), Closed> {
         let may_speak = match self.phase {
-            Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => self.carrier.is_ready(),
+            Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => self.layer.is_ready(),
             Phase::Open(Flow::Reading) | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => false,
         };
         while may_speak
             && self.output.len() < self.send_window
-            && let Some(say) = self.framing.poll_say(now)
+            && let Some(say) = self.framing.poll_message(now)
         {
             self.send(say)?;
         }
         if !may_speak || !matches!(self.phase, Phase::Opening { .. }) {
             return Ok(());
         }
-        let (certificate, transport) = match (&self.framing, &self.carrier) {
-            (Framing::Bytes, Carrier::Tls(tls)) if tls.protocol() == Some(ALPN) => (tls.certificate(), Transport::Tls),
+        let (certificate, transport) = match (&self.framing, &self.layer) {
+            (Framing::Bytes, Layer::Tls(tls)) if tls.protocol() == Some(ALPN) => (tls.certificate(), Transport::Tls),
             (Framing::Records(_), _) => (CertificateSeen::NotAsked, Transport::Plain),
             // A server without ALPN support selects no protocol, and is not a relay.
             (Framing::Bytes, _) => {
                 return Err(TlsFailure::NoCommonProtocol.into());
             }
-            (Framing::WebSocket { .. }, Carrier::Tls(tls)) => (tls.certificate(), Transport::SecureWebSocket),
-            (Framing::WebSocket { .. }, Carrier::Bare | Carrier::Unknown(_) | Carrier::Proxy { .. }) => {
+            (Framing::WebSocket { .. }, Layer::Tls(tls)) => (tls.certificate(), Transport::SecureWebSocket),
+            (Framing::WebSocket { .. }, Layer::Bare | Layer::Unknown(_) | Layer::Proxy { .. }) => {
                 (CertificateSeen::NotAsked, Transport::WebSocket)
             }
             (Framing::Undecided | Framing::Upgrading { .. } | Framing::Refused { .. }, _) => return Ok(()),
@@ -487,10 +487,10 @@ impl Pipe {
 
     fn send(&mut self, bytes: Bytes) -> Result<(), Closed> {
         self.touched = true;
-        match &mut self.carrier {
-            Carrier::Unknown(_) | Carrier::Proxy { .. } => {}
-            Carrier::Bare => self.output.push(bytes),
-            Carrier::Tls(tls) => tls.send(&mut self.input, &mut self.output, &bytes)?,
+        match &mut self.layer {
+            Layer::Unknown(_) | Layer::Proxy { .. } => {}
+            Layer::Bare => self.output.push(bytes),
+            Layer::Tls(tls) => tls.send(&mut self.input, &mut self.output, &bytes)?,
         }
         Ok(())
     }
@@ -520,7 +520,7 @@ impl Pipe {
     }
 }
 
-impl Carrier {
+impl Layer {
     /// Whether the carrier can carry the framing's bytes.
     fn is_ready(&self) -> bool {
         match self {
@@ -541,5 +541,5 @@ impl Carrier {
 }
 
 #[cfg(test)]
-#[path = "pipe_tests.rs"]
+#[path = "tcp_tests.rs"]
 mod tests;

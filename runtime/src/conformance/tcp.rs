@@ -1,4 +1,4 @@
-//! A node of pipes: a server that gives back what it gets, and a client that sends so many bytes and wants them back.
+//! A node of TCP connections: a server that gives back what it gets, and a client that sends so many bytes and wants them back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use tallow_proto::misuse::Misuse;
-use tallow_proto::net::{Action, Arrival, Dial, Interface, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::net::{Action, Arrival, Dial, Interface, Listen, ListenerId, SocketId, TcpEvent, TcpId, Transmit};
 use tallow_proto::node::{Input, Node};
 use tallow_proto::transfer::job::Job;
 
-/// Bytes that a pipe of the server holds at most.
+/// Bytes that a TCP connection of the server holds at most.
 const HELD: usize = 64 << 10;
 /// The pattern has no short period, so that a lost, doubled or swapped piece shows.
 const PERIOD: u64 = 65_521;
@@ -28,7 +28,7 @@ pub enum Command {
     Echo { to: SocketAddr, total: u64 },
     /// Connects and does no more.
     Hold { to: SocketAddr },
-    /// Ends all pipes at once.
+    /// Ends all TCP connections at once.
     AbortAll,
     /// Takes no more newcomers.
     Unlisten,
@@ -38,12 +38,12 @@ pub enum Command {
 pub enum Event {
     Listening(Result<SocketAddr, io::ErrorKind>),
     /// The client's own: it is up, the other end has finished after so many bytes, it failed.
-    Up(PipeId),
+    Up(TcpId),
     Echoed {
         bytes: u64,
         calls: u64,
     },
-    Failed(PipeId, io::ErrorKind),
+    Failed(TcpId, io::ErrorKind),
     /// The server's: how many it has.
     Accepted(usize),
     ServerLost(io::ErrorKind),
@@ -56,7 +56,7 @@ impl From<Misuse> for Event {
     }
 }
 
-enum Pipe {
+enum TcpConnection {
     Client {
         total: u64,
         sent: u64,
@@ -74,26 +74,26 @@ enum Pipe {
     },
 }
 
-pub struct Pipes {
+pub struct TcpConnections {
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
-    pipes: BTreeMap<PipeId, Pipe>,
-    touched: VecDeque<PipeId>,
+    tcp_connections: BTreeMap<TcpId, TcpConnection>,
+    touched: VecDeque<TcpId>,
     next: u32,
-    tells_interfaces: bool,
+    reports_interfaces: bool,
     closed: bool,
     pattern: Vec<u8>,
 }
 
-impl Pipes {
+impl TcpConnections {
     pub fn client() -> Self {
         Self {
             actions: VecDeque::new(),
             events: VecDeque::new(),
-            pipes: BTreeMap::new(),
+            tcp_connections: BTreeMap::new(),
             touched: VecDeque::new(),
             next: 0,
-            tells_interfaces: false,
+            reports_interfaces: false,
             closed: false,
             pattern: (0..PERIOD + (256 << 10)).map(pattern).collect(),
         }
@@ -106,23 +106,23 @@ impl Pipes {
     }
 
     pub fn curious() -> Self {
-        Self { tells_interfaces: true, ..Self::client() }
+        Self { reports_interfaces: true, ..Self::client() }
     }
 
-    fn add(&mut self, pipe: Pipe) -> PipeId {
-        let id = PipeId(self.next);
+    fn add(&mut self, tcp: TcpConnection) -> TcpId {
+        let id = TcpId(self.next);
         self.next += 1;
-        self.pipes.insert(id, pipe);
+        self.tcp_connections.insert(id, tcp);
         id
     }
 
     fn dial(&mut self, to: SocketAddr, total: u64, finish: bool) {
-        let id = self.add(Pipe::Client { total, sent: 0, got: 0, calls: 0, buffer: vec![0; HELD], finish });
+        let id = self.add(TcpConnection::Client { total, sent: 0, got: 0, calls: 0, buffer: vec![0; HELD], finish });
         self.actions.push_back(Action::Dial(id, Dial::from(to)));
     }
 }
 
-impl Node for Pipes {
+impl Node for TcpConnections {
     type Command = Command;
     type Event = Event;
 
@@ -131,7 +131,7 @@ impl Node for Pipes {
     fn handle_input(&mut self, _: Instant, input: Input) {
         match input {
             Input::Listening(_, result) => self.events.push_back(Event::Listening(result)),
-            Input::Interfaces(interfaces) if self.tells_interfaces => {
+            Input::Interfaces(interfaces) if self.reports_interfaces => {
                 self.events.push_back(Event::Interfaces(interfaces));
             }
             Input::HandleDropped => self.closed = true,
@@ -145,76 +145,76 @@ impl Node for Pipes {
             Command::Echo { to, total } => self.dial(to, total, true),
             Command::Hold { to } => self.dial(to, 0, false),
             Command::AbortAll => {
-                self.actions.extend(std::mem::take(&mut self.pipes).into_keys().map(Action::Abort));
+                self.actions.extend(std::mem::take(&mut self.tcp_connections).into_keys().map(Action::Abort));
             }
             Command::Unlisten => self.actions.push_back(Action::Unlisten(ListenerId(0))),
         }
         Ok(())
     }
 
-    fn handle_pipe(&mut self, _: Instant, id: PipeId, event: PipeEvent) {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
-        match (pipe, event) {
-            (Pipe::Client { finish, total, .. }, PipeEvent::Up) => {
+    fn handle_tcp(&mut self, _: Instant, id: TcpId, event: TcpEvent) {
+        let Some(tcp) = self.tcp_connections.get_mut(&id) else { return };
+        match (tcp, event) {
+            (TcpConnection::Client { finish, total, .. }, TcpEvent::Up) => {
                 self.events.push_back(Event::Up(id));
                 if *finish && *total == 0 {
                     self.actions.push_back(Action::Finish(id));
                 }
             }
-            (Pipe::Client { got, calls, buffer, .. }, PipeEvent::Filled(count)) => {
+            (TcpConnection::Client { got, calls, buffer, .. }, TcpEvent::Filled(count)) => {
                 let from = (*got % PERIOD) as usize;
                 assert!(buffer[..count] == self.pattern[from..from + count], "damaged at {got}");
                 *got += count as u64;
                 *calls += 1;
             }
-            (Pipe::Client { total, sent, calls, finish, .. }, PipeEvent::Wrote(count)) => {
+            (TcpConnection::Client { total, sent, calls, finish, .. }, TcpEvent::Wrote(count)) => {
                 *sent += count as u64;
                 *calls += 1;
                 if sent == total && *finish {
                     self.actions.push_back(Action::Finish(id));
                 }
             }
-            (Pipe::Client { got, calls, .. }, PipeEvent::Eof) => {
+            (TcpConnection::Client { got, calls, .. }, TcpEvent::Eof) => {
                 self.events.push_back(Event::Echoed { bytes: *got, calls: *calls });
-                self.pipes.remove(&id);
+                self.tcp_connections.remove(&id);
             }
-            (Pipe::Client { .. }, PipeEvent::Failed(kind)) => {
+            (TcpConnection::Client { .. }, TcpEvent::Failed(kind)) => {
                 self.events.push_back(Event::Failed(id, kind));
-                self.pipes.remove(&id);
+                self.tcp_connections.remove(&id);
             }
-            (Pipe::Server { filled, .. }, PipeEvent::Filled(count)) => {
+            (TcpConnection::Server { filled, .. }, TcpEvent::Filled(count)) => {
                 *filled += count;
                 self.touched.push_back(id);
             }
-            (Pipe::Server { filled, written, ended, .. }, PipeEvent::Wrote(count)) => {
+            (TcpConnection::Server { filled, written, ended, .. }, TcpEvent::Wrote(count)) => {
                 // A full ring has room again.
                 self.touched.push_back(id);
                 *written += count;
                 if *ended && filled == written {
                     self.actions.push_back(Action::Finish(id));
-                    self.pipes.remove(&id);
+                    self.tcp_connections.remove(&id);
                 }
             }
-            (Pipe::Server { filled, written, ended, .. }, PipeEvent::Eof) => {
+            (TcpConnection::Server { filled, written, ended, .. }, TcpEvent::Eof) => {
                 *ended = true;
                 if filled == written {
                     self.actions.push_back(Action::Finish(id));
-                    self.pipes.remove(&id);
+                    self.tcp_connections.remove(&id);
                 }
             }
-            (Pipe::Server { .. }, PipeEvent::Failed(kind)) => {
+            (TcpConnection::Server { .. }, TcpEvent::Failed(kind)) => {
                 self.events.push_back(Event::ServerLost(kind));
-                self.pipes.remove(&id);
+                self.tcp_connections.remove(&id);
             }
-            (Pipe::Server { .. }, PipeEvent::Up) => panic!("up from the start"),
+            (TcpConnection::Server { .. }, TcpEvent::Up) => panic!("up from the start"),
             (_, other) => unreachable!("{other:?}"),
         }
     }
 
-    fn handle_accept(&mut self, _: Instant, _: ListenerId, from: SocketAddr) -> Option<PipeId> {
+    fn handle_accept(&mut self, _: Instant, _: ListenerId, from: SocketAddr) -> Option<TcpId> {
         assert!(from.ip().is_loopback());
-        let id = self.add(Pipe::Server { held: vec![0; HELD], filled: 0, written: 0, ended: false });
-        self.events.push_back(Event::Accepted(self.pipes.len()));
+        let id = self.add(TcpConnection::Server { held: vec![0; HELD], filled: 0, written: 0, ended: false });
+        self.events.push_back(Event::Accepted(self.tcp_connections.len()));
         Some(id)
     }
 
@@ -230,14 +230,14 @@ impl Node for Pipes {
         None
     }
 
-    fn poll_pipe(&mut self) -> Option<PipeId> {
+    fn poll_tcp(&mut self) -> Option<TcpId> {
         self.touched.pop_front()
     }
 
-    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        match self.pipes.get_mut(&pipe) {
-            Some(Pipe::Client { buffer, .. }) => buffer,
-            Some(Pipe::Server { held, filled, written, .. }) => {
+    fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+        match self.tcp_connections.get_mut(&tcp) {
+            Some(TcpConnection::Client { buffer, .. }) => buffer,
+            Some(TcpConnection::Server { held, filled, written, .. }) => {
                 let from = *filled % HELD;
                 let room = (HELD - (*filled - *written)).min(HELD - from);
                 &mut held[from..from + room]
@@ -246,15 +246,15 @@ impl Node for Pipes {
         }
     }
 
-    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        match self.pipes.get(&pipe) {
-            Some(Pipe::Client { total, sent, .. }) => {
+    fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
+        match self.tcp_connections.get(&tcp) {
+            Some(TcpConnection::Client { total, sent, .. }) => {
                 let from = (sent % PERIOD) as usize;
                 let len = (total - sent).min(256 << 10) as usize;
                 slices[0] = IoSlice::new(&self.pattern[from..from + len]);
                 usize::from(len > 0)
             }
-            Some(Pipe::Server { held, filled, written, .. }) => {
+            Some(TcpConnection::Server { held, filled, written, .. }) => {
                 let (from, len) = (written % HELD, filled - written);
                 let first = len.min(HELD - from);
                 slices[0] = IoSlice::new(&held[from..from + first]);

@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use super::addr;
 use crate::Instant;
 use crate::misuse::Misuse;
-use crate::net::{Action, Arrival, Ecn, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::net::{Action, Arrival, Ecn, ListenerId, SocketId, TcpEvent, TcpId, Transmit};
 use crate::node::{Input, Node};
 use crate::transfer::job::{Job, JobId, Work};
 use crate::transfer::manifest::{Entry, Manifest};
@@ -53,7 +53,7 @@ impl From<Misuse> for Event {
 
 /// What the node was told.
 #[derive(Debug, PartialEq)]
-pub enum Heard {
+pub enum Received {
     Datagram(SocketId, Vec<u8>),
     Bound(SocketId, Result<SocketAddr, io::ErrorKind>),
     Resolved(Vec<SocketAddr>),
@@ -61,7 +61,7 @@ pub enum Heard {
     HandleDropped,
     Listening(ListenerId, Result<SocketAddr, io::ErrorKind>),
     Accept(ListenerId, SocketAddr),
-    Pipe(PipeId, PipeEvent),
+    Tcp(TcpId, TcpEvent),
     Interfaces(usize),
     Gateways(usize),
     Slept(Duration),
@@ -73,15 +73,15 @@ pub enum Heard {
 /// What the node wants, and what it heard.
 #[derive(Default)]
 pub struct Plan {
-    pub heard: Vec<Heard>,
+    pub received: Vec<Received>,
     pub actions: VecDeque<Action>,
     pub jobs: VecDeque<Job>,
     pub transmits: BTreeMap<SocketId, VecDeque<Vec<u8>>>,
     pub events: VecDeque<Event>,
     /// The names of newcomers; when there is none they are turned away.
-    pub names: VecDeque<PipeId>,
-    /// Answers of `poll_pipe`.
-    pub touched: VecDeque<PipeId>,
+    pub names: VecDeque<TcpId>,
+    /// Answers of `poll_tcp`.
+    pub touched: VecDeque<TcpId>,
     pub deadline: Option<Instant>,
     pub closed: bool,
     pub close_when_dropped: bool,
@@ -91,17 +91,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn count(&self, what: impl Fn(&Heard) -> bool) -> usize {
-        self.heard.iter().filter(|heard| what(heard)).count()
+    pub fn count(&self, what: impl Fn(&Received) -> bool) -> usize {
+        self.received.iter().filter(|received| what(received)).count()
     }
 
     pub fn datagrams(&self, socket: u8) -> usize {
-        self.count(|heard| matches!(heard, Heard::Datagram(SocketId(on), _) if *on == socket))
+        self.count(|received| matches!(received, Received::Datagram(SocketId(on), _) if *on == socket))
     }
 
-    fn note(&mut self, heard: Heard) {
+    fn note(&mut self, received: Received) {
         self.settled = false;
-        self.heard.push(heard);
+        self.received.push(received);
     }
 
     fn assert_settled(&self) {
@@ -109,7 +109,7 @@ impl Plan {
     }
 }
 
-/// The node's side of a pipe.
+/// The node's side of a TCP connection.
 #[derive(Default)]
 pub struct Tube {
     /// Bytes that it will take.
@@ -119,18 +119,18 @@ pub struct Tube {
     pub out: VecDeque<Vec<u8>>,
 }
 
-pub struct Puppet {
+pub struct ScriptedNode {
     pub plan: Rc<RefCell<Plan>>,
-    pub tubes: BTreeMap<PipeId, Tube>,
+    pub tubes: BTreeMap<TcpId, Tube>,
 }
 
-impl Puppet {
-    pub fn tube(&mut self, pipe: u32) -> &mut Tube {
-        self.tubes.entry(PipeId(pipe)).or_default()
+impl ScriptedNode {
+    pub fn tube(&mut self, tcp: u32) -> &mut Tube {
+        self.tubes.entry(TcpId(tcp)).or_default()
     }
 }
 
-impl Node for Puppet {
+impl Node for ScriptedNode {
     type Command = u64;
     type Event = Event;
 
@@ -140,40 +140,40 @@ impl Node for Puppet {
             data.is_empty() || data.is_unique(),
             "one that is kept must not hold those that the system joined with it"
         );
-        self.plan.borrow_mut().note(Heard::Datagram(arrival.socket, data.to_vec()));
+        self.plan.borrow_mut().note(Received::Datagram(arrival.socket, data.to_vec()));
     }
     fn handle_input(&mut self, _: Instant, input: Input) {
         let mut plan = self.plan.borrow_mut();
-        let heard = match input {
-            Input::Bound(socket, result) => Heard::Bound(socket, result),
-            Input::Resolved(_, found) => Heard::Resolved(found),
-            Input::Done(done) => Heard::Done(done.id.0, done.result.is_ok()),
-            Input::Listening(listener, result) => Heard::Listening(listener, result),
-            Input::Interfaces(interfaces) => Heard::Interfaces(interfaces.len()),
-            Input::Gateways(gateways) => Heard::Gateways(gateways.len()),
-            Input::Slept(slept) => Heard::Slept(slept),
+        let received = match input {
+            Input::Bound(socket, result) => Received::Bound(socket, result),
+            Input::Resolved(_, found) => Received::Resolved(found),
+            Input::Done(done) => Received::Done(done.id.0, done.result.is_ok()),
+            Input::Listening(listener, result) => Received::Listening(listener, result),
+            Input::Interfaces(interfaces) => Received::Interfaces(interfaces.len()),
+            Input::Gateways(gateways) => Received::Gateways(gateways.len()),
+            Input::Slept(slept) => Received::Slept(slept),
             Input::HandleDropped => {
                 plan.closed |= plan.close_when_dropped;
-                Heard::HandleDropped
+                Received::HandleDropped
             }
         };
-        plan.note(heard);
+        plan.note(received);
     }
     /// Even numbers make sense.
     fn handle_command(&mut self, _: Instant, command: u64) -> Result<(), Misuse> {
-        self.plan.borrow_mut().note(Heard::Command(command));
+        self.plan.borrow_mut().note(Received::Command(command));
         if command.is_multiple_of(2) { Ok(()) } else { Err(Misuse::NoSuchCommand) }
     }
     fn handle_timeout(&mut self, now: Instant) {
         let mut plan = self.plan.borrow_mut();
-        plan.note(Heard::Timeout);
+        plan.note(Received::Timeout);
         plan.deadline = plan.deadline.filter(|&deadline| deadline > now);
     }
     fn settle(&mut self, _: Instant) {
         let meanwhile = self.plan.borrow_mut().meanwhile.take();
         meanwhile.into_iter().for_each(|happens| happens());
         let mut plan = self.plan.borrow_mut();
-        plan.heard.push(Heard::Settled);
+        plan.received.push(Received::Settled);
         plan.settled = true;
     }
     fn poll_action(&mut self) -> Option<Action> {
@@ -187,15 +187,15 @@ impl Node for Puppet {
         buf.extend_from_slice(&contents);
         Some(Transmit { to: addr(9), src_ip: None, ecn: Ecn::NotEct, size: contents.len(), segment_size: None })
     }
-    fn handle_pipe(&mut self, _: Instant, pipe: PipeId, event: PipeEvent) {
-        self.plan.borrow_mut().note(Heard::Pipe(pipe, event));
-        let tube = self.tubes.entry(pipe).or_default();
+    fn handle_tcp(&mut self, _: Instant, tcp: TcpId, event: TcpEvent) {
+        self.plan.borrow_mut().note(Received::Tcp(tcp, event));
+        let tube = self.tubes.entry(tcp).or_default();
         match event {
-            PipeEvent::Filled(count) => {
+            TcpEvent::Filled(count) => {
                 tube.got.extend_from_slice(&tube.buffer[..count]);
                 tube.room -= count;
             }
-            PipeEvent::Wrote(mut count) => {
+            TcpEvent::Wrote(mut count) => {
                 while count > 0 {
                     let first = tube.out.front_mut().expect("no more than there was");
                     let part = count.min(first.len());
@@ -206,25 +206,25 @@ impl Node for Puppet {
                     }
                 }
             }
-            PipeEvent::Up | PipeEvent::Eof | PipeEvent::Failed(_) => {}
+            TcpEvent::Up | TcpEvent::Eof | TcpEvent::Failed(_) => {}
         }
     }
-    fn handle_accept(&mut self, _: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+    fn handle_accept(&mut self, _: Instant, listener: ListenerId, from: SocketAddr) -> Option<TcpId> {
         let mut plan = self.plan.borrow_mut();
-        plan.note(Heard::Accept(listener, from));
+        plan.note(Received::Accept(listener, from));
         plan.names.pop_front()
     }
-    fn poll_pipe(&mut self) -> Option<PipeId> {
+    fn poll_tcp(&mut self) -> Option<TcpId> {
         self.plan.borrow().assert_settled();
         self.plan.borrow_mut().touched.pop_front()
     }
-    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        let Some(tube) = self.tubes.get_mut(&pipe) else { return &mut [] };
+    fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+        let Some(tube) = self.tubes.get_mut(&tcp) else { return &mut [] };
         tube.buffer.resize(tube.room.min(1000), 0);
         &mut tube.buffer
     }
-    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        let Some(tube) = self.tubes.get(&pipe) else { return 0 };
+    fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
+        let Some(tube) = self.tubes.get(&tcp) else { return 0 };
         let count = tube.out.len().min(slices.len());
         for (slice, out) in slices.iter_mut().zip(&tube.out) {
             *slice = IoSlice::new(out);

@@ -12,16 +12,16 @@ use crate::Instant;
 use crate::net::{Arrival, Ecn, Transmit};
 use crate::p2p::stun;
 
-/// Answers that wait for their socket.
+/// StunResponder that wait for their socket.
 pub const MAX_ANSWERS: usize = 64;
 
 /// The answers of one socket.
 #[derive(Default)]
-pub struct Answers(VecDeque<(Arrival, Vec<u8>)>);
+pub struct StunResponder(VecDeque<(Arrival, Vec<u8>)>);
 
-impl Answers {
+impl StunResponder {
     /// A datagram that is STUN, whatever it says. Whether it will be answered; `None`: it is no question.
-    pub fn reflect(&mut self, now: Instant, guard: &mut Guard, arrival: Arrival, data: &[u8]) -> Option<bool> {
+    pub fn handle(&mut self, now: Instant, guard: &mut Guard, arrival: Arrival, data: &[u8]) -> Option<bool> {
         let answer = stun::answer(data, arrival.from)?;
         let is_answered = guard.ask(now, Source::of(arrival.from)).is_ok() && self.0.len() < MAX_ANSWERS;
         if is_answered {

@@ -1,17 +1,17 @@
-//! The end of a pipe: one side or both have finished, a side violated the protocol, the connection was lost, or a
+//! The end of a TCP connection: one side or both have finished, a side violated the protocol, the connection was lost, or a
 //! timeout passed.
 //!
-//! The pipe first sends its remaining output and a close message, if its protocols have one and the connection still
+//! The TCP connection first sends its remaining output and a close message, if its protocols have one and the connection still
 //! works. The states are those of [`super`]. Timer: [`LINGER`], for the last bytes and for the other side's end after
 //! them.
 
 use super::super::websocket::CloseSeen;
 use super::framing::Framing;
 use super::inbox::Inbox;
-use super::{Carrier, Closed, Event, Flow, LINGER, Phase, Pipe, SocketAction};
+use super::{Closed, Event, Flow, LINGER, Layer, Phase, SocketAction, TcpLink};
 use crate::Instant;
 
-impl Pipe {
+impl TcpLink {
     /// The other side has sent FIN.
     pub fn handle_eof(&mut self) {
         match self.phase {
@@ -64,7 +64,7 @@ impl Pipe {
         };
         self.end(code, reason);
         if matches!(next, Phase::Flushing { .. }) {
-            self.carrier.close(&mut self.input, &mut self.output);
+            self.layer.close(&mut self.input, &mut self.output);
             self.tell(Event::Closed(Closed::Ended));
         }
         self.phase = next;
@@ -88,7 +88,7 @@ impl Pipe {
         if self.phase != Phase::Open(Flow::Reading) {
             self.end(code, reason);
         }
-        self.carrier.close(&mut self.input, &mut self.output);
+        self.layer.close(&mut self.input, &mut self.output);
         self.phase = next;
         self.stop_reading();
         self.inbox = Inbox::new(self.inbox.window);
@@ -97,7 +97,7 @@ impl Pipe {
     }
 }
 
-impl Pipe {
+impl TcpLink {
     /// Checks whether the other side has sent its end marker.
     pub(super) fn look_for_end(&mut self, now: Instant) -> Result<(), Closed> {
         match self.framing.socket().and_then(|socket| socket.take_close()) {
@@ -106,7 +106,7 @@ impl Pipe {
             Some(CloseSeen::Other(code)) => return Err(Closed::WebSocketClosed(code)),
             None => {}
         }
-        if let Carrier::Tls(tls) = &self.carrier
+        if let Layer::Tls(tls) = &self.layer
             && tls.has_ended()
         {
             match self.framing {
@@ -130,7 +130,7 @@ impl Pipe {
                 self.tell(Event::Readable);
             }
             Phase::Open(Flow::Reading) => {
-                self.carrier.close(&mut self.input, &mut self.output);
+                self.layer.close(&mut self.input, &mut self.output);
                 self.tell(Event::Closed(Closed::Ended));
                 self.phase = Phase::Flushing { deadline: now + LINGER };
             }
@@ -142,7 +142,7 @@ impl Pipe {
         }
     }
 
-    /// Sends our end marker. If that is not possible, the other side detects that the pipe ended without one.
+    /// Sends our end marker. If that is not possible, the other side detects that the TCP connection ended without one.
     fn end(&mut self, code: u32, reason: &str) {
         match self.framing.close(code, reason) {
             Some(frame) => {
@@ -150,7 +150,7 @@ impl Pipe {
                 // Inside TLS, the WebSocket's close frame is sufficient; TLS's own end follows when both sides are
                 // done.
             }
-            None => self.carrier.close(&mut self.input, &mut self.output),
+            None => self.layer.close(&mut self.input, &mut self.output),
         }
         self.touched = true;
     }
@@ -181,7 +181,7 @@ impl Pipe {
         if let Some(last) = last.filter(|_| speaks) {
             let _ = self.send(last);
         }
-        self.carrier.close(&mut self.input, &mut self.output);
+        self.layer.close(&mut self.input, &mut self.output);
         self.tell(Event::Closed(closed));
         self.stop_reading();
         self.phase = Phase::Lingering { deadline: now + LINGER };

@@ -34,7 +34,7 @@ fn target(kind: Kind, trust: Trust) -> Target<'static> {
     Target { kind, host: "relay.test", port: 4433, trust, proxy: None, windows: Windows::relay() }
 }
 
-fn client(now: Instant, kind: Kind, trust: Trust) -> Pipe {
+fn client(now: Instant, kind: Kind, trust: Trust) -> TcpLink {
     Dialler::new(UNIX_TIME, &Seed::new([9; 32])).dial(now, &target(kind, trust)).unwrap()
 }
 
@@ -43,28 +43,28 @@ fn acceptor(identity: &Identity) -> Acceptor {
 }
 
 /// What waits for the socket, consumed.
-fn sent(pipe: &mut Pipe, now: Instant, max: usize) -> Vec<u8> {
+fn sent(tcp: &mut TcpLink, now: Instant, max: usize) -> Vec<u8> {
     let mut slices = [IoSlice::new(&[]); 3];
-    let count = pipe.output(&mut slices);
+    let count = tcp.output(&mut slices);
     let mut bytes = slices[..count].iter().flat_map(|slice| slice.iter().copied()).collect::<Vec<_>>();
     bytes.truncate(max);
-    pipe.handle_wrote(now, bytes.len());
+    tcp.handle_wrote(now, bytes.len());
     bytes
 }
 
 /// Feeds what there is room for; returns how much that was.
-fn feed(pipe: &mut Pipe, now: Instant, bytes: &[u8]) -> usize {
-    let room = pipe.read_buffer();
+fn feed(tcp: &mut TcpLink, now: Instant, bytes: &[u8]) -> usize {
+    let room = tcp.read_buffer();
     let count = room.len().min(bytes.len());
     room[..count].copy_from_slice(&bytes[..count]);
-    pipe.handle_filled(now, count);
+    tcp.handle_filled(now, count);
     count
 }
 
-/// Two pipes with a connection between them that carries a random number of bytes at a time.
+/// Two TCP connections with a connection between them that carries a random number of bytes at a time.
 struct Pair {
     now: Instant,
-    ends: [Pipe; 2],
+    ends: [TcpLink; 2],
     events: [Vec<Event>; 2],
     /// On the way to each end.
     flight: [VecDeque<u8>; 2],
@@ -80,7 +80,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(ends: [Pipe; 2], now: Instant, step: u32, seed: u64) -> Self {
+    fn new(ends: [TcpLink; 2], now: Instant, step: u32, seed: u64) -> Self {
         Self {
             now,
             ends,
@@ -226,7 +226,7 @@ fn a_link_carries_all_bytes_and_both_ends_finish() {
         assert_eq!(pair.ended, [true, true]);
         assert_eq!(pair.closed(CLIENT), Some(&Closed::Ended));
         assert_eq!(pair.closed(SERVER), Some(&Closed::Ended));
-        assert_eq!(pair.ends.each_ref().map(Pipe::socket_action), [SocketAction::Finish; 2]);
+        assert_eq!(pair.ends.each_ref().map(TcpLink::socket_action), [SocketAction::Finish; 2]);
     }
 }
 
@@ -325,7 +325,7 @@ fn a_close_brings_what_was_written_and_frees_both_sides() {
         assert_eq!(pair.ends[CLIENT].socket_action(), SocketAction::Live, "it waits for the other side");
         pair.ends[SERVER].close(pair.now, 0, "done");
         pair.run();
-        assert_eq!(pair.ends.each_ref().map(Pipe::socket_action), [SocketAction::Finish; 2]);
+        assert_eq!(pair.ends.each_ref().map(TcpLink::socket_action), [SocketAction::Finish; 2]);
     }
 }
 
@@ -343,13 +343,13 @@ fn a_closing_pipe_does_not_linger_for_ever() {
 #[test]
 fn a_link_that_does_not_come_about_times_out() {
     let now = Instant::now();
-    for mut pipe in [client(now, Kind::Tls, Trust::Any), acceptor(&identity()).accept(now)] {
-        let deadline = pipe.poll_timeout().unwrap();
-        pipe.handle_timeout(deadline - Duration::from_millis(1));
-        assert_eq!(pipe.poll_event(), None);
-        pipe.handle_timeout(deadline);
-        assert_eq!(pipe.poll_event(), Some(Event::Closed(Closed::TimedOut)));
-        assert_eq!(pipe.socket_action(), SocketAction::Abort);
+    for mut tcp in [client(now, Kind::Tls, Trust::Any), acceptor(&identity()).accept(now)] {
+        let deadline = tcp.poll_timeout().unwrap();
+        tcp.handle_timeout(deadline - Duration::from_millis(1));
+        assert_eq!(tcp.poll_event(), None);
+        tcp.handle_timeout(deadline);
+        assert_eq!(tcp.poll_event(), Some(Event::Closed(Closed::TimedOut)));
+        assert_eq!(tcp.socket_action(), SocketAction::Abort);
     }
 }
 
@@ -396,7 +396,7 @@ fn with_protocol(protocols: &[&[u8]]) -> [Pair; 2] {
     let mut config = crypto::client_tls(verifier.clone(), b"", &provider, clock.clone()).unwrap();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let tls = Tls::client(config, "relay.test".try_into().unwrap(), verifier).unwrap();
-    let foreign = Pipe::new(now, OPEN_WITHIN, Carrier::Tls(Box::new(tls)), Framing::Bytes, Windows::relay());
+    let foreign = TcpLink::new(now, OPEN_WITHIN, Layer::Tls(Box::new(tls)), Framing::Bytes, Windows::relay());
     let first = Pair::new([foreign, acceptor(&identity).accept(now)], now, 100_000, 4);
     let mut acceptor = acceptor(&identity);
     acceptor.tls = Arc::new(crypto::server_tls(&identity, protocols, clock).unwrap());
@@ -421,13 +421,13 @@ fn another_protocol_is_refused_on_both_sides() {
 #[test]
 fn bytes_that_are_not_tls_are_reported_as_such() {
     let now = Instant::now();
-    let mut pipe = client(now, Kind::Tls, Trust::Any);
-    feed(&mut pipe, now, b"HTTP/1.1 400 Bad Request\r\n\r\n");
-    assert_eq!(pipe.poll_event(), Some(Event::Closed(Closed::Tls(TlsFailure::NotTls))));
+    let mut tcp = client(now, Kind::Tls, Trust::Any);
+    feed(&mut tcp, now, b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    assert_eq!(tcp.poll_event(), Some(Event::Closed(Closed::Tls(TlsFailure::NotTls))));
 
-    let mut pipe = acceptor(&identity()).accept(now);
-    feed(&mut pipe, now, b"SSH-2.0-OpenSSH_9.2\r\n");
-    assert_eq!(pipe.poll_event(), Some(Event::Closed(Closed::Unknown)));
+    let mut tcp = acceptor(&identity()).accept(now);
+    feed(&mut tcp, now, b"SSH-2.0-OpenSSH_9.2\r\n");
+    assert_eq!(tcp.poll_event(), Some(Event::Closed(Closed::Unknown)));
 }
 
 #[test]
@@ -480,7 +480,7 @@ fn a_code_and_its_words_pass_through_a_websocket() {
         // The client answered, so nobody waits for the time to pass.
         pair.ends[CLIENT].handle_timeout(pair.now + LINGER);
         pair.run();
-        assert_eq!(pair.ends.each_ref().map(Pipe::socket_action), [SocketAction::Finish; 2]);
+        assert_eq!(pair.ends.each_ref().map(TcpLink::socket_action), [SocketAction::Finish; 2]);
     }
 }
 
@@ -543,14 +543,14 @@ fn pings_that_are_not_collected_do_not_pile_up() {
 #[test]
 fn a_browser_is_told_what_this_is() {
     let now = Instant::now();
-    let mut pipe = acceptor(&identity()).accept(now);
-    feed(&mut pipe, now, b"GET / HTTP/1.1\r\nHost: relay.test\r\nAccept: */*\r\n\r\n");
-    let answer = String::from_utf8(sent(&mut pipe, now, usize::MAX)).unwrap();
+    let mut tcp = acceptor(&identity()).accept(now);
+    feed(&mut tcp, now, b"GET / HTTP/1.1\r\nHost: relay.test\r\nAccept: */*\r\n\r\n");
+    let answer = String::from_utf8(sent(&mut tcp, now, usize::MAX)).unwrap();
     assert!(answer.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{answer}");
     assert!(answer.contains("tallow relay"));
-    assert_eq!(pipe.poll_event(), Some(Event::Closed(Closed::Upgrade(UpgradeFailure::Request))));
-    pipe.handle_eof();
-    assert_eq!(pipe.socket_action(), SocketAction::Finish);
+    assert_eq!(tcp.poll_event(), Some(Event::Closed(Closed::Upgrade(UpgradeFailure::Request))));
+    tcp.handle_eof();
+    assert_eq!(tcp.socket_action(), SocketAction::Finish);
 }
 
 #[test]
@@ -571,7 +571,7 @@ fn a_websocket_without_tls_is_taken_only_where_it_is_allowed() {
 #[test]
 fn an_end_of_tls_inside_a_websocket_is_a_loss() {
     let mut pair = Pair::up(websocket(true));
-    pair.ends[CLIENT].carrier.close(&mut pair.ends[CLIENT].input, &mut pair.ends[CLIENT].output);
+    pair.ends[CLIENT].layer.close(&mut pair.ends[CLIENT].input, &mut pair.ends[CLIENT].output);
     pair.run();
     assert_eq!(pair.closed(SERVER), Some(&Closed::Lost));
 }
@@ -676,22 +676,22 @@ proptest! {
         let now = Instant::now();
         let identity = identity();
         let clients = kinds().into_iter().map(|kind| client(now, kind, Trust::Any));
-        for mut pipe in clients.chain([acceptor(&identity).accept(now)]) {
+        for mut tcp in clients.chain([acceptor(&identity).accept(now)]) {
             // A true beginning, then junk.
             let hello = if tls { sent(&mut client(now, Kind::Tls, Trust::Any), now, at) } else { Vec::new() };
             for bytes in [&hello[..], &junk[..]] {
                 let mut rest = bytes;
                 while !rest.is_empty() {
-                    let taken = feed(&mut pipe, now, rest);
+                    let taken = feed(&mut tcp, now, rest);
                     if taken == 0 { break; }
                     rest = &rest[taken..];
                 }
             }
-            while pipe.poll_event().is_some() {}
-            pipe.handle_eof();
-            pipe.handle_timeout(now + OPEN_WITHIN);
-            pipe.handle_timeout(now + OPEN_WITHIN + LINGER);
-            prop_assert!(pipe.socket_action() != SocketAction::Live);
+            while tcp.poll_event().is_some() {}
+            tcp.handle_eof();
+            tcp.handle_timeout(now + OPEN_WITHIN);
+            tcp.handle_timeout(now + OPEN_WITHIN + LINGER);
+            prop_assert!(tcp.socket_action() != SocketAction::Live);
         }
     }
 }

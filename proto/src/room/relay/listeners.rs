@@ -13,16 +13,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::super::limits::{Admission, Source};
-use super::super::mirror::Answers;
+use super::super::pending::PendingClient;
 use super::super::status::{Event, Refused, Tcp, Transport};
-use super::super::talk::Talk;
+use super::super::stun_responder::StunResponder;
 use super::{GREETING_WINDOW, Held, Leg, Phase, Proof, Relay, State, Timer};
 use crate::Instant;
 use crate::link::connections::ConnectionId;
-use crate::link::pipe::{Acceptor, BareWebSocket, Windows};
 use crate::link::quic::{BadIdentity, Incoming};
+use crate::link::tcp::{Acceptor, BareWebSocket, Windows};
 use crate::link::trust::Identity;
-use crate::net::{Action, Bind, Listen, ListenerId, PipeId, SocketId};
+use crate::net::{Action, Bind, Listen, ListenerId, SocketId, TcpId};
 use crate::room::farewell::Farewell;
 use crate::wire::close;
 
@@ -30,14 +30,14 @@ use crate::wire::close;
 const PORTS: u8 = 8;
 
 /// One address.
-pub(super) struct Door {
+pub(super) struct Listener {
     addr: SocketAddr,
     tcp: Tcp,
     acceptor: Acceptor,
     /// Ports that the system may still choose.
     tries: u8,
     state: Opening,
-    pub(super) answers: Answers,
+    pub(super) answers: StunResponder,
 }
 
 #[derive(Clone, Copy)]
@@ -50,13 +50,13 @@ enum Opening {
     Failed,
 }
 
-impl Door {
+impl Listener {
     pub(super) fn new(addr: SocketAddr, tcp: Tcp, identity: &Identity) -> Result<Self, BadIdentity> {
         let bare =
             if tcp.behind_proxy || addr.ip().is_loopback() { BareWebSocket::Allowed } else { BareWebSocket::Refused };
         let windows = Windows { receive: usize::try_from(GREETING_WINDOW).unwrap_or(0), ..Windows::relay() };
         let acceptor = Acceptor::new(identity, bare, windows)?.with_browsers(tcp.browsers);
-        Ok(Self { addr, tcp, acceptor, tries: PORTS, state: Opening::Binding, answers: Answers::default() })
+        Ok(Self { addr, tcp, acceptor, tries: PORTS, state: Opening::Binding, answers: StunResponder::default() })
     }
 
     pub(super) fn bind(&self, socket: SocketId) -> Action {
@@ -131,19 +131,19 @@ impl Relay {
         }
     }
 
-    /// Clients that knock at a socket.
+    /// Clients that attempt at a socket.
     pub(super) fn admit(&mut self, now: Instant, socket: SocketId) -> bool {
         let mut moved = false;
         while let Some(quic) = self.ports.connections.endpoint(socket)
             && let Some(incoming) = quic.poll_incoming()
         {
             moved = true;
-            self.knock(now, socket, incoming);
+            self.attempt(now, socket, incoming);
         }
         moved
     }
 
-    fn knock(&mut self, now: Instant, socket: SocketId, incoming: Incoming) {
+    fn attempt(&mut self, now: Instant, socket: SocketId, incoming: Incoming) {
         let (observed, proven) = (incoming.from(), incoming.validated());
         let source = Source::of(observed);
         let Some(quic) = self.ports.connections.endpoint(socket) else { return };
@@ -151,7 +151,7 @@ impl Relay {
             quic.refuse(incoming);
             return self.refused(Refused::ShuttingDown);
         }
-        let admission = self.guard.knock(now, source, proven);
+        let admission = self.guard.attempt(now, source, proven);
         match admission {
             Admission::Accept | Admission::InPlaceOf(_) => match quic.accept(now, incoming) {
                 Some(conn) => {
@@ -173,20 +173,20 @@ impl Relay {
     }
 
     /// A TCP connection came in. Whoever is turned away costs nothing but this call.
-    pub(super) fn take_in(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+    pub(super) fn take_in(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<TcpId> {
         let observed = SocketAddr::new(from.ip().to_canonical(), from.port());
         let door = self.doors.get(usize::from(listener.0))?;
         // Those that are on their way out have memory, too.
-        let full = self.ports.connections.pipes.len() >= self.guard.max_connections();
+        let full = self.ports.connections.tcp_links.len() >= self.guard.max_connections();
         let refused = match self.phase {
             Phase::Draining => Refused::ShuttingDown,
             Phase::Serving if full => Refused::Full,
             Phase::Serving => match self.guard.accept(now, Source::of(observed)) {
                 admission @ (Admission::Accept | Admission::InPlaceOf(_)) => {
-                    let pipe = self.ports.connections.pipes.accept(door.acceptor.accept(now));
+                    let tcp = self.ports.connections.tcp_links.accept(door.acceptor.accept(now));
                     self.make_room(now, admission);
-                    self.seat(now, ConnectionId::Pipe(pipe), observed);
-                    return Some(pipe);
+                    self.seat(now, ConnectionId::Tcp(tcp), observed);
+                    return Some(tcp);
                 }
                 Admission::Retry | Admission::TooMany => Refused::TooManyConnections,
                 Admission::Full => Refused::Full,
@@ -214,7 +214,7 @@ impl Relay {
     }
 
     fn seat(&mut self, now: Instant, id: ConnectionId, observed: SocketAddr) {
-        let talk = Talk::new(now, observed, self.password.clone(), &self.seed.split());
+        let talk = PendingClient::new(now, observed, self.password.clone(), &self.seed.split());
         self.timers.set(Timer::Leg(id), talk.poll_timeout());
         let state = State::Talking { talk: Box::new(talk), room: None };
         self.half_open.begin(id, Source::of(observed));

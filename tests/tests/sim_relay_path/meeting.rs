@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tallow_proto::link::race::Allowed;
 use tallow_proto::peer::{Command, Event, PathKind, ReceiveConfig, SendConfig, WaitingFor};
 use tallow_proto::wire::frame::enclose;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_tests::sim::{
     Attachment, Conditions, Fate, PUBLIC, Passing, Place, Policy, RELAY, Rig, Scenario, Site, Tamper, noise,
 };
@@ -125,23 +125,23 @@ fn a_relay_that_spoils_the_new_floor_ends_nothing() {
         let cuts = Arc::new(AtomicBool::new(false));
         let tried = Arc::new(AtomicUsize::new(0));
         let (cut, count) = (cuts.clone(), tried.clone());
-        let mut seen: BTreeMap<(Side, usize), Bytes> = BTreeMap::new();
+        let mut seen: BTreeMap<(Role, usize), Bytes> = BTreeMap::new();
         let tamper: Tamper = Box::new(move |passing: Passing, frame: &Bytes| {
             if passing.from < 2 {
                 if passing.stream == 0 {
-                    seen.insert((passing.side, passing.nth), frame.clone());
+                    seen.insert((passing.role, passing.nth), frame.clone());
                 }
                 return if cut.load(Ordering::Relaxed) { Fate::Cut } else { Fate::Pass };
             }
             count.fetch_add(1, Ordering::Relaxed);
             let noise = || enclose(&noise(60, passing.nth as u64));
-            match (kind, passing.side) {
+            match (kind, passing.role) {
                 // The first frame of the first handshake, and what came after it.
-                (0, Side::Sender) => Fate::Instead(seen.get(&(Side::Sender, 0)).cloned().into_iter().collect()),
-                (1, Side::Sender) => Fate::Instead(seen.get(&(Side::Sender, 2)).cloned().into_iter().collect()),
+                (0, Role::Sender) => Fate::Instead(seen.get(&(Role::Sender, 0)).cloned().into_iter().collect()),
+                (1, Role::Sender) => Fate::Instead(seen.get(&(Role::Sender, 2)).cloned().into_iter().collect()),
                 (2, _) => Fate::Instead(vec![noise()]),
                 // The answer is late for ever.
-                (3, Side::Receiver) => Fate::Instead(Vec::new()),
+                (3, Role::Receiver) => Fate::Instead(Vec::new()),
                 _ => Fate::Pass,
             }
         });
@@ -166,10 +166,10 @@ fn a_relay_that_floods_a_link_that_waits_is_not_read() {
     let (cuts, floods) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let (cut, count) = (cuts.clone(), floods.clone());
     let junk = Bytes::from(vec![0x55_u8; 16 << 20]);
-    let tamper: Tamper = Box::new(move |passing: Passing, _: &Bytes| match (passing.from, passing.side) {
+    let tamper: Tamper = Box::new(move |passing: Passing, _: &Bytes| match (passing.from, passing.role) {
         (0 | 1, _) if cut.load(Ordering::Relaxed) => Fate::Cut,
         (0 | 1, _) => Fate::Pass,
-        (_, Side::Sender) if passing.nth == 0 => {
+        (_, Role::Sender) if passing.nth == 0 => {
             count.fetch_add(1, Ordering::Relaxed);
             // "The confirmation was not right", which needs no key.
             Fate::Instead(vec![enclose(&[3]), junk.clone()])
@@ -204,7 +204,7 @@ fn the_last_link_has_to_prove_itself_soon() {
     let tamper: Tamper = Box::new(move |passing: Passing, _: &Bytes| match passing.from {
         0 | 1 if cut.load(Ordering::Relaxed) => Fate::Cut,
         0 | 1 => Fate::Pass,
-        _ if passing.side == Side::Receiver && swallow.load(Ordering::Relaxed) => Fate::Instead(Vec::new()),
+        _ if passing.role == Role::Receiver && swallow.load(Ordering::Relaxed) => Fate::Instead(Vec::new()),
         _ => Fate::Pass,
     });
     let (scenario, bytes) = scenario(96, 30 * SECOND);

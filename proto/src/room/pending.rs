@@ -46,7 +46,7 @@ pub enum Step {
 
 /// See the module's text.
 #[derive(Debug)]
-pub struct Talk {
+pub struct PendingClient {
     main: Option<Stream>,
     greeting: Greeting,
     decoder: Decoder,
@@ -62,7 +62,7 @@ struct Leaving {
     acknowledged: bool,
 }
 
-impl Talk {
+impl PendingClient {
     /// A client knocked.
     #[must_use]
     pub fn new(now: Instant, observed: SocketAddr, password: Option<Arc<str>>, seed: &Seed) -> Self {
@@ -75,7 +75,7 @@ impl Talk {
         }
     }
 
-    /// The client opened its first bidirectional stream, or its pipe is open. False: it had one.
+    /// The client opened its first bidirectional stream, or its TCP connection is open. False: it had one.
     #[must_use]
     pub fn open(&mut self, stream: Stream) -> bool {
         self.main.replace(stream).is_none()
@@ -118,7 +118,7 @@ impl Talk {
         self.greeting.set_wait(wait);
     }
 
-    /// Says something to the client; it is written at the next [`Talk::step`] or [`Talk::flush`].
+    /// Says something to the client; it is written at the next [`PendingClient::step`] or [`PendingClient::flush`].
     pub fn say(&mut self, message: &RelayMessage) {
         self.out.push(enclose(&wire::encode(message)));
     }
@@ -160,7 +160,7 @@ impl Talk {
         }
     }
 
-    /// When [`Talk::handle_timeout`] is due.
+    /// When [`PendingClient::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.leaving.as_ref().map_or_else(|| self.greeting.poll_timeout(), |leaving| Some(leaving.until))

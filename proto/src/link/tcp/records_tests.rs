@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::super::{Event, Pipe, SocketAction, Windows};
+use super::super::{Event, SocketAction, TcpLink, Windows};
 use super::*;
 use crate::Instant;
 use crate::link::Read;
@@ -26,7 +26,7 @@ fn head(len: usize, kind: u8) -> Vec<u8> {
 /// One end, and what its owner makes of it.
 struct End {
     now: Instant,
-    pipe: Pipe,
+    tcp: TcpLink,
     pool: Arc<Pool>,
     decoder: Decoder,
     frames: Vec<Vec<u8>>,
@@ -36,23 +36,23 @@ struct End {
 impl End {
     fn new() -> Self {
         let now = Instant::now();
-        let pipe = Pipe::plain(now, Windows::direct());
+        let tcp = TcpLink::plain(now, Windows::direct());
         let decoder = Decoder::new(Caps::Records);
-        Self { now, pipe, pool: Arc::default(), decoder, frames: Vec::new(), pieces: Vec::new() }
+        Self { now, tcp, pool: Arc::default(), decoder, frames: Vec::new(), pieces: Vec::new() }
     }
 
     fn proven() -> Self {
         let mut end = Self::new();
-        end.pipe.assemble(Arc::clone(&end.pool));
+        end.tcp.assemble(Arc::clone(&end.pool));
         end
     }
 
     /// One read of the socket; returns how many bytes it took.
     fn read(&mut self, bytes: &[u8]) -> usize {
-        let room = self.pipe.read_buffer();
+        let room = self.tcp.read_buffer();
         let count = room.len().min(bytes.len());
         room[..count].copy_from_slice(&bytes[..count]);
-        self.pipe.handle_filled(self.now, count);
+        self.tcp.handle_filled(self.now, count);
         count
     }
 
@@ -65,7 +65,7 @@ impl End {
     }
 
     fn take(&mut self) -> Result<(), Violation> {
-        while let Read::Data(piece) = self.pipe.read() {
+        while let Read::Data(piece) = self.tcp.read() {
             self.pieces.push(piece.clone());
             self.decoder.push(piece);
         }
@@ -98,21 +98,21 @@ proptest! {
         let mut rest = stream.as_slice();
         for (turn, cut) in cuts.into_iter().enumerate() {
             if turn == proven_at {
-                end.pipe.assemble(Arc::clone(&end.pool));
+                end.tcp.assemble(Arc::clone(&end.pool));
             }
             let count = end.read(&rest[..cut.min(rest.len())]);
             rest = &rest[count..];
             if reads[turn] {
                 end.take().unwrap();
                 let here = end.frames.iter().map(|body| body.len() + PREFIX).sum::<usize>();
-                let unfinished = end.decoder.buffered() + end.pipe.assembling();
+                let unfinished = end.decoder.buffered() + end.tcp.assembling();
                 prop_assert_eq!(here + unfinished, stream.len() - rest.len(), "progress is told");
             }
         }
         end.read_all(rest);
         end.take().unwrap();
         prop_assert_eq!(end.frames, bodies);
-        prop_assert_eq!((end.decoder.buffered(), end.pipe.assembling()), (0, 0));
+        prop_assert_eq!((end.decoder.buffered(), end.tcp.assembling()), (0, 0));
     }
 
     #[test]
@@ -126,12 +126,12 @@ proptest! {
         let mut end = End::proven();
         for piece in &pieces {
             end.read_all(piece);
-            prop_assert!(end.pipe.read_buffer().len() <= CHUNK + BEHIND);
+            prop_assert!(end.tcp.read_buffer().len() <= CHUNK + BEHIND);
             let _ = end.take();
         }
         let (sent, got) = (pieces.concat(), end.pieces.concat());
         prop_assert_eq!(&sent[..got.len()], &got);
-        prop_assert_eq!(sent.len() - got.len(), end.pipe.assembling());
+        prop_assert_eq!(sent.len() - got.len(), end.tcp.assembling());
     }
 }
 
@@ -143,7 +143,7 @@ fn a_long_record_is_read_into_the_buffer_that_is_handed_on() {
     let mut rest = stream.as_slice();
     let (mut calls, mut rooms) = (0, VecDeque::new());
     while !rest.is_empty() {
-        let room = end.pipe.read_buffer();
+        let room = end.tcp.read_buffer();
         if room.len() > MAX_READ {
             rooms.push_back((room.as_ptr(), room.len()));
         }
@@ -172,26 +172,26 @@ fn an_unproven_link_takes_no_memory_for_a_claimed_length() {
     end.pool.put(BytesMut::zeroed(CHUNK));
     let idle = end.pool.idle();
     end.read_all(&head(CHUNK, KIND_CHUNK));
-    assert!(end.pipe.read_buffer().len() <= MAX_READ);
+    assert!(end.tcp.read_buffer().len() <= MAX_READ);
     end.take().unwrap();
-    assert_eq!((end.decoder.buffered(), end.pipe.assembling()), (PREFIX + 1, 0), "it is all with the owner");
+    assert_eq!((end.decoder.buffered(), end.tcp.assembling()), (PREFIX + 1, 0), "it is all with the owner");
     // What began before goes on as it came.
-    end.pipe.assemble(Arc::clone(&end.pool));
+    end.tcp.assemble(Arc::clone(&end.pool));
     end.read_all(&[7; 3000]);
-    assert!(end.pipe.read_buffer().len() <= MAX_READ);
-    assert_eq!((end.pool.idle(), end.pipe.assembling()), (idle, 0));
+    assert!(end.tcp.read_buffer().len() <= MAX_READ);
+    assert_eq!((end.pool.idle(), end.tcp.assembling()), (idle, 0));
 }
 
 #[test]
 fn a_link_that_has_proven_itself_holds_one_record_at_most() {
     let mut end = End::proven();
     end.read_all(&head(CHUNK, KIND_CHUNK));
-    assert_eq!(end.pipe.read_buffer().len(), CHUNK - 1 + BEHIND);
-    assert_eq!(end.pipe.assembling(), 1);
+    assert_eq!(end.tcp.read_buffer().len(), CHUNK - 1 + BEHIND);
+    assert_eq!(end.tcp.assembling(), 1);
     end.take().unwrap();
     assert_eq!(end.decoder.buffered(), PREFIX);
-    end.pipe.close(end.now, 1, "done");
-    assert_eq!(end.pipe.assembling(), 0, "and none once it is closed");
+    end.tcp.close(end.now, 1, "done");
+    assert_eq!(end.tcp.assembling(), 0, "and none once it is closed");
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn an_invalid_frame_takes_no_memory_and_goes_to_the_decoder() {
     ] {
         let mut end = End::proven();
         end.read_all(&head(len, kind));
-        assert!(end.pipe.read_buffer().len() <= MAX_READ, "{violation:?}");
+        assert!(end.tcp.read_buffer().len() <= MAX_READ, "{violation:?}");
         assert_eq!(end.take(), Err(violation));
     }
 }
@@ -214,12 +214,12 @@ fn an_invalid_frame_takes_no_memory_and_goes_to_the_decoder() {
 fn a_pipe_cut_within_a_record_is_lost_and_frees_its_buffer() {
     let mut end = End::proven();
     end.read_all(&enclose(&body(KIND_CHUNK, LEAST, 0))[..LEAST / 2]);
-    assert_eq!(end.pipe.assembling(), LEAST / 2 - PREFIX);
-    end.pipe.handle_eof();
-    assert_eq!((end.pipe.assembling(), end.pipe.socket_action()), (0, SocketAction::Abort));
-    let events: Vec<Event> = std::iter::from_fn(|| end.pipe.poll_event()).collect();
+    assert_eq!(end.tcp.assembling(), LEAST / 2 - PREFIX);
+    end.tcp.handle_eof();
+    assert_eq!((end.tcp.assembling(), end.tcp.socket_action()), (0, SocketAction::Abort));
+    let events: Vec<Event> = std::iter::from_fn(|| end.tcp.poll_event()).collect();
     assert!(events.iter().any(|event| matches!(event, Event::Closed(super::super::Closed::Lost))));
     // What came before it can still be read.
-    assert!(matches!(end.pipe.read(), Read::Data(piece) if piece.len() == PREFIX));
-    assert!(matches!(end.pipe.read(), Read::Gone));
+    assert!(matches!(end.tcp.read(), Read::Data(piece) if piece.len() == PREFIX));
+    assert!(matches!(end.tcp.read(), Read::Gone));
 }

@@ -1,4 +1,4 @@
-//! Creates pipes: the options of a client's pipe, and the protocols that a server accepts. No states, no timers.
+//! Creates TCP connections: the options of a client's TCP connection, and the protocols that a server accepts. No states, no timers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::super::tls::Tls;
 use super::super::trust::{Identity, Trust, Verifier};
 use super::super::websocket::{self, Browsers, Role};
 use super::framing::Framing;
-use super::{Carrier, OPEN_WITHIN, OPEN_WITHIN_PROXIED, Pipe, Windows};
+use super::{Layer, OPEN_WITHIN, OPEN_WITHIN_PROXIED, TcpLink, Windows};
 use crate::Instant;
 use crate::seed::Seed;
 
@@ -24,7 +24,7 @@ const GET: &[u8] = b"GET ";
 /// The first byte of a TLS handshake record (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-/// The protocols in a pipe that is dialled.
+/// The protocols in a TCP connection that is dialled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// The link's bytes in TLS.
@@ -38,7 +38,7 @@ pub enum Kind {
     },
 }
 
-/// The protocols in an open pipe.
+/// The protocols in an open TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// The link's bytes in TLS.
@@ -51,7 +51,7 @@ pub enum Transport {
     Plain,
 }
 
-/// The destination and the options of a client's pipe.
+/// The destination and the options of a client's TCP connection.
 #[derive(Debug, Clone)]
 pub struct Target<'a> {
     /// The protocols in it.
@@ -68,7 +68,7 @@ pub struct Target<'a> {
     pub windows: Windows,
 }
 
-/// Why a pipe cannot be dialled.
+/// Why a TCP connection cannot be dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CannotDial {
     /// The host is neither a DNS name nor an IP address.
@@ -85,7 +85,7 @@ pub enum CannotDial {
     Tls,
 }
 
-/// Creates the pipes of a client.
+/// Creates the TCP connections of a client.
 #[derive(Debug)]
 pub struct Dialler {
     provider: Arc<CryptoProvider>,
@@ -99,27 +99,27 @@ impl Dialler {
     /// from the seed.
     #[must_use]
     pub fn new(unix_time: Duration, seed: &Seed) -> Self {
-        let seed = seed.derive("pipes");
+        let seed = seed.derive("tcp_links");
         Self { provider: crypto::crypto_provider(), roots: None, ticker: Ticker::new(unix_time), seed }
     }
 
-    /// Creates a pipe whose TCP connection (to the proxy, if there is one) is established or being established. The
+    /// Creates a TCP connection whose TCP connection (to the proxy, if there is one) is established or being established. The
     /// time limit for opening starts now.
     ///
     /// # Errors
     /// [`CannotDial`] if the target is not valid.
-    pub fn dial(&mut self, now: Instant, target: &Target<'_>) -> Result<Pipe, CannotDial> {
+    pub fn dial(&mut self, now: Instant, target: &Target<'_>) -> Result<TcpLink, CannotDial> {
         self.ticker.tick(now);
         let name = ServerName::try_from(target.host.to_owned()).map_err(|_| CannotDial::Name)?;
-        let (carrier, framing) = match &target.kind {
+        let (layer, framing) = match &target.kind {
             Kind::Tls => (self.tls(name, ALPN, target.trust)?, Framing::Bytes),
             Kind::WebSocket { tls, path } => {
                 if !websocket::is_path(path) {
                     return Err(CannotDial::Path);
                 }
-                let carrier = match (tls, target.trust) {
+                let layer = match (tls, target.trust) {
                     (true, trust) => self.tls(name, HTTP, trust)?,
-                    (false, Trust::Any | Trust::FirstUse) => Carrier::Bare,
+                    (false, Trust::Any | Trust::FirstUse) => Layer::Bare,
                     (false, Trust::Pin(_) | Trust::Known(_) | Trust::PublicCa) => {
                         return Err(CannotDial::NoCertificate);
                     }
@@ -130,32 +130,32 @@ impl Dialler {
                     (true, 443) | (false, 80) => host,
                     (_, port) => format!("{host}:{port}"),
                 };
-                (carrier, Framing::ask(&authority, path, Role::Client(Box::new(self.seed.split().rng()))))
+                (layer, Framing::ask(&authority, path, Role::Client(Box::new(self.seed.split().rng()))))
             }
         };
         let Some(proxy) = target.proxy else {
-            return Ok(Pipe::new(now, OPEN_WITHIN, carrier, framing, target.windows));
+            return Ok(TcpLink::new(now, OPEN_WITHIN, layer, framing, target.windows));
         };
         let conversation = Conversation::new(proxy, target.host, target.port);
-        let carrier = Carrier::Proxy { conversation, then: Box::new(carrier) };
-        Ok(Pipe::new(now, OPEN_WITHIN_PROXIED, carrier, framing, target.windows))
+        let layer = Layer::Proxy { conversation, then: Box::new(layer) };
+        Ok(TcpLink::new(now, OPEN_WITHIN_PROXIED, layer, framing, target.windows))
     }
 
-    fn tls(&mut self, name: ServerName<'static>, protocol: &[u8], trust: Trust) -> Result<Carrier, CannotDial> {
+    fn tls(&mut self, name: ServerName<'static>, protocol: &[u8], trust: Trust) -> Result<Layer, CannotDial> {
         let roots = self.roots.get_or_insert_with(crypto::public_roots).clone();
         let verifier = Verifier::new(trust, roots, &self.provider).ok_or(CannotDial::Tls)?;
         let (verifier, clock) = (Arc::new(verifier), self.ticker.clock());
         let config = crypto::client_tls(verifier.clone(), protocol, &self.provider, clock).ok_or(CannotDial::Tls)?;
         let tls = Tls::client(config, name, verifier).ok_or(CannotDial::Tls)?;
-        Ok(Carrier::Tls(Box::new(tls)))
+        Ok(Layer::Tls(Box::new(tls)))
     }
 }
 
-impl Pipe {
-    /// Creates a pipe without TLS for the link of two peers, on either side.
+impl TcpLink {
+    /// Creates a TCP connection without TLS for the link of two peers, on either side.
     #[must_use]
     pub fn plain(now: Instant, windows: Windows) -> Self {
-        Self::new(now, OPEN_WITHIN, Carrier::Bare, Framing::Records(Box::default()), windows)
+        Self::new(now, OPEN_WITHIN, Layer::Bare, Framing::Records(Box::default()), windows)
     }
 }
 
@@ -168,7 +168,7 @@ pub enum BareWebSocket {
     Refused,
 }
 
-/// Creates the pipes of a server. Cheap to clone.
+/// Creates the TCP connections of a server. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     pub(super) tls: Arc<rustls::ServerConfig>,
@@ -203,13 +203,13 @@ impl Acceptor {
         Self { browsers, ..self }
     }
 
-    /// Creates a pipe for an accepted TCP connection.
+    /// Creates a TCP connection for an accepted TCP connection.
     #[must_use]
-    pub fn accept(&self, now: Instant) -> Pipe {
-        let carrier = Carrier::Unknown(self.clone());
-        let mut pipe = Pipe::new(now, OPEN_WITHIN, carrier, Framing::Undecided, self.windows);
-        pipe.browsers = self.browsers;
-        pipe
+    pub fn accept(&self, now: Instant) -> TcpLink {
+        let layer = Layer::Unknown(self.clone());
+        let mut tcp = TcpLink::new(now, OPEN_WITHIN, layer, Framing::Undecided, self.windows);
+        tcp.browsers = self.browsers;
+        tcp
     }
 
     pub(super) fn judge(&self, first: &[u8]) -> First {

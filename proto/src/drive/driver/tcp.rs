@@ -1,7 +1,7 @@
-//! The TCP pipes: bytes between the runtime and the node's buffers, without a copy.
+//! The TCP TCP connections: bytes between the runtime and the node's buffers, without a copy.
 //!
 //! Visited are those whose bell rang and those that the node names, never all. A direction without buffer or output
-//! registers nothing. A pipe is over when both directions have ended, when it fails, or when it is aborted; the runtime
+//! registers nothing. A TCP connection is over when both directions have ended, when it fails, or when it is aborted; the runtime
 //! then closes it if its end was sent, and resets it otherwise:
 //!
 //! ```text
@@ -9,7 +9,7 @@
 //!                                                                     else after LINGER at most
 //! ```
 //!
-//! Bounds: [`CALLS`] for each pipe, direction and round; [`SLICES`] in one write. Timer: [`LINGER`].
+//! Bounds: [`CALLS`] for each TCP connection, direction and round; [`SLICES`] in one write. Timer: [`LINGER`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
@@ -20,33 +20,33 @@ use std::time::Duration;
 use super::wakes::{Bell, Name, Wakes};
 use crate::Instant;
 use crate::drive::io::Io;
-use crate::net::{Dial, PipeEvent, PipeId};
+use crate::net::{Dial, TcpEvent, TcpId};
 use crate::node::Node;
 
-/// Calls for a pipe, in one direction and one round.
+/// Calls for a TCP connection, in one direction and one round.
 pub(super) const CALLS: usize = 16;
 /// Slices offered in one write.
 const SLICES: usize = 16;
-/// How long a pipe that the node has let go after its end may take to deliver what waits and to hear the other side's
+/// How long a TCP connection that the node has let go after its end may take to deliver what waits and to hear the other side's
 /// end: closing earlier, with bytes unread, would reset the connection and lose what is on its way.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// What arrives for nobody goes here.
 const SCRATCH: usize = 4 << 10;
 
-/// All pipes of a driver.
-pub(super) struct Pipes {
-    pipes: BTreeMap<PipeId, Pipe>,
+/// All TCP connections of a driver.
+pub(super) struct TcpConnections {
+    tcp_connections: BTreeMap<TcpId, TcpConnection>,
     wakes: Arc<Wakes>,
     /// Woken, or not done in the round before.
-    due: Vec<PipeId>,
+    due: Vec<TcpId>,
     /// To be written to in this round.
-    touched: Vec<PipeId>,
+    touched: Vec<TcpId>,
     /// Ordered by time, since all wait equally long. Some may be over already.
-    lingering: VecDeque<(Instant, PipeId)>,
+    lingering: VecDeque<(Instant, TcpId)>,
     scratch: Box<[u8]>,
 }
 
-struct Pipe {
+struct TcpConnection {
     bell: Arc<Bell>,
     waker: Waker,
     writing: Writing,
@@ -63,7 +63,7 @@ struct Pipe {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writing {
-    /// Dialling failed at once: the runtime does not know the pipe, and the node is notified in the next round.
+    /// Dialling failed at once: the runtime does not know the TCP connection, and the node is notified in the next round.
     Refused(io::ErrorKind),
     Dialling {
         finish: bool,
@@ -73,7 +73,7 @@ enum Writing {
     Finished,
 }
 
-impl Pipe {
+impl TcpConnection {
     const fn is_finishing(&self) -> bool {
         matches!(self.writing, Writing::Finishing | Writing::Finished)
     }
@@ -82,8 +82,8 @@ impl Pipe {
         matches!(self.writing, Writing::Dialling { .. } | Writing::Refused(_))
     }
 
-    /// The runtime forgets the pipe: orderly if its end was sent, else with a reset.
-    fn end<I: Io>(&self, id: PipeId, io: &mut I) {
+    /// The runtime forgets the TCP connection: orderly if its end was sent, else with a reset.
+    fn end<I: Io>(&self, id: TcpId, io: &mut I) {
         match self.writing {
             Writing::Refused(_) => {}
             Writing::Dialling { .. } | Writing::Open | Writing::Finishing => io.reset(id),
@@ -92,10 +92,10 @@ impl Pipe {
     }
 }
 
-impl Pipes {
+impl TcpConnections {
     pub fn new(wakes: Arc<Wakes>) -> Self {
         Self {
-            pipes: BTreeMap::new(),
+            tcp_connections: BTreeMap::new(),
             wakes,
             due: Vec::new(),
             touched: Vec::new(),
@@ -105,35 +105,36 @@ impl Pipes {
     }
 
     /// A newcomer; false when its name is taken.
-    pub fn open(&mut self, id: PipeId) -> bool {
+    pub fn open(&mut self, id: TcpId) -> bool {
         self.add(id, Writing::Open)
     }
 
-    pub fn dial<I: Io>(&mut self, io: &mut I, id: PipeId, dial: &Dial) {
+    pub fn dial<I: Io>(&mut self, io: &mut I, id: TcpId, dial: &Dial) {
         if self.add(id, Writing::Dialling { finish: false })
             && let Err(error) = io.dial(id, dial)
-            && let Some(pipe) = self.pipes.get_mut(&id)
+            && let Some(tcp) = self.tcp_connections.get_mut(&id)
         {
-            pipe.writing = Writing::Refused(error.kind());
+            tcp.writing = Writing::Refused(error.kind());
         }
     }
 
-    fn add(&mut self, id: PipeId, writing: Writing) -> bool {
-        if self.pipes.contains_key(&id) {
-            tracing::error!(?id, "the name of a pipe was given twice");
+    fn add(&mut self, id: TcpId, writing: Writing) -> bool {
+        if self.tcp_connections.contains_key(&id) {
+            tracing::error!(?id, "the name of a tcp was given twice");
             return false;
         }
-        let bell = Bell::new(Name::Pipe(id), &self.wakes);
+        let bell = Bell::new(Name::Tcp(id), &self.wakes);
         let waker = bell.clone().into();
-        let pipe = Pipe { bell, waker, writing, ended: false, let_go: None, empty: false, full: false, broken: None };
-        self.pipes.insert(id, pipe);
+        let tcp =
+            TcpConnection { bell, waker, writing, ended: false, let_go: None, empty: false, full: false, broken: None };
+        self.tcp_connections.insert(id, tcp);
         self.due.push(id);
         true
     }
 
-    pub fn finish(&mut self, id: PipeId) {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
-        pipe.writing = match pipe.writing {
+    pub fn finish(&mut self, id: TcpId) {
+        let Some(tcp) = self.tcp_connections.get_mut(&id) else { return };
+        tcp.writing = match tcp.writing {
             Writing::Refused(kind) => Writing::Refused(kind),
             Writing::Dialling { .. } => Writing::Dialling { finish: true },
             Writing::Open | Writing::Finishing => Writing::Finishing,
@@ -142,23 +143,23 @@ impl Pipes {
         self.touched.push(id);
     }
 
-    pub fn abort<I: Io>(&mut self, now: Instant, io: &mut I, id: PipeId) {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
-        if !pipe.is_finishing() || pipe.let_go.is_some() {
-            pipe.end(id, io);
-            self.pipes.remove(&id);
+    pub fn abort<I: Io>(&mut self, now: Instant, io: &mut I, id: TcpId) {
+        let Some(tcp) = self.tcp_connections.get_mut(&id) else { return };
+        if !tcp.is_finishing() || tcp.let_go.is_some() {
+            tcp.end(id, io);
+            self.tcp_connections.remove(&id);
             return;
         }
         let until = now.checked_add(LINGER).unwrap_or(now);
-        pipe.let_go = Some(until);
+        tcp.let_go = Some(until);
         self.lingering.push_back((until, id));
         self.due.push(id);
     }
 
-    pub fn ring(&mut self, id: PipeId) {
-        if let Some(pipe) = self.pipes.get_mut(&id) {
-            pipe.bell.rearm();
-            (pipe.empty, pipe.full) = (false, false);
+    pub fn ring(&mut self, id: TcpId) {
+        if let Some(tcp) = self.tcp_connections.get_mut(&id) {
+            tcp.bell.rearm();
+            (tcp.empty, tcp.full) = (false, false);
             self.due.push(id);
         }
     }
@@ -167,11 +168,11 @@ impl Pipes {
     pub fn read<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I, nobody: bool) -> bool {
         let now = io.now();
         while let Some((_, id)) = self.lingering.pop_front_if(|&mut (until, _)| until <= now) {
-            if let Some(pipe) = self.pipes.get(&id)
-                && pipe.let_go.is_some_and(|until| until <= now)
+            if let Some(tcp) = self.tcp_connections.get(&id)
+                && tcp.let_go.is_some_and(|until| until <= now)
             {
-                pipe.end(id, io);
-                self.pipes.remove(&id);
+                tcp.end(id, io);
+                self.tcp_connections.remove(&id);
             }
         }
         let mut due = std::mem::take(&mut self.due);
@@ -191,27 +192,27 @@ impl Pipes {
         moved
     }
 
-    fn read_one<N: Node, I: Io>(&mut self, id: PipeId, node: &mut N, io: &mut I, nobody: bool) -> io::Result<bool> {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return Ok(false) };
-        let cx = &mut Context::from_waker(&pipe.waker);
+    fn read_one<N: Node, I: Io>(&mut self, id: TcpId, node: &mut N, io: &mut I, nobody: bool) -> io::Result<bool> {
+        let Some(tcp) = self.tcp_connections.get_mut(&id) else { return Ok(false) };
+        let cx = &mut Context::from_waker(&tcp.waker);
         let mut moved = false;
-        if let Writing::Refused(kind) = pipe.writing {
+        if let Writing::Refused(kind) = tcp.writing {
             return Err(kind.into());
         }
-        if let Writing::Dialling { finish } = pipe.writing {
+        if let Writing::Dialling { finish } = tcp.writing {
             match io.poll_dialled(cx, id) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(result) => result?,
             }
-            pipe.writing = if finish { Writing::Finishing } else { Writing::Open };
-            node.handle_pipe(io.now(), id, PipeEvent::Up);
+            tcp.writing = if finish { Writing::Finishing } else { Writing::Open };
+            node.handle_tcp(io.now(), id, TcpEvent::Up);
             moved = true;
         }
         for call in 0.. {
-            if pipe.empty || pipe.ended {
+            if tcp.empty || tcp.ended {
                 break;
             }
-            let thrown = pipe.let_go.is_some() || (nobody && node.pipe_buffer(id).is_empty());
+            let thrown = tcp.let_go.is_some() || (nobody && node.pipe_buffer(id).is_empty());
             let buffer = if thrown { &mut self.scratch } else { node.pipe_buffer(id) };
             if buffer.is_empty() {
                 break;
@@ -220,33 +221,33 @@ impl Pipes {
                 self.due.push(id);
                 break;
             }
-            let result = match (io.poll_read(cx, id, buffer), pipe.broken) {
+            let result = match (io.poll_read(cx, id, buffer), tcp.broken) {
                 (Poll::Ready(Ok(count)), _) if count > 0 => Ok(count),
                 (_, Some(broken)) => return Err(broken.into()),
                 (Poll::Ready(result), None) => result,
                 (Poll::Pending, None) => {
-                    pipe.empty = true;
+                    tcp.empty = true;
                     break;
                 }
             };
             let count = result?;
             moved = true;
-            pipe.ended = count == 0;
+            tcp.ended = count == 0;
             if !thrown {
-                let event = if pipe.ended { PipeEvent::Eof } else { PipeEvent::Filled(count) };
-                node.handle_pipe(io.now(), id, event);
+                let event = if tcp.ended { TcpEvent::Eof } else { TcpEvent::Filled(count) };
+                node.handle_tcp(io.now(), id, event);
             }
         }
         Ok(moved)
     }
 
-    /// What the node has for the pipes that it names, and for those that were read. True
+    /// What the node has for the TCP connections that it names, and for those that were read. True
     /// when the node was told something.
     pub fn write<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I) -> bool {
-        while let Some(id) = node.poll_pipe() {
-            let Some(pipe) = self.pipes.get(&id) else { continue };
+        while let Some(id) = node.poll_tcp() {
+            let Some(tcp) = self.tcp_connections.get(&id) else { continue };
             self.touched.push(id);
-            let wants = !pipe.is_dialling() && !pipe.empty && !pipe.ended && pipe.let_go.is_none();
+            let wants = !tcp.is_dialling() && !tcp.empty && !tcp.ended && tcp.let_go.is_none();
             if wants && !node.pipe_buffer(id).is_empty() {
                 self.due.push(id);
             }
@@ -269,21 +270,21 @@ impl Pipes {
         told
     }
 
-    fn write_one<N: Node, I: Io>(&mut self, id: PipeId, node: &mut N, io: &mut I) -> io::Result<bool> {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return Ok(false) };
-        let cx = &mut Context::from_waker(&pipe.waker);
+    fn write_one<N: Node, I: Io>(&mut self, id: TcpId, node: &mut N, io: &mut I) -> io::Result<bool> {
+        let Some(tcp) = self.tcp_connections.get_mut(&id) else { return Ok(false) };
+        let cx = &mut Context::from_waker(&tcp.waker);
         let mut told = false;
         for call in 0.. {
-            if pipe.full || pipe.broken.is_some() || pipe.is_dialling() || pipe.writing == Writing::Finished {
+            if tcp.full || tcp.broken.is_some() || tcp.is_dialling() || tcp.writing == Writing::Finished {
                 break;
             }
             let mut slices = [IoSlice::new(&[]); SLICES];
             let count = node.pipe_output(id, &mut slices);
             let slices = slices.get(..count).unwrap_or(&slices);
             if slices.iter().all(|slice| slice.is_empty()) {
-                if pipe.writing == Writing::Finishing {
+                if tcp.writing == Writing::Finishing {
                     io.finish(id);
-                    pipe.writing = Writing::Finished;
+                    tcp.writing = Writing::Finished;
                 }
                 break;
             }
@@ -292,36 +293,36 @@ impl Pipes {
                 break;
             }
             match io.poll_write(cx, id, slices) {
-                Poll::Pending => pipe.full = true,
+                Poll::Pending => tcp.full = true,
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(result) => {
-                    node.handle_pipe(io.now(), id, PipeEvent::Wrote(result?));
+                    node.handle_tcp(io.now(), id, TcpEvent::Wrote(result?));
                     told = true;
                 }
             }
         }
-        if pipe.writing == Writing::Finished && pipe.ended {
-            pipe.end(id, io);
-            self.pipes.remove(&id);
+        if tcp.writing == Writing::Finished && tcp.ended {
+            tcp.end(id, io);
+            self.tcp_connections.remove(&id);
         }
         Ok(told)
     }
 
     /// The other side's last words may have come before it closed, and are not lost with ours.
-    fn cannot_write<N: Node, I: Io>(&mut self, id: PipeId, error: &io::Error, node: &mut N, io: &mut I) {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
-        if pipe.ended || pipe.let_go.is_some() {
+    fn cannot_write<N: Node, I: Io>(&mut self, id: TcpId, error: &io::Error, node: &mut N, io: &mut I) {
+        let Some(tcp) = self.tcp_connections.get_mut(&id) else { return };
+        if tcp.ended || tcp.let_go.is_some() {
             return self.lose(id, error, node, io);
         }
-        (pipe.broken, pipe.empty) = (Some(error.kind()), false);
+        (tcp.broken, tcp.empty) = (Some(error.kind()), false);
         self.due.push(id);
     }
 
-    fn lose<N: Node, I: Io>(&mut self, id: PipeId, error: &io::Error, node: &mut N, io: &mut I) {
-        let Some(pipe) = self.pipes.remove(&id) else { return };
-        pipe.end(id, io);
-        if pipe.let_go.is_none() {
-            node.handle_pipe(io.now(), id, PipeEvent::Failed(error.kind()));
+    fn lose<N: Node, I: Io>(&mut self, id: TcpId, error: &io::Error, node: &mut N, io: &mut I) {
+        let Some(tcp) = self.tcp_connections.remove(&id) else { return };
+        tcp.end(id, io);
+        if tcp.let_go.is_none() {
+            node.handle_tcp(io.now(), id, TcpEvent::Failed(error.kind()));
         }
     }
 
@@ -335,23 +336,23 @@ impl Pipes {
         self.lingering.front().map(|&(until, _)| until)
     }
 
-    /// Whether a pipe that the node has finished still has bytes to deliver, or the other side's end to hear.
+    /// Whether a TCP connection that the node has finished still has bytes to deliver, or the other side's end to hear.
     pub fn is_flushing(&self) -> bool {
-        self.pipes.values().any(Pipe::is_finishing)
+        self.tcp_connections.values().any(TcpConnection::is_finishing)
     }
 
     /// The node is closed: those that it has finished and no longer reads are read all the same.
     pub fn flush(&mut self) {
-        self.due.extend(self.pipes.iter().filter(|(_, pipe)| pipe.is_finishing()).map(|(&id, _)| id));
+        self.due.extend(self.tcp_connections.iter().filter(|(_, tcp)| tcp.is_finishing()).map(|(&id, _)| id));
     }
 
     pub fn end<I: Io>(&mut self, io: &mut I) {
-        for (id, pipe) in std::mem::take(&mut self.pipes) {
-            pipe.end(id, io);
+        for (id, tcp) in std::mem::take(&mut self.tcp_connections) {
+            tcp.end(id, io);
         }
     }
 
     pub fn len(&self) -> usize {
-        self.pipes.len()
+        self.tcp_connections.len()
     }
 }

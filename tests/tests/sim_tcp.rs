@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tallow_proto::misuse::Misuse;
-use tallow_proto::net::{Action, Arrival, Bind, Dial, Ecn, Listen, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::net::{Action, Arrival, Bind, Dial, Ecn, Listen, ListenerId, SocketId, TcpEvent, TcpId, Transmit};
 use tallow_proto::node::{Input, Node};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::job::Job;
@@ -27,14 +27,14 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Talker {
     actions: VecDeque<Action>,
     said: VecDeque<String>,
-    pipes: BTreeMap<PipeId, Talk>,
-    touched: VecDeque<PipeId>,
+    tcp_links: BTreeMap<TcpId, Talk>,
+    touched: VecDeque<TcpId>,
     next: u32,
-    /// Sends a datagram and a byte into each pipe so often.
+    /// Sends a datagram and a byte into each TCP connection so often.
     chatter: Option<(Duration, Instant)>,
     pings: usize,
     pings_to: SocketAddr,
-    /// Where it dials again when a pipe has failed.
+    /// Where it dials again when a TCP connection has failed.
     again: Option<SocketAddr>,
 }
 
@@ -43,7 +43,7 @@ impl Default for Talker {
         Self {
             actions: VecDeque::new(),
             said: VecDeque::new(),
-            pipes: BTreeMap::new(),
+            tcp_links: BTreeMap::new(),
             touched: VecDeque::new(),
             next: 0,
             chatter: None,
@@ -114,9 +114,9 @@ impl Talker {
     }
 
     fn dial(&mut self, to: SocketAddr, bytes: usize, finish: bool) {
-        let id = PipeId(self.next);
+        let id = TcpId(self.next);
         self.next += 1;
-        self.pipes.insert(id, Talk::new(false, bytes, finish));
+        self.tcp_links.insert(id, Talk::new(false, bytes, finish));
         self.actions.push_back(Action::Dial(id, Dial::from(to)));
     }
 }
@@ -142,11 +142,11 @@ impl Node for Talker {
         match command {}
     }
 
-    fn handle_pipe(&mut self, _: Instant, id: PipeId, event: PipeEvent) {
-        let talk = self.pipes.get_mut(&id).expect("a known pipe");
+    fn handle_tcp(&mut self, _: Instant, id: TcpId, event: TcpEvent) {
+        let talk = self.tcp_links.get_mut(&id).expect("a known tcp");
         match event {
-            PipeEvent::Up => self.said.push_back("up".to_owned()),
-            PipeEvent::Filled(count) => {
+            TcpEvent::Up => self.said.push_back("up".to_owned()),
+            TcpEvent::Filled(count) => {
                 for (at, &byte) in talk.buffer[..count].iter().enumerate() {
                     assert_eq!(byte, pattern(talk.got + at), "at {}", talk.got + at);
                 }
@@ -156,7 +156,7 @@ impl Node for Talker {
                     self.touched.push_back(id);
                 }
             }
-            PipeEvent::Wrote(count) => {
+            TcpEvent::Wrote(count) => {
                 talk.sent += count;
                 if talk.echoes {
                     talk.held.drain(..count);
@@ -165,13 +165,13 @@ impl Node for Talker {
                     self.actions.push_back(Action::Finish(id));
                 }
             }
-            PipeEvent::Eof => {
+            TcpEvent::Eof => {
                 self.said.push_back(format!("end after {}", talk.got));
                 self.actions.push_back(Action::Finish(id));
             }
-            PipeEvent::Failed(kind) => {
+            TcpEvent::Failed(kind) => {
                 self.said.push_back(format!("{kind:?}"));
-                self.pipes.remove(&id);
+                self.tcp_links.remove(&id);
                 if let Some(to) = self.again {
                     self.dial(to, 0, false);
                 }
@@ -180,11 +180,11 @@ impl Node for Talker {
         }
     }
 
-    fn handle_accept(&mut self, _: Instant, _: ListenerId, from: SocketAddr) -> Option<PipeId> {
+    fn handle_accept(&mut self, _: Instant, _: ListenerId, from: SocketAddr) -> Option<TcpId> {
         self.said.push_back(format!("accepted {}", from.ip()));
-        let id = PipeId(self.next);
+        let id = TcpId(self.next);
         self.next += 1;
-        self.pipes.insert(id, Talk::new(true, 0, false));
+        self.tcp_links.insert(id, Talk::new(true, 0, false));
         Some(id)
     }
 
@@ -193,7 +193,7 @@ impl Node for Talker {
         if *at <= now {
             *at = now + *every;
             self.pings += 1;
-            for (&id, talk) in &mut self.pipes {
+            for (&id, talk) in &mut self.tcp_links {
                 talk.to_send += 1;
                 self.touched.push_back(id);
             }
@@ -212,20 +212,20 @@ impl Node for Talker {
         Some(Transmit { to: self.pings_to, src_ip: None, ecn: Ecn::NotEct, size: 1, segment_size: None })
     }
 
-    fn poll_pipe(&mut self) -> Option<PipeId> {
+    fn poll_tcp(&mut self) -> Option<TcpId> {
         self.touched.pop_front()
     }
 
-    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        let Some(talk) = self.pipes.get_mut(&pipe) else { return &mut [] };
+    fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+        let Some(talk) = self.tcp_links.get_mut(&tcp) else { return &mut [] };
         talk.buffer.resize(BUFFER.saturating_sub(talk.held.len()), 0);
         &mut talk.buffer
     }
 
-    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
+    fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
         /// Long enough for any piece, from any place in the pattern's period.
         static PATTERN: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| (0..5000).map(pattern).collect());
-        let Some(talk) = self.pipes.get(&pipe) else { return 0 };
+        let Some(talk) = self.tcp_links.get(&tcp) else { return 0 };
         let from = talk.sent % 251;
         slices[0] = IoSlice::new(if talk.echoes {
             &talk.held
@@ -273,7 +273,7 @@ fn texts(world: &World, host: HostId) -> Vec<&str> {
     world.texts(host).skip(1).collect()
 }
 
-fn run_until_said(world: &mut World, limit: Duration, host: HostId, what: &str) {
+fn run_until_output(world: &mut World, limit: Duration, host: HostId, what: &str) {
     let said = world.run_until(limit, |world| world.texts(host).any(|text| text == what));
     assert!(said, "{what} was not said: {:?}", texts(world, host));
 }
@@ -295,7 +295,7 @@ fn pipes_deliver_all_bytes_and_runs_repeat_by_seed() {
     let run = |conditions, seed| {
         let (mut world, server) = world(conditions, seed);
         let client = add_client(&mut world, Talker::client(SERVER, 1 << 20, true));
-        run_until_said(&mut world, 100 * SECOND, client, "end after 1048576");
+        run_until_output(&mut world, 100 * SECOND, client, "end after 1048576");
         assert_eq!(texts(&world, client), ["up", "end after 1048576"]);
         assert_eq!(texts(&world, server), ["accepted 192.0.2.1", "end after 1048576"]);
         (world.elapsed(), world.trace())
@@ -313,12 +313,12 @@ fn pipes_deliver_all_bytes_and_runs_repeat_by_seed() {
 fn nobody_listens_or_nobody_is_there() {
     let (mut world, _) = world(Conditions::default(), 1);
     let refused = add_client(&mut world, Talker::client(SocketAddr::new(SERVER.ip(), 444), 1, true));
-    run_until_said(&mut world, SECOND, refused, "ConnectionRefused");
+    run_until_output(&mut world, SECOND, refused, "ConnectionRefused");
     let nowhere = SocketAddr::new([198, 51, 100, 99].into(), 443);
     let lost = world.add([192, 0, 2, 9].into(), Machine::Other(Talker::client(nowhere, 1, true)));
     pass(&mut world, 59 * SECOND);
     assert_eq!(texts(&world, lost), [""; 0]);
-    run_until_said(&mut world, 10 * SECOND, lost, "TimedOut");
+    run_until_output(&mut world, 10 * SECOND, lost, "TimedOut");
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn behind_an_office_firewall_tcp_passes_and_udp_does_not() {
     pass(&mut world, 10 * SECOND);
     assert_eq!(texts(&world, server), ["accepted 192.0.2.1"]);
     world.network.block_udp(CLIENT.into(), false);
-    run_until_said(&mut world, 2 * SECOND, server, "ping from 192.0.2.1");
+    run_until_output(&mut world, 2 * SECOND, server, "ping from 192.0.2.1");
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn a_cut_pipe_stalls_and_goes_on() {
     pass(&mut world, 30 * SECOND);
     assert_eq!(texts(&world, client), ["up"]);
     cut(&mut world, false);
-    run_until_said(&mut world, 10 * SECOND, client, "end after 1048576");
+    run_until_output(&mut world, 10 * SECOND, client, "end after 1048576");
 }
 
 #[test]
@@ -372,10 +372,10 @@ fn a_dead_process_resets_its_pipes_and_refuses_new_ones() {
     pass(&mut world, SECOND / 2);
     assert_eq!(texts(&world, client), ["up", "end after 2"]);
     let other = world.add([192, 0, 2, 9].into(), Machine::Other(Talker::client(SERVER, 9, true)));
-    run_until_said(&mut world, SECOND, other, "ConnectionRefused");
+    run_until_output(&mut world, SECOND, other, "ConnectionRefused");
     world.restart(server, Machine::Other(Talker::server()));
     let other = world.add([192, 0, 2, 10].into(), Machine::Other(Talker::client(SERVER, 9, true)));
-    run_until_said(&mut world, SECOND, other, "end after 9");
+    run_until_output(&mut world, SECOND, other, "end after 9");
 }
 
 #[test]
@@ -389,8 +389,8 @@ fn a_machine_that_crashes_is_silent_and_resets_when_it_is_back() {
     assert_eq!(texts(&world, client), ["up"]);
     world.restart(server, Machine::Other(Talker::server()));
     assert_eq!(world.texts(server).count(), 1, "what it said before is forgotten");
-    run_until_said(&mut world, 10 * SECOND, client, "ConnectionReset");
-    run_until_said(&mut world, SECOND, server, "accepted 192.0.2.1");
+    run_until_output(&mut world, 10 * SECOND, client, "ConnectionReset");
+    run_until_output(&mut world, SECOND, server, "accepted 192.0.2.1");
     pass(&mut world, SECOND);
     assert_eq!(texts(&world, client), ["up", "ConnectionReset", "up"]);
 }
@@ -402,11 +402,11 @@ fn another_address_moves_datagrams_and_leaves_pipes_behind() {
     let client = add_client(&mut world, chatterbox);
     pass(&mut world, 5 * SECOND / 2);
     world.readdress(client, [203, 0, 113, 7].into());
-    run_until_said(&mut world, 3 * SECOND, client, "at 203.0.113.7");
-    run_until_said(&mut world, 3 * SECOND, server, "ping from 203.0.113.7");
+    run_until_output(&mut world, 3 * SECOND, client, "at 203.0.113.7");
+    run_until_output(&mut world, 3 * SECOND, server, "ping from 203.0.113.7");
     assert!(!texts(&world, client).contains(&"TimedOut"));
-    run_until_said(&mut world, 70 * SECOND, client, "TimedOut");
-    run_until_said(&mut world, SECOND, server, "accepted 203.0.113.7");
+    run_until_output(&mut world, 70 * SECOND, client, "TimedOut");
+    run_until_output(&mut world, SECOND, server, "accepted 203.0.113.7");
     // The server sent nothing into the old one: it is half-open there.
     assert_eq!(world.texts(server).filter(|text| *text == "TimedOut").count(), 0);
 }
@@ -469,9 +469,9 @@ fn a_nat_reset_ends_pipes_but_not_datagrams() {
     pass(&mut world, 10 * SECOND);
     assert_eq!(texts(&world, server).len(), 13, "{:?}", texts(&world, server));
     assert_eq!(texts(&world, client), ["up"]);
-    run_until_said(&mut world, 70 * SECOND, client, "TimedOut");
+    run_until_output(&mut world, 70 * SECOND, client, "TimedOut");
     assert_eq!(world.texts(server).filter(|text| text.starts_with("accepted")).count(), 1);
-    run_until_said(&mut world, SECOND, client, "up");
+    run_until_output(&mut world, SECOND, client, "up");
     pass(&mut world, SECOND);
     assert_eq!(world.texts(server).filter(|text| text.starts_with("accepted")).count(), 2);
 }
@@ -484,12 +484,12 @@ fn on_one_lan_pipes_are_direct_and_from_outside_there_are_none() {
     let near = SocketAddr::new([192, 168, 1, 10].into(), SERVER.port());
     let inside = Talker::client(near, 1000, true);
     let inside = world.add_at(vec![at(home, [192, 168, 1, 11])], Machine::Other(inside));
-    run_until_said(&mut world, SECOND, inside, "end after 1000");
+    run_until_output(&mut world, SECOND, inside, "end after 1000");
     assert_eq!(world.texts(server).nth(1), Some("accepted 192.168.1.11"));
     for to in [[192, 168, 1, 10], [203, 0, 113, 101]] {
         let outside = Talker::client(SocketAddr::new(to.into(), SERVER.port()), 1000, true);
         let outside = world.add([192, 0, 2, to[0]].into(), Machine::Other(outside));
-        run_until_said(&mut world, 70 * SECOND, outside, "TimedOut");
+        run_until_output(&mut world, 70 * SECOND, outside, "TimedOut");
     }
 }
 
@@ -503,8 +503,8 @@ fn a_host_sends_from_its_nearest_or_first_interface() {
     client.dial(near, 10, true);
     let addresses = vec![at(one, [192, 168, 1, 10]), at(two, [10, 8, 0, 2])];
     let client = world.add_at(addresses, Machine::Other(client));
-    run_until_said(&mut world, SECOND, inside, "end after 10");
-    run_until_said(&mut world, SECOND, server, "end after 10");
+    run_until_output(&mut world, SECOND, inside, "end after 10");
+    run_until_output(&mut world, SECOND, server, "end after 10");
     assert_eq!((texts(&world, server)[0], texts(&world, inside)[0]), ("accepted 203.0.113.101", "accepted 10.8.0.2"));
     let froms: Vec<_> = world.sent(client).map(|(_, from, to, _)| (from.ip(), to)).collect();
     assert!(froms.contains(&([192, 168, 1, 10].into(), SERVER)) && froms.contains(&([10, 8, 0, 2].into(), near)));
@@ -594,7 +594,7 @@ fn sockets_are_bound_as_on_a_real_system() {
     let near = SocketAddr::new([192, 168, 1, 7].into(), 443);
     let parrot = Talker::pinger(near, world.now);
     world.add_at(vec![at(home, [192, 168, 1, 8])], Machine::Other(parrot));
-    run_until_said(&mut world, 2 * SECOND, both, "from ::ffff:192.168.1.8 to 192.168.1.7");
+    run_until_output(&mut world, 2 * SECOND, both, "from ::ffff:192.168.1.8 to 192.168.1.7");
 }
 
 #[test]

@@ -161,8 +161,8 @@ fn a_stream_falls_back_to_the_floor_that_was_found() {
         all.chunks(50_000).flat_map(|piece| [Piece::Bytes(piece.to_vec()), Piece::Silence]).collect();
     let source = Arc::new(MemoryStream::new(pieces));
     let mut midway = Midway::idle(61, SECOND, |send, _| send.source = Payload::Stream(source));
-    let pipe = Arc::new(MemoryPipe::new());
-    midway.rig.world.command(midway.rig.receiver, Command::AcceptStream(pipe.clone()));
+    let tcp = Arc::new(MemoryPipe::new());
+    midway.rig.world.command(midway.rig.receiver, Command::AcceptStream(tcp.clone()));
     midway.pass(SECOND);
     midway.rig.world.kill(midway.rig.relay.expect("a relay"));
     midway.pass(SECOND / 2);
@@ -171,12 +171,12 @@ fn a_stream_falls_back_to_the_floor_that_was_found() {
     assert_eq!(midway.ways(), [Some(PathKind::Direct); 2], "{}", midway.history());
     midway.cut_direct();
     midway.pass(5 * SECOND);
-    assert!(pipe.bytes().len() < all.len(), "too late to matter");
+    assert!(tcp.bytes().len() < all.len(), "too late to matter");
     assert_eq!(midway.ways(), [Some(PathKind::Relay); 2], "{}", midway.history());
     assert_eq!(midway.reconnects(), [0, 0], "{}", midway.history());
     midway.pass(LIMIT);
     assert!(midway.rig.report().is_done(), "{}", midway.history());
-    assert!(pipe.bytes() == all);
+    assert!(tcp.bytes() == all);
 }
 
 /// Legs and paths come and go in any order, with both, one or no floor looked for: the bytes get there.
