@@ -469,5 +469,4 @@ fn turned_away(reason: RefusalReason) -> (String, String) {
 }
 
 #[cfg(test)]
-#[path = "failure_tests.rs"]
 mod tests;

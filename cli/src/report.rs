@@ -512,5 +512,4 @@ const fn transport_name(transport: PathTransport) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "report_tests.rs"]
 mod tests;

@@ -233,8 +233,7 @@ fn no_more_than_four_tcp_connections_are_tried_on_the_lan() {
     let many: Vec<Candidate> = (20..120).map(|host| tcp(&format!("192.168.1.{host}:5000"))).collect();
     for role in [Role::Sender, Role::Receiver] {
         let (world, peer) = hears(role, At::Home, many.clone(), 1, Duration::from_secs(9));
-        let dialled =
-            world.sent(peer).filter(|(transport, ..)| *transport == tallow_tests::sim::CandidateTransport::Syn).count();
+        let dialled = world.sent(peer).filter(|(transport, ..)| *transport == tallow_tests::sim::Protocol::Syn).count();
         assert!((1..=4).contains(&dialled), "{role:?}: {dialled}");
     }
 }

@@ -20,7 +20,7 @@ use tallow_proto::p2p::candidate::{Candidate, CandidateTransport, Kind};
 use tallow_proto::wire::BoundedVec;
 use tallow_proto::wire::peer::Control;
 use tallow_proto::wire::relay::Role;
-use tallow_tests::sim::{Heard, MaliciousPeer, Script, ScriptOutput};
+use tallow_tests::sim::{MaliciousPeer, Received, Script, ScriptOutput};
 
 use super::Victim;
 use super::stage::{Home, Relay, Run};
@@ -200,8 +200,8 @@ impl Hole {
 
 /// A sender with the right code, which begins a round and lets it last: the receiver accepts connections meanwhile.
 fn stalling(ip: IpAddr) -> Script {
-    Box::new(move |heard: Heard, output: &mut ScriptOutput| {
-        if let Heard::Keyed = heard {
+    Box::new(move |heard: Received, output: &mut ScriptOutput| {
+        if let Received::Keyed = heard {
             let addr = SocketAddr::new(ip, 40_000);
             let candidate = Candidate { kind: Kind::Host, transport: CandidateTransport::Udp, addr };
             for round in 1..4 {

@@ -10,7 +10,7 @@ use tallow_proto::seed::Seed;
 use tallow_proto::wire::Blob;
 use tallow_proto::wire::peer::{CancelReason, Control, DeclineReason, Reason};
 use tallow_proto::wire::relay::Role;
-use tallow_tests::sim::{Heard, MaliciousPeer, Script, offer, offering, raw};
+use tallow_tests::sim::{MaliciousPeer, Received, Script, offer, offering, raw};
 use tallow_tokio::TokioIo;
 
 use super::stage::{End, Home, Relay, Run, receiving, sending};
@@ -153,7 +153,7 @@ fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
         let said = long.clone();
         let _attacker = Attacker::comes(Role::Receiver, code, &relay, move || {
             Box::new(move |heard, output| {
-                if matches!(heard, Heard::Control(Control::Offer(_))) {
+                if matches!(heard, Received::Control(Control::Offer(_))) {
                     output.say(Control::Decline {
                         transfer: 1,
                         reason: DeclineReason::Person,
@@ -171,7 +171,7 @@ fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
     let said = long.clone();
     let _attacker = Attacker::comes(Role::Sender, "78-acorn-bicycle-canal", &relay, move || {
         Box::new(move |heard, output| {
-            if matches!(heard, Heard::Keyed) {
+            if matches!(heard, Received::Keyed) {
                 output.say(Control::Cancel { transfer: 0, reason: CancelReason::Io, text: Reason::new(&said) });
             }
         })
@@ -257,7 +257,7 @@ fn p03_what_is_only_claimed_takes_no_memory() {
     let relay = Relay::start(&home, &[]);
     let zeros = || -> Script {
         Box::new(|heard, output| {
-            if matches!(heard, Heard::Keyed) {
+            if matches!(heard, Received::Keyed) {
                 output.say(Control::Offer(offer(1_000_000, 0, 1000)));
                 for _ in 0..200 {
                     // 10,000 entries of six zero bytes, as many as the page's count can say.
@@ -270,7 +270,7 @@ fn p03_what_is_only_claimed_takes_no_memory() {
     let count = |entries: u32| {
         move || -> Script {
             Box::new(move |heard, output| {
-                if matches!(heard, Heard::Keyed) {
+                if matches!(heard, Received::Keyed) {
                     output.say(Control::Offer(offer(entries, u64::MAX, u32::MAX)));
                 }
             })

@@ -397,5 +397,4 @@ fn millis(rng: &mut ChaCha20Rng, range: &Range<u64>) -> Duration {
 }
 
 #[cfg(test)]
-#[path = "mdns_tests.rs"]
 mod tests;

@@ -496,9 +496,7 @@ fn read(body: &[u8]) -> Result<HandshakeMessage, Violation> {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 pub(crate) mod tests;
 
 #[cfg(test)]
-#[path = "hostile_tests.rs"]
 mod hostile;

@@ -114,5 +114,4 @@ fn lv(bytes: &[u8], mut write: impl FnMut(&[u8])) {
 }
 
 #[cfg(test)]
-#[path = "pake_tests.rs"]
 mod tests;

@@ -248,5 +248,4 @@ fn length(bytes: &[u8]) -> [u8; 4] {
 }
 
 #[cfg(test)]
-#[path = "schedule_tests.rs"]
 mod tests;

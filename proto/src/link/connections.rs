@@ -285,7 +285,7 @@ impl Connections {
             .endpoints
             .iter_mut()
             .filter_map(|(&socket, quic)| Some(ConnectionId::Quic(socket, quic.poll_answered()?)));
-        answered.next().or_else(|| self.tcp_links.poll_answered().map(ConnectionId::TcpLink))
+        answered.next().or_else(|| self.tcp_links.poll_answered().map(ConnectionId::Tcp))
     }
 
     /// Whether no bytes have arrived on an accepted connection. (An accepted QUIC connection begins with received

@@ -410,5 +410,4 @@ fn short(length: usize) -> u8 {
 }
 
 #[cfg(test)]
-#[path = "proxy_tests.rs"]
 mod tests;

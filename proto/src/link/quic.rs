@@ -631,5 +631,4 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 #[cfg(test)]
-#[path = "quic_tests.rs"]
 mod tests;

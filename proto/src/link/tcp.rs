@@ -541,5 +541,4 @@ impl Layer {
 }
 
 #[cfg(test)]
-#[path = "tcp_tests.rs"]
 mod tests;

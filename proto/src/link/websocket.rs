@@ -399,5 +399,4 @@ fn split(bytes: &[u8], at: usize) -> (&[u8], &[u8]) {
 }
 
 #[cfg(test)]
-#[path = "websocket_tests.rs"]
 mod tests;

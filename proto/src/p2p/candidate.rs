@@ -304,5 +304,4 @@ fn interleave<T>(a: impl Iterator<Item = T>, b: impl Iterator<Item = T>) -> impl
 }
 
 #[cfg(test)]
-#[path = "candidate_tests.rs"]
 mod tests;

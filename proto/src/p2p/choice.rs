@@ -275,5 +275,4 @@ fn nearest(proven: &[ValidatedPath], transport: CandidateTransport) -> Option<&V
 }
 
 #[cfg(test)]
-#[path = "choice_tests.rs"]
 mod tests;

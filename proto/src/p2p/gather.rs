@@ -478,5 +478,4 @@ fn after(now: Instant, wait: Duration) -> Instant {
 }
 
 #[cfg(test)]
-#[path = "gather_tests.rs"]
 mod tests;

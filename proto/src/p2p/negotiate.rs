@@ -560,5 +560,4 @@ impl Negotiation {
 }
 
 #[cfg(test)]
-#[path = "negotiate_tests.rs"]
 mod tests;

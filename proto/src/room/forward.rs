@@ -501,5 +501,4 @@ impl Flow {
 }
 
 #[cfg(test)]
-#[path = "forward_tests.rs"]
 mod tests;

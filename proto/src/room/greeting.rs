@@ -312,5 +312,4 @@ fn until(now: Instant) -> Instant {
 }
 
 #[cfg(test)]
-#[path = "greeting_tests.rs"]
 mod tests;

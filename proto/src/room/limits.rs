@@ -451,5 +451,4 @@ impl Guard {
 }
 
 #[cfg(test)]
-#[path = "limits_tests.rs"]
 mod tests;

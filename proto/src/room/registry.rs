@@ -503,5 +503,4 @@ const fn refused<L>(role: Role, taken: bool) -> Joined<L> {
 }
 
 #[cfg(test)]
-#[path = "registry_tests.rs"]
 mod tests;

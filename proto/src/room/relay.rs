@@ -49,7 +49,7 @@ use crate::transfer::job::Job;
 use crate::wire::close;
 use crate::wire::relay::RefusalReason;
 use check::Join;
-use gone::{Disconnect, unwelcome};
+use disconnect::{Disconnect, unwelcome};
 use leg::{Held, Leg, Paired, Proof, Room, State};
 use listeners::Listener;
 
@@ -621,13 +621,10 @@ impl std::fmt::Debug for Relay {
 }
 
 #[cfg(test)]
-#[path = "relay_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "forwarding_tests.rs"]
 mod forwarding_tests;
 
 #[cfg(test)]
-#[path = "tcp_tests.rs"]
 mod tcp_tests;

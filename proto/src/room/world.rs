@@ -17,7 +17,7 @@ use super::limits::Limits;
 use super::{Command, Config, Event, Relay, Tcp};
 use crate::Instant;
 use crate::link::quic::{self, Closed, ConnId, Direction, Profile, Quic, Read, Stream, Write};
-use crate::link::tcp::{self, Dialler};
+use crate::link::tcp::{Closed as TcpClosed, Dialler};
 use crate::link::trust::{Identity, Trust};
 use crate::net::{Action, Arrival, Ecn, ListenerId, SocketId, TcpId};
 use crate::node::{Input, Node};
@@ -606,7 +606,7 @@ impl Client {
         match &self.closed {
             Some(Closed::Application { code, .. }) => Some(*code),
             _ => match self.tcp.as_ref()?.over {
-                Some(tcp::Closed::Application { code, .. }) => Some(code),
+                Some(TcpClosed::Application { code, .. }) => Some(code),
                 _ => None,
             },
         }

@@ -347,5 +347,4 @@ pub(super) const fn wire_len(frame: &Frame) -> usize {
 }
 
 #[cfg(test)]
-#[path = "lanes_tests.rs"]
 mod tests;

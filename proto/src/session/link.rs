@@ -62,7 +62,7 @@ impl Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// The fallback link, by way of a relay: it should last as long as the session.
-    Floor,
+    Relay,
     /// A direct path, beside which the session has a fallback link.
     Direct,
 }
@@ -70,14 +70,14 @@ pub enum Pace {
 impl Pace {
     const fn keep_alive(self) -> Duration {
         match self {
-            Self::Floor => KEEP_ALIVE,
+            Self::Relay => KEEP_ALIVE,
             Self::Direct => DIRECT_KEEP_ALIVE,
         }
     }
 
     const fn silence(self) -> Duration {
         match self {
-            Self::Floor => SILENCE,
+            Self::Relay => SILENCE,
             Self::Direct => DIRECT_SILENCE,
         }
     }
@@ -85,7 +85,7 @@ impl Pace {
     /// Time limit for the proof.
     const fn proof(self) -> Duration {
         match self {
-            Self::Floor => SILENCE,
+            Self::Relay => SILENCE,
             Self::Direct => BIND_TIME,
         }
     }

@@ -541,5 +541,4 @@ impl Alive {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;

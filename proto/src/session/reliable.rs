@@ -166,5 +166,4 @@ impl Reliable {
 }
 
 #[cfg(test)]
-#[path = "reliable_tests.rs"]
 mod tests;

@@ -306,5 +306,4 @@ pub trait StreamSink: Send + Sync {
 }
 
 #[cfg(test)]
-#[path = "storage_tests.rs"]
 mod tests;

@@ -335,5 +335,4 @@ impl<'de> Deserialize<'de> for Reason {
 }
 
 #[cfg(test)]
-#[path = "peer_tests.rs"]
 mod tests;

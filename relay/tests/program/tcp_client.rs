@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use tallow_proto::link::tcp::{Closed, Dialler, Event, Kind, SocketAction, Target, TcpConnection, Transport, Windows};
+use tallow_proto::link::tcp::{Closed, Dialler, Event, Kind, SocketAction, Target, TcpLink, Transport, Windows};
 use tallow_proto::link::trust::{CertificateSeen, Trust};
 use tallow_proto::link::{Read, Write};
 use tallow_proto::wire::frame::enclose;
@@ -26,7 +26,7 @@ pub struct TcpClient {
     /// The relay's side said that nothing follows.
     pub ended: bool,
     pub closed: Option<Closed>,
-    tcp: TcpConnection,
+    tcp: TcpLink,
     socket: TcpStream,
     decoder: Decoder,
     out: Bytes,

@@ -270,5 +270,4 @@ impl Nat {
 }
 
 #[cfg(test)]
-#[path = "nat_tests.rs"]
 mod tests;

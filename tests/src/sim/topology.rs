@@ -232,5 +232,4 @@ fn is_routed(addr: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-#[path = "topology_tests.rs"]
 mod tests;

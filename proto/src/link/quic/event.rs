@@ -35,7 +35,7 @@ impl Stream {
     /// The first stream that a client opens in both directions: the one on which the two ends of a link talk.
     #[must_use]
     pub fn first() -> Self {
-        Self(proto::StreamId::new(proto::Role::Client, proto::Dir::Bi, 0))
+        Self(proto::StreamId::new(proto::Side::Client, proto::Dir::Bi, 0))
     }
 
     /// Who may write to it.

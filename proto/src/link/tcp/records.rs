@@ -151,5 +151,4 @@ impl std::fmt::Debug for Assembly {
 }
 
 #[cfg(test)]
-#[path = "records_tests.rs"]
 mod tests;

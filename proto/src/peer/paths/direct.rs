@@ -324,8 +324,8 @@ impl Paths {
         let Some(output) = self.direct.negotiation.poll_output() else { return false };
         match output {
             negotiate::Output::Send(control) => self.direct.control.push_back(control),
-            negotiate::Output::Dial { carrier, to, certificate } => {
-                self.dial_direct(now, net, carrier, to, certificate);
+            negotiate::Output::Dial { transport, to, certificate } => {
+                self.dial_direct(now, net, transport, to, certificate);
             }
             negotiate::Output::Probe { to, datagram } => {
                 net.send_datagram(direct_socket(Family::of(to.ip())), to, datagram.to_vec(), true);

@@ -31,7 +31,7 @@ use crate::link::{Read, Write};
 use crate::net::{Arrival, Transmit};
 use crate::room::greeting::{GREET_WITHIN, Greeting, Output as Greeted, Request};
 use crate::room::limits::{self, Guard, Source};
-use crate::room::stun_responder::Answers;
+use crate::room::stun_responder::StunResponder;
 use crate::seed::Seed;
 use crate::wire::Violation;
 use crate::wire::frame::enclose;
@@ -66,7 +66,7 @@ pub struct EmbeddedRelay {
     guests: BTreeMap<ConnectionId, Guest>,
     /// How often a source may ask where it is, and for a seat.
     guard: Guard,
-    answers: Answers,
+    answers: StunResponder,
     out: VecDeque<Output>,
 }
 
@@ -128,7 +128,7 @@ impl EmbeddedRelay {
             notified_second: false,
             guests: BTreeMap::new(),
             guard: Guard::new(limits::Limits::default()),
-            answers: Answers::default(),
+            answers: StunResponder::default(),
             out: VecDeque::new(),
         };
         relay.bind_next(net);
@@ -183,7 +183,7 @@ impl EmbeddedRelay {
 
     /// A datagram at its port that is STUN.
     pub fn handle_stun(&mut self, now: Instant, arrival: Arrival, data: &[u8]) {
-        let _ = self.answers.reflect(now, &mut self.guard, arrival, data);
+        let _ = self.answers.handle(now, &mut self.guard, arrival, data);
     }
 
     /// The next answer to one.
@@ -267,7 +267,7 @@ impl EmbeddedRelay {
         }
     }
 
-    /// Answers what a guest asks; true when its link was handed over.
+    /// StunResponder what a guest asks; true when its link was handed over.
     fn serve(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, vacant: bool) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         while guest.flush(now, net, conn)

@@ -85,5 +85,4 @@ pub(super) enum Layout {
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
-#[path = "stream_tests.rs"]
 mod tests;

@@ -33,7 +33,7 @@ pub use malicious_relay::{Fate, Passing, Policy, Relay, Tamper, honest};
 pub use offers::{K64, offer, offering, page_of, raw, varint};
 
 pub use kinds::{HostPlan, Kind, can_punch};
-pub use nat::{Behaviour, CandidateTransport, Dependence, LIFETIME, Nat, Ports, Translation};
+pub use nat::{Behaviour, Dependence, LIFETIME, Nat, Ports, Protocol, Translation};
 pub use network::{Chance, Conditions, Network};
 pub use scenario::{
     Act, CODE, Place, RELAY, Report, Rig, Scenario, copied_end, identity, noise, real_relay, receive_config,

@@ -432,9 +432,7 @@ impl<N: Node, I: Io> std::fmt::Debug for Driver<N, I> {
 }
 
 #[cfg(test)]
-#[path = "driver_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "tcp_tests.rs"]
 mod tcp_tests;

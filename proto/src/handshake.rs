@@ -21,5 +21,4 @@ pub(crate) fn keyed(sender: crate::wire::Features, receiver: crate::wire::Featur
 }
 
 #[cfg(test)]
-#[path = "vectors_tests.rs"]
 pub(crate) mod vectors;

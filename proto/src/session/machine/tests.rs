@@ -16,15 +16,10 @@ use crate::wire::frame::{KIND_CHUNK, KIND_CONTROL, PREFIX};
 use crate::wire::peer::LaneCount;
 use crate::wire::{Caps, Decoder, Features};
 
-#[path = "exchange_tests.rs"]
 mod exchange;
-#[path = "liveness_tests.rs"]
 mod liveness;
-#[path = "model_tests.rs"]
 mod model;
-#[path = "proof_tests.rs"]
 mod proof;
-#[path = "violation_tests.rs"]
 mod violations;
 
 pub const SENDER: usize = 0;

@@ -114,7 +114,6 @@ pub struct Progress {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;
 
 #[cfg(test)]

@@ -605,5 +605,4 @@ impl std::fmt::Debug for Peer {
 }
 
 #[cfg(test)]
-#[path = "peer_tests.rs"]
 mod tests;
