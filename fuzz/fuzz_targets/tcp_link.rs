@@ -1,5 +1,5 @@
-//! Bytes from anybody on a TCP connection, to a relay and to a client of each kind, also behind a proxy: no panic, bounded
-//! buffers, an end. A plain TCP connection, proven or not, hands on what came.
+//! Bytes from anybody on a TCP connection, to a relay and to a client of each kind, also behind a proxy: no panic,
+//! bounded buffers, an end. A plain TCP connection, proven or not, hands on what came.
 #![no_main]
 use std::io::IoSlice;
 use std::sync::{Arc, OnceLock};

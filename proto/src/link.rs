@@ -1,17 +1,16 @@
-//! Links: reliable byte TCP connections between two ends, and whom they believe.
+//! Links: reliable byte streams between two ends, and the rules by which a certificate is trusted.
 //!
-//! A link protects nothing by itself: what crosses it is sealed by the session. Its TLS hides
-//! metadata and passes firewalls.
+//! A link protects nothing by itself: the session seals what crosses it. The link's TLS hides metadata and passes
+//! firewalls.
 //!
 //! - [`connections`]: all connections of a node, QUIC or TCP, under one set of calls.
 //! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only place that knows quinn-proto.
-//! - [`TCP connection`]: one TCP connection with what runs in it: TLS, a WebSocket with TLS or
-//!   without, a proxy's words before them.
-//! - [`TCP connections`]: all TCP connections of a node, as its owner and the driver see them.
+//! - [`tcp`]: one TCP connection with the protocols in it: a proxy's first, then TLS, a WebSocket, or both.
+//! - [`tcp_links`]: all TCP connections of a node, as its owner and the driver see them.
 //! - [`websocket`]: frames and the upgrade before them.
-//! - [`proxy`]: the way through a proxy, before anything else in a TCP connection.
-//! - [`race`]: which of several ways to a relay is taken.
-//! - [`trust`]: how a relay's certificate is judged, and what it is known by.
+//! - [`proxy`]: the conversation with a proxy (SOCKS 5, HTTP CONNECT) at the start of a TCP connection.
+//! - [`race`]: which of several transports to a relay is used.
+//! - [`trust`]: how a relay's certificate is validated and remembered.
 
 mod buffers;
 pub mod connections;

@@ -97,8 +97,8 @@ pub struct TcpOptions {
     pub no_delay: bool,
     /// The keep-alive probes; `None`: no probes.
     pub keep_alive: Option<KeepAlive>,
-    /// If bytes stay unacknowledged for this long, the TCP connection fails with `TimedOut` (RFC 5482). `None`: the default of
-    /// the system, about 15 minutes.
+    /// If bytes stay unacknowledged for this long, the TCP connection fails with `TimedOut` (RFC 5482). `None`: the
+    /// default of the system, about 15 minutes.
     pub user_timeout: Option<Duration>,
 }
 

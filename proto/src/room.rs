@@ -6,14 +6,14 @@
 //! | `half_open` | nothing: which connections are in their handshake, oldest first |
 //! | [`greeting`] | whether a client may ask at all: version, password, deadline |
 //! | [`registry`] | who sits in which room, who is refused and why, what expires |
-//! | `talk` | when a leg is read and told something, before it is paired |
-//! | [`mirror`] | whose STUN questions are answered |
+//! | `pending` | when an unpaired client is read, and when it is answered |
+//! | [`stun_responder`] | which STUN requests are answered |
 //! | `forward` | how the bytes of two paired legs move, and how much of them is held |
 //! | `ports` | nothing: what QUIC connections and TCP connections have in common |
 //! | `relay` | the whole as one [`crate::node::Node`], [`Relay`] |
 //!
-//! A *leg* is one client's link: a QUIC connection or a TCP connection (TLS or a WebSocket on TCP). A relay never dials, never
-//! decodes what paired peers say, and knows addresses only as [`limits::Source`], which cannot be shown.
+//! A *leg* is one client's link: a QUIC connection or a TCP connection (TLS or a WebSocket on TCP). A relay never
+//! dials, never decodes what paired peers say, and knows addresses only as [`limits::Source`], which cannot be shown.
 
 #[cfg(test)]
 mod early_tests;

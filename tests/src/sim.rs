@@ -1,11 +1,11 @@
 //! A deterministic world: one virtual clock, one seeded generator, hosts that run real nodes, a network that
 //! misbehaves.
 //!
-//! It decides when a datagram or a piece of a TCP connection arrives (or that it does not), when a job is done, and in which
-//! order things that happen at the same moment are heard; nothing else. The nodes are the real ones, driven through
-//! [`tallow_proto::node::Node`] as the driver drives them. Every run is told by its seed: the same seed gives the same
-//! trace. TLS inside QUIC draws its keys from the system, so the trace holds times, sizes and what nodes say, never the
-//! bytes of datagrams.
+//! It decides when a datagram or a piece of a TCP connection arrives (or that it does not), when a job is done, and in
+//! which order things that happen at the same moment are heard; nothing else. The nodes are the real ones, driven
+//! through [`tallow_proto::node::Node`] as the driver drives them. Every run is told by its seed: the same seed gives
+//! the same trace. TLS inside QUIC draws its keys from the system, so the trace holds times, sizes and what nodes say,
+//! never the bytes of datagrams.
 //!
 //! After every step: no event but those of a wait follows a terminal one, time passes (no spin), no secret is in a
 //! `Debug` form, what a sink holds is the source's, and as long as a peer is not closed something is in flight or some

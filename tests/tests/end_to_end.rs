@@ -83,7 +83,7 @@ on_both_runtimes!(
     compressible_files_arrive_intact,
     wrong_code_ends_its_receiver_and_right_code_works,
     the_third_wrong_code_ends_the_sender,
-    a_second_receiver_is_told_that_the_code_is_taken,
+    second_receiver_at_relay_gets_code_taken,
     declined_offer_is_reported_to_sender,
     the_verifier_words_are_the_same_on_both_sides,
     cancelled_transfer_is_resumed,
@@ -378,7 +378,7 @@ async fn the_third_wrong_code_ends_the_sender<R: Runtime>() {
 }
 
 /// At a relay that is not the sender's. A code that nobody waits with is told apart.
-async fn a_second_receiver_is_told_that_the_code_is_taken<R: Runtime>() {
+async fn second_receiver_at_relay_gets_code_taken<R: Runtime>() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("file"), "x").unwrap();
     let (_relay, addr) = relay::<R>(None).await;

@@ -40,16 +40,16 @@ use tallow_tests::sim::{CODE, identity};
 static ALLOCATOR: &heap::Allocator = heap::ALLOCATOR;
 
 tallow_tests::measured_tests!(
-    events_that_the_application_does_not_take_are_bounded,
-    the_driver_holds_a_bounded_number_of_events_and_datagrams,
-    control_messages_without_acknowledgement_are_bounded,
-    sessions_that_clients_may_resume_cost_their_bound,
+    unread_events_are_bounded,
+    driver_queues_are_bounded,
+    unacknowledged_control_messages_are_bounded,
+    resumable_sessions_cost_their_bound,
     tickets_of_relays_cost_their_bound,
-    reasons_that_a_peer_gives_cost_their_length,
-    addresses_of_a_name_are_bounded,
-    questions_to_an_announcer_are_bounded,
-    pages_with_one_entry_each_cost_their_bound,
-    directories_that_paths_imply_are_bounded,
+    reasons_of_peer_cost_their_length,
+    resolved_addresses_are_bounded,
+    answers_of_announcer_are_bounded,
+    pages_with_one_entry_cost_their_bound,
+    implied_directories_are_bounded,
 );
 
 const KIB: usize = 1 << 10;
@@ -153,7 +153,7 @@ impl Teased {
 }
 
 /// Each pairing is an event, and so is that it came to nothing.
-fn events_that_the_application_does_not_take_are_bounded() {
+fn unread_events_are_bounded() {
     let mut teased = Teased::new();
     teased.until_paired(3);
     let heap = Heap::measure();
@@ -301,7 +301,7 @@ impl Io for Stuck {
 
 /// Events wait in the node; a batch of datagrams that the socket does not take is the only one. What arrives is given
 /// to the node one by one, out of slots that are there once.
-fn the_driver_holds_a_bounded_number_of_events_and_datagrams() {
+fn driver_queues_are_bounded() {
     let heap = Heap::measure();
     let (handle, mut driver) =
         Driver::new(Flood { is_bound: false, received: 0 }, Stuck { now: Instant::now(), offered: 0 });
@@ -347,7 +347,7 @@ fn keys(now: Instant) -> (Keys, Keys) {
 }
 
 /// A peer that reads and acknowledges nothing: the messages that its requests cause wait, and more are not taken.
-fn control_messages_without_acknowledgement_are_bounded() {
+fn unacknowledged_control_messages_are_bounded() {
     let now = Instant::now();
     let (keys, _) = keys(now);
     let addr = |port| SocketAddr::from(([203, 0, 113, 1], port));
@@ -421,7 +421,7 @@ fn visit(now: &mut Instant, client: &mut Quic, server: &mut Quic, name: &str, at
 const SESSION: usize = 400;
 
 /// A relay keeps two sessions of each connection, and the oldest make room.
-fn sessions_that_clients_may_resume_cost_their_bound() {
+fn resumable_sessions_cost_their_bound() {
     let heap = Heap::measure();
     let sessions = 64;
     let limits = Limits { sessions, ..Limits::default() };
@@ -471,7 +471,7 @@ fn tickets_of_relays_cost_their_bound() {
 }
 
 /// The longest texts that a peer can give, as they are kept in a failure.
-fn reasons_that_a_peer_gives_cost_their_length() {
+fn reasons_of_peer_cost_their_length() {
     let text = Reason::new(&"\u{1}".repeat(100_000));
     let cancel = encode(&Control::Cancel { transfer: 1, reason: tallow_proto::peer::CancelReason::Io, text });
     assert!(cancel.len() > Reason::MAX);
@@ -489,7 +489,7 @@ fn reasons_that_a_peer_gives_cost_their_length() {
 }
 
 /// A name server that answers with as many addresses as a DNS message holds.
-fn addresses_of_a_name_are_bounded() {
+fn resolved_addresses_are_bounded() {
     let now = Instant::now();
     let mut common = Common::new(Machine { cores: 1, interfaces: Vec::new(), unix_time: UNIX_TIME, aes: false });
     for number in 0..4 {
@@ -519,7 +519,7 @@ fn addresses_of_a_name_are_bounded() {
 }
 
 /// Hosts of the network ask an announcer for its service, each in a way that is answered to it alone.
-fn questions_to_an_announcer_are_bounded() {
+fn answers_of_announcer_are_bounded() {
     let mut now = Instant::now();
     let own = ["192.168.1.20".parse().unwrap()];
     let mut mdns = Mdns::announce(now, 4433, &own, &Seed::new([1; 32]));
@@ -574,7 +574,7 @@ fn push(now: Instant, receiver: &mut receiver::Receiver, page: &Page) {
 }
 
 /// As many pages as there may be, with one entry each, while the last one is missing, and while the offer is decided.
-fn pages_with_one_entry_each_cost_their_bound() {
+fn pages_with_one_entry_cost_their_bound() {
     let now = Instant::now();
     let heap = Heap::measure();
     let mut receiver = offered(now, MAX_PAGES, MAX_PAGES);
@@ -597,7 +597,7 @@ fn pages_with_one_entry_each_cost_their_bound() {
 
 /// Files in directories of their own, 63 deep, that no entry names. The search for collisions holds each of these
 /// directories until all pages are here.
-fn directories_that_paths_imply_are_bounded() {
+fn implied_directories_are_bounded() {
     let now = Instant::now();
     let heap = Heap::measure();
     let mut receiver = offered(now, MAX_ENTRIES, MAX_PAGES);

@@ -202,7 +202,7 @@ fn second_receiver_gets_code_taken() {
 
 /// The first receiver had the number and not the words: the second one, which asked meanwhile, is served.
 #[test]
-fn a_second_receiver_is_served_after_a_wrong_code() {
+fn second_receiver_is_served_after_wrong_code() {
     let scenario = Scenario { give_up_after: None, ..Scenario::plain(5, 10_000) };
     let wrong = |_: &mut SendConfig, receive: &mut ReceiveConfig| {
         receive.code = Code::parse("7-zebra-zebra-zebra").unwrap();

@@ -312,7 +312,7 @@ fn is_unconfirmed(rig: &mut Rig, is_reachable: bool) {
 }
 
 #[test]
-fn a_farewell_that_is_lost_is_waited_for_for_seconds() {
+fn lost_final_message_is_awaited_for_seconds() {
     for (seed, place) in [(1, Place::Relay), (2, Place::Inside)] {
         let mut rig = cut_off(seed, place);
         let receiver = rig.receiver;
@@ -329,7 +329,7 @@ fn a_farewell_that_is_lost_is_waited_for_for_seconds() {
 /// The sender's process is killed when everything is in place: its link ends at once or falls silent, and its last
 /// message never comes.
 #[test]
-fn f05_a_receiver_outlives_its_killed_sender_for_seconds() {
+fn f05_receiver_outlives_killed_sender_for_seconds() {
     let tcp = Allowed::Only(Transport::Tls);
     for (seed, place, transport) in
         [(1, Place::Relay, Allowed::Auto), (2, Place::Inside, Allowed::Auto), (3, Place::Relay, tcp)]
@@ -348,7 +348,7 @@ fn f05_a_receiver_outlives_its_killed_sender_for_seconds() {
 /// The relay is gone when everything is in place, together with all links. A sender that comes back meanwhile gets its
 /// confirmation, and one that comes later is told that there is none.
 #[test]
-fn f05_a_sender_is_confirmed_if_it_comes_back_in_time() {
+fn f05_sender_is_confirmed_if_it_returns_in_time() {
     for away in [0, 3, 10, 40, 300] {
         let mut rig = complete(away, Place::Relay, |_, _| {});
         let (sender, receiver) = (rig.sender, rig.receiver);

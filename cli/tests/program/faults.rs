@@ -52,11 +52,10 @@ fn f05_receiver_recovers_after_sender_is_killed() {
     assert_eq!(fs::metadata(home.path("into").join("large.bin")).unwrap().len(), 256 << 20);
 }
 
-/// With `TALLOW_LONG` it is 100,000 empty files, and a file of more than 4 GiB beside them.
 /// The receiver is stopped as it puts its file in place, and the sender is killed meanwhile: neither its farewell nor
 /// the sender comes. The receiver succeeds, and ends within seconds: `end` waits for a minute at most.
 #[test]
-fn f05_a_receiver_ends_well_if_the_sender_is_killed_at_its_end() {
+fn f05_receiver_succeeds_if_sender_dies_at_end() {
     if !has_strace() {
         return;
     }
@@ -98,6 +97,7 @@ fn stopped_thread(log: &str) -> Pid {
     }
 }
 
+/// With `TALLOW_LONG` it is 100,000 empty files, and a file of more than 4 GiB beside them.
 #[test]
 fn f12_empty_directory_and_many_empty_files_arrive() {
     let home = Home::new();

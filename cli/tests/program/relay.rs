@@ -42,7 +42,7 @@ fn password_relay_serves_only_clients_with_password() {
 
 /// A relay answers a second receiver with another cause than one whose sender is not there.
 #[test]
-fn a_second_receiver_at_a_relay_is_told_that_the_code_is_taken() {
+fn second_receiver_at_relay_gets_code_taken() {
     let home = Home::new();
     let relay = Relay::start(&home, &["-v"]);
     let file = home.file("notes.txt", b"hello");

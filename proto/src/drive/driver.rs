@@ -2,15 +2,18 @@
 //!
 //! A round, in this order:
 //! 1. the inbox: finished jobs free memory; then commands, news of the machine, and answers of the name service;
-//! 2. arrivals, of each socket in turn, the first socket rotating; newcomers; then what the TCP connections that were woken have;
+//! 2. arrivals, of each socket in turn, the first socket rotating; newcomers; then what the TCP connections that were
+//!    woken have;
 //! 3. `settle`, once for all that came;
-//! 4. actions, jobs, transmits (a blocked one is kept for its socket, and holds up that socket only), TCP connections, events;
+//! 4. actions, jobs, transmits (a blocked one is kept for its socket, and holds up that socket only), TCP connections,
+//!    events;
 //! 5. the timer, so that after a pause the packets that waited are heard before their deadline is judged.
 //!
 //! Rounds go on while something moves; after [`ROUNDS`] the task wakes itself and yields to its neighbours.
 //!
-//! Bounds: those of [`sockets`], [`listeners`] and [`TCP connections`] for one round. Timers of its own: [`REST`] for a socket or
-//! listener that only fails, [`FLUSH`] for the last bytes of a closed node, and that of TCP connections that were let go.
+//! Bounds: those of [`sockets`], [`listeners`] and [`tcp`] for one round. Timers of its own: [`REST`] for a
+//! socket or listener that only fails, [`FLUSH`] for the last bytes of a closed node, and that of TCP connections that
+//! were let go.
 
 mod listeners;
 mod sockets;

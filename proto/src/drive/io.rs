@@ -41,22 +41,22 @@ impl Received {
 ///
 /// One task polls the driver, and only the driver calls these methods.
 ///
-/// **Wakers.** A method that returns `Pending` keeps the context's waker and wakes it once the same call could do
-/// more. For each method and id only the waker of the last call counts; an earlier one is stale and may be dropped,
-/// since the driver passes a new one whenever its task moves. Waking too often is harmless, the driver tries and
-/// finds nothing. Timer, news, answers of the name service and all UDP sockets are polled with the waker of the
-/// driver's task. Each listener and each TCP connection has a waker of its own, always the same; it is woken when either
-/// direction of a TCP connection can do more.
+/// **Wakers.** A method that returns `Pending` keeps the context's waker and wakes it once the same call could do more.
+/// For each method and id only the waker of the last call counts; an earlier one is stale and may be dropped, since the
+/// driver passes a new one whenever its task moves. Waking too often is harmless, the driver tries and finds nothing.
+/// Timer, news, answers of the name service and all UDP sockets are polled with the waker of the driver's task. Each
+/// listener and each TCP connection has a waker of its own, always the same; it is woken when either direction of a TCP
+/// connection can do more.
 ///
 /// **Order.** [`Io::bind`] comes before [`Io::poll_recv`] and [`Io::poll_send`] of a socket, and none of them after
 /// [`Io::release`]; then the id may be bound again. The same holds for [`Io::listen`], [`Io::poll_accept`] and
-/// [`Io::unlisten`]. A TCP connection begins with [`Io::adopt`], or with [`Io::dial`] and [`Io::poll_dialled`] until that is
-/// ready; then [`Io::poll_read`] and [`Io::poll_write`]; it ends with one [`Io::close`] or [`Io::reset`], after which
-/// nothing is called for its id. Ids of TCP connections are not used again.
+/// [`Io::unlisten`]. A TCP connection begins with [`Io::adopt`], or with [`Io::dial`] and [`Io::poll_dialled`] until
+/// that is ready; then [`Io::poll_read`] and [`Io::poll_write`]; it ends with one [`Io::close`] or [`Io::reset`], after
+/// which nothing is called for its id. Ids of TCP connections are not used again.
 ///
 /// **Errors.** `Ready(Err)` of a socket or listener is never the end of it: the datagram or connection is lost, and the
-/// driver calls again, after a pause if nothing but errors comes. An error of a TCP connection ends it, except that after a
-/// failed write the driver still reads what had arrived. Only [`io::ErrorKind`] reaches the node.
+/// driver calls again, after a pause if nothing but errors comes. An error of a TCP connection ends it, except that
+/// after a failed write the driver still reads what had arrived. Only [`io::ErrorKind`] reaches the node.
 ///
 /// **Threads.** Neither the trait nor the driver needs `Send`: a runtime that moves its task between threads has an
 /// `Io` that is. Without threads at all, [`Io::run_blocking`] may do the work at once.
@@ -123,8 +123,8 @@ pub trait Io {
     /// Starts to connect.
     ///
     /// # Errors
-    /// What the system reports at once, for example that it has no descriptor or no route. There is no such TCP connection then,
-    /// and nothing more is called for the id.
+    /// What the system reports at once, for example that it has no descriptor or no route. There is no such TCP
+    /// connection then, and nothing more is called for the id.
     fn dial(&mut self, tcp: TcpId, dial: &Dial) -> io::Result<()>;
     /// Ready once the TCP connection is connected, or has failed. `Pending` for as long as the system
     /// tries; the node sets the limit.

@@ -7,8 +7,8 @@
 //! HTTP:   CONNECT ──2xx──► connected
 //! SOCKS:  greeting ──► [login] ──► request ──0──► connected
 //! ```
-//! No timers: the TCP connection has one. Bounds: [`MAX_URL`] for a proxy's URL, one HTTP head, 262 bytes of SOCKS. `Debug` hides
-//! the login.
+//! No timers: the TCP connection has one. Bounds: [`MAX_URL`] for a proxy's URL, one HTTP head, 262 bytes of SOCKS.
+//! `Debug` hides the login.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,8 +1,8 @@
 //! One TCP connection with the protocols in it, as one link: for clients that dial a relay, for the relay, and for two
 //! peers.
 //!
-//! Decides which protocols run in the TCP connection (a server decides by the first bytes and by ALPN), when the link is open,
-//! how many bytes may be buffered in either direction, and how the link ends (`ending`).
+//! Decides which protocols run in the TCP connection (a server decides by the first bytes and by ALPN), when the link
+//! is open, how many bytes may be buffered in either direction, and how the link ends (`ending`).
 //! ```text
 //! opening: [proxy │ first bytes] → [TLS] → [upgrade] ─► open ─► (both finished │ closed) lingering ─► flushing ─► over
 //!     └──────────── refused, broken, too slow ────┴──────────────── lost, broken ──────────────────────────┴─► over
@@ -10,23 +10,23 @@
 //! Inside TLS, the ALPN protocol `tallow/1` means that the link's bytes follow at once; any other means that the client
 //! requests a WebSocket. Without TLS only a WebSocket is possible, and a server accepts it only if that was allowed,
 //! for use behind a proxy that terminates TLS. A side ends its direction with TLS's `close_notify` or with a WebSocket
-//! close frame; a TCP connection that ends without either counts as lost, because anyone on the network path can cut a TCP
-//! connection. A WebSocket can carry a close code and a reason; TLS cannot. Two peers of one network may exchange the
-//! link's bytes without TLS, because their records are sealed; such a link has no end marker. Its long records are read
-//! into buffers of their own (`records.rs`).
+//! close frame; a TCP connection that ends without either counts as lost, because anyone on the network path can cut a
+//! TCP connection. A WebSocket can carry a close code and a reason; TLS cannot. Two peers of one network may exchange
+//! the link's bytes without TLS, because their records are sealed; such a link has no end marker. Its long records are
+//! read into buffers of their own (`records.rs`).
 //!
 //! Interface to the socket: [`TcpLink::read_buffer`], [`TcpLink::handle_filled`], [`TcpLink::handle_eof`],
 //! [`TcpLink::handle_failed`], [`TcpLink::output`], [`TcpLink::handle_wrote`] and [`TcpLink::socket_action`].
-//! [`TcpLink::poll_touched`] reports when they have changed. Interface to the owner: [`TcpLink::read`], [`TcpLink::write`],
-//! [`TcpLink::finish`], [`TcpLink::close`], [`TcpLink::poll_event`].
+//! [`TcpLink::poll_touched`] reports when they have changed. Interface to the owner: [`TcpLink::read`],
+//! [`TcpLink::write`], [`TcpLink::finish`], [`TcpLink::close`], [`TcpLink::poll_event`].
 //!
 //! Timers: [`OPEN_WITHIN`] (with a proxy [`OPEN_WITHIN_PROXIED`]) until the link is open, [`LINGER`] after the last
 //! bytes, a WebSocket's pings and its idle timeout. Bounds: received bytes up to the receive window and one read (64
 //! KiB, or a long record); unsent bytes up to the send window and one piece ([`PIECE`]); three events. Copies: received
 //! bytes are decrypted in place, copied by rustls, and copied once more for the owner. Sent bytes are sealed and copied
-//! once by rustls; before that, a WebSocket in TLS copies them behind their frame header. On a TCP connection without TLS, sent
-//! bytes are not copied and received bytes are copied once; the bytes of a long record are not copied, except those
-//! that arrived in the same read as earlier bytes.
+//! once by rustls; before that, a WebSocket in TLS copies them behind their frame header. On a TCP connection without
+//! TLS, sent bytes are not copied and received bytes are copied once; the bytes of a long record are not copied, except
+//! those that arrived in the same read as earlier bytes.
 
 mod ending;
 mod event;
@@ -193,8 +193,8 @@ impl TcpLink {
         self.settle();
     }
 
-    /// Whether the caller should serve the TCP connection's socket again: the TCP connection has output, has room to read, or wants its
-    /// socket closed.
+    /// Whether the caller should serve the TCP connection's socket again: the TCP connection has output, has room to
+    /// read, or wants its socket closed.
     #[must_use]
     pub fn poll_touched(&mut self) -> bool {
         std::mem::take(&mut self.touched)
@@ -292,8 +292,8 @@ impl TcpLink {
         Write::Done
     }
 
-    /// The owner has authenticated the peer on this link: from now on, the long records of a TCP connection without TLS are read
-    /// into buffers of their own, and so arrive in one piece.
+    /// The owner has authenticated the peer on this link: from now on, the long records of a TCP connection without TLS
+    /// are read into buffers of their own, and so arrive in one piece.
     pub fn assemble(&mut self, buffers: Arc<Pool>) {
         if let Some(records) = self.framing.records() {
             records.assemble(buffers);

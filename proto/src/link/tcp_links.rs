@@ -1,13 +1,14 @@
-//! All TCP connections of a node, as its owner and the driver see them: names, what touched which, deadlines, what to do with the
-//! sockets.
+//! All TCP connections of a node, as its owner and the driver see them: names, what touched which, deadlines, what to
+//! do with the sockets.
 //!
 //! ```text
 //! dial ──► dialling ──Up──► carried ──(socket let go, and closed by the owner)──► forgotten
 //! accept ──────────────────►
 //! ```
-//! What arrived can be read after the end of the TCP connection too; so the owner closes each TCP connection, also one that told
-//! [`Event::Closed`]. Decides nothing about a link: that is [`TcpLink`]'s. A TCP connection is visited when it was touched, so that
-//! idle ones cost nothing. Timers: those of the TCP connections. Bounds: the owner's, who makes every TCP connection.
+//! What arrived can be read after the end of the TCP connection too; so the owner closes each TCP connection, also one
+//! that told [`Event::Closed`]. Decides nothing about a link: that is [`TcpLink`]'s. A TCP connection is visited when
+//! it was touched, so that idle ones cost nothing. Timers: those of the TCP connections. Bounds: the owner's, who makes
+//! every TCP connection.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -87,7 +88,8 @@ impl TcpLinks {
         id
     }
 
-    /// The same, given up where the TCP connection is not there in time: a plain TCP connection does not see that itself.
+    /// The same, given up where the TCP connection is not there in time: a plain TCP connection does not see that
+    /// itself.
     pub fn dial_until(&mut self, tcp: TcpLink, to: SocketAddr, up_by: Instant) -> TcpId {
         let id = self.dial(tcp, to);
         if let Some(carried) = self.tcp_links.get_mut(&id) {
@@ -234,8 +236,8 @@ impl TcpLinks {
         }
     }
 
-    /// Asks the other end for a sign of life: [`Self::poll_answered`] names the TCP connection once anything arrives on it.
-    /// False: it was heard since `fresh`, or what runs in it has no question that must be answered.
+    /// Asks the other end for a sign of life: [`Self::poll_answered`] names the TCP connection once anything arrives on
+    /// it. False: it was heard since `fresh`, or what runs in it has no question that must be answered.
     #[must_use]
     pub fn probe(&mut self, now: Instant, id: TcpId, fresh: Instant) -> bool {
         let Some(carried) = self.tcp_links.get_mut(&id) else { return false };

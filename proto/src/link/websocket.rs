@@ -8,10 +8,10 @@
 //!    ▲   → control (buffered, 125 bytes)    ├─► header … until a close frame: all later bytes are ignored
 //!    └──────────────────────────────────────┘
 //! ```
-//! Timers: a ping every [`PING_EVERY`]; the TCP connection is lost when nothing was received for [`SILENCE`]. Bounds: a frame has
-//! at most [`MAX_FRAME`] bytes (nothing is allocated for it), a control frame 125; of several unanswered pings, only
-//! the last one is answered (RFC 6455 §5.5.3). Copies: received bytes are copied once and unmasked in the copy. Sent
-//! bytes are copied once if they are masked or encrypted; a server without TLS does not copy them.
+//! Timers: a ping every [`PING_EVERY`]; the TCP connection is lost when nothing was received for [`SILENCE`]. Bounds: a
+//! frame has at most [`MAX_FRAME`] bytes (nothing is allocated for it), a control frame 125; of several unanswered
+//! pings, only the last one is answered (RFC 6455 §5.5.3). Copies: received bytes are copied once and unmasked in the
+//! copy. Sent bytes are copied once if they are masked or encrypted; a server without TLS does not copy them.
 
 mod upgrade;
 

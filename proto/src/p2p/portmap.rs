@@ -1,5 +1,5 @@
-//! Connects `tallow_portmap` to [`crate::net`]: translates its actions into sockets and TCP connections of a node, and events
-//! back.
+//! Connects `tallow_portmap` to [`crate::net`]: translates its actions into sockets and TCP connections of a node, and
+//! events back.
 //!
 //! No decisions, no timers of its own.
 

@@ -156,7 +156,7 @@ fn a_handshake_that_is_not_done_in_time_is_given_up() {
 /// R03: many probes of one source are refused. What it receives before is the same for all rooms that are not in use,
 /// another answer for those that are (see `registry`), and comes at the same time in any case.
 #[test]
-fn r03_probing_is_bounded_and_finds_no_one_who_waits() {
+fn r03_room_probing_is_limited_and_finds_no_waiting_sender() {
     let limits = Limits { joins_per_minute: 40, ..generous() };
     let mut world = World::of(Config { room_ttl: secs(100), ..config(limits) });
     let from = |last: u8| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last)]);

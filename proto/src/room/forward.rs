@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! flow (one stream, one way):  open ──(end, or its leg is gone)──► draining ──(all written)──► finished: forgotten
-//! pair:  both legs here ──(one is gone)──► what it said is delivered ──(acknowledged; a TCP connection: it ended, too)──► over
+//! pair:  both legs here ──(one left)──► its last bytes are delivered ──(acknowledged; on TCP: ended too)──► over
 //! ```
 //! The streams of a leg that is gone are ended at the other one, for only an end is acknowledged. It proves nothing to
 //! a peer: its own protocol says when all is there.
@@ -19,8 +19,9 @@
 //!
 //! How large both are is [`window`]'s to say.
 //!
-//! All bytes of a TCP connection are one stream: no others are opened beside it, and where QUIC's first stream is reset or
-//! stopped, the pair is broken and ends. That all arrived at a TCP connection is known when it ends its own side after ours.
+//! All bytes of a TCP connection are one stream: no others are opened beside it, and where QUIC's first stream is reset
+//! or stopped, the pair is broken and ends. That all arrived at a TCP connection is known when it ends its own side
+//! after ours.
 //!
 //! Timer: [`SILENCE`] without a byte ends a pair, and [`FAREWELL`] is the most that a gone leg's last bytes may take.
 

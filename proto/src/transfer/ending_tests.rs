@@ -145,7 +145,7 @@ fn x08_only_disk_faults_stop_finalization() {
 
 /// The link is lost before the confirmation could be sent: it is not waited for that it can.
 #[test]
-fn a_confirmation_that_no_link_takes_is_given_up() {
+fn unsendable_confirmation_is_given_up() {
     let mut world = half_placed(MemorySink::new());
     world.receiver.handle_link_lost(world.now, world.link);
     while !world.receiver_jobs.is_empty() {

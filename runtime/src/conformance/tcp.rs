@@ -1,4 +1,5 @@
-//! A node of TCP connections: a server that gives back what it gets, and a client that sends so many bytes and wants them back.
+//! A node of TCP connections: a server that gives back what it gets, and a client that sends so many bytes and wants
+//! them back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};

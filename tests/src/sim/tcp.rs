@@ -1,11 +1,12 @@
 //! TCP between hosts: reliable and ordered TCP connections over the network that loses and is cut.
 //!
 //! What is lost comes later, with everything behind it. What is sent into a cut, or to a host that does not answer,
-//! stalls and is tried again; after its TCP connection's user time-out the TCP connection has failed. A machine that answers but knows
-//! nothing of a TCP connection (its process died, it was started again) resets it. Who sends nothing notices nothing: such a TCP connection
-//! stays half-open, for there are no keep-alive probes here.
+//! stalls and is tried again; after its TCP connection's user time-out the TCP connection has failed. A machine that
+//! answers but knows nothing of a TCP connection (its process died, it was started again) resets it. Who sends nothing
+//! notices nothing: such a TCP connection stays half-open, for there are no keep-alive probes here.
 //!
-//! Writes are taken in pieces of random size. Bounds: [`BUFFER`] bytes of a TCP connection and direction that were not yet read.
+//! Writes are taken in pieces of random size. Bounds: [`BUFFER`] bytes of a TCP connection and direction that were not
+//! yet read.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;

@@ -271,8 +271,8 @@ impl World {
         self.now - self.hosts[host.0].slept
     }
 
-    /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its TCP connections stay
-    /// behind and stall. The node is told a little later.
+    /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its TCP
+    /// connections stay behind and stall. The node is told a little later.
     ///
     /// # Panics
     /// The host has no address of this family.

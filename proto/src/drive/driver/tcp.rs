@@ -1,8 +1,8 @@
-//! The TCP TCP connections: bytes between the runtime and the node's buffers, without a copy.
+//! The TCP connections: bytes between the runtime and the node's buffers, without a copy.
 //!
 //! Visited are those whose bell rang and those that the node names, never all. A direction without buffer or output
-//! registers nothing. A TCP connection is over when both directions have ended, when it fails, or when it is aborted; the runtime
-//! then closes it if its end was sent, and resets it otherwise:
+//! registers nothing. A TCP connection is over when both directions have ended, when it fails, or when it is aborted;
+//! the runtime then closes it if its end was sent, and resets it otherwise:
 //!
 //! ```text
 //! Dialling ─► Open ─Finish► Finishing ─output empty► Finished        Abort: over, at once in Dialling and Open,
@@ -27,8 +27,8 @@ use crate::node::Node;
 pub(super) const CALLS: usize = 16;
 /// Slices offered in one write.
 const SLICES: usize = 16;
-/// How long a TCP connection that the node has let go after its end may take to deliver what waits and to hear the other side's
-/// end: closing earlier, with bytes unread, would reset the connection and lose what is on its way.
+/// How long a TCP connection that the node has let go after its end may take to deliver what waits and to hear the
+/// other side's end: closing earlier, with bytes unread, would reset the connection and lose what is on its way.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// What arrives for nobody goes here.
 const SCRATCH: usize = 4 << 10;
@@ -63,7 +63,8 @@ struct TcpConnection {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writing {
-    /// Dialling failed at once: the runtime does not know the TCP connection, and the node is notified in the next round.
+    /// Dialling failed at once: the runtime does not know the TCP connection, and the node is notified in the next
+    /// round.
     Refused(io::ErrorKind),
     Dialling {
         finish: bool,

@@ -1,9 +1,9 @@
-//! The end of a TCP connection: one side or both have finished, a side violated the protocol, the connection was lost, or a
-//! timeout passed.
+//! The end of a TCP connection: one side or both have finished, a side violated the protocol, the connection was lost,
+//! or a timeout passed.
 //!
-//! The TCP connection first sends its remaining output and a close message, if its protocols have one and the connection still
-//! works. The states are those of [`super`]. Timer: [`LINGER`], for the last bytes and for the other side's end after
-//! them.
+//! The TCP connection first sends its remaining output and a close message, if its protocols have one and the
+//! connection still works. The states are those of [`super`]. Timer: [`LINGER`], for the last bytes and for the other
+//! side's end after them.
 
 use super::super::websocket::CloseSeen;
 use super::framing::Framing;

@@ -1,5 +1,5 @@
-//! The types in which a TCP connection reports to its owner: events, the reason of its end, the action for the socket; and the
-//! windows that the owner sets. [`super`] has the logic.
+//! The types in which a TCP connection reports to its owner: events, the reason of its end, the action for the socket;
+//! and the windows that the owner sets. [`super`] has the logic.
 
 use super::super::proxy::ProxyFailure;
 use super::super::tls::TlsFailure;

@@ -1,4 +1,5 @@
-//! Creates TCP connections: the options of a client's TCP connection, and the protocols that a server accepts. No states, no timers.
+//! Creates TCP connections: the options of a client's TCP connection, and the protocols that a server accepts. No
+//! states, no timers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,8 +104,8 @@ impl Dialler {
         Self { provider: crypto::crypto_provider(), roots: None, ticker: Ticker::new(unix_time), seed }
     }
 
-    /// Creates a TCP connection whose TCP connection (to the proxy, if there is one) is established or being established. The
-    /// time limit for opening starts now.
+    /// Creates a TCP connection whose TCP connection (to the proxy, if there is one) is established or being
+    /// established. The time limit for opening starts now.
     ///
     /// # Errors
     /// [`CannotDial`] if the target is not valid.

@@ -260,7 +260,8 @@ proptest! {
     ) {
         let admitted = admit(&theirs, &own);
         prop_assert!(admitted.len() <= MAX);
-        prop_assert!(admitted.iter().filter(|candidate| candidate.transport == CandidateTransport::Tcp).count() <= MAX_TCP);
+        let tcp = admitted.iter().filter(|candidate| candidate.transport == CandidateTransport::Tcp);
+        prop_assert!(tcp.count() <= MAX_TCP);
         prop_assert_eq!(admit(&admitted, &own), admitted.clone(), "nothing is left to deny");
         for candidate in &admitted {
             let ip = candidate.addr.ip();

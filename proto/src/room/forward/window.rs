@@ -5,9 +5,9 @@
 //! [`Budget`]. When less moves they shrink. Small pieces cost more memory than they have bytes ([`PIECE`]), so while
 //! they are small the writer's window is smaller by that.
 //!
-//! A TCP connection has no acknowledgements. What the system took counts as taken by the other leg, but for the first [`SYSTEM`]
-//! bytes, which may only fill its buffers; those also stand for the path's round trips, so that a TCP connection's windows need
-//! be no larger than what moves between two looks at it. No timers of its own.
+//! A TCP connection has no acknowledgements. What the system took counts as taken by the other leg, but for the first
+//! [`SYSTEM`] bytes, which may only fill its buffers; those also stand for the path's round trips, so that a TCP
+//! connection's windows need be no larger than what moves between two looks at it. No timers of its own.
 
 use std::time::Duration;
 

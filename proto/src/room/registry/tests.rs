@@ -52,7 +52,7 @@ fn receiver_is_paired_with_waiting_sender() {
 /// R03: what a stranger learns as a receiver, it learns as a sender too: that a name is in use. Of a name that is not in
 /// use it learns nothing, whatever happened there before.
 #[test]
-fn r03_taken_tells_no_more_than_name_taken() {
+fn r03_taken_reveals_no_more_than_name_taken() {
     let later = Duration::from_secs(1);
     let states: [(&str, fn(Instant, &mut Registry<u32>)); 8] = [
         ("unknown", |_, _| {}),
@@ -97,7 +97,7 @@ fn r03_taken_tells_no_more_than_name_taken() {
 }
 
 #[test]
-fn a_receiver_is_not_told_that_it_is_another_one_itself() {
+fn receiver_with_lost_link_is_not_told_taken() {
     let (now, mut rooms) = (Instant::now(), registry(10));
     rooms.join(now, CODE, Role::Sender, &ALICE, 1);
     rooms.join(now, CODE, Role::Receiver, &BOB, 2);
