@@ -1,6 +1,6 @@
 //! What the queues of a peer and of the driver keep on the heap when others fill them with the smallest messages there
-//! are and nothing is taken out: at most twice the bound that docs/threats.md states. Each test checks that its queue was
-//! filled.
+//! are and nothing is taken out: at most twice the bound that docs/threats.md states. Each test checks that its queue
+//! was filled.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
@@ -129,7 +129,7 @@ impl Teased {
             for message in [hello, RelayMessage::Paired { streams: 0 }] {
                 let _ = self.relay.write(conn, stream, &mut Bytes::from(enclose(&encode(&message)).to_vec()));
             }
-            let _ = self.relay.finish(conn, stream);
+            self.relay.finish(conn, stream);
             self.pairings += 1;
         }
         self.relay.settle(self.now);
@@ -199,7 +199,7 @@ impl Node for Flood {
     fn poll_action(&mut self) -> Option<Action> {
         let addr = "10.0.0.2:0".parse().unwrap();
         (!std::mem::replace(&mut self.is_bound, true))
-            .then(|| Action::Bind(SocketId(0), Bind { addr, dual_stack: false, share_port: false, group: None }))
+            .then_some(Action::Bind(SocketId(0), Bind { addr, dual_stack: false, share_port: false, group: None }))
     }
     fn poll_transmit(&mut self, _: Instant, _: SocketId, max: NonZeroUsize, buf: &mut Vec<u8>) -> Option<Transmit> {
         buf.extend(std::iter::repeat_n(1, max.get()));

@@ -298,8 +298,8 @@ fn cut_off(seed: u64, place: Place) -> Rig {
 /// How long a receiver stays for its sender after its success.
 const STAYS: Duration = Duration::from_secs(20);
 
-/// How a sender ends that was not told: its receiver is gone, which is told apart from a transfer whose data is missing.
-/// `is_reachable`: so is the relay.
+/// How a sender ends without its confirmation: the receiver is gone, which is told apart from a transfer whose data is
+/// missing. `is_reachable`: the sender reaches the relay.
 fn is_unconfirmed(rig: &mut Rig, is_reachable: bool) {
     let sender = rig.sender;
     let waits =

@@ -10,9 +10,9 @@
 //! It decides who waits, who is paired with whom, who is refused and why, which link loses its seat, and what expires.
 //! It knows links as names of type `L` that its owner gives, and no addresses. There are two kinds of room:
 //! - *code rooms*, where only a sender waits. After the first pairing the name is *kept*: until the sender leaves or it
-//!   expires, only the same sender may wait there again, and it is not given out to others. A receiver that gets no seat
-//!   learns one thing, whether another receiver was paired there while the sender has the name ([`Refusal::Taken`]):
-//!   whoever asks for the seats of both sides learns the same ([`Refusal::NameTaken`]), at half the cost.
+//!   expires, only the same sender may wait there again, and it is not given out to others. A receiver that gets no
+//!   seat learns one thing, whether another receiver was paired there while the sender has the name
+//!   ([`Refusal::Taken`]). A client that asks for the sender's seat learns the same ([`Refusal::NameTaken`]).
 //! - *reconnect rooms* (`again`), where either side may wait and nothing is kept.
 //!
 //! An owner is remembered as a keyed hash, compared in constant time. A join by the owner of a seat takes that seat

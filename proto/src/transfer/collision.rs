@@ -6,9 +6,9 @@
 //! and the chain of the entry before is used again as far as the two agree: the work follows the bytes that were
 //! sent, not the paths they stand for.
 //!
-//! Bounds: [`MAX_DIRS`] directories, named or implied: a path of 64 levels implies 63, and costs the other side two bytes
-//! for each. 9 bytes for each file and 17 for each directory, in tables at most half empty that grow by copying. A
-//! false collision among a million entries has a chance of about 10^-7.
+//! Bounds: [`MAX_DIRS`] directories, named or implied: a path of 64 levels implies 63, and costs the other side two
+//! bytes for each. 9 bytes for each file and 17 for each directory, in tables at most half empty that grow by copying.
+//! A false collision among a million entries has a chance of about 10^-7.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};

@@ -49,12 +49,15 @@ fn receiver_is_paired_with_waiting_sender() {
     assert_eq!(rooms.leave(now, 1, false), None, "it has no seat any more");
 }
 
-/// R03: what a stranger learns as a receiver, it learns as a sender too: that a name is in use. Of a name that is not in
-/// use it learns nothing, whatever happened there before.
+/// What happens in a room before a stranger asks.
+type Prepare = fn(Instant, &mut Registry<u32>);
+
+/// R03: what a stranger learns as a receiver, it learns as a sender too: that a name is in use. Of a name that is not
+/// in use it learns nothing, whatever happened there before.
 #[test]
 fn r03_taken_reveals_no_more_than_name_taken() {
     let later = Duration::from_secs(1);
-    let states: [(&str, fn(Instant, &mut Registry<u32>)); 8] = [
+    let states: [(&str, Prepare); 8] = [
         ("unknown", |_, _| {}),
         ("left for good", |now, rooms| {
             rooms.leave(now, 1, true);
@@ -79,7 +82,7 @@ fn r03_taken_reveals_no_more_than_name_taken() {
             rooms.leave(now, 1, false);
         }),
     ];
-    let asks = |role, prepare: fn(Instant, &mut Registry<u32>), is_there: bool| {
+    let asks = |role, prepare: Prepare, is_there: bool| {
         let (now, mut rooms) = (Instant::now(), registry(10));
         if is_there {
             rooms.join(now, CODE, Role::Sender, &ALICE, 1);
