@@ -62,7 +62,7 @@ pub enum Allowed {
     Only(Transport),
 }
 
-/// Whether the connection goes through a proxy, which carries only TCP.
+/// Whether the connection goes through a proxy, which supports only TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The addresses are the relay's.
@@ -104,13 +104,13 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// There was nothing to try: no address, or no allowed transport.
-    #[error("there is no address, or no way that is allowed")]
+    #[error("there is no address, or no transport is allowed")]
     Nothing,
     /// There is no socket, or no route.
-    #[error("the network cannot be reached")]
+    #[error("the network is unreachable")]
     Unreachable,
     /// No answer arrived in time.
-    #[error("no answer came")]
+    #[error("no answer arrived")]
     TimedOut,
     /// The connection was lost.
     #[error("the connection was lost")]
@@ -119,10 +119,10 @@ pub enum Failure {
     #[error("the connection was refused")]
     Refused,
     /// The relay is shutting down.
-    #[error("the relay is going down")]
+    #[error("the relay is shutting down")]
     GoingDown,
     /// The server is not a tallow relay of a supported version.
-    #[error("what answers there is no tallow relay of a version that is spoken here")]
+    #[error("the server is not a tallow relay of a supported version")]
     NotARelay,
     /// The proxy refused or failed to connect.
     #[error(transparent)]

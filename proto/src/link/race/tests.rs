@@ -14,7 +14,7 @@ fn outputs(race: &mut Race) -> Vec<Output> {
     std::iter::from_fn(|| race.poll_output()).collect()
 }
 
-/// Lets nobody answer: when which attempt started, and how it ended.
+/// Runs a race in which no address answers. Returns when each attempt started, and how the race ended.
 fn silence(mut race: Race, start: Instant) -> (Vec<(u128, Transport, SocketAddr)>, Vec<Output>) {
     let (mut now, mut started) = (start, Vec::new());
     loop {
@@ -109,7 +109,7 @@ fn first_answer_wins_and_cancels_other_attempts() {
     race.handle_answered(started[0].id);
     race.handle_failed(now, started[1].id, Failure::Lost);
     race.handle_timeout(now + WITHIN);
-    assert_eq!(outputs(&mut race), [], "it is over");
+    assert_eq!(outputs(&mut race), [], "the race is over");
 }
 
 #[test]
