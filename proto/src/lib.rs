@@ -21,7 +21,7 @@
 //! | [`p2p`] | direct paths: candidates, STUN, rounds, selection |
 //! | [`session`] | the keyed conversation of two peers over links that come and go |
 //! | [`handshake`] | from a shared code to shared keys |
-//! | [`link`], [`discovery`], [`code`] | byte TCP connections over QUIC, TLS or WebSocket; mDNS; the code itself |
+//! | [`link`], [`discovery`], [`code`] | links (byte streams) over QUIC, TLS or WebSocket; mDNS; the code itself |
 //! | [`wire`] | frames, versions, messages, candidates, close codes, violations |
 //! | [`net`], [`host`], [`seed`], [`ready`], [`pool`], [`misuse`] | ids, addresses; randomness; buffers; misuse |
 //!
