@@ -62,7 +62,7 @@ impl Theatre {
             blocking: Vec::new(),
             news: VecDeque::new(),
             news_polls: 0,
-            doors: BTreeMap::new(),
+            listeners: BTreeMap::new(),
             lines: BTreeMap::new(),
             ended: Vec::new(),
             refuse_to_dial: false,
@@ -98,8 +98,8 @@ impl Theatre {
         RefMut::map(self.stage_mut(), |stage| stage.wires.get_mut(&SocketId(socket)).unwrap())
     }
 
-    pub fn door(&self, listener: u8) -> RefMut<'_, Backlog> {
-        RefMut::map(self.stage_mut(), |stage| stage.doors.get_mut(&ListenerId(listener)).unwrap())
+    pub fn listener(&self, id: u8) -> RefMut<'_, Backlog> {
+        RefMut::map(self.stage_mut(), |stage| stage.listeners.get_mut(&ListenerId(id)).unwrap())
     }
 
     pub fn line(&self, tcp: u32) -> RefMut<'_, Line> {

@@ -182,7 +182,7 @@ fn rejoin_ends_former_pair_of_same_owner() {
         } else {
             world.ask(message)
         };
-        world.until("told", |world| world.clients[bob].closed.is_some());
+        world.until("notified", |world| world.clients[bob].closed.is_some());
         assert_eq!(world.clients[bob].close_code(), Some(close::REPLACED));
         assert_eq!(world.now - begun, 4 * LATENCY, "a handshake, and the notification of the other role");
         let ended = world.events.iter().filter(|event| matches!(event, Event::RoomClosed { .. }));

@@ -254,7 +254,7 @@ fn r04_sender_of_taken_room_gets_another_room() {
     world.until("waiting", |world| world.clients[eve].heard.contains(&RelayMessage::Waiting));
     let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     let taken = RelayMessage::Refused { reason: RefusalReason::NameTaken, retry_after: 0 };
-    world.until("told", |world| world.clients[alice].heard.last() == Some(&taken));
+    world.until("notified", |world| world.clients[alice].heard.last() == Some(&taken));
     world.say(alice, &[ClientMessage::Allocate { owner: ALICE }]);
     world.until("another", |world| world.clients[alice].heard.last() == Some(&RelayMessage::Waiting));
     assert_eq!(world.clients[eve].closed, None);

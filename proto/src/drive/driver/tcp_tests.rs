@@ -50,7 +50,7 @@ fn listening() -> Theatre {
 }
 
 fn ring(waker: Option<Waker>) {
-    waker.expect("somebody registered").wake();
+    waker.expect("a registered waker").wake();
 }
 
 /// Bytes arrive, and the reader is woken.
@@ -270,7 +270,7 @@ fn flooded_connection_yields_to_others_and_other_tasks() {
     touch(&theatre, 2);
     let wakes = theatre.wakes.count();
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.wakes.count(), wakes + 1, "comes back");
+    assert_eq!(theatre.wakes.count(), wakes + 1, "the task wakes itself");
     let received = received(&theatre);
     let second = received.iter().position(|received| *received == told(2, TcpEvent::Filled(1))).unwrap();
     assert!(second <= CALLS, "{second}");
@@ -412,8 +412,8 @@ fn accepted_connections_get_id_or_are_refused() {
     theatre.plan().names.push_back(TcpId(7));
     theatre.driver.node.tube(7).room = 10;
     theatre.driver.node.tube(7).out.push_back(b"welcome".to_vec());
-    theatre.door(0).queue.extend([Ok(1), Err(io::ErrorKind::ConnectionAborted), Ok(2)]);
-    ring(theatre.door(0).waker.take());
+    theatre.listener(0).queue.extend([Ok(1), Err(io::ErrorKind::ConnectionAborted), Ok(2)]);
+    ring(theatre.listener(0).waker.take());
     assert!(theatre.poll().is_pending());
     let accept = |port| Received::Accept(ListenerId(0), addr(port));
     assert_eq!(received(&theatre), [accept(1), accept(2), told(7, TcpEvent::Wrote(7))]);
@@ -423,8 +423,8 @@ fn accepted_connections_get_id_or_are_refused() {
     assert_eq!(received(&theatre), [told(7, TcpEvent::Filled(6))]);
     // An id in use is not given again.
     theatre.plan().names.push_back(TcpId(7));
-    theatre.door(0).queue.push_back(Ok(3));
-    ring(theatre.door(0).waker.take());
+    theatre.listener(0).queue.push_back(Ok(3));
+    ring(theatre.listener(0).waker.take());
     assert!(theatre.poll().is_pending());
     assert_eq!(theatre.stage().lines.len(), 1);
 }
@@ -432,32 +432,32 @@ fn accepted_connections_get_id_or_are_refused() {
 #[test]
 fn listener_is_polled_when_woken_with_bounded_accepts() {
     let mut theatre = listening();
-    let calls = theatre.door(0).calls;
+    let calls = theatre.listener(0).calls;
     for _ in 0..10 {
         assert!(theatre.poll().is_pending());
     }
-    assert_eq!(theatre.door(0).calls, calls);
-    theatre.door(0).queue.extend((0..1000).map(Ok));
-    ring(theatre.door(0).waker.take());
+    assert_eq!(theatre.listener(0).calls, calls);
+    theatre.listener(0).queue.extend((0..1000).map(Ok));
+    ring(theatre.listener(0).waker.take());
     let wakes = theatre.wakes.count();
     assert!(theatre.poll().is_pending());
-    assert_eq!(theatre.door(0).calls - calls, ROUNDS * ACCEPTS);
-    assert_eq!(theatre.wakes.count(), wakes + 1, "comes back");
+    assert_eq!(theatre.listener(0).calls - calls, ROUNDS * ACCEPTS);
+    assert_eq!(theatre.wakes.count(), wakes + 1, "the task wakes itself");
 }
 
 #[test]
 fn failing_listener_pauses_and_retries() {
     let mut theatre = listening();
-    let calls = theatre.door(0).calls;
-    theatre.door(0).broken = true;
-    ring(theatre.door(0).waker.take());
+    let calls = theatre.listener(0).calls;
+    theatre.listener(0).broken = true;
+    ring(theatre.listener(0).waker.take());
     for _ in 0..10 {
         assert!(theatre.poll().is_pending());
     }
-    assert_eq!(theatre.door(0).calls - calls, 1, "one failure is enough");
+    assert_eq!(theatre.listener(0).calls - calls, 1, "one failure is enough");
     assert_eq!(theatre.stage().timer, Some(theatre.start + REST));
-    theatre.door(0).broken = false;
-    theatre.door(0).queue.push_back(Ok(5));
+    theatre.listener(0).broken = false;
+    theatre.listener(0).queue.push_back(Ok(5));
     theatre.advance(REST);
     assert!(theatre.poll().is_pending());
     assert_eq!(received(&theatre), [Received::Accept(ListenerId(0), addr(5))]);
@@ -474,11 +474,11 @@ fn listen_result_is_reported_and_closed_listener_not_polled() {
         Received::Listening(ListenerId(1), Err(io::ErrorKind::AddrInUse)),
     ];
     assert_eq!(received(&theatre), answers);
-    let waker = theatre.door(0).waker.take();
+    let waker = theatre.listener(0).waker.take();
     act(&mut theatre, [Action::Unlisten(ListenerId(0))]);
     ring(waker);
     assert!(theatre.poll().is_pending());
-    assert!(theatre.stage().doors.is_empty());
+    assert!(theatre.stage().listeners.is_empty());
 }
 
 #[test]

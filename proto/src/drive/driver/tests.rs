@@ -102,7 +102,7 @@ fn flooded_socket_starves_no_other_socket_or_task() {
         theatre.plan().received.clear();
         let wakes = theatre.wakes.count();
         assert!(theatre.poll().is_pending(), "yields");
-        assert_eq!(theatre.wakes.count(), wakes + 1, "and comes back");
+        assert_eq!(theatre.wakes.count(), wakes + 1, "the task wakes itself");
         for socket in 0..3 {
             let received = theatre.plan().datagrams(socket);
             let bound = ROUNDS * (DATAGRAMS_IN + SLOTS);

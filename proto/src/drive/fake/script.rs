@@ -86,7 +86,7 @@ pub struct Stage {
     pub blocking: Vec<Box<dyn FnOnce() + Send>>,
     pub news: VecDeque<Input>,
     pub news_polls: usize,
-    pub doors: BTreeMap<ListenerId, Backlog>,
+    pub listeners: BTreeMap<ListenerId, Backlog>,
     pub lines: BTreeMap<TcpId, Line>,
     /// TCP connections that the driver ended.
     pub ended: Vec<(TcpId, Ended)>,
@@ -191,24 +191,24 @@ impl Io for Script {
         if stage.refuse_to_bind {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        stage.doors.insert(listener, Backlog::default());
+        stage.listeners.insert(listener, Backlog::default());
         Ok(listen.addr)
     }
     fn unlisten(&mut self, listener: ListenerId) {
-        self.0.borrow_mut().doors.remove(&listener);
+        self.0.borrow_mut().listeners.remove(&listener);
     }
     fn poll_accept(&mut self, cx: &mut Context<'_>, listener: ListenerId) -> Poll<io::Result<(u16, SocketAddr)>> {
         let mut stage = self.0.borrow_mut();
-        let door = stage.doors.get_mut(&listener).expect("a listener");
-        door.calls += 1;
-        if door.broken {
+        let listener = stage.listeners.get_mut(&listener).expect("a listener");
+        listener.calls += 1;
+        if listener.broken {
             return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
         }
-        match door.queue.pop_front() {
+        match listener.queue.pop_front() {
             Some(Ok(port)) => Poll::Ready(Ok((port, addr(port)))),
             Some(Err(kind)) => Poll::Ready(Err(kind.into())),
             None => {
-                door.waker = Some(cx.waker().clone());
+                listener.waker = Some(cx.waker().clone());
                 Poll::Pending
             }
         }

@@ -48,7 +48,7 @@ fn links_of_all_kinds_pair_with_each_other() {
             assert_eq!(got(&world, bob, b), there);
             assert_eq!(got(&world, alice, a), back);
             world.close(alice, close::DONE);
-            world.until("told", |world| world.clients[bob].is_over());
+            world.until("notified", |world| world.clients[bob].is_over());
             world.close(bob, close::DONE);
             world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.tcp_links.is_empty());
             assert_eq!(closed_rooms(&world).last(), Some(&(500 * 1024, RoomEnd::Left)), "{one} {two}");
@@ -109,7 +109,7 @@ fn bytes_sent_before_close_reach_tcp_peer() {
         world.touch(bob);
         world.until("all data arrives", |world| got(world, bob, b).len() == all);
         assert_eq!(got(&world, bob, b), pattern(all, 1));
-        world.until("told", |world| world.clients[bob].is_over());
+        world.until("notified", |world| world.clients[bob].is_over());
         if receiver != TLS {
             assert_eq!(world.clients[bob].close_code(), Some(close::PEER_LEFT), "{receiver:?}");
         }
@@ -126,10 +126,10 @@ fn broken_tcp_connection_is_a_lost_peer() {
         let (alice, bob) = world.pair_of(ROOM, Some(TLS), Some(receiver));
         let (a, b) = (world.clients[alice].main(), world.clients[bob].main());
         world.send(alice, a, pattern(1000, 1));
-        world.until("said", |world| got(world, bob, b).len() == 1000);
+        world.until("delivered", |world| got(world, bob, b).len() == 1000);
         world.send(alice, a, pattern(500, 2));
         world.fail(alice);
-        world.until("told", |world| world.clients[bob].is_over());
+        world.until("notified", |world| world.clients[bob].is_over());
         assert_eq!(world.clients[bob].close_code(), Some(close::PEER_LOST));
         assert_eq!(got(&world, bob, b)[1000..], pattern(500, 2));
         assert_eq!(world.clients[bob].ended.get(&b), None, "the stream has not ended");
@@ -151,7 +151,7 @@ fn sender_close_frees_its_name_on_any_transport() {
             let mut world = World::new();
             let (alice, bob) = world.pair_of(room(number), Some(kind.clone()), receiver);
             world.close(alice, close::DONE);
-            world.until("told", |world| world.clients[bob].is_over());
+            world.until("notified", |world| world.clients[bob].is_over());
             world.close(bob, close::DONE);
             world.until("over", |world| is_empty(&world.relay));
             let eve = world.ask(join(room(number), Role::Sender, EVE));
@@ -168,7 +168,7 @@ fn second_stream_towards_tcp_peer_is_a_violation() {
     world.send(alice, stream, pattern(10, 1));
     world.until("closed", |world| world.clients[alice].closed.is_some());
     assert_eq!(world.clients[alice].close_code(), Some(close::VIOLATION));
-    world.until("told", |world| world.clients[bob].is_over());
+    world.until("notified", |world| world.clients[bob].is_over());
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn reset_of_first_stream_ends_pair_with_tcp_peer() {
         }
         world.touch(alice);
         world.send(bob, b, pattern(10, 1));
-        world.until("told", |world| world.clients[bob].is_over());
+        world.until("notified", |world| world.clients[bob].is_over());
         assert_eq!(world.clients[bob].close_code(), Some(close::PEER_LOST));
         world.until("over", |world| is_empty(&world.relay));
     }
@@ -248,7 +248,7 @@ fn tcp_windows_grow_by_acknowledged_bytes_within_budget() {
         assert_eq!(lowest < budget, grow, "{lowest}");
         assert_eq!(got(&world, bob, b), pattern(total, 1));
         world.close(alice, close::DONE);
-        world.until("told", |world| world.clients[bob].is_over());
+        world.until("notified", |world| world.clients[bob].is_over());
         world.close(bob, close::DONE);
         world.until("over", |world| is_empty(&world.relay));
         assert_eq!(world.relay.budget.0, budget, "all is given back");
@@ -457,8 +457,8 @@ fn tcp_bytes_for_lost_peer_are_discarded_until_eof() {
         assert!(world.clients[bob].has_unwritten());
         world.close(alice, close::ENDED);
         let start = world.now;
-        world.until("told", |world| world.clients[bob].is_over());
-        world.until("said", |world| !world.clients[bob].has_unwritten());
+        world.until("notified", |world| world.clients[bob].is_over());
+        world.until("delivered", |world| !world.clients[bob].has_unwritten());
         world.finish(bob, b);
         world.until("over", |world| is_empty(&world.relay) && world.relay.ports.connections.tcp_links.is_empty());
         assert!(world.now - start < secs(10), "{:?}", world.now - start);
@@ -490,7 +490,7 @@ fn draining_relay_notifies_tcp_clients_and_refuses_new() {
         world.until("waiting", |world| world.clients[waits].heard.contains(&RelayMessage::Waiting));
         world.command(Command::Drain { within: secs(20) });
         let start = world.now;
-        world.until("told", |world| world.clients[waits].is_over() && world.clients[silent].is_over());
+        world.until("notified", |world| world.clients[waits].is_over() && world.clients[silent].is_over());
         let told = RelayMessage::Refused { reason: RefusalReason::ShuttingDown, retry_after: 0 };
         assert_eq!(world.clients[waits].heard.last(), Some(&told));
         assert_eq!(world.unlistened, [ListenerId(0), ListenerId(1)]);

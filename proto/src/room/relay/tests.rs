@@ -120,7 +120,7 @@ fn ping_sent_during_pairing_does_not_reach_peer() {
     let (a, b) = (world.clients[alice].main(), world.clients[bob].main());
     world.pass(millis(100));
     world.send(alice, a, pattern(500, 1));
-    world.until("said", |world| got(world, bob, b).len() >= 500);
+    world.until("delivered", |world| got(world, bob, b).len() >= 500);
     assert_eq!(got(&world, bob, b), pattern(500, 1));
     assert!(!world.clients[alice].heard.contains(&RelayMessage::Pong));
 }
