@@ -48,7 +48,7 @@ const REST: Duration = Duration::from_millis(100);
 /// the other side's end.
 const FLUSH: Duration = Duration::from_secs(1);
 /// A deadline that passed longer ago than this was missed because other tasks used the processor. The runtime may
-/// notice packets that arrived meanwhile only after it has had a turn itself; its timer shows that.
+/// notice packets that arrived meanwhile only after a turn of its own; when its timer fires, it has had that turn.
 const LATE: Duration = Duration::from_millis(20);
 /// The most consecutive rounds in which waiting packets may postpone the timer: about as many as a socket's buffer
 /// holds.

@@ -1,8 +1,8 @@
 //! Which listeners and TCP connections were woken. If all of them used the task's waker, each wake-up would poll every
 //! TCP connection of a relay.
 //!
-//! Each one has a [`WakeFlag`] as its waker. A bell that is called adds its name to the list, once, and wakes the task.
-//! Bound of the list: the number of bells.
+//! Each one has a [`WakeFlag`] as its waker. A flag that is woken adds its name to the list, once, and wakes the task.
+//! Bound of the list: the number of flags.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,14 +10,14 @@ use std::task::{Context, Wake, Waker};
 
 use crate::net::{ListenerId, TcpId};
 
-/// The owner of a bell.
+/// The listener or TCP connection to which a flag belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Name {
     Listener(ListenerId),
     Tcp(TcpId),
 }
 
-/// The list of called bells, and the task to wake.
+/// The names of woken flags, and the task to wake.
 #[derive(Default)]
 pub(super) struct Wakes(Mutex<List>);
 
@@ -39,7 +39,7 @@ impl WakeFlag {
         Arc::new(Self { name, woken: AtomicBool::new(false), wakes: wakes.clone() })
     }
 
-    /// Call this before polling the owner: later events call the waker again.
+    /// Call this before polling the owner: later events wake the task again.
     pub fn rearm(&self) {
         self.woken.store(false, Ordering::Release);
     }

@@ -34,7 +34,7 @@ pub(super) enum Held {
 pub(super) enum State {
     /// The leg is not paired. With a room, it waits in that room.
     Talking { talk: Box<PendingClient>, room: Option<Room> },
-    /// The pair has the leg's partner.
+    /// The leg is a member of this pair.
     Paired(PairId),
 }
 

@@ -213,8 +213,7 @@ fn r08_slow_reader_blocks_tcp_writer() {
         }
         let [moved] = world.relay.moved()[..] else { panic!("the pair is still there") };
         let read = got(&world, bob, b).len() as u64;
-        // The bound covers Bob's window and the system's buffers; the relay wrote 64 KiB more that the system has not
-        // accepted.
+        // Without Bob's own window (64 KiB) and the system's buffers: what the relay buffers.
         let held = moved - read - SYSTEM as u64 - (64 << 10);
         assert!(held < 200 << 10, "{held}");
         assert!(world.clients[alice].has_unwritten(), "the rest waits at the sender");
