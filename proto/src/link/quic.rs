@@ -543,7 +543,7 @@ impl Quic {
             acks: None,
             heard: None,
             probed: false,
-            asks: false,
+            probe_due: false,
             readable,
             writable,
         };
