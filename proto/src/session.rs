@@ -27,8 +27,9 @@ use crate::wire::peer::Control;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkId(pub u32);
 
-/// The number of a stream within a link. Stream 0 is bidirectional and transports control records, and also chunk records
-/// if the link has no other stream. The streams from 1 on are unidirectional; each peer numbers those that it opens.
+/// The number of a stream within a link. Stream 0 is bidirectional and transports control records, and also chunk
+/// records if the link has no other stream. The streams from 1 on are unidirectional; each peer numbers those that it
+/// opens.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamNo(pub u8);
 

@@ -47,8 +47,8 @@ pub enum Event {
         /// How the server was recognised.
         certificate: CertificateSeen,
     },
-    /// The server rejected the early data that was sent since [`Event::Connected`]: the streams are removed, and the owner
-    /// must send all data again.
+    /// The server rejected the early data that was sent since [`Event::Connected`]: the streams are removed, and the
+    /// owner must send all data again.
     Restarted {
         /// How the server was recognised.
         certificate: CertificateSeen,

@@ -1,8 +1,8 @@
 //! A WebSocket (RFC 6455) as a carrier of bytes: frames in both directions, pings, and the close with its code.
 //!
-//! Processes frames. Binary frames contain the link's bytes, and the boundaries of messages have no meaning; a text frame
-//! is an error. tungstenite encodes and decodes the frame headers. Its own stream type is not used, because it collects
-//! whole messages and draws masks from the system's randomness; this module passes contents on as they arrive.
+//! Processes frames. Binary frames contain the link's bytes, and the boundaries of messages have no meaning; a text
+//! frame is an error. tungstenite encodes and decodes the frame headers. Its own stream type is not used, because it
+//! collects whole messages and draws masks from the system's randomness; this module passes contents on as they arrive.
 //! ```text
 //! header → data (any length, as it arrives) ┐
 //!    ▲   → control (buffered, 125 bytes)    ├─► header … until a close frame: all later bytes are ignored

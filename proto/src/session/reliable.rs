@@ -1,11 +1,11 @@
 //! Delivers control records exactly once and in order, over a changing set of links.
 //!
-//! Each record contains a sequence number (from 1, continued over links and generations) and `ack`, the highest sequence
-//! number that its sender has received in order. The sender keeps every message until it is acknowledged. When control
-//! moves to another link, the sender resends all unacknowledged messages, and the receiver drops those that it already
-//! has. On each link the sequence therefore increases by one from a number that the receiver expects, and a gap is a
-//! violation. [`Control::Sync`], `Bind`, `KeepAlive` and `Ack` have sequence 0: they may be lost or repeated and are
-//! never kept.
+//! Each record contains a sequence number (from 1, continued over links and generations) and `ack`, the highest
+//! sequence number that its sender has received in order. The sender keeps every message until it is acknowledged. When
+//! control moves to another link, the sender resends all unacknowledged messages, and the receiver drops those that it
+//! already has. On each link the sequence therefore increases by one from a number that the receiver expects, and a gap
+//! is a violation. [`Control::Sync`], `Bind`, `KeepAlive` and `Ack` have sequence 0: they may be lost or repeated and
+//! are never kept.
 //!
 //! ```text
 //!   send_control ─▶ waiting: [ sent on this link │ to be sent ] ─▶ poll
