@@ -1,4 +1,4 @@
-//! The real program: what it says, how it ends, and that two clients meet there over real sockets.
+//! The real program: what it to_send, how it ends, and that two clients meet there over real sockets.
 
 #[path = "../examples/crowd/client.rs"]
 mod client;
@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use client::{Crowd, join};
+use client::{ClientPool, join};
 use rustix::process::{Pid, Signal, kill_process};
 use tallow_proto::link::quic::{Closed, Profile};
 use tallow_proto::link::trust::CertificateSeen;
@@ -106,22 +106,22 @@ fn two_clients_are_paired_and_log_has_no_addresses() {
     let fingerprint = relay.expect("certificate fingerprint ");
     let addr = relay.listening();
 
-    let mut crowd = Crowd::new(addr, &Profile::peer());
-    let alice = crowd.come(&[ClientMessage::Allocate { owner: Owner([1; 16]) }, ClientMessage::Ping]);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&alice].heard.contains(&RelayMessage::Pong)));
-    let Some(CertificateSeen::Unchecked(seen)) = crowd.clients[&alice].certificate else { panic!() };
+    let mut pool = ClientPool::new(addr, &Profile::peer());
+    let alice = pool.connect(&[ClientMessage::Allocate { owner: Owner([1; 16]) }, ClientMessage::Ping]);
+    assert!(pool.until(SOON, |pool| pool.clients[&alice].received.contains(&RelayMessage::Pong)));
+    let Some(CertificateSeen::Unchecked(seen)) = pool.clients[&alice].certificate else { panic!() };
     assert_eq!(seen.to_string(), fingerprint);
     crowd.leave(alice, close::DONE);
 
-    let sender = crowd.come(&[join(1, Role::Sender)]);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting)));
-    let receiver = crowd.come(&[join(1, Role::Receiver)]);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].paired && crowd.clients[&receiver].paired));
-    crowd.send(sender, 5 << 20);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].got == 5 << 20));
+    let sender = pool.connect(&[join(1, Role::Sender)]);
+    assert!(pool.until(SOON, |pool| pool.clients[&sender].received.contains(&RelayMessage::Waiting)));
+    let receiver = pool.connect(&[join(1, Role::Receiver)]);
+    assert!(pool.until(SOON, |pool| pool.clients[&sender].paired && pool.clients[&receiver].paired));
+    pool.send(sender, 5 << 20);
+    assert!(pool.until(SOON, |pool| pool.clients[&receiver].bytes_received == 5 << 20));
     crowd.leave(sender, close::DONE);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].closed.is_some()));
-    let closed = crowd.clients[&receiver].closed.clone();
+    assert!(pool.until(SOON, |pool| pool.clients[&receiver].closed.is_some()));
+    let closed = pool.clients[&receiver].closed.clone();
     assert!(matches!(closed, Some(Closed::Application { code: close::PEER_LEFT, .. })), "{closed:?}");
 
     let closed = relay.expect("room_closed");
@@ -147,23 +147,23 @@ fn first_signal_drains_pairs_and_second_ends_them() {
     for hurried in [false, true] {
         let drain = if hurried { "1000" } else { "1" };
         let mut relay = Program::start_in_front(state.path(), &["--listen", "127.0.0.1:0", "--drain", drain]);
-        let mut crowd = Crowd::new(relay.listening(), &Profile::peer());
-        let sender = crowd.come(&[join(1, Role::Sender)]);
-        assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting)));
-        let receiver = crowd.come(&[join(1, Role::Receiver)]);
-        assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].paired && crowd.clients[&receiver].paired));
+        let mut pool = ClientPool::new(relay.listening(), &Profile::peer());
+        let sender = pool.connect(&[join(1, Role::Sender)]);
+        assert!(pool.until(SOON, |pool| pool.clients[&sender].received.contains(&RelayMessage::Waiting)));
+        let receiver = pool.connect(&[join(1, Role::Receiver)]);
+        assert!(pool.until(SOON, |pool| pool.clients[&sender].paired && pool.clients[&receiver].paired));
         relay.signal(Signal::INT);
         relay.expect("shutting down: ");
-        crowd.send(sender, 1000);
-        assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].got == 1000));
+        pool.send(sender, 1000);
+        assert!(pool.until(SOON, |pool| pool.clients[&receiver].bytes_received == 1000));
         assert!(relay.child.try_wait().unwrap().is_none());
         if hurried {
             relay.signal(Signal::INT);
         }
-        assert!(crowd.until(SOON, |crowd| crowd.clients.values().all(|client| client.closed.is_some())));
+        assert!(pool.until(SOON, |pool| pool.clients.values().all(|client| client.closed.is_some())));
         let told =
             |closed: &Option<Closed>| matches!(closed, Some(Closed::Application { code: close::SHUTTING_DOWN, .. }));
-        assert!(crowd.clients.values().all(|client| told(&client.closed)));
+        assert!(pool.clients.values().all(|client| told(&client.closed)));
         assert_eq!(relay.end().0, Some(0));
     }
 }
@@ -175,10 +175,10 @@ fn interrupt_ignored_by_parent_is_ignored() {
     let mut command = Command::new("env");
     command.args(["--ignore-signal=INT", env!("CARGO_BIN_EXE_tallow-relay")]);
     let mut relay = Program::run(command, state.path(), &["--listen", "127.0.0.1:0", "--drain", "1000"]);
-    let mut crowd = Crowd::new(relay.listening(), &Profile::peer());
+    let mut pool = ClientPool::new(relay.listening(), &Profile::peer());
     relay.signal(Signal::INT);
-    let waiting = crowd.come(&[join(1, Role::Sender)]);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&waiting].heard.contains(&RelayMessage::Waiting)));
+    let waiting = pool.connect(&[join(1, Role::Sender)]);
+    assert!(pool.until(SOON, |pool| pool.clients[&waiting].received.contains(&RelayMessage::Waiting)));
     relay.signal(Signal::TERM);
     relay.expect("shutting down: ");
     let (code, said) = relay.end();

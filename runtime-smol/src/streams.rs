@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smol::io::{AsyncRead, AsyncWrite};
 use tallow_proto::peer::Payload;
 use tallow_proto::transfer::storage::StreamSink;
-use tallow_runtime::bridge::{self, Ask};
+use tallow_runtime::bridge::{self, WriteOp};
 
 /// Sends what it reads, to its end. The receiver is offered a stream.
 ///
@@ -30,9 +30,9 @@ pub fn writer(writer: impl AsyncWrite + Send + 'static) -> Arc<dyn StreamSink> {
     smol::spawn(bridge::drain(drainer, move |cx, ask| {
         let writer: Pin<&mut _> = writer.as_mut();
         match ask {
-            Ask::Write(bytes) => writer.poll_write(cx, bytes),
-            Ask::Flush => writer.poll_flush(cx).map_ok(|()| 0),
-            Ask::Close => writer.poll_close(cx).map_ok(|()| 0),
+            WriteOp::Write(bytes) => writer.poll_write(cx, bytes),
+            WriteOp::Flush => writer.poll_flush(cx).map_ok(|()| 0),
+            WriteOp::Close => writer.poll_close(cx).map_ok(|()| 0),
         }
     }))
     .detach();

@@ -256,7 +256,7 @@ impl Drop for Drainer {
 
 /// What is asked of a writer.
 #[derive(Debug)]
-pub enum Ask<'a> {
+pub enum WriteOp<'a> {
     /// Write some of this; it answers how many bytes.
     Write(&'a [u8]),
     /// Write out what it holds.
@@ -266,11 +266,11 @@ pub enum Ask<'a> {
 }
 
 /// A writer's task: writes and flushes until the end of the transfer, then closes the writer.
-pub async fn drain(drainer: Drainer, mut ask: impl FnMut(&mut Context<'_>, Ask<'_>) -> Poll<io::Result<usize>>) {
+pub async fn drain(drainer: Drainer, mut ask: impl FnMut(&mut Context<'_>, WriteOp<'_>) -> Poll<io::Result<usize>>) {
     while let Some(bytes) = poll_fn(|cx| drainer.poll_bytes(cx)).await {
         let mut rest = bytes;
         while !rest.is_empty() {
-            match drainer.ask(|cx| ask(cx, Ask::Write(&rest))).await {
+            match drainer.ask(|cx| ask(cx, WriteOp::Write(&rest))).await {
                 None => return,
                 Some(Ok(0)) => return drainer.fail(io::Error::from(io::ErrorKind::WriteZero).into()),
                 Some(Ok(count)) => drop(rest.split_to(count.min(rest.len()))),
@@ -278,13 +278,13 @@ pub async fn drain(drainer: Drainer, mut ask: impl FnMut(&mut Context<'_>, Ask<'
                 Some(Err(error)) => return drainer.fail(error.into()),
             }
         }
-        match drainer.ask(|cx| ask(cx, Ask::Flush)).await {
+        match drainer.ask(|cx| ask(cx, WriteOp::Flush)).await {
             None => return,
             Some(Ok(_)) => drainer.written(),
             Some(Err(error)) => return drainer.fail(error.into()),
         }
     }
-    if let Err(error) = poll_fn(|cx| ask(cx, Ask::Close)).await {
+    if let Err(error) = poll_fn(|cx| ask(cx, WriteOp::Close)).await {
         tracing::debug!(%error, "a writer could not be closed");
     }
 }

@@ -291,12 +291,12 @@ fn exchange(now: Instant, client: &mut Quic, from: SocketAddr, server: &mut Quic
 }
 
 /// A relay, and clients that are WebSockets without TLS.
-struct Floor {
+struct RelayWithClients {
     now: Instant,
     relay: Relay,
 }
 
-impl Floor {
+impl RelayWithClients {
     fn new() -> Self {
         let now = Instant::now();
         let generous = room::limits::Limits {
@@ -316,9 +316,9 @@ impl Floor {
             unix_time: UNIX_TIME,
             seed: Seed::new([5; 32]),
         };
-        let mut floor = Self { now, relay: Relay::new(config).unwrap() };
-        floor.settle();
-        floor
+        let mut hall = Self { now, relay: Relay::new(config).unwrap() };
+        hall.settle();
+        hall
     }
 
     fn settle(&mut self) {
@@ -394,17 +394,17 @@ const PAIR: usize = 2 * (64 * KIB + READ + 16 * KIB + 64 * KIB);
 
 fn pair_that_reads_nothing_costs_its_windows() {
     let heap = Heap::measure();
-    let mut floor = Floor::new();
+    let mut hall = RelayWithClients::new();
     let many: Vec<u8> = FRAME.repeat(4096);
     heap.restart();
     let pairs = 4;
     for index in 0..pairs {
-        let (sender, receiver) = (floor.connect(2 * index), floor.connect(2 * index + 1));
-        floor.ask(sender, index as u8, Role::Sender);
-        floor.ask(receiver, index as u8, Role::Receiver);
-        floor.drain(sender);
+        let (sender, receiver) = (hall.connect(2 * index), hall.connect(2 * index + 1));
+        hall.ask(sender, index as u8, Role::Sender);
+        hall.ask(receiver, index as u8, Role::Receiver);
+        hall.drain(sender);
         for leg in [sender, receiver] {
-            while floor.feed(leg, &many) == many.len() {}
+            while hall.feed(leg, &many) == many.len() {}
         }
     }
     heap.assert_within_twice(usize::from(pairs) * (PAIR + 2 * IDLE), "pairs");
@@ -412,16 +412,16 @@ fn pair_that_reads_nothing_costs_its_windows() {
 
 fn clients_without_request_cost_their_greeting() {
     let heap = Heap::measure();
-    let mut floor = Floor::new();
+    let mut hall = RelayWithClients::new();
     heap.restart();
     let clients = 16;
     // A frame of 4,000 bytes that lacks its last one.
     let rest: Vec<u8> = FRAME.repeat(3_999);
     let length = frame(&enclose(&[0; 4000])[..4]);
     for index in 0..clients {
-        let client = floor.connect(index);
-        floor.feed(client, &length);
-        assert_eq!(floor.feed(client, &rest), rest.len());
+        let client = hall.connect(index);
+        hall.feed(client, &length);
+        assert_eq!(hall.feed(client, &rest), rest.len());
     }
     assert!(heap.growth() >= usize::from(clients) * 3_999, "the greetings are held");
     // A greeting of 4 KiB, a window of 8 KiB, a read of as much, and the connection itself.

@@ -163,7 +163,7 @@ impl Run {
         let mut child = self.spawn();
         // A program that does not read its input ends without it.
         let _ = child.stdin.take().unwrap().write_all(input);
-        let out = Said::default();
+        let out = Captured::default();
         let reader = out.listen(child.stdout.take().unwrap());
         Program::of(child, out, vec![reader])
     }
@@ -174,9 +174,9 @@ impl Run {
         let mut command = Command::new(program);
         command.args(words).env_clear().envs(self.environment).current_dir(self.into).stdin(Stdio::null()).stderr(err);
         let mut child = command.stdout(out.unwrap_or_else(Stdio::piped)).spawn().unwrap();
-        let out = Said::default();
+        let out = Captured::default();
         let readers = child.stdout.take().map(|stdout| out.listen(stdout)).into_iter().collect();
-        Program { child, shown: Said::default(), out, at: 0, readers, terminal: None }
+        Program { child, shown: Captured::default(), out, at: 0, readers, terminal: None }
     }
 
     /// On a terminal that shows nothing any more, as after Ctrl-S, and that has taken all it can.
@@ -187,7 +187,7 @@ impl Run {
         let (program, words) = self.line();
         let command = pty_process::blocking::Command::new(program).args(words).env_clear().envs(self.environment);
         let child = command.current_dir(self.into).spawn_borrowed(&pts).unwrap();
-        let (shown, out) = (Said::default(), Said::default());
+        let (shown, out) = (Captured::default(), Captured::default());
         let terminal = Some(Terminal { pty: Arc::new(pty), pts, found });
         Program { child, shown, out, at: 0, readers: Vec::new(), terminal }
     }
@@ -196,7 +196,7 @@ impl Run {
     pub fn fed(self, feed: impl FnOnce(ChildStdin) + Send + 'static) -> Program {
         let mut child = self.spawn();
         let into = child.stdin.take().unwrap();
-        let out = Said::default();
+        let out = Captured::default();
         let readers = vec![out.listen(child.stdout.take().unwrap()), std::thread::spawn(move || feed(into))];
         Program::of(child, out, readers)
     }
@@ -206,7 +206,7 @@ impl Run {
         let mut child = self.spawn();
         drop(child.stdin.take());
         let from = child.stdout.take().unwrap();
-        Program::of(child, Said::default(), vec![std::thread::spawn(move || read(from))])
+        Program::of(child, Captured::default(), vec![std::thread::spawn(move || read(from))])
     }
 
     fn spawn(self) -> Child {
@@ -238,7 +238,7 @@ impl Run {
         pty.resize(pty_process::Size::new(40, 160)).unwrap();
         let found = tcgetattr(&pts).unwrap();
         let pty = Arc::new(pty);
-        let (shown, out) = (Said::default(), Said::default());
+        let (shown, out) = (Captured::default(), Captured::default());
         let mut readers = vec![shown.listen(Master(pty.clone()))];
         let (program, words) = self.line();
         let mut command = pty_process::blocking::Command::new(program)
@@ -280,7 +280,7 @@ pub fn fill(stream: &impl AsFd) {
 
 /// What a stream said so far.
 #[derive(Debug, Clone, Default)]
-struct Said(Arc<Stream>);
+struct Captured(Arc<Stream>);
 
 #[derive(Debug, Default)]
 struct Stream {
@@ -294,7 +294,7 @@ struct Words {
     over: bool,
 }
 
-impl Said {
+impl Captured {
     fn listen(&self, mut from: impl Read + Send + 'static) -> JoinHandle<()> {
         let said = self.clone();
         std::thread::spawn(move || {
@@ -377,16 +377,16 @@ impl End {
 /// The program as it runs. It is ended by its own id.
 pub struct Program {
     child: Child,
-    shown: Said,
-    out: Said,
+    shown: Captured,
+    out: Captured,
     at: usize,
     readers: Vec<JoinHandle<()>>,
     terminal: Option<Terminal>,
 }
 
 impl Program {
-    fn of(mut child: Child, out: Said, mut readers: Vec<JoinHandle<()>>) -> Self {
-        let shown = Said::default();
+    fn of(mut child: Child, out: Captured, mut readers: Vec<JoinHandle<()>>) -> Self {
+        let shown = Captured::default();
         readers.push(shown.listen(child.stderr.take().unwrap()));
         Self { child, shown, out, at: 0, readers, terminal: None }
     }
@@ -483,7 +483,7 @@ impl Program {
             reader.join().unwrap();
         }
         let raw = [self.shown.all(), self.out.all()].concat();
-        let text = |said: &Said| String::from_utf8_lossy(&said.all()).into_owned();
+        let text = |said: &Captured| String::from_utf8_lossy(&said.all()).into_owned();
         let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap();
         End { code, shown: text(&self.shown), out: text(&self.out), raw, restored, peak }
     }

@@ -18,7 +18,7 @@ use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Role, RoomId
 use tallow_proto::wire::{self, Caps, Decoder, Features, Hello};
 
 /// The clients.
-pub struct Crowd {
+pub struct ClientPool {
     pub clients: BTreeMap<ConnId, Client>,
     socket: UdpSocket,
     relay: SocketAddr,
@@ -28,14 +28,14 @@ pub struct Crowd {
 /// One of them.
 pub struct Client {
     pub certificate: Option<CertificateSeen>,
-    pub heard: Vec<RelayMessage>,
+    pub received: Vec<RelayMessage>,
     pub paired: bool,
     pub closed: Option<Closed>,
     /// Bytes of the other peer, all streams together.
-    pub got: u64,
+    pub bytes_received: u64,
     /// How much may be read now; `None`: everything.
-    pub appetite: Option<usize>,
-    says: Vec<ClientMessage>,
+    pub read_limit: Option<usize>,
+    to_send: Vec<ClientMessage>,
     main: Option<Stream>,
     decoder: Decoder,
     /// What is left to write, by stream.
@@ -51,7 +51,7 @@ pub fn join(room: u32, role: Role) -> ClientMessage {
     ClientMessage::Join { room: RoomId(id), role, owner, again: false }
 }
 
-impl Crowd {
+impl ClientPool {
     /// Nobody yet.
     pub fn new(relay: SocketAddr, profile: &Profile) -> Self {
         let local: SocketAddr = if relay.is_ipv4() { ([127, 0, 0, 1], 0).into() } else { ([0_u16; 8], 0).into() };
@@ -63,18 +63,18 @@ impl Crowd {
     }
 
     /// One more, who greets and says this.
-    pub fn come(&mut self, says: &[ClientMessage]) -> ConnId {
+    pub fn connect(&mut self, to_send: &[ClientMessage]) -> ConnId {
         let conn = self.quic.connect(Instant::now(), self.relay, "relay.test", &Trust::Any).expect("a connection");
         let mut all = vec![ClientMessage::Hello(Hello::new(Features::default()))];
-        all.extend_from_slice(says);
+        all.extend_from_slice(to_send);
         let client = Client {
             certificate: None,
-            heard: Vec::new(),
+            received: Vec::new(),
             paired: false,
             closed: None,
-            got: 0,
-            appetite: None,
-            says: all,
+            bytes_received: 0,
+            read_limit: None,
+            to_send: all,
             main: None,
             decoder: Decoder::new(Caps::Greeting),
             out: BTreeMap::new(),
@@ -95,7 +95,7 @@ impl Crowd {
     /// Lets a client read so many bytes more.
     pub fn feed(&mut self, conn: ConnId, bytes: usize) {
         let client = self.clients.get_mut(&conn).expect("a client");
-        client.appetite = client.appetite.map(|left| left + bytes);
+        client.read_limit = client.read_limit.map(|left| left + bytes);
         client.read(&mut self.quic, conn);
     }
 
@@ -160,7 +160,8 @@ impl Client {
                 self.certificate = Some(certificate);
                 let main = quic.open_bi(conn).expect("the first stream");
                 self.main = Some(main);
-                let says: Vec<u8> = self.says.iter().flat_map(|message| enclose(&wire::encode(message))).collect();
+                let to_send: Vec<u8> =
+                    self.to_send.iter().flat_map(|message| enclose(&wire::encode(message))).collect();
                 self.out.insert(main, says.into());
                 self.write(quic, conn, main);
             }
@@ -191,7 +192,7 @@ impl Client {
         let mut later = Vec::new();
         for stream in std::mem::take(&mut self.readable) {
             loop {
-                let max = if self.paired { self.appetite.unwrap_or(usize::MAX) } else { usize::MAX };
+                let max = if self.paired { self.read_limit.unwrap_or(usize::MAX) } else { usize::MAX };
                 if max == 0 {
                     later.push(stream);
                     break;
@@ -205,15 +206,15 @@ impl Client {
 
     fn take(&mut self, bytes: Bytes) {
         if self.paired {
-            self.got += bytes.len() as u64;
-            self.appetite = self.appetite.map(|left| left - bytes.len());
+            self.bytes_received += bytes.len() as u64;
+            self.read_limit = self.read_limit.map(|left| left - bytes.len());
             return;
         }
         self.decoder.push(bytes);
         while let Ok(Some(frame)) = self.decoder.next_frame() {
             let message: RelayMessage = wire::decode(&frame.into_bytes()).expect("a message");
             self.paired |= matches!(message, RelayMessage::Paired { .. });
-            self.heard.push(message);
+            self.received.push(message);
         }
     }
 }

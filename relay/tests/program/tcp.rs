@@ -9,7 +9,7 @@ use tallow_proto::link::trust::CertificateSeen;
 use tallow_proto::wire::close;
 use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Role};
 
-use super::client::{Crowd, join};
+use super::client::{ClientPool, join};
 use super::tcp_client::{TcpClient, until, websocket};
 use super::{Program, SOON, Signal};
 
@@ -30,7 +30,7 @@ fn tls_and_websocket_clients_are_paired_on_quic_port() {
     ];
     for (room, (kind, transport)) in (0..).zip(kinds) {
         let mut alice = TcpClient::come(addr, Kind::Tls, &[join(room, Role::Sender)]);
-        assert!(until(SOON, [&mut alice], |[alice]| alice.heard.contains(&RelayMessage::Waiting)));
+        assert!(until(SOON, [&mut alice], |[alice]| alice.received.contains(&RelayMessage::Waiting)));
         let mut bob = TcpClient::come(addr, kind, &[join(room, Role::Receiver)]);
         let both = until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some());
         assert!(both && alice.streams == Some(0) && bob.streams == Some(0));
@@ -44,10 +44,9 @@ fn tls_and_websocket_clients_are_paired_on_quic_port() {
         let all = bytes(20 << 20);
         alice.send(&all);
         bob.send(&all[..1000]);
-        assert!(
-            until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.got.len() == all.len() && alice.got.len() == 1000)
-        );
-        assert!(bob.got == all && alice.got == all[..1000]);
+        assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.bytes_received.len() == all.len()
+            && alice.bytes_received.len() == 1000));
+        assert!(bob.bytes_received == all && alice.bytes_received == all[..1000]);
         alice.finish();
         assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| bob.ended));
         bob.close(close::DONE);
@@ -62,21 +61,21 @@ fn quic_and_tls_clients_are_paired() {
     let state = tempfile::tempdir().unwrap();
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0"]);
     let addr = relay.listening();
-    let mut crowd = Crowd::new(addr, &Profile::peer());
-    let alice = crowd.come(&[join(1, Role::Sender)]);
-    assert!(crowd.until(SOON, |crowd| crowd.clients[&alice].heard.contains(&RelayMessage::Waiting)));
+    let mut pool = ClientPool::new(addr, &Profile::peer());
+    let alice = pool.connect(&[join(1, Role::Sender)]);
+    assert!(pool.until(SOON, |pool| pool.clients[&alice].received.contains(&RelayMessage::Waiting)));
     let mut bob = TcpClient::come(addr, Kind::Tls, &[join(1, Role::Receiver)]);
-    assert!(crowd.until(SOON, |crowd| {
+    assert!(pool.until(SOON, |pool| {
         bob.turn();
-        crowd.clients[&alice].paired && bob.streams == Some(0)
+        pool.clients[&alice].paired && bob.streams == Some(0)
     }));
     bob.send(&bytes(5 << 20));
-    assert!(crowd.until(SOON, |crowd| {
+    assert!(pool.until(SOON, |pool| {
         bob.turn();
-        crowd.clients[&alice].got == 5 << 20
+        pool.clients[&alice].bytes_received == 5 << 20
     }));
     crowd.leave(alice, close::DONE);
-    assert!(crowd.until(SOON, |_| {
+    assert!(pool.until(SOON, |_| {
         bob.turn();
         bob.ended
     }));
@@ -89,7 +88,7 @@ fn ending_relay_reports_reason_to_tcp_clients() {
     let addr = relay.listening();
     let mut alice = TcpClient::come(addr, websocket(true), &[join(1, Role::Sender)]);
     let mut waits = TcpClient::come(addr, websocket(false), &[join(2, Role::Sender)]);
-    let waiting = |client: &TcpClient| client.heard.contains(&RelayMessage::Waiting);
+    let waiting = |client: &TcpClient| client.received.contains(&RelayMessage::Waiting);
     assert!(until(SOON, [&mut alice, &mut waits], |[alice, waits]| waiting(alice) && waiting(waits)));
     let mut bob = TcpClient::come(addr, Kind::Tls, &[join(1, Role::Receiver)]);
     assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some()));
@@ -99,10 +98,10 @@ fn ending_relay_reports_reason_to_tcp_clients() {
     let down =
         |client: &TcpClient| matches!(client.closed, Some(Closed::Application { code: close::SHUTTING_DOWN, .. }));
     assert!(until(SOON, [&mut waits], |[waits]| down(waits)));
-    assert_eq!(waits.heard.last(), Some(&told));
+    assert_eq!(waits.received.last(), Some(&told));
     assert!(TcpStream::connect(addr).is_err(), "the listener is closed, so that clients go elsewhere at once");
     alice.send(b"still here");
-    assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| bob.got == b"still here"));
+    assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| bob.bytes_received == b"still here"));
     assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| down(alice) && bob.is_over()));
     assert!(bob.ended, "close_notify, and not an end without it");
     assert_eq!(relay.end().0, Some(0));
@@ -152,15 +151,16 @@ fn other_protocols_are_refused() {
 fn websockets_work_behind_nginx() {
     let addr = std::env::var("TALLOW_BEHIND_NGINX").unwrap().parse().unwrap();
     let mut alice = TcpClient::come(addr, websocket(true), &[join(77, Role::Sender)]);
-    let waits = until(SOON, [&mut alice], |[alice]| alice.heard.contains(&RelayMessage::Waiting) || alice.is_over());
+    let waits = until(SOON, [&mut alice], |[alice]| alice.received.contains(&RelayMessage::Waiting) || alice.is_over());
     assert!(waits && !alice.is_over(), "{:?} {:?}", alice.link, alice.closed);
     let mut bob = TcpClient::come(addr, websocket(true), &[join(77, Role::Receiver)]);
     assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some()));
     let all = bytes(20 << 20);
     alice.send(&all);
     bob.send(&all[..1000]);
-    assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.got.len() == all.len() && alice.got.len() == 1000));
-    assert!(bob.got == all && alice.got == all[..1000]);
+    assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| bob.bytes_received.len() == all.len()
+        && alice.bytes_received.len() == 1000));
+    assert!(bob.bytes_received == all && alice.bytes_received == all[..1000]);
     // A code and an end pass, too.
     alice.close(close::ENDED);
     let left = |bob: &TcpClient| matches!(bob.closed, Some(Closed::Application { code: close::PEER_LEFT, .. }));

@@ -30,7 +30,7 @@ pub(super) enum SimEvent {
         data: Vec<u8>,
     },
     /// A datagram that waited for a stopped process.
-    Kept {
+    Delayed {
         host: HostId,
         to: SocketAddr,
         from: SocketAddr,
@@ -60,7 +60,7 @@ pub(super) enum SimEvent {
 }
 
 /// Datagrams that a stopped process finds afterwards: what its system's buffer holds.
-const KEPT: usize = 256;
+const MAX_DELAYED: usize = 256;
 /// How long a runtime may take to see that an address has changed.
 const NOTICED: Duration = Duration::from_secs(3);
 
@@ -399,7 +399,7 @@ impl World {
                     self.deliver(host, to, flight.from, data);
                 }
             }
-            SimEvent::Kept { host, to, from, data } => self.deliver(host, to, from, data),
+            SimEvent::Delayed { host, to, from, data } => self.deliver(host, to, from, data),
             SimEvent::JobDone { host, life, job } => {
                 if self.hosts[host.0].life != life {
                     return;
@@ -442,9 +442,9 @@ impl World {
         let target = &mut self.hosts[host.0];
         let Some((socket, is_mapped)) = target.socket_for(to) else { return };
         if let Some((freeze, _, until)) = target.frozen {
-            if freeze == Freeze::Stopped && target.waiting < KEPT {
+            if freeze == Freeze::Stopped && target.waiting < MAX_DELAYED {
                 target.waiting += 1;
-                self.plan(until, SimEvent::Kept { host, to, from, data });
+                self.plan(until, SimEvent::Delayed { host, to, from, data });
             }
             return;
         }
