@@ -66,8 +66,8 @@ impl Paths {
         }
     }
 
-    /// Direct links that were active before are closed once nothing is in flight on them, and the other side uses the
-    /// new one: it would take the end of the old one for a loss. `is_synced`: whether it uses that link.
+    /// Closes direct links that were active before, once nothing is in flight on them and the other side uses the new
+    /// one; otherwise it would take the close for a loss. `is_synced`: whether it uses the new link.
     pub fn retire_drained(
         &mut self,
         now: Instant,
