@@ -1,4 +1,4 @@
-//! The real program: what it to_send, how it ends, and that two clients meet there over real sockets.
+//! The real program: its output, its exit codes, and two clients that are paired over real sockets.
 
 #[path = "../examples/crowd/client.rs"]
 mod client;
@@ -24,7 +24,7 @@ use tallow_relay::process::is_ignored;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A running relay. It is ended by its own id.
+/// A running relay. The test ends it by its own process id.
 struct Program {
     child: Child,
     lines: Receiver<String>,
@@ -36,7 +36,8 @@ impl Program {
         Self::run(Command::new(env!("CARGO_BIN_EXE_tallow-relay")), state, arguments)
     }
 
-    /// It takes an interrupt although this process ignores it, as the background job of a shell does.
+    /// Starts it so that it handles an interrupt, even if this process ignores interrupts like a background job of a
+    /// shell.
     fn start_in_front(state: &Path, arguments: &[&str]) -> Self {
         if !is_ignored(Signal::INT.as_raw()) {
             return Self::start(state, arguments);
@@ -54,7 +55,7 @@ impl Program {
         Self { child, lines, said: Vec::new() }
     }
 
-    /// The rest of the next line that holds this.
+    /// The rest of the next line that contains `what`.
     fn expect(&mut self, what: &str) -> String {
         let end = Instant::now() + SOON;
         while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
@@ -74,7 +75,7 @@ impl Program {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end: the exit code, and all that it said.
+    /// Waits for its end: returns the exit code and the whole output.
     fn end(mut self) -> (Option<i32>, String) {
         let end = Instant::now() + SOON;
         loop {
@@ -97,7 +98,7 @@ impl Drop for Program {
     }
 }
 
-/// R06 for one pair: what is logged at TRACE names no client.
+/// R06 for one pair: the log at level TRACE identifies no client.
 #[test]
 fn two_clients_are_paired_and_log_has_no_addresses() {
     let state = tempfile::tempdir().unwrap();
@@ -136,7 +137,7 @@ fn two_clients_are_paired_and_log_has_no_addresses() {
     let port = crowd.local_addr().port().to_string();
     assert!(others.iter().all(|line| !line.contains("127.0.0.1") && !line.contains(&port)), "{others:#?}");
 
-    // Its certificate is kept.
+    // The certificate is kept.
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0"]);
     assert_eq!(relay.expect("certificate fingerprint "), fingerprint);
 }
@@ -168,7 +169,7 @@ fn first_signal_drains_pairs_and_second_ends_them() {
     }
 }
 
-/// `trap '' INT` and the background of a shell: what was ignored stays ignored.
+/// `trap '' INT` and background jobs of a shell: a signal that was ignored stays ignored.
 #[test]
 fn interrupt_ignored_by_parent_is_ignored() {
     let state = tempfile::tempdir().unwrap();
@@ -198,7 +199,7 @@ fn quiet_relay_prints_only_errors() {
     assert!(code == Some(5) && said.starts_with("tallow relay: cannot listen") && said.lines().count() == 1, "{said}");
 }
 
-/// Whether a process has a handler for a signal by now.
+/// Whether a process has already installed a handler for a signal.
 fn catches(pid: u32, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
@@ -223,7 +224,7 @@ fn relay_memory_is_hidden_from_other_processes() {
     }
     let mut relay = Program::run(command, state.path(), &["--listen", "127.0.0.1:0"]);
     relay.listening();
-    // What belongs to a process that can't be dumped, the kernel gives to root.
+    // The kernel gives files of a process that can't be dumped to root.
     assert_eq!(std::fs::metadata(format!("/proc/{}/maps", relay.child.id())).unwrap().uid(), 0);
 }
 

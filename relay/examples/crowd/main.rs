@@ -6,7 +6,7 @@
 //! crowd 127.0.0.1:4433 $! --waiting 10000
 //! crowd 127.0.0.1:4433 $! --waiting 100 --pairs 100 --seconds 20
 //! ```
-//! Of the pairs, every second receiver reads 1 KiB/s. Each sender sends without end.
+//! Every second receiver of the pairs reads 1 KiB/s. Each sender sends without end.
 
 mod client;
 
@@ -16,9 +16,9 @@ use client::{ClientPool, join};
 use tallow_proto::link::quic::Profile;
 use tallow_proto::wire::relay::{RelayMessage, Role};
 
-/// Clients that are on their way at one time.
+/// How many clients connect at the same time.
 const BATCH: u32 = 10;
-/// What a sender has to send: more than it can in the time.
+/// The bytes that a sender has to send: more than it can in the time.
 const PLENTY: usize = 64 << 20;
 
 fn main() {
@@ -37,7 +37,7 @@ fn main() {
         }
     }
     println!("empty: {}", memory(&pid));
-    // Small windows, so that a slow reader is slow at once and not after it has buffered 32 MiB.
+    // Small windows, so that a slow reader has an effect at once and not only after it has buffered 32 MiB.
     let profile = Profile { receive_window: window, idle_timeout: Duration::from_secs(600), ..Profile::peer() };
     let mut pool = ClientPool::new(relay.parse().expect(usage), &profile);
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! One client of a relay on TCP: the protocol's own machines and `std::net`.
+//! One client of a relay on TCP, with the state machines of `tallow_proto` and `std::net`.
 
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::{ClientMessage, RelayMessage};
 use tallow_proto::wire::{self, Caps, Decoder, Features, Hello};
 
-/// What runs in the TCP connection.
+/// A WebSocket client, with or without TLS.
 pub fn websocket(tls: bool) -> Kind {
     Kind::WebSocket { tls, path: "/".into() }
 }
@@ -23,7 +23,7 @@ pub struct TcpClient {
     pub heard: Vec<RelayMessage>,
     pub streams: Option<u8>,
     pub got: Vec<u8>,
-    /// The relay's side said that nothing follows.
+    /// The relay has ended its direction.
     pub ended: bool,
     pub closed: Option<Closed>,
     tcp: TcpLink,
@@ -33,8 +33,8 @@ pub struct TcpClient {
 }
 
 impl TcpClient {
-    /// Connects, greets and says this.
-    pub fn come(relay: SocketAddr, kind: Kind, says: &[ClientMessage]) -> Self {
+    /// Connects and sends the greeting and these messages.
+    pub fn connect(relay: SocketAddr, kind: Kind, to_send: &[ClientMessage]) -> Self {
         let unix_time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let windows = Windows::peer();
         let target = Target { kind, host: "relay.test", port: relay.port(), trust: Trust::Any, proxy: None, windows };
@@ -42,7 +42,7 @@ impl TcpClient {
         let socket = TcpStream::connect(relay).expect("a connection");
         socket.set_nonblocking(true).expect("no waiting");
         let hello = ClientMessage::Hello(Hello::new(Features::default()));
-        let all = std::iter::once(&hello).chain(says);
+        let all = std::iter::once(&hello).chain(to_send);
         let out: Vec<u8> = all.flat_map(|message| enclose(&wire::encode(message))).collect();
         Self {
             link: None,
@@ -58,7 +58,7 @@ impl TcpClient {
         }
     }
 
-    /// More to write.
+    /// Queues bytes for writing.
     pub fn send(&mut self, bytes: &[u8]) {
         assert!(self.out.is_empty(), "one after the other");
         self.out = Bytes::copy_from_slice(bytes);
@@ -145,7 +145,7 @@ impl TcpClient {
     }
 }
 
-/// Goes on until the condition holds; false when it did not in time.
+/// Runs until the condition holds; returns false if it does not in time.
 pub fn until<const N: usize>(
     within: Duration,
     clients: [&mut TcpClient; N],

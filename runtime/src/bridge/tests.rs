@@ -5,7 +5,7 @@ use super::*;
 const SOON: Duration = Duration::from_millis(10);
 const LONG: Duration = Duration::from_secs(60);
 
-/// Everything that a source gives.
+/// All bytes of a source.
 fn all(source: &BridgeSource) -> Result<Vec<u8>, Fault> {
     let (mut all, mut piece) = (Vec::new(), [0; 1000]);
     loop {
