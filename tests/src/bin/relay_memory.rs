@@ -1,4 +1,4 @@
-//! How much memory a relay needs: idle rooms, and rooms that carry data to receivers half of which read 1 KiB/s.
+//! How much memory a relay needs: idle rooms, and rooms that forward data to receivers, half of which read 1 KiB/s.
 //!
 //! ```sh
 //! cargo build --release --workspace && cargo run --release -p tallow-tests --bin relay_memory -- idle 10000
@@ -29,15 +29,15 @@ use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};
 const SOCKET: SocketId = SocketId(0);
 /// Handshakes at one time.
 const AT_ONCE: usize = 100;
-/// What a slow receiver reads a second.
+/// How much a slow receiver reads per second.
 const TRICKLE: usize = 1024;
 
 enum Task {
-    /// Waits for nobody.
+    /// Does not wait for its peer.
     Idle,
-    /// Sends without an end; holds the nameplate once there is one.
+    /// Sends without end; has a nameplate once it is assigned.
     Source,
-    /// Reads what comes, or almost nothing.
+    /// Reads everything, or almost nothing.
     Drain { slow: bool, seen: usize },
 }
 
@@ -83,7 +83,7 @@ impl Clients {
         let bind = Bind { addr: (Ipv4Addr::LOCALHOST, 0).into(), dual_stack: true, share_port: false, group: None };
         Self {
             relay,
-            // A client that does not read must not buffer what it does not read.
+            // A client that does not read must not buffer unread data.
             quic: Quic::client(
                 &Profile { receive_window: 64 * 1024, ..Profile::peer() },
                 Duration::from_secs(1_800_000_000),
@@ -158,7 +158,7 @@ impl Clients {
         self.pour(id);
     }
 
-    /// A source writes until it is stopped; a drain reads as much as it is told to.
+    /// A source writes until its window is full; a drain reads as much as it may.
     fn pour(&mut self, id: ConnId) {
         let Some(client) = self.clients.get_mut(&id).filter(|client| client.paired) else { return };
         match &mut client.role {
