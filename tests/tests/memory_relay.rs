@@ -1,5 +1,5 @@
-//! What a relay, a client or a server keeps on the heap for another end that sends the smallest pieces there are and
-//! reads nothing: at most twice the bound that the module in question states.
+//! How much heap memory a relay, a client or a server keeps for another end that sends the smallest possible pieces
+//! and reads nothing: at most twice the bound that the module states.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -40,7 +40,7 @@ tallow_tests::measured_tests!(
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-/// One read of a TCP connection, which comes on top of its window.
+/// One read of a TCP connection, in addition to its window.
 const READ: usize = 64 * KIB;
 /// A TCP connection without anything in it.
 const IDLE: usize = 8 * KIB;
@@ -58,7 +58,7 @@ fn acceptor(receive: usize, send: usize) -> Acceptor {
     Acceptor::new(&sim::identity(), BareWebSocket::Allowed, Windows { receive, send }).unwrap()
 }
 
-/// Feeds a TCP connection as far as it takes bytes; returns how many it took.
+/// Feeds a TCP connection as many bytes as it accepts; returns their number.
 fn feed(now: Instant, tcp: &mut TcpLink, mut bytes: &[u8]) -> usize {
     let all = bytes.len();
     while !bytes.is_empty() {
@@ -74,7 +74,7 @@ fn feed(now: Instant, tcp: &mut TcpLink, mut bytes: &[u8]) -> usize {
     all - bytes.len()
 }
 
-/// Takes what a TCP connection has for its socket.
+/// Takes the output of a TCP connection for its socket.
 fn drain(now: Instant, tcp: &mut TcpLink) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
@@ -177,7 +177,7 @@ fn small_writes_cost_the_send_window() {
     }
 }
 
-/// 16 KiB of handshake, and what a TLS connection has of its own.
+/// 16 KiB of handshake, and the memory of a TLS connection itself.
 fn handshake_in_one_byte_records_costs_its_backlog() {
     let heap = Heap::measure();
     let now = Instant::now();
@@ -265,7 +265,7 @@ fn stream_of_one_byte_datagrams_costs_its_window() {
             break;
         }
     }
-    // The client's own copies of what is not acknowledged count, too.
+    // The client's own copies of unacknowledged data count, too.
     assert!(measured);
     heap.assert_within_twice(window + 32 * KIB + 32 * KIB, "one-byte stream frames");
 }
