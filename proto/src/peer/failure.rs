@@ -76,7 +76,7 @@ pub enum Lost {
     #[error("no relay answered; check the network and the relay's address and port (UDP and TCP)")]
     NoRelay,
     /// The proxy did not connect.
-    #[error("{0}; check the proxy's address and the destinations that it allows")]
+    #[error("{0}; check the proxy's address and what it allows")]
     Proxy(#[source] ProxyFailure),
     /// No relay is configured, none is embedded, and discovery is off.
     #[error("there is no relay at which the two sides could meet; name one, or let the sender run one itself")]
@@ -134,8 +134,8 @@ pub enum Class {
     Auth,
     /// Refused or declined: 4.
     Refused,
-    /// Network: 5.
-    Network,
+    /// Net: 5.
+    Net,
     /// Local input or output: 6.
     Io,
     /// Protocol violation: 7.
@@ -155,7 +155,7 @@ impl Class {
         match self {
             Self::Auth => 3,
             Self::Refused => 4,
-            Self::Network => 5,
+            Self::Net => 5,
             Self::Io => 6,
             Self::Proto => 7,
             Self::Relay => 8,
@@ -170,7 +170,7 @@ impl Class {
         match self {
             Self::Auth => "auth",
             Self::Refused => "refused",
-            Self::Network => "net",
+            Self::Net => "net",
             Self::Io => "io",
             Self::Proto => "proto",
             Self::Relay => "relay",
@@ -189,7 +189,7 @@ impl Failure {
             Self::WrongCode => Class::Auth,
             Self::Versions(_) | Self::Violation(_) => Class::Proto,
             Self::Declined { .. } | Self::NotAccepted | Self::Refused(_) | Self::NotVerified => Class::Refused,
-            Self::Lost(_) => Class::Network,
+            Self::Lost(_) => Class::Net,
             Self::Local(fault) if matches!(fault.kind, FaultKind::Cancelled) => Class::Interrupted,
             Self::Local(fault) if fault.is_refusal() => Class::Refused,
             Self::Local(_) => Class::Io,
