@@ -134,7 +134,7 @@ pub enum Class {
     Auth,
     /// Refused or declined: 4.
     Refused,
-    /// Net: 5.
+    /// Network: 5.
     Net,
     /// Local input or output: 6.
     Io,
