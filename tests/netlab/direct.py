@@ -225,8 +225,8 @@ def newfloor(t, site, transport):
     t.sleep(1)
     line = cut_off(t, transfer, site)
     if transfer.again() != (0, 0):
-        raise Failed("there was a floor, and yet a link was looked for: %s" % line)
-    return "a new floor %.1f s after the relay was killed; %s" % (found, line)
+        raise Failed("there was a relay path, and yet a link was looked for: %s" % line)
+    return "a new relay path %.1f s after the relay was killed; %s" % (found, line)
 
 
 @scenario("home", variants=({"host": "alice"}, {"host": "bob"}))

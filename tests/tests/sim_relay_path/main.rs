@@ -55,7 +55,7 @@ fn relay_path_can_be_lost_and_restored_repeatedly() {
     for round in 0..3 {
         midway.relay_restarts(SECOND);
         midway.pass(8 * SECOND);
-        // A floor that is found twice before it is needed.
+        // A relay path that is found twice before it is needed.
         if round == 1 {
             midway.relay_restarts(SECOND);
             midway.pass(8 * SECOND);

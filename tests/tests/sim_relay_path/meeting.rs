@@ -33,7 +33,7 @@ fn peer_without_links_reconnects_to_unaware_peer() {
     }
 }
 
-/// Both look for a floor, but this one can't reach the relay, until it has lost all.
+/// Both look for a relay path, but this one can't reach the relay, until it has lost all.
 fn one_lost_all_at_the_relay(seed: u64, apart: usize, legs: Allowed) -> Midway {
     let leg = |midway: &mut Midway, cut| {
         midway.cut(OUTSIDE[apart], RELAY.ip(), cut);
@@ -78,7 +78,7 @@ impl Midway {
         self.cut(PUBLIC_OF[1], PUBLIC_OF[0], cut);
     }
 
-    /// Its floor is lost, and can't be found.
+    /// Its relay path is lost, and can't be found.
     fn loses_inner_floor(&mut self) {
         self.inner_leg(true);
         self.pass(20 * SECOND);
@@ -155,7 +155,7 @@ fn tampered_new_relay_path_ends_nothing() {
         cuts.store(true, Ordering::Relaxed);
         midway.pass(30 * SECOND);
         assert_eq!(midway.hosts().map(|host| midway.told(host)), before, "{kind}: {}", midway.history());
-        assert!(tried.load(Ordering::Relaxed) > 0, "{kind}: nobody looked for a floor");
+        assert!(tried.load(Ordering::Relaxed) > 0, "{kind}: no side searched for a relay path");
         midway.ends_well();
     }
 }
@@ -191,7 +191,7 @@ fn flood_on_waiting_link_is_not_read() {
     cuts.store(true, Ordering::Relaxed);
     midway.pass(20 * SECOND);
     let sent = midway.rig.world.sent_to(relay, PUBLIC_OF[1]).bytes - before;
-    assert!(floods.load(Ordering::Relaxed) > 0, "nobody looked for a floor");
+    assert!(floods.load(Ordering::Relaxed) > 0, "no side searched for a relay path");
     assert!(sent < 2 << 20, "{sent} bytes of a flood were taken");
     midway.ends_well();
 }
