@@ -112,7 +112,7 @@ fn two_clients_are_paired_and_log_has_no_addresses() {
     assert!(pool.until(SOON, |pool| pool.clients[&alice].received.contains(&RelayMessage::Pong)));
     let Some(CertificateSeen::Unchecked(seen)) = pool.clients[&alice].certificate else { panic!() };
     assert_eq!(seen.to_string(), fingerprint);
-    crowd.leave(alice, close::DONE);
+    pool.leave(alice, close::DONE);
 
     let sender = pool.connect(&[join(1, Role::Sender)]);
     assert!(pool.until(SOON, |pool| pool.clients[&sender].received.contains(&RelayMessage::Waiting)));
@@ -120,7 +120,7 @@ fn two_clients_are_paired_and_log_has_no_addresses() {
     assert!(pool.until(SOON, |pool| pool.clients[&sender].paired && pool.clients[&receiver].paired));
     pool.send(sender, 5 << 20);
     assert!(pool.until(SOON, |pool| pool.clients[&receiver].bytes_received == 5 << 20));
-    crowd.leave(sender, close::DONE);
+    pool.leave(sender, close::DONE);
     assert!(pool.until(SOON, |pool| pool.clients[&receiver].closed.is_some()));
     let closed = pool.clients[&receiver].closed.clone();
     assert!(matches!(closed, Some(Closed::Application { code: close::PEER_LEFT, .. })), "{closed:?}");
@@ -134,7 +134,7 @@ fn two_clients_are_paired_and_log_has_no_addresses() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("room_created") && said.contains("room_paired"), "{said}");
     let others: Vec<_> = said.lines().filter(|line| !line.starts_with("listening on")).collect();
-    let port = crowd.local_addr().port().to_string();
+    let port = pool.local_addr().port().to_string();
     assert!(others.iter().all(|line| !line.contains("127.0.0.1") && !line.contains(&port)), "{others:#?}");
 
     // The certificate is kept.

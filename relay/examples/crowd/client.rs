@@ -162,7 +162,7 @@ impl Client {
                 self.main = Some(main);
                 let to_send: Vec<u8> =
                     self.to_send.iter().flat_map(|message| enclose(&wire::encode(message))).collect();
-                self.out.insert(main, says.into());
+                self.out.insert(main, to_send.into());
                 self.write(quic, conn, main);
             }
             quic::Event::Writable(stream) => self.write(quic, conn, stream),

@@ -81,8 +81,8 @@ fn main() {
         };
         println!(
             "{pairs} pairs for {seconds} s: fast {} MiB, slow {} KiB, at most {most}",
-            got(false) >> 20,
-            got(true) >> 10
+            bytes_received(false) >> 20,
+            bytes_received(true) >> 10
         );
     }
 }

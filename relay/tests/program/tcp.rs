@@ -74,7 +74,7 @@ fn quic_and_tls_clients_are_paired() {
         bob.turn();
         pool.clients[&alice].bytes_received == 5 << 20
     }));
-    crowd.leave(alice, close::DONE);
+    pool.leave(alice, close::DONE);
     assert!(pool.until(SOON, |_| {
         bob.turn();
         bob.ended
