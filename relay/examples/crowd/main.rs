@@ -72,7 +72,7 @@ fn main() {
             pool.until(Duration::from_secs(1), |_| false);
             most = most.max(memory(&pid));
         }
-        let got = |slow| {
+        let bytes_received = |slow| {
             receivers
                 .iter()
                 .filter(|(_, is)| *is == slow)
