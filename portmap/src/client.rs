@@ -9,7 +9,7 @@ use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use crate::mapper::{ATTEMPT_WITHIN, RELEASE_WITHIN};
+use crate::mapper::{ATTEMPT_WITHIN, CLOSE_WITHIN, RELEASE_WITHIN};
 use crate::{Action, ConnectionEvent, ConnectionId, Instant, Protocol, Transmit};
 
 /// The lifetime that is requested; a gateway may grant less.
@@ -27,6 +27,11 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 pub(crate) const SENDS: u8 = 6;
 /// Transmissions of a request that deletes a mapping.
 const RELEASE_SENDS: u8 = 3;
+/// Transmissions of a request that deletes a mapping at the end of the application, and the wait between them.
+const CLOSE_SENDS: u8 = 2;
+const CLOSE_WAIT: Duration = Duration::from_millis(50);
+/// Time for the last datagram to leave its socket before the socket closes. No answer is awaited.
+const FLUSH_WITHIN: Duration = Duration::from_millis(1);
 /// How long a client that lost the race waits for an answer that would create a second mapping.
 const LATE_ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -101,6 +106,11 @@ pub(crate) trait Client: Debug + Send {
     fn renew(&mut self, now: Instant);
     /// Deletes what was or may have been granted.
     fn release(&mut self, now: Instant);
+    /// Deletes what was or may have been granted, at the end of the application, which waits for this. A gateway that
+    /// has granted nothing gets one request, and its answer is not awaited.
+    fn close(&mut self, now: Instant) {
+        self.release(now);
+    }
     /// Makes no more requests. A mapping that is still granted is deleted, unless it is `kept`: one gateway may grant
     /// the same mapping by two protocols.
     fn withdraw(&mut self, now: Instant, kept: Option<SocketAddrV4>);
@@ -165,6 +175,13 @@ impl Retry {
     /// For a request that deletes a mapping; its first transmission is due now.
     pub(crate) fn release(now: Instant) -> Self {
         Self { at: now, wait: FIRST_WAIT, left: RELEASE_SENDS, until: after(now, RELEASE_WITHIN) }
+    }
+
+    /// For a request that deletes a mapping while the application waits; its first transmission is due now. Without a
+    /// grant the gateway may be silent: the request is sent once, behind the one that it may still grant.
+    pub(crate) fn close(now: Instant, has_grant: bool) -> Self {
+        let (left, within) = if has_grant { (CLOSE_SENDS, CLOSE_WITHIN) } else { (1, FLUSH_WITHIN) };
+        Self { at: now, wait: CLOSE_WAIT, left, until: after(now, within) }
     }
 
     pub(crate) fn due(&mut self, now: Instant) -> Due {

@@ -31,8 +31,8 @@ mod upnp;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 pub use mapper::{
-    ATTEMPT_WITHIN, MAX_CONNECTIONS, MAX_EVENTS, MAX_PENDING_RELEASES, PORT, PortMapper, RELEASE_WITHIN, RETRY_AFTER,
-    UPNP_AFTER,
+    ATTEMPT_WITHIN, CLOSE_WITHIN, MAX_CONNECTIONS, MAX_EVENTS, MAX_PENDING_RELEASES, PORT, PortMapper, RELEASE_WITHIN,
+    RETRY_AFTER, UPNP_AFTER,
 };
 /// The clock's type: monotonic time that the caller reads and passes in.
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]

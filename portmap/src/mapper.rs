@@ -39,8 +39,10 @@ pub const UPNP_AFTER: Duration = Duration::from_secs(1);
 pub const ATTEMPT_WITHIN: Duration = Duration::from_secs(10);
 /// Pause between two attempts at the same gateway.
 pub const RETRY_AFTER: Duration = Duration::from_secs(300);
-/// Time limit of deleting a mapping, and so of [`PortMapper::release`].
+/// Time limit of deleting a mapping, and of [`PortMapper::release`] when UPnP has created the mapping.
 pub const RELEASE_WITHIN: Duration = Duration::from_secs(1);
+/// Time limit of [`PortMapper::release`] when PCP or NAT-PMP has created the mapping. With no mapping it takes 1 ms.
+pub const CLOSE_WITHIN: Duration = Duration::from_millis(100);
 /// Shortest pause between two renewals.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Clients that are not current any more and still delete what was granted to them.
@@ -283,17 +285,18 @@ impl PortMapper {
     }
 
     /// Deletes all mappings that were or may have been granted, and requests no more. It is done when
-    /// [`PortMapper::is_released`] is true, after [`RELEASE_WITHIN`] at most.
+    /// [`PortMapper::is_released`] is true: after 1 ms where nothing was granted, else after the answer, or after
+    /// [`CLOSE_WITHIN`] (PCP, NAT-PMP) or [`RELEASE_WITHIN`] (UPnP).
     pub fn release(&mut self, now: Instant) {
         self.wanted = None;
         if matches!(self.state, State::Releasing { .. }) {
             return;
         }
-        // A gateway that has not answered a client until now will hardly do so within RELEASE_WITHIN.
+        // The gateway has not answered these clients for a while, and has been sent no request since.
         self.pending_releases.retain(|client| !client.awaits_late_answer());
         self.withdraw_current(now);
         for client in &mut self.pending_releases {
-            client.release(now);
+            client.close(now);
             client.handle_timeout(now);
         }
         self.state = State::Releasing { until: after(now, RELEASE_WITHIN) };

@@ -243,6 +243,14 @@ impl Client for NatPmp {
         self.out = None;
     }
 
+    fn close(&mut self, now: Instant) {
+        self.release(now);
+        if let State::Releasing(retry) = &mut self.state {
+            self.out = None;
+            *retry = Retry::close(now, self.has_grant);
+        }
+    }
+
     fn withdraw(&mut self, now: Instant, kept: Option<SocketAddrV4>) {
         match self.state {
             State::Mapping { external, .. } if !self.has_grant => {

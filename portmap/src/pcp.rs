@@ -221,6 +221,14 @@ impl Client for Pcp {
         }
     }
 
+    fn close(&mut self, now: Instant) {
+        self.release(now);
+        if let State::Releasing(retry) = &mut self.state {
+            self.out = None;
+            *retry = Retry::close(now, self.has_grant);
+        }
+    }
+
     fn withdraw(&mut self, now: Instant, kept: Option<SocketAddrV4>) {
         match self.state {
             State::Requesting(_) if !self.has_grant => {
