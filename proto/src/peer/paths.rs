@@ -465,17 +465,17 @@ impl Paths {
         true
     }
 
-    /// The listener for the other peer is there, or can't be.
+    /// The listener for the other peer was opened, or could not be opened.
     pub fn handle_listening(&mut self, now: Instant, result: Result<SocketAddr, io::ErrorKind>, net: &mut Network) {
         self.direct.handle_listening(now, result, net);
     }
 
-    /// The addresses of a STUN server that the person named.
+    /// The addresses of a STUN server that the user configured.
     pub fn handle_stun_server(&mut self, addresses: &[SocketAddr]) {
         self.direct.handle_stun_server(addresses);
     }
 
-    /// The machine was asleep: what gateways promised may be forgotten.
+    /// The machine was suspended: gateways may have lost their mappings.
     pub fn handle_slept(&mut self, now: Instant) {
         if let Some(portmap) = self.direct.portmap() {
             portmap.handle_slept(now);
