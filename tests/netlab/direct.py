@@ -93,7 +93,7 @@ class Meeting(Transfer):
         )
 
     def judge(self, wanted, drained=1):
-        """Waits for the end. The bytes must have used a `wanted` path; `drained` seconds later the relay forwards none."""
+        """Waits for the end. The bytes must have used a `wanted` path; `drained` s later the relay forwards none."""
         if "relay" not in wanted:
             self.upgraded()
         size = self.finish()

@@ -132,8 +132,8 @@ fn x08_only_disk_faults_stop_finalization() {
         assert!(matches!(world.received, Some(Outcome::Complete { .. })), "{how}: {:?}", world.received);
         assert_eq!((world.sink.stage(), world.sink.misuse()), (Stage::Finished, None));
         assert_eq!(world.sink.finished().len(), receiver::SLICE * 2 + 1);
-        // If the other side can still be notified, it is: only a cancellation by the user on this side leaves the
-        // other side uninformed.
+        // The confirmation is sent if the other side can still receive it, which is so only when the user on this
+        // side cancelled.
         let told = world.to_sender.iter().any(|message| matches!(message, Control::Verified { .. }));
         assert_eq!(told, how == 0, "{how}");
         if how == 0 {

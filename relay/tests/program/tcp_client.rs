@@ -20,9 +20,9 @@ pub fn websocket(tls: bool) -> Kind {
 /// A client over TCP.
 pub struct TcpClient {
     pub link: Option<(CertificateSeen, Transport)>,
-    pub heard: Vec<RelayMessage>,
+    pub received: Vec<RelayMessage>,
     pub streams: Option<u8>,
-    pub got: Vec<u8>,
+    pub bytes_received: Vec<u8>,
     /// The relay has ended its direction.
     pub ended: bool,
     pub closed: Option<Closed>,
@@ -46,9 +46,9 @@ impl TcpClient {
         let out: Vec<u8> = all.flat_map(|message| enclose(&wire::encode(message))).collect();
         Self {
             link: None,
-            heard: Vec::new(),
+            received: Vec::new(),
             streams: None,
-            got: Vec::new(),
+            bytes_received: Vec::new(),
             ended: false,
             closed: None,
             tcp,
@@ -126,7 +126,7 @@ impl TcpClient {
 
     fn take(&mut self, bytes: Bytes) {
         if self.streams.is_some() {
-            return self.got.extend_from_slice(&bytes);
+            return self.bytes_received.extend_from_slice(&bytes);
         }
         self.decoder.push(bytes);
         while self.streams.is_none()
@@ -136,11 +136,11 @@ impl TcpClient {
             if let RelayMessage::Paired { streams } = message {
                 self.streams = Some(streams);
             }
-            self.heard.push(message);
+            self.received.push(message);
         }
         if self.streams.is_some() {
             let decoder = std::mem::replace(&mut self.decoder, Decoder::new(Caps::Greeting));
-            decoder.into_rest().iter().for_each(|rest| self.got.extend_from_slice(rest));
+            decoder.into_rest().iter().for_each(|rest| self.bytes_received.extend_from_slice(rest));
         }
     }
 }

@@ -47,7 +47,7 @@ fn late_restarted_relay_is_found() {
     }
 }
 
-/// The floor that was found is one like the first: it may be lost and found again, and the bytes move between both
+/// A restored relay path works like the first one: it may be lost and restored again, and the bytes move between both
 /// paths.
 #[test]
 fn relay_path_can_be_lost_and_restored_repeatedly() {
@@ -55,7 +55,7 @@ fn relay_path_can_be_lost_and_restored_repeatedly() {
     for round in 0..3 {
         midway.relay_restarts(SECOND);
         midway.pass(8 * SECOND);
-        // A relay path that is found twice before it is needed.
+        // In this round the relay path is restored twice before it is needed.
         if round == 1 {
             midway.relay_restarts(SECOND);
             midway.pass(8 * SECOND);
