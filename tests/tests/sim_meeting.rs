@@ -1,5 +1,5 @@
-//! How two sides find each other, or are told why they don't: strangers on the network, relays that lie, configurations
-//! that can't work.
+//! How two peers are connected, or why they are not: other clients on the network, malicious relays, impossible
+//! configurations.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -29,8 +29,8 @@ fn end(rig: &Rig, host: HostId) -> Option<Failure> {
     }
 }
 
-/// A receiver that looks at these places first, and at the honest sender too; at each of them sits one with another
-/// code of the same number.
+/// A receiver that tries these places first, and the honest sender's too; at each of the others there is a sender
+/// with another code of the same number.
 fn among_liars(liars: u8) -> Rig {
     let scenario = Scenario { place: Place::Inside, ..Scenario::plain(1, 10_000) };
     let at = |number: u8| IpAddr::from([198, 51, 100, 70 + number]);
@@ -86,7 +86,7 @@ fn a_wrong_code_is_reported_after_other_senders_are_tried() {
 }
 
 /// The sender's proof is lost, so the receiver can't know where the sender waits; in one of the two rooms a relay
-/// answers with words of its own.
+/// answers with invalid messages.
 #[test]
 fn junk_in_reconnect_room_does_not_end_first_rendezvous() {
     for junk in [enclose(&[3]), enclose(&[200, 0, 0]), Bytes::from_static(&[0xff; 4])] {
@@ -159,7 +159,7 @@ fn dead_sender_is_reported_as_not_responding() {
         (send.common.transport, receive.common.transport) = (tls, tls);
     });
     let (sender, receiver) = (rig.sender, rig.receiver);
-    // Before the receiver's first packet comes to the relay, the sender waits there.
+    // When the receiver's first packet arrives at the relay, the sender already waits there.
     let waits =
         |world: &mut World| world.said(sender).any(|event| matches!(event, Event::Waiting(WaitingFor::Receiver)));
     let usual = rig.world.network.default_conditions();

@@ -1,6 +1,5 @@
-//! A relay at which the other side may be met: a configured one, the one inside a sender on this machine, or one that
-//! was discovered on the LAN. What is known of it and how far the conversation there is; `server_list` decides what
-//! happens next.
+//! The state of one relay at which the other side may be found: a configured relay, the one inside a sender on this
+//! machine, or one that was discovered on the LAN. `server_list` decides what happens next.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -8,7 +7,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::super::config::RelayChoice;
-use super::super::net::{ConnectionId, Net};
+use super::super::network::{ConnectionId, Network};
 use super::client::RelayClient;
 use crate::Instant;
 use crate::link::quic::Stream;
@@ -20,7 +19,7 @@ use crate::link::{Read, Write};
 #[derive(Debug, Clone)]
 pub(super) enum Origin {
     Configured(RelayChoice),
-    /// This machine, or found on the LAN: no security rests on its certificate.
+    /// A relay on this machine or found on the LAN: its certificate is not used for authentication.
     Near,
 }
 
@@ -32,7 +31,7 @@ pub(super) enum State {
     },
     Dialing(Dialing),
     Connected(RelayConnection),
-    /// The other side was not there; the question is asked again on the same connection.
+    /// The other side was not there; the question is repeated on the same connection.
     Paused {
         next: Instant,
         connection: RelayConnection,
@@ -40,28 +39,28 @@ pub(super) enum State {
     Gone,
 }
 
-/// Several ways to one relay at once.
+/// Concurrent connection attempts to one relay.
 #[derive(Debug)]
 pub(super) struct Dialing {
     pub race: Race,
     pub attempts: Vec<Attempting>,
 }
 
-/// One of them.
+/// One of these attempts.
 #[derive(Debug)]
 pub(super) struct Attempting {
     pub attempt: Attempt,
     pub conn: ConnectionId,
-    /// It speaks before its handshake is done, if it can.
+    /// Whether it sends early data, if possible.
     pub early: bool,
-    /// Once it is connected.
+    /// The connection, once it is established.
     pub connection: Option<(CertificateSeen, RelayConnection)>,
 }
 
 #[derive(Debug)]
 pub(super) struct RelayConnection {
     pub transport: Transport,
-    /// It asked for what is wanted; the others only greet.
+    /// Whether it sent the question; otherwise it sent only the greeting.
     pub asked: bool,
     pub conn: ConnectionId,
     pub main: Stream,
@@ -75,11 +74,11 @@ pub(super) struct RelayServer {
     pub addresses: Vec<SocketAddr>,
     pub state: State,
     pub rounds: u32,
-    /// It answered once.
+    /// The relay answered at least once.
     pub reached: bool,
-    /// A handshake was lost there: it comes after the others from now on.
+    /// A handshake over this relay was lost: it is asked after the others from now on.
     pub is_last: bool,
-    /// What it answered on.
+    /// The transport over which it answered.
     pub remembered: Option<Transport>,
 }
 
@@ -102,8 +101,8 @@ impl RelayServer {
 }
 
 impl RelayConnection {
-    /// Takes what arrived, up to the pairing: what stands behind it is read by whoever needs it.
-    pub fn receive(&mut self, net: &mut Net) {
+    /// Processes received bytes up to the pairing; the bytes after it are left for the new owner of the link.
+    pub fn receive(&mut self, net: &mut Network) {
         while !self.client.is_over()
             && let Read::Data(bytes) = net.read(self.conn, self.main)
         {
@@ -111,7 +110,7 @@ impl RelayConnection {
         }
     }
 
-    pub fn flush(&mut self, now: Instant, net: &mut Net) {
+    pub fn flush(&mut self, now: Instant, net: &mut Network) {
         while let Some(frame) = self.client.poll_frame() {
             self.out.push_back(frame);
         }
