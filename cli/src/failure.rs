@@ -287,6 +287,10 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             "name one with --relay, or let the sender run one itself",
         ),
         Lost::NoAddress => ("the relay's host name has no address", "check its spelling and the DNS of this machine"),
+        Lost::NoNameService => (
+            "the name service (DNS) does not answer",
+            "check the network of this machine, or name the relay by its IP address",
+        ),
         Lost::NobodyWaits if at.relays => (
             "no sender is waiting with this code",
             "check the code, that the sender is still running, and that both sides use the same relay",

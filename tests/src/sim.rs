@@ -42,4 +42,4 @@ pub use scenario::{
 pub use squatter::{Squat, Squatter};
 pub use tally::Tally;
 pub use topology::{Attachment, Flight, PUBLIC, Segment, Site, Topology};
-pub use world::World;
+pub use world::{NameService, World};

@@ -10,11 +10,12 @@ use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::peer::{
     CodeChoice, Embedded, Event, Failure, Lost, Peer, ReceiveConfig, RelayAddress, RelayChoice, SendConfig, WaitingFor,
 };
+use tallow_proto::room;
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::Role;
 use tallow_tests::sim::{
-    Act, Conditions, Fate, HostId, Machine, Passing, Place, Policy, RELAY, Rig, Scenario, Tamper, World, honest,
+    Act, Conditions, Fate, HostId, Machine, NameService, Passing, Place, Policy, RELAY, Rig, Scenario, Tamper, World, honest,
     identity, send_config,
 };
 
@@ -124,6 +125,75 @@ fn a_relay_without_an_address_is_reported_at_once() {
         }
     });
     both_end(rig, SECOND, &Failure::Lost(Lost::NoAddress));
+}
+
+#[test]
+fn first_relay_that_is_dead_delays_sender_by_less_than_a_second() {
+    for dead in 1..=2_u8 {
+        let mut rig = with(None, |send, receive| {
+            for common in [&mut send.common, &mut receive.common] {
+                let other = |number: u8| RelayAddress { host: format!("198.51.100.{}", 200 + number), port: 4433 };
+                let others = (0..dead).map(|number| RelayChoice::new(other(number)));
+                common.relays = others.chain(std::mem::take(&mut common.relays)).collect();
+            }
+        });
+        let sender = rig.sender;
+        let waits =
+            |world: &mut World| world.said(sender).any(|event| matches!(event, Event::Waiting(WaitingFor::Receiver)));
+        assert!(rig.world.run_until(SECOND, waits), "{dead} dead: {}", rig.told());
+        rig.play(Act::None);
+        assert!(rig.report().is_done(), "{dead} dead: {}", rig.told());
+    }
+}
+
+#[test]
+fn sender_uses_only_the_relay_that_answers_first() {
+    // The first relay answers after the second was begun, and before the second answers: the second one is left.
+    let mut rig = with(None, |send, _| {
+        let second = RelayAddress { host: "198.51.100.250".into(), port: 4433 };
+        send.common.relays.push(RelayChoice::new(second));
+    });
+    let second = rig.add_relay("198.51.100.250".parse().unwrap());
+    let usual = rig.world.network.default_conditions();
+    for (a, b, latency) in [(SENDER, RELAY.ip(), 300), ("198.51.100.250".parse().unwrap(), SENDER, 900)] {
+        let latency = Duration::from_millis(latency);
+        rig.world.network.set(a, b, Conditions { latency, ..usual });
+        rig.world.network.set(b, a, Conditions { latency, ..usual });
+    }
+    rig.play(Act::None);
+    assert!(rig.report().is_done(), "{}", rig.told());
+    let rooms: Vec<_> = rig.world.relay_events(second).collect();
+    let created = rooms.iter().filter(|event| matches!(event, room::Event::RoomCreated { .. })).count();
+    let closed = rooms.iter().filter(|event| matches!(event, room::Event::RoomClosed { .. })).count();
+    assert_eq!(created, closed, "no room stays behind: {rooms:?}");
+}
+
+#[test]
+fn silent_name_service_is_reported_and_asked_again() {
+    let named = |give_up: u64| {
+        with(Some(Duration::from_secs(give_up)), |send, receive| {
+            for common in [&mut send.common, &mut receive.common] {
+                common.relays = vec![RelayChoice::new(RelayAddress { host: "relay.example".into(), port: 4433 })];
+            }
+        })
+    };
+    // Silent to the end: the limit is kept, and the cause is named.
+    let mut rig = named(15);
+    rig.world.name_service = NameService::Silent;
+    let hosts = [rig.sender, rig.receiver];
+    let waits = |world: &mut World, host| {
+        world.said(host).any(|event| matches!(event, Event::Waiting(WaitingFor::NameService(_))))
+    };
+    assert!(rig.world.run_until(3 * SECOND, |world| hosts.iter().all(|&host| waits(world, host))), "{}", rig.told());
+    both_end(rig, 13 * SECOND, &Failure::Lost(Lost::NoNameService));
+    // It answers later.
+    let mut rig = named(60);
+    rig.world.name_service = NameService::Silent;
+    rig.world.run_until(5 * SECOND, |_| false);
+    rig.world.name_service = NameService::Answers;
+    rig.world.name("relay.example", vec![RELAY]);
+    rig.play(Act::None);
+    assert!(rig.report().is_done(), "{}", rig.told());
 }
 
 #[test]

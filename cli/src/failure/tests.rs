@@ -43,6 +43,7 @@ fn all() -> Vec<Failure> {
     let losts = [
         Lost::NoRelay,
         Lost::NoAddress,
+        Lost::NoNameService,
         Lost::NoMeetingPlace,
         Lost::NobodyWaits,
         Lost::Taken,

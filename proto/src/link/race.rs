@@ -30,12 +30,17 @@ use crate::wire::close;
 pub const HEAD_START: Duration = Duration::from_millis(300);
 /// Delay between the attempts at one address and the next (RFC 8305 §5).
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The same after the first [`PATIENT`] attempts, so that a name with many dead addresses still connects soon (at
+/// least 100 ms: RFC 8305 §5).
+pub const LATER_DELAY: Duration = Duration::from_millis(150);
+/// Attempts that are followed by the longer delay.
+const PATIENT: usize = 2;
 /// Time limit of the whole race.
 pub const WITHIN: Duration = Duration::from_secs(8);
 /// Time limit of the whole race through a proxy.
 pub const WITHIN_PROXIED: Duration = Duration::from_secs(30);
 /// Maximum number of addresses of one relay (or proxy) that are tried.
-pub const MAX_ADDRESSES: usize = 8;
+pub const MAX_ADDRESSES: usize = 16;
 
 /// The transport of a link to a relay. All transports use the same port number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -304,7 +309,7 @@ impl Race {
                 && let Some(&to) = self.addresses.get(lane.tried)
             {
                 lane.tried = lane.tried.saturating_add(1);
-                lane.next = now + ATTEMPT_DELAY;
+                lane.next = now + if lane.tried <= PATIENT { ATTEMPT_DELAY } else { LATER_DELAY };
                 self.last_id = self.last_id.wrapping_add(1);
                 let attempt = Attempt { id: AttemptId(self.last_id), transport: lane.transport, to };
                 lane.running.push(attempt);

@@ -158,6 +158,8 @@ impl Event {
 pub enum WaitingFor {
     /// A relay to answer.
     Relay(RelayAddress),
+    /// The name service (DNS) to find the address of the relay or proxy with this name. It has not answered yet.
+    NameService(String),
     /// Sender: a receiver with the code.
     Receiver,
     /// Receiver: a sender with this code; none is connected yet.

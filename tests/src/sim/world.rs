@@ -41,6 +41,12 @@ pub(super) enum SimEvent {
         life: u32,
         job: Box<Job>,
     },
+    LookedUp {
+        host: HostId,
+        life: u32,
+        query: tallow_proto::net::QueryId,
+        name: String,
+    },
     Resolved {
         host: HostId,
         life: u32,
@@ -64,6 +70,15 @@ const MAX_DELAYED: usize = 256;
 /// How long a runtime may take to see that an address has changed.
 const NOTICED: Duration = Duration::from_secs(3);
 
+/// Whether the name service answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameService {
+    /// After 3 ms.
+    Answers,
+    /// No query is answered.
+    Silent,
+}
+
 /// The simulated world.
 pub struct World {
     /// The virtual clock.
@@ -78,6 +93,8 @@ pub struct World {
     pub(super) hosts: Vec<Host>,
     pub(super) connections: Connections,
     names: BTreeMap<String, Vec<SocketAddr>>,
+    /// The name service answers after this time; while it is silent, with no address.
+    pub name_service: NameService,
     queue: BTreeMap<(Instant, u64), SimEvent>,
     sequence: u64,
     pub(super) chance: Chance,
@@ -107,6 +124,7 @@ impl World {
             hosts: Vec::new(),
             connections: Connections::default(),
             names: BTreeMap::new(),
+            name_service: NameService::Answers,
             queue: BTreeMap::new(),
             sequence: 0,
             chance: Chance::new(&seed.derive("world")),
@@ -169,6 +187,14 @@ impl World {
         self.hosts[host.0].said.iter().filter_map(|said| match said {
             Observed::Peer(event) => Some(event),
             Observed::Relay(_) | Observed::Text(_) => None,
+        })
+    }
+
+    /// All events of a relay so far.
+    pub fn relay_events(&self, host: HostId) -> impl DoubleEndedIterator<Item = &room::Event> {
+        self.hosts[host.0].said.iter().filter_map(|said| match said {
+            Observed::Relay(event) => Some(event),
+            Observed::Peer(_) | Observed::Text(_) => None,
         })
     }
 
@@ -411,6 +437,14 @@ impl World {
                 self.hosts[host.0].with(now, |node, now| node.handle_input(now, Input::Done(done)));
                 self.serve(host);
             }
+            SimEvent::LookedUp { host, life, query, name } => {
+                let (after, addresses) = match self.name_service {
+                    NameService::Answers => (Duration::ZERO, self.names.get(&name).cloned().unwrap_or_default()),
+                    // As a system's resolver does after two attempts at its server.
+                    NameService::Silent => (Duration::from_secs(10), Vec::new()),
+                };
+                self.plan(now + after, SimEvent::Resolved { host, life, query, addresses });
+            }
             SimEvent::Resolved { host, life, query, addresses } => {
                 if self.hosts[host.0].life != life {
                     return;
@@ -547,9 +581,8 @@ impl World {
             Action::Finish(tcp) => self.finish(id, tcp),
             Action::Abort(tcp) => self.abort(id, tcp),
             Action::Resolve(query, name, _) => {
-                let addresses = self.names.get(&name).cloned().unwrap_or_default();
                 let (at, life) = (now + Duration::from_millis(3), host.life);
-                self.plan(at, SimEvent::Resolved { host: id, life, query, addresses });
+                self.plan(at, SimEvent::LookedUp { host: id, life, query, name });
             }
             other => unreachable!("the simulator can't do {other:?}"),
         }

@@ -113,6 +113,18 @@ fn first_answer_wins_and_cancels_other_attempts() {
 }
 
 #[test]
+fn ninth_address_is_tried_within_two_seconds() {
+    let now = Instant::now();
+    let (started, _) = silence(Race::new(now, &addresses(4, 5), Route::Direct, Allowed::Auto, None), now);
+    for transport in ALL {
+        let of = || started.iter().filter(|(_, used, _)| *used == transport);
+        assert_eq!(of().count(), 9, "{transport:?}");
+        let (first, last) = (of().next().unwrap().0, of().next_back().unwrap().0);
+        assert!(last - first <= 1_400, "{transport:?}: {} ms", last - first);
+    }
+}
+
+#[test]
 fn failure_starts_next_attempt_at_once() {
     let now = Instant::now();
     let mut race = Race::new(now, &addresses(1, 1), Route::Direct, Allowed::Auto, None);

@@ -138,6 +138,7 @@ impl ServerList {
         certificate: CertificateSeen,
         mut connection: RelayConnection,
     ) {
+        self.settle_on(now, net, index);
         let Some(server) = self.servers.get_mut(index) else { return };
         server.reached = true;
         if let Origin::Configured(relay) = &mut server.origin {
@@ -187,7 +188,8 @@ impl ServerList {
             State::Connected(connection) if connection.conn == conn => self.fail(now, index),
             // The connection was closed during the pause: the next question uses a new one.
             State::Paused { next, connection } if connection.conn == conn => server.state = State::Idle { next: *next },
-            State::Connected(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving | State::Gone => {}
+            State::Connected(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving { .. }
+            | State::Unresolved { .. } | State::Gone => {}
         }
     }
 

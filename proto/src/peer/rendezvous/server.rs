@@ -25,7 +25,14 @@ pub(super) enum Origin {
 
 #[derive(Debug)]
 pub(super) enum State {
-    Resolving,
+    /// The name is looked up since then.
+    Resolving {
+        since: Instant,
+    },
+    /// The name service did not answer: the name is looked up again then.
+    Unresolved {
+        next: Instant,
+    },
     Idle {
         next: Instant,
     },
@@ -80,22 +87,42 @@ pub(super) struct RelayServer {
     pub is_last: bool,
     /// The transport over which it answered.
     pub remembered: Option<Transport>,
+    /// Whether a sender without a room has begun to ask this relay.
+    pub is_begun: bool,
 }
 
 impl RelayServer {
     pub const fn new(origin: Origin, addresses: Vec<SocketAddr>, state: State, remembered: Option<Transport>) -> Self {
-        Self { origin, addresses, state, rounds: 0, reached: false, is_last: false, remembered }
+        Self { origin, addresses, state, rounds: 0, reached: false, is_last: false, remembered, is_begun: false }
     }
 
     pub const fn is_near(&self) -> bool {
         matches!(self.origin, Origin::Near)
     }
 
+    /// Gives up the seat and closes the connections.
+    pub fn leave(&mut self, now: Instant, net: &mut Network) {
+        match std::mem::replace(&mut self.state, State::Idle { next: now }) {
+            State::Connected(mut connection) | State::Paused { mut connection, .. } => {
+                connection.client.leave();
+                connection.flush(now, net);
+                // The client's farewell is followed by the end of the stream, and then the relay closes.
+                net.finish(now, connection.conn, connection.main);
+                net.close(now, connection.conn, 0, "left");
+            }
+            State::Dialing(dialing) => {
+                dialing.attempts.iter().for_each(|attempt| net.close(now, attempt.conn, 0, "not needed"));
+            }
+            state @ (State::Resolving { .. } | State::Unresolved { .. } | State::Gone) => self.state = state,
+            State::Idle { .. } => {}
+        }
+    }
+
     pub fn owns(&self, conn: ConnectionId) -> bool {
         match &self.state {
             State::Dialing(dialing) => dialing.attempts.iter().any(|attempt| attempt.conn == conn),
             State::Connected(connection) | State::Paused { connection, .. } => connection.conn == conn,
-            State::Idle { .. } | State::Resolving | State::Gone => false,
+            State::Idle { .. } | State::Resolving { .. } | State::Unresolved { .. } | State::Gone => false,
         }
     }
 }

@@ -2,12 +2,17 @@
 //!
 //! ```text
 //! Resolving ──► Idle ──► Dialing ──answered──► Connected ──paired──► (handed over)
-//!    │            ▲          │ no answer            │ nobody waits, connection lost
-//!    └─► Gone     └──────────┴──────────────────────┘
+//!  │  │ ▲         ▲          │ no answer            │ nobody waits, connection lost
+//!  │  ▼ │         └──────────┴──────────────────────┘
+//!  │ Unresolved (the name service did not answer)
+//!  └─► Gone
 //! ```
-//! By the code: a sender asks its relays one after the other. It uses the first one that assigns a room, and returns
-//! only to that one until its patience ends. A receiver asks all of them, because it can't know at which relay the
-//! code was assigned: again after 1 s, after 2 s and then every 5 s.
+//! By the code: a sender asks its relays one after the other, see [`order`]. It uses the first one that answers, and
+//! returns only to that one until its patience ends. A receiver asks all of them, because it can't know at which relay
+//! the code was assigned: again after 1 s, after 2 s and then every 5 s.
+//!
+//! A name lookup that finds nothing at once is the name service's answer: there is no such name. One that finds nothing
+//! after [`SLOW_LOOKUP`] had no answer: it is repeated until the patience ends.
 //!
 //! After the loss of a session's links, the sender waits at all its relays. The receiver asks each configured relay
 //! in turn for [`TURN`] ([`DIAL_TURN`] if it does not answer). A relay that does not answer is tried again after a
@@ -19,6 +24,7 @@
 //! those named above.
 
 mod answers;
+mod order;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -62,6 +68,11 @@ const DIAL_TURN: Duration = Duration::from_secs(3);
 /// The shortest and the longest pause before a relay is tried again for a session.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// A name lookup that takes longer is reported, and was not answered if it finds nothing. Resolvers wait for 5 s and
+/// more; an answer that there is no such name arrives within a few round trips.
+const SLOW_LOOKUP: Duration = Duration::from_secs(2);
+/// The pause before a name is looked up again.
+const LOOKUP_AGAIN: Duration = Duration::from_secs(1);
 
 /// The configuration of the search.
 #[derive(Debug)]
@@ -126,6 +137,8 @@ pub struct ServerList {
     /// The failure of a relay on the LAN that was dropped; it ends the search if no other relay succeeds.
     dropped: Option<Failure>,
     turn: Option<Turn>,
+    /// A sender without a room: when it begins to ask its next relay, if none has answered.
+    next_begin: Option<Instant>,
     /// How long to wait for the network, or for a sender.
     patience: Duration,
     jitter: ChaCha20Rng,
@@ -161,7 +174,7 @@ impl ServerList {
                 Some(_) => State::Idle { next: now },
                 None => {
                     net.resolve(Query::Relay(index), host, port);
-                    State::Resolving
+                    State::Resolving { since: now }
                 }
             };
             let addresses = literal.into_iter().collect();
@@ -179,6 +192,7 @@ impl ServerList {
             met: None,
             dropped: None,
             turn: None,
+            next_begin: None,
             patience,
             jitter: seed.rng(),
             transport,
@@ -192,6 +206,7 @@ impl ServerList {
         for &address in near {
             list.add_near(now, address);
         }
+        list.begin_first(now);
         list
     }
 
@@ -237,7 +252,7 @@ impl ServerList {
         self.active = true;
         self.announced = None;
         for server in &mut self.servers {
-            if !matches!(server.state, State::Resolving | State::Gone) {
+            if !matches!(server.state, State::Resolving { .. } | State::Unresolved { .. } | State::Gone) {
                 let next = if server.is_last { now + NEAR_LAST } else { now };
                 server.state = State::Idle { next };
             }
@@ -353,32 +368,24 @@ impl ServerList {
     pub fn stop(&mut self, now: Instant, net: &mut Network) {
         self.active = false;
         for server in &mut self.servers {
-            match std::mem::replace(&mut server.state, State::Idle { next: now }) {
-                State::Connected(mut connection) | State::Paused { mut connection, .. } => {
-                    connection.client.leave();
-                    connection.flush(now, net);
-                    // The client's farewell is followed by the end of the stream, and then the relay closes.
-                    net.finish(now, connection.conn, connection.main);
-                    net.close(now, connection.conn, 0, "left");
-                }
-                State::Dialing(dialing) => {
-                    dialing.attempts.iter().for_each(|attempt| net.close(now, attempt.conn, 0, "not needed"));
-                }
-                state @ (State::Resolving | State::Gone) => server.state = state,
-                State::Idle { .. } => {}
-            }
+            server.leave(now, net);
         }
     }
 
     /// The name lookup was answered.
     pub fn handle_resolved(&mut self, now: Instant, index: usize, addresses: Vec<SocketAddr>) {
         if let Some(server) = self.servers.get_mut(index)
-            && matches!(server.state, State::Resolving)
+            && let State::Resolving { since } = server.state
         {
-            server.state = if addresses.is_empty() { State::Gone } else { State::Idle { next: now } };
+            let is_answered = !addresses.is_empty() || now < since + SLOW_LOOKUP;
+            server.state = match (addresses.is_empty(), is_answered) {
+                (false, _) => State::Idle { next: now },
+                (true, true) => State::Gone,
+                (true, false) => State::Unresolved { next: now + LOOKUP_AGAIN },
+            };
             server.addresses = addresses;
             if server.addresses.is_empty() {
-                self.last = Failure::Lost(Lost::NoAddress);
+                self.last = Failure::Lost(if is_answered { Lost::NoAddress } else { Lost::NoNameService });
                 // A sender without a seat continues with its next relay.
                 if self.role == Role::Sender && self.search == Search::Code {
                     self.next_relay(now);
@@ -444,6 +451,7 @@ impl ServerList {
             }
             Some(_) | None => {}
         }
+        self.begin_next(now);
         for index in 0..self.servers.len() {
             if self.is_due(index) {
                 self.advance(now, net, index);
@@ -462,7 +470,7 @@ impl ServerList {
                     talks.for_each(|(_, connection)| connection.client.delay(by));
                 }
                 State::Connected(connection) | State::Paused { connection, .. } => connection.client.delay(by),
-                State::Idle { .. } | State::Resolving | State::Gone => {}
+                State::Idle { .. } | State::Resolving { .. } | State::Unresolved { .. } | State::Gone => {}
             }
         }
     }
@@ -488,26 +496,17 @@ impl ServerList {
                 State::Idle { next } | State::Paused { next, .. } => Some(*next),
                 State::Dialing(dialing) => dialing.race.poll_timeout(),
                 State::Connected(connection) => connection.client.poll_timeout(),
-                State::Resolving | State::Gone => None,
+                State::Unresolved { next } => Some(*next),
+                State::Resolving { since } => self.announced.is_none().then(|| *since + SLOW_LOOKUP),
+                State::Gone => None,
             }
         });
-        due.chain(self.give_up).chain(self.turn.as_ref().map(|turn| turn.look)).min()
+        due.chain(self.give_up).chain(self.next_begin).chain(self.turn.as_ref().map(|turn| turn.look)).min()
     }
 
     /// The next result.
     pub fn poll(&mut self) -> Option<Output> {
         self.out.pop_front()
-    }
-
-    /// Whether it is this relay's turn: see the module documentation.
-    fn is_due(&self, index: usize) -> bool {
-        match (self.search, self.role) {
-            (Search::Code | Search::Seated, Role::Sender) => index == self.current,
-            (Search::Again | Search::Beside, Role::Receiver) => {
-                index == self.current || self.servers.get(index).is_some_and(RelayServer::is_near)
-            }
-            (Search::Code | Search::Seated, Role::Receiver) | (Search::Again | Search::Beside, Role::Sender) => true,
-        }
     }
 
     fn advance(&mut self, now: Instant, net: &mut Network, index: usize) {
@@ -553,7 +552,27 @@ impl ServerList {
                     self.pump(now, net, index);
                 }
             }
-            State::Idle { .. } | State::Paused { .. } | State::Resolving | State::Gone => {}
+            State::Resolving { since } if *since + SLOW_LOOKUP <= now => {
+                if let Origin::Configured(relay) = &server.origin
+                    && self.announced.is_none()
+                {
+                    let waiting = WaitingFor::NameService(relay.address.host.clone());
+                    self.wait_for(waiting);
+                }
+            }
+            State::Unresolved { next } if *next <= now => {
+                server.state = State::Resolving { since: now };
+                let proxy = self.proxy.as_ref().map(|proxy| (proxy.host(), proxy.port()));
+                if let Origin::Configured(relay) = &server.origin {
+                    let (host, port) = proxy.unwrap_or((&relay.address.host, relay.address.port));
+                    net.resolve(Query::Relay(index), host, port);
+                }
+            }
+            State::Idle { .. }
+            | State::Paused { .. }
+            | State::Unresolved { .. }
+            | State::Resolving { .. }
+            | State::Gone => {}
         }
     }
 
@@ -605,22 +624,6 @@ impl ServerList {
         }
         if self.role == Role::Sender && self.search == Search::Code {
             self.next_relay(now);
-        }
-    }
-
-    fn next_relay(&mut self, now: Instant) {
-        let count = self.servers.len().max(1);
-        for step in 1..=count {
-            let candidate = self.current.saturating_add(step).checked_rem(count).unwrap_or(0);
-            if let Some(server) = self.servers.get_mut(candidate)
-                && !matches!(server.state, State::Gone)
-            {
-                self.current = candidate;
-                if let State::Idle { next } = &mut server.state {
-                    *next = (*next).max(now);
-                }
-                return;
-            }
         }
     }
 
