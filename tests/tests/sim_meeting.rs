@@ -15,8 +15,8 @@ use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::relay::Role;
 use tallow_tests::sim::{
-    Act, Conditions, Fate, HostId, Machine, NameService, Passing, Place, Policy, RELAY, Rig, Scenario, Tamper, World, honest,
-    identity, send_config,
+    Act, Conditions, Fate, HostId, Machine, NameService, Passing, Place, Policy, RELAY, Rig, Scenario, Tamper, World,
+    honest, identity, send_config,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -85,7 +85,9 @@ pub enum Lost {
     #[error("the relay's name has no address; check its spelling and this machine's DNS")]
     NoAddress,
     /// The name service did not answer while the relay's name was looked up.
-    #[error("the name service (DNS) does not answer; check this machine's network, or name the relay by its IP address")]
+    #[error(
+        "the name service (DNS) does not answer; check this machine's network, or name the relay by its IP address"
+    )]
     NoNameService,
     /// No sender with this code was found: at the relay, on this machine or on the LAN.
     #[error("no sender waits with this code; check the code, and that the sender still runs and uses the same relay")]

@@ -188,8 +188,12 @@ impl ServerList {
             State::Connected(connection) if connection.conn == conn => self.fail(now, index),
             // The connection was closed during the pause: the next question uses a new one.
             State::Paused { next, connection } if connection.conn == conn => server.state = State::Idle { next: *next },
-            State::Connected(_) | State::Paused { .. } | State::Idle { .. } | State::Resolving { .. }
-            | State::Unresolved { .. } | State::Gone => {}
+            State::Connected(_)
+            | State::Paused { .. }
+            | State::Idle { .. }
+            | State::Resolving { .. }
+            | State::Unresolved { .. }
+            | State::Gone => {}
         }
     }
 

@@ -64,9 +64,11 @@ impl ServerList {
     fn take_answer(&mut self, index: usize) -> Option<Answer> {
         match &mut self.servers.get_mut(index)?.state {
             State::Connected(connection) | State::Paused { connection, .. } => connection.client.poll_answer(),
-            State::Idle { .. } | State::Dialing(_) | State::Resolving { .. } | State::Unresolved { .. } | State::Gone => {
-                None
-            },
+            State::Idle { .. }
+            | State::Dialing(_)
+            | State::Resolving { .. }
+            | State::Unresolved { .. }
+            | State::Gone => None,
         }
     }
 
