@@ -200,8 +200,10 @@ fn a_delay_of_this_process_extends_the_relays_deadline() {
 fn addresses_alternate_from_the_resolvers_first_family() {
     let (v6, v4) = (addresses(12, 0), addresses(0, 12));
     let mixed = interleaved(&[&v4[..2], &v6[..], &v4[2..]].concat());
-    assert_eq!(mixed, [v4[0], v6[0], v4[1], v6[1], v4[2], v6[2], v4[3], v6[3]]);
-    assert_eq!(interleaved(&v6), v6[..8]);
+    assert_eq!(mixed[..8], [v4[0], v6[0], v4[1], v6[1], v4[2], v6[2], v4[3], v6[3]]);
+    assert_eq!(mixed.len(), MAX_ADDRESSES);
+    assert_eq!(interleaved(&v6), v6);
+    assert_eq!(interleaved(&addresses(40, 0)).len(), MAX_ADDRESSES);
 }
 
 proptest! {
