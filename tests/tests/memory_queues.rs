@@ -514,8 +514,8 @@ fn resolved_addresses_are_bounded() {
         });
         peer.handle_input(now, Input::Resolved(query, addresses.collect()));
     }
-    assert!(heap.growth() >= 4 * 8 * size_of::<SocketAddr>(), "eight of each are kept: {}", heap.growth());
-    heap.assert_within_twice(4 * (8 * size_of::<SocketAddr>() + BLOCK), "addresses");
+    assert!(heap.growth() >= 4 * 16 * size_of::<SocketAddr>(), "sixteen of each are kept: {}", heap.growth());
+    heap.assert_within_twice(4 * (16 * size_of::<SocketAddr>() + BLOCK), "addresses");
 }
 
 /// Hosts of the network ask an announcer for its service, each in a way that is answered to it alone.
