@@ -15,6 +15,7 @@ use crate::Instant;
 use crate::node::Node;
 use crate::transfer::Progress;
 use crate::transfer::manifest::Totals;
+use crate::wire::peer::Differences;
 
 /// Progress is reported at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -30,6 +31,7 @@ pub(super) struct Outbox {
     /// As it was reported last.
     progress: Progress,
     pace: Pace,
+    differences: Differences,
     next_progress: Option<Instant>,
 }
 
@@ -109,10 +111,15 @@ impl Outbox {
         self.notify(Event::Resumed { bytes });
     }
 
+    /// What the receiver has put in place differs from the offer.
+    pub const fn note_differences(&mut self, differences: Differences) {
+        self.differences = differences;
+    }
+
     /// The good end.
     pub fn end_well(&mut self, totals: Totals, duration: Duration, root: [u8; 32]) {
         let resumed = self.pace.resumed().min(totals.bytes);
-        self.end(Event::Done(Summary { totals, resumed, duration, root }));
+        self.end(Event::Done(Summary { totals, resumed, duration, root, differences: self.differences }));
     }
 
     /// The deadline may have come. A spurious call is a no-op.

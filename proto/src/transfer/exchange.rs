@@ -15,7 +15,7 @@ use crate::transfer::job::{Job, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{Fault, FaultKind};
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Reason};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Differences, Reason};
 
 /// Jobs that are still out this long after the end are waited for no more.
 pub const STRAGGLERS: Duration = Duration::from_secs(5);
@@ -39,6 +39,9 @@ pub enum TransferEvent {
         /// In bytes of the files.
         bytes: u64,
     },
+    /// What the receiver has put in place differs from the offer. On both sides, at most once, right before
+    /// [`Outcome::Complete`].
+    Differs(Differences),
     /// The transfer is over. The last event, once. After [`Outcome::Complete`] a receiver stays for the other side's
     /// farewell.
     Over(Outcome),
@@ -147,9 +150,12 @@ impl Exchange {
             }
             Stop::Refused(refused) => {
                 let reason = match refused.why {
-                    Refusal::Name(_) | Refusal::Link(_) | Refusal::Partial | Refusal::Collision => {
-                        DeclineReason::Policy
-                    }
+                    Refusal::Name(_)
+                    | Refusal::Link(_)
+                    | Refusal::Partial
+                    | Refusal::Twice
+                    | Refusal::NoDirectory
+                    | Refusal::TooManyCollisions => DeclineReason::Policy,
                     Refusal::TooManyEntries | Refusal::TooManyNames | Refusal::TooLarge => DeclineReason::TooLarge,
                 };
                 self.send_decline(reason, &refused.why.to_string());

@@ -13,7 +13,7 @@ use super::chunk::{Made, Open, Opened, Prepare};
 pub use super::job_id::JobId;
 use super::journal::Stored;
 use super::manifest::{Manifest, ManifestBuilder, ManifestError};
-use super::storage::{Fault, FaultKind, Sink, Source};
+use super::storage::{Differences, Fault, FaultKind, Sink, Source};
 use super::stream::work as stream;
 use super::verify_stored::{VerifiedStored, VerifyStored};
 use crate::session::{OpenedRecord, Verdict};
@@ -115,8 +115,8 @@ pub enum Product {
     Committed,
     /// All that was committed before is on the disk.
     Synced,
-    /// A slice was put in place; true: it was the last.
-    Finished(bool),
+    /// A slice was put in place; with the differences from the offer, if it was the last.
+    Finished(Option<Differences>),
     /// What was staged is gone.
     Abandoned,
     /// What was staged stays.
@@ -196,10 +196,14 @@ impl Work {
             Self::VerifyStored(verify) => verify.run(stop).map(Product::VerifiedStored),
             Self::Begin { sink, manifest } => sink.begin(&manifest).map(Product::Begun),
             Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
-            Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),
+            Self::Finish { sink, at_most } => finish(&*sink, at_most).map(Product::Finished),
             Self::Stream(work) => work.run().map(Product::Stream),
         }
     }
+}
+
+fn finish(sink: &dyn Sink, at_most: usize) -> Result<Option<Differences>, Fault> {
+    Ok(if sink.finish(at_most)? { Some(sink.differences()) } else { None })
 }
 
 fn scan(source: &dyn Source, mut builder: Box<ManifestBuilder>, page: u32) -> Result<Product, Fault> {

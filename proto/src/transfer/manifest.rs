@@ -20,8 +20,8 @@
 use bytes::Bytes;
 
 use super::chunk_size::{self, SIZES};
-use super::collision::Collisions;
-use super::path::{LinkError, LinkTarget, PathError, RelPath};
+use super::collision::{Collision, Collisions};
+use super::path::{LinkTarget, PathError, RelPath};
 use crate::seed::Seed;
 use crate::wire::Untrusted;
 use crate::wire::Violation;
@@ -130,12 +130,18 @@ pub enum Refusal {
     /// A name.
     #[error("unsafe file name: {0}")]
     Name(#[from] PathError),
-    /// A symbolic link.
-    #[error("unsafe link: {0}")]
-    Link(#[from] LinkError),
-    /// Two entries would be one on some system, or one is a file and another stands below it.
-    #[error("two entries collide")]
-    Collision,
+    /// The target of a symbolic link.
+    #[error("unsafe link target: {0}")]
+    Link(PathError),
+    /// Two entries have this name.
+    #[error("two entries have the same name")]
+    Twice,
+    /// The entry of this name is a file or a link, and another entry stands below it.
+    #[error("an entry stands below one that is no directory")]
+    NoDirectory,
+    /// So many names are one name on the receiver's disk that it can't number them.
+    #[error("too many names that are one on this disk")]
+    TooManyCollisions,
     /// At the top stands what a receiver keeps of a transfer that was interrupted.
     #[error("name of a partial transfer")]
     Partial,
@@ -392,7 +398,10 @@ impl ManifestBuilder {
         if entry.path.is_partial() {
             return Err(name(Refusal::Partial));
         }
-        if self.collisions.insert(&entry.path, leaf) { Ok(()) } else { Err(name(Refusal::Collision)) }
+        self.collisions.insert(&entry.path, leaf).map_err(|collision| match collision {
+            Collision::Twice => name(Refusal::Twice),
+            Collision::NoDirectory(path) => refused(&path, Refusal::NoDirectory),
+        })
     }
 }
 
@@ -522,7 +531,7 @@ pub(super) fn entry(raw: &codec::Raw<'_>) -> Result<Entry, ManifestError> {
         codec::DIR => EntryKind::Dir,
         codec::SYMLINK => {
             let target = std::str::from_utf8(raw.target).map_err(|_| Violation::NotUtf8)?;
-            EntryKind::Symlink { target: LinkTarget::parse(target, &path).map_err(|why| refused(name, why.into()))? }
+            EntryKind::Symlink { target: LinkTarget::parse(target).map_err(|why| refused(name, Refusal::Link(why)))? }
         }
         _ => return Err(Violation::UnknownEntryKind.into()),
     };

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::journal::{Header, Reader, Stored, Writer};
 use super::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
 use super::path::{LinkTarget, RelPath};
-use crate::transfer::storage::{Fault, FaultKind, Sink, Source};
+use crate::transfer::storage::{Differences, Fault, FaultKind, Sink, Source};
 
 /// Where a fault is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +152,7 @@ pub struct MemorySink {
     before: Partial,
     /// It never says that it has finished.
     is_endless: bool,
+    differences: Differences,
     store: Mutex<Store>,
 }
 
@@ -230,6 +231,13 @@ impl MemorySink {
     #[must_use]
     pub const fn with_endless_finish(mut self) -> Self {
         self.is_endless = true;
+        self
+    }
+
+    /// Says that what it has put in place differs like this from the offer.
+    #[must_use]
+    pub const fn with_differences(mut self, differences: Differences) -> Self {
+        self.differences = differences;
         self
     }
 
@@ -405,6 +413,10 @@ impl Sink for MemorySink {
             store.stage = Stage::Finished;
         }
         Ok(all)
+    }
+
+    fn differences(&self) -> Differences {
+        self.differences
     }
 
     fn abandon(&self) {

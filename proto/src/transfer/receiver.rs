@@ -60,7 +60,7 @@ use crate::transfer::job::{Job, JobDone, Product, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{FaultKind, Sink, StreamSink};
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, TransferKind};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Differences, Have, Offer, TransferKind};
 use crate::wire::{Capped, Untrusted};
 
 /// How long `Bye` is waited for after `Verified`.
@@ -249,9 +249,15 @@ impl Receiver {
             }
             // Both copies of a chunk that was sent twice were in jobs when the last one was stored.
             (Product::Opened(_) | Product::Synced, State::Finishing(_)) => {}
-            (Product::Finished(false), State::Finishing(finishing)) => finishing.handle_unfinished(now),
-            (Product::Finished(true), State::Finishing(finishing)) => {
+            (Product::Finished(None), State::Finishing(finishing)) => finishing.handle_unfinished(now),
+            (Product::Finished(Some(differences)), State::Finishing(finishing)) => {
                 let Finishing { root, progress, farewell, .. } = **finishing;
+                if differences != Differences::default() {
+                    self.exchange.report(TransferEvent::Differs(differences));
+                    if farewell.is_some() {
+                        self.exchange.send(Control::Differences { transfer: FIRST, differences });
+                    }
+                }
                 self.complete(now, root, progress, farewell);
             }
             // An answer that is not to what was asked.

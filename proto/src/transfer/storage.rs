@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::journal::Stored;
 use super::manifest::{Entry, Manifest, Page, Refusal};
 use crate::wire::Untrusted;
+pub use crate::wire::peer::Differences;
 
 /// Characters of a path, and of an error's own words, that are shown.
 const SHOWN: usize = 300;
@@ -262,6 +263,12 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// Something could not be put in place.
     fn finish(&self, at_most: usize) -> Result<bool, Fault>;
+
+    /// How what is in place differs from what was offered, for the user on the other side. One thread, after
+    /// [`Sink::finish`] answered true.
+    fn differences(&self) -> Differences {
+        Differences::default()
+    }
 
     /// The transfer ended unfinished, and what was staged is of no use: removes it. Never fails, never touches a final
     /// name. Once, after the last other call, and only if [`Sink::begin`] succeeded.
