@@ -208,15 +208,19 @@ impl Dir {
     pub fn move_to(&self, name: impl Arg, to: &Self, new: impl Arg) -> io::Result<()> {
         two(name, new, |name, new| match fs::renameat_with(&self.0, name, &to.0, new, RenameFlags::NOREPLACE) {
             // The system or the file system has no such flag, so an entry could appear between the check and the
-            // rename. The rename of a directory replaces an empty directory at most; a file is hard-linked instead,
-            // which never replaces.
+            // rename. The rename of a directory replaces an empty directory at most; a file is hard-linked instead, which
+            // never replaces.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
                 if stat(&to.0, new)?.is_some() {
                     return Err(Errno::EXIST);
                 }
                 if stat(&self.0, name)?.is_some_and(|stat| is_file(&stat)) {
-                    fs::linkat(&self.0, name, &to.0, new, AtFlags::empty())?;
-                    return fs::unlinkat(&self.0, name, AtFlags::empty());
+                    match fs::linkat(&self.0, name, &to.0, new, AtFlags::empty()) {
+                        Ok(()) => return fs::unlinkat(&self.0, name, AtFlags::empty()),
+                        // No hard links either (exFAT): the name is taken by an empty file of ours, which is replaced.
+                        Err(Errno::PERM | Errno::NOSYS | Errno::NOTSUP | Errno::MLINK) => drop(make_empty(&to.0, new)?),
+                        Err(error) => return Err(error),
+                    }
                 }
                 fs::renameat(&self.0, name, &to.0, new)
             }
@@ -327,6 +331,11 @@ fn stat(dir: &OwnedFd, name: &CStr) -> Result<Option<Stat>, Errno> {
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn make_empty(dir: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, PRIVATE_FILE)
 }
 
 fn absent(removed: io::Result<()>) -> io::Result<bool> {

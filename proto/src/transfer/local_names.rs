@@ -66,6 +66,11 @@ impl<T> Reported<T> {
         }
     }
 
+    /// Changes each item.
+    pub fn change(&mut self, change: impl FnMut(&mut T)) {
+        self.list.iter_mut().for_each(change);
+    }
+
     /// The first ones.
     #[must_use]
     pub fn list(&self) -> &[T] {

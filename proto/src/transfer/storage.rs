@@ -150,12 +150,15 @@ impl Fault {
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
         match self.kind {
-            FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => true,
+            FaultKind::Exists
+            | FaultKind::Link
+            | FaultKind::NotRegular
+            | FaultKind::NotUtf8
+            | FaultKind::Refused(_) => true,
             FaultKind::Changed
             | FaultKind::Full { .. }
             | FaultKind::Io(_)
             | FaultKind::System(_)
-            | FaultKind::NotUtf8
             | FaultKind::Cancelled
             | FaultKind::Panicked
             | FaultKind::Unfinished
