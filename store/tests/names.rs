@@ -63,7 +63,7 @@ fn n05_n07_an_ordinary_disk_keeps_names_as_they_are() {
 }
 
 #[test]
-fn n05_n07_a_disk_that_holds_less_gets_portable_names() {
+fn n13_a_disk_that_holds_less_gets_portable_names() {
     let place = Place::new();
     let offer = odd_names();
     let sink = narrow(&place.to, Policy::default());
@@ -278,7 +278,7 @@ fn a_sender_that_keeps_links_tells_which_lead_out() {
 }
 
 #[test]
-fn n06_all_names_that_cannot_be_sent_are_found_at_once() {
+fn n14_all_names_that_cannot_be_sent_are_found_at_once() {
     let root = tempfile::tempdir().unwrap();
     let from = root.path().join("from");
     fs::create_dir(&from).unwrap();
@@ -364,7 +364,7 @@ impl Drop for ExFat {
 }
 
 #[test]
-fn f17_an_exfat_disk_gets_all_that_it_can_hold() {
+fn n13_an_exfat_disk_gets_all_that_it_can_hold() {
     let Some(disk) = ExFat::new() else { return };
     let to = disk.path();
     let mut entries: Vec<_> = odd_names().entries().map(|(_, entry)| entry).collect();
