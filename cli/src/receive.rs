@@ -10,10 +10,10 @@ use tallow_proto::wire::relay::Side;
 use tallow_store::{Destination, Naming, OnExists, OutsideLinks, Policy, Receiving, StreamOut};
 
 use crate::args::{LinkChoice, NameChoice, ReceiveArgs};
-use crate::differences;
 use crate::failure::{Context, Problem};
 use crate::offer;
 use crate::output::{Output, shown};
+use crate::placement;
 use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, partial, prompt, send, setup};
@@ -90,7 +90,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                 Step::Event(Event::Offer(offer)) => question = place.show(offer, &out, args.yes, &mut report),
                 Step::Answer(line) => question = place.answered(question, line.as_deref(), &mut report),
                 Step::Event(Event::Done(summary)) => {
-                    place.report_differences(&report.output);
+                    place.report_placement(&report.output);
                     report.show_done(&summary, (!args.stdout).then_some(&out));
                     if !args.stdout {
                         partial::mention(&place.dir, &report.output);
@@ -249,12 +249,12 @@ impl Place {
     }
 
     /// Reports the skipped and the renamed files.
-    fn report_differences(&self, output: &Output) {
+    fn report_placement(&self, output: &Output) {
         let Some(sink) = &self.sink else { return };
         let (skipped, count) = sink.skipped();
         let skipped = skipped.iter().map(|path| shown(path));
-        differences::list(output, "Skipped, because they already exist", skipped, count);
-        differences::report_here(output, sink);
+        placement::list(output, "Skipped, because they already exist", skipped, count);
+        placement::report_here(output, sink);
     }
 }
 

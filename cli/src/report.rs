@@ -14,7 +14,7 @@ use tallow_proto::code::Code;
 use tallow_proto::drive::Ending;
 use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{
-    Differences, Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
+    Event, Fallback, Path, PathKind, PathTransport, Placement, Receiver, RelayAddress, Sender, Summary, WaitingFor,
 };
 use tallow_proto::wire::relay::Side;
 
@@ -467,7 +467,7 @@ impl Report {
         let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
         let seconds = summary.duration.as_secs_f64();
         let root = HEXLOWER.encode(&summary.root);
-        let Differences { renamed, links_outside, links_unsupported } = summary.differences;
+        let Placement { renamed, links_outside, links_unsupported } = summary.placement;
         let left_out = links_outside.saturating_add(links_unsupported);
         let kept = self.kept;
         self.output.event(&output::Event::Done { bytes, files, seconds, kept, root: &root, renamed, left_out, out });

@@ -10,9 +10,9 @@ use tallow_proto::wire::relay::Side;
 use tallow_store::{Links, SourceError, SourceOptions, SourceTree, StreamIn, identity};
 
 use crate::args::{LinkChoice, SendArgs};
-use crate::differences;
 use crate::failure::Problem;
 use crate::output::Output;
+use crate::placement;
 use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, prompt, setup};
@@ -43,7 +43,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     } else {
         let source = SourceTree::new(args.paths, options).map_err(|error| {
             if let SourceError::Names(names) = &error {
-                differences::report_refused(&output, names, names.len() as u64);
+                placement::report_refused(&output, names, names.len() as u64);
             }
             Problem::source(&error)
         })?;
@@ -80,7 +80,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
             match report.next(&mut sender).await {
                 Step::Event(Event::Scanned(_)) => {
                     if let Some(source) = &source {
-                        differences::report_unsent(&report.output, source);
+                        placement::report_unsent(&report.output, source);
                     }
                 }
                 Step::Event(Event::Code { code, link, listening }) => {
@@ -96,7 +96,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                     report.ask_to_compare();
                 }
                 Step::Event(Event::Done(summary)) => {
-                    differences::report_received(&report.output, summary.differences, source.as_deref());
+                    placement::report_received(&report.output, summary.placement, source.as_deref());
                     report.show_done(&summary, None);
                     break Ok(summary);
                 }
@@ -106,7 +106,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                 Step::Event(Event::Failed(failure)) => {
                     if let Some(source) = &source {
                         let refused = source.refused_names();
-                        differences::report_refused(&report.output, refused.list(), refused.total());
+                        placement::report_refused(&report.output, refused.list(), refused.total());
                     }
                     break Err(report.problem(&failure));
                 }

@@ -30,7 +30,7 @@ use tallow_proto::transfer::journal::{Header, Stored};
 use tallow_proto::transfer::local_names::{LocalNames, Renamed, Reported};
 use tallow_proto::transfer::manifest::{Entry, Manifest, Mtime};
 use tallow_proto::transfer::path::RelPath;
-use tallow_proto::transfer::storage::{Differences, Fault, FaultKind, Sink};
+use tallow_proto::transfer::storage::{Fault, FaultKind, Placement, Sink};
 
 use crate::abilities::{Abilities, Times};
 use crate::clean::clean_left;
@@ -351,9 +351,9 @@ impl Sink for Receiving {
         lock(&begun.finish).step(begun, at_most)
     }
 
-    fn differences(&self) -> Differences {
-        let Some(begun) = self.begun.get() else { return Differences::default() };
-        Differences {
+    fn placement(&self) -> Placement {
+        let Some(begun) = self.begun.get() else { return Placement::default() };
+        Placement {
             renamed: u32::try_from(self.renamed().total()).unwrap_or(u32::MAX),
             links_outside: begun.plan.links_outside,
             links_unsupported: begun.plan.links_unsupported,

@@ -14,7 +14,7 @@ use common::{Place, dir, file, link, manifest, names, receive, scan, sink, sourc
 use tallow_proto::transfer::component::NameRules;
 use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::manifest::Manifest;
-use tallow_proto::transfer::storage::{Differences, FaultKind, Sink};
+use tallow_proto::transfer::storage::{FaultKind, Placement, Sink};
 use tallow_store::{
     Destination, LinkReason, Links, Lost, NameProblem, Naming, OnExists, OutsideLinks, Policy, Receiving, SourceError,
     SourceOptions, SourceTree,
@@ -58,7 +58,7 @@ fn n05_n07_an_ordinary_disk_keeps_names_as_they_are() {
     for (index, entry) in offer.entries() {
         assert!(place.to.join(entry.path.as_str()).symlink_metadata().is_ok(), "{index} {entry:?}");
     }
-    assert_eq!((renamed(&sink), sink.differences()), (vec![], Differences::default()));
+    assert_eq!((renamed(&sink), sink.placement()), (vec![], Placement::default()));
     place.untouched();
 }
 
@@ -85,7 +85,7 @@ fn n13_a_disk_that_holds_less_gets_portable_names() {
     assert_eq!(renamed(&sink), pairs(&expected));
     let left_out = sink.left_out();
     assert_eq!((left_out.list()[0].path.as_str(), left_out.list()[0].why), ("to", LinkReason::Unsupported));
-    assert_eq!(sink.differences(), Differences { renamed: 7, links_outside: 0, links_unsupported: 1 });
+    assert_eq!(sink.placement(), Placement { renamed: 7, links_outside: 0, links_unsupported: 1 });
     assert_eq!(sink.lost(), Lost { permissions: true, times: true });
     place.untouched();
 }
@@ -131,12 +131,12 @@ fn a_name_that_is_changed_twice_is_reported_once() {
     let sink = narrow(&place.to, rename);
     receive(&sink, &offer).unwrap();
     assert_eq!(renamed(&sink), pairs(&[("a:b", "a_b (1)"), ("a:b/c:", "a_b (1)/c_")]));
-    assert_eq!(sink.differences().renamed, 2);
+    assert_eq!(sink.placement().renamed, 2);
     assert_eq!(fs::read(place.to.join("a_b (1)/c_")).unwrap(), common::contents(1, 3));
     // Only the rule for what exists changes this one.
     let sink = narrow(&place.to, rename);
     receive(&sink, &manifest(&[file("plain", 2)])).unwrap();
-    assert_eq!((renamed(&sink), sink.differences().renamed), (pairs(&[("plain", "plain (1)")]), 1));
+    assert_eq!((renamed(&sink), sink.placement().renamed), (pairs(&[("plain", "plain (1)")]), 1));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn n08_links_that_lead_out_are_left_out_and_reported() {
     let left_out = sink.left_out();
     let list: Vec<_> = left_out.list().iter().map(|link| (link.path.as_str(), link.why)).collect();
     assert_eq!(list, ["d/absolute", "d/above", "d/late"].map(|path| (path, LinkReason::Outside)));
-    assert_eq!(sink.differences(), Differences { links_outside: 3, ..Differences::default() });
+    assert_eq!(sink.placement(), Placement { links_outside: 3, ..Placement::default() });
     place.untouched();
 }
 
@@ -202,7 +202,7 @@ fn n08_links_that_lead_out_are_kept_if_the_receiver_agrees() {
     assert_eq!(fs::read_link(place.to.join("a")).unwrap(), place.outside);
     assert_eq!(fs::read_link(place.to.join("b")).unwrap(), Path::new("../target2/inner"));
     assert_eq!(fs::read_link(place.to.join("c/away")).unwrap(), Path::new("../../target2"));
-    assert_eq!(sink.differences(), Differences::default());
+    assert_eq!(sink.placement(), Placement::default());
     place.untouched();
     // What comes next is never written through them, whatever the policy.
     for on_exists in [OnExists::Refuse, OnExists::Overwrite, OnExists::Rename, OnExists::Skip] {

@@ -10,7 +10,7 @@ use crate::link::race::Transport;
 use crate::link::trust::Trust;
 use crate::misuse::Misuse;
 use crate::transfer::manifest::Totals;
-use crate::wire::peer::Differences;
+use crate::wire::peer::Placement;
 
 /// What happened. Exactly one of [`Event::Done`] and [`Event::Failed`] comes. While a receiver that is done still waits
 /// until its sender knows it, [`Event::Waiting`] and [`Event::Reconnecting`] may follow; nothing else does.
@@ -263,5 +263,5 @@ pub struct Summary {
     /// What both sides computed over manifest and chunks.
     pub root: [u8; 32],
     /// How what the receiver has put in place differs from the offer, as the receiver says.
-    pub differences: Differences,
+    pub placement: Placement,
 }

@@ -249,7 +249,7 @@ impl Peer {
                 TransferEvent::Accepted => self.accepted(now),
                 TransferEvent::Resuming => self.outbox.notify_resuming(),
                 TransferEvent::Resumed { bytes } => self.outbox.notify_resumed(bytes),
-                TransferEvent::Differs(differences) => self.outbox.note_differences(differences),
+                TransferEvent::Placed(placement) => self.outbox.note_placement(placement),
                 TransferEvent::Over(outcome) => self.over(now, outcome),
             }
         }

@@ -15,7 +15,7 @@ use crate::Instant;
 use crate::node::Node;
 use crate::transfer::Progress;
 use crate::transfer::manifest::Totals;
-use crate::wire::peer::Differences;
+use crate::wire::peer::Placement;
 
 /// Progress is reported at most this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ pub(super) struct Outbox {
     /// As it was reported last.
     progress: Progress,
     pace: Pace,
-    differences: Differences,
+    placement: Placement,
     next_progress: Option<Instant>,
 }
 
@@ -112,14 +112,14 @@ impl Outbox {
     }
 
     /// What the receiver has put in place differs from the offer.
-    pub const fn note_differences(&mut self, differences: Differences) {
-        self.differences = differences;
+    pub const fn note_placement(&mut self, placement: Placement) {
+        self.placement = placement;
     }
 
     /// The good end.
     pub fn end_well(&mut self, totals: Totals, duration: Duration, root: [u8; 32]) {
         let resumed = self.pace.resumed().min(totals.bytes);
-        self.end(Event::Done(Summary { totals, resumed, duration, root, differences: self.differences }));
+        self.end(Event::Done(Summary { totals, resumed, duration, root, placement: self.placement }));
     }
 
     /// The deadline may have come. A spurious call is a no-op.

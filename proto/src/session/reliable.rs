@@ -53,7 +53,7 @@ impl Class {
             | Control::DirectFailed { .. }
             | Control::DirectConnected { .. }
             | Control::Verified { .. }
-            | Control::Differences { .. }
+            | Control::Placement { .. }
             | Control::Cancel { .. }
             | Control::Bye => Self::Sequenced,
         }

@@ -15,7 +15,7 @@ use crate::transfer::job::{Job, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{Fault, FaultKind};
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Differences, Reason};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Placement, Reason};
 
 /// Jobs that are still out this long after the end are waited for no more.
 pub const STRAGGLERS: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub enum TransferEvent {
     },
     /// What the receiver has put in place differs from the offer. On both sides, at most once, right before
     /// [`Outcome::Complete`].
-    Differs(Differences),
+    Placed(Placement),
     /// The transfer is over. The last event, once. After [`Outcome::Complete`] a receiver stays for the other side's
     /// farewell.
     Over(Outcome),

@@ -13,7 +13,7 @@ use super::chunk::{Made, Open, Opened, Prepare};
 pub use super::job_id::JobId;
 use super::journal::Stored;
 use super::manifest::{Manifest, ManifestBuilder, ManifestError};
-use super::storage::{Differences, Fault, FaultKind, Sink, Source};
+use super::storage::{Fault, FaultKind, Placement, Sink, Source};
 use super::stream::work as stream;
 use super::verify_stored::{VerifiedStored, VerifyStored};
 use crate::session::{OpenedRecord, Verdict};
@@ -115,8 +115,8 @@ pub enum Product {
     Committed,
     /// All that was committed before is on the disk.
     Synced,
-    /// A slice was put in place; with the differences from the offer, if it was the last.
-    Finished(Option<Differences>),
+    /// A slice was put in place; how it was placed, if that slice was the last.
+    Finished(Option<Placement>),
     /// What was staged is gone.
     Abandoned,
     /// What was staged stays.
@@ -202,8 +202,8 @@ impl Work {
     }
 }
 
-fn finish(sink: &dyn Sink, at_most: usize) -> Result<Option<Differences>, Fault> {
-    Ok(if sink.finish(at_most)? { Some(sink.differences()) } else { None })
+fn finish(sink: &dyn Sink, at_most: usize) -> Result<Option<Placement>, Fault> {
+    Ok(if sink.finish(at_most)? { Some(sink.placement()) } else { None })
 }
 
 fn scan(source: &dyn Source, mut builder: Box<ManifestBuilder>, page: u32) -> Result<Product, Fault> {

@@ -18,7 +18,7 @@ use crate::Instant;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};
 use crate::transfer::job::{Job, JobDone, Work};
-use crate::transfer::storage::{Differences, FaultKind, Source};
+use crate::transfer::storage::{FaultKind, Placement, Source};
 use crate::wire::Capped;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
 
@@ -86,7 +86,7 @@ pub(super) struct World {
     pub sent: Option<Outcome>,
     pub received: Option<Outcome>,
     /// What the sender and the receiver said that differs.
-    pub differs: (Option<Differences>, Option<Differences>),
+    pub placements: (Option<Placement>, Option<Placement>),
     pub accepted: bool,
     pub resuming: bool,
     /// What the sender and the receiver said was kept.
@@ -118,7 +118,7 @@ impl World {
             receiver_jobs: Vec::new(),
             sent: None,
             received: None,
-            differs: (None, None),
+            placements: (None, None),
             accepted: false,
             resuming: false,
             resumed: (None, None),
@@ -138,7 +138,7 @@ impl World {
                 }
                 TransferEvent::Accepted => self.accepted = true,
                 TransferEvent::Resumed { bytes } => self.resumed.0 = Some(bytes),
-                TransferEvent::Differs(differences) => self.differs.0 = Some(differences),
+                TransferEvent::Placed(placement) => self.placements.0 = Some(placement),
                 TransferEvent::Over(outcome) => self.sent = Some(outcome),
                 other => panic!("{other:?}"),
             }
@@ -153,7 +153,7 @@ impl World {
                 TransferEvent::Offered(_) => {}
                 TransferEvent::Resuming => self.resuming = true,
                 TransferEvent::Resumed { bytes } => self.resumed.1 = Some(bytes),
-                TransferEvent::Differs(differences) => self.differs.1 = Some(differences),
+                TransferEvent::Placed(placement) => self.placements.1 = Some(placement),
                 TransferEvent::Over(outcome) => self.received = Some(outcome),
                 other => panic!("{other:?}"),
             }
@@ -483,13 +483,13 @@ fn a_source_with_names_that_collide_is_not_offered() {
 
 #[test]
 fn both_sides_learn_how_what_is_in_place_differs() {
-    let differences = Differences { renamed: 3, links_outside: 2, links_unsupported: 1 };
-    for differences in [differences, Differences::default()] {
-        let mut world = World::new(one_file(10), MemorySink::new().with_differences(differences), Compression::Off);
+    let placement = Placement { renamed: 3, links_outside: 2, links_unsupported: 1 };
+    for placement in [placement, Placement::default()] {
+        let mut world = World::new(one_file(10), MemorySink::new().with_placement(placement), Compression::Off);
         world.settle();
         assert!(matches!(world.sent, Some(Outcome::Complete { .. })), "{:?}", world.sent);
-        let told = (differences != Differences::default()).then_some(differences);
-        assert_eq!(world.differs, (told, told));
+        let told = (placement != Placement::default()).then_some(placement);
+        assert_eq!(world.placements, (told, told));
         world.check_ended();
     }
 }

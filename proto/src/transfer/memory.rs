@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::journal::{Header, Reader, Stored, Writer};
 use super::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
 use super::path::{LinkTarget, RelPath};
-use crate::transfer::storage::{Differences, Fault, FaultKind, Sink, Source};
+use crate::transfer::storage::{Fault, FaultKind, Placement, Sink, Source};
 
 /// Where a fault is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +152,7 @@ pub struct MemorySink {
     before: Partial,
     /// It never says that it has finished.
     is_endless: bool,
-    differences: Differences,
+    placement: Placement,
     store: Mutex<Store>,
 }
 
@@ -236,8 +236,8 @@ impl MemorySink {
 
     /// Says that what it has put in place differs like this from the offer.
     #[must_use]
-    pub const fn with_differences(mut self, differences: Differences) -> Self {
-        self.differences = differences;
+    pub const fn with_placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
         self
     }
 
@@ -415,8 +415,8 @@ impl Sink for MemorySink {
         Ok(all)
     }
 
-    fn differences(&self) -> Differences {
-        self.differences
+    fn placement(&self) -> Placement {
+        self.placement
     }
 
     fn abandon(&self) {

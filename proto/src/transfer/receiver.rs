@@ -60,7 +60,7 @@ use crate::transfer::job::{Job, JobDone, Product, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{FaultKind, Sink, StreamSink};
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Differences, Have, Offer, TransferKind};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, Placement, TransferKind};
 use crate::wire::{Capped, Untrusted};
 
 /// How long `Bye` is waited for after `Verified`.
@@ -250,12 +250,12 @@ impl Receiver {
             // Both copies of a chunk that was sent twice were in jobs when the last one was stored.
             (Product::Opened(_) | Product::Synced, State::Finishing(_)) => {}
             (Product::Finished(None), State::Finishing(finishing)) => finishing.handle_unfinished(now),
-            (Product::Finished(Some(differences)), State::Finishing(finishing)) => {
+            (Product::Finished(Some(placement)), State::Finishing(finishing)) => {
                 let Finishing { root, progress, farewell, .. } = **finishing;
-                if differences != Differences::default() {
-                    self.exchange.report(TransferEvent::Differs(differences));
+                if placement != Placement::default() {
+                    self.exchange.report(TransferEvent::Placed(placement));
                     if farewell.is_some() {
-                        self.exchange.send(Control::Differences { transfer: FIRST, differences });
+                        self.exchange.send(Control::Placement { transfer: FIRST, placement });
                     }
                 }
                 self.complete(now, root, progress, farewell);

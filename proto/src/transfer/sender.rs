@@ -34,7 +34,7 @@ use crate::transfer::job::{Job, JobDone, Product, Work};
 use crate::transfer::storage::{FaultKind, Source, StreamSource};
 use crate::wire::Blob;
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, Differences, Have, Offer, TransferKind};
+use crate::wire::peer::{CancelReason, Control, Have, Offer, Placement, TransferKind};
 
 /// How to send.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +51,7 @@ pub struct Sender {
     limit: Option<Limit>,
     exchange: Exchange,
     /// What the receiver says that differs from the offer.
-    differs: Option<Differences>,
+    placement: Option<Placement>,
     state: State,
 }
 
@@ -90,7 +90,7 @@ impl Sender {
     }
 
     fn in_state(config: Config, state: State) -> Self {
-        Self { config, limit: None, exchange: Exchange::default(), differs: None, state }
+        Self { config, limit: None, exchange: Exchange::default(), placement: None, state }
     }
 
     /// With a rate for chunks, in bytes a second of what is sealed.
@@ -336,11 +336,11 @@ impl Sender {
                 of_this(transfer, false)?;
                 chunks.acknowledge(now, ranges.as_slice(), credit)?;
             }
-            (Control::Differences { transfer, differences }, State::Sending(chunks)) if self.differs.is_none() => {
+            (Control::Placement { transfer, placement }, State::Sending(chunks)) if self.placement.is_none() => {
                 of_this(transfer, false)?;
                 // Nothing is in place before all of it was sent.
                 chunks.root().ok_or(Violation::UnexpectedMessage)?;
-                self.differs = Some(differences);
+                self.placement = Some(placement);
             }
             (Control::Verified { transfer, root }, State::Sending(chunks)) => {
                 of_this(transfer, false)?;
@@ -348,8 +348,8 @@ impl Sender {
                 if !bool::from(own.ct_eq(&root)) {
                     return Err(Violation::WrongRoot);
                 }
-                if let Some(differences) = self.differs.take() {
-                    self.exchange.report(TransferEvent::Differs(differences));
+                if let Some(placement) = self.placement.take() {
+                    self.exchange.report(TransferEvent::Placed(placement));
                 }
                 self.exchange.send(Control::Bye);
                 self.over(now, Outcome::Complete { root });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::journal::Stored;
 use super::manifest::{Entry, Manifest, Page, Refusal};
 use crate::wire::Untrusted;
-pub use crate::wire::peer::Differences;
+pub use crate::wire::peer::Placement;
 
 /// Characters of a path, and of an error's own words, that are shown.
 const SHOWN: usize = 300;
@@ -269,8 +269,8 @@ pub trait Sink: Send + Sync {
 
     /// How what is in place differs from what was offered, for the user on the other side. One thread, after
     /// [`Sink::finish`] answered true.
-    fn differences(&self) -> Differences {
-        Differences::default()
+    fn placement(&self) -> Placement {
+        Placement::default()
     }
 
     /// The transfer ended unfinished, and what was staged is of no use: removes it. Never fails, never touches a final

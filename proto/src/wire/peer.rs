@@ -287,17 +287,17 @@ pub enum Control {
     },
     /// Sent by the receiver, at most once and before [`Control::Verified`]: what is in place there is not exactly what was
     /// offered.
-    Differences {
+    Placement {
         /// The transfer.
         transfer: u32,
         /// How it differs.
-        differences: Differences,
+        placement: Placement,
     },
 }
 
 /// How what a receiver has put in place differs from the offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Differences {
+pub struct Placement {
     /// Names that are others there.
     pub renamed: u32,
     /// Symbolic links that were left out because they lead, or may lead, out of what was sent.

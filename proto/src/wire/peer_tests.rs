@@ -45,9 +45,9 @@ fn records() -> Vec<ControlRecord> {
         Control::CandidatesDone { round: 300 },
         Control::DirectFailed { round: 0 },
         Control::DirectConnected { round: 2 },
-        Control::Differences {
+        Control::Placement {
             transfer: 1,
-            differences: Differences { renamed: 300, links_outside: 2, links_unsupported: u32::MAX },
+            placement: Placement { renamed: 300, links_outside: 2, links_unsupported: u32::MAX },
         },
     ];
     messages.into_iter().map(|message| ControlRecord { sequence: 300, ack: 2, message }).collect()

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use tallow_proto::peer::Differences;
+use tallow_proto::peer::Placement;
 use tallow_store::{RefusedName, Reported, SourceTree};
 
 use crate::output::{Event, Output, counted, shown};
@@ -63,8 +63,8 @@ pub fn report_refused(output: &Output, names: &[RefusedName], total: u64) {
 }
 
 /// Sender, at the end: reports what the receiver put in place in another way.
-pub fn report_received(output: &Output, differences: Differences, source: Option<&SourceTree>) {
-    let Differences { renamed, links_outside, links_unsupported } = differences;
+pub fn report_received(output: &Output, placement: Placement, source: Option<&SourceTree>) {
+    let Placement { renamed, links_outside, links_unsupported } = placement;
     if renamed > 0 {
         let names = counted(renamed.into(), "name", "names");
         output.line(&format!("The receiver saved {names} otherwise"));
