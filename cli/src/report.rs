@@ -16,7 +16,7 @@ use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{
     Event, Fallback, Path, PathKind, PathTransport, Placement, Receiver, RelayAddress, Sender, Summary, WaitingFor,
 };
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 
 use crate::failure::{self, Context, Problem};
 use crate::output::{self, Output, amount, size, time};
@@ -78,7 +78,7 @@ pub struct Report {
     /// The output to which everything is written.
     pub output: Output,
     runtime: Runtime,
-    side: Side,
+    role: Role,
     signals: Signals,
     signal: Option<Signal>,
     meter: Meter,
@@ -106,7 +106,7 @@ impl Report {
     pub fn new(
         output: Output,
         runtime: Runtime,
-        side: Side,
+        role: Role,
         signals: Signals,
         memory: Memory,
         has_relays: bool,
@@ -114,15 +114,15 @@ impl Report {
         signals.attach();
         prompt::hide_control_keys();
         let meter = Meter::new(&output);
-        let looking = match side {
-            Side::Receiver if has_relays => Some("Waiting for a relay to answer"),
-            Side::Receiver => Some("Looking for the sender on this machine and in this network"),
-            Side::Sender => None,
+        let looking = match role {
+            Role::Receiver if has_relays => Some("Waiting for a relay to answer"),
+            Role::Receiver => Some("Looking for the sender on this machine and in this network"),
+            Role::Sender => None,
         };
         Self {
             output,
             runtime,
-            side,
+            role,
             signals,
             signal: None,
             meter,
@@ -133,7 +133,7 @@ impl Report {
             in_order: false,
             question: None,
             waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
-            code_shown: side == Side::Receiver,
+            code_shown: role == Role::Receiver,
             path: None,
             lost: false,
             memory,
@@ -238,7 +238,7 @@ impl Report {
     #[must_use]
     pub fn problem(&self, failure: &tallow_proto::peer::Failure) -> Problem {
         let known = self.memory.file();
-        let at = Context { side: self.side, known_relays: &known, relays: self.has_relays };
+        let at = Context { role: self.role, known_relays: &known, relays: self.has_relays };
         let problem = match self.signal {
             Some(signal) => Problem::signalled(signal, &at),
             None => failure::explain(failure, &at),
@@ -285,7 +285,7 @@ impl Report {
             Event::Paired => {
                 // The sender now waits for the receiver's answer.
                 let answer = "Waiting for the receiver to accept".to_owned();
-                self.waiting = (self.side == Side::Sender).then(|| (now + SAY_WAITING_AFTER, answer));
+                self.waiting = (self.role == Role::Sender).then(|| (now + SAY_WAITING_AFTER, answer));
                 self.output.event(&output::Event::Paired);
                 tracing::info!("paired with the peer");
             }
@@ -352,16 +352,16 @@ impl Report {
         let others = "Waiting for the peer to compare the words".to_owned();
         self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
         self.output.event(&output::Event::Verifier { words, must_agree });
-        self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
+        self.output.print_bold("Compare these words with the other role: ", &words.join(" "));
     }
 
     fn show_resumed(&mut self, bytes: u64) {
         self.kept = bytes;
         self.output.event(&output::Event::Resumed { bytes_kept: bytes });
-        self.output.line(&match (bytes, self.side) {
+        self.output.line(&match (bytes, self.role) {
             (0, _) => "The data from the earlier transfer does not match; everything is transferred again".to_owned(),
-            (bytes, Side::Sender) => format!("Resuming: the receiver already has {}", size(bytes)),
-            (bytes, Side::Receiver) => format!("Resuming: {} already received", size(bytes)),
+            (bytes, Role::Sender) => format!("Resuming: the receiver already has {}", size(bytes)),
+            (bytes, Role::Receiver) => format!("Resuming: {} already received", size(bytes)),
         });
     }
 
@@ -453,7 +453,7 @@ impl Report {
     pub fn show_code(&self, code: &Code, link: Option<&str>, relay: Option<&str>, here: &[String]) {
         let code = code.reveal();
         self.output.event(&output::Event::Code { code: &code, link, relay: here });
-        self.output.say_bold("Code: ", &code);
+        self.output.print_bold("Code: ", &code);
         let relay = relay.map(|relay| format!(" --relay {relay}")).unwrap_or_default();
         let receive = if self.in_order { "tallow receive --stdout" } else { "tallow receive" };
         self.output.line(&format!("On the other computer: {receive} {}{relay}", code.as_str()));
@@ -474,7 +474,7 @@ impl Report {
         let took = took(seconds, bytes);
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };
         self.output.line(&match out {
-            None if self.side == Side::Receiver => format!("Received {amount} in {took}, verified"),
+            None if self.role == Role::Receiver => format!("Received {amount} in {took}, verified"),
             Some(out) => format!("Received {amount} in {took}, verified, in {}", output::shown(out)),
             None => format!("Sent {amount} in {took}, verified by the receiver"),
         });
@@ -515,5 +515,4 @@ const fn transport_name(transport: PathTransport) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "report_tests.rs"]
 mod tests;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tallow_proto::code::DEFAULT_WORDS;
 use tallow_proto::peer::{CodeChoice, Comparison, Embedded, Event, Failure, Payload, SendConfig};
 use tallow_proto::transfer::Compression;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_store::{Links, SourceError, SourceOptions, SourceTree, StreamIn, identity};
 
 use crate::args::{LinkChoice, SendArgs};
@@ -69,7 +69,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     (config.code, config.embedded) = (code, embedded);
     config.check().map_err(|error| Problem::config(&error))?;
     let runtime = args.peer.runtime;
-    let mut report = Report::new(output, runtime, Side::Sender, signals, memory, has_relays);
+    let mut report = Report::new(output, runtime, Role::Sender, signals, memory, has_relays);
     if is_stream {
         report.begin_stream();
     }

@@ -167,5 +167,4 @@ impl Reliable {
 }
 
 #[cfg(test)]
-#[path = "reliable_tests.rs"]
 mod tests;

@@ -337,5 +337,4 @@ impl Coders {
 }
 
 #[cfg(test)]
-#[path = "chunk_tests.rs"]
 mod tests;

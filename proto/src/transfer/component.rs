@@ -211,5 +211,4 @@ fn is_ignorable(c: char) -> bool {
 }
 
 #[cfg(test)]
-#[path = "component_tests.rs"]
 mod tests;

@@ -111,5 +111,4 @@ impl<'a> Spans<'a> {
 }
 
 #[cfg(test)]
-#[path = "layout_tests.rs"]
 mod tests;

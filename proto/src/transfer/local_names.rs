@@ -338,5 +338,4 @@ impl Search {
 }
 
 #[cfg(test)]
-#[path = "local_names_tests.rs"]
 mod tests;

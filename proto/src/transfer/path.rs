@@ -218,5 +218,4 @@ fn check_text(text: &str, longest: usize) -> Result<(), PathError> {
 }
 
 #[cfg(test)]
-#[path = "path_tests.rs"]
 mod tests;

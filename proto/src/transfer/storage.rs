@@ -316,5 +316,4 @@ pub trait StreamSink: Send + Sync {
 }
 
 #[cfg(test)]
-#[path = "storage_tests.rs"]
 mod tests;
