@@ -16,7 +16,7 @@ fn n05_an_exact_disk_keeps_what_others_refuse() {
 }
 
 #[test]
-fn n05_odd_but_harmless_is_made_portable() {
+fn n05_unportable_names_get_portable_form() {
     let cases = [
         ("CON", "_CON"),
         ("nul.txt", "_nul.txt"),
@@ -104,7 +104,7 @@ fn joiners_stay_between_letters_and_emoji() {
 }
 
 #[test]
-fn n05_a_name_at_the_limit_has_a_portable_form_too() {
+fn n05_name_at_length_limit_has_portable_form() {
     let name = format!("nul.{}", "x".repeat(MAX_COMPONENT - 4));
     assert_eq!(portable(&name), Some(name.replacen('n', "_", 1)));
 }
@@ -144,7 +144,7 @@ fn n07_one_key_for_what_one_disk_takes_for_one_name() {
 }
 
 #[test]
-fn a_number_goes_before_the_extension_and_fits() {
+fn number_is_inserted_before_extension_within_limit() {
     let numbered = |name: &str, number, is_dir| numbered(name, number, is_dir, MAX_COMPONENT);
     assert_eq!(numbered("photo.jpg", 1, false), "photo (1).jpg");
     assert_eq!(numbered("photo.jpg", 12, true), "photo.jpg (12)");

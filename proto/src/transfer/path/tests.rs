@@ -7,7 +7,7 @@ fn parse(name: &str) -> Result<String, PathError> {
 }
 
 #[test]
-fn n01_dot_dot() {
+fn n01_dot_dot_is_refused() {
     for name in ["../x", "..", "a/../../x", "a/..", "a/../b"] {
         assert_eq!(parse(name), Err(PathError::DotDot), "{name}");
     }
@@ -33,7 +33,7 @@ fn n02_absolute_paths_and_what_only_another_system_takes_for_one() {
 }
 
 #[test]
-fn n03_control_characters_with_their_place() {
+fn n03_control_characters_are_refused_with_position() {
     let bad =
         ["ab\0", "ab\n", "ab\r", "ab\x1b[2J", "ab\x7f", "ab\u{85}", "ab\u{9b}31m", "ab\t", "ab\x1b]52;c;ZXZpbA==\x07"];
     for name in bad {
@@ -45,12 +45,12 @@ fn n03_control_characters_with_their_place() {
 }
 
 #[test]
-fn n04_a_sibling_with_the_same_start() {
+fn n04_path_to_sibling_of_same_prefix_is_refused() {
     assert_eq!(parse("../target2/x"), Err(PathError::DotDot));
 }
 
 #[test]
-fn n06_empty_too_long_too_deep() {
+fn n06_empty_long_and_deep_names_are_refused() {
     assert_eq!(parse(""), Err(PathError::Empty));
     assert_eq!(parse("."), Err(PathError::Dot));
     for name in ["a//b", "a/", "a//"] {
@@ -71,7 +71,7 @@ fn n06_empty_too_long_too_deep() {
 }
 
 #[test]
-fn names_of_partial_transfers_are_known_in_each_spelling() {
+fn staging_names_are_recognised_in_each_spelling() {
     let is_partial = |name: &str| RelPath::parse(name).unwrap().is_partial();
     for name in [
         ".tallow-0123456789abcdef",
@@ -132,7 +132,7 @@ fn a_target_is_any_path_that_a_terminal_does_not_obey() {
 }
 
 #[test]
-fn d01_a_name_is_shown_without_what_a_terminal_obeys() {
+fn d01_path_debug_output_escapes_control_characters() {
     let path = RelPath::parse("x\u{202e}gnp.\u{200b}exe").unwrap();
     assert_eq!(format!("{path:?}"), r#""x\\u{202e}gnp.\\u{200b}exe""#);
     assert_eq!(path.shown().escaped(100), r"x\u{202e}gnp.\u{200b}exe");
@@ -141,7 +141,7 @@ fn d01_a_name_is_shown_without_what_a_terminal_obeys() {
 proptest! {
     /// Whatever is accepted stays below its root, by a walk that knows nothing of the parser.
     #[test]
-    fn what_is_accepted_stays_inside(
+    fn accepted_paths_stay_inside_root(
         parts in prop::collection::vec(
             prop_oneof![
                 Just("..".to_owned()),
@@ -169,7 +169,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_judged(name in any::<String>()) {
+    fn accepted_paths_have_valid_portable_form(name in any::<String>()) {
         if let Ok(path) = RelPath::parse(&name) {
             prop_assert_eq!(path.as_str(), &name);
         }
