@@ -216,7 +216,7 @@ impl Walker {
         Ok(Some(Found { entry, device: metadata.dev(), inode: metadata.ino() }))
     }
 
-    /// What a link points to, if that is sent too, or if the user wants to keep all links.
+    /// The target of a link, if it is sent too, or if the user wants to keep all links.
     fn link(&self, name: &RelPath, path: &Path) -> Result<LinkTarget, SkipReason> {
         let target = fs::read_link(path).map_err(|_| SkipReason::Vanished)?;
         let text = target.to_str().ok_or(SkipReason::LinkName)?;
@@ -239,12 +239,12 @@ impl Walker {
         if climbs < name.levels() - 1 {
             return true;
         }
-        // It leads to the level of the names that the person gave.
+        // It leads to a top-level name.
         let first = target.split('/').find(|component| !matches!(*component, "" | "." | ".."));
         first.is_some_and(|first| self.survey.tops.contains_key(first))
     }
 
-    /// An error of the walk: what is only missing is left out, everything else ends it.
+    /// An error of the walk: a missing file is left out, every other error ends the walk.
     fn judge_error(&self, error: ignore::Error) -> Result<(), Fault> {
         let (path, error) = open_up(error);
         match error {

@@ -1,10 +1,10 @@
-//! Whether the entries of a manifest can stand side by side: a set of keyed 64-bit hashes, forgotten once the manifest is
-//! whole.
+//! Whether the entries of a manifest can be stored side by side: a set of keyed 64-bit hashes, dropped once the manifest
+//! is complete.
 //!
-//! Two entries collide when their names are the same, byte by byte, or when one is no directory and the other stands below
-//! it. Whether a disk takes two different names for one is decided where the disk is ([`super::local_names`]). A path's
-//! hash is the chain of its components' hashes, and the chain of the entry before is used again as far as the two agree:
-//! the work follows the bytes that were sent, not the paths they stand for.
+//! Two entries collide if their names are equal, byte by byte, or if one is not a directory and the other is below it.
+//! Whether a disk treats two different names as one is decided at the receiver ([`super::local_names`]). A path's hash is
+//! the chain of its components' hashes; the chain of the previous entry is reused as far as the two paths agree. So the
+//! work is proportional to the bytes that were sent, not to the paths that they expand to.
 //!
 //! Bounds: 9 bytes for each file and 17 for each directory, named or implied, in tables at most half empty. A false
 //! collision among a million entries has a chance of about 10^-7.
@@ -15,23 +15,23 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::path::RelPath;
 use crate::seed::Seed;
 
-/// The names seen so far.
+/// The names that were added.
 pub struct Collisions {
     chains: Chains,
     leaves: HashSet<u64, BuildHasherDefault<Identity>>,
-    /// Whether an entry says the directory, and not only the path of another.
+    /// Whether there is an entry for the directory; otherwise it is only part of another entry's path.
     dirs: HashMap<u64, bool, BuildHasherDefault<Identity>>,
-    /// Directories of the path before that are known to be in `dirs`: where each ends, and its hash.
+    /// Directories of the previous path that are known to be in `dirs`: where each ends in the path, and its hash.
     chain: Vec<(usize, Node)>,
     path: String,
 }
 
-/// Why an entry can't stand beside those before it.
+/// Why an entry collides with an earlier one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Collision {
-    /// Its name stands there already.
+    /// There is an entry of this name.
     Twice,
-    /// This path is no directory, and an entry stands below it.
+    /// This path is not a directory, and there is an entry below it.
     NoDirectory(String),
 }
 
@@ -45,12 +45,12 @@ pub struct Chains {
 pub struct Node([u8; 16]);
 
 impl Chains {
-    /// Nobody who does not know the seed can make two paths of one hash.
+    /// Creates the hash function. Without the seed, two paths with the same hash can't be found.
     pub fn new(seed: &Seed) -> Self {
         Self { key: *seed.derive("collisions").bytes() }
     }
 
-    /// The hash of a component below `parent`: as a key of sets, and as the next link of the chain.
+    /// The hash of a component below `parent`: the key in sets, and the next element of the chain.
     pub fn child(&self, parent: Node, component: &str) -> (u64, Node) {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
         hasher.update(&parent.0).update(component.as_bytes());
@@ -61,7 +61,7 @@ impl Chains {
 }
 
 impl Collisions {
-    /// None; the seed keys the hashes.
+    /// An empty set; the seed keys the hashes.
     pub fn new(seed: &Seed) -> Self {
         Self {
             chains: Chains::new(seed),
@@ -72,10 +72,10 @@ impl Collisions {
         }
     }
 
-    /// Adds an entry; a leaf is one that can't have others below it.
+    /// Adds an entry; a leaf can't have entries below it.
     ///
     /// # Errors
-    /// It collides with one before.
+    /// It collides with an earlier one.
     pub fn insert(&mut self, path: &RelPath, leaf: bool) -> Result<(), Collision> {
         let text = path.as_str();
         let common = self.path.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();

@@ -1,10 +1,10 @@
-//! Names: [`RelPath`] is the only way in which a name of the other side becomes a path, [`LinkTarget`] the same for
-//! what a symbolic link points to.
+//! Names: a name from the other side becomes a path only as a [`RelPath`], and the target of a symbolic link only as
+//! a [`LinkTarget`].
 //!
-//! Decides which names are refused, on every system alike: what leaves the tree (`..`, absolute), control characters,
-//! and names that are empty, too long or too deep. Names that only some disks can't hold are valid here (`a:b`, `x\y`,
-//! `aux`): the receiver of a name puts it on its disk as [`super::local_names`] gives it, and never as it came. No state,
-//! no timers. Bounds: [`MAX_COMPONENT`], [`MAX_PATH`], [`MAX_LEVELS`], [`MAX_TARGET`].
+//! It decides which names are refused, on every system: names that leave the tree (`..`, absolute), contain control
+//! characters, or are empty, too long or too deep. Names that only some disks can't hold are valid here (`a:b`, `x\y`,
+//! `aux`): a receiver stores an entry under the name that [`super::local_names`] gives it. No state, no timers. Bounds:
+//! [`MAX_COMPONENT`], [`MAX_PATH`], [`MAX_LEVELS`], [`MAX_TARGET`].
 
 pub use super::component::MAX_COMPONENT;
 use super::component::NameRules;
@@ -12,16 +12,17 @@ use crate::wire::Untrusted;
 
 /// The longest path, in bytes.
 pub const MAX_PATH: usize = 4096;
-/// The most components of a path.
+/// The largest number of components of a path.
 pub const MAX_LEVELS: usize = 64;
-/// The longest target of a symbolic link, in bytes: what a system with a `PATH_MAX` of 4,096 can hold.
+/// The maximum length of the target of a symbolic link, in bytes: what a system with a `PATH_MAX` of 4,096 allows.
 pub const MAX_TARGET: usize = 4095;
-/// What the name of a directory begins with in which a receiver keeps a transfer that was interrupted.
+/// The prefix of a directory in which a receiver keeps an interrupted transfer.
 pub const PARTIAL_PREFIX: &str = ".tallow-";
-/// Characters that are shown of a name in a log.
+/// How many characters of a name are shown in a log.
 const SHOWN: usize = 200;
 
-/// A relative path of a manifest: one or more components joined by `/`, that stays below the place where it is put.
+/// A relative path of a manifest: one or more components joined by `/`. It can't leave the directory that it is
+/// joined to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelPath(Box<str>);
 
@@ -32,7 +33,7 @@ pub enum PathError {
     /// No name at all.
     #[error("file name empty")]
     Empty,
-    /// Nothing between two slashes, or after the last.
+    /// A component without characters: between two slashes, or after the last one.
     #[error("file name with an empty part")]
     EmptyComponent,
     /// The component `.`.
@@ -41,10 +42,10 @@ pub enum PathError {
     /// The component `..`.
     #[error("\"..\" is not allowed")]
     DotDot,
-    /// It starts at a root: `/x`.
+    /// The path starts at a root: `/x`.
     #[error("absolute path")]
     Absolute,
-    /// A control character (C0, DEL or C1), at this byte counted from 0.
+    /// A control character (C0, DEL or C1) at this byte, counted from 0.
     #[error("control character at byte {0}")]
     Control(usize),
     /// A component of more than [`MAX_COMPONENT`] bytes.
@@ -59,7 +60,7 @@ pub enum PathError {
 }
 
 impl RelPath {
-    /// Reads a name as it came.
+    /// Parses a name as it was received.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -81,7 +82,8 @@ impl RelPath {
         Ok(Self(name.into()))
     }
 
-    /// The path with `/` between its components, to be opened or compared. It is shown only through [`RelPath::shown`].
+    /// The path with `/` between its components, for opening and comparing. Display it only through
+    /// [`RelPath::shown`].
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -104,19 +106,19 @@ impl RelPath {
         self.components().count()
     }
 
-    /// For people: everything that a terminal could obey or that could mislead is made visible.
+    /// The name for display: characters that a terminal could interpret or that could mislead are made visible.
     #[must_use]
     pub fn shown(&self) -> Untrusted {
         Untrusted::new(self.0.clone().into())
     }
 
-    /// Whether the first component is, on some system, the name of a directory in which a receiver keeps a transfer
-    /// that was interrupted: `.tallow-`, 16 hexadecimal digits, and perhaps a dash and a number. Content that came as
-    /// such a directory would be taken for what an earlier transfer left.
+    /// Whether the first component is, on some system, the name of a directory in which a receiver keeps an
+    /// interrupted transfer: `.tallow-`, 16 hexadecimal digits, and optionally a dash and a number. A received
+    /// directory of that name would be mistaken for the remains of an earlier transfer.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         let first = self.components().next().unwrap_or_default();
-        // No key is longer than its name: all names but a few are judged by their length.
+        // No key is longer than its name, so the length alone decides for almost all names.
         if first.len() < PARTIAL_PREFIX.len().saturating_add(16) {
             return false;
         }
@@ -136,7 +138,7 @@ impl std::fmt::Debug for RelPath {
     }
 }
 
-/// What a symbolic link points to, as it is to be written into the link. Nothing here follows it.
+/// The target of a symbolic link, as it is written into the link. It is never followed here.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkTarget(Box<str>);
 
@@ -144,33 +146,33 @@ pub struct LinkTarget(Box<str>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeadsOut {
-    /// It starts at a root.
+    /// It starts at a root: `/x`.
     #[error("link to an absolute path")]
     Absolute,
-    /// It climbs above the received tree.
+    /// It leaves the received tree.
     #[error("link that leaves the received tree")]
     Escapes,
-    /// It climbs after it descended, so where it ends can't be known.
+    /// It has `..` after a name, so the place where it ends can't be known.
     #[error("link with \"..\" after a name")]
     ClimbsLate,
 }
 
 impl LinkTarget {
-    /// Reads a target as it came: any path without control characters.
+    /// Parses a target: any path without control characters.
     ///
     /// # Errors
-    /// It is empty, too long, or has a control character.
+    /// It is empty or too long, or contains a control character.
     pub fn parse(target: &str) -> Result<Self, PathError> {
         check_text(target, MAX_TARGET)?;
         Ok(Self(target.into()))
     }
 
     /// Whether the target of the link at `link` is a relative path that stays inside the tree. `..` is allowed only at its
-    /// start: since a link's parents in the tree are directories and never links, its climb is then known exactly, whatever
-    /// links it passes afterwards.
+    /// start: the parents of a link in the tree are directories and never links, so the number of levels that the target
+    /// goes up is known exactly, whatever links it goes through afterwards.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason, if it leads out or may lead out.
     pub fn stays_inside(&self, link: &RelPath) -> Result<(), LeadsOut> {
         if self.0.starts_with('/') {
             return Err(LeadsOut::Absolute);
@@ -187,7 +189,7 @@ impl LinkTarget {
         Ok(())
     }
 
-    /// The target as it is to be written into the link.
+    /// The target as it is written into the link.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -200,7 +202,7 @@ impl std::fmt::Debug for LinkTarget {
     }
 }
 
-/// The rules that hold for names and for targets.
+/// The rules that apply to names and to targets.
 fn check_text(text: &str, longest: usize) -> Result<(), PathError> {
     if text.is_empty() {
         return Err(PathError::Empty);
@@ -208,7 +210,7 @@ fn check_text(text: &str, longest: usize) -> Result<(), PathError> {
     if text.len() > longest {
         return Err(PathError::TooLong);
     }
-    // Plain ASCII is the common case and is judged by bytes; C1 needs the characters.
+    // Plain ASCII is the common case and is checked byte by byte; C1 needs the characters.
     let control = if text.is_ascii() {
         text.bytes().position(|byte| byte.is_ascii_control())
     } else {

@@ -139,7 +139,7 @@ fn d01_path_debug_output_escapes_control_characters() {
 }
 
 proptest! {
-    /// Whatever is accepted stays below its root, by a walk that knows nothing of the parser.
+    /// An accepted path stays below its root, according to a walk that does not use the parser.
     #[test]
     fn accepted_paths_stay_inside_root(
         parts in prop::collection::vec(
@@ -169,7 +169,7 @@ proptest! {
     }
 
     #[test]
-    fn accepted_paths_have_valid_portable_form(name in any::<String>()) {
+    fn parsed_path_keeps_its_text(name in any::<String>()) {
         if let Ok(path) = RelPath::parse(&name) {
             prop_assert_eq!(path.as_str(), &name);
         }
