@@ -10,9 +10,9 @@
 //! It decides which link waits, which links are paired, which join is refused and why, which link loses its seat, and
 //! what expires. Links are names of type `L` that the caller gives; the registry has no addresses. There are two kinds
 //! of room:
-//! - *code rooms*, where only a sender waits. After the first pairing the name is *kept*: until the sender leaves or the
-//!   name expires, only the same sender may wait there again, and the number is not allocated to others. A receiver that
-//!   gets no seat learns only whether another receiver was paired there while the sender has the name
+//! - *code rooms*, where only a sender waits. After the first pairing the name is *kept*: until the sender leaves or
+//!   the name expires, only the same sender may wait there again, and the number is not allocated to others. A receiver
+//!   that gets no seat learns only whether another receiver was paired there while the sender has the name
 //!   ([`Refusal::Taken`]). A client that asks for the sender's seat learns the same ([`Refusal::NameTaken`]).
 //! - *reconnect rooms* (`again`), where either side may wait and nothing is kept.
 //!
