@@ -69,7 +69,7 @@ use crate::wire::Features;
 use crate::wire::close::SHUTTING_DOWN;
 use crate::wire::relay::Role;
 
-pub use crate::wire::peer::{CancelReason, DeclineReason};
+pub use crate::wire::peer::{CancelReason, DeclineReason, Placement};
 pub use crate::wire::relay::RefusalReason;
 pub use answer::{Comparison, Offer, StreamOffer};
 pub use build::ConfigError;

@@ -22,6 +22,7 @@ pub mod chunk_size;
 mod chunks;
 mod codec;
 mod collision;
+pub mod component;
 mod exchange;
 mod hashes;
 mod incoming;
@@ -30,6 +31,7 @@ mod job_id;
 pub mod journal;
 pub mod layout;
 mod limit;
+pub mod local_names;
 mod machine;
 pub mod manifest;
 #[cfg(any(test, feature = "testing"))]

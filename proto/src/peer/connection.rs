@@ -19,11 +19,11 @@
 //! receiver's answer (H2) got no reply, the receiver can't know whether the sender accepted it, so it tries the
 //! reconnect room of that attempt and the code room in turn.
 //!
-//! Timers: those of the handshake and the session; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for
-//! each of those two rooms; [`LEAVE_WITHIN`] for the farewell; and how long a session without a link is kept: the
-//! user's `give_up_after`, else [`PATIENCE`] before the offer is accepted, a minute for a sender that waits only for
-//! the confirmation, 12 hours for one that waits for acknowledgements as well, and no limit otherwise. Bounds: one
-//! session, one handshake.
+//! Timers: those of the handshake and the session; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for each
+//! of those two rooms; [`LEAVE_WITHIN`] for the farewell; and how long a session without a link is kept: the user's
+//! `give_up_after`, else [`PATIENCE`] before the offer is accepted, a minute for a sender that waits only for the
+//! confirmation, 12 hours for one that waits for acknowledgements as well, and no limit otherwise. Bounds: one session,
+//! one handshake.
 
 mod reconnect;
 
