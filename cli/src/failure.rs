@@ -5,12 +5,12 @@ use std::io;
 
 use tallow_proto::link::trust::CertificateRefused;
 use tallow_proto::peer::{Class, ConfigError, Failure, Lost, RelayFailure};
-use tallow_proto::transfer::manifest::{Refusal, Refused};
 use tallow_proto::transfer::storage::{Fault, FaultKind};
+use tallow_proto::transfer::{Refusal, Refused};
+use tallow_proto::wire::SPOKEN;
 use tallow_proto::wire::Violation;
-use tallow_proto::wire::peer::{CancelReason, DeclineReason};
-use tallow_proto::wire::relay::{RefusalReason, Role};
-use tallow_proto::wire::version::SPOKEN;
+use tallow_proto::wire::{CancelReason, DeclineReason};
+use tallow_proto::wire::{RefusalReason, Role};
 use tallow_proto::wire::{Untrusted, Versions};
 
 use tallow_store::SourceError;

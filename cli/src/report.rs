@@ -16,7 +16,7 @@ use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{
     Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
 };
-use tallow_proto::wire::relay::Role;
+use tallow_proto::wire::Role;
 
 use crate::failure::{self, Context, Problem};
 use crate::output::{self, Output, amount, size, time};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tallow_proto::link::proxy::Proxy;
-use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::Trust;
+use tallow_proto::link::{Allowed, Transport};
 use tallow_proto::peer::{Common, RelayAddress, RelayChoice};
 use tallow_store::{KnownRelays, RelayTransports};
 
@@ -193,7 +193,7 @@ fn from_file(file: &Path) -> Result<Arc<str>, Problem> {
 pub fn listen(port: Option<u16>) -> Vec<SocketAddr> {
     let ports: &[u16] = match port {
         Some(port) => &[port],
-        None => &[tallow_proto::peer::config::DEFAULT_PORT, 0],
+        None => &[tallow_proto::peer::DEFAULT_PORT, 0],
     };
     let any: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
     ports.iter().flat_map(|&port| any.map(|ip| SocketAddr::new(ip, port))).collect()
@@ -202,7 +202,7 @@ pub fn listen(port: Option<u16>) -> Vec<SocketAddr> {
 /// The addresses at which a receiver looks for a sender on this machine.
 #[must_use]
 pub fn local(port: Option<u16>) -> Vec<SocketAddr> {
-    let port = port.unwrap_or(tallow_proto::peer::config::DEFAULT_PORT);
+    let port = port.unwrap_or(tallow_proto::peer::DEFAULT_PORT);
     let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
     loopback.map(|ip| SocketAddr::new(ip, port)).to_vec()
 }

@@ -229,7 +229,8 @@
 //! | `links` (default) | `link`, `peer`, `room`: QUIC, TLS, WebSocket, whole peers and relays | yes |
 //! | `zstd` (default) | compressed chunks; without it they are refused | yes |
 
-#![cfg_attr(not(feature = "links"), allow(dead_code, reason = "the layers that use it are not built"))]
+#![cfg_attr(not(feature = "links"), allow(dead_code, unused_imports, reason = "the layers that use it are not built"))]
+#![cfg_attr(not(test), warn(unnameable_types))]
 #![cfg_attr(
     not(test),
     deny(
@@ -245,11 +246,21 @@
 
 pub mod code;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(feature = "internals")]
 pub mod discovery;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(not(feature = "internals"))]
+mod discovery;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod drive;
+#[cfg(feature = "internals")]
 pub mod handshake;
+#[cfg(not(feature = "internals"))]
+mod handshake;
+#[cfg(feature = "internals")]
 pub mod host;
+#[cfg(not(feature = "internals"))]
+mod host;
 #[cfg(feature = "links")]
 pub mod link;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
@@ -259,17 +270,31 @@ pub mod net;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod node;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(feature = "internals")]
 pub mod p2p;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(not(feature = "internals"))]
+mod p2p;
 #[cfg(feature = "links")]
 pub mod peer;
 mod pieces;
+#[cfg(feature = "internals")]
 pub mod pool;
+#[cfg(not(feature = "internals"))]
+mod pool;
+#[cfg(feature = "internals")]
 pub mod ready;
+#[cfg(not(feature = "internals"))]
+mod ready;
 #[cfg(feature = "links")]
 pub mod room;
 pub mod seed;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(feature = "internals")]
 pub mod session;
+#[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
+#[cfg(not(feature = "internals"))]
+mod session;
 #[cfg(any(feature = "aws-lc", feature = "rust-crypto"))]
 pub mod transfer;
 pub mod wire;

@@ -13,44 +13,42 @@
 //! - [`trust`]: how a relay's certificate is validated and remembered.
 
 mod buffers;
+#[cfg(feature = "internals")]
 pub mod connections;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod connections;
 mod crypto;
 pub(crate) mod http;
 pub mod proxy;
+#[cfg(feature = "internals")]
 pub mod quic;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod quic;
+#[cfg(feature = "internals")]
 pub mod race;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod race;
+mod read_write;
+#[cfg(feature = "internals")]
 pub mod tcp;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod tcp;
+#[cfg(feature = "internals")]
 pub mod tcp_links;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod tcp_links;
 mod tls;
 pub mod trust;
+#[cfg(feature = "internals")]
 pub mod websocket;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod websocket;
 
-use bytes::Bytes;
+pub use quic::BadIdentity;
+pub use race::{Allowed, Transport};
+pub use websocket::Browsers;
 
-/// The result of a read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Read {
-    /// The next bytes, never none, as they arrived.
-    Data(Bytes),
-    /// Nothing now; an event `Readable` follows.
-    Blocked,
-    /// All was read; the stream is gone.
-    End,
-    /// The other side gave up the stream with this code; it is gone.
-    Reset(u32),
-    /// No such stream, or no longer.
-    Gone,
-}
-
-/// The result of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Write {
-    /// All was taken.
-    Done,
-    /// What was not taken is left in place; an event `Writable` follows.
-    Blocked,
-    /// The other side reads no more, and gave this code.
-    Stopped(u32),
-    /// No such stream, or it was finished or reset.
-    Gone,
-}
+#[cfg(feature = "internals")]
+pub use read_write::{Read, Write};
+#[cfg(not(feature = "internals"))]
+pub(crate) use read_write::{Read, Write};

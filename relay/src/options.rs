@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tallow_proto::drive::Ending;
+use tallow_proto::link::Browsers;
 use tallow_proto::link::trust::Identity;
-use tallow_proto::link::websocket::Browsers;
 use tallow_proto::net::{KeepAlive, Listen, TcpOptions};
-use tallow_proto::peer::config::DEFAULT_PORT;
-use tallow_proto::room::limits::Limits;
+use tallow_proto::peer::DEFAULT_PORT;
+use tallow_proto::room::Limits;
 use tallow_proto::room::{Config, Tcp, Transport};
 use tallow_store::{StoreError, identity, state};
 

@@ -21,11 +21,11 @@ use std::io;
 use std::marker::PhantomData;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tallow_proto::wire::HandshakeMessage;
 use tallow_proto::wire::Violation;
 use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, PREFIX};
-use tallow_proto::wire::peer::HandshakeMessage;
-use tallow_proto::wire::relay::{ClientMessage, RelayMessage};
 use tallow_proto::wire::{self, Caps, Frame};
+use tallow_proto::wire::{ClientMessage, RelayMessage};
 use tokio_util::codec::{Decoder, Encoder};
 
 /// Why a stream is of no use any more.

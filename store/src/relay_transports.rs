@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use tallow_proto::link::race::Transport;
+use tallow_proto::link::Transport;
 
 use crate::named_lines::NamedLines;
 use crate::state::StoreError;

@@ -28,6 +28,7 @@ use crate::Instant;
 /// Sources, and networks of them, that one table of buckets remembers.
 pub const MAX_SOURCES: usize = 65_536;
 /// What a [`Guard`] has on the heap at most for those that it remembers, in bytes: five tables.
+#[cfg(feature = "internals")]
 pub const MAX_MEMORY: usize = 5 * MAX_SOURCES * 96;
 /// Connections in their handshake, all together, above which a client must first prove its address.
 const HALF_OPEN: usize = 256;
@@ -168,15 +169,9 @@ impl Buckets {
     }
 
     /// How many sources are remembered.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
         self.full_at.len()
-    }
-
-    /// Whether no source is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.full_at.is_empty()
     }
 
     /// Two entries that say nothing any more go for each that comes, and room is made for that one.

@@ -363,6 +363,7 @@ impl<L: Copy + Ord> Registry<L> {
     }
 
     /// The room in which the link sits.
+    #[cfg(test)]
     #[must_use]
     pub fn room_of(&self, link: L) -> Option<Key> {
         self.seats.get(&link).copied()

@@ -10,7 +10,7 @@ use super::tests::{K64, World, accept, one_file, path};
 use super::*;
 use crate::transfer::job::Work;
 use crate::transfer::storage::FaultKind;
-use crate::wire::peer::{Control, Reason};
+use crate::wire::peer::{CancelReason, Control, Reason};
 
 /// So many files that they are put in place in three slices; the first one is.
 fn half_placed(sink: MemorySink) -> World {

@@ -20,19 +20,15 @@ use crate::session::{OpenedRecord, Verdict};
 
 /// A piece of work.
 pub struct Job {
-    /// Its name.
-    pub id: JobId,
-    /// What to do.
-    pub work: Work,
+    pub(super) id: JobId,
+    pub(super) work: Work,
 }
 
 /// The answer to a job.
 #[derive(Debug)]
 pub struct JobDone {
-    /// Which.
-    pub id: JobId,
-    /// What came of it.
-    pub result: Result<Product, Fault>,
+    pub(super) id: JobId,
+    pub(super) result: Result<Product, Fault>,
 }
 
 /// What there is to do.
@@ -126,9 +122,24 @@ pub enum Product {
 }
 
 impl JobDone {
-    /// What the session has to learn first: whether the record that the job opened is what the peer sealed.
+    /// Which job it was.
+    #[cfg(any(test, feature = "internals"))]
     #[must_use]
-    pub const fn verdict(&self) -> Option<Verdict> {
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// What came of the job.
+    ///
+    /// # Errors
+    /// The fault that ended it.
+    #[cfg(any(test, feature = "internals"))]
+    pub const fn result(&self) -> Result<&Product, &Fault> {
+        self.result.as_ref()
+    }
+
+    /// What the session has to learn first: whether the record that the job opened is what the peer sealed.
+    pub(crate) const fn verdict(&self) -> Option<Verdict> {
         match &self.result {
             Ok(Product::Opened(opened)) => Some(opened.verdict),
             Ok(Product::Stream(stream::Product::Unsealed(opened))) => Some(opened.verdict),
@@ -138,6 +149,26 @@ impl JobDone {
 }
 
 impl Job {
+    /// A job by its parts.
+    #[cfg(any(test, feature = "internals"))]
+    #[must_use]
+    pub const fn new(id: JobId, work: Work) -> Self {
+        Self { id, work }
+    }
+
+    /// Its id, which its answer repeats.
+    #[cfg(any(test, feature = "internals"))]
+    #[must_use]
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// What kind of work it is, in a word for logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.work.name()
+    }
+
     /// Does the work, on the thread that calls. It always answers: a panic is a fault of its transfer.
     #[must_use]
     pub fn run(self, cancelled: &AtomicBool) -> JobDone {
@@ -156,9 +187,7 @@ impl std::fmt::Debug for Job {
 }
 
 impl Work {
-    /// What it is called in logs.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Scan { .. } => "scan",
             Self::Prepare(_) => "prepare",

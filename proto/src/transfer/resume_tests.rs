@@ -12,7 +12,8 @@ use super::*;
 use crate::seed::Seed;
 use crate::transfer::job::Work;
 use crate::transfer::storage::FaultKind;
-use crate::wire::peer::{Control, Have};
+use crate::wire::Violation;
+use crate::wire::peer::{CancelReason, Control, Have};
 
 /// So many chunks of one file, and three small files in one more.
 fn files(chunks: usize) -> MemorySource {

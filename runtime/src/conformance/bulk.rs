@@ -12,7 +12,7 @@ use tallow_proto::link::trust::{Identity, Trust};
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, Bind, SocketId, Transmit};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::transfer::job::Job;
+use tallow_proto::transfer::Job;
 
 const STREAMS: u64 = 4;
 /// What is sent repeats after this many bytes; a prime, so that no packet or buffer size hides a shift.

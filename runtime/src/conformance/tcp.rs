@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, Dial, Interface, Listen, ListenerId, SocketId, TcpEvent, TcpId, Transmit};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::transfer::job::Job;
+use tallow_proto::transfer::Job;
 
 /// Bytes that a TCP connection of the server holds at most.
 const HELD: usize = 64 << 10;

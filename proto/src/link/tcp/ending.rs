@@ -46,12 +46,14 @@ impl TcpLink {
 
     /// Ends the sending direction; the other side reads [`super::Read::End`]. Once both sides did so, [`Closed::Ended`]
     /// follows.
+    #[cfg(any(test, feature = "internals"))]
     pub fn finish(&mut self, now: Instant) {
         self.finish_with(now, 0, "");
     }
 
-    /// As [`Self::finish`], and the other side receives code and reason in [`Closed::Application`], if the protocol can
-    /// carry them. Unlike with [`Self::close`], there is no time limit for the bytes that were written before.
+    /// Ends the sending direction; the other side receives code and reason in [`Closed::Application`], if the protocol
+    /// can carry them, and reads [`super::Read::End`]. Once both sides did so, [`Closed::Ended`] follows. Unlike with
+    /// [`Self::close`], there is no time limit for the bytes that were written before.
     pub fn finish_with(&mut self, now: Instant, code: u32, reason: &'static str) {
         let next = match self.phase {
             Phase::Open(Flow::Both) => Phase::Open(Flow::Reading),
