@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tallow_proto::link::proxy::Proxy;
-use tallow_proto::link::trust::Trust;
+use tallow_proto::link::Proxy;
+use tallow_proto::link::Trust;
 use tallow_proto::link::{Allowed, Transport};
 use tallow_proto::peer::{Common, RelayAddress, RelayChoice};
 use tallow_store::{KnownRelays, RelayTransports};
@@ -29,7 +29,7 @@ impl Memory {
     /// Reads the files in `dir`, or in the default state directory.
     #[must_use]
     pub fn load(dir: Option<PathBuf>) -> Self {
-        let dir = dir.or_else(tallow_store::state::default_dir);
+        let dir = dir.or_else(tallow_store::default_dir);
         let transports = dir.as_ref().and_then(|dir| RelayTransports::load(dir).ok());
         let known = match dir {
             Some(dir) => KnownRelays::load(&dir).map_err(|error| error.to_string()),
