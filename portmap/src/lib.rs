@@ -124,6 +124,7 @@ pub enum Action {
 
 /// What happened to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConnectionEvent {
     /// It is established.
     Connected,

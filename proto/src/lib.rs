@@ -67,7 +67,7 @@
 //! use tallow_proto::net::{Action, Arrival, Ecn, TcpEvent, SocketId};
 //! use tallow_proto::node::{Input, Node};
 //! use tallow_proto::peer::{Common, Embedded, Event, Machine, Payload, Peer, ReceiveConfig, SendConfig};
-//! # use tallow_proto::link::trust::Identity;
+//! # use tallow_proto::link::Identity;
 //! # use tallow_proto::seed::Seed;
 //! # use tallow_proto::transfer::Compression;
 //! # use tallow_proto::transfer::storage::{Fault, Read, StreamSource};

@@ -19,7 +19,10 @@ pub mod connections;
 pub(crate) mod connections;
 mod crypto;
 pub(crate) mod http;
+#[cfg(feature = "internals")]
 pub mod proxy;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod proxy;
 #[cfg(feature = "internals")]
 pub mod quic;
 #[cfg(not(feature = "internals"))]
@@ -38,14 +41,19 @@ pub mod tcp_links;
 #[cfg(not(feature = "internals"))]
 pub(crate) mod tcp_links;
 mod tls;
+#[cfg(feature = "internals")]
 pub mod trust;
+#[cfg(not(feature = "internals"))]
+pub(crate) mod trust;
 #[cfg(feature = "internals")]
 pub mod websocket;
 #[cfg(not(feature = "internals"))]
 pub(crate) mod websocket;
 
+pub use proxy::{BadProxy, Proxy, ProxyFailure};
 pub use quic::BadIdentity;
 pub use race::{Allowed, Transport};
+pub use trust::{CertificateRefused, Fingerprint, Identity, NotAFingerprint, Trust};
 pub use websocket::Browsers;
 
 #[cfg(feature = "internals")]

@@ -50,5 +50,5 @@ mod world;
 pub use limits::{Limits, Rate};
 #[cfg(test)]
 use relay::MAX_EVENTS;
-pub use relay::Relay;
+pub use relay::{MAX_SOCKETS, Relay};
 pub use status::{Command, Config, Event, Refusals, Refused, RoomEnd, RoomTag, Status, Tcp, Transport};

@@ -40,7 +40,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use frame::{Caps, Decoder, Frame};
 #[cfg(not(feature = "internals"))]
 pub(crate) use frame::{Caps, Decoder, Frame};
-pub use peer::{CancelReason, DeclineReason, HandshakeMessage, Mode};
+pub use peer::{HandshakeMessage, Mode};
 pub use relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, Role, RoomId};
 pub use untrusted::{Untrusted, is_harmless};
 pub use version::{Features, Hello, SPOKEN, Versions};

@@ -269,6 +269,7 @@ pub struct Status {
 
 /// What carries the links at an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Transport {
     /// QUIC.
     Udp,

@@ -63,6 +63,7 @@ pub struct Header {
 
 /// Why something is no journal of this version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Damage {
     /// It begins with something else, or ends in the header.
     #[error("not a journal")]

@@ -49,7 +49,7 @@ pub struct Entry {
     pub mtime: Mtime,
 }
 
-/// What an entry is.
+/// What an entry is. The list is closed: a sink has to know each kind, and one more is another version of this crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.

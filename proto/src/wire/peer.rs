@@ -10,6 +10,7 @@ use super::{Blob, BoundedVec, Hello, Untrusted, Versions};
 
 /// The bodies of the handshake, each in one frame of at most 4 KiB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum HandshakeMessage {
     /// Sender to receiver.
     H1 {
@@ -55,6 +56,7 @@ pub enum HandshakeMessage {
 
 /// The secret on which a handshake is based.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Mode {
     /// The password of a code, by CPace.
     Code,
@@ -134,6 +136,7 @@ pub struct Offer {
 
 /// Why a receiver declines an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DeclineReason {
     /// The user declined.
     Person,
@@ -149,6 +152,7 @@ pub enum DeclineReason {
 
 /// Why a transfer was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum CancelReason {
     /// The user interrupted it.
     Interrupted,

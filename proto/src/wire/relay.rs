@@ -53,6 +53,7 @@ pub struct Former {
 
 /// Client to relay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum ClientMessage {
     /// The first message.
     Hello(Hello),
@@ -96,6 +97,7 @@ pub enum ClientMessage {
 
 /// Why a relay refused a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum RefusalReason {
     /// No sender waits in that room: it is unknown, used, full or expired. The relay does not distinguish these cases.
     NobodyWaits,
@@ -120,6 +122,7 @@ pub enum RefusalReason {
 
 /// Relay to client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum RelayMessage {
     /// The first message.
     Hello {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tallow_proto::link::quic::{ConnId, Event as QuicEvent, Limits, Profile, Quic, Read, Stream, Write};
-use tallow_proto::link::trust::{Identity, Trust};
+use tallow_proto::link::{Identity, Trust};
 use tallow_proto::misuse::Misuse;
 use tallow_proto::net::{Action, Arrival, Bind, SocketId, Transmit};
 use tallow_proto::node::{Input, Node};

@@ -173,11 +173,7 @@ impl MaliciousPeer {
                         }
                     }
                     RelayMessage::Refused { .. } => self.retry = Some(now + Duration::from_millis(300)),
-                    RelayMessage::Hello { .. }
-                    | RelayMessage::Allocated { .. }
-                    | RelayMessage::Waiting
-                    | RelayMessage::Pong
-                    | RelayMessage::Redirect { .. } => {}
+                    _ => {}
                 }
                 true
             }
