@@ -29,10 +29,9 @@ pub fn is_kept(failure: &Failure) -> bool {
         | Failure::Interrupted => true,
         Failure::Local(fault) => !fault.is_refusal() && fault.kind != FaultKind::Changed,
         Failure::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),
-        Failure::Peer { reason, .. } => match reason {
-            CancelReason::Interrupted | CancelReason::Io | CancelReason::Violation => true,
-            _ => false,
-        },
+        Failure::Peer { reason, .. } => {
+            matches!(reason, CancelReason::Interrupted | CancelReason::Io | CancelReason::Violation)
+        }
         // Nothing had arrived.
         _ => false,
     }

@@ -25,6 +25,10 @@
 //! | [`wire`] | frames, versions, messages, candidates, close codes, violations |
 //! | [`net`], [`host`], [`seed`], [`ready`], [`pool`], [`misuse`] | ids, addresses; randomness; buffers; misuse |
 //!
+//! Applications and adapters need `peer`, `room`, `drive`, `node`, `net`, `transfer`, `link`, `code` and what these
+//! name. The modules `p2p`, `session`, `handshake`, `discovery`, `host`, `ready` and `pool` are private, and so are the
+//! machines inside `transfer`, `link`, `room` and `wire`, unless the feature `internals` is on.
+//!
 //! # Words
 //!
 //! | word | meaning |
@@ -223,11 +227,15 @@
 //!
 //! | feature | brings | needs C |
 //! |---|---|---|
-//! | (none) | `code`, `wire`, `handshake` | no |
-//! | `rust-crypto` | `session`, `transfer`, `p2p`, `discovery`, `node`, `drive`, sealed by RustCrypto | no |
+//! | (none) | `code`, `wire`; inside, the handshake | no |
+//! | `rust-crypto` | `transfer`, `node`, `drive`; inside, sessions, direct paths, discovery; sealed by RustCrypto | no |
 //! | `aws-lc` | the same, sealed by AWS-LC | yes |
 //! | `links` (default) | `link`, `peer`, `room`: QUIC, TLS, WebSocket, whole peers and relays | yes |
 //! | `zstd` (default) | compressed chunks; without it they are refused | yes |
+//! | `internals` | the machines as public modules, and test doubles of sources and sinks | no |
+//!
+//! `internals` is for the tests, benchmarks and fuzz targets of tallow itself. What it opens is exempt from semantic
+//! versioning: any release may change or remove it.
 
 #![cfg_attr(not(feature = "links"), allow(dead_code, unused_imports, reason = "the layers that use it are not built"))]
 #![cfg_attr(not(test), warn(unnameable_types))]

@@ -2,6 +2,9 @@
 //!
 //! The body of a frame is a postcard-encoded value in its one canonical form. postcard itself accepts overlong varints
 //! and ignores bytes behind a value; [`decode`] refuses both.
+//!
+//! The enums of messages are exhaustive: who speaks a version of the protocol has to know all of its messages. Reasons
+//! are not: a program can show one that it does not know.
 
 #[cfg(feature = "internals")]
 pub mod candidate;

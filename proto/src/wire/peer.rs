@@ -10,7 +10,6 @@ use super::{Blob, BoundedVec, Hello, Untrusted, Versions};
 
 /// The bodies of the handshake, each in one frame of at most 4 KiB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum HandshakeMessage {
     /// Sender to receiver.
     H1 {

@@ -53,7 +53,6 @@ pub struct Former {
 
 /// Client to relay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum ClientMessage {
     /// The first message.
     Hello(Hello),
@@ -122,7 +121,6 @@ pub enum RefusalReason {
 
 /// Relay to client.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[non_exhaustive]
 pub enum RelayMessage {
     /// The first message.
     Hello {

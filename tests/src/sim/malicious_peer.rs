@@ -173,7 +173,11 @@ impl MaliciousPeer {
                         }
                     }
                     RelayMessage::Refused { .. } => self.retry = Some(now + Duration::from_millis(300)),
-                    _ => {}
+                    RelayMessage::Hello { .. }
+                    | RelayMessage::Allocated { .. }
+                    | RelayMessage::Waiting
+                    | RelayMessage::Pong
+                    | RelayMessage::Redirect { .. } => {}
                 }
                 true
             }

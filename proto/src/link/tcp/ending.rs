@@ -105,7 +105,7 @@ impl TcpLink {
         match self.framing.socket().and_then(|socket| socket.take_close()) {
             Some(CloseSeen::Normal) => self.handle_end(now),
             Some(CloseSeen::Own { code, reason }) => return Err(Closed::Application { code, reason }),
-            Some(CloseSeen::Other(code)) => return Err(Closed::WebSocketClosed(code)),
+            Some(CloseSeen::Other(code)) => return Err(Closed::WebSocketCode(code)),
             None => {}
         }
         if let Layer::Tls(tls) = &self.layer
@@ -169,7 +169,7 @@ impl TcpLink {
             (Closed::Lost, _) => return self.lose(),
             (Closed::WebSocket(violation), Framing::WebSocket { socket, .. }) => Some(socket.close_for(*violation)),
             (Closed::Application { code, .. }, Framing::WebSocket { socket, .. }) => Some(socket.close(*code, "")),
-            (Closed::WebSocketClosed(_), Framing::WebSocket { socket, .. }) => Some(socket.close(0, "")),
+            (Closed::WebSocketCode(_), Framing::WebSocket { socket, .. }) => Some(socket.close(0, "")),
             (_, Framing::Refused { say }) => Some(std::mem::take(say)),
             (
                 _,
