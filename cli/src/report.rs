@@ -411,6 +411,9 @@ impl Report {
             WaitingFor::Sender => {
                 ("sender", "No sender is waiting with this code yet; trying again every few seconds".to_owned())
             }
+            WaitingFor::NameService(name) => {
+                ("name_service", format!("Waiting for the name service (DNS) to find {}", output::shown(name)))
+            }
             WaitingFor::Turn => ("turn", "The sender has another receiver; trying again every few seconds".to_owned()),
             WaitingFor::Response => {
                 ("response", "The sender does not answer and may have ended; still waiting".to_owned())

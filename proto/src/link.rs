@@ -1,15 +1,15 @@
-//! Links: reliable byte streams between two ends, and the rules by which a certificate is trusted.
+//! Links: reliable byte streams between two endpoints, and the rules for trusting a certificate.
 //!
-//! A link protects nothing by itself: the session seals what crosses it. The link's TLS hides metadata and passes
-//! firewalls.
+//! A link's security is not relied on: the session encrypts and authenticates all data. The link's TLS hides metadata
+//! and passes firewalls.
 //!
-//! - [`connections`]: all connections of a node, QUIC or TCP, under one set of calls.
-//! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only place that knows quinn-proto.
-//! - [`tcp`]: one TCP connection with the protocols in it: a proxy's first, then TLS, a WebSocket, or both.
-//! - [`tcp_links`]: all TCP connections of a node, as its owner and the driver see them.
-//! - [`websocket`]: frames and the upgrade before them.
+//! - [`connections`]: all connections of a node, QUIC or TCP, with one interface.
+//! - [`quic`]: one QUIC endpoint with its connections, for clients and servers; the only module that uses quinn-proto.
+//! - [`tcp`]: one TCP connection with the protocols in it: a proxy's protocol first, then TLS, a WebSocket, or both.
+//! - [`tcp_links`]: all TCP connections of a node, for its owner and for the driver.
+//! - [`websocket`]: the frames and the opening handshake of a WebSocket.
 //! - [`proxy`]: the conversation with a proxy (SOCKS 5, HTTP CONNECT) at the start of a TCP connection.
-//! - [`race`]: which of several transports to a relay is used.
+//! - [`race`]: selects one of several transports to a relay.
 //! - [`trust`]: how a relay's certificate is validated and remembered.
 
 mod buffers;

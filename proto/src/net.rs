@@ -42,7 +42,7 @@ pub enum Ecn {
 pub struct Arrival {
     /// The socket that received it.
     pub socket: SocketId,
-    /// The sender's address as the socket reports it (IPv4 may come mapped into IPv6).
+    /// The sender's address as the socket reports it (an IPv4 address may be in IPv4-mapped form).
     pub from: SocketAddr,
     /// The local address it was sent to, if the system reports it.
     pub local_ip: Option<IpAddr>,

@@ -4,8 +4,7 @@
 //! batch of inputs with `handle_*`, then calls [`Node::settle`] once, then drains the outputs with `poll_*`. If a
 //! driver does not poll one kind of output, that is back-pressure: it blocks only this output.
 //!
-//! A TCP connection is one TCP connection; the node decides which protocol runs in it. Its life cycle, as the node sees
-//! it:
+//! The node decides which protocol it uses in a TCP connection. A TCP connection's life cycle, as the node sees it:
 //!
 //! ```text
 //! Dial ──────────► Up ──┐

@@ -1,8 +1,8 @@
-//! A cap on the transfers that one process runs at a time.
+//! A limit on the number of transfers that one process runs at a time.
 //!
-//! Each transfer has sockets of its own: a dozen descriptors, and more while a direct path is looked for. A program
-//! that has many transfers to make starts them through one [`Pool`]; what is above the cap waits for its turn. A
-//! transfer gives its place back when its task has ended, which is after the other side was told.
+//! Each transfer has its own sockets: a dozen descriptors, and more during the search for a direct path. A program
+//! with many transfers starts them through one [`Pool`]; transfers above the limit wait for their turn. A transfer
+//! releases its place when its task has ended, which is after the other side was notified.
 
 use std::sync::Arc;
 
@@ -10,18 +10,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{ConfigError, ReceiveConfig, Receiver, SendConfig, Sender};
 
-/// See the module's text. Clones share the cap.
+/// A limit on concurrent transfers. Clones share the limit.
 #[derive(Debug, Clone)]
 pub struct Pool(Arc<Semaphore>);
 
 impl Pool {
-    /// At most so many transfers at a time; at least 1.
+    /// Allows at most this many transfers at a time; at least 1.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self(Arc::new(Semaphore::new(most.max(1))))
     }
 
-    /// As [`crate::send`], once there is a place. Cancel-safe: nothing was started when it is dropped.
+    /// Like [`crate::send`], but waits for a free place first. Cancel-safe: if the future is dropped, nothing was
+    /// started.
     ///
     /// # Errors
     /// The configuration can't work.
@@ -31,7 +32,8 @@ impl Pool {
         crate::send_with(config, place)
     }
 
-    /// As [`crate::receive`], once there is a place. Cancel-safe: nothing was started when it is dropped.
+    /// Like [`crate::receive`], but waits for a free place first. Cancel-safe: if the future is dropped, nothing was
+    /// started.
     ///
     /// # Errors
     /// The configuration can't work.
@@ -41,7 +43,7 @@ impl Pool {
         crate::receive_with(config, place)
     }
 
-    /// `None` never comes: the semaphore is not closed.
+    /// Never returns `None`, because the semaphore is never closed.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         self.0.clone().acquire_owned().await.ok()
     }

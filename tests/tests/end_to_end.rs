@@ -1,4 +1,4 @@
-//! Real sockets on loopback, real directories, both runtimes: the same tests against tokio and against smol.
+//! Real sockets on loopback and real directories: the same tests run on tokio and on smol.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ use tallow_proto::transfer::stream::memory::{MemoryPipe, MemoryStream, Piece};
 use tallow_proto::wire::peer::{CancelReason, DeclineReason};
 use tallow_store::{Destination, OnExists, Policy, SourceOptions, SourceTree, identity};
 
-/// What the tests need of a runtime: the two crates have the same names, so this is all.
+/// What the tests need from a runtime: the two crates export the same names, so this is all.
 trait Runtime {
     fn send(config: SendConfig) -> Sender;
     fn receive(config: ReceiveConfig) -> Receiver;
@@ -178,7 +178,7 @@ async fn relay_at<R: Runtime>(
     identity: Identity,
     password: Option<&str>,
 ) -> (Handle<Relay>, SocketAddr) {
-    // The port of a relay that is gone may take a moment to be free again.
+    // The port of a relay that has ended may be in use for a moment.
     for _ in 0..100 {
         let config = room::Config {
             listen: vec![at],
@@ -296,7 +296,7 @@ fn looking(addr: SocketAddr, only: bool) -> Common {
     common
 }
 
-/// With `only` not a byte of the data went over the relay, so that a path was found and carried all of it.
+/// With `only`, no byte of the data used the relay, so a direct path was found and used for all of it.
 async fn a_session_moves_to_a_direct_path<R: Runtime>() {
     if tallow_runtime::addresses().iter().all(std::net::IpAddr::is_loopback) {
         eprintln!("left out: this machine has no network, and nobody is told of the loopback");
@@ -431,7 +431,7 @@ async fn cancelled_transfer_is_resumed<R: Runtime>() {
         }
         let _ = if by_sender { sender.cancel() } else { receiver.cancel() };
         let ends = [end(&mut sender).await, receiver.outcome().await.map(|summary| summary.root)];
-        // A cancel that comes after the last byte is too late, and everything is there.
+        // A cancellation after the last byte is too late, and the transfer is complete.
         if ends.iter().all(Result::is_err) {
             let [mine, others] = if by_sender {
                 ends

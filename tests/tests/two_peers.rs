@@ -21,7 +21,7 @@ const SENDER: usize = 0;
 const RECEIVER: usize = 1;
 const IPS: [&str; 2] = ["192.168.7.1", "192.168.7.2"];
 
-/// To, from, bytes.
+/// Destination, source, bytes.
 type Flight = (SocketAddr, SocketAddr, Vec<u8>);
 
 struct End {
@@ -66,7 +66,7 @@ impl End {
 /// What becomes of TCP connections between the two.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tcp {
-    /// They come up and carry nothing.
+    /// They connect, but transfer no data.
     Up,
     /// They are refused at once.
     Refused,
@@ -147,7 +147,7 @@ impl Two {
         }
     }
 
-    /// One end does all that it wants.
+    /// Processes all outputs of one end.
     fn turn(&mut self, which: usize) {
         let now = self.now;
         loop {

@@ -1,5 +1,5 @@
-//! Machines that have little, senders that die, and what is too small or too much: rows F05, F12 and F13 on the real
-//! program.
+//! Machines with few resources, senders that crash, and transfers that are very small or very large: rows F05, F12
+//! and F13 on the real program.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
 
-/// What a process that is killed can't say, its TCP connection does.
+/// A killed process can't send a farewell, but its TCP connection ends.
 const TCP: [&str; 3] = ["--transport", "tcp", "--no-p2p"];
 
 #[test]
@@ -24,7 +24,7 @@ fn f05_receiver_recovers_after_sender_is_killed() {
     let end = receiving(&home, &relay).args(impatient).args(["--yes", &code]).piped(b"").end();
     end.is(5, "tallow: no sender is waiting with this code");
 
-    // While the receiver's person reads the offer.
+    // While the receiving user reads the offer.
     let (sender, code) = sending(&home, &relay, &small, &TCP);
     let mut receiver = receiving(&home, &relay).args(impatient).arg(&code).on_terminal();
     receiver.expect_asked("Accept? [y/N] ");
@@ -33,7 +33,7 @@ fn f05_receiver_recovers_after_sender_is_killed() {
     assert_eq!(end.code, 5, "{}", end.shown);
     assert!(end.restored);
 
-    // While bytes move; the next try goes on from what arrived.
+    // While bytes are transferred; the next attempt resumes from what arrived.
     let large = home.large("large.bin");
     let slowly: Vec<&str> = TCP.into_iter().chain(SLOWLY).collect();
     let (sender, code) = sending(&home, &relay, &large, &slowly);
@@ -50,7 +50,7 @@ fn f05_receiver_recovers_after_sender_is_killed() {
     assert_eq!(fs::metadata(home.path("into").join("large.bin")).unwrap().len(), 256 << 20);
 }
 
-/// With `TALLOW_LONG` it is 100,000 empty files, and a file of more than 4 GiB beside them.
+/// With `TALLOW_LONG`: 100,000 empty files, and a file of more than 4 GiB.
 #[test]
 fn f12_empty_directory_and_many_empty_files_arrive() {
     let home = Home::new();

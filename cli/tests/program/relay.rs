@@ -40,7 +40,7 @@ fn password_relay_serves_only_clients_with_password() {
     sender.end().is(0, "Sent 1 file");
 }
 
-/// R06 for one pair: the whole log, at its highest, after the relay was told to end.
+/// R06 for one pair: the whole log at its highest level, after the relay was terminated.
 #[test]
 fn terminated_relay_ends_and_its_log_has_no_addresses() {
     let home = Home::new();
@@ -64,7 +64,7 @@ fn terminated_relay_ends_and_its_log_has_no_addresses() {
     }
 }
 
-/// IPv4 and IPv6 as anybody writes them, with a port or without.
+/// IPv4 and IPv6 in the usual notations, with or without a port.
 fn names_an_address(line: &str) -> bool {
     let words = line.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)));
     words.into_iter().any(|word| {
@@ -96,7 +96,7 @@ fn a_changed_certificate_is_refused_with_a_hint() {
     relay.program.signal(Signal::TERM);
     assert_eq!(relay.program.end().code, 0);
 
-    // At the same address, but with the state of another machine.
+    // At the same address, but with another state directory.
     let relay = Relay::at(&name, &other, &[]);
     assert_ne!(relay.fingerprint, first);
     let send = || Run::new(&home, ["send", &file, "--relay", &name]);
@@ -106,7 +106,7 @@ fn a_changed_certificate_is_refused_with_a_hint() {
     end.is(8, &format!("use --relay-pin {}, or remove the line of {name} from {known}", relay.fingerprint));
     assert!(!end.shown.contains("Code: "));
 
-    // As it says.
+    // As the message recommends.
     let mut sender = send().args(["--relay-pin", &relay.fingerprint]).piped(b"");
     let code = sender.code();
     let receive = || receiving(&home, &relay).args(["--yes", "--overwrite", &code]);
@@ -154,8 +154,8 @@ fn relay_without_descriptors_warns_once() {
     assert_eq!(end.shown.matches("connections cannot be accepted").count(), 1, "{}", end.shown);
 }
 
-/// A client that says these bytes one by one, each in a datagram of its own: what it hears, until the last of these or
-/// its end. Each client needs a number of its own, or the relay takes its datagrams for those of the one before.
+/// A client that sends these bytes one by one, each in its own datagram; returns the messages that it receives until
+/// `last` or its end. Each client needs its own number, or the relay assigns its datagrams to the previous one.
 fn says_in_single_bytes(relay: &Relay, number: u8, bytes: &[u8], last: &RelayMessage) -> (Vec<RelayMessage>, bool) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(relay.addr).unwrap();
@@ -208,8 +208,8 @@ fn says_in_single_bytes(relay: &Relay, number: u8, bytes: &[u8], last: &RelayMes
     (heard, closed)
 }
 
-/// P07 over real sockets: a greeting in single bytes is a greeting. (What it costs is counted where no clock is:
-/// `p07_…` in `proto`.)
+/// P07 over real sockets: a greeting in single bytes is accepted. (`p07_…` in `proto` measures its cost without a
+/// clock.)
 #[test]
 fn p07_single_byte_greetings_and_large_frames_are_served() {
     let home = Home::new();

@@ -30,12 +30,17 @@ use crate::wire::close;
 pub const HEAD_START: Duration = Duration::from_millis(300);
 /// Delay between the attempts at one address and the next (RFC 8305 §5).
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The same after the first [`PATIENT`] attempts, so that a name with many dead addresses still connects soon (at
+/// least 100 ms: RFC 8305 §5).
+pub const LATER_DELAY: Duration = Duration::from_millis(150);
+/// Attempts that are followed by the longer delay.
+const PATIENT: usize = 2;
 /// Time limit of the whole race.
 pub const WITHIN: Duration = Duration::from_secs(8);
 /// Time limit of the whole race through a proxy.
 pub const WITHIN_PROXIED: Duration = Duration::from_secs(30);
 /// Maximum number of addresses of one relay (or proxy) that are tried.
-pub const MAX_ADDRESSES: usize = 8;
+pub const MAX_ADDRESSES: usize = 16;
 
 /// The transport of a link to a relay. All transports use the same port number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,7 +68,7 @@ pub enum Allowed {
     Only(Transport),
 }
 
-/// Whether the connection goes through a proxy, which carries only TCP.
+/// Whether the connection goes through a proxy, which supports only TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The addresses are the relay's.
@@ -105,13 +110,13 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// There was nothing to try: no address, or no allowed transport.
-    #[error("there is no address, or no way that is allowed")]
+    #[error("there is no address, or no transport is allowed")]
     Nothing,
     /// There is no socket, or no route.
-    #[error("the network cannot be reached")]
+    #[error("the network is unreachable")]
     Unreachable,
     /// No answer arrived in time.
-    #[error("no answer came")]
+    #[error("no answer arrived")]
     TimedOut,
     /// The connection was lost.
     #[error("the connection was lost")]
@@ -120,10 +125,10 @@ pub enum Failure {
     #[error("the connection was refused")]
     Refused,
     /// The relay is shutting down.
-    #[error("the relay is going down")]
+    #[error("the relay is shutting down")]
     GoingDown,
     /// The server is not a tallow relay of a supported version.
-    #[error("what answers there is no tallow relay of a version that is spoken here")]
+    #[error("the server is not a tallow relay of a supported version")]
     NotARelay,
     /// The proxy refused or failed to connect.
     #[error(transparent)]
@@ -305,7 +310,7 @@ impl Race {
                 && let Some(&to) = self.addresses.get(lane.tried)
             {
                 lane.tried = lane.tried.saturating_add(1);
-                lane.next = now + ATTEMPT_DELAY;
+                lane.next = now + if lane.tried <= PATIENT { ATTEMPT_DELAY } else { LATER_DELAY };
                 self.last_id = self.last_id.wrapping_add(1);
                 let attempt = Attempt { id: AttemptId(self.last_id), transport: lane.transport, to };
                 lane.running.push(attempt);

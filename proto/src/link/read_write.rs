@@ -5,27 +5,27 @@ use bytes::Bytes;
 /// The result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Read {
-    /// The next bytes, never none, as they arrived.
+    /// The next bytes as they arrived; never empty.
     Data(Bytes),
-    /// Nothing now; an event `Readable` follows.
+    /// Nothing can be read now; an event `Readable` follows.
     Blocked,
-    /// All was read; the stream is gone.
+    /// All data was read; the stream is removed.
     End,
-    /// The other side gave up the stream with this code; it is gone.
+    /// The other side reset the stream with this code; the stream is removed.
     Reset(u32),
-    /// No such stream, or no longer.
+    /// The stream does not exist, or does not exist any more.
     Gone,
 }
 
 /// The result of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Write {
-    /// All was taken.
+    /// All bytes were accepted.
     Done,
-    /// What was not taken is left in place; an event `Writable` follows.
+    /// Bytes that were not accepted stay in place; an event `Writable` follows.
     Blocked,
-    /// The other side reads no more, and gave this code.
+    /// The other side stopped reading, with this code.
     Stopped(u32),
-    /// No such stream, or it was finished or reset.
+    /// The stream does not exist, or this side finished or reset it.
     Gone,
 }

@@ -11,7 +11,7 @@
 //! requests a WebSocket. Without TLS only a WebSocket is possible, and a server accepts it only if that was allowed,
 //! for use behind a proxy that terminates TLS. A side ends its direction with TLS's `close_notify` or with a WebSocket
 //! close frame; a TCP connection that ends without either counts as lost, because anyone on the network path can cut a
-//! TCP connection. A WebSocket can carry a close code and a reason; TLS cannot. Two peers of one network may exchange
+//! TCP connection. A WebSocket can send a close code and a reason; TLS cannot. Two peers of one network may exchange
 //! the link's bytes without TLS, because their records are sealed; such a link has no end marker. Its long records are
 //! read into buffers of their own (`records.rs`).
 //!
@@ -71,7 +71,7 @@ pub const LINGER: Duration = Duration::from_secs(1);
 /// Maximum number of bytes that are sealed or framed at once. With a frame's header they fill four TLS records.
 const PIECE: usize = 64 * 1024 - 8;
 
-/// The layer that carries the framing's bytes.
+/// The layer below the framing.
 #[derive(Debug)]
 enum Layer {
     /// A server that has not received enough bytes to recognise the protocol.
@@ -187,9 +187,9 @@ impl TcpLink {
         self.output.wrote(count);
         if self.blocked && self.output.len() <= self.send_window / 2 {
             self.blocked = false;
-            self.tell(Event::Writable);
+            self.queue_event(Event::Writable);
         }
-        if let Err(closed) = self.speak(now) {
+        if let Err(closed) = self.send_pending(now) {
             self.fail(now, closed);
         }
         self.settle();
@@ -329,7 +329,7 @@ impl TcpLink {
         }
         let Some(socket) = self.framing.socket().filter(|socket| socket.last_received() < fresh) else { return false };
         socket.ping_now(now);
-        if let Err(closed) = self.speak(now) {
+        if let Err(closed) = self.send_pending(now) {
             self.fail(now, closed);
         }
         self.touched = true;
@@ -349,7 +349,7 @@ impl TcpLink {
         self.send_window = windows.send;
         if self.blocked && self.output.len() < self.send_window && matches!(self.phase, Phase::Open(_)) {
             self.blocked = false;
-            self.tell(Event::Writable);
+            self.queue_event(Event::Writable);
         }
     }
 
@@ -389,9 +389,9 @@ impl TcpLink {
             result = self.work(now);
         }
         // This comes last, because rustls cannot seal data while a complete record waits to be decrypted.
-        let result = result.and_then(|_| self.speak(now));
+        let result = result.and_then(|_| self.send_pending(now));
         if self.inbox.len() > waiting {
-            self.tell(Event::Readable);
+            self.queue_event(Event::Readable);
         }
         result?;
         self.look_for_end(now)
@@ -453,7 +453,7 @@ impl TcpLink {
     }
 
     /// Sends the pending bytes of the framing, and reports when the link is open.
-    fn speak(&mut self, now: Instant) -> Result<(), Closed> {
+    fn send_pending(&mut self, now: Instant) -> Result<(), Closed> {
         let may_speak = match self.phase {
             Phase::Opening { .. } | Phase::Open(Flow::Both | Flow::Writing) => self.layer.is_ready(),
             Phase::Open(Flow::Reading) | Phase::Lingering { .. } | Phase::Flushing { .. } | Phase::Over(_) => false,
@@ -481,9 +481,9 @@ impl TcpLink {
             (Framing::Undecided | Framing::Upgrading { .. } | Framing::Refused { .. }, _) => return Ok(()),
         };
         self.phase = Phase::Open(Flow::Both);
-        self.tell(Event::Connected { certificate, transport });
+        self.queue_event(Event::Connected { certificate, transport });
         if std::mem::take(&mut self.blocked) {
-            self.tell(Event::Writable);
+            self.queue_event(Event::Writable);
         }
         Ok(())
     }
@@ -502,7 +502,7 @@ impl TcpLink {
         let (paused, stuck) = (self.inbox.is_full(), self.output.len() >= self.send_window);
         let Some(socket) = self.framing.socket() else { return };
         if paused {
-            socket.heard(now);
+            socket.restart_idle(now);
         }
         if flow != Flow::Writing && socket.lost_at() <= now {
             return self.time_out();
@@ -510,13 +510,13 @@ impl TcpLink {
         if stuck {
             socket.skip_ping(now);
         }
-        if let Err(closed) = self.speak(now) {
+        if let Err(closed) = self.send_pending(now) {
             self.fail(now, closed);
         }
     }
 
     /// Queues an event, unless one of the same kind is queued already.
-    fn tell(&mut self, event: Event) {
+    fn queue_event(&mut self, event: Event) {
         if !self.events.contains(&event) {
             self.events.push_back(event);
         }
@@ -524,7 +524,7 @@ impl TcpLink {
 }
 
 impl Layer {
-    /// Whether the carrier can carry the framing's bytes.
+    /// Whether the carrier can send and receive the framing's bytes.
     fn is_ready(&self) -> bool {
         match self {
             Self::Unknown(_) | Self::Proxy { .. } => false,

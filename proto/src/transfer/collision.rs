@@ -1,10 +1,10 @@
-//! Whether entries can stand side by side on every system: a set of keyed 64-bit hashes,
-//! forgotten once the manifest is whole.
+//! Whether entries can be stored side by side on every system: a set of keyed 64-bit hashes, dropped once the
+//! manifest is complete.
 //!
-//! Two entries collide when their names have one collision key, when one is no directory and the other stands below
-//! it, or when two paths spell a common directory differently. A path's hash is the chain of its components' hashes,
-//! and the chain of the entry before is used again as far as the two agree: the work follows the bytes that were
-//! sent, not the paths they stand for.
+//! Two entries collide if their names have the same collision key, if one is not a directory and the other is below
+//! it, or if two paths spell a common directory differently. A path's hash is the chain of its components' hashes;
+//! the chain of the previous entry is reused as far as the two paths agree. So the work is proportional to the bytes
+//! that were sent, not to the paths that they expand to.
 //!
 //! Bounds: 9 bytes for each file and 24 for each directory, named or implied, in tables at most half empty. A false
 //! collision among a million entries has a chance of about 10^-7.
@@ -15,12 +15,13 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::path::{RelPath, push_component_key};
 use crate::seed::Seed;
 
-/// The names seen so far.
+/// The names that were added.
 pub struct Collisions {
     key: [u8; 32],
     leaves: HashSet<u64, BuildHasherDefault<Identity>>,
     dirs: HashMap<u64, Dir, BuildHasherDefault<Identity>>,
-    /// Directories of the path before that are known to be in `dirs` as they are spelt: where each ends, and its hash.
+    /// Directories of the previous path that are known to be in `dirs` with this spelling: where each ends in the
+    /// path, and its hash.
     chain: Vec<(usize, Node)>,
     path: String,
     folded: String,
@@ -28,9 +29,9 @@ pub struct Collisions {
 
 #[derive(Clone, Copy)]
 struct Dir {
-    /// An entry says it, not only the path of another.
+    /// There is an entry for this directory; otherwise it is only part of another entry's path.
     named: bool,
-    /// Keyed hash of the name as it is spelt.
+    /// Keyed hash of the name with its exact spelling.
     spelling: u32,
 }
 
@@ -38,7 +39,7 @@ struct Dir {
 struct Node([u8; 16]);
 
 impl Collisions {
-    /// None; the seed keys the hashes.
+    /// An empty set; the seed keys the hashes.
     pub fn new(seed: &Seed) -> Self {
         Self {
             key: *seed.derive("collisions").bytes(),
@@ -50,7 +51,7 @@ impl Collisions {
         }
     }
 
-    /// Adds an entry; a leaf is one that can't have others below it. False: it collides with one before.
+    /// Adds an entry; a leaf can't have entries below it. Returns false if it collides with an earlier one.
     pub fn insert(&mut self, path: &RelPath, leaf: bool) -> bool {
         let text = path.as_str();
         let common = self.path.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
@@ -83,7 +84,7 @@ impl Collisions {
         true
     }
 
-    /// Notes a directory. False: it was named before, or is spelt differently.
+    /// Adds a directory. Returns false if an entry named it before, or if it was spelled differently.
     fn enter(&mut self, id: u64, component: &str, named: bool) -> bool {
         let hash = blake3::keyed_hash(&self.key, component.as_bytes());
         let spelling = u32::from_be_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 4]));
@@ -93,7 +94,7 @@ impl Collisions {
         fits
     }
 
-    /// The hash of a component below `parent`: as a key of the sets, and as the next link of the chain.
+    /// The hash of a component below `parent`: the key in the sets, and the next element of the chain.
     fn child(&mut self, parent: Node, component: &str) -> (u64, Node) {
         self.folded.clear();
         push_component_key(component, &mut self.folded);

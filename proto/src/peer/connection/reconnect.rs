@@ -1,5 +1,5 @@
-//! What it takes to go on with a session that lost its links: the credentials of its reconnect room, and how long it is
-//! kept.
+//! What a session needs to continue after it lost its links: the credentials of its reconnect room, and the time for
+//! which it is kept.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::wire::relay::Role;
 /// Upper bound for a sender waiting for the confirmation: longer than the receiver stays reachable after completion.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(900);
 
-/// What outlives a handshake.
+/// The credentials of a handshake that are kept after it.
 #[derive(Clone)]
 pub(super) struct ReconnectCredentials {
     pub key: ReconnectKey,
@@ -30,24 +30,24 @@ impl ReconnectCredentials {
     }
 }
 
-/// What this side knows of a reconnect room.
+/// What this side knows about the reconnect room.
 pub(super) enum ReconnectState {
-    /// No handshake came so far.
+    /// No handshake has run so far.
     None,
-    /// Receiver: the sender waits there, or with the code. `code` is the question for the latter.
+    /// Receiver: the sender waits either in this room or in the code room. `code` is the question for the latter.
     Unsure { credentials: ReconnectCredentials, code: Question, again: bool, switch: Instant },
-    /// The session's own.
+    /// The session's own credentials.
     Known(ReconnectCredentials),
 }
 
-/// How long a session without a link is kept.
+/// Decides how long a session without a link is kept.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Patience {
-    /// What the person said.
+    /// The time that the user configured.
     pub give_up_after: Option<Duration>,
     /// The offer was accepted.
     pub accepted: bool,
-    /// All is stored at the receiver, and only the confirmation is missing.
+    /// The receiver has stored everything, and only the confirmation is missing.
     pub unconfirmed: bool,
 }
 
