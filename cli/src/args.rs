@@ -12,9 +12,9 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tallow_proto::code::{Code, Link};
-use tallow_proto::link::proxy::Proxy;
-use tallow_proto::link::trust::Fingerprint;
-use tallow_proto::p2p::candidate::MIN_PORT;
+use tallow_proto::link::Fingerprint;
+use tallow_proto::link::Proxy;
+use tallow_proto::peer::MIN_DIRECT_PORT;
 use tallow_proto::peer::RelayAddress;
 use tallow_proto::transfer::LEAST_RATE;
 
@@ -280,10 +280,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Parses a port, or a range of ports.
 fn ports(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port >= MIN_PORT);
+    let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port >= MIN_DIRECT_PORT);
     match (port(first), port(last)) {
         (Some(first), Some(last)) if first <= last => Ok((first, last)),
-        _ => Err(format!("expected a port number of at least {MIN_PORT}, or a range such as 50000-50010")),
+        _ => Err(format!("expected a port number of at least {MIN_DIRECT_PORT}, or a range such as 50000-50010")),
     }
 }
 

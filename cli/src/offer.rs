@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use console::measure_text_width;
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
+use tallow_proto::transfer::{Entry, EntryKind, Manifest};
 use tallow_proto::wire::Untrusted;
 use tallow_store::OnExists;
 
@@ -204,9 +204,9 @@ pub fn on_exists(answer: Option<&str>) -> Option<OnExists> {
 
 #[cfg(test)]
 mod tests {
-    use tallow_proto::transfer::manifest::Mtime;
+    use tallow_proto::transfer::Mtime;
     use tallow_proto::transfer::path::RelPath;
-    use tallow_proto::wire::untrusted::is_harmless;
+    use tallow_proto::wire::is_harmless;
 
     use super::*;
 

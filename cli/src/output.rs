@@ -14,7 +14,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tallow_proto::wire::Untrusted;
-use tallow_proto::wire::untrusted::is_harmless;
+use tallow_proto::wire::is_harmless;
 use tallow_relay::lossy::{self, Descriptor, Lossy};
 
 use crate::args::OutputArgs;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tallow_proto::peer::{Comparison, DeclineReason, Event, Failure, Offer, ReceiveConfig, StreamOffer};
 use tallow_proto::transfer::storage::Fault;
-use tallow_proto::wire::relay::Role;
+use tallow_proto::wire::Role;
 use tallow_store::{Destination, OnExists, Policy, Receiving, StreamOut};
 
 use crate::args::ReceiveArgs;

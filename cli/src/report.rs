@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use tallow_proto::code::Code;
 use tallow_proto::drive::Ending;
-use tallow_proto::link::trust::Trust;
+use tallow_proto::link::Trust;
 use tallow_proto::peer::{
     Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
 };
-use tallow_proto::wire::relay::Role;
+use tallow_proto::wire::Role;
 
 use crate::failure::{self, Context, Problem};
 use crate::output::{self, Output, amount, size, time};
@@ -352,7 +352,7 @@ impl Report {
         let others = "Waiting for the peer to compare the words".to_owned();
         self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
         self.output.event(&output::Event::Verifier { words, must_agree });
-        self.output.print_bold("Compare these words with the other role: ", &words.join(" "));
+        self.output.print_bold("Compare these words with the other side: ", &words.join(" "));
     }
 
     fn show_resumed(&mut self, bytes: u64) {
@@ -390,7 +390,7 @@ impl Report {
         let name = relay.to_string();
         let fingerprint = match keep {
             Trust::Known(fingerprint) | Trust::Pin(fingerprint) => Some(fingerprint.to_string()),
-            Trust::PublicCa | Trust::FirstUse | Trust::Any => None,
+            _ => None,
         };
         self.output.event(&output::Event::FirstUse { relay: &name, fingerprint: fingerprint.as_deref() });
         let what = match fingerprint {

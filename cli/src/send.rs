@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tallow_proto::code::DEFAULT_WORDS;
 use tallow_proto::peer::{CodeChoice, Comparison, Embedded, Event, Failure, Payload, SendConfig};
 use tallow_proto::transfer::Compression;
-use tallow_proto::wire::relay::Role;
+use tallow_proto::wire::Role;
 use tallow_store::{SourceOptions, SourceTree, StreamIn, identity};
 
 use crate::args::SendArgs;
@@ -129,7 +129,7 @@ fn is_stream(args: &SendArgs) -> Result<bool, Problem> {
 }
 
 fn relay_of(host: &str, port: Option<u16>) -> String {
-    let port = port.unwrap_or(tallow_proto::peer::config::DEFAULT_PORT);
+    let port = port.unwrap_or(tallow_proto::peer::DEFAULT_PORT);
     tallow_proto::peer::RelayAddress { host: host.to_owned(), port }.to_string()
 }
 

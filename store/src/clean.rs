@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 
 use rustix::fs::Mode;
-use tallow_proto::transfer::manifest::{EntryKind, Manifest};
+use tallow_proto::transfer::{EntryKind, Manifest};
 
 use crate::contained_dir::{PRIVATE_FILE, is_dir, is_file};
 use crate::destination::Policy;

@@ -16,6 +16,7 @@ use crate::sink::Receiving;
 
 /// The policy for existing names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnExists {
     /// Refuse the offer.
     #[default]

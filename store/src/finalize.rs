@@ -21,9 +21,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::{Mode, fchmod, fsync, futimens};
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::storage::{Fault, FaultKind};
+use tallow_proto::transfer::{Entry, EntryKind, Manifest};
 
 use crate::contained_dir::{Dir, is_dir, is_link};
 use crate::descriptors::patiently;

@@ -9,8 +9,8 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
 use tallow_proto::transfer::storage::FaultKind;
+use tallow_proto::transfer::{Entry, EntryKind, Manifest};
 
 use crate::contained_dir::Dir;
 use crate::descriptors::{self, Cache};

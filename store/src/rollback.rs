@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 use rustix::fs::Stat;
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Mtime};
+use tallow_proto::transfer::{Entry, EntryKind, Manifest, Mtime};
 
 use crate::contained_dir::{Dir, is_dir, is_file, is_link};
 use crate::destination::Policy;

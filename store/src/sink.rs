@@ -27,9 +27,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 use tallow_proto::transfer::journal::{Header, Stored};
-use tallow_proto::transfer::manifest::{Entry, Manifest, Mtime};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::storage::{Fault, FaultKind, Sink};
+use tallow_proto::transfer::{Entry, Manifest, Mtime};
 
 use crate::clean::clean_left;
 use crate::contained_dir::{Dir, PRIVATE_FILE};

@@ -18,9 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use ignore::gitignore::GitignoreBuilder;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use tallow_proto::transfer::manifest::{Entry, Mtime, Page, PageBuilder};
 use tallow_proto::transfer::path::{PathError, RelPath};
 use tallow_proto::transfer::storage::{Fault, FaultKind, Source};
+use tallow_proto::transfer::{Entry, Mtime, Page, PageBuilder};
 
 use crate::descriptors::{self, Cache};
 use crate::fault::shown;

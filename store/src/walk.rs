@@ -17,9 +17,9 @@ use std::{fs, io};
 
 use ignore::gitignore::Gitignore;
 use ignore::{Walk, WalkBuilder};
-use tallow_proto::transfer::manifest::{Entry, EntryKind, Mtime, Refusal};
 use tallow_proto::transfer::path::{LinkTarget, RelPath};
 use tallow_proto::transfer::storage::{Fault, FaultKind};
+use tallow_proto::transfer::{Entry, EntryKind, Mtime, Refusal};
 
 use crate::fault::{fault, shown};
 use crate::source::{SkipReason, Skipped};

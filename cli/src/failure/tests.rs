@@ -1,7 +1,7 @@
-use tallow_proto::link::trust::Fingerprint;
+use tallow_proto::link::Fingerprint;
 use tallow_proto::peer::RelayAddress;
 use tallow_proto::transfer::path::PathError;
-use tallow_proto::wire::untrusted::is_harmless;
+use tallow_proto::wire::is_harmless;
 
 use super::*;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::answer::{Comparison, Offer, StreamOffer};
 use super::config::RelayAddress;
-pub use super::failure::{Class, Failure, Lost, RelayFailure};
+use super::failure::Failure;
 use crate::code::{Code, Link};
 use crate::link::race::Transport;
 use crate::link::trust::Trust;

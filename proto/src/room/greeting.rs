@@ -35,6 +35,7 @@ use crate::wire::{self, Features, Hello};
 /// How long a client may take to send its first request, and each further one.
 pub const GREET_WITHIN: Duration = Duration::from_secs(10);
 /// Outputs that one input can cause.
+#[cfg(test)]
 pub const MAX_OUTPUTS: usize = 3;
 /// The body of a `Ping` frame.
 const PING: &[u8] = &[4];

@@ -247,6 +247,7 @@ impl Session {
 
     /// Sets whether this side reads from its links at the moment. While it does not, no link counts as silent or
     /// stalled.
+    #[cfg(test)]
     pub fn set_reading(&mut self, now: Instant, reading: bool) {
         if self.failure.is_some() {
             return;
@@ -329,6 +330,7 @@ impl Session {
     }
 
     /// The violation that ended the session.
+    #[cfg(test)]
     #[must_use]
     pub const fn failure(&self) -> Option<Violation> {
         self.failure
@@ -341,6 +343,7 @@ impl Session {
     }
 
     /// Whether every queued message was sent on the present control link.
+    #[cfg(test)]
     #[must_use]
     pub fn has_sent_all(&self) -> bool {
         self.as_alive().is_none_or(|alive| alive.control.is_some() && alive.reliable.is_idle())

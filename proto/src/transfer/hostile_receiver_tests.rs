@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::chunk::{Codec, HEADER, Header};
-use super::manifest::{Entry, EntryKind, MAX_ENTRIES, MAX_PAGES, Manifest, PageBuilder, Refusal};
+use super::manifest::{Entry, EntryKind, MAX_ENTRIES, MAX_PAGES, Manifest, PageBuilder, Refusal, Refused};
 use super::memory::{MemorySink, Stage};
 use super::path::PathError;
 use super::receiver::{self, FAREWELL, INTERRUPTED};
 use super::tests::{K64, World, accept, ack, file, noise, one_file, range, run, seed};
 use super::*;
 use crate::session::{LinkId, Prepared, SealedChunk, Verdict};
-use crate::transfer::storage::FaultKind;
-use crate::wire::Blob;
-use crate::wire::peer::{Control, Offer, Reason, TransferKind};
+use crate::transfer::storage::{Fault, FaultKind};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Offer, Reason, TransferKind};
+use crate::wire::{Blob, Untrusted, Violation};
 
 /// A receiver that got this offer from a hostile sender, in one page.
 fn offered(entries: &[Entry], change: impl FnOnce(&mut Offer, &mut Vec<u8>)) -> receiver::Receiver {

@@ -10,8 +10,10 @@ use super::tests::{K64, World, accept, ack, file, one_file, path, range, run, se
 use super::window::STALE;
 use super::window::{self, cost};
 use super::*;
-use crate::wire::peer::{ChunkRanges, Control, ControlRecord, Have, Offer, Reason, TransferKind};
-use crate::wire::{Blob, Malformed, decode, encode};
+use crate::wire::peer::{
+    CancelReason, ChunkRanges, Control, ControlRecord, DeclineReason, Have, Offer, Reason, TransferKind,
+};
+use crate::wire::{Blob, Malformed, Violation, decode, encode};
 
 /// A sender of this many chunks; `accepted`: its offer was accepted.
 fn sender(chunks: usize, accepted: bool) -> World {

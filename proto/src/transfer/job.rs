@@ -20,19 +20,15 @@ use crate::session::{OpenedRecord, Verdict};
 
 /// A piece of work.
 pub struct Job {
-    /// Its id.
-    pub id: JobId,
-    /// The work.
-    pub work: Work,
+    pub(super) id: JobId,
+    pub(super) work: Work,
 }
 
 /// The result of a job.
 #[derive(Debug)]
 pub struct JobDone {
-    /// The id of the job.
-    pub id: JobId,
-    /// What it produced, or why it failed.
-    pub result: Result<Product, Fault>,
+    pub(super) id: JobId,
+    pub(super) result: Result<Product, Fault>,
 }
 
 /// The kinds of work.
@@ -127,9 +123,24 @@ pub enum Product {
 }
 
 impl JobDone {
-    /// The part of the result that the session needs first: whether the record that the job opened is authentic.
+    /// The id of the job.
+    #[cfg(any(test, feature = "internals"))]
     #[must_use]
-    pub const fn verdict(&self) -> Option<Verdict> {
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// What the job produced.
+    ///
+    /// # Errors
+    /// Why it failed.
+    #[cfg(any(test, feature = "internals"))]
+    pub const fn result(&self) -> Result<&Product, &Fault> {
+        self.result.as_ref()
+    }
+
+    /// The part of the result that the session needs first: whether the record that the job opened is authentic.
+    pub(crate) const fn verdict(&self) -> Option<Verdict> {
         match &self.result {
             Ok(Product::Opened(opened)) => Some(opened.verdict),
             Ok(Product::Stream(stream::Product::Unsealed(opened))) => Some(opened.verdict),
@@ -139,6 +150,26 @@ impl JobDone {
 }
 
 impl Job {
+    /// Makes a job from its parts.
+    #[cfg(any(test, feature = "internals"))]
+    #[must_use]
+    pub const fn new(id: JobId, work: Work) -> Self {
+        Self { id, work }
+    }
+
+    /// The id, which the result repeats.
+    #[cfg(any(test, feature = "internals"))]
+    #[must_use]
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// The name of its work in logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.work.name()
+    }
+
     /// Does the work on the calling thread. It always returns a result: a panic becomes a fault of its transfer.
     #[must_use]
     pub fn run(self, cancelled: &AtomicBool) -> JobDone {
@@ -157,9 +188,7 @@ impl std::fmt::Debug for Job {
 }
 
 impl Work {
-    /// The name of the work in logs.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Scan { .. } => "scan",
             Self::Prepare(_) => "prepare",

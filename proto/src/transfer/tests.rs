@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
+use super::exchange::STRAGGLERS;
 use super::manifest::{Entry, EntryKind, Mtime};
 use super::memory::{At, MemorySink, MemorySource, Stage};
 use super::path::{LinkTarget, RelPath};
@@ -18,9 +19,9 @@ use crate::Instant;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};
 use crate::transfer::job::{Job, JobDone, Work};
-use crate::transfer::storage::{FaultKind, Source};
-use crate::wire::BoundedVec;
-use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
+use crate::transfer::storage::{Fault, FaultKind, Source};
+use crate::wire::peer::{CancelReason, ChunkRange, ChunkRanges, Control, DeclineReason, Have};
+use crate::wire::{BoundedVec, Untrusted};
 
 pub(super) const K64: usize = 64 << 10;
 

@@ -55,6 +55,7 @@ pub enum HandshakeMessage {
 
 /// The secret on which a handshake is based.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Mode {
     /// The password of a code, by CPace.
     Code,
@@ -134,6 +135,7 @@ pub struct Offer {
 
 /// Why a receiver declines an offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum DeclineReason {
     /// The user declined.
     Person,
@@ -149,6 +151,7 @@ pub enum DeclineReason {
 
 /// Why a transfer was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum CancelReason {
     /// The user interrupted it.
     Interrupted,
