@@ -287,6 +287,10 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             "name one with --relay, or let the sender run one itself",
         ),
         Lost::NoAddress => ("the relay's host name has no address", "check its spelling and the DNS of this machine"),
+        Lost::NoNameService => (
+            "the name service (DNS) does not answer",
+            "check the network of this machine, or name the relay by its IP address",
+        ),
         Lost::NobodyWaits if at.relays => (
             "no sender is waiting with this code",
             "check the code, that the sender is still running, and that both sides use the same relay",
@@ -309,10 +313,10 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             "leave out --p2p-only on both sides, or let the UDP port of --p2p-port through the firewall",
         ),
         Lost::Unconfirmed => (
-            "everything was sent, but the receiver did not confirm it",
+            "everything was sent, but the receiver did not confirm it: it has everything, or is gone",
             "ask the receiver whether it arrived before you send it again",
         ),
-        // As in `explain`.
+        // Lost is non-exhaustive, see `explain`.
         lost => return (lost.to_string(), "try again".to_owned()),
     };
     (message.to_owned(), hint.to_owned())
@@ -353,7 +357,7 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
                 }
                 _ => "check the disk, then try again",
             };
-            // What has no kind says in words what it is.
+            // A fault without a kind has its cause in the detail.
             let words = fault.detail.as_deref().filter(|_| kind == io::ErrorKind::Other).map(shown);
             (format!("could not {verb} {named}: {}", words.unwrap_or_else(|| cause(kind))), hint)
         }
@@ -369,7 +373,7 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
         FaultKind::Panicked | FaultKind::Internal => {
             (format!("internal error at {named}"), "this is a bug in tallow, please report it")
         }
-        // As in `explain`.
+        // FaultKind is non-exhaustive, see `explain`.
         other => (format!("{named}: {other}"), "try again"),
     };
     (message, hint.to_owned())
@@ -422,7 +426,7 @@ fn relay_failed(relay: &RelayFailure, at: &Context<'_>) -> (String, String) {
             format!("the relay violated the protocol: {violation}"),
             "check the address, or use another relay".to_owned(),
         ),
-        // As in `explain`.
+        // RelayFailure is non-exhaustive, see `explain`.
         relay => (shown(&relay.to_string()), "use another relay".to_owned()),
     }
 }
@@ -444,7 +448,7 @@ fn certificate(relay: &str, refused: CertificateRefused, at: &Context<'_>) -> (S
             ),
             format!("if its operator confirms it, use --relay-pin {seen}, or remove the line of {relay} from {file}"),
         ),
-        // As in `explain`.
+        // CertificateRefused is non-exhaustive, see `explain`.
         other => (format!("relay {relay}: {other}"), "ask its operator whether that is intended".to_owned()),
     }
 }

@@ -253,7 +253,8 @@ pub enum Event<'a> {
     },
     /// The transfer waits.
     Waiting {
-        /// `relay`, `receiver`, `sender`, `turn`, `response`, `answer`, `agreement`, `direct` or `peer`.
+        /// `relay`, `receiver`, `sender`, `turn`, `response`, `answer`, `agreement`, `direct`, `peer` or
+        /// `confirmation`.
         r#for: &'a str,
     },
     /// The peer connected.

@@ -304,17 +304,17 @@ fn pipe(report: &mut Report, offer: StreamOffer, yes: bool) -> Question {
 }
 
 fn accept_stream(offer: StreamOffer) {
-    // As in `Place::take`.
+    // An error means that the transfer has ended; see `Place::take`.
     let _ = offer.accept(Arc::new(StreamOut::stdout()));
 }
 
 fn decline(offer: Offer, text: &str) {
-    // As in `Place::take`.
+    // An error means that the transfer has ended; see `Place::take`.
     let _ = offer.decline(DeclineReason::Person, text);
 }
 
 fn decline_stream(offer: StreamOffer, text: &str) {
-    // As in `Place::take`.
+    // An error means that the transfer has ended; see `Place::take`.
     let _ = offer.decline(DeclineReason::Person, text);
 }
 

@@ -411,6 +411,9 @@ impl Report {
             WaitingFor::Sender => {
                 ("sender", "No sender is waiting with this code yet; trying again every few seconds".to_owned())
             }
+            WaitingFor::NameService(name) => {
+                ("name_service", format!("Waiting for the name service (DNS) to find {}", output::shown(name)))
+            }
             WaitingFor::Turn => ("turn", "The sender has another receiver; trying again every few seconds".to_owned()),
             WaitingFor::Response => {
                 ("response", "The sender does not answer and may have ended; still waiting".to_owned())
@@ -421,6 +424,11 @@ impl Report {
                 ("direct", "Waiting for a direct path, because --p2p-only forbids a transfer over a relay".to_owned())
             }
             WaitingFor::Peer => ("peer", "Waiting for the peer to reconnect".to_owned()),
+            WaitingFor::Confirmation => (
+                "confirmation",
+                "Everything was sent; waiting for the receiver to confirm it (it may have everything: ask there)"
+                    .to_owned(),
+            ),
             _ => ("peer", "Waiting for the peer".to_owned()),
         };
         self.output.event(&output::Event::Waiting { r#for: name });

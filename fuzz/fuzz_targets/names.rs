@@ -1,4 +1,4 @@
-//! Names and link targets: what is accepted stays inside, in every form in which it is used.
+//! Names and link targets: an accepted one stays inside the received tree, in every form in which it is used.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use tallow_proto::transfer::path::RelPath;

@@ -46,7 +46,7 @@ pub enum Ecn {
 pub struct Arrival {
     /// The socket that received it.
     pub socket: SocketId,
-    /// The sender's address as the socket reports it (IPv4 may come mapped into IPv6).
+    /// The sender's address as the socket reports it (an IPv4 address may be in IPv4-mapped form).
     pub from: SocketAddr,
     /// The local address it was sent to, if the system reports it.
     pub local_ip: Option<IpAddr>,
@@ -104,8 +104,8 @@ pub struct TcpOptions {
     pub no_delay: bool,
     /// The keep-alive probes; `None`: no probes.
     pub keep_alive: Option<KeepAlive>,
-    /// If bytes stay unacknowledged for this long, the TCP connection fails with `TimedOut` (RFC 5482). `None`: the default of
-    /// the system, about 15 minutes.
+    /// If bytes stay unacknowledged for this long, the TCP connection fails with `TimedOut` (RFC 5482). `None`: the
+    /// default of the system, about 15 minutes.
     pub user_timeout: Option<Duration>,
 }
 

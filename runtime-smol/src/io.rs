@@ -1,4 +1,4 @@
-//! [`Io`] on async-io: readiness from its reactor, two timers; blocking work on the threads of `blocking`.
+//! [`Io`] on async-io: readiness from its reactor, two timers; blocking work runs on the threads of `blocking`.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,15 +19,15 @@ use tallow_runtime::resolver::Resolver;
 use tallow_runtime::share::{Hub, Socket, Udp};
 use tallow_runtime::{tcp, udp};
 
-/// The driver's outside on async-io. Any executor may poll the driver.
+/// The driver's `Io` on async-io. Any executor may poll the driver.
 #[derive(Debug)]
 pub struct SmolIo {
     timer: Timer,
     news_timer: Timer,
     news: NetworkMonitor,
-    /// A handful: a scan is quicker than a map.
+    /// There are only a few sockets: a scan is faster than a map.
     sockets: Vec<(SocketId, Socket<SmolUdp>)>,
-    /// Other drivers, with which sockets are shared.
+    /// The drivers with which sockets are shared.
     hub: Option<Arc<Hub<SmolUdp>>>,
     listeners: Vec<(ListenerId, Async<TcpListener>, TcpOptions)>,
     tcp_connections: HashMap<TcpId, Async<TcpStream>>,
@@ -69,7 +69,7 @@ impl Udp for SmolUdp {
 #[derive(Debug)]
 struct Timer {
     timer: async_io::Timer,
-    /// What it is set to.
+    /// The time to which the timer is set.
     at: Option<Instant>,
 }
 
@@ -90,7 +90,7 @@ impl Timer {
 }
 
 impl SmolIo {
-    /// Nothing is bound.
+    /// Creates it without sockets.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -169,8 +169,8 @@ impl Io for SmolIo {
         found.map_or(NonZeroUsize::MIN, |(_, socket)| socket.max_segments())
     }
 
-    // The call comes first in all directions: asking the reactor first would cost a round trip
-    // to its thread for each packet.
+    // In all directions the system call is tried first: asking the reactor first would cost a round trip to its
+    // thread for each packet.
 
     fn poll_recv(
         &mut self,
@@ -270,7 +270,7 @@ impl Io for SmolIo {
     }
 }
 
-/// Calls, and again whenever the reactor says so, until the answer is not `WouldBlock`.
+/// Makes the call, and repeats it whenever the reactor reports readiness, until its result is not `WouldBlock`.
 fn now_or_when<T>(
     mut call: impl FnMut() -> io::Result<T>,
     mut ready: impl FnMut() -> Poll<io::Result<()>>,

@@ -1,13 +1,13 @@
-//! Many transfers in one process: a cap on how many run at a time, and sockets that they share.
+//! Many transfers in one process: a limit on how many run at a time, and shared UDP sockets.
 //!
-//! A transfer by itself has a dozen descriptors, and more while a direct path is looked for. Those of one [`Pool`] share
-//! their UDP sockets: two for each address family and one for multicast DNS, however many transfers there are. A
-//! further transfer costs a TCP listener while it looks for a direct path, the socket of the relay inside a sender that
-//! runs one, and its TCP connections.
+//! A single transfer has a dozen descriptors, and more during the search for a direct path. The transfers of one
+//! [`Pool`] share their UDP sockets: two of each address family and one for multicast DNS, independent of the number of
+//! transfers. A further transfer costs a TCP listener during the search for a direct path, the socket of the embedded
+//! relay if it has one, and its TCP connections.
 //!
-//! What is above the cap waits for its turn. A transfer gives its place back when its task has ended, which is after
-//! the other side was notified. A transfer that is slow, or is flooded, loses datagrams of its own and holds up no
-//! other one.
+//! Transfers above the limit wait for their turn. A transfer releases its place when its task has ended, which is after
+//! the other side was notified. A transfer that is slow or flooded loses only its own datagrams and delays no other
+//! transfer.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use tallow_runtime::share::{Hub, Lease};
 use crate::io::SmolUdp;
 use crate::{Common, ConfigError, ReceiveConfig, Receiver, SendConfig, Sender, SmolIo};
 
-/// See the module's text. Clones share the cap and the sockets.
+/// A limit on concurrent transfers, and the sockets that they share. Clones share both.
 #[derive(Debug, Clone)]
 pub struct Pool {
     places: Arc<Semaphore>,
@@ -25,16 +25,17 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// At most so many transfers at a time; at least 1.
+    /// Allows at most this many transfers at a time; at least 1.
     ///
     /// # Panics
-    /// The system has no randomness to give.
+    /// The system provides no randomness.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self { places: Arc::new(Semaphore::new(most.max(1))), hub: Hub::new(&tallow_runtime::seed()) }
     }
 
-    /// As [`crate::send`], once there is a place. Cancel-safe: nothing was started when it is dropped.
+    /// Like [`crate::send`], but waits for a free place first. Cancel-safe: if the future is dropped, nothing was
+    /// started.
     ///
     /// # Errors
     /// The configuration can't work.
@@ -45,7 +46,8 @@ impl Pool {
         crate::send_with(config, SmolIo::sharing(self.hub.clone()), (place, lease))
     }
 
-    /// As [`crate::receive`], once there is a place. Cancel-safe: nothing was started when it is dropped.
+    /// Like [`crate::receive`], but waits for a free place first. Cancel-safe: if the future is dropped, nothing was
+    /// started.
     ///
     /// # Errors
     /// The configuration can't work.

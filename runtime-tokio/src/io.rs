@@ -1,4 +1,4 @@
-//! [`Io`] on tokio: readiness from its reactor, two timers, its threads for blocking work.
+//! [`Io`] on tokio: readiness from its reactor, two timers, and its threads for blocking work.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,16 +22,16 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
-/// The driver's outside on tokio.
+/// The driver's `Io` on tokio.
 #[derive(Debug)]
 pub struct TokioIo {
     runtime: Handle,
     timer: Timer,
     news_timer: Timer,
     news: NetworkMonitor,
-    /// A handful: a scan is quicker than a map.
+    /// There are only a few sockets: a scan is faster than a map.
     sockets: Vec<(SocketId, Socket<TokioUdp>)>,
-    /// Other drivers, with which sockets are shared.
+    /// The drivers with which sockets are shared.
     hub: Option<Arc<Hub<TokioUdp>>>,
     listeners: Vec<(ListenerId, TcpListener, TcpOptions)>,
     tcp_connections: HashMap<TcpId, TcpStream>,
@@ -85,7 +85,7 @@ impl Udp for TokioUdp {
 #[derive(Debug)]
 struct Timer {
     sleep: Pin<Box<Sleep>>,
-    /// What it is set to.
+    /// The time to which the timer is set.
     at: Instant,
 }
 
@@ -104,10 +104,10 @@ impl Timer {
 }
 
 impl TokioIo {
-    /// For a driver that will run on the runtime that is current here.
+    /// For a driver that will run on the current runtime.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, or in one without IO and time enabled.
+    /// If called outside a tokio runtime, or in one without IO and time enabled.
     #[must_use]
     pub fn new() -> Self {
         let now = Instant::now();

@@ -80,7 +80,7 @@ impl Dir {
     /// [`Dir::descend`] with the given method.
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Dir::descend`].
     pub fn descend_by(&self, method: Method, path: &str) -> io::Result<Self> {
         match method {
             Method::Kernel => Ok(Self(open_by_kernel(&self.0, path, DIR_FLAGS, Mode::empty())?)),
@@ -124,7 +124,7 @@ impl Dir {
     /// [`Dir::make_file`] with the given method.
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Dir::make_file`].
     pub fn make_file_by(&self, method: Method, name: impl Arg, mode: Mode) -> io::Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         one(name, |name| match method {

@@ -176,7 +176,7 @@ fn find<'a>(target: &Dir, path: &'a str) -> Option<(Dir, &'a str, Stat)> {
 }
 
 fn identity(stat: &Stat) -> (u64, u64) {
-    // As above.
+    // The types differ between platforms.
     #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
     (stat.st_dev as u64, stat.st_ino as u64)
 }

@@ -78,7 +78,7 @@ pub struct Left {
     dir: Dir,
     /// The staged tree.
     pub tree: Dir,
-    said: Said,
+    journal: JournalContents,
 }
 
 impl Staging {
@@ -90,9 +90,9 @@ impl Staging {
             }
             let Some((dir, true)) = claim(target, &name, false)? else { continue };
             match read_journal(&dir) {
-                Ok(Some(said)) if said.header == *header && !said.stored.is_empty() => {
+                Ok(Some(journal)) if journal.header == *header && !journal.stored.is_empty() => {
                     let Ok(tree) = dir.child(TREE) else { continue };
-                    return Ok(Some(Left { name, dir, tree, said }));
+                    return Ok(Some(Left { name, dir, tree, journal }));
                 }
                 // `make` empties it and uses it again.
                 Ok(_) => {}
@@ -132,7 +132,7 @@ impl Staging {
 
     /// Resumes the attempt of an earlier staging directory.
     pub fn resume(left: Left) -> io::Result<(Self, Vec<Stored>)> {
-        let Left { name, dir, tree, said: Said { len: header, writer, stored, .. } } = left;
+        let Left { name, dir, tree, journal: JournalContents { len: header, writer, stored, .. } } = left;
         // Cuts off a torn record before anything is appended.
         ftruncate(dir.reopen_file(JOURNAL)?, writer.end())?;
         // The tree may have been created with another umask.
@@ -296,7 +296,7 @@ fn names(header: &Header) -> impl Iterator<Item = String> {
 
 /// The contents of a journal.
 #[derive(Debug)]
-pub struct Said {
+pub struct JournalContents {
     /// The description of the transfer.
     pub header: Header,
     /// The length of its header.
@@ -308,7 +308,7 @@ pub struct Said {
 }
 
 /// The journal in a staging directory, if it can be read.
-pub fn read_journal(dir: &Dir) -> io::Result<Option<Said>> {
+pub fn read_journal(dir: &Dir) -> io::Result<Option<JournalContents>> {
     let file = match dir.open_file(JOURNAL) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -335,7 +335,7 @@ pub fn read_journal(dir: &Dir) -> io::Result<Option<Said>> {
         piece = 0..read;
     }
     let (stored, end) = reader.finish();
-    Ok(Some(Said { header, len: len as u64, writer: Writer::new(&encoded, end), stored }))
+    Ok(Some(JournalContents { header, len: len as u64, writer: Writer::new(&encoded, end), stored }))
 }
 
 /// Reads up to the end of the file or of the buffer; returns the number of bytes.

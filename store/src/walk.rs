@@ -198,7 +198,7 @@ impl Walker {
         Ok(Some(Found { entry, device: metadata.dev(), inode: metadata.ino() }))
     }
 
-    /// What a link points to, if that is sent too.
+    /// The target of a link, if it is sent too.
     fn link(&self, name: &RelPath, path: &Path) -> Result<LinkTarget, SkipReason> {
         let target = fs::read_link(path).map_err(|_| SkipReason::Vanished)?;
         let text = target.to_str().ok_or(SkipReason::LinkName)?;
@@ -213,7 +213,7 @@ impl Walker {
         if climbs < name.levels() - 1 {
             return Ok(parsed);
         }
-        // It leads to the level of the names that the person gave.
+        // It leads to a top-level name.
         let first = text.split('/').find(|component| !matches!(*component, "" | "." | ".."));
         if first.is_some_and(|first| self.survey.tops.contains_key(first)) {
             Ok(parsed)
@@ -222,7 +222,7 @@ impl Walker {
         }
     }
 
-    /// An error of the walk: what is only missing is left out, everything else ends it.
+    /// An error of the walk: a missing file is left out, every other error ends the walk.
     fn judge_error(&self, error: ignore::Error) -> Result<(), Fault> {
         let (path, error) = open_up(error);
         match error {

@@ -1,4 +1,4 @@
-//! Where it goes: what is there already, full disks, and what is left behind.
+//! The destination: existing files, full disks, and what is left behind.
 
 mod common;
 
@@ -79,7 +79,7 @@ fn n12_destination_directory_keeps_its_mode() {
     assert_eq!(std::fs::metadata(place.to.join("d")).unwrap().mode() & 0o7777, 0o711, "nor a directory that was there");
 }
 
-/// A destination with a file, a directory with a file in it, and a link; and an offer of the same names and more.
+/// A destination with a file, a directory with a file in it, and a link; and an offer with the same names and more.
 fn meeting() -> (Place, Arc<Manifest>) {
     let place = Place::new();
     std::fs::create_dir_all(place.to.join("d/e")).unwrap();
@@ -214,7 +214,7 @@ fn n05_unportable_names_are_changed_and_reported() {
     let renamed: Vec<_> = renamed.into_iter().map(|renamed| (renamed.offered, renamed.here)).collect();
     let expected = [("CON", "_CON"), ("CON/x.", "_CON/x_"), ("a\u{200b}b", "ab")];
     assert_eq!((renamed, total), (expected.map(|(offered, here)| (offered.to_owned(), here.to_owned())).to_vec(), 3));
-    // What is in the way counts under the name that it gets.
+    // Collisions are checked with the changed name.
     assert_eq!(refused(&common::sink(&place.to, OnExists::Refuse), &manifest(&[file("CON", 1)]), &place.to).1, "_CON");
     let place = Place::new();
     let relaxed = Policy { allow_unportable: true, ..Policy::default() };
@@ -440,7 +440,7 @@ fn p04_an_offer_without_room_is_refused_before_any_write() {
     }
 }
 
-/// A small file system of its own; `None`: not root, or not allowed to mount.
+/// A small separate file system; `None`: not root, or not allowed to mount.
 struct Small(tempfile::TempDir);
 
 impl Small {

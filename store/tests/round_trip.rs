@@ -1,4 +1,4 @@
-//! What is sent arrives: trees of all shapes from a source to a sink and compared.
+//! Trees of all shapes are sent from a source to a sink and compared.
 
 mod common;
 
@@ -13,7 +13,7 @@ use proptest::test_runner::FileFailurePersistence;
 use tallow_proto::transfer::storage::Source;
 use tallow_store::{Destination, OnExists, Policy, SourceOptions};
 
-/// What a generated tree has under a name.
+/// The kinds of entries in a generated tree.
 #[derive(Debug, Clone)]
 enum Node {
     File { size: usize, mode: u32, seconds: i64, nanos: u32 },
@@ -36,7 +36,7 @@ fn mtime() -> impl Strategy<Value = i64> {
 }
 
 fn node() -> impl Strategy<Value = Node> {
-    // What the usual umask lets through.
+    // Modes that the usual umask allows.
     let mode = prop_oneof![
         3 => Just(0o644), 1 => Just(0o755), 1 => Just(0o400), 1 => (0_u32..0o1000).prop_map(|mode| mode & 0o755)
     ];
@@ -211,7 +211,7 @@ fn f13_twelve_descriptors_are_enough() {
     transfer(&tree, &first).unwrap();
     drop((first, tree));
     assert_eq!(fingerprint(&to.join("from")), fingerprint(&from));
-    // Merged into what is there, and thrown away half way: the deep tree is gone through again both times.
+    // Merged into existing directories, and abandoned halfway: both times the deep tree is walked again.
     let tree = source(&[&from], SourceOptions::default());
     transfer(&tree, &sink(&to, OnExists::Overwrite)).unwrap();
     let tree = source(&[&from], SourceOptions::default());

@@ -1,4 +1,4 @@
-//! What is sent, and what is not: the walk, the names, and files that change.
+//! Which files are sent and which are not: the walk, the names, and files that change.
 
 mod common;
 
@@ -142,7 +142,7 @@ fn n11_special_files_in_a_tree_are_left_out_and_reported() {
         ("socket", SkipReason::Special),
     ];
     assert_eq!(left_out(&tree, &from), expected.map(|(name, why)| (name.to_owned(), why)));
-    // What stands beside is sent too: then the link leads somewhere.
+    // The neighbouring file is sent too, so the link has a target.
     write(&root.path().join("sibling"), "y");
     let tree = source(&[&from, &root.path().join("sibling")], SourceOptions::default());
     assert!(paths(&scan(&tree).unwrap()).contains(&"from/beside".to_owned()));
@@ -217,7 +217,7 @@ fn excluded_paths_are_not_read() {
 #[test]
 fn git_ignored_files_are_not_sent_with_git() {
     let root = tempfile::tempdir().unwrap();
-    // Outside a repository a .gitignore above has nothing to say.
+    // Outside a repository a .gitignore of a parent directory has no effect.
     write(&root.path().join(".gitignore"), "*\n");
     let from = root.path().join("from");
     for name in [".gitignore", ".git/config", "src/main.rs", "src/.gitignore", "src/gen.rs", "out/x", ".hidden"] {
@@ -231,7 +231,7 @@ fn git_ignored_files_are_not_sent_with_git() {
     // A part of a repository obeys the rules of the whole.
     write(&from.join(".gitignore"), "/out\nmain.rs\n");
     assert_eq!(paths(&scan(&source(&[&from.join("src")], options)).unwrap()), ["src", "src/.gitignore"]);
-    // Without a repository only what stands in the tree counts.
+    // Without a repository only files inside the tree count.
     let plain = root.path().join("plain");
     write(&plain.join("kept"), "");
     write(&plain.join("in/left"), "");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tallow_proto::p2p::candidate::Family;
 use tallow_proto::p2p::gather::{Config, Gather};
 
-/// Without IPv6 there is no such socket.
+/// `None` on a machine without IPv6.
 fn bind(family: Family) -> Option<UdpSocket> {
     let socket = match family {
         Family::V4 => UdpSocket::bind("0.0.0.0:0"),

@@ -43,6 +43,7 @@ fn all() -> Vec<Failure> {
     let losts = [
         Lost::NoRelay,
         Lost::NoAddress,
+        Lost::NoNameService,
         Lost::NoMeetingPlace,
         Lost::NobodyWaits,
         Lost::Taken,
@@ -158,7 +159,7 @@ fn the_changed_certificate_error_shows_how_to_accept_it() {
         let line = explain(&changed(refused), &at(Role::Sender, true)).line();
         assert!(line.contains(&format!("--relay-pin {}", "02".repeat(32))), "{line}");
         assert!(line.contains("r.example:443"), "{line}");
-        // A pin is given on the command line and stored in no file.
+        // A pin is given on the command line and not stored in a file.
         assert_eq!(line.contains("/state/known_relays"), kept.contains(&refused), "{line}");
     }
 }

@@ -1,5 +1,5 @@
-//! Rows of the other side's making, met by the real program: names and words that a terminal would obey, names that
-//! lead elsewhere.
+//! Attacks of the other side on the real program: names and texts that a terminal would interpret, and names that
+//! lead outside the destination.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::stage::{End, Home, Relay, Run, receiving, sending};
 /// File names that control a terminal: D01 in tests/cases/bad-inputs.tsv.
 const NAMES: [&str; 3] = ["\x1b[2J\x1b[1A\rharmless", "\x1b]52;c;ZXZpbA==\x07", "\u{9b}31m"];
 
-/// A peer that knows the code and means ill, over real sockets, until this is dropped.
+/// A malicious peer that has the code, over real sockets, until this value is dropped.
 struct Attacker {
     over: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -28,8 +28,8 @@ impl Attacker {
     fn comes(role: Role, code: &str, relay: &Relay, script: impl FnOnce() -> Script + Send + 'static) -> Self {
         let (over, end) = tokio::sync::oneshot::channel::<()>();
         let (code, relay) = (Code::parse(code).unwrap(), relay.addr);
-        // Two with one seed would have the same connection IDs, and the relay remembers those of the one that left
-        // without a word.
+        // Two attackers with the same seed would have the same connection IDs, and the relay remembers those of the
+        // one that left without a farewell.
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let seed = Seed::new([7; 32]).derive(&format!("attacker {}", COUNT.fetch_add(1, Ordering::Relaxed)));
         let thread = std::thread::spawn(move || {
@@ -115,7 +115,7 @@ fn d01_control_characters_are_refused_and_shown_escaped() {
     assert_eq!(obeyed(relay.program.so_far().as_bytes()), None);
 }
 
-/// The same names in a tree of one's own: the sender says which and what is wrong with it.
+/// The same names in the sender's own tree: the sender reports which name is invalid and why.
 #[test]
 fn d01_names_of_the_senders_own_disk_are_shown_as_escapes() {
     let home = Home::new();
@@ -137,7 +137,7 @@ fn d01_names_of_the_senders_own_disk_are_shown_as_escapes() {
     shows_nothing_that_is_obeyed(no_command.is(2, "harmless"), false);
 }
 
-/// D03: what the other side says when it ends.
+/// D03: the reason that the other side sends at the end.
 #[test]
 fn d03_peer_reason_is_shown_escaped_and_short() {
     let home = Home::new();
@@ -226,8 +226,8 @@ fn n01_n02_n04_escaping_names_write_nothing_outside() {
     assert_eq!(std::fs::read(home.path("into/target2/x")).unwrap(), b"victim");
 }
 
-/// N05: names that not every system can have arrive under others, and the person is told; or as they are, when asked
-/// for.
+/// N05: names that are not valid on every system arrive under other names, and the user is informed; or unchanged if
+/// requested.
 #[test]
 fn n05_unportable_names_are_changed_unless_allowed() {
     let names = ["CON", "nul.txt", "COM1", "LPT9.log", "AUX", "x.", "y ", "z. ."];
@@ -260,7 +260,7 @@ fn p03_claimed_counts_and_zero_pages_take_no_memory() {
             if matches!(heard, Received::Keyed) {
                 output.say(Control::Offer(offer(1_000_000, 0, 1000)));
                 for _ in 0..200 {
-                    // 10,000 entries of six zero bytes, as many as the page's count can say.
+                    // 10,000 entries of six zero bytes, as many as the page's count can state.
                     let page = [&10_000_u16.to_be_bytes()[..], &[0; 60_000]].concat();
                     output.say(Control::Page { transfer: 1, page: Blob(page.into()) });
                 }

@@ -30,6 +30,11 @@ use crate::wire::close;
 pub const HEAD_START: Duration = Duration::from_millis(300);
 /// Delay between the attempts at one address and the next (RFC 8305 §5).
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The same after the first [`PATIENT`] attempts, so that a name with many dead addresses still connects soon (at
+/// least 100 ms: RFC 8305 §5).
+pub const LATER_DELAY: Duration = Duration::from_millis(150);
+/// Attempts that are followed by the longer delay.
+const PATIENT: usize = 2;
 /// Time limit of the whole race.
 pub const WITHIN: Duration = Duration::from_secs(8);
 /// The same, as long as the relay sends something: it is there, and busy.
@@ -37,7 +42,7 @@ pub const WITHIN_BUSY: Duration = Duration::from_secs(30);
 /// Time limit of the whole race through a proxy.
 pub const WITHIN_PROXIED: Duration = Duration::from_secs(30);
 /// Maximum number of addresses of one relay (or proxy) that are tried.
-pub const MAX_ADDRESSES: usize = 8;
+pub const MAX_ADDRESSES: usize = 16;
 
 /// The transport of a link to a relay. All transports use the same port number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,7 +69,7 @@ pub enum Allowed {
     Only(Transport),
 }
 
-/// Whether the connection goes through a proxy, which carries only TCP.
+/// Whether the connection goes through a proxy, which supports only TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The addresses are the relay's.
@@ -106,13 +111,13 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// There was nothing to try: no address, or no allowed transport.
-    #[error("there is no address, or no way that is allowed")]
+    #[error("there is no address, or no transport is allowed")]
     Nothing,
     /// There is no socket, or no route.
-    #[error("the network cannot be reached")]
+    #[error("the network is unreachable")]
     Unreachable,
     /// No answer arrived in time.
-    #[error("no answer came")]
+    #[error("no answer arrived")]
     TimedOut,
     /// The connection was lost.
     #[error("the connection was lost")]
@@ -121,10 +126,10 @@ pub enum Failure {
     #[error("the connection was refused")]
     Refused,
     /// The relay is shutting down.
-    #[error("the relay is going down")]
+    #[error("the relay is shutting down")]
     GoingDown,
     /// The server is not a tallow relay of a supported version.
-    #[error("what answers there is no tallow relay of a version that is spoken here")]
+    #[error("the server is not a tallow relay of a supported version")]
     NotARelay,
     /// The proxy refused or failed to connect.
     #[error(transparent)]
@@ -272,7 +277,7 @@ impl Race {
     }
 
     /// The relay sent something at this time, on any attempt: it answers, if not yet what was asked.
-    pub fn handle_heard(&mut self, at: Instant) {
+    pub fn handle_received(&mut self, at: Instant) {
         if let State::Running { deadline, latest, .. } = &mut self.state {
             *deadline = (*deadline).max((at + WITHIN).min(*latest));
         }
@@ -328,7 +333,7 @@ impl Race {
                 && let Some(&to) = self.addresses.get(lane.tried)
             {
                 lane.tried = lane.tried.saturating_add(1);
-                lane.next = now + ATTEMPT_DELAY;
+                lane.next = now + if lane.tried <= PATIENT { ATTEMPT_DELAY } else { LATER_DELAY };
                 self.last_id = self.last_id.wrapping_add(1);
                 let attempt = Attempt { id: AttemptId(self.last_id), transport: lane.transport, to };
                 lane.running.push(attempt);
@@ -347,9 +352,9 @@ impl Race {
     }
 }
 
-/// Alternates IPv6 and IPv4, beginning with the family of the first address, because the resolver sorts by preference
-/// (RFC 8305 §4).
-fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+/// The [`MAX_ADDRESSES`] that are tried: alternates IPv6 and IPv4, beginning with the family of the first address,
+/// because the resolver sorts by preference (RFC 8305 §4).
+pub fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (same, other): (Vec<SocketAddr>, Vec<_>) =
         addresses.iter().copied().partition(|address| address.is_ipv6() == first);

@@ -93,7 +93,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The fingerprint of the leaf, by which clients know this server; that of the empty string if the chain is empty.
+    /// The fingerprint of the leaf, by which clients recognise this server; that of the empty string if the chain is
+    /// empty.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.cert_chain.first().map_or(&[], Vec::as_slice))
@@ -159,7 +160,7 @@ pub enum CertificateRefused {
         seen: Fingerprint,
     },
     /// The server had a certificate of a public CA before and has none now.
-    #[error("no public authority vouches for the relay's certificate {seen} any more")]
+    #[error("the relay's certificate {seen} is no longer from a public authority")]
     NotPublic {
         /// The fingerprint that the server presented now.
         seen: Fingerprint,

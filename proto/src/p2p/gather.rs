@@ -177,14 +177,14 @@ impl Gather {
         if is_change {
             FAMILIES.into_iter().for_each(|family| self.start(now, family));
         }
-        self.tell();
+        self.update_candidates();
     }
 
     /// The socket of this family for hole punching is bound to this local address.
     pub fn handle_bound(&mut self, now: Instant, family: Family, local: SocketAddr) {
         *self.socket_mut(family) = Socket::Bound(local);
         self.start(now, family);
-        self.tell();
+        self.update_candidates();
     }
 
     /// There is no socket of this family, or it was closed.
@@ -192,13 +192,13 @@ impl Gather {
         *self.socket_mut(family) = Socket::Absent;
         self.out.retain(|&(of, ..)| of != family);
         self.start(now, family);
-        self.tell();
+        self.update_candidates();
     }
 
     /// Sets the local address of the TCP listener for direct links. `[::]` accepts IPv4, too.
     pub fn handle_listening(&mut self, _now: Instant, local: SocketAddr) {
         self.listening = Some(local);
-        self.tell();
+        self.update_candidates();
     }
 
     /// Sets the STUN servers, of both families, best first: the relay, then others. Observations of servers that stay
@@ -228,19 +228,19 @@ impl Gather {
         }
         self.servers = Some(chosen);
         self.send(now);
-        self.tell();
+        self.update_candidates();
     }
 
     /// A gateway created a port mapping with this external address.
     pub fn handle_mapped(&mut self, _now: Instant, addr: SocketAddr) {
         self.mapped = Some(candidate::canonical(addr));
-        self.tell();
+        self.update_candidates();
     }
 
     /// The port mapping no longer exists.
     pub fn handle_unmapped(&mut self, _now: Instant) {
         self.mapped = None;
-        self.tell();
+        self.update_candidates();
     }
 
     /// Processes a datagram that arrived at the socket of this family. Returns true if it was STUN, so that no other
@@ -250,15 +250,15 @@ impl Gather {
             return false;
         }
         if let Ok(message) = stun::decode(data) {
-            self.hear(now, family, from, &message);
+            self.handle_response(now, family, from, &message);
         }
         true
     }
 
-    fn hear(&mut self, now: Instant, family: Family, from: SocketAddr, message: &stun::Message) {
+    fn handle_response(&mut self, now: Instant, family: Family, from: SocketAddr, message: &stun::Message) {
         let answer = self.servers.iter_mut().flatten().filter(|server| server.family() == family).find_map(|server| {
             let State::Asking { transaction, seen } = &server.state else { return None };
-            let (answer, seen) = (transaction.hear(from, message)?, *seen);
+            let (answer, seen) = (transaction.handle_message(from, message)?, *seen);
             Some((server, answer, seen))
         });
         let Some((server, answer, seen)) = answer else { return };
@@ -278,7 +278,7 @@ impl Gather {
                 }
             }
         }
-        self.tell();
+        self.update_candidates();
     }
 
     /// Queries all servers again, and keeps the mappings alive from now on. To be called before another round, and
@@ -286,7 +286,7 @@ impl Gather {
     pub fn refresh(&mut self, now: Instant) {
         self.keeping = Keeping::Alive;
         FAMILIES.into_iter().for_each(|family| self.start(now, family));
-        self.tell();
+        self.update_candidates();
     }
 
     /// Stops keeping the mappings alive, because this side does not wait for the peer any more. Pending transactions
@@ -309,7 +309,7 @@ impl Gather {
             }
         }
         self.send(now);
-        self.tell();
+        self.update_candidates();
     }
 
     /// When [`Gather::handle_timeout`] is due.
@@ -333,7 +333,7 @@ impl Gather {
         self.out.pop_front()
     }
 
-    /// The next new candidate. Each is reported once, and again if it was lost and came back.
+    /// The next new candidate. Each is reported once, and again if it was lost and reappeared.
     #[must_use]
     pub fn poll_candidate(&mut self) -> Option<Candidate> {
         self.news.pop_front()
@@ -358,10 +358,10 @@ impl Gather {
     /// again.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        let told = self.interfaces.is_some() && self.servers.is_some();
+        let configured = self.interfaces.is_some() && self.servers.is_some();
         let sockets = FAMILIES.iter().all(|&family| self.socket(family) != Socket::Awaited);
         let asking = self.servers.iter().flatten().any(|server| server.is_asked() && server.seen().is_none());
-        told && sockets && !asking
+        configured && sockets && !asking
     }
 
     const fn socket(&self, family: Family) -> Socket {
@@ -419,7 +419,7 @@ impl Gather {
     }
 
     /// Updates the present candidates and queues the new ones.
-    fn tell(&mut self) {
+    fn update_candidates(&mut self) {
         let known = self.learn();
         self.news.retain(|candidate| known.contains(candidate));
         self.news.extend(known.iter().filter(|candidate| !self.current.contains(candidate)));

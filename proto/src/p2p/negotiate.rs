@@ -57,7 +57,7 @@ pub const PAUSES: [Duration; 4] =
     [Duration::from_secs(30), Duration::from_secs(60), Duration::from_secs(120), Duration::from_secs(300)];
 /// Pause before the next round after the loss of a working direct path.
 pub const SOON: Duration = Duration::from_secs(2);
-/// Interval at which a better path is looked for while a direct link carries the session.
+/// Interval at which a better path is sought while a direct link is active.
 pub const RECHECK: Duration = Duration::from_secs(300);
 /// Maximum number of unsettled rounds: one that races, that of the path, and one that drains or is about to be settled.
 pub const MAX_ROUNDS: usize = 3;
@@ -95,7 +95,7 @@ enum State {
 #[derive(Debug, Default)]
 struct Active {
     race: Option<Race>,
-    /// The round whose link carries the session.
+    /// The round of the active link.
     path: Option<u32>,
     /// The rounds that are not settled.
     rounds: BTreeMap<u32, RoundState>,
@@ -132,7 +132,7 @@ pub struct Negotiation {
     token: [u8; 16],
     own: Vec<Candidate>,
     /// The candidates that were sent in this round.
-    said: Vec<Candidate>,
+    sent: Vec<Candidate>,
     gathered: bool,
     sent_done: bool,
     dependent: bool,
@@ -154,7 +154,7 @@ impl Negotiation {
             round: 0,
             token: [0; 16],
             own: Vec::new(),
-            said: Vec::new(),
+            sent: Vec::new(),
             gathered: false,
             sent_done: false,
             dependent: false,
@@ -170,7 +170,7 @@ impl Negotiation {
         matches!(self.state, State::Off)
     }
 
-    /// The round whose link carries the session.
+    /// The round of the active link, if it is a direct one.
     #[must_use]
     pub fn path(&self) -> Option<u32> {
         self.active()?.path
@@ -195,7 +195,7 @@ impl Negotiation {
         candidate::is_near(ip.to_canonical(), &self.interfaces)
     }
 
-    /// Rounds whose links carried the session before: chunks in flight on them still arrive.
+    /// Rounds whose links were active before: chunks in flight on them still arrive.
     pub fn draining(&self) -> impl Iterator<Item = u32> {
         let (path, racing) = (self.path(), self.racing());
         let open = self.active().into_iter().flat_map(|active| &active.rounds);
@@ -422,7 +422,7 @@ impl Negotiation {
         if let Some(slot) = &self.config.slot {
             slot.mark(&mut self.token);
         }
-        self.said.clear();
+        self.sent.clear();
         self.sent_done = false;
         if let State::Active(active) = &mut self.state {
             active.next = None;
@@ -435,9 +435,9 @@ impl Negotiation {
     /// Sends new candidates. At the start of a round the offer is sent even without candidates, so that the peer takes
     /// part.
     fn send_offer(&mut self) {
-        let room = candidate::MAX.saturating_sub(self.said.len());
-        let new: Vec<_> = self.own.iter().filter(|own| !self.said.contains(own)).take(room).copied().collect();
-        self.said.extend_from_slice(&new);
+        let room = candidate::MAX.saturating_sub(self.sent.len());
+        let new: Vec<_> = self.own.iter().filter(|own| !self.sent.contains(own)).take(room).copied().collect();
+        self.sent.extend_from_slice(&new);
         self.out.push_back(Output::Send(Control::CandidateOffer {
             round: self.round,
             candidates: BoundedVec::truncated(new),
@@ -451,7 +451,7 @@ impl Negotiation {
         if self.racing().is_none() {
             return;
         }
-        if self.said.len() < candidate::MAX && self.own.iter().any(|own| !self.said.contains(own)) {
+        if self.sent.len() < candidate::MAX && self.own.iter().any(|own| !self.sent.contains(own)) {
             self.send_offer();
         }
         if self.gathered && !self.sent_done {
@@ -467,7 +467,7 @@ impl Negotiation {
             && let Some(race) = &mut active.race
         {
             happens(race, own);
-            race.go_on(now, &mut self.out);
+            race.advance(now, &mut self.out);
         }
     }
 
@@ -533,7 +533,7 @@ impl Negotiation {
         self.give_up(self.round);
     }
 
-    /// Ends a round whose link carries or carried the session.
+    /// Ends a round whose link is or was active.
     fn leave(&mut self, now: Instant, round: u32) {
         if let State::Active(active) = &mut self.state
             && active.path.take_if(|path| *path == round).is_some()

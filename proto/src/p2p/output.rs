@@ -33,7 +33,7 @@ pub enum Output {
         /// The contents.
         datagram: [u8; PROBE],
     },
-    /// A link of this round was selected to carry the session: abandon all other attempts of the round.
+    /// A link of this round was selected as the active path: abandon all other attempts of the round.
     Chosen {
         /// The round.
         round: u32,

@@ -1,7 +1,7 @@
 //! The race of one round: which of the peer's candidates are tried, and when.
 //!
 //! The sender dials UDP candidates and the receiver sends probes to them, so that both NATs have mappings when the
-//! first flight arrives; both sides dial TCP candidates. A probe carries the token of the side that it is sent to,
+//! first flight arrives; both sides dial TCP candidates. A probe contains the token of the side that it is sent to,
 //! which proves to that side that its peer sent it. If a probe arrives from an unknown address (from behind a NAT with
 //! address-dependent mapping), the sender dials that address. If both NATs have address-dependent mappings, their
 //! reflexive candidates are not tried.
@@ -127,7 +127,7 @@ impl Race {
     }
 
     /// Queues the attempts that are due.
-    pub fn go_on(&mut self, now: Instant, out: &mut VecDeque<Output>) {
+    pub fn advance(&mut self, now: Instant, out: &mut VecDeque<Output>) {
         let Some(theirs) = self.theirs else { return };
         let [mark @ .., _, _, _, _, _, _, _, _] = theirs.token;
         let mut due: Vec<(Instant, Step)> = Vec::new();

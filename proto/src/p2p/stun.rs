@@ -127,7 +127,7 @@ pub enum Invalid {
     #[error("unknown attribute")]
     Unknown,
     /// A response lacks its address or its error code.
-    #[error("nothing in it")]
+    #[error("no address or error code")]
     Empty,
 }
 
@@ -411,7 +411,7 @@ impl Transaction {
     /// Processes a message from `from`. Returns a response only if the message has the id of the transaction and comes
     /// from the server's address.
     #[must_use]
-    pub fn hear(&self, from: SocketAddr, message: &Message) -> Option<Answer> {
+    pub fn handle_message(&self, from: SocketAddr, message: &Message) -> Option<Answer> {
         let (id, answer) = match *message {
             Message::Success { id, observed } => (id, Answer::Observed(observed)),
             Message::Error { id, code } => (id, Answer::Refused(code)),

@@ -13,7 +13,7 @@ use crate::transfer::path::RelPath;
 use crate::wire::peer::CancelReason;
 use zeroize::Zeroizing;
 
-/// A sender with a relay inside and a receiver on one virtual machine: a perfect network, virtual time.
+/// A sender with an embedded relay, and a receiver, on one virtual machine: a network without loss, virtual time.
 struct Pair {
     now: Instant,
     peers: [Peer; 2],
@@ -240,20 +240,21 @@ fn verify_sends_no_offer_before_confirmation() {
     }
 }
 
-/// As a relay does: who asks is told where it is, as often as one source may ask, in not three times as many bytes.
+/// Like a relay, the embedded relay answers STUN requests with the client's address, within the rate limit of a
+/// source, and in less than three times as many bytes.
 #[test]
 fn embedded_relay_answers_stun_within_rate_limit() {
     let code = "7-acorn-bicycle-canal";
     let mut pair = Pair::new(10, code, code, |_, _| {});
     let (now, sender) = (pair.now, &mut pair.peers[0]);
-    let asked = |from: SocketAddr| Arrival { socket: net::LISTENER, from, local_ip: None, ecn: Ecn::NotEct };
+    let asked = |from: SocketAddr| Arrival { socket: network::LISTENER, from, local_ip: None, ecn: Ecn::NotEct };
     let mut answers = |from: SocketAddr, count: usize| {
         let (mut sizes, request) = (Vec::new(), stun::request(stun::TransactionId([7; 12])));
         for _ in 0..count {
             sender.handle_datagram(now, asked(from), request[..].into());
             sender.settle(now);
             let mut buf = Vec::new();
-            if let Some(transmit) = sender.poll_transmit(now, net::LISTENER, NonZeroUsize::MIN, &mut buf)
+            if let Some(transmit) = sender.poll_transmit(now, network::LISTENER, NonZeroUsize::MIN, &mut buf)
                 && transmit.to == from
             {
                 let id = stun::TransactionId([7; 12]);

@@ -184,7 +184,7 @@ impl OutStreams {
         slot.as_mut().map(|lane| (lane, fresh))
     }
 
-    /// Processes the peer's report on its incoming lanes. It does not include lanes that the peer has left.
+    /// Processes the peer's report on its incoming lanes. It does not include lanes that the peer no longer uses.
     pub fn handle_counts(&mut self, now: Instant, counts: &[LaneCount]) -> Result<(), Violation> {
         for lane in self.lanes.iter_mut().flatten() {
             if let Some(count) = counts.iter().find(|count| count.lane == lane.id) {

@@ -56,8 +56,8 @@ impl Prepared {
         Self::of(BytesMut::zeroed(len.saturating_add(LEAD + TAG)).into(), len)
     }
 
-    /// A plaintext of `len` bytes with arbitrary contents, in a buffer that returns to the pool once it was sent. The
-    /// caller must overwrite all of it through [`Self::body_mut`].
+    /// A plaintext of `len` bytes, in a buffer that returns to the pool once it was sent. Contents are zero or stale;
+    /// the caller must overwrite them through [`Self::body_mut`].
     #[must_use]
     pub fn lent(pool: &Arc<Pool>, len: usize) -> Self {
         Self::of(Lent::new(pool, len.saturating_add(LEAD + TAG)), len)

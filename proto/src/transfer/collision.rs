@@ -1,13 +1,14 @@
-//! Whether entries can stand side by side on every system: a set of keyed 64-bit hashes,
-//! forgotten once the manifest is whole.
+//! Whether entries can be stored side by side on every system: a set of keyed 64-bit hashes, dropped once the
+//! manifest is complete.
 //!
-//! Two entries collide when their names have one collision key, when one is no directory and the other stands below
-//! it, or when two paths spell a common directory differently. A path's hash is the chain of its components' hashes,
-//! and the chain of the entry before is used again as far as the two agree: the work follows the bytes that were
-//! sent, not the paths they stand for.
+//! Two entries collide if their names have the same collision key, if one is not a directory and the other is below
+//! it, or if two paths spell a common directory differently. A path's hash is the chain of its components' hashes;
+//! the chain of the previous entry is reused as far as the two paths agree. So the work is proportional to the bytes
+//! that were sent, not to the paths that they expand to.
 //!
-//! Bounds: 9 bytes for each file and 24 for each directory, named or implied, in tables at most half empty. A false
-//! collision among a million entries has a chance of about 10^-7.
+//! Bounds: [`MAX_DIRS`] directories, named or implied: a path of 64 levels implies 63, and costs the other side two
+//! bytes for each. 9 bytes for each file and 17 for each directory, in tables at most half empty that grow by copying.
+//! A false collision among a million entries has a chance of about 10^-7.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -15,12 +16,25 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::path::{RelPath, push_component_key};
 use crate::seed::Seed;
 
-/// The names seen so far.
+/// The most directories: as many as a manifest may have entries, so that only implied ones are refused by this.
+pub const MAX_DIRS: usize = 1_000_000;
+
+/// Why an entry is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misfit {
+    /// It collides with an earlier one.
+    Collision,
+    /// There are more than [`MAX_DIRS`] directories.
+    TooManyDirs,
+}
+
+/// The names that were added.
 pub struct Collisions {
     key: [u8; 32],
     leaves: HashSet<u64, BuildHasherDefault<Identity>>,
     dirs: HashMap<u64, Dir, BuildHasherDefault<Identity>>,
-    /// Directories of the path before that are known to be in `dirs` as they are spelt: where each ends, and its hash.
+    /// Directories of the previous path that are known to be in `dirs` with this spelling: where each ends in the
+    /// path, and its hash.
     chain: Vec<(usize, Node)>,
     path: String,
     folded: String,
@@ -28,9 +42,9 @@ pub struct Collisions {
 
 #[derive(Clone, Copy)]
 struct Dir {
-    /// An entry says it, not only the path of another.
+    /// There is an entry for this directory; otherwise it is only part of another entry's path.
     named: bool,
-    /// Keyed hash of the name as it is spelt.
+    /// Keyed hash of the name with its exact spelling.
     spelling: u32,
 }
 
@@ -38,7 +52,7 @@ struct Dir {
 struct Node([u8; 16]);
 
 impl Collisions {
-    /// None; the seed keys the hashes.
+    /// An empty set; the seed keys the hashes.
     pub fn new(seed: &Seed) -> Self {
         Self {
             key: *seed.derive("collisions").bytes(),
@@ -50,8 +64,11 @@ impl Collisions {
         }
     }
 
-    /// Adds an entry; a leaf is one that can't have others below it. False: it collides with one before.
-    pub fn insert(&mut self, path: &RelPath, leaf: bool) -> bool {
+    /// Adds an entry; a leaf can't have entries below it.
+    ///
+    /// # Errors
+    /// It collides with an earlier one, or implies too many directories.
+    pub fn insert(&mut self, path: &RelPath, leaf: bool) -> Result<(), Misfit> {
         let text = path.as_str();
         let common = self.path.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
         let known = |end: usize| end <= common && text.as_bytes().get(end) == Some(&b'/');
@@ -72,18 +89,22 @@ impl Collisions {
             let end = start.saturating_add(component.len());
             let is_self = components.peek().is_none();
             if is_self && leaf {
-                return !self.dirs.contains_key(&id) && self.leaves.insert(id);
+                let is_new = !self.dirs.contains_key(&id) && self.leaves.insert(id);
+                return if is_new { Ok(()) } else { Err(Misfit::Collision) };
             }
             if self.leaves.contains(&id) || !self.enter(id, component, is_self) {
-                return false;
+                return Err(Misfit::Collision);
+            }
+            if self.dirs.len() > MAX_DIRS {
+                return Err(Misfit::TooManyDirs);
             }
             self.chain.push((end, node));
             start = end.saturating_add(1);
         }
-        true
+        Ok(())
     }
 
-    /// Notes a directory. False: it was named before, or is spelt differently.
+    /// Adds a directory. Returns false if an entry named it before, or if it was spelled differently.
     fn enter(&mut self, id: u64, component: &str, named: bool) -> bool {
         let hash = blake3::keyed_hash(&self.key, component.as_bytes());
         let spelling = u32::from_be_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 4]));
@@ -93,7 +114,7 @@ impl Collisions {
         fits
     }
 
-    /// The hash of a component below `parent`: as a key of the sets, and as the next link of the chain.
+    /// The hash of a component below `parent`: the key in the sets, and the next element of the chain.
     fn child(&mut self, parent: Node, component: &str) -> (u64, Node) {
         self.folded.clear();
         push_component_key(component, &mut self.folded);

@@ -1,10 +1,11 @@
-//! Names: [`RelPath`] is the only way in which a name of the other side becomes a path, [`LinkTarget`] the same for
-//! what a symbolic link points to.
+//! Names: a name from the other side becomes a path only as a [`RelPath`], and the target of a symbolic link only as
+//! a [`LinkTarget`].
 //!
-//! Decides which names are refused, which are changed and reported, and which collide. Refused, on every system alike:
-//! what leaves the tree (`..`, absolute, drive, UNC), what names a stream (`:`), backslashes, control characters, and
-//! names that are empty, too long or too deep. Odd but harmless names are valid here; [`RelPath::portable`] gives the
-//! form that a receiver uses instead. No state, no timers. Bounds: [`MAX_COMPONENT`], [`MAX_PATH`], [`MAX_LEVELS`].
+//! It decides which names are refused, which are changed and reported, and which collide. Refused on every system:
+//! names that leave the tree (`..`, absolute, drive, UNC), name a stream (`:`), contain backslashes or control
+//! characters, or are empty, too long or too deep. Unusual but harmless names are valid here; [`RelPath::portable`]
+//! gives the form that a receiver uses instead. No state, no timers. Bounds: [`MAX_COMPONENT`], [`MAX_PATH`],
+//! [`MAX_LEVELS`].
 
 use caseless::Caseless;
 use unicode_normalization::UnicodeNormalization;
@@ -16,14 +17,15 @@ use crate::wire::untrusted::is_invisible;
 pub const MAX_COMPONENT: usize = 255;
 /// The longest path, in bytes.
 pub const MAX_PATH: usize = 4096;
-/// The most components of a path.
+/// The largest number of components of a path.
 pub const MAX_LEVELS: usize = 64;
-/// What the name of a directory begins with in which a receiver keeps a transfer that was interrupted.
+/// The prefix of a directory in which a receiver keeps an interrupted transfer.
 pub const PARTIAL_PREFIX: &str = ".tallow-";
-/// Characters that are shown of a name in a log.
+/// How many characters of a name are shown in a log.
 const SHOWN: usize = 200;
 
-/// A relative path of a manifest: one or more components joined by `/`, that stays below the place where it is put.
+/// A relative path of a manifest: one or more components joined by `/`. It can't leave the directory that it is
+/// joined to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelPath(Box<str>);
 
@@ -34,7 +36,7 @@ pub enum PathError {
     /// No name at all.
     #[error("file name empty")]
     Empty,
-    /// Nothing between two slashes, or after the last.
+    /// A component without characters: between two slashes, or after the last one.
     #[error("file name with an empty part")]
     EmptyComponent,
     /// The component `.`.
@@ -43,10 +45,10 @@ pub enum PathError {
     /// The component `..`.
     #[error("\"..\" is not allowed")]
     DotDot,
-    /// It starts at a root: `/x`, `\x`, `\\server\share`.
+    /// The path starts at a root: `/x`, `\x`, `\\server\share`.
     #[error("absolute path")]
     Absolute,
-    /// It starts with a drive: `C:x`.
+    /// The path starts with a drive: `C:x`.
     #[error("path with a drive")]
     Drive,
     /// A colon, which names a stream of a file on Windows.
@@ -55,7 +57,7 @@ pub enum PathError {
     /// A backslash, which separates components on Windows.
     #[error("\"\\\" is not allowed")]
     Backslash,
-    /// A control character (C0, DEL or C1), at this byte counted from 0.
+    /// A control character (C0, DEL or C1) at this byte, counted from 0.
     #[error("control character at byte {0}")]
     Control(usize),
     /// A component of more than [`MAX_COMPONENT`] bytes.
@@ -70,7 +72,7 @@ pub enum PathError {
 }
 
 impl RelPath {
-    /// Reads a name as it came.
+    /// Parses a name as it was received.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -86,7 +88,7 @@ impl RelPath {
                 _ => {}
             }
         }
-        // The portable form has a byte more for each device name, and must be a path, too.
+        // The portable form has one byte more for each device name, and must be a valid path, too.
         if name.len().saturating_add(MAX_LEVELS) > MAX_PATH {
             let lengths = name.split('/').map(|part| portable_component(part).map_or(part.len(), |part| part.len()));
             if lengths.fold(0_usize, |all, len| all.saturating_add(len).saturating_add(1)) > MAX_PATH.saturating_add(1)
@@ -97,7 +99,8 @@ impl RelPath {
         Ok(Self(name.into()))
     }
 
-    /// The path with `/` between its components, to be opened or compared. It is shown only through [`RelPath::shown`].
+    /// The path with `/` between its components, for opening and comparing. Display it only through
+    /// [`RelPath::shown`].
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -120,16 +123,16 @@ impl RelPath {
         self.components().count()
     }
 
-    /// For people: everything that a terminal could obey or that could mislead is made visible.
+    /// The name for display: characters that a terminal could interpret or that could mislead are made visible.
     #[must_use]
     pub fn shown(&self) -> Untrusted {
         Untrusted::new(self.0.clone().into())
     }
 
-    /// The form that a receiver uses and reports, when this one is odd but harmless: a device name of Windows gets a
-    /// `_` before it (in the place of its first letter where the name has no room for a byte more), trailing dots and
-    /// spaces become `_`, invisible characters go. Each component is changed by itself, so that paths below one
-    /// directory stay below one. `None`: it is portable as it stands.
+    /// The form that a receiver uses and reports if this name is unusual but harmless: a Windows device name gets a
+    /// leading `_` (which replaces its first letter if the name has no room for one more byte), trailing dots and
+    /// spaces become `_`, and invisible characters are removed. Each component is changed on its own, so paths below
+    /// the same directory stay below the same directory. `None`: the name is portable already.
     #[must_use]
     pub fn portable(&self) -> Option<Self> {
         let changed: Vec<_> = self.components().map(portable_component).collect();
@@ -140,13 +143,13 @@ impl RelPath {
         Self::parse(&parts.join("/")).ok()
     }
 
-    /// Whether the first component is, on some system, the name of a directory in which a receiver keeps a transfer
-    /// that was interrupted: `.tallow-`, 16 hexadecimal digits, and perhaps a dash and a number. Content that came as
-    /// such a directory would be taken for what an earlier transfer left.
+    /// Whether the first component is, on some system, the name of a directory in which a receiver keeps an
+    /// interrupted transfer: `.tallow-`, 16 hexadecimal digits, and optionally a dash and a number. A received
+    /// directory of that name would be mistaken for the remains of an earlier transfer.
     #[must_use]
     pub fn is_partial(&self) -> bool {
         let first = self.components().next().unwrap_or_default();
-        // No key is longer than its name: all names but a few are judged by their length.
+        // No key is longer than its name, so the length alone decides for almost all names.
         if first.len() < PARTIAL_PREFIX.len().saturating_add(16) {
             return false;
         }
@@ -158,8 +161,9 @@ impl RelPath {
         is_hex && !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
     }
 
-    /// Two paths with one key may be one file on some system: compatible case folding of the canonical decomposition of
-    /// the portable form, without what is ignored in comparisons, composed again (Unicode 3.13, D145; UAX #15).
+    /// Two paths with the same key may be the same file on some system: compatible case folding of the canonical
+    /// decomposition of the portable form, without characters that comparisons ignore, composed again (Unicode 3.13,
+    /// D145; UAX #15).
     #[must_use]
     pub fn collision_key(&self) -> String {
         let mut key = String::with_capacity(self.0.len());
@@ -179,10 +183,10 @@ impl std::fmt::Debug for RelPath {
     }
 }
 
-/// What a symbolic link points to: a relative path that stays inside the received tree.
+/// The target of a symbolic link: a relative path that stays inside the received tree.
 ///
-/// `..` is allowed only at its start. Since a link's parents in the tree are directories and never links, its climb is
-/// then known exactly, whatever links it passes afterwards.
+/// `..` is allowed only at its start. The parents of a link in the tree are directories and never links, so the
+/// number of levels that the target goes up is known exactly, whatever links it goes through afterwards.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkTarget(Box<str>);
 
@@ -193,16 +197,16 @@ pub enum LinkError {
     /// The text breaks a rule for names.
     #[error("link target: {0}")]
     Text(#[from] PathError),
-    /// It climbs above the received tree.
+    /// It leaves the received tree.
     #[error("link that leaves the received tree")]
     Escapes,
-    /// It climbs after it descended, so where it ends can't be known.
+    /// It has `..` after a name, so the place where it ends can't be known.
     #[error("link with \"..\" after a name")]
     ClimbsLate,
 }
 
 impl LinkTarget {
-    /// Reads the target of the link at `link`.
+    /// Parses the target of the link at `link`.
     ///
     /// # Errors
     /// The first rule that it breaks.
@@ -222,7 +226,7 @@ impl LinkTarget {
         Ok(Self(target.into()))
     }
 
-    /// The target as it is to be written into the link.
+    /// The target as it is written into the link.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -235,13 +239,13 @@ impl std::fmt::Debug for LinkTarget {
     }
 }
 
-/// The rules that hold for names and for targets.
+/// The rules that apply to names and to targets.
 fn check_text(text: &str) -> Result<(), PathError> {
     let mut start = text.bytes();
     match (start.next(), start.next()) {
         (None, _) => return Err(PathError::Empty),
         _ if text.len() > MAX_PATH => return Err(PathError::TooLong),
-        // Plain ASCII is the common case and is judged by bytes; C1 needs the characters.
+        // Plain ASCII is the common case and is checked byte by byte; C1 needs the characters.
         _ if text.is_ascii() => {
             if let Some(at) = text.bytes().position(|byte| byte.is_ascii_control()) {
                 return Err(PathError::Control(at));
@@ -274,8 +278,7 @@ pub(super) fn push_component_key(component: &str, key: &mut String) {
     }
 }
 
-/// The portable form of one component, if it differs. The same for every path that the component is
-/// in: collision keys rely on it.
+/// The portable form of one component, if it differs. It depends on the component only: collision keys rely on this.
 fn portable_component(component: &str) -> Option<String> {
     if component.is_ascii() && !component.ends_with(['.', ' ']) && !is_device(component) {
         return None;
@@ -287,8 +290,8 @@ fn portable_component(component: &str) -> Option<String> {
     if is_device {
         portable.push('_');
     }
-    // A name at the limit has no room for another byte; there the first letter is replaced,
-    // which is ASCII in all device names.
+    // A name of the maximum length has no room for another byte; there the first letter, which is ASCII in all device
+    // names, is replaced.
     let is_full = is_device && visible.len() >= MAX_COMPONENT;
     portable.extend(kept.chars().skip(usize::from(is_full)));
     portable.extend(visible.chars().skip(kept.chars().count()).map(|_| '_'));
@@ -298,8 +301,8 @@ fn portable_component(component: &str) -> Option<String> {
     (portable != component).then_some(portable)
 }
 
-/// Whether Windows takes the name for a device: the part before the first dot, without its trailing spaces, in any case
-/// ("Naming Files, Paths, and Namespaces", learn.microsoft.com).
+/// Whether Windows treats the name as a device: the part before the first dot, without its trailing spaces, in any
+/// case ("Naming Files, Paths, and Namespaces", learn.microsoft.com).
 fn is_device(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or_default().trim_end_matches(' ');
     if ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].iter().any(|device| stem.eq_ignore_ascii_case(device)) {
@@ -311,8 +314,8 @@ fn is_device(name: &str) -> bool {
     numbered && matches!((number.next(), number.next()), (Some('0'..='9' | '¹' | '²' | '³'), None))
 }
 
-/// Invisible characters that a portable name doesn't have. Variation selectors stay: they only choose a glyph, and
-/// names in Japanese or with emoji hold them.
+/// Invisible characters that are removed from a portable name. Variation selectors stay: they only choose a glyph,
+/// and Japanese names or names with emoji contain them.
 fn is_misleading(c: char) -> bool {
     !c.is_ascii()
         && !matches!(c, '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')

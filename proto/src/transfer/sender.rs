@@ -1,19 +1,19 @@
-//! The sending side of a transfer: scans, offers, sends chunks within a window, and waits for the proof that all is in
-//! place.
+//! The sending side of a transfer: scans, offers, sends chunks within a window, and waits for the confirmation that
+//! everything is in place.
 //!
 //! ```text
 //!            scanned          begin            Accept             Verified
 //! Scanning ──────────► Ready ───────► Offered ────────► Sending ──────────► Over (Bye)
 //!     └──────────────────┴──────────────┴─────────────────┴─► Over: declined, cancelled, failed, violation, lost
 //! ```
-//! A stream is not scanned: it is `Ready` from the start. What is sent next, and how much of it is in flight, is
-//! decided by the [`ChunkSource`]: `outgoing` for files, `stream::outgoing` for a stream. A receiver can only accept,
-//! acknowledge chunks that were sent or that it has from before (held against our own bytes first: `check`), and name
-//! the root. It can't ask for anything that was not offered.
+//! A stream is not scanned: it is `Ready` from the start. The [`ChunkSource`] decides what is sent next and how much
+//! is in flight: `outgoing` for files, `stream::outgoing` for a stream. A receiver can only accept, acknowledge
+//! chunks that were sent or that it has from an earlier transfer (compared with this side's bytes first: `check`),
+//! and send the root. It can't request anything that was not offered.
 //!
-//! Timers: those of the chunk source, and [`super::STRAGGLERS`] for jobs that are out at the end. The wait for an
-//! answer and for `Verified` has no deadline of its own: a user and a disk take as long as they take, and the session
-//! ends when the peer is silent. Bounds: those of the chunk source, and the manifest's own.
+//! Timers: those of the chunk source, and [`super::STRAGGLERS`] for jobs that still run at the end. The wait for an
+//! answer and for `Verified` has no deadline of its own: users and disks may be slow, and the session ends when the
+//! peer is silent. Bounds: those of the chunk source and of the manifest.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -36,16 +36,16 @@ use crate::wire::Blob;
 use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, Have, Offer, TransferKind};
 
-/// How to send.
+/// The configuration of a sender.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
     /// Worker threads that heavy work may use; 0 counts as 1.
     pub cores: usize,
-    /// Per chunk.
+    /// The compression of each chunk.
     pub compression: Compression,
 }
 
-/// See the module's text.
+/// The sending side of a transfer; see the module documentation.
 pub struct Sender {
     config: Config,
     limit: Option<Limit>,
@@ -54,19 +54,19 @@ pub struct Sender {
 }
 
 enum State {
-    /// Looking through the source, page by page; the job that is out has the builder.
+    /// Scans the source, page by page; the running job has the builder.
     Scanning { source: Arc<dyn Source>, builder: Option<Box<ManifestBuilder>>, page: u32, begun: bool },
-    /// Waiting for [`Sender::begin`].
+    /// Waits for [`Sender::begin`].
     Ready(Content),
-    /// The offer's pages go out, and an answer may come at any time.
+    /// Sends the offer's pages; an answer may arrive at any time.
     Offered { content: Content, page: u32 },
-    /// Accepted.
+    /// The receiver accepted.
     Sending(Box<dyn ChunkSource>),
-    /// Nothing more is done.
+    /// The transfer has ended.
     Over { unconfirmed: bool, progress: Progress },
 }
 
-/// What is offered.
+/// The contents of the offer.
 #[derive(Clone)]
 enum Content {
     Files(Arc<dyn Source>, Arc<Manifest>),
@@ -74,7 +74,7 @@ enum Content {
 }
 
 impl Sender {
-    /// Sends files: begins to look through the source.
+    /// Sends files: begins to scan the source.
     #[must_use]
     pub fn new(config: Config, source: Arc<dyn Source>, seed: &Seed) -> Self {
         let builder = Some(Box::new(ManifestBuilder::new(TransferKind::Files, seed)));
@@ -91,13 +91,13 @@ impl Sender {
         Self { config, limit: None, exchange: Exchange::default(), state }
     }
 
-    /// With a rate for chunks, in bytes a second of what is sealed.
+    /// Sets a rate limit for chunks, in bytes per second of what is sealed.
     #[must_use]
     pub fn with_limit(self, rate: Option<NonZeroU64>) -> Self {
         Self { limit: rate.map(Limit::new), ..self }
     }
 
-    /// The session is keyed and the user agreed: the offer goes out as soon as the source was looked through.
+    /// The session is keyed and the user agreed: the offer is sent as soon as the source was scanned.
     pub fn begin(&mut self, _now: Instant) {
         match &mut self.state {
             State::Scanning { begun, .. } => *begun = true,
@@ -120,7 +120,7 @@ impl Sender {
         }
     }
 
-    /// A job was done.
+    /// A job has finished.
     pub fn handle_job(&mut self, now: Instant, done: JobDone) {
         let JobDone { id, result } = done;
         if !self.exchange.jobs.answered(id) || self.is_over() {
@@ -147,7 +147,7 @@ impl Sender {
                 }
             }
             (product, State::Sending(chunks)) => chunks.handle_product(now, product, &mut self.exchange)?,
-            // An answer that is not to what was asked.
+            // The result does not belong to the work of the job.
             (_, State::Scanning { .. } | State::Ready(_) | State::Offered { .. } | State::Over { .. }) => {
                 return Err(FaultKind::Internal.into());
             }
@@ -155,21 +155,21 @@ impl Sender {
         Ok(())
     }
 
-    /// A chunk of [`Self::poll_chunk`] is sealed for this link.
+    /// A chunk from [`Self::poll_chunk`] is sealed for this link.
     pub fn handle_sealed(&mut self, chunk: u64, link: LinkId) {
         if let State::Sending(chunks) = &mut self.state {
             chunks.handle_sealed(chunk, link);
         }
     }
 
-    /// Bytes that were sealed for this link and are not acknowledged, as the window counts.
+    /// Bytes of chunks that were sealed for this link and are not acknowledged, as the window counts them.
     #[must_use]
     pub fn under_way(&self, link: LinkId) -> u64 {
         if let State::Sending(chunks) = &self.state { chunks.under_way(link) } else { 0 }
     }
 
-    /// One of several links is gone, and the receiver no longer counts what came over it: it says next what it has
-    /// stored.
+    /// One of several links is lost, and the receiver no longer counts what arrived over it: it first reports what it
+    /// has stored.
     pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
         if let State::Sending(chunks) = &mut self.state {
             chunks.lose(Lost::On(link));
@@ -177,7 +177,7 @@ impl Sender {
         }
     }
 
-    /// The only link is gone: all chunks that are not acknowledged are sent again.
+    /// The only link is lost: all chunks that are not acknowledged are sent again.
     pub fn handle_all_lost(&mut self, _now: Instant) {
         if let State::Sending(chunks) = &mut self.state {
             chunks.lose(Lost::All);
@@ -199,7 +199,7 @@ impl Sender {
         }
     }
 
-    /// This side ends the transfer, and tells the other.
+    /// Ends the transfer and notifies the other side.
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         if !self.is_over() {
             self.exchange.send_cancel(reason, text);
@@ -207,7 +207,7 @@ impl Sender {
         }
     }
 
-    /// The session is over, and no message can be sent any more.
+    /// The session has ended, and no message can be sent any more.
     pub fn abandon(&mut self, now: Instant) {
         if !self.is_over() {
             self.exchange.clear();
@@ -215,7 +215,7 @@ impl Sender {
         }
     }
 
-    /// The next message to the other side; to be asked only when the session has room for it.
+    /// The next message to the other side. Call it only when the session has room for a message.
     #[must_use]
     pub fn poll_control(&mut self) -> Option<Control> {
         if let Some(message) = self.exchange.poll_control() {
@@ -232,13 +232,13 @@ impl Sender {
         }
     }
 
-    /// The next chunk to be sealed, with its number; it is in flight from now on.
+    /// The next chunk to be sealed, with its number; it counts as in flight from now on.
     #[must_use]
     pub fn poll_chunk(&mut self) -> Option<(u64, Prepared)> {
         if let State::Sending(chunks) = &mut self.state { chunks.fetch() } else { None }
     }
 
-    /// The next piece of work.
+    /// The next job.
     #[must_use]
     pub fn poll_job(&mut self) -> Option<Job> {
         let Self { config, exchange, state, .. } = self;
@@ -265,7 +265,7 @@ impl Sender {
         [own, self.exchange.jobs.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// How far it is: what the receiver acknowledged. The total of a stream is known at the end.
+    /// The progress: what the receiver acknowledged. The total of a stream is known at the end.
     #[must_use]
     pub fn progress(&self) -> Progress {
         match &self.state {
@@ -278,13 +278,13 @@ impl Sender {
         }
     }
 
-    /// Whether it is known what is offered.
+    /// Whether the contents of the offer are known.
     #[must_use]
     pub const fn is_scanned(&self) -> bool {
         matches!(self.state, State::Ready(_) | State::Offered { .. } | State::Sending(_))
     }
 
-    /// Whether everything was sent and the confirmation is what is missing.
+    /// Whether everything was sent and only the confirmation is missing.
     #[must_use]
     pub fn is_unconfirmed(&self) -> bool {
         match &self.state {
@@ -294,13 +294,13 @@ impl Sender {
         }
     }
 
-    /// Whether no job is out.
+    /// Whether no job runs.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.exchange.jobs.is_idle()
     }
 
-    /// Whether it is over, every message was taken, and no job is out.
+    /// Whether the transfer has ended, every message was taken, and no job runs.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.is_over() && self.exchange.is_done()
@@ -349,7 +349,7 @@ impl Sender {
         Ok(())
     }
 
-    /// It can't go on: tells the other side.
+    /// The transfer can't continue: notifies the other side.
     fn stop(&mut self, now: Instant, stop: Stop) {
         let outcome = self.exchange.send_stop(stop);
         self.over(now, outcome);
@@ -397,7 +397,7 @@ impl Content {
         }
     }
 
-    /// The receiver accepted, and has so much from an earlier transfer.
+    /// The receiver accepted, and has these ranges from an earlier transfer.
     fn accepted(
         &self,
         config: Config,
@@ -410,7 +410,7 @@ impl Content {
                 let source = (Arc::clone(source), Arc::clone(manifest));
                 Ok(Box::new(Outgoing::new(source, config.compression, credit, have)?.with_limit(limit)))
             }
-            // Nothing of a stream can be there from before.
+            // The receiver can have nothing of a stream from an earlier transfer.
             Self::Stream(_) if !have.is_empty() => Err(Violation::BadRanges),
             Self::Stream(source) => {
                 let source = Arc::clone(source);

@@ -15,7 +15,7 @@ use tallow_proto::node::{Input, Node};
 use tallow_proto::transfer::job::Job;
 
 const STREAMS: u64 = 4;
-/// What is sent repeats after this many bytes; a prime, so that no packet or buffer size hides a shift.
+/// The sent bytes repeat after this many; a prime, so that no packet or buffer size hides a shift.
 const PERIOD: usize = 65_521;
 
 pub fn identity() -> Identity {
@@ -38,7 +38,7 @@ fn pattern() -> Bytes {
 #[derive(Debug)]
 pub enum Event {
     Bound(Result<SocketAddr, io::ErrorKind>),
-    /// So many bytes arrived and were right, or were acknowledged.
+    /// This many bytes arrived and were correct, or were acknowledged.
     Done(u64),
 }
 
@@ -50,11 +50,11 @@ impl From<Misuse> for Event {
 
 pub struct Bulk {
     quic: Quic,
-    /// The sender's.
+    /// The sender's destination; `None` for the receiver.
     to: Option<(SocketAddr, Trust)>,
     conn: Option<ConnId>,
     total: u64,
-    /// Bytes that went or came by each stream.
+    /// Bytes that were sent or received on each stream.
     streams: BTreeMap<Stream, u64>,
     ended: usize,
     over: bool,

@@ -1,4 +1,4 @@
-//! A node that panics at its third input, as a bug that foreign bytes reach would make it.
+//! A node that panics at its third input, like a bug that foreign bytes trigger.
 
 use std::num::NonZeroUsize;
 use std::time::Instant;
@@ -23,7 +23,7 @@ pub enum Command {
     Close,
 }
 
-/// This many inputs came.
+/// The number of inputs so far.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Counted(pub usize);
 

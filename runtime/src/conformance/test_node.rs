@@ -1,5 +1,5 @@
-//! A node that uses everything a runtime gives: it echoes datagrams, pings others in batches,
-//! has alarms, jobs and questions.
+//! A node that uses everything that a runtime provides: it echoes datagrams, sends pings in batches, and uses timers,
+//! jobs and name lookups.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -16,9 +16,9 @@ use tallow_proto::transfer::job::{Job, JobId, Work};
 use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::storage::{Fault, Sink};
 
-/// Datagrams that may be on their way.
+/// How many datagrams may be in flight.
 const WINDOW: usize = 32;
-/// Then those that did not come back are sent again: loopback loses datagrams too.
+/// After this time missing datagrams are sent again, because loopback drops datagrams too.
 const AGAIN: Duration = Duration::from_millis(50);
 const PING: u8 = 1;
 const PONG: u8 = 2;
@@ -51,9 +51,9 @@ pub enum Command {
     Work(Box<Job>),
     Resolve(String, u16),
     GoodbyeTo(SocketAddr),
-    /// Closes the socket and opens another one with its id.
+    /// Closes the socket and binds another one with the same id.
     Rebind(SocketAddr),
-    /// Once the alarms have rung.
+    /// Closes the node after all its timers have fired.
     Close,
 }
 
@@ -111,7 +111,7 @@ fn bind(addr: SocketAddr) -> Action {
     Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None, slot: None })
 }
 
-/// `[kind][number]`, then the number's last byte up to the end.
+/// `[kind][number]`, padded with the number's last byte.
 fn compose(kind: u8, number: u64, size: usize, buf: &mut Vec<u8>) {
     let end = buf.len() + size;
     buf.push(kind);

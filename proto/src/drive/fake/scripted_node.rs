@@ -1,4 +1,4 @@
-//! A node that does what it is told and writes down what it hears.
+//! A scripted node that records its inputs.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -51,7 +51,7 @@ impl From<Misuse> for Event {
     }
 }
 
-/// What the node was told.
+/// What the node received.
 #[derive(Debug, PartialEq)]
 pub enum Received {
     Datagram(SocketId, Vec<u8>),
@@ -70,7 +70,7 @@ pub enum Received {
     Settled,
 }
 
-/// What the node wants, and what it heard.
+/// The node's script, and what it received.
 #[derive(Default)]
 pub struct Plan {
     pub received: Vec<Received>,
@@ -78,9 +78,9 @@ pub struct Plan {
     pub jobs: VecDeque<Job>,
     pub transmits: BTreeMap<SocketId, VecDeque<Vec<u8>>>,
     pub events: VecDeque<Event>,
-    /// The names of newcomers; when there is none they are turned away.
+    /// The ids for new connections; without one the node refuses them.
     pub names: VecDeque<TcpId>,
-    /// Answers of `poll_tcp`.
+    /// Results of `poll_tcp`.
     pub touched: VecDeque<TcpId>,
     pub deadline: Option<Instant>,
     pub closed: bool,
@@ -112,7 +112,7 @@ impl Plan {
 /// The node's side of a TCP connection.
 #[derive(Default)]
 pub struct Tube {
-    /// Bytes that it will take.
+    /// The number of bytes that it accepts.
     pub room: usize,
     buffer: Vec<u8>,
     pub got: Vec<u8>,
@@ -138,7 +138,7 @@ impl Node for ScriptedNode {
         let data = data.freeze();
         assert!(
             data.is_empty() || data.is_unique(),
-            "one that is kept must not hold those that the system joined with it"
+            "a kept datagram must not keep the others that the system joined with it"
         );
         self.plan.borrow_mut().note(Received::Datagram(arrival.socket, data.to_vec()));
     }
@@ -159,7 +159,7 @@ impl Node for ScriptedNode {
         };
         plan.note(received);
     }
-    /// Even numbers make sense.
+    /// Even numbers are valid.
     fn handle_command(&mut self, _: Instant, command: u64) -> Result<(), Misuse> {
         self.plan.borrow_mut().note(Received::Command(command));
         if command.is_multiple_of(2) { Ok(()) } else { Err(Misuse::NoSuchCommand) }

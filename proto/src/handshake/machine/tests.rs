@@ -6,7 +6,7 @@ use crate::code::Code;
 pub(super) const ROOM: RoomId = RoomId([9; 32]);
 pub(super) const FEATURES: Features = Features::VERIFY;
 
-/// The keys of a sender and a receiver that met.
+/// The keys of a sender and a receiver after a successful handshake.
 pub(in crate::handshake) fn keyed(sender: Features, receiver: Features) -> (Keys, Keys) {
     let (a, b) = meet(start(Role::Sender, "cat-dog", sender, 1), start(Role::Receiver, "cat-dog", receiver, 2));
     (a.keys.unwrap(), b.keys.unwrap())
@@ -30,7 +30,7 @@ pub(super) fn pair() -> (Handshake, Handshake) {
     (start(Role::Sender, "cat-dog", FEATURES, 1), start(Role::Receiver, "cat-dog", FEATURES, 2))
 }
 
-/// What one machine put out.
+/// The outputs of one machine.
 #[derive(Default)]
 pub(super) struct Said {
     pub(super) bodies: Vec<Bytes>,
@@ -81,14 +81,14 @@ pub(super) fn hear(machine: &mut Handshake, body: impl Into<Bytes>) -> Said {
     drain(machine)
 }
 
-/// The message, changed and encoded again.
+/// The message after a change, encoded again.
 pub(super) fn changed(body: &Bytes, change: impl FnOnce(&mut HandshakeMessage)) -> Bytes {
     let mut message = decode(body).unwrap();
     change(&mut message);
     encode(&message).into()
 }
 
-/// Carries bodies between the two until both are silent; then time passes.
+/// Transports bodies between the two until both are silent; then time passes.
 pub(super) fn meet_over(
     mut a: Handshake,
     mut b: Handshake,
@@ -165,7 +165,7 @@ fn x01_wrong_code_is_reported_and_counted_on_both_sides() {
         assert!(said.failure.unwrap().is_guess());
         assert!(said.failure.unwrap().to_string().contains("not the same code"));
     }
-    assert_eq!(decode(&a.bodies[1]), Ok(HandshakeMessage::WrongCode), "and not H3: nothing else is learnt");
+    assert_eq!(decode(&a.bodies[1]), Ok(HandshakeMessage::WrongCode), "and not H3: the receiver learns nothing else");
     assert_eq!((a.bodies.len(), b.bodies.len()), (2, 1));
 }
 
@@ -339,7 +339,7 @@ fn c02_no_debug_string_shows_a_secret() {
     for text in &shown {
         assert!(!text.contains("canary"), "{text}");
         assert!(keys.verifier.words().iter().all(|word| !text.contains(word)), "{text}");
-        // A derived `Debug` would list the bytes; the room's name is the only list there may be.
+        // A derived `Debug` would list the bytes; the room's name is the only list that is allowed.
         assert_eq!(text.matches('[').count(), text.matches("RoomId([").count(), "{text}");
     }
 }

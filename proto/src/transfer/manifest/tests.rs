@@ -101,7 +101,7 @@ fn empty_manifest_is_valid() {
     assert_eq!((manifest.totals(), manifest.pages(), manifest.entries().count()), (Totals::default(), 0, 0));
 }
 
-/// The layout of the bytes is part of the protocol, so it stands here as bytes.
+/// The encoding is part of the protocol, so this test has it as bytes.
 #[test]
 fn manifest_encoding_matches_protocol() {
     let mut page = PageBuilder::new();
@@ -154,7 +154,7 @@ fn n01_to_n04_n06_a_name_is_refused_with_its_reason() {
             other => panic!("{name:?} {other:?}"),
         }
     }
-    // What is longer than any name can be is not taken apart.
+    // A text longer than any name can be is not decoded.
     let endless = "x".repeat(5000);
     assert_eq!(violation(judge(&[raw(FILE, endless.as_bytes())])), Violation::BadPage);
 }
@@ -250,17 +250,17 @@ fn p02_only_canonical_encoding_is_accepted() {
     let Page(good) = page_of(&entries);
     let push = |bytes: Vec<u8>| builder().push_page(Page(bytes.into()));
     assert_eq!(push(good.to_vec()), Ok(()));
-    // Truncated at every byte, and with something after it.
+    // Truncated at every byte, and with trailing bytes.
     for cut in 0..good.len() {
         assert_eq!(push(good[..cut].to_vec()), Err(Violation::BadPage.into()), "{cut}");
     }
     assert_eq!(push([&good[..], &[0]].concat()), Err(Violation::BadPage.into()));
-    // Overlong varints: the length of the first name, in two and in five bytes.
+    // Overlong varints: the length of the first name in two and in five bytes.
     assert_eq!(good[4], 4);
     for overlong in [&[0x84, 0][..], &[0x84, 0x80, 0x80, 0x80, 0]] {
         assert_eq!(push([&good[..4], overlong, &good[5..]].concat()), Err(Violation::BadPage.into()));
     }
-    // A shared part that is shorter than it could be, and one that is longer than there is.
+    // A shared part that is shorter than possible, and one that is longer than the previous path.
     let page = |second: &[u8]| [&[0, 2, 1, 0, 1, b'a', 0, 0, 0][..], second].concat();
     assert_eq!(push(page(&[1, 1, 1, b'b', 0, 0, 0])), Ok(()));
     assert_eq!(push(page(&[1, 0, 2, b'a', b'b', 0, 0, 0])), Err(Violation::BadPage.into()));
@@ -280,11 +280,11 @@ fn p03_zeros_and_false_counts_are_refused() {
     );
     assert_eq!(push(vec![0xff, 0xff]), Err(Violation::BadPage.into()));
     assert_eq!(push(vec![]), Err(Violation::BadPage.into()));
-    // Lengths of 2^60 with nothing behind them.
+    // Lengths of 2^60 without the bytes.
     let huge = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10];
     assert_eq!(push([&[0, 1, 0, 0][..], &huge].concat()), Err(Violation::BadPage.into()));
     assert_eq!(push([&[0, 1, 0][..], &huge, &[0]].concat()), Err(Violation::BadPage.into()));
-    // A page that is longer than one may be, though all in it is right.
+    // A page that is longer than allowed but otherwise correct.
     let mut names: Vec<_> = (0..2000).map(|number| format!("{number:040}")).collect();
     names.sort();
     let mut page = PageBuilder::new();
@@ -299,7 +299,7 @@ fn p03_zeros_and_false_counts_are_refused() {
     assert_eq!(push(longer), Err(Violation::BadPage.into()));
 }
 
-/// Names that share nearly all of a long path take few bytes in a page, but not without end.
+/// Names that share nearly all of a long path take few bytes in a page, but their number is limited.
 #[test]
 fn p03_page_expansion_is_bounded() {
     let stem = vec!["d".repeat(255); 15].join("/");
@@ -311,7 +311,7 @@ fn p03_page_expansion_is_bounded() {
     assert!((200..=Page::MAX_NAMES / stem.len()).contains(&count), "{count}");
     let Page(bytes) = page.finish();
     assert!(bytes.len() < 10_000);
-    // The same by hand, with one entry more than the names allow.
+    // The same page encoded by hand, with one entry more than the limit allows.
     let mut encoded = Vec::new();
     let mut before = Vec::new();
     for number in 0..=count {
@@ -351,7 +351,7 @@ fn p04_overflowing_size_sums_are_refused() {
     assert_eq!(why(judge(&[sized(b"a", 1 << 63), sized(b"b", 1 << 63)])), Refusal::TooLarge);
     let half = MAX_BYTES / 2;
     assert_eq!(why(judge(&[sized(b"a", half), sized(b"b", half), sized(b"c", 2)])), Refusal::TooLarge);
-    // Within the sum, but not with the gap before the second file.
+    // The sum is within the limit, but not with the gap before the second file.
     assert_eq!(why(judge(&[sized(b"a", 1), sized(b"b", MAX_BYTES - 1)])), Refusal::TooLarge);
     assert_eq!(judge(&[sized(b"b", MAX_BYTES)]).unwrap().totals().bytes, MAX_BYTES);
 }
@@ -407,7 +407,7 @@ fn entries_with_equal_local_names_collide() {
     assert!(matches!(refused, Err(ManifestError::Refused(Refused { why: Refusal::Collision, .. }))), "{refused:?}");
 }
 
-/// What the rules say, in the slow and plain way.
+/// A slow and simple implementation of the rules.
 fn collides(entries: &[Entry]) -> bool {
     let directory = |entry: &Entry| entry.kind == EntryKind::Dir;
     let ancestors = |path: &RelPath| {
@@ -444,7 +444,7 @@ proptest! {
         }
         let mut builder = builder();
         if builder.push_page(Page(bytes.clone().into())).is_ok() {
-            // What was taken is encoded in the one way: encoding what was read gives the same bytes.
+            // An accepted page has the canonical encoding: encoding the decoded entries gives the same bytes.
             let mut entries = codec::Entries::of_page(&bytes).unwrap();
             let (mut again, mut before, mut seconds) = (count.to_be_bytes().to_vec(), Vec::new(), 0);
             while let Some(raw) = entries.next().unwrap() {

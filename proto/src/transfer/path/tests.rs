@@ -105,7 +105,7 @@ fn n05_name_at_length_limit_has_portable_form() {
     let portable = RelPath::parse(&name).unwrap().portable().unwrap();
     assert_eq!(portable.as_str(), name.replacen('n', "_", 1));
 
-    // 17 components that would each grow by a byte: no path of that length is left to write to.
+    // 17 components that would each grow by one byte: the portable path would be too long.
     let name = vec![format!("nul.{}", "x".repeat(250)); 16].join("/") + "/aux.xxxxxxxxxxxx";
     assert_eq!(name.len(), MAX_PATH);
     assert_eq!(RelPath::parse(&name), Err(PathError::TooLong));
@@ -164,7 +164,7 @@ fn device_name_at_limit_has_key_of_its_portable_form() {
         assert_eq!(device.portable(), Some(taken.clone()));
         assert_eq!(device.collision_key(), taken.collision_key());
     }
-    // What stands beside it in the path changes nothing.
+    // Other components of the path do not change the result.
     let beside = RelPath::parse(&format!("CON/{}", full("CON.").as_str())).unwrap();
     assert!(beside.portable().unwrap().as_str().starts_with("_CON/_ON."));
 }
@@ -246,7 +246,7 @@ fn d01_path_debug_output_escapes_control_characters() {
 }
 
 proptest! {
-    /// Whatever is accepted stays below its root, by a walk that knows nothing of the parser.
+    /// An accepted path stays below its root, according to a walk that does not use the parser.
     #[test]
     fn accepted_paths_stay_inside_root(
         parts in prop::collection::vec(
@@ -288,7 +288,7 @@ proptest! {
         }
     }
 
-    /// Keys are stable under what they abstract from.
+    /// Keys do not depend on the differences that they are meant to ignore.
     #[test]
     fn keys_ignore_case_and_composition(name in "[a-zA-ZäöüßéÀ-ÿ가-힣]{1,12}") {
         let key = |name: &str| RelPath::parse(name).unwrap().collision_key();
