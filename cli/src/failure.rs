@@ -257,7 +257,7 @@ fn peer(reason: CancelReason, text: &Untrusted, sending: bool) -> (String, Strin
             (format!("{who} could not read or write a file"), "the error message on the other computer names it")
         }
         CancelReason::Violation => (
-            format!("{who} reports that this role violated the protocol"),
+            format!("{who} reports that this side violated the protocol"),
             "try again; if the error persists, update tallow on both sides",
         ),
         CancelReason::NotVerified => {

@@ -352,7 +352,7 @@ impl Report {
         let others = "Waiting for the peer to compare the words".to_owned();
         self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
         self.output.event(&output::Event::Verifier { words, must_agree });
-        self.output.print_bold("Compare these words with the other role: ", &words.join(" "));
+        self.output.print_bold("Compare these words with the other side: ", &words.join(" "));
     }
 
     fn show_resumed(&mut self, bytes: u64) {
