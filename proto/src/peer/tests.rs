@@ -367,7 +367,7 @@ fn sockets_of(mut peer: Peer) -> (Vec<SocketId>, Vec<SocketId>) {
 
 #[test]
 fn a_peer_with_a_slot_shares_sockets_but_no_told_port() {
-    use net::{CLIENT_V4, CLIENT_V6, DIRECT_V4, DIRECT_V6, LISTENER, MDNS};
+    use network::{CLIENT_V4, CLIENT_V6, DIRECT_V4, DIRECT_V6, LISTENER, MDNS};
     let now = Instant::now();
     let shared = |direct: Option<DirectPath>, relays: bool| {
         let mut common = common();
