@@ -103,7 +103,7 @@ impl Problem {
                 )
             }
             SourceError::NotRegular(_) => Self::new(Class::Io, message, "leave it out"),
-            SourceError::NotUtf8(_) | SourceError::Name { .. } => Self::new(Class::Refused, message, "rename it"),
+            SourceError::Names(_) => Self::new(Class::Refused, message, "rename it, or leave it out"),
             SourceError::SameName(..) => Self::usage(&message, "rename one of them, or send them one after the other"),
             SourceError::Pattern { .. } => Self::usage(&message, "use .gitignore syntax for patterns"),
             // The enum may get new variants; their own text is then shown.
@@ -231,7 +231,7 @@ fn declined(reason: DeclineReason, text: &Untrusted) -> (String, String) {
     let (why, hint) = match reason {
         DeclineReason::Person => ("the receiver declined", "ask the other person, and send again"),
         DeclineReason::Policy => {
-            ("the receiver does not accept a name in the offer", "rename or leave out the named file, and send again")
+            ("the receiver does not accept a name in the offer", "its error message names it and tells what helps")
         }
         DeclineReason::NoSpace => {
             ("the receiver does not have enough disk space", "send less, or ask the receiver to free disk space")
@@ -313,7 +313,7 @@ fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
             "leave out --p2p-only on both sides, or let the UDP port of --p2p-port through the firewall",
         ),
         Lost::Unconfirmed => (
-            "everything was sent, but the receiver did not confirm it",
+            "everything was sent, but the receiver did not confirm it: it has everything, or is gone",
             "ask the receiver whether it arrived before you send it again",
         ),
         // Lost is non-exhaustive, see `explain`.

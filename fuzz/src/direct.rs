@@ -38,7 +38,7 @@ pub const LINK: u8 = 5;
 pub fn run(data: &[u8]) -> usize {
     let (&first, data) = data.split_first().unwrap_or((&0, &[]));
     let role = if first & 1 == 0 { Role::Sender } else { Role::Receiver };
-    let config = Config { role, allowed: first & 2 == 0, certificate: [1; 32], seed: Seed::new([2; 32]) };
+    let config = Config { role, allowed: first & 2 == 0, certificate: [1; 32], seed: Seed::new([2; 32]), slot: None };
     let mut machine = Negotiation::new(config);
     let mut now = Instant::now();
     machine.handle_interfaces(now, &[interface(Ipv4Addr::new(192, 168, 1, 2))]);

@@ -36,7 +36,7 @@ const RELAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)
 /// An oracle fails.
 pub fn run(data: &[u8]) -> Gather {
     let mut now = Instant::now();
-    let mut gather = Gather::new(Config { seed: Seed::new([1; 32]) });
+    let mut gather = Gather::new(Config { seed: Seed::new([1; 32]), slot: None });
     let mut own = vec![interface(Ipv4Addr::new(192, 168, 1, 2))];
     gather.handle_interfaces(now, &own);
     gather.handle_bound(now, Family::V4, SocketAddr::from(([0, 0, 0, 0], 5000)));

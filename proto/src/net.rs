@@ -1,11 +1,15 @@
 //! Sockets, TCP connections and name queries as a node refers to them: ids, addresses, options, actions and events.
 //!
 //! These are plain values. [`crate::node::Node`] exchanges them with its driver; every layer that uses the network uses
-//! them.
+//! them. [`Slot`] tells apart the nodes that share sockets.
+
+mod slot;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+pub use slot::{MARK, Slot, SlotKey};
 
 /// The id of a UDP socket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -77,6 +81,9 @@ pub struct Bind {
     pub share_port: bool,
     /// A multicast group to join on all interfaces (mDNS).
     pub group: Option<IpAddr>,
+    /// The node's slot, if the driver may give it a socket that it shares with others which bind the same id with the
+    /// same options. `None`: a socket of its own.
+    pub slot: Option<Slot>,
 }
 
 /// The keep-alive probes of an idle TCP connection (RFC 9293 §3.8.4).

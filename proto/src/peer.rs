@@ -70,7 +70,7 @@ use crate::wire::close::{self, SHUTTING_DOWN};
 use crate::wire::relay::Role;
 
 pub use crate::p2p::candidate::MIN_PORT as MIN_DIRECT_PORT;
-pub use crate::wire::peer::{CancelReason, DeclineReason};
+pub use crate::wire::peer::{CancelReason, DeclineReason, Placement};
 pub use crate::wire::relay::RefusalReason;
 pub use answer::{Comparison, Offer, StreamOffer};
 pub use build::ConfigError;
@@ -83,7 +83,7 @@ pub use event::{Event, Fallback, Path, PathKind, PathTransport, Progress, Summar
 pub use failure::{Class, Failure, Lost, RelayFailure};
 pub use handle::{Receiver, Sender};
 
-use connection::{Connection, Patience};
+use connection::{Connection, Missing, Patience};
 use network::{ConnectionId, Network, Query};
 use offer::OfferState;
 use outbox::Outbox;
@@ -448,7 +448,10 @@ impl Peer {
                         *seated = true;
                         self.notify_code();
                     }
-                    self.outbox.notify(event);
+                    let is_unconfirmed = matches!(event, Event::Waiting(WaitingFor::Peer))
+                        && !self.outbox.has_ended()
+                        && self.missing() != Missing::Data;
+                    self.outbox.notify(if is_unconfirmed { Event::Waiting(WaitingFor::Confirmation) } else { event });
                 }
                 rendezvous::Output::Allocated(nameplate) => self.handle_allocated(nameplate),
                 rendezvous::Output::Connected(link, via) => self.handle_connected(now, link, via),
@@ -495,11 +498,21 @@ impl Peer {
     }
 
     fn patience(&self) -> Patience {
-        let progress = self.transfer.progress();
         Patience {
             give_up_after: self.give_up_after,
             accepted: self.offer.accepted_at().is_some(),
-            unconfirmed: self.transfer.is_unconfirmed() && progress.bytes >= progress.total,
+            missing: self.missing(),
+        }
+    }
+
+    fn missing(&self) -> Missing {
+        let progress = self.transfer.progress();
+        if !self.transfer.is_unconfirmed() {
+            Missing::Data
+        } else if progress.bytes < progress.total {
+            Missing::Acknowledgements
+        } else {
+            Missing::Confirmation
         }
     }
 

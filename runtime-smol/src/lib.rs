@@ -22,7 +22,8 @@
 //! ```
 //!
 //! No server is needed: the sender runs a relay itself unless one is configured ([`SendConfig::with_relay`]).
-//! [`Sender::next_event`] reports more than the outcome. [`Pool`] limits how many transfers run at a time.
+//! [`Sender::next_event`] reports more than the outcome. A [`Pool`] runs many transfers: it limits how many run at a
+//! time, and they share UDP sockets.
 //!
 //! # Everything else
 //! [`relay`] runs a relay, and [`spawn`] any node of `tallow-proto`. The task ends after the node has sent its
@@ -51,12 +52,12 @@ pub use tallow_store as store;
 
 /// Runs a node on smol's global executor, in a task of its own. Dropping the handle cancels the node gracefully.
 pub fn spawn<N: Node + Send + 'static>(node: N) -> Handle<N> {
-    spawn_with(node, ())
+    spawn_with(node, SmolIo::new(), ())
 }
 
 /// Runs a node, and drops `guard` when its task has ended.
-fn spawn_with<N: Node + Send + 'static>(node: N, guard: impl Send + 'static) -> Handle<N> {
-    let (handle, driver) = Driver::new(node, SmolIo::new());
+fn spawn_with<N: Node + Send + 'static>(node: N, io: SmolIo, guard: impl Send + 'static) -> Handle<N> {
+    let (handle, driver) = Driver::new(node, io);
     let task = async move {
         driver.run().await;
         drop(guard);
@@ -73,12 +74,12 @@ fn spawn_with<N: Node + Send + 'static>(node: N, guard: impl Send + 'static) -> 
 /// # Panics
 /// The system provides no randomness.
 pub fn send(config: SendConfig) -> Result<Sender, ConfigError> {
-    send_with(config, ())
+    send_with(config, SmolIo::new(), ())
 }
 
-fn send_with(config: SendConfig, guard: impl Send + 'static) -> Result<Sender, ConfigError> {
+fn send_with(config: SendConfig, io: SmolIo, guard: impl Send + 'static) -> Result<Sender, ConfigError> {
     config.check()?;
-    Ok(Sender::new(spawn_with(Peer::sender(config, Instant::now(), tallow_runtime::seed()), guard)))
+    Ok(Sender::new(spawn_with(Peer::sender(config, Instant::now(), tallow_runtime::seed()), io, guard)))
 }
 
 /// Receives with this configuration; [`receiving`] creates one.
@@ -89,12 +90,12 @@ fn send_with(config: SendConfig, guard: impl Send + 'static) -> Result<Sender, C
 /// # Panics
 /// The system provides no randomness.
 pub fn receive(config: ReceiveConfig) -> Result<Receiver, ConfigError> {
-    receive_with(config, ())
+    receive_with(config, SmolIo::new(), ())
 }
 
-fn receive_with(config: ReceiveConfig, guard: impl Send + 'static) -> Result<Receiver, ConfigError> {
+fn receive_with(config: ReceiveConfig, io: SmolIo, guard: impl Send + 'static) -> Result<Receiver, ConfigError> {
     config.check()?;
-    Ok(Receiver::new(spawn_with(Peer::receiver(config, Instant::now(), tallow_runtime::seed()), guard)))
+    Ok(Receiver::new(spawn_with(Peer::receiver(config, Instant::now(), tallow_runtime::seed()), io, guard)))
 }
 
 /// Runs a relay until a command stops it or its handle is dropped.

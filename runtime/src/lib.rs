@@ -11,6 +11,7 @@ mod front;
 pub mod gateways;
 pub mod network_monitor;
 pub mod resolver;
+pub mod share;
 pub mod tcp;
 pub mod udp;
 

@@ -192,6 +192,7 @@ mod tests {
         dual_stack: true,
         share_port: false,
         group: None,
+        slot: None,
     };
 
     /// Receives one datagram; fails if none arrives.
@@ -270,6 +271,7 @@ mod tests {
             dual_stack: true,
             share_port: true,
             group: Some(group),
+            slot: None,
         };
         let Ok((first, first_state)) = bind(&any) else {
             println!("skipped: no interface takes multicast here");

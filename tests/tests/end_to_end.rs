@@ -15,7 +15,7 @@ use tallow_proto::link::race::{Allowed, Transport};
 use tallow_proto::link::trust::{Identity, Trust};
 use tallow_proto::peer::{
     Class, Common, Embedded, Event, Failure, Lost, Machine, Payload, ReceiveConfig, Receiver, RelayAddress,
-    RelayChoice, RelayFailure, SendConfig, Sender,
+    RelayChoice, RelayFailure, SendConfig, Sender, WaitingFor,
 };
 use tallow_proto::room::{self, Relay};
 use tallow_proto::transfer::stream::memory::{MemoryPipe, MemoryStream, Piece};
@@ -83,6 +83,7 @@ on_both_runtimes!(
     compressible_files_arrive_intact,
     wrong_code_ends_its_receiver_and_right_code_works,
     the_third_wrong_code_ends_the_sender,
+    second_receiver_at_relay_gets_code_taken,
     declined_offer_is_reported_to_sender,
     the_verifier_words_are_the_same_on_both_sides,
     cancelled_transfer_is_resumed,
@@ -374,6 +375,30 @@ async fn the_third_wrong_code_ends_the_sender<R: Runtime>() {
     }
     assert_eq!(end(&mut sender).await, Err(Failure::WrongCode));
     assert_eq!(staging_left(to.path()), 0);
+}
+
+/// At a relay that is not the sender's. A code that nobody waits with is told apart.
+async fn second_receiver_at_relay_gets_code_taken<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(from.path().join("file"), "x").unwrap();
+    let (_relay, addr) = relay::<R>(None).await;
+    let mut sender = R::send(sending(at_relay(addr), &from.path().join("file")));
+    let (code, _) = code(&mut sender).await;
+    let mut first = R::receive(receiving(at_relay(addr), &code, &[]));
+    let offer = first.offer().await.expect("an offer");
+    let mut impatient = at_relay(addr);
+    impatient.give_up_after = Some(Duration::from_secs(1));
+    let unknown = Code::parse("999999-zebra-zebra-zebra").unwrap();
+    for (code, expected, lost) in
+        [(&code, WaitingFor::Turn, Lost::Taken), (&unknown, WaitingFor::Sender, Lost::NobodyWaits)]
+    {
+        let mut second = R::receive(receiving(impatient.clone(), code, &[]));
+        while !matches!(second.next_event().await.expect("an answer"), Event::Waiting(what) if what == expected) {}
+        assert_eq!(second.closed().await.map(drop), Err(Failure::Lost(lost)));
+    }
+    offer.accept(sink(to.path(), OnExists::Refuse)).unwrap();
+    let root = first.outcome().await.expect("the first one is not disturbed").root;
+    assert_eq!(end(&mut sender).await, Ok(root));
 }
 
 async fn declined_offer_is_reported_to_sender<R: Runtime>() {

@@ -197,7 +197,7 @@ fn announcements_cost_bounded_addresses() {
 fn candidate_rounds_cost_bounded_queue() {
     let now = Instant::now();
     let seed = Seed::new([3; 32]);
-    let config = Config { role: Role::Sender, allowed: true, certificate: [1; 32], seed };
+    let config = Config { role: Role::Sender, allowed: true, certificate: [1; 32], seed, slot: None };
     let mut negotiation = Negotiation::new(config);
     negotiation.start(now, true);
     let heap = Heap::measure();

@@ -63,7 +63,7 @@ struct Mapper {
 impl Mapper {
     fn new(protocols: &[Protocol]) -> Self {
         let addr = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-        let bind = Action::Bind(REACHED, Bind { addr, dual_stack: true, share_port: false, group: None });
+        let bind = Action::Bind(REACHED, Bind { addr, dual_stack: true, share_port: false, group: None, slot: None });
         Self {
             map: PortMap::with(&seed(), protocols),
             actions: [bind].into(),

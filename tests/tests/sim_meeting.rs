@@ -249,18 +249,42 @@ fn dead_sender_is_reported_as_not_responding() {
     assert!(rig.world.run_until(SECOND * 5 / 2, silent), "{}", rig.told());
 }
 
+/// At the relay inside the sender, and at one of its own, which can't notify the sender.
 #[test]
 fn second_receiver_gets_code_taken() {
-    let scenario = Scenario { place: Place::Inside, give_up_after: None, ..Scenario::plain(4, 10_000) };
-    let mut rig = Rig::new(&scenario, Policy::Proper, honest());
-    let (sender, first) = (rig.sender, rig.receiver);
-    let offered = |world: &mut World| world.said(first).any(|event| matches!(event, Event::Offer(_)));
-    assert!(rig.world.run_until(10 * SECOND, offered));
+    for place in [Place::Inside, Place::Relay] {
+        let scenario = Scenario { place, give_up_after: None, ..Scenario::plain(4, 10_000) };
+        let mut rig = Rig::new(&scenario, Policy::Proper, honest());
+        let (sender, first) = (rig.sender, rig.receiver);
+        let offered = |world: &mut World| world.said(first).any(|event| matches!(event, Event::Offer(_)));
+        assert!(rig.world.run_until(10 * SECOND, offered));
+        let second = rig.another_receiver(1);
+        let told =
+            |world: &mut World| world.said(second).any(|event| matches!(event, Event::Waiting(WaitingFor::Turn)));
+        assert!(rig.world.run_until(5 * SECOND, told), "{}", rig.told());
+        let is_notified = rig.world.said(sender).any(|event| matches!(event, Event::SecondReceiver));
+        assert_eq!(is_notified, place == Place::Inside);
+        assert!(rig.world.run_until(35 * SECOND, |world| world.end(second).is_some()), "{}", rig.told());
+        assert_eq!(end(&rig, second), Some(Failure::Lost(Lost::Taken)));
+        assert!(rig.world.end(first).is_none(), "the first one is not disturbed");
+    }
+}
+
+/// The first receiver had the number and not the words: the second one, which asked meanwhile, is served.
+#[test]
+fn second_receiver_is_served_after_wrong_code() {
+    let scenario = Scenario { give_up_after: None, ..Scenario::plain(5, 10_000) };
+    let wrong = |_: &mut SendConfig, receive: &mut ReceiveConfig| {
+        receive.code = Code::parse("7-zebra-zebra-zebra").unwrap();
+    };
+    let mut rig = Rig::with(&scenario, Policy::Proper, honest(), wrong);
+    let first = rig.receiver;
+    let paired = |world: &mut World| world.said(first).any(|event| matches!(event, Event::Paired));
+    assert!(rig.world.run_until(10 * SECOND, paired));
     let second = rig.another_receiver(1);
     let told = |world: &mut World| world.said(second).any(|event| matches!(event, Event::Waiting(WaitingFor::Turn)));
-    assert!(rig.world.run_until(5 * SECOND, told), "{}", rig.told());
-    assert!(rig.world.said(sender).any(|event| matches!(event, Event::SecondReceiver)));
-    assert!(rig.world.run_until(35 * SECOND, |world| world.end(second).is_some()), "{}", rig.told());
-    assert_eq!(end(&rig, second), Some(Failure::Lost(Lost::Taken)));
-    assert!(rig.world.end(first).is_none(), "the first one is not disturbed");
+    let offered = |world: &mut World| world.said(second).any(|event| matches!(event, Event::Offer(_)));
+    assert!(rig.world.run_until(10 * SECOND, told), "{}", rig.told());
+    assert!(rig.world.run_until(10 * SECOND, offered), "{}", rig.told());
+    assert_eq!(end(&rig, first), Some(Failure::WrongCode));
 }

@@ -507,7 +507,7 @@ impl EchoServer {
     fn new() -> Box<Self> {
         let bind = |number: u8| {
             let addr = SocketAddr::new([0, 0, 0, 0].into(), 40_000 + u16::from(number));
-            Action::Bind(SocketId(number), Bind { addr, dual_stack: true, share_port: false, group: None })
+            Action::Bind(SocketId(number), Bind { addr, dual_stack: true, share_port: false, group: None, slot: None })
         };
         Box::new(Self { actions: (0..8).map(bind).collect(), answers: BTreeMap::new() })
     }

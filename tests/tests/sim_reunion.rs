@@ -116,8 +116,12 @@ fn f07_short_outage_causes_no_reconnect() {
 fn f07_long_outage_pauses_transfer_in_every_phase() {
     for place in [Place::Inside, Place::Relay] {
         for (seed, phase) in phases().into_iter().enumerate() {
+            // A receiver that has everything does not wait for so long: see `two_peers`.
+            if phase == Phase::End {
+                continue;
+            }
             // Before the acceptance, patience ends after ten minutes.
-            let time = if matches!(phase, Phase::Data | Phase::End) { 600 } else { 300 };
+            let time = if phase == Phase::Data { 600 } else { 300 };
             let again = survive(place, phase, Fault::Cut(Duration::from_secs(time)), seed as u64);
             assert!(
                 again > 0 || !matches!(phase, Phase::Offer | Phase::Data),
@@ -171,8 +175,9 @@ fn f07_endless_outage_ends_both_peers_in_time() {
 #[test]
 fn relay_restart_is_survived_in_every_phase() {
     for (seed, phase) in phases().into_iter().enumerate() {
-        for time in [0, 3, 100] {
-            survive(Place::Relay, phase, Fault::Relay(Duration::from_secs(time)), seed as u64);
+        // A receiver that has everything does not wait for long: see `two_peers`.
+        for time in if phase == Phase::End { &[0, 3][..] } else { &[0, 3, 100] } {
+            survive(Place::Relay, phase, Fault::Relay(Duration::from_secs(*time)), seed as u64);
         }
     }
 }
@@ -180,7 +185,7 @@ fn relay_restart_is_survived_in_every_phase() {
 #[test]
 fn waiting_reason_is_reported() {
     let network = Conditions { rate: 100_000, ..Conditions::default() };
-    let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(7, BYTES) };
+    let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(7, 5 * BYTES) };
     let mut rig = Rig::new(&scenario, Policy::Proper, honest());
     let (sender, receiver) = (rig.sender, rig.receiver);
     let limit = Duration::from_secs(60);

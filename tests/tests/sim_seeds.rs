@@ -134,7 +134,7 @@ fn drawn(role: Role, seed: u64) -> Drawn {
     let bind = |(socket, port)| {
         Action::Bind(
             SocketId(socket),
-            Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None },
+            Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None, slot: None },
         )
     };
     let ear = StunRecorder((0..).zip(PORTS).map(bind).collect(), shared.clone());

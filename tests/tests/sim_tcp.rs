@@ -80,9 +80,10 @@ impl Talker {
         let mut server = Self::default();
         let any = SocketAddr::new([0, 0, 0, 0].into(), SERVER.port());
         server.actions.push_back(Action::Listen(ListenerId(0), Listen::from(any)));
-        server
-            .actions
-            .push_back(Action::Bind(SocketId(0), Bind { addr: any, dual_stack: true, share_port: false, group: None }));
+        server.actions.push_back(Action::Bind(
+            SocketId(0),
+            Bind { addr: any, dual_stack: true, share_port: false, group: None, slot: None },
+        ));
         Box::new(server)
     }
 
@@ -95,9 +96,10 @@ impl Talker {
     fn chatterbox(every: Duration, now: Instant) -> Box<Self> {
         let mut client = Self::client(SERVER, 0, false);
         let any = SocketAddr::new([0, 0, 0, 0].into(), 0);
-        client
-            .actions
-            .push_back(Action::Bind(SocketId(0), Bind { addr: any, dual_stack: true, share_port: false, group: None }));
+        client.actions.push_back(Action::Bind(
+            SocketId(0),
+            Bind { addr: any, dual_stack: true, share_port: false, group: None, slot: None },
+        ));
         client.chatter = Some((every, now + every));
         client.again = Some(SERVER);
         client
@@ -107,9 +109,10 @@ impl Talker {
     fn pinger(to: SocketAddr, now: Instant) -> Box<Self> {
         let mut client = Self { chatter: Some((SECOND, now + SECOND)), pings_to: to, ..Self::default() };
         let any = SocketAddr::new([0, 0, 0, 0].into(), 0);
-        client
-            .actions
-            .push_back(Action::Bind(SocketId(0), Bind { addr: any, dual_stack: true, share_port: false, group: None }));
+        client.actions.push_back(Action::Bind(
+            SocketId(0),
+            Bind { addr: any, dual_stack: true, share_port: false, group: None, slot: None },
+        ));
         Box::new(client)
     }
 
@@ -574,7 +577,7 @@ fn simulated_bind_matches_real_system() {
     let bind = |(id, addr): (usize, &&str)| {
         Action::Bind(
             SocketId(id as u8),
-            Bind { addr: addr.parse().unwrap(), dual_stack: true, share_port: false, group: None },
+            Bind { addr: addr.parse().unwrap(), dual_stack: true, share_port: false, group: None, slot: None },
         )
     };
     let listener = |binds: &[&str]| {

@@ -40,7 +40,7 @@ impl Wire {
     }
 }
 
-fn has_strace() -> bool {
+pub fn has_strace() -> bool {
     let run = std::process::Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
     let has = run.is_ok_and(|output| output.status.success());
     if !has {

@@ -40,6 +40,38 @@ fn password_relay_serves_only_clients_with_password() {
     sender.end().is(0, "Sent 1 file");
 }
 
+/// A relay answers a second receiver with another cause than one whose sender is not there.
+#[test]
+fn second_receiver_at_relay_gets_code_taken() {
+    let home = Home::new();
+    let relay = Relay::start(&home, &["-v"]);
+    let file = home.file("notes.txt", b"hello");
+    for runtime in ["tokio", "smol"] {
+        let with = ["--runtime", runtime, "--no-p2p"];
+        let (sender, code) = sending(&home, &relay, &file, &with);
+        let mut first = receiving(&home, &relay).args(with).args(["--overwrite", &code]).on_terminal();
+        first.expect_asked("Accept? [y/N] ");
+        let second = |code: &str| {
+            let run = receiving(&home, &relay).args(with).args(["--json", "--yes", "--give-up-after", "1s", code]);
+            run.piped(b"").end()
+        };
+        let taken = second(&code);
+        taken.is(5, "tallow: another receiver used this code; ask the sender whether that was intended");
+        assert!(taken.out.contains(r#""for":"turn""#), "{}", taken.out);
+        assert!(taken.out.contains("another receiver used this code"), "{}", taken.out);
+        let unknown = second("999999-zebra-zebra-zebra");
+        unknown.is(5, "tallow: no sender is waiting with this code");
+        assert!(unknown.out.contains(r#""for":"sender""#), "{}", unknown.out);
+        first.keys("y\n");
+        first.end().is(0, "Received 1 file");
+        sender.end().is(0, "Sent 1 file");
+    }
+    let Relay { mut program, .. } = relay;
+    program.expect("reason=taken");
+    program.signal(Signal::TERM);
+    program.end();
+}
+
 /// R06 for one pair: the whole log at its highest level, after the relay was terminated.
 #[test]
 fn terminated_relay_ends_and_its_log_has_no_addresses() {

@@ -165,6 +165,6 @@ impl Theatre {
 pub fn bind(socket: u8) -> Action {
     Action::Bind(
         SocketId(socket),
-        Bind { addr: addr(u16::from(socket)), dual_stack: true, share_port: false, group: None },
+        Bind { addr: addr(u16::from(socket)), dual_stack: true, share_port: false, group: None, slot: None },
     )
 }

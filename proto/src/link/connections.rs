@@ -279,6 +279,12 @@ impl Connections {
         }
     }
 
+    /// When something was received on a QUIC connection last, also before it is connected. For TCP it is not known.
+    #[must_use]
+    pub fn last_received(&mut self, id: ConnectionId) -> Option<Instant> {
+        self.quic(id).and_then(|(quic, conn)| quic.last_received(conn))
+    }
+
     /// The next connection on which something was received after a [`Self::probe`].
     pub fn poll_answered(&mut self) -> Option<ConnectionId> {
         let mut answered = self

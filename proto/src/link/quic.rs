@@ -22,7 +22,7 @@ mod congestion;
 mod connection;
 mod event;
 #[cfg(test)]
-mod pair;
+pub(crate) mod pair;
 mod silence;
 #[cfg(test)]
 mod spoof_tests;
@@ -54,9 +54,9 @@ pub use config::{Limits, Profile};
 pub use event::{CannotConnect, Closed, ConnId, Direction, Event, Stats, Stream};
 
 use super::crypto::{self, Ticker};
-use super::trust::{Identity, Trust, Verifier};
+use super::trust::{Fingerprint, Identity, Trust, Verifier};
 use crate::Instant;
-use crate::net::{Arrival, Ecn, Transmit};
+use crate::net::{Arrival, Ecn, MARK, Transmit};
 use crate::ready::{Deadlines, ReadySet};
 use crate::seed::Seed;
 use config::ByRoute;
@@ -69,6 +69,8 @@ use tickets::{CachedServer, TicketStore};
 pub const REPLIES: usize = 64;
 /// The most datagrams in one batch, so that one connection does not occupy the socket for long.
 const MAX_SEGMENTS: usize = 32;
+/// The name in the first packet to a server that is authenticated by the fingerprint of its certificate.
+const DIRECT_NAME: &str = "tallow";
 /// The most bytes in one batch: the kernel silently drops all of a larger batch.
 const MAX_BATCH: usize = 65_507;
 
@@ -164,7 +166,7 @@ impl Quic {
         let general = server.as_ref().map(ByRoute::network);
         Self {
             mapped: false,
-            endpoint: proto::Endpoint::new(config::endpoint(seed, identity), general, true, None),
+            endpoint: proto::Endpoint::new(config::endpoint(seed, profile.slot, identity), general, true, None),
             profile: profile.clone(),
             transports,
             server,
@@ -202,11 +204,25 @@ impl Quic {
         trust: &Trust,
     ) -> Result<ConnId, CannotConnect> {
         self.ticker.tick(now);
-        let roots = self.roots.get_or_insert_with(crypto::public_roots).clone();
-        let verifier = Arc::new(Verifier::new(*trust, roots, &self.provider).ok_or(CannotConnect::TooMany)?);
-        let tls = crypto::client_tls(verifier.clone(), ALPN, &self.provider, self.ticker.clock())
-            .ok_or(CannotConnect::TooMany)?;
-        self.call(now, to, name, CachedServer::new(to, name, verifier, tls))
+        let server = self.new_server(to, name, trust)?;
+        self.call(now, to, name, server, None)
+    }
+
+    /// Begins a connection to a server that may share its socket with others, and that gave this mark so that the first
+    /// packet finds it. Only a certificate with this fingerprint is accepted.
+    ///
+    /// # Errors
+    /// [`CannotConnect`]; nothing has changed then.
+    pub fn connect_marked(
+        &mut self,
+        now: Instant,
+        to: SocketAddr,
+        fingerprint: Fingerprint,
+        mark: [u8; MARK],
+    ) -> Result<ConnId, CannotConnect> {
+        self.ticker.tick(now);
+        let server = self.new_server(to, DIRECT_NAME, &Trust::Pin(fingerprint))?;
+        self.call(now, to, DIRECT_NAME, server, Some(mark))
     }
 
     /// Like [`Quic::connect`], to a server with a previous connection. If that server issued a ticket,
@@ -229,9 +245,17 @@ impl Quic {
     ) -> Result<ConnId, CannotConnect> {
         self.ticker.tick(now);
         match self.ticket_store.take(to, name, trust) {
-            Some(server) => self.call(now, to, name, server),
+            Some(server) => self.call(now, to, name, server, None),
             None => self.connect(now, to, name, trust),
         }
+    }
+
+    fn new_server(&mut self, to: SocketAddr, name: &str, trust: &Trust) -> Result<CachedServer, CannotConnect> {
+        let roots = self.roots.get_or_insert_with(crypto::public_roots).clone();
+        let verifier = Arc::new(Verifier::new(*trust, roots, &self.provider).ok_or(CannotConnect::TooMany)?);
+        let tls = crypto::client_tls(verifier.clone(), ALPN, &self.provider, self.ticker.clock())
+            .ok_or(CannotConnect::TooMany)?;
+        Ok(CachedServer::new(to, name, verifier, tls))
     }
 
     fn call(
@@ -240,12 +264,14 @@ impl Quic {
         to: SocketAddr,
         name: &str,
         server: CachedServer,
+        mark: Option<[u8; MARK]>,
     ) -> Result<ConnId, CannotConnect> {
         let transport = match server.rtt {
             rtt if rtt > self.profile.initial_rtt => config::transport_of(&self.profile, rtt),
             _ => self.transports.to(to),
         };
-        let config = config::client(server.tls.clone(), transport, &mut self.rng).ok_or(CannotConnect::TooMany)?;
+        let config =
+            config::client(server.tls.clone(), transport, mark, &mut self.rng).ok_or(CannotConnect::TooMany)?;
         let (handle, inner) = self.endpoint.connect(now, config, to, name).map_err(|error| match error {
             proto::ConnectError::InvalidServerName(_) => CannotConnect::Name,
             proto::ConnectError::InvalidRemoteAddress(_) => CannotConnect::Address,
@@ -283,7 +309,11 @@ impl Quic {
                 }
                 self.touched.mark(id);
             }
-            Some(proto::DatagramEvent::NewConnection(incoming)) => self.incoming.push_back(Incoming(incoming)),
+            Some(proto::DatagramEvent::NewConnection(incoming)) => match &self.profile.slot {
+                // A first packet for another node that shares the socket.
+                Some(slot) if !slot.owns(incoming.orig_dst_cid()) => self.endpoint.ignore(incoming),
+                Some(_) | None => self.incoming.push_back(Incoming(incoming)),
+            },
             Some(proto::DatagramEvent::Response(transmit)) => self.reply(&transmit),
             None => {}
         }

@@ -13,8 +13,8 @@
 //! that it is used again as soon as it works again. In a lane the next address is tried [`ATTEMPT_DELAY`] after the
 //! last one (RFC 8305 §5), or at once if no attempt is running; IPv6 and IPv4 addresses alternate (§4).
 //!
-//! Timers: those two, and [`WITHIN`] (through a proxy [`WITHIN_PROXIED`]) for the whole race. Bounds: [`MAX_ADDRESSES`]
-//! per lane.
+//! Timers: those two, and [`WITHIN`] (through a proxy [`WITHIN_PROXIED`]) for the whole race, or since the relay sent
+//! anything, and then [`WITHIN_BUSY`] at most. Bounds: [`MAX_ADDRESSES`] per lane.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -37,6 +37,8 @@ pub const LATER_DELAY: Duration = Duration::from_millis(150);
 const PATIENT: usize = 2;
 /// Time limit of the whole race.
 pub const WITHIN: Duration = Duration::from_secs(8);
+/// The same, as long as the relay sends something: it is there, and busy.
+pub const WITHIN_BUSY: Duration = Duration::from_secs(30);
 /// Time limit of the whole race through a proxy.
 pub const WITHIN_PROXIED: Duration = Duration::from_secs(30);
 /// Maximum number of addresses of one relay (or proxy) that are tried.
@@ -185,7 +187,12 @@ struct Lane {
 
 #[derive(Debug)]
 enum State {
-    Running { lanes: Vec<Lane>, deadline: Instant },
+    /// `latest`: how far the deadline may be moved for a relay that is busy.
+    Running {
+        lanes: Vec<Lane>,
+        deadline: Instant,
+        latest: Instant,
+    },
     Over,
 }
 
@@ -195,6 +202,7 @@ pub struct Race {
     addresses: Vec<SocketAddr>,
     state: State,
     last_id: u32,
+    ran_out: bool,
     worst: Failure,
     out: VecDeque<Output>,
 }
@@ -226,8 +234,9 @@ impl Race {
         };
         let mut race = Self {
             addresses: interleaved(addresses),
-            state: State::Running { lanes, deadline: now + within },
+            state: State::Running { lanes, deadline: now + within, latest: now + within.max(WITHIN_BUSY) },
             last_id: 0,
+            ran_out: false,
             worst: Failure::Nothing,
             out: VecDeque::new(),
         };
@@ -262,17 +271,32 @@ impl Race {
     /// Extends all deadlines by a time in which this process did not run, because the relay is not responsible for that
     /// delay.
     pub fn delay(&mut self, by: Duration) {
-        if let State::Running { deadline, .. } = &mut self.state {
+        if let State::Running { deadline, latest, .. } = &mut self.state {
             *deadline += by;
+            *latest += by;
         }
+    }
+
+    /// The relay sent something at this time, on any attempt: it answers, if not yet what was asked.
+    pub fn handle_received(&mut self, at: Instant) {
+        if let State::Running { deadline, latest, .. } = &mut self.state {
+            *deadline = (*deadline).max((at + WITHIN).min(*latest));
+        }
+    }
+
+    /// Whether it failed because its time was over: an attempt might have succeeded later.
+    #[must_use]
+    pub const fn ran_out(&self) -> bool {
+        self.ran_out
     }
 
     /// Checks the timers. A spurious call is a no-op.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &self.state {
-            State::Running { lanes, deadline } if *deadline <= now => {
+            State::Running { lanes, deadline, .. } if *deadline <= now => {
                 let running = lanes.iter().flat_map(|lane| &lane.running);
                 self.out.extend(running.map(|attempt| Output::Cancel(attempt.id)));
+                self.ran_out = true;
                 self.fail(Failure::TimedOut);
             }
             State::Running { .. } => self.advance(now),
@@ -284,7 +308,7 @@ impl Race {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.state {
-            State::Running { lanes, deadline } => {
+            State::Running { lanes, deadline, .. } => {
                 let next = lanes.iter().filter(|lane| lane.tried < self.addresses.len()).map(|lane| lane.next);
                 next.chain([*deadline]).min()
             }
@@ -329,9 +353,9 @@ impl Race {
     }
 }
 
-/// Alternates IPv6 and IPv4, beginning with the family of the first address, because the resolver sorts by preference
-/// (RFC 8305 §4).
-fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+/// The [`MAX_ADDRESSES`] that are tried: alternates IPv6 and IPv4, beginning with the family of the first address,
+/// because the resolver sorts by preference (RFC 8305 §4).
+pub fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (same, other): (Vec<SocketAddr>, Vec<_>) =
         addresses.iter().copied().partition(|address| address.is_ipv6() == first);

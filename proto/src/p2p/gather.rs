@@ -31,7 +31,7 @@ use super::candidate::{self, Candidate, CandidateTransport, Family, Kind};
 use super::nat::{self, Nat, Seen};
 use super::stun::{self, Answer, Step, Transaction};
 use crate::Instant;
-use crate::net::Interface;
+use crate::net::{Interface, Slot};
 use crate::seed::Seed;
 
 /// Maximum number of servers of one family that are queried; more are ignored.
@@ -55,12 +55,14 @@ const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 pub struct Config {
     /// The source of all random values: transaction ids and intervals.
     pub seed: Seed,
+    /// The sockets are shared with other nodes: transaction ids begin with this mark.
+    pub slot: Option<Slot>,
 }
 
 /// Gathers candidates; the module's documentation describes how.
 #[derive(Debug)]
 pub struct Gather {
-    rng: ChaCha20Rng,
+    ids: Ids,
     /// `None`: not set yet.
     interfaces: Option<Vec<Interface>>,
     v4: Socket,
@@ -88,6 +90,13 @@ enum Socket {
 enum Keeping {
     Alive,
     Resting,
+}
+
+/// Where transaction ids come from.
+#[derive(Debug)]
+struct Ids {
+    rng: ChaCha20Rng,
+    slot: Option<Slot>,
 }
 
 #[derive(Debug)]
@@ -130,8 +139,12 @@ impl Server {
         }
     }
 
-    fn ask(&mut self, now: Instant, seen: Option<SocketAddr>, rng: &mut ChaCha20Rng) {
-        self.state = State::Asking { transaction: Transaction::new(now, self.addr, rng), seen };
+    fn ask(&mut self, now: Instant, seen: Option<SocketAddr>, ids: &mut Ids) {
+        let mut transaction = Transaction::new(now, self.addr, &mut ids.rng);
+        if let Some(slot) = &ids.slot {
+            transaction.mark(slot);
+        }
+        self.state = State::Asking { transaction, seen };
     }
 }
 
@@ -140,7 +153,7 @@ impl Gather {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            rng: config.seed.rng(),
+            ids: Ids { rng: config.seed.rng(), slot: config.slot },
             interfaces: None,
             v4: Socket::Awaited,
             v6: Socket::Awaited,
@@ -206,7 +219,7 @@ impl Gather {
                 None => {
                     let mut server = Server { addr, packets: 0, state: State::Idle };
                     if let Socket::Bound(_) = self.socket(family) {
-                        server.ask(now, None, &mut self.rng);
+                        server.ask(now, None, &mut self.ids);
                     }
                     server
                 }
@@ -253,14 +266,14 @@ impl Gather {
             Answer::Refused(_) => server.state = State::Silent { again: after(now, ASK_AGAIN) },
             Answer::Observed(observed) => {
                 let (addr, span) = (server.addr, KEEP_ALIVE.end.saturating_sub(KEEP_ALIVE.start));
-                let jitter = self.rng.next_u64().checked_rem(span).unwrap_or(0);
+                let jitter = self.ids.rng.next_u64().checked_rem(span).unwrap_or(0);
                 let wait = Duration::from_millis(KEEP_ALIVE.start.saturating_add(jitter));
                 server.state = State::Answered { observed, again: after(now, wait) };
                 if seen.is_some_and(|seen| seen != observed) {
                     let others = self.servers.iter_mut().flatten().filter(|other| other.addr != addr);
                     others
                         .filter(|other| other.family() == family)
-                        .for_each(|other| other.ask(now, None, &mut self.rng));
+                        .for_each(|other| other.ask(now, None, &mut self.ids));
                     self.send(now);
                 }
             }
@@ -291,7 +304,7 @@ impl Gather {
                     && again <= now
                 {
                     let seen = server.seen();
-                    server.ask(now, seen, &mut self.rng);
+                    server.ask(now, seen, &mut self.ids);
                 }
             }
         }
@@ -371,7 +384,7 @@ impl Gather {
         for server in self.servers.iter_mut().flatten().filter(|server| server.family() == family) {
             server.packets = 0;
             match socket {
-                Socket::Bound(_) => server.ask(now, None, &mut self.rng),
+                Socket::Bound(_) => server.ask(now, None, &mut self.ids),
                 Socket::Awaited | Socket::Absent => server.state = State::Idle,
             }
         }

@@ -41,9 +41,9 @@ use rand_core::Rng;
 use subtle::ConstantTimeEq;
 
 use super::candidate::{self, Candidate};
-use super::race::{Own, PROBE_START, Race, Theirs};
+use super::race::{Own, Race, Theirs, token_of_probe};
 use crate::Instant;
-use crate::net::Interface;
+use crate::net::{Interface, Slot};
 use crate::seed::Seed;
 use crate::wire::BoundedVec;
 use crate::wire::Violation;
@@ -78,6 +78,8 @@ pub struct Config {
     pub certificate: [u8; 32],
     /// The source of the probes' tokens.
     pub seed: Seed,
+    /// The sockets are shared with other nodes: tokens begin with this mark.
+    pub slot: Option<Slot>,
 }
 
 #[derive(Debug)]
@@ -308,7 +310,7 @@ impl Negotiation {
 
     /// Processes a datagram that is neither QUIC nor STUN. Returns false if it is not a probe either.
     pub fn handle_probe(&mut self, now: Instant, from: SocketAddr, data: &[u8]) -> bool {
-        let Some(token) = data.strip_prefix(&PROBE_START) else { return false };
+        let Some(token) = token_of_probe(data) else { return false };
         let is_ours = token.len() == self.token.len() && bool::from(token.ct_eq(&self.token));
         if is_ours {
             self.run(now, |race, own| race.handle_probed(now, from, own));
@@ -417,6 +419,9 @@ impl Negotiation {
     fn begin(&mut self, now: Instant, round: u32) {
         self.open(round);
         self.rng.fill_bytes(&mut self.token);
+        if let Some(slot) = &self.config.slot {
+            slot.mark(&mut self.token);
+        }
         self.sent.clear();
         self.sent_done = false;
         if let State::Active(active) = &mut self.state {

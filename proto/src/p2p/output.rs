@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::candidate::CandidateTransport;
+use crate::net::MARK;
 use crate::wire::peer::Control;
 
 /// Length of a probe, in bytes.
@@ -21,6 +22,9 @@ pub enum Output {
         to: SocketAddr,
         /// SHA-256 of the certificate that the peer must present.
         certificate: [u8; 32],
+        /// The mark in the peer's token, with which the first packet of QUIC begins its destination connection id: the
+        /// peer may share its socket.
+        mark: [u8; MARK],
     },
     /// Send this datagram, once.
     Probe {

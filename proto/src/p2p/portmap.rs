@@ -116,7 +116,7 @@ impl PortMap {
         match self.mapper.poll_action()? {
             tallow_portmap::Action::OpenSocket => {
                 let addr = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-                Some(Action::Bind(SOCKET, Bind { addr, dual_stack: true, share_port: false, group: None }))
+                Some(Action::Bind(SOCKET, Bind { addr, dual_stack: true, share_port: false, group: None, slot: None }))
             }
             tallow_portmap::Action::CloseSocket => Some(Action::Release(SOCKET)),
             tallow_portmap::Action::Connect(id, to) => {

@@ -34,6 +34,12 @@ pub const MAX_LEARNED: usize = 4;
 /// The first bytes of a probe; they are valid neither in STUN nor in QUIC (RFC 7983 §7, RFC 9443).
 pub(super) const PROBE_START: [u8; 4] = [12, b't', b'l', b'w'];
 
+/// The token of a datagram that is a probe.
+#[must_use]
+pub fn token_of_probe(data: &[u8]) -> Option<&[u8]> {
+    data.strip_prefix(&PROBE_START)
+}
+
 /// The parameters that the peer sent with its candidates.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Theirs {
@@ -123,6 +129,7 @@ impl Race {
     /// Queues the attempts that are due.
     pub fn advance(&mut self, now: Instant, out: &mut VecDeque<Output>) {
         let Some(theirs) = self.theirs else { return };
+        let [mark @ .., _, _, _, _, _, _, _, _] = theirs.token;
         let mut due: Vec<(Instant, Step)> = Vec::new();
         self.plan.retain(|&(at, step)| {
             let is_due = at <= now;
@@ -134,7 +141,7 @@ impl Race {
         due.sort_by_key(|&(at, _)| at);
         out.extend(due.into_iter().map(|(_, step)| match step {
             Step::Dial(Candidate { transport, addr: to, .. }) => {
-                Output::Dial { transport, to, certificate: theirs.certificate }
+                Output::Dial { transport, to, certificate: theirs.certificate, mark }
             }
             Step::Probe(to) => {
                 let mut datagram = [0; PROBE];

@@ -20,6 +20,7 @@ use std::time::Duration;
 use rand_core::Rng;
 
 use crate::Instant;
+use crate::net::Slot;
 
 /// Maximum length of a message that is decoded, in bytes: one unfragmented packet.
 pub const MAX_LEN: usize = 1500;
@@ -137,6 +138,12 @@ pub enum Invalid {
 #[must_use]
 pub fn is_stun(data: &[u8]) -> bool {
     data.first().is_some_and(|&first| first < 4) && data.len() >= HEADER && data.get(4..8) == Some(&COOKIE)
+}
+
+/// The transaction id of a datagram that is STUN.
+#[must_use]
+pub fn id_of(data: &[u8]) -> Option<&[u8]> {
+    data.get(8..HEADER).filter(|_| is_stun(data))
 }
 
 /// Decodes one message, which must fill the datagram.
@@ -374,6 +381,12 @@ impl Transaction {
         let mut id = [0; 12];
         rng.fill_bytes(&mut id);
         Self { id: TransactionId(id), to, sent: 0, due: now }
+    }
+
+    /// The id begins with this mark, so that the owner of a shared socket finds the response's node. Called before the
+    /// first step.
+    pub fn mark(&mut self, slot: &Slot) {
+        slot.mark(&mut self.id.0);
     }
 
     /// The next step; call it again after each `Send`.

@@ -71,6 +71,7 @@ impl Common {
             proxy: None,
             give_up_after: None,
             limit: None,
+            slot: None,
         }
     }
 

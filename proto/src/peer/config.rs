@@ -10,6 +10,7 @@ use crate::host::HostPort;
 use crate::link::proxy::Proxy;
 use crate::link::race::{Allowed, Transport};
 use crate::link::trust::{Identity, Trust};
+use crate::net::Slot;
 use crate::transfer::Compression;
 use crate::transfer::storage::{Source, StreamSource};
 
@@ -157,6 +158,9 @@ pub struct Common {
     /// The highest rate, in bytes per second, at which this side sends or lets the other side send, averaged over any
     /// time longer than one chunk takes; at least [`crate::transfer::LEAST_RATE`].
     pub limit: Option<NonZeroU64>,
+    /// This transfer's place among those that share sockets. A pool of a runtime's crate sets it; `None`: the transfer
+    /// has sockets of its own.
+    pub slot: Option<Slot>,
 }
 
 /// How the sender gets its code.

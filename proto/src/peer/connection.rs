@@ -19,10 +19,11 @@
 //! receiver's answer (H2) got no reply, the receiver can't know whether the sender accepted it, so it tries the
 //! reconnect room of that attempt and the code room in turn.
 //!
-//! Timers: those of the handshake and the session; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for
-//! each of those two rooms; [`LEAVE_WITHIN`] for the farewell; and how long a session without a link is kept: the
-//! user's `give_up_after`, else [`PATIENCE`] before the offer is accepted, [`CONFIRM_WITHIN`] for a sender that waits
-//! only for the confirmation, and no limit otherwise. Bounds: one session, one handshake.
+//! Timers: those of the handshake and the session; [`RESPONSE_WITHIN`] for a sender's first message; [`TURN`] for each
+//! of those two rooms; [`LEAVE_WITHIN`] for the farewell; and how long a session without a link is kept: the user's
+//! `give_up_after`, else [`PATIENCE`] before the offer is accepted, a minute for a sender that waits only for the
+//! confirmation, 12 hours for one that waits for acknowledgements as well, and no limit otherwise. Bounds: one session,
+//! one handshake.
 
 mod reconnect;
 
@@ -48,7 +49,7 @@ use crate::wire::relay::Role;
 
 use reconnect::{ReconnectCredentials, ReconnectState};
 
-pub(super) use reconnect::Patience;
+pub(super) use reconnect::{Missing, Patience};
 
 /// How long a receiver that can't know in which of the two rooms its sender waits stays in one of them.
 const TURN: Duration = Duration::from_secs(10);
@@ -273,7 +274,10 @@ impl Connection {
     /// All links are lost: the session waits for another one. A link that was accepted meanwhile may be used for it.
     pub fn disconnect(&mut self, now: Instant, patience: Patience) {
         let Stage::Established(session) = std::mem::replace(&mut self.stage, Stage::Closed) else { return };
-        let lost = if patience.unconfirmed { Lost::Unconfirmed } else { Lost::InTransfer };
+        let lost = match patience.missing {
+            Missing::Data => Lost::InTransfer,
+            Missing::Acknowledgements | Missing::Confirmation => Lost::Unconfirmed,
+        };
         let give_up = patience.limit().and_then(|patience| now.checked_add(patience));
         self.stage = Stage::Disconnected(Box::new(Disconnected { session, give_up, lost }));
         self.out.push_back(Output::Event(Event::Reconnecting { attempt: 1, wait: Duration::ZERO }));

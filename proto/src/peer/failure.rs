@@ -109,8 +109,12 @@ pub enum Lost {
         "no direct path to the other side was found, and no data may go over a relay; allow it, or open a UDP port"
     )]
     NoDirectPath,
-    /// Everything was sent, but no confirmation arrived.
-    #[error("everything was sent, but the receiver did not confirm it; ask there whether it arrived")]
+    /// Everything was sent, but no confirmation arrived: the receiver has everything and ended before it could confirm
+    /// it, or the receiver is gone.
+    #[error(
+        "everything was sent, but the receiver did not confirm it: it has everything, or is gone; \
+        ask there whether it arrived"
+    )]
     Unconfirmed,
 }
 

@@ -26,7 +26,9 @@ use crate::link::race::{Attempt, Transport};
 use crate::link::tcp::{Dialler, Kind, Target, TcpLink, Windows};
 use crate::link::trust::{Fingerprint, Identity, Trust};
 use crate::link::{Read, Write};
-use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, QueryId, SocketId, TcpEvent, TcpId, Transmit};
+use crate::net::{
+    Action, Arrival, Bind, Ecn, Listen, ListenerId, MARK, QueryId, Slot, SocketId, TcpEvent, TcpId, Transmit,
+};
 use crate::p2p::budget::Budget;
 use crate::p2p::candidate::{CandidateTransport, Family, canonical};
 use crate::pool::Pool;
@@ -76,6 +78,19 @@ pub struct RelayTarget<'a> {
     pub proxy: Option<&'a Proxy>,
     /// The first request may be sent as 0-RTT data, which an attacker can replay: see [`Quic::reconnect`].
     pub early: bool,
+}
+
+/// The other peer itself, at one of its addresses.
+#[derive(Debug, Clone, Copy)]
+pub struct DirectTarget {
+    /// The transport.
+    pub transport: CandidateTransport,
+    /// The address.
+    pub to: SocketAddr,
+    /// SHA-256 of the certificate that the peer must present.
+    pub certificate: [u8; 32],
+    /// The mark in the peer's token.
+    pub mark: [u8; MARK],
 }
 
 /// The result of starting a connection attempt.
@@ -135,6 +150,8 @@ pub struct Network {
     /// Buffers for long records that arrive in TCP connections.
     buffers: Arc<Pool>,
     unix_time: Duration,
+    /// The sockets may be shared.
+    slot: Option<Slot>,
     seed: Seed,
 }
 
@@ -156,8 +173,21 @@ impl Network {
             neighbours: BTreeMap::new(),
             buffers: Arc::default(),
             unix_time,
+            slot: None,
             seed,
         }
+    }
+
+    /// Its sockets may be shared with other nodes, except that of the embedded relay.
+    #[must_use]
+    pub fn with_slot(self, slot: Option<Slot>) -> Self {
+        Self { slot, ..self }
+    }
+
+    /// The slot of this node, if its sockets may be shared.
+    #[must_use]
+    pub const fn slot(&self) -> Option<Slot> {
+        self.slot
     }
 
     /// The pool of buffers for long records; a buffer returns to it when its record was opened.
@@ -175,26 +205,38 @@ impl Network {
         }
     }
 
-    /// Requests one socket.
+    /// Requests one socket, which may be shared.
     pub fn bind(&mut self, socket: SocketId, addr: SocketAddr) {
+        self.bind_with(socket, addr, self.slot);
+    }
+
+    /// Asks for one socket whose port belongs to this node alone.
+    pub fn bind_own(&mut self, socket: SocketId, addr: SocketAddr) {
+        self.bind_with(socket, addr, None);
+    }
+
+    fn bind_with(&mut self, socket: SocketId, addr: SocketAddr, slot: Option<Slot>) {
         self.sockets.insert(socket, Socket::Binding);
         // All other sockets exist once for each address family, and both may have to use the same port.
         let dual_stack = socket == LISTENER;
-        self.actions.push_back(Action::Bind(socket, Bind { addr, dual_stack, share_port: false, group: None }));
+        self.actions.push_back(Action::Bind(socket, Bind { addr, dual_stack, share_port: false, group: None, slot }));
     }
 
     /// Requests the multicast DNS socket, whose port other programs use too.
     pub fn bind_mdns(&mut self) {
         let addr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), mdns::PORT);
-        let group = Some(mdns::GROUP.ip());
-        self.actions.push_back(Action::Bind(MDNS, Bind { addr, dual_stack: false, share_port: true, group }));
+        let (group, slot) = (Some(mdns::GROUP.ip()), self.slot);
+        self.actions.push_back(Action::Bind(MDNS, Bind { addr, dual_stack: false, share_port: true, group, slot }));
     }
 
     /// A client socket was bound, or can't be.
     pub fn handle_client_bound(&mut self, socket: SocketId, usable: bool) {
         let state = if usable {
             let seed = self.seed.derive(if socket == CLIENT_V4 { "client v4" } else { "client v6" });
-            self.connections.open(socket, Quic::client(&narrow(Profile::peer()), self.unix_time, &seed));
+            self.connections.open(
+                socket,
+                Quic::client(&narrow(Profile { slot: self.slot, ..Profile::peer() }), self.unix_time, &seed),
+            );
             Socket::Open
         } else {
             Socket::Unusable
@@ -228,7 +270,8 @@ impl Network {
     pub fn open_direct(&mut self, socket: SocketId, identity: &Identity) -> bool {
         let seed = self.seed.derive(if socket == DIRECT_V4 { "direct v4" } else { "direct v6" });
         let limits = Limits { incoming: 8, ..Limits::default() };
-        let quic = Quic::server(&narrow(Profile::direct()), identity, limits, self.unix_time, &seed);
+        let profile = Profile { slot: self.slot, ..Profile::direct() };
+        let quic = Quic::server(&narrow(profile), identity, limits, self.unix_time, &seed);
         let Ok(quic) = quic else { return false };
         self.sockets.insert(socket, Socket::Open);
         self.connections.open(socket, quic);
@@ -241,13 +284,8 @@ impl Network {
     }
 
     /// Starts an attempt to connect directly to the other peer.
-    pub fn dial_direct(
-        &mut self,
-        now: Instant,
-        transport: CandidateTransport,
-        to: SocketAddr,
-        certificate: [u8; 32],
-    ) -> Dial {
+    pub fn dial_direct(&mut self, now: Instant, target: &DirectTarget) -> Dial {
+        let DirectTarget { transport, to, certificate, mark } = *target;
         match transport {
             CandidateTransport::Tcp => {
                 if !self.is_proven(to) && !self.budget.spend(now, to, SYNS, SYNS.saturating_mul(SYN)) {
@@ -261,7 +299,7 @@ impl Network {
             CandidateTransport::Udp => {
                 let socket = direct_socket(Family::of(to.ip()));
                 let Some(quic) = self.quic(socket) else { return Dial::Impossible };
-                match quic.connect(now, to, "tallow", &Trust::Pin(Fingerprint(certificate))) {
+                match quic.connect_marked(now, to, Fingerprint(certificate), mark) {
                     Ok(id) => Dial::Started(ConnectionId::Quic(socket, id)),
                     Err(_) => Dial::Impossible,
                 }
@@ -422,6 +460,12 @@ impl Network {
     #[must_use]
     pub fn rtt(&mut self, conn: ConnectionId) -> Option<Duration> {
         self.connections.rtt(conn)
+    }
+
+    /// When something was last received on a connection, even before it is connected; `None` if that is not known.
+    #[must_use]
+    pub fn last_received(&mut self, conn: ConnectionId) -> Option<Instant> {
+        self.connections.last_received(conn)
     }
 
     /// This machine's addresses changed, or it was suspended.

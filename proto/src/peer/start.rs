@@ -22,7 +22,7 @@ impl Peer {
     pub fn sender(config: SendConfig, now: Instant, mut seed: Seed) -> Self {
         let SendConfig { common, source, code, compression, embedded } = config;
         let owner = random_owner(&mut seed);
-        let mut net = Network::new(common.unix_time, seed.split());
+        let mut net = Network::new(common.unix_time, seed.split()).with_slot(common.slot);
         let (code, question) = match code {
             CodeChoice::Generate { words } => (CodeState::Unallocated { words }, Question::Allocate { owner }),
             CodeChoice::Custom(code) => {
@@ -63,7 +63,7 @@ impl Peer {
     pub fn receiver(config: ReceiveConfig, now: Instant, mut seed: Seed) -> Self {
         let ReceiveConfig { common, code, local, discover } = config;
         let owner = random_owner(&mut seed);
-        let mut net = Network::new(common.unix_time, seed.split());
+        let mut net = Network::new(common.unix_time, seed.split()).with_slot(common.slot);
         let features = features_of(&common);
         let room = code.nameplate().room_id();
         let question = Question::Join { room, role: Role::Receiver, owner, again: false, former: None };

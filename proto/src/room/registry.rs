@@ -10,9 +10,10 @@
 //! It decides which link waits, which links are paired, which join is refused and why, which link loses its seat, and
 //! what expires. Links are names of type `L` that the caller gives; the registry has no addresses. There are two kinds
 //! of room:
-//! - *code rooms*, where only a sender waits. A receiver that finds no sender gets the same answer for any reason.
-//!   After the first pairing the name is *kept*: until the sender leaves or the name expires, only the same sender may
-//!   wait there again, and the number is not allocated to others.
+//! - *code rooms*, where only a sender waits. After the first pairing the name is *kept*: until the sender leaves or
+//!   the name expires, only the same sender may wait there again, and the number is not allocated to others. A receiver
+//!   that gets no seat learns only whether another receiver was paired there while the sender has the name
+//!   ([`Refusal::Taken`]). A client that asks for the sender's seat learns the same ([`Refusal::NameTaken`]).
 //! - *reconnect rooms* (`again`), where either side may wait and nothing is kept.
 //!
 //! The registry stores an owner as a keyed hash, and compares it in constant time. A join by the owner of a seat takes
@@ -66,8 +67,10 @@ pub struct Key {
 /// Why a link got no seat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// No sender waits there. Unknown, used, full and expired rooms give the same answer.
+    /// No sender waits there. Unknown, expired and given up rooms give the same answer.
     NobodyWaits,
+    /// Another receiver is, or was, paired with the sender, which still has the name.
+    Taken,
     /// The seat belongs to another owner.
     NameTaken,
     /// The limit of rooms is reached.
@@ -155,6 +158,8 @@ struct Name {
     number: Option<u32>,
     /// Until when the name is kept once the room is empty. Set at the first pairing, in code rooms.
     kept_until: Option<Instant>,
+    /// Who was paired with the sender last, in code rooms.
+    receiver: Option<Tag>,
 }
 
 #[derive(Debug)]
@@ -213,7 +218,7 @@ impl<L: Copy + Ord> Registry<L> {
         }
         let (nameplate, key) = self.free_number().ok_or(Refusal::Full)?;
         let seat = Seat { link, owner: self.tag(owner) };
-        let name = Name { number: Some(nameplate), kept_until: None };
+        let name = Name { number: Some(nameplate), ..Name::default() };
         let _ = self.wait(now, key, Role::Sender, seat, name, Replaced::Nothing);
         Ok(Allocated { nameplate, key })
     }
@@ -223,13 +228,13 @@ impl<L: Copy + Ord> Registry<L> {
         self.handle_timeout(now);
         let seat = Seat { link, owner: self.tag(owner) };
         if self.seats.contains_key(&link) {
-            return refused(role, true);
+            return refused(in_vain(role));
         }
         let Some(room) = self.rooms.get(&key) else {
             return if role == Role::Receiver && !key.again {
-                refused(role, false)
+                refused(Refusal::NobodyWaits)
             } else if self.is_full() {
-                Joined { outcome: Outcome::Refused(Refusal::Full), replaced: Replaced::Nothing }
+                refused(Refusal::Full)
             } else {
                 self.wait(now, key, role, seat, Name::default(), Replaced::Nothing)
             };
@@ -238,7 +243,7 @@ impl<L: Copy + Ord> Registry<L> {
         match room.state {
             State::Waiting { role: waits, seat: old } if waits == role => {
                 if old.owner != seat.owner {
-                    return refused(role, true);
+                    return refused(in_vain(role));
                 }
                 self.remove(key);
                 self.wait(now, key, role, seat, name, Replaced::Waiting(old.link))
@@ -253,7 +258,7 @@ impl<L: Copy + Ord> Registry<L> {
                     Role::Receiver => (receiver, sender),
                 };
                 if own.owner != seat.owner {
-                    return refused(role, true);
+                    return refused(if key.again { in_vain(role) } else { name.refusal(role, seat.owner) });
                 }
                 let replaced = Replaced::Pair(own.link, other.link);
                 self.remove(key);
@@ -261,17 +266,17 @@ impl<L: Copy + Ord> Registry<L> {
                     self.wait(now, key, role, seat, name, replaced)
                 } else {
                     self.keep(now, key, sender.owner, name);
-                    Joined { replaced, ..refused(role, true) }
+                    Joined { replaced, ..refused(Refusal::NobodyWaits) }
                 }
             }
             State::Kept { owner } if role == Role::Sender && owner == seat.owner => {
                 if self.is_full() {
-                    return Joined { outcome: Outcome::Refused(Refusal::Full), replaced: Replaced::Nothing };
+                    return refused(Refusal::Full);
                 }
                 self.remove(key);
                 self.wait(now, key, role, seat, name, Replaced::Nothing)
             }
-            State::Kept { .. } => refused(role, true),
+            State::Kept { .. } => refused(name.refusal(role, seat.owner)),
         }
     }
 
@@ -395,7 +400,7 @@ impl<L: Copy + Ord> Registry<L> {
             Role::Receiver => (other, seat),
         };
         let kept_until = name.kept_until.or_else(|| (!key.again).then(|| now.checked_add(self.config.keep)).flatten());
-        let name = Name { kept_until, ..name };
+        let name = Name { kept_until, receiver: Some(receiver.owner), ..name };
         self.insert(key, Room { state: State::Paired { sender, receiver }, name, expires: None });
         Joined { outcome: Outcome::Paired { with: other.link }, replaced: Replaced::Nothing }
     }
@@ -496,12 +501,26 @@ fn below(rng: &mut ChaCha20Rng, count: u32) -> u32 {
     u32::try_from(scaled).unwrap_or(0)
 }
 
-/// A receiver gets the same answer for any reason; a sender learns whether the name is taken.
-const fn refused<L>(role: Role, taken: bool) -> Joined<L> {
-    let refusal = match (role, taken) {
-        (Role::Sender, true) => Refusal::NameTaken,
-        (Role::Sender, false) | (Role::Receiver, _) => Refusal::NobodyWaits,
-    };
+impl Name {
+    /// The answer in a code room whose sender was paired, to a client that gets no seat. The receiver that was paired
+    /// there last may have lost its link: to it the code is not taken.
+    fn refusal(&self, role: Role, owner: Tag) -> Refusal {
+        match role {
+            Role::Receiver if self.receiver.is_some_and(|last| last != owner) => Refusal::Taken,
+            Role::Sender | Role::Receiver => in_vain(role),
+        }
+    }
+}
+
+/// The answer if the seat of that role belongs to another owner.
+const fn in_vain(role: Role) -> Refusal {
+    match role {
+        Role::Sender => Refusal::NameTaken,
+        Role::Receiver => Refusal::NobodyWaits,
+    }
+}
+
+const fn refused<L>(refusal: Refusal) -> Joined<L> {
     Joined { outcome: Outcome::Refused(refusal), replaced: Replaced::Nothing }
 }
 

@@ -164,6 +164,8 @@ pub enum Refused {
     Full,
     /// No sender waits there.
     NobodyWaits,
+    /// Another receiver has the sender.
+    Taken,
     /// The seat belongs to another owner.
     NameTaken,
     /// The client sent no password proof, or a wrong one.
@@ -180,11 +182,12 @@ pub enum Refused {
 
 impl Refused {
     /// All reasons, in the order of the counters.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TooManyConnections,
         Self::RateLimited,
         Self::Full,
         Self::NobodyWaits,
+        Self::Taken,
         Self::NameTaken,
         Self::Password,
         Self::Version,
@@ -236,6 +239,7 @@ impl fmt::Display for Refused {
             Self::RateLimited => "rate_limited",
             Self::Full => "full",
             Self::NobodyWaits => "nobody_waits",
+            Self::Taken => "taken",
             Self::NameTaken => "name_taken",
             Self::Password => "password",
             Self::Version => "version",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::memory::{At, MemorySink, MemorySource, Stage};
 use super::reading::PAGES;
-use super::receiver::{CHUNKS, INTERRUPTED, finishing};
+use super::receiver::{CHUNKS, FAREWELL, INTERRUPTED, finishing};
 use super::tests::{K64, World, accept, one_file, path};
 use super::*;
 use crate::transfer::job::Work;
@@ -142,6 +142,25 @@ fn x08_only_disk_faults_stop_finalization() {
         }
         assert!(world.receiver.is_closed(), "{how}");
     }
+}
+
+/// The link is lost before the confirmation could be sent: it is not waited for that it can.
+#[test]
+fn unsendable_confirmation_is_given_up() {
+    let mut world = half_placed(MemorySink::new());
+    world.receiver.handle_link_lost(world.now, world.link);
+    while !world.receiver_jobs.is_empty() {
+        let job = world.receiver_jobs.remove(0);
+        world.receiver.handle_job(world.now, super::tests::run(job));
+        while let Some(job) = world.receiver.poll_job() {
+            world.receiver_jobs.push(job);
+        }
+    }
+    let done = world.receiver.poll_event();
+    assert!(matches!(done, Some(TransferEvent::Over(Outcome::Complete { .. }))), "{done:?}");
+    assert_eq!(world.receiver.poll_timeout(), Some(world.now + FAREWELL));
+    world.receiver.handle_timeout(world.now + FAREWELL);
+    assert!(world.receiver.is_closed() && world.receiver.poll_control().is_none());
 }
 
 #[test]

@@ -9,7 +9,7 @@
 //! Verifying   hashed again ──► Receiving
 //! Receiving   End, all stored ──► Finishing       End, all written in order ──► Verified
 //! Finishing   everything is in place ──► Verified
-//! Verified    Bye, or 30 s without it ──► Over
+//! Verified    Bye, or 20 s without it ──► Over
 //!
 //! all but Verified ──► Over: refused, declined, cancelled, failed, violation, lost, stalled
 //! (Finishing: only failed, or cancelled and the others once its sink is overdue)
@@ -26,9 +26,9 @@
 //! for the next one (`ends::is_worth_keeping`).
 //!
 //! Timers: that of an offer (`reading`); [`CHUNKS`] while the sender has to send and a link is up (a stream may be
-//! silent without limit); [`FAREWELL`] for `Bye` after `Verified` ([`INTERRUPTED`] once the user cancelled,
-//! [`FAREWELL_APART`] without a link); those of the chunk sink; [`super::STRAGGLERS`] for jobs that still run at the
-//! end. Bounds: those of the chunk sink and of the manifest.
+//! silent without limit); [`FAREWELL`] for `Bye` after `Verified`, whatever happens to the links ([`INTERRUPTED`] once
+//! the user cancelled); those of the chunk sink; [`super::STRAGGLERS`] for jobs that still run at the end. Bounds:
+//! those of the chunk sink and of the manifest.
 
 mod ends;
 pub(super) mod finishing;
@@ -61,14 +61,13 @@ use crate::transfer::job::{Job, JobDone, Product, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{FaultKind, Sink, StreamSink};
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, TransferKind};
+use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, Placement, TransferKind};
 use crate::wire::{BoundedVec, Untrusted};
 
-/// How long the receiver waits for `Bye` after `Verified`.
-pub const FAREWELL: Duration = Duration::from_secs(30);
-/// How long it waits while there is no link: a sender that lost its connection at the very end can still get the
-/// confirmation.
-pub const FAREWELL_APART: Duration = Duration::from_secs(900);
+/// How long the receiver waits for `Bye` once everything is in place, and so how long a sender that lost its connection
+/// can still get the confirmation: until a silent link is dead ([`crate::session::SILENCE`]), and a few round trips for
+/// another one. No lost or new link moves the deadline.
+pub const FAREWELL: Duration = Duration::from_secs(20);
 /// How long it waits after the user cancelled.
 pub const INTERRUPTED: Duration = Duration::from_secs(1);
 /// How long it waits for the sender during an accepted transfer: the sender's disk may be slow.
@@ -110,8 +109,8 @@ enum State {
     Receiving(Box<dyn ChunkSink>),
     /// The sink moves the entries to their final names, slice by slice.
     Finishing(Box<Finishing>),
-    /// Everything is complete; the other side may still ask for the confirmation. `hurried`: the user wants to exit.
-    Verified { until: Option<Instant>, hurried: bool, progress: Progress },
+    /// Everything is complete; the other side may still come back for the confirmation.
+    Verified { until: Option<Instant>, progress: Progress },
     /// The transfer has ended; what was staged is kept or removed.
     Over { cleanup: Cleanup, progress: Progress },
 }
@@ -174,12 +173,10 @@ impl Receiver {
     }
 
     /// The only link was lost: chunks that arrived on it and were not acknowledged will arrive again.
-    pub fn handle_link_lost(&mut self, now: Instant, link: LinkId) {
+    pub fn handle_link_lost(&mut self, _now: Instant, link: LinkId) {
         self.heard = None;
-        match &mut self.state {
-            State::Receiving(chunks) => chunks.lose(link),
-            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL_APART),
-            _ => {}
+        if let State::Receiving(chunks) = &mut self.state {
+            chunks.lose(link);
         }
     }
 
@@ -200,10 +197,8 @@ impl Receiver {
     /// A link is up: acknowledgements that were lost with another one are sent again.
     pub fn handle_link_up(&mut self, now: Instant) {
         self.heard = Some(now);
-        match &mut self.state {
-            State::Receiving(chunks) => chunks.repeat(),
-            State::Verified { until, hurried: false, .. } => *until = now.checked_add(FAREWELL),
-            _ => {}
+        if let State::Receiving(chunks) = &mut self.state {
+            chunks.repeat();
         }
     }
 
@@ -250,9 +245,15 @@ impl Receiver {
             }
             // Both copies of a chunk that was sent twice were in jobs when the last chunk was stored.
             (Product::Opened(_) | Product::Synced, State::Finishing(_)) => {}
-            (Product::Finished(false), State::Finishing(finishing)) => finishing.handle_unfinished(now),
-            (Product::Finished(true), State::Finishing(finishing)) => {
+            (Product::Finished(None), State::Finishing(finishing)) => finishing.handle_unfinished(now),
+            (Product::Finished(Some(placement)), State::Finishing(finishing)) => {
                 let Finishing { root, progress, farewell, .. } = **finishing;
+                if placement != Placement::default() {
+                    self.exchange.report(TransferEvent::Placed(placement));
+                    if farewell.is_some() {
+                        self.exchange.send(Control::Placement { transfer: FIRST, placement });
+                    }
+                }
                 self.complete(now, root, progress, farewell);
             }
             // The result does not belong to the work of the job.
@@ -287,6 +288,8 @@ impl Receiver {
                 }
             }
             State::Verified { until, progress, .. } if until.is_none_or(|until| until <= now) => {
+                // Without a link the confirmation was never taken.
+                self.exchange.clear();
                 self.state = State::Over { cleanup: Cleanup::None, progress: *progress };
             }
             State::Finishing(finishing) => {
@@ -349,9 +352,7 @@ impl Receiver {
     pub fn cancel(&mut self, now: Instant, reason: CancelReason, text: &str) {
         match &mut self.state {
             State::Over { .. } => {}
-            State::Verified { until, hurried, .. } => {
-                (*until, *hurried) = ((*until).min(now.checked_add(INTERRUPTED)), true);
-            }
+            State::Verified { until, .. } => *until = (*until).min(now.checked_add(INTERRUPTED)),
             State::Finishing(finishing) if !finishing.is_overdue() => {
                 finishing.farewell = finishing.farewell.min(Some(INTERRUPTED));
             }
@@ -616,10 +617,8 @@ impl Receiver {
         self.exchange.report(TransferEvent::Over(Outcome::Complete { root }));
         self.state = match farewell {
             Some(farewell) => {
-                let is_apart = self.heard.is_none() && farewell == FAREWELL;
-                let farewell = if is_apart { FAREWELL_APART } else { farewell };
                 self.exchange.send(Control::Verified { transfer: FIRST, root });
-                State::Verified { until: now.checked_add(farewell), hurried: farewell == INTERRUPTED, progress }
+                State::Verified { until: now.checked_add(farewell), progress }
             }
             None => State::Over { cleanup: Cleanup::None, progress },
         };

@@ -77,7 +77,8 @@ impl Bulk {
     }
 
     fn new(quic: Quic, total: u64, addr: SocketAddr, to: Option<(SocketAddr, Trust)>) -> Self {
-        let bind = Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None });
+        let bind =
+            Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None, slot: None });
         Self {
             quic,
             to,

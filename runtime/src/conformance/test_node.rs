@@ -108,7 +108,7 @@ impl TestNode {
 }
 
 fn bind(addr: SocketAddr) -> Action {
-    Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None })
+    Action::Bind(SocketId(0), Bind { addr, dual_stack: true, share_port: false, group: None, slot: None })
 }
 
 /// `[kind][number]`, padded with the number's last byte.

@@ -80,7 +80,13 @@ impl From<Misuse> for ClientsEvent {
 
 impl Clients {
     fn new(relay: SocketAddr, rooms: usize, pairs: bool) -> Self {
-        let bind = Bind { addr: (Ipv4Addr::LOCALHOST, 0).into(), dual_stack: true, share_port: false, group: None };
+        let bind = Bind {
+            addr: (Ipv4Addr::LOCALHOST, 0).into(),
+            dual_stack: true,
+            share_port: false,
+            group: None,
+            slot: None,
+        };
         Self {
             relay,
             // A client that does not read must not buffer unread data.

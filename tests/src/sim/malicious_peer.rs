@@ -117,7 +117,8 @@ impl MaliciousPeer {
     /// Creates a peer that joins the room of the code at this relay.
     #[must_use]
     pub fn new(role: Role, code: Code, relay: SocketAddr, script: Script, seed: Seed) -> Box<Self> {
-        let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None };
+        let bind =
+            Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None, slot: None };
         Box::new(Self {
             role,
             code,

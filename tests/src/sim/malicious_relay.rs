@@ -122,7 +122,8 @@ impl Relay {
     /// Listens on `port` once it is part of a world.
     #[must_use]
     pub fn new(port: u16, policy: Policy, tamper: Tamper, seed: Seed) -> Box<Self> {
-        let bind = Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None };
+        let bind =
+            Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None, slot: None };
         Box::new(Self {
             quic: None,
             actions: VecDeque::from([Action::Bind(SOCKET, bind)]),

@@ -55,7 +55,8 @@ impl Squatter {
     /// Tries to hold this many connections at a time.
     #[must_use]
     pub fn new(target: SocketAddr, squat: Squat, most: usize, seed: Seed) -> Box<Self> {
-        let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None };
+        let bind =
+            Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None, slot: None };
         Box::new(Self {
             target,
             squat,

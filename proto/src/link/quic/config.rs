@@ -26,12 +26,15 @@ use super::super::crypto::{self, ALPN, BadIdentity, Clock};
 use super::super::trust::Identity;
 use super::congestion::DeliveryRateConfig;
 use super::tickets::{Sessions, TICKETS};
+use crate::net::{MARK, Slot};
 use crate::seed::Seed;
 
 /// The most unread data of one stream, in bytes.
 pub const MAX_STREAM_WINDOW: u32 = 2_000_000;
 /// The length of this endpoint's connection ids, in bytes.
-const CONNECTION_ID: usize = 8;
+const CONNECTION_ID: usize = MARK;
+/// The length of the first destination connection id for a server that provided a mark: the mark and random bytes.
+const FIRST_ID: usize = 2 * MARK;
 /// The most bytes buffered for one connection before the owner decides about it.
 const INCOMING_BYTES: u64 = 16 * 1024;
 /// The same limit for all such connections together.
@@ -91,6 +94,8 @@ pub struct Profile {
     /// The assumed round-trip time before the first measurement (RFC 9002 §6.2.2). A lost first flight is retransmitted
     /// after three times this value.
     pub initial_rtt: Duration,
+    /// The socket is shared with other nodes: connection ids carry this mark, and packets to others are not answered.
+    pub slot: Option<Slot>,
 }
 
 impl Profile {
@@ -108,6 +113,7 @@ impl Profile {
             congestion: Congestion::DeliveryRate,
             packet_threshold: 64,
             initial_rtt: Duration::from_millis(333),
+            slot: None,
         }
     }
 
@@ -153,11 +159,27 @@ impl proto::TimeSource for Clock {
 }
 
 /// Generates connection ids from the seed; the library's own generator uses the system's randomness.
-struct ConnectionIds(ChaCha20Rng);
+struct ConnectionIds {
+    rng: ChaCha20Rng,
+    slot: Option<Slot>,
+}
 
 impl proto::ConnectionIdGenerator for ConnectionIds {
     fn generate_cid(&mut self) -> proto::ConnectionId {
-        connection_id(&mut self.0)
+        let mut bytes = [0; CONNECTION_ID];
+        self.rng.fill_bytes(&mut bytes);
+        if let Some(slot) = &self.slot {
+            slot.mark(&mut bytes);
+        }
+        proto::ConnectionId::new(&bytes)
+    }
+
+    /// A packet for another node gets no stateless reset: this endpoint knows nothing about that connection.
+    fn validate(&self, id: &proto::ConnectionId) -> Result<(), proto::InvalidCid> {
+        match &self.slot {
+            Some(slot) if !slot.owns(id) => Err(proto::InvalidCid),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn cid_len(&self) -> usize {
@@ -169,14 +191,22 @@ impl proto::ConnectionIdGenerator for ConnectionIds {
     }
 }
 
-fn connection_id(rng: &mut ChaCha20Rng) -> proto::ConnectionId {
-    let mut bytes = [0; CONNECTION_ID];
+/// The id that a server is called by in the first packet.
+fn first_id(rng: &mut ChaCha20Rng, mark: Option<[u8; MARK]>) -> proto::ConnectionId {
+    let mut bytes = [0; FIRST_ID];
     rng.fill_bytes(&mut bytes);
-    proto::ConnectionId::new(&bytes)
+    let (start, _) = bytes.split_at_mut(MARK);
+    match mark {
+        Some(mark) => {
+            start.copy_from_slice(&mark);
+            proto::ConnectionId::new(&bytes)
+        }
+        None => proto::ConnectionId::new(start),
+    }
 }
 
 /// The endpoint's own configuration: connection ids, reset key and randomness from the seed.
-pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::EndpointConfig> {
+pub(super) fn endpoint(seed: &Seed, slot: Option<Slot>, identity: Option<&Identity>) -> Arc<proto::EndpointConfig> {
     // A restarted server still resets the connections of its previous run (RFC 9000 §10.3), so that their clients
     // reconnect at once instead of waiting for their timeouts. The seed differs between runs; the certificate's key
     // does not.
@@ -188,7 +218,7 @@ pub(super) fn endpoint(seed: &Seed, identity: Option<&Identity>) -> Arc<proto::E
     let mut config = proto::EndpointConfig::new(Arc::new(reset_key));
     let ids = seed.derive("connection ids");
     config
-        .cid_generator(move || Box::new(ConnectionIds(ids.rng())))
+        .cid_generator(move || Box::new(ConnectionIds { rng: ids.rng(), slot }))
         .rng_seed(Some(*seed.derive("endpoint").bytes()))
         // Other protocols can share the socket, because QUIC's first byte is then always 01xxxxxx or 11xxxxxx (RFC
         // 9443).
@@ -291,15 +321,17 @@ pub(super) fn server(
     Ok(ByRoute { network, loopback })
 }
 
-/// The configuration of a client, for one connection. The provider above never causes `None`.
+/// The configuration of a client, for one connection. `mark`: the mark that the server provided. The provider above
+/// never causes `None`.
 pub(super) fn client(
     tls: Arc<rustls::ClientConfig>,
     transport: Arc<proto::TransportConfig>,
+    mark: Option<[u8; MARK]>,
     rng: &mut ChaCha20Rng,
 ) -> Option<proto::ClientConfig> {
     let crypto = QuicClientConfig::try_from(tls).ok()?;
     let mut config = proto::ClientConfig::new(Arc::new(crypto));
-    let first_id = connection_id(rng);
+    let first_id = first_id(rng, mark);
     config
         .transport_config(transport)
         .token_store(Arc::new(proto::NoneTokenStore))

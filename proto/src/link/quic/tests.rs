@@ -318,7 +318,7 @@ fn a_server_of_another_quic_version_is_recognised() {
     let identity = identity();
     let mut pair = Pair::new(&Profile::peer(), &identity, 11);
     let seed = Seed::new([11; 32]);
-    let mut endpoint = (*config::endpoint(&seed, None)).clone();
+    let mut endpoint = (*config::endpoint(&seed, None, None)).clone();
     endpoint.supported_versions(vec![0x6b33_43cf]);
     let server = pair.ends[SERVER].server.as_ref().map(ByRoute::network);
     pair.ends[SERVER].endpoint = proto::Endpoint::new(Arc::new(endpoint), server, true, None);

@@ -259,3 +259,35 @@ proptest! {
         prop_assert!(now - start <= WITHIN_PROXIED + MS(60 * 400));
     }
 }
+
+#[test]
+fn a_relay_that_sends_something_has_more_time() {
+    let start = Instant::now();
+    let mut race = Race::new(start, &addresses(0, 1), Route::Direct, Allowed::Only(Transport::Quic), None);
+    assert_eq!(starts(&mut race).len(), 1);
+    let mut now = start;
+    while race.poll_output().is_none() {
+        assert!(!race.ran_out());
+        // It sends something each 5 s.
+        let heard = start + MS((now - start).as_secs() / 5 * 5000);
+        race.handle_received(heard);
+        now = race.poll_timeout().expect("a race ends");
+        race.handle_received(start + MS((now - start).as_secs() / 5 * 5000));
+        race.handle_timeout(now);
+    }
+    assert_eq!((now - start, race.ran_out()), (WITHIN_BUSY, true));
+}
+
+#[test]
+fn a_silent_relay_has_no_more_time() {
+    let start = Instant::now();
+    let mut race = Race::new(start, &addresses(0, 1), Route::Direct, Allowed::Only(Transport::Quic), None);
+    race.handle_received(start + MS(3000));
+    assert_eq!(race.poll_timeout(), Some(start + MS(3000) + WITHIN));
+    // What was heard earlier changes nothing, and neither does a refusal.
+    race.handle_received(start + MS(1000));
+    assert_eq!(race.poll_timeout(), Some(start + MS(3000) + WITHIN));
+    let first = starts(&mut race)[0];
+    race.handle_failed(start + MS(3100), first.id, Failure::Refused);
+    assert_eq!((outputs(&mut race), race.ran_out()), (vec![Output::Failed(Failure::Refused)], false));
+}

@@ -39,7 +39,7 @@ struct World {
 
 impl World {
     fn new(seed: u8) -> Self {
-        let gather = Gather::new(Config { seed: Seed::new([seed; 32]) });
+        let gather = Gather::new(Config { seed: Seed::new([seed; 32]), slot: None });
         Self { now: Instant::now(), gather, seen: BTreeMap::new(), sent: Vec::new(), learned: Vec::new() }
     }
 

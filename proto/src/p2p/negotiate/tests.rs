@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use super::super::race::PROBE_START;
 use super::*;
 use crate::p2p::candidate::{CandidateTransport, Kind};
 use crate::p2p::output::PROBE;
@@ -18,7 +19,7 @@ fn machine(role: Role, now: Instant) -> Negotiation {
         Role::Sender => 1,
         Role::Receiver => 2,
     };
-    let config = Config { role, allowed: true, certificate: [number; 32], seed: Seed::new([number; 32]) };
+    let config = Config { role, allowed: true, certificate: [number; 32], seed: Seed::new([number; 32]), slot: None };
     let mut machine = Negotiation::new(config);
     machine.handle_interfaces(now, &[interface("192.168.1.10", 24)]);
     machine
@@ -559,7 +560,8 @@ fn k04_peer_sends_nothing_if_either_peer_has_p2p_off() {
         assert_eq!(machine.poll_timeout(), None);
         assert!(machine.is_off());
     };
-    let config = Config { role: Role::Sender, allowed: false, certificate: [0; 32], seed: Seed::new([0; 32]) };
+    let config =
+        Config { role: Role::Sender, allowed: false, certificate: [0; 32], seed: Seed::new([0; 32]), slot: None };
     let mut off = Negotiation::new(config);
     off.start(now, true);
     quiet(off);

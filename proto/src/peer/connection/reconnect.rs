@@ -9,8 +9,12 @@ use crate::Instant;
 use crate::handshake::{ReconnectKey, Secret, Verifier};
 use crate::wire::relay::Role;
 
-/// Upper bound for a sender waiting for the confirmation: longer than the receiver stays reachable after completion.
-const CONFIRM_WITHIN: Duration = Duration::from_secs(900);
+/// How long a sender without a link waits for the confirmation once everything is stored. A receiver that has put it in
+/// place stays for 20 s (`transfer::receiver::FAREWELL`); the rest is for one that still puts it in place.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(60);
+/// How long where the last acknowledgements are missing as well: the receiver may be complete and gone, or asleep for a
+/// night with a rest to be sent.
+const ACKNOWLEDGE_WITHIN: Duration = Duration::from_secs(12 * 3600);
 
 /// The credentials of a handshake that are kept after it.
 #[derive(Clone)]
@@ -47,16 +51,48 @@ pub(in super::super) struct Patience {
     pub give_up_after: Option<Duration>,
     /// The offer was accepted.
     pub accepted: bool,
-    /// The receiver has stored everything, and only the confirmation is missing.
-    pub unconfirmed: bool,
+    /// What the transfer waits for.
+    pub missing: Missing,
+}
+
+/// What a transfer waits for, as far as this side knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Missing {
+    /// Data, or this side is the receiver.
+    Data,
+    /// Sender: everything was sent, and not all of it is acknowledged.
+    Acknowledgements,
+    /// Sender: everything is stored at the receiver, and the confirmation is missing.
+    Confirmation,
 }
 
 impl Patience {
     pub(super) fn limit(self) -> Option<Duration> {
-        match self {
-            Self { accepted: false, give_up_after, .. } => Some(give_up_after.unwrap_or(PATIENCE)),
-            Self { unconfirmed: true, give_up_after, .. } => Some(give_up_after.unwrap_or(CONFIRM_WITHIN)),
-            Self { give_up_after, .. } => give_up_after,
+        let own = match (self.accepted, self.missing) {
+            (false, _) => Some(PATIENCE),
+            (true, Missing::Confirmation) => Some(CONFIRM_WITHIN),
+            (true, Missing::Acknowledgements) => Some(ACKNOWLEDGE_WITHIN),
+            (true, Missing::Data) => None,
+        };
+        self.give_up_after.or(own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_depends_on_what_is_missing() {
+        let limit = |give_up_after, accepted, missing| Patience { give_up_after, accepted, missing }.limit();
+        let all = [Missing::Data, Missing::Acknowledgements, Missing::Confirmation];
+        for missing in all {
+            assert_eq!(limit(None, false, missing), Some(PATIENCE));
+            let said = Some(Duration::from_secs(5));
+            assert_eq!((limit(said, false, missing), limit(said, true, missing)), (said, said));
         }
+        let accepted = all.map(|missing| limit(None, true, missing));
+        assert_eq!(accepted, [None, Some(Duration::from_secs(43_200)), Some(Duration::from_secs(60))]);
+        assert!(CONFIRM_WITHIN > crate::transfer::receiver::FAREWELL);
     }
 }

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::super::config::DirectPath;
 use super::super::event::Fallback;
-use super::super::network::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, Network, Query, direct_socket};
+use super::super::network::{DIRECT_TCP, DIRECT_V4, DIRECT_V6, DirectTarget, Network, Query, direct_socket};
 use super::opening::Opening;
 use super::ports::{Kind, Options};
 use super::{Output, Paths, State};
@@ -66,11 +66,11 @@ impl Direct {
     /// Requests the sockets. Without options it does nothing, now and later.
     pub fn new(now: Instant, role: Role, options: Option<&DirectPath>, seed: &Seed, net: &mut Network) -> Self {
         let certificate = options.map_or([0; 32], |options| options.identity.fingerprint().0);
-        let config =
-            negotiate::Config { role, allowed: options.is_some(), certificate, seed: seed.derive("negotiation") };
+        let (allowed, slot) = (options.is_some(), net.slot());
+        let config = negotiate::Config { role, allowed, certificate, seed: seed.derive("negotiation"), slot };
         let mut direct = Self {
             negotiation: Negotiation::new(config),
-            gather: Gather::new(gather::Config { seed: seed.derive("gathering") }),
+            gather: Gather::new(gather::Config { seed: seed.derive("gathering"), slot }),
             portmap: options
                 .filter(|options| options.map_ports)
                 .map(|_| Box::new(PortMap::new(&seed.derive("port mapping")))),
@@ -324,8 +324,8 @@ impl Paths {
         let Some(output) = self.direct.negotiation.poll_output() else { return false };
         match output {
             negotiate::Output::Send(control) => self.direct.control.push_back(control),
-            negotiate::Output::Dial { transport, to, certificate } => {
-                self.dial_direct(now, net, transport, to, certificate);
+            negotiate::Output::Dial { transport, to, certificate, mark } => {
+                self.dial_direct(now, net, &DirectTarget { transport, to, certificate, mark });
             }
             negotiate::Output::Probe { to, datagram } => {
                 net.send_datagram(direct_socket(Family::of(to.ip())), to, datagram.to_vec(), true);

@@ -11,7 +11,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::network::{self, ConnectionId, Dial, Network};
+use super::super::network::{self, ConnectionId, Dial, DirectTarget, Network};
 use super::super::peer_link::PeerLink;
 use super::direct::Direct;
 use super::links::{DirectLink, transport_of};
@@ -139,20 +139,13 @@ impl Paths {
         self.out.push_back(Output::LinkUp { link: id, streams, origin: opening.origin() });
     }
 
-    pub(super) fn dial_direct(
-        &mut self,
-        now: Instant,
-        net: &mut Network,
-        transport: CandidateTransport,
-        to: SocketAddr,
-        certificate: [u8; 32],
-    ) {
+    pub(super) fn dial_direct(&mut self, now: Instant, net: &mut Network, target: &DirectTarget) {
         let Some(round) = self.direct.racing() else { return };
-        if transport == CandidateTransport::Tcp {
+        if target.transport == CandidateTransport::Tcp {
             self.direct.dialled_tcp = Some(round);
         }
         let is_full = self.direct.opening.len() >= MAX_OPENING;
-        match net.dial_direct(now, transport, to, certificate) {
+        match net.dial_direct(now, target) {
             Dial::Started(conn) if is_full => net.close(now, conn, close::ENDED, "too many"),
             Dial::Started(conn) => self.direct.opening.push(Opening { conn, round, from: None }),
             Dial::NotYet | Dial::Impossible => {}

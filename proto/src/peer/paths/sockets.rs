@@ -15,6 +15,10 @@ impl Direct {
     pub(super) fn bind(&self, kind: Kind, net: &mut Network) {
         let Some(options) = &self.options else { return };
         match (kind, options.trying) {
+            // A gateway's mapping leads to a port, and is taken back with this transfer.
+            (Kind::V4, [port, ..]) if self.portmap.is_some() => {
+                net.bind_own(DIRECT_V4, SocketAddr::from(([0, 0, 0, 0], port)));
+            }
             (Kind::V4, [port, ..]) => net.bind(DIRECT_V4, SocketAddr::from(([0, 0, 0, 0], port))),
             (Kind::V6, [_, port, _]) => net.bind(DIRECT_V6, SocketAddr::from(([0_u16; 8], port))),
             (Kind::Tcp, [.., port]) => net.listen_direct(SocketAddr::new(options.listening, port)),

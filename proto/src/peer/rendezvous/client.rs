@@ -76,6 +76,8 @@ pub enum Answer {
     Waiting,
     /// The other side is connected; this many streams may be opened besides the first.
     Paired(u8),
+    /// The relay did not answer in time.
+    Late,
     /// The relay refused. After `NobodyWaits` and `Taken` the question may be asked again.
     Refused(RefusalReason),
     /// The relay has no protocol version in common with this side, or is not a tallow relay.
@@ -173,7 +175,7 @@ impl RelayClient {
     /// The relay's deadline may have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            self.end(Answer::Refused(RefusalReason::Idle));
+            self.end(Answer::Late);
         }
     }
 

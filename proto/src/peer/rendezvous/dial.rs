@@ -15,6 +15,7 @@ use super::server_list::{Search, ServerList};
 use crate::Instant;
 use crate::link::race::{self, Attempt, Transport};
 use crate::link::trust::{CertificateSeen, Trust};
+use crate::wire::relay::RefusalReason;
 
 impl ServerList {
     /// Carries out the actions of a relay's race.
@@ -52,6 +53,11 @@ impl ServerList {
                             self.out.push_back(Output::Failed(self.last.clone()));
                         }
                         return;
+                    }
+                    if failure == race::Failure::Refused {
+                        // A relay refuses connections of an address that has, or asks for, too many.
+                        dialing.is_refused = true;
+                        self.last = Failure::Relay(RelayFailure::Refused(RefusalReason::RateLimited));
                     }
                     if let race::Failure::Proxy(failure) = failure {
                         self.last = Failure::Lost(Lost::Proxy(failure));

@@ -340,7 +340,8 @@ impl EmbeddedRelay {
     fn bind_next(&mut self, net: &mut Network) {
         if let Some(&addr) = self.embedded.listen.get(self.trying) {
             self.trying = self.trying.saturating_add(1);
-            net.bind(LISTENER, addr);
+            // It is told to others.
+            net.bind_own(LISTENER, addr);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -14,6 +15,9 @@ use crate::link::quic::Stream;
 use crate::link::race::{Attempt, Race, Transport};
 use crate::link::trust::CertificateSeen;
 use crate::link::{Read, Write};
+
+/// So much without time is a machine that is busy.
+const LATE: Duration = Duration::from_secs(1);
 
 /// How a relay became known.
 #[derive(Debug, Clone)]
@@ -51,6 +55,24 @@ pub(super) enum State {
 pub(super) struct Dialing {
     pub race: Race,
     pub attempts: Vec<Attempting>,
+    /// The relay sent something, if not an answer.
+    pub has_sent: bool,
+    /// How long this process had no time meanwhile.
+    pub late: Duration,
+    /// The relay let no connection of this address in.
+    pub is_refused: bool,
+}
+
+impl Dialing {
+    pub const fn new(race: Race) -> Self {
+        Self { race, attempts: Vec::new(), has_sent: false, late: Duration::ZERO, is_refused: false }
+    }
+
+    /// Whether its failure is no sign that there is no relay: it refused a connection; or time was over, but it had
+    /// sent something, or this process had no time.
+    pub fn proves_nothing(&self) -> bool {
+        self.is_refused || self.race.ran_out() && (self.has_sent || self.late >= LATE)
+    }
 }
 
 /// One of these attempts.
@@ -81,6 +103,8 @@ pub(super) struct RelayServer {
     pub addresses: Vec<SocketAddr>,
     pub state: State,
     pub rounds: u32,
+    /// How many of these rounds indicate that there is no relay.
+    pub tries: u32,
     /// The relay answered at least once.
     pub reached: bool,
     /// A handshake over this relay was lost: it is asked after the others from now on.
@@ -93,7 +117,8 @@ pub(super) struct RelayServer {
 
 impl RelayServer {
     pub const fn new(origin: Origin, addresses: Vec<SocketAddr>, state: State, remembered: Option<Transport>) -> Self {
-        Self { origin, addresses, state, rounds: 0, reached: false, is_last: false, remembered, is_begun: false }
+        let (rounds, tries) = (0, 0);
+        Self { origin, addresses, state, rounds, tries, reached: false, is_last: false, remembered, is_begun: false }
     }
 
     pub const fn is_near(&self) -> bool {

@@ -42,7 +42,7 @@ use super::client::Question;
 use super::server::{Dialing, Origin, RelayServer, State};
 use crate::Instant;
 use crate::link::proxy::Proxy;
-use crate::link::race::{Allowed, Race, Route, Transport};
+use crate::link::race::{Allowed, Race, Route, Transport, interleaved};
 use crate::seed::Seed;
 use crate::wire::Features;
 use crate::wire::relay::{Role, RoomId};
@@ -51,6 +51,9 @@ use crate::wire::relay::{Role, RoomId};
 pub(in super::super) const MAX_SERVERS: usize = 16;
 /// Attempts with a configured relay that never answered.
 const TRIES: u32 = 2;
+/// The same if the relay refused connections, or if the time ran out although the relay had sent something or this
+/// process was late.
+const BUSY_TRIES: u32 = 6;
 /// The pause before a relay on this machine or on the LAN that did not answer is tried again.
 const NEAR_AGAIN: Duration = Duration::from_millis(500);
 /// The same pause after a handshake over that relay was lost, so that others are asked first.
@@ -383,7 +386,8 @@ impl ServerList {
                 (true, true) => State::Gone,
                 (true, false) => State::Unresolved { next: now + LOOKUP_AGAIN },
             };
-            server.addresses = addresses;
+            // An answer may contain thousands.
+            server.addresses = interleaved(&addresses);
             if server.addresses.is_empty() {
                 self.last = Failure::Lost(if is_answered { Lost::NoAddress } else { Lost::NoNameService });
                 // A sender without a seat continues with its next relay.
@@ -466,6 +470,7 @@ impl ServerList {
             match &mut server.state {
                 State::Dialing(dialing) => {
                     dialing.race.delay(by);
+                    dialing.late = dialing.late.saturating_add(by);
                     let talks = dialing.attempts.iter_mut().filter_map(|attempt| attempt.connection.as_mut());
                     talks.for_each(|(_, connection)| connection.client.delay(by));
                 }
@@ -532,10 +537,14 @@ impl ServerList {
                     (Origin::Configured(_), None) => (self.transport, Route::Direct),
                 };
                 let race = Race::new(now, &server.addresses, route, allowed, server.remembered);
-                server.state = State::Dialing(Dialing { race, attempts: Vec::new() });
+                server.state = State::Dialing(Dialing::new(race));
                 self.run_race(now, net, index);
             }
             State::Dialing(dialing) => {
+                if let Some(at) = dialing.attempts.iter().filter_map(|attempt| net.last_received(attempt.conn)).max() {
+                    dialing.has_sent = true;
+                    dialing.race.handle_received(at);
+                }
                 dialing.race.handle_timeout(now);
                 self.run_race(now, net, index);
             }
@@ -582,12 +591,16 @@ impl ServerList {
         let Some(server) = self.servers.get_mut(index) else { return };
         let rounds = server.rounds;
         server.rounds = rounds.saturating_add(1);
+        if !matches!(&server.state, State::Dialing(dialing) if dialing.proves_nothing()) {
+            server.tries = server.tries.saturating_add(1);
+        }
+        let is_hopeless = server.tries >= TRIES || server.rounds >= BUSY_TRIES;
         let pause = match self.search {
             Search::Code if server.is_near() => NEAR_AGAIN,
             Search::Code | Search::Seated => pause_after(rounds),
             Search::Again | Search::Beside => backoff,
         };
-        let hopeless = self.search == Search::Code && !server.reached && !server.is_near() && server.rounds >= TRIES;
+        let hopeless = self.search == Search::Code && !server.reached && !server.is_near() && is_hopeless;
         server.state = if hopeless { State::Gone } else { State::Idle { next: now + pause } };
         let relay = match &server.origin {
             Origin::Configured(relay) => Some(relay.address.clone()),

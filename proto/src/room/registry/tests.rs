@@ -49,20 +49,70 @@ fn receiver_is_paired_with_waiting_sender() {
     assert_eq!(rooms.leave(now, 1, false), None, "it has no seat any more");
 }
 
-/// R03: unknown, full, used and expired rooms give the same answer to every stranger.
+/// What happens in a room before a stranger asks.
+type Prepare = fn(Instant, &mut Registry<u32>);
+
+/// R03: what a stranger learns as a receiver, it learns as a sender, too: that a name is in use. About a name that is
+/// not in use it learns nothing, whatever happened there before.
 #[test]
-fn r03_receiver_gets_same_refusal_for_any_reason() {
+fn r03_taken_reveals_no_more_than_name_taken() {
+    let later = Duration::from_secs(1);
+    let states: [(&str, Prepare); 8] = [
+        ("unknown", |_, _| {}),
+        ("left for good", |now, rooms| {
+            rooms.leave(now, 1, true);
+        }),
+        ("lost before anybody came", |now, rooms| {
+            rooms.leave(now, 1, false);
+        }),
+        ("expired", |now, rooms| rooms.handle_timeout(now + TTL)),
+        ("paired and left for good", |now, rooms| {
+            rooms.join(now, CODE, Role::Receiver, &BOB, 2);
+            rooms.leave(now, 1, true);
+        }),
+        ("paired", |now, rooms| {
+            rooms.join(now, CODE, Role::Receiver, &BOB, 2);
+        }),
+        ("the receiver left", |now, rooms| {
+            rooms.join(now, CODE, Role::Receiver, &BOB, 2);
+            rooms.leave(now, 2, true);
+        }),
+        ("the sender was lost", |now, rooms| {
+            rooms.join(now, CODE, Role::Receiver, &BOB, 2);
+            rooms.leave(now, 1, false);
+        }),
+    ];
+    let asks = |role, prepare: Prepare, is_there: bool| {
+        let (now, mut rooms) = (Instant::now(), registry(10));
+        if is_there {
+            rooms.join(now, CODE, Role::Sender, &ALICE, 1);
+        }
+        prepare(now, &mut rooms);
+        rooms.join(now + later, CODE, role, &EVE, 9)
+    };
+    for (index, (what, prepare)) in states.into_iter().enumerate() {
+        let (is_there, is_in_use) = (index > 0, index >= 5);
+        let expected = if is_in_use { no(Refusal::NameTaken) } else { waiting(Replaced::Nothing) };
+        assert_eq!(asks(Role::Sender, prepare, is_there), expected, "{what}");
+        let expected = no(if is_in_use { Refusal::Taken } else { Refusal::NobodyWaits });
+        assert_eq!(asks(Role::Receiver, prepare, is_there), expected, "{what}");
+    }
+}
+
+#[test]
+fn receiver_with_lost_link_is_not_told_taken() {
     let (now, mut rooms) = (Instant::now(), registry(10));
-    let nobody = no(Refusal::NobodyWaits);
-    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 9), nobody, "unknown");
     rooms.join(now, CODE, Role::Sender, &ALICE, 1);
     rooms.join(now, CODE, Role::Receiver, &BOB, 2);
-    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 9), nobody, "full");
-    rooms.leave(now, 1, false);
-    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 9), nobody, "used");
-    rooms.join(now, key(2, false), Role::Sender, &ALICE, 3);
-    assert_eq!(rooms.join(now + TTL, key(2, false), Role::Receiver, &EVE, 9), nobody, "expired");
-    assert_eq!(rooms.room_of(9), None);
+    rooms.leave(now, 2, false);
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 3), no(Refusal::NobodyWaits), "its own link was lost");
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 4), no(Refusal::Taken));
+    // The sender came back, and now the other one has it.
+    rooms.join(now, CODE, Role::Sender, &ALICE, 5);
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 4), paired(5));
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 3), no(Refusal::Taken));
+    rooms.leave(now, 5, true);
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 3), no(Refusal::NobodyWaits));
 }
 
 /// R02: one of two links that race for a seat gets it, and the pair is not affected.
@@ -71,7 +121,7 @@ fn r02_third_join_changes_nothing() {
     let (now, mut rooms) = (Instant::now(), registry(10));
     assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 1), waiting(Replaced::Nothing));
     assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 2), paired(1));
-    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 3), no(Refusal::NobodyWaits));
+    assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 3), no(Refusal::Taken));
     assert_eq!(rooms.join(now, CODE, Role::Sender, &EVE, 4), no(Refusal::NameTaken));
     assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 2), no(Refusal::NobodyWaits), "the same link twice");
     assert_eq!((rooms.room_of(1), rooms.room_of(2)), (Some(CODE), Some(CODE)));
@@ -241,6 +291,8 @@ struct ModelRoom {
     /// Link and owner of sender and receiver.
     seats: [Option<(u32, u8)>; 2],
     keeps: Option<(u8, u64)>,
+    /// The owner of the receiver's seat in the last pair, in code rooms.
+    last: Option<u8>,
     since: u64,
 }
 
@@ -274,9 +326,15 @@ impl Model {
     }
 
     fn join(&mut self, key: Key, role: usize, owner: u8, link: u32) -> Joined<u32> {
-        let refused = |role| no(if role == 0 { Refusal::NameTaken } else { Refusal::NobodyWaits });
+        let refused = |last: Option<u8>| {
+            no(match (role, last) {
+                (0, _) => Refusal::NameTaken,
+                (_, Some(last)) if !key.again && last != owner => Refusal::Taken,
+                _ => Refusal::NobodyWaits,
+            })
+        };
         if self.has_seat(link) {
-            return refused(role);
+            return refused(None);
         }
         let (now, full) = (self.now, self.live() >= MODEL_ROOMS);
         let may_wait = key.again || role == 0;
@@ -289,7 +347,7 @@ impl Model {
             }
             let mut seats = [None, None];
             seats[role] = Some((link, owner));
-            self.rooms.push(ModelRoom { key, seats, keeps: None, since: now });
+            self.rooms.push(ModelRoom { key, seats, keeps: None, last: None, since: now });
             return waiting(Replaced::Nothing);
         };
         match (room.seats[role], room.seats[1 - role]) {
@@ -301,16 +359,17 @@ impl Model {
                 room.since = now;
                 waiting(Replaced::Nothing)
             }
-            (None, None) => refused(role),
+            (None, None) => refused(room.last),
             (None, Some((other, other_owner))) => {
                 room.seats[role] = Some((link, owner));
-                let sender = if role == 0 { owner } else { other_owner };
+                let (sender, receiver) = if role == 0 { (owner, other_owner) } else { (other_owner, owner) };
+                room.last = Some(receiver);
                 if !key.again && room.keeps.is_none() {
                     room.keeps = Some((sender, now + MODEL_TTL));
                 }
                 paired(other)
             }
-            (Some((_, old_owner)), _) if old_owner != owner => refused(role),
+            (Some((_, old_owner)), _) if old_owner != owner => refused(room.last),
             (Some((old, _)), other) => {
                 let replaced = other.map_or(Replaced::Waiting(old), |(other, _)| Replaced::Pair(old, other));
                 room.seats = [None, None];
@@ -319,7 +378,7 @@ impl Model {
                     room.since = now;
                     waiting(replaced)
                 } else {
-                    Joined { replaced, ..refused(role) }
+                    Joined { replaced, ..refused(None) }
                 }
             }
         }

@@ -60,7 +60,7 @@ impl Listener {
     }
 
     pub(super) fn bind(&self, socket: SocketId) -> Action {
-        Action::Bind(socket, Bind { addr: self.addr, dual_stack: true, share_port: false, group: None })
+        Action::Bind(socket, Bind { addr: self.addr, dual_stack: true, share_port: false, group: None, slot: None })
     }
 
     pub(super) const fn has_failed(&self) -> bool {

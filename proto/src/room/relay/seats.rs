@@ -171,6 +171,7 @@ impl Relay {
                 self.guard.failed(now, source);
                 let (reason, retry_after, refused) = match refusal {
                     Refusal::NameTaken => (RefusalReason::NameTaken, 0, Refused::NameTaken),
+                    Refusal::Taken => (RefusalReason::Taken, ASK_AGAIN, Refused::Taken),
                     Refusal::NobodyWaits | Refusal::Full => {
                         (RefusalReason::NobodyWaits, ASK_AGAIN, Refused::NobodyWaits)
                     }
@@ -261,7 +262,8 @@ impl Relay {
     pub(super) fn refuse(&mut self, now: Instant, id: ConnectionId, reason: RefusalReason, retry_after: u32) {
         self.say(id, &RelayMessage::Refused { reason, retry_after });
         self.refused(match reason {
-            RefusalReason::NobodyWaits | RefusalReason::Taken => Refused::NobodyWaits,
+            RefusalReason::NobodyWaits => Refused::NobodyWaits,
+            RefusalReason::Taken => Refused::Taken,
             RefusalReason::NameTaken => Refused::NameTaken,
             RefusalReason::RateLimited => Refused::RateLimited,
             RefusalReason::Full => Refused::Full,

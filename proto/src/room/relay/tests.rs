@@ -430,7 +430,7 @@ fn listeners(listen: &[&str]) -> Relay {
 fn bind(id: u8, addr: &str) -> Option<Action> {
     Some(Action::Bind(
         SocketId(id),
-        Bind { addr: addr.parse().unwrap(), dual_stack: true, share_port: false, group: None },
+        Bind { addr: addr.parse().unwrap(), dual_stack: true, share_port: false, group: None, slot: None },
     ))
 }
 

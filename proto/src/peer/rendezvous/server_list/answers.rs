@@ -7,7 +7,7 @@ use super::super::super::peer_link::PeerLink;
 use super::super::client::Answer;
 use super::super::server::{Origin, State};
 use super::super::{Output, Via};
-use super::{Search, ServerList, TAKEN_WITHIN, pause_after};
+use super::{BUSY_TRIES, Search, ServerList, TAKEN_WITHIN, pause_after};
 use crate::Instant;
 use crate::wire::relay::{RefusalReason, Role};
 
@@ -48,6 +48,16 @@ impl ServerList {
                             }
                         },
                     };
+                }
+                // It greeted, so it is there, and is busy.
+                Answer::Late => {
+                    self.last = Failure::Relay(RelayFailure::Refused(RefusalReason::Idle));
+                    let rounds = self.servers.get(index).map_or(0, |server| server.rounds);
+                    if self.search == Search::Code && rounds >= BUSY_TRIES {
+                        return self.drop_server(now, net, index, conn);
+                    }
+                    net.close(now, conn, 0, "no answer");
+                    return self.fail(now, index);
                 }
                 Answer::Versions(versions) => {
                     self.last = Failure::Versions(versions);
