@@ -103,7 +103,7 @@ impl Problem {
                 )
             }
             SourceError::NotRegular(_) => Self::new(Class::Io, message, "leave it out"),
-            SourceError::NotUtf8(_) | SourceError::Name { .. } => Self::new(Class::Refused, message, "rename it"),
+            SourceError::Names(_) => Self::new(Class::Refused, message, "rename it, or leave it out"),
             SourceError::SameName(..) => Self::usage(&message, "rename one of them, or send them one after the other"),
             SourceError::Pattern { .. } => Self::usage(&message, "use .gitignore syntax for patterns"),
             // The enum may get new variants; their own text is then shown.
@@ -231,7 +231,7 @@ fn declined(reason: DeclineReason, text: &Untrusted) -> (String, String) {
     let (why, hint) = match reason {
         DeclineReason::Person => ("the receiver declined", "ask the other person, and send again"),
         DeclineReason::Policy => {
-            ("the receiver does not accept a name in the offer", "rename or leave out the named file, and send again")
+            ("the receiver does not accept a name in the offer", "its error message names it and tells what helps")
         }
         DeclineReason::NoSpace => {
             ("the receiver does not have enough disk space", "send less, or ask the receiver to free disk space")

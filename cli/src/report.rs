@@ -14,7 +14,7 @@ use tallow_proto::code::Code;
 use tallow_proto::drive::Ending;
 use tallow_proto::link::Trust;
 use tallow_proto::peer::{
-    Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
+    Event, Fallback, Path, PathKind, PathTransport, Placement, Receiver, RelayAddress, Sender, Summary, WaitingFor,
 };
 use tallow_proto::wire::Role;
 
@@ -475,7 +475,10 @@ impl Report {
         let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
         let seconds = summary.duration.as_secs_f64();
         let root = HEXLOWER.encode(&summary.root);
-        self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
+        let Placement { renamed, links_outside, links_unsupported } = summary.placement;
+        let left_out = links_outside.saturating_add(links_unsupported);
+        let kept = self.kept;
+        self.output.event(&output::Event::Done { bytes, files, seconds, kept, root: &root, renamed, left_out, out });
         let took = took(seconds, bytes);
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };
         self.output.line(&match out {

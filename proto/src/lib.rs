@@ -227,7 +227,7 @@
 //! | feature | modules or function | needs C |
 //! |---|---|---|
 //! | (none) | `code`, `wire`; inside, the handshake | no |
-//! | `rust-crypto` | `transfer`, `node`, `drive`; inside, sessions, direct paths, discovery; sealed by RustCrypto | no |
+//! | `rust-crypto` | `transfer`, `node`, `drive`; inside: sessions, direct paths, discovery, by RustCrypto | no |
 //! | `aws-lc` | the same, sealed by AWS-LC | yes |
 //! | `links` (default) | `link`, `peer`, `room`: QUIC, TLS, WebSocket, whole peers and relays | yes |
 //! | `zstd` (default) | compressed chunks; without it they are refused | yes |

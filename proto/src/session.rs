@@ -15,6 +15,8 @@ pub use lanes::Limits;
 pub use link::{Origin, Pace, SILENCE};
 pub use machine::{Config, Event, LinkEnd, Session};
 pub use record::{OpenedRecord, Prepared, SealedChunk, Verdict};
+#[cfg(feature = "internals")]
+pub use reliable::WAITING;
 
 use crate::wire::peer::Control;
 

@@ -31,6 +31,7 @@ pub(crate) mod chunk_size;
 mod chunks;
 mod codec;
 mod collision;
+pub mod component;
 mod exchange;
 mod hashes;
 mod incoming;
@@ -45,6 +46,7 @@ pub mod layout;
 #[cfg(not(feature = "internals"))]
 pub(crate) mod layout;
 mod limit;
+pub mod local_names;
 mod machine;
 #[cfg(feature = "internals")]
 pub mod manifest;

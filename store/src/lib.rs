@@ -14,6 +14,7 @@
 //!
 //! Only [`default_dir`] reads the environment.
 
+mod abilities;
 mod clean;
 mod contained_dir;
 mod descriptors;
@@ -34,11 +35,12 @@ mod state;
 mod stream;
 mod walk;
 
-pub use destination::{Destination, OnExists, Policy};
+pub use destination::{Destination, Naming, OnExists, OutsideLinks, Policy};
 pub use known_relays::KnownRelays;
-pub use plan::Renamed;
+pub use plan::{LeftOut, LinkReason};
 pub use relay_transports::RelayTransports;
-pub use sink::Receiving;
-pub use source::{SkipReason, Skipped, SourceError, SourceOptions, SourceTree};
+pub use sink::{Lost, Receiving};
+pub use source::{Links, NameProblem, RefusedName, SkipReason, Skipped, SourceError, SourceOptions, SourceTree};
 pub use state::{StoreError, default_dir};
 pub use stream::{StreamIn, StreamOut};
+pub use tallow_proto::transfer::local_names::{Renamed, Reported};

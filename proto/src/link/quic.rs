@@ -311,7 +311,7 @@ impl Quic {
             }
             Some(proto::DatagramEvent::NewConnection(incoming)) => match &self.profile.slot {
                 // A first packet for another node that shares the socket.
-                Some(slot) if !slot.owns(&incoming.orig_dst_cid()) => self.endpoint.ignore(incoming),
+                Some(slot) if !slot.owns(incoming.orig_dst_cid()) => self.endpoint.ignore(incoming),
                 Some(_) | None => self.incoming.push_back(Incoming(incoming)),
             },
             Some(proto::DatagramEvent::Response(transmit)) => self.reply(&transmit),

@@ -13,7 +13,7 @@ use super::chunk::{Made, Open, Opened, Prepare};
 pub use super::job_id::JobId;
 use super::journal::Stored;
 use super::manifest::{Manifest, ManifestBuilder, ManifestError};
-use super::storage::{Fault, FaultKind, Sink, Source};
+use super::storage::{Fault, FaultKind, Placement, Sink, Source};
 use super::stream::work as stream;
 use super::verify_stored::{VerifiedStored, VerifyStored};
 use crate::session::{OpenedRecord, Verdict};
@@ -112,8 +112,8 @@ pub enum Product {
     Committed,
     /// Everything that was committed before is on the disk.
     Synced,
-    /// A slice of entries was moved; true: it was the last one.
-    Finished(bool),
+    /// A slice of entries was moved; after the last one, how all of them were placed.
+    Finished(Option<Placement>),
     /// What was staged was removed.
     Abandoned,
     /// What was staged was kept.
@@ -226,10 +226,14 @@ impl Work {
             Self::VerifyStored(verify) => verify.run(stop).map(Product::VerifiedStored),
             Self::Begin { sink, manifest } => sink.begin(&manifest).map(Product::Begun),
             Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
-            Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),
+            Self::Finish { sink, at_most } => finish(&*sink, at_most).map(Product::Finished),
             Self::Stream(work) => work.run().map(Product::Stream),
         }
     }
+}
+
+fn finish(sink: &dyn Sink, at_most: usize) -> Result<Option<Placement>, Fault> {
+    Ok(if sink.finish(at_most)? { Some(sink.placement()) } else { None })
 }
 
 fn scan(source: &dyn Source, mut builder: Box<ManifestBuilder>, page: u32) -> Result<Product, Fault> {

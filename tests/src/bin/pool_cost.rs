@@ -92,7 +92,7 @@ fn main() {
             }
         };
         tokio::spawn(async move { while relay.next_event().await.is_some() {} });
-        let contents = Bytes::from((0..mebibytes << 20).map(|at| (at * 31 >> 7) as u8).collect::<Vec<_>>());
+        let contents = Bytes::from((0..mebibytes << 20).map(|at| ((at * 31) >> 7) as u8).collect::<Vec<_>>());
         let cases =
             [("own sockets", 1, false), ("pool", 1, true), ("4, own", SEVERAL, false), ("4, pool", SEVERAL, true)];
         let mut results = vec![Vec::new(); cases.len()];
