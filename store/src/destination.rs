@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use rustix::fs::{Access, AtFlags, CWD, Stat};
 use tallow_proto::seed::Seed;
+use tallow_proto::transfer::Manifest;
 use tallow_proto::transfer::component::NameRules;
 use tallow_proto::transfer::journal::Header;
 use tallow_proto::transfer::local_names::LocalNames;
-use tallow_proto::transfer::manifest::Manifest;
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 
 use crate::abilities::{Abilities, Times};
