@@ -162,6 +162,7 @@ fn control_messages() -> Vec<Control> {
         Control::CandidatesDone { round: 2 },
         Control::DirectFailed { round: 3 },
         Control::DirectConnected { round: u32::MAX },
+        Control::Placement { transfer, placement: Placement { renamed: 1, links_outside: 2, links_unsupported: 3 } },
     ];
     for (at, message) in all.iter().enumerate() {
         let place = match message {
@@ -182,6 +183,7 @@ fn control_messages() -> Vec<Control> {
             Control::CandidatesDone { .. } => 14,
             Control::DirectFailed { .. } => 15,
             Control::DirectConnected { .. } => 16,
+            Control::Placement { .. } => 17,
         };
         assert_eq!(place, at);
     }
