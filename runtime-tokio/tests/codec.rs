@@ -7,7 +7,7 @@ use tallow_proto::wire::Violation;
 use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, enclose};
 use tallow_proto::wire::peer::{
     CancelReason, ChunkRange, Control, ControlRecord, DeclineReason, HandshakeMessage, Have, LaneCount, Mode, Offer,
-    Reason, TransferKind,
+    Placement, Reason, TransferKind,
 };
 use tallow_proto::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, Role, RoomId};
 use tallow_proto::wire::version::SPOKEN;
