@@ -194,7 +194,7 @@ pub fn small() -> MemorySource {
 }
 
 fn sending(source: MemorySource) -> Sender {
-    let config = sender::Config { cores: 2, compression: Compression::Off };
+    let config = sender::Config { cores: 2, compression: Compression::Off, is_strict: false };
     Sender::new(config, Arc::new(source) as Arc<dyn Source>, &Seed::new([4; 32]))
 }
 

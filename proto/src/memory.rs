@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::transfer::entries::EntrySet;
 use crate::transfer::journal::Stored;
 use crate::transfer::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
 use crate::transfer::path::{PathError, RelPath};
@@ -88,6 +89,7 @@ pub struct Collector {
 struct Store {
     manifest: Option<Arc<Manifest>>,
     staged: BTreeMap<u32, Vec<u8>>,
+    left_out: EntrySet,
     /// Entries that are in place.
     placed: usize,
     files: Vec<File>,
@@ -134,12 +136,19 @@ impl Sink for Collector {
         Ok(())
     }
 
+    fn leave_out(&self, index: u32, _: &Entry) -> Result<(), Fault> {
+        let mut store = lock(&self.store);
+        store.staged.remove(&index);
+        store.left_out.insert(index);
+        Ok(())
+    }
+
     fn finish(&self, at_most: usize) -> Result<bool, Fault> {
         let mut store = lock(&self.store);
         let Some(manifest) = store.manifest.clone() else { return Err(FaultKind::Internal.into()) };
         for (index, entry) in manifest.entries().skip(store.placed).take(at_most) {
             store.placed = store.placed.saturating_add(1);
-            if matches!(entry.kind, EntryKind::File { .. }) {
+            if matches!(entry.kind, EntryKind::File { .. }) && !store.left_out.contains(index) {
                 let contents = store.staged.remove(&index).unwrap_or_default().into();
                 store.files.push(File { path: entry.path, contents });
             }

@@ -158,6 +158,7 @@ fn control_messages() -> Vec<Control> {
         Control::CandidatesDone { round: 2 },
         Control::DirectFailed { round: 3 },
         Control::DirectConnected { round: u32::MAX },
+        Control::EntryStatus { transfer, entry: 7, status: EntryStatus::Grown },
     ];
     for (at, message) in all.iter().enumerate() {
         let place = match message {
@@ -178,6 +179,7 @@ fn control_messages() -> Vec<Control> {
             Control::CandidatesDone { .. } => 14,
             Control::DirectFailed { .. } => 15,
             Control::DirectConnected { .. } => 16,
+            Control::EntryStatus { .. } => 17,
         };
         assert_eq!(place, at);
     }

@@ -337,6 +337,9 @@ impl Sink for Broken {
     fn write(&self, _index: u32, _entry: &Entry, _at: u64, _plain: &[u8]) -> Result<(), Fault> {
         Err(self.0())
     }
+    fn leave_out(&self, _index: u32, _entry: &Entry) -> Result<(), Fault> {
+        Err(self.0())
+    }
     fn finish(&self, _at_most: usize) -> Result<bool, Fault> {
         Err(self.0())
     }

@@ -172,6 +172,7 @@ impl SendConfig {
             source: source.into(),
             code: CodeChoice::Generate { words: DEFAULT_WORDS },
             compression: Compression::default(),
+            is_strict: false,
             embedded: None,
         }
     }
@@ -192,6 +193,12 @@ impl SendConfig {
     #[must_use]
     pub fn with_compression(self, compression: Compression) -> Self {
         Self { compression, ..self }
+    }
+
+    /// Ends the transfer at the first file that can't be sent, instead of leaving it out.
+    #[must_use]
+    pub fn strict(self) -> Self {
+        Self { is_strict: true, ..self }
     }
 
     /// Runs this relay inside, unless another one is named.

@@ -211,6 +211,9 @@ pub struct SendConfig {
     pub code: CodeChoice,
     /// Per chunk.
     pub compression: Compression,
+    /// A file that changes, vanishes or can't be read ends the transfer. Otherwise it is left out, unless nothing else
+    /// is offered, and [`super::Summary::differences`] names it on both sides.
+    pub is_strict: bool,
     /// The relay inside this process, used when no other is configured.
     pub embedded: Option<Embedded>,
 }

@@ -9,6 +9,7 @@ use crate::code::{Code, Link};
 use crate::link::race::Transport;
 use crate::link::trust::Trust;
 use crate::misuse::Misuse;
+use crate::transfer::differences::Differences;
 use crate::transfer::manifest::Totals;
 
 /// What happened. Exactly one of [`Event::Done`] and [`Event::Failed`] comes. While a receiver that is done still waits
@@ -95,7 +96,7 @@ pub enum Event {
     },
     /// How far it is. Only the latest counts.
     Progress(Progress),
-    /// Complete and verified on both sides.
+    /// Complete and verified on both sides, but for what [`Summary::differences`] names.
     Done(Summary),
     /// Over.
     Failed(Failure),
@@ -250,11 +251,13 @@ pub struct Progress {
 }
 
 /// A finished transfer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Entries and bytes.
+    /// Entries and bytes that were offered.
     pub totals: Totals,
+    /// How what is in place differs from what was offered; without differences all of it is.
+    pub differences: Differences,
     /// Of these bytes, the ones that were at the receiver from an earlier try.
     pub resumed: u64,
     /// From the acceptance to the end.

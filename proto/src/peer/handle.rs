@@ -251,7 +251,7 @@ impl Running {
             }
         };
         match &mut event {
-            Event::Done(summary) => self.outcome = Some(Ok(*summary)),
+            Event::Done(summary) => self.outcome = Some(Ok(summary.clone())),
             Event::Failed(failure) => self.outcome = Some(Err(failure.clone())),
             Event::Code { code, link, listening } => {
                 let (code, link, listening) = (code.clone(), link.clone(), listening.clone());

@@ -14,6 +14,7 @@ use super::pace::Pace;
 use crate::Instant;
 use crate::node::Node;
 use crate::transfer::Progress;
+use crate::transfer::differences::Differences;
 use crate::transfer::manifest::Totals;
 
 /// Progress is reported at most this often.
@@ -110,9 +111,9 @@ impl Outbox {
     }
 
     /// The good end.
-    pub fn end_well(&mut self, totals: Totals, duration: Duration, root: [u8; 32]) {
+    pub fn end_well(&mut self, totals: Totals, differences: Differences, duration: Duration, root: [u8; 32]) {
         let resumed = self.pace.resumed().min(totals.bytes);
-        self.end(Event::Done(Summary { totals, resumed, duration, root }));
+        self.end(Event::Done(Summary { totals, differences, resumed, duration, root }));
     }
 
     /// The deadline may have come. A spurious call is a no-op.

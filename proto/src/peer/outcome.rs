@@ -109,7 +109,7 @@ impl Peer {
         self.outbox.notify_last_progress(now, progress);
         // The length of a stream was not known before.
         let totals = self.offer.totals.unwrap_or(Totals { bytes: progress.bytes, ..Totals::default() });
-        self.outbox.end_well(totals, duration, root);
+        self.outbox.end_well(totals, self.transfer.differences().clone(), duration, root);
         match self.side {
             Side::Sender => self.leave(now, close::DONE),
             // The sender's farewell says that it knows.

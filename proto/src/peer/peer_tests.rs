@@ -48,6 +48,7 @@ impl Pair {
             source: source(bytes).into(),
             code: CodeChoice::Custom(Code::parse(code).unwrap()),
             compression: Compression::Off,
+            is_strict: false,
             embedded: Some(Embedded { identity: identity(), listen: vec![at], announce: false }),
         };
         let mut receive =

@@ -20,7 +20,7 @@ impl Peer {
     /// A peer that sends.
     #[must_use]
     pub fn sender(config: SendConfig, now: Instant, mut seed: Seed) -> Self {
-        let SendConfig { common, source, code, compression, embedded } = config;
+        let SendConfig { common, source, code, compression, is_strict, embedded } = config;
         let owner = random_owner(&mut seed);
         let mut net = Net::new(common.unix_time, seed.split());
         let (code, question) = match code {
@@ -49,7 +49,7 @@ impl Peer {
                 Rendezvous::relays(list)
             }
         };
-        let config = sender::Config { cores: common.cores.max(1), compression };
+        let config = sender::Config { cores: common.cores.max(1), compression, is_strict };
         let sender = match source {
             Payload::Files(source) => sender::Sender::new(config, source, &seed.split()),
             Payload::Stream(source) => sender::Sender::of_stream(config, source),

@@ -48,6 +48,7 @@ impl Class {
             | Control::Decline { .. }
             | Control::End { .. }
             | Control::Checked { .. }
+            | Control::EntryStatus { .. }
             | Control::CandidateOffer { .. }
             | Control::CandidatesDone { .. }
             | Control::DirectFailed { .. }

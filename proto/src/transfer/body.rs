@@ -7,15 +7,18 @@
 use std::sync::Arc;
 
 use super::Progress;
+use super::differences::Differences;
+use super::entries::EntrySet;
 use super::exchange::{Exchange, Stop};
 use super::hashes::Hash;
+use super::manifest::Manifest;
 use crate::Instant;
 use crate::session::{LinkId, Prepared, SealedChunk};
 use crate::transfer::job::{Product, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::Sink;
 use crate::wire::Violation;
-use crate::wire::peer::{ChunkRange, Control};
+use crate::wire::peer::{ChunkRange, Control, EntryStatus};
 
 /// Which chunks in flight are lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +105,14 @@ pub(super) trait ChunkSink: Send {
     /// The sender judged a range that was claimed to be here from an earlier transfer.
     fn handle_checked(&mut self, range: ChunkRange, same: bool, exchange: &mut Exchange) -> Result<(), Violation>;
 
+    /// The sender says what became of a file.
+    fn handle_status(
+        &mut self,
+        entry: u32,
+        status: EntryStatus,
+        differences: &mut Differences,
+    ) -> Result<(), Violation>;
+
     /// The sender has sent everything: so many chunks, so many of them in this transfer.
     fn handle_end(&mut self, chunks: u64, moved: u64, root: Hash) -> Result<(), Violation>;
 
@@ -129,7 +140,14 @@ pub(super) trait ChunkSink: Send {
     /// What is stored.
     fn progress(&self) -> Progress;
 
-    /// The sink in which something is staged, and how many entries that is; `None`: what was written can't be put in
-    /// place or taken back.
-    fn staged(&self) -> Option<(Arc<dyn Sink>, u32)>;
+    /// What is staged; `None`: what was written can't be put in place or taken back.
+    fn staged(&mut self) -> Option<Staged>;
+}
+
+/// What a sink holds that is to be put in place.
+pub(super) struct Staged {
+    pub sink: Arc<dyn Sink>,
+    pub manifest: Arc<Manifest>,
+    /// Files that the sender could not send.
+    pub failed: EntrySet,
 }

@@ -1,24 +1,22 @@
 //! What a receiver says it has from before, held against this side's own bytes.
 //!
 //! It decides which of its ranges need not be sent: those whose chunks, read and hashed here, give the same digest. A
-//! range that differs is sent whole. Ranges are judged in their order. No timers. Bounds: one job out for each core and
+//! range that differs, or with a file that failed, is sent whole. Ranges are judged in their order. No timers. Bounds: one job out for each core and
 //! 16 MiB of chunks; each chunk is read at most once for it; the hashes of one range and of the jobs.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
+use super::contents::{Contents, Missing};
 use super::hashes::Hash;
-use super::manifest::Manifest;
 use super::{IN_JOBS, slice_of};
-use crate::transfer::storage::{Fault, FaultKind, Source};
+use crate::transfer::storage::Fault;
 use crate::wire::peer::{ChunkRange, Have};
 
 /// Chunks to be read from the source and hashed.
 pub struct Check {
-    source: Arc<dyn Source>,
-    manifest: Arc<Manifest>,
+    contents: Contents,
     range: ChunkRange,
 }
 
@@ -28,29 +26,25 @@ pub struct Checked {
     first: u64,
     hashes: Vec<Hash>,
     bytes: u64,
+    /// A file in them failed, so that they are not what the receiver has.
+    is_incomplete: bool,
+    /// Files that failed now.
+    pub(super) failures: Vec<(u32, Fault)>,
 }
 
 impl Check {
     pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Checked, Fault> {
-        let Self { source, manifest, range } = self;
-        let mut buffer = vec![0; manifest.chunk_size() as usize];
-        let mut checked = Checked { first: range.first, hashes: Vec::new(), bytes: 0 };
+        let Self { contents, range } = self;
+        let mut buffer = vec![0; contents.manifest.chunk_size() as usize];
+        let (mut hashes, mut bytes, mut failures, mut is_incomplete) = (Vec::new(), 0_u64, Vec::new(), false);
         for chunk in range.first..=range.last {
-            let mut len = 0_usize;
-            for segment in manifest.segments(chunk) {
-                if stop() {
-                    return Err(FaultKind::Cancelled.into());
-                }
-                let end = len.saturating_add(segment.len);
-                let piece = buffer.get_mut(len..end).ok_or(FaultKind::Internal)?;
-                source.read(segment.index, &segment.entry, segment.offset, piece)?;
-                len = end;
-            }
-            let contents = buffer.get(..len).unwrap_or_default();
-            checked.hashes.push(*blake3::hash(contents).as_bytes());
-            checked.bytes = checked.bytes.saturating_add(len as u64);
+            let read = contents.read(chunk, &mut buffer, stop)?;
+            is_incomplete |= read.missing != Missing::Nothing;
+            failures.extend(read.failures);
+            hashes.push(*blake3::hash(buffer.get(..read.len).unwrap_or_default()).as_bytes());
+            bytes = bytes.saturating_add(read.len as u64);
         }
-        Ok(checked)
+        Ok(Checked { first: range.first, hashes, bytes, is_incomplete, failures })
     }
 }
 
@@ -67,6 +61,7 @@ pub(super) struct Checking {
     /// Of the first range, as far as they are known.
     hashes: Vec<Hash>,
     bytes: u64,
+    is_incomplete: bool,
 }
 
 /// What became of a range.
@@ -82,7 +77,8 @@ impl Checking {
     pub fn new(have: &[Have]) -> Self {
         let left: VecDeque<Have> = have.iter().copied().collect();
         let first = left.front().map_or(0, |have| have.range.first);
-        Self { left, next: (0, first), out: 0, early: BTreeMap::new(), hashes: Vec::new(), bytes: 0 }
+        let early = BTreeMap::new();
+        Self { left, next: (0, first), out: 0, early, hashes: Vec::new(), bytes: 0, is_incomplete: false }
     }
 
     /// Whether all is judged.
@@ -102,8 +98,8 @@ impl Checking {
     }
 
     /// The next job, if there is one and room for it.
-    pub fn next(&mut self, cores: usize, source: &Arc<dyn Source>, manifest: &Arc<Manifest>) -> Option<Check> {
-        let (jobs, size) = (self.out, manifest.chunk_size());
+    pub fn next(&mut self, cores: usize, contents: &Contents) -> Option<Check> {
+        let (jobs, size) = (self.out, contents.manifest.chunk_size());
         let bytes = (jobs as u64).saturating_add(1).saturating_mul(size.into());
         if jobs >= cores.max(1) || bytes > IN_JOBS {
             return None;
@@ -119,7 +115,7 @@ impl Checking {
         };
         let range = ChunkRange { first, last };
         self.out = jobs.saturating_add(1);
-        Some(Check { source: Arc::clone(source), manifest: Arc::clone(manifest), range })
+        Some(Check { contents: contents.clone(), range })
     }
 
     /// A job was done.
@@ -140,13 +136,15 @@ impl Checking {
             let checked = self.early.remove(&range.first.saturating_add(known))?;
             self.hashes.extend(checked.hashes);
             self.bytes = self.bytes.saturating_add(checked.bytes);
+            self.is_incomplete |= checked.is_incomplete;
         }
         let (hashes, bytes) = (std::mem::take(&mut self.hashes), std::mem::take(&mut self.bytes));
+        let is_whole = !std::mem::take(&mut self.is_incomplete);
         let mut hasher = blake3::Hasher::new();
         for hash in &hashes {
             hasher.update(hash);
         }
-        let same = bool::from(hasher.finalize().as_bytes().ct_eq(&digest));
+        let same = is_whole && bool::from(hasher.finalize().as_bytes().ct_eq(&digest));
         self.left.pop_front();
         self.next.0 = self.next.0.saturating_sub(1);
         Some(Verdict { range, same: same.then_some((hashes, bytes)) })

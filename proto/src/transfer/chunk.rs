@@ -1,7 +1,12 @@
 //! One chunk: what its record's plaintext is, how it is made, and how it is checked and written. This runs in jobs.
 //!
-//! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd), length of the contents
-//! `u32`, BLAKE3 of the contents (32 bytes), then the contents, compressed or not.
+//! Plaintext, integers big-endian: transfer `u32`, chunk `u64`, codec `u8` (0 raw, 1 zstd, 2 incomplete, 3 void), length
+//! of the contents `u32`, BLAKE3 of the contents (32 bytes), then the contents, compressed or not.
+//!
+//! A chunk is incomplete if a file in it failed: before its contents stand their own BLAKE3 (32 bytes) and the number of
+//! such a file's entry (`u32`), and in the place of the file's bytes stand zeros. It is void if it consists of such a
+//! file alone: then only the number follows. In both the hash is that of the chunk when it was made for the first time,
+//! so that it does not depend on which of two copies arrives.
 //!
 //! Sending: read, hash, and compress when it pays: zstd-1 on the first 16 KiB tells (14 µs for a MiB), so that photos
 //! and archives cost nothing. Receiving: open, check the header against the layout, decompress into a buffer of exactly
@@ -15,11 +20,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use subtle::ConstantTimeEq;
 
 use super::codec::{Compressor, Decompressor};
+use super::contents::{Contents, Missing, ReadChunk};
 use super::hashes::{Claim, Hash, Hashes};
 use super::manifest::Manifest;
 use crate::pool::Pool;
 use crate::session::{OpenedRecord, Prepared, SealedChunk};
-use crate::transfer::storage::{Fault, FaultKind, Sink, Source};
+use crate::transfer::storage::{Fault, FaultKind, Sink};
 use crate::wire::Violation;
 
 /// Length of what stands before the contents, in bytes.
@@ -67,7 +73,14 @@ pub enum Codec {
     Raw,
     /// As zstd frames (RFC 8878).
     Zstd,
+    /// With zeros in the place of a file that failed.
+    Incomplete,
+    /// Not at all: the file that it consists of failed.
+    Void,
 }
+
+/// Length of what stands before the contents of an incomplete chunk: their hash, and a number.
+const INCOMPLETE: usize = 36;
 
 impl Header {
     /// As it is sent.
@@ -76,6 +89,8 @@ impl Header {
         let codec = match self.codec {
             Codec::Raw => 0,
             Codec::Zstd => 1,
+            Codec::Incomplete => 2,
+            Codec::Void => 3,
         };
         let fields: [&[u8]; 5] =
             [&self.transfer.to_be_bytes(), &self.chunk.to_be_bytes(), &[codec], &self.length.to_be_bytes(), &self.hash];
@@ -97,6 +112,8 @@ impl Header {
         let codec = match take(&mut rest)? {
             [0] => Codec::Raw,
             [1] => Codec::Zstd,
+            [2] => Codec::Incomplete,
+            [3] => Codec::Void,
             _ => return Err(Violation::BadChunk),
         };
         let length = u32::from_be_bytes(take(&mut rest)?);
@@ -113,12 +130,13 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Violation> {
 
 /// A chunk to be made.
 pub struct Prepare {
-    pub(super) source: Arc<dyn Source>,
-    pub(super) manifest: Arc<Manifest>,
+    pub(super) contents: Contents,
     pub(super) coders: Arc<Coders>,
     pub(super) compression: Compression,
     pub(super) transfer: u32,
     pub(super) chunk: u64,
+    /// Its hash, if it was made before.
+    pub(super) hash: Option<Hash>,
 }
 
 /// A chunk that was made.
@@ -126,46 +144,64 @@ pub struct Prepare {
 pub struct Made {
     /// Which.
     pub chunk: u64,
-    /// BLAKE3 of its contents.
+    /// BLAKE3 of its contents; of one that lacks a file, what it was when the chunk was made for the first time.
     pub hash: Hash,
     /// Length of its contents in bytes.
     pub plain: usize,
     /// The plaintext of its record.
     pub prepared: Prepared,
+    /// Files that failed when it was made.
+    pub failures: Vec<(u32, Fault)>,
 }
 
 impl Prepare {
     /// Reads, hashes, compresses.
     pub(crate) fn run(self, stop: &dyn Fn() -> bool) -> Result<Made, Fault> {
-        let Self { source, manifest, coders, compression, transfer, chunk } = self;
-        let plain = manifest.chunk_len(chunk).ok_or(FaultKind::Internal)?;
+        let Self { contents: files, coders, compression, transfer, chunk, hash: before } = self;
+        let plain = files.manifest.chunk_len(chunk).ok_or(FaultKind::Internal)?;
         let mut prepared = Prepared::lent(&coders.buffers, plain.saturating_add(HEADER));
         let (head, contents) = prepared.body_mut().split_at_mut_checked(HEADER).ok_or(FaultKind::Internal)?;
-        let mut rest = &mut *contents;
-        for segment in manifest.segments(chunk) {
-            if stop() {
-                return Err(FaultKind::Cancelled.into());
-            }
-            let (piece, tail) = rest.split_at_mut_checked(segment.len).ok_or(FaultKind::Internal)?;
-            source.read(segment.index, &segment.entry, segment.offset, piece)?;
-            rest = tail;
-        }
-        let hash = *blake3::hash(contents).as_bytes();
+        let ReadChunk { missing, failures, .. } = files.read(chunk, contents, stop)?;
         let length = u32::try_from(plain).map_err(|_| FaultKind::Internal)?;
+        let own = match missing {
+            Missing::Nothing | Missing::Part(_) => *blake3::hash(contents).as_bytes(),
+            Missing::All(_) => *blake3::hash(&[]).as_bytes(),
+        };
+        let hash = if missing == Missing::Nothing { own } else { before.unwrap_or(own) };
         let mut header = Header { transfer, chunk, codec: Codec::Raw, length, hash };
-        if let Compression::Level(level) = compression
-            && let Some(compressed) = coders.compress(contents, level, HEADER)
-        {
-            header.codec = Codec::Zstd;
-            prepared = compressed;
-            if let Some((head, _)) = prepared.body_mut().split_at_mut_checked(HEADER) {
-                head.copy_from_slice(&header.to_bytes());
+        match missing {
+            Missing::Nothing => {
+                if let Compression::Level(level) = compression
+                    && let Some(compressed) = coders.compress(contents, level, HEADER)
+                {
+                    header.codec = Codec::Zstd;
+                    prepared = compressed;
+                    if let Some((head, _)) = prepared.body_mut().split_at_mut_checked(HEADER) {
+                        head.copy_from_slice(&header.to_bytes());
+                    }
+                } else {
+                    head.copy_from_slice(&header.to_bytes());
+                }
             }
-        } else {
-            head.copy_from_slice(&header.to_bytes());
+            Missing::Part(entry) => {
+                header.codec = Codec::Incomplete;
+                prepared = joined(&[&header.to_bytes(), &own, &entry.to_be_bytes(), contents]);
+            }
+            Missing::All(entry) => {
+                header.codec = Codec::Void;
+                prepared = joined(&[&header.to_bytes(), &entry.to_be_bytes()]);
+            }
         }
-        Ok(Made { chunk, hash, plain, prepared })
+        Ok(Made { chunk, hash, plain, prepared, failures })
     }
+}
+
+/// A record's plaintext of these pieces.
+fn joined(pieces: &[&[u8]]) -> Prepared {
+    let len = pieces.iter().fold(0_usize, |sum, piece| sum.saturating_add(piece.len()));
+    let mut prepared = Prepared::with_capacity(len);
+    pieces.iter().for_each(|piece| prepared.extend_from_slice(piece));
+    prepared
 }
 
 /// A chunk that arrived.
@@ -191,6 +227,8 @@ pub enum Opened {
         plain: usize,
         /// BLAKE3 of its contents.
         hash: Hash,
+        /// It lacks this file, which the sender has to say.
+        lacks: Option<u32>,
     },
     /// It was here before.
     Again,
@@ -217,6 +255,8 @@ impl Open {
                     Some(contents) => store.store(&header, contents),
                     None => Ok(Opened::Violation(Violation::ChunkHash)),
                 }),
+                Codec::Incomplete => store.store_incomplete(&header, body),
+                Codec::Void => Ok(store.note_void(&header, body)),
             }
         });
         opened.transpose()
@@ -229,7 +269,12 @@ fn check(header: &Header, transfer: u32, manifest: &Manifest, body_len: usize) -
         return Err(Violation::WrongTransfer);
     }
     let length = manifest.chunk_len(header.chunk).ok_or(Violation::BadChunk)?;
-    let fits = header.codec == Codec::Zstd || body_len == length;
+    let fits = match header.codec {
+        Codec::Raw => body_len == length,
+        Codec::Zstd => true,
+        Codec::Incomplete => body_len == length.saturating_add(INCOMPLETE),
+        Codec::Void => body_len == size_of::<u32>(),
+    };
     if header.length as usize == length && fits { Ok(()) } else { Err(Violation::BadChunk) }
 }
 
@@ -247,17 +292,59 @@ impl Store<'_> {
         if !bool::from(hash.ct_eq(&header.hash)) {
             return Ok(Opened::Violation(Violation::ChunkHash));
         }
-        let claim = self.hashes.lock().unwrap_or_else(PoisonError::into_inner).claim(header.chunk, &hash);
-        let stored = Opened::Stored { chunk: header.chunk, plain: contents.len(), hash };
-        match claim {
-            Claim::New => {}
-            Claim::Kept => return Ok(stored),
-            Claim::Again => return Ok(Opened::Again),
-            Claim::Changed => return Ok(Opened::Violation(Violation::ChunkChanged)),
-            Claim::Beyond => return Ok(Opened::Violation(Violation::BadChunk)),
+        match self.claim(header, None) {
+            Ok(stored) => self.write(header.chunk, contents).map(|()| stored),
+            Err(opened) => Ok(opened),
         }
+    }
+
+    fn store_incomplete(&self, header: &Header, body: &[u8]) -> Result<Opened, Fault> {
+        let mut contents = body;
+        let (Ok(own), Ok(entry)) = (take::<32>(&mut contents), take(&mut contents).map(u32::from_be_bytes)) else {
+            return Ok(Opened::Violation(Violation::BadChunk));
+        };
+        if !bool::from(blake3::hash(contents).as_bytes().ct_eq(&own)) {
+            return Ok(Opened::Violation(Violation::ChunkHash));
+        }
+        if !self.manifest.segments(header.chunk).any(|segment| segment.index == entry) {
+            return Ok(Opened::Violation(Violation::BadEntry));
+        }
+        match self.claim(header, Some(entry)) {
+            Ok(stored) => self.write(header.chunk, contents).map(|()| stored),
+            Err(opened) => Ok(opened),
+        }
+    }
+
+    fn note_void(&self, header: &Header, body: &[u8]) -> Opened {
+        let mut body = body;
+        let Ok(entry) = take(&mut body).map(u32::from_be_bytes) else {
+            return Opened::Violation(Violation::BadChunk);
+        };
+        if !self.manifest.segments(header.chunk).all(|segment| segment.index == entry) {
+            return Opened::Violation(Violation::BadEntry);
+        }
+        match self.claim(header, Some(entry)) {
+            Ok(opened) | Err(opened) => opened,
+        }
+    }
+
+    /// Whether the chunk is to be written; else what became of it.
+    fn claim(&self, header: &Header, lacks: Option<u32>) -> Result<Opened, Opened> {
+        let claim = self.hashes.lock().unwrap_or_else(PoisonError::into_inner).claim(header.chunk, &header.hash);
+        let (chunk, plain, hash) = (header.chunk, header.length as usize, header.hash);
+        let stored = Opened::Stored { chunk, plain, hash, lacks };
+        match claim {
+            Claim::New => Ok(stored),
+            Claim::Kept => Err(stored),
+            Claim::Again => Err(Opened::Again),
+            Claim::Changed => Err(Opened::Violation(Violation::ChunkChanged)),
+            Claim::Beyond => Err(Opened::Violation(Violation::BadChunk)),
+        }
+    }
+
+    fn write(&self, chunk: u64, contents: &[u8]) -> Result<(), Fault> {
         let mut rest = contents;
-        for segment in self.manifest.segments(header.chunk) {
+        for segment in self.manifest.segments(chunk) {
             if (self.stop)() {
                 return Err(FaultKind::Cancelled.into());
             }
@@ -265,7 +352,7 @@ impl Store<'_> {
             self.sink.write(segment.index, &segment.entry, segment.offset, piece)?;
             rest = tail;
         }
-        Ok(stored)
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 struct Setup {
-    source: MemorySource,
+    contents: Contents,
     manifest: Arc<Manifest>,
     coders: Arc<Coders>,
     sink: Arc<MemorySink>,
@@ -48,17 +48,18 @@ impl Setup {
         let manifest = Arc::new(builder.finish_with(64 << 10).unwrap());
         sink.begin(&manifest).unwrap();
         let hashes = Arc::new(Mutex::new(Hashes::new(manifest.digest(), manifest.chunks())));
-        Self { source, manifest, coders: Arc::default(), sink: Arc::new(sink), hashes }
+        let contents = Contents::new(Arc::new(source), Arc::clone(&manifest));
+        Self { contents, manifest, coders: Arc::default(), sink: Arc::new(sink), hashes }
     }
 
     fn prepare(&self, chunk: u64, compression: Compression) -> Result<Made, Fault> {
         let prepare = Prepare {
-            source: Arc::new(self.source.clone()),
-            manifest: Arc::clone(&self.manifest),
+            contents: self.contents.clone(),
             coders: Arc::clone(&self.coders),
             compression,
             transfer: 1,
             chunk,
+            hash: self.hashes.lock().unwrap().get(chunk),
         };
         match run(Work::Prepare(prepare))? {
             Product::Made(made) => Ok(*made),
@@ -91,7 +92,7 @@ impl Setup {
         chunk.extend_from_slice(&header.to_bytes());
         chunk.extend_from_slice(body);
         let result = self.open(chunk);
-        if result != Ok(Opened::Stored { chunk: header.chunk, plain: header.length as usize, hash: header.hash }) {
+        if result != Ok(Opened::Stored { chunk: header.chunk, plain: header.length as usize, hash: header.hash, lacks: None }) {
             assert_eq!((self.sink.written(), self.sink.misuse()), (0, None), "something was written");
         }
         result
@@ -117,7 +118,7 @@ fn the_header_is_what_the_text_says() {
     for cut in 0..HEADER {
         assert_eq!(Header::parse(&bytes[..cut]), Err(Violation::BadChunk));
     }
-    for codec in [2, 0xff] {
+    for codec in [4, 0xff] {
         let mut bytes = bytes;
         bytes[12] = codec;
         assert_eq!(Header::parse(&bytes), Err(Violation::BadChunk));
@@ -147,7 +148,7 @@ fn chunks_travel_and_compress_where_it_pays() {
                 "{header:?} {}",
                 body.len()
             );
-            assert_eq!(setup.open(made.prepared), Ok(Opened::Stored { chunk, plain: made.plain, hash: made.hash }));
+            assert_eq!(setup.open(made.prepared), Ok(Opened::Stored { chunk, plain: made.plain, hash: made.hash, lacks: None }));
         }
         while !setup.sink.finish(1).unwrap() {}
         assert_eq!(setup.sink.misuse(), None);
@@ -204,7 +205,7 @@ fn p05_what_expands_too_far() {
         assert_eq!(setup.forge(Header { length, ..header }, &compressed), bad_chunk);
         assert_eq!(setup.forge(Header { length, codec: Codec::Raw, ..header }, &contents), bad_chunk);
     }
-    assert_eq!(setup.forge(header, &compressed), Ok(Opened::Stored { chunk: 0, plain: CHUNK, hash: header.hash }));
+    assert_eq!(setup.forge(header, &compressed), Ok(Opened::Stored { chunk: 0, plain: CHUNK, hash: header.hash, lacks: None }));
 }
 
 #[test]
@@ -225,7 +226,7 @@ fn chunks_that_are_not_what_they_say() {
     hash[31] ^= 1;
     assert_eq!(setup.forge(Header { hash, ..header }, tail), violation(Violation::ChunkHash));
     assert_eq!(setup.open(Prepared::with_capacity(0)), violation(Violation::BadChunk));
-    assert_eq!(setup.forge(header, tail), Ok(Opened::Stored { chunk: 1, plain: 5, hash: header.hash }));
+    assert_eq!(setup.forge(header, tail), Ok(Opened::Stored { chunk: 1, plain: 5, hash: header.hash, lacks: None }));
 }
 
 #[test]
@@ -233,7 +234,7 @@ fn a_chunk_that_comes_twice_is_written_once() {
     let setup = Setup::new(&[text(100)]);
     let made = || setup.prepare(0, Compression::default()).unwrap().prepared;
     let hash = setup.prepare(0, Compression::default()).unwrap().hash;
-    assert_eq!(setup.open(made()), Ok(Opened::Stored { chunk: 0, plain: 100, hash }));
+    assert_eq!(setup.open(made()), Ok(Opened::Stored { chunk: 0, plain: 100, hash, lacks: None }));
     assert_eq!(setup.open(made()), Ok(Opened::Again));
     let other = noise(100);
     let mut changed = Prepared::with_capacity(200);
@@ -249,9 +250,18 @@ fn faults_come_back_and_a_panic_is_one() {
         Setup::with(&[text(100), text(100)], MemorySink::new().with_fault(At::Write(1), FaultKind::Panicked));
     let made = setup.prepare(0, Compression::default()).unwrap();
     assert_eq!(setup.open(made.prepared).map_err(|fault| fault.kind), Err(FaultKind::Panicked));
-    setup.source = setup.source.with_fault(At::Read(1), FaultKind::Io(std::io::ErrorKind::PermissionDenied));
-    let fault = setup.prepare(0, Compression::default()).unwrap_err();
-    assert_eq!(fault, FaultKind::Io(std::io::ErrorKind::PermissionDenied).into());
+    let broken = |kind| {
+        let names = ["f0", "f1"].map(|name| RelPath::parse(name).unwrap());
+        let source = names.into_iter().fold(MemorySource::new(), |source, name| source.with_file(name, text(100)));
+        Arc::new(source.with_fault(At::Read(1), kind))
+    };
+    setup.contents.source = broken(FaultKind::Internal);
+    assert_eq!(setup.prepare(0, Compression::default()).unwrap_err(), FaultKind::Internal.into());
+    let denied = FaultKind::Io(std::io::ErrorKind::PermissionDenied);
+    setup.contents.source = broken(denied);
+    let made = setup.prepare(0, Compression::default()).unwrap();
+    assert_eq!(made.failures, [(1, denied.into())]);
+    assert_eq!(setup.prepare(0, Compression::default()).unwrap().failures, [], "it is said once");
     assert_eq!(setup.prepare(1, Compression::default()).unwrap_err(), FaultKind::Internal.into());
 }
 

@@ -96,6 +96,20 @@ impl ChunkTable {
         released
     }
 
+    /// A job made a chunk, and not as it was made before: it has to be made again. Gives what it no longer takes of the
+    /// window.
+    pub fn reject(&mut self, number: u64) -> u64 {
+        let Some(chunk) = self.chunks.get_mut(&number) else { return 0 };
+        let ChunkState::Making { is_stored } = chunk.state else { return 0 };
+        self.making = self.making.saturating_sub(1);
+        if is_stored {
+            return self.chunks.remove(&number).map_or(0, |chunk| chunk.place);
+        }
+        chunk.state = ChunkState::Lost;
+        self.lost.insert(number);
+        0
+    }
+
     /// The next chunk to be sealed; it is in flight from now on.
     pub fn fetch(&mut self) -> Option<(u64, Prepared)> {
         let number = self.ready.pop_front()?;
@@ -187,7 +201,7 @@ mod tests {
     use super::*;
 
     fn made(chunk: u64, len: usize) -> Made {
-        Made { chunk, hash: [0; 32], plain: len, prepared: Prepared::zeroed(len) }
+        Made { chunk, hash: [0; 32], plain: len, prepared: Prepared::zeroed(len), failures: Vec::new() }
     }
 
     fn range(first: u64, last: u64) -> ChunkRange {

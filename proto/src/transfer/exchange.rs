@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::differences::Differences;
 use super::manifest::{Manifest, ManifestError, Refusal, Refused};
 use super::{FIRST, Outcome};
 use crate::Instant;
@@ -90,6 +91,8 @@ pub(super) struct Exchange {
     events: VecDeque<TransferEvent>,
     /// The other side knows of the transfer: a cancellation names it.
     pub announced: bool,
+    /// How what is in place at the end differs from what was offered.
+    pub differences: Differences,
 }
 
 impl Exchange {
@@ -183,7 +186,7 @@ pub(super) const fn is_of_session(message: &Control) -> bool {
 /// The reason that the other side is given for a fault of this one.
 const fn cancel_reason(fault: &Fault) -> CancelReason {
     match fault.kind {
-        FaultKind::Changed => CancelReason::SourceChanged,
+        FaultKind::Changed | FaultKind::Vanished => CancelReason::SourceChanged,
         FaultKind::Cancelled => CancelReason::Interrupted,
         FaultKind::NotRegular
         | FaultKind::Full { .. }

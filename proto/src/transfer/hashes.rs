@@ -74,6 +74,17 @@ impl Hashes {
         if kept { Claim::Kept } else { Claim::New }
     }
 
+    /// The hash of a chunk that was noted; `None`: it was not, or so long ago that it is forgotten.
+    pub fn get(&self, chunk: u64) -> Option<Hash> {
+        match self.prefix.checked_sub(chunk).filter(|back| *back > 0) {
+            Some(back) => {
+                let at = usize::try_from(back).ok().and_then(|back| self.recent.len().checked_sub(back))?;
+                self.recent.get(at).copied()
+            }
+            None => self.beyond.get(&chunk).copied(),
+        }
+    }
+
     /// Notes the hash of a chunk that this side has from before, as long as the other one has
     /// not agreed: it may be replaced.
     pub fn keep(&mut self, chunk: u64, hash: Hash) {
@@ -148,6 +159,7 @@ mod tests {
                 assert_eq!(hashes.claim(*chunk, &hash(*chunk)), Claim::New);
                 assert_eq!(hashes.claim(*chunk, &hash(*chunk)), Claim::Again);
                 assert_eq!(hashes.claim(*chunk, &[0; 32]), Claim::Changed);
+                assert_eq!((hashes.get(*chunk), hashes.get(5)), (Some(hash(*chunk)), None));
             }
             hashes.root().unwrap()
         };
@@ -209,5 +221,6 @@ mod tests {
         assert_eq!(hashes.recent.len() as u64, AHEAD);
         assert_eq!(hashes.claim(10, &[3; 32]), Claim::Changed);
         assert_eq!(hashes.claim(9, &[3; 32]), Claim::Again, "forgotten");
+        assert_eq!((hashes.get(10), hashes.get(9)), (Some([2; 32]), None));
     }
 }

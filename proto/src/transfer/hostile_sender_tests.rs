@@ -122,7 +122,7 @@ fn messages_that_have_no_place_in_a_sender() {
     }
     // An answer to an offer that was not told in full.
     let mut sender = sender::Sender::new(
-        sender::Config { cores: 1, compression: Compression::Off },
+        sender::Config { cores: 1, compression: Compression::Off, is_strict: false },
         Arc::new(MemorySource::new().with_page_after(1).with_dir(path("a")).with_dir(path("b"))),
         &seed(1),
     );
@@ -181,7 +181,7 @@ fn the_window_bounds_what_is_under_way() {
 #[test]
 fn chunks_that_nobody_fetches_are_not_made_without_end() {
     let mut sender = sender::Sender::new(
-        sender::Config { cores: 64, compression: Compression::Off },
+        sender::Config { cores: 64, compression: Compression::Off, is_strict: false },
         Arc::new(one_file(200 * K64)),
         &seed(1),
     );
@@ -215,7 +215,7 @@ fn chunks_that_nobody_fetches_are_not_made_without_end() {
 #[test]
 fn large_chunks_are_in_few_jobs_at_once() {
     let now = tests::now();
-    let config = sender::Config { cores: 64, compression: Compression::Off };
+    let config = sender::Config { cores: 64, compression: Compression::Off, is_strict: false };
     let source = MemorySource::new().with_entry(file("x", 8 << 30), vec![]);
     let mut sender = sender::Sender::new(config, Arc::new(source), &seed(1));
     while let Some(job) = sender.poll_job() {

@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! waiting ──► opening ──► written ──► committing ──► stored, and fresh until it is acknowledged
+//!                └──────► unexplained ──────────────────┘ its file failed
 //! ```
 //! It decides when chunks are noted in the journal and so acknowledged (never before), when all that comes to the disk,
-//! and counts what the sender may have under way. What is here from before and the sender has not judged is
+//! and counts what the sender may have under way. A chunk that lacks a file counts once the sender said that the file
+//! failed. What is here from before and the sender has not judged is
 //! `resume.kept`.
 //!
 //! Timers: [`SYNC_AFTER`], and the rate limit's for the next acknowledgement. Bounds: [`CREDIT`] for all that is held;
@@ -16,8 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::arrivals::{Arrivals, Charge};
-use super::body::ChunkSink;
+use super::body::{ChunkSink, Staged};
 use super::chunk::{Coders, Open, Opened};
+use super::differences::{Differences, Statuses};
 use super::exchange::{Exchange, Stop, TransferEvent};
 use super::hashes::{Hash, Hashes};
 use super::journal::Stored;
@@ -34,7 +37,7 @@ use crate::transfer::job::{Product, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{FaultKind, Sink};
 use crate::wire::Violation;
-use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have};
+use crate::wire::peer::{ChunkRange, ChunkRanges, Control, EntryStatus, Have};
 
 /// Chunks are committed when so many were written that count so many bytes together, or many of any size, or nothing
 /// else is left to do: often enough that a window of a few chunks never waits for it, and seldom enough to cost
@@ -56,11 +59,14 @@ pub struct Incoming {
     /// Of the chunks that were judged, whether they are written already or not.
     hashes: Arc<Mutex<Hashes>>,
     arrivals: Arrivals,
+    statuses: Statuses,
+    /// Written, by the file that they lack: the sender has still to say that it failed.
+    unexplained: BTreeMap<u32, Vec<(u64, Written)>>,
     /// Written, not in the journal.
     written: BTreeMap<u64, Written>,
     /// On their way into the journal.
     committing: BTreeMap<u64, Written>,
-    /// In the journal, not acknowledged.
+    /// Stored, not acknowledged.
     fresh: BTreeMap<u64, Charge>,
     stored: Recorded,
     /// From which chunk on acknowledgements are to be said again.
@@ -71,7 +77,7 @@ pub struct Incoming {
     end: Option<Hash>,
 }
 
-/// In the journal, acknowledged or not, and what both sides have from before.
+/// Stored, acknowledged or not, and what both sides have from before.
 #[derive(Default)]
 struct Recorded {
     chunks: RangeSet,
@@ -128,6 +134,8 @@ impl Incoming {
             manifest,
             sink,
             coders: Arc::new(Coders::new(buffers)),
+            statuses: Statuses::default(),
+            unexplained: BTreeMap::new(),
             written: BTreeMap::new(),
             committing: BTreeMap::new(),
             fresh: BTreeMap::new(),
@@ -148,8 +156,15 @@ impl Incoming {
     fn opened(&mut self, id: JobId, record: OpenedRecord<Opened>) -> Result<(), Violation> {
         let Some(charge) = self.arrivals.opened(id) else { return Ok(()) };
         match record.content {
-            Some(Opened::Stored { chunk, plain, hash }) => {
-                self.written.insert(chunk, Written { charge, plain, hash });
+            Some(Opened::Stored { chunk, plain, hash, lacks }) => {
+                let written = Written { charge, plain, hash };
+                match lacks {
+                    None => {
+                        self.written.insert(chunk, written);
+                    }
+                    Some(file) if self.statuses.failed.contains(file) => self.record(chunk, written),
+                    Some(file) => self.unexplained.entry(file).or_default().push((chunk, written)),
+                }
             }
             // Of a record that is not genuine the session learned first, and its link ends.
             Some(Opened::Again) | None => self.arrivals.discard(charge),
@@ -171,15 +186,20 @@ impl Incoming {
         Some(self.committing.iter().map(|(&chunk, written)| Stored { chunk, hash: written.hash }).collect())
     }
 
+    /// It counts as stored. One that lacks a file comes here without the journal: the next try fetches it again.
+    fn record(&mut self, chunk: u64, Written { charge, plain, .. }: Written) {
+        self.stored.chunks.insert(chunk);
+        self.stored.bytes = self.stored.bytes.saturating_add(plain as u64);
+        self.fresh.insert(chunk, charge);
+    }
+
     /// They are in the journal.
     fn committed(&mut self, now: Instant) {
         let mut bytes = 0_u64;
-        for (chunk, Written { charge, plain, .. }) in std::mem::take(&mut self.committing) {
-            self.stored.chunks.insert(chunk);
-            self.fresh.insert(chunk, charge);
-            bytes = bytes.saturating_add(plain as u64);
+        for (chunk, written) in std::mem::take(&mut self.committing) {
+            bytes = bytes.saturating_add(written.plain as u64);
+            self.record(chunk, written);
         }
-        self.stored.bytes = self.stored.bytes.saturating_add(bytes);
         self.sync.state = match self.sync.state {
             Sync::Clean => Sync::Dirty { bytes, due: now.checked_add(SYNC_AFTER) },
             Sync::Dirty { bytes: before, due } => Sync::Dirty { bytes: before.saturating_add(bytes), due },
@@ -217,8 +237,10 @@ impl ChunkSink for Incoming {
     }
 
     fn lose(&mut self, link: LinkId) {
-        let written = self.written.values_mut().chain(self.committing.values_mut()).map(|written| &mut written.charge);
-        self.arrivals.lose(link, written.chain(self.fresh.values_mut()));
+        let unexplained = self.unexplained.values_mut().flatten().map(|(_, written)| written);
+        let written = self.written.values_mut().chain(self.committing.values_mut()).chain(unexplained);
+        let charges = written.map(|written| &mut written.charge).chain(self.fresh.values_mut());
+        self.arrivals.lose(link, charges);
     }
 
     fn repeat(&mut self) {
@@ -253,6 +275,25 @@ impl ChunkSink for Incoming {
         }
         if self.resume.kept.is_empty() {
             exchange.report(TransferEvent::Resumed { bytes: self.resume.confirmed.1 });
+        }
+        Ok(())
+    }
+
+    fn handle_status(
+        &mut self,
+        entry: u32,
+        status: EntryStatus,
+        differences: &mut Differences,
+    ) -> Result<(), Violation> {
+        // The end says that nothing more of this kind follows: what is stored then may be put in place.
+        if self.end.is_some() {
+            return Err(Violation::BadEntry);
+        }
+        self.statuses.note(&self.manifest, (entry, status), None, differences)?;
+        if status.is_failure() {
+            for (chunk, written) in self.unexplained.remove(&entry).into_iter().flatten() {
+                self.record(chunk, written);
+            }
         }
         Ok(())
     }
@@ -357,7 +398,8 @@ impl ChunkSink for Incoming {
         Progress { bytes: self.stored.bytes.saturating_add(kept).min(total), total }
     }
 
-    fn staged(&self) -> Option<(Arc<dyn Sink>, u32)> {
-        Some((Arc::clone(&self.sink), self.manifest.totals().entries))
+    fn staged(&mut self) -> Option<Staged> {
+        let (sink, manifest) = (Arc::clone(&self.sink), Arc::clone(&self.manifest));
+        Some(Staged { sink, manifest, failed: std::mem::take(&mut self.statuses.failed) })
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::check::{Check, Checked};
+use super::differences::Pages;
 use super::chunk::{Made, Open, Opened, Prepare};
 pub use super::job_id::JobId;
 use super::journal::Stored;
@@ -73,6 +74,15 @@ pub enum Work {
         /// Where.
         sink: Arc<dyn Sink>,
     },
+    /// Leaves out files that the sender could not send.
+    LeaveOut {
+        /// Where.
+        sink: Arc<dyn Sink>,
+        /// Of which manifest.
+        manifest: Arc<Manifest>,
+        /// Which entries.
+        entries: Vec<u32>,
+    },
     /// Puts entries in place.
     Finish {
         /// Where.
@@ -115,6 +125,8 @@ pub enum Product {
     Committed,
     /// All that was committed before is on the disk.
     Synced,
+    /// Files that the sender could not send are left out.
+    LeftOut,
     /// A slice was put in place; true: it was the last.
     Finished(bool),
     /// What was staged is gone.
@@ -168,6 +180,7 @@ impl Work {
             Self::Begin { .. } => "begin",
             Self::Commit { .. } => "commit",
             Self::Sync { .. } => "sync",
+            Self::LeaveOut { .. } => "leave out",
             Self::Finish { .. } => "finish",
             Self::Abandon { .. } => "abandon",
             Self::Suspend { .. } => "suspend",
@@ -196,10 +209,20 @@ impl Work {
             Self::VerifyStored(verify) => verify.run(stop).map(Product::VerifiedStored),
             Self::Begin { sink, manifest } => sink.begin(&manifest).map(Product::Begun),
             Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
+            Self::LeaveOut { sink, manifest, entries } => leave_out(&*sink, &manifest, &entries),
             Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),
             Self::Stream(work) => work.run().map(Product::Stream),
         }
     }
+}
+
+fn leave_out(sink: &dyn Sink, manifest: &Manifest, entries: &[u32]) -> Result<Product, Fault> {
+    let mut pages = Pages::default();
+    for index in entries {
+        let entry = pages.entry(manifest, *index).ok_or(FaultKind::Internal)?;
+        sink.leave_out(*index, &entry)?;
+    }
+    Ok(Product::LeftOut)
 }
 
 fn scan(source: &dyn Source, mut builder: Box<ManifestBuilder>, page: u32) -> Result<Product, Fault> {

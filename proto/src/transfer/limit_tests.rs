@@ -20,7 +20,7 @@ const SEALED: u64 = (K64 + 256) as u64;
 fn limited(source: MemorySource, sender: Option<u64>, receiver: Option<u64>) -> World {
     let rate = |rate: Option<u64>| rate.and_then(NonZeroU64::new);
     let mut world = World::new(source, MemorySink::new(), Compression::Off);
-    let config = sender::Config { cores: 2, compression: Compression::Off };
+    let config = sender::Config { cores: 2, compression: Compression::Off, is_strict: false };
     let source = Arc::<MemorySource>::clone(&world.source) as Arc<dyn Source>;
     world.sender = sender::Sender::new(config, source, &seed(1)).with_limit(rate(sender));
     world.sender.begin(world.now);

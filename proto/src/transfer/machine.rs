@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Progress;
+use super::differences::Differences;
 use super::exchange::TransferEvent;
 use super::receiver::Receiver;
 use super::sender::Sender;
@@ -196,6 +197,15 @@ impl Transfer {
         match self {
             Self::Sender(sender) => sender.progress(),
             Self::Receiver(receiver) => receiver.progress(),
+        }
+    }
+
+    /// How what is in place at the end differs from what was offered, as far as that is known.
+    #[must_use]
+    pub const fn differences(&self) -> &Differences {
+        match self {
+            Self::Sender(sender) => sender.differences(),
+            Self::Receiver(receiver) => receiver.differences(),
         }
     }
 

@@ -66,6 +66,17 @@ pub enum EntryKind {
     },
 }
 
+impl EntryKind {
+    /// Whether it is a regular file.
+    #[must_use]
+    pub const fn is_file(&self) -> bool {
+        match self {
+            Self::File { .. } => true,
+            Self::Dir | Self::Symlink { .. } => false,
+        }
+    }
+}
+
 impl Entry {
     /// The length of a file in bytes; 0 for everything else.
     #[must_use]

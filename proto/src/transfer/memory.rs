@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::entries::EntrySet;
 use super::journal::{Header, Reader, Stored, Writer};
 use super::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
 use super::path::{LinkTarget, RelPath};
@@ -44,6 +45,10 @@ fn strike(faults: &[(At, FaultKind)], at: At) -> Result<(), Fault> {
 pub struct MemorySource {
     entries: Vec<(Entry, Vec<u8>)>,
     faults: Vec<(At, FaultKind)>,
+    /// Entries that fail once they were read so often.
+    breaking: Vec<(u32, u32, FaultKind)>,
+    /// How often each of those was read.
+    reads: Arc<Mutex<BTreeMap<u32, u32>>>,
     page_after: usize,
 }
 
@@ -98,6 +103,21 @@ impl MemorySource {
         self
     }
 
+    /// The file of this number fails when it is read once more than `reads` times, and from then on.
+    #[must_use]
+    pub fn with_fault_after(mut self, reads: u32, index: u32, kind: FaultKind) -> Self {
+        self.breaking.push((index, reads, kind));
+        self
+    }
+
+    fn break_at(&self, index: u32) -> Result<(), Fault> {
+        let Some((_, most, kind)) = self.breaking.iter().find(|(own, ..)| *own == index) else { return Ok(()) };
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = reads.entry(index).or_default();
+        *count = count.saturating_add(1);
+        if *count > *most { Err((*kind).into()) } else { Ok(()) }
+    }
+
     /// What is sent, with the contents of files.
     #[must_use]
     pub fn entries(&self) -> &[(Entry, Vec<u8>)] {
@@ -130,6 +150,7 @@ impl Source for MemorySource {
 
     fn read(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<(), Fault> {
         strike(&self.faults, At::Read(index))?;
+        self.break_at(index)?;
         let changed = || Fault::at(FaultKind::Changed, entry.path.as_str());
         let (own, contents) = self.entries.get(index as usize).ok_or_else(changed)?;
         let start = usize::try_from(at).map_err(|_| changed())?;
@@ -200,6 +221,7 @@ struct Store {
     commits: u32,
     syncs: u32,
     finished: BTreeMap<String, (Entry, Vec<u8>)>,
+    left_out: EntrySet,
     slices: u32,
     placed: u32,
     misuse: Option<&'static str>,
@@ -381,6 +403,17 @@ impl Sink for MemorySink {
         Ok(())
     }
 
+    fn leave_out(&self, index: u32, entry: &Entry) -> Result<(), Fault> {
+        let mut store = self.lock();
+        let own = store.manifest.as_ref().and_then(|manifest| manifest.entry(index));
+        let right = store.stage == Stage::Staged && store.slices == 0 && own.is_some_and(|own| own == *entry);
+        store.note(right && entry.kind.is_file(), "left out what is no file of what was begun, or too late");
+        store.files.remove(&index);
+        let is_first = store.left_out.insert(index);
+        store.note(is_first, "left out twice");
+        Ok(())
+    }
+
     fn finish(&self, at_most: usize) -> Result<bool, Fault> {
         let mut store = self.lock();
         strike(&self.faults, At::Finish(store.slices))?;
@@ -390,6 +423,10 @@ impl Sink for MemorySink {
         let Some(manifest) = store.manifest.clone() else { return Err(FaultKind::Internal.into()) };
         let slice: Vec<_> = manifest.entries().skip(store.placed as usize).take(at_most).collect();
         for (index, entry) in slice {
+            if store.left_out.contains(index) {
+                store.placed = store.placed.saturating_add(1);
+                continue;
+            }
             let (mut contents, written) = store.files.remove(&index).unwrap_or_default();
             // One from before may be longer than it should.
             contents.truncate(usize::try_from(entry.size()).unwrap_or(usize::MAX));

@@ -22,6 +22,9 @@ pub mod chunk_size;
 mod chunks;
 mod codec;
 mod collision;
+mod contents;
+pub mod differences;
+pub mod entries;
 mod exchange;
 mod hashes;
 mod incoming;
@@ -119,6 +122,8 @@ mod tests;
 
 #[cfg(test)]
 mod ending_tests;
+#[cfg(test)]
+mod failing_tests;
 #[cfg(test)]
 mod hostile_receiver_tests;
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! It decides which chunk is made next: those that were lost with a link, then those that the receiver claimed to have
 //! and has not, then the lowest that was never begun and is not claimed. What is claimed is held against our own bytes
-//! meanwhile (`check`). Where each of them is, from its planning to its acknowledgement, stands in a [`ChunkTable`].
+//! meanwhile (`check`). A file that fails costs itself: the receiver is told, and its chunks leave without its bytes
+//! (`contents`). Where each of them is, from its planning to its acknowledgement, stands in a [`ChunkTable`].
 //!
 //! A rate limit is kept where chunks are fetched; its timer is the only one here. Bounds: jobs out, twice the cores and
 //! 16 MiB; chunks made and not fetched, [`READY`] and 16 MiB; chunks sent and not acknowledged, the window.
@@ -14,6 +15,8 @@ use super::body::{ChunkSource, Lost};
 use super::check::{Check, Checking, Verdict};
 use super::chunk::{Coders, HEADER, Made, Prepare};
 use super::chunks::{Acknowledged, ChunkTable};
+use super::contents::Contents;
+use super::differences::Statuses;
 use super::exchange::{Exchange, Stop, TransferEvent};
 use super::hashes::{AHEAD, Claim, Hash, Hashes};
 use super::limit::Limit;
@@ -26,7 +29,7 @@ use crate::session::{LinkId, Prepared};
 use crate::transfer::job::{Product, Work};
 use crate::transfer::storage::{Fault, FaultKind, Source};
 use crate::wire::Violation;
-use crate::wire::peer::{ChunkRange, Control, Have};
+use crate::wire::peer::{ChunkRange, Control, EntryStatus, Have};
 
 /// The most chunks that are made, or being made, and were not fetched.
 pub const READY: usize = 64;
@@ -47,6 +50,9 @@ pub struct Outgoing {
     chunks: ChunkTable,
     delivered: Delivered,
     hashes: Hashes,
+    statuses: Statuses,
+    /// A file that fails ends the transfer.
+    is_strict: bool,
     /// The root, once `End` was said.
     end: Option<Hash>,
     /// There is a new link, and what of the lost chunks arrived all the same is about to be said: until then nothing is
@@ -56,8 +62,7 @@ pub struct Outgoing {
 
 /// What jobs need that make a chunk.
 struct Maker {
-    source: Arc<dyn Source>,
-    manifest: Arc<Manifest>,
+    contents: Contents,
     coders: Arc<Coders>,
     compression: Compression,
 }
@@ -85,7 +90,14 @@ impl Outgoing {
         Ok(Self {
             hashes: Hashes::new(manifest.digest(), manifest.chunks()),
             window: Window::new(most, credit),
-            maker: Maker { source, manifest, coders: Arc::default(), compression },
+            // Of one file alone nothing is left if it fails.
+            is_strict: manifest.totals().entries == 1,
+            maker: Maker {
+                contents: Contents::new(source, manifest),
+                coders: Arc::default(),
+                compression,
+            },
+            statuses: Statuses::default(),
             limit: None,
             checking: Checking::new(have),
             confirmed: (0, 0),
@@ -103,10 +115,15 @@ impl Outgoing {
         Self { limit, ..self }
     }
 
+    /// With whether a file that fails ends the transfer.
+    pub fn with_strictness(self, is_strict: bool) -> Self {
+        Self { is_strict: self.is_strict || is_strict, ..self }
+    }
+
     /// Whether another job that holds a chunk has room.
     fn has_room(&self, cores: usize, ready_bytes: u64) -> bool {
         let jobs = self.chunks.making().saturating_add(self.checking.jobs());
-        let in_jobs = (jobs as u64).saturating_add(1).saturating_mul(self.maker.manifest.chunk_size().into());
+        let in_jobs = (jobs as u64).saturating_add(1).saturating_mul(self.maker.contents.manifest.chunk_size().into());
         jobs < cores.max(1).saturating_mul(2) && ready_bytes.saturating_add(in_jobs) <= IN_JOBS
     }
 
@@ -120,7 +137,7 @@ impl Outgoing {
             return None;
         }
         let first_missing = self.delivered.acknowledged.first_missing();
-        let bound = first_missing.saturating_add(AHEAD).min(self.maker.manifest.chunks());
+        let bound = first_missing.saturating_add(AHEAD).min(self.maker.contents.manifest.chunks());
         self.skip();
         if let Some(lost) = self.chunks.first_lost() {
             // Its place in the window is its own until it is acknowledged.
@@ -153,8 +170,7 @@ impl Outgoing {
 
     /// The next job that looks at what the receiver says it has.
     fn next_to_check(&mut self, cores: usize) -> Option<Check> {
-        let Maker { source, manifest, .. } = &self.maker;
-        if self.has_room(cores, 0) { self.checking.next(cores, source, manifest) } else { None }
+        if self.has_room(cores, 0) { self.checking.next(cores, &self.maker.contents) } else { None }
     }
 
     /// What is to be said of the next range that was judged.
@@ -178,15 +194,46 @@ impl Outgoing {
     }
 
     /// A job made a chunk.
-    fn made(&mut self, made: Made) -> Result<(), Fault> {
-        match self.hashes.claim(made.chunk, &made.hash) {
-            Claim::New | Claim::Kept | Claim::Again => {}
-            // It was sent before, and the file is not what it was then.
-            Claim::Changed => return Err(FaultKind::Changed.into()),
+    fn made(&mut self, mut made: Made, exchange: &mut Exchange) -> Result<(), Stop> {
+        let failures = std::mem::take(&mut made.failures);
+        self.fail(failures, exchange)?;
+        let released = match self.hashes.claim(made.chunk, &made.hash) {
+            Claim::New | Claim::Kept | Claim::Again => self.chunks.handle_made(made),
+            // It was sent before, and one of its files is not what it was then. The source did not notice, so it is not
+            // known which.
+            Claim::Changed => {
+                let files = self.maker.contents.manifest.segments(made.chunk).map(|segment| segment.index);
+                let contents = &self.maker.contents;
+                let failures = files.filter(|file| contents.fail(*file)).map(|file| (file, FaultKind::Changed.into()));
+                let failures = failures.collect();
+                self.fail(failures, exchange)?;
+                self.chunks.reject(made.chunk)
+            }
             Claim::Beyond => return Err(FaultKind::Internal.into()),
-        }
-        let released = self.chunks.handle_made(made);
+        };
         self.window.release(released);
+        Ok(())
+    }
+
+    /// These files can't be sent.
+    fn fail(&mut self, failures: Vec<(u32, Fault)>, exchange: &mut Exchange) -> Result<(), Stop> {
+        for (entry, fault) in failures {
+            // Once the end was said, the receiver may put in place what it has.
+            if self.is_strict || self.end.is_some() {
+                return Err(fault.into());
+            }
+            let status = match fault.kind {
+                FaultKind::Vanished => EntryStatus::Vanished,
+                FaultKind::Changed => EntryStatus::Changed,
+                _ => EntryStatus::Unreadable,
+            };
+            let manifest = &self.maker.contents.manifest;
+            // Each file fails once.
+            self.statuses
+                .note(manifest, (entry, status), Some(fault), &mut exchange.differences)
+                .map_err(|_| FaultKind::Internal)?;
+            exchange.send(Control::EntryStatus { transfer: FIRST, entry, status });
+        }
         Ok(())
     }
 }
@@ -201,8 +248,9 @@ impl ChunkSource for Outgoing {
     fn handle_product(&mut self, now: Instant, product: Product, exchange: &mut Exchange) -> Result<(), Stop> {
         self.advance(now);
         match product {
-            Product::Made(made) => self.made(*made)?,
-            Product::Checked(checked) => {
+            Product::Made(made) => self.made(*made, exchange)?,
+            Product::Checked(mut checked) => {
+                self.fail(std::mem::take(&mut checked.failures), exchange)?;
                 self.checking.checked(checked);
                 while let Some(message) = self.poll_checked() {
                     exchange.send(message);
@@ -218,7 +266,7 @@ impl ChunkSource for Outgoing {
     }
 
     fn acknowledge(&mut self, _now: Instant, acknowledged: &[ChunkRange], credit: u32) -> Result<(), Violation> {
-        ranges::check(acknowledged, self.maker.manifest.chunks())?;
+        ranges::check(acknowledged, self.maker.contents.manifest.chunks())?;
         if !acknowledged.iter().all(|range| self.delivered.sent.covers(*range)) {
             return Err(Violation::BadRanges);
         }
@@ -265,14 +313,14 @@ impl ChunkSource for Outgoing {
             return Some(Work::Check(check));
         }
         let Some(chunk) = self.next_to_make(cores) else { return self.next_to_check(cores).map(Work::Check) };
-        let Maker { source, manifest, coders, compression } = &self.maker;
+        let Maker { contents, coders, compression } = &self.maker;
         Some(Work::Prepare(Prepare {
-            source: Arc::clone(source),
-            manifest: Arc::clone(manifest),
+            contents: contents.clone(),
             coders: Arc::clone(coders),
             compression: *compression,
             transfer: FIRST,
             chunk,
+            hash: self.hashes.get(chunk),
         }))
     }
 
@@ -289,7 +337,7 @@ impl ChunkSource for Outgoing {
     }
 
     fn end(&mut self) -> Option<Control> {
-        let chunks = self.maker.manifest.chunks();
+        let chunks = self.maker.contents.manifest.chunks();
         if self.end.is_some() || self.delivered.sent.count() < chunks || !self.checking.is_done() {
             return None;
         }
@@ -313,6 +361,6 @@ impl ChunkSource for Outgoing {
     }
 
     fn whole(&self) -> u64 {
-        self.maker.manifest.totals().bytes
+        self.maker.contents.manifest.totals().bytes
     }
 }

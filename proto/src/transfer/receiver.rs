@@ -40,6 +40,7 @@ use subtle::ConstantTimeEq;
 
 use self::finishing::Finishing;
 use super::body::ChunkSink;
+use super::differences::Differences;
 use super::exchange::{Exchange, Stop, TransferEvent, is_of_session, of_this};
 use super::hashes::Hash;
 use super::incoming::Incoming;
@@ -249,6 +250,7 @@ impl Receiver {
             }
             // Both copies of a chunk that was sent twice were in jobs when the last one was stored.
             (Product::Opened(_) | Product::Synced, State::Finishing(_)) => {}
+            (Product::LeftOut, State::Finishing(finishing)) => finishing.handle_left_out(),
             (Product::Finished(false), State::Finishing(finishing)) => finishing.handle_unfinished(now),
             (Product::Finished(true), State::Finishing(finishing)) => {
                 let Finishing { root, progress, farewell, .. } = **finishing;
@@ -430,6 +432,12 @@ impl Receiver {
         }
     }
 
+    /// How what is in place at the end differs from what was offered, as far as that is known.
+    #[must_use]
+    pub const fn differences(&self) -> &Differences {
+        &self.exchange.differences
+    }
+
     /// Whether everything is being put in place, so that only the disk decides how it ends.
     #[must_use]
     pub const fn is_finishing(&self) -> bool {
@@ -484,6 +492,10 @@ impl Receiver {
             (Control::Checked { transfer, range, same }, State::Receiving(chunks)) => {
                 of_this(transfer, false)?;
                 chunks.handle_checked(range, same, &mut self.exchange)?;
+            }
+            (Control::EntryStatus { transfer, entry, status }, State::Receiving(chunks)) => {
+                of_this(transfer, false)?;
+                chunks.handle_status(entry, status, &mut self.exchange.differences)?;
             }
             (Control::End { transfer, chunks: all, moved, root }, State::Receiving(chunks)) => {
                 of_this(transfer, false)?;
@@ -596,7 +608,7 @@ impl Receiver {
             return Err(Violation::WrongRoot);
         }
         let progress = chunks.progress();
-        let Some((sink, entries)) = chunks.staged() else {
+        let Some(staged) = chunks.staged() else {
             // The confirmation says all that the last acknowledgements would.
             let progress = Progress { total: progress.bytes, ..progress };
             self.complete(now, root, progress, Some(FAREWELL));
@@ -605,7 +617,7 @@ impl Receiver {
         while let Some(ack) = chunks.poll_ack() {
             self.exchange.send(ack);
         }
-        self.state = State::Finishing(Box::new(Finishing::new(sink, entries, root, progress)));
+        self.state = State::Finishing(Box::new(Finishing::new(staged, root, progress)));
         Ok(())
     }
 

@@ -471,16 +471,3 @@ fn a_link_dies_while_ranges_are_judged() {
     world.check_complete();
     assert!(world.resumed.0.is_some_and(|bytes| bytes >= 5 * K64 as u64));
 }
-
-#[test]
-fn a_source_that_changes_while_it_is_judged_is_told() {
-    let left = left_after(20, 5);
-    let source = files(20).with_fault(At::Read(0), FaultKind::Changed);
-    let mut world = World::new(source, MemorySink::new().with_partial(left), Compression::Off);
-    world.until(|world| !world.sender_jobs.is_empty() && world.accepted);
-    let job = world.sender_jobs.remove(0);
-    world.sender.handle_job(world.now, run(job));
-    world.settle();
-    assert_eq!(world.sent, Some(Outcome::Failed(FaultKind::Changed.into())));
-    world.check_ended();
-}

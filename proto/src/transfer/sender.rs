@@ -21,6 +21,7 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 use super::body::{ChunkSource, Lost};
+use super::differences::Differences;
 use super::exchange::{Exchange, Stop, TransferEvent, is_of_session, of_this};
 use super::limit::Limit;
 use super::manifest::{Manifest, ManifestBuilder};
@@ -43,6 +44,9 @@ pub struct Config {
     pub cores: usize,
     /// Per chunk.
     pub compression: Compression,
+    /// A file that changes, vanishes or can't be read ends the transfer. Otherwise it is left out, unless nothing else
+    /// is offered.
+    pub is_strict: bool,
 }
 
 /// See the module's text.
@@ -278,6 +282,12 @@ impl Sender {
         }
     }
 
+    /// How what the receiver has differs from what was offered, as far as that is known.
+    #[must_use]
+    pub const fn differences(&self) -> &Differences {
+        &self.exchange.differences
+    }
+
     /// Whether it is known what is offered.
     #[must_use]
     pub const fn is_scanned(&self) -> bool {
@@ -408,7 +418,8 @@ impl Content {
         match self {
             Self::Files(source, manifest) => {
                 let source = (Arc::clone(source), Arc::clone(manifest));
-                Ok(Box::new(Outgoing::new(source, config.compression, credit, have)?.with_limit(limit)))
+                let chunks = Outgoing::new(source, config.compression, credit, have)?;
+                Ok(Box::new(chunks.with_limit(limit).with_strictness(config.is_strict)))
             }
             // Nothing of a stream can be there from before.
             Self::Stream(_) if !have.is_empty() => Err(Violation::BadRanges),

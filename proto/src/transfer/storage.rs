@@ -41,6 +41,9 @@ pub enum FaultKind {
     /// It is not, or no more, the file that was scanned.
     #[error("changed while it was being sent")]
     Changed,
+    /// It was there when it was scanned, and is there no more.
+    #[error("removed before it was sent")]
+    Vanished,
     /// A device, a FIFO, a socket, or a directory where a file was expected.
     #[error("not a regular file")]
     NotRegular,
@@ -91,6 +94,7 @@ impl FaultKind {
     pub const fn advice(self) -> &'static str {
         match self {
             Self::Changed => "send it again when nothing writes to it",
+            Self::Vanished => "leave it out, or put it back",
             Self::NotRegular => "leave it out",
             Self::Full { .. } => "make room, or choose another place",
             Self::Exists => "choose another place, or a policy for what exists",
@@ -104,6 +108,24 @@ impl FaultKind {
             Self::Panicked | Self::Internal | Self::Unfinished => {
                 "this is a bug in the source, in the sink or in tallow"
             }
+        }
+    }
+}
+
+impl FaultKind {
+    /// Whether a source that has this fault with one file can still send the others.
+    #[must_use]
+    pub const fn is_of_one_file(self) -> bool {
+        match self {
+            Self::Changed | Self::Vanished | Self::NotRegular | Self::Link | Self::Io(_) | Self::System(_) => true,
+            Self::Full { .. }
+            | Self::Exists
+            | Self::Refused(_)
+            | Self::NotUtf8
+            | Self::Cancelled
+            | Self::Panicked
+            | Self::Unfinished
+            | Self::Internal => false,
         }
     }
 }
@@ -151,6 +173,7 @@ impl Fault {
         match self.kind {
             FaultKind::Exists | FaultKind::Link | FaultKind::NotRegular | FaultKind::Refused(_) => true,
             FaultKind::Changed
+            | FaultKind::Vanished
             | FaultKind::Full { .. }
             | FaultKind::Io(_)
             | FaultKind::System(_)
@@ -205,7 +228,8 @@ pub trait Source: Send + Sync {
     /// [`FaultKind::Changed`]. Several threads at once.
     ///
     /// # Errors
-    /// The file changed, or can't be read.
+    /// The file changed, or can't be read. A fault of one file ([`FaultKind::is_of_one_file`]) costs that file, which is
+    /// not read again, and the others are sent; any other fault ends the transfer.
     fn read(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<(), Fault>;
 }
 
@@ -251,6 +275,13 @@ pub trait Sink: Send + Sync {
     fn sync(&self) -> Result<(), Fault> {
         Ok(())
     }
+
+    /// The sender could not send this file, which is not to be put in place: what was written of it is of no use. Once
+    /// for each such file, after the last write and before the first [`Sink::finish`]. One thread.
+    ///
+    /// # Errors
+    /// It can't be left out, so nothing may be put in place.
+    fn leave_out(&self, index: u32, entry: &Entry) -> Result<(), Fault>;
 
     /// Empty files, directories, links, modes, times, sync, rename: a slice of at most `at_most` entries; true when all
     /// is in place. One thread, after the last write.

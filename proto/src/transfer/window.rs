@@ -18,7 +18,7 @@ pub const EACH: u64 = 1 << 10;
 /// The most acknowledgements in a row that tell nothing new.
 pub const STALE: u32 = 1000;
 /// What a frame has beside a chunk's plaintext, in bytes, at most.
-pub const FRAMING: usize = 64;
+pub const FRAMING: usize = 80;
 
 /// What a chunk counts, whose frame has so many bytes.
 #[must_use]

@@ -162,6 +162,30 @@ pub enum CancelReason {
     NotVerified,
 }
 
+/// What the sender found out about an offered file while it read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryStatus {
+    /// It changed, so it is not sent.
+    Changed,
+    /// It was removed, so it is not sent.
+    Vanished,
+    /// It can't be read, so it is not sent.
+    Unreadable,
+    /// It grew: its first bytes are sent, as many as were offered.
+    Grown,
+}
+
+impl EntryStatus {
+    /// Whether the file is not sent.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        match self {
+            Self::Changed | Self::Vanished | Self::Unreadable => true,
+            Self::Grown => false,
+        }
+    }
+}
+
 /// The messages of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Control {
@@ -284,6 +308,15 @@ pub enum Control {
     DirectConnected {
         /// The round.
         round: u32,
+    },
+    /// Sent by the sender before `End`: what became of a file since it was offered. At most once for each file.
+    EntryStatus {
+        /// The transfer.
+        transfer: u32,
+        /// Number of the file's entry in the manifest.
+        entry: u32,
+        /// What became of it.
+        status: EntryStatus,
     },
 }
 

@@ -34,6 +34,8 @@ fn records() -> Vec<ControlRecord> {
         Control::Verified { transfer: 1, root: [4; 32] },
         Control::Cancel { transfer: 0, reason: CancelReason::Interrupted, text: Reason::default() },
         Control::Bye,
+        Control::EntryStatus { transfer: 1, entry: 300, status: EntryStatus::Changed },
+        Control::EntryStatus { transfer: 1, entry: 0, status: EntryStatus::Grown },
     ];
     messages.into_iter().map(|message| ControlRecord { sequence: 300, ack: 2, message }).collect()
 }
@@ -49,7 +51,17 @@ fn a_control_record_has_one_encoding_and_comes_back_from_it() {
     }
     // Pinned: the numbers of the variants never change.
     let tags: Vec<u8> = records().iter().map(|record| encode(record)[3]).collect();
-    assert_eq!(tags, [0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+    assert_eq!(tags, [0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 17, 17]);
+    // And those of what may have become of a file.
+    let status = |status| encode(&ControlRecord {
+        sequence: 1,
+        ack: 0,
+        message: Control::EntryStatus { transfer: 1, entry: 2, status },
+    });
+    let all = [EntryStatus::Changed, EntryStatus::Vanished, EntryStatus::Unreadable, EntryStatus::Grown];
+    for (number, what) in (0..).zip(all) {
+        assert_eq!(status(what), [1, 0, 17, 1, 2, number]);
+    }
     let keep_alive = encode(&records()[1]);
     assert_eq!(keep_alive, [0xac, 2, 2, 1, 1, 1, 128, 128, 128, 128, 128, 32, 0xf0, 0xa2, 4, 1]);
 }

@@ -94,6 +94,10 @@ pub enum Violation {
     /// The peer repeats the same acknowledgement too often.
     #[error("peer repeats itself")]
     Repeats,
+    /// A status or a chunk contradicts what is known of a file: it is not offered, was named before, or is not said to
+    /// have failed.
+    #[error("the state of a file contradicts the offer")]
+    BadEntry,
     /// The counts in `End` differ from those of the manifest.
     #[error("the end contradicts the offer")]
     BadEnd,

@@ -33,6 +33,9 @@ pub fn job(id: u64, work: impl Fn() -> Result<bool, Fault> + Send + Sync + 'stat
         fn write(&self, _: u32, _: &Entry, _: u64, _: &[u8]) -> Result<(), Fault> {
             Ok(())
         }
+        fn leave_out(&self, _: u32, _: &Entry) -> Result<(), Fault> {
+            Ok(())
+        }
         fn finish(&self, _: usize) -> Result<bool, Fault> {
             self.0()
         }

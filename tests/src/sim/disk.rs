@@ -106,6 +106,12 @@ impl Sink for CheckedSink {
         result
     }
 
+    fn leave_out(&self, index: u32, entry: &Entry) -> Result<(), Fault> {
+        let result = self.inner.leave_out(index, entry);
+        self.note(self.inner.misuse().is_none(), || format!("{:?}", self.inner.misuse()));
+        result
+    }
+
     fn finish(&self, at_most: usize) -> Result<bool, Fault> {
         let result = self.inner.finish(at_most);
         self.note(self.inner.misuse().is_none(), || format!("{:?}", self.inner.misuse()));

@@ -28,6 +28,7 @@ impl Receiver {
             // As the class of the failure here says: it was a decision, and nothing broke.
             FaultKind::Cancelled => DeclineReason::Person,
             FaultKind::Changed
+            | FaultKind::Vanished
             | FaultKind::Io(_)
             | FaultKind::System(_)
             | FaultKind::NotUtf8
@@ -54,7 +55,7 @@ impl Receiver {
             State::Beginning { sink, .. } => Cleanup::AfterBegin(work(sink)),
             State::Finishing(finishing) => last(finishing.sink),
             State::Verifying(verifying) => last(verifying.sink),
-            State::Receiving(chunks) => chunks.staged().map_or(Cleanup::None, |(sink, _)| last(sink)),
+            State::Receiving(mut chunks) => chunks.staged().map_or(Cleanup::None, |staged| last(staged.sink)),
             State::Waiting | State::Reading(_) | State::Offered(_) | State::Verified { .. } | State::Over { .. } => {
                 Cleanup::None
             }

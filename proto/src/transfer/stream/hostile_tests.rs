@@ -201,7 +201,7 @@ fn an_end_that_contradicts_is_a_violation() {
 fn sending(sent: usize) -> Sender {
     let pieces = (0..sent).map(|number| Piece::Bytes(noise(number as u64, MIB)));
     let source = Arc::new(MemoryStream::new(pieces).without_end()) as Arc<dyn StreamSource>;
-    let config = sender::Config { cores: 2, compression: Compression::Off };
+    let config = sender::Config { cores: 2, compression: Compression::Off, is_strict: false };
     let mut sender = Sender::of_stream(config, source);
     sender.begin(now());
     assert!(matches!(sender.poll_control(), Some(Control::Offer(_))));
@@ -257,7 +257,7 @@ fn a_receiver_acknowledges_what_was_sent_and_from_the_first_on() {
 #[test]
 fn a_receiver_of_a_stream_has_nothing_and_verifies_nothing_early() {
     let source = Arc::new(MemoryStream::default()) as Arc<dyn StreamSource>;
-    let config = sender::Config { cores: 2, compression: Compression::Off };
+    let config = sender::Config { cores: 2, compression: Compression::Off, is_strict: false };
     let mut sender = Sender::of_stream(config, source);
     sender.begin(now());
     sender.handle_control(now(), accept(vec![]));

@@ -20,17 +20,18 @@ use super::{AHEAD, HOLD, Layout, PAUSE, Root};
 use crate::Instant;
 use crate::session::{LinkId, OpenedRecord, SealedChunk};
 use crate::transfer::arrivals::{Arrivals, Charge};
-use crate::transfer::body::ChunkSink;
+use crate::transfer::body::{ChunkSink, Staged};
 use crate::transfer::chunk::{Codec, Coders, Header};
+use crate::transfer::differences::{Differences, Statuses};
 use crate::transfer::exchange::{Exchange, Stop};
 use crate::transfer::hashes::Hash;
 use crate::transfer::job;
 use crate::transfer::job_id::JobId;
 use crate::transfer::limit::Limit;
-use crate::transfer::storage::{FaultKind, Sink, StreamSink};
+use crate::transfer::storage::{FaultKind, StreamSink};
 use crate::transfer::{FIRST, Progress};
 use crate::wire::Violation;
-use crate::wire::peer::{ChunkRange, ChunkRanges, Control};
+use crate::wire::peer::{ChunkRange, ChunkRanges, Control, EntryStatus};
 
 /// The most chunks that are plain, or becoming it: the one that is written and those after it.
 const UNPACKED: u64 = 3;
@@ -54,6 +55,7 @@ pub struct OrderedReceiver {
     /// All that was acknowledged is acknowledged again.
     again: bool,
     root: Root,
+    statuses: Statuses,
     /// Of how many chunks, and the sender's root.
     end: Option<(u64, Hash)>,
 }
@@ -127,6 +129,7 @@ impl OrderedReceiver {
             fresh: VecDeque::new(),
             again: false,
             root,
+            statuses: Statuses::default(),
             end: None,
         }
     }
@@ -150,7 +153,12 @@ impl OrderedReceiver {
 
     fn judge(&mut self, charge: Charge, header: Header, body: BytesMut) -> Result<(), Violation> {
         let chunk = header.chunk;
-        let is_raw_right = header.codec == Codec::Zstd || body.len() == header.length as usize;
+        let is_raw_right = match header.codec {
+            Codec::Raw => body.len() == header.length as usize,
+            Codec::Zstd => true,
+            // One file or a stream fails as a whole.
+            Codec::Incomplete | Codec::Void => false,
+        };
         let is_beyond = self.end.is_some_and(|(chunks, _)| chunk >= chunks)
             || chunk >= self.written.saturating_add(self.layout.ahead());
         if !self.layout.allows(&header) || !is_raw_right || is_beyond {
@@ -251,6 +259,20 @@ impl ChunkSink for OrderedReceiver {
         Err(Violation::UnexpectedMessage)
     }
 
+    /// Only of the one file, that it grew: if it had failed, its transfer would have.
+    fn handle_status(
+        &mut self,
+        entry: u32,
+        status: EntryStatus,
+        differences: &mut Differences,
+    ) -> Result<(), Violation> {
+        match &self.layout {
+            Layout::Stream { .. } => Err(Violation::BadEntry),
+            Layout::File(_) if status.is_failure() => Err(Violation::BadEntry),
+            Layout::File(manifest) => self.statuses.note(manifest, (entry, status), None, differences),
+        }
+    }
+
     fn handle_end(&mut self, chunks: u64, moved: u64, root: Hash) -> Result<(), Violation> {
         let is_right = match &self.layout {
             Layout::Stream { .. } => true,
@@ -330,7 +352,7 @@ impl ChunkSink for OrderedReceiver {
         Progress { bytes: self.bytes, total: self.layout.bytes() }
     }
 
-    fn staged(&self) -> Option<(Arc<dyn Sink>, u32)> {
+    fn staged(&mut self) -> Option<Staged> {
         None
     }
 }

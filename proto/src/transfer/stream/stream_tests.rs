@@ -67,7 +67,7 @@ impl World {
 
     pub fn stream(source: MemoryStream, sink: MemoryPipe, compression: Compression) -> Self {
         let source = Arc::new(source);
-        let config = sender::Config { cores: 2, compression };
+        let config = sender::Config { cores: 2, compression, is_strict: false };
         let sender = Sender::of_stream(config, Arc::<MemoryStream>::clone(&source) as Arc<dyn StreamSource>);
         Self::of(sender, source, sink)
     }
@@ -216,7 +216,7 @@ pub(super) fn receiver() -> Receiver {
 }
 
 fn files(source: MemorySource, compression: Compression) -> Sender {
-    let config = sender::Config { cores: 2, compression };
+    let config = sender::Config { cores: 2, compression, is_strict: false };
     Sender::new(config, Arc::new(source) as Arc<dyn Source>, &Seed::new([1; 32]))
 }
 

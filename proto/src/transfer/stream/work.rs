@@ -178,7 +178,7 @@ impl Pack {
         if let Some((head, _)) = prepared.body_mut().split_at_mut_checked(HEADER) {
             head.copy_from_slice(&header.to_bytes());
         }
-        Ok(Made { chunk, hash, plain: plain.len(), prepared })
+        Ok(Made { chunk, hash, plain: plain.len(), prepared, failures: Vec::new() })
     }
 }
 
@@ -203,6 +203,8 @@ impl Unpack {
             Codec::Zstd => coders
                 .decompress(&body, header.length as usize, |contents| contents.map(Bytes::copy_from_slice))
                 .ok_or(Violation::ChunkHash)?,
+            // What is written in order is one file or a stream, which fails as a whole.
+            Codec::Incomplete | Codec::Void => return Err(Violation::BadChunk),
         };
         let hash = *blake3::hash(&plain).as_bytes();
         if bool::from(hash.ct_eq(&header.hash)) { Ok(plain) } else { Err(Violation::ChunkHash) }
