@@ -6,8 +6,8 @@ use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind};
 use tallow_proto::wire::Violation;
 use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, enclose};
 use tallow_proto::wire::peer::{
-    CancelReason, ChunkRange, Control, ControlRecord, DeclineReason, HandshakeMessage, Have, LaneCount, Mode, Offer,
-    Reason, TransferKind,
+    CancelReason, ChunkRange, Control, ControlRecord, DeclineReason, EntryStatus, HandshakeMessage, Have, LaneCount,
+    Mode, Offer, Reason, TransferKind,
 };
 use tallow_proto::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
 use tallow_proto::wire::version::SPOKEN;

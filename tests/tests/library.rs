@@ -269,8 +269,8 @@ async fn the_outcome_stays_and_comes_from_closed<R: Runtime>() -> Tried {
     receiver.offer().await?.accept(Collector::new(1 << 20))?;
     assert!(receiver.ended().is_none());
     let received = receiver.closed().await?;
-    assert_eq!((receiver.outcome().await?, receiver.closed().await?), (received, received));
-    assert_eq!(receiver.ended(), Some(&Ok(received)));
+    assert_eq!((receiver.outcome().await?, receiver.closed().await?), (received.clone(), received.clone()));
+    assert_eq!(receiver.ended(), Some(&Ok(received.clone())));
     assert_eq!(sender.closed().await?.root, received.root);
     Ok(())
 }

@@ -69,8 +69,8 @@ pub(super) trait ChunkSource: Send {
     /// The next chunk to be sealed; it is in flight from now on.
     fn fetch(&mut self) -> Option<(u64, Prepared)>;
 
-    /// `End`, once every chunk was sent.
-    fn end(&mut self) -> Option<Control>;
+    /// `End`, once every chunk was sent and nothing more is to be said of any file; before it, what is.
+    fn end(&mut self, differences: &mut Differences) -> Option<Control>;
 
     /// The root, once `End` was said.
     fn root(&self) -> Option<Hash>;

@@ -16,15 +16,15 @@ use crate::wire::peer::{ChunkRange, Have};
 
 /// Chunks to be read from the source and hashed.
 pub struct Check {
-    contents: Contents,
-    range: ChunkRange,
+    pub(super) contents: Contents,
+    pub(super) range: ChunkRange,
 }
 
 /// The hashes of chunks, in order.
 #[derive(Debug)]
 pub struct Checked {
-    first: u64,
-    hashes: Vec<Hash>,
+    pub(super) first: u64,
+    pub(super) hashes: Vec<Hash>,
     bytes: u64,
     /// A file in them failed, so that they are not what the receiver has.
     is_incomplete: bool,

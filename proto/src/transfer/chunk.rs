@@ -25,7 +25,7 @@ use super::hashes::{Claim, Hash, Hashes};
 use super::manifest::Manifest;
 use crate::pool::Pool;
 use crate::session::{OpenedRecord, Prepared, SealedChunk};
-use crate::transfer::storage::{Fault, FaultKind, Sink};
+use crate::transfer::storage::{Drift, Fault, FaultKind, Sink};
 use crate::wire::Violation;
 
 /// Length of what stands before the contents, in bytes.
@@ -152,6 +152,8 @@ pub struct Made {
     pub prepared: Prepared,
     /// Files that failed when it was made.
     pub failures: Vec<(u32, Fault)>,
+    /// Files in it that are not as they were offered.
+    pub drifts: Vec<(u32, Drift)>,
 }
 
 impl Prepare {
@@ -161,7 +163,7 @@ impl Prepare {
         let plain = files.manifest.chunk_len(chunk).ok_or(FaultKind::Internal)?;
         let mut prepared = Prepared::lent(&coders.buffers, plain.saturating_add(HEADER));
         let (head, contents) = prepared.body_mut().split_at_mut_checked(HEADER).ok_or(FaultKind::Internal)?;
-        let ReadChunk { missing, failures, .. } = files.read(chunk, contents, stop)?;
+        let ReadChunk { missing, failures, drifts, .. } = files.read(chunk, contents, stop)?;
         let length = u32::try_from(plain).map_err(|_| FaultKind::Internal)?;
         let own = match missing {
             Missing::Nothing | Missing::Part(_) => *blake3::hash(contents).as_bytes(),
@@ -192,7 +194,7 @@ impl Prepare {
                 prepared = joined(&[&header.to_bytes(), &entry.to_be_bytes()]);
             }
         }
-        Ok(Made { chunk, hash, plain, prepared, failures })
+        Ok(Made { chunk, hash, plain, prepared, failures, drifts })
     }
 }
 

@@ -92,7 +92,9 @@ impl Setup {
         chunk.extend_from_slice(&header.to_bytes());
         chunk.extend_from_slice(body);
         let result = self.open(chunk);
-        if result != Ok(Opened::Stored { chunk: header.chunk, plain: header.length as usize, hash: header.hash, lacks: None }) {
+        if result
+            != Ok(Opened::Stored { chunk: header.chunk, plain: header.length as usize, hash: header.hash, lacks: None })
+        {
             assert_eq!((self.sink.written(), self.sink.misuse()), (0, None), "something was written");
         }
         result
@@ -148,7 +150,10 @@ fn chunks_travel_and_compress_where_it_pays() {
                 "{header:?} {}",
                 body.len()
             );
-            assert_eq!(setup.open(made.prepared), Ok(Opened::Stored { chunk, plain: made.plain, hash: made.hash, lacks: None }));
+            assert_eq!(
+                setup.open(made.prepared),
+                Ok(Opened::Stored { chunk, plain: made.plain, hash: made.hash, lacks: None })
+            );
         }
         while !setup.sink.finish(1).unwrap() {}
         assert_eq!(setup.sink.misuse(), None);
@@ -205,7 +210,10 @@ fn p05_what_expands_too_far() {
         assert_eq!(setup.forge(Header { length, ..header }, &compressed), bad_chunk);
         assert_eq!(setup.forge(Header { length, codec: Codec::Raw, ..header }, &contents), bad_chunk);
     }
-    assert_eq!(setup.forge(header, &compressed), Ok(Opened::Stored { chunk: 0, plain: CHUNK, hash: header.hash, lacks: None }));
+    assert_eq!(
+        setup.forge(header, &compressed),
+        Ok(Opened::Stored { chunk: 0, plain: CHUNK, hash: header.hash, lacks: None })
+    );
 }
 
 #[test]

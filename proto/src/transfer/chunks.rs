@@ -201,7 +201,14 @@ mod tests {
     use super::*;
 
     fn made(chunk: u64, len: usize) -> Made {
-        Made { chunk, hash: [0; 32], plain: len, prepared: Prepared::zeroed(len), failures: Vec::new() }
+        Made {
+            chunk,
+            hash: [0; 32],
+            plain: len,
+            prepared: Prepared::zeroed(len),
+            failures: Vec::new(),
+            drifts: Vec::new(),
+        }
     }
 
     fn range(first: u64, last: u64) -> ChunkRange {

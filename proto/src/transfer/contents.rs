@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::entries::EntrySet;
 use super::manifest::Manifest;
-use super::storage::{Fault, FaultKind, Source};
+use super::storage::{Drift, Fault, FaultKind, Source};
 
 /// Reads chunks of one transfer.
 #[derive(Clone)]
@@ -37,6 +37,8 @@ pub(super) struct ReadChunk {
     pub missing: Missing,
     /// The files that failed now, each once in a transfer.
     pub failures: Vec<(u32, Fault)>,
+    /// The files that are not as they were offered.
+    pub drifts: Vec<(u32, Drift)>,
 }
 
 impl Contents {
@@ -50,7 +52,7 @@ impl Contents {
     /// # Errors
     /// What costs more than one file: the job was told to stop, or there is a bug.
     pub fn read(&self, chunk: u64, into: &mut [u8], stop: &dyn Fn() -> bool) -> Result<ReadChunk, Fault> {
-        let (mut end, mut failures) = (0_usize, Vec::new());
+        let (mut end, mut failures, mut drifts) = (0_usize, Vec::new(), Vec::new());
         let (mut lacks, mut has_bytes) = (None, false);
         // Where the pieces of the present file begin in the chunk.
         let mut file = (None, 0_usize);
@@ -77,6 +79,7 @@ impl Contents {
                 };
             if is_read {
                 has_bytes = true;
+                drifts.extend(self.source.drift(segment.index).map(|drift| (segment.index, drift)));
             } else {
                 lacks = lacks.or(Some(segment.index));
                 into.get_mut(file.1..end).ok_or(FaultKind::Internal)?.fill(0);
@@ -88,7 +91,7 @@ impl Contents {
             Some(entry) if !has_bytes && is_one_file() => Missing::All(entry),
             Some(entry) => Missing::Part(entry),
         };
-        Ok(ReadChunk { len: end, missing, failures })
+        Ok(ReadChunk { len: end, missing, failures, drifts })
     }
 
     /// Notes that a file can't be sent. False: that was known.

@@ -14,7 +14,7 @@ use super::*;
 use crate::seed::Seed;
 use crate::session::{LinkId, Prepared, SealedChunk};
 use crate::transfer::job::Work;
-use crate::transfer::storage::FaultKind;
+use crate::transfer::storage::{Drift, FaultKind};
 use crate::wire::Blob;
 use crate::wire::peer::{Control, EntryStatus, Offer, TransferKind};
 
@@ -244,6 +244,59 @@ fn a_try_with_a_file_that_failed_can_be_resumed() {
     assert_eq!(world.moved, [1, 2, 3, 6]);
 }
 
+const UNSURE: Drift = Drift { has_grown: false, is_unsure: true };
+
+/// A log that grows, a file that is touched: what was offered is there, and it is one version.
+#[test]
+fn a_file_that_grew_or_was_touched_is_sent() {
+    for (drift, grown) in [
+        (UNSURE, &[][..]),
+        (Drift { has_grown: true, is_unsure: false }, &[1, 4]),
+        (Drift { has_grown: true, is_unsure: true }, &[1, 4]),
+    ] {
+        let source = files().with_drift(1, drift).with_drift(4, drift);
+        let mut world = World::new(source, MemorySink::new(), Compression::Off);
+        let mut is_rechecked = false;
+        loop {
+            world.drain();
+            is_rechecked |= world.sender_jobs.iter().any(|job| matches!(job.work, Work::Check(_)));
+            if !world.step(&mut |_| 0) {
+                break;
+            }
+        }
+        check_without(&world, &[]);
+        for list in [&world.sender.differences().grown, &world.receiver.differences().grown] {
+            assert_eq!(numbers(list), grown, "{drift:?}");
+        }
+        assert_eq!(is_rechecked, drift.is_unsure, "what is sure is not read again");
+    }
+    // One file alone, and into a sink that is written in order.
+    let alone = one_file(3 * K64).with_drift(0, Drift { has_grown: true, is_unsure: true });
+    let mut world = World::new(alone, MemorySink::new(), Compression::Off);
+    world.settle();
+    world.check_complete();
+    assert_eq!(world.receiver.differences().grown.count, 1);
+}
+
+#[test]
+fn f03_a_file_that_was_rewritten_while_it_was_read_is_not_in_place() {
+    for (index, reads) in [(1, 1), (1, 3), (2, 1), (2, 2), (3, 0), (4, 0)] {
+        // Until it is read once more every read is the first of its chunk.
+        let source = files().with_drift(index, UNSURE).with_other_bytes_after(reads.max(1), index);
+        let mut world = World::new(source, MemorySink::new(), Compression::Off);
+        world.settle();
+        check_without(&world, &[index]);
+        let status = world.receiver.differences().failed.entries[0].status;
+        assert_eq!(status, Some(EntryStatus::Changed));
+    }
+    // Alone, it is the transfer.
+    let alone = one_file(3 * K64).with_drift(0, UNSURE).with_other_bytes_after(2, 0);
+    let mut world = World::new(alone, MemorySink::new(), Compression::Off);
+    world.settle();
+    assert_eq!(world.sent, Some(Outcome::Failed(FaultKind::Changed.into())));
+    world.check_ended();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
@@ -357,10 +410,7 @@ fn p08_a_status_is_of_a_file_that_was_offered_and_comes_once() {
             assert_eq!(outcome(&mut receiver), None);
             say(&mut receiver, 2, second);
             assert_eq!(outcome(&mut receiver), BAD_ENTRY, "twice");
-            assert!(matches!(
-                receiver.poll_control(),
-                Some(Control::Cancel { reason: CancelReason::Violation, .. })
-            ));
+            assert!(matches!(receiver.poll_control(), Some(Control::Cancel { reason: CancelReason::Violation, .. })));
         }
     }
     let (mut receiver, _) = receiving();

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::check::{Check, Checked};
-use super::differences::Pages;
 use super::chunk::{Made, Open, Opened, Prepare};
+use super::differences::Pages;
 pub use super::job_id::JobId;
 use super::journal::Stored;
 use super::manifest::{Manifest, ManifestBuilder, ManifestError};

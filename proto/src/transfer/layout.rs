@@ -9,6 +9,7 @@
 
 use super::chunk_size::place;
 use super::manifest::{Entry, Manifest, codec, entry};
+use crate::wire::peer::ChunkRange;
 
 /// A piece of one file in a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,22 @@ impl Manifest {
             len = len.saturating_add(span.len);
         }
         Some(len)
+    }
+
+    /// The chunks that hold bytes of an entry; `None`: it has none.
+    pub(super) fn chunks_of(&self, index: u32) -> Option<ChunkRange> {
+        let (mut number, mut cursor, mut entries) = self.raw_entries(self.page_of(index)?)?;
+        loop {
+            let size = entries.advance().ok()??;
+            let begin = place(cursor, size, self.chunk_size())?;
+            cursor = if size == 0 { cursor } else { begin.checked_add(size)? };
+            if number == index {
+                let (last, chunk) = (cursor.checked_sub(1)?, u64::from(self.chunk_size()));
+                let (first, last) = (begin.checked_div(chunk)?, last.checked_div(chunk)?);
+                return (size > 0).then_some(ChunkRange { first, last });
+            }
+            number = number.saturating_add(1);
+        }
     }
 
     /// What a chunk consists of, in order; nothing when there is no such chunk.

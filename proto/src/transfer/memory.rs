@@ -9,7 +9,7 @@ use super::entries::EntrySet;
 use super::journal::{Header, Reader, Stored, Writer};
 use super::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
 use super::path::{LinkTarget, RelPath};
-use crate::transfer::storage::{Fault, FaultKind, Sink, Source};
+use crate::transfer::storage::{Drift, Fault, FaultKind, Sink, Source};
 
 /// Where a fault is to happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,10 @@ pub struct MemorySource {
     faults: Vec<(At, FaultKind)>,
     /// Entries that fail once they were read so often.
     breaking: Vec<(u32, u32, FaultKind)>,
+    /// How entries differ from what was offered.
+    drifts: Vec<(u32, Drift)>,
+    /// Entries whose bytes are other ones once they were read so often.
+    rewritten: Vec<(u32, u32)>,
     /// How often each of those was read.
     reads: Arc<Mutex<BTreeMap<u32, u32>>>,
     page_after: usize,
@@ -110,6 +114,35 @@ impl MemorySource {
         self
     }
 
+    /// The file of this number is not as it was offered, in this way.
+    #[must_use]
+    pub fn with_drift(mut self, index: u32, drift: Drift) -> Self {
+        self.drifts.push((index, drift));
+        self
+    }
+
+    /// The bytes of this file are others once it was read so often, and the source does not notice.
+    #[must_use]
+    pub fn with_other_bytes_after(mut self, reads: u32, index: u32) -> Self {
+        self.rewritten.push((index, reads));
+        self
+    }
+
+    fn is_rewritten(&self, index: u32) -> bool {
+        let Some((_, most)) = self.rewritten.iter().find(|(own, _)| *own == index) else { return false };
+        let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = reads.entry(index).or_default();
+        *count = count.saturating_add(1);
+        *count > *most
+    }
+
+    /// Whether reading this entry fails at some time.
+    #[must_use]
+    pub fn may_fail(&self, index: u32) -> bool {
+        let at_once = self.faults.iter().any(|(at, _)| *at == At::Read(index));
+        at_once || self.breaking.iter().any(|(own, ..)| *own == index)
+    }
+
     fn break_at(&self, index: u32) -> Result<(), Fault> {
         let Some((_, most, kind)) = self.breaking.iter().find(|(own, ..)| *own == index) else { return Ok(()) };
         let mut reads = self.reads.lock().unwrap_or_else(PoisonError::into_inner);
@@ -158,10 +191,17 @@ impl Source for MemorySource {
         match contents.get(start..end) {
             Some(bytes) if own.path == entry.path && contents.len() as u64 == entry.size() => {
                 into.copy_from_slice(bytes);
+                if self.is_rewritten(index) {
+                    into.iter_mut().for_each(|byte| *byte = !*byte);
+                }
                 Ok(())
             }
             _ => Err(changed()),
         }
+    }
+
+    fn drift(&self, index: u32) -> Option<Drift> {
+        self.drifts.iter().find(|(own, _)| *own == index).map(|(_, drift)| *drift)
     }
 }
 

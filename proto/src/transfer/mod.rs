@@ -42,6 +42,7 @@ pub mod path;
 mod ranges;
 mod reading;
 pub mod receiver;
+mod recheck;
 pub mod sender;
 pub mod storage;
 pub mod stream;

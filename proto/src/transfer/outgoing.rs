@@ -3,7 +3,7 @@
 //! It decides which chunk is made next: those that were lost with a link, then those that the receiver claimed to have
 //! and has not, then the lowest that was never begun and is not claimed. What is claimed is held against our own bytes
 //! meanwhile (`check`). A file that fails costs itself: the receiver is told, and its chunks leave without its bytes
-//! (`contents`). Where each of them is, from its planning to its acknowledgement, stands in a [`ChunkTable`].
+//! (`contents`). One that was written to meanwhile is read once more before the end (`recheck`). Where each of them is, from its planning to its acknowledgement, stands in a [`ChunkTable`].
 //!
 //! A rate limit is kept where chunks are fetched; its timer is the only one here. Bounds: jobs out, twice the cores and
 //! 16 MiB; chunks made and not fetched, [`READY`] and 16 MiB; chunks sent and not acknowledged, the window.
@@ -12,16 +12,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::body::{ChunkSource, Lost};
-use super::check::{Check, Checking, Verdict};
+use super::check::{Check, Checked, Checking, Verdict};
 use super::chunk::{Coders, HEADER, Made, Prepare};
 use super::chunks::{Acknowledged, ChunkTable};
 use super::contents::Contents;
-use super::differences::Statuses;
+use super::differences::{Differences, Statuses};
 use super::exchange::{Exchange, Stop, TransferEvent};
 use super::hashes::{AHEAD, Claim, Hash, Hashes};
 use super::limit::Limit;
 use super::manifest::Manifest;
 use super::ranges::{self, RangeSet};
+use super::recheck::Recheck;
 use super::window::{FRAMING, Window, cost};
 use super::{Compression, FIRST, IN_JOBS, Progress};
 use crate::Instant;
@@ -51,6 +52,7 @@ pub struct Outgoing {
     delivered: Delivered,
     hashes: Hashes,
     statuses: Statuses,
+    recheck: Recheck,
     /// A file that fails ends the transfer.
     is_strict: bool,
     /// The root, once `End` was said.
@@ -92,12 +94,9 @@ impl Outgoing {
             window: Window::new(most, credit),
             // Of one file alone nothing is left if it fails.
             is_strict: manifest.totals().entries == 1,
-            maker: Maker {
-                contents: Contents::new(source, manifest),
-                coders: Arc::default(),
-                compression,
-            },
+            maker: Maker { contents: Contents::new(source, manifest), coders: Arc::default(), compression },
             statuses: Statuses::default(),
+            recheck: Recheck::default(),
             limit: None,
             checking: Checking::new(have),
             confirmed: (0, 0),
@@ -195,6 +194,9 @@ impl Outgoing {
 
     /// A job made a chunk.
     fn made(&mut self, mut made: Made, exchange: &mut Exchange) -> Result<(), Stop> {
+        for (file, drift) in std::mem::take(&mut made.drifts) {
+            self.recheck.note(file, drift);
+        }
         let failures = std::mem::take(&mut made.failures);
         self.fail(failures, exchange)?;
         let released = match self.hashes.claim(made.chunk, &made.hash) {
@@ -215,6 +217,30 @@ impl Outgoing {
         Ok(())
     }
 
+    /// A file that was written to while it was read was read again.
+    fn rechecked(&mut self, checked: &Checked, exchange: &mut Exchange) -> Result<(), Stop> {
+        let changed = self.recheck.checked(checked, &self.hashes);
+        let changed = changed.filter(|file| self.maker.contents.fail(*file));
+        self.fail(changed.map(|file| (file, FaultKind::Changed.into())).into_iter().collect(), exchange)
+    }
+
+    /// Whether every chunk was sent once.
+    fn is_sent(&self) -> bool {
+        self.delivered.sent.count() >= self.maker.contents.manifest.chunks() && self.checking.is_done()
+    }
+
+    /// What is to be said of a file that grew, once all is known of it.
+    fn poll_grown(&mut self, differences: &mut Differences) -> Option<Control> {
+        loop {
+            let (entry, status) = (self.recheck.poll_grown()?, EntryStatus::Grown);
+            let manifest = &self.maker.contents.manifest;
+            // One that failed was forgotten, so nothing was said of it.
+            if self.statuses.note(manifest, (entry, status), None, differences).is_ok() {
+                return Some(Control::EntryStatus { transfer: FIRST, entry, status });
+            }
+        }
+    }
+
     /// These files can't be sent.
     fn fail(&mut self, failures: Vec<(u32, Fault)>, exchange: &mut Exchange) -> Result<(), Stop> {
         for (entry, fault) in failures {
@@ -227,6 +253,7 @@ impl Outgoing {
                 FaultKind::Changed => EntryStatus::Changed,
                 _ => EntryStatus::Unreadable,
             };
+            self.recheck.forget(entry);
             let manifest = &self.maker.contents.manifest;
             // Each file fails once.
             self.statuses
@@ -251,6 +278,9 @@ impl ChunkSource for Outgoing {
             Product::Made(made) => self.made(*made, exchange)?,
             Product::Checked(mut checked) => {
                 self.fail(std::mem::take(&mut checked.failures), exchange)?;
+                if self.recheck.is_out() {
+                    return self.rechecked(&checked, exchange);
+                }
                 self.checking.checked(checked);
                 while let Some(message) = self.poll_checked() {
                     exchange.send(message);
@@ -307,6 +337,12 @@ impl ChunkSource for Outgoing {
 
     /// Chunks come first once something is being judged: what the receiver lacks is sure, what it may have is not.
     fn next_job(&mut self, cores: usize) -> Option<Work> {
+        if self.end.is_none()
+            && self.is_sent()
+            && let Some(check) = self.recheck.next(&self.maker.contents)
+        {
+            return Some(Work::Check(check));
+        }
         if self.checking.jobs() == 0
             && let Some(check) = self.next_to_check(cores)
         {
@@ -336,10 +372,13 @@ impl ChunkSource for Outgoing {
         Some((chunk, prepared))
     }
 
-    fn end(&mut self) -> Option<Control> {
+    fn end(&mut self, differences: &mut Differences) -> Option<Control> {
         let chunks = self.maker.contents.manifest.chunks();
-        if self.end.is_some() || self.delivered.sent.count() < chunks || !self.checking.is_done() {
+        if self.end.is_some() || !self.is_sent() || !self.recheck.is_done() {
             return None;
+        }
+        if let Some(status) = self.poll_grown(differences) {
+            return Some(status);
         }
         let root = self.hashes.root()?;
         self.end = Some(root);

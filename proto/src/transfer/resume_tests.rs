@@ -7,7 +7,7 @@ use rand_core::Rng;
 
 use super::journal::{Header, Stored, Writer};
 use super::memory::{At, MemorySink, MemorySource, Partial, Stage};
-use super::tests::{K64, World, ack, noise, one_file, path, range, run};
+use super::tests::{K64, World, ack, noise, one_file, path, range};
 use super::*;
 use crate::seed::Seed;
 use crate::transfer::job::Work;

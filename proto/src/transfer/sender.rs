@@ -231,7 +231,7 @@ impl Sender {
                 *page = page.saturating_add(1);
                 Some(Control::Page { transfer: FIRST, page: Blob(encoded) })
             }
-            State::Sending(chunks) => chunks.end(),
+            State::Sending(chunks) => chunks.end(&mut self.exchange.differences),
             _ => None,
         }
     }

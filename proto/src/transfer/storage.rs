@@ -231,6 +231,22 @@ pub trait Source: Send + Sync {
     /// The file changed, or can't be read. A fault of one file ([`FaultKind::is_of_one_file`]) costs that file, which is
     /// not read again, and the others are sent; any other fault ends the transfer.
     fn read(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<(), Fault>;
+
+    /// Whether a file is not as it was offered, although all bytes that were asked for could be read. It is asked after
+    /// reads of the file; several threads at once.
+    fn drift(&self, _index: u32) -> Option<Drift> {
+        None
+    }
+}
+
+/// How a file differs from what was offered that can be sent all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drift {
+    /// It is longer than it was offered: what is sent are its first bytes.
+    pub has_grown: bool,
+    /// It was written to between two reads, or during one. Before the end all of it is read once more, and it has
+    /// failed as [`FaultKind::Changed`] unless its bytes are the same.
+    pub is_unsure: bool,
 }
 
 /// Where it goes. What can't be found again needs none of the methods that have a body here.

@@ -24,6 +24,7 @@ use crate::Instant;
 use crate::session::{LinkId, Prepared};
 use crate::transfer::body::{ChunkSource, Lost};
 use crate::transfer::chunk::{Coders, HEADER, Made};
+use crate::transfer::differences::Differences;
 use crate::transfer::exchange::{Exchange, Stop};
 use crate::transfer::hashes::Hash;
 use crate::transfer::limit::Limit;
@@ -281,7 +282,7 @@ impl ChunkSource for Outgoing {
         Some((number, prepared))
     }
 
-    fn end(&mut self) -> Option<Control> {
+    fn end(&mut self, _: &mut Differences) -> Option<Control> {
         let is_all = matches!(&self.input, Input::Ended(tail) if tail.filled == 0)
             && self.root.count == self.next
             && self.chunks.values().all(|chunk| chunk.was_sent);

@@ -178,7 +178,7 @@ impl Pack {
         if let Some((head, _)) = prepared.body_mut().split_at_mut_checked(HEADER) {
             head.copy_from_slice(&header.to_bytes());
         }
-        Ok(Made { chunk, hash, plain: plain.len(), prepared, failures: Vec::new() })
+        Ok(Made { chunk, hash, plain: plain.len(), prepared, failures: Vec::new(), drifts: Vec::new() })
     }
 }
 
