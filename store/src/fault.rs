@@ -39,3 +39,10 @@ pub fn kind(error: &io::Error) -> FaultKind {
 pub fn shown(path: &Path) -> String {
     Untrusted::new(path.to_string_lossy().into_owned()).escaped(SHOWN)
 }
+
+/// The kind of a fault in a few words, without the number of the operating system's error.
+#[must_use]
+pub fn words(kind: FaultKind) -> String {
+    let text = kind.to_string();
+    text.split_once(" (os error").map_or(text.as_str(), |(text, _)| text).to_lowercase()
+}

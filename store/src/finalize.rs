@@ -18,7 +18,6 @@
 use std::ffi::CString;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use rustix::fs::{Mode, fchmod, fsync, futimens};
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
@@ -31,7 +30,7 @@ use crate::destination::{Incoming, Verdict, verdict};
 use crate::fault::kind;
 use crate::plan::{MOST_REPORTED, Renamed};
 use crate::rollback::Move;
-use crate::sink::{Begun, FEW, joined, split, times};
+use crate::sink::{Begun, FEW, joined, lock, split, times};
 
 /// The number of names of a staged directory that are held at once.
 const BATCH: usize = 16_384;
@@ -122,7 +121,7 @@ impl Finish {
         match &mut self.step {
             Step::Make(pass) => {
                 // An incomplete file must never get its final name, even after a bug elsewhere.
-                if !begun.staging.is_resumed && begun.complete.load(Ordering::Relaxed) < plan.files {
+                if !begun.staging.is_resumed && lock(&begun.settled).len() < plan.files {
                     return Err(FaultKind::Panicked.into());
                 }
                 match pass.next(&begun.manifest, plan.empty + plan.dirs > 0) {
@@ -187,7 +186,7 @@ impl Begun {
     fn make(&self, index: u32, entry: &Entry) -> Result<usize, Fault> {
         let path = self.local(&entry.path);
         let made = match entry.kind {
-            EntryKind::File { size: 0 } if !self.plan.is_skipped(index) => self.write_whole(&path, entry, &[]),
+            EntryKind::File { size: 0 } if !self.is_left_out(index) => self.write_whole(index, &path, entry, &[]),
             EntryKind::Dir => self.dir(&path).map(|_| ()),
             EntryKind::File { .. } | EntryKind::Symlink { .. } => return Ok(1),
         };
@@ -195,7 +194,7 @@ impl Begun {
     }
 
     fn complete(&self, index: u32, entry: &Entry) -> Result<usize, Fault> {
-        if entry.size() == 0 || self.plan.is_skipped(index) {
+        if entry.size() == 0 || self.is_left_out(index) {
             return Ok(1);
         }
         let path = self.local(&entry.path);
@@ -204,7 +203,7 @@ impl Begun {
 
     fn make_link(&self, index: u32, entry: &Entry) -> Result<usize, Fault> {
         let EntryKind::Symlink { target } = &entry.kind else { return Ok(1) };
-        if self.plan.is_skipped(index) {
+        if self.is_left_out(index) {
             return Ok(1);
         }
         let path = self.local(&entry.path);
@@ -273,9 +272,7 @@ impl Begun {
         let path = self.local(&entry.path);
         let (above, name) = split(&path);
         let synced = match entry.kind {
-            EntryKind::File { .. } if !self.plan.is_skipped(index) => {
-                self.dir(above).and_then(|dir| dir.sync_file(name))
-            }
+            EntryKind::File { .. } if !self.is_left_out(index) => self.dir(above).and_then(|dir| dir.sync_file(name)),
             EntryKind::Dir => self.dir(&path).and_then(|dir| Ok(fsync(&dir)?)),
             EntryKind::File { .. } | EntryKind::Symlink { .. } => Ok(()),
         };

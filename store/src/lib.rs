@@ -35,6 +35,7 @@ pub mod stream;
 mod walk;
 
 pub use destination::{Destination, OnExists, Policy};
+pub use fault::words as fault_words;
 pub use identity::{ephemeral, from_pem, load_or_create};
 pub use known_relays::KnownRelays;
 pub use plan::Renamed;

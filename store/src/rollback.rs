@@ -4,7 +4,7 @@
 //! Before an entry is moved, it is recorded with its inode ([`Move`], a line each, in the file `moves` of the staging
 //! directory). Either all moved entries are taken back that are still at their final place, or none: if one was
 //! modified since then, all of them stay and the policy for existing names applies. An entry that replaced another one
-//! stays, too.
+//! stays, too. Files that the sender could not send are recorded as well, since they are missing for that reason.
 //!
 //! No state, no timers. Bounds: the file has at most 256 MiB, and a line for each name.
 
@@ -37,6 +37,11 @@ pub enum Move {
         /// Path below the staged tree.
         path: String,
     },
+    /// This entry of the manifest is in place nowhere: the sender could not send it.
+    Absent {
+        /// Path below the staged tree.
+        path: String,
+    },
 }
 
 impl Move {
@@ -50,6 +55,7 @@ impl Move {
         match self {
             Self::To { path, here, file: (device, inode) } => format!("{device}\t{inode}\t{path}\t{here}\n"),
             Self::Stays { path } => format!("-\t{path}\n"),
+            Self::Absent { path } => format!("!\t{path}\n"),
         }
     }
 
@@ -57,6 +63,7 @@ impl Move {
         let fields: Vec<_> = line.split('\t').collect();
         match *fields.as_slice() {
             ["-", path] => Some(Self::Stays { path: path.into() }),
+            ["!", path] => Some(Self::Absent { path: path.into() }),
             [device, inode, path, here] => {
                 let file = (device.parse().ok()?, inode.parse().ok()?);
                 Some(Self::To { path: path.into(), here: here.into(), file })
@@ -70,7 +77,7 @@ impl Move {
 pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy) -> io::Result<()> {
     let noted = left.moves()?;
     // By path. The last record of a path counts, and a torn record is ignored.
-    let mut moved = BTreeMap::new();
+    let (mut moved, mut absent) = (BTreeMap::new(), HashSet::new());
     for line in noted.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
         match std::str::from_utf8(line).ok().and_then(Move::parse) {
             Some(Move::To { path, here, file }) => {
@@ -79,6 +86,9 @@ pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy)
             Some(Move::Stays { path }) => {
                 moved.remove(&path);
             }
+            Some(Move::Absent { path }) => {
+                absent.insert(path);
+            }
             None => {}
         }
     }
@@ -86,7 +96,7 @@ pub fn take_back(target: &Dir, left: &Left, manifest: &Manifest, policy: Policy)
     if moved.is_empty() {
         return left.forget_moves();
     }
-    if !is_unchanged(target, manifest, policy, &moved) {
+    if !is_unchanged(target, manifest, policy, (&moved, &absent)) {
         tracing::info!("entries in their final place were modified since then, and stay");
         return Ok(());
     }
@@ -120,13 +130,13 @@ fn is_unchanged(
     target: &Dir,
     manifest: &Manifest,
     policy: Policy,
-    moved: &BTreeMap<String, (String, (u64, u64))>,
+    (moved, absent): (&BTreeMap<String, (String, (u64, u64))>, &HashSet<String>),
 ) -> bool {
     // A directory without an entry of its own has no recorded time, so a change of it can't be detected.
     let (mut found, mut dirs, mut parents) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (_, entry) in manifest.entries() {
         let path = local(policy, &entry.path);
-        let Some((top, here)) = covering(moved, &path) else { continue };
+        let Some((top, here)) = covering(moved, &path).filter(|_| !absent.contains(&*path)) else { continue };
         let there = format!("{here}{}", &path[top.len()..]);
         if !find(target, &there).is_some_and(|(_, _, stat)| is_as_made(&stat, &entry)) {
             return false;
@@ -190,11 +200,12 @@ mod tests {
         for noted in [
             Move::To { path: "a/b c".into(), here: "a/b c (1)".into(), file: (5, 77) },
             Move::Stays { path: "-".into() },
+            Move::Absent { path: "d/!".into() },
         ] {
             let line = noted.line();
             assert_eq!(Move::parse(line.trim_end_matches('\n')), Some(noted));
         }
-        for torn in ["", "5", "5\t7", "5\t7\ta", "x\t7\ta\ta", "-\ta\tb", "1\t2\ta\tb\tc"] {
+        for torn in ["", "5", "5\t7", "5\t7\ta", "x\t7\ta\ta", "-\ta\tb", "!", "1\t2\ta\tb\tc"] {
             assert_eq!(Move::parse(torn), None, "{torn:?}");
         }
     }

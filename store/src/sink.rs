@@ -21,11 +21,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::Errno;
+use tallow_proto::transfer::entries::EntrySet;
 use tallow_proto::transfer::journal::{Header, Stored};
 use tallow_proto::transfer::manifest::{Entry, Manifest, Mtime};
 use tallow_proto::transfer::path::RelPath;
@@ -38,7 +39,7 @@ use crate::destination::{Destination, Policy, unmake};
 use crate::fault::{fault, kind};
 use crate::finalize::Finish;
 use crate::plan::{Plan, Renamed};
-use crate::rollback::take_back;
+use crate::rollback::{Move, take_back};
 use crate::staging::{ANY_MODE, JOURNAL, Staging, read_at};
 
 /// Up to this many files are synced one by one; more are synced by one `syncfs`.
@@ -67,8 +68,10 @@ pub struct Begun {
     pub plan: Plan,
     dirs: Mutex<Cache<Box<str>, Arc<Dir>>>,
     files: Mutex<Files>,
-    /// The number of complete files with contents.
-    pub complete: AtomicU32,
+    /// The files with contents that are complete, or left out.
+    pub settled: Mutex<EntrySet>,
+    /// The files that the sender could not send.
+    left_out: Mutex<EntrySet>,
     written: AtomicU64,
     dirty: Mutex<Dirty>,
     finish: Mutex<Finish>,
@@ -186,7 +189,8 @@ impl Sink for Receiving {
             plan,
             dirs: Mutex::new(Cache::new(share)),
             files: Mutex::new(Files { open: Cache::new(share), written: HashMap::new() }),
-            complete: AtomicU32::new(0),
+            settled: Mutex::default(),
+            left_out: Mutex::default(),
             written: AtomicU64::new(there),
             dirty: Mutex::new(Dirty::Some(BTreeSet::new())),
             finish: Mutex::new(Finish::new()),
@@ -216,7 +220,7 @@ impl Sink for Receiving {
         let path = begun.local(&entry.path);
         let whole = at == 0 && plain.len() as u64 == entry.size();
         let written = if whole {
-            begun.write_whole(&path, entry, plain)
+            begun.write_whole(index, &path, entry, plain)
         } else {
             begun.write_part(index, &path, entry, at, plain)
         };
@@ -243,6 +247,15 @@ impl Sink for Receiving {
                     .map_err(|error| begun.fault(&error, &begun.staging.path_of(JOURNAL)))
             })
             .inspect_err(|_| begun.staging.distrust())
+    }
+
+    fn leave_out(&self, index: u32, entry: &Entry) -> Result<(), Fault> {
+        let begun = self.begun()?;
+        if begun.plan.is_skipped(index) {
+            return Ok(());
+        }
+        let path = begun.local(&entry.path);
+        begun.leave_out(index, &path, entry).map_err(|error| begun.fault(&error, &path))
     }
 
     fn finish(&self, at_most: usize) -> Result<bool, Fault> {
@@ -376,7 +389,7 @@ impl Begun {
     }
 
     /// Writes a file that arrives in one chunk, with its mode and time.
-    pub fn write_whole(&self, path: &str, entry: &Entry, plain: &[u8]) -> io::Result<()> {
+    pub fn write_whole(&self, index: u32, path: &str, entry: &Entry, plain: &[u8]) -> io::Result<()> {
         let (above, name) = split(path);
         let mode = Mode::from_raw_mode(entry.mode.into()) & ANY_MODE;
         let make = || {
@@ -391,7 +404,7 @@ impl Begun {
         write_all(&file, 0, plain)?;
         rustix::fs::futimens(&file, &times(entry.mtime))?;
         if !plain.is_empty() {
-            self.complete.fetch_add(1, Relaxed);
+            lock(&self.settled).insert(index);
         }
         Ok(())
     }
@@ -416,8 +429,35 @@ impl Begun {
         // Parts are counted after they were written, so no write changes the time after this.
         rustix::fs::fchmod(&part.file, self.mode(entry))?;
         rustix::fs::futimens(&part.file, &times(entry.mtime))?;
-        self.complete.fetch_add(1, Relaxed);
+        lock(&self.settled).insert(index);
         Ok(())
+    }
+
+    /// Removes what was written of a file that the sender could not send. It is noted, so that a crash from now on is
+    /// not taken for a change by somebody else.
+    fn leave_out(&self, index: u32, path: &str, entry: &Entry) -> io::Result<()> {
+        {
+            let mut files = lock(&self.files);
+            files.open.remove(&index);
+            files.written.remove(&index);
+        }
+        let (above, name) = split(path);
+        let removed = patiently(|| self.release(), || self.existing_dir(above)?.remove_file(name));
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+        self.staging.intend(&[Move::Absent { path: path.into() }], false)?;
+        if entry.size() > 0 {
+            lock(&self.settled).insert(index);
+        }
+        lock(&self.left_out).insert(index);
+        Ok(())
+    }
+
+    /// Whether an entry is not to be put in place.
+    pub fn is_left_out(&self, index: u32) -> bool {
+        self.plan.is_skipped(index) || lock(&self.left_out).contains(index)
     }
 
     /// The handle of a file that is written in parts; the first call creates the file.

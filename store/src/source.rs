@@ -1,11 +1,13 @@
 //! The files to send: paths of this machine as a [`Source`].
 //!
-//! Decides the names of the paths, and whether a file is still the one that was scanned: before and after each read its
-//! size, modification time, inode and device are compared, so that no file arrives in a mix of two versions. The module
-//! `walk` decides which files are sent.
+//! Decides the names of the paths, and whether a file can still be sent: before and after each read its size,
+//! modification time, inode and device are compared. One that was touched, or that grew, is sent as far as it was
+//! offered; what was written to it between two reads is reported as a [`Drift`], so that no file arrives in a mix of two
+//! versions. One that was replaced, cut or removed is not sent. The module `walk` decides which files are offered.
 //!
-//! States: scanning page by page, then reading, from any thread. Bounds: a scanned entry costs 8 bytes here; open files
-//! are kept in a small cache, so that a large one is opened once and not per chunk.
+//! States: scanning page by page, then reading, from any thread. Bounds: a scanned entry costs 8 bytes here, and a bit
+//! once it is read in parts; 64 bytes or fewer for each file that is not as it was scanned; open files are kept in a
+//! small cache, so that a large one is opened once and not per chunk.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -18,16 +20,20 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use ignore::gitignore::GitignoreBuilder;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use tallow_proto::transfer::entries::EntrySet;
 use tallow_proto::transfer::manifest::{Entry, Mtime, Page, PageBuilder};
 use tallow_proto::transfer::path::{PathError, RelPath};
-use tallow_proto::transfer::storage::{Fault, FaultKind, Source};
+use tallow_proto::transfer::storage::{Drift, Fault, FaultKind, Source};
 
 use crate::descriptors::{self, Cache};
-use crate::fault::shown;
+use crate::fault::{self, shown};
+use crate::sink::lock;
 use crate::walk::{Found, Root, Survey, Walker};
 
 /// The name of the root of the file system in an offer.
 const ROOT_NAME: &str = "root";
+/// How often a file is read that is written to meanwhile, before two readings are compared.
+const TRIES: u32 = 3;
 
 /// The options for reading a tree.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +47,8 @@ pub struct SourceOptions {
     /// Send the targets of symbolic links instead of the links. Otherwise links are sent as links if their target is
     /// sent, too.
     pub follow_links: bool,
+    /// End the scan at the first file or directory that can't be read, instead of leaving it out.
+    pub strict: bool,
 }
 
 /// The reason for which paths can't be sent.
@@ -119,6 +127,17 @@ pub enum SkipReason {
     /// The entry was removed before it could be read.
     #[error("removed while it was being read")]
     Vanished,
+    /// The file, or what is in the directory, can't be read.
+    #[error("can't be read: {}", fault::words(*.0))]
+    Unreadable(FaultKind),
+}
+
+impl SkipReason {
+    /// Whether the user can expect that the entry is sent, so that leaving it out is a failure.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Unreadable(_))
+    }
 }
 
 /// Files and directories of this machine, to be sent.
@@ -126,6 +145,10 @@ pub struct SourceTree {
     survey: Arc<Survey>,
     scan: Mutex<Scan>,
     seen: RwLock<Seen>,
+    /// The files that are read in parts, once a part was read.
+    begun: Mutex<EntrySet>,
+    /// The files that are not as they were scanned.
+    drifted: Mutex<HashMap<u32, Drifted>>,
     open: Mutex<Cache<u32, Arc<OwnedFd>>>,
 }
 
@@ -144,12 +167,27 @@ struct Seen {
     devices: Vec<(u32, u64)>,
 }
 
-/// The identity that a file must still have.
+/// The identity that a file must still have, and the state in which it was scanned.
 struct Expected {
+    index: u32,
     device: u64,
     inode: u64,
+    scanned: Version,
+}
+
+/// The state of a file as far as its metadata tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version {
     size: u64,
     mtime: Mtime,
+}
+
+/// A file that is not as it was scanned.
+#[derive(Debug, Clone, Copy)]
+struct Drifted {
+    /// Its state when it was looked at last.
+    version: Version,
+    drift: Drift,
 }
 
 impl SourceTree {
@@ -168,7 +206,7 @@ impl SourceTree {
         let excludes = excludes
             .build()
             .map_err(|error| SourceError::Pattern { pattern: options.excludes.join(" "), why: error.to_string() })?;
-        let mut survey = Survey::new(excludes, options.git, options.follow_links, HashMap::new());
+        let mut survey = Survey::new(excludes, &options);
         let (mut roots, mut keys) = (Vec::new(), HashMap::<String, PathBuf>::new());
         if paths.is_empty() {
             return Err(SourceError::Nothing);
@@ -189,14 +227,24 @@ impl SourceTree {
             scan: Mutex::new(Scan { walker: Walker::new(roots, survey.clone()), kept: None, next_page: 0 }),
             survey,
             seen: RwLock::default(),
+            begun: Mutex::default(),
+            drifted: Mutex::default(),
             open: Mutex::new(Cache::new(descriptors::share())),
         })
     }
 
-    /// The entries that were left out so far, at most 1,000, and their total number. Excluded paths are not among them.
+    /// The entries that were left out so far, at most 1,000, and their total number. Excluded paths are not among them,
+    /// nor what can't be read.
     #[must_use]
     pub fn skipped(&self) -> (Vec<Skipped>, u64) {
         self.survey.left_out()
+    }
+
+    /// The files and directories that can't be read and were left out for that so far, at most 1,000, and their total
+    /// number.
+    #[must_use]
+    pub fn unreadable(&self) -> (Vec<Skipped>, u64) {
+        self.survey.unreadable()
     }
 
     fn path_of(&self, entry: &Entry) -> Option<PathBuf> {
@@ -210,12 +258,8 @@ impl SourceTree {
         let inode = *seen.inodes.get(index as usize)?;
         let run = seen.devices.partition_point(|(first, _)| *first <= index).checked_sub(1)?;
         let (_, device) = *seen.devices.get(run)?;
-        Some(Expected {
-            device,
-            inode,
-            size: entry.size(),
-            mtime: Mtime::clamped(entry.mtime.seconds, entry.mtime.nanos.into()),
-        })
+        let mtime = Mtime::clamped(entry.mtime.seconds, entry.mtime.nanos.into());
+        Some(Expected { index, device, inode, scanned: Version { size: entry.size(), mtime } })
     }
 
     fn open_flags(&self) -> OFlags {
@@ -224,51 +268,76 @@ impl SourceTree {
         if self.survey.follow_links { flags } else { flags | OFlags::NOFOLLOW }
     }
 
-    /// Opens a file, and checks that it is the one that was scanned.
-    fn open(&self, path: &Path, expected: &Expected) -> Result<OwnedFd, FaultKind> {
-        let release = || self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    fn open(&self, path: &Path) -> Result<OwnedFd, FaultKind> {
+        let release = || lock(&self.open).clear();
         let file = descriptors::patiently(release, || Ok(rustix::fs::open(path, self.open_flags(), Mode::empty())?))
             .map_err(|error| reading(&error))?;
-        expected.check(rustix::fs::fstat(&file))?;
         Ok(file)
     }
 
-    fn read_whole(&self, path: &Path, expected: &Expected, into: &mut [u8]) -> Result<(), FaultKind> {
-        let file = self.open(path, expected)?;
-        fill(&file, 0, into)?;
-        expected.check(rustix::fs::fstat(&file))
+    /// Notes the state of a file before or after a part of it is read.
+    fn note(&self, expected: &Expected, version: Version) {
+        let is_begun = lock(&self.begun).contains(expected.index);
+        let mut drifted = lock(&self.drifted);
+        let last = drifted.get(&expected.index).map_or(expected.scanned, |drifted| drifted.version);
+        if version == last {
+            return;
+        }
+        let drifted = drifted.entry(expected.index).or_insert(Drifted { version, drift: Drift::default() });
+        drifted.version = version;
+        drifted.drift.has_grown = version.size > expected.scanned.size;
+        drifted.drift.is_unsure |= is_begun;
     }
 
-    fn read_part(
-        &self,
-        index: u32,
-        path: &Path,
-        expected: &Expected,
-        at: u64,
-        into: &mut [u8],
-    ) -> Result<(), FaultKind> {
-        let kept = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&index);
-        let file = match kept {
+    /// Reads a file that is one part. If it is written to meanwhile, it is read again.
+    fn read_whole(&self, path: &Path, expected: &Expected, into: &mut [u8]) -> Result<(), FaultKind> {
+        let file = self.open(path)?;
+        let mut before = expected.judge(rustix::fs::fstat(&file))?;
+        for _ in 0..TRIES {
+            fill(&file, 0, into)?;
+            let after = expected.judge(rustix::fs::fstat(&file))?;
+            if after == before {
+                self.note(expected, after);
+                return Ok(());
+            }
+            before = after;
+        }
+        // A log that is written to all the time: what was there twice is one version.
+        let mut again = vec![0; into.len()];
+        fill(&file, 0, &mut again)?;
+        self.note(expected, expected.judge(rustix::fs::fstat(&file))?);
+        if *again == *into { Ok(()) } else { Err(FaultKind::Changed) }
+    }
+
+    fn read_part(&self, path: &Path, expected: &Expected, at: u64, into: &mut [u8]) -> Result<(), FaultKind> {
+        let index = expected.index;
+        let kept = lock(&self.open).get(&index);
+        let (file, before) = match kept {
             Some(file) => {
                 // The handle refers to the scanned file; this checks that the path still does.
                 let flags = if self.survey.follow_links { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
-                expected.check(rustix::fs::statat(CWD, path, flags))?;
-                file
+                let before = expected.judge(rustix::fs::statat(CWD, path, flags))?;
+                (file, before)
             }
             None => {
-                let file = Arc::new(self.open(path, expected)?);
+                let file = Arc::new(self.open(path)?);
+                let before = expected.judge(rustix::fs::fstat(&file))?;
                 // A hint only: several threads read the chunks in order.
                 #[cfg(target_os = "linux")]
                 let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
-                let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-                open.get(&index).unwrap_or_else(|| {
+                let mut open = lock(&self.open);
+                let file = open.get(&index).unwrap_or_else(|| {
                     open.insert(index, file.clone());
                     file
-                })
+                });
+                (file, before)
             }
         };
+        self.note(expected, before);
+        lock(&self.begun).insert(index);
         fill(&file, at, into)?;
-        expected.check(rustix::fs::fstat(&file))
+        self.note(expected, expected.judge(rustix::fs::fstat(&file))?);
+        Ok(())
     }
 }
 
@@ -297,13 +366,14 @@ impl Source for SourceTree {
         let (Some(path), Some(expected)) = (self.path_of(entry), self.expected(index, entry)) else {
             return Err(Fault::at(FaultKind::Internal, entry.path.as_str()));
         };
-        let whole = at == 0 && into.len() as u64 == expected.size;
-        let read = if whole {
-            self.read_whole(&path, &expected, into)
-        } else {
-            self.read_part(index, &path, &expected, at, into)
-        };
+        let whole = at == 0 && into.len() as u64 == expected.scanned.size;
+        let read =
+            if whole { self.read_whole(&path, &expected, into) } else { self.read_part(&path, &expected, at, into) };
         read.map_err(|kind| Fault::at(kind, path.to_string_lossy()))
+    }
+
+    fn drift(&self, index: u32) -> Option<Drift> {
+        lock(&self.drifted).get(&index).map(|drifted| drifted.drift).filter(|drift| *drift != Drift::default())
     }
 }
 
@@ -323,23 +393,29 @@ impl Seen {
 }
 
 impl Expected {
-    fn check(&self, stat: Result<Stat, Errno>) -> Result<(), FaultKind> {
+    /// The state of the file, if it is the one that was scanned and has all bytes that were offered.
+    fn judge(&self, stat: Result<Stat, Errno>) -> Result<Version, FaultKind> {
         let stat = stat.map_err(|error| reading(&error.into()))?;
         // The fields' types differ between systems.
         #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
-        let same = crate::contained_dir::is_file(&stat)
+        let is_same = crate::contained_dir::is_file(&stat)
             && stat.st_dev as u64 == self.device
-            && stat.st_ino as u64 == self.inode
-            && u64::try_from(stat.st_size).is_ok_and(|size| size == self.size)
-            && Mtime::clamped(stat.st_mtime as i64, stat.st_mtime_nsec as u64) == self.mtime;
-        if same { Ok(()) } else { Err(FaultKind::Changed) }
+            && stat.st_ino as u64 == self.inode;
+        let size = u64::try_from(stat.st_size).unwrap_or_default();
+        if !is_same || size < self.scanned.size {
+            return Err(FaultKind::Changed);
+        }
+        // As above.
+        #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
+        Ok(Version { size, mtime: Mtime::clamped(stat.st_mtime as i64, stat.st_mtime_nsec as u64) })
     }
 }
 
 /// The kind of fault for an error on a file that existed when it was scanned.
 fn reading(error: &io::Error) -> FaultKind {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => FaultKind::Changed,
+        Some(Errno::NOENT | Errno::NOTDIR) => FaultKind::Vanished,
+        Some(Errno::LOOP | Errno::NXIO) => FaultKind::Changed,
         _ => crate::fault::kind(error),
     }
 }

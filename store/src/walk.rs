@@ -3,7 +3,7 @@
 //!
 //! Entries are regular files, directories, and symbolic links that are relative and whose target is sent, too. Files
 //! that block or have no end (FIFOs, sockets, devices, files whose contents the kernel generates) are left out and
-//! reported. Names that can't be sent are an error, because an incomplete tree is worse than none. Order: the paths as
+//! reported, and so are files and directories that can't be read, unless the scan is strict. Names that can't be sent are an error, because an incomplete tree is worse than none. Order: the paths as
 //! given, each directory before its entries, entries by the bytes of their names.
 //!
 //! Bounds: [`MOST_REPORTED`]; memory follows the largest directory and the depth, not the tree.
@@ -21,8 +21,8 @@ use tallow_proto::transfer::manifest::{Entry, EntryKind, Mtime, Refusal};
 use tallow_proto::transfer::path::{LinkTarget, RelPath};
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 
-use crate::fault::{fault, shown};
-use crate::source::{SkipReason, Skipped};
+use crate::fault::{fault, kind, shown};
+use crate::source::{SkipReason, Skipped, SourceOptions};
 
 /// The maximum number of left-out paths in the report.
 pub const MOST_REPORTED: usize = 1000;
@@ -42,12 +42,17 @@ pub struct Survey {
     pub excludes: Gitignore,
     pub git: bool,
     pub follow_links: bool,
+    strict: bool,
     /// The top-level names of the manifest.
     pub tops: HashMap<Box<str>, PathBuf>,
-    left_out: Mutex<(Vec<Skipped>, u64)>,
+    left_out: Mutex<LeftOut>,
+    unreadable: Mutex<LeftOut>,
     /// The devices that were checked, and whether the kernel generates their files.
     devices: Mutex<Vec<(u64, bool)>>,
 }
+
+/// Paths that were left out: the first ones, and their total number.
+type LeftOut = (Vec<Skipped>, u64);
 
 /// An entry, and the identity of its file.
 pub struct Found {
@@ -57,8 +62,17 @@ pub struct Found {
 }
 
 impl Survey {
-    pub fn new(excludes: Gitignore, git: bool, follow_links: bool, tops: HashMap<Box<str>, PathBuf>) -> Self {
-        Self { excludes, git, follow_links, tops, left_out: Mutex::default(), devices: Mutex::default() }
+    pub fn new(excludes: Gitignore, options: &SourceOptions) -> Self {
+        Self {
+            excludes,
+            git: options.git,
+            follow_links: options.follow_links,
+            strict: options.strict,
+            tops: HashMap::new(),
+            left_out: Mutex::default(),
+            unreadable: Mutex::default(),
+            devices: Mutex::default(),
+        }
     }
 
     /// Whether the user excluded a path of the manifest.
@@ -77,14 +91,20 @@ impl Survey {
         made
     }
 
-    /// The paths that were left out, and their total number.
-    pub fn left_out(&self) -> (Vec<Skipped>, u64) {
+    /// The paths that were left out, and their total number; without those that can't be read.
+    pub fn left_out(&self) -> LeftOut {
         self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The paths that can't be read, and their total number.
+    pub fn unreadable(&self) -> LeftOut {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn leave_out(&self, path: &Path, why: SkipReason) {
         tracing::debug!(path = shown(path), %why, "left out");
-        let mut left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = if why.is_failure() { &self.unreadable } else { &self.left_out };
+        let mut left_out = list.lock().unwrap_or_else(PoisonError::into_inner);
         left_out.1 += 1;
         if left_out.0.len() < MOST_REPORTED {
             left_out.0.push(Skipped { path: path.to_owned(), why });
@@ -177,7 +197,11 @@ impl Walker {
                 return Ok(None);
             }
             if metadata.uid() != self.user || metadata.mode() & 0o400 == 0 {
-                check_readable(path)?;
+                let is_readable = check_readable(path);
+                if let Err(error) = is_readable {
+                    self.refuse(path, error)?;
+                    return Ok(None);
+                }
             }
             EntryKind::File { size: metadata.size() }
         } else if metadata.is_symlink() {
@@ -222,7 +246,7 @@ impl Walker {
         }
     }
 
-    /// An error of the walk: what is only missing is left out, everything else ends it.
+    /// An error of the walk: the entry is left out. What is only missing is no failure.
     fn judge_error(&self, error: ignore::Error) -> Result<(), Fault> {
         let (path, error) = open_up(error);
         match error {
@@ -239,8 +263,17 @@ impl Walker {
                 self.survey.leave_out(&path, if is_link { SkipReason::LinkDangling } else { SkipReason::Vanished });
                 Ok(())
             }
-            Stopped::Io(error) => Err(fault(error, path.to_string_lossy())),
+            Stopped::Io(error) => self.refuse(&path, error),
         }
+    }
+
+    /// A file or directory can't be read: it is left out, or ends a strict scan.
+    fn refuse(&self, path: &Path, error: io::Error) -> Result<(), Fault> {
+        if self.survey.strict {
+            return Err(fault(error, path.to_string_lossy()));
+        }
+        self.survey.leave_out(path, SkipReason::Unreadable(kind(&error)));
+        Ok(())
     }
 }
 
@@ -277,11 +310,11 @@ fn manifest_path(root: &Root, path: &Path) -> Option<String> {
     Some(if below.is_empty() { name.to_owned() } else { format!("{name}/{below}") })
 }
 
-/// Reports an unreadable file during the scan, and not in the middle of the transfer.
-fn check_readable(path: &Path) -> Result<(), Fault> {
+/// Finds an unreadable file during the scan, and not in the middle of the transfer.
+fn check_readable(path: &Path) -> io::Result<()> {
     use rustix::fs::{Access, AtFlags, CWD, accessat};
     match accessat(CWD, path, Access::READ_OK, AtFlags::EACCESS) {
-        Err(error @ (rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)) => Err(fault(error, path.to_string_lossy())),
+        Err(error @ (rustix::io::Errno::ACCESS | rustix::io::Errno::PERM)) => Err(error.into()),
         _ => Ok(()),
     }
 }

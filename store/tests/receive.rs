@@ -520,3 +520,59 @@ fn another_file_system_is_reported_before_any_write() {
     assert_eq!(names(to), ["d"]);
     place.untouched();
 }
+
+/// Everything of this offer is written but for what is left out.
+fn receive_without(sink: &tallow_store::Receiving, manifest: &Arc<Manifest>, left_out: &[u32], written: u64) {
+    sink.begin(manifest).unwrap();
+    for (index, entry) in manifest.entries() {
+        let len = if left_out.contains(&index) { entry.size().min(written) } else { entry.size() };
+        for at in (0..len).step_by(64 << 10) {
+            let piece: Vec<u8> = (at..len.min(at + (64 << 10))).map(|at| byte(index, at)).collect();
+            sink.write(index, &entry, at, &piece).unwrap();
+        }
+    }
+    for index in left_out {
+        sink.leave_out(*index, &manifest.entry(*index).unwrap()).unwrap();
+    }
+    finish(sink).unwrap();
+}
+
+#[test]
+fn files_that_the_sender_could_not_send_are_not_in_place() {
+    let offer = manifest(&[
+        dir("d"),
+        file("d/large", 300_000),
+        file("d/small", 100),
+        dir("d/locked"),
+        file("d/locked/x", 70_000),
+        file("d/empty", 0),
+        file("top", 10),
+    ]);
+    // Not begun, in the middle, and whole.
+    for written in [0, 70_000, 1 << 20] {
+        for left_out in [&[1][..], &[2], &[4], &[5], &[6], &[1, 2, 4, 5, 6]] {
+            let place = Place::new();
+            receive_without(&sink(&place.to, OnExists::Refuse), &offer, left_out, written);
+            let whole = Place::new();
+            receive(&sink(&whole.to, OnExists::Refuse), &offer).unwrap();
+            let mut expected = inside(&whole.to);
+            for index in left_out {
+                expected.remove(Path::new(offer.entry(*index).unwrap().path.as_str()));
+            }
+            assert_eq!(inside(&place.to), expected, "{left_out:?} {written}");
+            place.untouched();
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_left_out_replaces_and_renames_nothing() {
+    for on_exists in [OnExists::Overwrite, OnExists::Rename, OnExists::Skip] {
+        let place = Place::new();
+        std::fs::write(place.to.join("top"), "mine").unwrap();
+        let offer = manifest(&[file("other", 10), file("top", 100_000)]);
+        receive_without(&sink(&place.to, on_exists), &offer, &[1], 70_000);
+        assert_eq!(names(&place.to), ["other", "top"], "{on_exists:?}");
+        assert_eq!(std::fs::read_to_string(place.to.join("top")).unwrap(), "mine", "{on_exists:?}");
+    }
+}

@@ -12,7 +12,7 @@ use common::{chmod, scan, source, told};
 use rustix::fs::{CWD, Mode};
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Refusal};
 use tallow_proto::transfer::path::PathError;
-use tallow_proto::transfer::storage::{Fault, FaultKind, Source};
+use tallow_proto::transfer::storage::{Drift, Fault, FaultKind, Source};
 use tallow_store::{SkipReason, SourceError, SourceOptions, SourceTree};
 
 fn paths(manifest: &Manifest) -> Vec<String> {
@@ -269,24 +269,46 @@ fn names_that_cannot_be_sent_are_told_with_their_path() {
     }
 }
 
+/// Runs `work` on a thread that is not root, for whom everything is readable.
+fn unprivileged<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let run = move || {
+            if rustix::process::geteuid().is_root() {
+                rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65534)).unwrap();
+            }
+            work()
+        };
+        scope.spawn(run).join().unwrap()
+    })
+}
+
 #[test]
-fn unreadable_files_are_reported_while_scanning() {
-    if rustix::process::geteuid().is_root() {
-        println!("skipped: root can read everything");
-        return;
-    }
+fn files_that_cannot_be_read_are_all_listed_and_left_out() {
     let root = tempfile::tempdir().unwrap();
+    chmod(root.path(), 0o755);
     let from = root.path().join("from");
-    write(&from.join("dir/secret"), "x");
-    for (path, mode) in [(from.join("dir/secret"), 0o600), (from.join("dir"), 0o700)] {
-        chmod(&path, 0);
-        let fault = scan(&source(&[&from], SourceOptions::default())).unwrap_err();
-        assert_eq!(
-            (fault.kind, fault.path.as_deref()),
-            (FaultKind::Io(std::io::ErrorKind::PermissionDenied), path.to_str())
-        );
-        chmod(&path, mode);
+    for name in ["a", "locked/inside", "open/one", "open/two", "z"] {
+        write(&from.join(name), "x");
     }
+    for name in ["a", "locked", "open/two"] {
+        chmod(&from.join(name), 0);
+    }
+    let (offered, unreadable, left_out, strict) = unprivileged(|| {
+        let tree = source(&[&from], SourceOptions::default());
+        let offered = paths(&scan(&tree).unwrap());
+        let strict = scan(&source(&[&from], SourceOptions { strict: true, ..SourceOptions::default() }));
+        (offered, tree.unreadable(), tree.skipped(), strict.unwrap_err())
+    });
+    chmod(&from.join("locked"), 0o755);
+    // The directory itself can be made there, empty.
+    assert_eq!(offered, ["from", "from/locked", "from/open", "from/open/one", "from/z"]);
+    let denied = FaultKind::Io(std::io::ErrorKind::PermissionDenied);
+    let list: Vec<_> = unreadable.0.iter().map(|skipped| (skipped.path.clone(), skipped.why)).collect();
+    let expected = ["a", "locked", "open/two"].map(|name| (from.join(name), SkipReason::Unreadable(denied)));
+    assert_eq!((list, unreadable.1), (expected.to_vec(), 3));
+    assert_eq!(unreadable.0[0].why.to_string(), "can't be read: permission denied");
+    assert_eq!(left_out, (vec![], 0));
+    assert_eq!((strict.kind, strict.path.as_deref()), (denied, from.join("a").to_str()));
 }
 
 #[test]
@@ -341,25 +363,31 @@ impl Sent {
         let mut contents = vec![0; len];
         self.tree.read(*index, entry, at as u64, &mut contents).map(|()| contents)
     }
+
+    fn drift(&self, path: &Path) -> Option<Drift> {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let (index, _) = self.entries.iter().find(|(_, entry)| entry.path.name() == name).unwrap();
+        self.tree.drift(*index)
+    }
+}
+
+type Change = fn(&Path);
+
+fn append(path: &Path) {
+    std::fs::File::options().append(true).open(path).unwrap().write_all(b"x").unwrap();
+}
+
+fn touch(path: &Path) {
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(std::time::SystemTime::now()).unwrap();
 }
 
 #[test]
-fn f03_a_file_that_changes_is_told_with_its_path() {
-    type Change = fn(&Path);
-    let changes: [(&str, Change); 9] = [
-        ("grows and keeps its time", |path| {
-            let file = std::fs::File::options().write(true).open(path).unwrap();
-            let time = file.metadata().unwrap().modified().unwrap();
-            file.set_len(file.metadata().unwrap().len() + 1).unwrap();
-            file.set_modified(time).unwrap();
+fn f03_a_file_that_can_not_be_sent_any_more_is_told_with_its_path() {
+    let changes: [(&str, FaultKind, Change); 6] = [
+        ("shrinks", FaultKind::Changed, |path| {
+            std::fs::File::options().write(true).open(path).unwrap().set_len(3).unwrap();
         }),
-        ("grows", |path| std::fs::File::options().append(true).open(path).unwrap().write_all(b"x").unwrap()),
-        ("shrinks", |path| std::fs::File::options().write(true).open(path).unwrap().set_len(3).unwrap()),
-        ("is written again with the same size", |path| {
-            let size = std::fs::metadata(path).unwrap().len();
-            std::fs::write(path, vec![b'y'; size as usize]).unwrap();
-        }),
-        ("is replaced by one of the same size and time", |path| {
+        ("is replaced by one of the same size and time", FaultKind::Changed, |path| {
             let metadata = std::fs::metadata(path).unwrap();
             let other = path.with_extension("new");
             std::fs::write(&other, vec![b'z'; metadata.len() as usize]).unwrap();
@@ -371,23 +399,23 @@ fn f03_a_file_that_changes_is_told_with_its_path() {
                 .unwrap();
             std::fs::rename(other, path).unwrap();
         }),
-        ("is removed", |path| std::fs::remove_file(path).unwrap()),
-        ("becomes a link", |path| {
+        ("is removed", FaultKind::Vanished, |path| std::fs::remove_file(path).unwrap()),
+        ("becomes a link", FaultKind::Changed, |path| {
             let moved = path.with_extension("moved");
             std::fs::rename(path, &moved).unwrap();
             symlink(moved, path).unwrap();
         }),
-        ("becomes a FIFO", |path| {
+        ("becomes a FIFO", FaultKind::Changed, |path| {
             std::fs::remove_file(path).unwrap();
             rustix::fs::mkfifoat(CWD, path, Mode::RUSR).unwrap();
         }),
-        ("loses its directory", |path| {
+        ("loses its directory", FaultKind::Vanished, |path| {
             let dir = path.parent().unwrap();
             std::fs::rename(dir, dir.with_extension("moved")).unwrap();
             std::fs::write(dir, "").unwrap();
         }),
     ];
-    for (what, change) in changes {
+    for (what, kind, change) in changes {
         // Before the first read, and between two of the file that is kept open.
         for already_read in [false, true] {
             let sent = Sent::new();
@@ -397,21 +425,45 @@ fn f03_a_file_that_changes_is_told_with_its_path() {
             }
             change(&sent.large);
             let fault = sent.read(&sent.large, 100_000).unwrap_err();
-            assert_eq!(
-                (fault.kind, fault.path.as_deref()),
-                (FaultKind::Changed, sent.large.to_str()),
-                "{what} {already_read}"
-            );
+            assert_eq!((fault.kind, fault.path.as_deref()), (kind, sent.large.to_str()), "{what} {already_read}");
             let sent = Sent::new();
             change(&sent.small);
             let fault = sent.read(&sent.small, 0).unwrap_err();
-            assert_eq!(
-                (fault.kind, fault.path.as_deref()),
-                (FaultKind::Changed, sent.small.to_str()),
-                "{what} {already_read}"
-            );
+            assert_eq!((fault.kind, fault.path.as_deref()), (kind, sent.small.to_str()), "{what} {already_read}");
         }
     }
+}
+
+#[test]
+fn a_file_that_was_touched_or_grew_is_read_as_far_as_it_was_offered() {
+    let grow_in_secret: Change = |path| {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        let time = file.metadata().unwrap().modified().unwrap();
+        file.set_len(file.metadata().unwrap().len() + 1).unwrap();
+        file.set_modified(time).unwrap();
+    };
+    for (what, change, has_grown) in [
+        ("touched", touch as Change, false),
+        ("grows", append, true),
+        ("grows and keeps its time", grow_in_secret, true),
+    ] {
+        let sent = Sent::new();
+        change(&sent.large);
+        change(&sent.small);
+        assert_eq!(sent.read(&sent.small, 0).unwrap(), b"small contents", "{what}");
+        assert_eq!(sent.read(&sent.large, 200_000).unwrap(), vec![b'l'; 100_000], "{what}");
+        let drift = has_grown.then_some(Drift { has_grown, is_unsure: false });
+        assert_eq!([sent.drift(&sent.small), sent.drift(&sent.large)], [drift; 2], "{what}");
+        // Between two reads of one file nobody knows what was written.
+        change(&sent.large);
+        sent.read(&sent.large, 0).unwrap();
+        assert_eq!(sent.drift(&sent.large), Some(Drift { has_grown, is_unsure: true }), "{what}");
+        assert_eq!(sent.drift(&sent.small), drift, "{what}");
+    }
+    let sent = Sent::new();
+    sent.read(&sent.large, 0).unwrap();
+    sent.read(&sent.small, 0).unwrap();
+    assert_eq!([sent.drift(&sent.small), sent.drift(&sent.large)], [None; 2]);
 }
 
 #[test]
@@ -422,12 +474,32 @@ fn f03_a_change_while_it_is_read_is_told() {
             let file = std::fs::File::options().write(true).open(&sent.large).unwrap();
             std::os::unix::fs::FileExt::write_all_at(&file, &vec![b'x'; LARGE], 0).unwrap();
         });
-        while let Ok(contents) = sent.read(&sent.large, 0) {
-            assert!(
-                contents.iter().all(|letter| *letter == b'l'),
-                "a read that succeeds is of the file that was scanned"
-            );
+        loop {
+            let contents = sent.read(&sent.large, 0).unwrap();
+            let is_new = !contents.iter().all(|letter| *letter == b'l');
+            let is_unsure = sent.drift(&sent.large).is_some_and(|drift| drift.is_unsure);
+            assert!(is_unsure || !is_new, "what is not what was there at first is said to be unsure");
+            if is_unsure {
+                break;
+            }
         }
+    });
+}
+
+/// A log that is written to all the time can be read, and what is read is its beginning.
+#[test]
+fn a_small_file_that_grows_while_it_is_read_is_one_version() {
+    let sent = Sent::new();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                append(&sent.small);
+            }
+        });
+        let read = (0..500).map(|_| sent.read(&sent.small, 0)).collect::<Result<Vec<_>, _>>();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(read.unwrap().iter().all(|contents| contents == b"small contents"));
     });
 }
 
