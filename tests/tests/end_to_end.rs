@@ -18,8 +18,9 @@ use tallow_proto::peer::{
     RelayChoice, RelayFailure, SendConfig, Sender,
 };
 use tallow_proto::room::{self, Relay};
+use tallow_proto::transfer::differences::{EntryList, ListedEntry};
 use tallow_proto::transfer::stream::memory::{MemoryPipe, MemoryStream, Piece};
-use tallow_proto::wire::peer::{CancelReason, DeclineReason};
+use tallow_proto::wire::peer::{CancelReason, DeclineReason, EntryStatus};
 use tallow_store::{Destination, OnExists, Policy, SourceOptions, SourceTree, identity};
 
 /// What the tests need of a runtime: the two crates have the same names, so this is all.
@@ -89,6 +90,7 @@ on_both_runtimes!(
     dropping_the_handle_tells_the_other_side,
     existing_names_are_refused_before_anything_moves,
     a_source_that_changes_ends_the_transfer,
+    files_that_fail_are_named_on_both_sides,
     a_relay_that_vanishes_is_waited_for_as_long_as_was_said,
     a_relay_that_comes_back_is_used_again,
     a_stream_outlives_its_relay,
@@ -494,6 +496,40 @@ async fn a_source_that_changes_ends_the_transfer<R: Runtime>() {
     assert_eq!(sent.class(), Class::Io, "{sent:?}");
     assert!(receiver.closed().await.is_err());
     assert_eq!(staging_left(to.path()), 0);
+}
+
+async fn files_that_fail_are_named_on_both_sides<R: Runtime>() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    folder(from.path());
+    let root = from.path().join("holiday");
+    let mut sender = R::send(sending(common(), &root));
+    let (code, near) = code(&mut sender).await;
+    fs::remove_file(root.join("050.txt")).unwrap();
+    fs::write(root.join("big.bin"), "cut").unwrap();
+    let mut log = fs::File::options().append(true).open(root.join("299.txt")).unwrap();
+    std::io::Write::write_all(&mut log, b"one more line").unwrap();
+    let mut receiver = R::receive(receiving(common(), &code, &near));
+    take(&mut receiver, sink(to.path(), OnExists::Refuse)).await.expect("the rest arrives");
+    let received = receiver.outcome().await.expect("as before");
+    let sent = sender.outcome().await.expect("the rest is sent");
+    for summary in [&sent, &received] {
+        let named = |list: &EntryList| {
+            let name = |entry: &ListedEntry| (entry.path.as_str().to_owned(), entry.status);
+            let mut named: Vec<_> = list.entries.iter().map(name).collect();
+            named.sort_by(|one, other| one.0.cmp(&other.0));
+            named
+        };
+        let gone = ("holiday/050.txt".to_owned(), Some(EntryStatus::Vanished));
+        let cut = ("holiday/big.bin".to_owned(), Some(EntryStatus::Changed));
+        assert_eq!(named(&summary.differences.failed), [gone, cut]);
+        assert_eq!(named(&summary.differences.grown), [("holiday/299.txt".to_owned(), Some(EntryStatus::Grown))]);
+        assert_eq!((summary.differences.failed.count, summary.differences.failed.files), (2, 2));
+    }
+    let (mut expected, arrived) = (inventory(&root), inventory(&to.path().join("holiday")));
+    expected.remove("big.bin");
+    assert_eq!(arrived.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    assert_eq!(arrived["299.txt"].3, "file 299".repeat(299).into_bytes());
+    assert_eq!(staging_left(to.path()), 1, "only what arrived is there");
 }
 
 async fn a_relay_that_vanishes_is_waited_for_as_long_as_was_said<R: Runtime>() {

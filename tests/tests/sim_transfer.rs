@@ -76,6 +76,22 @@ fn a_short_partition_is_survived() {
     }
 }
 
+/// Files vanish while they are sent, and links break: the others arrive, and both sides name the same.
+#[test]
+fn f03_files_that_fail_cost_themselves_on_a_bad_network() {
+    for number in seeds(6) {
+        let act = Act::Partition(Duration::from_millis(200 * (number % 4)), Duration::from_secs(3));
+        let network = Conditions { rate: 200_000, loss: 10_000, ..Conditions::default() };
+        let place = if number % 2 == 0 { Place::Inside } else { Place::Relay };
+        let files = vec![150_000, 3_000, 300_000, 10, 70_000];
+        let failing = vec![(0, number as u32 % 4), (3, 0), (4, 1)];
+        let scenario = Scenario { files, failing, network, place, act, ..Scenario::plain(number, 0) };
+        let report = scenario.run();
+        let Some(peer::Event::Done(summary)) = &report.received else { panic!("{number}: {:?}", report.received) };
+        assert!(summary.differences.failed.count >= 2, "{number}: {summary:?}");
+    }
+}
+
 #[test]
 fn whatever_goes_wrong_every_session_ends_as_it_should() {
     for number in seeds(60) {

@@ -15,6 +15,7 @@ pub struct CheckedSink {
     inner: MemorySink,
     /// The expected files, if known; those of a malicious sender are not.
     source: Option<Arc<MemorySource>>,
+    left_out: Mutex<Vec<u32>>,
     wrong: Mutex<Option<String>>,
     finished: AtomicBool,
 }
@@ -57,14 +58,26 @@ impl CheckedSink {
         }
     }
 
-    /// Panics unless the files with final names are exactly the source.
+    /// The files that the sender could not send, in ascending order.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<u32> {
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Panics unless the files with final names are exactly the source, without those that it could not read.
     pub fn check_whole(&self) {
         self.check();
         assert!(self.is_complete(), "not everything is in place");
         let finished = self.inner.finished();
         let source = self.source.as_ref().expect("a known source");
-        assert_eq!(finished.len(), source.entries().len());
-        for (entry, contents) in source.entries() {
+        let left_out = self.left_out();
+        assert!(left_out.iter().all(|index| source.may_fail(*index)), "{left_out:?}");
+        assert_eq!(finished.len() + left_out.len(), source.entries().len());
+        for (index, (entry, contents)) in (0..).zip(source.entries()) {
+            if left_out.contains(&index) {
+                assert!(!finished.contains_key(entry.path.as_str()), "{}", entry.path.as_str());
+                continue;
+            }
             let (found, bytes) = &finished[entry.path.as_str()];
             assert_eq!((found, bytes == contents), (entry, true), "{}", entry.path.as_str());
         }
@@ -98,7 +111,10 @@ impl Sink for CheckedSink {
         if let Some(source) = &self.source {
             let own = source.entries().get(index as usize);
             let range = at as usize..(at as usize).saturating_add(plain.len());
-            let right = own.is_some_and(|(own, bytes)| own == entry && bytes.get(range) == Some(plain));
+            let is_own = |bytes: &[u8]| bytes.get(range) == Some(plain);
+            // In the place of a file that failed there are zeros, in a chunk with others.
+            let is_gap = source.may_fail(index) && plain.iter().all(|byte| *byte == 0);
+            let right = own.is_some_and(|(own, bytes)| own == entry && (is_own(bytes) || is_gap));
             self.note(right, || format!("{} bytes at {at} of entry {index} are not the source's", plain.len()));
         }
         let result = self.inner.write(index, entry, at, plain);
@@ -107,6 +123,7 @@ impl Sink for CheckedSink {
     }
 
     fn leave_out(&self, index: u32, entry: &Entry) -> Result<(), Fault> {
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(index);
         let result = self.inner.leave_out(index, entry);
         self.note(self.inner.misuse().is_none(), || format!("{:?}", self.inner.misuse()));
         result

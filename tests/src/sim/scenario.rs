@@ -11,11 +11,13 @@ use tallow_proto::code::Code;
 use tallow_proto::link::trust::Identity;
 use tallow_proto::peer::{
     self, Class, Command, Common, Embedded, Event, Failure, Peer, ReceiveConfig, RelayAddress, RelayChoice, SendConfig,
+    Summary,
 };
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::Compression;
 use tallow_proto::transfer::memory::{MemorySink, MemorySource};
 use tallow_proto::transfer::path::RelPath;
+use tallow_proto::transfer::storage::FaultKind;
 use tallow_proto::wire::peer::DeclineReason;
 
 use tallow_proto::room;
@@ -66,6 +68,8 @@ pub struct Scenario {
     pub seed: [u8; 32],
     /// Sizes of the files.
     pub files: Vec<usize>,
+    /// Files that can't be read any more once they were read so often: their numbers, and how often.
+    pub failing: Vec<(u32, u32)>,
     /// The network, the same everywhere.
     pub network: Conditions,
     /// Jobs take up to this long.
@@ -94,6 +98,7 @@ impl Scenario {
         Self {
             seed: own,
             files: vec![bytes],
+            failing: Vec::new(),
             network: Conditions::default(),
             job_time: Duration::from_millis(5),
             place: Place::Relay,
@@ -141,7 +146,9 @@ impl Scenario {
         let (compress, aes) = (byte() % 2 == 1, byte() % 2 == 0);
         let mut seed = [0; 32];
         seed.fill_with(&mut byte);
-        Self { seed, files, network, job_time, place, act, compress, aes, give_up_after: Some(GIVE_UP_AFTER) }
+        let failing = if byte() % 4 == 1 { vec![(u32::from(byte() % 4), u32::from(byte() % 8))] } else { Vec::new() };
+        let give_up_after = Some(GIVE_UP_AFTER);
+        Self { seed, files, failing, network, job_time, place, act, compress, aes, give_up_after }
     }
 
     /// Any scenario, by number.
@@ -162,7 +169,10 @@ impl Scenario {
             let path = RelPath::parse(&format!("files/{index}.bin")).expect("a good name");
             source.with_file(path, noise(bytes, index as u64 + 1))
         });
-        Arc::new(source)
+        let fail = |source: MemorySource, &(index, reads): &(u32, u32)| {
+            source.with_fault_after(reads, index, FaultKind::Vanished)
+        };
+        Arc::new(self.failing.iter().fold(source, fail))
     }
 
     /// Runs it to its end and checks everything that must hold.
@@ -217,7 +227,23 @@ impl Report {
         if both.0 || both.1 {
             rig.sink.check_whole();
         }
+        if let (Some(Event::Done(sent)), Some(Event::Done(received))) = (&self.sent, &self.received) {
+            let named = |summary: &Summary| {
+                let mut files: Vec<u32> = summary.differences.failed.entries.iter().map(|entry| entry.index).collect();
+                files.sort_unstable();
+                files
+            };
+            assert_eq!(named(sent), named(received), "{scenario:#?}");
+            assert_eq!(named(received), rig.sink.left_out(), "{scenario:#?}");
+        }
         let classes = (self.sent_class(), self.received_class());
+        // A file alone, or one that fails once the end was said, is the whole transfer.
+        if !scenario.failing.is_empty() && classes.0 == Some(Class::Io) {
+            assert!(
+                matches!(classes.1, Some(Class::Peer | Class::Interrupted | Class::Net)) || self.received.is_none()
+            );
+            return;
+        }
         let right = match scenario.act {
             Act::None => both == (true, true),
             Act::Decline => classes == (Some(Class::Refused), Some(Class::Refused)),
@@ -474,7 +500,7 @@ impl Rig {
 #[must_use]
 pub fn copied_end(end: &Event) -> Event {
     match end {
-        Event::Done(summary) => Event::Done(*summary),
+        Event::Done(summary) => Event::Done(summary.clone()),
         Event::Failed(failure) => Event::Failed(failure.clone()),
         other => unreachable!("{other:?} is no end"),
     }
