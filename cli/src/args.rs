@@ -83,6 +83,9 @@ pub struct SendArgs {
     /// Send the targets of symbolic links instead of the links
     #[arg(long)]
     pub follow_links: bool,
+    /// Stop at the first file that can't be read, or that changes while it is sent, instead of leaving it out
+    #[arg(long)]
+    pub strict: bool,
     /// Do not compress
     #[arg(long, conflicts_with = "compress_level")]
     pub no_compress: bool,

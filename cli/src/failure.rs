@@ -28,7 +28,7 @@ pub fn is_kept(failure: &Failure) -> bool {
     match failure {
         Failure::Lost(Lost::InTransfer | Lost::Stalled | Lost::Unconfirmed | Lost::NoDirectPath)
         | Failure::Interrupted => true,
-        Failure::Local(fault) => !fault.is_refusal() && fault.kind != FaultKind::Changed,
+        Failure::Local(fault) => !fault.is_refusal() && !matches!(fault.kind, FaultKind::Changed | FaultKind::Vanished),
         Failure::Violation(violation) => !matches!(violation, Violation::WrongRoot | Violation::ChunkChanged),
         Failure::Peer { reason, .. } => match reason {
             CancelReason::Interrupted | CancelReason::Io | CancelReason::Violation => true,
@@ -122,6 +122,12 @@ impl Problem {
             message: "the transfer stopped at an internal error".to_owned(),
             hint: "please report it; running the same command again resumes the transfer".to_owned(),
         }
+    }
+
+    /// The transfer is complete, except for some files.
+    #[must_use]
+    pub fn incomplete(message: &str) -> Self {
+        Self::new(Class::Io, message, "they are named above; send them again once they can be read")
     }
 
     /// The offer does not match the receiver's options.
@@ -325,6 +331,9 @@ fn local(fault: &Fault, sending: bool) -> (String, String) {
     let (message, hint) = match fault.kind {
         FaultKind::Changed => {
             (format!("{named} changed while it was being sent"), "send it again when no program writes to it")
+        }
+        FaultKind::Vanished => {
+            (format!("{named} was removed before it was sent"), "leave it out, or put it back and send it again")
         }
         FaultKind::NotRegular if sending => (format!("{named} is not a regular file"), "leave it out with --exclude"),
         FaultKind::NotRegular => (format!("{named} is not a regular file"), elsewhere),

@@ -4,6 +4,7 @@ mod app;
 mod args;
 mod canvas;
 mod code_input;
+mod differences;
 mod failure;
 mod offer;
 mod output;

@@ -222,6 +222,28 @@ fn safe(text: &str) -> String {
     safe
 }
 
+/// A list of names in an event: the first 1,000, and how many there are.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Names {
+    /// How many there are.
+    pub count: u64,
+    /// At most 1,000 of them.
+    pub entries: Vec<Named>,
+}
+
+/// An entry of a list of names.
+#[derive(Debug, Clone, Serialize)]
+pub struct Named {
+    /// The name; misleading characters are escaped.
+    pub name: String,
+    /// Why it is in the list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Its name at the receiver, where it has another one there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub here: Option<String>,
+}
+
 /// The events of `--json`: one object per line, with the name of the event first.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -232,6 +254,13 @@ pub enum Event<'a> {
         files: u64,
         /// Total size in bytes; null for a stream.
         bytes: Option<u64>,
+    },
+    /// Sender: paths that were left out, with the reasons.
+    LeftOut {
+        /// Files and directories that can't be read. For these the program fails in the end.
+        unreadable: Names,
+        /// What is not sent in any case: special files, and links that lead elsewhere.
+        others: Names,
     },
     /// Sender: the code.
     Code {
@@ -253,7 +282,7 @@ pub enum Event<'a> {
     },
     /// The transfer waits.
     Waiting {
-        /// `relay`, `receiver`, `sender`, `turn`, `response`, `answer`, `agreement`, `direct` or `peer`.
+        /// `relay`, `source`, `receiver`, `sender`, `turn`, `response`, `answer`, `agreement`, `direct` or `peer`.
         r#for: &'a str,
     },
     /// The peer connected.
@@ -344,6 +373,10 @@ pub enum Event<'a> {
         /// Receiver: the directory of the received files.
         #[serde(skip_serializing_if = "Option::is_none")]
         out: Option<&'a str>,
+        /// Files that the sender could not send: not in place. The reason is `changed`, `vanished` or `unreadable`.
+        failed: Names,
+        /// Files that grew while they were sent: as much is in place as was offered.
+        grown: Names,
     },
     /// An unfinished transfer was found or removed.
     Partial {
@@ -451,6 +484,11 @@ mod tests {
     fn json_events_begin_with_their_name() {
         let words = ["acorn", "canal"];
         let names = vec!["a.txt".to_owned()];
+        let named = |name: &str, reason: Option<&str>| Named {
+            name: name.to_owned(),
+            reason: reason.map(str::to_owned),
+            here: None,
+        };
         let events = [
             (Event::Code { code: "7-a-b", link: None, relay: &[] }, r#"{"event":"code","code":"7-a-b"}"#),
             (
@@ -474,8 +512,32 @@ mod tests {
             ),
             (Event::Progress { bytes: 1, total: 2, rate: 3 }, r#"{"event":"progress","bytes":1,"total":2,"rate":3}"#),
             (
-                Event::Done { bytes: 5, files: 1, seconds: 0.5, kept: 0, root: "ab", out: Some("/d") },
-                r#"{"event":"done","bytes":5,"files":1,"seconds":0.5,"kept":0,"root":"ab","out":"/d"}"#,
+                Event::Done {
+                    bytes: 5,
+                    files: 1,
+                    seconds: 0.5,
+                    kept: 0,
+                    root: "ab",
+                    out: Some("/d"),
+                    failed: Names { count: 2, entries: vec![named("x", Some("changed"))] },
+                    grown: Names::default(),
+                },
+                concat!(
+                    r#"{"event":"done","bytes":5,"files":1,"seconds":0.5,"kept":0,"root":"ab","out":"/d","#,
+                    r#""failed":{"count":2,"entries":[{"name":"x","reason":"changed"}]},"#,
+                    r#""grown":{"count":0,"entries":[]}}"#
+                ),
+            ),
+            (
+                Event::LeftOut {
+                    unreadable: Names { count: 1, entries: vec![named("d/x", Some("can't be read"))] },
+                    others: Names::default(),
+                },
+                concat!(
+                    r#"{"event":"left_out","#,
+                    r#""unreadable":{"count":1,"entries":[{"name":"d/x","reason":"can't be read"}]},"#,
+                    r#""others":{"count":0,"entries":[]}}"#
+                ),
             ),
             (
                 Event::Error { kind: "auth", message: "wrong code", hint: "ask" },

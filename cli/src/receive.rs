@@ -10,9 +10,10 @@ use tallow_proto::wire::relay::Side;
 use tallow_store::{Destination, OnExists, Policy, Receiving, StreamOut};
 
 use crate::args::ReceiveArgs;
+use crate::differences::{self, list};
 use crate::failure::{Context, Problem};
 use crate::offer;
-use crate::output::{Output, counted, shown};
+use crate::output::{Output, shown};
 use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, partial, prompt, send, setup};
@@ -116,10 +117,11 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                 Step::Event(_) => {}
             }
         };
-        report.finish(receiver, outcome).await
+        let summary = report.finish(receiver, outcome).await?;
+        differences::problem(&summary.differences, 0, Side::Receiver).map_or(Ok(()), Err)
     };
     let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
-    outcome.map(drop)
+    outcome
 }
 
 /// The destination of the received files, and its rules.
@@ -251,16 +253,16 @@ impl Place {
     fn report_differences(&self, output: &Output) {
         let Some(sink) = &self.sink else { return };
         let (skipped, count) = sink.skipped();
-        let skipped = skipped.iter().map(|path| shown(path)).collect();
-        list(output, "Skipped, because they already exist", skipped, count);
+        let skipped = skipped.iter().map(|path| shown(path));
+        list(output, "Skipped, because they already exist", skipped, count, LISTED);
         let (mut renamed, mut count) = sink.renamed();
         let elsewhere = sink.placed().into_iter().filter(|placed| placed.offered != placed.here);
         for placed in elsewhere.filter(|placed| !renamed.contains(placed)).collect::<Vec<_>>() {
             renamed.push(placed);
             count += 1;
         }
-        let renamed = renamed.iter().map(|name| format!("{} is {}", shown(&name.offered), shown(&name.here))).collect();
-        list(output, "Saved under another name", renamed, count);
+        let renamed = renamed.iter().map(|name| format!("{} is {}", shown(&name.offered), shown(&name.here)));
+        list(output, "Saved under another name", renamed, count, LISTED);
     }
 }
 
@@ -271,21 +273,6 @@ const fn on_exists(args: &ReceiveArgs) -> Option<OnExists> {
         (_, true, _) => Some(OnExists::Rename),
         (_, _, true) => Some(OnExists::Skip),
         (false, false, false) => None,
-    }
-}
-
-fn list(output: &Output, what: &str, mut lines: Vec<String>, count: u64) {
-    if count == 0 {
-        return;
-    }
-    output.line(&format!("{what}:"));
-    lines.truncate(LISTED);
-    for line in &lines {
-        output.line(&format!("  {line}"));
-    }
-    let more = count.saturating_sub(lines.len() as u64);
-    if more > 0 {
-        output.line(&format!("  and {}", counted(more, "more", "more")));
     }
 }
 

@@ -18,6 +18,7 @@ use tallow_proto::peer::{
 };
 use tallow_proto::wire::relay::Side;
 
+use crate::differences;
 use crate::failure::{self, Context, Problem};
 use crate::output::{self, Output, amount, size, time};
 use crate::progress::Meter;
@@ -407,6 +408,7 @@ impl Report {
     fn wait(&mut self, now: Instant, what: &WaitingFor) {
         let (name, text) = match what {
             WaitingFor::Relay(relay) => ("relay", format!("Waiting for relay {relay} to answer")),
+            WaitingFor::Source => ("source", "Looking through the files to send".to_owned()),
             WaitingFor::Receiver => ("receiver", "Waiting for the receiver".to_owned()),
             WaitingFor::Sender => {
                 ("sender", "No sender is waiting with this code yet; trying again every few seconds".to_owned())
@@ -464,10 +466,21 @@ impl Report {
 
     /// Reports success.
     pub fn show_done(&self, summary: &Summary, out: Option<&str>) {
-        let (files, bytes) = (u64::from(summary.totals.files), summary.totals.bytes);
+        let failed = &summary.differences.failed;
+        let files = u64::from(summary.totals.files.saturating_sub(failed.files));
+        let bytes = summary.totals.bytes.saturating_sub(failed.bytes);
         let seconds = summary.duration.as_secs_f64();
         let root = HEXLOWER.encode(&summary.root);
-        self.output.event(&output::Event::Done { bytes, files, seconds, kept: self.kept, root: &root, out });
+        self.output.event(&output::Event::Done {
+            bytes,
+            files,
+            seconds,
+            kept: self.kept,
+            root: &root,
+            out,
+            failed: differences::names(failed),
+            grown: differences::names(&summary.differences.grown),
+        });
         let took = took(seconds, bytes);
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };
         self.output.line(&match out {
@@ -475,6 +488,7 @@ impl Report {
             Some(out) => format!("Received {amount} in {took}, verified, in {}", output::shown(out)),
             None => format!("Sent {amount} in {took}, verified by the receiver"),
         });
+        differences::report(&self.output, &summary.differences, self.side);
     }
 }
 

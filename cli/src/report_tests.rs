@@ -45,6 +45,8 @@ fn early(report: &Report) -> bool {
 fn waits_are_shown_late_at_first_and_at_once_after_the_code() {
     let mut sender = report(Side::Sender, true);
     assert_eq!(text(&sender), None);
+    sender.show(&Event::Waiting(WaitingFor::Source));
+    assert!(text(&sender) == Some("Looking through the files to send") && early(&sender));
     sender.show(&Event::Waiting(WaitingFor::Receiver));
     assert!(early(&sender), "the code is not shown yet");
     sender.code_shown = true;

@@ -4,14 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tallow_proto::code::DEFAULT_WORDS;
-use tallow_proto::peer::{CodeChoice, Comparison, Embedded, Event, Failure, Payload, SendConfig};
+use tallow_proto::peer::{self, CodeChoice, Comparison, Embedded, Failure, Payload, SendConfig};
 use tallow_proto::transfer::Compression;
 use tallow_proto::wire::relay::Side;
-use tallow_store::{SourceOptions, SourceTree, StreamIn, identity};
+use tallow_store::{Skipped, SourceOptions, SourceTree, StreamIn, identity};
 
 use crate::args::SendArgs;
+use crate::differences::{self, list, shown_path};
 use crate::failure::Problem;
-use crate::output::{Output, counted, shown};
+use crate::output::{Event, Output, counted};
 use crate::report::{Report, Step};
 use crate::signal::Signals;
 use crate::{code_input, prompt, setup};
@@ -34,7 +35,8 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     code_input::warn_of_arguments(&output, in_arguments, &args.peer);
     let (common, memory) = setup::common(&args.peer, None)?;
     let has_relays = !common.relays.is_empty();
-    let options = SourceOptions { excludes: args.exclude, git: args.git, follow_links: args.follow_links };
+    let options =
+        SourceOptions { excludes: args.exclude, git: args.git, follow_links: args.follow_links, strict: args.strict };
     let (payload, source) = if is_stream {
         (Payload::Stream(Arc::new(StreamIn::stdin())), None)
     } else {
@@ -57,7 +59,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         (false, Some(level)) => Compression::Level(level.into()),
     };
     let mut config = SendConfig::new(common, payload).with_compression(compression);
-    (config.code, config.embedded) = (code, embedded);
+    (config.code, config.embedded, config.is_strict) = (code, embedded, args.strict);
     config.check().map_err(|error| Problem::config(&error))?;
     let runtime = args.peer.runtime;
     let mut report = Report::new(output, runtime, Side::Sender, signals, memory, has_relays);
@@ -69,12 +71,12 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         let mut comparison = None;
         let outcome = loop {
             match report.next(&mut sender).await {
-                Step::Event(Event::Scanned(_)) => {
+                Step::Event(peer::Event::Scanned(_)) => {
                     if let Some(source) = &source {
                         report_left_out(&report.output, source);
                     }
                 }
-                Step::Event(Event::Code { code, link, listening }) => {
+                Step::Event(peer::Event::Code { code, link, listening }) => {
                     let here = setup::reachable(&listening, &setup::routed());
                     let relay = link.as_ref().filter(|_| has_relays).map(|link| relay_of(link.host(), link.port()));
                     // A link names one address only, so for the relay inside this process all addresses are shown
@@ -82,26 +84,28 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                     let link = link.filter(|_| has_relays).map(|link| link.reveal());
                     report.show_code(&code, link.as_ref().map(|link| link.as_str()), relay.as_deref(), &here);
                 }
-                Step::Event(Event::Verifier { comparison: Some(asked), .. }) => {
+                Step::Event(peer::Event::Verifier { comparison: Some(asked), .. }) => {
                     comparison = Some(asked);
                     report.ask_to_compare();
                 }
-                Step::Event(Event::Done(summary)) => {
+                Step::Event(peer::Event::Done(summary)) => {
                     report.show_done(&summary, None);
                     break Ok(summary);
                 }
-                Step::Event(Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {
+                Step::Event(peer::Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {
                     return Err(report.unexplained(sender.ending()));
                 }
-                Step::Event(Event::Failed(failure)) => break Err(report.problem(&failure)),
+                Step::Event(peer::Event::Failed(failure)) => break Err(report.problem(&failure)),
                 Step::Event(_) => {}
                 Step::Answer(line) => agree(comparison.take(), prompt::is_yes(line.as_deref())),
             }
         };
-        report.finish(sender, outcome).await
+        let summary = report.finish(sender, outcome).await?;
+        let unreadable = source.map_or(0, |source| source.unreadable().1);
+        differences::problem(&summary.differences, unreadable, Side::Sender).map_or(Ok(()), Err)
     };
     let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
-    outcome.map(drop)
+    outcome
 }
 
 /// Passes on whether the user confirmed the verifier words.
@@ -134,18 +138,19 @@ fn relay_of(host: &str, port: Option<u16>) -> String {
 }
 
 fn report_left_out(output: &Output, source: &SourceTree) {
-    let (left_out, count) = source.skipped();
-    if count == 0 {
+    let ((unreadable, failures), (others, count)) = (source.unreadable(), source.skipped());
+    if failures + count == 0 {
         return;
     }
-    output.line(&format!("Left out {}:", counted(count, "entry", "entries")));
-    for entry in left_out.iter().take(NAMED) {
-        output.line(&format!("  {}: {}", shown(&entry.path.to_string_lossy()), entry.why));
-    }
-    let more = count.saturating_sub(NAMED as u64);
-    if more > 0 {
-        output.line(&format!("  and {}", counted(more, "more", "more")));
-    }
+    output.event(&Event::LeftOut {
+        unreadable: differences::left_out(&unreadable, failures),
+        others: differences::left_out(&others, count),
+    });
+    let line = |entry: &Skipped| format!("{}: {}", shown_path(&entry.path), entry.why);
+    // What the user expects to be sent is named as a whole.
+    list(output, "Left out, because it can't be read", unreadable.iter().map(line), failures, usize::MAX);
+    let heading = format!("Left out {}", counted(count, "entry", "entries"));
+    list(output, &heading, others.iter().map(line), count, NAMED);
 }
 
 #[cfg(test)]

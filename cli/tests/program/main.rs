@@ -1,6 +1,7 @@
 //! The real program as people and scripts meet it: on a terminal and with pipes, with signals, through a relay, and
 //! with what it must never let out.
 
+mod changing;
 mod codes;
 mod direct;
 mod ending;

@@ -134,7 +134,7 @@ impl Run {
         self
     }
 
-    /// On a terminal, as a user who is not root; `None` where that can't be.
+    /// As a user who is not root; `None` where that can't be.
     pub fn unprivileged(mut self) -> Option<Self> {
         if rustix::process::getuid().is_root() {
             const NOBODY: u32 = 65_534;
@@ -211,7 +211,11 @@ impl Run {
 
     fn spawn(self) -> Child {
         let (program, words) = self.line();
-        Command::new(program)
+        let mut command = Command::new(program);
+        if let Some(user) = self.user {
+            command.uid(user);
+        }
+        command
             .args(words)
             .env_clear()
             .envs(self.environment)

@@ -153,6 +153,8 @@ impl Event {
 pub enum WaitingFor {
     /// A relay that answers.
     Relay(RelayAddress),
+    /// Sender: its own source, which is still looked through. There is no code before.
+    Source,
     /// Sender: the other person with the code.
     Receiver,
     /// Receiver: a sender with this code; none is there yet.

@@ -259,7 +259,9 @@ impl Node for Peer {
             }
         }
         self.connection.flush_parting(now, &mut self.net);
-        self.notify_code();
+        if self.notify_code() && self.connection.is_searching() {
+            self.outbox.notify(Event::Waiting(WaitingFor::Receiver));
+        }
         self.outbox.notify_progress(now, self.transfer.progress());
     }
 
@@ -445,11 +447,15 @@ impl Peer {
             moved = true;
             match output {
                 rendezvous::Output::Event(event) => {
+                    let mut event = event;
                     if matches!(event, Event::Waiting(WaitingFor::Receiver))
                         && let CodeState::Ready { seated, .. } = &mut self.code
                     {
                         *seated = true;
                         self.notify_code();
+                        if !self.transfer.is_ready_to_offer() {
+                            event = Event::Waiting(WaitingFor::Source);
+                        }
                     }
                     self.outbox.notify(event);
                 }
@@ -514,9 +520,10 @@ impl Peer {
         self.code = CodeState::Ready { code, seated: true, told: false };
     }
 
-    fn notify_code(&mut self) {
+    /// Tells the code, once there is something to offer under it. True: it was told now.
+    fn notify_code(&mut self) -> bool {
         if !self.transfer.is_ready_to_offer() {
-            return;
+            return false;
         }
         if let CodeState::Ready { code, seated: true, told } = &mut self.code
             && !*told
@@ -528,7 +535,9 @@ impl Peer {
             let relay = self.rendezvous.relay().or(inside);
             let link = relay.and_then(|relay| Link::new(&relay.host, Some(relay.port), code.clone()).ok());
             self.outbox.notify(Event::Code { code: code.clone(), link, listening });
+            return true;
         }
+        false
     }
 
     /// The addresses of this machine as the runtime knows them: all of them, at the start and whenever they change.

@@ -166,6 +166,41 @@ fn a_file_crosses_to_the_relay_inside_the_sender() {
 }
 
 #[test]
+fn a_sender_says_that_it_looks_through_its_files_before_it_waits() {
+    let mut pair = Pair::new(10, CODE, CODE, |_, _| {});
+    let mut send = SendConfig::new(common(), source(10));
+    send.code = CodeChoice::Custom(Code::parse(CODE).unwrap());
+    send.embedded = Some(Embedded::new(identity()).listening_at(vec![([127, 0, 0, 1], PORT).into()]));
+    let mut sender = Peer::sender(send, pair.now, Seed::new([1; 32]));
+    let mut events = Vec::new();
+    let mut jobs = VecDeque::new();
+    // Its jobs take their time; then they are done.
+    for is_slow in [true, false] {
+        loop {
+            sender.settle(pair.now);
+            events.extend(std::iter::from_fn(|| sender.poll_event()));
+            jobs.extend(std::iter::from_fn(|| sender.poll_job()));
+            if let Some(Action::Bind(socket, bind)) = sender.poll_action() {
+                sender.handle_input(pair.now, Input::Bound(socket, Ok(bind.addr)));
+            } else if !is_slow && let Some(job) = jobs.pop_front() {
+                sender.handle_input(pair.now, Input::Done(job.run(&AtomicBool::new(false))));
+            } else {
+                break;
+            }
+        }
+        let last = events.last();
+        if is_slow {
+            assert!(matches!(last, Some(Event::Waiting(WaitingFor::Source))), "{events:?}");
+            assert!(!events.iter().any(|event| matches!(event, Event::Code { .. })), "{events:?}");
+        } else {
+            let code = events.iter().position(|event| matches!(event, Event::Code { .. })).expect("a code");
+            assert!(matches!(events[code + 1], Event::Waiting(WaitingFor::Receiver)), "{events:?}");
+        }
+    }
+    pair.serve(0);
+}
+
+#[test]
 fn x01_a_wrong_word_ends_the_guesser_and_the_third_one_the_code() {
     let mut pair = Pair::new(10, CODE, "7-acorn-bicycle-zebra", |_, _| {});
     for left in [2, 1] {
