@@ -76,7 +76,7 @@ fn files_that_cannot_be_read_are_named_and_left_out() {
         (event(&end.out, "done")["files"].as_u64(), event(&end.out, "error")["kind"].as_str()),
         (Some(2), Some("io"))
     );
-    assert_eq!(home.list("into"), ["", "d", "d/c", "d/g"]);
+    assert_eq!(home.list("into"), ["d", "d/c", "d/g"]);
 
     let strict = send(&["--strict"]).unwrap().end();
     strict.is(6, &format!("could not read {path}/a: permission denied"));
@@ -119,7 +119,7 @@ fn f03_what_changes_while_the_sender_waits_costs_itself() {
         assert_eq!(named(&done["grown"]), pairs(&[("d/grown", "")]));
         assert_eq!(done["files"], 4);
     }
-    assert_eq!(home.list("into"), ["", "d", "d/grown", "d/other", "d/same", "d/touched"]);
+    assert_eq!(home.list("into"), ["d", "d/grown", "d/other", "d/same", "d/touched"]);
     let arrived = |name: &str| fs::read_to_string(home.path("into").join("d").join(name)).unwrap();
     assert_eq!([arrived("grown"), arrived("same"), arrived("touched")], ["grown", "SAME", "touched"]);
 }
@@ -167,5 +167,5 @@ fn f03_a_file_alone_that_changes_fails() {
     fs::write(&file, "short").unwrap();
     receiving(&home, &relay).args(["--yes", &code]).piped(b"").end().is(9, "a file of the sender changed");
     sender.end().is(6, "changed while it was being sent");
-    assert_eq!(home.list("into"), [""]);
+    assert!(home.list("into").is_empty());
 }
