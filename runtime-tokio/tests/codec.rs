@@ -6,8 +6,8 @@ use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind};
 use tallow_proto::wire::Violation;
 use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, enclose};
 use tallow_proto::wire::peer::{
-    CancelReason, ChunkRange, Control, ControlRecord, DeclineReason, EntryStatus, HandshakeMessage, Have, LaneCount,
-    Mode, Offer, Reason, TransferKind,
+    CancelReason, ChunkRange, Control, ControlRecord, DeclineReason, EntryRange, EntryStatus, HandshakeMessage, Have,
+    LaneCount, Mode, Offer, Reason, TransferKind,
 };
 use tallow_proto::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
 use tallow_proto::wire::version::SPOKEN;
@@ -159,6 +159,10 @@ fn control_messages() -> Vec<Control> {
         Control::DirectFailed { round: 3 },
         Control::DirectConnected { round: u32::MAX },
         Control::EntryStatus { transfer, entry: 7, status: EntryStatus::Grown },
+        Control::Skip {
+            transfer,
+            entries: Capped::truncated(vec![EntryRange { first: u32::MAX - 1, last: u32::MAX }; 4096]),
+        },
     ];
     for (at, message) in all.iter().enumerate() {
         let place = match message {
@@ -180,6 +184,7 @@ fn control_messages() -> Vec<Control> {
             Control::DirectFailed { .. } => 15,
             Control::DirectConnected { .. } => 16,
             Control::EntryStatus { .. } => 17,
+            Control::Skip { .. } => 18,
         };
         assert_eq!(place, at);
     }

@@ -49,6 +49,7 @@ impl Class {
             | Control::End { .. }
             | Control::Checked { .. }
             | Control::EntryStatus { .. }
+            | Control::Skip { .. }
             | Control::CandidateOffer { .. }
             | Control::CandidatesDone { .. }
             | Control::DirectFailed { .. }

@@ -1,4 +1,5 @@
-//! How a transfer that is complete differs from what was offered: files that the sender could not send.
+//! How a transfer that is complete differs from what was offered: files that the sender could not send, and entries that
+//! the receiver did not want.
 //!
 //! Bound: [`LISTED`] entries by name in each list; the rest is counted. No timers, no states.
 
@@ -20,6 +21,8 @@ pub struct Differences {
     pub failed: EntryList,
     /// Files that grew after they were offered. Their first bytes are in place, as many as were offered.
     pub grown: EntryList,
+    /// Entries that the receiver did not want, since something of their name is there. They were not sent.
+    pub skipped: EntryList,
 }
 
 /// Entries of one kind: the first by name, all by number.
@@ -66,6 +69,19 @@ impl EntryList {
 }
 
 impl Differences {
+    /// Notes what the receiver does not want.
+    pub(super) fn note_skipped(&mut self, manifest: &Manifest) {
+        let mut pages = Pages::default();
+        let first = manifest.skipped().iter().take(LISTED);
+        let listed = first.filter_map(|index| {
+            let path = pages.entry(manifest, index)?.path;
+            Some(ListedEntry { index, path, status: None, fault: None })
+        });
+        let entries = listed.collect();
+        let (files, bytes) = manifest.skipped_files();
+        self.skipped = EntryList { entries, count: manifest.skipped().len(), files, bytes };
+    }
+
     /// Notes what the sender found out about a file.
     pub(super) fn note(&mut self, index: u32, entry: Entry, status: EntryStatus, fault: Option<Fault>) {
         let list = if status.is_failure() { &mut self.failed } else { &mut self.grown };
@@ -114,7 +130,7 @@ impl Statuses {
         fault: Option<Fault>,
         differences: &mut Differences,
     ) -> Result<(), Violation> {
-        if self.known.contains(index) {
+        if self.known.contains(index) || manifest.skipped().contains(index) {
             return Err(Violation::BadEntry);
         }
         let entry = self.pages.entry(manifest, index).filter(|entry| entry.kind.is_file());

@@ -2,6 +2,8 @@
 //!
 //! Bound: one bit for each entry up to the highest that is in it. No timers, no states.
 
+use crate::wire::peer::EntryRange;
+
 /// See the module's text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct EntrySet {
@@ -56,6 +58,21 @@ impl EntrySet {
     }
 }
 
+impl EntrySet {
+    /// The entries as ranges, ascending, the longest ones.
+    pub fn ranges(&self) -> impl Iterator<Item = EntryRange> + '_ {
+        let mut entries = self.iter().peekable();
+        std::iter::from_fn(move || {
+            let first = entries.next()?;
+            let mut last = first;
+            while let Some(next) = entries.next_if(|next| last.checked_add(1) == Some(*next)) {
+                last = next;
+            }
+            Some(EntryRange { first, last })
+        })
+    }
+}
+
 impl FromIterator<u32> for EntrySet {
     fn from_iter<T: IntoIterator<Item = u32>>(entries: T) -> Self {
         let mut set = Self::new();
@@ -90,6 +107,10 @@ mod tests {
             prop_assert!((0..500).all(|index| set.contains(index) == model.contains(&index)));
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
             prop_assert_eq!(&set.iter().collect::<EntrySet>(), &set);
+            let ranges: Vec<_> = set.ranges().collect();
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].last + 1 < pair[1].first));
+            let listed: Vec<u32> = ranges.iter().flat_map(|range| range.first..=range.last).collect();
+            prop_assert_eq!(listed, set.iter().collect::<Vec<_>>());
         }
     }
 }

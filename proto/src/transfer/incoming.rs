@@ -126,7 +126,7 @@ impl Incoming {
         limit: Option<Limit>,
         buffers: Arc<Pool>,
     ) -> Self {
-        let mut hashes = Hashes::new(manifest.digest(), manifest.chunks());
+        let mut hashes = Hashes::new(manifest.layout_digest(), manifest.chunks());
         stored.iter().for_each(|stored| hashes.keep(stored.chunk, stored.hash));
         Self {
             hashes: Arc::new(Mutex::new(hashes)),
@@ -393,7 +393,7 @@ impl ChunkSink for Incoming {
 
     fn progress(&self) -> Progress {
         // With what is here from before and was not judged.
-        let total = self.manifest.totals().bytes;
+        let total = self.manifest.payload();
         let kept = self.resume.kept.iter().fold(0_u64, |sum, kept| sum.saturating_add(kept.bytes));
         Progress { bytes: self.stored.bytes.saturating_add(kept).min(total), total }
     }

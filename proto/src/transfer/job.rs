@@ -119,8 +119,8 @@ pub enum Product {
     Checked(Checked),
     /// Chunks from before were hashed again.
     VerifiedStored(VerifiedStored),
-    /// The sink takes the offer; its journal says that these chunks are stored there from before, ascending.
-    Begun(Vec<Stored>),
+    /// The sink takes the offer.
+    Begun(Begun),
     /// Chunks are noted as stored.
     Committed,
     /// All that was committed before is on the disk.
@@ -135,6 +135,15 @@ pub enum Product {
     Suspended,
     /// Of a stream.
     Stream(stream::Product),
+}
+
+/// What a sink takes of an offer.
+#[derive(Debug)]
+pub struct Begun {
+    /// What was offered, without the entries that the sink does not want.
+    pub manifest: Arc<Manifest>,
+    /// The chunks that its journal says are stored there from before, ascending.
+    pub stored: Vec<Stored>,
 }
 
 impl JobDone {
@@ -207,13 +216,20 @@ impl Work {
             Self::Open(open) => open.run(stop).map(Product::Opened),
             Self::Check(check) => check.run(stop).map(Product::Checked),
             Self::VerifyStored(verify) => verify.run(stop).map(Product::VerifiedStored),
-            Self::Begin { sink, manifest } => sink.begin(&manifest).map(Product::Begun),
+            Self::Begin { sink, manifest } => begin(&*sink, manifest).map(Product::Begun),
             Self::Sync { sink } => sink.sync().map(|()| Product::Synced),
             Self::LeaveOut { sink, manifest, entries } => leave_out(&*sink, &manifest, &entries),
             Self::Finish { sink, at_most } => sink.finish(at_most).map(Product::Finished),
             Self::Stream(work) => work.run().map(Product::Stream),
         }
     }
+}
+
+fn begin(sink: &dyn Sink, manifest: Arc<Manifest>) -> Result<Begun, Fault> {
+    let stored = sink.begin(&manifest)?;
+    let skipped = sink.skipped_entries();
+    let manifest = if skipped.is_empty() { manifest } else { Arc::new(manifest.without(skipped)) };
+    Ok(Begun { manifest, stored })
 }
 
 fn leave_out(sink: &dyn Sink, manifest: &Manifest, entries: &[u32]) -> Result<Product, Fault> {

@@ -2,7 +2,7 @@
 //! goes on after its process died.
 //!
 //! It is a file that only grows. First a header that names the transfer, integers big-endian: magic (8 bytes),
-//! version `u16`, manifest digest (32), chunk size `u32`, chunks `u64`, bytes `u64`, entries `u32`, label as `u8`
+//! version `u16`, manifest digest (32), layout digest (32), chunk size `u32`, chunks `u64`, bytes `u64`, entries `u32`, label as `u8`
 //! length and UTF-8, checksum (16). Then batches: count `u16` (1 to [`BATCH`]), so many times chunk `u64` and hash
 //! (32), checksum (16). A checksum is the start of a BLAKE3 keyed hash over the batch and the place where it
 //! stands; the key is derived from the header. So a batch is good only whole, in its place, and in its journal:
@@ -21,7 +21,7 @@ use super::manifest::Manifest;
 use super::path::RelPath;
 
 /// The version that is written here.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The most chunks in one batch.
 pub const BATCH: usize = 1024;
 /// The most chunks that are remembered: what one `Accept` can name.
@@ -31,7 +31,7 @@ const MAGIC: [u8; 8] = *b"tallow\0j";
 const CHECKSUM: usize = 16;
 const ENTRY: usize = 40;
 /// Length of a header without label and checksum.
-const FIXED: usize = 8 + 2 + 32 + 4 + 8 + 8 + 4 + 1;
+const FIXED: usize = 8 + 2 + 32 + 32 + 4 + 8 + 8 + 4 + 1;
 const HEADER_CONTEXT: &str = "tallow v1 journal header";
 const BATCH_CONTEXT: &str = "tallow v1 journal";
 
@@ -49,11 +49,13 @@ pub struct Stored {
 pub struct Header {
     /// Of the manifest.
     pub digest: Hash,
+    /// Of the manifest and the entries that are not moved.
+    pub layout: Hash,
     /// Bytes of the virtual stream in one chunk.
     pub chunk_size: u32,
     /// Chunks of the transfer.
     pub chunks: u64,
-    /// Bytes of all its files.
+    /// Bytes of all its chunks.
     pub bytes: u64,
     /// Entries of the manifest.
     pub entries: u32,
@@ -87,9 +89,10 @@ impl Header {
         let label = first.as_ref().and_then(|entry| entry.path.as_str().split('/').next()).unwrap_or_default();
         Self {
             digest: *manifest.digest(),
+            layout: *manifest.layout_digest(),
             chunk_size: manifest.chunk_size(),
             chunks: manifest.chunks(),
-            bytes: totals.bytes,
+            bytes: manifest.payload(),
             entries: totals.entries,
             label: label.into(),
         }
@@ -103,6 +106,7 @@ impl Header {
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_be_bytes());
         bytes.extend_from_slice(&self.digest);
+        bytes.extend_from_slice(&self.layout);
         bytes.extend_from_slice(&self.chunk_size.to_be_bytes());
         bytes.extend_from_slice(&self.chunks.to_be_bytes());
         bytes.extend_from_slice(&self.bytes.to_be_bytes());
@@ -128,7 +132,7 @@ impl Header {
         if version != VERSION {
             return Err(Damage::Version(version));
         }
-        let digest = take(&mut rest)?;
+        let (digest, layout) = (take(&mut rest)?, take(&mut rest)?);
         let chunk_size = u32::from_be_bytes(take(&mut rest)?);
         let chunks = u64::from_be_bytes(take(&mut rest)?);
         let total = u64::from_be_bytes(take(&mut rest)?);
@@ -146,7 +150,7 @@ impl Header {
         if !label.is_empty() && RelPath::parse(label).is_err() {
             return Err(Damage::Checksum);
         }
-        let header = Self { digest, chunk_size, chunks, bytes: total, entries, label: label.into() };
+        let header = Self { digest, layout, chunk_size, chunks, bytes: total, entries, label: label.into() };
         Ok((header, body.saturating_add(CHECKSUM)))
     }
 }

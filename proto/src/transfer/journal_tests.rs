@@ -5,7 +5,15 @@ use proptest::prelude::*;
 use super::*;
 
 fn header() -> Header {
-    Header { digest: [7; 32], chunk_size: 1 << 16, chunks: 5000, bytes: 5000 << 16, entries: 3, label: "photos".into() }
+    Header {
+        digest: [7; 32],
+        layout: [8; 32],
+        chunk_size: 1 << 16,
+        chunks: 5000,
+        bytes: 5000 << 16,
+        entries: 3,
+        label: "photos".into(),
+    }
 }
 
 fn stored(chunk: u64) -> Stored {
@@ -55,7 +63,7 @@ fn a_header_comes_back_and_nothing_like_it_does() {
     }
     let mut next = encoded.clone();
     next[9] += 1;
-    assert_eq!(Header::decode(&next), Err(Damage::Version(2)));
+    assert_eq!(Header::decode(&next), Err(Damage::Version(VERSION + 1)));
     for bit in 0..encoded.len() * 8 {
         let mut bad = encoded.clone();
         bad[bit / 8] ^= 1 << (bit % 8);

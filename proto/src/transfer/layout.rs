@@ -47,6 +47,7 @@ impl Manifest {
         let (mut number, mut cursor, mut entries) = self.raw_entries(self.page_of(index)?)?;
         loop {
             let size = entries.advance().ok()??;
+            let size = if self.skipped().contains(number) { 0 } else { size };
             let begin = place(cursor, size, self.chunk_size())?;
             cursor = if size == 0 { cursor } else { begin.checked_add(size)? };
             if number == index {
@@ -110,7 +111,7 @@ impl<'a> Spans<'a> {
             };
             let index = self.index;
             self.index = self.index.saturating_add(1);
-            if size == 0 {
+            if size == 0 || self.manifest.skipped().contains(index) {
                 continue;
             }
             let begin = place(self.cursor, size, self.manifest.chunk_size())?;

@@ -17,10 +17,13 @@
 //! Bounds: [`Page::MAX`] and [`Page::MAX_NAMES`] a page, [`MAX_ENTRIES`], [`MAX_ENCODED`] and [`MAX_PAGES`] a
 //! manifest. No timers, no states.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::chunk_size::{self, SIZES};
 use super::collision::Collisions;
+use super::entries::EntrySet;
 use super::path::{LinkError, LinkTarget, PathError, RelPath};
 use crate::seed::Seed;
 use crate::wire::Untrusted;
@@ -367,10 +370,11 @@ impl ManifestBuilder {
         for page in &self.pages {
             hasher.update(page);
         }
+        let digest = *hasher.finalize().as_bytes();
         Ok(Manifest {
-            digest: *hasher.finalize().as_bytes(),
+            digest,
+            layout: Layout { digest, end: at(&self.cursor), payload: self.totals.bytes, skipped: Skipped::default() },
             chunk_size,
-            end: at(&self.cursor),
             totals: self.totals,
             starts: self.starts.iter().map(|start| (start.first_entry, at(&start.first_byte))).collect(),
             pages: self.pages,
@@ -413,12 +417,33 @@ impl std::fmt::Debug for ManifestBuilder {
     }
 }
 
+/// What of the entries is moved.
+#[derive(Debug, Clone)]
+struct Layout {
+    digest: [u8; 32],
+    /// Where the virtual stream ends, in bytes.
+    end: u64,
+    /// Bytes in it, without gaps.
+    payload: u64,
+    skipped: Skipped,
+}
+
+/// The entries that are not moved.
+#[derive(Debug, Clone, Default)]
+struct Skipped {
+    entries: Arc<EntrySet>,
+    /// How many of them are files.
+    files: u32,
+    /// The length of these files together, in bytes.
+    bytes: u64,
+}
+
 /// What a transfer consists of: judged, and as it was sent.
 #[derive(Clone)]
 pub struct Manifest {
     digest: [u8; 32],
+    layout: Layout,
     chunk_size: u32,
-    end: u64,
     totals: Totals,
     /// Per page: first entry, and where the contents before it end in the virtual stream.
     starts: Vec<(u32, u64)>,
@@ -446,7 +471,67 @@ impl Manifest {
 
     /// Where the virtual stream ends, in bytes.
     pub(super) const fn end(&self) -> u64 {
-        self.end
+        self.layout.end
+    }
+
+    /// Over the digest and the entries that are not moved; the digest itself if all are.
+    #[must_use]
+    pub const fn layout_digest(&self) -> &[u8; 32] {
+        &self.layout.digest
+    }
+
+    /// Bytes of contents that are moved.
+    #[must_use]
+    pub const fn payload(&self) -> u64 {
+        self.layout.payload
+    }
+
+    /// The entries that are not moved, since the receiver does not want them.
+    #[must_use]
+    pub fn skipped(&self) -> &EntrySet {
+        &self.layout.skipped.entries
+    }
+
+    /// How many files are not moved, and their bytes.
+    pub(super) const fn skipped_files(&self) -> (u32, u64) {
+        (self.layout.skipped.files, self.layout.skipped.bytes)
+    }
+
+    /// The same entries with the same numbers, but the contents of these are not moved: they take no room in the virtual
+    /// stream, so that all chunks are numbered anew.
+    #[must_use]
+    pub fn without(&self, entries: EntrySet) -> Self {
+        let (mut end, mut payload) = (0_u64, 0_u64);
+        let (mut starts, mut files, mut bytes) = (Vec::with_capacity(self.starts.len()), 0_u32, 0_u64);
+        for page in 0..self.pages() {
+            let Some((first, _, mut raw)) = self.raw_entries(page) else { break };
+            starts.push((first, end));
+            let mut index = first;
+            // The pages were judged when they came, so an error in one is only the end.
+            while let Ok(Some(size)) = raw.advance() {
+                if !entries.contains(index) {
+                    if size > 0 {
+                        end = chunk_size::place(end, size, self.chunk_size).unwrap_or(end).saturating_add(size);
+                        payload = payload.saturating_add(size);
+                    }
+                } else if raw.current().tag == codec::FILE {
+                    files = files.saturating_add(1);
+                    bytes = bytes.saturating_add(size);
+                }
+                index = index.saturating_add(1);
+            }
+        }
+        let mut digest = self.digest;
+        if !entries.is_empty() {
+            let mut hasher = blake3::Hasher::new_derive_key("tallow v1 layout");
+            hasher.update(&self.digest);
+            for range in entries.ranges() {
+                hasher.update(&range.first.to_be_bytes()).update(&range.last.to_be_bytes());
+            }
+            digest = *hasher.finalize().as_bytes();
+        }
+        let skipped = Skipped { entries: Arc::new(entries), files, bytes };
+        Self { layout: Layout { digest, end, payload, skipped }, starts, ..self.clone() }
     }
 
     /// How many pages there are.

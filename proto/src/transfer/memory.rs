@@ -211,6 +211,7 @@ pub struct MemorySink {
     faults: Vec<(At, FaultKind)>,
     free: Option<u64>,
     before: Partial,
+    skipped: EntrySet,
     /// It never says that it has finished.
     is_endless: bool,
     store: Mutex<Store>,
@@ -295,6 +296,13 @@ impl MemorySink {
         self
     }
 
+    /// Does not want these entries.
+    #[must_use]
+    pub fn with_skipped(mut self, entries: impl IntoIterator<Item = u32>) -> Self {
+        self.skipped = entries.into_iter().collect();
+        self
+    }
+
     /// Finds this of an earlier transfer.
     #[must_use]
     pub fn with_partial(mut self, before: Partial) -> Self {
@@ -363,10 +371,11 @@ impl Sink for MemorySink {
         }
         store.stage = Stage::Staged;
         store.manifest = Some(Arc::clone(manifest));
-        let header = Header::of(manifest).encode();
+        let own_header = Header::of(&manifest.without(self.skipped.clone()));
+        let header = own_header.encode();
         let len = header.len() as u64;
         match Header::decode(&self.before.journal) {
-            Ok((own, len)) if own == Header::of(manifest) => {
+            Ok((own, len)) if own == own_header => {
                 let (encoded, rest) = self.before.journal.split_at_checked(len).unwrap_or_default();
                 let mut reader = Reader::new(&own, encoded);
                 reader.push(rest);
@@ -387,6 +396,10 @@ impl Sink for MemorySink {
         }
     }
 
+    fn skipped_entries(&self) -> EntrySet {
+        self.skipped.clone()
+    }
+
     fn recall(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<bool, Fault> {
         strike(&self.faults, At::Read(index))?;
         let mut store = self.lock();
@@ -401,6 +414,7 @@ impl Sink for MemorySink {
         strike(&self.faults, At::Write(index))?;
         let mut store = self.lock();
         let right = store.stage == Stage::Staged
+            && !self.skipped.contains(index)
             && store.manifest.as_ref().and_then(|manifest| manifest.entry(index)).is_some_and(|own| own == *entry)
             && at.checked_add(plain.len() as u64).is_some_and(|end| end <= entry.size());
         store.note(right, "bytes that are not part of what was begun");
@@ -463,7 +477,7 @@ impl Sink for MemorySink {
         let Some(manifest) = store.manifest.clone() else { return Err(FaultKind::Internal.into()) };
         let slice: Vec<_> = manifest.entries().skip(store.placed as usize).take(at_most).collect();
         for (index, entry) in slice {
-            if store.left_out.contains(index) {
+            if store.left_out.contains(index) || self.skipped.contains(index) {
                 store.placed = store.placed.saturating_add(1);
                 continue;
             }

@@ -133,3 +133,5 @@ mod hostile_sender_tests;
 mod limit_tests;
 #[cfg(test)]
 mod resume_tests;
+#[cfg(test)]
+mod skipping_tests;

@@ -90,7 +90,7 @@ impl Outgoing {
         ranges::check_have(have, manifest.chunks())?;
         let most = cost((manifest.chunk_size() as usize).saturating_add(HEADER).saturating_add(FRAMING));
         Ok(Self {
-            hashes: Hashes::new(manifest.digest(), manifest.chunks()),
+            hashes: Hashes::new(manifest.layout_digest(), manifest.chunks()),
             window: Window::new(most, credit),
             // Of one file alone nothing is left if it fails.
             is_strict: manifest.totals().entries == 1,
@@ -400,6 +400,6 @@ impl ChunkSource for Outgoing {
     }
 
     fn whole(&self) -> u64 {
-        self.maker.contents.manifest.totals().bytes
+        self.maker.contents.manifest.payload()
     }
 }

@@ -57,7 +57,7 @@ use crate::misuse::Misuse;
 use crate::pool::Pool;
 use crate::seed::Seed;
 use crate::session::{LinkId, SealedChunk};
-use crate::transfer::job::{Job, JobDone, Product, Work};
+use crate::transfer::job::{Begun, Job, JobDone, Product, Work};
 use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{FaultKind, Sink, StreamSink};
 use crate::wire::Violation;
@@ -75,6 +75,9 @@ pub const INTERRUPTED: Duration = Duration::from_secs(1);
 pub const CHUNKS: Duration = Duration::from_secs(600);
 /// How many entries one job puts in place.
 pub const SLICE: usize = 256;
+
+/// The most ranges of entries in one message.
+const SKIPPED: usize = 4096;
 
 /// How to receive.
 #[derive(Debug, Clone, Copy)]
@@ -229,8 +232,14 @@ impl Receiver {
 
     fn handle_product(&mut self, now: Instant, id: JobId, product: Product) -> Result<(), Stop> {
         match (product, &mut self.state) {
-            (Product::Begun(stored), State::Beginning { manifest, sink, .. }) => {
-                let staging = (Arc::clone(manifest), Arc::clone(sink));
+            (Product::Begun(Begun { manifest, stored }), State::Beginning { sink, .. }) => {
+                self.exchange.differences.note_skipped(&manifest);
+                let ranges: Vec<_> = manifest.skipped().ranges().collect();
+                for entries in ranges.chunks(SKIPPED) {
+                    let entries = Capped::truncated(entries.to_vec());
+                    self.exchange.send(Control::Skip { transfer: FIRST, entries });
+                }
+                let staging = (manifest, Arc::clone(sink));
                 if stored.is_empty() {
                     self.ready(now, staging, Vec::new(), &[]);
                 } else {
@@ -422,10 +431,8 @@ impl Receiver {
         match &self.state {
             State::Waiting | State::Reading(_) => Progress::default(),
             State::Offered(layout) => Progress { bytes: 0, total: layout.bytes() },
-            State::Beginning { manifest, .. } => Progress { bytes: 0, total: manifest.totals().bytes },
-            State::Verifying(verifying) => {
-                Progress { bytes: verifying.bytes(), total: verifying.manifest.totals().bytes }
-            }
+            State::Beginning { manifest, .. } => Progress { bytes: 0, total: manifest.payload() },
+            State::Verifying(verifying) => Progress { bytes: verifying.bytes(), total: verifying.manifest.payload() },
             State::Receiving(chunks) => chunks.progress(),
             State::Finishing(finishing) => finishing.progress,
             State::Verified { progress, .. } | State::Over { progress, .. } => *progress,

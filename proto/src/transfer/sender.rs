@@ -22,6 +22,7 @@ use subtle::ConstantTimeEq;
 
 use super::body::{ChunkSource, Lost};
 use super::differences::Differences;
+use super::entries::EntrySet;
 use super::exchange::{Exchange, Stop, TransferEvent, is_of_session, of_this};
 use super::limit::Limit;
 use super::manifest::{Manifest, ManifestBuilder};
@@ -35,7 +36,7 @@ use crate::transfer::job::{Job, JobDone, Product, Work};
 use crate::transfer::storage::{FaultKind, Source, StreamSource};
 use crate::wire::Blob;
 use crate::wire::Violation;
-use crate::wire::peer::{CancelReason, Control, Have, Offer, TransferKind};
+use crate::wire::peer::{CancelReason, Control, EntryRange, Have, Offer, TransferKind};
 
 /// How to send.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +64,13 @@ enum State {
     /// Waiting for [`Sender::begin`].
     Ready(Content),
     /// The offer's pages go out, and an answer may come at any time.
-    Offered { content: Content, page: u32 },
+    Offered {
+        content: Content,
+        page: u32,
+        /// What the receiver does not want, and the first entry that it may still name.
+        skipped: EntrySet,
+        next: u32,
+    },
     /// Accepted.
     Sending(Box<dyn ChunkSource>),
     /// Nothing more is done.
@@ -108,7 +115,7 @@ impl Sender {
             State::Ready(content) => {
                 let content = content.clone();
                 self.exchange.send(Control::Offer(content.offer()));
-                self.state = State::Offered { content, page: 0 };
+                self.state = State::Offered { content, page: 0, skipped: EntrySet::new(), next: 0 };
             }
             State::Offered { .. } | State::Sending(_) | State::Over { .. } => {}
         }
@@ -226,7 +233,7 @@ impl Sender {
             return Some(message);
         }
         match &mut self.state {
-            State::Offered { content: Content::Files(_, manifest), page } => {
+            State::Offered { content: Content::Files(_, manifest), page, .. } => {
                 let encoded = manifest.encoded_page(*page)?.clone();
                 *page = page.saturating_add(1);
                 Some(Control::Page { transfer: FIRST, page: Blob(encoded) })
@@ -274,7 +281,7 @@ impl Sender {
     pub fn progress(&self) -> Progress {
         match &self.state {
             State::Ready(Content::Files(_, manifest)) | State::Offered { content: Content::Files(_, manifest), .. } => {
-                Progress { bytes: 0, total: manifest.totals().bytes }
+                Progress { bytes: 0, total: manifest.payload() }
             }
             State::Sending(chunks) => chunks.progress(),
             State::Over { progress, .. } => *progress,
@@ -328,10 +335,29 @@ impl Sender {
                 self.exchange.clear();
                 self.over(now, Outcome::PeerCancelled { reason, text: text.text().clone() });
             }
-            (Control::Accept { transfer, have, credit }, State::Offered { content, page })
+            (Control::Skip { transfer, entries }, State::Offered { content, page, skipped, next })
                 if is_announced && *page == content.pages() =>
             {
                 of_this(transfer, false)?;
+                let all = if let Content::Files(_, manifest) = content { manifest.totals().entries } else { 0 };
+                for EntryRange { first, last } in entries.into_vec() {
+                    if first < *next || last < first || last >= all {
+                        return Err(Violation::BadEntry);
+                    }
+                    *next = last.saturating_add(1);
+                    (first..=last).for_each(|entry| _ = skipped.insert(entry));
+                }
+            }
+            (Control::Accept { transfer, have, credit }, State::Offered { content, page, skipped, .. })
+                if is_announced && *page == content.pages() =>
+            {
+                of_this(transfer, false)?;
+                if let Content::Files(_, manifest) = content
+                    && !skipped.is_empty()
+                {
+                    *manifest = Arc::new(manifest.without(std::mem::take(skipped)));
+                    self.exchange.differences.note_skipped(manifest);
+                }
                 self.state = State::Sending(content.accepted(self.config, credit, have.as_slice(), self.limit)?);
                 self.exchange.report(TransferEvent::Accepted);
             }

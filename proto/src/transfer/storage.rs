@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::entries::EntrySet;
 use super::journal::Stored;
 use super::manifest::{Entry, Manifest, Page, Refusal};
 use crate::wire::Untrusted;
@@ -258,6 +259,13 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// Why it can't be received; nothing stays behind then but what was there before.
     fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault>;
+
+    /// The entries that are not wanted, since something of their name is there: they are not sent, and no other call is
+    /// made for them. After [`Sink::begin`], whose chunks are numbered without them ([`Manifest::without`]). The sender
+    /// learns of these entries, and so that their names exist.
+    fn skipped_entries(&self) -> EntrySet {
+        EntrySet::new()
+    }
 
     /// Fills `into` with bytes of a file that are stored from before; false: they are not, or can't be read. Several
     /// threads at once, after [`Sink::begin`] and before the first [`Sink::write`].

@@ -162,6 +162,15 @@ pub enum CancelReason {
     NotVerified,
 }
 
+/// A range of entries of a manifest, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryRange {
+    /// First entry.
+    pub first: u32,
+    /// Last entry, not before the first.
+    pub last: u32,
+}
+
 /// What the sender found out about an offered file while it read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntryStatus {
@@ -317,6 +326,14 @@ pub enum Control {
         entry: u32,
         /// What became of it.
         status: EntryStatus,
+    },
+    /// Sent by the receiver before `Accept`, once or several times: entries that it does not want, since something of
+    /// their name is there.
+    Skip {
+        /// The transfer.
+        transfer: u32,
+        /// The entries: ascending, without overlap, over all messages.
+        entries: Capped<EntryRange, 4096>,
     },
 }
 

@@ -51,7 +51,7 @@ impl Root {
 
     fn of_file(manifest: &Manifest) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("tallow v1 root");
-        hasher.update(manifest.digest()).update(&manifest.chunks().to_be_bytes());
+        hasher.update(manifest.layout_digest()).update(&manifest.chunks().to_be_bytes());
         Self { hasher, count: 0, is_stream: false }
     }
 

@@ -105,7 +105,7 @@ impl Layout {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Stream { .. } => 0,
-            Self::File(manifest) => manifest.totals().bytes,
+            Self::File(manifest) => manifest.payload(),
         }
     }
 }
