@@ -46,6 +46,8 @@ const MAX_NAME: usize = 255;
 pub struct Finish {
     step: Step,
     placed: Vec<Renamed>,
+    /// Paths that were dropped because their names exist by now: the first ones, and their total number.
+    dropped: (Vec<String>, u64),
 }
 
 #[derive(Debug)]
@@ -92,11 +94,17 @@ struct Frame {
 
 impl Finish {
     pub fn new() -> Self {
-        Self { step: Step::Make(Pass::default()), placed: Vec::new() }
+        Self { step: Step::Make(Pass::default()), placed: Vec::new(), dropped: (Vec::new(), 0) }
     }
 
     pub fn placed(&self) -> &[Renamed] {
         &self.placed
+    }
+
+    /// The paths, relative to the destination, that were received and dropped because their names exist by now: at most
+    /// 1,000, and their total number.
+    pub fn dropped(&self) -> (Vec<String>, u64) {
+        self.dropped.clone()
     }
 
     pub const fn is_done(&self) -> bool {
@@ -152,7 +160,7 @@ impl Finish {
                 return Ok(LOOKS);
             }
             Step::Place(placing) => {
-                if !placing.one(begun, &mut self.placed)? {
+                if !placing.one(begun, &mut self.placed, &mut self.dropped)? {
                     self.step = Step::Settle { all: placing.merged > FEW };
                 }
                 return Ok(LOOKS);
@@ -321,7 +329,12 @@ impl Placing {
     }
 
     /// Places one name; returns false after the last.
-    fn one(&mut self, begun: &Begun, placed: &mut Vec<Renamed>) -> Result<bool, Fault> {
+    fn one(
+        &mut self,
+        begun: &Begun,
+        placed: &mut Vec<Renamed>,
+        dropped: &mut (Vec<String>, u64),
+    ) -> Result<bool, Fault> {
         let Some(frame) = self.frames.last_mut() else { return Ok(false) };
         let fault = |error: io::Error| begun.fault(&error, &frame.path);
         let (from, to) = match &self.open {
@@ -361,7 +374,12 @@ impl Placing {
                     placed.push(Renamed { offered: name, here });
                 }
             }
-            Placed::Dropped => {}
+            Placed::Dropped => {
+                dropped.1 += 1;
+                if dropped.0.len() < MOST_REPORTED {
+                    dropped.0.push(path);
+                }
+            }
             Placed::Merges => {
                 if is_top && placed.len() < MOST_REPORTED {
                     placed.push(Renamed { offered: name.clone(), here: name });

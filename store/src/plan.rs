@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use rustix::io::Errno;
+use tallow_proto::transfer::entries::EntrySet;
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
 use tallow_proto::transfer::storage::FaultKind;
 
@@ -33,11 +34,10 @@ pub struct Renamed {
 /// The plan of a transfer.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// A bit for each entry, set if it is skipped.
-    skip: Vec<u64>,
+    /// The entries that are skipped.
+    pub skip: EntrySet,
     /// The paths of the skipped entries, for the report.
     pub skipped: Vec<String>,
-    pub skipped_total: u64,
     pub renamed: Vec<Renamed>,
     pub renamed_total: u64,
     /// The required bytes, in whole blocks.
@@ -71,7 +71,7 @@ impl Plan {
             if let Some(around) = &mut around
                 && around.is_skipped_at_destination(&path, &entry)?
             {
-                plan.skip(index, manifest.totals().entries);
+                plan.skip.insert(index);
                 report(&mut plan.skipped, || path.clone().into());
                 continue;
             }
@@ -95,17 +95,7 @@ impl Plan {
 
     /// Whether the entry is skipped.
     pub fn is_skipped(&self, index: u32) -> bool {
-        self.skip.get(index as usize / 64).is_some_and(|bits| bits >> (index % 64) & 1 == 1)
-    }
-
-    fn skip(&mut self, index: u32, entries: u32) {
-        if self.skip.is_empty() {
-            self.skip.resize(entries as usize / 64 + 1, 0);
-        }
-        if let Some(bits) = self.skip.get_mut(index as usize / 64) {
-            *bits |= 1 << (index % 64);
-        }
-        self.skipped_total += 1;
+        self.skip.contains(index)
     }
 }
 

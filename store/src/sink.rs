@@ -38,7 +38,7 @@ use crate::descriptors::{self, Cache, patiently};
 use crate::destination::{Destination, Policy, unmake};
 use crate::fault::{fault, kind};
 use crate::finalize::Finish;
-use crate::plan::{Plan, Renamed};
+use crate::plan::{MOST_REPORTED, Plan, Renamed};
 use crate::rollback::{Move, take_back};
 use crate::staging::{ANY_MODE, JOURNAL, Staging, read_at};
 
@@ -113,10 +113,13 @@ impl Receiving {
     }
 
     /// The paths, relative to the destination, that were skipped because their name exists: at most 1,000, and their
-    /// total number.
+    /// total number. The last ones may have been received and dropped, because their names came while they were.
     #[must_use]
     pub fn skipped(&self) -> (Vec<String>, u64) {
-        self.begun.get().map(|begun| (begun.plan.skipped.clone(), begun.plan.skipped_total)).unwrap_or_default()
+        let Some(begun) = self.begun.get() else { return Default::default() };
+        let (mut paths, late) = (begun.plan.skipped.clone(), lock(&begun.finish).dropped());
+        paths.extend(late.0.into_iter().take(MOST_REPORTED.saturating_sub(paths.len())));
+        (paths, u64::from(begun.plan.skip.len()) + late.1)
     }
 
     /// The final names of the top-level entries that are in place: at most 1,000. `offered` and `here` differ where
@@ -136,10 +139,9 @@ impl Sink for Receiving {
     fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault> {
         let Destination { path, policy, ground } = &self.destination;
         let here = |error: io::Error| fault(error, path.to_string_lossy());
-        let header = Header::of(manifest);
         let left = match ground.existing() {
             Some(target) => {
-                let left = Staging::find(target, &header).map_err(here)?;
+                let left = Staging::find(target, &Header::of(manifest)).map_err(here)?;
                 if let Some(left) = &left {
                     take_back(target, left, manifest, *policy).map_err(here)?;
                 }
@@ -149,6 +151,13 @@ impl Sink for Receiving {
         };
         let plan = Plan::make(manifest, ground, *policy)
             .map_err(|(kind, below)| Fault::at(kind, path.join(below).to_string_lossy()))?;
+        // Chunks are numbered without what is skipped, so another choice makes stored ones useless.
+        let manifest = &match plan.skip.is_empty() {
+            true => Arc::clone(manifest),
+            false => Arc::new(manifest.without(plan.skip.clone())),
+        };
+        let header = Header::of(manifest);
+        let left = left.filter(|left| left.is_of(&header));
         let left = left.and_then(|left| match clean_left(&left, manifest, *policy, &plan) {
             Ok(there) => Some((left, there)),
             Err(error) => {
@@ -202,11 +211,12 @@ impl Sink for Receiving {
         Ok(stored)
     }
 
-    fn recall(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<bool, Fault> {
+    fn skipped_entries(&self) -> EntrySet {
+        self.begun.get().map(|begun| begun.plan.skip.clone()).unwrap_or_default()
+    }
+
+    fn recall(&self, _index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<bool, Fault> {
         let begun = self.begun()?;
-        if begun.plan.is_skipped(index) {
-            return Ok(false);
-        }
         let path = begun.local(&entry.path);
         // If the data can't be read for any reason, the chunk is received again, and the write reports the error.
         Ok(matches!(begun.read(&path, at, into), Ok(read) if read == into.len()))
@@ -251,9 +261,6 @@ impl Sink for Receiving {
 
     fn leave_out(&self, index: u32, entry: &Entry) -> Result<(), Fault> {
         let begun = self.begun()?;
-        if begun.plan.is_skipped(index) {
-            return Ok(());
-        }
         let path = begun.local(&entry.path);
         begun.leave_out(index, &path, entry).map_err(|error| begun.fault(&error, &path))
     }
@@ -301,7 +308,7 @@ impl Begun {
     fn full(&self) -> FaultKind {
         let have =
             rustix::fs::fstatvfs(&self.target).map_or(0, |system| system.f_bavail.saturating_mul(system.f_frsize));
-        let need = self.manifest.totals().bytes.saturating_sub(self.written.load(Relaxed));
+        let need = self.manifest.payload().saturating_sub(self.written.load(Relaxed));
         // Free space may be left that can't be used, for example because of inodes or quotas.
         if need > have { FaultKind::Full { need, have } } else { FaultKind::Io(io::ErrorKind::StorageFull) }
     }

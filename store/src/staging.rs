@@ -82,7 +82,7 @@ pub struct Left {
 }
 
 impl Staging {
-    /// Looks for a staging directory of this transfer that is not in use.
+    /// Looks for a staging directory of this manifest that is not in use.
     pub fn find(target: &Dir, header: &Header) -> io::Result<Option<Left>> {
         for name in names(header) {
             if target.stat(name.as_str())?.is_none() {
@@ -90,7 +90,7 @@ impl Staging {
             }
             let Some((dir, true)) = claim(target, &name, false)? else { continue };
             match read_journal(&dir) {
-                Ok(Some(said)) if said.header == *header && !said.stored.is_empty() => {
+                Ok(Some(said)) if said.header.digest == header.digest && !said.stored.is_empty() => {
                     let Ok(tree) = dir.child(TREE) else { continue };
                     return Ok(Some(Left { name, dir, tree, said }));
                 }
@@ -240,6 +240,11 @@ impl Staging {
 }
 
 impl Left {
+    /// Whether its chunks are those of this transfer.
+    pub fn is_of(&self, header: &Header) -> bool {
+        self.said.header == *header
+    }
+
     /// The recorded moves.
     pub fn moves(&self) -> io::Result<Vec<u8>> {
         let file = match self.dir.open_file(MOVES) {

@@ -447,16 +447,47 @@ fn a_destination_that_was_made_stays_with_what_is_in_it() {
 
 /// What was dropped because of what is there then comes when that is gone.
 #[test]
-fn a_resume_may_use_another_policy() {
+fn a_resume_with_the_same_skipped_entries_goes_on() {
+    let root = quick_dir();
+    std::fs::create_dir(root.path().join("d")).unwrap();
+    for name in ["top", "d/small"] {
+        std::fs::write(root.path().join(name), "mine").unwrap();
+    }
+    let first = sink(root.path(), OnExists::Skip);
+    first.begin(&offer()).unwrap();
+    assert_eq!(first.skipped_entries().iter().collect::<Vec<_>>(), [2, 8]);
+    let wanted = offer().without(first.skipped_entries());
+    store(&first, &wanted, 0..5);
+    drop(first);
+    let next = sink(root.path(), OnExists::Skip);
+    let stored = next.begin(&offer()).unwrap();
+    assert_eq!(good(&next, &wanted, &stored), [0, 1, 2, 3, 4]);
+    store(&next, &wanted, 5..wanted.chunks());
+    finish(&next).unwrap();
+    let mut expected = reference();
+    expected.retain(|path, _| !["top", "d/small"].contains(&path.to_str().unwrap()));
+    let mut arrived = inside(root.path());
+    for name in ["top", "d/small"] {
+        arrived.remove(Path::new(name));
+        assert_eq!(std::fs::read_to_string(root.path().join(name)).unwrap(), "mine");
+    }
+    // A directory that was there keeps its time.
+    assert!(arrived.remove(Path::new("d")).is_some() && expected.remove(Path::new("d")).is_some());
+    assert_eq!(arrived, expected);
+}
+
+/// Chunks are numbered without what is skipped.
+#[test]
+fn a_resume_with_other_skipped_entries_begins_anew() {
     let root = quick_dir();
     std::fs::write(root.path().join("top"), "old").unwrap();
     let first = sink(root.path(), OnExists::Skip);
     first.begin(&offer()).unwrap();
-    store(&first, &offer(), 0..8);
+    let wanted = offer().without(first.skipped_entries());
+    store(&first, &wanted, 0..wanted.chunks());
     drop(first);
     std::fs::remove_file(root.path().join("top")).unwrap();
-    let (_, good) = go_on(root.path());
-    assert_eq!(good, [0, 1, 2, 3, 4, 5, 6], "the last chunk holds what was dropped");
+    assert_eq!(go_on(root.path()), (vec![], vec![]));
 }
 
 #[test]
