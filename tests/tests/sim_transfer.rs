@@ -93,6 +93,25 @@ fn f03_files_that_fail_cost_themselves_on_a_bad_network() {
 }
 
 #[test]
+fn what_the_receiver_skips_is_not_sent_on_a_bad_network() {
+    for number in seeds(4) {
+        let network = Conditions { rate: 200_000, loss: 10_000, ..Conditions::default() };
+        let place = if number % 2 == 0 { Place::Inside } else { Place::Relay };
+        let (files, skipped) = (vec![3_000_000, 3_000, 100_000, 10], vec![0, 3]);
+        let scenario = Scenario { files, skipped, network, place, ..Scenario::plain(number, 0) };
+        let report = scenario.run();
+        let (Some(peer::Event::Done(sent)), Some(peer::Event::Done(received))) = (&report.sent, &report.received)
+        else {
+            panic!("{number}: {report:?}")
+        };
+        for skipped in [&sent.differences.skipped, &received.differences.skipped] {
+            assert_eq!((skipped.count, skipped.files, skipped.bytes), (2, 2, 3_000_010));
+        }
+        assert!(report.took < Duration::from_secs(5), "three megabytes take 15 s: {:?}", report.took);
+    }
+}
+
+#[test]
 fn whatever_goes_wrong_every_session_ends_as_it_should() {
     for number in seeds(60) {
         let scenario = Scenario::from_number(number);

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tallow_proto::transfer::entries::EntrySet;
 use tallow_proto::transfer::journal::Stored;
 use tallow_proto::transfer::manifest::{Entry, Manifest};
 use tallow_proto::transfer::memory::{MemorySink, MemorySource, Partial, Stage};
@@ -72,9 +73,11 @@ impl CheckedSink {
         let source = self.source.as_ref().expect("a known source");
         let left_out = self.left_out();
         assert!(left_out.iter().all(|index| source.may_fail(*index)), "{left_out:?}");
-        assert_eq!(finished.len() + left_out.len(), source.entries().len());
+        let skipped = self.inner.skipped_entries();
+        assert!(left_out.iter().all(|index| !skipped.contains(*index)), "{left_out:?}");
+        assert_eq!(finished.len() + left_out.len() + skipped.len() as usize, source.entries().len());
         for (index, (entry, contents)) in (0..).zip(source.entries()) {
-            if left_out.contains(&index) {
+            if left_out.contains(&index) || skipped.contains(index) {
                 assert!(!finished.contains_key(entry.path.as_str()), "{}", entry.path.as_str());
                 continue;
             }
@@ -93,6 +96,10 @@ impl CheckedSink {
 impl Sink for CheckedSink {
     fn begin(&self, manifest: &Arc<Manifest>) -> Result<Vec<Stored>, Fault> {
         self.inner.begin(manifest)
+    }
+
+    fn skipped_entries(&self) -> EntrySet {
+        self.inner.skipped_entries()
     }
 
     fn recall(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<bool, Fault> {

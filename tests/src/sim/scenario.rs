@@ -70,6 +70,8 @@ pub struct Scenario {
     pub files: Vec<usize>,
     /// Files that can't be read any more once they were read so often: their numbers, and how often.
     pub failing: Vec<(u32, u32)>,
+    /// Entries that the receiver does not want.
+    pub skipped: Vec<u32>,
     /// The network, the same everywhere.
     pub network: Conditions,
     /// Jobs take up to this long.
@@ -99,6 +101,7 @@ impl Scenario {
             seed: own,
             files: vec![bytes],
             failing: Vec::new(),
+            skipped: Vec::new(),
             network: Conditions::default(),
             job_time: Duration::from_millis(5),
             place: Place::Relay,
@@ -136,7 +139,7 @@ impl Scenario {
             mtu: 1452 - usize::from(byte().min(252)),
             cut: false,
         };
-        let files = (0..=byte() % 4).map(|_| usize::from(byte()) * usize::from(byte()) * 4).collect();
+        let files: Vec<usize> = (0..=byte() % 4).map(|_| usize::from(byte()) * usize::from(byte()) * 4).collect();
         let job_time = Duration::from_micros(100 + u64::from(byte()) * 200);
         let place = match byte() % 3 {
             0 => Place::Relay,
@@ -147,8 +150,9 @@ impl Scenario {
         let mut seed = [0; 32];
         seed.fill_with(&mut byte);
         let failing = if byte() % 4 == 1 { vec![(u32::from(byte() % 4), u32::from(byte() % 8))] } else { Vec::new() };
+        let skipped = if byte() % 4 == 1 { vec![u32::from(byte()) % files.len() as u32] } else { Vec::new() };
         let give_up_after = Some(GIVE_UP_AFTER);
-        Self { seed, files, failing, network, job_time, place, act, compress, aes, give_up_after }
+        Self { seed, files, failing, skipped, network, job_time, place, act, compress, aes, give_up_after }
     }
 
     /// Any scenario, by number.
@@ -359,7 +363,8 @@ impl Rig {
         let sender = world.add_at(sends, Machine::Peer(Box::new(Peer::sender(send, now, seed.derive("sender")))));
         let receiver = Peer::receiver(receive, now, seed.derive("receiver"));
         let receiver = world.add_at(receives, Machine::Peer(Box::new(receiver)));
-        let sink = CheckedSink::new(MemorySink::new(), Some(scenario.source()));
+        let sink =
+            CheckedSink::new(MemorySink::new().with_skipped(scenario.skipped.iter().copied()), Some(scenario.source()));
         world.watch(sink.clone());
         Self { world, sender, receiver, relay, sink, scenario: scenario.clone() }
     }
