@@ -7,10 +7,40 @@ use tallow_proto::transfer::differences::{Differences, EntryList, ListedEntry};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::wire::peer::EntryStatus;
 use tallow_proto::wire::relay::Side;
-use tallow_store::{Skipped, fault_words};
+use tallow_store::{Renamed, Skipped, fault_words};
 
 use crate::failure::Problem;
 use crate::output::{Named, Names, Output, counted, shown};
+
+/// What a receiver skipped and renamed, with the names that the entries have here.
+#[derive(Debug, Default)]
+pub struct Here {
+    /// Entries whose names exist.
+    pub skipped: Names,
+    /// Entries that got another name.
+    pub renamed: Names,
+}
+
+impl Here {
+    /// Of these lists and their total numbers.
+    #[must_use]
+    pub fn new((skipped, skipped_count): (&[String], u64), (renamed, renamed_count): (&[Renamed], u64)) -> Self {
+        let escaped = |text: &str| tallow_proto::wire::Untrusted::new(text.to_owned()).escaped(usize::MAX);
+        let skipped = skipped.iter().map(|path| Named { name: escaped(path), reason: None, here: None });
+        let renamed = renamed.iter().map(|renamed| Named {
+            name: escaped(&renamed.offered),
+            reason: None,
+            here: Some(escaped(&renamed.here)),
+        });
+        Self {
+            skipped: Names { count: skipped_count, entries: skipped.collect() },
+            renamed: Names { count: renamed_count, entries: renamed.collect() },
+        }
+    }
+}
+
+/// The maximum number of skipped entries that are listed.
+const SKIPPED: usize = 5;
 
 /// The name of an entry for lines and JSON: text of the other side, escaped.
 pub fn name(path: &RelPath) -> String {
@@ -93,6 +123,11 @@ pub fn report(output: &Output, differences: &Differences, side: Side) {
     };
     let line = |entry: &ListedEntry| format!("{}: {}", name(&entry.path), reason(entry));
     list(output, heading, failed.entries.iter().map(line), failed.count.into(), usize::MAX);
+    if side == Side::Sender {
+        let skipped = &differences.skipped;
+        let names = skipped.entries.iter().map(|entry| name(&entry.path));
+        list(output, "Skipped by the receiver, because they already exist there", names, skipped.count.into(), SKIPPED);
+    }
     let grown = &differences.grown;
     let heading = match side {
         Side::Sender => "Grew while it was being sent; sent is what was offered, without what was added",

@@ -377,6 +377,10 @@ pub enum Event<'a> {
         failed: Names,
         /// Files that grew while they were sent: as much is in place as was offered.
         grown: Names,
+        /// Entries that were not sent, because their names exist at the receiver.
+        skipped: Names,
+        /// Receiver: entries that have another name here.
+        renamed: Names,
     },
     /// An unfinished transfer was found or removed.
     Partial {
@@ -521,11 +525,17 @@ mod tests {
                     out: Some("/d"),
                     failed: Names { count: 2, entries: vec![named("x", Some("changed"))] },
                     grown: Names::default(),
+                    skipped: Names::default(),
+                    renamed: Names {
+                        count: 1,
+                        entries: vec![Named { name: "a".into(), reason: None, here: Some("a (1)".into()) }],
+                    },
                 },
                 concat!(
                     r#"{"event":"done","bytes":5,"files":1,"seconds":0.5,"kept":0,"root":"ab","out":"/d","#,
                     r#""failed":{"count":2,"entries":[{"name":"x","reason":"changed"}]},"#,
-                    r#""grown":{"count":0,"entries":[]}}"#
+                    r#""grown":{"count":0,"entries":[]},"skipped":{"count":0,"entries":[]},"#,
+                    r#""renamed":{"count":1,"entries":[{"name":"a","here":"a (1)"}]}}"#
                 ),
             ),
             (

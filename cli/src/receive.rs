@@ -7,10 +7,10 @@ use std::sync::Arc;
 use tallow_proto::peer::{Comparison, DeclineReason, Event, Failure, Offer, ReceiveConfig, StreamOffer};
 use tallow_proto::transfer::storage::Fault;
 use tallow_proto::wire::relay::Side;
-use tallow_store::{Destination, OnExists, Policy, Receiving, StreamOut};
+use tallow_store::{Destination, OnExists, Policy, Receiving, Renamed, StreamOut};
 
 use crate::args::ReceiveArgs;
-use crate::differences::{self, list};
+use crate::differences::{self, Here, list};
 use crate::failure::{Context, Problem};
 use crate::offer;
 use crate::output::{Output, shown};
@@ -92,8 +92,10 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
                 Step::Event(Event::Offer(offer)) => question = place.show(offer, &out, args.yes, &mut report),
                 Step::Answer(line) => question = place.answered(question, line.as_deref(), &mut report),
                 Step::Event(Event::Done(summary)) => {
-                    report.show_done(&summary, (!args.stdout).then_some(&out));
-                    place.report_differences(&report.output);
+                    let (skipped, renamed) = place.differences();
+                    let here = Here::new((&skipped.0, skipped.1), (&renamed.0, renamed.1));
+                    report.show_done(&summary, (!args.stdout).then_some(&out), Some(here));
+                    report_here(&report.output, &skipped, &renamed);
                     if !args.stdout {
                         partial::mention(&place.dir, &report.output);
                     }
@@ -249,21 +251,25 @@ impl Place {
         }
     }
 
-    /// Reports the skipped and the renamed files.
-    fn report_differences(&self, output: &Output) {
-        let Some(sink) = &self.sink else { return };
-        let (skipped, count) = sink.skipped();
-        let skipped = skipped.iter().map(|path| shown(path));
-        list(output, "Skipped, because they already exist", skipped, count, LISTED);
+    /// The skipped and the renamed entries: the first ones, and their total numbers.
+    fn differences(&self) -> ((Vec<String>, u64), (Vec<Renamed>, u64)) {
+        let Some(sink) = &self.sink else { return Default::default() };
         let (mut renamed, mut count) = sink.renamed();
         let elsewhere = sink.placed().into_iter().filter(|placed| placed.offered != placed.here);
         for placed in elsewhere.filter(|placed| !renamed.contains(placed)).collect::<Vec<_>>() {
             renamed.push(placed);
             count += 1;
         }
-        let renamed = renamed.iter().map(|name| format!("{} is {}", shown(&name.offered), shown(&name.here)));
-        list(output, "Saved under another name", renamed, count, LISTED);
+        (sink.skipped(), (renamed, count))
     }
+}
+
+/// Lists the skipped and the renamed entries.
+fn report_here(output: &Output, skipped: &(Vec<String>, u64), renamed: &(Vec<Renamed>, u64)) {
+    let lines = skipped.0.iter().map(|path| shown(path));
+    list(output, "Skipped, because they already exist", lines, skipped.1, LISTED);
+    let lines = renamed.0.iter().map(|name| format!("{} is {}", shown(&name.offered), shown(&name.here)));
+    list(output, "Saved under another name", lines, renamed.1, LISTED);
 }
 
 /// The option for names that already exist.

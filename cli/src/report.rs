@@ -16,11 +16,12 @@ use tallow_proto::link::trust::Trust;
 use tallow_proto::peer::{
     Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
 };
+use tallow_proto::transfer::differences::Differences;
 use tallow_proto::wire::relay::Side;
 
-use crate::differences;
+use crate::differences::{self, Here};
 use crate::failure::{self, Context, Problem};
-use crate::output::{self, Output, amount, size, time};
+use crate::output::{self, Output, amount, counted, size, time};
 use crate::progress::Meter;
 use crate::prompt::{self, Answer};
 use crate::runtime::Runtime;
@@ -464,11 +465,18 @@ impl Report {
         }
     }
 
-    /// Reports success.
-    pub fn show_done(&self, summary: &Summary, out: Option<&str>) {
-        let failed = &summary.differences.failed;
-        let files = u64::from(summary.totals.files.saturating_sub(failed.files));
-        let bytes = summary.totals.bytes.saturating_sub(failed.bytes);
+    /// Reports success. `here`: what was skipped and renamed at this receiver, with the names there.
+    pub fn show_done(&self, summary: &Summary, out: Option<&str>, here: Option<Here>) {
+        let Differences { failed, skipped, grown, .. } = &summary.differences;
+        let files = u64::from(summary.totals.files.saturating_sub(failed.files).saturating_sub(skipped.files));
+        let bytes = summary.totals.bytes.saturating_sub(failed.bytes).saturating_sub(skipped.bytes);
+        let Here { skipped: skipped_here, renamed } = here.unwrap_or_default();
+        let dropped = if skipped_here.count > 0 { skipped_here } else { differences::names(skipped) };
+        let not_wanted = match (dropped.count, self.side) {
+            (0, _) => String::new(),
+            (count, Side::Sender) => format!(", {} skipped by the receiver", counted(count, "entry", "entries")),
+            (count, Side::Receiver) => format!(", {} skipped", counted(count, "entry", "entries")),
+        };
         let seconds = summary.duration.as_secs_f64();
         let root = HEXLOWER.encode(&summary.root);
         self.output.event(&output::Event::Done {
@@ -479,14 +487,16 @@ impl Report {
             root: &root,
             out,
             failed: differences::names(failed),
-            grown: differences::names(&summary.differences.grown),
+            grown: differences::names(grown),
+            skipped: dropped,
+            renamed,
         });
         let took = took(seconds, bytes);
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };
         self.output.line(&match out {
-            None if self.side == Side::Receiver => format!("Received {amount} in {took}, verified"),
-            Some(out) => format!("Received {amount} in {took}, verified, in {}", output::shown(out)),
-            None => format!("Sent {amount} in {took}, verified by the receiver"),
+            None if self.side == Side::Receiver => format!("Received {amount} in {took}, verified{not_wanted}"),
+            Some(out) => format!("Received {amount} in {took}, verified{not_wanted}, in {}", output::shown(out)),
+            None => format!("Sent {amount} in {took}, verified by the receiver{not_wanted}"),
         });
         differences::report(&self.output, &summary.differences, self.side);
     }

@@ -89,7 +89,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
                     report.ask_to_compare();
                 }
                 Step::Event(peer::Event::Done(summary)) => {
-                    report.show_done(&summary, None);
+                    report.show_done(&summary, None, None);
                     break Ok(summary);
                 }
                 Step::Event(peer::Event::Failed(Failure::Stopped | Failure::Panicked)) | Step::Closed => {

@@ -5,6 +5,7 @@ mod changing;
 mod codes;
 mod direct;
 mod ending;
+mod existing;
 mod faults;
 mod malicious_peer;
 mod output;
