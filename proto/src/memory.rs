@@ -148,9 +148,11 @@ impl Sink for Collector {
         let Some(manifest) = store.manifest.clone() else { return Err(FaultKind::Internal.into()) };
         for (index, entry) in manifest.entries().skip(store.placed).take(at_most) {
             store.placed = store.placed.saturating_add(1);
-            if matches!(entry.kind, EntryKind::File { .. }) && !store.left_out.contains(index) {
-                let contents = store.staged.remove(&index).unwrap_or_default().into();
-                store.files.push(File { path: entry.path, contents });
+            if entry.kind.is_file() && !store.left_out.contains(index) {
+                let mut contents = store.staged.remove(&index).unwrap_or_default();
+                // What is missing is a hole, which was counted when the offer was accepted.
+                contents.resize(usize::try_from(entry.size()).unwrap_or_default(), 0);
+                store.files.push(File { path: entry.path, contents: contents.into() });
             }
         }
         Ok(store.placed >= manifest.totals().entries as usize)

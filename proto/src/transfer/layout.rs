@@ -5,10 +5,11 @@
 //! one byte, and all its bytes stand at its beginning. Small files travel many to a chunk.
 //!
 //! A chunk's segments are found by a binary search over the manifest's pages, then by walking the pages that it
-//! touches; nothing is kept per chunk or per entry.
+//! touches; nothing is kept per chunk or per entry. Of a sparse file only the data is in the stream.
 
 use super::chunk_size::place;
-use super::manifest::{Entry, Manifest, codec, entry};
+use super::extents::Extent;
+use super::manifest::{Entry, EntryKind, Manifest, codec, entry};
 use crate::wire::peer::ChunkRange;
 
 /// A piece of one file in a chunk.
@@ -59,12 +60,26 @@ impl Manifest {
         }
     }
 
-    /// What a chunk consists of, in order; nothing when there is no such chunk.
+    /// What a chunk consists of, in order; nothing when there is no such chunk. A piece of a sparse file has no hole in
+    /// it, so that there may be several of one file.
     pub fn segments(&self, chunk: u64) -> impl Iterator<Item = Segment> + '_ {
         let mut spans = Spans::new(self, chunk);
+        let mut runs = Vec::new().into_iter();
         std::iter::from_fn(move || {
+            if let Some(segment) = runs.next() {
+                return Some(segment);
+            }
             let (index, raw, span) = spans.as_mut()?.next()?;
-            Some(Segment { index, entry: entry(&raw).ok()?, offset: span.offset, len: span.len })
+            let entry = entry(&raw).ok()?;
+            let EntryKind::Sparse { data, .. } = &entry.kind else {
+                return Some(Segment { index, entry, offset: span.offset, len: span.len });
+            };
+            let of_run = |run: Extent| {
+                let len = usize::try_from(run.len).ok()?;
+                Some(Segment { index, entry: entry.clone(), offset: run.offset, len })
+            };
+            runs = data.runs(span.offset, span.len as u64).filter_map(of_run).collect::<Vec<_>>().into_iter();
+            runs.next()
         })
     }
 }

@@ -6,9 +6,10 @@
 //! [`ManifestBuilder`], so both have judged every entry.
 //!
 //! A page: `u16` big-endian count of entries (at least 1), then for each entry: kind (`u8`: 0 file, 1 directory, 2
-//! symbolic link), how many bytes of the path are those of the entry before in this page, length of the rest of the
+//! symbolic link, 3 sparse file), how many bytes of the path are those of the entry before in this page, length of the rest of the
 //! path and its bytes, mode, seconds of the mtime as the difference to the entry before (zigzag, modulo 2^64),
-//! nanoseconds, then for a file its size, for a link the length of its target and its bytes. Numbers are LEB128 varints
+//! nanoseconds, then for a file its size, for a sparse file its size, the count of its extents and of each the length of
+//! the hole before it and its own, for a link the length of its target and its bytes. Numbers are LEB128 varints
 //! without overlong forms; the shared part of a path is the longest. So there is one encoding of a list of entries, and
 //! pages put one after the other are not ambiguous.
 //!
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use super::chunk_size::{self, SIZES};
 use super::collision::Collisions;
 use super::entries::EntrySet;
+use super::extents::Extents;
 use super::path::{LinkError, LinkTarget, PathError, RelPath};
 use crate::seed::Seed;
 use crate::wire::Untrusted;
@@ -60,6 +62,13 @@ pub enum EntryKind {
         /// Its length in bytes.
         size: u64,
     },
+    /// A regular file with holes. Only its data is moved.
+    Sparse {
+        /// Its length in bytes, holes included.
+        size: u64,
+        /// Where its data is.
+        data: Extents,
+    },
     /// A directory.
     Dir,
     /// A symbolic link.
@@ -74,7 +83,7 @@ impl EntryKind {
     #[must_use]
     pub const fn is_file(&self) -> bool {
         match self {
-            Self::File { .. } => true,
+            Self::File { .. } | Self::Sparse { .. } => true,
             Self::Dir | Self::Symlink { .. } => false,
         }
     }
@@ -85,8 +94,28 @@ impl Entry {
     #[must_use]
     pub const fn size(&self) -> u64 {
         match self.kind {
-            EntryKind::File { size } => size,
+            EntryKind::File { size } | EntryKind::Sparse { size, .. } => size,
             EntryKind::Dir | EntryKind::Symlink { .. } => 0,
+        }
+    }
+
+    /// How many bytes of it are moved: the length of a file without its holes.
+    #[must_use]
+    pub fn data_len(&self) -> u64 {
+        match &self.kind {
+            EntryKind::File { size } => *size,
+            EntryKind::Sparse { data, .. } => data.data_len(),
+            EntryKind::Dir | EntryKind::Symlink { .. } => 0,
+        }
+    }
+
+    /// Where a byte of a file is in its data; `None`: it is in a hole, or beyond the end.
+    #[must_use]
+    pub fn data_position(&self, offset: u64) -> Option<u64> {
+        match &self.kind {
+            EntryKind::File { size } => Some(offset).filter(|offset| offset < size),
+            EntryKind::Sparse { data, .. } => data.position(offset),
+            EntryKind::Dir | EntryKind::Symlink { .. } => None,
         }
     }
 }
@@ -171,8 +200,18 @@ pub struct Totals {
     pub entries: u32,
     /// Files among them.
     pub files: u32,
-    /// Bytes of all files together.
+    /// Bytes of all files together, holes included.
     pub bytes: u64,
+    /// Bytes of holes among them, which are not moved.
+    pub holes: u64,
+}
+
+impl Totals {
+    /// Bytes of all files without their holes.
+    #[must_use]
+    pub const fn data(&self) -> u64 {
+        self.bytes.saturating_sub(self.holes)
+    }
 }
 
 /// An encoded page, at most [`Page::MAX`] bytes.
@@ -221,11 +260,17 @@ impl PageBuilder {
     /// [`PageFull`]; the page is as before.
     pub fn push(&mut self, entry: &Entry) -> Result<(), PageFull> {
         let mtime = Mtime::clamped(entry.mtime.seconds, entry.mtime.nanos.into());
-        let (tag, size, target) = match &entry.kind {
-            EntryKind::File { size } => (codec::FILE, *size, ""),
-            EntryKind::Dir => (codec::DIR, 0, ""),
-            EntryKind::Symlink { target } => (codec::SYMLINK, 0, target.as_str()),
+        let extents = match &entry.kind {
+            EntryKind::Sparse { data, .. } => codec::encode_extents(data.as_slice()),
+            EntryKind::File { .. } | EntryKind::Dir | EntryKind::Symlink { .. } => Vec::new(),
         };
+        let (tag, target) = match &entry.kind {
+            EntryKind::File { .. } => (codec::FILE, ""),
+            EntryKind::Sparse { .. } => (codec::SPARSE, ""),
+            EntryKind::Dir => (codec::DIR, ""),
+            EntryKind::Symlink { target } => (codec::SYMLINK, target.as_str()),
+        };
+        let (size, data, extents) = (entry.size(), entry.data_len(), extents.as_slice());
         self.push_raw(&codec::Raw {
             tag,
             path: entry.path.as_str().as_bytes(),
@@ -233,6 +278,8 @@ impl PageBuilder {
             seconds: mtime.seconds,
             nanos: mtime.nanos.into(),
             size,
+            data,
+            extents,
             target: target.as_bytes(),
         })
     }
@@ -350,7 +397,7 @@ impl ManifestBuilder {
     /// # Errors
     /// None today; a rule that only the whole can break would be told here.
     pub fn finish(self) -> Result<Manifest, ManifestError> {
-        let chunk_size = chunk_size::chunk_size_for(self.totals.bytes);
+        let chunk_size = chunk_size::chunk_size_for(self.totals.data());
         self.finish_with(chunk_size)
     }
 
@@ -373,7 +420,7 @@ impl ManifestBuilder {
         let digest = *hasher.finalize().as_bytes();
         Ok(Manifest {
             digest,
-            layout: Layout { digest, end: at(&self.cursor), payload: self.totals.bytes, skipped: Skipped::default() },
+            layout: Layout { digest, end: at(&self.cursor), payload: self.totals.data(), skipped: Skipped::default() },
             chunk_size,
             totals: self.totals,
             starts: self.starts.iter().map(|start| (start.first_entry, at(&start.first_byte))).collect(),
@@ -384,20 +431,21 @@ impl ManifestBuilder {
     fn judge(&mut self, raw: &codec::Raw<'_>) -> Result<(), ManifestError> {
         let entry = entry(raw)?;
         let name = |why| refused(entry.path.as_str(), why);
-        let size = entry.size();
+        let (size, data) = (entry.size(), raw.data);
         self.totals.entries = self.totals.entries.saturating_add(1);
         if self.totals.entries > MAX_ENTRIES {
             return Err(refused("", Refusal::TooManyEntries));
         }
         let bytes = self.totals.bytes.checked_add(size).filter(|bytes| *bytes <= MAX_BYTES);
         self.totals.bytes = bytes.ok_or_else(|| name(Refusal::TooLarge))?;
+        self.totals.holes = self.totals.holes.saturating_add(size.saturating_sub(data));
         for (class, cursor) in self.cursor.iter_mut().enumerate() {
-            let end = chunk_size::place(*cursor, size, chunk_size::MIN_CHUNK << class)
-                .and_then(|start| start.checked_add(size));
+            let end = chunk_size::place(*cursor, data, chunk_size::MIN_CHUNK << class)
+                .and_then(|start| start.checked_add(data));
             *cursor = end.filter(|end| *end <= MAX_BYTES).ok_or_else(|| name(Refusal::TooLarge))?;
         }
         let leaf = match entry.kind {
-            EntryKind::File { .. } => {
+            EntryKind::File { .. } | EntryKind::Sparse { .. } => {
                 self.totals.files = self.totals.files.saturating_add(1);
                 true
             }
@@ -514,9 +562,9 @@ impl Manifest {
                         end = chunk_size::place(end, size, self.chunk_size).unwrap_or(end).saturating_add(size);
                         payload = payload.saturating_add(size);
                     }
-                } else if raw.current().tag == codec::FILE {
+                } else if matches!(raw.current().tag, codec::FILE | codec::SPARSE) {
                     files = files.saturating_add(1);
-                    bytes = bytes.saturating_add(size);
+                    bytes = bytes.saturating_add(raw.current().size);
                 }
                 index = index.saturating_add(1);
             }
@@ -615,6 +663,7 @@ pub(super) fn entry(raw: &codec::Raw<'_>) -> Result<Entry, ManifestError> {
     let path = RelPath::parse(name).map_err(|why| refused(name, why.into()))?;
     let kind = match raw.tag {
         codec::FILE => EntryKind::File { size: raw.size },
+        codec::SPARSE => EntryKind::Sparse { size: raw.size, data: codec::decode_extents(raw.extents, raw.size)? },
         codec::DIR => EntryKind::Dir,
         codec::SYMLINK => {
             let target = std::str::from_utf8(raw.target).map_err(|_| Violation::NotUtf8)?;

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::codec::{DIR, FILE, Raw, SYMLINK};
 use super::*;
+use crate::transfer::extents::{Extent, MAX_EXTENTS};
 
 fn seed() -> Seed {
     Seed::new([7; 32])
@@ -26,7 +27,7 @@ fn link(path: &str, target: &str) -> Entry {
 }
 
 fn raw<'a>(tag: u8, path: &'a [u8]) -> Raw<'a> {
-    Raw { tag, path, mode: 0o644, seconds: 0, nanos: 0, size: 0, target: b"" }
+    Raw { tag, path, mode: 0o644, seconds: 0, nanos: 0, size: 0, data: 0, extents: b"", target: b"" }
 }
 
 fn page_of(entries: &[Raw<'_>]) -> Page {
@@ -88,7 +89,7 @@ fn pages_round_trip() {
     expected[6].mode = 0o755;
     assert_eq!(manifest.page(0), expected);
     assert_eq!(manifest.entries().map(|(index, _)| index).collect::<Vec<_>>(), (0..7).collect::<Vec<_>>());
-    assert_eq!(manifest.totals(), Totals { entries: 7, files: 5, bytes: (1 << 20) + 17 + 18 + 1 });
+    assert_eq!(manifest.totals(), Totals { entries: 7, files: 5, bytes: (1 << 20) + 17 + 18 + 1, holes: 0 });
     assert_eq!((manifest.page_of(6), manifest.page_of(7)), (Some(0), None));
     assert_eq!(manifest.entry(3).unwrap(), entries[3]);
     assert_eq!(manifest.entry(7), None);
@@ -210,7 +211,7 @@ fn n07_the_name_that_collides_is_told() {
 
 #[test]
 fn n08_kinds() {
-    for tag in [3, 4, 5, 6, 0xc8, 0xff] {
+    for tag in [4, 5, 6, 7, 0xc8, 0xff] {
         assert_eq!(violation(judge(&[raw(tag, b"x")])), Violation::UnknownEntryKind, "{tag}");
     }
     assert!(judge(&[Raw { target: b"y", ..raw(SYMLINK, b"x") }, raw(DIR, b"d"), raw(FILE, b"f")]).is_ok());
@@ -374,6 +375,17 @@ fn any_name() -> impl Strategy<Value = RelPath> {
 fn any_entry() -> impl Strategy<Value = Entry> {
     let kind = prop_oneof![
         4 => (0_u64..1 << 40).prop_map(|size| EntryKind::File { size }),
+        1 => (0_u64..1 << 40, 1_u64..1 << 20, prop::collection::vec((1_u64..1 << 20, 1_u64..1 << 20), 0..9)).prop_map(
+            |(lead, tail, runs)| {
+                let (mut extents, mut at) = (Vec::new(), lead);
+                for (len, hole) in runs {
+                    extents.push(Extent { offset: at, len });
+                    at += len + hole;
+                }
+                let size = at + tail;
+                EntryKind::Sparse { size, data: Extents::new(&extents, size).unwrap() }
+            }
+        ),
         2 => Just(EntryKind::Dir),
         1 => Just(EntryKind::Symlink { target: LinkTarget::parse("x/y", &RelPath::parse("l").unwrap()).unwrap() }),
     ];
@@ -476,4 +488,57 @@ proptest! {
         let after = digest(bad);
         prop_assert!(after.is_none() || after != digest(good.to_vec()));
     }
+}
+
+/// A sparse file as a hostile sender would write it.
+fn sparse(size: u64, extents: &[u8]) -> Result<Manifest, ManifestError> {
+    manifest_of(&[Raw { size, extents, ..raw(codec::SPARSE, b"x") }])
+}
+
+fn manifest_of(entries: &[Raw<'_>]) -> Result<Manifest, ManifestError> {
+    let mut builder = builder();
+    builder.push_page(page_of(entries))?;
+    builder.finish()
+}
+
+#[test]
+fn p10_extents_of_a_sparse_file_have_one_encoding_and_lie_in_it() {
+    // Hole and data, hole and data, and a hole to the end.
+    let manifest = sparse(100, &[2, 0, 10, 20, 30]).unwrap();
+    let data = Extents::new(&[Extent { offset: 0, len: 10 }, Extent { offset: 30, len: 30 }], 100).unwrap();
+    assert_eq!(manifest.entry(0).unwrap().kind, EntryKind::Sparse { size: 100, data });
+    assert_eq!(manifest.totals(), Totals { entries: 1, files: 1, bytes: 100, holes: 60 });
+    assert_eq!((manifest.payload(), manifest.chunks()), (40, 1));
+    assert_eq!(sparse(5, &[0]).unwrap().chunks(), 0, "nothing but a hole");
+    for (what, size, extents) in [
+        ("an empty file", 0, &[0][..]),
+        ("no hole", 10, &[1, 0, 10]),
+        ("beyond the end", 10, &[1, 0, 11]),
+        ("beyond the end with its hole", 10, &[1, 8, 3]),
+        ("without data", 10, &[1, 2, 0]),
+        ("extents that touch", 10, &[2, 0, 2, 0, 2]),
+        ("more than it has", 10, &[2, 1, 2]),
+        ("fewer than it has", 10, &[0, 1, 2]),
+        ("an overlong number", 10, &[1, 0x80, 0, 2]),
+    ] {
+        assert_eq!(violation(sparse(size, extents)), Violation::BadPage, "{what}");
+    }
+    let wraps = [&[2, 1][..], &[0xff; 9], &[1, 1, 1]].concat();
+    assert_eq!(violation(sparse(u64::MAX >> 1, &wraps)), Violation::BadPage);
+    let many = |count: usize| {
+        let mut extents = vec![(count & 0x7f) as u8 | 0x80, (count >> 7) as u8];
+        extents.extend([1, 1].repeat(count));
+        extents
+    };
+    assert_eq!(sparse(1 << 20, &many(MAX_EXTENTS)).unwrap().payload(), MAX_EXTENTS as u64);
+    assert_eq!(violation(sparse(1 << 20, &many(MAX_EXTENTS + 1))), Violation::BadPage);
+}
+
+#[test]
+fn p10_holes_count_for_the_size_of_an_offer() {
+    let huge = |name: &'static [u8]| Raw { size: 1 << 62, extents: &[0], ..raw(codec::SPARSE, name) };
+    assert_eq!(manifest_of(&[huge(b"a")]).unwrap().payload(), 0);
+    assert_eq!(why(manifest_of(&[huge(b"a"), huge(b"b")])), Refusal::TooLarge);
+    let beyond = Raw { size: 1 << 63, extents: &[0], ..raw(codec::SPARSE, b"a") };
+    assert_eq!(why(manifest_of(&[beyond])), Refusal::TooLarge);
 }

@@ -1,11 +1,13 @@
 //! A [`Source`] and a [`Sink`] in memory, with faults on order: for tests, the simulator and the fuzzers.
 //!
-//! The sink notes what a disk would hide: bytes that were written twice or never, and calls after the end.
+//! The sink notes what a disk would hide: bytes that were written twice or never, and calls after the end. Of a sparse
+//! file both hold the data only, without its holes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::entries::EntrySet;
+use super::extents::Extents;
 use super::journal::{Header, Reader, Stored, Writer};
 use super::manifest::{Entry, EntryKind, Manifest, Mtime, Page, PageBuilder};
 use super::path::{LinkTarget, RelPath};
@@ -90,6 +92,14 @@ impl MemorySource {
     pub fn with_link(mut self, path: RelPath, target: LinkTarget) -> Self {
         let kind = EntryKind::Symlink { target };
         self.entries.push((Entry { path, kind, mode: 0o777, mtime: Mtime::default() }, Vec::new()));
+        self
+    }
+
+    /// With a sparse file of so many bytes: its extents, and the data in them one after the other.
+    #[must_use]
+    pub fn with_sparse(mut self, path: RelPath, size: u64, data: Extents, contents: Vec<u8>) -> Self {
+        let kind = EntryKind::Sparse { size, data };
+        self.entries.push((Entry { path, kind, mode: 0o644, mtime: Mtime::default() }, contents));
         self
     }
 
@@ -186,10 +196,10 @@ impl Source for MemorySource {
         self.break_at(index)?;
         let changed = || Fault::at(FaultKind::Changed, entry.path.as_str());
         let (own, contents) = self.entries.get(index as usize).ok_or_else(changed)?;
-        let start = usize::try_from(at).map_err(|_| changed())?;
+        let start = entry.data_position(at).and_then(|at| usize::try_from(at).ok()).ok_or_else(changed)?;
         let end = start.checked_add(into.len()).ok_or_else(changed)?;
         match contents.get(start..end) {
-            Some(bytes) if own.path == entry.path && contents.len() as u64 == entry.size() => {
+            Some(bytes) if own.path == entry.path && contents.len() as u64 == entry.data_len() => {
                 into.copy_from_slice(bytes);
                 if self.is_rewritten(index) {
                     into.iter_mut().for_each(|byte| *byte = !*byte);
@@ -403,7 +413,8 @@ impl Sink for MemorySink {
     fn recall(&self, index: u32, entry: &Entry, at: u64, into: &mut [u8]) -> Result<bool, Fault> {
         strike(&self.faults, At::Read(index))?;
         let mut store = self.lock();
-        let right = store.stage == Stage::Staged && at.saturating_add(into.len() as u64) <= entry.size();
+        let at = entry.data_position(at).unwrap_or(u64::MAX);
+        let right = store.stage == Stage::Staged && at.saturating_add(into.len() as u64) <= entry.data_len();
         store.note(right, "recalled what is not part of what was begun");
         let Ok(start) = usize::try_from(at) else { return Ok(false) };
         let bytes = store.files.get(&index).and_then(|(own, _)| own.get(start..start.saturating_add(into.len())));
@@ -413,11 +424,15 @@ impl Sink for MemorySink {
     fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault> {
         strike(&self.faults, At::Write(index))?;
         let mut store = self.lock();
+        let at = entry.data_position(at).unwrap_or(u64::MAX);
         let right = store.stage == Stage::Staged
             && !self.skipped.contains(index)
             && store.manifest.as_ref().and_then(|manifest| manifest.entry(index)).is_some_and(|own| own == *entry)
-            && at.checked_add(plain.len() as u64).is_some_and(|end| end <= entry.size());
+            && at.checked_add(plain.len() as u64).is_some_and(|end| end <= entry.data_len());
         store.note(right, "bytes that are not part of what was begun");
+        if !right {
+            return Err(FaultKind::Internal.into());
+        }
         let Ok(start) = usize::try_from(at) else { return Err(FaultKind::Internal.into()) };
         let end = start.saturating_add(plain.len());
         let (contents, written) = store.files.entry(index).or_default();
@@ -483,9 +498,9 @@ impl Sink for MemorySink {
             }
             let (mut contents, written) = store.files.remove(&index).unwrap_or_default();
             // One from before may be longer than it should.
-            contents.truncate(usize::try_from(entry.size()).unwrap_or(usize::MAX));
+            contents.truncate(usize::try_from(entry.data_len()).unwrap_or(usize::MAX));
             store.note(
-                contents.len() as u64 == entry.size() && !written.contains(&Byte::Missing),
+                contents.len() as u64 == entry.data_len() && !written.contains(&Byte::Missing),
                 "a file was finished that is not whole",
             );
             store.placed = store.placed.saturating_add(1);

@@ -26,6 +26,7 @@ mod contents;
 pub mod differences;
 pub mod entries;
 mod exchange;
+pub mod extents;
 mod hashes;
 mod incoming;
 pub mod job;
@@ -135,3 +136,5 @@ mod limit_tests;
 mod resume_tests;
 #[cfg(test)]
 mod skipping_tests;
+#[cfg(test)]
+mod sparse_tests;

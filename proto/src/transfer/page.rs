@@ -1,5 +1,6 @@
 //! How an entry stands in a page: the bytes that [`super`] describes, and nothing about what they mean.
 
+use crate::transfer::extents::{Extent, Extents, MAX_EXTENTS};
 use crate::wire::Violation;
 
 /// Kind of a regular file.
@@ -8,6 +9,8 @@ pub const FILE: u8 = 0;
 pub const DIR: u8 = 1;
 /// Kind of a symbolic link.
 pub const SYMLINK: u8 = 2;
+/// Kind of a regular file with holes.
+pub const SPARSE: u8 = 3;
 /// The longest path or target that is taken apart, in bytes: one more than any that is allowed, so that the
 /// rule for names gives the reason.
 const MAX_TEXT: usize = super::super::path::MAX_PATH + 1;
@@ -22,6 +25,9 @@ pub struct Raw<'a> {
     pub nanos: u64,
     /// Of a file.
     pub size: u64,
+    /// Of a sparse file: how much of it is data, and its extents as they stand in the page.
+    pub data: u64,
+    pub extents: &'a [u8],
     /// Of a link.
     pub target: &'a [u8],
 }
@@ -39,6 +45,10 @@ pub fn encode(raw: &Raw<'_>, path: &[u8], seconds: i64, into: &mut Vec<u8>) {
     put_varint(raw.nanos, into);
     match raw.tag {
         FILE => put_varint(raw.size, into),
+        SPARSE => {
+            put_varint(raw.size, into);
+            into.extend_from_slice(raw.extents);
+        }
         SYMLINK => {
             put_varint(raw.target.len() as u64, into);
             into.extend_from_slice(raw.target);
@@ -64,7 +74,8 @@ impl<'a> Entries<'a> {
     /// A page that is too long, or without entries.
     pub fn of_page(page: &'a [u8]) -> Result<Self, Violation> {
         let (count, rest) = page.split_first_chunk().ok_or(Violation::BadPage)?;
-        let last = Raw { tag: FILE, path: &[], mode: 0, seconds: 0, nanos: 0, size: 0, target: &[] };
+        let last =
+            Raw { tag: FILE, path: &[], mode: 0, seconds: 0, nanos: 0, size: 0, data: 0, extents: &[], target: &[] };
         match u16::from_be_bytes(*count) {
             left if left > 0 && page.len() <= super::Page::MAX => Ok(Self { rest, left, path: Vec::new(), last }),
             _ => Err(Violation::BadPage),
@@ -79,7 +90,7 @@ impl<'a> Entries<'a> {
         Ok(if self.advance()?.is_some() { Some(self.current()) } else { None })
     }
 
-    /// Goes to the next entry and tells only its size.
+    /// Goes to the next entry and tells only how many bytes of it are moved: its size without holes.
     ///
     /// # Errors
     /// As [`Self::next`].
@@ -90,7 +101,7 @@ impl<'a> Entries<'a> {
         self.left = left;
         let rest = &mut self.rest;
         let [tag] = *take::<1>(rest)?;
-        if tag > SYMLINK {
+        if tag > SPARSE {
             return Err(Violation::UnknownEntryKind);
         }
         let shared = length(rest)?;
@@ -105,16 +116,68 @@ impl<'a> Entries<'a> {
         let mode = varint(rest)?;
         let seconds = self.last.seconds.wrapping_add(unzigzag(varint(rest)?));
         let nanos = varint(rest)?;
-        let size = if tag == FILE { varint(rest)? } else { 0 };
+        let size = if tag == FILE || tag == SPARSE { varint(rest)? } else { 0 };
+        let (data, extents) = if tag == SPARSE { extents(rest, size)? } else { (size, &[][..]) };
         let target = if tag == SYMLINK { text(rest)? } else { &[] };
-        self.last = Raw { tag, path: &[], mode, seconds, nanos, size, target };
-        Ok(Some(size))
+        self.last = Raw { tag, path: &[], mode, seconds, nanos, size, data, extents, target };
+        Ok(Some(data))
     }
 
     /// The entry that was read last.
     pub fn current(&self) -> Raw<'_> {
         Raw { path: &self.path, ..self.last }
     }
+}
+
+/// The extents of a sparse file, as they stand in a page: their count, then of each the length of the hole before it and
+/// its own.
+pub fn encode_extents(extents: &[Extent]) -> Vec<u8> {
+    let (mut encoded, mut end) = (Vec::new(), 0_u64);
+    put_varint(extents.len() as u64, &mut encoded);
+    for extent in extents {
+        put_varint(extent.offset.saturating_sub(end), &mut encoded);
+        put_varint(extent.len, &mut encoded);
+        end = extent.end();
+    }
+    encoded
+}
+
+/// The extents that stand there.
+///
+/// # Errors
+/// Bytes that are not the one encoding of a list, or not a list of a sparse file of this size.
+pub fn decode_extents(encoded: &[u8], size: u64) -> Result<Extents, Violation> {
+    let (mut rest, mut extents, mut end) = (encoded, Vec::new(), 0_u64);
+    let count = varint(&mut rest)?;
+    if count > MAX_EXTENTS as u64 {
+        return Err(Violation::BadPage);
+    }
+    for _ in 0..count {
+        let offset = end.checked_add(varint(&mut rest)?).ok_or(Violation::BadPage)?;
+        let len = varint(&mut rest)?;
+        end = offset.checked_add(len).ok_or(Violation::BadPage)?;
+        extents.push(Extent { offset, len });
+    }
+    Extents::new(&extents, size).ok_or(Violation::BadPage)
+}
+
+/// Passes over the extents of a sparse file; gives how much of it is data, and the bytes passed over.
+fn extents<'a>(rest: &mut &'a [u8], size: u64) -> Result<(u64, &'a [u8]), Violation> {
+    let (all, mut end, mut data) = (*rest, 0_u64, 0_u64);
+    let count = varint(rest)?;
+    if count > MAX_EXTENTS as u64 {
+        return Err(Violation::BadPage);
+    }
+    for number in 0..count {
+        let (hole, len) = (varint(rest)?, varint(rest)?);
+        end = end.checked_add(hole).and_then(|begin| begin.checked_add(len)).ok_or(Violation::BadPage)?;
+        data = data.saturating_add(len);
+        if len == 0 || (hole == 0 && number > 0) || end > size {
+            return Err(Violation::BadPage);
+        }
+    }
+    let passed = all.get(..all.len().saturating_sub(rest.len())).unwrap_or_default();
+    if data < size { Ok((data, passed)) } else { Err(Violation::BadPage) }
 }
 
 fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N], Violation> {

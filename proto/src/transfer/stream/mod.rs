@@ -11,6 +11,7 @@
 //! `root = BLAKE3::derive_key("tallow v1 stream root", chunk hashes in order ‖ u64 chunks, big-endian)` for a stream; a
 //! file has the root of its manifest.
 
+mod gaps;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
 pub(super) mod ordered;

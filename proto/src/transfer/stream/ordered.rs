@@ -4,7 +4,8 @@
 //! waiting ──► unsealing ──► packed ──► unpacking ──► plain ──► writing ──► written, and counted until acknowledged
 //! ```
 //! A chunk stays as it came, compressed, until its turn is near, so that what is held is never more than what was sent.
-//! Chunks leave in the order of their numbers; one that was written is only known by its hash.
+//! Chunks leave in the order of their numbers; one that was written is only known by its hash. The holes of a sparse file
+//! become zeros between them (`gaps`).
 //!
 //! Timers: [`PAUSE`] after a sink that had no room; the rate limit's. Bounds: [`HOLD`] for all that is held; jobs out,
 //! twice the cores and 16 MiB; [`UNPACKED`] chunks that are not packed; [`RECENT`] hashes of chunks that were written.
@@ -12,9 +13,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use subtle::ConstantTimeEq;
 
+use super::gaps::Gaps;
 use super::work::{Product, Unpack, Unsealed, Work, Write};
 use super::{AHEAD, HOLD, Layout, PAUSE, Root};
 use crate::Instant;
@@ -48,7 +50,9 @@ pub struct OrderedReceiver {
     items: BTreeMap<u64, Item>,
     /// How many were written out.
     written: u64,
+    /// Bytes of them.
     bytes: u64,
+    gaps: Gaps,
     recent: VecDeque<Hash>,
     /// The last ones that were written out, whose acknowledgement waits.
     fresh: VecDeque<Charge>,
@@ -71,7 +75,7 @@ enum Stage {
     Unpacking,
     Plain(Bytes),
     /// So many bytes of it.
-    Writing(usize),
+    Writing(Bytes, usize),
     /// The sink had no room.
     Full(Bytes, Instant),
 }
@@ -117,6 +121,10 @@ impl OrderedReceiver {
             Layout::Stream { .. } => Root::of_stream(),
             Layout::File(manifest) => Root::of_file(manifest),
         };
+        let gaps = match &layout {
+            Layout::Stream { .. } => Gaps::default(),
+            Layout::File(manifest) => Gaps::of_file(manifest),
+        };
         Self {
             arrivals: Arrivals::new(HOLD, layout.longest(), limit),
             layout,
@@ -125,6 +133,7 @@ impl OrderedReceiver {
             items: BTreeMap::new(),
             written: 0,
             bytes: 0,
+            gaps,
             recent: VecDeque::new(),
             fresh: VecDeque::new(),
             again: false,
@@ -136,7 +145,7 @@ impl OrderedReceiver {
 
     /// Whether everything that came was written out and acknowledged, so that it is the sender's turn.
     fn is_idle(&self) -> bool {
-        self.arrivals.is_empty() && self.items.is_empty() && self.fresh.is_empty()
+        self.arrivals.is_empty() && self.items.is_empty() && self.fresh.is_empty() && !self.gaps.is_out()
     }
 
     /// A job opened a record.
@@ -197,13 +206,18 @@ impl OrderedReceiver {
 
     /// The sink took some of the chunk whose turn it is, and left this.
     fn wrote(&mut self, now: Instant, rest: Bytes) {
+        if self.gaps.is_out() {
+            return self.gaps.wrote(now, rest.len());
+        }
         let Some(item) = self.items.get_mut(&self.written) else { return };
-        let Stage::Writing(before) = item.stage else { return };
-        let taken = before.saturating_sub(rest.len());
+        let Stage::Writing(plain, len) = &mut item.stage else { return };
+        let taken = len.saturating_sub(rest.len());
         self.bytes = self.bytes.saturating_add(taken as u64);
-        if !rest.is_empty() {
+        plain.advance(taken.min(plain.len()));
+        if !plain.is_empty() {
             let until = now.checked_add(PAUSE).unwrap_or(now);
-            item.stage = if taken > 0 { Stage::Plain(rest) } else { Stage::Full(rest, until) };
+            let plain = std::mem::take(plain);
+            item.stage = if taken > 0 { Stage::Plain(plain) } else { Stage::Full(plain, until) };
             return;
         }
         if let Some(item) = self.items.remove(&self.written) {
@@ -221,6 +235,7 @@ impl OrderedReceiver {
 impl ChunkSink for OrderedReceiver {
     fn advance(&mut self, now: Instant) {
         self.arrivals.advance(now);
+        self.gaps.advance(now);
         if let Some(item) = self.items.get_mut(&self.written)
             && let Stage::Full(plain, until) = &item.stage
             && *until <= now
@@ -287,11 +302,19 @@ impl ChunkSink for OrderedReceiver {
     }
 
     fn next_job(&mut self, cores: usize, id: JobId) -> Option<job::Work> {
-        if let Some(item) = self.items.get_mut(&self.written)
+        if let Some(plain) = self.gaps.next(self.bytes) {
+            let write = Write { sink: Arc::clone(&self.sink), plain };
+            return Some(job::Work::Stream(Work::Write(write)));
+        }
+        let room = usize::try_from(self.gaps.room(self.bytes)).unwrap_or(usize::MAX);
+        if room > 0
+            && let Some(item) = self.items.get_mut(&self.written)
             && let Stage::Plain(plain) = &item.stage
         {
-            let write = Write { sink: Arc::clone(&self.sink), plain: plain.clone() };
-            item.stage = Stage::Writing(plain.len());
+            let plain = plain.clone();
+            let len = plain.len().min(room);
+            let write = Write { sink: Arc::clone(&self.sink), plain: plain.slice(..len) };
+            item.stage = Stage::Writing(plain, len);
             return Some(job::Work::Stream(Work::Write(write)));
         }
         let near = self.written..self.written.saturating_add(UNPACKED);
@@ -320,7 +343,7 @@ impl ChunkSink for OrderedReceiver {
     }
 
     fn roots(&self) -> Option<(Option<Hash>, Hash)> {
-        let (_, root) = self.end.filter(|(chunks, _)| *chunks == self.written)?;
+        let (_, root) = self.end.filter(|(chunks, _)| *chunks == self.written && self.gaps.is_done())?;
         Some((Some(self.root.finish()), root))
     }
 
@@ -341,11 +364,11 @@ impl ChunkSink for OrderedReceiver {
     fn poll_timeout(&self) -> Option<Instant> {
         let pause = self.items.get(&self.written).and_then(|item| match &item.stage {
             Stage::Full(_, until) => Some(*until),
-            Stage::Packed(..) | Stage::Unpacking | Stage::Plain(_) | Stage::Writing(_) => None,
+            Stage::Packed(..) | Stage::Unpacking | Stage::Plain(_) | Stage::Writing(..) => None,
         });
         let waits = self.again || !self.fresh.is_empty();
         let limit = if waits { self.arrivals.opens_at() } else { None };
-        [pause, limit].into_iter().flatten().min()
+        [pause, limit, self.gaps.poll_timeout()].into_iter().flatten().min()
     }
 
     fn progress(&self) -> Progress {
