@@ -86,9 +86,11 @@ fn expected(manifest: &Manifest, policy: Policy, plan: &Plan, hasher: &RandomSta
             }
         }
         let kind = match entry.kind {
-            EntryKind::File { size } if size > 0 && !plan.is_skipped(index) => Kind::File,
             EntryKind::Dir => Kind::Dir,
-            EntryKind::File { .. } | EntryKind::Symlink { .. } => continue,
+            EntryKind::File { .. } | EntryKind::Sparse { .. } if entry.data_len() > 0 && !plan.is_skipped(index) => {
+                Kind::File
+            }
+            EntryKind::File { .. } | EntryKind::Sparse { .. } | EntryKind::Symlink { .. } => continue,
         };
         expected.insert(hasher.hash_one(&*path), kind);
     }

@@ -195,14 +195,17 @@ impl Begun {
         let path = self.local(&entry.path);
         let made = match entry.kind {
             EntryKind::File { size: 0 } if !self.is_left_out(index) => self.write_whole(index, &path, entry, &[]),
+            EntryKind::Sparse { ref data, .. } if data.as_slice().is_empty() && !self.is_left_out(index) => {
+                self.write_whole(index, &path, entry, &[])
+            }
             EntryKind::Dir => self.dir(&path).map(|_| ()),
-            EntryKind::File { .. } | EntryKind::Symlink { .. } => return Ok(1),
+            EntryKind::File { .. } | EntryKind::Sparse { .. } | EntryKind::Symlink { .. } => return Ok(1),
         };
         made.map_err(|error| self.fault(&error, &path)).map(|()| LOOKS)
     }
 
     fn complete(&self, index: u32, entry: &Entry) -> Result<usize, Fault> {
-        if entry.size() == 0 || self.is_left_out(index) {
+        if entry.data_len() == 0 || self.is_left_out(index) {
             return Ok(1);
         }
         let path = self.local(&entry.path);
@@ -280,9 +283,11 @@ impl Begun {
         let path = self.local(&entry.path);
         let (above, name) = split(&path);
         let synced = match entry.kind {
-            EntryKind::File { .. } if !self.is_left_out(index) => self.dir(above).and_then(|dir| dir.sync_file(name)),
+            EntryKind::File { .. } | EntryKind::Sparse { .. } if !self.is_left_out(index) => {
+                self.dir(above).and_then(|dir| dir.sync_file(name))
+            }
             EntryKind::Dir => self.dir(&path).and_then(|dir| Ok(fsync(&dir)?)),
-            EntryKind::File { .. } | EntryKind::Symlink { .. } => Ok(()),
+            EntryKind::File { .. } | EntryKind::Sparse { .. } | EntryKind::Symlink { .. } => Ok(()),
         };
         match synced {
             Ok(()) => Ok(false),

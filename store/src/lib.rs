@@ -20,6 +20,7 @@ mod descriptors;
 pub mod destination;
 mod fault;
 mod finalize;
+mod holes;
 pub mod identity;
 pub mod known_relays;
 mod named_lines;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use tallow_proto::transfer::entries::EntrySet;
+use tallow_proto::transfer::extents::Extent;
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
 use tallow_proto::transfer::storage::FaultKind;
 
@@ -42,6 +43,10 @@ pub struct Plan {
     pub renamed_total: u64,
     /// The required bytes, in whole blocks.
     pub need: u64,
+    /// The bytes of holes, which a file system without holes needs as well.
+    pub holes: u64,
+    /// The length of the longest file with holes.
+    pub longest: u64,
     /// The number of files with contents to write.
     pub files: u32,
     /// The number of files without contents, which are created at the end, as are directories and links.
@@ -81,6 +86,17 @@ impl Plan {
                     plan.files += 1;
                     plan.need = plan.need.saturating_add(size.div_ceil(block).saturating_mul(block));
                 }
+                EntryKind::Sparse { size, data } => {
+                    match data.as_slice() {
+                        [] => plan.empty += 1,
+                        _ => plan.files += 1,
+                    }
+                    let blocks = |extent: &Extent| extent.end().div_ceil(block) - extent.offset / block;
+                    let need = data.as_slice().iter().map(blocks).fold(0, u64::saturating_add).saturating_mul(block);
+                    plan.need = plan.need.saturating_add(need);
+                    plan.holes = plan.holes.saturating_add(size.saturating_sub(data.data_len()));
+                    plan.longest = plan.longest.max(*size);
+                }
                 EntryKind::Dir => {
                     plan.dirs += 1;
                     if entry.mode & 0o700 != 0o700 {
@@ -119,7 +135,7 @@ impl<'a> Around<'a> {
     /// Whether an entry is skipped because its name exists.
     fn is_skipped_at_destination(&mut self, path: &str, entry: &Entry) -> Result<bool, (FaultKind, String)> {
         let incoming = match entry.kind {
-            EntryKind::File { .. } => Incoming::File,
+            EntryKind::File { .. } | EntryKind::Sparse { .. } => Incoming::File,
             EntryKind::Dir => Incoming::Dir,
             EntryKind::Symlink { .. } => Incoming::Link,
         };

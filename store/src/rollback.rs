@@ -169,7 +169,7 @@ fn is_as_made(stat: &Stat, entry: &Entry) -> bool {
     #[allow(clippy::unnecessary_cast, clippy::cast_lossless)]
     let same_time = Mtime::clamped(stat.st_mtime as i64, stat.st_mtime_nsec as u64) == entry.mtime;
     match entry.kind {
-        EntryKind::File { size } => {
+        EntryKind::File { size } | EntryKind::Sparse { size, .. } => {
             is_file(stat) && same_time && u64::try_from(stat.st_size).is_ok_and(|found| found == size)
         }
         EntryKind::Dir => is_dir(stat) && same_time,

@@ -28,7 +28,7 @@ use rustix::fs::{Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 use tallow_proto::transfer::entries::EntrySet;
 use tallow_proto::transfer::journal::{Header, Stored};
-use tallow_proto::transfer::manifest::{Entry, Manifest, Mtime};
+use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest, Mtime};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::transfer::storage::{Fault, FaultKind, Sink};
 
@@ -38,6 +38,7 @@ use crate::descriptors::{self, Cache, patiently};
 use crate::destination::{Destination, Policy, unmake};
 use crate::fault::{fault, kind};
 use crate::finalize::Finish;
+use crate::holes;
 use crate::plan::{MOST_REPORTED, Plan, Renamed};
 use crate::rollback::{Move, take_back};
 use crate::staging::{ANY_MODE, JOURNAL, Staging, read_at};
@@ -187,6 +188,14 @@ impl Sink for Receiving {
                 return Err(here(error));
             }
         };
+        if let Err(kind) = check_holes(&staging, &plan, need, have) {
+            // What an earlier attempt left may be of use elsewhere.
+            if !staging.is_resumed {
+                let _ = staging.remove(&target);
+            }
+            unmake(&made);
+            return Err(Fault::at(kind, path.to_string_lossy()));
+        }
         let share = descriptors::share();
         let begun = Begun {
             manifest: manifest.clone(),
@@ -409,6 +418,9 @@ impl Begun {
         };
         let file = patiently(|| self.release(), make)?;
         write_all(&file, 0, plain)?;
+        if let EntryKind::Sparse { size, .. } = entry.kind {
+            rustix::fs::ftruncate(&file, size)?;
+        }
         rustix::fs::futimens(&file, &times(entry.mtime))?;
         if !plain.is_empty() {
             lock(&self.settled).insert(index);
@@ -427,13 +439,16 @@ impl Begun {
         let mut files = lock(&self.files);
         let written = files.written.entry(index).or_default();
         *written = written.saturating_add(plain.len() as u64);
-        if *written < entry.size() {
+        if *written < entry.data_len() {
             return Ok(());
         }
         files.written.remove(&index);
         files.open.remove(&index);
         drop(files);
         // Parts are counted after they were written, so no write changes the time after this.
+        if let EntryKind::Sparse { size, .. } = entry.kind {
+            rustix::fs::ftruncate(&part.file, size)?;
+        }
         rustix::fs::fchmod(&part.file, self.mode(entry))?;
         rustix::fs::futimens(&part.file, &times(entry.mtime))?;
         lock(&self.settled).insert(index);
@@ -455,7 +470,7 @@ impl Begun {
             Ok(_) | Err(_) => {}
         }
         self.staging.intend(&[Move::Absent { path: path.into() }], false)?;
-        if entry.size() > 0 {
+        if entry.data_len() > 0 {
             lock(&self.settled).insert(index);
         }
         lock(&self.left_out).insert(index);
@@ -501,6 +516,9 @@ impl Begun {
     pub fn complete_file(&self, path: &str, entry: &Entry) -> io::Result<()> {
         let (above, name) = split(path);
         let file = patiently(|| self.release(), || self.existing_dir(above)?.reopen_file(name))?;
+        if let EntryKind::Sparse { size, data } = &entry.kind {
+            holes::clear(&file, data, *size)?;
+        }
         let stat = rustix::fs::fstat(&file)?;
         match u64::try_from(stat.st_size).unwrap_or_default().cmp(&entry.size()) {
             Ordering::Less => return Err(Errno::IO.into()),
@@ -532,6 +550,27 @@ impl Begun {
             tracing::warn!(%error, "the staging directory could not be removed");
         }
         unmake(&self.made);
+    }
+}
+
+/// Checks that files with holes can be made there.
+fn check_holes(staging: &Staging, plan: &Plan, need: u64, have: u64) -> Result<(), FaultKind> {
+    if plan.holes == 0 {
+        return Ok(());
+    }
+    judge_holes(staging.keeps_holes(plan.longest), need, plan.holes, have)
+}
+
+/// The same, if a trial had this result: a file system without holes writes zeros, which need space.
+fn judge_holes(are_kept: io::Result<bool>, need: u64, holes: u64, have: u64) -> Result<(), FaultKind> {
+    let need = need.saturating_add(holes).saturating_add(if need == 0 { MARGIN } else { 0 });
+    match are_kept {
+        Ok(true) => Ok(()),
+        Ok(false) if need > have => Err(FaultKind::Full { need, have }),
+        Ok(false) => Ok(()),
+        // The file of the trial filled the disk.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(FaultKind::Full { need, have }),
+        Err(error) => Err(kind(&error)),
     }
 }
 
@@ -581,4 +620,20 @@ pub fn write_all(file: impl AsFd, mut at: u64, mut bytes: &[u8]) -> io::Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_need_space_where_they_are_written_as_zeros() {
+        assert_eq!(judge_holes(Ok(true), 1 << 20, 1 << 40, 2 << 20), Ok(()));
+        assert_eq!(judge_holes(Ok(false), 1 << 20, 1 << 20, 2 << 20), Ok(()));
+        let full = FaultKind::Full { need: (1 << 20) + (1 << 40), have: 2 << 20 };
+        assert_eq!(judge_holes(Ok(false), 1 << 20, 1 << 40, 2 << 20), Err(full));
+        assert_eq!(judge_holes(Err(io::ErrorKind::StorageFull.into()), 1 << 20, 1 << 40, 2 << 20), Err(full));
+        let too_long = judge_holes(Err(io::Error::from_raw_os_error(27)), 0, 1 << 40, 2 << 20);
+        assert_eq!(too_long, Err(FaultKind::Io(io::ErrorKind::FileTooLarge)));
+    }
 }

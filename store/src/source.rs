@@ -21,12 +21,14 @@ use ignore::gitignore::GitignoreBuilder;
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tallow_proto::transfer::entries::EntrySet;
-use tallow_proto::transfer::manifest::{Entry, Mtime, Page, PageBuilder};
+use tallow_proto::transfer::extents::Extents;
+use tallow_proto::transfer::manifest::{Entry, EntryKind, Mtime, Page, PageBuilder};
 use tallow_proto::transfer::path::{PathError, RelPath};
 use tallow_proto::transfer::storage::{Drift, Fault, FaultKind, Source};
 
 use crate::descriptors::{self, Cache};
 use crate::fault::{self, shown};
+use crate::holes;
 use crate::sink::lock;
 use crate::walk::{Found, Root, Survey, Walker};
 
@@ -173,6 +175,8 @@ struct Expected {
     device: u64,
     inode: u64,
     scanned: Version,
+    /// Of a sparse file.
+    data: Option<Extents>,
 }
 
 /// The state of a file as far as its metadata tell.
@@ -259,7 +263,11 @@ impl SourceTree {
         let run = seen.devices.partition_point(|(first, _)| *first <= index).checked_sub(1)?;
         let (_, device) = *seen.devices.get(run)?;
         let mtime = Mtime::clamped(entry.mtime.seconds, entry.mtime.nanos.into());
-        Some(Expected { index, device, inode, scanned: Version { size: entry.size(), mtime } })
+        let data = match &entry.kind {
+            EntryKind::Sparse { data, .. } => Some(data.clone()),
+            EntryKind::File { .. } | EntryKind::Dir | EntryKind::Symlink { .. } => None,
+        };
+        Some(Expected { index, device, inode, scanned: Version { size: entry.size(), mtime }, data })
     }
 
     fn open_flags(&self) -> OFlags {
@@ -275,18 +283,22 @@ impl SourceTree {
         Ok(file)
     }
 
-    /// Notes the state of a file before or after a part of it is read.
-    fn note(&self, expected: &Expected, version: Version) {
+    /// Notes the state of a file before or after a part of it is read. A sparse one must have the same holes still.
+    fn note(&self, expected: &Expected, version: Version, file: &OwnedFd) -> Result<(), FaultKind> {
         let is_begun = lock(&self.begun).contains(expected.index);
-        let mut drifted = lock(&self.drifted);
-        let last = drifted.get(&expected.index).map_or(expected.scanned, |drifted| drifted.version);
+        let last = lock(&self.drifted).get(&expected.index).map_or(expected.scanned, |drifted| drifted.version);
         if version == last {
-            return;
+            return Ok(());
         }
+        if expected.data.is_some() && holes::extents(file, expected.scanned.size) != expected.data {
+            return Err(FaultKind::Changed);
+        }
+        let mut drifted = lock(&self.drifted);
         let drifted = drifted.entry(expected.index).or_insert(Drifted { version, drift: Drift::default() });
         drifted.version = version;
         drifted.drift.has_grown = version.size > expected.scanned.size;
         drifted.drift.is_unsure |= is_begun;
+        Ok(())
     }
 
     /// Reads a file that is one part. If it is written to meanwhile, it is read again.
@@ -297,15 +309,14 @@ impl SourceTree {
             fill(&file, 0, into)?;
             let after = expected.judge(rustix::fs::fstat(&file))?;
             if after == before {
-                self.note(expected, after);
-                return Ok(());
+                return self.note(expected, after, &file);
             }
             before = after;
         }
         // A log that is written to all the time: what was there twice is one version.
         let mut again = vec![0; into.len()];
         fill(&file, 0, &mut again)?;
-        self.note(expected, expected.judge(rustix::fs::fstat(&file))?);
+        self.note(expected, expected.judge(rustix::fs::fstat(&file))?, &file)?;
         if *again == *into { Ok(()) } else { Err(FaultKind::Changed) }
     }
 
@@ -333,11 +344,10 @@ impl SourceTree {
                 (file, before)
             }
         };
-        self.note(expected, before);
+        self.note(expected, before, &file)?;
         lock(&self.begun).insert(index);
         fill(&file, at, into)?;
-        self.note(expected, expected.judge(rustix::fs::fstat(&file))?);
-        Ok(())
+        self.note(expected, expected.judge(rustix::fs::fstat(&file))?, &file)
     }
 }
 

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 use tallow_proto::transfer::journal::{Header, Reader, Stored, Writer};
 
 use crate::contained_dir::{Dir, PRIVATE_DIR, PRIVATE_FILE, is_dir};
+use crate::holes;
 use crate::rollback::Move;
 use crate::sink::{lock, write_all};
 
@@ -36,6 +37,7 @@ pub const PREFIX: &str = tallow_proto::transfer::path::PARTIAL_PREFIX;
 const TREE: &str = "tree";
 const TRASH: &str = "trash";
 const MOVES: &str = "moves";
+const PROBE: &str = "probe";
 /// The maximum number of bytes that are read of the recorded moves.
 const MOST_MOVES: u64 = 256 << 20;
 /// The name of the journal.
@@ -136,11 +138,14 @@ impl Staging {
         // Cuts off a torn record before anything is appended.
         ftruncate(dir.reopen_file(JOURNAL)?, writer.end())?;
         // The tree may have been created with another umask.
-        let probe = "probe";
-        dir.remove_dir(probe)?;
-        dir.make_dir(probe, ANY_MODE)?;
-        let allowed = dir.stat(probe)?.map_or(PRIVATE_DIR, |stat| Mode::from_raw_mode(stat.st_mode) & ANY_MODE);
-        dir.remove_dir(probe)?;
+        match dir.remove_dir(PROBE) {
+            // The last attempt ended while it tried a file.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => _ = dir.remove_file(PROBE)?,
+            other => _ = other?,
+        }
+        dir.make_dir(PROBE, ANY_MODE)?;
+        let allowed = dir.stat(PROBE)?.map_or(PRIVATE_DIR, |stat| Mode::from_raw_mode(stat.st_mode) & ANY_MODE);
+        dir.remove_dir(PROBE)?;
         // It is unknown whether the earlier data was synced.
         let journal = Mutex::new(Journal { header, writer, synced: header, is_empty: false });
         let tree = Arc::new(tree);
@@ -212,6 +217,14 @@ impl Staging {
         }
         // The transfer is over, so nothing is appended after this.
         journal.is_empty = cut.is_err() || synced == journal.header;
+    }
+
+    /// Whether the file system keeps the holes of files, and files of `longest` bytes.
+    pub fn keeps_holes(&self, longest: u64) -> io::Result<bool> {
+        self.dir.remove_file(PROBE)?;
+        let are_kept = self.dir.make_file(PROBE, PRIVATE_FILE).and_then(|file| holes::are_kept(file, longest));
+        self.dir.remove_file(PROBE)?;
+        are_kept
     }
 
     /// The path of a file in the staging directory, relative to the destination.

@@ -17,11 +17,14 @@ use std::{fs, io};
 
 use ignore::gitignore::Gitignore;
 use ignore::{Walk, WalkBuilder};
+use rustix::fs::{Mode, OFlags};
+use tallow_proto::transfer::extents::Extents;
 use tallow_proto::transfer::manifest::{Entry, EntryKind, Mtime, Refusal};
 use tallow_proto::transfer::path::{LinkTarget, RelPath};
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 
 use crate::fault::{fault, kind, shown};
+use crate::holes;
 use crate::source::{SkipReason, Skipped, SourceOptions};
 
 /// The maximum number of left-out paths in the report.
@@ -203,7 +206,10 @@ impl Walker {
                     return Ok(None);
                 }
             }
-            EntryKind::File { size: metadata.size() }
+            match self.extents(path, &metadata) {
+                Some(data) => EntryKind::Sparse { size: metadata.size(), data },
+                None => EntryKind::File { size: metadata.size() },
+            }
         } else if metadata.is_symlink() {
             match self.link(&name, path) {
                 Ok(target) => EntryKind::Symlink { target },
@@ -220,6 +226,18 @@ impl Walker {
         let mtime = Mtime::clamped(metadata.mtime(), metadata.mtime_nsec().try_into().unwrap_or_default());
         let entry = Entry { path: name, kind, mode, mtime };
         Ok(Some(Found { entry, device: metadata.dev(), inode: metadata.ino() }))
+    }
+
+    /// The data of a file that has fewer blocks than its length needs.
+    fn extents(&self, path: &Path, metadata: &fs::Metadata) -> Option<Extents> {
+        if metadata.size().saturating_sub(metadata.blocks().saturating_mul(512)) < holes::LEAST {
+            return None;
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = if self.survey.follow_links { flags } else { flags | OFlags::NOFOLLOW };
+        // What can't be opened is reported when it is read.
+        let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+        holes::extents(file, metadata.size())
     }
 
     /// What a link points to, if that is sent too.
