@@ -34,9 +34,10 @@ use tallow_proto::p2p::candidate::Kind;
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{LinkId, Origin, Prepared, Session, StreamNo};
 use tallow_proto::transfer::journal::{Header, Stored, Writer};
-use tallow_proto::wire::encode;
 use tallow_proto::wire::frame::enclose;
+use tallow_proto::wire::peer::{Control, EntryRange, EntryStatus};
 use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Side};
+use tallow_proto::wire::{Capped, encode};
 use tallow_tests::sim::{identity, page_of, raw};
 
 use steps::{step, steps};
@@ -95,6 +96,16 @@ fn real() -> Seeds {
         add("messages", &format!("control-{number}"), [&[number as u8, 0][..], &control].concat());
         bodies.push(control);
     }
+    let skip = vec![EntryRange { first: 0, last: 2 }];
+    for (name, message) in [
+        ("status", Control::EntryStatus { transfer: 1, entry: 1, status: EntryStatus::Vanished }),
+        ("skip", Control::Skip { transfer: 1, entries: Capped::truncated(skip) }),
+    ] {
+        let body = encode(&message);
+        add("messages", &format!("control-{name}"), [&[1, 0][..], &body].concat());
+        add("receive", name, [to_receiver.clone(), step(transfer::CONTROL, &body)].concat());
+        add("send", name, [step(transfer::CONTROL, &body), to_sender.clone()].concat());
+    }
     for (number, body) in bodies.iter().take(6).enumerate() {
         add("messages", &format!("relay-{number}"), body.clone());
     }
@@ -145,6 +156,9 @@ fn real() -> Seeds {
     let page = page_of(&[raw(0, b"x", 1)]);
     add("page", "two", [step(0, &page_of(&entries[..1])), step(0, &page)].concat());
     add("page", "kinds", step(0, &page_of(&entries)));
+    // A sparse file: a hole, ten bytes, a hole, a hundred bytes, and a hole to the end.
+    let sparse = [&raw(3, b"sparse", 0)[..], &[0x80, 8, 2, 5, 10, 20, 100]].concat();
+    add("page", "sparse", step(0, &page_of(&[sparse])));
     for (tag, body) in steps(&to_receiver) {
         if tag == transfer::CONTROL && body.len() > 30 && body[0] == 4 {
             add("page", "sent", step(0, &body[3..]));
@@ -152,8 +166,15 @@ fn real() -> Seeds {
     }
 
     // A journal as it stands on a disk, and good batches beside it.
-    let header =
-        Header { digest: [1; 32], chunk_size: 1 << 16, chunks: 9, bytes: 9 << 16, entries: 1, label: "x".into() };
+    let header = Header {
+        digest: [1; 32],
+        layout: [2; 32],
+        chunk_size: 1 << 16,
+        chunks: 9,
+        bytes: 9 << 16,
+        entries: 1,
+        label: "x".into(),
+    };
     let mut journal = header.encode();
     let mut writer = Writer::new(&journal, journal.len() as u64);
     let stored: Vec<Stored> = (0..5).map(|chunk| Stored { chunk, hash: [chunk as u8; 32] }).collect();

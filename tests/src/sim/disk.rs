@@ -117,7 +117,8 @@ impl Sink for CheckedSink {
     fn write(&self, index: u32, entry: &Entry, at: u64, plain: &[u8]) -> Result<(), Fault> {
         if let Some(source) = &self.source {
             let own = source.entries().get(index as usize);
-            let range = at as usize..(at as usize).saturating_add(plain.len());
+            let at = entry.data_position(at).unwrap_or(u64::MAX) as usize;
+            let range = at..at.saturating_add(plain.len());
             let is_own = |bytes: &[u8]| bytes.get(range) == Some(plain);
             // In the place of a file that failed there are zeros, in a chunk with others.
             let is_gap = source.may_fail(index) && plain.iter().all(|byte| *byte == 0);
