@@ -9,7 +9,7 @@ use tallow_proto::transfer::manifest::{Entry, EntryKind, Manifest};
 use tallow_proto::wire::Untrusted;
 use tallow_store::OnExists;
 
-use crate::output::{Event, Output, amount, counted, shown, size};
+use crate::output::{Event, Output, amount_of, counted, shown, size};
 
 /// The maximum number of entries shown on the terminal.
 const LISTED: usize = 10;
@@ -43,9 +43,9 @@ pub fn show(output: &Output, manifest: &Manifest, out: &str, asked: bool) {
     }
     let (files, bytes) = (u64::from(totals.files), totals.bytes);
     let more = u64::from(totals.entries).saturating_sub(names.len() as u64);
-    output.event(&Event::Offer { files, bytes, text: None, names: &names, more });
+    output.event(&Event::Offer { files, bytes, data: totals.data(), text: None, names: &names, more });
     let say = |text: &str| if asked { output.say(text) } else { output.line(text) };
-    say(&format!("Offered: {}", amount(files, bytes)));
+    say(&format!("Offered: {}", amount_of(&totals)));
     let width = listed.iter().map(|row| measure_text_width(&row.name)).max().unwrap_or(0);
     for row in &listed {
         let gap = " ".repeat(width - measure_text_width(&row.name));
@@ -76,7 +76,7 @@ impl Row {
     fn of(entry: &Entry) -> Self {
         let mut name = shortened(entry.path.as_str());
         let size = match &entry.kind {
-            EntryKind::File { size: bytes } => size(*bytes),
+            EntryKind::File { size: bytes } | EntryKind::Sparse { size: bytes, .. } => size(*bytes),
             EntryKind::Dir => {
                 name.push('/');
                 String::new()
@@ -86,7 +86,8 @@ impl Row {
                 "link".to_owned()
             }
         };
-        let marks = [(is_hidden(entry), "hidden"), (is_executable(entry), "executable")];
+        let is_sparse = matches!(entry.kind, EntryKind::Sparse { .. });
+        let marks = [(is_hidden(entry), "hidden"), (is_executable(entry), "executable"), (is_sparse, "sparse")];
         let marks: Vec<&str> = marks.into_iter().filter_map(|(is, mark)| is.then_some(mark)).collect();
         Self { name, size, marks: marks.join(", ") }
     }
@@ -130,7 +131,7 @@ fn is_hidden(entry: &Entry) -> bool {
 }
 
 fn is_executable(entry: &Entry) -> bool {
-    matches!(entry.kind, EntryKind::File { .. }) && entry.mode & 0o111 != 0
+    entry.kind.is_file() && entry.mode & 0o111 != 0
 }
 
 /// Shortens a name so that it fits on a line.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use serde::Serialize;
+use tallow_proto::transfer::manifest::Totals;
 use tallow_proto::wire::Untrusted;
 use tallow_proto::wire::untrusted::is_harmless;
 use tallow_relay::lossy::{self, Descriptor, Lossy};
@@ -254,6 +255,8 @@ pub enum Event<'a> {
         files: u64,
         /// Total size in bytes; null for a stream.
         bytes: Option<u64>,
+        /// How many of these bytes are sent: holes of sparse files are not. Null for a stream.
+        data: Option<u64>,
     },
     /// Sender: paths that were left out, with the reasons.
     LeftOut {
@@ -307,6 +310,8 @@ pub enum Event<'a> {
         files: u64,
         /// Total size in bytes.
         bytes: u64,
+        /// How many of these bytes are sent: holes of sparse files are not.
+        data: u64,
         /// The text, if the offer is a text message.
         text: Option<&'a str>,
         /// The first names; misleading characters are escaped.
@@ -455,6 +460,16 @@ pub fn amount(files: u64, bytes: u64) -> String {
     format!("{}, {}", counted(files, "file", "files"), size(bytes))
 }
 
+/// The same of an offer; with holes, also how much is sent: `1 file, 8.0 GiB (4.0 KiB without holes)`.
+#[must_use]
+pub fn amount_of(totals: &Totals) -> String {
+    let amount = amount(totals.files.into(), totals.bytes);
+    match totals.holes {
+        0 => amount,
+        _ => format!("{amount} ({} without holes)", size(totals.data())),
+    }
+}
+
 /// Formats a count: `1 file`, `2 files`, `10,000 files`.
 #[must_use]
 pub fn counted(count: u64, one: &str, many: &str) -> String {
@@ -507,8 +522,8 @@ mod tests {
                 r#"{"event":"verifier","words":["acorn","canal"],"must_agree":true}"#,
             ),
             (
-                Event::Offer { files: 1, bytes: 5, text: None, names: &names, more: 0 },
-                r#"{"event":"offer","files":1,"bytes":5,"text":null,"names":["a.txt"],"more":0}"#,
+                Event::Offer { files: 1, bytes: 5, data: 4, text: None, names: &names, more: 0 },
+                r#"{"event":"offer","files":1,"bytes":5,"data":4,"text":null,"names":["a.txt"],"more":0}"#,
             ),
             (
                 Event::Path { path: "relay", transport: "quic", rtt_ms: 1.5 },

@@ -21,7 +21,7 @@ use tallow_proto::wire::relay::Side;
 
 use crate::differences::{self, Here};
 use crate::failure::{self, Context, Problem};
-use crate::output::{self, Output, amount, counted, size, time};
+use crate::output::{self, Output, amount, amount_of, counted, size, time};
 use crate::progress::Meter;
 use crate::prompt::{self, Answer};
 use crate::runtime::Runtime;
@@ -146,7 +146,7 @@ impl Report {
     /// Reports that standard input is sent as a stream.
     pub fn begin_stream(&mut self) {
         self.set_in_order(true);
-        self.output.event(&output::Event::Sending { files: 0, bytes: None });
+        self.output.event(&output::Event::Sending { files: 0, bytes: None, data: None });
         self.output.line("Sending standard input");
     }
 
@@ -275,10 +275,10 @@ impl Report {
         let now = Instant::now();
         match event {
             Event::Scanned(totals) => {
-                let (files, bytes) = (u64::from(totals.files), totals.bytes);
-                self.total = bytes;
-                self.output.event(&output::Event::Sending { files, bytes: Some(bytes) });
-                self.output.line(&format!("Sending {}", amount(files, bytes)));
+                let (files, bytes, data) = (u64::from(totals.files), totals.bytes, totals.data());
+                self.total = data;
+                self.output.event(&output::Event::Sending { files, bytes: Some(bytes), data: Some(data) });
+                self.output.line(&format!("Sending {}", amount_of(totals)));
             }
             Event::Code { .. } => self.code_shown = true,
             Event::FirstUse { relay, keep } => self.first_use(relay, *keep),
@@ -306,7 +306,7 @@ impl Report {
             Event::StreamOffer(_) => self.waiting = None,
             Event::Offer(offer) => {
                 self.waiting = None;
-                self.total = offer.manifest().totals().bytes;
+                self.total = offer.manifest().totals().data();
             }
             Event::Accepted => {
                 self.waiting = None;
@@ -491,7 +491,7 @@ impl Report {
             skipped: dropped,
             renamed,
         });
-        let took = took(seconds, bytes);
+        let took = took(seconds, bytes.saturating_sub(summary.totals.holes));
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };
         self.output.line(&match out {
             None if self.side == Side::Receiver => format!("Received {amount} in {took}, verified{not_wanted}"),

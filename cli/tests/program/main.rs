@@ -11,6 +11,7 @@ mod malicious_peer;
 mod output;
 mod relay;
 mod secrets;
+mod sparse;
 mod stage;
 mod stream;
 mod terminal;
