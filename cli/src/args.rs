@@ -489,5 +489,4 @@ fn meaning(word: &OsStr, exists: &dyn Fn(&Path) -> bool) -> Meaning {
 }
 
 #[cfg(test)]
-#[path = "args_tests.rs"]
 mod tests;

@@ -6,7 +6,7 @@
 use tallow_proto::transfer::differences::{Differences, EntryList, ListedEntry};
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::wire::peer::EntryStatus;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_store::{Renamed, Skipped, fault_words};
 
 use crate::failure::Problem;
@@ -115,23 +115,23 @@ pub fn list(output: &Output, heading: &str, lines: impl IntoIterator<Item = Stri
 
 /// Writes what the sender could not send, and what grew. All of it is named, as far as it is known: who sent or received
 /// a tree needs the names.
-pub fn report(output: &Output, differences: &Differences, side: Side) {
+pub fn report(output: &Output, differences: &Differences, role: Role) {
     let failed = &differences.failed;
-    let heading = match side {
-        Side::Sender => "Not sent",
-        Side::Receiver => "Not received, because the sender could not send it",
+    let heading = match role {
+        Role::Sender => "Not sent",
+        Role::Receiver => "Not received, because the sender could not send it",
     };
     let line = |entry: &ListedEntry| format!("{}: {}", name(&entry.path), reason(entry));
     list(output, heading, failed.entries.iter().map(line), failed.count.into(), usize::MAX);
-    if side == Side::Sender {
+    if role == Role::Sender {
         let skipped = &differences.skipped;
         let names = skipped.entries.iter().map(|entry| name(&entry.path));
         list(output, "Skipped by the receiver, because they already exist there", names, skipped.count.into(), SKIPPED);
     }
     let grown = &differences.grown;
-    let heading = match side {
-        Side::Sender => "Grew while it was being sent; sent is what was offered, without what was added",
-        Side::Receiver => "Grew at the sender while it was being sent; received is what was offered",
+    let heading = match role {
+        Role::Sender => "Grew while it was being sent; sent is what was offered, without what was added",
+        Role::Receiver => "Grew at the sender while it was being sent; received is what was offered",
     };
     list(output, heading, grown.entries.iter().map(|entry| name(&entry.path)), grown.count.into(), usize::MAX);
 }
@@ -139,17 +139,17 @@ pub fn report(output: &Output, differences: &Differences, side: Side) {
 /// The problem with which the program ends if not everything could be read or sent. `unreadable` is the number of files
 /// and directories that were left out of the offer.
 #[must_use]
-pub fn problem(differences: &Differences, unreadable: u64, side: Side) -> Option<Problem> {
+pub fn problem(differences: &Differences, unreadable: u64, role: Role) -> Option<Problem> {
     let failed = u64::from(differences.failed.count);
     if failed + unreadable == 0 {
         return None;
     }
-    let message = match side {
-        Side::Sender => {
+    let message = match role {
+        Role::Sender => {
             let count = counted(failed + unreadable, "file or directory", "files and directories");
             format!("{count} could not be sent; everything else was sent")
         }
-        Side::Receiver => {
+        Role::Receiver => {
             let count = counted(failed, "file", "files");
             format!("{count} could not be sent by the sender; everything else is in place")
         }

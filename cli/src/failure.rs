@@ -9,7 +9,7 @@ use tallow_proto::transfer::manifest::{Refusal, Refused};
 use tallow_proto::transfer::storage::{Fault, FaultKind};
 use tallow_proto::wire::Violation;
 use tallow_proto::wire::peer::{CancelReason, DeclineReason};
-use tallow_proto::wire::relay::{RefusalReason, Side};
+use tallow_proto::wire::relay::{RefusalReason, Role};
 use tallow_proto::wire::version::SPOKEN;
 use tallow_proto::wire::{Untrusted, Versions};
 
@@ -139,9 +139,9 @@ impl Problem {
     /// A signal ended the transfer.
     #[must_use]
     pub fn signalled(signal: Signal, at: &Context<'_>) -> Self {
-        let hint = match at.side {
-            Side::Sender => "run `tallow send` again for a new code",
-            Side::Receiver => "no files were put in place, ask the sender for a new code to start again",
+        let hint = match at.role {
+            Role::Sender => "run `tallow send` again for a new code",
+            Role::Receiver => "no files were put in place, ask the sender for a new code to start again",
         };
         Self {
             code: signal.exit_code(),
@@ -179,7 +179,7 @@ impl Problem {
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// Whether this process sends or receives.
-    pub side: Side,
+    pub role: Role,
     /// The file that holds the certificates of relays.
     pub known_relays: &'a str,
     /// Whether relays were configured.
@@ -189,7 +189,7 @@ pub struct Context<'a> {
 /// Maps a failure to its error class, message and hint.
 #[must_use]
 pub fn explain(failure: &Failure, at: &Context<'_>) -> Problem {
-    let sending = at.side == Side::Sender;
+    let sending = at.role == Role::Sender;
     let (message, hint) = match failure {
         Failure::WrongCode if sending => (
             "wrong code: three wrong codes were tried, so this code is no longer valid".to_owned(),
@@ -263,7 +263,7 @@ fn peer(reason: CancelReason, text: &Untrusted, sending: bool) -> (String, Strin
             (format!("{who} could not read or write a file"), "the error message on the other computer names it")
         }
         CancelReason::Violation => (
-            format!("{who} reports that this side violated the protocol"),
+            format!("{who} reports that this role violated the protocol"),
             "try again; if the error persists, update tallow on both sides",
         ),
         CancelReason::NotVerified => {
@@ -282,7 +282,7 @@ fn with_words(why: &str, text: &Untrusted) -> String {
 }
 
 fn network(lost: Lost, at: &Context<'_>) -> (String, String) {
-    let sending = at.side == Side::Sender;
+    let sending = at.role == Role::Sender;
     let again =
         if sending { "run `tallow send` again for a new code" } else { "ask the sender for a new code and try again" };
     let (message, hint) = match lost {
@@ -478,5 +478,4 @@ fn turned_away(reason: RefusalReason) -> (String, String) {
 }
 
 #[cfg(test)]
-#[path = "failure_tests.rs"]
 mod tests;

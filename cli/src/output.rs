@@ -89,7 +89,7 @@ impl Output {
     }
 
     /// Like [`Output::say`], with the last part in bold if the terminal supports it.
-    pub fn say_bold(&self, text: &str, bold: &str) {
+    pub fn print_bold(&self, text: &str, bold: &str) {
         let bold = safe(bold);
         self.write(&format!("{}{}\n", safe(text), console::style(bold).for_stderr().bold()));
     }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tallow_proto::transfer::journal::Header;
 use tallow_proto::transfer::manifest::Manifest;
 use tallow_proto::transfer::storage::Fault;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_store::partial::{self, Partial};
 
 use crate::args::PartialCommand;
@@ -127,5 +127,5 @@ fn describe(partial: &Partial) -> String {
 }
 
 fn local(fault: &Fault) -> Problem {
-    Problem::local(fault, &Context { side: Side::Receiver, known_relays: "", relays: false })
+    Problem::local(fault, &Context { role: Role::Receiver, known_relays: "", relays: false })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tallow_proto::peer::{Comparison, DeclineReason, Event, Failure, Offer, ReceiveConfig, StreamOffer};
 use tallow_proto::transfer::storage::Fault;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_store::{Destination, OnExists, Policy, Receiving, Renamed, StreamOut};
 
 use crate::args::ReceiveArgs;
@@ -58,7 +58,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     let (common, memory) = setup::common(&args.peer, given.relay)?;
     let known_relays = memory.file();
     let has_relays = !common.relays.is_empty();
-    let at = Context { side: Side::Receiver, known_relays: &known_relays, relays: has_relays };
+    let at = Context { role: Role::Receiver, known_relays: &known_relays, relays: has_relays };
     let place = Place::new(on_exists(&args), args.out, args.allow_unportable_names);
     // Opened now, so that a directory that can't be written is reported before the code is used.
     if !args.stdout {
@@ -69,7 +69,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
     config.check().map_err(|error| Problem::config(&error))?;
     let runtime = args.peer.runtime;
     let out = std::path::absolute(&place.dir).unwrap_or_else(|_| place.dir.clone()).to_string_lossy().into_owned();
-    let mut report = Report::new(output, runtime, Side::Receiver, signals, memory, has_relays);
+    let mut report = Report::new(output, runtime, Role::Receiver, signals, memory, has_relays);
     let transfer = async move {
         let mut receiver = runtime.receive(config).map_err(|error| Problem::config(&error))?;
         let mut place = place;
@@ -120,7 +120,7 @@ pub fn run(args: ReceiveArgs, output: Output) -> Result<(), Problem> {
             }
         };
         let summary = report.finish(receiver, outcome).await?;
-        differences::problem(&summary.differences, 0, Side::Receiver).map_or(Ok(()), Err)
+        differences::problem(&summary.differences, 0, Role::Receiver).map_or(Ok(()), Err)
     };
     let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
     outcome

@@ -17,7 +17,7 @@ use tallow_proto::peer::{
     Event, Fallback, Path, PathKind, PathTransport, Receiver, RelayAddress, Sender, Summary, WaitingFor,
 };
 use tallow_proto::transfer::differences::Differences;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 
 use crate::differences::{self, Here};
 use crate::failure::{self, Context, Problem};
@@ -80,7 +80,7 @@ pub struct Report {
     /// The output to which everything is written.
     pub output: Output,
     runtime: Runtime,
-    side: Side,
+    role: Role,
     signals: Signals,
     signal: Option<Signal>,
     meter: Meter,
@@ -108,7 +108,7 @@ impl Report {
     pub fn new(
         output: Output,
         runtime: Runtime,
-        side: Side,
+        role: Role,
         signals: Signals,
         memory: Memory,
         has_relays: bool,
@@ -116,15 +116,15 @@ impl Report {
         signals.attach();
         prompt::hide_control_keys();
         let meter = Meter::new(&output);
-        let looking = match side {
-            Side::Receiver if has_relays => Some("Waiting for a relay to answer"),
-            Side::Receiver => Some("Looking for the sender on this machine and in this network"),
-            Side::Sender => None,
+        let looking = match role {
+            Role::Receiver if has_relays => Some("Waiting for a relay to answer"),
+            Role::Receiver => Some("Looking for the sender on this machine and in this network"),
+            Role::Sender => None,
         };
         Self {
             output,
             runtime,
-            side,
+            role,
             signals,
             signal: None,
             meter,
@@ -135,7 +135,7 @@ impl Report {
             in_order: false,
             question: None,
             waiting: looking.map(|text| (Instant::now() + SAY_WAITING_AFTER, text.to_owned())),
-            code_shown: side == Side::Receiver,
+            code_shown: role == Role::Receiver,
             path: None,
             lost: false,
             memory,
@@ -240,7 +240,7 @@ impl Report {
     #[must_use]
     pub fn problem(&self, failure: &tallow_proto::peer::Failure) -> Problem {
         let known = self.memory.file();
-        let at = Context { side: self.side, known_relays: &known, relays: self.has_relays };
+        let at = Context { role: self.role, known_relays: &known, relays: self.has_relays };
         let problem = match self.signal {
             Some(signal) => Problem::signalled(signal, &at),
             None => failure::explain(failure, &at),
@@ -287,7 +287,7 @@ impl Report {
             Event::Paired => {
                 // The sender now waits for the receiver's answer.
                 let answer = "Waiting for the receiver to accept".to_owned();
-                self.waiting = (self.side == Side::Sender).then(|| (now + SAY_WAITING_AFTER, answer));
+                self.waiting = (self.role == Role::Sender).then(|| (now + SAY_WAITING_AFTER, answer));
                 self.output.event(&output::Event::Paired);
                 tracing::info!("paired with the peer");
             }
@@ -354,16 +354,16 @@ impl Report {
         let others = "Waiting for the peer to compare the words".to_owned();
         self.waiting = (!must_agree).then(|| (now + SAY_WAITING_AFTER, others));
         self.output.event(&output::Event::Verifier { words, must_agree });
-        self.output.say_bold("Compare these words with the other side: ", &words.join(" "));
+        self.output.print_bold("Compare these words with the other role: ", &words.join(" "));
     }
 
     fn show_resumed(&mut self, bytes: u64) {
         self.kept = bytes;
         self.output.event(&output::Event::Resumed { bytes_kept: bytes });
-        self.output.line(&match (bytes, self.side) {
+        self.output.line(&match (bytes, self.role) {
             (0, _) => "The data from the earlier transfer does not match; everything is transferred again".to_owned(),
-            (bytes, Side::Sender) => format!("Resuming: the receiver already has {}", size(bytes)),
-            (bytes, Side::Receiver) => format!("Resuming: {} already received", size(bytes)),
+            (bytes, Role::Sender) => format!("Resuming: the receiver already has {}", size(bytes)),
+            (bytes, Role::Receiver) => format!("Resuming: {} already received", size(bytes)),
         });
     }
 
@@ -456,7 +456,7 @@ impl Report {
     pub fn show_code(&self, code: &Code, link: Option<&str>, relay: Option<&str>, here: &[String]) {
         let code = code.reveal();
         self.output.event(&output::Event::Code { code: &code, link, relay: here });
-        self.output.say_bold("Code: ", &code);
+        self.output.print_bold("Code: ", &code);
         let relay = relay.map(|relay| format!(" --relay {relay}")).unwrap_or_default();
         let receive = if self.in_order { "tallow receive --stdout" } else { "tallow receive" };
         self.output.line(&format!("On the other computer: {receive} {}{relay}", code.as_str()));
@@ -472,10 +472,10 @@ impl Report {
         let bytes = summary.totals.bytes.saturating_sub(failed.bytes).saturating_sub(skipped.bytes);
         let Here { skipped: skipped_here, renamed } = here.unwrap_or_default();
         let dropped = if skipped_here.count > 0 { skipped_here } else { differences::names(skipped) };
-        let not_wanted = match (dropped.count, self.side) {
+        let not_wanted = match (dropped.count, self.role) {
             (0, _) => String::new(),
-            (count, Side::Sender) => format!(", {} skipped by the receiver", counted(count, "entry", "entries")),
-            (count, Side::Receiver) => format!(", {} skipped", counted(count, "entry", "entries")),
+            (count, Role::Sender) => format!(", {} skipped by the receiver", counted(count, "entry", "entries")),
+            (count, Role::Receiver) => format!(", {} skipped", counted(count, "entry", "entries")),
         };
         let seconds = summary.duration.as_secs_f64();
         let root = HEXLOWER.encode(&summary.root);
@@ -494,11 +494,11 @@ impl Report {
         let took = took(seconds, bytes.saturating_sub(summary.totals.holes));
         let amount = if summary.totals.entries == 0 && self.in_order { size(bytes) } else { amount(files, bytes) };
         self.output.line(&match out {
-            None if self.side == Side::Receiver => format!("Received {amount} in {took}, verified{not_wanted}"),
+            None if self.role == Role::Receiver => format!("Received {amount} in {took}, verified{not_wanted}"),
             Some(out) => format!("Received {amount} in {took}, verified{not_wanted}, in {}", output::shown(out)),
             None => format!("Sent {amount} in {took}, verified by the receiver{not_wanted}"),
         });
-        differences::report(&self.output, &summary.differences, self.side);
+        differences::report(&self.output, &summary.differences, self.role);
     }
 }
 
@@ -536,5 +536,4 @@ const fn transport_name(transport: PathTransport) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "report_tests.rs"]
 mod tests;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tallow_proto::code::DEFAULT_WORDS;
 use tallow_proto::peer::{self, CodeChoice, Comparison, Embedded, Failure, Payload, SendConfig};
 use tallow_proto::transfer::Compression;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_store::{Skipped, SourceOptions, SourceTree, StreamIn, identity};
 
 use crate::args::SendArgs;
@@ -62,7 +62,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
     (config.code, config.embedded, config.is_strict) = (code, embedded, args.strict);
     config.check().map_err(|error| Problem::config(&error))?;
     let runtime = args.peer.runtime;
-    let mut report = Report::new(output, runtime, Side::Sender, signals, memory, has_relays);
+    let mut report = Report::new(output, runtime, Role::Sender, signals, memory, has_relays);
     if is_stream {
         report.begin_stream();
     }
@@ -102,7 +102,7 @@ pub fn run(args: SendArgs, output: Output) -> Result<(), Problem> {
         };
         let summary = report.finish(sender, outcome).await?;
         let unreadable = source.map_or(0, |source| source.unreadable().1);
-        differences::problem(&summary.differences, unreadable, Side::Sender).map_or(Ok(()), Err)
+        differences::problem(&summary.differences, unreadable, Role::Sender).map_or(Ok(()), Err)
     };
     let outcome = runtime.block_on(transfer).map_err(|error| Problem::system("could not start the runtime", &error))?;
     outcome

@@ -8,14 +8,14 @@ use libfuzzer_sys::fuzz_target;
 use tallow_fuzz::session::end;
 use tallow_fuzz::steps::steps;
 use tallow_proto::handshake::Output;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 
 // Tag 0 and 1: a frame for the sender, for the receiver. Others: what a side says next gets the body's flips (two
 // bytes for where, one for which).
 fuzz_target!(|data: &[u8]| {
     thread_local!(static NOW: Instant = Instant::now());
     let now = NOW.with(|now| *now);
-    let (mut sender, mut receiver) = (end(Side::Sender, now), end(Side::Receiver, now));
+    let (mut sender, mut receiver) = (end(Role::Sender, now), end(Role::Receiver, now));
     let (mut tampered, mut keyed) = (false, 0);
     let honest = std::iter::repeat_n((2, &[][..]), 6);
     for (tag, body) in steps(data).take(6).chain(honest) {

@@ -10,12 +10,12 @@ use tallow_proto::handshake::Keys;
 use tallow_proto::seed::Seed;
 use tallow_proto::session::{self, LinkId, Origin, Session, StreamNo};
 use tallow_proto::wire::Frame;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 
 fuzz_target!(|data: &[u8]| {
     thread_local!(static KEYS: (Instant, Keys) = { let now = Instant::now(); (now, handshake(now).2) });
     KEYS.with(|(now, keys)| {
-        let mut session = Session::new(session::Config::new(Side::Receiver), keys, Seed::new([3; 32]));
+        let mut session = Session::new(session::Config::new(Role::Receiver), keys, Seed::new([3; 32]));
         session.handle_link_up(*now, LinkId(0), 16, Origin::Handshake);
         for (stream, body) in steps(data) {
             session.handle_record(*now, LinkId(0), StreamNo(stream), Frame::from(Bytes::copy_from_slice(body)));

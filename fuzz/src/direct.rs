@@ -7,13 +7,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tallow_proto::net::Interface;
-use tallow_proto::p2p::candidate::{self, Candidate, Candidates, Carrier, Kind};
+use tallow_proto::p2p::candidate::{self, Candidate, CandidateTransport, Candidates, Kind};
 use tallow_proto::p2p::negotiate::{Config, Negotiation, Output};
 use tallow_proto::p2p::race::{MAX_LEARNED, PROBE, PROBES_AT};
 use tallow_proto::seed::Seed;
 use tallow_proto::wire;
 use tallow_proto::wire::peer::Control;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 
 use crate::steps::{step, steps};
 
@@ -37,8 +37,8 @@ pub const LINK: u8 = 5;
 /// An oracle fails.
 pub fn run(data: &[u8]) -> usize {
     let (&first, data) = data.split_first().unwrap_or((&0, &[]));
-    let side = if first & 1 == 0 { Side::Sender } else { Side::Receiver };
-    let config = Config { side, allowed: first & 2 == 0, certificate: [1; 32], seed: Seed::new([2; 32]) };
+    let role = if first & 1 == 0 { Role::Sender } else { Role::Receiver };
+    let config = Config { role, allowed: first & 2 == 0, certificate: [1; 32], seed: Seed::new([2; 32]) };
     let mut machine = Negotiation::new(config);
     let mut now = Instant::now();
     machine.handle_interfaces(now, &[interface(Ipv4Addr::new(192, 168, 1, 2))]);
@@ -93,24 +93,27 @@ pub fn run(data: &[u8]) -> usize {
         while let Some(output) = machine.poll_output() {
             assert!(!machine.is_off(), "p2p is off, and it wants {output:?}");
             match output {
-                Output::Say(Control::CandidateOffer { token: said, .. }) => {
+                Output::Send(Control::CandidateOffer { token: said, .. }) => {
                     if said != token {
                         (rounds, dials, probes, token) = (rounds + 1, 0, 0, said);
                     }
                 }
-                Output::Say(Control::DirectFailed { round }) => {
+                Output::Send(Control::DirectFailed { round }) => {
                     assert!(!failed.contains(&round), "the end of round {round} is said again");
                     failed.push(round);
                 }
-                Output::Say(Control::CandidatesDone { .. } | Control::DirectConnected { .. }) => {}
-                Output::Say(other) => panic!("it says {other:?}"),
-                Output::Dial { carrier, to, .. } => {
+                Output::Send(Control::CandidatesDone { .. } | Control::DirectConnected { .. }) => {}
+                Output::Send(other) => panic!("it says {other:?}"),
+                Output::Dial { transport, to, .. } => {
                     dials += 1;
-                    assert!(to.port() >= candidate::MIN_PORT && (carrier == Carrier::Tcp || side == Side::Sender));
+                    assert!(
+                        to.port() >= candidate::MIN_PORT
+                            && (transport == CandidateTransport::Tcp || role == Role::Sender)
+                    );
                 }
                 Output::Probe { datagram, .. } => {
                     probes += 1;
-                    assert!(side == Side::Receiver && datagram.len() == PROBE);
+                    assert!(role == Role::Receiver && datagram.len() == PROBE);
                 }
                 Output::Over { round } => {
                     assert!(!over.contains(&round), "round {round} ends again");
@@ -151,7 +154,7 @@ pub fn honest() -> Vec<(&'static str, Vec<u8>)> {
     let candidates = |addrs: &[&str]| {
         let candidate = |addr: &&str| Candidate {
             kind: Kind::Host,
-            carrier: if addr.starts_with("192.168") { Carrier::Tcp } else { Carrier::Udp },
+            transport: if addr.starts_with("192.168") { CandidateTransport::Tcp } else { CandidateTransport::Udp },
             addr: addr.parse().expect("an address"),
         };
         Candidates::truncated(addrs.iter().map(candidate).collect())

@@ -14,7 +14,7 @@ pub const SSDP: u8 = 1;
 /// A datagram from another machine.
 pub const OTHER: u8 = 2;
 /// Bytes for the newest connection.
-pub const PIPE: u8 = 3;
+pub const TCP: u8 = 3;
 /// It ends, or fails if there is a body.
 pub const END: u8 = 4;
 /// Milliseconds pass, 16 bits of them; without a body until the next deadline.
@@ -59,7 +59,7 @@ pub fn run(data: &[u8]) -> Vec<Protocol> {
             }
             SSDP => map.handle_datagram(now, from(HOME, 1900), body),
             OTHER => map.handle_datagram(now, from(Ipv4Addr::new(192, 168, 1, 9), 5351), body),
-            PIPE => outside.feed(now, &mut map, body),
+            TCP => outside.feed(now, &mut map, body),
             END => {
                 if let Some(&id) = outside.connections.last() {
                     let event = if body.is_empty() { ConnectionEvent::Eof } else { ConnectionEvent::Failed };

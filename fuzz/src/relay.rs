@@ -16,7 +16,7 @@ use tallow_proto::room::limits::Limits;
 use tallow_proto::room::{Config, Relay, Tcp};
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::enclose;
-use tallow_proto::wire::relay::{ClientMessage, Owner, RoomId, Side};
+use tallow_proto::wire::relay::{ClientMessage, Owner, Role, RoomId};
 use tallow_proto::wire::{Features, Hello, encode};
 
 use crate::steps::{canary, step, steps};
@@ -125,15 +125,15 @@ impl Hub {
 
     /// Two clients in one room.
     pub fn pair(&mut self, room: u8) -> (usize, usize) {
-        let mut join = |side| {
+        let mut join = |role| {
             let client = self.connect();
-            for message in join(room, side) {
+            for message in join(room, role) {
                 self.tell(client, &message);
             }
             self.pump();
             client
         };
-        (join(Side::Sender), join(Side::Receiver))
+        (join(Role::Sender), join(Role::Receiver))
     }
 
     /// So much from one to the other: true when it has arrived.
@@ -222,8 +222,8 @@ fn arrival(from: SocketAddr) -> Arrival {
 
 /// What a client says first.
 #[must_use]
-pub fn join(room: u8, side: Side) -> [ClientMessage; 2] {
-    let join = ClientMessage::Join { room: RoomId([room; 32]), side, owner: Owner([side as u8 + 1; 16]), again: false };
+pub fn join(room: u8, role: Role) -> [ClientMessage; 2] {
+    let join = ClientMessage::Join { room: RoomId([room; 32]), role, owner: Owner([role as u8 + 1; 16]), again: false };
     [ClientMessage::Hello(Hello::new(Features::default())), join]
 }
 
@@ -266,8 +266,8 @@ pub fn relay(identity: Identity, data: &[u8]) {
 #[must_use]
 pub fn honest() -> Vec<u8> {
     let mut all = Vec::new();
-    for (client, side) in [(0x00, Side::Sender), (0x10, Side::Receiver)] {
-        for message in join(7, side) {
+    for (client, role) in [(0x00, Role::Sender), (0x10, Role::Receiver)] {
+        for message in join(7, role) {
             all.extend(step(client | FRAME, &encode(&message)));
         }
     }

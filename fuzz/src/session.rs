@@ -6,22 +6,22 @@ use tallow_proto::code::Code;
 use tallow_proto::handshake::{Config, Handshake, Keys, Output, Secret};
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::Features;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 
 /// One end of a handshake.
 ///
 /// # Panics
 /// Never: the code is one.
 #[must_use]
-pub fn end(side: Side, now: Instant) -> Handshake {
+pub fn end(role: Role, now: Instant) -> Handshake {
     let code = Code::parse("7-acorn-bicycle-canal").expect("a code");
     let config = Config {
-        side,
+        role,
         features: Features::default(),
         room: code.nameplate().room_id(),
         secret: Secret::Code(code.password().clone()),
     };
-    Handshake::new(config, now, Seed::new([side as u8; 32]))
+    Handshake::new(config, now, Seed::new([role as u8; 32]))
 }
 
 /// What both sides say, in order, and their keys: the sender's and the receiver's.
@@ -30,7 +30,7 @@ pub fn end(side: Side, now: Instant) -> Handshake {
 /// Never: both are honest.
 #[must_use]
 pub fn handshake(now: Instant) -> (Vec<bytes::Bytes>, Keys, Keys) {
-    let (mut sender, mut receiver) = (end(Side::Sender, now), end(Side::Receiver, now));
+    let (mut sender, mut receiver) = (end(Role::Sender, now), end(Role::Receiver, now));
     let (mut said, mut keys) = (Vec::new(), (None, None));
     while keys.0.is_none() || keys.1.is_none() {
         while let Some(output) = sender.poll_output() {

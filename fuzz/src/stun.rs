@@ -125,7 +125,7 @@ pub fn honest() -> Vec<(&'static str, Vec<u8>)> {
     let refused = [asked.clone(), step(ATTRIBUTES, &[0x10, 0, 9, 0, 4, 0, 0, 5, 0])].concat();
     let theirs = ["192.168.1.9:5000", "127.0.0.1:5000", "[2001:db8::1]:5000", "10.0.0.1:80"].map(|addr| Candidate {
         kind: Kind::Host,
-        carrier: candidate::Carrier::Udp,
+        transport: candidate::CandidateTransport::Udp,
         addr: addr.parse().expect("an address"),
     });
     vec![

@@ -20,7 +20,7 @@ use tallow_proto::transfer::sender::{self, Sender};
 use tallow_proto::transfer::storage::{FaultKind, Sink, Source};
 use tallow_proto::transfer::{Compression, FIRST, Outcome, TransferEvent};
 use tallow_proto::wire::peer::{CancelReason, Control, DeclineReason};
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_proto::wire::{Caps, Decoder, decode, encode};
 
 use crate::session::handshake;
@@ -58,12 +58,12 @@ impl Sealer {
             static KEYS: (Keys, Keys) = { let (_, sender, receiver) = handshake(Instant::now()); (sender, receiver) }
         );
         KEYS.with(|(sender, receiver)| {
-            let up = |side, keys, seed| {
-                let mut session = Session::new(session::Config::new(side), keys, Seed::new([seed; 32]));
+            let up = |role, keys, seed| {
+                let mut session = Session::new(session::Config::new(role), keys, Seed::new([seed; 32]));
                 session.handle_link_up(now, LinkId(0), 0, Origin::Handshake);
                 session
             };
-            Self { evil: up(Side::Sender, sender, 1), honest: up(Side::Receiver, receiver, 2), now }
+            Self { evil: up(Role::Sender, sender, 1), honest: up(Role::Receiver, receiver, 2), now }
         })
     }
 

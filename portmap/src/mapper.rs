@@ -561,5 +561,4 @@ impl PortMapper {
 }
 
 #[cfg(test)]
-#[path = "mapper_tests.rs"]
 mod tests;

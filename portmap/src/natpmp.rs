@@ -294,5 +294,4 @@ fn decode(data: &[u8]) -> Option<Answer> {
 }
 
 #[cfg(test)]
-#[path = "natpmp_tests.rs"]
 mod tests;

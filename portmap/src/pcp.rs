@@ -279,5 +279,4 @@ fn decode(data: &[u8]) -> Option<Received> {
 }
 
 #[cfg(test)]
-#[path = "pcp_tests.rs"]
 mod tests;

@@ -263,7 +263,7 @@ impl Igd {
 }
 
 /// A connection to the gateway.
-struct Pipe {
+struct TcpConnection {
     to: SocketAddr,
     is_up: bool,
     request: Vec<u8>,
@@ -284,8 +284,8 @@ pub struct World {
     under_way: Vec<(Instant, SocketAddr, Vec<u8>)>,
     pub bind_fails: bool,
     pub igd: Igd,
-    pipes: BTreeMap<ConnectionId, Pipe>,
-    pub most_pipes: usize,
+    tcp_connections: BTreeMap<ConnectionId, TcpConnection>,
+    pub max_tcp_connections: usize,
 }
 
 impl World {
@@ -295,9 +295,22 @@ impl World {
         let (outside, held) = (OUTSIDE, Vec::new());
         let gateway = Gateway { pcp, natpmp, outside, lifetime: 7200, zero, held, next_port: 5000 };
         let map = PortMapper::new(Config::default().with_protocols(protocols), [3; 32]);
-        let (events, sent, actions, under_way, pipes, igd) = Default::default();
-        let (bind_fails, most_pipes) = (false, 0);
-        Self { start, now: start, map, gateway, events, sent, actions, under_way, bind_fails, igd, pipes, most_pipes }
+        let (events, sent, actions, under_way, tcp_connections, igd) = Default::default();
+        let (bind_fails, max_tcp_connections) = (false, 0);
+        Self {
+            start,
+            now: start,
+            map,
+            gateway,
+            events,
+            sent,
+            actions,
+            under_way,
+            bind_fails,
+            igd,
+            tcp_connections,
+            max_tcp_connections,
+        }
     }
 
     /// At home, with a gateway, and started.
@@ -349,7 +362,7 @@ impl World {
             while let Some(out) = self.map.poll_transmit() {
                 self.transmit(out);
             }
-            if !self.pump_pipes() {
+            if !self.pump_tcp() {
                 break;
             }
         }
@@ -363,12 +376,12 @@ impl World {
             Action::OpenSocket => self.map.handle_socket(self.now, !self.bind_fails),
             Action::CloseSocket => {}
             Action::Connect(id, to) => {
-                let pipe = Pipe { to: (*to).into(), is_up: false, request: Vec::new(), reply: None };
-                assert!(self.pipes.insert(*id, pipe).is_none(), "an id is used once");
-                self.most_pipes = self.most_pipes.max(self.pipes.len());
-                assert!(self.pipes.len() <= MAX_CONNECTIONS);
+                let tcp = TcpConnection { to: (*to).into(), is_up: false, request: Vec::new(), reply: None };
+                assert!(self.tcp_connections.insert(*id, tcp).is_none(), "an id is used once");
+                self.max_tcp_connections = self.max_tcp_connections.max(self.tcp_connections.len());
+                assert!(self.tcp_connections.len() <= MAX_CONNECTIONS);
             }
-            Action::Close(id) | Action::Abort(id) => assert!(self.pipes.remove(id).is_some(), "closed twice"),
+            Action::Close(id) | Action::Abort(id) => assert!(self.tcp_connections.remove(id).is_some(), "closed twice"),
         }
     }
 
@@ -387,35 +400,35 @@ impl World {
         self.sent.push((self.at(), out));
     }
 
-    /// One event of one pipe.
-    fn pump_pipes(&mut self) -> bool {
-        let ids: Vec<ConnectionId> = self.pipes.keys().copied().collect();
+    /// One event of one TCP connection.
+    fn pump_tcp(&mut self) -> bool {
+        let ids: Vec<ConnectionId> = self.tcp_connections.keys().copied().collect();
         for id in ids {
-            let pipe = self.pipes.get_mut(&id).unwrap();
+            let tcp = self.tcp_connections.get_mut(&id).unwrap();
             if self.igd.hangs {
                 continue;
             }
             if self.igd.refuses {
-                self.pipes.remove(&id);
+                self.tcp_connections.remove(&id);
                 self.map.handle_connection(self.now, id, ConnectionEvent::Failed);
                 return true;
             }
-            if !pipe.is_up {
-                pipe.is_up = true;
+            if !tcp.is_up {
+                tcp.is_up = true;
                 self.map.handle_connection(self.now, id, ConnectionEvent::Connected);
                 return true;
             }
             let mut slices = [IoSlice::new(&[]); 2];
             if self.map.send_queue(id, &mut slices) > 0 {
                 let count = slices[0].len().min(100);
-                pipe.request.extend(&slices[0][..count]);
+                tcp.request.extend(&slices[0][..count]);
                 self.map.handle_connection(self.now, id, ConnectionEvent::Sent(count));
                 return true;
             }
-            if pipe.reply.is_none() {
-                pipe.reply = self.igd.answer(pipe.to, &pipe.request);
+            if tcp.reply.is_none() {
+                tcp.reply = self.igd.answer(tcp.to, &tcp.request);
             }
-            if let Some(reply) = &mut pipe.reply {
+            if let Some(reply) = &mut tcp.reply {
                 let buffer = self.map.receive_buffer(id);
                 let count = buffer.len().min(reply.len()).min(200);
                 buffer[..count].copy_from_slice(&reply[..count]);

@@ -470,5 +470,4 @@ impl Client for Upnp {
 }
 
 #[cfg(test)]
-#[path = "upnp_tests.rs"]
 mod tests;

@@ -289,5 +289,4 @@ fn find(part: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-#[path = "code_tests.rs"]
 mod tests;

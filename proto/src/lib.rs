@@ -21,7 +21,7 @@
 //! | [`p2p`] | direct paths: candidates, STUN, rounds, selection |
 //! | [`session`] | the keyed conversation of two peers over links that come and go |
 //! | [`handshake`] | from a shared code to shared keys |
-//! | [`link`], [`discovery`], [`code`] | byte pipes over QUIC, TLS or WebSocket; mDNS; the code itself |
+//! | [`link`], [`discovery`], [`code`] | byte TCP connections over QUIC, TLS or WebSocket; mDNS; the code itself |
 //! | [`wire`] | frames, versions, messages, candidates, close codes, violations |
 //! | [`net`], [`host`], [`seed`], [`ready`], [`pool`], [`misuse`] | ids, addresses; randomness; buffers; misuse |
 //!
@@ -33,9 +33,9 @@
 //! | node | a machine at the outer edge, behind the trait [`node::Node`]: [`peer::Peer`] or [`room::Relay`] |
 //! | settle | moving what the inputs caused between a node's children, once for each batch of inputs |
 //! | job | heavy work as a value (read, hash, compress, seal; open, check, write), run on a blocking thread |
-//! | pipe | one TCP connection, whatever runs in it |
-//! | link | a reliable way to the other peer or to a relay: a QUIC connection, or a pipe with records in it |
-//! | stream | one ordered sequence of bytes of a link; a QUIC link has several, a pipe has one |
+//! | TCP connection | one TCP connection, whatever runs in it |
+//! | link | a reliable way to the other peer or to a relay: a QUIC connection, or a TCP connection with records in it |
+//! | stream | one ordered sequence of bytes of a link; a QUIC link has several, a TCP connection has one |
 //! | path | how a link runs: over a relay, or direct |
 //! | candidate | an address at which a peer may be reached directly (ICE's word) |
 //! | room | the relay's meeting place for two peers, named by a hash of the code's first part |
@@ -64,7 +64,7 @@
 //!
 //! use bytes::BytesMut;
 //! use tallow_proto::code::Code;
-//! use tallow_proto::net::{Action, Arrival, Ecn, PipeEvent, SocketId};
+//! use tallow_proto::net::{Action, Arrival, Ecn, TcpEvent, SocketId};
 //! use tallow_proto::node::{Input, Node};
 //! use tallow_proto::peer::{Common, Embedded, Event, Machine, Payload, Peer, ReceiveConfig, SendConfig};
 //! # use tallow_proto::link::trust::Identity;
@@ -119,8 +119,8 @@
 //!                     }
 //!                     Action::Listen(listener, _) => Some(Input::Listening(listener, Err(ErrorKind::Unsupported))),
 //!                     Action::Resolve(query, ..) => Some(Input::Resolved(query, Vec::new())),
-//!                     Action::Dial(pipe, _) => {
-//!                         self.node.handle_pipe(now, pipe, PipeEvent::Failed(ErrorKind::ConnectionRefused));
+//!                     Action::Dial(TCP connection, _) => {
+//!                         self.node.handle_tcp(now, TCP connection, TcpEvent::Failed(ErrorKind::ConnectionRefused));
 //!                         None
 //!                     }
 //!                     _ => None,

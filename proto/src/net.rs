@@ -17,7 +17,7 @@ pub struct ListenerId(pub u8);
 
 /// The id of a TCP connection, dialled or accepted. An id is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct PipeId(pub u32);
+pub struct TcpId(pub u32);
 
 /// The id of a query to the name service.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -90,37 +90,37 @@ pub struct KeepAlive {
     pub probes: u32,
 }
 
-/// The socket options of one pipe; options that the system does not support are ignored.
+/// The socket options of one TCP connection; options that the system does not support are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PipeOptions {
+pub struct TcpOptions {
     /// Whether small writes are sent at once (no Nagle algorithm, RFC 9293 §3.7.4).
     pub no_delay: bool,
     /// The keep-alive probes; `None`: no probes.
     pub keep_alive: Option<KeepAlive>,
-    /// If bytes stay unacknowledged for this long, the pipe fails with `TimedOut` (RFC 5482). `None`: the default of
+    /// If bytes stay unacknowledged for this long, the TCP connection fails with `TimedOut` (RFC 5482). `None`: the default of
     /// the system, about 15 minutes.
     pub user_timeout: Option<Duration>,
 }
 
-impl Default for PipeOptions {
+impl Default for TcpOptions {
     fn default() -> Self {
         let keep_alive = KeepAlive { idle: Duration::from_secs(30), interval: Duration::from_secs(10), probes: 3 };
         Self { no_delay: true, keep_alive: Some(keep_alive), user_timeout: Some(Duration::from_secs(60)) }
     }
 }
 
-/// The destination of a pipe to dial.
+/// The destination of a TCP connection to dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dial {
     /// The remote address.
     pub to: SocketAddr,
-    /// The pipe's options.
-    pub options: PipeOptions,
+    /// The TCP connection's options.
+    pub options: TcpOptions,
 }
 
 impl From<SocketAddr> for Dial {
     fn from(to: SocketAddr) -> Self {
-        Self { to, options: PipeOptions::default() }
+        Self { to, options: TcpOptions::default() }
     }
 }
 
@@ -133,8 +133,8 @@ pub struct Listen {
     pub dual_stack: bool,
     /// Maximum number of connections that wait to be accepted; the system may allow fewer.
     pub backlog: u32,
-    /// The options of accepted pipes.
-    pub options: PipeOptions,
+    /// The options of accepted TCP connections.
+    pub options: TcpOptions,
 }
 
 impl Listen {
@@ -144,7 +144,7 @@ impl Listen {
 
 impl From<SocketAddr> for Listen {
     fn from(addr: SocketAddr) -> Self {
-        Self { addr, dual_stack: true, backlog: Self::BACKLOG, options: PipeOptions::default() }
+        Self { addr, dual_stack: true, backlog: Self::BACKLOG, options: TcpOptions::default() }
     }
 }
 
@@ -170,28 +170,28 @@ pub enum Action {
     /// Listen for TCP connections; the driver answers with [`crate::node::Input::Listening`] and calls
     /// [`crate::node::Node::handle_accept`] for each incoming connection.
     Listen(ListenerId, Listen),
-    /// Stop listening; not answered. Accepted pipes stay open.
+    /// Stop listening; not answered. Accepted TCP connections stay open.
     Unlisten(ListenerId),
-    /// Connect; the driver answers with [`PipeEvent::Up`] or [`PipeEvent::Failed`]. The node sets the time limit itself
+    /// Connect; the driver answers with [`TcpEvent::Up`] or [`TcpEvent::Failed`]. The node sets the time limit itself
     /// and uses [`Action::Abort`] when it has passed.
-    Dial(PipeId, Dial),
+    Dial(TcpId, Dial),
     /// Write the rest of [`crate::node::Node::pipe_output`], then send FIN; not answered. The other direction stays
-    /// open until its [`PipeEvent::Eof`], and the pipe ends when both directions have ended.
-    Finish(PipeId),
-    /// Close the pipe; not answered, and the driver passes no more received bytes to the node. Without
+    /// open until its [`TcpEvent::Eof`], and the TCP connection ends when both directions have ended.
+    Finish(TcpId),
+    /// Close the TCP connection; not answered, and the driver passes no more received bytes to the node. Without
     /// [`Action::Finish`] before, the driver drops unsent bytes and resets the connection. After [`Action::Finish`] it
-    /// is an orderly close: the driver still writes unsent bytes (so [`PipeEvent::Wrote`] is still possible) and
+    /// is an orderly close: the driver still writes unsent bytes (so [`TcpEvent::Wrote`] is still possible) and
     /// discards received ones, both for at most a second. A second `Abort` ends that at once.
-    Abort(PipeId),
+    Abort(TcpId),
     /// Query the name service for host and port; the driver answers with [`crate::node::Input::Resolved`].
     Resolve(QueryId, String, u16),
 }
 
-/// An event of a pipe.
+/// An event of a TCP connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum PipeEvent {
-    /// A dialled pipe is connected. An accepted pipe is connected from the start.
+pub enum TcpEvent {
+    /// A dialled TCP connection is connected. An accepted TCP connection is connected from the start.
     Up,
     /// The driver wrote this many bytes, at least one, to the start of [`crate::node::Node::pipe_buffer`].
     Filled(usize),
@@ -199,6 +199,6 @@ pub enum PipeEvent {
     Wrote(usize),
     /// The other side has sent FIN. It may still read.
     Eof,
-    /// The pipe failed: refused, reset or timed out. Its id is no longer valid.
+    /// The TCP connection failed: refused, reset or timed out. Its id is no longer valid.
     Failed(io::ErrorKind),
 }

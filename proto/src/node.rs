@@ -4,7 +4,7 @@
 //! batch of inputs with `handle_*`, then calls [`Node::settle`] once, then drains the outputs with `poll_*`. If a
 //! driver does not poll one kind of output, that is back-pressure: it blocks only this output.
 //!
-//! A pipe is one TCP connection; the node decides which protocol runs in it. Its life cycle, as the node sees it:
+//! A TCP connection is one TCP connection; the node decides which protocol runs in it. Its life cycle, as the node sees it:
 //!
 //! ```text
 //! Dial ──────────► Up ──┐
@@ -23,7 +23,7 @@ use bytes::BytesMut;
 
 use crate::Instant;
 use crate::misuse::Misuse;
-use crate::net::{Action, Arrival, Interface, ListenerId, PipeEvent, PipeId, QueryId, SocketId, Transmit};
+use crate::net::{Action, Arrival, Interface, ListenerId, QueryId, SocketId, TcpEvent, TcpId, Transmit};
 use crate::transfer::job::{Job, JobDone};
 
 /// Answers to actions, and notifications. Errors are only kinds, so that they can be logged, compared and replayed.
@@ -60,14 +60,14 @@ pub trait Node {
 
     /// Processes a received datagram.
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut);
-    /// Processes an event of a pipe. It must take effect on the pipe's buffer and output at once, because the driver
+    /// Processes an event of a TCP connection. It must take effect on the TCP connection's buffer and output at once, because the driver
     /// calls [`Node::pipe_buffer`] and [`Node::pipe_output`] again before [`Node::settle`]. After the node has queued
     /// [`Action::Abort`], events may still arrive until the driver polls that action.
-    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
-        let _ = (now, pipe, event);
+    fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent) {
+        let _ = (now, tcp, event);
     }
     /// A listener accepted a connection. Returns an id for it, or `None` to refuse it.
-    fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+    fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<TcpId> {
         let _ = (now, listener, from);
         None
     }
@@ -95,23 +95,23 @@ pub trait Node {
         max_segments: NonZeroUsize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit>;
-    /// The next pipe that has new output, or new room in its buffer, since it was last returned.
+    /// The next TCP connection that has new output, or new room in its buffer, since it was last returned.
     #[must_use]
-    fn poll_pipe(&mut self) -> Option<PipeId> {
+    fn poll_tcp(&mut self) -> Option<TcpId> {
         None
     }
-    /// The buffer for the next received bytes of this pipe; if it is empty, the driver must not read. The driver does
+    /// The buffer for the next received bytes of this TCP connection; if it is empty, the driver must not read. The driver does
     /// not call this after the end of the stream.
     #[must_use]
-    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        let _ = pipe;
+    fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+        let _ = tcp;
         &mut []
     }
-    /// Fills `slices` with the bytes that wait to be written to this pipe, and returns the number of filled slices.
-    /// [`PipeEvent::Wrote`] consumes the bytes.
+    /// Fills `slices` with the bytes that wait to be written to this TCP connection, and returns the number of filled slices.
+    /// [`TcpEvent::Wrote`] consumes the bytes.
     #[must_use]
-    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        let _ = (pipe, slices);
+    fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
+        let _ = (tcp, slices);
         0
     }
     /// The next job, a piece of CPU-bound or blocking work.

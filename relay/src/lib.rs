@@ -182,5 +182,4 @@ fn say(line: &str) {
 }
 
 #[cfg(test)]
-#[path = "lib_tests.rs"]
 mod tests;

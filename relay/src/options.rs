@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tallow_proto::drive::Ending;
 use tallow_proto::link::trust::Identity;
 use tallow_proto::link::websocket::Browsers;
-use tallow_proto::net::{KeepAlive, Listen, PipeOptions};
+use tallow_proto::net::{KeepAlive, Listen, TcpOptions};
 use tallow_proto::peer::config::DEFAULT_PORT;
 use tallow_proto::room::limits::Limits;
 use tallow_proto::room::{Config, Tcp, Transport};
@@ -174,12 +174,12 @@ impl Options {
     }
 
     fn tcp(&self) -> Tcp {
-        let common = PipeOptions::default();
+        let common = TcpOptions::default();
         let idle = self.tcp_keep_alive;
         let keep_alive =
             common.keep_alive.filter(|_| !idle.is_zero()).map(|keep_alive| KeepAlive { idle, ..keep_alive });
         let user_timeout = Some(self.tcp_user_timeout).filter(|timeout| !timeout.is_zero());
-        let options = PipeOptions { keep_alive, user_timeout, ..common };
+        let options = TcpOptions { keep_alive, user_timeout, ..common };
         let browsers = if self.allow_browsers { Browsers::Allowed } else { Browsers::Refused };
         Tcp { behind_proxy: self.behind_proxy, browsers, backlog: self.tcp_backlog, options }
     }

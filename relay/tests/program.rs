@@ -2,10 +2,10 @@
 
 #[path = "../examples/crowd/client.rs"]
 mod client;
-#[path = "program/pipe_client.rs"]
-mod pipe_client;
 #[path = "program/tcp.rs"]
 mod tcp;
+#[path = "program/tcp_client.rs"]
+mod tcp_client;
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
@@ -19,7 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tallow_proto::link::quic::{Closed, Profile};
 use tallow_proto::link::trust::CertificateSeen;
 use tallow_proto::wire::close;
-use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Side};
+use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Role};
 use tallow_relay::process::is_ignored;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -113,9 +113,9 @@ fn two_clients_meet_and_the_log_names_nobody() {
     assert_eq!(seen.to_string(), fingerprint);
     crowd.leave(alice, close::DONE);
 
-    let sender = crowd.come(&[join(1, Side::Sender)]);
+    let sender = crowd.come(&[join(1, Role::Sender)]);
     assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting)));
-    let receiver = crowd.come(&[join(1, Side::Receiver)]);
+    let receiver = crowd.come(&[join(1, Role::Receiver)]);
     assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].paired && crowd.clients[&receiver].paired));
     crowd.send(sender, 5 << 20);
     assert!(crowd.until(SOON, |crowd| crowd.clients[&receiver].got == 5 << 20));
@@ -148,9 +148,9 @@ fn a_running_pair_has_its_time_and_a_second_signal_ends_it() {
         let drain = if hurried { "1000" } else { "1" };
         let mut relay = Program::start_in_front(state.path(), &["--listen", "127.0.0.1:0", "--drain", drain]);
         let mut crowd = Crowd::new(relay.listening(), &Profile::peer());
-        let sender = crowd.come(&[join(1, Side::Sender)]);
+        let sender = crowd.come(&[join(1, Role::Sender)]);
         assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting)));
-        let receiver = crowd.come(&[join(1, Side::Receiver)]);
+        let receiver = crowd.come(&[join(1, Role::Receiver)]);
         assert!(crowd.until(SOON, |crowd| crowd.clients[&sender].paired && crowd.clients[&receiver].paired));
         relay.signal(Signal::INT);
         relay.expect("shutting down: ");
@@ -177,7 +177,7 @@ fn an_interrupt_that_its_parent_ignores_ends_nothing() {
     let mut relay = Program::run(command, state.path(), &["--listen", "127.0.0.1:0", "--drain", "1000"]);
     let mut crowd = Crowd::new(relay.listening(), &Profile::peer());
     relay.signal(Signal::INT);
-    let waiting = crowd.come(&[join(1, Side::Sender)]);
+    let waiting = crowd.come(&[join(1, Role::Sender)]);
     assert!(crowd.until(SOON, |crowd| crowd.clients[&waiting].heard.contains(&RelayMessage::Waiting)));
     relay.signal(Signal::TERM);
     relay.expect("shutting down: ");

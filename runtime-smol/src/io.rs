@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use async_io::Async;
 use tallow_proto::drive::{Io, Received};
-use tallow_proto::net::{Bind, Dial, Listen, ListenerId, PipeId, PipeOptions, QueryId, SocketId, Transmit};
+use tallow_proto::net::{Bind, Dial, Listen, ListenerId, QueryId, SocketId, TcpId, TcpOptions, Transmit};
 use tallow_proto::node::Input;
-use tallow_runtime::news::News;
+use tallow_runtime::network_monitor::NetworkMonitor;
 use tallow_runtime::resolver::Resolver;
 use tallow_runtime::{tcp, udp};
 
@@ -22,11 +22,11 @@ use tallow_runtime::{tcp, udp};
 pub struct SmolIo {
     timer: Timer,
     news_timer: Timer,
-    news: News,
+    news: NetworkMonitor,
     /// A handful: a scan is quicker than a map.
     sockets: Vec<(SocketId, Async<UdpSocket>, udp::State)>,
-    listeners: Vec<(ListenerId, Async<TcpListener>, PipeOptions)>,
-    pipes: HashMap<PipeId, Async<TcpStream>>,
+    listeners: Vec<(ListenerId, Async<TcpListener>, TcpOptions)>,
+    tcp_connections: HashMap<TcpId, Async<TcpStream>>,
     resolver: Resolver,
 }
 
@@ -60,10 +60,10 @@ impl SmolIo {
         Self {
             timer: Timer::never(),
             news_timer: Timer::never(),
-            news: News::new(Instant::now()),
+            news: NetworkMonitor::new(Instant::now()),
             sockets: Vec::new(),
             listeners: Vec::new(),
-            pipes: HashMap::new(),
+            tcp_connections: HashMap::new(),
             resolver: Resolver::default(),
         }
     }
@@ -73,8 +73,8 @@ impl SmolIo {
         found.map(|(_, socket, state)| (socket, state)).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn pipe(&self, id: PipeId) -> io::Result<&Async<TcpStream>> {
-        self.pipes.get(&id).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    fn tcp(&self, id: TcpId) -> io::Result<&Async<TcpStream>> {
+        self.tcp_connections.get(&id).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -169,43 +169,43 @@ impl Io for SmolIo {
         Poll::Ready(Async::new(stream).map(|stream| (stream, tcp::canonical(from))))
     }
 
-    fn adopt(&mut self, id: PipeId, accepted: Async<TcpStream>) {
-        self.pipes.insert(id, accepted);
+    fn adopt(&mut self, id: TcpId, accepted: Async<TcpStream>) {
+        self.tcp_connections.insert(id, accepted);
     }
 
-    fn dial(&mut self, id: PipeId, dial: &Dial) -> io::Result<()> {
-        self.pipes.insert(id, Async::new_nonblocking(tcp::connect(dial)?)?);
+    fn dial(&mut self, id: TcpId, dial: &Dial) -> io::Result<()> {
+        self.tcp_connections.insert(id, Async::new_nonblocking(tcp::connect(dial)?)?);
         Ok(())
     }
 
-    fn poll_dialled(&mut self, cx: &mut Context<'_>, id: PipeId) -> Poll<io::Result<()>> {
-        let stream = self.pipe(id)?;
+    fn poll_dialled(&mut self, cx: &mut Context<'_>, id: TcpId) -> Poll<io::Result<()>> {
+        let stream = self.tcp(id)?;
         ready!(stream.poll_writable(cx))?;
         Poll::Ready(tcp::connected(stream))
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, id: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let stream = self.pipe(id)?;
+    fn poll_read(&mut self, cx: &mut Context<'_>, id: TcpId, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let stream = self.tcp(id)?;
         now_or_when(|| stream.get_ref().read(into), || stream.poll_readable(cx))
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, id: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let stream = self.pipe(id)?;
+    fn poll_write(&mut self, cx: &mut Context<'_>, id: TcpId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let stream = self.tcp(id)?;
         now_or_when(|| stream.get_ref().write_vectored(slices), || stream.poll_writable(cx))
     }
 
-    fn finish(&mut self, id: PipeId) {
-        if let Some(stream) = self.pipes.get(&id) {
+    fn finish(&mut self, id: TcpId) {
+        if let Some(stream) = self.tcp_connections.get(&id) {
             tcp::finish(stream);
         }
     }
 
-    fn close(&mut self, id: PipeId) {
-        self.pipes.remove(&id);
+    fn close(&mut self, id: TcpId) {
+        self.tcp_connections.remove(&id);
     }
 
-    fn reset(&mut self, id: PipeId) {
-        if let Some(stream) = self.pipes.remove(&id) {
+    fn reset(&mut self, id: TcpId) {
+        if let Some(stream) = self.tcp_connections.remove(&id) {
             tcp::reset_on_close(&stream);
         }
     }

@@ -10,9 +10,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tallow_proto::drive::{Io, Received};
-use tallow_proto::net::{Bind, Dial, Listen, ListenerId, PipeId, PipeOptions, QueryId, SocketId, Transmit};
+use tallow_proto::net::{Bind, Dial, Listen, ListenerId, QueryId, SocketId, TcpId, TcpOptions, Transmit};
 use tallow_proto::node::Input;
-use tallow_runtime::news::News;
+use tallow_runtime::network_monitor::NetworkMonitor;
 use tallow_runtime::resolver::Resolver;
 use tallow_runtime::{tcp, udp};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -26,11 +26,11 @@ pub struct TokioIo {
     runtime: Handle,
     timer: Timer,
     news_timer: Timer,
-    news: News,
+    news: NetworkMonitor,
     /// A handful: a scan is quicker than a map.
     sockets: Vec<(SocketId, UdpSocket, udp::State)>,
-    listeners: Vec<(ListenerId, TcpListener, PipeOptions)>,
-    pipes: HashMap<PipeId, TcpStream>,
+    listeners: Vec<(ListenerId, TcpListener, TcpOptions)>,
+    tcp_connections: HashMap<TcpId, TcpStream>,
     resolver: Resolver,
 }
 
@@ -67,10 +67,10 @@ impl TokioIo {
             runtime: Handle::current(),
             timer: Timer::new(now),
             news_timer: Timer::new(now),
-            news: News::new(now),
+            news: NetworkMonitor::new(now),
             sockets: Vec::new(),
             listeners: Vec::new(),
-            pipes: HashMap::new(),
+            tcp_connections: HashMap::new(),
             resolver: Resolver::default(),
         }
     }
@@ -80,8 +80,8 @@ impl TokioIo {
         found.map(|(_, socket, state)| (socket, state)).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn pipe(&mut self, id: PipeId) -> io::Result<Pin<&mut TcpStream>> {
-        self.pipes.get_mut(&id).map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    fn tcp(&mut self, id: TcpId) -> io::Result<Pin<&mut TcpStream>> {
+        self.tcp_connections.get_mut(&id).map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 }
 
@@ -184,44 +184,44 @@ impl Io for TokioIo {
         Poll::Ready(Ok((stream, tcp::canonical(from))))
     }
 
-    fn adopt(&mut self, id: PipeId, accepted: TcpStream) {
-        self.pipes.insert(id, accepted);
+    fn adopt(&mut self, id: TcpId, accepted: TcpStream) {
+        self.tcp_connections.insert(id, accepted);
     }
 
-    fn dial(&mut self, id: PipeId, dial: &Dial) -> io::Result<()> {
+    fn dial(&mut self, id: TcpId, dial: &Dial) -> io::Result<()> {
         let _entered = self.runtime.enter();
-        self.pipes.insert(id, TcpStream::from_std(tcp::connect(dial)?)?);
+        self.tcp_connections.insert(id, TcpStream::from_std(tcp::connect(dial)?)?);
         Ok(())
     }
 
-    fn poll_dialled(&mut self, cx: &mut Context<'_>, id: PipeId) -> Poll<io::Result<()>> {
-        let stream = self.pipe(id)?;
+    fn poll_dialled(&mut self, cx: &mut Context<'_>, id: TcpId) -> Poll<io::Result<()>> {
+        let stream = self.tcp(id)?;
         ready!(stream.poll_write_ready(cx))?;
         Poll::Ready(tcp::connected(&*stream))
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, id: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, id: TcpId, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut into = ReadBuf::new(into);
-        ready!(self.pipe(id)?.poll_read(cx, &mut into))?;
+        ready!(self.tcp(id)?.poll_read(cx, &mut into))?;
         Poll::Ready(Ok(into.filled().len()))
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, id: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.pipe(id)?.poll_write_vectored(cx, slices)
+    fn poll_write(&mut self, cx: &mut Context<'_>, id: TcpId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.tcp(id)?.poll_write_vectored(cx, slices)
     }
 
-    fn finish(&mut self, id: PipeId) {
-        if let Some(stream) = self.pipes.get(&id) {
+    fn finish(&mut self, id: TcpId) {
+        if let Some(stream) = self.tcp_connections.get(&id) {
             tcp::finish(stream);
         }
     }
 
-    fn close(&mut self, id: PipeId) {
-        self.pipes.remove(&id);
+    fn close(&mut self, id: TcpId) {
+        self.tcp_connections.remove(&id);
     }
 
-    fn reset(&mut self, id: PipeId) {
-        if let Some(stream) = self.pipes.remove(&id) {
+    fn reset(&mut self, id: TcpId) {
+        if let Some(stream) = self.tcp_connections.remove(&id) {
             tcp::reset_on_close(&stream);
         }
     }

@@ -2,16 +2,16 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind};
+use tallow_proto::p2p::candidate::{Candidate, CandidateTransport, Kind};
 use tallow_proto::wire::Violation;
 use tallow_proto::wire::frame::{CHUNK, CONTROL, GREETING, KIND_CHUNK, KIND_CONTROL, enclose};
 use tallow_proto::wire::peer::{
     CancelReason, ChunkRange, Control, ControlRecord, DeclineReason, EntryRange, EntryStatus, HandshakeMessage, Have,
     LaneCount, Mode, Offer, Reason, TransferKind,
 };
-use tallow_proto::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use tallow_proto::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, Role, RoomId};
 use tallow_proto::wire::version::SPOKEN;
-use tallow_proto::wire::{Blob, Capped, Features, Hello, encode};
+use tallow_proto::wire::{Blob, BoundedVec, Features, Hello, encode};
 use tallow_tokio::codec::{Body, CodecError, TallowCodec};
 use tokio::io::AsyncWriteExt;
 use tokio_util::codec::{Decoder, Encoder, Framed};
@@ -30,12 +30,12 @@ fn client_messages() -> Vec<ClientMessage> {
         ClientMessage::Hello(hello()),
         ClientMessage::Prove { mac: [1; 32] },
         ClientMessage::Allocate { owner },
-        ClientMessage::Join { room: RoomId([2; 32]), side: Side::Sender, owner, again: false },
+        ClientMessage::Join { room: RoomId([2; 32]), role: Role::Sender, owner, again: false },
         ClientMessage::Ping,
         ClientMessage::Leave,
         ClientMessage::Rejoin {
             room: RoomId([2; 32]),
-            side: Side::Receiver,
+            role: Role::Receiver,
             owner,
             former: Former { room: RoomId([3; 32]), owner: Owner([8; 16]) },
         },
@@ -123,11 +123,11 @@ fn control_messages() -> Vec<Control> {
     let transfer = 1;
     let range = ChunkRange { first: 3, last: 900 };
     let addr = "[2001:db8::1]:50000".parse().unwrap();
-    let candidate = Candidate { kind: Kind::Host, carrier: Carrier::Tcp, addr };
+    let candidate = Candidate { kind: Kind::Host, transport: CandidateTransport::Tcp, addr };
     let all = vec![
         Control::Sync,
         Control::KeepAlive {
-            lanes: Capped::truncated(vec![LaneCount { lane: 1, records: 2, partial: 3 }; 64]),
+            lanes: BoundedVec::truncated(vec![LaneCount { lane: 1, records: 2, partial: 3 }; 64]),
             reading: true,
         },
         Control::Bind { nonce: [1; 16], echo: Some([2; 16]) },
@@ -140,9 +140,13 @@ fn control_messages() -> Vec<Control> {
             pages: 1,
         }),
         Control::Page { transfer, page: blob(60 << 10) },
-        Control::Accept { transfer, have: Capped::truncated(vec![Have { range, digest: [6; 32] }; 1000]), credit: 9 },
+        Control::Accept {
+            transfer,
+            have: BoundedVec::truncated(vec![Have { range, digest: [6; 32] }; 1000]),
+            credit: 9,
+        },
         Control::Decline { transfer, reason: DeclineReason::NoSpace, text: Reason::new("zu groß") },
-        Control::Ack { transfer, ranges: Capped::truncated(vec![range; 1000]), credit: 32 << 20 },
+        Control::Ack { transfer, ranges: BoundedVec::truncated(vec![range; 1000]), credit: 32 << 20 },
         Control::End { transfer, chunks: 5, moved: 4, root: [7; 32] },
         Control::Verified { transfer, root: [8; 32] },
         Control::Cancel { transfer, reason: CancelReason::Interrupted, text: Reason::new("") },
@@ -150,7 +154,7 @@ fn control_messages() -> Vec<Control> {
         Control::Checked { transfer, range, same: true },
         Control::CandidateOffer {
             round: 1,
-            candidates: Capped::truncated(vec![candidate; 16]),
+            candidates: BoundedVec::truncated(vec![candidate; 16]),
             certificate: [9; 32],
             token: [10; 16],
             dependent: true,
@@ -161,7 +165,7 @@ fn control_messages() -> Vec<Control> {
         Control::EntryStatus { transfer, entry: 7, status: EntryStatus::Grown },
         Control::Skip {
             transfer,
-            entries: Capped::truncated(vec![EntryRange { first: u32::MAX - 1, last: u32::MAX }; 4096]),
+            entries: BoundedVec::truncated(vec![EntryRange { first: u32::MAX - 1, last: u32::MAX }; 4096]),
         },
     ];
     for (at, message) in all.iter().enumerate() {

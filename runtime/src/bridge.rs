@@ -296,5 +296,4 @@ fn wake(waker: Option<Waker>) {
 }
 
 #[cfg(test)]
-#[path = "bridge_tests.rs"]
 mod tests;

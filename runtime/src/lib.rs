@@ -9,7 +9,7 @@ pub mod bridge;
 pub mod conformance;
 mod front;
 pub mod gateways;
-pub mod news;
+pub mod network_monitor;
 pub mod resolver;
 pub mod tcp;
 pub mod udp;
@@ -134,7 +134,7 @@ mod tests {
 
     /// What the kernel's own tool tells, of both families, of interfaces that are up.
     #[cfg(target_os = "linux")]
-    fn told_by_ip() -> Option<Vec<Interface>> {
+    fn expected_by_ip() -> Option<Vec<Interface>> {
         let output = std::process::Command::new("ip").args(["-j", "addr"]).output().ok()?;
         let links: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
         let mut told = Vec::new();
@@ -167,10 +167,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn the_interfaces_are_those_that_ip_tells() {
         loop {
-            let Some(before) = told_by_ip() else { return eprintln!("skipped: there is no `ip` here") };
+            let Some(before) = expected_by_ip() else { return eprintln!("skipped: there is no `ip` here") };
             let ours = interfaces().expect("interfaces");
             // Others may change them meanwhile.
-            if told_by_ip().as_ref() == Some(&before) {
+            if expected_by_ip().as_ref() == Some(&before) {
                 assert_eq!(ours, before);
                 return;
             }

@@ -9,7 +9,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tallow_proto::net::{Dial, Listen, PipeOptions};
+use tallow_proto::net::{Dial, Listen, TcpOptions};
 
 pub use crate::udp::canonical;
 
@@ -69,7 +69,7 @@ where
 }
 
 /// Asks for the options; what the system can't do is left out.
-pub fn set_options<'s, S>(socket: &'s S, options: &PipeOptions)
+pub fn set_options<'s, S>(socket: &'s S, options: &TcpOptions)
 where
     SockRef<'s>: From<&'s S>,
 {
@@ -153,7 +153,7 @@ mod tests {
         let (_, accepted) = pair();
         let keep_alive = KeepAlive { idle: Duration::from_secs(31), interval: Duration::from_secs(11), probes: 4 };
         let timeout = Duration::from_millis(12_345);
-        let options = PipeOptions { no_delay: true, keep_alive: Some(keep_alive), user_timeout: Some(timeout) };
+        let options = TcpOptions { no_delay: true, keep_alive: Some(keep_alive), user_timeout: Some(timeout) };
         set_options(&accepted, &options);
         let socket = SockRef::from(&accepted);
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
@@ -162,7 +162,7 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), keep_alive.probes);
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(timeout));
-        set_options(&accepted, &PipeOptions { no_delay: false, keep_alive: None, user_timeout: None });
+        set_options(&accepted, &TcpOptions { no_delay: false, keep_alive: None, user_timeout: None });
         assert!(!socket.tcp_nodelay().unwrap() && !socket.keepalive().unwrap());
     }
 

@@ -383,5 +383,4 @@ fn open_by_kernel(_: impl AsFd, _: impl Arg + Copy, _: OFlags, _: Mode) -> Resul
 }
 
 #[cfg(test)]
-#[path = "contained_dir_tests.rs"]
 mod tests;

@@ -31,7 +31,7 @@ use tallow_proto::transfer::sender::{self, Sender};
 use tallow_proto::transfer::storage::{Fault, Sink};
 use tallow_proto::transfer::{Compression, TransferEvent};
 use tallow_proto::wire::frame::enclose;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_proto::wire::{Caps, Decoder};
 use tallow_tests::sim::{identity, noise};
 
@@ -63,12 +63,12 @@ fn frames_decoded(bencher: Bencher, size: usize) {
 fn sessions() -> (Session, Session, Instant) {
     let now = Instant::now();
     let (_, sender, receiver) = session::handshake(now);
-    let up = |side, keys: &_, seed| {
-        let mut session = Session::new(Config::new(side), keys, Seed::new([seed; 32]));
+    let up = |role, keys: &_, seed| {
+        let mut session = Session::new(Config::new(role), keys, Seed::new([seed; 32]));
         session.handle_link_up(now, LINK, 0, Origin::Handshake);
         session
     };
-    (up(Side::Sender, &sender, 1), up(Side::Receiver, &receiver, 2), now)
+    (up(Role::Sender, &sender, 1), up(Role::Receiver, &receiver, 2), now)
 }
 
 fn sealed(from: &mut Session, to: &mut Session, now: Instant, chunk: Prepared) -> SealedChunk {

@@ -578,19 +578,19 @@ async fn a_stream_outlives_its_relay<R: Runtime>() {
     let (code, _) = code(&mut sender).await;
     let mut receiver = R::receive(receiving(at_relay(addr), &code, &[]));
     let offer = receiver.stream_offer().await.expect("an offer");
-    let pipe = Arc::new(MemoryPipe::new().with_at_once(100_000));
-    offer.accept(pipe.clone()).unwrap();
+    let tcp = Arc::new(MemoryPipe::new().with_at_once(100_000));
+    offer.accept(tcp.clone()).unwrap();
     while !matches!(receiver.next_event().await.expect("progress"), Event::Progress(progress) if progress.bytes > 0) {}
-    pipe.set_shut(true);
+    tcp.set_shut(true);
     first.command(room::Command::Stop).unwrap();
     while first.next_event().await.is_some() {}
     while !matches!(receiver.next_event().await.expect("a lost link"), Event::Reconnecting { .. }) {}
     let _second = relay_at::<R>(addr, identity, None).await;
-    pipe.set_shut(false);
+    tcp.set_shut(false);
     let received = receiver.outcome().await.expect("all of it");
     assert_eq!(end(&mut sender).await.expect("all of it"), received.root);
     assert_eq!(received.totals.bytes, bytes.len() as u64);
-    assert!(pipe.bytes() == bytes, "{} bytes", pipe.bytes().len());
+    assert!(tcp.bytes() == bytes, "{} bytes", tcp.bytes().len());
 }
 
 async fn a_changed_certificate_is_refused<R: Runtime>() {

@@ -36,8 +36,8 @@ use tallow_proto::session::{LinkId, Origin, Prepared, Session, StreamNo};
 use tallow_proto::transfer::journal::{Header, Stored, Writer};
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::peer::{Control, EntryRange, EntryStatus};
-use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Side};
-use tallow_proto::wire::{Capped, encode};
+use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Role};
+use tallow_proto::wire::{BoundedVec, encode};
 use tallow_tests::sim::{identity, page_of, raw};
 
 use steps::{step, steps};
@@ -99,7 +99,7 @@ fn real() -> Seeds {
     let skip = vec![EntryRange { first: 0, last: 2 }];
     for (name, message) in [
         ("status", Control::EntryStatus { transfer: 1, entry: 1, status: EntryStatus::Vanished }),
-        ("skip", Control::Skip { transfer: 1, entries: Capped::truncated(skip) }),
+        ("skip", Control::Skip { transfer: 1, entries: BoundedVec::truncated(skip) }),
     ] {
         let body = encode(&message);
         add("messages", &format!("control-{name}"), [&[1, 0][..], &body].concat());
@@ -120,13 +120,13 @@ fn real() -> Seeds {
     add("frame", "records", [vec![1], split(7)].concat());
 
     // Records of a peer that has the keys.
-    let up = |side, keys: &_, seed| {
-        let mut session = Session::new(tallow_proto::session::Config::new(side), keys, Seed::new([seed; 32]));
+    let up = |role, keys: &_, seed| {
+        let mut session = Session::new(tallow_proto::session::Config::new(role), keys, Seed::new([seed; 32]));
         session.handle_link_up(now, LinkId(0), 16, Origin::Handshake);
         session
     };
     drop(receiver);
-    let mut session = up(Side::Sender, &sender, 9);
+    let mut session = up(Role::Sender, &sender, 9);
     let mut records = Vec::new();
     while let Some(frame) = session.poll_control_record(now, LinkId(0)) {
         records.extend(step(0, &frame[4..]));
@@ -187,19 +187,19 @@ fn real() -> Seeds {
     );
     add("journal", "torn", [&[0, 0, 90][..], &step(0, &journal[..80]), &step(0, &[0, 1, 7, 0, 2, 8])].concat());
 
-    // What pipes begin with: TLS towards a relay, and upgrades and proxies that answer.
-    add("pipe", "websocket", [vec![1], step(5, &[0x82, 0x82, 1, 2, 3, 4, 9, 9]), step(0, &[]), step(1, b"x")].concat());
+    // What TCP connections begin with: TLS towards a relay, and upgrades and proxies that answer.
+    add("tcp", "websocket", [vec![1], step(5, &[0x82, 0x82, 1, 2, 3, 4, 9, 9]), step(0, &[]), step(1, b"x")].concat());
     let hello = [&[0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
-    add("pipe", "tls", [vec![0], step(5, &hello), step(3, &[0; 200]), step(4, &[0; 100])].concat());
-    add("pipe", "http-proxy", [vec![5], step(4, &[0; 500]), step(5, b"HTTP/1.1 200 OK\r\n\r\n")].concat());
-    add("pipe", "socks", [vec![6], step(4, &[0; 500]), step(5, &[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0])].concat());
+    add("tcp", "tls", [vec![0], step(5, &hello), step(3, &[0; 200]), step(4, &[0; 100])].concat());
+    add("tcp", "http-proxy", [vec![5], step(4, &[0; 500]), step(5, b"HTTP/1.1 200 OK\r\n\r\n")].concat());
+    add("tcp", "socks", [vec![6], step(4, &[0; 500]), step(5, &[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0])].concat());
     let upgraded = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
-    add("pipe", "upgrade", [vec![4], step(4, &[0; 500]), step(5, upgraded)].concat());
+    add("tcp", "upgrade", [vec![4], step(4, &[0; 500]), step(5, upgraded)].concat());
     // A control record, and the beginning of a long one; the other one as it would come before the link has proven
     // itself.
     let records = [step(5, &[0, 0, 0, 3, 0, 1, 2, 0, 1, 0]), step(5, &[0, 1, 9, 9]), step(0, &[])].concat();
-    add("pipe", "plain", [&[8][..], &records].concat());
-    add("pipe", "records", [&[9][..], &records].concat());
+    add("tcp", "plain", [&[8][..], &records].concat());
+    add("tcp", "records", [&[9][..], &records].concat());
 
     // Datagrams.
     let own = [IpAddr::V4(Ipv4Addr::new(192, 168, 1, 2))];
@@ -232,7 +232,7 @@ fn real() -> Seeds {
 
 /// Gateways that grant, by each protocol.
 fn portmap_seeds() -> [(&'static str, Vec<u8>); 4] {
-    use portmap::{END, GATEWAY, PIPE, SSDP, TIME, TURN};
+    use portmap::{END, GATEWAY, SSDP, TCP, TIME, TURN};
     let (outside, inside) = ([203, 0, 113, 5], 40_000_u16.to_be_bytes());
     let pcp = |result: u8, lifetime: u32| {
         let head =
@@ -247,7 +247,7 @@ fn portmap_seeds() -> [(&'static str, Vec<u8>); 4] {
     let found = b"HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n\
                   LOCATION: http://192.168.1.1:5000/desc.xml\r\n\r\n";
     let http =
-        |body: &str| step(PIPE, format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+        |body: &str| step(TCP, format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
     let service = "urn:schemas-upnp-org:service:WANIPConnection:2";
     let description = format!(
         "<?xml version=\"1.0\"?><root><service><serviceType>{service}</serviceType>\
@@ -257,7 +257,7 @@ fn portmap_seeds() -> [(&'static str, Vec<u8>); 4] {
         step(SSDP, found),
         http(&description),
         http("<NewExternalIPAddress>203.0.113.5</NewExternalIPAddress>"),
-        step(PIPE, b"HTTP/1.1 500 X\r\n\r\n<errorCode>725</errorCode>"),
+        step(TCP, b"HTTP/1.1 500 X\r\n\r\n<errorCode>725</errorCode>"),
         step(END, &[]),
         http("<NewReservedPort>40001</NewReservedPort>"),
     ]

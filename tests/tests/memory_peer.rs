@@ -13,7 +13,7 @@ use tallow_proto::link::quic::{ConnId, Event as QuicEvent, Profile, Quic, Stream
 use tallow_proto::link::trust::Trust;
 use tallow_proto::net::{Action, Arrival, Ecn, Interface, SocketId};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind, MAX};
+use tallow_proto::p2p::candidate::{Candidate, CandidateTransport, Kind, MAX};
 use tallow_proto::p2p::negotiate::{Config, Negotiation};
 use tallow_proto::peer::{self, Common, Embedded, Peer, SendConfig};
 use tallow_proto::seed::Seed;
@@ -22,8 +22,8 @@ use tallow_proto::transfer::memory::MemorySource;
 use tallow_proto::transfer::path::RelPath;
 use tallow_proto::wire::frame::{CHUNK, KIND_CHUNK, enclose};
 use tallow_proto::wire::peer::Control;
-use tallow_proto::wire::relay::{ClientMessage, Owner, RoomId, Side};
-use tallow_proto::wire::{Capped, Caps, Decoder, Features, Hello, encode};
+use tallow_proto::wire::relay::{ClientMessage, Owner, Role, RoomId};
+use tallow_proto::wire::{BoundedVec, Caps, Decoder, Features, Hello, encode};
 use tallow_tests::heap::{self, Heap};
 use tallow_tests::sim::{CODE, identity};
 
@@ -141,7 +141,7 @@ impl Attacked {
 
 /// Each of these is answered, and the answers are not taken.
 fn requests_whose_answers_nobody_takes_cost_a_window() {
-    let join = ClientMessage::Join { room: RoomId([9; 32]), side: Side::Receiver, owner: Owner([1; 16]), again: false };
+    let join = ClientMessage::Join { room: RoomId([9; 32]), role: Role::Receiver, owner: Owner([1; 16]), again: false };
     for (what, message) in [("pings", ClientMessage::Ping), ("joins", join)] {
         let mut attacked = Attacked::new();
         let mut hello = enclose(&encode(&ClientMessage::Hello(Hello::new(Features::default()))));
@@ -197,18 +197,21 @@ fn announcements_cost_a_few_addresses() {
 fn rounds_of_candidates_cost_what_may_wait_of_them() {
     let now = Instant::now();
     let seed = Seed::new([3; 32]);
-    let config = Config { side: Side::Sender, allowed: true, certificate: [1; 32], seed };
+    let config = Config { role: Role::Sender, allowed: true, certificate: [1; 32], seed };
     let mut negotiation = Negotiation::new(config);
     negotiation.start(now, true);
     let heap = Heap::measure();
     let mut refused = false;
     for round in 1..100_000_u32 {
         let addr = |port: u16| SocketAddr::from(([203, 0, 113, (round % 250) as u8], port));
-        let candidates =
-            (0..MAX as u16).map(|n| Candidate { kind: Kind::Host, carrier: Carrier::Udp, addr: addr(5_000 + n) });
+        let candidates = (0..MAX as u16).map(|n| Candidate {
+            kind: Kind::Host,
+            transport: CandidateTransport::Udp,
+            addr: addr(5_000 + n),
+        });
         let offer = Control::CandidateOffer {
             round: negotiation.round(),
-            candidates: Capped::truncated(candidates.collect()),
+            candidates: BoundedVec::truncated(candidates.collect()),
             certificate: [7; 32],
             token: [8; 16],
             dependent: false,

@@ -6,16 +6,16 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use tallow_proto::link::pipe::{Acceptor, BareWebSocket, Dialler, Kind, Pipe, Target, Windows};
 use tallow_proto::link::quic::{Event as QuicEvent, Limits, Profile, Quic};
+use tallow_proto::link::tcp::{Acceptor, BareWebSocket, Dialler, Kind, Target, TcpLink, Windows};
 use tallow_proto::link::trust::Trust;
 use tallow_proto::link::{Read, Write};
-use tallow_proto::net::{Action, Arrival, Ecn, ListenerId, PipeEvent, PipeId, SocketId};
+use tallow_proto::net::{Action, Arrival, Ecn, ListenerId, SocketId, TcpEvent, TcpId};
 use tallow_proto::node::{Input, Node};
 use tallow_proto::room::{self, Relay};
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::{CHUNK, Caps, Decoder, KIND_CHUNK, enclose};
-use tallow_proto::wire::relay::{ClientMessage, Owner, RoomId, Side};
+use tallow_proto::wire::relay::{ClientMessage, Owner, Role, RoomId};
 use tallow_proto::wire::{Features, Hello, encode};
 use tallow_tests::heap::{self, Heap};
 use tallow_tests::sim;
@@ -40,9 +40,9 @@ tallow_tests::measured_tests!(
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-/// One read of a pipe, which comes on top of its window.
+/// One read of a TCP connection, which comes on top of its window.
 const READ: usize = 64 * KIB;
-/// A pipe without anything in it.
+/// A TCP connection without anything in it.
 const IDLE: usize = 8 * KIB;
 const UNIX_TIME: Duration = Duration::from_secs(1_800_000_000);
 
@@ -58,39 +58,39 @@ fn acceptor(receive: usize, send: usize) -> Acceptor {
     Acceptor::new(&sim::identity(), BareWebSocket::Allowed, Windows { receive, send }).unwrap()
 }
 
-/// Feeds a pipe as far as it takes bytes; returns how many it took.
-fn feed(now: Instant, pipe: &mut Pipe, mut bytes: &[u8]) -> usize {
+/// Feeds a TCP connection as far as it takes bytes; returns how many it took.
+fn feed(now: Instant, tcp: &mut TcpLink, mut bytes: &[u8]) -> usize {
     let all = bytes.len();
     while !bytes.is_empty() {
-        let room = pipe.read_buffer();
+        let room = tcp.read_buffer();
         let count = room.len().min(bytes.len());
         if count == 0 {
             break;
         }
         room[..count].copy_from_slice(&bytes[..count]);
-        pipe.handle_filled(now, count);
+        tcp.handle_filled(now, count);
         bytes = &bytes[count..];
     }
     all - bytes.len()
 }
 
-/// Takes what a pipe has for its socket.
-fn drain(now: Instant, pipe: &mut Pipe) -> Vec<u8> {
+/// Takes what a TCP connection has for its socket.
+fn drain(now: Instant, tcp: &mut TcpLink) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
         let mut slices = [std::io::IoSlice::new(&[]); 16];
-        let count = pipe.output(&mut slices);
+        let count = tcp.output(&mut slices);
         let bytes: Vec<u8> = slices[..count].iter().flat_map(|slice| slice.to_vec()).collect();
         if bytes.is_empty() {
             return all;
         }
-        pipe.handle_wrote(now, bytes.len());
+        tcp.handle_wrote(now, bytes.len());
         all.extend(bytes);
     }
 }
 
 /// A client and a server that are connected.
-fn connected(kind: Kind, windows: Windows) -> (Instant, Pipe, Pipe) {
+fn connected(kind: Kind, windows: Windows) -> (Instant, TcpLink, TcpLink) {
     let now = Instant::now();
     let mut dialler = Dialler::new(UNIX_TIME, &Seed::new([3; 32]));
     let target = Target { kind, host: "relay.test", port: 443, trust: Trust::Any, proxy: None, windows };
@@ -111,12 +111,12 @@ fn a_pipe_of_one_byte_frames_costs_its_window() {
         let acceptor = acceptor(window, 64 * KIB);
         let many: Vec<u8> = FRAME.repeat(4096);
         heap.restart();
-        let mut pipe = acceptor.accept(now);
-        assert_eq!(feed(now, &mut pipe, UPGRADE), UPGRADE.len());
-        while feed(now, &mut pipe, &many) == many.len() {}
+        let mut tcp = acceptor.accept(now);
+        assert_eq!(feed(now, &mut tcp, UPGRADE), UPGRADE.len());
+        while feed(now, &mut tcp, &many) == many.len() {}
         heap.assert_within_twice(window + READ.min(window) + IDLE, "one-byte frames");
         let mut read = 0;
-        while let Read::Data(piece) = pipe.read() {
+        while let Read::Data(piece) = tcp.read() {
             read += piece.len();
         }
         assert!(read >= window);
@@ -156,13 +156,13 @@ fn a_client_that_does_not_read_costs_its_window() {
 fn answers_that_are_not_read_cost_the_send_window() {
     let heap = Heap::measure();
     let (now, windows) = (Instant::now(), Windows { receive: 64 * KIB, send: 64 * KIB });
-    let mut pipe = acceptor(windows.receive, windows.send).accept(now);
-    assert_eq!(feed(now, &mut pipe, UPGRADE), UPGRADE.len());
+    let mut tcp = acceptor(windows.receive, windows.send).accept(now);
+    assert_eq!(feed(now, &mut tcp, UPGRADE), UPGRADE.len());
     heap.restart();
     for _ in 0..100_000 {
-        assert_eq!(feed(now, &mut pipe, &PING), PING.len());
+        assert_eq!(feed(now, &mut tcp, &PING), PING.len());
     }
-    assert!(pipe.unsent() >= windows.send);
+    assert!(tcp.unsent() >= windows.send);
     heap.assert_within_twice(windows.send + IDLE, "pongs");
 }
 
@@ -186,9 +186,9 @@ fn a_handshake_in_one_byte_records_costs_its_backlog() {
     let mut message = vec![1, 0, 0xFF, 0xF0, 3, 3];
     message.resize(64 * KIB, 0);
     heap.restart();
-    let mut pipe = acceptor.accept(now);
+    let mut tcp = acceptor.accept(now);
     for byte in message {
-        if feed(now, &mut pipe, &[22, 3, 1, 0, 1, byte]) == 0 {
+        if feed(now, &mut tcp, &[22, 3, 1, 0, 1, byte]) == 0 {
             break;
         }
         let _ = heap.growth();
@@ -203,10 +203,10 @@ fn a_head_that_never_ends_costs_its_bound() {
     let now = Instant::now();
     let acceptor = acceptor(8 * KIB, 64 * KIB);
     heap.restart();
-    let mut pipe = acceptor.accept(now);
-    feed(now, &mut pipe, b"GET / HTTP/1.1\r\n");
+    let mut tcp = acceptor.accept(now);
+    feed(now, &mut tcp, b"GET / HTTP/1.1\r\n");
     for _ in 0..MIB {
-        if feed(now, &mut pipe, b"a") == 0 {
+        if feed(now, &mut tcp, b"a") == 0 {
             break;
         }
         let _ = heap.growth();
@@ -332,55 +332,55 @@ impl Floor {
                 _ => {}
             }
         }
-        while self.relay.poll_pipe().is_some() {}
+        while self.relay.poll_tcp().is_some() {}
         while self.relay.poll_event().is_some() {}
         self.relay.settle(self.now);
     }
 
-    fn connect(&mut self, index: u16) -> PipeId {
+    fn connect(&mut self, index: u16) -> TcpId {
         let from = SocketAddr::from(([127, 0, 0, 1], 1024 + index));
-        let pipe = self.relay.handle_accept(self.now, ListenerId(0), from).unwrap();
-        assert_eq!(self.feed(pipe, UPGRADE), UPGRADE.len());
-        pipe
+        let tcp = self.relay.handle_accept(self.now, ListenerId(0), from).unwrap();
+        assert_eq!(self.feed(tcp, UPGRADE), UPGRADE.len());
+        tcp
     }
 
-    fn feed(&mut self, pipe: PipeId, mut bytes: &[u8]) -> usize {
+    fn feed(&mut self, tcp: TcpId, mut bytes: &[u8]) -> usize {
         let all = bytes.len();
         while !bytes.is_empty() {
-            let room = self.relay.pipe_buffer(pipe);
+            let room = self.relay.pipe_buffer(tcp);
             let count = room.len().min(bytes.len());
             if count == 0 {
                 break;
             }
             room[..count].copy_from_slice(&bytes[..count]);
-            self.relay.handle_pipe(self.now, pipe, PipeEvent::Filled(count));
+            self.relay.handle_tcp(self.now, tcp, TcpEvent::Filled(count));
             self.settle();
             bytes = &bytes[count..];
         }
         all - bytes.len()
     }
 
-    fn drain(&mut self, pipe: PipeId) {
+    fn drain(&mut self, tcp: TcpId) {
         loop {
             let mut slices = [std::io::IoSlice::new(&[]); 16];
-            let count = self.relay.pipe_output(pipe, &mut slices);
+            let count = self.relay.pipe_output(tcp, &mut slices);
             let bytes: usize = slices[..count].iter().map(|slice| slice.len()).sum();
             if bytes == 0 {
                 return;
             }
-            self.relay.handle_pipe(self.now, pipe, PipeEvent::Wrote(bytes));
+            self.relay.handle_tcp(self.now, tcp, TcpEvent::Wrote(bytes));
             self.settle();
         }
     }
 
-    fn ask(&mut self, pipe: PipeId, room: u8, side: Side) {
-        let owner = Owner([side as u8; 16]);
-        let join = ClientMessage::Join { room: RoomId([room; 32]), side, owner, again: false };
+    fn ask(&mut self, tcp: TcpId, room: u8, role: Role) {
+        let owner = Owner([role as u8; 16]);
+        let join = ClientMessage::Join { room: RoomId([room; 32]), role, owner, again: false };
         for message in [ClientMessage::Hello(Hello::new(Features::default())), join] {
             let frame = frame(&enclose(&encode(&message)));
-            assert_eq!(self.feed(pipe, &frame), frame.len());
+            assert_eq!(self.feed(tcp, &frame), frame.len());
         }
-        self.drain(pipe);
+        self.drain(tcp);
     }
 }
 
@@ -400,8 +400,8 @@ fn a_pair_that_reads_nothing_costs_its_windows() {
     let pairs = 4;
     for index in 0..pairs {
         let (sender, receiver) = (floor.connect(2 * index), floor.connect(2 * index + 1));
-        floor.ask(sender, index as u8, Side::Sender);
-        floor.ask(receiver, index as u8, Side::Receiver);
+        floor.ask(sender, index as u8, Role::Sender);
+        floor.ask(receiver, index as u8, Role::Receiver);
         floor.drain(sender);
         for leg in [sender, receiver] {
             while floor.feed(leg, &many) == many.len() {}
@@ -438,9 +438,9 @@ fn sources_that_are_remembered_cost_their_bound() {
         let [a, b, c, d] = index.to_be_bytes();
         let ip = Ipv6Addr::from([0x20, 1, a, b, c, d, 1, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
         let source = room::limits::Source::of(SocketAddr::new(IpAddr::V6(ip), 1));
-        let _ = guard.knock(now, source, false);
+        let _ = guard.attempt(now, source, false);
         guard.disconnected(source, true);
-        let _ = guard.knock(now, source, true);
+        let _ = guard.attempt(now, source, true);
         guard.disconnected(source, true);
         let _ = guard.join(now, source);
         guard.failed(now, source);

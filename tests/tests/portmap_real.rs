@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tallow_proto::drive::Handle;
 use tallow_proto::misuse::Misuse;
-use tallow_proto::net::{Action, Arrival, Bind, Ecn, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::net::{Action, Arrival, Bind, Ecn, SocketId, TcpEvent, TcpId, Transmit};
 use tallow_proto::node::{Input, Node};
-use tallow_proto::p2p::portmap::{self, FIRST_PIPE, PortMap, Protocol, SOCKET};
+use tallow_proto::p2p::portmap::{self, FIRST_TCP, PortMap, Protocol, SOCKET};
 use tallow_proto::transfer::job::Job;
 use tallow_runtime::seed;
 
@@ -40,7 +40,7 @@ enum Event {
     Mapped(Protocol, SocketAddr),
     Lost,
     Got(Vec<u8>),
-    Released { datagrams: usize, pipes: usize },
+    Released { datagrams: usize, tcp_links: usize },
 }
 
 impl From<Misuse> for Event {
@@ -55,7 +55,7 @@ struct Mapper {
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     datagrams: usize,
-    pipes: usize,
+    tcp_links: usize,
     leaving: bool,
     closed: bool,
 }
@@ -69,7 +69,7 @@ impl Mapper {
             actions: [bind].into(),
             events: VecDeque::new(),
             datagrams: 0,
-            pipes: 0,
+            tcp_links: 0,
             leaving: false,
             closed: false,
         }
@@ -87,9 +87,9 @@ impl Node for Mapper {
         }
     }
 
-    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
-        assert!(pipe >= FIRST_PIPE);
-        self.map.handle_pipe(now, pipe, event);
+    fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent) {
+        assert!(tcp >= FIRST_TCP);
+        self.map.handle_tcp(now, tcp, event);
     }
 
     fn handle_input(&mut self, now: Instant, input: Input) {
@@ -121,7 +121,7 @@ impl Node for Mapper {
 
     fn settle(&mut self, _: Instant) {
         while let Some(action) = self.map.poll_action() {
-            self.pipes += usize::from(matches!(action, Action::Dial(..)));
+            self.tcp_links += usize::from(matches!(action, Action::Dial(..)));
             self.actions.push_back(action);
         }
         while let Some(event) = self.map.poll_event() {
@@ -133,7 +133,7 @@ impl Node for Mapper {
         }
         if self.leaving && self.map.is_released() {
             self.leaving = false;
-            self.events.push_back(Event::Released { datagrams: self.datagrams, pipes: self.pipes });
+            self.events.push_back(Event::Released { datagrams: self.datagrams, tcp_links: self.tcp_links });
         }
     }
 
@@ -151,12 +151,12 @@ impl Node for Mapper {
         Some(Transmit { to: out.to, src_ip: out.from, ecn: Ecn::NotEct, size: buf.len(), segment_size: None })
     }
 
-    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        self.map.pipe_buffer(pipe)
+    fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+        self.map.pipe_buffer(tcp)
     }
 
-    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.map.pipe_output(pipe, slices)
+    fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.map.pipe_output(tcp, slices)
     }
 
     fn poll_job(&mut self) -> Option<Job> {
@@ -249,8 +249,11 @@ fn a_real_gateway_maps_renews_and_takes_back() {
         mapper.command(Command::Release).unwrap();
         assert!(matches!(next(&mut mapper).await, Event::Lost));
         let released = Instant::now();
-        let Event::Released { datagrams, pipes } = next(&mut mapper).await else { panic!("not released") };
-        println!("taken back after {} ms; {datagrams} datagrams, {pipes} pipes", released.elapsed().as_millis());
+        let Event::Released { datagrams, tcp_links } = next(&mut mapper).await else { panic!("not released") };
+        println!(
+            "taken back after {} ms; {datagrams} datagrams, {tcp_links} tcp_links",
+            released.elapsed().as_millis()
+        );
         assert_eq!(open_ports(), [], "still there");
         send_from_outside(external, "nobody");
         let nothing = tokio::time::timeout(MOMENT, mapper.next_event()).await;

@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tallow_proto::code::Code;
-use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind, MAX};
+use tallow_proto::p2p::candidate::{Candidate, CandidateTransport, Kind, MAX};
 use tallow_proto::peer::{DirectPath, Peer};
 use tallow_proto::seed::Seed;
-use tallow_proto::wire::Capped;
+use tallow_proto::wire::BoundedVec;
 use tallow_proto::wire::peer::Control;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_tests::sim::{
-    Attachment, Behaviour, CODE, Dependence, Heard, HostId, Machine, MaliciousPeer, Network, PUBLIC, Place, RELAY,
+    Attachment, Behaviour, CODE, Dependence, HostId, Machine, MaliciousPeer, Network, PUBLIC, Place, RELAY, Received,
     Relay, Scenario, Script, Site, Tally, World, honest, identity, receive_config, send_config,
 };
 
@@ -22,11 +22,11 @@ const LONG: Duration = Duration::from_secs(280);
 const GOOD: &str = "203.0.113.99:5000";
 
 fn udp(addr: &str) -> Candidate {
-    Candidate { kind: Kind::Host, carrier: Carrier::Udp, addr: addr.parse().unwrap() }
+    Candidate { kind: Kind::Host, transport: CandidateTransport::Udp, addr: addr.parse().unwrap() }
 }
 
 fn tcp(addr: &str) -> Candidate {
-    Candidate { carrier: Carrier::Tcp, ..udp(addr) }
+    Candidate { transport: CandidateTransport::Tcp, ..udp(addr) }
 }
 
 /// Says these, a few at a time, in each of so many rounds.
@@ -35,7 +35,7 @@ fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
         for some in candidates.chunks(MAX) {
             output.say(Control::CandidateOffer {
                 round,
-                candidates: Capped::truncated(some.to_vec()),
+                candidates: BoundedVec::truncated(some.to_vec()),
                 certificate: [7; 32],
                 token: [8; 16],
                 dependent: false,
@@ -45,18 +45,18 @@ fn lying(candidates: Vec<Candidate>, rounds: u32) -> Script {
     };
     let mut said = 0;
     Box::new(move |heard, output| match heard {
-        Heard::Control(Control::CandidateOffer { round, .. }) if round > said => {
+        Received::Control(Control::CandidateOffer { round, .. }) if round > said => {
             said = round;
             say(round, output);
         }
-        Heard::Control(Control::DirectFailed { round }) if round == said => {
+        Received::Control(Control::DirectFailed { round }) if round == said => {
             output.say(Control::DirectFailed { round });
             if round < rounds {
                 said = round + 1;
                 say(said, output);
             }
         }
-        Heard::Paired | Heard::Keyed | Heard::Control(_) | Heard::Chunk(_) => {}
+        Received::Paired | Received::Keyed | Received::Control(_) | Received::Chunk(_) => {}
     })
 }
 
@@ -70,7 +70,7 @@ enum At {
 }
 
 /// An honest peer that hears these candidates of a liar on that side, and what it sends in the meantime.
-fn hears(side: Side, at: At, candidates: Vec<Candidate>, rounds: u32, time: Duration) -> (World, HostId) {
+fn hears(role: Role, at: At, candidates: Vec<Candidate>, rounds: u32, time: Duration) -> (World, HostId) {
     let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(5, 1000) };
     let seed = Seed::new(scenario.seed);
     let mut world = World::new(Network::new(scenario.network, &seed), &seed);
@@ -92,14 +92,14 @@ fn hears(side: Side, at: At, candidates: Vec<Candidate>, rounds: u32, time: Dura
     let direct = Some(direct);
     let now = world.now;
     let liar =
-        MaliciousPeer::new(side, Code::parse(CODE).unwrap(), RELAY, lying(candidates, rounds), seed.derive("hostile"));
-    let peer = match side {
-        Side::Sender => {
+        MaliciousPeer::new(role, Code::parse(CODE).unwrap(), RELAY, lying(candidates, rounds), seed.derive("hostile"));
+    let peer = match role {
+        Role::Sender => {
             let mut config = receive_config(&scenario);
             config.common.direct = direct;
             Peer::receiver(config, now, seed.derive("peer"))
         }
-        Side::Receiver => {
+        Role::Receiver => {
             let mut config = send_config(&scenario);
             config.common.direct = direct;
             Peer::sender(config, now, seed.derive("peer"))
@@ -119,14 +119,14 @@ fn elsewhere(world: &World, peer: HostId) -> Vec<(SocketAddr, Tally)> {
 
 /// Those candidates are never sent a packet, and one that nothing is wrong with is.
 fn denied(at: At, candidates: Vec<Candidate>) {
-    for side in [Side::Sender, Side::Receiver] {
+    for role in [Role::Sender, Role::Receiver] {
         for some in candidates.chunks(MAX - 1) {
             let all = some.iter().copied().chain([udp(GOOD)]).collect();
-            let (world, peer) = hears(side, at, all, 1, LONG);
+            let (world, peer) = hears(role, at, all, 1, LONG);
             let sent = elsewhere(&world, peer);
             let good: SocketAddr = GOOD.parse().unwrap();
-            assert!(sent.iter().any(|(to, _)| *to == good), "{side:?}: no candidate was tried");
-            assert!(sent.iter().all(|(to, _)| *to == good), "{side:?}, {at:?}: {sent:?}");
+            assert!(sent.iter().any(|(to, _)| *to == good), "{role:?}: no candidate was tried");
+            assert!(sent.iter().all(|(to, _)| *to == good), "{role:?}, {at:?}: {sent:?}");
         }
     }
 }
@@ -200,16 +200,16 @@ fn is_within(tally: Tally, limit: Tally) -> bool {
 
 /// What is sent because of these stays within the limits, whichever side lies.
 fn limited(candidates: &[Candidate], rounds: u32) {
-    for side in [Side::Sender, Side::Receiver] {
-        let (world, peer) = hears(side, At::Home, candidates.to_vec(), rounds, LONG);
+    for role in [Role::Sender, Role::Receiver] {
+        let (world, peer) = hears(role, At::Home, candidates.to_vec(), rounds, LONG);
         let sent = elsewhere(&world, peer);
-        assert!(!sent.is_empty(), "{side:?}: no candidate was tried");
+        assert!(!sent.is_empty(), "{role:?}: no candidate was tried");
         for ip in sent.iter().map(|(to, _)| to.ip()) {
             let tally = world.sent_to(peer, ip);
-            assert!(is_within(tally, ONE), "a liar as {side:?}: {tally:?} to {ip}");
+            assert!(is_within(tally, ONE), "a liar as {role:?}: {tally:?} to {ip}");
         }
         let all = sent.iter().map(|&(_, tally)| tally).sum();
-        assert!(is_within(all, ALL), "a liar as {side:?}: {all:?} in all");
+        assert!(is_within(all, ALL), "a liar as {role:?}: {all:?} in all");
     }
 }
 
@@ -231,10 +231,10 @@ fn k02_many_victims_get_little_together() {
 #[test]
 fn no_more_than_four_tcp_connections_are_tried_on_the_lan() {
     let many: Vec<Candidate> = (20..120).map(|host| tcp(&format!("192.168.1.{host}:5000"))).collect();
-    for side in [Side::Sender, Side::Receiver] {
-        let (world, peer) = hears(side, At::Home, many.clone(), 1, Duration::from_secs(9));
-        let dialled = world.sent(peer).filter(|(carrier, ..)| *carrier == tallow_tests::sim::Carrier::Syn).count();
-        assert!((1..=4).contains(&dialled), "{side:?}: {dialled}");
+    for role in [Role::Sender, Role::Receiver] {
+        let (world, peer) = hears(role, At::Home, many.clone(), 1, Duration::from_secs(9));
+        let dialled = world.sent(peer).filter(|(transport, ..)| *transport == tallow_tests::sim::Protocol::Syn).count();
+        assert!((1..=4).contains(&dialled), "{role:?}: {dialled}");
     }
 }
 

@@ -11,26 +11,26 @@ use tallow_proto::transfer::chunk::{Codec, Header};
 use tallow_proto::transfer::memory::MemorySink;
 use tallow_proto::wire::Violation;
 use tallow_proto::wire::peer::{CancelReason, ChunkRange, ChunkRanges, Control, DeclineReason, Have, Reason};
-use tallow_proto::wire::relay::Side;
-use tallow_proto::wire::{Blob, Capped};
+use tallow_proto::wire::relay::Role;
+use tallow_proto::wire::{Blob, BoundedVec};
 use tallow_tests::sim::{
-    CODE, CheckedSink, Heard, HostId, K64, Machine, MaliciousPeer, Network, Place, RELAY, Relay, Scenario, Script,
+    CODE, CheckedSink, HostId, K64, Machine, MaliciousPeer, Network, Place, RELAY, Received, Relay, Scenario, Script,
     ScriptOutput, World, copied_end, honest, offer, offering, page_of, raw, receive_config, send_config,
 };
 
 /// A real peer and a malicious one of the other side.
-fn meet(side: Side, bytes: usize, room: u64, script: Script) -> (World, HostId, Arc<CheckedSink>) {
+fn meet(role: Role, bytes: usize, room: u64, script: Script) -> (World, HostId, Arc<CheckedSink>) {
     let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(77, bytes) };
     let seed = Seed::new(scenario.seed);
     let mut world = World::new(Network::new(scenario.network, &seed), &seed);
     let relay = Relay::new(RELAY.port(), tallow_tests::sim::Policy::Proper, honest(), seed.derive("relay"));
     world.add(RELAY.ip(), Machine::Other(relay));
     let code = Code::parse(CODE).unwrap();
-    let malicious = MaliciousPeer::new(side, code, RELAY, script, seed.derive("hostile"));
+    let malicious = MaliciousPeer::new(role, code, RELAY, script, seed.derive("hostile"));
     let now = world.now;
-    let peer = match side {
-        Side::Sender => Peer::receiver(receive_config(&scenario), now, seed.derive("peer")),
-        Side::Receiver => Peer::sender(send_config(&scenario), now, seed.derive("peer")),
+    let peer = match role {
+        Role::Sender => Peer::receiver(receive_config(&scenario), now, seed.derive("peer")),
+        Role::Receiver => Peer::sender(send_config(&scenario), now, seed.derive("peer")),
     };
     world.add([192, 0, 2, 66].into(), Machine::Other(malicious));
     let peer = world.add([203, 0, 113, 9].into(), Machine::Peer(Box::new(peer)));
@@ -65,7 +65,7 @@ fn class(event: &Event) -> Option<Class> {
 }
 
 fn offered(entries: Vec<Vec<u8>>, bytes: u64) -> (Event, bool) {
-    let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 30, offering(entries, bytes));
+    let (mut world, peer, sink) = meet(Role::Sender, 0, 1 << 30, offering(entries, bytes));
     let event = end(&mut world, peer, &sink);
     assert!(!sink.has_final_names());
     (event, world.said(peer).any(|event| matches!(event, Event::Offer(_))))
@@ -136,11 +136,11 @@ fn p03_an_offer_of_too_much_or_of_what_does_not_come() {
     // Ten million entries, or the largest count there is, and no page.
     for (entries, pages) in [(10_000_000, 1000), (u32::MAX, u32::MAX), (1_000_001, 20), (1, 0), (1, u32::MAX)] {
         let (mut world, peer, sink) = meet(
-            Side::Sender,
+            Role::Sender,
             0,
             1 << 30,
             Box::new(move |heard, output| {
-                if matches!(heard, Heard::Keyed) {
+                if matches!(heard, Received::Keyed) {
                     output.say(Control::Offer(offer(entries, 0, pages)));
                 }
             }),
@@ -160,11 +160,11 @@ fn p03_an_offer_of_too_much_or_of_what_does_not_come() {
 #[test]
 fn p03_missing_pages_are_awaited_until_an_interrupt() {
     let script: Script = Box::new(|heard, output| {
-        if matches!(heard, Heard::Keyed) {
+        if matches!(heard, Received::Keyed) {
             output.say(Control::Offer(offer(1, 1, 5)));
         }
     });
-    let (mut world, peer, _) = meet(Side::Sender, 0, 1 << 30, script);
+    let (mut world, peer, _) = meet(Role::Sender, 0, 1 << 30, script);
     world.run_until(Duration::from_secs(60), |world| world.end(peer).is_some());
     assert!(world.end(peer).is_none());
     world.command(peer, Command::Cancel);
@@ -182,7 +182,7 @@ fn p04_sizes_that_cannot_be() {
         assert!(full || !shown && matches!(class(&event), Some(Class::Refused | Class::Proto)), "{event:?}");
     }
     // More than there is room for: refused when it is accepted, and nothing was written.
-    let (mut world, peer, sink) = meet(Side::Sender, 0, 1000, offering(vec![raw(0, b"a", 1 << 40)], 1 << 40));
+    let (mut world, peer, sink) = meet(Role::Sender, 0, 1000, offering(vec![raw(0, b"a", 1 << 40)], 1 << 40));
     let event = end(&mut world, peer, &sink);
     assert!(matches!(class(&event), Some(Class::Io | Class::Refused | Class::Proto)), "{event:?}");
     assert_eq!(sink.written(), 0);
@@ -194,12 +194,12 @@ fn p04_sizes_that_cannot_be() {
 /// Offers one file of so many bytes and, once it is accepted, does what the script says.
 fn sending(bytes: u64, mut then: impl FnMut(&mut ScriptOutput) + Send + 'static) -> Script {
     Box::new(move |heard, output| match heard {
-        Heard::Keyed => {
+        Received::Keyed => {
             output.say(Control::Offer(offer(1, bytes, 1)));
             output.say(Control::Page { transfer: 1, page: Blob(page_of(&[raw(0, b"file", bytes)])) });
         }
-        Heard::Control(Control::Accept { .. }) => then(output),
-        Heard::Paired | Heard::Control(_) | Heard::Chunk(_) => {}
+        Received::Control(Control::Accept { .. }) => then(output),
+        Received::Paired | Received::Control(_) | Received::Chunk(_) => {}
     })
 }
 
@@ -209,7 +209,7 @@ fn chunk(index: u64, contents: &[u8]) -> Header {
 }
 
 fn sent(bytes: u64, then: impl FnMut(&mut ScriptOutput) + Send + 'static) -> (Event, u64) {
-    let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 40, sending(bytes, then));
+    let (mut world, peer, sink) = meet(Role::Sender, 0, 1 << 40, sending(bytes, then));
     let event = end(&mut world, peer, &sink);
     assert!(!sink.is_complete() && !sink.has_final_names(), "{event:?}");
     (event, sink.written())
@@ -271,7 +271,7 @@ fn more_chunks_than_the_credit_allows_end_it() {
             output.chunk(&chunk(index, &contents).to_bytes(), &contents);
         }
     };
-    let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 40, sending(u64::from(K64) * 640, then));
+    let (mut world, peer, sink) = meet(Role::Sender, 0, 1 << 40, sending(u64::from(K64) * 640, then));
     world.job_time = Duration::from_secs(20);
     let event = end(&mut world, peer, &sink);
     assert!(matches!(event, Event::Failed(Failure::Violation(Violation::BeyondCredit))), "{event:?}");
@@ -294,17 +294,17 @@ fn a_contradictory_end_or_a_wrong_root_gives_no_file() {
 #[test]
 fn messages_out_of_turn_end_a_receiver() {
     let end_message = Control::End { transfer: 1, chunks: 0, moved: 0, root: [0; 32] };
-    let accept = Control::Accept { transfer: 1, have: Capped::default(), credit: 1 };
+    let accept = Control::Accept { transfer: 1, have: BoundedVec::default(), credit: 1 };
     let verified = Control::Verified { transfer: 1, root: [0; 32] };
     let page = Control::Page { transfer: 1, page: Blob(page_of(&[raw(0, b"x", 1)])) };
     for message in [end_message, accept, verified, page, Control::Bye] {
         let shown = format!("{message:?}");
         let script: Script = Box::new(move |heard, output| {
-            if matches!(heard, Heard::Keyed) {
+            if matches!(heard, Received::Keyed) {
                 output.say(message.clone());
             }
         });
-        let (mut world, peer, sink) = meet(Side::Sender, 0, 1 << 30, script);
+        let (mut world, peer, sink) = meet(Role::Sender, 0, 1 << 30, script);
         let event = end(&mut world, peer, &sink);
         assert_eq!(class(&event), Some(Class::Proto), "{shown}: {event:?}");
     }
@@ -315,11 +315,11 @@ fn answered(answer: impl Fn(&mut ScriptOutput) + Send + 'static) -> (Event, usiz
     let seen = Arc::new(Mutex::new(0));
     let count = seen.clone();
     let script: Script = Box::new(move |heard, output| match heard {
-        Heard::Control(Control::Page { .. }) => answer(output),
-        Heard::Chunk(bytes) => *count.lock().unwrap() += bytes,
-        Heard::Paired | Heard::Keyed | Heard::Control(_) => {}
+        Received::Control(Control::Page { .. }) => answer(output),
+        Received::Chunk(bytes) => *count.lock().unwrap() += bytes,
+        Received::Paired | Received::Keyed | Received::Control(_) => {}
     });
-    let (mut world, peer, sink) = meet(Side::Receiver, 300_000, 0, script);
+    let (mut world, peer, sink) = meet(Role::Receiver, 300_000, 0, script);
     let event = end(&mut world, peer, &sink);
     let seen = *seen.lock().unwrap();
     (event, seen)
@@ -330,7 +330,7 @@ fn range(first: u64, last: u64) -> ChunkRange {
 }
 
 fn accept(have: Vec<Have>) -> Control {
-    Control::Accept { transfer: 1, have: Capped::new(have).unwrap(), credit: 32 << 20 }
+    Control::Accept { transfer: 1, have: BoundedVec::new(have).unwrap(), credit: 32 << 20 }
 }
 
 fn ack(ranges: Vec<ChunkRange>) -> Control {
@@ -402,18 +402,18 @@ fn d03_what_the_other_side_says_is_shown_escaped_and_short() {
 
 #[test]
 fn bytes_that_are_no_record_end_either_side() {
-    for side in [Side::Sender, Side::Receiver] {
+    for role in [Role::Sender, Role::Receiver] {
         for junk in [&[0xff; 8][..], &[0, 0, 0, 0], &[0, 0, 0, 5, 0, 1, 2, 3, 4], &[0, 0, 0, 5, 9, 1, 2, 3, 4]] {
             let shown = junk;
             let junk = Bytes::copy_from_slice(junk);
             let script: Script = Box::new(move |heard, output| {
-                if matches!(heard, Heard::Keyed) {
+                if matches!(heard, Received::Keyed) {
                     output.raw(junk.clone());
                 }
             });
-            let (mut world, peer, sink) = meet(side, 1000, 1 << 20, script);
+            let (mut world, peer, sink) = meet(role, 1000, 1 << 20, script);
             let event = end(&mut world, peer, &sink);
-            assert_eq!(class(&event), Some(Class::Proto), "{side:?} {shown:?} {event:?}");
+            assert_eq!(class(&event), Some(Class::Proto), "{role:?} {shown:?} {event:?}");
         }
     }
 }

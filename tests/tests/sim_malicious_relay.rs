@@ -10,7 +10,7 @@ use tallow_proto::code::Code;
 use tallow_proto::peer::{Class, Event};
 use tallow_proto::wire::frame::{KIND_CHUNK, enclose};
 use tallow_proto::wire::peer::HandshakeMessage;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_proto::wire::{Versions, decode, encode};
 use tallow_tests::sim::{Fate, Passing, Place, Policy, Report, Rig, Scenario, Tamper};
 
@@ -86,13 +86,13 @@ fn x02_dropped_handshakes_allow_at_most_three_guesses() {
         let seen = tries.clone();
         let tamper: Tamper = Box::new(move |passing, frame| {
             let mut seen = seen.lock().unwrap();
-            match (passing.side, passing.nth) {
-                (Side::Sender, 0) => {
+            match (passing.role, passing.nth) {
+                (Role::Sender, 0) => {
                     seen.0 += 1;
                     if guess { Fate::Pass } else { Fate::Close }
                 }
                 // The receiver's proof, made wrong, and the link dropped after it.
-                (Side::Receiver, 0) => {
+                (Role::Receiver, 0) => {
                     seen.1 += 1;
                     let last = frame.len() * 8 - 1;
                     Fate::Instead(vec![flip(frame, last)])
@@ -130,15 +130,15 @@ fn x02_dropped_handshakes_allow_at_most_three_guesses() {
 fn x03_a_flipped_handshake_bit_fails_on_both_sides() {
     let long = std::env::var_os("TALLOW_LONG").is_some();
     // H1 and H2 have about 1,700 bytes, H3 33; the first four are the length.
-    for (side, nth, len) in [(Side::Sender, 0, 1_680), (Side::Receiver, 0, 1_700), (Side::Sender, 1, 37)] {
+    for (role, nth, len) in [(Role::Sender, 0, 1_680), (Role::Receiver, 0, 1_700), (Role::Sender, 1, 37)] {
         let step = if long { 37 } else { len * 8 / 12 };
         for bit in (0..len * 8).step_by(step) {
             let tamper: Tamper = Box::new(move |passing, frame| {
-                let here = (passing.side, passing.nth, passing.stream) == (side, nth, 0) && passing.from < 2;
+                let here = (passing.role, passing.nth, passing.stream) == (role, nth, 0) && passing.from < 2;
                 if here { Fate::Instead(vec![flip(frame, bit % (frame.len() * 8))]) } else { Fate::Pass }
             });
             let (report, rig) = against(&scenario(3, 1000), tamper);
-            let what = format!("bit {bit} of {side:?} {nth}");
+            let what = format!("bit {bit} of {role:?} {nth}");
             if report.is_done() {
                 // Only what stopped the attempt and proved nothing is tried again, on an untouched link.
                 let again = rig.world.said(rig.receiver).filter(|event| matches!(event, Event::Paired)).count();
@@ -205,7 +205,7 @@ fn x06_wires_crossed_after_the_handshake_carry_nothing() {
     // Two senders and two receivers of one code. After the handshakes, what the first sender says goes to the second
     // receiver.
     let tamper: Tamper = Box::new(|passing, frame| {
-        let handshake = passing.stream == 0 && passing.nth < if passing.side == Side::Sender { 2 } else { 1 };
+        let handshake = passing.stream == 0 && passing.nth < if passing.role == Role::Sender { 2 } else { 1 };
         if handshake {
             Fate::Pass
         } else {
@@ -249,7 +249,7 @@ fn x06_x07_tampered_chunk_records_end_the_transfer() {
         for at in [0, CHUNKS / 2, CHUNKS - 1] {
             let (mut seen, mut count) = (Vec::new(), 0);
             let tamper: Tamper = Box::new(move |passing, frame| {
-                if passing.side != Side::Sender || !is_chunk(frame) || passing.stream == 0 {
+                if passing.role != Role::Sender || !is_chunk(frame) || passing.stream == 0 {
                     return Fate::Pass;
                 }
                 seen.push(frame.clone());
@@ -277,7 +277,7 @@ fn x06_x07_tampered_chunk_records_end_the_transfer() {
 fn x07_swapped_records_end_it() {
     let mut held: Option<Bytes> = None;
     let tamper: Tamper = Box::new(move |passing, frame| {
-        if passing.side != Side::Sender || passing.stream != 1 || passing.nth == 0 {
+        if passing.role != Role::Sender || passing.stream != 1 || passing.nth == 0 {
             return Fate::Pass;
         }
         match held.take() {
@@ -301,21 +301,21 @@ fn x08_a_clean_close_before_the_end_is_no_success() {
         if chunks >= CHUNKS {
             return Fate::Close;
         }
-        chunks += usize::from(passing.side == Side::Sender && is_chunk(frame));
-        let over = passing.side == Side::Sender && chunks == CHUNKS && is_chunk(frame);
+        chunks += usize::from(passing.role == Role::Sender && is_chunk(frame));
+        let over = passing.role == Role::Sender && chunks == CHUNKS && is_chunk(frame);
         if over { Fate::PassAndClose } else { Fate::Pass }
     });
     let (report, rig) = against(&scenario(11, CHUNKS * 65_536), tamper);
     failed(&report, &[Class::Net], &[Class::Net], &rig.told());
     // At each control frame of either side from the last data record on.
     let (mut confirmed, mut unconfirmed) = (0, 0);
-    for side in [Side::Sender, Side::Receiver] {
+    for role in [Role::Sender, Role::Receiver] {
         for after in 0..8 {
             for pass in [false, true] {
                 let (mut chunks, mut controls) = (0, 0);
                 let tamper: Tamper = Box::new(move |passing, frame| {
-                    chunks += usize::from(passing.side == Side::Sender && is_chunk(frame));
-                    if chunks < CHUNKS || passing.side != side || passing.stream != 0 {
+                    chunks += usize::from(passing.role == Role::Sender && is_chunk(frame));
+                    if chunks < CHUNKS || passing.role != role || passing.stream != 0 {
                         return Fate::Pass;
                     }
                     controls += 1;
@@ -347,11 +347,11 @@ fn x08_a_clean_close_before_the_end_is_no_success() {
 fn x08_a_single_close_anywhere_is_only_a_pause() {
     const CHUNKS: usize = 4;
     let mut paused = 0;
-    for side in [Side::Sender, Side::Receiver] {
+    for role in [Role::Sender, Role::Receiver] {
         for at in 0..24 {
             let (mut frames, mut closed) = (0, false);
             let tamper: Tamper = Box::new(move |passing, _| {
-                frames += usize::from(passing.side == side);
+                frames += usize::from(passing.role == role);
                 if closed || frames <= at {
                     return Fate::Pass;
                 }
@@ -359,7 +359,7 @@ fn x08_a_single_close_anywhere_is_only_a_pause() {
                 Fate::Close
             });
             let (report, rig) = against(&scenario(13, CHUNKS * 65_536), tamper);
-            let what = format!("{side:?} {at}: {}", rig.told());
+            let what = format!("{role:?} {at}: {}", rig.told());
             assert!(report.is_done(), "{what}");
             let again = |event: &&Event| matches!(event, Event::Reconnecting { .. });
             paused += usize::from(rig.world.said(rig.receiver).any(|event| again(&event)));
@@ -444,22 +444,22 @@ fn p01_p02_junk_from_the_relay_ends_it_and_nothing_else() {
         ("something behind a message", h3(&[3, 0]).to_vec()),
     ];
     for (name, bytes) in junk {
-        for side in [Side::Sender, Side::Receiver] {
+        for role in [Role::Sender, Role::Receiver] {
             for nth in [0, 1, 2, 4] {
                 let junk = Bytes::from(bytes.clone());
                 let tamper: Tamper = Box::new(move |passing, _| {
-                    let here = passing.side == side && passing.stream == 0 && passing.nth == nth && passing.from < 2;
+                    let here = passing.role == role && passing.stream == 0 && passing.nth == nth && passing.from < 2;
                     if here { Fate::Instead(vec![junk.clone()]) } else { Fate::Pass }
                 });
                 let (report, rig) = against(&scenario(14, 100_000), tamper);
-                let what = format!("{name} for {side:?} {nth}: {}", rig.told());
+                let what = format!("{name} for {role:?} {nth}: {}", rig.told());
                 let any = [Class::Proto, Class::Auth, Class::Net, Class::Peer, Class::Interrupted];
                 // In the place of a late acknowledgement it comes when the receiver has everything.
                 if !matches!(report.received, Some(Event::Done(_))) {
                     failed(&report, &any, &[Class::Proto, Class::Auth, Class::Net, Class::Peer], &what);
                 }
                 // The one who got it knows what it was.
-                let class = if side == Side::Sender { report.received_class() } else { report.sent_class() };
+                let class = if role == Role::Sender { report.received_class() } else { report.sent_class() };
                 // Once the session is keyed that length is allowed: it swallows what follows, until nothing is heard
                 // any more.
                 let waits = name == "one beyond the cap" && class == Some(Class::Net);

@@ -12,7 +12,7 @@ use tallow_proto::peer::{
 };
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::enclose;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_tests::sim::{
     Act, Conditions, Fate, HostId, Machine, Passing, Place, Policy, RELAY, Rig, Scenario, Tamper, World, honest,
     identity, send_config,
@@ -91,9 +91,9 @@ fn a_wrong_code_is_reported_after_other_senders_are_tried() {
 fn what_a_relay_says_in_a_reconnect_room_ends_no_first_meeting() {
     for junk in [enclose(&[3]), enclose(&[200, 0, 0]), Bytes::from_static(&[0xff; 4])] {
         let tamper: Tamper =
-            Box::new(move |passing: Passing, _: &Bytes| match (passing.from, passing.side, passing.nth) {
-                (0 | 1, Side::Sender, 1) => Fate::Cut,
-                (2 | 3, Side::Sender, 0) => Fate::Instead(vec![junk.clone()]),
+            Box::new(move |passing: Passing, _: &Bytes| match (passing.from, passing.role, passing.nth) {
+                (0 | 1, Role::Sender, 1) => Fate::Cut,
+                (2 | 3, Role::Sender, 0) => Fate::Instead(vec![junk.clone()]),
                 _ => Fate::Pass,
             });
         let scenario = Scenario { place: Place::ScriptedRelay, give_up_after: None, ..Scenario::plain(2, 10_000) };

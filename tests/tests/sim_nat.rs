@@ -16,7 +16,7 @@ use tallow_proto::peer::{
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::job::Job;
 use tallow_tests::sim::{
-    Attachment, Behaviour, Conditions, Dependence, HostId, Kind, LIFETIME, Lot, Machine, Observed, PUBLIC, Place,
+    Attachment, Behaviour, Conditions, Dependence, HostId, HostPlan, Kind, LIFETIME, Machine, Observed, PUBLIC, Place,
     RELAY, Rig, Scenario, Segment, Site, World, can_punch, identity, real_relay,
 };
 
@@ -103,7 +103,7 @@ fn of(scenario: &Scenario, seed: u64, place: impl FnOnce(&mut World) -> [Vec<Att
 }
 
 /// Both at sites of these kinds.
-fn sites(seed: u64, kinds: [Kind; 2], lifetime: Duration) -> (Rig, [Lot; 2]) {
+fn sites(seed: u64, kinds: [Kind; 2], lifetime: Duration) -> (Rig, [HostPlan; 2]) {
     let mut lots = Vec::new();
     let rig = between(seed, |world| {
         let mut build = |number: u8| {
@@ -251,7 +251,7 @@ fn whoever_has_the_others_private_address_is_not_taken_for_it() {
             [(101, 10, 11), (102, 11, 10)].map(|(outside, own, other)| {
                 let site = Site::private([192, 168, 1, 0], behaviour, [203, 0, 113, outside]);
                 let home = world.add_site(PUBLIC, site);
-                world.add_at(at(home, [192, 168, 1, other]), Machine::Other(Parrot::new()));
+                world.add_at(at(home, [192, 168, 1, other]), Machine::Other(EchoServer::new()));
                 at(home, [192, 168, 1, own])
             })
         });
@@ -498,12 +498,12 @@ fn a_transfer_survives_a_firewall_that_starts_to_block_udp() {
 }
 
 /// Says back whatever it hears, at the ports that peers like to have.
-struct Parrot {
+struct EchoServer {
     actions: VecDeque<Action>,
     answers: BTreeMap<SocketId, VecDeque<(SocketAddr, BytesMut)>>,
 }
 
-impl Parrot {
+impl EchoServer {
     fn new() -> Box<Self> {
         let bind = |number: u8| {
             let addr = SocketAddr::new([0, 0, 0, 0].into(), 40_000 + u16::from(number));
@@ -513,7 +513,7 @@ impl Parrot {
     }
 }
 
-impl Node for Parrot {
+impl Node for EchoServer {
     type Command = Infallible;
     type Event = Observed;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tallow_proto::peer::{Class, Event};
 use tallow_proto::transfer::memory::{MemorySink, Partial};
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_tests::sim::{Act, Chance, CheckedSink, Fate, Place, Policy, Rig, Scenario, Tamper, honest};
 
 /// How many seeds: a few, or with `TALLOW_LONG=1` many.
@@ -92,7 +92,7 @@ fn x06_x07_what_came_before_a_forged_record_is_kept() {
     let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(3, 3_000_000) };
     let mut chunks = 0;
     let tamper: Tamper = Box::new(move |passing, frame| {
-        let is_chunk = passing.side == Side::Sender && frame.len() > 60_000;
+        let is_chunk = passing.role == Role::Sender && frame.len() > 60_000;
         chunks += usize::from(is_chunk);
         if !is_chunk || chunks != 30 {
             return Fate::Pass;

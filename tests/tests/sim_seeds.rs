@@ -17,10 +17,10 @@ use tallow_proto::peer::{DirectPath, Peer, RelayAddress};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::job::Job;
 use tallow_proto::wire::peer::{Control, HandshakeMessage};
-use tallow_proto::wire::relay::Side;
-use tallow_proto::wire::{Capped, decode};
+use tallow_proto::wire::relay::Role;
+use tallow_proto::wire::{BoundedVec, decode};
 use tallow_tests::sim::{
-    CODE, Fate, Heard, Machine, MaliciousPeer, Network, Observed, Passing, Place, Policy, RELAY, Relay, Scenario,
+    CODE, Fate, Machine, MaliciousPeer, Network, Observed, Passing, Place, Policy, RELAY, Received, Relay, Scenario,
     Script, World, identity, receive_config, send_config,
 };
 
@@ -39,9 +39,9 @@ struct Drawn {
 type Shared = Arc<Mutex<Drawn>>;
 
 /// Hears what is asked by STUN, and is silent.
-struct Ear(VecDeque<Action>, Shared);
+struct StunRecorder(VecDeque<Action>, Shared);
 
-impl Node for Ear {
+impl Node for StunRecorder {
     type Command = Infallible;
     type Event = Observed;
 
@@ -92,7 +92,7 @@ impl Node for Ear {
 /// Begins one round after another, 10 s each, and keeps the tokens of the other side.
 fn curious(drawn: Shared) -> Script {
     Box::new(move |heard, output| {
-        let Heard::Control(Control::CandidateOffer { round, token, .. }) = heard else { return };
+        let Received::Control(Control::CandidateOffer { round, token, .. }) = heard else { return };
         let tokens = &mut drawn.lock().unwrap().tokens;
         if tokens.len() >= round as usize {
             // A later offer of the same round.
@@ -101,7 +101,7 @@ fn curious(drawn: Shared) -> Script {
         tokens.push(token.to_vec());
         let mut offer = |round| {
             let (certificate, token) = ([7; 32], [8; 16]);
-            let candidates = Capped::default();
+            let candidates = BoundedVec::default();
             output.say(Control::CandidateOffer { round, candidates, certificate, token, dependent: false });
             output.pause(Duration::from_secs(10));
             output.say(Control::DirectFailed { round });
@@ -115,14 +115,14 @@ fn curious(drawn: Shared) -> Script {
     })
 }
 
-fn drawn(side: Side, seed: u64) -> Drawn {
+fn drawn(role: Role, seed: u64) -> Drawn {
     let shared = Shared::default();
     let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(1, 1000) };
     let of_world = Seed::new(scenario.seed);
     let mut world = World::new(Network::new(scenario.network, &of_world), &of_world);
     let seen = shared.clone();
     let tamper = Box::new(move |passing: Passing, frame: &bytes::Bytes| {
-        if passing.side == side
+        if passing.role == role
             && let Ok(HandshakeMessage::H1 { sid, .. }) = decode(&frame[4..])
         {
             seen.lock().unwrap().sessions.push(sid.to_vec());
@@ -137,23 +137,23 @@ fn drawn(side: Side, seed: u64) -> Drawn {
             Bind { addr: ([0, 0, 0, 0], port).into(), dual_stack: true, share_port: false, group: None },
         )
     };
-    let ear = Ear((0..).zip(PORTS).map(bind).collect(), shared.clone());
+    let ear = StunRecorder((0..).zip(PORTS).map(bind).collect(), shared.clone());
     world.add(EAR.into(), Machine::Other(Box::new(ear)));
     let stun = PORTS.map(|port| RelayAddress { host: std::net::IpAddr::from(EAR).to_string(), port }).to_vec();
     let mut direct = DirectPath::new(identity());
     (direct.map_ports, direct.stun) = (false, stun);
     let direct = Some(direct);
-    let other = if side == Side::Sender { Side::Receiver } else { Side::Sender };
+    let other = if role == Role::Sender { Role::Receiver } else { Role::Sender };
     let script = curious(shared.clone());
     let malicious = MaliciousPeer::new(other, Code::parse(CODE).unwrap(), RELAY, script, of_world.derive("hostile"));
     let (now, seed) = (world.now, Seed::new(of_world.derive(&format!("peer {seed}")).bytes().to_owned()));
-    let peer = match side {
-        Side::Sender => {
+    let peer = match role {
+        Role::Sender => {
             let mut config = send_config(&scenario);
             config.common.direct = direct;
             Peer::sender(config, now, seed)
         }
-        Side::Receiver => {
+        Role::Receiver => {
             let mut config = receive_config(&scenario);
             config.common.direct = direct;
             Peer::receiver(config, now, seed)
@@ -167,19 +167,19 @@ fn drawn(side: Side, seed: u64) -> Drawn {
 
 #[test]
 fn tokens_transactions_and_sessions_come_from_the_seed() {
-    for side in [Side::Sender, Side::Receiver] {
-        let runs = [1, 1, 2, 3].map(|seed| drawn(side, seed));
-        assert_eq!(runs[0], runs[1], "{side:?}: the same seed");
+    for role in [Role::Sender, Role::Receiver] {
+        let runs = [1, 1, 2, 3].map(|seed| drawn(role, seed));
+        assert_eq!(runs[0], runs[1], "{role:?}: the same seed");
         let of = |kind: fn(&Drawn) -> &Vec<Vec<u8>>, each: usize| {
             let mut all: Vec<_> = runs[1..].iter().flat_map(kind).collect();
             let count = all.len();
-            assert!(runs[1..].iter().all(|run| kind(run).len() >= each), "{side:?}: {count} are few");
+            assert!(runs[1..].iter().all(|run| kind(run).len() >= each), "{role:?}: {count} are few");
             all.sort();
             all.dedup();
-            assert_eq!(all.len(), count, "{side:?}: one came twice");
+            assert_eq!(all.len(), count, "{role:?}: one came twice");
         };
         of(|drawn| &drawn.tokens, ROUNDS as usize);
         of(|drawn| &drawn.transactions, PORTS.len());
-        of(|drawn| &drawn.sessions, usize::from(side == Side::Sender));
+        of(|drawn| &drawn.sessions, usize::from(role == Role::Sender));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tallow_proto::peer::{DirectPath, Event, PathTransport};
 use tallow_proto::seed::Seed;
 use tallow_tests::sim::{
-    Attachment, Behaviour, Carrier, Conditions, Dependence, HostId, Machine, PUBLIC, Rig, Scenario, Segment, Site,
+    Attachment, Behaviour, Conditions, Dependence, HostId, Machine, PUBLIC, Protocol, Rig, Scenario, Segment, Site,
     Squat, Squatter, World, identity,
 };
 
@@ -69,14 +69,14 @@ impl Two {
     }
 
     /// Where each of the two is reached: a world with the same seed is the same.
-    fn ports(lan: bool, carrier: Carrier) -> [SocketAddr; 2] {
+    fn ports(lan: bool, transport: Protocol) -> [SocketAddr; 2] {
         let mut two = Self::new(lan);
         assert!(two.goes_directly(10 * SECOND)[0].is_some(), "nobody is in the way");
         two.rig.world.run_until(SECOND, |_| false);
         let [sender, receiver] = two.hosts();
         let reached = |from: HostId, ip: IpAddr| {
             let mut sent = two.rig.world.sent(from);
-            sent.find(|(over, _, to, _)| *over == carrier && to.ip() == ip).map(|(_, _, to, _)| to)
+            sent.find(|(over, _, to, _)| *over == transport && to.ip() == ip).map(|(_, _, to, _)| to)
         };
         [reached(receiver, two.at[0]).expect("dialled"), reached(sender, two.at[1]).expect("dialled")]
     }
@@ -89,7 +89,7 @@ impl Two {
 
 #[test]
 fn silent_strangers_do_not_keep_two_from_going_directly() {
-    for target in Two::ports(false, Carrier::Udp) {
+    for target in Two::ports(false, Protocol::Udp) {
         let mut two = Two::new(false);
         two.squat(target, Squat::Silent);
         assert_eq!(two.goes_directly(8 * SECOND), [Some(PathTransport::Quic); 2], "squatted: {target}");
@@ -98,7 +98,7 @@ fn silent_strangers_do_not_keep_two_from_going_directly() {
 
 #[test]
 fn what_strangers_send_unasked_is_not_kept() {
-    for target in Two::ports(false, Carrier::Udp) {
+    for target in Two::ports(false, Protocol::Udp) {
         let mut two = Two::new(false);
         let stranger = two.squat(target, Squat::Fills);
         assert_eq!(two.goes_directly(8 * SECOND), [Some(PathTransport::Quic); 2], "squatted: {target}");
@@ -109,7 +109,7 @@ fn what_strangers_send_unasked_is_not_kept() {
 
 #[test]
 fn silent_tcp_connections_do_not_keep_the_right_one_out() {
-    let targets = Two::ports(true, Carrier::Syn);
+    let targets = Two::ports(true, Protocol::Syn);
     let mut two = Two::new(true);
     for (number, target) in targets.into_iter().enumerate() {
         two.stranger = [10, 0, 0, 66 + number as u8].into();

@@ -58,7 +58,7 @@ fn real_servers_tell_where_we_are() {
         gather.handle_timeout(Instant::now());
     }
     for candidate in gather.candidates() {
-        println!("{:?} {:?} {}", candidate.kind, candidate.carrier, candidate.addr);
+        println!("{:?} {:?} {}", candidate.kind, candidate.transport, candidate.addr);
     }
     println!("{sent} sent, {heard} heard, {} ms", start.elapsed().as_millis());
     println!("IPv4: {:?}, IPv6: {:?}", gather.nat(Family::V4), gather.nat(Family::V6));

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tallow_proto::code::Code;
-use tallow_proto::net::{Action, Arrival, Ecn, Interface, ListenerId, PipeEvent, PipeId, SocketId};
+use tallow_proto::net::{Action, Arrival, Ecn, Interface, ListenerId, SocketId, TcpEvent, TcpId};
 use tallow_proto::node::{Input, Node};
 use tallow_proto::peer::{Command, Common, DirectPath, Embedded, Event, Machine, Peer, ReceiveConfig, SendConfig};
 use tallow_proto::seed::Seed;
@@ -29,7 +29,7 @@ struct End {
     ip: IpAddr,
     sockets: Vec<(SocketId, u16)>,
     listener: Option<(ListenerId, u16)>,
-    pipes: Vec<PipeId>,
+    tcp_links: Vec<TcpId>,
     last_port: u16,
     done: bool,
     upgraded: Option<Duration>,
@@ -44,7 +44,7 @@ impl End {
             ip,
             sockets: Vec::new(),
             listener: None,
-            pipes: Vec::new(),
+            tcp_links: Vec::new(),
             last_port,
             done: false,
             upgraded: None,
@@ -129,18 +129,18 @@ impl Two {
                 end.listener = Some((id, local.port()));
                 end.peer.handle_input(now, Input::Listening(id, Ok(local)));
             }
-            Action::Dial(pipe, _) if self.tcp == Tcp::Refused => {
-                let refused = PipeEvent::Failed(std::io::ErrorKind::ConnectionRefused);
-                self.ends[which].peer.handle_pipe(now, pipe, refused);
+            Action::Dial(tcp, _) if self.tcp == Tcp::Refused => {
+                let refused = TcpEvent::Failed(std::io::ErrorKind::ConnectionRefused);
+                self.ends[which].peer.handle_tcp(now, tcp, refused);
             }
             Action::Dial(..) if self.tcp == Tcp::Unanswered => {}
-            Action::Dial(pipe, dial) => {
+            Action::Dial(tcp, dial) => {
                 let from = SocketAddr::new(self.ends[which].ip, 1);
                 let other = &mut self.ends[1 - which];
                 let there = other.listener.filter(|&(_, port)| dial.to == SocketAddr::new(other.ip, port));
                 if there.is_some_and(|(listener, _)| other.peer.handle_accept(now, listener, from).is_some()) {
-                    self.ends[which].peer.handle_pipe(now, pipe, PipeEvent::Up);
-                    self.ends[which].pipes.push(pipe);
+                    self.ends[which].peer.handle_tcp(now, tcp, TcpEvent::Up);
+                    self.ends[which].tcp_links.push(tcp);
                 }
             }
             _ => {}
@@ -234,11 +234,11 @@ impl Two {
                 for flight in <VecDeque<Flight>>::into_iter(to_sender) {
                     self.ends[SENDER].take(self.now, flight);
                 }
-                let pipes = self.ends[SENDER].pipes.clone();
-                assert!(!pipes.is_empty(), "a TCP connection is there to be reset");
-                for pipe in pipes {
-                    let reset = PipeEvent::Failed(std::io::ErrorKind::ConnectionReset);
-                    self.ends[SENDER].peer.handle_pipe(self.now, pipe, reset);
+                let tcp_links = self.ends[SENDER].tcp_links.clone();
+                assert!(!tcp_links.is_empty(), "a TCP connection is there to be reset");
+                for tcp in tcp_links {
+                    let reset = TcpEvent::Failed(std::io::ErrorKind::ConnectionReset);
+                    self.ends[SENDER].peer.handle_tcp(self.now, tcp, reset);
                 }
             } else {
                 self.go_on();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tallow_proto::drive::Driver;
 use tallow_proto::wire::frame::enclose;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_tests::sim::{Fate, Passing, Policy, Relay as MaliciousRelay, Tamper};
 
 use super::stage::{Home, Run, SLOWLY};
@@ -36,7 +36,7 @@ fn tamper(orders: Arc<Orders>) -> Tamper {
         if passing.from < 2 {
             return if orders.cut.load(Ordering::Relaxed) { Fate::Cut } else { Fate::Pass };
         }
-        if passing.side != Side::Sender || passing.nth != 0 || orders.floods.swap(true, Ordering::Relaxed) {
+        if passing.role != Role::Sender || passing.nth != 0 || orders.floods.swap(true, Ordering::Relaxed) {
             return Fate::Instead(Vec::new());
         }
         let mut all = vec![enclose(&WRONG_CODE)];

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 use tallow_proto::wire::frame::enclose;
-use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, RoomId, Side};
+use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Role, RoomId};
 use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};
 
 use super::Victim;
@@ -28,7 +28,7 @@ const UPGRADE: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConn
 const TINY: [u8; 7] = [0x82, 0x81, 0, 0, 0, 0, 9];
 
 /// A client that was greeted and takes its seat; it is answered with this.
-fn seated(relay: SocketAddr, room: u8, side: Side, last: &RelayMessage) -> TcpStream {
+fn seated(relay: SocketAddr, room: u8, role: Role, last: &RelayMessage) -> TcpStream {
     let mut socket = connect(relay);
     socket.write_all(UPGRADE).unwrap();
     let mut head = Vec::new();
@@ -37,8 +37,8 @@ fn seated(relay: SocketAddr, room: u8, side: Side, last: &RelayMessage) -> TcpSt
     }
     assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
     let hello = ClientMessage::Hello(Hello::new(Features::default()));
-    let owner = Owner([room.wrapping_mul(2).wrapping_add(u8::from(side == Side::Sender)); 16]);
-    let join = ClientMessage::Join { room: RoomId([room; 32]), side, owner, again: false };
+    let owner = Owner([room.wrapping_mul(2).wrapping_add(u8::from(role == Role::Sender)); 16]);
+    let join = ClientMessage::Join { room: RoomId([room; 32]), role, owner, again: false };
     let greeting = [enclose(&encode(&hello)), enclose(&encode(&join))].concat();
     let len = u8::try_from(greeting.len()).ok().filter(|len| *len < 126).expect("a short greeting");
     socket.write_all(&[&[0x82, 0x80 | len, 0, 0, 0, 0], greeting.as_slice()].concat()).unwrap();
@@ -82,8 +82,8 @@ fn frames_of_one_byte_cost_a_relay_its_windows() {
     let victim = Victim::new(&relay.program);
     let mut sockets = Vec::new();
     for room in 0..PAIRS {
-        sockets.push(seated(relay.addr, room, Side::Sender, &RelayMessage::Waiting));
-        sockets.push(seated(relay.addr, room, Side::Receiver, &RelayMessage::Paired { streams: 0 }));
+        sockets.push(seated(relay.addr, room, Role::Sender, &RelayMessage::Waiting));
+        sockets.push(seated(relay.addr, room, Role::Receiver, &RelayMessage::Paired { streams: 0 }));
     }
     let tiny: Vec<u8> = TINY.iter().copied().cycle().take(TINY.len() * 2048).collect();
     let mut begun = vec![0; sockets.len()];

@@ -16,11 +16,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 use tallow_proto::code::Code;
-use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind};
-use tallow_proto::wire::Capped;
+use tallow_proto::p2p::candidate::{Candidate, CandidateTransport, Kind};
+use tallow_proto::wire::BoundedVec;
 use tallow_proto::wire::peer::Control;
-use tallow_proto::wire::relay::Side;
-use tallow_tests::sim::{Heard, MaliciousPeer, Script, ScriptOutput};
+use tallow_proto::wire::relay::Role;
+use tallow_tests::sim::{MaliciousPeer, Received, Script, ScriptOutput};
 
 use super::Victim;
 use super::stage::{Home, Relay, Run};
@@ -200,14 +200,14 @@ impl Hole {
 
 /// A sender with the right code, which begins a round and lets it last: the receiver accepts connections meanwhile.
 fn stalling(ip: IpAddr) -> Script {
-    Box::new(move |heard: Heard, output: &mut ScriptOutput| {
-        if let Heard::Keyed = heard {
+    Box::new(move |heard: Received, output: &mut ScriptOutput| {
+        if let Received::Keyed = heard {
             let addr = SocketAddr::new(ip, 40_000);
-            let candidate = Candidate { kind: Kind::Host, carrier: Carrier::Udp, addr };
+            let candidate = Candidate { kind: Kind::Host, transport: CandidateTransport::Udp, addr };
             for round in 1..4 {
                 output.say(Control::CandidateOffer {
                     round,
-                    candidates: Capped::truncated(vec![candidate]),
+                    candidates: BoundedVec::truncated(vec![candidate]),
                     certificate: [7; 32],
                     token: [8; 16],
                     dependent: false,
@@ -222,7 +222,7 @@ fn stalling(ip: IpAddr) -> Script {
 
 fn sender(code: &str, relay: SocketAddr, ip: IpAddr) -> std::thread::JoinHandle<()> {
     let node =
-        *MaliciousPeer::new(Side::Sender, Code::parse(code).unwrap(), relay, stalling(ip), tallow_runtime::seed());
+        *MaliciousPeer::new(Role::Sender, Code::parse(code).unwrap(), relay, stalling(ip), tallow_runtime::seed());
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {

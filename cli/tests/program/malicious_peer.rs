@@ -9,8 +9,8 @@ use tallow_proto::drive::Driver;
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::Blob;
 use tallow_proto::wire::peer::{CancelReason, Control, DeclineReason, Reason};
-use tallow_proto::wire::relay::Side;
-use tallow_tests::sim::{Heard, MaliciousPeer, Script, offer, offering, raw};
+use tallow_proto::wire::relay::Role;
+use tallow_tests::sim::{MaliciousPeer, Received, Script, offer, offering, raw};
 use tallow_tokio::TokioIo;
 
 use super::stage::{End, Home, Relay, Run, receiving, sending};
@@ -25,7 +25,7 @@ struct Attacker {
 }
 
 impl Attacker {
-    fn comes(side: Side, code: &str, relay: &Relay, script: impl FnOnce() -> Script + Send + 'static) -> Self {
+    fn comes(role: Role, code: &str, relay: &Relay, script: impl FnOnce() -> Script + Send + 'static) -> Self {
         let (over, end) = tokio::sync::oneshot::channel::<()>();
         let (code, relay) = (Code::parse(code).unwrap(), relay.addr);
         // Two with one seed would have the same connection IDs, and the relay remembers those of the one that left
@@ -36,7 +36,7 @@ impl Attacker {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let (handle, driver) =
-                    Driver::new(*MaliciousPeer::new(side, code, relay, script(), seed), TokioIo::new());
+                    Driver::new(*MaliciousPeer::new(role, code, relay, script(), seed), TokioIo::new());
                 tokio::select! {
                     () = driver.run() => {}
                     _ = end => {}
@@ -99,7 +99,7 @@ fn d01_control_characters_are_refused_and_shown_escaped() {
             number += 1;
             let code = format!("{number}-acorn-bicycle-canal");
             let entry = raw(0, name.as_bytes(), 1);
-            let _attacker = Attacker::comes(Side::Sender, &code, &relay, offers(vec![entry], 1));
+            let _attacker = Attacker::comes(Role::Sender, &code, &relay, offers(vec![entry], 1));
             let run = receiving(&home, &relay)
                 .args(["--no-progress", "-vvvv", "--json", "--yes", &code])
                 .env("NO_COLOR", "1");
@@ -151,9 +151,9 @@ fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
         let mut sender = if on_terminal { run.on_terminal() } else { run.piped(b"") };
         sender.code();
         let said = long.clone();
-        let _attacker = Attacker::comes(Side::Receiver, code, &relay, move || {
+        let _attacker = Attacker::comes(Role::Receiver, code, &relay, move || {
             Box::new(move |heard, output| {
-                if matches!(heard, Heard::Control(Control::Offer(_))) {
+                if matches!(heard, Received::Control(Control::Offer(_))) {
                     output.say(Control::Decline {
                         transfer: 1,
                         reason: DeclineReason::Person,
@@ -169,9 +169,9 @@ fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
         shows_nothing_that_is_obeyed(&end, on_terminal);
     }
     let said = long.clone();
-    let _attacker = Attacker::comes(Side::Sender, "78-acorn-bicycle-canal", &relay, move || {
+    let _attacker = Attacker::comes(Role::Sender, "78-acorn-bicycle-canal", &relay, move || {
         Box::new(move |heard, output| {
-            if matches!(heard, Heard::Keyed) {
+            if matches!(heard, Received::Keyed) {
                 output.say(Control::Cancel { transfer: 0, reason: CancelReason::Io, text: Reason::new(&said) });
             }
         })
@@ -213,7 +213,7 @@ fn n01_n02_n04_no_name_leads_out_of_any_directory() {
         for out in ["into/target", "into/not/there"] {
             number += 1;
             let code = format!("{number}-acorn-bicycle-canal");
-            let _attacker = Attacker::comes(Side::Sender, &code, &relay, offers(vec![raw(0, name.as_bytes(), 0)], 0));
+            let _attacker = Attacker::comes(Role::Sender, &code, &relay, offers(vec![raw(0, name.as_bytes(), 0)], 0));
             let run = receiving(&home, &relay).args(["--yes", "--overwrite", "--out", &home.text(out), &code]);
             run.piped(b"").end().is(4, "tallow: the offer was refused");
         }
@@ -257,7 +257,7 @@ fn p03_what_is_only_claimed_takes_no_memory() {
     let relay = Relay::start(&home, &[]);
     let zeros = || -> Script {
         Box::new(|heard, output| {
-            if matches!(heard, Heard::Keyed) {
+            if matches!(heard, Received::Keyed) {
                 output.say(Control::Offer(offer(1_000_000, 0, 1000)));
                 for _ in 0..200 {
                     // 10,000 entries of six zero bytes, as many as the page's count can say.
@@ -270,7 +270,7 @@ fn p03_what_is_only_claimed_takes_no_memory() {
     let count = |entries: u32| {
         move || -> Script {
             Box::new(move |heard, output| {
-                if matches!(heard, Heard::Keyed) {
+                if matches!(heard, Received::Keyed) {
                     output.say(Control::Offer(offer(entries, u64::MAX, u32::MAX)));
                 }
             })
@@ -280,7 +280,7 @@ fn p03_what_is_only_claimed_takes_no_memory() {
         [Box::new(zeros), Box::new(count(10_000_000)), Box::new(count(u32::MAX))];
     for (number, script) in scripts.into_iter().enumerate() {
         let code = format!("{}-acorn-bicycle-canal", 300 + number);
-        let _attacker = Attacker::comes(Side::Sender, &code, &relay, script);
+        let _attacker = Attacker::comes(Role::Sender, &code, &relay, script);
         let end = receiving(&home, &relay).args(["--yes", &code]).piped(b"").end();
         assert!(end.code == 4 || end.code == 7, "{} {}", end.code, end.shown);
         assert!((1..=128 << 20).contains(&end.peak), "{}", end.peak);
@@ -306,7 +306,7 @@ fn p04_impossible_sizes_are_refused_before_any_write() {
     for (number, (sizes, sum)) in cases.into_iter().enumerate() {
         let code = format!("{}-acorn-bicycle-canal", 400 + number);
         let entries = sizes.iter().zip(["a", "b"]).map(|(&size, name)| raw(0, name.as_bytes(), size)).collect();
-        let _attacker = Attacker::comes(Side::Sender, &code, &relay, offers(entries, sum));
+        let _attacker = Attacker::comes(Role::Sender, &code, &relay, offers(entries, sum));
         let end = receiving(&home, &relay).args(["--yes", &code]).piped(b"").end();
         assert!([4, 6, 7].contains(&end.code), "{} {}", end.code, end.shown);
         assert!(end.code != 6 || end.shown.contains("not enough space on disk: need "), "{}", end.shown);

@@ -11,7 +11,7 @@ use tallow_proto::link::trust::Trust;
 use tallow_proto::net::{Arrival, Ecn, SocketId};
 use tallow_proto::seed::Seed;
 use tallow_proto::wire::frame::{GREETING, enclose};
-use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, RoomId, Side};
+use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Role, RoomId};
 use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};
 
 use super::stage::{Home, Relay, Run, SOON, receiving, sending};
@@ -217,7 +217,7 @@ fn p07_single_byte_greetings_and_large_frames_are_served() {
     let file = home.file("notes.txt", b"hello");
     let (sender, code) = sending(&home, &relay, &file, &[]);
     let hello = enclose(&encode(&ClientMessage::Hello(Hello::new(Features::default()))));
-    let join = ClientMessage::Join { room: RoomId([9; 32]), side: Side::Sender, owner: Owner([1; 16]), again: false };
+    let join = ClientMessage::Join { room: RoomId([9; 32]), role: Role::Sender, owner: Owner([1; 16]), again: false };
     let greeting = [hello.clone(), enclose(&encode(&join))].concat();
     let (heard, closed) = says_in_single_bytes(&relay, 1, &greeting, &RelayMessage::Waiting);
     assert!(!closed && heard.last() == Some(&RelayMessage::Waiting), "{heard:?}");

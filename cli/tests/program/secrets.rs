@@ -101,7 +101,7 @@ fn memory(pid: u32) -> Option<Vec<u8>> {
 }
 
 /// Every command line of this machine, and the environment of every child of these.
-fn told_to_others(pids: &[u32]) -> Vec<u8> {
+fn notified_others(pids: &[u32]) -> Vec<u8> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
         if entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok()) {
@@ -128,8 +128,8 @@ fn log(said: &str, typed: &str) -> String {
         "From elsewhere: tallow receive ",
         "Code (Tab completes): ",
     ];
-    let is_told = |line: &&str| told.iter().any(|told| line.contains(told)) && line.contains(typed);
-    said.lines().filter(|line| !is_told(line)).collect::<Vec<_>>().join("\n")
+    let is_reported = |line: &&str| told.iter().any(|told| line.contains(told)) && line.contains(typed);
+    said.lines().filter(|line| !is_reported(line)).collect::<Vec<_>>().join("\n")
 }
 
 /// How a side gets its code.
@@ -186,16 +186,16 @@ fn c02_nothing_secret_is_outside_the_two_processes() {
         let mut sender = start(run("send").args(["--no-compress", &home.text("from")]), &home, sending, &code, true);
         assert_eq!(sender.code(), code);
         sender.expect("Waiting for the receiver");
-        let mut outside = told_to_others(&[sender.pid(), relay.program.pid()]);
+        let mut outside = notified_others(&[sender.pid(), relay.program.pid()]);
         let mut receiver = start(run("receive").arg("--overwrite"), &home, receiving, &code, false);
-        outside.extend(told_to_others(&[sender.pid(), receiver.pid(), relay.program.pid()]));
+        outside.extend(notified_others(&[sender.pid(), receiver.pid(), relay.program.pid()]));
         if receiving == Way::Prompt {
             receiver.expect_asked("Accept? [y/N] ");
             // The offer has passed the relay, the contents wait.
             outside.extend(memory(relay.program.pid()).unwrap_or_default());
             receiver.keys("y\r");
         }
-        outside.extend(told_to_others(&[sender.pid(), receiver.pid(), relay.program.pid()]));
+        outside.extend(notified_others(&[sender.pid(), receiver.pid(), relay.program.pid()]));
         let (received, sent) = (receiver.end(), sender.end());
         received.is(0, "Received");
         sent.is(0, "Sent");
@@ -245,7 +245,7 @@ fn c02_the_search_finds_what_is_told() {
     let relay = socket.local_addr().unwrap().to_string();
     let receiver = Run::new(&home, ["receive", "--relay", &relay, &code]).piped(b"");
     socket.recv(&mut [0; 2048]).unwrap();
-    assert!(hits(&told_to_others(&[receiver.pid()]), code.as_bytes()) > 0);
+    assert!(hits(&notified_others(&[receiver.pid()]), code.as_bytes()) > 0);
     if let Some(inside) = memory(receiver.pid()) {
         assert!(hits(&inside, relay.as_bytes()) > 0);
     }

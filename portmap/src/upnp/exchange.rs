@@ -222,5 +222,4 @@ fn parse_head(head: &[u8]) -> Result<(u16, Body), Malformed> {
 }
 
 #[cfg(test)]
-#[path = "exchange_tests.rs"]
 mod tests;

@@ -194,5 +194,4 @@ pub(super) fn error(document: &str) -> Option<u16> {
 }
 
 #[cfg(test)]
-#[path = "soap_tests.rs"]
 mod tests;

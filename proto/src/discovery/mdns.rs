@@ -78,7 +78,7 @@ pub struct Outgoing {
 /// An announcer or a browser of multicast DNS; the module's documentation describes both.
 #[derive(Debug)]
 pub struct Mdns {
-    role: Role,
+    task: Task,
     /// The IPv4 addresses of the interfaces that are used.
     interfaces: Vec<Option<IpAddr>>,
     own: Vec<IpAddr>,
@@ -90,7 +90,7 @@ pub struct Mdns {
 }
 
 #[derive(Debug)]
-enum Role {
+enum Task {
     Announcing(Announcer),
     Browsing(Browser),
     Silent,
@@ -131,24 +131,24 @@ impl Mdns {
         let mut rng = seed.rng();
         let service = Service::new(&format!("{:016x}", rng.next_u64()), port);
         let (left, next) = (ANNOUNCEMENTS, Some(now));
-        Self::new(Role::Announcing(Announcer { service, left, next, last: None, unicasts: (now, 0) }), addrs, rng)
+        Self::new(Task::Announcing(Announcer { service, left, next, last: None, unicasts: (now, 0) }), addrs, rng)
     }
 
     /// Starts to browse for relays, on the interfaces with these addresses.
     #[must_use]
     pub fn browse(now: Instant, addrs: &[IpAddr], seed: &Seed) -> Self {
         let browser = Browser { next: now, interval: SECOND, known: Vec::new(), told: Vec::new() };
-        Self::new(Role::Browsing(browser), addrs, seed.rng())
+        Self::new(Task::Browsing(browser), addrs, seed.rng())
     }
 
-    fn new(role: Role, addrs: &[IpAddr], rng: ChaCha20Rng) -> Self {
+    fn new(task: Task, addrs: &[IpAddr], rng: ChaCha20Rng) -> Self {
         let own: Vec<_> = addrs.iter().map(IpAddr::to_canonical).filter(|ip| !ip.is_loopback()).collect();
         let mut interfaces: Vec<_> =
             own.iter().copied().filter(IpAddr::is_ipv4).take(MAX_INTERFACES).map(Some).collect();
         if interfaces.is_empty() {
             interfaces.push(None);
         }
-        Self { role, interfaces, own, networks: Vec::new(), out: VecDeque::new(), found: VecDeque::new(), rng }
+        Self { task, interfaces, own, networks: Vec::new(), out: VecDeque::new(), found: VecDeque::new(), rng }
     }
 
     /// Sets this machine's interfaces, as the runtime reports them.
@@ -164,8 +164,8 @@ impl Mdns {
         if !is_near(source, &self.own) || !is_ours {
             return;
         }
-        match &mut self.role {
-            Role::Announcing(announcer) => {
+        match &mut self.task {
+            Task::Announcing(announcer) => {
                 let Some(unicast) = announcer.service.parse_query(data) else { return };
                 let answer = if from.port() != PORT {
                     announcer.service.legacy_answer(&nearest(source, &self.own), data)
@@ -180,13 +180,13 @@ impl Mdns {
                 }
             }
             // RFC 6762 §6: responses have the source port of multicast DNS.
-            Role::Browsing(browser) if from.port() == PORT => {
+            Task::Browsing(browser) if from.port() == PORT => {
                 for announced in message::parse_response(data) {
                     let is_ours = |ip| candidate::is_near(ip, &self.networks);
                     self.found.extend(browser.learn(now, source, announced, &self.own, is_ours));
                 }
             }
-            Role::Browsing(_) | Role::Silent => {}
+            Task::Browsing(_) | Task::Silent => {}
         }
     }
 
@@ -195,30 +195,30 @@ impl Mdns {
         if self.poll_timeout().is_none_or(|at| now < at) {
             return;
         }
-        match &mut self.role {
-            Role::Announcing(announcer) => {
+        match &mut self.task {
+            Task::Announcing(announcer) => {
                 announcer.last = Some(now);
                 announcer.left = announcer.left.saturating_sub(1);
                 announcer.next = (announcer.left > 0).then(|| after(now, SECOND));
                 self.multicast_announcement(false);
             }
-            Role::Browsing(browser) => {
+            Task::Browsing(browser) => {
                 let data = browser.query(now, millis(&mut self.rng, &QUERY_DELAY));
                 for interface in self.interfaces.clone() {
                     self.send(GROUP, interface, data.clone());
                 }
             }
-            Role::Silent => {}
+            Task::Silent => {}
         }
     }
 
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {
-        match &self.role {
-            Role::Announcing(announcer) => announcer.next,
-            Role::Browsing(browser) => Some(browser.next),
-            Role::Silent => None,
+        match &self.task {
+            Task::Announcing(announcer) => announcer.next,
+            Task::Browsing(browser) => Some(browser.next),
+            Task::Silent => None,
         }
     }
 
@@ -237,18 +237,18 @@ impl Mdns {
     /// Withdraws the announced records (RFC 6762 §10.1) and stops. The withdrawal is queued for
     /// [`Self::poll_transmit`].
     pub fn goodbye(&mut self) {
-        if let Role::Announcing(Announcer { last: Some(_), .. }) = self.role {
+        if let Task::Announcing(Announcer { last: Some(_), .. }) = self.task {
             self.out.clear();
             self.multicast_announcement(true);
         }
-        self.role = Role::Silent;
+        self.task = Task::Silent;
     }
 
     /// Queues an announcement on each interface, with that interface's address only, because a network need not know
     /// our addresses in other networks.
     fn multicast_announcement(&mut self, gone: bool) {
         for interface in self.interfaces.clone() {
-            let Role::Announcing(announcer) = &self.role else { return };
+            let Task::Announcing(announcer) = &self.task else { return };
             let addresses = interface.map_or_else(|| nearest(GROUP.ip(), &self.own), |ip| vec![ip]);
             let data = announcer.service.announcement(&addresses, gone);
             self.send(GROUP, interface, data);
@@ -397,5 +397,4 @@ fn millis(rng: &mut ChaCha20Rng, range: &Range<u64>) -> Duration {
 }
 
 #[cfg(test)]
-#[path = "mdns_tests.rs"]
 mod tests;

@@ -303,5 +303,4 @@ fn wake(waker: Option<Waker>) {
 }
 
 #[cfg(test)]
-#[path = "inbox_tests.rs"]
 mod tests;

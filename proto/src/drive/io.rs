@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::task::{Context, Poll};
 
 use crate::Instant;
-use crate::net::{Bind, Dial, Ecn, Listen, ListenerId, PipeId, QueryId, SocketId, Transmit};
+use crate::net::{Bind, Dial, Ecn, Listen, ListenerId, QueryId, SocketId, TcpId, Transmit};
 use crate::node::Input;
 
 /// What the system told about one filled receive buffer: one datagram, or several of one sender that it joined (GRO).
@@ -45,17 +45,17 @@ impl Received {
 /// more. For each method and id only the waker of the last call counts; an earlier one is stale and may be dropped,
 /// since the driver passes a new one whenever its task moves. Waking too often is harmless, the driver tries and
 /// finds nothing. Timer, news, answers of the name service and all UDP sockets are polled with the waker of the
-/// driver's task. Each listener and each pipe has a waker of its own, always the same; it is woken when either
-/// direction of a pipe can do more.
+/// driver's task. Each listener and each TCP connection has a waker of its own, always the same; it is woken when either
+/// direction of a TCP connection can do more.
 ///
 /// **Order.** [`Io::bind`] comes before [`Io::poll_recv`] and [`Io::poll_send`] of a socket, and none of them after
 /// [`Io::release`]; then the id may be bound again. The same holds for [`Io::listen`], [`Io::poll_accept`] and
-/// [`Io::unlisten`]. A pipe begins with [`Io::adopt`], or with [`Io::dial`] and [`Io::poll_dialled`] until that is
+/// [`Io::unlisten`]. A TCP connection begins with [`Io::adopt`], or with [`Io::dial`] and [`Io::poll_dialled`] until that is
 /// ready; then [`Io::poll_read`] and [`Io::poll_write`]; it ends with one [`Io::close`] or [`Io::reset`], after which
-/// nothing is called for its id. Ids of pipes are not used again.
+/// nothing is called for its id. Ids of TCP connections are not used again.
 ///
 /// **Errors.** `Ready(Err)` of a socket or listener is never the end of it: the datagram or connection is lost, and the
-/// driver calls again, after a pause if nothing but errors comes. An error of a pipe ends it, except that after a
+/// driver calls again, after a pause if nothing but errors comes. An error of a TCP connection ends it, except that after a
 /// failed write the driver still reads what had arrived. Only [`io::ErrorKind`] reaches the node.
 ///
 /// **Threads.** Neither the trait nor the driver needs `Send`: a runtime that moves its task between threads has an
@@ -117,30 +117,30 @@ pub trait Io {
         cx: &mut Context<'_>,
         listener: ListenerId,
     ) -> Poll<io::Result<(Self::Accepted, SocketAddr)>>;
-    /// Makes an accepted connection a pipe.
-    fn adopt(&mut self, pipe: PipeId, accepted: Self::Accepted);
+    /// Makes an accepted connection a TCP connection.
+    fn adopt(&mut self, tcp: TcpId, accepted: Self::Accepted);
 
     /// Starts to connect.
     ///
     /// # Errors
-    /// What the system reports at once, for example that it has no descriptor or no route. There is no such pipe then,
+    /// What the system reports at once, for example that it has no descriptor or no route. There is no such TCP connection then,
     /// and nothing more is called for the id.
-    fn dial(&mut self, pipe: PipeId, dial: &Dial) -> io::Result<()>;
-    /// Ready once the pipe is connected, or has failed. `Pending` for as long as the system
+    fn dial(&mut self, tcp: TcpId, dial: &Dial) -> io::Result<()>;
+    /// Ready once the TCP connection is connected, or has failed. `Pending` for as long as the system
     /// tries; the node sets the limit.
-    fn poll_dialled(&mut self, cx: &mut Context<'_>, pipe: PipeId) -> Poll<io::Result<()>>;
+    fn poll_dialled(&mut self, cx: &mut Context<'_>, tcp: TcpId) -> Poll<io::Result<()>>;
     /// Reads into `into`, which is not empty. `Ready(Ok(0))`: the other side's end; it is not called again then.
     /// `Pending` until bytes arrive, which may be never.
-    fn poll_read(&mut self, cx: &mut Context<'_>, pipe: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>>;
+    fn poll_read(&mut self, cx: &mut Context<'_>, tcp: TcpId, into: &mut [u8]) -> Poll<io::Result<usize>>;
     /// Writes from the slices, of which at least one is not empty, and returns how many bytes were taken, at least one.
     /// `Pending` until the system has room, which may be never.
-    fn poll_write(&mut self, cx: &mut Context<'_>, pipe: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
-    /// Sends FIN after what was written; reading goes on. Called once for a pipe, and no write follows.
-    fn finish(&mut self, pipe: PipeId);
-    /// Forgets a pipe that was finished; the system goes on to deliver what it was given.
-    fn close(&mut self, pipe: PipeId);
-    /// Forgets a pipe with a reset, whatever state it is in; bytes that wait to be sent are dropped.
-    fn reset(&mut self, pipe: PipeId);
+    fn poll_write(&mut self, cx: &mut Context<'_>, tcp: TcpId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>>;
+    /// Sends FIN after what was written; reading goes on. Called once for a TCP connection, and no write follows.
+    fn finish(&mut self, tcp: TcpId);
+    /// Forgets a TCP connection that was finished; the system goes on to deliver what it was given.
+    fn close(&mut self, tcp: TcpId);
+    /// Forgets a TCP connection with a reset, whatever state it is in; bytes that wait to be sent are dropped.
+    fn reset(&mut self, tcp: TcpId);
 
     /// Asks the name service for the addresses of a host, which may be an address already. It does not block.
     fn resolve(&mut self, query: QueryId, host: &str, port: u16);

@@ -72,5 +72,4 @@ fn agree(own: &StaticSecret, theirs: [u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
 }
 
 #[cfg(test)]
-#[path = "kem_tests.rs"]
 pub(in crate::handshake) mod tests;

@@ -28,7 +28,7 @@ use crate::seed::Seed;
 use crate::wire::Violation;
 use crate::wire::frame::GREETING;
 use crate::wire::peer::{HandshakeMessage, Mode};
-use crate::wire::relay::{RoomId, Side};
+use crate::wire::relay::{Role, RoomId};
 use crate::wire::version::SPOKEN;
 use crate::wire::{Blob, Features, Hello, Versions, decode, encode};
 
@@ -39,7 +39,7 @@ pub const TIME: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Config {
     /// The role of this side; the sender sends the first message.
-    pub side: Side,
+    pub role: Role,
     /// The features that this side announces.
     pub features: Features,
     /// The room in which the two peers were paired.
@@ -109,10 +109,10 @@ pub enum FailureReason {
     #[error("handshake failed: not the same code, or somebody interferes")]
     WrongCode,
     /// The peer did not answer within [`TIME`].
-    #[error("handshake failed: the other side did not answer in time")]
+    #[error("handshake failed: the other role did not answer in time")]
     TimedOut,
     /// The peers have no protocol version in common.
-    #[error("versions do not match: this side speaks version {SPOKEN}, the other side {theirs}")]
+    #[error("versions do not match: this role speaks version {SPOKEN}, the other role {theirs}")]
     Version {
         /// The versions that the peer announced.
         theirs: Versions,
@@ -174,12 +174,12 @@ impl Handshake {
     /// Starts a handshake. A sender queues its H1 at once; a receiver waits for it.
     #[must_use]
     pub fn new(config: Config, now: Instant, seed: Seed) -> Self {
-        let Config { side, features, room, secret } = config;
+        let Config { role, features, room, secret } = config;
         let (deadline, mode) = (now + TIME, secret.mode());
         let mut handshake = Self { features, mode, state: State::Over, outputs: VecDeque::new() };
-        handshake.state = match side {
-            Side::Receiver => State::AwaitH1 { deadline, room, secret, seed },
-            Side::Sender => {
+        handshake.state = match role {
+            Role::Receiver => State::AwaitH1 { deadline, room, secret, seed },
+            Role::Sender => {
                 let mut rng = seed.rng();
                 let mut sid = [0; 16];
                 rng.fill_bytes(&mut sid);
@@ -269,7 +269,7 @@ impl Handshake {
     /// The reconnect credentials if the receiver has sent H2. If that H2 was valid, the sender is keyed and waits with
     /// the same credentials in the reconnect room.
     #[must_use]
-    pub fn lasting_if_lost(&self) -> Option<(ReconnectKey, Verifier)> {
+    pub fn durable_if_lost(&self) -> Option<(ReconnectKey, Verifier)> {
         match &self.state {
             State::AwaitH3 { keys, .. } => Some((keys.reconnect.clone(), keys.verifier.clone())),
             State::AwaitH2 { .. } | State::AwaitH1 { .. } | State::Over => None,
@@ -315,7 +315,7 @@ impl Handshake {
     ) -> Option<(Schedule, Keys)> {
         let proof = Proof::new(secret, room, theirs.sid, seed);
         let share = proof.share();
-        let proved = proof.finish(Side::Receiver, &theirs.pake)?;
+        let proved = proof.finish(Role::Receiver, &theirs.pake)?;
         let answer = kem::answer(theirs.x25519, &theirs.encapsulation_key, &mut seed.rng())?;
         let mut message = HandshakeMessage::H2 {
             hello: Hello::new(self.features),
@@ -329,10 +329,10 @@ impl Handshake {
         let said = unproved.split_last_chunk::<CONFIRMATION>().map(|(said, _)| said)?;
         let schedule = Schedule::new(transcript(h1, said, room), &proved.key, &answer.shared);
         if let HandshakeMessage::H2 { confirmation, .. } = &mut message {
-            *confirmation = schedule.confirmation(Side::Receiver);
+            *confirmation = schedule.confirmation(Role::Receiver);
         }
         self.send(&message);
-        let keys = self.keys(Side::Receiver, &schedule, proved, theirs.hello.features, version);
+        let keys = self.keys(Role::Receiver, &schedule, proved, theirs.hello.features, version);
         Some((schedule, keys))
     }
 
@@ -361,8 +361,8 @@ impl Handshake {
         let Some((schedule, proved)) = judge(body, room, proof, offered, h1, &message) else {
             return self.fail_wrong_code(is_guess);
         };
-        self.send(&HandshakeMessage::H3 { confirmation: schedule.confirmation(Side::Sender) });
-        let keys = self.keys(Side::Sender, &schedule, proved, message.hello.features, message.version);
+        self.send(&HandshakeMessage::H3 { confirmation: schedule.confirmation(Role::Sender) });
+        let keys = self.keys(Role::Sender, &schedule, proved, message.hello.features, message.version);
         self.outputs.push_back(Output::Keyed(keys));
         State::Over
     }
@@ -370,7 +370,7 @@ impl Handshake {
     fn on_h3(&mut self, body: &Bytes, schedule: &Schedule, keys: Keys) -> State {
         let is_guess = self.counts();
         match read(body) {
-            Ok(HandshakeMessage::H3 { confirmation }) if schedule.confirms(Side::Sender, &confirmation) => {
+            Ok(HandshakeMessage::H3 { confirmation }) if schedule.confirms(Role::Sender, &confirmation) => {
                 self.outputs.push_back(Output::Keyed(keys));
                 State::Over
             }
@@ -384,12 +384,12 @@ impl Handshake {
         }
     }
 
-    fn keys(&self, side: Side, schedule: &Schedule, proved: Proved, theirs: Features, version: u16) -> Keys {
+    fn keys(&self, role: Role, schedule: &Schedule, proved: Proved, theirs: Features, version: u16) -> Keys {
         let Proved { lasting, .. } = proved;
         let (reconnect, verifier) = lasting.unwrap_or_else(|| (schedule.reconnect(), schedule.verifier()));
         Keys {
-            send: schedule.records(side),
-            receive: schedule.records(side.other()),
+            send: schedule.records(role),
+            receive: schedule.records(role.other()),
             reconnect,
             verifier,
             suite: Suite::of(self.features, theirs),
@@ -458,10 +458,10 @@ impl Proof {
     }
 
     /// Computes the proven key. `None`: the peer's share is not valid.
-    fn finish(self, side: Side, theirs: &[u8]) -> Option<Proved> {
+    fn finish(self, role: Role, theirs: &[u8]) -> Option<Proved> {
         match self {
             Self::Pake(pake) => {
-                let key = pake.finish(side, theirs)?;
+                let key = pake.finish(role, theirs)?;
                 Some(Proved { key: Zeroizing::new(key.to_vec()), lasting: None })
             }
             Self::Known { reconnect, verifier } => {
@@ -481,11 +481,11 @@ fn judge(
     h1: &[u8],
     message: &H2,
 ) -> Option<(Schedule, Proved)> {
-    let proved = proof.finish(Side::Sender, &message.pake)?;
+    let proved = proof.finish(Role::Sender, &message.pake)?;
     let shared = offered.finish(message.x25519, &message.ciphertext)?;
     let (said, _) = body.split_last_chunk::<CONFIRMATION>()?;
     let schedule = Schedule::new(transcript(h1, said, room), &proved.key, &shared);
-    schedule.confirms(Side::Receiver, &message.confirmation).then_some((schedule, proved))
+    schedule.confirms(Role::Receiver, &message.confirmation).then_some((schedule, proved))
 }
 
 fn read(body: &[u8]) -> Result<HandshakeMessage, Violation> {
@@ -496,9 +496,7 @@ fn read(body: &[u8]) -> Result<HandshakeMessage, Violation> {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 pub(crate) mod tests;
 
 #[cfg(test)]
-#[path = "hostile_tests.rs"]
 mod hostile;

@@ -10,7 +10,7 @@ use rand_core::CryptoRng;
 use sha2::{Digest, Sha512};
 use zeroize::Zeroizing;
 
-use crate::wire::relay::{RoomId, Side};
+use crate::wire::relay::{Role, RoomId};
 
 /// Length of a share in bytes.
 pub(super) const SHARE: usize = 32;
@@ -43,10 +43,10 @@ impl Pake {
 
     /// The intermediate session key (ISK); `None` if the peer's share is not a valid point, or if the result is the
     /// identity.
-    pub(super) fn finish(self, side: Side, theirs: &[u8]) -> Option<Zeroizing<[u8; 64]>> {
-        let shares = match side {
-            Side::Sender => [&self.share[..], b"", theirs, b""],
-            Side::Receiver => [theirs, b"", &self.share[..], b""],
+    pub(super) fn finish(self, role: Role, theirs: &[u8]) -> Option<Zeroizing<[u8; 64]>> {
+        let shares = match role {
+            Role::Sender => [&self.share[..], b"", theirs, b""],
+            Role::Receiver => [theirs, b"", &self.share[..], b""],
         };
         session_key(&self.sid, &self.scalar, theirs, shares)
     }
@@ -114,5 +114,4 @@ fn lv(bytes: &[u8], mut write: impl FnMut(&[u8])) {
 }
 
 #[cfg(test)]
-#[path = "pake_tests.rs"]
 mod tests;

@@ -11,7 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use super::kem::Shared;
 use crate::code;
 use crate::wire::Features;
-use crate::wire::relay::{Owner, RoomId, Side};
+use crate::wire::relay::{Owner, Role, RoomId};
 
 /// Length of a key confirmation in bytes.
 pub(super) const CONFIRMATION: usize = 32;
@@ -98,10 +98,10 @@ impl ReconnectKey {
 
     /// The token that proves ownership of this side's seat in that room.
     #[must_use]
-    pub fn owner(&self, side: Side) -> Owner {
-        let label: &[u8] = match side {
-            Side::Sender => b"tallow v1 again owner sender",
-            Side::Receiver => b"tallow v1 again owner receiver",
+    pub fn owner(&self, role: Role) -> Owner {
+        let label: &[u8] = match role {
+            Role::Sender => b"tallow v1 again owner sender",
+            Role::Receiver => b"tallow v1 again owner receiver",
         };
         let bytes = expand(&self.0, &[label]);
         Owner(*bytes.first_chunk().unwrap_or(&[0; 16]))
@@ -177,20 +177,20 @@ impl Schedule {
         Self { master: Zeroizing::new(master.into()), transcript }
     }
 
-    /// The MAC with which `side` proves that it has the keys.
-    pub(super) fn confirmation(&self, side: Side) -> [u8; CONFIRMATION] {
-        self.confirming(side).finalize().into_bytes().into()
+    /// The MAC with which `role` proves that it has the keys.
+    pub(super) fn confirmation(&self, role: Role) -> [u8; CONFIRMATION] {
+        self.confirming(role).finalize().into_bytes().into()
     }
 
-    /// Whether this is the key confirmation of `side`; compared in constant time.
-    pub(super) fn confirms(&self, side: Side, confirmation: &[u8; CONFIRMATION]) -> bool {
-        self.confirming(side).verify(confirmation.into()).is_ok()
+    /// Whether this is the key confirmation of `role`; compared in constant time.
+    pub(super) fn confirms(&self, role: Role, confirmation: &[u8; CONFIRMATION]) -> bool {
+        self.confirming(role).verify(confirmation.into()).is_ok()
     }
 
-    pub(super) fn records(&self, side: Side) -> RecordKey {
-        RecordKey(*self.expand(match side {
-            Side::Sender => b"records sender",
-            Side::Receiver => b"records receiver",
+    pub(super) fn records(&self, role: Role) -> RecordKey {
+        RecordKey(*self.expand(match role {
+            Role::Sender => b"records sender",
+            Role::Receiver => b"records receiver",
         }))
     }
 
@@ -207,10 +207,10 @@ impl Schedule {
         &self.master
     }
 
-    fn confirming(&self, side: Side) -> Hmac<Sha256> {
-        let key = self.expand(match side {
-            Side::Sender => b"confirm sender",
-            Side::Receiver => b"confirm receiver",
+    fn confirming(&self, role: Role) -> Hmac<Sha256> {
+        let key = self.expand(match role {
+            Role::Sender => b"confirm sender",
+            Role::Receiver => b"confirm receiver",
         });
         let mut mac = hmac(&key);
         mac.update(&self.transcript);
@@ -248,5 +248,4 @@ fn length(bytes: &[u8]) -> [u8; 4] {
 }
 
 #[cfg(test)]
-#[path = "schedule_tests.rs"]
 mod tests;

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::pipe::{self, TlsFailure};
-use super::pipes::Pipes;
 use super::proxy::ProxyFailure;
 use super::quic::{self, ConnId, Direction, Quic, Stream};
+use super::tcp::{self, TlsFailure};
+use super::tcp_links::TcpLinks;
 use super::trust::{CertificateRefused, CertificateSeen};
 use super::{Read, Write};
 use crate::Instant;
-use crate::net::{Arrival, PipeEvent, PipeId, SocketId};
+use crate::net::{Arrival, SocketId, TcpEvent, TcpId};
 
 /// The id of a connection of a node; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ pub enum ConnectionId {
     /// A QUIC connection: its socket, and its id in that endpoint.
     Quic(SocketId, ConnId),
     /// A TCP connection.
-    Pipe(PipeId),
+    Tcp(TcpId),
 }
 
 impl ConnectionId {
@@ -34,7 +34,7 @@ impl ConnectionId {
     pub const fn is_tcp(self) -> bool {
         match self {
             Self::Quic(..) => false,
-            Self::Pipe(_) => true,
+            Self::Tcp(_) => true,
         }
     }
 }
@@ -107,19 +107,19 @@ impl From<&quic::Closed> for CloseReason {
     }
 }
 
-impl From<&pipe::Closed> for CloseReason {
-    fn from(closed: &pipe::Closed) -> Self {
+impl From<&tcp::Closed> for CloseReason {
+    fn from(closed: &tcp::Closed) -> Self {
         match closed {
-            pipe::Closed::Ended => Self::Ended,
-            pipe::Closed::Application { code, .. } => Self::Application(*code),
-            pipe::Closed::Tls(TlsFailure::CertificateRefused(refused)) => Self::Certificate(*refused),
-            pipe::Closed::Proxy(failure) => Self::Proxy(*failure),
-            pipe::Closed::Tls(TlsFailure::NoCommonProtocol | TlsFailure::NotTls)
-            | pipe::Closed::Upgrade(_)
-            | pipe::Closed::Unknown => Self::Incompatible,
-            pipe::Closed::Tls(TlsFailure::Alert(_) | TlsFailure::Broken) | pipe::Closed::WebSocket(_) => Self::Protocol,
-            pipe::Closed::TimedOut => Self::TimedOut,
-            pipe::Closed::WebSocketClosed(_) | pipe::Closed::Lost => Self::Lost,
+            tcp::Closed::Ended => Self::Ended,
+            tcp::Closed::Application { code, .. } => Self::Application(*code),
+            tcp::Closed::Tls(TlsFailure::CertificateRefused(refused)) => Self::Certificate(*refused),
+            tcp::Closed::Proxy(failure) => Self::Proxy(*failure),
+            tcp::Closed::Tls(TlsFailure::NoCommonProtocol | TlsFailure::NotTls)
+            | tcp::Closed::Upgrade(_)
+            | tcp::Closed::Unknown => Self::Incompatible,
+            tcp::Closed::Tls(TlsFailure::Alert(_) | TlsFailure::Broken) | tcp::Closed::WebSocket(_) => Self::Protocol,
+            tcp::Closed::TimedOut => Self::TimedOut,
+            tcp::Closed::WebSocketClosed(_) | tcp::Closed::Lost => Self::Lost,
         }
     }
 }
@@ -140,14 +140,14 @@ impl From<quic::Event> for Event {
     }
 }
 
-impl From<pipe::Event> for Event {
-    fn from(event: pipe::Event) -> Self {
+impl From<tcp::Event> for Event {
+    fn from(event: tcp::Event) -> Self {
         let stream = Stream::first();
         match event {
-            pipe::Event::Connected { certificate, transport: _ } => Self::Connected { certificate },
-            pipe::Event::Readable => Self::Readable(stream),
-            pipe::Event::Writable => Self::Writable(stream),
-            pipe::Event::Closed(closed) => Self::Closed(CloseReason::from(&closed)),
+            tcp::Event::Connected { certificate, transport: _ } => Self::Connected { certificate },
+            tcp::Event::Readable => Self::Readable(stream),
+            tcp::Event::Writable => Self::Writable(stream),
+            tcp::Event::Closed(closed) => Self::Closed(CloseReason::from(&closed)),
         }
     }
 }
@@ -157,7 +157,7 @@ impl From<pipe::Event> for Event {
 pub struct Connections {
     endpoints: BTreeMap<SocketId, Quic>,
     /// All TCP connections.
-    pub pipes: Pipes,
+    pub tcp_links: TcpLinks,
 }
 
 impl Connections {
@@ -194,7 +194,7 @@ impl Connections {
     fn quic(&mut self, id: ConnectionId) -> Option<(&mut Quic, ConnId)> {
         match id {
             ConnectionId::Quic(socket, conn) => Some((self.endpoint(socket)?, conn)),
-            ConnectionId::Pipe(_) => None,
+            ConnectionId::Tcp(_) => None,
         }
     }
 
@@ -202,7 +202,7 @@ impl Connections {
     pub fn read(&mut self, id: ConnectionId, stream: Stream, max: usize) -> Read {
         match id {
             ConnectionId::Quic(..) => self.quic(id).map_or(Read::Gone, |(quic, conn)| quic.read(conn, stream, max)),
-            ConnectionId::Pipe(pipe) => self.pipes.read(pipe),
+            ConnectionId::Tcp(tcp) => self.tcp_links.read(tcp),
         }
     }
 
@@ -214,14 +214,14 @@ impl Connections {
         max: usize,
         out: &mut Vec<Bytes>,
     ) -> (usize, Option<Read>) {
-        let ConnectionId::Pipe(pipe) = id else {
+        let ConnectionId::Tcp(tcp) = id else {
             return self
                 .quic(id)
                 .map_or((0, Some(Read::Gone)), |(quic, conn)| quic.read_chunks(conn, stream, max, out));
         };
         let mut taken = 0_usize;
         while taken < max {
-            match self.pipes.read(pipe) {
+            match self.tcp_links.read(tcp) {
                 Read::Data(piece) => {
                     taken = taken.saturating_add(piece.len());
                     out.push(piece);
@@ -236,17 +236,17 @@ impl Connections {
     pub fn write(&mut self, now: Instant, id: ConnectionId, stream: Stream, data: &mut Bytes) -> Write {
         match id {
             ConnectionId::Quic(..) => self.quic(id).map_or(Write::Gone, |(quic, conn)| quic.write(conn, stream, data)),
-            ConnectionId::Pipe(pipe) => self.pipes.write(now, pipe, data),
+            ConnectionId::Tcp(tcp) => self.tcp_links.write(now, tcp, data),
         }
     }
 
     /// Writes as many bytes as the window allows; the written pieces become empty.
     pub fn write_chunks(&mut self, now: Instant, id: ConnectionId, stream: Stream, data: &mut [Bytes]) -> Write {
-        let ConnectionId::Pipe(pipe) = id else {
+        let ConnectionId::Tcp(tcp) = id else {
             return self.quic(id).map_or(Write::Gone, |(quic, conn)| quic.write_chunks(conn, stream, data));
         };
         for piece in data {
-            match self.pipes.write(now, pipe, piece) {
+            match self.tcp_links.write(now, tcp, piece) {
                 Write::Done => {}
                 stopped @ (Write::Blocked | Write::Gone | Write::Stopped(_)) => return stopped,
             }
@@ -258,7 +258,7 @@ impl Connections {
     pub fn finish(&mut self, now: Instant, id: ConnectionId, stream: Stream, code: u32, reason: &'static str) {
         match id {
             ConnectionId::Quic(..) => self.quic(id).into_iter().for_each(|(quic, conn)| quic.finish(conn, stream)),
-            ConnectionId::Pipe(pipe) => self.pipes.finish_with(now, pipe, code, reason),
+            ConnectionId::Tcp(tcp) => self.tcp_links.finish_with(now, tcp, code, reason),
         }
     }
 
@@ -275,7 +275,7 @@ impl Connections {
                 }
                 silent
             }
-            ConnectionId::Pipe(pipe) => self.pipes.probe(now, pipe, fresh),
+            ConnectionId::Tcp(tcp) => self.tcp_links.probe(now, tcp, fresh),
         }
     }
 
@@ -285,7 +285,7 @@ impl Connections {
             .endpoints
             .iter_mut()
             .filter_map(|(&socket, quic)| Some(ConnectionId::Quic(socket, quic.poll_answered()?)));
-        answered.next().or_else(|| self.pipes.poll_answered().map(ConnectionId::Pipe))
+        answered.next().or_else(|| self.tcp_links.poll_answered().map(ConnectionId::Tcp))
     }
 
     /// Whether no bytes have arrived on an accepted connection. (An accepted QUIC connection begins with received
@@ -293,7 +293,7 @@ impl Connections {
     pub fn is_silent(&self, id: ConnectionId) -> bool {
         match id {
             ConnectionId::Quic(..) => false,
-            ConnectionId::Pipe(pipe) => self.pipes.is_silent(pipe),
+            ConnectionId::Tcp(tcp) => self.tcp_links.is_silent(tcp),
         }
     }
 
@@ -311,7 +311,7 @@ impl Connections {
     pub fn open_first(&mut self, id: ConnectionId) -> Option<Stream> {
         match id {
             ConnectionId::Quic(..) => self.quic(id).and_then(|(quic, conn)| quic.open_bi(conn)),
-            ConnectionId::Pipe(_) => Some(Stream::first()),
+            ConnectionId::Tcp(_) => Some(Stream::first()),
         }
     }
 
@@ -331,8 +331,8 @@ impl Connections {
             ConnectionId::Quic(..) => {
                 self.quic(id).into_iter().for_each(|(quic, conn)| quic.set_receive_window(conn, bytes));
             }
-            ConnectionId::Pipe(pipe) => {
-                self.pipes.set_receive_window(pipe, usize::try_from(bytes).unwrap_or(usize::MAX));
+            ConnectionId::Tcp(tcp) => {
+                self.tcp_links.set_receive_window(tcp, usize::try_from(bytes).unwrap_or(usize::MAX));
             }
         }
     }
@@ -343,7 +343,7 @@ impl Connections {
             ConnectionId::Quic(..) => {
                 self.quic(id).into_iter().for_each(|(quic, conn)| quic.set_send_window(conn, bytes));
             }
-            ConnectionId::Pipe(pipe) => self.pipes.set_send_window(pipe, usize::try_from(bytes).unwrap_or(usize::MAX)),
+            ConnectionId::Tcp(tcp) => self.tcp_links.set_send_window(tcp, usize::try_from(bytes).unwrap_or(usize::MAX)),
         }
     }
 
@@ -363,7 +363,7 @@ impl Connections {
             ConnectionId::Quic(..) => {
                 self.quic(id).into_iter().for_each(|(quic, conn)| quic.close(now, conn, code, reason));
             }
-            ConnectionId::Pipe(pipe) => self.pipes.close(now, pipe, code, reason),
+            ConnectionId::Tcp(tcp) => self.tcp_links.close(now, tcp, code, reason),
         }
     }
 
@@ -375,39 +375,39 @@ impl Connections {
     }
 
     /// Processes an event of a TCP connection.
-    pub fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
-        self.pipes.handle_pipe(now, pipe, event);
+    pub fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent) {
+        self.tcp_links.handle_tcp(now, tcp, event);
     }
 
-    /// See [`crate::node::Node::poll_pipe`].
+    /// See [`crate::node::Node::poll_tcp`].
     #[must_use]
-    pub fn poll_pipe(&mut self) -> Option<PipeId> {
-        self.pipes.poll_pipe()
+    pub fn poll_tcp(&mut self) -> Option<TcpId> {
+        self.tcp_links.poll_tcp()
     }
 
     /// See [`crate::node::Node::pipe_buffer`].
     #[must_use]
-    pub fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        self.pipes.buffer(pipe)
+    pub fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+        self.tcp_links.buffer(tcp)
     }
 
     /// See [`crate::node::Node::pipe_output`].
     #[must_use]
-    pub fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.pipes.output(pipe, slices)
+    pub fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.tcp_links.output(tcp, slices)
     }
 
     /// Processes all pending work of the endpoints and the TCP connections.
     pub fn settle(&mut self, now: Instant) {
         self.endpoints_mut().for_each(|quic| quic.settle(now));
-        self.pipes.settle();
+        self.tcp_links.settle();
     }
 
     /// The next event of any connection.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
-        if let Some((pipe, event)) = self.pipes.poll_event() {
-            return Some((ConnectionId::Pipe(pipe), event.into()));
+        if let Some((tcp, event)) = self.tcp_links.poll_event() {
+            return Some((ConnectionId::Tcp(tcp), event.into()));
         }
         self.endpoints.iter_mut().find_map(|(&socket, quic)| {
             quic.poll_event().map(|(conn, event)| (ConnectionId::Quic(socket, conn), event.into()))
@@ -423,7 +423,7 @@ impl Connections {
     /// Whether all written data was sent.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        self.endpoints().all(Quic::is_flushed) && self.pipes.is_empty()
+        self.endpoints().all(Quic::is_flushed) && self.tcp_links.is_empty()
     }
 
     /// How many times a connection was looked at: the work done, for the tests that hold it to be independent of their
@@ -431,6 +431,6 @@ impl Connections {
     #[cfg(test)]
     #[must_use]
     pub fn visits(&self) -> u64 {
-        self.endpoints().map(Quic::visits).fold(self.pipes.visits(), u64::saturating_add)
+        self.endpoints().map(Quic::visits).fold(self.tcp_links.visits(), u64::saturating_add)
     }
 }

@@ -7,7 +7,7 @@
 //! HTTP:   CONNECT ──2xx──► connected
 //! SOCKS:  greeting ──► [login] ──► request ──0──► connected
 //! ```
-//! No timers: the pipe has one. Bounds: [`MAX_URL`] for a proxy's URL, one HTTP head, 262 bytes of SOCKS. `Debug` hides
+//! No timers: the TCP connection has one. Bounds: [`MAX_URL`] for a proxy's URL, one HTTP head, 262 bytes of SOCKS. `Debug` hides
 //! the login.
 
 use std::fmt;
@@ -280,7 +280,7 @@ impl Conversation {
     }
 
     /// Takes the bytes to send now.
-    pub(super) const fn poll_say(&mut self) -> Option<Bytes> {
+    pub(super) const fn poll_message(&mut self) -> Option<Bytes> {
         self.say.take()
     }
 
@@ -410,5 +410,4 @@ fn short(length: usize) -> u8 {
 }
 
 #[cfg(test)]
-#[path = "proxy_tests.rs"]
 mod tests;

@@ -288,7 +288,7 @@ impl Quic {
         while let Some(id) = self.deadlines.take_due(now) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.handle_timeout(now);
-            if connection.is_unheard() {
+            if connection.is_silent() {
                 self.events.push_back((id, Event::Closed(Closed::TimedOut)));
                 self.close(now, id, 0, "not heard");
                 continue;
@@ -631,5 +631,4 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
 }
 
 #[cfg(test)]
-#[path = "quic_tests.rs"]
 mod tests;

@@ -344,5 +344,4 @@ fn interleaved(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 #[cfg(test)]
-#[path = "race_tests.rs"]
 mod tests;

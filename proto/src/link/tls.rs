@@ -1,4 +1,4 @@
-//! TLS 1.3 over the bytes of one pipe: the unbuffered connection of rustls, which works in the pipe's own buffers.
+//! TLS 1.3 over the bytes of one TCP connection: the unbuffered connection of rustls, which works in the TCP connection's own buffers.
 //!
 //! Decides only how errors are reported; [`super::trust`] decides which certificates are accepted. A record is
 //! decrypted in the buffer into which it was read; rustls copies its contents once, and writes a sealed record once
@@ -87,7 +87,7 @@ enum State {
     Failed,
 }
 
-/// The TLS connection of one pipe; the module's documentation describes its states.
+/// The TLS connection of one TCP connection; the module's documentation describes its states.
 pub(super) struct Tls {
     end: End,
     state: State,

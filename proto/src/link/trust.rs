@@ -279,5 +279,4 @@ impl ServerCertVerifier for Verifier {
 }
 
 #[cfg(test)]
-#[path = "trust_tests.rs"]
 mod tests;

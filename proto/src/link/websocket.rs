@@ -8,7 +8,7 @@
 //!    ▲   → control (buffered, 125 bytes)    ├─► header … until a close frame: all later bytes are ignored
 //!    └──────────────────────────────────────┘
 //! ```
-//! Timers: a ping every [`PING_EVERY`]; the pipe is lost when nothing was received for [`SILENCE`]. Bounds: a frame has
+//! Timers: a ping every [`PING_EVERY`]; the TCP connection is lost when nothing was received for [`SILENCE`]. Bounds: a frame has
 //! at most [`MAX_FRAME`] bytes (nothing is allocated for it), a control frame 125; of several unanswered pings, only
 //! the last one is answered (RFC 6455 §5.5.3). Copies: received bytes are copied once and unmasked in the copy. Sent
 //! bytes are copied once if they are masked or encrypted; a server without TLS does not copy them.
@@ -291,7 +291,7 @@ impl WebSocket {
     }
 
     /// When the idle timeout was last restarted.
-    pub(super) const fn last_heard(&self) -> Instant {
+    pub(super) const fn last_received(&self) -> Instant {
         self.heard
     }
 
@@ -399,5 +399,4 @@ fn split(bytes: &[u8], at: usize) -> (&[u8], &[u8]) {
 }
 
 #[cfg(test)]
-#[path = "websocket_tests.rs"]
 mod tests;

@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::net::Interface;
-pub use crate::wire::candidate::{Candidate, Candidates, Carrier, Kind, MAX};
+pub use crate::wire::candidate::{Candidate, CandidateTransport, Candidates, Kind, MAX};
 
 /// Maximum number of TCP candidates.
 pub const MAX_TCP: usize = 4;
@@ -129,10 +129,10 @@ pub fn admit_beside(known: &[Candidate], theirs: &[Candidate], own: &[Interface]
             break;
         }
         let candidate = Candidate { addr: canonical(theirs.addr), ..*theirs };
-        let is_known = all().any(|known| (known.carrier, known.addr) == (candidate.carrier, candidate.addr));
+        let is_known = all().any(|known| (known.transport, known.addr) == (candidate.transport, candidate.addr));
         let at_address = all().filter(|known| known.addr.ip() == candidate.addr.ip()).count();
-        let is_one_tcp_too_many =
-            candidate.carrier == Carrier::Tcp && all().filter(|known| known.carrier == Carrier::Tcp).count() >= MAX_TCP;
+        let is_one_tcp_too_many = candidate.transport == CandidateTransport::Tcp
+            && all().filter(|known| known.transport == CandidateTransport::Tcp).count() >= MAX_TCP;
         if !is_known && at_address < MAX_PER_ADDRESS && !is_one_tcp_too_many && may_try(&candidate, own) {
             admitted.push(candidate);
         }
@@ -161,15 +161,15 @@ pub fn reach(candidate: &Candidate, own: &[Interface]) -> Reach {
 #[must_use]
 pub fn order(a: &Candidate, b: &Candidate, own: &[Interface]) -> Ordering {
     let key = |candidate: &Candidate| {
-        let carrier = match candidate.carrier {
-            Carrier::Tcp => 0_u8,
-            Carrier::Udp => 1,
+        let transport = match candidate.transport {
+            CandidateTransport::Tcp => 0_u8,
+            CandidateTransport::Udp => 1,
         };
         let family = match Family::of(candidate.addr.ip()) {
             Family::V6 => 0_u8,
             Family::V4 => 1,
         };
-        (reach(candidate, own), carrier, family)
+        (reach(candidate, own), transport, family)
     };
     key(a).cmp(&key(b))
 }
@@ -231,11 +231,11 @@ fn may_try(candidate: &Candidate, own: &[Interface]) -> bool {
             own.iter().any(|interface| Scope::of(interface.addr.to_canonical()) == scope)
         }
     };
-    let carrier = match candidate.carrier {
-        Carrier::Udp => true,
-        Carrier::Tcp => candidate.kind == Kind::Host && is_near(ip, own),
+    let transport = match candidate.transport {
+        CandidateTransport::Udp => true,
+        CandidateTransport::Tcp => candidate.kind == Kind::Host && is_near(ip, own),
     };
-    reachable && carrier && candidate.addr.port() >= MIN_PORT && !is_everybody(ip, own)
+    reachable && transport && candidate.addr.port() >= MIN_PORT && !is_everybody(ip, own)
 }
 
 /// Whether an address, in canonical form, is in a network of an own interface.
@@ -304,5 +304,4 @@ fn interleave<T>(a: impl Iterator<Item = T>, b: impl Iterator<Item = T>) -> impl
 }
 
 #[cfg(test)]
-#[path = "candidate_tests.rs"]
 mod tests;

@@ -23,7 +23,7 @@
 
 use std::time::Duration;
 
-use super::candidate::Carrier;
+use super::candidate::CandidateTransport;
 use crate::Instant;
 use crate::session::LinkId;
 
@@ -51,7 +51,7 @@ pub struct ValidatedPath {
     /// Its id in the session.
     pub link: LinkId,
     /// Its transport.
-    pub carrier: Carrier,
+    pub transport: CandidateTransport,
     /// When it was validated.
     pub at: Instant,
     /// How long the validation took: one or two round trips.
@@ -105,7 +105,7 @@ enum State {
     },
     /// `rate`: the rate of the present path, if it is to be compared with the other transport.
     Seeking {
-        carrier: Carrier,
+        transport: CandidateTransport,
         rate: Option<u64>,
     },
     Trying {
@@ -120,7 +120,7 @@ enum State {
 #[derive(Debug)]
 pub struct PathSelector {
     /// The transport of the direct path that carries the session, and when it is measured next.
-    carries: Option<(Carrier, Instant)>,
+    carries: Option<(CandidateTransport, Instant)>,
     avoids_tcp: bool,
     state: State,
     /// The earliest time of the next comparison; `None`: any time.
@@ -152,10 +152,10 @@ impl PathSelector {
         proven: &[ValidatedPath],
         awaits_tcp: bool,
     ) -> Selection {
-        if let (State::Seeking { carrier, .. }, Some(_)) = (self.state, present) {
-            return nearest(proven, carrier).map_or(Selection::Nothing, |found| Selection::Take(found.link));
+        if let (State::Seeking { transport, .. }, Some(_)) = (self.state, present) {
+            return nearest(proven, transport).map_or(Selection::Nothing, |found| Selection::Take(found.link));
         }
-        let (tcp, quic) = (nearest(proven, Carrier::Tcp), nearest(proven, Carrier::Udp));
+        let (tcp, quic) = (nearest(proven, CandidateTransport::Tcp), nearest(proven, CandidateTransport::Udp));
         let found = match (tcp, quic) {
             (Some(tcp), Some(quic)) => Some(if self.prefers_tcp(tcp, quic) { tcp } else { quic }),
             (Some(found), None) | (None, Some(found)) => Some(found),
@@ -164,16 +164,16 @@ impl PathSelector {
         let Some(found) = found.filter(|found| present.is_none_or(|present| self.is_better(found, present))) else {
             return Selection::Nothing;
         };
-        let waits = found.carrier == Carrier::Udp && tcp.is_none() && awaits_tcp && !self.avoids_tcp;
+        let waits = found.transport == CandidateTransport::Udp && tcp.is_none() && awaits_tcp && !self.avoids_tcp;
         let until = found.at + GRACE;
         if waits && now < until { Selection::Wait(until) } else { Selection::Take(found.link) }
     }
 
     /// A link with this transport carries the session from now on.
-    pub fn handle_chosen(&mut self, now: Instant, carrier: Carrier) {
-        self.carries = Some((carrier, now + EVERY));
+    pub fn handle_chosen(&mut self, now: Instant, transport: CandidateTransport) {
+        self.carries = Some((transport, now + EVERY));
         self.state = match self.state {
-            State::Seeking { carrier: sought, rate: Some(rate) } if sought == carrier => {
+            State::Seeking { transport: sought, rate: Some(rate) } if sought == transport => {
                 State::Trying { rate, from: now + WARM_UP, stretch: None }
             }
             State::Seeking { .. } | State::Watching { .. } | State::Trying { .. } => State::Watching { slow: None },
@@ -198,7 +198,7 @@ impl PathSelector {
     /// Measures the path: `arrived` bytes that were sealed for the link were delivered so far. `is_held_back`: chunks
     /// wait for room on it. Returns true if a new round must look for the other transport.
     pub fn measure(&mut self, now: Instant, arrived: u64, is_held_back: bool) -> bool {
-        let Some((carrier, at)) = &mut self.carries else { return false };
+        let Some((transport, at)) = &mut self.carries else { return false };
         if now < *at {
             return false;
         }
@@ -206,7 +206,8 @@ impl PathSelector {
         let here = Stretch { since: now, arrived };
         match &mut self.state {
             State::Watching { slow } => {
-                if !is_held_back || *carrier != Carrier::Tcp || self.compare_at.is_some_and(|at| now < at) {
+                if !is_held_back || *transport != CandidateTransport::Tcp || self.compare_at.is_some_and(|at| now < at)
+                {
                     *slow = None;
                     return false;
                 }
@@ -219,7 +220,7 @@ impl PathSelector {
                     *slow = None;
                     return false;
                 }
-                self.state = State::Seeking { carrier: Carrier::Udp, rate: Some(rate) };
+                self.state = State::Seeking { transport: CandidateTransport::Udp, rate: Some(rate) };
                 true
             }
             State::Seeking { .. } => false,
@@ -235,7 +236,7 @@ impl PathSelector {
                     self.state = State::Watching { slow: None };
                     return false;
                 }
-                self.state = State::Seeking { carrier: Carrier::Tcp, rate: None };
+                self.state = State::Seeking { transport: CandidateTransport::Tcp, rate: None };
                 self.pause(now);
                 self.again = self.again.saturating_mul(2);
                 true
@@ -258,10 +259,10 @@ impl PathSelector {
     }
 
     fn is_better(&self, found: &ValidatedPath, present: &ValidatedPath) -> bool {
-        match (found.carrier, present.carrier) {
-            (Carrier::Tcp, Carrier::Udp) => self.prefers_tcp(found, present),
-            (Carrier::Udp, Carrier::Tcp) => !self.prefers_tcp(present, found),
-            (Carrier::Tcp, Carrier::Tcp) | (Carrier::Udp, Carrier::Udp) => {
+        match (found.transport, present.transport) {
+            (CandidateTransport::Tcp, CandidateTransport::Udp) => self.prefers_tcp(found, present),
+            (CandidateTransport::Udp, CandidateTransport::Tcp) => !self.prefers_tcp(present, found),
+            (CandidateTransport::Tcp, CandidateTransport::Tcp) | (CandidateTransport::Udp, CandidateTransport::Udp) => {
                 let found = found.round_trip();
                 found.saturating_add(found / 2).saturating_add(NEARER) < present.round_trip()
             }
@@ -269,10 +270,9 @@ impl PathSelector {
     }
 }
 
-fn nearest(proven: &[ValidatedPath], carrier: Carrier) -> Option<&ValidatedPath> {
-    proven.iter().filter(|proven| proven.carrier == carrier).min_by_key(|proven| proven.took)
+fn nearest(proven: &[ValidatedPath], transport: CandidateTransport) -> Option<&ValidatedPath> {
+    proven.iter().filter(|proven| proven.transport == transport).min_by_key(|proven| proven.took)
 }
 
 #[cfg(test)]
-#[path = "choice_tests.rs"]
 mod tests;

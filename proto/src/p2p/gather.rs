@@ -27,7 +27,7 @@ use std::time::Duration;
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
-use super::candidate::{self, Candidate, Carrier, Family, Kind};
+use super::candidate::{self, Candidate, CandidateTransport, Family, Kind};
 use super::nat::{self, Nat, Seen};
 use super::stun::{self, Answer, Step, Transaction};
 use crate::Instant;
@@ -432,15 +432,15 @@ impl Gather {
             distinct
         });
         let all = udp
-            .map(|addr| (Kind::Host, Carrier::Udp, addr))
-            .chain(tcp.map(|addr| (Kind::Host, Carrier::Tcp, addr)))
-            .chain(seen.map(|addr| (Kind::Reflexive, Carrier::Udp, addr)))
-            .chain(self.mapped.map(|addr| (Kind::Mapped, Carrier::Udp, addr)));
+            .map(|addr| (Kind::Host, CandidateTransport::Udp, addr))
+            .chain(tcp.map(|addr| (Kind::Host, CandidateTransport::Tcp, addr)))
+            .chain(seen.map(|addr| (Kind::Reflexive, CandidateTransport::Udp, addr)))
+            .chain(self.mapped.map(|addr| (Kind::Mapped, CandidateTransport::Udp, addr)));
         let mut known: Vec<Candidate> = Vec::new();
-        for (kind, carrier, addr) in all {
-            let is_new = !known.iter().any(|known| (known.carrier, known.addr) == (carrier, addr));
+        for (kind, transport, addr) in all {
+            let is_new = !known.iter().any(|known| (known.transport, known.addr) == (transport, addr));
             if is_new && candidate::is_usable(addr) && known.len() < candidate::MAX {
-                known.push(Candidate { kind, carrier, addr });
+                known.push(Candidate { kind, transport, addr });
             }
         }
         known
@@ -478,5 +478,4 @@ fn after(now: Instant, wait: Duration) -> Instant {
 }
 
 #[cfg(test)]
-#[path = "gather_tests.rs"]
 mod tests;

@@ -45,10 +45,10 @@ use super::race::{Own, PROBE_START, Race, Theirs};
 use crate::Instant;
 use crate::net::Interface;
 use crate::seed::Seed;
-use crate::wire::Capped;
+use crate::wire::BoundedVec;
 use crate::wire::Violation;
 use crate::wire::peer::Control;
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 
 /// Time limit of a round.
 pub const ROUND: Duration = Duration::from_secs(10);
@@ -71,7 +71,7 @@ pub use super::output::Output;
 #[derive(Debug)]
 pub struct Config {
     /// The role of this peer.
-    pub side: Side,
+    pub role: Role,
     /// Whether direct paths are enabled on this side, and no proxy leads to the relay.
     pub allowed: bool,
     /// SHA-256 of the certificate that this side presents.
@@ -132,7 +132,7 @@ pub struct Negotiation {
     /// The candidates that were sent in this round.
     said: Vec<Candidate>,
     gathered: bool,
-    said_done: bool,
+    sent_done: bool,
     dependent: bool,
     interfaces: Vec<Interface>,
     failures: usize,
@@ -154,7 +154,7 @@ impl Negotiation {
             own: Vec::new(),
             said: Vec::new(),
             gathered: false,
-            said_done: false,
+            sent_done: false,
             dependent: false,
             interfaces: Vec::new(),
             failures: 0,
@@ -254,13 +254,13 @@ impl Negotiation {
     pub fn set_candidates(&mut self, candidates: Vec<Candidate>) {
         self.own = candidates;
         self.own.truncate(candidate::MAX);
-        self.say_candidates();
+        self.send_candidates();
     }
 
     /// Sets whether gathering is complete. `dependent`: the NAT of this side has an address-dependent mapping.
     pub fn set_gathered(&mut self, gathered: bool, dependent: bool) {
         (self.gathered, self.dependent) = (gathered, dependent);
-        self.say_candidates();
+        self.send_candidates();
     }
 
     /// Processes a message of the peer. If direct paths are disabled, the message has no effect.
@@ -294,7 +294,7 @@ impl Negotiation {
             }
             Control::DirectConnected { round } => {
                 self.known(*round)?;
-                if self.config.side == Side::Sender {
+                if self.config.role == Role::Sender {
                     return Err(Violation::UnexpectedMessage);
                 }
                 if self.racing() == Some(*round) {
@@ -319,7 +319,7 @@ impl Negotiation {
     /// The sender selected a link of the round that races.
     pub fn choose(&mut self, now: Instant) {
         if let Some(round) = self.racing() {
-            self.out.push_back(Output::Say(Control::DirectConnected { round }));
+            self.out.push_back(Output::Send(Control::DirectConnected { round }));
             self.connected(now);
         }
     }
@@ -418,46 +418,46 @@ impl Negotiation {
         self.open(round);
         self.rng.fill_bytes(&mut self.token);
         self.said.clear();
-        self.said_done = false;
+        self.sent_done = false;
         if let State::Active(active) = &mut self.state {
             active.next = None;
             active.race = Some(Race::new(now + ROUND));
         }
-        self.say_offer();
-        self.say_candidates();
+        self.send_offer();
+        self.send_candidates();
     }
 
     /// Sends new candidates. At the start of a round the offer is sent even without candidates, so that the peer takes
     /// part.
-    fn say_offer(&mut self) {
+    fn send_offer(&mut self) {
         let room = candidate::MAX.saturating_sub(self.said.len());
         let new: Vec<_> = self.own.iter().filter(|own| !self.said.contains(own)).take(room).copied().collect();
         self.said.extend_from_slice(&new);
-        self.out.push_back(Output::Say(Control::CandidateOffer {
+        self.out.push_back(Output::Send(Control::CandidateOffer {
             round: self.round,
-            candidates: Capped::truncated(new),
+            candidates: BoundedVec::truncated(new),
             certificate: self.config.certificate,
             token: self.token,
             dependent: self.dependent,
         }));
     }
 
-    fn say_candidates(&mut self) {
+    fn send_candidates(&mut self) {
         if self.racing().is_none() {
             return;
         }
         if self.said.len() < candidate::MAX && self.own.iter().any(|own| !self.said.contains(own)) {
-            self.say_offer();
+            self.send_offer();
         }
-        if self.gathered && !self.said_done {
-            self.said_done = true;
-            self.out.push_back(Output::Say(Control::CandidatesDone { round: self.round }));
+        if self.gathered && !self.sent_done {
+            self.sent_done = true;
+            self.out.push_back(Output::Send(Control::CandidatesDone { round: self.round }));
         }
     }
 
     /// Passes an input to the race and queues the attempts that are due.
     fn run(&mut self, now: Instant, happens: impl FnOnce(&mut Race, Own<'_>)) {
-        let own = Own { side: self.config.side, dependent: self.dependent, interfaces: &self.interfaces };
+        let own = Own { role: self.config.role, dependent: self.dependent, interfaces: &self.interfaces };
         if let State::Active(active) = &mut self.state
             && let Some(race) = &mut active.race
         {
@@ -485,7 +485,7 @@ impl Negotiation {
             // This side has never sent a message in this round.
             State::Idle { answered } if round > *answered => {
                 *answered = round;
-                self.out.push_back(Output::Say(Control::DirectFailed { round }));
+                self.out.push_back(Output::Send(Control::DirectFailed { round }));
             }
             State::Idle { .. } => {}
             State::Active(active) => match active.rounds.get(&round) {
@@ -542,7 +542,7 @@ impl Negotiation {
     /// Schedules the next round after `pause`, unless an earlier one is already scheduled.
     fn again_after(&mut self, now: Instant, pause: Duration) {
         if let State::Active(active) = &mut self.state
-            && self.config.side == Side::Sender
+            && self.config.role == Role::Sender
         {
             active.next.get_or_insert(now + pause);
         }
@@ -555,10 +555,9 @@ impl Negotiation {
         // The order matters: when the peer receives the message, this side must already have stopped to count chunks of
         // the round.
         self.out.push_back(Output::Over { round });
-        self.out.push_back(Output::Say(Control::DirectFailed { round }));
+        self.out.push_back(Output::Send(Control::DirectFailed { round }));
     }
 }
 
 #[cfg(test)]
-#[path = "negotiate_tests.rs"]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::candidate::Carrier;
+use super::candidate::CandidateTransport;
 use crate::wire::peer::Control;
 
 /// Length of a probe, in bytes.
@@ -12,11 +12,11 @@ pub const PROBE: usize = 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Send this message to the peer.
-    Say(Control),
+    Send(Control),
     /// Connect to a candidate.
     Dial {
         /// The transport: QUIC, or records over TCP.
-        carrier: Carrier,
+        transport: CandidateTransport,
         /// The address.
         to: SocketAddr,
         /// SHA-256 of the certificate that the peer must present.

@@ -1,4 +1,4 @@
-//! Connects `tallow_portmap` to [`crate::net`]: translates its actions into sockets and pipes of a node, and events
+//! Connects `tallow_portmap` to [`crate::net`]: translates its actions into sockets and TCP connections of a node, and events
 //! back.
 //!
 //! No decisions, no timers of its own.
@@ -10,19 +10,19 @@ use tallow_portmap::{Config, ConnectionEvent, ConnectionId, PortMapper};
 pub use tallow_portmap::{Event, Protocol, Transmit};
 
 use crate::Instant;
-use crate::net::{Action, Bind, Dial, Interface, PipeEvent, PipeId, PipeOptions, SocketId};
+use crate::net::{Action, Bind, Dial, Interface, SocketId, TcpEvent, TcpId, TcpOptions};
 use crate::seed::Seed;
 
 /// The socket for requests to gateways.
 pub const SOCKET: SocketId = SocketId(6);
-/// The lowest id of a pipe that leads to a gateway.
-pub const FIRST_PIPE: PipeId = PipeId(1 << 31);
+/// The lowest id of a TCP connection that leads to a gateway.
+pub const FIRST_TCP: TcpId = TcpId(1 << 31);
 /// The description of the mapping, which a gateway may display.
 const DESCRIPTION: &str = "tallow";
-/// The options of a pipe to a gateway, which carries one request and is closed after seconds.
-const OPTIONS: PipeOptions = PipeOptions { no_delay: true, keep_alive: None, user_timeout: None };
+/// The options of a TCP connection to a gateway, which carries one request and is closed after seconds.
+const OPTIONS: TcpOptions = TcpOptions { no_delay: true, keep_alive: None, user_timeout: None };
 
-/// A [`PortMapper`] whose socket is [`SOCKET`] and whose connections are pipes from [`FIRST_PIPE`] up.
+/// A [`PortMapper`] whose socket is [`SOCKET`] and whose connections are TCP connections from [`FIRST_TCP`] up.
 #[derive(Debug)]
 pub struct PortMap {
     mapper: PortMapper,
@@ -78,16 +78,16 @@ impl PortMap {
         self.mapper.handle_datagram(now, from, data);
     }
 
-    /// Processes an event of a pipe from [`FIRST_PIPE`] up.
-    pub fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
+    /// Processes an event of a TCP connection from [`FIRST_TCP`] up.
+    pub fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent) {
         let event = match event {
-            PipeEvent::Up => ConnectionEvent::Connected,
-            PipeEvent::Filled(count) => ConnectionEvent::Received(count),
-            PipeEvent::Wrote(count) => ConnectionEvent::Sent(count),
-            PipeEvent::Eof => ConnectionEvent::Eof,
-            PipeEvent::Failed(_) => ConnectionEvent::Failed,
+            TcpEvent::Up => ConnectionEvent::Connected,
+            TcpEvent::Filled(count) => ConnectionEvent::Received(count),
+            TcpEvent::Wrote(count) => ConnectionEvent::Sent(count),
+            TcpEvent::Eof => ConnectionEvent::Eof,
+            TcpEvent::Failed(_) => ConnectionEvent::Failed,
         };
-        self.mapper.handle_connection(now, connection_of(pipe), event);
+        self.mapper.handle_connection(now, connection_of(tcp), event);
     }
 
     /// Checks the timers. A spurious call is a no-op.
@@ -107,7 +107,7 @@ impl PortMap {
         self.mapper.poll_transmit()
     }
 
-    /// The next action on [`SOCKET`] or on a pipe from [`FIRST_PIPE`] up.
+    /// The next action on [`SOCKET`] or on a TCP connection from [`FIRST_TCP`] up.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
         if let Some(action) = self.next_action.take() {
@@ -120,28 +120,28 @@ impl PortMap {
             }
             tallow_portmap::Action::CloseSocket => Some(Action::Release(SOCKET)),
             tallow_portmap::Action::Connect(id, to) => {
-                Some(Action::Dial(pipe_of(id), Dial { to: to.into(), options: OPTIONS }))
+                Some(Action::Dial(tcp_of(id), Dial { to: to.into(), options: OPTIONS }))
             }
             tallow_portmap::Action::Close(id) => {
-                self.next_action = Some(Action::Abort(pipe_of(id)));
-                Some(Action::Finish(pipe_of(id)))
+                self.next_action = Some(Action::Abort(tcp_of(id)));
+                Some(Action::Finish(tcp_of(id)))
             }
-            tallow_portmap::Action::Abort(id) => Some(Action::Abort(pipe_of(id))),
+            tallow_portmap::Action::Abort(id) => Some(Action::Abort(tcp_of(id))),
             // A later version may have other actions, which this module cannot execute.
             _ => None,
         }
     }
 
-    /// The buffer for the next bytes of this pipe.
+    /// The buffer for the next bytes of this TCP connection.
     #[must_use]
-    pub fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        self.mapper.receive_buffer(connection_of(pipe))
+    pub fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+        self.mapper.receive_buffer(connection_of(tcp))
     }
 
-    /// Fills `slices` with the bytes that wait to be written to this pipe.
+    /// Fills `slices` with the bytes that wait to be written to this TCP connection.
     #[must_use]
-    pub fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.mapper.send_queue(connection_of(pipe), slices)
+    pub fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.mapper.send_queue(connection_of(tcp), slices)
     }
 
     /// The next event.
@@ -168,11 +168,11 @@ impl PortMap {
     }
 }
 
-/// The pipe of a connection; the mapper's ids are below 2^31.
-const fn pipe_of(id: ConnectionId) -> PipeId {
-    PipeId(FIRST_PIPE.0 | id.0)
+/// The TCP connection of a connection; the mapper's ids are below 2^31.
+const fn tcp_of(id: ConnectionId) -> TcpId {
+    TcpId(FIRST_TCP.0 | id.0)
 }
 
-const fn connection_of(pipe: PipeId) -> ConnectionId {
-    ConnectionId(pipe.0 & !FIRST_PIPE.0)
+const fn connection_of(tcp: TcpId) -> ConnectionId {
+    ConnectionId(tcp.0 & !FIRST_TCP.0)
 }

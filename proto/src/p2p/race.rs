@@ -12,12 +12,12 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::candidate::{self, Candidate, Carrier, Kind};
+use super::candidate::{self, Candidate, CandidateTransport, Kind};
 use super::output::Output;
 pub use super::output::PROBE;
 use crate::Instant;
 use crate::net::Interface;
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 
 /// When a candidate is probed, as delays from the time it became known.
 pub const PROBES_AT: [Duration; 5] = [
@@ -45,7 +45,7 @@ pub(super) struct Theirs {
 /// The parameters of this side.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Own<'a> {
-    pub side: Side,
+    pub role: Role,
     /// Whether its NAT has an address-dependent mapping.
     pub dependent: bool,
     pub interfaces: &'a [Interface],
@@ -85,9 +85,11 @@ impl Race {
                 continue;
             }
             self.candidates.push(candidate);
-            match (candidate.carrier, own.side) {
-                (Carrier::Tcp, _) | (Carrier::Udp, Side::Sender) => self.plan.push_back((at, Step::Dial(candidate))),
-                (Carrier::Udp, Side::Receiver) => {
+            match (candidate.transport, own.role) {
+                (CandidateTransport::Tcp, _) | (CandidateTransport::Udp, Role::Sender) => {
+                    self.plan.push_back((at, Step::Dial(candidate)))
+                }
+                (CandidateTransport::Udp, Role::Receiver) => {
                     let probes = PROBES_AT.map(|after| (at + after, Step::Probe(candidate.addr)));
                     self.plan.extend(probes);
                 }
@@ -98,12 +100,13 @@ impl Race {
 
     /// A probe of the peer arrived from this address.
     pub fn handle_probed(&mut self, now: Instant, from: SocketAddr, own: Own<'_>) {
-        if own.side != Side::Sender || self.learned >= MAX_LEARNED {
+        if own.role != Role::Sender || self.learned >= MAX_LEARNED {
             return;
         }
-        let learned = Candidate { kind: Kind::Reflexive, carrier: Carrier::Udp, addr: candidate::canonical(from) };
+        let learned =
+            Candidate { kind: Kind::Reflexive, transport: CandidateTransport::Udp, addr: candidate::canonical(from) };
         let is_known =
-            self.candidates.iter().any(|known| (known.carrier, known.addr) == (learned.carrier, learned.addr));
+            self.candidates.iter().any(|known| (known.transport, known.addr) == (learned.transport, learned.addr));
         if !is_known && let Some(&learned) = candidate::admit(&[learned], own.interfaces).first() {
             self.learned = self.learned.saturating_add(1);
             self.candidates.push(learned);
@@ -130,8 +133,8 @@ impl Race {
         });
         due.sort_by_key(|&(at, _)| at);
         out.extend(due.into_iter().map(|(_, step)| match step {
-            Step::Dial(Candidate { carrier, addr: to, .. }) => {
-                Output::Dial { carrier, to, certificate: theirs.certificate }
+            Step::Dial(Candidate { transport, addr: to, .. }) => {
+                Output::Dial { transport, to, certificate: theirs.certificate }
             }
             Step::Probe(to) => {
                 let mut datagram = [0; PROBE];

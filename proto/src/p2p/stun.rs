@@ -409,5 +409,4 @@ impl Transaction {
 }
 
 #[cfg(test)]
-#[path = "stun_tests.rs"]
 mod tests;

@@ -321,5 +321,4 @@ impl From<Files> for Payload {
 }
 
 #[cfg(test)]
-#[path = "build_tests.rs"]
 mod tests;

@@ -44,7 +44,7 @@ use crate::seed::Seed;
 use crate::session::{self, Session};
 use crate::wire::Features;
 use crate::wire::frame::enclose;
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 
 use reconnect::{ReconnectCredentials, ReconnectState};
 
@@ -117,7 +117,7 @@ struct Disconnected {
 
 /// See the module's text.
 pub(super) struct Connection {
-    side: Side,
+    role: Role,
     features: Features,
     stage: Stage,
     guesses: Guesses,
@@ -133,9 +133,9 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Nothing is known of the other side.
-    pub const fn new(side: Side, features: Features) -> Self {
+    pub const fn new(role: Role, features: Features) -> Self {
         Self {
-            side,
+            role,
             features,
             stage: Stage::Searching,
             guesses: Guesses::new(),
@@ -206,7 +206,7 @@ impl Connection {
     /// The room where the two meet again, as a question to relays.
     pub fn reconnect_question(&self) -> Option<Question> {
         match &self.reconnect {
-            ReconnectState::Known(credentials) => Some(credentials.question(self.side)),
+            ReconnectState::Known(credentials) => Some(credentials.question(self.role)),
             ReconnectState::None | ReconnectState::Unsure { .. } => None,
         }
     }
@@ -260,11 +260,11 @@ impl Connection {
             }
         };
         self.out.push_back(Output::PauseSearch);
-        let config = handshake::Config { side: self.side, features: self.features, room, secret };
+        let config = handshake::Config { role: self.role, features: self.features, room, secret };
         let handshake = Box::new(Handshake::new(config, now, seed.split()));
         if reconnects.is_none() {
             self.out.push_back(Output::Event(Event::Paired));
-            self.response_by = (self.side == Side::Receiver).then(|| now + RESPONSE_WITHIN);
+            self.response_by = (self.role == Role::Receiver).then(|| now + RESPONSE_WITHIN);
         }
         self.stage = Stage::Handshaking { link, via, handshake, reconnects };
     }
@@ -401,7 +401,7 @@ impl Connection {
                 session.handle_generation(&keys);
                 session
             }
-            None => Box::new(Session::new(session::Config::new(self.side), &keys, seed.split())),
+            None => Box::new(Session::new(session::Config::new(self.role), &keys, seed.split())),
         };
         self.stage = Stage::Established(session);
         self.reconnect = ReconnectState::Known(ReconnectCredentials {
@@ -428,15 +428,15 @@ impl Connection {
             return self.out.push_back(Output::SearchAgain);
         }
         let left = self.guesses.left();
-        let output = match self.side {
-            Side::Sender => {
+        let output = match self.role {
+            Role::Sender => {
                 if failure.is_guess() {
                     self.out.push_back(Output::Event(Event::WrongGuess { left }));
                 }
                 // A stranger's nonsense or silence ends nothing; the third wrong guess does.
                 if left > 0 { Output::SearchAgain } else { Output::Failed(Failure::WrongCode) }
             }
-            Side::Receiver => {
+            Role::Receiver => {
                 let failure = match failure.reason {
                     FailureReason::WrongCode => Failure::WrongCode,
                     FailureReason::TimedOut => Failure::Lost(Lost::NobodyWaits),
@@ -482,16 +482,16 @@ impl Connection {
             ReconnectState::Unsure { code, .. } => Some(*code),
             ReconnectState::None | ReconnectState::Known(_) => asked,
         };
-        match (self.side, handshake.lasting_if_lost(), code) {
-            (Side::Receiver, ..) if is_guess && self.guesses.left() == 0 => {
+        match (self.role, handshake.durable_if_lost(), code) {
+            (Role::Receiver, ..) if is_guess && self.guesses.left() == 0 => {
                 self.out.push_back(Output::Failed(Failure::WrongCode));
             }
-            (Side::Receiver, Some((key, verifier)), Some(code)) => {
+            (Role::Receiver, Some((key, verifier)), Some(code)) => {
                 let credentials = ReconnectCredentials { key, verifier };
                 self.reconnect = ReconnectState::Unsure { credentials, code, again: false, switch: now };
                 self.switch_rooms(now);
             }
-            (Side::Sender | Side::Receiver, ..) => self.out.push_back(Output::SearchAgain),
+            (Role::Sender | Role::Receiver, ..) => self.out.push_back(Output::SearchAgain),
         }
     }
 
@@ -502,7 +502,7 @@ impl Connection {
         {
             *again = !*again;
             *switch = now + TURN;
-            self.out.push_back(Output::Ask(if *again { credentials.question(self.side) } else { *code }));
+            self.out.push_back(Output::Ask(if *again { credentials.question(self.role) } else { *code }));
         }
     }
 

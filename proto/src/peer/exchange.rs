@@ -12,7 +12,7 @@ use crate::transfer::TransferEvent;
 use crate::transfer::job::JobDone;
 use crate::wire::Violation;
 use crate::wire::peer::Control;
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 
 impl Peer {
     /// Moves everything between links, handshake or session, and transfer. True when something moved that others wait
@@ -61,7 +61,7 @@ impl Peer {
         moved |= self.take_transfer_events(now);
         moved |= self.pump_paths(now);
         if self.connection.session().is_some()
-            && self.side == Side::Receiver
+            && self.role == Role::Receiver
             && self.outbox.has_ended()
             && self.transfer.is_closed()
         {

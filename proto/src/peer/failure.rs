@@ -342,5 +342,4 @@ fn words(text: &Untrusted) -> String {
 }
 
 #[cfg(test)]
-#[path = "failure_tests.rs"]
 mod tests;

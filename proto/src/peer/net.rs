@@ -20,15 +20,15 @@ use bytes::{Bytes, BytesMut};
 use crate::Instant;
 use crate::discovery::mdns;
 use crate::link::connections::Connections;
-use crate::link::pipe::{Dialler, Kind, Pipe, Target, Windows};
 use crate::link::proxy::Proxy;
 use crate::link::quic::{Limits, Profile, Quic, Stream};
 use crate::link::race::{Attempt, Transport};
+use crate::link::tcp::{Dialler, Kind, Target, TcpLink, Windows};
 use crate::link::trust::{Fingerprint, Identity, Trust};
 use crate::link::{Read, Write};
-use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, PipeEvent, PipeId, QueryId, SocketId, Transmit};
+use crate::net::{Action, Arrival, Bind, Ecn, Listen, ListenerId, QueryId, SocketId, TcpEvent, TcpId, Transmit};
 use crate::p2p::budget::Budget;
-use crate::p2p::candidate::{Carrier, Family, canonical};
+use crate::p2p::candidate::{CandidateTransport, Family, canonical};
 use crate::pool::Pool;
 use crate::seed::Seed;
 
@@ -65,7 +65,7 @@ const PATH: &str = "/";
 
 /// Who is dialled, beside the address.
 #[derive(Debug, Clone, Copy)]
-pub struct Callee<'a> {
+pub struct RelayTarget<'a> {
     /// The name that a certificate would stand for.
     pub host: &'a str,
     /// The port there.
@@ -123,15 +123,15 @@ pub struct Net {
     actions: VecDeque<Action>,
     /// What was looked up; a [`QueryId`] is a place in it.
     queries: Vec<Query>,
-    /// Pipes whose stream was finished: they tell nobody else.
-    finished: VecDeque<PipeId>,
+    /// TCP connections whose stream was finished: they tell nobody else.
+    finished: VecDeque<TcpId>,
     datagrams: VecDeque<Datagram>,
     budget: Budget,
     /// Direct connections that have proven to be the other peer's.
     proven: Vec<ConnectionId>,
-    /// To which machine a plain pipe leads.
-    neighbours: BTreeMap<PipeId, IpAddr>,
-    /// For long records that arrive in pipes.
+    /// To which machine a plain TCP connection leads.
+    neighbours: BTreeMap<TcpId, IpAddr>,
+    /// For long records that arrive in TCP connections.
     buffers: Arc<Pool>,
     unix_time: Duration,
     seed: Seed,
@@ -239,18 +239,24 @@ impl Net {
     }
 
     /// Begins an attempt to reach the other peer itself.
-    pub fn dial_direct(&mut self, now: Instant, carrier: Carrier, to: SocketAddr, certificate: [u8; 32]) -> Dial {
-        match carrier {
-            Carrier::Tcp => {
+    pub fn dial_direct(
+        &mut self,
+        now: Instant,
+        transport: CandidateTransport,
+        to: SocketAddr,
+        certificate: [u8; 32],
+    ) -> Dial {
+        match transport {
+            CandidateTransport::Tcp => {
                 if !self.is_proven(to) && !self.budget.spend(now, to, SYNS, SYNS.saturating_mul(SYN)) {
                     return Dial::Impossible;
                 }
-                let pipe = Pipe::plain(now, UNPROVEN_PIPE);
-                let pipe = self.connections.pipes.dial_until(pipe, to, now + CONNECT_WITHIN);
-                self.neighbours.insert(pipe, canonical(to).ip());
-                Dial::Started(ConnectionId::Pipe(pipe))
+                let tcp = TcpLink::plain(now, UNPROVEN_TCP);
+                let tcp = self.connections.tcp_links.dial_until(tcp, to, now + CONNECT_WITHIN);
+                self.neighbours.insert(tcp, canonical(to).ip());
+                Dial::Started(ConnectionId::Tcp(tcp))
             }
-            Carrier::Udp => {
+            CandidateTransport::Udp => {
                 let socket = direct_socket(Family::of(to.ip()));
                 let Some(quic) = self.quic(socket) else { return Dial::Impossible };
                 match quic.connect(now, to, "tallow", &Trust::Pin(Fingerprint(certificate))) {
@@ -281,11 +287,11 @@ impl Net {
         None
     }
 
-    /// A pipe of somebody who may be the other peer.
-    pub fn accept_direct(&mut self, now: Instant, from: SocketAddr) -> PipeId {
-        let pipe = self.connections.pipes.accept(Pipe::plain(now, UNPROVEN_PIPE));
-        self.neighbours.insert(pipe, canonical(from).ip());
-        pipe
+    /// A TCP connection of somebody who may be the other peer.
+    pub fn accept_direct(&mut self, now: Instant, from: SocketAddr) -> TcpId {
+        let tcp = self.connections.tcp_links.accept(TcpLink::plain(now, UNPROVEN_TCP));
+        self.neighbours.insert(tcp, canonical(from).ip());
+        tcp
     }
 
     /// This connection is the other peer's: what leaves for its address is counted no more, and memory is taken for its
@@ -298,10 +304,10 @@ impl Net {
                     self.budget.forgive(to);
                 }
             }
-            ConnectionId::Pipe(pipe) => {
-                self.connections.pipes.set_receive_window(pipe, Windows::direct().receive);
-                self.connections.pipes.assemble(pipe, &self.buffers);
-                if let Some(&ip) = self.neighbours.get(&pipe) {
+            ConnectionId::Tcp(tcp) => {
+                self.connections.tcp_links.set_receive_window(tcp, Windows::direct().receive);
+                self.connections.tcp_links.assemble(tcp, &self.buffers);
+                if let Some(&ip) = self.neighbours.get(&tcp) {
                     self.budget.forgive(SocketAddr::new(ip, 0));
                 }
             }
@@ -323,7 +329,7 @@ impl Net {
     pub fn assembling(&self, conn: ConnectionId) -> usize {
         match conn {
             ConnectionId::Quic(..) => 0,
-            ConnectionId::Pipe(pipe) => self.connections.pipes.assembling(pipe),
+            ConnectionId::Tcp(tcp) => self.connections.tcp_links.assembling(tcp),
         }
     }
 
@@ -343,21 +349,21 @@ impl Net {
     }
 
     /// Begins an attempt to connect.
-    pub fn dial(&mut self, now: Instant, attempt: &Attempt, callee: &Callee<'_>) -> Dial {
+    pub fn dial(&mut self, now: Instant, attempt: &Attempt, target: &RelayTarget<'_>) -> Dial {
         let kind = match attempt.transport {
-            Transport::Quic => return self.dial_quic(now, attempt.to, callee),
+            Transport::Quic => return self.dial_quic(now, attempt.to, target),
             Transport::Tls => Kind::Tls,
             Transport::WebSocket => Kind::WebSocket { tls: true, path: PATH.to_owned() },
         };
-        let Callee { host, port, trust, proxy, early: _ } = *callee;
+        let RelayTarget { host, port, trust, proxy, early: _ } = *target;
         let target = Target { kind, host, port, trust: *trust, proxy, windows: Windows::peer() };
         match self.dialler.dial(now, &target) {
-            Ok(pipe) => Dial::Started(ConnectionId::Pipe(self.connections.pipes.dial(pipe, attempt.to))),
+            Ok(tcp) => Dial::Started(ConnectionId::Tcp(self.connections.tcp_links.dial(tcp, attempt.to))),
             Err(_) => Dial::Impossible,
         }
     }
 
-    fn dial_quic(&mut self, now: Instant, to: SocketAddr, callee: &Callee<'_>) -> Dial {
+    fn dial_quic(&mut self, now: Instant, to: SocketAddr, target: &RelayTarget<'_>) -> Dial {
         let socket = if to.is_ipv4() { CLIENT_V4 } else { CLIENT_V6 };
         let quic = match self.sockets.get(&socket) {
             Some(Socket::Binding) => return Dial::NotYet,
@@ -365,10 +371,10 @@ impl Net {
             Some(Socket::Unusable) | None => None,
         };
         let Some(quic) = quic else { return Dial::Impossible };
-        let dialled = if callee.early {
-            quic.reconnect(now, to, callee.host, callee.trust)
+        let dialled = if target.early {
+            quic.reconnect(now, to, target.host, target.trust)
         } else {
-            quic.connect(now, to, callee.host, callee.trust)
+            quic.connect(now, to, target.host, target.trust)
         };
         match dialled {
             Ok(id) => Dial::Started(ConnectionId::Quic(socket, id)),
@@ -395,8 +401,8 @@ impl Net {
     /// once.
     pub fn finish(&mut self, now: Instant, conn: ConnectionId, stream: Stream) {
         self.connections.finish(now, conn, stream, 0, "");
-        if let ConnectionId::Pipe(pipe) = conn {
-            self.finished.push_back(pipe);
+        if let ConnectionId::Tcp(tcp) = conn {
+            self.finished.push_back(tcp);
         }
     }
 
@@ -430,8 +436,8 @@ impl Net {
     /// Closes a connection. What was finished on it still goes out; of the rest, what is in flight may be lost.
     pub fn close(&mut self, now: Instant, conn: ConnectionId, code: u32, reason: &'static str) {
         self.proven.retain(|&proven| proven != conn);
-        if let ConnectionId::Pipe(pipe) = conn {
-            self.neighbours.remove(&pipe);
+        if let ConnectionId::Tcp(tcp) = conn {
+            self.neighbours.remove(&tcp);
         }
         self.connections.close(now, conn, code, reason);
     }
@@ -444,28 +450,28 @@ impl Net {
             ConnectionId::Quic(on, id) => {
                 on == socket && connections.endpoint(on).is_some_and(|quic| quic.remote(id) == Some(to))
             }
-            ConnectionId::Pipe(pipe) => neighbours.get(&pipe) == Some(&to.ip()),
+            ConnectionId::Tcp(tcp) => neighbours.get(&tcp) == Some(&to.ip()),
         })
     }
 
     /// What happened to a TCP connection.
-    pub fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
-        self.connections.handle_pipe(now, pipe, event);
+    pub fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent) {
+        self.connections.handle_tcp(now, tcp, event);
     }
 
     /// A TCP connection to be looked at.
-    pub fn poll_pipe(&mut self) -> Option<PipeId> {
-        self.connections.poll_pipe()
+    pub fn poll_tcp(&mut self) -> Option<TcpId> {
+        self.connections.poll_tcp()
     }
 
     /// Where the next bytes of a TCP connection go.
-    pub fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        self.connections.pipe_buffer(pipe)
+    pub fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+        self.connections.pipe_buffer(tcp)
     }
 
     /// What waits to be written to a TCP connection.
-    pub fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.connections.pipe_output(pipe, slices)
+    pub fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.connections.pipe_output(tcp, slices)
     }
 
     /// One datagram.
@@ -476,7 +482,7 @@ impl Net {
     /// Timers of all connections.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.connections.endpoints_mut().for_each(|quic| quic.handle_timeout(now));
-        self.connections.pipes.handle_timeout(now);
+        self.connections.tcp_links.handle_timeout(now);
     }
 
     /// Moves everything inside the endpoints.
@@ -487,8 +493,8 @@ impl Net {
     /// The next event of any connection that says something to a peer: streams are opened when they are needed, and no
     /// peer stops one.
     pub fn poll_event(&mut self) -> Option<(ConnectionId, Event)> {
-        if let Some(pipe) = self.finished.pop_front() {
-            return Some((ConnectionId::Pipe(pipe), Event::Finished(Stream::first())));
+        if let Some(tcp) = self.finished.pop_front() {
+            return Some((ConnectionId::Tcp(tcp), Event::Finished(Stream::first())));
         }
         loop {
             match self.connections.poll_event()? {
@@ -501,7 +507,7 @@ impl Net {
     /// The earliest deadline of all connections.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.connections.poll_endpoint_timeout().into_iter().chain(self.connections.pipes.poll_timeout()).min()
+        self.connections.poll_endpoint_timeout().into_iter().chain(self.connections.tcp_links.poll_timeout()).min()
     }
 
     /// Whether something waits to be sent.
@@ -552,7 +558,7 @@ impl Net {
 
     /// The next thing to ask of the runtime.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front().or_else(|| self.connections.pipes.poll_action())
+        self.actions.pop_front().or_else(|| self.connections.tcp_links.poll_action())
     }
 
     /// Looks up a name.
@@ -579,8 +585,8 @@ const fn narrow(profile: Profile) -> Profile {
     Profile { receive_window: UNPROVEN_WINDOW as u64, ..profile }
 }
 
-/// The same of a plain pipe.
-const UNPROVEN_PIPE: Windows = Windows { receive: UNPROVEN_WINDOW, ..Windows::direct() };
+/// The same of a plain TCP connection.
+const UNPROVEN_TCP: Windows = Windows { receive: UNPROVEN_WINDOW, ..Windows::direct() };
 
 /// The socket towards the other peer.
 #[must_use]

@@ -11,7 +11,7 @@ use crate::transfer::Outcome;
 use crate::transfer::manifest::Totals;
 use crate::wire::Violation;
 use crate::wire::peer::CancelReason;
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 
 impl Peer {
     /// The sender's offer leaves once its person agreed.
@@ -110,10 +110,10 @@ impl Peer {
         // The length of a stream was not known before.
         let totals = self.offer.totals.unwrap_or(Totals { bytes: progress.bytes, ..Totals::default() });
         self.outbox.end_well(totals, self.transfer.differences().clone(), duration, root);
-        match self.side {
-            Side::Sender => self.leave(now, close::DONE),
+        match self.role {
+            Role::Sender => self.leave(now, close::DONE),
             // The sender's farewell says that it knows.
-            Side::Receiver => {}
+            Role::Receiver => {}
         }
     }
 

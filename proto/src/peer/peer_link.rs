@@ -283,7 +283,7 @@ fn stream_no(index: usize) -> StreamNo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::PipeEvent;
+    use crate::net::TcpEvent;
     use crate::seed::Seed;
     use crate::wire::frame::{CHUNK, KIND_CHUNK, PREFIX};
 
@@ -291,18 +291,18 @@ mod tests {
     fn a_long_record_counts_as_heard_wherever_its_bytes_are() {
         let now = Instant::now();
         let mut net = Net::new(std::time::Duration::ZERO, Seed::new([1; 32]));
-        let pipe = net.accept_direct(now, "192.0.2.7:4000".parse().unwrap());
-        let conn = ConnectionId::Pipe(pipe);
+        let tcp = net.accept_direct(now, "192.0.2.7:4000".parse().unwrap());
+        let conn = ConnectionId::Tcp(tcp);
         let mut link = PeerLink::new(conn, PathTransport::Tcp, Decoder::new(Caps::Records), 0, Stream::first());
         net.settle(now);
         net.prove(conn);
         let record = [&u32::try_from(CHUNK).unwrap().to_be_bytes()[..], &[KIND_CHUNK; 100_000]].concat();
         let mut rest = record.as_slice();
         while !rest.is_empty() {
-            let room = net.pipe_buffer(pipe);
+            let room = net.pipe_buffer(tcp);
             let count = room.len().min(rest.len());
             room[..count].copy_from_slice(&rest[..count]);
-            net.handle_pipe(now, pipe, PipeEvent::Filled(count));
+            net.handle_tcp(now, tcp, TcpEvent::Filled(count));
             rest = &rest[count..];
             assert!(link.next_main_frame(&mut net).unwrap().is_none());
             assert!(!link.has_ended());

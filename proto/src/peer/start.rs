@@ -14,7 +14,7 @@ use crate::Instant;
 use crate::seed::Seed;
 use crate::transfer::{Transfer, receiver, sender};
 use crate::wire::Features;
-use crate::wire::relay::{Owner, Side};
+use crate::wire::relay::{Owner, Role};
 
 impl Peer {
     /// A peer that sends.
@@ -27,7 +27,7 @@ impl Peer {
             CodeChoice::Generate { words } => (CodeState::Unallocated { words }, Question::Allocate { owner }),
             CodeChoice::Custom(code) => {
                 let room = code.nameplate().room_id();
-                let question = Question::Join { room, side: Side::Sender, owner, again: false, former: None };
+                let question = Question::Join { room, role: Role::Sender, owner, again: false, former: None };
                 (CodeState::Ready { code, seated: false, told: false }, question)
             }
         };
@@ -43,7 +43,7 @@ impl Peer {
             }
             None => {
                 net.open_clients();
-                let ask = ask(Side::Sender, features, question, &common, &mut seed);
+                let ask = ask(Role::Sender, features, question, &common, &mut seed);
                 let mut list = ServerList::new(now, ask, &common.relays, &[], &mut net);
                 list.require_servers();
                 Rendezvous::relays(list)
@@ -55,7 +55,7 @@ impl Peer {
             Payload::Stream(source) => sender::Sender::of_stream(config, source),
         };
         let transfer = Transfer::Sender(Box::new(sender.with_limit(common.limit)));
-        Parts { side: Side::Sender, features, seed, net, rendezvous, code, transfer }.assemble(now, &common)
+        Parts { role: Role::Sender, features, seed, net, rendezvous, code, transfer }.assemble(now, &common)
     }
 
     /// A peer that receives.
@@ -66,10 +66,10 @@ impl Peer {
         let mut net = Net::new(common.unix_time, seed.split());
         let features = features_of(&common);
         let room = code.nameplate().room_id();
-        let question = Question::Join { room, side: Side::Receiver, owner, again: false, former: None };
+        let question = Question::Join { room, role: Role::Receiver, owner, again: false, former: None };
         let near = if common.relays.is_empty() { local.as_slice() } else { &[] };
         net.open_clients();
-        let ask = ask(Side::Receiver, features, question, &common, &mut seed);
+        let ask = ask(Role::Receiver, features, question, &common, &mut seed);
         let discover = discover && common.relays.is_empty();
         let mut list = ServerList::new(now, ask, &common.relays, near, &mut net);
         if !discover {
@@ -81,7 +81,7 @@ impl Peer {
             receiver::Receiver::new(config, seed.split()).with_limit(common.limit).with_buffers(net.buffers());
         let transfer = Transfer::Receiver(Box::new(receiver));
         let code = CodeState::Ready { code, seated: true, told: true };
-        let parts = Parts { side: Side::Receiver, features, seed, net, rendezvous, code, transfer };
+        let parts = Parts { role: Role::Receiver, features, seed, net, rendezvous, code, transfer };
         let mut peer = parts.assemble(now, &common);
         if discover {
             peer.rendezvous.browse(now, &peer.interfaces, &peer.seed.split(), &mut peer.net);
@@ -92,7 +92,7 @@ impl Peer {
 
 /// What differs between the two ends.
 struct Parts {
-    side: Side,
+    role: Role,
     features: Features,
     seed: Seed,
     net: Net,
@@ -103,20 +103,20 @@ struct Parts {
 
 impl Parts {
     fn assemble(self, now: Instant, common: &Common) -> Peer {
-        let Self { side, features, mut seed, mut net, rendezvous, code, transfer } = self;
+        let Self { role, features, mut seed, mut net, rendezvous, code, transfer } = self;
         // Without a relay the other side is on this machine or in this network, and no gateway is between.
         let direct = common
             .direct
             .clone()
             .filter(|_| allows_direct(common))
             .map(|direct| DirectPath { map_ports: direct.map_ports && !common.relays.is_empty(), ..direct });
-        let paths = Paths::new(now, side, direct.as_ref(), common.give_up_after, &seed.split(), &mut net);
+        let paths = Paths::new(now, role, direct.as_ref(), common.give_up_after, &seed.split(), &mut net);
         Peer {
-            side,
+            role,
             seed,
             net,
             rendezvous,
-            connection: Connection::new(side, features),
+            connection: Connection::new(role, features),
             paths,
             transfer,
             offer: OfferState::new(common.verify),
@@ -150,9 +150,9 @@ fn allows_direct(common: &Common) -> bool {
     common.direct.is_some() && common.proxy.is_none()
 }
 
-fn ask(side: Side, features: Features, question: Question, common: &Common, seed: &mut Seed) -> Ask {
+fn ask(role: Role, features: Features, question: Question, common: &Common, seed: &mut Seed) -> Ask {
     Ask {
-        side,
+        role,
         features,
         question,
         patience: common.give_up_after.unwrap_or(PATIENCE),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::world::*;
 use super::{Event, Refused, RoomEnd};
 use crate::wire::close;
-use crate::wire::relay::{ClientMessage, Former, Owner, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, Former, Owner, RelayMessage, Role, RoomId};
 
 const AGAIN: RoomId = RoomId([8; 32]);
 const LEFT_BY_ALICE: Former = Former { room: ROOM, owner: ALICE };
@@ -15,8 +15,8 @@ const fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }
 
-const fn again(side: Side, owner: Owner) -> ClientMessage {
-    ClientMessage::Join { room: AGAIN, side, owner, again: true }
+const fn again(role: Role, owner: Owner) -> ClientMessage {
+    ClientMessage::Join { room: AGAIN, role, owner, again: true }
 }
 
 fn said(world: &World, client: usize) -> Vec<RelayMessage> {
@@ -44,11 +44,11 @@ fn a_join_in_the_first_flight_is_answered_in_one_round_trip() {
     let mut world = World::new();
     let (alice, bob) = (acquaintance(&mut world), acquaintance(&mut world));
     let begun = world.now;
-    world.reconnect(alice, again(Side::Sender, ALICE));
+    world.reconnect(alice, again(Role::Sender, ALICE));
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
     assert_eq!(world.now - begun, 2 * LATENCY);
     let begun = world.now;
-    world.reconnect(bob, again(Side::Receiver, BOB));
+    world.reconnect(bob, again(Role::Receiver, BOB));
     world.until("paired", |world| is_paired(world, [alice, bob]));
     assert_eq!(world.now - begun, 2 * LATENCY);
     let (a, b) = (world.clients[alice].main(), world.clients[bob].main());
@@ -63,7 +63,7 @@ fn a_join_in_the_first_flight_is_answered_in_one_round_trip() {
 fn nothing_else_is_said_before_the_handshake_is_done() {
     for message in [
         ClientMessage::Allocate { owner: ALICE },
-        join(ROOM, Side::Sender, ALICE),
+        join(ROOM, Role::Sender, ALICE),
         ClientMessage::Ping,
         ClientMessage::Leave,
     ] {
@@ -81,13 +81,13 @@ fn nothing_else_is_said_before_the_handshake_is_done() {
 fn only_who_finishes_the_handshake_takes_a_seat_from_its_old_link() {
     let mut world = World::new();
     let (alice, newer) = (acquaintance(&mut world), acquaintance(&mut world));
-    world.reconnect(alice, again(Side::Sender, ALICE));
-    let bob = world.ask(again(Side::Receiver, BOB));
+    world.reconnect(alice, again(Role::Sender, ALICE));
+    let bob = world.ask(again(Role::Receiver, BOB));
     world.until("paired", |world| is_paired(world, [alice, bob]));
     // Its first flight arrives, and what follows it does not yet.
     let begun = world.now;
     world.events.clear();
-    world.reconnect(newer, again(Side::Sender, ALICE));
+    world.reconnect(newer, again(Role::Sender, ALICE));
     world.pass(2 * LATENCY + millis(5));
     assert_eq!(world.events, [], "a recording is no reason to end a pair");
     world.until("waiting", |world| said(world, newer) == [RelayMessage::Waiting]);
@@ -100,11 +100,11 @@ fn only_who_finishes_the_handshake_takes_a_seat_from_its_old_link() {
 fn a_seat_without_a_handshake_is_lost_after_a_while() {
     let mut world = World::new();
     let (alice, bob) = (acquaintance(&mut world), acquaintance(&mut world));
-    world.reconnect(alice, again(Side::Sender, ALICE));
+    world.reconnect(alice, again(Role::Sender, ALICE));
     world.flush();
     world.clients[alice].cut = true;
     world.pass(millis(100));
-    world.reconnect(bob, again(Side::Receiver, BOB));
+    world.reconnect(bob, again(Role::Receiver, BOB));
     world.until("paired", |world| world.clients[bob].streams.is_some());
     let begun = world.now;
     world.until("over", |world| world.clients[bob].closed.is_some());
@@ -122,7 +122,7 @@ fn a_recorded_first_flight_changes_nothing() {
     let alice = acquaintance(&mut world);
     let (sender, receiver) = world.pair(ROOM);
     world.recorded = Some((alice, Vec::new()));
-    world.reconnect(alice, rejoin(AGAIN, Side::Sender, EVE, Former { room: RoomId([1; 32]), owner: ALICE }));
+    world.reconnect(alice, rejoin(AGAIN, Role::Sender, EVE, Former { room: RoomId([1; 32]), owner: ALICE }));
     world.flush();
     let (_, flight) = world.recorded.take().unwrap();
     assert!(!flight.is_empty());
@@ -138,14 +138,14 @@ fn a_recorded_first_flight_changes_nothing() {
     [own, other].into_iter().for_each(|from| replay(&mut world, from));
     assert!(world.clients[alice].closed.is_none());
     // While it is paired.
-    let bob = world.ask(again(Side::Receiver, BOB));
+    let bob = world.ask(again(Role::Receiver, BOB));
     world.until("paired", |world| is_paired(world, [alice, bob]));
     [own, other].into_iter().for_each(|from| replay(&mut world, from));
     assert!([alice, bob, sender, receiver].iter().all(|&client| world.clients[client].closed.is_none()));
     // When it is gone, while the other side waits for it.
     world.close(alice, close::ENDED);
     world.until("over", |world| world.clients[bob].closed.is_some());
-    let bob = world.ask(again(Side::Receiver, BOB));
+    let bob = world.ask(again(Role::Receiver, BOB));
     world.until("waiting", |world| said(world, bob) == [RelayMessage::Waiting]);
     world.pass(Duration::from_secs(20));
     [own, other].into_iter().for_each(|from| replay(&mut world, from));
@@ -159,7 +159,7 @@ fn a_relay_of_another_life_hears_it_again() {
     let mut world = World::new();
     let alice = acquaintance(&mut world);
     world.restart();
-    world.reconnect(alice, again(Side::Sender, ALICE));
+    world.reconnect(alice, again(Role::Sender, ALICE));
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
     assert!(world.clients[alice].restarted);
 }
@@ -175,7 +175,7 @@ fn who_comes_back_ends_its_own_pair() {
         world.clients[alice].cut = true;
         world.events.clear();
         let begun = world.now;
-        let message = rejoin(AGAIN, Side::Sender, EVE, LEFT_BY_ALICE);
+        let message = rejoin(AGAIN, Role::Sender, EVE, LEFT_BY_ALICE);
         let newer = if early {
             world.reconnect(known, message);
             known
@@ -184,10 +184,10 @@ fn who_comes_back_ends_its_own_pair() {
         };
         world.until("told", |world| world.clients[bob].closed.is_some());
         assert_eq!(world.clients[bob].close_code(), Some(close::REPLACED));
-        assert_eq!(world.now - begun, 4 * LATENCY, "a handshake, and the word to the other side");
+        assert_eq!(world.now - begun, 4 * LATENCY, "a handshake, and the word to the other role");
         let ended = world.events.iter().filter(|event| matches!(event, Event::RoomClosed { .. }));
         assert!(matches!(ended.collect::<Vec<_>>()[..], [Event::RoomClosed { reason: RoomEnd::Replaced, .. }]));
-        let bob = world.ask(again(Side::Receiver, BOB));
+        let bob = world.ask(again(Role::Receiver, BOB));
         world.until("paired", |world| is_paired(world, [newer, bob]));
         assert!([others.0, others.1].iter().all(|&client| world.clients[client].closed.is_none()));
     }
@@ -197,21 +197,21 @@ fn who_comes_back_ends_its_own_pair() {
 fn nobody_ends_a_pair_of_others() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
-    for (side, former) in [
-        (Side::Sender, Former { room: ROOM, owner: EVE }),
-        (Side::Sender, Former { room: ROOM, owner: BOB }),
-        (Side::Receiver, LEFT_BY_ALICE),
-        (Side::Sender, Former { room: AGAIN, owner: ALICE }),
+    for (role, former) in [
+        (Role::Sender, Former { room: ROOM, owner: EVE }),
+        (Role::Sender, Former { room: ROOM, owner: BOB }),
+        (Role::Receiver, LEFT_BY_ALICE),
+        (Role::Sender, Former { room: AGAIN, owner: ALICE }),
     ] {
-        let eve = world.ask(rejoin(RoomId([66; 32]), side, EVE, former));
+        let eve = world.ask(rejoin(RoomId([66; 32]), role, EVE, former));
         world.until("answered", |world| !said(world, eve).is_empty());
         world.close(eve, close::DONE);
         world.pass(millis(500));
     }
     // A name in the other registry is not the same room.
-    let (again_a, again_b) = (world.ask(again(Side::Sender, ALICE)), world.ask(again(Side::Receiver, BOB)));
+    let (again_a, again_b) = (world.ask(again(Role::Sender, ALICE)), world.ask(again(Role::Receiver, BOB)));
     world.until("paired", |world| is_paired(world, [again_a, again_b]));
-    let eve = world.ask(rejoin(RoomId([66; 32]), Side::Sender, EVE, Former { room: AGAIN, owner: ALICE }));
+    let eve = world.ask(rejoin(RoomId([66; 32]), Role::Sender, EVE, Former { room: AGAIN, owner: ALICE }));
     world.until("answered", |world| said(world, eve) == [RelayMessage::Waiting]);
     world.pass(millis(500));
     for client in [alice, bob, again_a, again_b] {

@@ -14,7 +14,7 @@ use crate::net::SocketId;
 use crate::node::Node;
 use crate::wire::close;
 use crate::wire::frame::{GREETING, enclose};
-use crate::wire::relay::{ClientMessage, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, RefusalReason, RelayMessage, Role, RoomId};
 
 const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -58,7 +58,7 @@ fn p01_junk_ends_only_the_connection_that_brought_it() {
                 world.pass(millis(100));
             }
             let said = world.now;
-            world.say_raw(eve, bytes.clone());
+            world.send_raw(eve, bytes.clone());
             world.until("closed", |world| world.clients[eve].closed.is_some());
             assert!(world.now - said < secs(1));
             let Some(Closed::Application { code, reason }) = &world.clients[eve].closed else { panic!() };
@@ -83,7 +83,7 @@ fn p07_a_frame_in_single_bytes_is_read_in_linear_work() {
         let frame = enclose(&[0xC8; GREETING]);
         let before = world.relay.visits();
         for byte in frame.iter().take(bytes) {
-            world.say_raw(eve, Bytes::copy_from_slice(&[*byte]));
+            world.send_raw(eve, Bytes::copy_from_slice(&[*byte]));
             world.pass(Duration::from_micros(500));
         }
         world.pass(millis(100));
@@ -107,7 +107,7 @@ fn r01_the_slow_are_gone_after_ten_seconds() {
         slow.push(client);
         match index % 4 {
             0 => {}
-            1 => world.say_raw(client, Bytes::from_static(&[0])),
+            1 => world.send_raw(client, Bytes::from_static(&[0])),
             2 => world.say(client, &[hello()]),
             _ => world.say(client, &[hello(), ClientMessage::Ping]),
         }
@@ -116,7 +116,7 @@ fn r01_the_slow_are_gone_after_ten_seconds() {
         world.pass(secs(1));
         if second % 2 == 0 {
             for &client in slow.iter().filter(|&&client| client % 4 == 1) {
-                world.say_raw(client, Bytes::from_static(&[0]));
+                world.send_raw(client, Bytes::from_static(&[0]));
             }
             for &client in slow.iter().filter(|&&client| client % 4 == 3) {
                 world.say(client, &[ClientMessage::Ping]);
@@ -161,7 +161,7 @@ fn r03_probing_is_bounded_and_tells_nothing() {
     let (alice, _) = world.pair(RoomId([1; 32]));
     let (other, _) = world.pair(RoomId([2; 32]));
     world.close(other, close::ENDED);
-    let expired = world.ask(join(RoomId([3; 32]), Side::Sender, ALICE));
+    let expired = world.ask(join(RoomId([3; 32]), Role::Sender, ALICE));
     world.until("expired", |world| world.clients[expired].closed.is_some());
     world.say(alice, &[]);
     let (mut answers, mut waits) = (Vec::new(), Vec::new());
@@ -171,7 +171,7 @@ fn r03_probing_is_bounded_and_tells_nothing() {
         world.until("hello", |world| !world.clients[eve].heard.is_empty());
         world.pass(secs(3));
         let start = world.now;
-        world.say(eve, &[join(RoomId([room; 32]), Side::Receiver, EVE)]);
+        world.say(eve, &[join(RoomId([room; 32]), Role::Receiver, EVE)]);
         world.until("an answer", |world| world.clients[eve].heard.len() == 2);
         answers.push(world.clients[eve].heard[1].clone());
         waits.push(world.now - start);
@@ -183,7 +183,7 @@ fn r03_probing_is_bounded_and_tells_nothing() {
     let mut answered = 4;
     let limited = loop {
         let eve = world.connect_from(Profile::peer(), SocketId(0), from(answered));
-        world.say(eve, &[hello(), join(RoomId([9; 32]), Side::Receiver, EVE)]);
+        world.say(eve, &[hello(), join(RoomId([9; 32]), Role::Receiver, EVE)]);
         world.until("an answer", |world| world.clients[eve].heard.len() == 2);
         if world.clients[eve].heard[1] != NOBODY {
             break eve;
@@ -197,7 +197,7 @@ fn r03_probing_is_bounded_and_tells_nothing() {
     };
     assert!((1..=3).contains(&retry_after));
     world.until("closed", |world| world.clients[limited].close_code() == Some(close::REFUSED));
-    let honest = world.ask(join(RoomId([9; 32]), Side::Receiver, BOB));
+    let honest = world.ask(join(RoomId([9; 32]), Role::Receiver, BOB));
     world.until("others are not concerned", |world| world.clients[honest].heard.last() == Some(&NOBODY));
 }
 
@@ -206,7 +206,7 @@ fn a_flood_of_requests_on_one_link_ends_it() {
     let limits = Limits { joins_per_minute: 40, ..generous() };
     let mut world = World::of(config(limits));
     let eve = world.connect();
-    let flood: Vec<_> = (0..10_000).map(|index| join(RoomId([index as u8; 32]), Side::Receiver, EVE)).collect();
+    let flood: Vec<_> = (0..10_000).map(|index| join(RoomId([index as u8; 32]), Role::Receiver, EVE)).collect();
     world.say(eve, &[hello()]);
     world.say(eve, &flood);
     world.until("closed", |world| world.clients[eve].closed.is_some());
@@ -222,15 +222,15 @@ fn r02_one_of_two_wins_each_race() {
     let (a, b) = (world.clients[alice].main(), world.clients[bob].main());
     for round in 0..100_u8 {
         let room = RoomId([100 + round % 100; 32]);
-        let sender = world.ask(join(room, Side::Sender, ALICE));
+        let sender = world.ask(join(room, Role::Sender, ALICE));
         world.until("waiting", |world| world.clients[sender].heard.contains(&RelayMessage::Waiting));
         let racers = [world.connect(), world.connect()];
         racers.iter().for_each(|&racer| world.say(racer, &[hello()]));
         world.until("ready", |world| racers.iter().all(|&racer| !world.clients[racer].heard.is_empty()));
         let order = if round % 2 == 0 { racers } else { [racers[1], racers[0]] };
-        world.say(order[0], &[join(room, Side::Receiver, BOB)]);
+        world.say(order[0], &[join(room, Role::Receiver, BOB)]);
         world.pass(Duration::from_micros(u64::from(round % 3)));
-        world.say(order[1], &[join(room, Side::Receiver, EVE)]);
+        world.say(order[1], &[join(room, Role::Receiver, EVE)]);
         world.until("answers", |world| racers.iter().all(|&racer| world.clients[racer].heard.len() == 2));
         let won = racers.iter().filter(|&&racer| world.clients[racer].streams == Some(16)).count();
         let lost = racers.iter().filter(|&&racer| world.clients[racer].heard[1] == NOBODY).count();
@@ -248,9 +248,9 @@ fn r02_one_of_two_wins_each_race() {
 #[test]
 fn r04_a_sender_that_finds_its_room_taken_gets_another() {
     let mut world = World::new();
-    let eve = world.ask(join(ROOM, Side::Sender, EVE));
+    let eve = world.ask(join(ROOM, Role::Sender, EVE));
     world.until("waiting", |world| world.clients[eve].heard.contains(&RelayMessage::Waiting));
-    let alice = world.ask(join(ROOM, Side::Sender, ALICE));
+    let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     let taken = RelayMessage::Refused { reason: RefusalReason::NameTaken, retry_after: 0 };
     world.until("told", |world| world.clients[alice].heard.last() == Some(&taken));
     world.say(alice, &[ClientMessage::Allocate { owner: ALICE }]);
@@ -296,7 +296,7 @@ fn who_does_not_read_its_answers_is_not_read_either() {
     world.say(eve, &vec![ClientMessage::Ping; 100_000]);
     world.clients[eve].streams = Some(0);
     world.pass(secs(5));
-    assert!(world.clients[eve].has_unwritten(), "its pings wait at its own side");
+    assert!(world.clients[eve].has_unwritten(), "its pings wait at its own role");
     world.until("closed", |world| world.clients[eve].closed.is_some());
     assert_eq!(world.clients[eve].close_code(), Some(close::TOO_SLOW));
 }
@@ -350,7 +350,7 @@ fn one_source_has_so_many_connections_and_rooms() {
     let mut clients = Vec::new();
     for room in 0..3 {
         let client = world.connect_from(Profile::peer(), SocketId(0), ip);
-        world.say(client, &[hello(), join(RoomId([room; 32]), Side::Sender, ALICE)]);
+        world.say(client, &[hello(), join(RoomId([room; 32]), Role::Sender, ALICE)]);
         world.until("an answer", |world| world.clients[client].heard.len() == 2);
         clients.push(client);
     }
@@ -358,10 +358,10 @@ fn one_source_has_so_many_connections_and_rooms() {
     assert_eq!(world.clients[clients[2]].heard[1], full);
     world.until("closed", |world| world.clients[clients[2]].closed.is_some());
     // A room of its own is not needed to join another's, and a freed one can be used again.
-    let other = world.ask(join(RoomId([8; 32]), Side::Sender, BOB));
+    let other = world.ask(join(RoomId([8; 32]), Role::Sender, BOB));
     world.until("waiting", |world| world.clients[other].heard.contains(&RelayMessage::Waiting));
     let guest = world.connect_from(Profile::peer(), SocketId(1), ip);
-    world.say(guest, &[hello(), join(RoomId([8; 32]), Side::Receiver, EVE)]);
+    world.say(guest, &[hello(), join(RoomId([8; 32]), Role::Receiver, EVE)]);
     world.until("paired", |world| world.clients[guest].streams.is_some());
     world.close(clients[0], close::DONE);
     let again = world.connect_from(Profile::peer(), SocketId(0), ip);
@@ -380,14 +380,14 @@ fn there_are_so_many_connections_and_no_more() {
     let limits = Limits { max_connections: 3, ..generous() };
     let mut world = World::of(config(limits));
     let (alice, _) = world.pair(ROOM);
-    let third = world.ask(join(RoomId([8; 32]), Side::Sender, ALICE));
+    let third = world.ask(join(RoomId([8; 32]), Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[third].heard.contains(&RelayMessage::Waiting));
     let fourth = world.connect();
     world.until("refused", |world| world.clients[fourth].closed.is_some());
     assert_eq!((world.clients[fourth].closed.clone(), refusals(&world)), (Some(Closed::Refused), vec![Refused::Full]));
     world.close(alice, close::DONE);
     world.pass(secs(1));
-    let fifth = world.ask(join(RoomId([9; 32]), Side::Sender, ALICE));
+    let fifth = world.ask(join(RoomId([9; 32]), Role::Sender, ALICE));
     world.until("a place", |world| world.clients[fifth].heard.contains(&RelayMessage::Waiting));
 }
 
@@ -397,7 +397,7 @@ fn events_that_nobody_takes_are_counted_and_dropped() {
     world.ignore_events = true;
     let eve = world.connect();
     world.say(eve, &[hello()]);
-    world.say(eve, &vec![join(ROOM, Side::Receiver, EVE); MAX_EVENTS + 10]);
+    world.say(eve, &vec![join(ROOM, Role::Receiver, EVE); MAX_EVENTS + 10]);
     world.until("all answered", |world| world.clients[eve].heard.len() == MAX_EVENTS + 11);
     assert_eq!(std::iter::from_fn(|| world.relay.poll_event()).count(), MAX_EVENTS);
 }
@@ -409,8 +409,8 @@ fn r06_no_event_and_no_debug_form_shows_an_address() {
     let ip = IpAddr::from([203, 0, 113, 77]);
     for (index, bytes) in [enclose(&[0xFF; 5]), Bytes::new()].into_iter().enumerate() {
         let eve = world.connect_from(Profile::peer(), SocketId(index as u8), ip);
-        world.say(eve, &[hello(), join(ROOM, Side::Sender, EVE)]);
-        world.say_raw(eve, bytes);
+        world.say(eve, &[hello(), join(ROOM, Role::Sender, EVE)]);
+        world.send_raw(eve, bytes);
         world.pass(secs(1));
     }
     let shown = format!("{:?} {:?}", world.events, world.relay);

@@ -4,11 +4,11 @@
 //! its first stream goes to the other's first stream; each unidirectional stream that it opens is opened on the other
 //! side too, in the same order, when both are QUIC connections. Ends, resets and stops go along. Nothing is decoded,
 //! and pieces are passed on as they came; only small ones are copied together, since a piece of one byte may hold on to
-//! a whole datagram, and a pipe seals or frames each on its own.
+//! a whole datagram, and a TCP connection seals or frames each on its own.
 //!
 //! ```text
 //! flow (one stream, one way):  open ──(end, or its leg is gone)──► draining ──(all written)──► finished: forgotten
-//! pair:  both legs here ──(one is gone)──► what it said is delivered ──(acknowledged; a pipe: it ended, too)──► over
+//! pair:  both legs here ──(one is gone)──► what it said is delivered ──(acknowledged; a TCP connection: it ended, too)──► over
 //! ```
 //! The streams of a leg that is gone are ended at the other one, for only an end is acknowledged. It proves nothing to
 //! a peer: its own protocol says when all is there.
@@ -19,8 +19,8 @@
 //!
 //! How large both are is [`window`]'s to say.
 //!
-//! All bytes of a pipe are one stream: no others are opened beside it, and where QUIC's first stream is reset or
-//! stopped, the pair is broken and ends. That all arrived at a pipe is known when it ends its own side after ours.
+//! All bytes of a TCP connection are one stream: no others are opened beside it, and where QUIC's first stream is reset or
+//! stopped, the pair is broken and ends. That all arrived at a TCP connection is known when it ends its own side after ours.
 //!
 //! Timer: [`SILENCE`] without a byte ends a pair, and [`FAREWELL`] is the most that a gone leg's last bytes may take.
 
@@ -53,13 +53,13 @@ const LEAST: usize = 1 << 10;
 /// Pieces smaller than this, in bytes, are copied: each piece of a QUIC stream holds its whole datagram, which has less
 /// than 1,500 bytes on a network's path.
 const SMALL: usize = 1 << 10;
-/// The same on the way into a pipe: what one datagram of a network brings is less.
-const SMALL_FOR_PIPE: usize = 4 << 10;
+/// The same on the way into a TCP connection: what one datagram of a network brings is less.
+const SMALL_FOR_TCP: usize = 4 << 10;
 /// Streams to one leg that are finished and not acknowledged; then no more are opened there.
 const MAX_FINISHING: usize = 64;
 
 /// What a pair works with.
-pub struct Outside<'a> {
+pub struct Context<'a> {
     /// The time.
     pub now: Instant,
     /// The links.
@@ -70,7 +70,7 @@ pub struct Outside<'a> {
 
 /// One of the two legs, as it is handed in.
 #[derive(Debug)]
-pub struct Joint {
+pub struct PairMember {
     /// Its name.
     pub leg: ConnectionId,
     /// Its first stream.
@@ -86,7 +86,7 @@ pub struct Pair {
     moved: u64,
     last_moved: Instant,
     phase: Phase,
-    /// A pipe can't be told what became of its stream.
+    /// A TCP connection can't be told what became of its stream.
     broken: bool,
 }
 
@@ -97,7 +97,7 @@ enum Phase {
     Parting {
         gone: usize,
         until: Instant,
-        /// What a pipe is told behind it.
+        /// What a TCP connection is told behind it.
         farewell: Farewell,
     },
     /// Nobody is here.
@@ -111,7 +111,7 @@ struct End {
     flows: Vec<Flow>,
     /// Streams to this leg that are finished and not acknowledged.
     finishing: usize,
-    /// It is a pipe and said that nothing follows.
+    /// It is a TCP connection and said that nothing follows.
     left: bool,
     /// From this leg to the other one.
     window: Window,
@@ -148,7 +148,7 @@ enum Pumped {
 impl Pair {
     /// Two legs are joined. What they are to be told before was told.
     #[must_use]
-    pub fn new(outside: &mut Outside<'_>, [one, two]: [Joint; 2]) -> Self {
+    pub fn new(outside: &mut Context<'_>, [one, two]: [PairMember; 2]) -> Self {
         for joint in [&one, &two] {
             outside.ports.connections.set_receive_window(joint.leg, WINDOW);
             outside.ports.connections.set_send_window(joint.leg, WINDOW);
@@ -189,13 +189,13 @@ impl Pair {
         }
     }
 
-    /// Whether a stream was given up that belongs to a pipe, which has no other: the pair is to end.
+    /// Whether a stream was given up that belongs to a TCP connection, which has no other: the pair is to end.
     #[must_use]
     pub const fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// Whether a pipe said that nothing follows, which is all that TLS has for a goodbye.
+    /// Whether a TCP connection said that nothing follows, which is all that TLS has for a goodbye.
     #[must_use]
     pub fn has_left(&self, leg: ConnectionId) -> bool {
         let [one, two] = &self.ends;
@@ -226,7 +226,7 @@ impl Pair {
     }
 
     /// A leg opened a unidirectional stream.
-    pub fn handle_opened(&mut self, outside: &mut Outside<'_>, leg: ConnectionId, stream: Stream) {
+    pub fn handle_opened(&mut self, outside: &mut Context<'_>, leg: ConnectionId, stream: Stream) {
         let index = self.index(leg);
         if self.is_parting() {
             return outside.ports.connections.stop(leg, stream, close::PEER_LEFT);
@@ -236,7 +236,7 @@ impl Pair {
     }
 
     /// There may be something to read.
-    pub fn handle_readable(&mut self, outside: &mut Outside<'_>, leg: ConnectionId, stream: Stream) {
+    pub fn handle_readable(&mut self, outside: &mut Context<'_>, leg: ConnectionId, stream: Stream) {
         if self.is_parting() {
             return outside.ports.discard(leg);
         }
@@ -245,13 +245,13 @@ impl Pair {
     }
 
     /// A stream to this leg may be written to again.
-    pub fn handle_writable(&mut self, outside: &mut Outside<'_>, leg: ConnectionId, stream: Stream) {
+    pub fn handle_writable(&mut self, outside: &mut Context<'_>, leg: ConnectionId, stream: Stream) {
         let index = 1_usize.saturating_sub(self.index(leg));
         self.pump(outside, index, |flow| flow.to == Some(stream));
     }
 
     /// All of a finished stream to this leg was acknowledged.
-    pub fn handle_finished(&mut self, outside: &mut Outside<'_>, leg: ConnectionId) {
+    pub fn handle_finished(&mut self, outside: &mut Context<'_>, leg: ConnectionId) {
         let index = self.index(leg);
         let (to, _) = self.facing(index);
         to.finishing = to.finishing.saturating_sub(1);
@@ -259,13 +259,13 @@ impl Pair {
     }
 
     /// More streams may be opened on this leg.
-    pub fn handle_available(&mut self, outside: &mut Outside<'_>, leg: ConnectionId) {
+    pub fn handle_available(&mut self, outside: &mut Context<'_>, leg: ConnectionId) {
         let index = 1_usize.saturating_sub(self.index(leg));
         self.open(outside, index);
     }
 
     /// This leg wants no more of a stream.
-    pub fn handle_stopped(&mut self, outside: &mut Outside<'_>, leg: ConnectionId, stream: Stream, code: u32) {
+    pub fn handle_stopped(&mut self, outside: &mut Context<'_>, leg: ConnectionId, stream: Stream, code: u32) {
         let index = self.index(leg);
         let (to, from) = self.facing(index);
         match from.flows.iter().position(|flow| flow.to == Some(stream)) {
@@ -285,7 +285,7 @@ impl Pair {
     }
 
     /// A leg's link ended: what it said before is still delivered, and nothing more is taken from the other one.
-    pub fn handle_gone(&mut self, outside: &mut Outside<'_>, leg: ConnectionId, farewell: Farewell) {
+    pub fn handle_disconnect(&mut self, outside: &mut Context<'_>, leg: ConnectionId, farewell: Farewell) {
         if self.is_parting() {
             self.phase = Phase::Nobody;
             return;
@@ -333,7 +333,7 @@ impl Pair {
     }
 
     /// Opens streams on the other leg for those that wait for one, in their order.
-    fn open(&mut self, outside: &mut Outside<'_>, index: usize) {
+    fn open(&mut self, outside: &mut Context<'_>, index: usize) {
         let (from, to) = self.facing(index);
         let mut opened = Vec::new();
         for flow in from.flows.iter_mut().filter(|flow| flow.to.is_none()) {
@@ -350,7 +350,7 @@ impl Pair {
     }
 
     /// Moves what can be moved on these streams of one leg.
-    fn pump(&mut self, outside: &mut Outside<'_>, index: usize, which: impl Fn(&Flow) -> bool) {
+    fn pump(&mut self, outside: &mut Context<'_>, index: usize, which: impl Fn(&Flow) -> bool) {
         let farewell = self.farewell();
         let mut broken = false;
         let (from, to) = self.facing(index);
@@ -388,15 +388,15 @@ impl Pair {
 }
 
 impl End {
-    fn new(now: Instant, joint: Joint, (to, stream): (ConnectionId, Stream)) -> Self {
-        let (crossing, small) = (Some(Crossing::default()), if to.is_tcp() { SMALL_FOR_PIPE } else { SMALL });
+    fn new(now: Instant, joint: PairMember, (to, stream): (ConnectionId, Stream)) -> Self {
+        let (crossing, small) = (Some(Crossing::default()), if to.is_tcp() { SMALL_FOR_TCP } else { SMALL });
         let mut main = Flow { to: Some(stream), crossing, small, ..Flow::new(joint.main) };
         main.take_in(joint.said.into());
         Self { leg: joint.leg, flows: vec![main], finishing: 0, left: false, window: Window::new(now, to) }
     }
 
     /// Tells both sides how a flow ended.
-    fn close(&self, outside: &mut Outside<'_>, to: &mut Self, flow: &Flow, how: &Pumped, farewell: Option<Farewell>) {
+    fn close(&self, outside: &mut Context<'_>, to: &mut Self, flow: &Flow, how: &Pumped, farewell: Option<Farewell>) {
         if let Some(stream) = flow.to {
             match *how {
                 Pumped::Waits => return,
@@ -423,7 +423,7 @@ impl Flow {
     /// Reads and writes until one side waits, or all is over.
     fn pump(
         &mut self,
-        outside: &mut Outside<'_>,
+        outside: &mut Context<'_>,
         from: ConnectionId,
         to: ConnectionId,
         max: usize,
@@ -453,7 +453,7 @@ impl Flow {
         }
     }
 
-    fn write(&mut self, outside: &mut Outside<'_>, to: ConnectionId, stream: Stream, moved: &mut Moved) -> Write {
+    fn write(&mut self, outside: &mut Context<'_>, to: ConnectionId, stream: Stream, moved: &mut Moved) -> Write {
         if self.held.is_empty() {
             return Write::Done;
         }
@@ -501,5 +501,4 @@ impl Flow {
 }
 
 #[cfg(test)]
-#[path = "forward_tests.rs"]
 mod tests;

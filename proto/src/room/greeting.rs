@@ -27,7 +27,7 @@ use crate::Instant;
 use crate::seed::Seed;
 use crate::wire::Violation;
 use crate::wire::frame::enclose;
-use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, Role, RoomId};
 use crate::wire::relay_auth::is_proof;
 use crate::wire::version::SPOKEN;
 use crate::wire::{self, Features, Hello};
@@ -52,7 +52,7 @@ pub enum Request {
         /// In which room.
         room: RoomId,
         /// On which side.
-        side: Side,
+        role: Role,
         /// Who may take the seat again.
         owner: Owner,
         /// In the registry of reconnect rooms.
@@ -155,11 +155,11 @@ impl Greeting {
                 | ClientMessage::Rejoin { .. },
             ) => self.refuse(RefusalReason::Password),
             (State::Ready, ClientMessage::Allocate { owner }) => self.request(Request::Allocate { owner }),
-            (State::Ready, ClientMessage::Join { room, side, owner, again }) => {
-                self.request(Request::Join { room, side, owner, again, former: None })
+            (State::Ready, ClientMessage::Join { room, role, owner, again }) => {
+                self.request(Request::Join { room, role, owner, again, former: None })
             }
-            (State::Ready, ClientMessage::Rejoin { room, side, owner, former }) => {
-                self.request(Request::Join { room, side, owner, again: true, former: Some(former) })
+            (State::Ready, ClientMessage::Rejoin { room, role, owner, former }) => {
+                self.request(Request::Join { room, role, owner, again: true, former: Some(former) })
             }
             (state @ (State::Ready | State::Answering | State::Seated), ClientMessage::Ping) => {
                 self.outputs.push_back(Output::Request(Request::Ping));
@@ -312,5 +312,4 @@ fn until(now: Instant) -> Instant {
 }
 
 #[cfg(test)]
-#[path = "greeting_tests.rs"]
 mod tests;

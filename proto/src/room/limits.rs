@@ -286,7 +286,7 @@ impl Guard {
 
     /// A client knocks. `proven`: it has shown that it receives at its address.
     #[must_use]
-    pub fn knock(&mut self, now: Instant, source: Source, proven: bool) -> Admission {
+    pub fn attempt(&mut self, now: Instant, source: Source, proven: bool) -> Admission {
         let most = self.limits.connections_per_source;
         if proven {
             return self.admit(now, source, most);
@@ -451,5 +451,4 @@ impl Guard {
 }
 
 #[cfg(test)]
-#[path = "limits_tests.rs"]
 mod tests;

@@ -29,7 +29,7 @@ use rand_core::Rng;
 use crate::Instant;
 use crate::code::Nameplate;
 use crate::seed::Seed;
-use crate::wire::relay::{Owner, RoomId, Side};
+use crate::wire::relay::{Owner, Role, RoomId};
 
 /// Tries to find a free number of one length. Each fails with a chance of a tenth at most, unless
 /// somebody sits on many numbers.
@@ -88,7 +88,7 @@ pub enum Outcome<L> {
 
 /// Whose seats are gone because their owner came on another link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ousted<L> {
+pub enum Replaced<L> {
     /// Nobody's.
     Nobody,
     /// The old link of the one who came.
@@ -103,7 +103,7 @@ pub struct Joined<L> {
     /// What the one who came gets.
     pub outcome: Outcome<L>,
     /// Which links are no longer seated; they are to be closed.
-    pub ousted: Ousted<L>,
+    pub ousted: Replaced<L>,
 }
 
 /// The result of [`Registry::allocate`].
@@ -139,7 +139,7 @@ struct Seat<L> {
 #[derive(Debug, Clone, Copy)]
 enum State<L> {
     /// One waits.
-    Waiting { side: Side, seat: Seat<L> },
+    Waiting { role: Role, seat: Seat<L> },
     /// Two are paired.
     Paired { sender: Seat<L>, receiver: Seat<L> },
     /// Nobody is here, and only this sender may be.
@@ -212,64 +212,64 @@ impl<L: Copy + Ord> Registry<L> {
         let (nameplate, key) = self.free_number().ok_or(Refusal::Full)?;
         let seat = Seat { link, owner: self.tag(owner) };
         let name = Name { number: Some(nameplate), kept_until: None };
-        let _ = self.wait(now, key, Side::Sender, seat, name, Ousted::Nobody);
+        let _ = self.wait(now, key, Role::Sender, seat, name, Replaced::Nobody);
         Ok(Allocated { nameplate, key })
     }
 
     /// A link wants a seat.
-    pub fn join(&mut self, now: Instant, key: Key, side: Side, owner: &Owner, link: L) -> Joined<L> {
+    pub fn join(&mut self, now: Instant, key: Key, role: Role, owner: &Owner, link: L) -> Joined<L> {
         self.handle_timeout(now);
         let seat = Seat { link, owner: self.tag(owner) };
         if self.seats.contains_key(&link) {
-            return refused(side, true);
+            return refused(role, true);
         }
         let Some(room) = self.rooms.get(&key) else {
-            return if side == Side::Receiver && !key.again {
-                refused(side, false)
+            return if role == Role::Receiver && !key.again {
+                refused(role, false)
             } else if self.is_full() {
-                Joined { outcome: Outcome::Refused(Refusal::Full), ousted: Ousted::Nobody }
+                Joined { outcome: Outcome::Refused(Refusal::Full), ousted: Replaced::Nobody }
             } else {
-                self.wait(now, key, side, seat, Name::default(), Ousted::Nobody)
+                self.wait(now, key, role, seat, Name::default(), Replaced::Nobody)
             };
         };
         let name = room.name;
         match room.state {
-            State::Waiting { side: waits, seat: old } if waits == side => {
+            State::Waiting { role: waits, seat: old } if waits == role => {
                 if old.owner != seat.owner {
-                    return refused(side, true);
+                    return refused(role, true);
                 }
                 self.remove(key);
-                self.wait(now, key, side, seat, name, Ousted::Waiting(old.link))
+                self.wait(now, key, role, seat, name, Replaced::Waiting(old.link))
             }
             State::Waiting { seat: other, .. } => {
                 self.remove(key);
-                self.pair(now, key, side, seat, other, name)
+                self.pair(now, key, role, seat, other, name)
             }
             State::Paired { sender, receiver } => {
-                let (own, other) = match side {
-                    Side::Sender => (sender, receiver),
-                    Side::Receiver => (receiver, sender),
+                let (own, other) = match role {
+                    Role::Sender => (sender, receiver),
+                    Role::Receiver => (receiver, sender),
                 };
                 if own.owner != seat.owner {
-                    return refused(side, true);
+                    return refused(role, true);
                 }
-                let ousted = Ousted::Pair(own.link, other.link);
+                let ousted = Replaced::Pair(own.link, other.link);
                 self.remove(key);
-                if side == Side::Sender || key.again {
-                    self.wait(now, key, side, seat, name, ousted)
+                if role == Role::Sender || key.again {
+                    self.wait(now, key, role, seat, name, ousted)
                 } else {
                     self.keep(now, key, sender.owner, name);
-                    Joined { ousted, ..refused(side, true) }
+                    Joined { ousted, ..refused(role, true) }
                 }
             }
-            State::Kept { owner } if side == Side::Sender && owner == seat.owner => {
+            State::Kept { owner } if role == Role::Sender && owner == seat.owner => {
                 if self.is_full() {
-                    return Joined { outcome: Outcome::Refused(Refusal::Full), ousted: Ousted::Nobody };
+                    return Joined { outcome: Outcome::Refused(Refusal::Full), ousted: Replaced::Nobody };
                 }
                 self.remove(key);
-                self.wait(now, key, side, seat, name, Ousted::Nobody)
+                self.wait(now, key, role, seat, name, Replaced::Nobody)
             }
-            State::Kept { .. } => refused(side, true),
+            State::Kept { .. } => refused(role, true),
         }
     }
 
@@ -341,12 +341,12 @@ impl<L: Copy + Ord> Registry<L> {
 
     /// The link that waits or is paired there, if it is this owner's.
     #[must_use]
-    pub fn seat(&self, key: Key, side: Side, owner: &Owner) -> Option<L> {
+    pub fn seat(&self, key: Key, role: Role, owner: &Owner) -> Option<L> {
         let seat = match self.rooms.get(&key)?.state {
-            State::Waiting { side: waits, seat } if waits == side => seat,
-            State::Paired { sender, receiver } => match side {
-                Side::Sender => sender,
-                Side::Receiver => receiver,
+            State::Waiting { role: waits, seat } if waits == role => seat,
+            State::Paired { sender, receiver } => match role {
+                Role::Sender => sender,
+                Role::Receiver => receiver,
             },
             State::Waiting { .. } | State::Kept { .. } => return None,
         };
@@ -355,9 +355,9 @@ impl<L: Copy + Ord> Registry<L> {
 
     /// The link that waits there, and would be paired with one who joins on this side.
     #[must_use]
-    pub fn waits_for(&self, key: Key, side: Side) -> Option<L> {
+    pub fn waits_for(&self, key: Key, role: Role) -> Option<L> {
         match self.rooms.get(&key)?.state {
-            State::Waiting { side: waits, seat } if waits != side => Some(seat.link),
+            State::Waiting { role: waits, seat } if waits != role => Some(seat.link),
             State::Waiting { .. } | State::Paired { .. } | State::Kept { .. } => None,
         }
     }
@@ -372,21 +372,29 @@ impl<L: Copy + Ord> Registry<L> {
         self.counts.waiting.saturating_add(self.counts.paired) >= self.config.max_rooms
     }
 
-    fn wait(&mut self, now: Instant, key: Key, side: Side, seat: Seat<L>, name: Name, ousted: Ousted<L>) -> Joined<L> {
+    fn wait(
+        &mut self,
+        now: Instant,
+        key: Key,
+        role: Role,
+        seat: Seat<L>,
+        name: Name,
+        ousted: Replaced<L>,
+    ) -> Joined<L> {
         let expires = Some(self.after_ttl(now));
-        self.insert(key, Room { state: State::Waiting { side, seat }, name, expires });
+        self.insert(key, Room { state: State::Waiting { role, seat }, name, expires });
         Joined { outcome: Outcome::Waiting, ousted }
     }
 
-    fn pair(&mut self, now: Instant, key: Key, side: Side, seat: Seat<L>, other: Seat<L>, name: Name) -> Joined<L> {
-        let (sender, receiver) = match side {
-            Side::Sender => (seat, other),
-            Side::Receiver => (other, seat),
+    fn pair(&mut self, now: Instant, key: Key, role: Role, seat: Seat<L>, other: Seat<L>, name: Name) -> Joined<L> {
+        let (sender, receiver) = match role {
+            Role::Sender => (seat, other),
+            Role::Receiver => (other, seat),
         };
         let kept_until = name.kept_until.or_else(|| (!key.again).then(|| now.checked_add(self.config.keep)).flatten());
         let name = Name { kept_until, ..name };
         self.insert(key, Room { state: State::Paired { sender, receiver }, name, expires: None });
-        Joined { outcome: Outcome::Paired { with: other.link }, ousted: Ousted::Nobody }
+        Joined { outcome: Outcome::Paired { with: other.link }, ousted: Replaced::Nobody }
     }
 
     fn keep(&mut self, now: Instant, key: Key, owner: Tag, name: Name) {
@@ -486,14 +494,13 @@ fn below(rng: &mut ChaCha20Rng, count: u32) -> u32 {
 }
 
 /// A receiver hears the same whatever the reason; a sender, whether the name is somebody's.
-const fn refused<L>(side: Side, taken: bool) -> Joined<L> {
-    let refusal = match (side, taken) {
-        (Side::Sender, true) => Refusal::NameTaken,
-        (Side::Sender, false) | (Side::Receiver, _) => Refusal::NobodyWaits,
+const fn refused<L>(role: Role, taken: bool) -> Joined<L> {
+    let refusal = match (role, taken) {
+        (Role::Sender, true) => Refusal::NameTaken,
+        (Role::Sender, false) | (Role::Receiver, _) => Refusal::NobodyWaits,
     };
-    Joined { outcome: Outcome::Refused(refusal), ousted: Ousted::Nobody }
+    Joined { outcome: Outcome::Refused(refusal), ousted: Replaced::Nobody }
 }
 
 #[cfg(test)]
-#[path = "registry_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! The whole relay as one node: clients knock, greet and ask; who is paired gets the other one's bytes.
+//! The whole relay as one node: clients attempt, greet and ask; who is paired gets the other one's bytes.
 //!
 //! ```text
 //! leg:   comes ──admitted──► talking ──seat──► waiting ──the other side comes──► paired ──► gone
@@ -14,9 +14,9 @@
 //! says so. Timers: those of the parts, and the drain's deadline. Bounds: [`super::limits::Limits`], [`MAX_EVENTS`].
 
 mod check;
-mod doors;
-mod gone;
+mod disconnect;
 mod leg;
+mod listeners;
 mod seats;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 
-use super::forward::{Budget, Outside};
+use super::forward::{Budget, Context};
 use super::greeting::Ending;
 use super::half_open::HalfOpen;
 use super::limits::Guard;
@@ -39,7 +39,7 @@ use crate::Instant;
 use crate::link::connections::{self, ConnectionId};
 use crate::link::quic::{self, BadIdentity, Direction, Profile, Quic, Stream};
 use crate::misuse::Misuse;
-use crate::net::{Action, Arrival, ListenerId, PipeEvent, PipeId, SocketId, Transmit};
+use crate::net::{Action, Arrival, ListenerId, SocketId, TcpEvent, TcpId, Transmit};
 use crate::node::{Input, Node};
 use crate::p2p::stun;
 use crate::ready::Deadlines;
@@ -49,9 +49,9 @@ use crate::transfer::job::Job;
 use crate::wire::close;
 use crate::wire::relay::RefusalReason;
 use check::Join;
-use doors::Door;
-use gone::{Gone, unwelcome};
+use disconnect::{Disconnect, unwelcome};
 use leg::{Held, Leg, Paired, Proof, Room, State};
+use listeners::Listener;
 
 /// Sockets of one relay.
 pub const MAX_SOCKETS: usize = 8;
@@ -71,7 +71,7 @@ const ASK_AGAIN: u32 = 5;
 /// See the module's text.
 pub struct Relay {
     ports: Ports,
-    doors: Vec<Door>,
+    doors: Vec<Listener>,
     legs: BTreeMap<ConnectionId, Leg>,
     pairs: BTreeMap<PairId, Paired>,
     last_pair: u32,
@@ -164,7 +164,7 @@ impl Relay {
             let limits = quic::Limits { sessions: SESSIONS, ..quic::Limits::default() };
             let quic = Quic::server(&profile, &identity, limits, unix_time, &seed.split())?;
             relay.ports.connections.open(SocketId(id), quic);
-            let door = Door::new(addr, tcp, &identity)?;
+            let door = Listener::new(addr, tcp, &identity)?;
             relay.actions.push_back(door.bind(SocketId(id)));
             relay.doors.push(door);
         }
@@ -197,7 +197,7 @@ impl Relay {
                 {
                     self.refused(refused);
                 }
-                self.gone(now, id, Gone::from(reason));
+                self.gone(now, id, Disconnect::from(reason));
             }
             (State::Talking { talk, .. }, connections::Event::Opened(stream, direction)) => {
                 if direction == Direction::Uni || !talk.open(stream) {
@@ -227,7 +227,7 @@ impl Relay {
         if matches!(event, connections::Event::Opened(..)) && !paired.pair.is_mirrored() {
             return self.violated(now, leg, "stream out of turn");
         }
-        let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
+        let outside = &mut Context { now, ports: &mut self.ports, budget: &mut self.budget };
         match *event {
             connections::Event::Opened(stream, _) => paired.pair.handle_opened(outside, leg, stream),
             connections::Event::Readable(stream) => paired.pair.handle_readable(outside, leg, stream),
@@ -270,7 +270,7 @@ impl Relay {
     }
 
     /// A link ended.
-    fn gone(&mut self, now: Instant, id: ConnectionId, Gone { end, farewell, done }: Gone) {
+    fn gone(&mut self, now: Instant, id: ConnectionId, Disconnect { end, farewell, done }: Disconnect) {
         let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&id) else {
             self.leave(now, id, done, end);
             self.forget(id);
@@ -283,8 +283,8 @@ impl Relay {
         if !paired.pair.is_parting() {
             paired.end = end;
         }
-        let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
-        paired.pair.handle_gone(outside, id, farewell);
+        let outside = &mut Context { now, ports: &mut self.ports, budget: &mut self.budget };
+        paired.pair.handle_disconnect(outside, id, farewell);
         self.timers.set(Timer::Pair(pair), Some(paired.pair.poll_timeout()));
         self.ports.let_go(now, id);
         self.finish(now, pair);
@@ -336,7 +336,7 @@ impl Relay {
     /// Closes a leg, whatever it has.
     fn cut_off(&mut self, now: Instant, id: ConnectionId, farewell: Farewell) {
         self.ports.close(now, id, farewell);
-        self.gone(now, id, Gone::LOST);
+        self.gone(now, id, Disconnect::LOST);
     }
 
     /// Closes a leg that has no seat and no pair any more.
@@ -455,7 +455,7 @@ impl Node for Relay {
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
         if stun::is_stun(&data) {
             let Some(door) = self.doors.get_mut(usize::from(arrival.socket.0)) else { return };
-            let count = match door.answers.reflect(now, &mut self.guard, arrival, &data) {
+            let count = match door.answers.handle(now, &mut self.guard, arrival, &data) {
                 Some(true) => &mut self.status.stun_answered,
                 Some(false) => &mut self.status.stun_ignored,
                 None => return,
@@ -466,11 +466,11 @@ impl Node for Relay {
         }
     }
 
-    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
-        self.ports.connections.handle_pipe(now, pipe, event);
+    fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent) {
+        self.ports.connections.handle_tcp(now, tcp, event);
     }
 
-    fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+    fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<TcpId> {
         self.take_in(now, listener, from)
     }
 
@@ -531,7 +531,7 @@ impl Node for Relay {
             }
         }
         // After the legs: who is too slow to become a link is too slow to ask.
-        self.ports.connections.pipes.handle_timeout(now);
+        self.ports.connections.tcp_links.handle_timeout(now);
     }
 
     fn settle(&mut self, now: Instant) {
@@ -557,7 +557,7 @@ impl Node for Relay {
     }
 
     fn poll_action(&mut self) -> Option<Action> {
-        self.actions.pop_front().or_else(|| self.ports.connections.pipes.poll_action())
+        self.actions.pop_front().or_else(|| self.ports.connections.tcp_links.poll_action())
     }
 
     fn poll_transmit(
@@ -572,16 +572,16 @@ impl Node for Relay {
         answer.or_else(|| self.ports.connections.endpoint(socket)?.poll_transmit(now, max_segments, buf))
     }
 
-    fn poll_pipe(&mut self) -> Option<PipeId> {
-        self.ports.connections.poll_pipe()
+    fn poll_tcp(&mut self) -> Option<TcpId> {
+        self.ports.connections.poll_tcp()
     }
 
-    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-        self.ports.connections.pipe_buffer(pipe)
+    fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+        self.ports.connections.pipe_buffer(tcp)
     }
 
-    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.ports.connections.pipe_output(pipe, slices)
+    fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.ports.connections.pipe_output(tcp, slices)
     }
 
     fn poll_job(&mut self) -> Option<Job> {
@@ -594,10 +594,10 @@ impl Node for Relay {
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let quic = self.ports.connections.poll_endpoint_timeout();
-        let pipes = self.ports.connections.pipes.poll_timeout();
+        let tcp_links = self.ports.connections.tcp_links.poll_timeout();
         let timers = [
             (quic, "quic"),
-            (pipes, "a pipe"),
+            (tcp_links, "a tcp"),
             (self.timers.next(), "a leg"),
             (self.registry.poll_timeout(), "a room"),
         ];
@@ -605,7 +605,7 @@ impl Node for Relay {
     }
 
     fn is_closed(&self) -> bool {
-        let nowhere = self.doors.iter().all(Door::has_failed);
+        let nowhere = self.doors.iter().all(Listener::has_failed);
         let drained = matches!(self.phase, Phase::Draining) && self.legs.is_empty();
         (nowhere || drained) && self.ports.connections.is_flushed()
     }
@@ -621,13 +621,10 @@ impl std::fmt::Debug for Relay {
 }
 
 #[cfg(test)]
-#[path = "relay_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "forwarding_tests.rs"]
 mod forwarding_tests;
 
 #[cfg(test)]
-#[path = "pipe_tests.rs"]
-mod pipe_tests;
+mod tcp_tests;

@@ -13,7 +13,7 @@ use super::registry::Key;
 use crate::link::trust::Identity;
 use crate::link::websocket::Browsers;
 use crate::misuse::Misuse;
-use crate::net::{Listen, PipeOptions};
+use crate::net::{Listen, TcpOptions};
 use crate::seed::Seed;
 
 /// How a relay is set up.
@@ -65,7 +65,7 @@ pub struct Tcp {
     /// Connections that may wait to be accepted.
     pub backlog: u32,
     /// What is asked of the system for each.
-    pub options: PipeOptions,
+    pub options: TcpOptions,
 }
 
 impl Default for Tcp {
@@ -74,7 +74,7 @@ impl Default for Tcp {
             behind_proxy: false,
             browsers: Browsers::Refused,
             backlog: Listen::BACKLOG,
-            options: PipeOptions::default(),
+            options: TcpOptions::default(),
         }
     }
 }

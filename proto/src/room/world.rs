@@ -16,14 +16,14 @@ use zeroize::Zeroizing;
 use super::limits::Limits;
 use super::{Command, Config, Event, Relay, Tcp};
 use crate::Instant;
-use crate::link::pipe::{self, Dialler};
 use crate::link::quic::{self, Closed, ConnId, Direction, Profile, Quic, Read, Stream, Write};
+use crate::link::tcp::{Closed as TcpClosed, Dialler};
 use crate::link::trust::{Identity, Trust};
-use crate::net::{Action, Arrival, Ecn, ListenerId, PipeId, SocketId};
+use crate::net::{Action, Arrival, Ecn, ListenerId, SocketId, TcpId};
 use crate::node::{Input, Node};
 use crate::seed::Seed;
 use crate::wire::frame::enclose;
-use crate::wire::relay::{ClientMessage, Former, Owner, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, Former, Owner, RelayMessage, Role, RoomId};
 use crate::wire::{self, Caps, Decoder, Features, Hello};
 
 pub const LATENCY: Duration = Duration::from_millis(10);
@@ -42,7 +42,7 @@ struct InFlight {
 pub enum To {
     Client(usize),
     Socket(SocketId),
-    RelayPipe(PipeId),
+    RelayTcp(TcpId),
 }
 
 enum What {
@@ -65,9 +65,9 @@ pub struct World {
     /// Clients that something happened to.
     touched: BTreeSet<usize>,
     timers: BTreeMap<usize, Instant>,
-    /// Pipes at the relay, and those that something happened to.
-    pipes: BTreeMap<PipeId, usize>,
-    ready: BTreeSet<PipeId>,
+    /// TCP connections at the relay, and those that something happened to.
+    tcp_links: BTreeMap<TcpId, usize>,
+    ready: BTreeSet<TcpId>,
     dialler: Dialler,
     /// What this client sends is kept.
     pub recorded: Option<(usize, Vec<BytesMut>)>,
@@ -77,7 +77,7 @@ pub struct World {
 }
 
 pub struct Client {
-    /// Idle where there is a pipe.
+    /// Idle where there is a TCP connection.
     pub quic: Quic,
     pub tcp: Option<tcp::Tcp>,
     pub addr: SocketAddr,
@@ -160,7 +160,7 @@ impl World {
             sequence: 0,
             touched: BTreeSet::new(),
             timers: BTreeMap::new(),
-            pipes: BTreeMap::new(),
+            tcp_links: BTreeMap::new(),
             ready: BTreeSet::new(),
             dialler: Dialler::new(UNIX_TIME, &Seed::new([7; 32])),
             recorded: None,
@@ -234,12 +234,12 @@ impl World {
     /// Says these as soon as the connection is up.
     pub fn say(&mut self, client: usize, messages: &[ClientMessage]) {
         for message in messages {
-            self.say_raw(client, enclose(&wire::encode(message)));
+            self.send_raw(client, enclose(&wire::encode(message)));
         }
     }
 
     /// Bytes on the first stream.
-    pub fn say_raw(&mut self, client: usize, bytes: Bytes) {
+    pub fn send_raw(&mut self, client: usize, bytes: Bytes) {
         match self.clients[client].main {
             Some(main) => self.send(client, main, bytes),
             None => self.clients[client].first.push(bytes),
@@ -276,7 +276,7 @@ impl World {
     pub fn close(&mut self, client: usize, code: u32) {
         let Client { quic, conn, tcp, .. } = &mut self.clients[client];
         match tcp {
-            Some(tcp) => tcp.pipe.close(self.now, code, "test"),
+            Some(tcp) => tcp.tcp.close(self.now, code, "test"),
             None => quic.close(self.now, *conn, code, "test"),
         }
         self.touched.insert(client);
@@ -298,10 +298,10 @@ impl World {
 
     pub fn pair_as(&mut self, room: RoomId, sender: Profile, receiver: Profile) -> (usize, usize) {
         let sender = self.connect_as(sender, SocketId(0));
-        self.say(sender, &[hello(), join(room, Side::Sender, ALICE)]);
+        self.say(sender, &[hello(), join(room, Role::Sender, ALICE)]);
         self.until("waiting", |world| world.clients[sender].heard.contains(&RelayMessage::Waiting));
         let receiver = self.connect_as(receiver, SocketId(1));
-        self.say(receiver, &[hello(), join(room, Side::Receiver, BOB)]);
+        self.say(receiver, &[hello(), join(room, Role::Receiver, BOB)]);
         self.until("paired", |world| {
             world.clients[sender].streams.is_some() && world.clients[receiver].streams.is_some()
         });
@@ -355,7 +355,7 @@ impl World {
                     let arrival = Arrival { socket, from, local_ip: None, ecn: Ecn::NotEct };
                     self.relay.handle_datagram(self.now, arrival, data);
                 }
-                (To::RelayPipe(_), What::Datagram(..)) => unreachable!(),
+                (To::RelayTcp(_), What::Datagram(..)) => unreachable!(),
             }
         }
         let due: Vec<_> = self.timers.iter().filter(|&(_, &at)| at <= self.now).map(|(&client, _)| client).collect();
@@ -370,7 +370,7 @@ impl World {
     pub fn flush(&mut self) {
         loop {
             self.flush_once();
-            if !self.serve_pipes() && self.touched.is_empty() {
+            if !self.serve_tcp() && self.touched.is_empty() {
                 return;
             }
         }
@@ -463,18 +463,18 @@ impl Client {
 
     fn handle_timeout(&mut self, now: Instant) {
         match &mut self.tcp {
-            Some(tcp) => tcp.pipe.handle_timeout(now),
+            Some(tcp) => tcp.tcp.handle_timeout(now),
             None => self.quic.handle_timeout(now),
         }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.tcp.as_ref().map_or_else(|| self.quic.poll_timeout(), |tcp| tcp.pipe.poll_timeout())
+        self.tcp.as_ref().map_or_else(|| self.quic.poll_timeout(), |tcp| tcp.tcp.poll_timeout())
     }
 
     fn work(&mut self, now: Instant) {
         if self.tcp.is_some() {
-            return self.work_pipe(now);
+            return self.work_tcp(now);
         }
         self.quic.settle(now);
         while let Some((_, event)) = self.quic.poll_event() {
@@ -521,7 +521,7 @@ impl Client {
         let out = self.out.entry(stream).or_default();
         while let Some(bytes) = out.front_mut() {
             let written = match &mut self.tcp {
-                Some(tcp) => tcp.pipe.write(now, bytes),
+                Some(tcp) => tcp.tcp.write(now, bytes),
                 None => self.quic.write(self.conn, stream, bytes),
             };
             match written {
@@ -534,7 +534,7 @@ impl Client {
         }
         if self.finishing.remove(&stream) {
             match &mut self.tcp {
-                Some(tcp) => tcp.pipe.finish(now),
+                Some(tcp) => tcp.tcp.finish(now),
                 None => self.quic.finish(self.conn, stream),
             }
         }
@@ -543,7 +543,7 @@ impl Client {
     /// Reads so many bytes, of all streams together.
     pub fn read(&mut self, mut max: usize) {
         if self.tcp.is_some() {
-            return self.read_pipe(max);
+            return self.read_tcp(max);
         }
         for stream in std::mem::take(&mut self.readable) {
             loop {
@@ -606,7 +606,7 @@ impl Client {
         match &self.closed {
             Some(Closed::Application { code, .. }) => Some(*code),
             _ => match self.tcp.as_ref()?.over {
-                Some(pipe::Closed::Application { code, .. }) => Some(code),
+                Some(TcpClosed::Application { code, .. }) => Some(code),
                 _ => None,
             },
         }
@@ -617,10 +617,10 @@ pub fn hello() -> ClientMessage {
     ClientMessage::Hello(Hello::new(Features::default()))
 }
 
-pub const fn rejoin(room: RoomId, side: Side, owner: Owner, former: Former) -> ClientMessage {
-    ClientMessage::Rejoin { room, side, owner, former }
+pub const fn rejoin(room: RoomId, role: Role, owner: Owner, former: Former) -> ClientMessage {
+    ClientMessage::Rejoin { room, role, owner, former }
 }
 
-pub const fn join(room: RoomId, side: Side, owner: Owner) -> ClientMessage {
-    ClientMessage::Join { room, side, owner, again: false }
+pub const fn join(room: RoomId, role: Role, owner: Owner) -> ClientMessage {
+    ClientMessage::Join { room, role, owner, again: false }
 }

@@ -25,13 +25,13 @@ use crate::handshake::{RecordKey, Suite};
 use crate::wire::Violation;
 use crate::wire::frame::PREFIX;
 use crate::wire::peer::LaneCount;
-use crate::wire::{Capped, Frame};
+use crate::wire::{BoundedVec, Frame};
 
 /// A link is dead if one of its lanes has undelivered records and makes no progress for this long while the peer reads.
 /// The time runs from the last keep-alive that reported progress, or that reported that the peer does not read.
 pub const LANE_STALL: Duration = Duration::from_secs(30);
 /// Each time this many bytes of a partial record have arrived, the link counts as alive.
-pub const HEARD_BYTES: usize = 64 << 10;
+pub const RECEIVED_BYTES: usize = 64 << 10;
 /// How many lane ids above the contiguous ones are remembered; beyond that, the lowest unused ids are refused, too.
 const SCATTERED: usize = 1024;
 
@@ -294,7 +294,7 @@ impl InStream {
     /// `buffered` bytes of the next record have arrived. Returns true if that counts as a sign of life.
     pub const fn handle_progress(&mut self, buffered: usize) -> bool {
         self.assembled = buffered;
-        let heard = buffered >= self.counted.saturating_add(HEARD_BYTES);
+        let heard = buffered >= self.counted.saturating_add(RECEIVED_BYTES);
         if heard {
             self.counted = buffered;
         }
@@ -309,8 +309,8 @@ impl InStream {
 }
 
 /// Reports how much has arrived in the lanes of these streams.
-pub(super) fn counts<'a>(streams: impl Iterator<Item = &'a InStream>) -> Capped<LaneCount, 64> {
-    Capped::truncated(streams.filter_map(InStream::count).collect())
+pub(super) fn counts<'a>(streams: impl Iterator<Item = &'a InStream>) -> BoundedVec<LaneCount, 64> {
+    BoundedVec::truncated(streams.filter_map(InStream::count).collect())
 }
 
 impl InLane {
@@ -347,5 +347,4 @@ pub(super) const fn wire_len(frame: &Frame) -> usize {
 }
 
 #[cfg(test)]
-#[path = "lanes_tests.rs"]
 mod tests;

@@ -52,7 +52,7 @@ pub enum Origin {
 impl Origin {
     const fn pace(self) -> Pace {
         match self {
-            Self::Handshake => Pace::Floor,
+            Self::Handshake => Pace::Relay,
             Self::Dialled(pace) | Self::Accepted(pace) => pace,
         }
     }
@@ -62,7 +62,7 @@ impl Origin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// The fallback link, by way of a relay: it should last as long as the session.
-    Floor,
+    Relay,
     /// A direct path, beside which the session has a fallback link.
     Direct,
 }
@@ -70,14 +70,14 @@ pub enum Pace {
 impl Pace {
     const fn keep_alive(self) -> Duration {
         match self {
-            Self::Floor => KEEP_ALIVE,
+            Self::Relay => KEEP_ALIVE,
             Self::Direct => DIRECT_KEEP_ALIVE,
         }
     }
 
     const fn silence(self) -> Duration {
         match self {
-            Self::Floor => SILENCE,
+            Self::Relay => SILENCE,
             Self::Direct => DIRECT_SILENCE,
         }
     }
@@ -85,7 +85,7 @@ impl Pace {
     /// Time limit for the proof.
     const fn proof(self) -> Duration {
         match self {
-            Self::Floor => SILENCE,
+            Self::Relay => SILENCE,
             Self::Direct => BIND_TIME,
         }
     }
@@ -112,7 +112,7 @@ pub(super) struct Link {
     pub origin: Origin,
     pub out: OutStreams,
     /// Whether a keep-alive is to be sent now.
-    pub say_alive: bool,
+    pub send_keep_alive: bool,
     /// Whether the peer's `Sync` arrived.
     pub synced: bool,
     incoming: Vec<InStream>,
@@ -135,7 +135,7 @@ impl Link {
         Self {
             origin,
             out: OutStreams::new(streams.min(MAX_STREAMS)),
-            say_alive: true,
+            send_keep_alive: true,
             synced: false,
             incoming: Vec::new(),
             proof,
@@ -260,7 +260,7 @@ impl Link {
     /// Schedules a keep-alive for sending if it is due.
     pub fn handle_keep_alive_timeout(&mut self, now: Instant) {
         if self.is_proven() && now >= self.keep_alive_at {
-            self.say_alive = true;
+            self.send_keep_alive = true;
             self.keep_alive_at = now + self.origin.pace().keep_alive();
         }
     }

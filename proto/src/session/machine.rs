@@ -33,8 +33,8 @@ use crate::handshake::Keys;
 use crate::seed::Seed;
 use crate::wire::Violation;
 use crate::wire::peer::{Control, ControlRecord};
-use crate::wire::relay::Side;
-use crate::wire::{Capped, Frame, decode};
+use crate::wire::relay::Role;
+use crate::wire::{BoundedVec, Frame, decode};
 
 /// Maximum number of links of a session at a time.
 pub const MAX_LINKS: usize = 16;
@@ -46,7 +46,7 @@ const KEPT: usize = 6;
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The role of this peer.
-    pub side: Side,
+    pub role: Role,
     /// When a stream changes to a fresh lane.
     pub limits: Limits,
 }
@@ -54,8 +54,8 @@ pub struct Config {
 impl Config {
     /// A configuration with the limits of the protocol.
     #[must_use]
-    pub fn new(side: Side) -> Self {
-        Self { side, limits: Limits::default() }
+    pub fn new(role: Role) -> Self {
+        Self { role, limits: Limits::default() }
     }
 }
 
@@ -129,7 +129,7 @@ struct Alive {
     links: BTreeMap<LinkId, Link>,
     control: Option<LinkId>,
     /// `Sync` is to be the next record on the control link.
-    say_sync: bool,
+    send_sync: bool,
     reading: bool,
 }
 
@@ -145,7 +145,7 @@ impl Session {
             reliable: Reliable::default(),
             links: BTreeMap::new(),
             control: None,
-            say_sync: false,
+            send_sync: false,
             reading: true,
         };
         Self { alive: Box::new(alive), failure: None, events: VecDeque::new() }
@@ -176,7 +176,7 @@ impl Session {
         let alive = &mut self.alive;
         let most = match origin {
             Origin::Accepted(Pace::Direct) => MAX_LINKS.saturating_sub(KEPT),
-            Origin::Handshake | Origin::Dialled(_) | Origin::Accepted(Pace::Floor) => MAX_LINKS,
+            Origin::Handshake | Origin::Dialled(_) | Origin::Accepted(Pace::Relay) => MAX_LINKS,
         };
         if alive.links.len() >= most || alive.links.contains_key(&link) {
             self.events.push_back(Event::LinkDead { link, why: LinkEnd::NoRoom });
@@ -384,7 +384,7 @@ impl Session {
         }
         let (reading, reliable) = (alive.reading, &mut alive.reliable);
         let opener =
-            || plain_control(&(0_u64, reliable.tell(), Control::KeepAlive { lanes: Capped::default(), reading }));
+            || plain_control(&(0_u64, reliable.tell(), Control::KeepAlive { lanes: BoundedVec::default(), reading }));
         match state.out.seal_chunk(now, &mut alive.sealing, stream.0, chunk, opener) {
             Ok(frame) => Ok(frame),
             Err(chunk) => {
@@ -487,7 +487,7 @@ impl Alive {
                     link.handle_keep_alive(now, lanes.as_slice(), reading)?;
                 } else if message == Control::Sync {
                     link.synced = true;
-                    if self.config.side == Side::Receiver {
+                    if self.config.role == Role::Receiver {
                         self.move_control(id, events);
                     }
                 }
@@ -498,7 +498,7 @@ impl Alive {
                 if self.reliable.handle_sequence(sequence)? {
                     events.push_back(Event::Control(message));
                 }
-                link.say_alive |= self.reliable.owes_ack();
+                link.send_keep_alive |= self.reliable.owes_ack();
             }
         }
         Ok(())
@@ -512,9 +512,9 @@ impl Alive {
             Some(bind)
         } else if !link.is_proven() {
             return Ok(None);
-        } else if on_control && std::mem::take(&mut self.say_sync) {
+        } else if on_control && std::mem::take(&mut self.send_sync) {
             Some(Control::Sync)
-        } else if std::mem::take(&mut link.say_alive) {
+        } else if std::mem::take(&mut link.send_keep_alive) {
             Some(link.keep_alive(self.reading))
         } else if on_control && !self.reliable.is_idle() {
             None
@@ -533,7 +533,7 @@ impl Alive {
     fn move_control(&mut self, link: LinkId, events: &mut VecDeque<Event>) {
         if self.control != Some(link) {
             self.control = Some(link);
-            self.say_sync = true;
+            self.send_sync = true;
             self.reliable.rewind();
             events.push_back(Event::ControlMoved(link));
         }
@@ -541,5 +541,4 @@ impl Alive {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;

@@ -374,9 +374,7 @@ pub(super) fn plain_control<T: Serialize>(message: &T) -> Option<BytesMut> {
 }
 
 #[cfg(test)]
-#[path = "record_tests.rs"]
 pub(super) mod tests;
 
 #[cfg(test)]
-#[path = "record_vectors.rs"]
 mod vectors;

@@ -168,5 +168,4 @@ impl Reliable {
 }
 
 #[cfg(test)]
-#[path = "reliable_tests.rs"]
 mod tests;

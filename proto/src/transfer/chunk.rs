@@ -426,5 +426,4 @@ impl Coders {
 }
 
 #[cfg(test)]
-#[path = "chunk_tests.rs"]
 mod tests;

@@ -176,7 +176,7 @@ fn pages_that_do_not_come_are_not_waited_for() {
         assert_eq!(world.received, None);
     }
     // Keep-alives are not pages.
-    let alive = Control::KeepAlive { lanes: crate::wire::Capped::default(), reading: true };
+    let alive = Control::KeepAlive { lanes: crate::wire::BoundedVec::default(), reading: true };
     world.receiver.handle_control(now, alive);
     world.receiver.handle_timeout(now + Duration::from_millis(1));
     world.drain();

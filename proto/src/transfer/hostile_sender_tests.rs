@@ -35,7 +35,7 @@ fn say(world: &mut World, message: Control) {
     }
 }
 
-fn sender_says(message: Control, accepted: bool) -> Option<Outcome> {
+fn sender_prints(message: Control, accepted: bool) -> Option<Outcome> {
     let mut world = sender(100, accepted);
     say(&mut world, message);
     if matches!(world.sent, Some(Outcome::Violation(_))) {
@@ -52,7 +52,7 @@ fn p06_only_what_was_offered_and_sent_can_be_asked_for() {
     // Eight chunks are under way, and 100 were offered.
     let world = sender(100, true);
     assert!(!world.chunks.is_empty());
-    assert_eq!(sender_says(ack(&[range(0, 0)]), true), None);
+    assert_eq!(sender_prints(ack(&[range(0, 0)]), true), None);
     for ranges in [
         &[range(99, 99)][..],
         &[range(0, 99)],
@@ -63,15 +63,15 @@ fn p06_only_what_was_offered_and_sent_can_be_asked_for() {
         &[range(0, 2), range(2, 3)],
         &[range(1, 1), range(0, 0)],
     ] {
-        assert_eq!(sender_says(ack(ranges), true), violation(Violation::BadRanges), "{ranges:?}");
+        assert_eq!(sender_prints(ack(ranges), true), violation(Violation::BadRanges), "{ranges:?}");
     }
     let have = |first, last| accept(vec![Have { range: range(first, last), digest: [0; 32] }]);
     for message in [have(0, 100), have(100, 100), have(1 << 63, 1 << 63), have(5, 4), have(0, u64::from(u32::MAX))] {
-        assert_eq!(sender_says(message, false), violation(Violation::BadRanges));
+        assert_eq!(sender_prints(message, false), violation(Violation::BadRanges));
     }
-    assert_eq!(sender_says(have(0, 99), false), None);
+    assert_eq!(sender_prints(have(0, 99), false), None);
     let other = Control::Ack { transfer: 2, ranges: ChunkRanges::default(), credit: CREDIT };
-    assert_eq!(sender_says(other, true), violation(Violation::WrongTransfer));
+    assert_eq!(sender_prints(other, true), violation(Violation::WrongTransfer));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn messages_that_have_no_place_in_a_sender() {
         (Control::Bye, true),
         (Control::Decline { transfer: 1, reason: DeclineReason::Person, text: Reason::default() }, true),
     ] {
-        assert_eq!(sender_says(message.clone(), accepted), out_of_turn, "{message:?}");
+        assert_eq!(sender_prints(message.clone(), accepted), out_of_turn, "{message:?}");
     }
     // An answer to an offer that was not told in full.
     let mut sender = sender::Sender::new(

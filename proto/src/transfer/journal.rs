@@ -294,5 +294,4 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Damage> {
 }
 
 #[cfg(test)]
-#[path = "journal_tests.rs"]
 mod tests;

@@ -144,5 +144,4 @@ impl<'a> Spans<'a> {
 }
 
 #[cfg(test)]
-#[path = "layout_tests.rs"]
 mod tests;

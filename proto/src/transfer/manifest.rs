@@ -679,9 +679,7 @@ fn refused(name: &str, why: Refusal) -> ManifestError {
     Refused { name: Untrusted::new(name.to_owned()), why }.into()
 }
 
-#[path = "page.rs"]
 pub(super) mod codec;
 
 #[cfg(test)]
-#[path = "manifest_tests.rs"]
 mod tests;

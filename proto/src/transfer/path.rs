@@ -329,5 +329,4 @@ fn is_ignorable(c: char) -> bool {
 }
 
 #[cfg(test)]
-#[path = "path_tests.rs"]
 mod tests;

@@ -62,7 +62,7 @@ use crate::transfer::job_id::JobId;
 use crate::transfer::storage::{FaultKind, Sink, StreamSink};
 use crate::wire::Violation;
 use crate::wire::peer::{CancelReason, Control, DeclineReason, Have, Offer, TransferKind};
-use crate::wire::{Capped, Untrusted};
+use crate::wire::{BoundedVec, Untrusted};
 
 /// How long `Bye` is waited for after `Verified`.
 pub const FAREWELL: Duration = Duration::from_secs(30);
@@ -236,7 +236,7 @@ impl Receiver {
                 self.exchange.differences.note_skipped(&manifest);
                 let ranges: Vec<_> = manifest.skipped().ranges().collect();
                 for entries in ranges.chunks(SKIPPED) {
-                    let entries = Capped::truncated(entries.to_vec());
+                    let entries = BoundedVec::truncated(entries.to_vec());
                     self.exchange.send(Control::Skip { transfer: FIRST, entries });
                 }
                 let staging = (manifest, Arc::clone(sink));
@@ -337,7 +337,7 @@ impl Receiver {
             }
         }
         let chunks = OrderedReceiver::new(layout.clone(), sink, self.limit.map(Limit::new));
-        self.receive(now, Box::new(chunks), Capped::default());
+        self.receive(now, Box::new(chunks), BoundedVec::default());
         Ok(())
     }
 
@@ -588,12 +588,12 @@ impl Receiver {
     ) {
         let (limit, buffers) = (self.limit.map(Limit::new), Arc::clone(&self.buffers));
         let chunks = Incoming::new(staging, kept, stored, limit, buffers);
-        let have = Capped::truncated(chunks.have());
+        let have = BoundedVec::truncated(chunks.have());
         self.receive(now, Box::new(chunks), have);
     }
 
     /// The sender may begin.
-    fn receive(&mut self, now: Instant, chunks: Box<dyn ChunkSink>, have: Capped<Have, 1000>) {
+    fn receive(&mut self, now: Instant, chunks: Box<dyn ChunkSink>, have: BoundedVec<Have, 1000>) {
         self.exchange.send(Control::Accept { transfer: FIRST, have, credit: chunks.credit() });
         self.heard = self.heard.map(|_| now);
         self.state = State::Receiving(chunks);

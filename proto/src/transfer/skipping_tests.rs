@@ -15,7 +15,7 @@ use super::stream::memory::{MemoryStream, Piece};
 use super::tests::{K64, World, accept, file, noise, now, path, seed};
 use super::*;
 use crate::seed::Seed;
-use crate::wire::Capped;
+use crate::wire::BoundedVec;
 use crate::wire::peer::{Control, EntryRange, TransferKind};
 
 /// A directory, large and small files, an empty one and a link.
@@ -124,7 +124,7 @@ fn offered() -> World {
 
 fn skip(ranges: &[(u32, u32)]) -> Control {
     let entries = ranges.iter().map(|(first, last)| EntryRange { first: *first, last: *last }).collect();
-    Control::Skip { transfer: 1, entries: Capped::new(entries).unwrap() }
+    Control::Skip { transfer: 1, entries: BoundedVec::new(entries).unwrap() }
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn p09_only_entries_that_were_offered_can_be_skipped_and_once() {
     world.drain();
     assert_eq!(world.sent, violation(Violation::UnexpectedMessage));
     let mut world = offered();
-    world.sender.handle_control(world.now, Control::Skip { transfer: 2, entries: Capped::default() });
+    world.sender.handle_control(world.now, Control::Skip { transfer: 2, entries: BoundedVec::default() });
     world.drain();
     assert_eq!(world.sent, violation(Violation::WrongTransfer));
     let config = sender::Config { cores: 1, compression: Compression::Off, is_strict: false };

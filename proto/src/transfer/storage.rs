@@ -361,5 +361,4 @@ pub trait StreamSink: Send + Sync {
 }
 
 #[cfg(test)]
-#[path = "storage_tests.rs"]
 mod tests;

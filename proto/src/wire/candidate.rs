@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Capped;
+use super::BoundedVec;
 
 /// Maximum number of candidates of one side.
 pub const MAX: usize = 16;
@@ -25,7 +25,7 @@ pub enum Kind {
 
 /// The transport of a candidate. Variants are appended, never reordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Carrier {
+pub enum CandidateTransport {
     /// QUIC over UDP.
     Udp,
     /// Sealed records directly over TCP.
@@ -38,10 +38,10 @@ pub struct Candidate {
     /// How it was learned.
     pub kind: Kind,
     /// The transport.
-    pub carrier: Carrier,
+    pub transport: CandidateTransport,
     /// The address and port. On the wire an IPv6 address has neither scope nor flow label.
     pub addr: SocketAddr,
 }
 
 /// The candidates in one message.
-pub type Candidates = Capped<Candidate, MAX>;
+pub type Candidates = BoundedVec<Candidate, MAX>;

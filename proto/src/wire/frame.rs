@@ -221,5 +221,4 @@ fn copy_head<'a>(pieces: impl Iterator<Item = &'a [u8]>, into: &mut [u8]) -> boo
 }
 
 #[cfg(test)]
-#[path = "frame_tests.rs"]
 mod tests;

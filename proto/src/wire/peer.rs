@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::candidate::Candidates;
-use super::{Blob, Capped, Hello, Untrusted, Versions};
+use super::{Blob, BoundedVec, Hello, Untrusted, Versions};
 
 /// The bodies of the handshake, each in one frame of at most 4 KiB.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ pub struct ChunkRange {
 }
 
 /// The chunk ranges of one record: ascending, without overlap.
-pub type ChunkRanges = Capped<ChunkRange, 1000>;
+pub type ChunkRanges = BoundedVec<ChunkRange, 1000>;
 
 /// How much has arrived in a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,7 +204,7 @@ pub enum Control {
     /// Sent by the session at intervals, to keep the link alive. May be repeated.
     KeepAlive {
         /// How much has arrived in each present lane of this link.
-        lanes: Capped<LaneCount, 64>,
+        lanes: BoundedVec<LaneCount, 64>,
         /// Whether the sender of this message reads from its links at the moment.
         reading: bool,
     },
@@ -229,7 +229,7 @@ pub enum Control {
         /// The transfer.
         transfer: u32,
         /// Chunks that the sender need not send, if their digests are right.
-        have: Capped<Have, 1000>,
+        have: BoundedVec<Have, 1000>,
         /// Bytes of unacknowledged chunks that the receiver will hold.
         credit: u32,
     },
@@ -333,7 +333,7 @@ pub enum Control {
         /// The transfer.
         transfer: u32,
         /// The entries: ascending, without overlap, over all messages.
-        entries: Capped<EntryRange, 4096>,
+        entries: BoundedVec<EntryRange, 4096>,
     },
 }
 
@@ -385,5 +385,4 @@ impl<'de> Deserialize<'de> for Reason {
 }
 
 #[cfg(test)]
-#[path = "peer_tests.rs"]
 mod tests;

@@ -24,14 +24,14 @@ impl std::fmt::Debug for Owner {
 
 /// The role of a peer, and its seat in a room.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum Side {
+pub enum Role {
     /// The peer that offers transfers.
     Sender,
     /// The peer that receives transfers.
     Receiver,
 }
 
-impl Side {
+impl Role {
     /// The opposite role.
     #[must_use]
     pub const fn other(self) -> Self {
@@ -71,7 +71,7 @@ pub enum ClientMessage {
         /// The room.
         room: RoomId,
         /// The seat.
-        side: Side,
+        role: Role,
         /// The token that proves ownership of the seat.
         owner: Owner,
         /// Whether it is a reconnect room. Those have a registry of their own, and either side may wait there.
@@ -86,7 +86,7 @@ pub enum ClientMessage {
         /// The reconnect room.
         room: RoomId,
         /// The seat, in both rooms.
-        side: Side,
+        role: Role,
         /// The token that proves ownership of the seat.
         owner: Owner,
         /// The seat that the client gives up.

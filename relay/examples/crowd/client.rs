@@ -14,7 +14,7 @@ use tallow_proto::link::quic::{self, Closed, ConnId, Profile, Quic, Read, Stream
 use tallow_proto::link::trust::{CertificateSeen, Trust};
 use tallow_proto::net::{Arrival, Ecn, SocketId};
 use tallow_proto::wire::frame::enclose;
-use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, RoomId, Side};
+use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Role, RoomId};
 use tallow_proto::wire::{self, Caps, Decoder, Features, Hello};
 
 /// The clients.
@@ -44,11 +44,11 @@ pub struct Client {
 }
 
 /// How to ask for a seat.
-pub fn join(room: u32, side: Side) -> ClientMessage {
+pub fn join(room: u32, role: Role) -> ClientMessage {
     let mut id = [0; 32];
     id[..4].copy_from_slice(&room.to_be_bytes());
-    let owner = Owner([if side == Side::Sender { 1 } else { 2 }; 16]);
-    ClientMessage::Join { room: RoomId(id), side, owner, again: false }
+    let owner = Owner([if role == Role::Sender { 1 } else { 2 }; 16]);
+    ClientMessage::Join { room: RoomId(id), role, owner, again: false }
 }
 
 impl Crowd {

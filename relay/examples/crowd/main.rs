@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use client::{Crowd, join};
 use tallow_proto::link::quic::Profile;
-use tallow_proto::wire::relay::{RelayMessage, Side};
+use tallow_proto::wire::relay::{RelayMessage, Role};
 
 /// Clients that are on their way at one time.
 const BATCH: u32 = 10;
@@ -42,7 +42,7 @@ fn main() {
     let mut crowd = Crowd::new(relay.parse().expect(usage), &profile);
     let start = Instant::now();
     for room in 0..waiting {
-        let conn = crowd.come(&[join(room, Side::Sender)]);
+        let conn = crowd.come(&[join(room, Role::Sender)]);
         if room % BATCH == BATCH - 1 || room + 1 == waiting {
             let here = |crowd: &Crowd| crowd.clients[&conn].heard.contains(&RelayMessage::Waiting);
             assert!(crowd.until(Duration::from_secs(30), here), "{:?}", crowd.clients[&conn].closed);
@@ -54,10 +54,10 @@ fn main() {
 
     let mut receivers = Vec::new();
     for room in waiting..waiting + pairs {
-        let sender = crowd.come(&[join(room, Side::Sender)]);
+        let sender = crowd.come(&[join(room, Role::Sender)]);
         let waits = |crowd: &Crowd| crowd.clients[&sender].heard.contains(&RelayMessage::Waiting);
         assert!(crowd.until(Duration::from_secs(10), waits), "no seat");
-        let receiver = crowd.come(&[join(room, Side::Receiver)]);
+        let receiver = crowd.come(&[join(room, Role::Receiver)]);
         let paired = |crowd: &Crowd| crowd.clients[&receiver].paired && crowd.clients[&sender].paired;
         assert!(crowd.until(Duration::from_secs(10), paired), "not paired");
         let slow = room % 2 == 1;

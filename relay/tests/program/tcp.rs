@@ -3,14 +3,14 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 
-use tallow_proto::link::pipe::{Closed, Kind, Transport};
 use tallow_proto::link::quic::Profile;
+use tallow_proto::link::tcp::{Closed, Kind, Transport};
 use tallow_proto::link::trust::CertificateSeen;
 use tallow_proto::wire::close;
-use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Side};
+use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Role};
 
 use super::client::{Crowd, join};
-use super::pipe_client::{PipeClient, until, websocket};
+use super::tcp_client::{TcpClient, until, websocket};
 use super::{Program, SOON, Signal};
 
 fn bytes(count: usize) -> Vec<u8> {
@@ -29,9 +29,9 @@ fn tls_and_websocket_meet_at_the_port_of_quic() {
         (websocket(false), Transport::WebSocket),
     ];
     for (room, (kind, transport)) in (0..).zip(kinds) {
-        let mut alice = PipeClient::come(addr, Kind::Tls, &[join(room, Side::Sender)]);
+        let mut alice = TcpClient::come(addr, Kind::Tls, &[join(room, Role::Sender)]);
         assert!(until(SOON, [&mut alice], |[alice]| alice.heard.contains(&RelayMessage::Waiting)));
-        let mut bob = PipeClient::come(addr, kind, &[join(room, Side::Receiver)]);
+        let mut bob = TcpClient::come(addr, kind, &[join(room, Role::Receiver)]);
         let both = until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some());
         assert!(both && alice.streams == Some(0) && bob.streams == Some(0));
         let (certificate, seen) = bob.link.unwrap();
@@ -63,9 +63,9 @@ fn quic_and_tls_meet() {
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0"]);
     let addr = relay.listening();
     let mut crowd = Crowd::new(addr, &Profile::peer());
-    let alice = crowd.come(&[join(1, Side::Sender)]);
+    let alice = crowd.come(&[join(1, Role::Sender)]);
     assert!(crowd.until(SOON, |crowd| crowd.clients[&alice].heard.contains(&RelayMessage::Waiting)));
-    let mut bob = PipeClient::come(addr, Kind::Tls, &[join(1, Side::Receiver)]);
+    let mut bob = TcpClient::come(addr, Kind::Tls, &[join(1, Role::Receiver)]);
     assert!(crowd.until(SOON, |crowd| {
         bob.turn();
         crowd.clients[&alice].paired && bob.streams == Some(0)
@@ -87,17 +87,17 @@ fn a_relay_that_ends_tells_pipes_why() {
     let state = tempfile::tempdir().unwrap();
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "--drain", "1"]);
     let addr = relay.listening();
-    let mut alice = PipeClient::come(addr, websocket(true), &[join(1, Side::Sender)]);
-    let mut waits = PipeClient::come(addr, websocket(false), &[join(2, Side::Sender)]);
-    let waiting = |client: &PipeClient| client.heard.contains(&RelayMessage::Waiting);
+    let mut alice = TcpClient::come(addr, websocket(true), &[join(1, Role::Sender)]);
+    let mut waits = TcpClient::come(addr, websocket(false), &[join(2, Role::Sender)]);
+    let waiting = |client: &TcpClient| client.heard.contains(&RelayMessage::Waiting);
     assert!(until(SOON, [&mut alice, &mut waits], |[alice, waits]| waiting(alice) && waiting(waits)));
-    let mut bob = PipeClient::come(addr, Kind::Tls, &[join(1, Side::Receiver)]);
+    let mut bob = TcpClient::come(addr, Kind::Tls, &[join(1, Role::Receiver)]);
     assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some()));
     relay.signal(Signal::TERM);
     relay.expect("shutting down: ");
     let told = RelayMessage::Refused { reason: RefusalReason::ShuttingDown, retry_after: 0 };
     let down =
-        |client: &PipeClient| matches!(client.closed, Some(Closed::Application { code: close::SHUTTING_DOWN, .. }));
+        |client: &TcpClient| matches!(client.closed, Some(Closed::Application { code: close::SHUTTING_DOWN, .. }));
     assert!(until(SOON, [&mut waits], |[waits]| down(waits)));
     assert_eq!(waits.heard.last(), Some(&told));
     assert!(TcpStream::connect(addr).is_err(), "the listener is closed, so that clients go elsewhere at once");
@@ -151,10 +151,10 @@ fn what_is_no_client_is_turned_away() {
 #[ignore = "needs nginx in front of a relay"]
 fn websockets_pass_nginx() {
     let addr = std::env::var("TALLOW_BEHIND_NGINX").unwrap().parse().unwrap();
-    let mut alice = PipeClient::come(addr, websocket(true), &[join(77, Side::Sender)]);
+    let mut alice = TcpClient::come(addr, websocket(true), &[join(77, Role::Sender)]);
     let waits = until(SOON, [&mut alice], |[alice]| alice.heard.contains(&RelayMessage::Waiting) || alice.is_over());
     assert!(waits && !alice.is_over(), "{:?} {:?}", alice.link, alice.closed);
-    let mut bob = PipeClient::come(addr, websocket(true), &[join(77, Side::Receiver)]);
+    let mut bob = TcpClient::come(addr, websocket(true), &[join(77, Role::Receiver)]);
     assert!(until(SOON, [&mut alice, &mut bob], |[alice, bob]| alice.streams.is_some() && bob.streams.is_some()));
     let all = bytes(20 << 20);
     alice.send(&all);
@@ -163,6 +163,6 @@ fn websockets_pass_nginx() {
     assert!(bob.got == all && alice.got == all[..1000]);
     // A code and an end pass, too.
     alice.close(close::ENDED);
-    let left = |bob: &PipeClient| matches!(bob.closed, Some(Closed::Application { code: close::PEER_LEFT, .. }));
+    let left = |bob: &TcpClient| matches!(bob.closed, Some(Closed::Application { code: close::PEER_LEFT, .. }));
     assert!(until(SOON, [&mut alice, &mut bob], |[_, bob]| left(bob)));
 }

@@ -18,9 +18,9 @@ use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UdpSocket};
 use mio::{Events, Interest, Registry, Token};
 use tallow_proto::drive::{Driver, Handle, Io, Received};
-use tallow_proto::net::{Bind, Dial, Listen, ListenerId, PipeId, PipeOptions, QueryId, SocketId, Transmit};
+use tallow_proto::net::{Bind, Dial, Listen, ListenerId, QueryId, SocketId, TcpId, TcpOptions, Transmit};
 use tallow_proto::node::{Input, Node};
-use tallow_runtime::news::News;
+use tallow_runtime::network_monitor::NetworkMonitor;
 use tallow_runtime::resolver::Resolver;
 use tallow_runtime::{tcp, udp};
 
@@ -110,11 +110,11 @@ pub struct ThreadsIo {
     registry: Registry,
     shared: Rc<Shared>,
     next_token: usize,
-    news: News,
+    news: NetworkMonitor,
     resolver: Resolver,
     sockets: BTreeMap<SocketId, (Registered<UdpSocket>, udp::State)>,
-    listeners: BTreeMap<ListenerId, (Registered<TcpListener>, PipeOptions)>,
-    pipes: BTreeMap<PipeId, Registered<TcpStream>>,
+    listeners: BTreeMap<ListenerId, (Registered<TcpListener>, TcpOptions)>,
+    tcp_connections: BTreeMap<TcpId, Registered<TcpStream>>,
 }
 
 impl ThreadsIo {
@@ -126,11 +126,11 @@ impl ThreadsIo {
             registry: poll.registry().try_clone()?,
             shared: Rc::default(),
             next_token: WAKER.0,
-            news: News::new(Instant::now()),
+            news: NetworkMonitor::new(Instant::now()),
             resolver: Resolver::default(),
             sockets: BTreeMap::new(),
             listeners: BTreeMap::new(),
-            pipes: BTreeMap::new(),
+            tcp_connections: BTreeMap::new(),
         };
         Ok((io, Reactor { poll, task: Arc::new(Task { woken: AtomicBool::new(true), waker }) }))
     }
@@ -241,20 +241,20 @@ impl Io for ThreadsIo {
             (stream, tcp::canonical(from))
         })
     }
-    fn adopt(&mut self, id: PipeId, accepted: TcpStream) {
-        // Without a registration the pipe is unknown: its first call fails, which ends it.
+    fn adopt(&mut self, id: TcpId, accepted: TcpStream) {
+        // Without a registration the TCP connection is unknown: its first call fails, which ends it.
         if let Ok(stream) = self.register(accepted) {
-            self.pipes.insert(id, stream);
+            self.tcp_connections.insert(id, stream);
         }
     }
-    fn dial(&mut self, id: PipeId, dial: &Dial) -> io::Result<()> {
+    fn dial(&mut self, id: TcpId, dial: &Dial) -> io::Result<()> {
         let stream = TcpStream::from_std(tcp::connect(dial)?);
         let stream = self.register(stream)?;
-        self.pipes.insert(id, stream);
+        self.tcp_connections.insert(id, stream);
         Ok(())
     }
-    fn poll_dialled(&mut self, cx: &mut Context<'_>, id: PipeId) -> Poll<io::Result<()>> {
-        let Registered(stream, token) = self.pipes.get(&id).ok_or_else(unknown)?;
+    fn poll_dialled(&mut self, cx: &mut Context<'_>, id: TcpId) -> Poll<io::Result<()>> {
+        let Registered(stream, token) = self.tcp_connections.get(&id).ok_or_else(unknown)?;
         self.try_now(cx, *token, || {
             tcp::connected(stream)?;
             match stream.peer_addr() {
@@ -263,26 +263,26 @@ impl Io for ThreadsIo {
             }
         })
     }
-    fn poll_read(&mut self, cx: &mut Context<'_>, id: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        let Registered(stream, token) = self.pipes.get(&id).ok_or_else(unknown)?;
+    fn poll_read(&mut self, cx: &mut Context<'_>, id: TcpId, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let Registered(stream, token) = self.tcp_connections.get(&id).ok_or_else(unknown)?;
         self.try_now(cx, *token, || (&*stream).read(into))
     }
-    fn poll_write(&mut self, cx: &mut Context<'_>, id: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let Registered(stream, token) = self.pipes.get(&id).ok_or_else(unknown)?;
+    fn poll_write(&mut self, cx: &mut Context<'_>, id: TcpId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Registered(stream, token) = self.tcp_connections.get(&id).ok_or_else(unknown)?;
         self.try_now(cx, *token, || (&*stream).write_vectored(slices))
     }
-    fn finish(&mut self, id: PipeId) {
-        if let Some(Registered(stream, _)) = self.pipes.get(&id) {
+    fn finish(&mut self, id: TcpId) {
+        if let Some(Registered(stream, _)) = self.tcp_connections.get(&id) {
             tcp::finish(stream);
         }
     }
-    fn close(&mut self, id: PipeId) {
-        if let Some(stream) = self.pipes.remove(&id) {
+    fn close(&mut self, id: TcpId) {
+        if let Some(stream) = self.tcp_connections.remove(&id) {
             self.forget(stream);
         }
     }
-    fn reset(&mut self, id: PipeId) {
-        if let Some(Registered(stream, _)) = self.pipes.get(&id) {
+    fn reset(&mut self, id: TcpId) {
+        if let Some(Registered(stream, _)) = self.tcp_connections.get(&id) {
             tcp::reset_on_close(stream);
         }
         self.close(id);

@@ -13,35 +13,35 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tallow_proto::code::Code;
-use tallow_proto::p2p::candidate::{Candidate, Carrier, Kind, MAX};
-use tallow_proto::wire::Capped;
+use tallow_proto::p2p::candidate::{Candidate, CandidateTransport, Kind, MAX};
+use tallow_proto::wire::BoundedVec;
 use tallow_proto::wire::encode;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::peer::Control;
-use tallow_proto::wire::relay::Side;
-use tallow_tests::sim::{Heard, MaliciousPeer, Observed, Script, ScriptOutput};
+use tallow_proto::wire::relay::Role;
+use tallow_tests::sim::{MaliciousPeer, Observed, Received, Script, ScriptOutput};
 
 fn candidate(line: &str) -> Candidate {
-    let [kind, carrier, addr] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("no candidate: {line}") };
+    let [kind, transport, addr] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("no candidate: {line}") };
     let kind = match kind {
         "host" => Kind::Host,
         "reflexive" => Kind::Reflexive,
         "mapped" => Kind::Mapped,
         _ => panic!("no kind: {kind}"),
     };
-    let carrier = match carrier {
-        "udp" => Carrier::Udp,
-        "tcp" => Carrier::Tcp,
-        _ => panic!("no carrier: {carrier}"),
+    let transport = match transport {
+        "udp" => CandidateTransport::Udp,
+        "tcp" => CandidateTransport::Tcp,
+        _ => panic!("no transport: {transport}"),
     };
-    Candidate { kind, carrier, addr: addr.parse().expect("an address") }
+    Candidate { kind, transport, addr: addr.parse().expect("an address") }
 }
 
 /// The offers of a round; at most [`MAX`] candidates are in one.
 fn offers(round: u32, candidates: &[Candidate]) -> impl Iterator<Item = Control> {
     candidates.chunks(MAX).map(move |some| Control::CandidateOffer {
         round,
-        candidates: Capped::truncated(some.to_vec()),
+        candidates: BoundedVec::truncated(some.to_vec()),
         certificate: [7; 32],
         token: [8; 16],
         dependent: false,
@@ -61,39 +61,39 @@ fn lying(rounds: Vec<Vec<Candidate>>, time: Duration, manner: &str) -> Script {
     let (early, first) = (manner == "early", manner == "first");
     let mut said = false;
     Box::new(move |heard, output| match heard {
-        Heard::Paired if early => {
+        Received::Paired if early => {
             for offer in offers(1, &rounds[0]) {
                 output.raw(enclose(&encode(&offer)));
             }
         }
-        Heard::Control(Control::CandidateOffer { .. }) if !said => {
+        Received::Control(Control::CandidateOffer { .. }) if !said => {
             said = true;
             say(output, &rounds, time);
         }
-        Heard::Control(Control::DirectFailed { round }) if usize::try_from(round) == Ok(rounds.len()) => {
+        Received::Control(Control::DirectFailed { round }) if usize::try_from(round) == Ok(rounds.len()) => {
             println!(r#"{{"event":"over"}}"#);
         }
-        Heard::Keyed => {
+        Received::Keyed => {
             println!(r#"{{"event":"keyed"}}"#);
             if first {
                 said = true;
                 say(output, &rounds, time);
             }
         }
-        Heard::Paired | Heard::Control(_) | Heard::Chunk(_) => {}
+        Received::Paired | Received::Control(_) | Received::Chunk(_) => {}
     })
 }
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let (side, code, relay, file, time, manner) = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [side, code, relay, file, time] => (*side, *code, *relay, *file, *time, ""),
-        [side, code, relay, file, time, manner] => (*side, *code, *relay, *file, *time, *manner),
+    let (role, code, relay, file, time, manner) = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [role, code, relay, file, time] => (*role, *code, *relay, *file, *time, ""),
+        [role, code, relay, file, time, manner] => (*role, *code, *relay, *file, *time, *manner),
         _ => panic!("lying_candidates send|receive CODE RELAY FILE MILLISECONDS [early|first]"),
     };
-    let side = match side {
-        "send" => Side::Sender,
-        "receive" => Side::Receiver,
+    let role = match role {
+        "send" => Role::Sender,
+        "receive" => Role::Receiver,
         _ => panic!("send or receive"),
     };
     let relay: SocketAddr = relay.parse().expect("an address");
@@ -101,7 +101,7 @@ fn main() {
     let lines = std::fs::read_to_string(file).expect("a file of candidates");
     let rounds = lines.split("\n\n").map(|round| round.lines().map(candidate).collect()).collect();
     let code = Code::parse(code).expect("a code");
-    let liar = *MaliciousPeer::new(side, code, relay, lying(rounds, time, manner), tallow_runtime::seed());
+    let liar = *MaliciousPeer::new(role, code, relay, lying(rounds, time, manner), tallow_runtime::seed());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut liar = tallow_tokio::spawn(liar);

@@ -23,7 +23,7 @@ use tallow_proto::node::{Input, Node};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::job::Job;
 use tallow_proto::wire::frame::enclose;
-use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Side};
+use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Role};
 use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};
 
 const SOCKET: SocketId = SocketId(0);
@@ -32,7 +32,7 @@ const AT_ONCE: usize = 100;
 /// What a slow receiver reads a second.
 const TRICKLE: usize = 1024;
 
-enum Role {
+enum Task {
     /// Waits for nobody.
     Idle,
     /// Sends without an end; holds the nameplate once there is one.
@@ -42,7 +42,7 @@ enum Role {
 }
 
 struct Client {
-    role: Role,
+    role: Task,
     main: Option<Stream>,
     data: Option<Stream>,
     decoder: Decoder,
@@ -102,7 +102,7 @@ impl Crowd {
         }
     }
 
-    fn dial(&mut self, now: Instant, role: Role, question: ClientMessage) {
+    fn dial(&mut self, now: Instant, role: Task, question: ClientMessage) {
         let id = self.quic.connect(now, self.relay, "relay", &Trust::Any).expect("an address");
         let hello = enclose(&encode(&ClientMessage::Hello(Hello::new(Features::default()))));
         let said = [hello, enclose(&encode(&question))].concat().into();
@@ -114,7 +114,7 @@ impl Crowd {
     fn more(&mut self, now: Instant) {
         while self.to_come > 0 && self.joining < AT_ONCE {
             self.to_come -= 1;
-            let role = if self.pairs { Role::Source } else { Role::Idle };
+            let role = if self.pairs { Task::Source } else { Task::Idle };
             self.dial(now, role, ClientMessage::Allocate { owner: Owner([1; 16]) });
         }
     }
@@ -134,15 +134,15 @@ impl Crowd {
             && let Some(frame) = client.decoder.next_frame().expect("a relay's frame")
         {
             match decode::<RelayMessage>(&frame.into_bytes()).expect("a relay's message") {
-                RelayMessage::Allocated { nameplate } if matches!(client.role, Role::Source) => {
+                RelayMessage::Allocated { nameplate } if matches!(client.role, Task::Source) => {
                     let room = Nameplate::from_number(nameplate).room_id();
                     let slow = self.next_slow;
                     self.next_slow = !slow;
                     let question =
-                        ClientMessage::Join { room, side: Side::Receiver, owner: Owner([2; 16]), again: false };
-                    return self.dial(now, Role::Drain { slow, seen: 0 }, question);
+                        ClientMessage::Join { room, role: Role::Receiver, owner: Owner([2; 16]), again: false };
+                    return self.dial(now, Task::Drain { slow, seen: 0 }, question);
                 }
-                RelayMessage::Waiting if matches!(client.role, Role::Idle) => {
+                RelayMessage::Waiting if matches!(client.role, Task::Idle) => {
                     self.joining -= 1;
                     self.ready += 1;
                 }
@@ -162,8 +162,8 @@ impl Crowd {
     fn pour(&mut self, id: ConnId) {
         let Some(client) = self.clients.get_mut(&id).filter(|client| client.paired) else { return };
         match &mut client.role {
-            Role::Idle => {}
-            Role::Source => {
+            Task::Idle => {}
+            Task::Source => {
                 if client.data.is_none() {
                     client.data = self.quic.open_uni(id);
                 }
@@ -173,8 +173,8 @@ impl Crowd {
                     block = Bytes::from_static(&[7; 64 * 1024]);
                 }
             }
-            Role::Drain { slow: true, .. } => {}
-            Role::Drain { slow: false, seen } => {
+            Task::Drain { slow: true, .. } => {}
+            Task::Drain { slow: false, seen } => {
                 let Some(stream) = client.data else { return };
                 while let Read::Data(bytes) = self.quic.read(id, stream, usize::MAX) {
                     *seen += bytes.len();
@@ -210,7 +210,7 @@ impl Node for Crowd {
         if self.tick.is_some_and(|at| at <= now) {
             self.tick = Some(now + Duration::from_secs(1));
             for (&id, client) in &mut self.clients {
-                if let (Role::Drain { slow: true, seen }, Some(stream)) = (&mut client.role, client.data)
+                if let (Task::Drain { slow: true, seen }, Some(stream)) = (&mut client.role, client.data)
                     && let Read::Data(bytes) = self.quic.read(id, stream, TRICKLE)
                 {
                     *seen += bytes.len();

@@ -19,13 +19,13 @@ use tallow_proto::code::Code;
 use tallow_proto::peer::{Command, DirectPath, Event, Failure, Peer, ReceiveConfig, SendConfig};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::memory::MemorySink;
-use tallow_proto::wire::Capped;
+use tallow_proto::wire::BoundedVec;
 use tallow_proto::wire::peer::Control;
-use tallow_proto::wire::relay::Side;
+use tallow_proto::wire::relay::Role;
 use tallow_tests::sim::{
-    Act, Attachment, Behaviour, CODE, Chance, CheckedSink, Conditions, Dependence, Fate, Heard, HostId, Machine,
-    MaliciousPeer, Network, PUBLIC, Passing, Place, Policy, RELAY, Relay, Report, Rig, Scenario, Segment, Site, Tamper,
-    World, copied_end, honest, identity, offering, raw, receive_config, send_config,
+    Act, Attachment, Behaviour, CODE, Chance, CheckedSink, Conditions, Dependence, Fate, HostId, Machine,
+    MaliciousPeer, Network, PUBLIC, Passing, Place, Policy, RELAY, Received, Relay, Report, Rig, Scenario, Segment,
+    Site, Tamper, World, copied_end, honest, identity, offering, raw, receive_config, send_config,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -264,7 +264,7 @@ fn hostile(seed: u64) -> Report {
         accept(&mut rig);
         return finish(rig);
     }
-    let side = if chance.hits(500_000) { Side::Sender } else { Side::Receiver };
+    let role = if chance.hits(500_000) { Role::Sender } else { Role::Receiver };
     let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(seed, 100_000) };
     let of_world = Seed::new(scenario.seed);
     let mut world = World::new(Network::new(scenario.network, &of_world), &of_world);
@@ -273,20 +273,20 @@ fn hostile(seed: u64) -> Report {
     direct.map_ports = false;
     let direct = Some(direct);
     let (now, of_peer) = (world.now, of_world.derive("peer"));
-    let peer = match side {
-        Side::Sender => {
+    let peer = match role {
+        Role::Sender => {
             let mut config = receive_config(&scenario);
             config.common.direct = direct;
             Peer::receiver(config, now, of_peer)
         }
-        Side::Receiver => {
+        Role::Receiver => {
             let mut config = send_config(&scenario);
             config.common.direct = direct;
             Peer::sender(config, now, of_peer)
         }
     };
     let code = Code::parse(CODE).expect("a good code");
-    let liar = MaliciousPeer::new(side, code, RELAY, script(side, chance), of_world.derive("hostile"));
+    let liar = MaliciousPeer::new(role, code, RELAY, script(role, chance), of_world.derive("hostile"));
     world.add([192, 0, 2, 66].into(), Machine::Other(liar));
     let peer = world.add([203, 0, 113, 9].into(), Machine::Peer(Box::new(peer)));
     let sink = CheckedSink::new(MemorySink::new(), None);
@@ -328,11 +328,11 @@ fn tamper(mut chance: Chance) -> Tamper {
 }
 
 /// Begins as it should, and answers each message with some of what concerns the direct path, in any order.
-fn script(side: Side, mut chance: Chance) -> tallow_tests::sim::Script {
+fn script(role: Role, mut chance: Chance) -> tallow_tests::sim::Script {
     let mut offers = offering(vec![raw(0, b"a", 100_000)], 100_000);
     Box::new(move |heard, mouth| {
-        let is_keyed = matches!(heard, Heard::Keyed);
-        if side == Side::Sender {
+        let is_keyed = matches!(heard, Received::Keyed);
+        if role == Role::Sender {
             offers(heard, mouth);
         }
         if !is_keyed && !chance.hits(300_000) {
@@ -343,7 +343,7 @@ fn script(side: Side, mut chance: Chance) -> tallow_tests::sim::Script {
             match chance.draw() % 6 {
                 0 | 1 => mouth.say(Control::CandidateOffer {
                     round,
-                    candidates: Capped::default(),
+                    candidates: BoundedVec::default(),
                     certificate: [7; 32],
                     token: [8; 16],
                     dependent: false,

@@ -1,4 +1,4 @@
-//! A host: its addresses, a node, its sockets and pipes, and whether it is running.
+//! A host: its addresses, a node, its sockets and TCP connections, and whether it is running.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tallow_proto::net::{Action, Arrival, Interface, ListenerId, PipeEvent, PipeId, PipeOptions, SocketId, Transmit};
+use tallow_proto::net::{Action, Arrival, Interface, ListenerId, SocketId, TcpEvent, TcpId, TcpOptions, Transmit};
 use tallow_proto::node::{Input, Node};
 use tallow_proto::peer::{self, Peer};
 use tallow_proto::room;
@@ -68,10 +68,10 @@ pub struct Host {
     pub(super) sockets: BTreeMap<SocketId, SocketAddr>,
     /// Of those, the ones that leave IPv4 to others.
     pub(super) only_v6: BTreeSet<SocketId>,
-    pub(super) listeners: BTreeMap<ListenerId, (SocketAddr, PipeOptions)>,
-    pub(super) pipes: BTreeMap<PipeId, EndId>,
-    /// Pipes with changes to process.
-    pub(super) touched: BTreeSet<PipeId>,
+    pub(super) listeners: BTreeMap<ListenerId, (SocketAddr, TcpOptions)>,
+    pub(super) tcp_connections: BTreeMap<TcpId, EndId>,
+    /// TCP connections with changes to process.
+    pub(super) touched: BTreeSet<TcpId>,
     pub(super) next_port: u16,
     /// The events of its node.
     pub(super) said: Vec<Observed>,
@@ -97,7 +97,7 @@ impl Host {
             sockets: BTreeMap::new(),
             only_v6: BTreeSet::new(),
             listeners: BTreeMap::new(),
-            pipes: BTreeMap::new(),
+            tcp_connections: BTreeMap::new(),
             touched: BTreeSet::new(),
             next_port: 40_000,
             said: Vec::new(),
@@ -247,8 +247,8 @@ impl Host {
 /// The methods of [`Node`] that do not depend on its command and event types.
 pub(super) trait Drive {
     fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut);
-    fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent);
-    fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId>;
+    fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent);
+    fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<TcpId>;
     fn handle_input(&mut self, now: Instant, input: Input);
     fn handle_timeout(&mut self, now: Instant);
     fn settle(&mut self, now: Instant);
@@ -260,9 +260,9 @@ pub(super) trait Drive {
         max_segments: NonZeroUsize,
         buf: &mut Vec<u8>,
     ) -> Option<Transmit>;
-    fn poll_pipe(&mut self) -> Option<PipeId>;
-    fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8];
-    fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize;
+    fn poll_tcp(&mut self) -> Option<TcpId>;
+    fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8];
+    fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize;
     fn poll_job(&mut self) -> Option<Job>;
 }
 
@@ -273,10 +273,10 @@ macro_rules! drive {
             fn handle_datagram(&mut self, now: Instant, arrival: Arrival, data: BytesMut) {
                 Node::handle_datagram(&mut $($star)* self, now, arrival, data);
             }
-            fn handle_pipe(&mut self, now: Instant, pipe: PipeId, event: PipeEvent) {
-                Node::handle_pipe(&mut $($star)* self, now, pipe, event);
+            fn handle_tcp(&mut self, now: Instant, tcp: TcpId, event: TcpEvent) {
+                Node::handle_tcp(&mut $($star)* self, now, tcp, event);
             }
-            fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<PipeId> {
+            fn handle_accept(&mut self, now: Instant, listener: ListenerId, from: SocketAddr) -> Option<TcpId> {
                 Node::handle_accept(&mut $($star)* self, now, listener, from)
             }
             fn handle_input(&mut self, now: Instant, input: Input) {
@@ -300,14 +300,14 @@ macro_rules! drive {
             ) -> Option<Transmit> {
                 Node::poll_transmit(&mut $($star)* self, now, socket, max_segments, buf)
             }
-            fn poll_pipe(&mut self) -> Option<PipeId> {
-                Node::poll_pipe(&mut $($star)* self)
+            fn poll_tcp(&mut self) -> Option<TcpId> {
+                Node::poll_tcp(&mut $($star)* self)
             }
-            fn pipe_buffer(&mut self, pipe: PipeId) -> &mut [u8] {
-                Node::pipe_buffer(&mut $($star)* self, pipe)
+            fn pipe_buffer(&mut self, tcp: TcpId) -> &mut [u8] {
+                Node::pipe_buffer(&mut $($star)* self, tcp)
             }
-            fn pipe_output<'a>(&'a self, pipe: PipeId, slices: &mut [IoSlice<'a>]) -> usize {
-                Node::pipe_output(& $($star)* self, pipe, slices)
+            fn pipe_output<'a>(&'a self, tcp: TcpId, slices: &mut [IoSlice<'a>]) -> usize {
+                Node::pipe_output(& $($star)* self, tcp, slices)
             }
             fn poll_job(&mut self) -> Option<Job> {
                 Node::poll_job(&mut $($star)* self)

@@ -72,18 +72,18 @@ impl Kind {
     }
 
     /// Builds it as the site of that number, and a host's place in it. Private networks of all sites are the same.
-    pub fn build(self, world: &mut World, number: u8, lifetime: Duration) -> Lot {
+    pub fn build(self, world: &mut World, number: u8, lifetime: Duration) -> HostPlan {
         let mut levels = self.levels();
         levels.iter_mut().for_each(|behaviour| behaviour.lifetime = lifetime);
         let public = [203, 0, 113, 100 + number];
         let place = |segment, addr: [u8; 4]| vec![Attachment::new(segment, addr.into())];
         match levels[..] {
-            [] => Lot { attachments: place(PUBLIC, public), segments: Vec::new() },
+            [] => HostPlan { attachments: place(PUBLIC, public), segments: Vec::new() },
             [one] if one.translation == Translation::None => {
                 let network = IpAddr::from([198, 18, number, 0]);
                 let site = Site { networks: vec![(network, 24)], v4: Some((one, network)), v6: None };
                 let inside = world.add_site(PUBLIC, site);
-                Lot { attachments: place(inside, [198, 18, number, 10]), segments: vec![inside] }
+                HostPlan { attachments: place(inside, [198, 18, number, 10]), segments: vec![inside] }
             }
             _ => {
                 let mut segments = Vec::new();
@@ -94,7 +94,7 @@ impl Kind {
                     outside = [100, 64, 0, 10];
                     segments.push(parent);
                 }
-                Lot { attachments: place(parent, [192, 168, 1, 10 + number]), segments }
+                HostPlan { attachments: place(parent, [192, 168, 1, 10 + number]), segments }
             }
         }
     }
@@ -102,7 +102,7 @@ impl Kind {
 
 /// A host's place.
 #[derive(Debug, Clone)]
-pub struct Lot {
+pub struct HostPlan {
     /// Its addresses.
     pub attachments: Vec<Attachment>,
     /// The sites that it is in, the outermost first.

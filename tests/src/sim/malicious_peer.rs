@@ -22,7 +22,7 @@ use tallow_proto::session::{self, LinkId, Origin, Prepared, Session, StreamNo};
 use tallow_proto::transfer::job::Job;
 use tallow_proto::wire::frame::enclose;
 use tallow_proto::wire::peer::Control;
-use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Side};
+use tallow_proto::wire::relay::{ClientMessage, Owner, RelayMessage, Role};
 use tallow_proto::wire::{Caps, Decoder, Features, Hello, decode, encode};
 
 use super::host::Observed;
@@ -32,7 +32,7 @@ const LINK: LinkId = LinkId(0);
 
 /// The input of a script.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Received {
     /// The relay paired it with the peer, which has proven nothing yet.
     Paired,
     /// The session has keys.
@@ -83,7 +83,7 @@ impl ScriptOutput {
 }
 
 /// A script.
-pub type Script = Box<dyn FnMut(Heard, &mut ScriptOutput) + Send>;
+pub type Script = Box<dyn FnMut(Received, &mut ScriptOutput) + Send>;
 
 enum Stage {
     Dialing,
@@ -95,7 +95,7 @@ enum Stage {
 
 /// A peer that runs a script.
 pub struct MaliciousPeer {
-    side: Side,
+    role: Role,
     code: Code,
     relay: SocketAddr,
     seed: Seed,
@@ -116,10 +116,10 @@ pub struct MaliciousPeer {
 impl MaliciousPeer {
     /// Creates a peer that joins the room of the code at this relay.
     #[must_use]
-    pub fn new(side: Side, code: Code, relay: SocketAddr, script: Script, seed: Seed) -> Box<Self> {
+    pub fn new(role: Role, code: Code, relay: SocketAddr, script: Script, seed: Seed) -> Box<Self> {
         let bind = Bind { addr: ([0, 0, 0, 0], 0).into(), dual_stack: true, share_port: false, group: None };
         Box::new(Self {
-            side,
+            role,
             code,
             relay,
             seed,
@@ -140,7 +140,7 @@ impl MaliciousPeer {
 
     fn join(&self) -> ClientMessage {
         let room = self.code.nameplate().room_id();
-        ClientMessage::Join { room, side: self.side, owner: Owner([self.side as u8 + 1; 16]), again: false }
+        ClientMessage::Join { room, role: self.role, owner: Owner([self.role as u8 + 1; 16]), again: false }
     }
 
     fn tell(&mut self, message: &ClientMessage) {
@@ -159,13 +159,13 @@ impl MaliciousPeer {
                 match decode(&frame.into_bytes()).expect("a message of a relay") {
                     RelayMessage::Paired { .. } => {
                         let config = handshake::Config {
-                            side: self.side,
+                            role: self.role,
                             features: Features::default(),
                             room: self.code.nameplate().room_id(),
                             secret: Secret::Code(self.code.password().clone()),
                         };
                         self.stage = Stage::Shaking(Box::new(Handshake::new(config, now, self.seed.split())));
-                        (self.script)(Heard::Paired, &mut self.output);
+                        (self.script)(Received::Paired, &mut self.output);
                         while let Some(Said::Raw(bytes)) =
                             self.output.out.pop_front_if(|said| matches!(said, Said::Raw(_)))
                         {
@@ -186,10 +186,10 @@ impl MaliciousPeer {
                     Some(handshake::Output::Send(body)) => self.out.push_back(enclose(&body)),
                     Some(handshake::Output::Keyed(keys)) => {
                         self.decoder.set_caps(Caps::Records);
-                        let mut session = Session::new(session::Config::new(self.side), &keys, self.seed.split());
+                        let mut session = Session::new(session::Config::new(self.role), &keys, self.seed.split());
                         session.handle_link_up(now, LINK, 0, Origin::Handshake);
                         self.stage = Stage::Live(Box::new(session));
-                        (self.script)(Heard::Keyed, &mut self.output);
+                        (self.script)(Received::Keyed, &mut self.output);
                     }
                     Some(handshake::Output::Failed(failure)) => {
                         self.said.push_back(failure.to_string());
@@ -211,8 +211,8 @@ impl MaliciousPeer {
                 while let Some(event) = session.poll_event() {
                     moved = true;
                     match event {
-                        session::Event::Control(control) => (self.script)(Heard::Control(control), &mut self.output),
-                        session::Event::Chunk(chunk) => (self.script)(Heard::Chunk(chunk.len()), &mut self.output),
+                        session::Event::Control(control) => (self.script)(Received::Control(control), &mut self.output),
+                        session::Event::Chunk(chunk) => (self.script)(Received::Chunk(chunk.len()), &mut self.output),
                         session::Event::LinkUsable(_) | session::Event::ControlMoved(_) => {}
                         session::Event::LinkDead { .. } | session::Event::Failed(_) => {
                             self.stage = Stage::Over;

@@ -17,7 +17,7 @@ use tallow_proto::room::greeting::{Greeting, Output, Request};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::job::Job;
 use tallow_proto::wire::frame::enclose;
-use tallow_proto::wire::relay::{RefusalReason, RelayMessage, RoomId, Side};
+use tallow_proto::wire::relay::{RefusalReason, RelayMessage, Role, RoomId};
 use tallow_proto::wire::{Caps, Decoder, encode};
 
 use super::host::Observed;
@@ -48,7 +48,7 @@ pub struct Passing {
     /// The leg to which the frame should go.
     pub to: usize,
     /// The side of `from`.
-    pub side: Side,
+    pub role: Role,
     /// 0 is the first stream; numbers from 1 on are streams that `from` opened.
     pub stream: u8,
     /// The number of earlier frames on this stream.
@@ -89,7 +89,7 @@ pub struct Relay {
     policy: Policy,
     tamper: Tamper,
     clients: BTreeMap<ConnId, Client>,
-    waiting: BTreeMap<(RoomId, Side), ConnId>,
+    waiting: BTreeMap<(RoomId, Role), ConnId>,
     legs: Vec<Leg>,
     said: VecDeque<String>,
 }
@@ -98,7 +98,7 @@ struct Client {
     main: Option<Stream>,
     greeting: Greeting,
     decoder: Decoder,
-    wants: Option<(RoomId, Side)>,
+    wants: Option<(RoomId, Role)>,
     leg: Option<usize>,
     out: BTreeMap<Stream, VecDeque<Bytes>>,
     /// Streams that it opened, in order.
@@ -113,7 +113,7 @@ struct Client {
 struct Leg {
     conn: ConnId,
     peer: usize,
-    side: Side,
+    role: Role,
     /// Received data is read and dropped.
     deaf: bool,
 }
@@ -170,9 +170,9 @@ impl Relay {
             let Some(main) = client.main else { return };
             match client.greeting.poll_output() {
                 Some(Output::Send(body)) => client.say(main, enclose(&body)),
-                Some(Output::Request(Request::Join { room, side, .. })) => {
-                    client.wants = Some((room, side));
-                    self.seat(now, conn, main, room, side);
+                Some(Output::Request(Request::Join { room, role, .. })) => {
+                    client.wants = Some((room, role));
+                    self.seat(now, conn, main, room, role);
                 }
                 Some(Output::Request(Request::Allocate { .. })) => {
                     client.tell(main, &RelayMessage::Refused { reason: RefusalReason::Full, retry_after: 0 });
@@ -198,10 +198,10 @@ impl Relay {
         }
     }
 
-    fn seat(&mut self, now: Instant, conn: ConnId, main: Stream, room: RoomId, side: Side) {
+    fn seat(&mut self, now: Instant, conn: ConnId, main: Stream, room: RoomId, role: Role) {
         let partner_side = match self.policy {
-            Policy::Proper => side.other(),
-            Policy::Alike | Policy::Mirror => side,
+            Policy::Proper => role.other(),
+            Policy::Alike | Policy::Mirror => role,
         };
         if self.policy == Policy::Mirror {
             return self.pair(conn, conn);
@@ -211,9 +211,9 @@ impl Relay {
             return self.pair(waits, conn);
         }
         let client = self.clients.get_mut(&conn).expect("the one that asks");
-        if side == Side::Sender || self.policy == Policy::Alike {
+        if role == Role::Sender || self.policy == Policy::Alike {
             client.tell(main, &RelayMessage::Waiting);
-            self.waiting.insert((room, side), conn);
+            self.waiting.insert((room, role), conn);
         } else {
             client.tell(main, &RelayMessage::Refused { reason: RefusalReason::NobodyWaits, retry_after: 1 });
         }
@@ -225,14 +225,14 @@ impl Relay {
         let members: &[ConnId] = if first == second { &[first] } else { &[first, second] };
         for (offset, &conn) in members.iter().enumerate() {
             let client = self.clients.get_mut(&conn).expect("both are there");
-            let (main, side) = (client.main.expect("it asked"), client.wants.expect("it asked").1);
+            let (main, role) = (client.main.expect("it asked"), client.wants.expect("it asked").1);
             client.leg = Some(leg + offset);
             client.tell(main, &RelayMessage::Paired { streams: STREAMS });
             let rest = std::mem::replace(&mut client.decoder, Decoder::new(Caps::Greeting)).into_rest();
             let (buffer, _) = client.incoming.entry(0).or_default();
             rest.into_iter().for_each(|piece| buffer.extend_from_slice(&piece));
             let peer = leg + (members.len() - 1 - offset);
-            self.legs.push(Leg { conn, peer, side, deaf: false });
+            self.legs.push(Leg { conn, peer, role, deaf: false });
         }
         self.said.push_back(format!("paired {leg}"));
     }
@@ -261,11 +261,11 @@ impl Relay {
         }
         let moved = !frames.is_empty();
         for (stream, nth, frame) in frames {
-            let Leg { peer, side, deaf, .. } = self.legs[leg];
+            let Leg { peer, role, deaf, .. } = self.legs[leg];
             if deaf {
                 break;
             }
-            match (self.tamper)(Passing { from: leg, to: peer, side, stream, nth }, &frame) {
+            match (self.tamper)(Passing { from: leg, to: peer, role, stream, nth }, &frame) {
                 Fate::Pass => self.put(leg, peer, stream, frame),
                 Fate::Instead(bytes) => bytes.into_iter().for_each(|bytes| self.put(leg, peer, stream, bytes)),
                 Fate::Elsewhere(bytes) => {

@@ -103,7 +103,7 @@ impl Behaviour {
 
 /// The kind of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Carrier {
+pub enum Protocol {
     /// A datagram.
     Udp,
     /// The first of a TCP connection.
@@ -167,21 +167,21 @@ impl Nat {
     }
 
     /// Translates a packet from inside; returns its outside source unless the packet is dropped.
-    pub fn out(&mut self, now: Instant, carrier: Carrier, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
-        match carrier {
-            Carrier::Udp => self.udp_out(now, from, to),
-            Carrier::Syn => Some(self.connection(from, to)),
-            Carrier::Tcp => self.connections.get(&(from, to)).copied(),
+    pub fn out(&mut self, now: Instant, protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        match protocol {
+            Protocol::Udp => self.udp_out(now, from, to),
+            Protocol::Syn => Some(self.connection(from, to)),
+            Protocol::Tcp => self.connections.get(&(from, to)).copied(),
         }
     }
 
     /// Translates a packet from outside; returns the inside endpoint unless the packet is dropped.
     #[must_use]
-    pub fn back(&self, now: Instant, carrier: Carrier, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
-        match carrier {
-            Carrier::Udp => self.udp_back(now, from, to),
-            Carrier::Syn => None,
-            Carrier::Tcp => {
+    pub fn back(&self, now: Instant, protocol: Protocol, from: SocketAddr, to: SocketAddr) -> Option<SocketAddr> {
+        match protocol {
+            Protocol::Udp => self.udp_back(now, from, to),
+            Protocol::Syn => None,
+            Protocol::Tcp => {
                 let mut known = self.connections.iter();
                 known.find_map(|(&(inside, remote), &outside)| (outside == to && remote == from).then_some(inside))
             }
@@ -270,5 +270,4 @@ impl Nat {
 }
 
 #[cfg(test)]
-#[path = "nat_tests.rs"]
 mod tests;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tallow_proto::wire::Blob;
 use tallow_proto::wire::peer::{Control, Offer, TransferKind};
 
-use super::malicious_peer::{Heard, Script};
+use super::malicious_peer::{Received, Script};
 
 /// The smallest chunk size.
 pub const K64: u32 = 64 << 10;
@@ -55,7 +55,7 @@ pub fn offer(entries: u32, bytes: u64, pages: u32) -> Offer {
 #[must_use]
 pub fn offering(entries: Vec<Vec<u8>>, bytes: u64) -> Script {
     Box::new(move |heard, output| {
-        if matches!(heard, Heard::Keyed) {
+        if matches!(heard, Received::Keyed) {
             output.say(Control::Offer(offer(entries.len() as u32, bytes, entries.len() as u32)));
             for entry in &entries {
                 let page = Blob(page_of(std::slice::from_ref(entry)));

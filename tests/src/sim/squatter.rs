@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tallow_proto::link::quic::{ConnId, Direction, Event, Profile, Quic, Stream};
 use tallow_proto::link::trust::Trust;
 use tallow_proto::misuse::Misuse;
-use tallow_proto::net::{Action, Arrival, Bind, Dial, PipeEvent, PipeId, SocketId, Transmit};
+use tallow_proto::net::{Action, Arrival, Bind, Dial, SocketId, TcpEvent, TcpId, Transmit};
 use tallow_proto::node::{Input, Node};
 use tallow_proto::seed::Seed;
 use tallow_proto::transfer::job::Job;
@@ -44,7 +44,7 @@ pub struct Squatter {
     actions: VecDeque<Action>,
     quic: Option<Quic>,
     conns: Vec<(ConnId, Vec<(Stream, Bytes)>)>,
-    pipes: Vec<PipeId>,
+    tcp_connections: Vec<TcpId>,
     dialled: u32,
     next: Option<Instant>,
     said: VecDeque<String>,
@@ -64,7 +64,7 @@ impl Squatter {
             actions: VecDeque::from([Action::Bind(SOCKET, bind)]),
             quic: None,
             conns: Vec::new(),
-            pipes: Vec::new(),
+            tcp_connections: Vec::new(),
             dialled: 0,
             next: None,
             said: VecDeque::new(),
@@ -75,10 +75,10 @@ impl Squatter {
     fn dial(&mut self, now: Instant) {
         self.next = Some(now + EVERY);
         if self.squat == Squat::Tcp {
-            while self.pipes.len() < self.most {
+            while self.tcp_connections.len() < self.most {
                 self.dialled += 1;
-                self.pipes.push(PipeId(self.dialled));
-                self.actions.push_back(Action::Dial(PipeId(self.dialled), Dial::from(self.target)));
+                self.tcp_connections.push(TcpId(self.dialled));
+                self.actions.push_back(Action::Dial(TcpId(self.dialled), Dial::from(self.target)));
             }
             return;
         }
@@ -122,15 +122,15 @@ impl Node for Squatter {
         }
     }
 
-    fn handle_pipe(&mut self, _now: Instant, pipe: PipeId, event: PipeEvent) {
+    fn handle_tcp(&mut self, _now: Instant, tcp: TcpId, event: TcpEvent) {
         match event {
-            PipeEvent::Up => self.said.push_back("connected".to_owned()),
-            PipeEvent::Eof | PipeEvent::Failed(_) => self.pipes.retain(|it| *it != pipe),
+            TcpEvent::Up => self.said.push_back("connected".to_owned()),
+            TcpEvent::Eof | TcpEvent::Failed(_) => self.tcp_connections.retain(|it| *it != tcp),
             _ => {}
         }
     }
 
-    fn pipe_buffer(&mut self, _pipe: PipeId) -> &mut [u8] {
+    fn pipe_buffer(&mut self, _pipe: TcpId) -> &mut [u8] {
         &mut self.junk
     }
 

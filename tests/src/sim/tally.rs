@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::host::HostId;
-use super::nat::Carrier;
+use super::nat::Protocol;
 use super::world::World;
 
 /// Packets and their bytes; of UDP the payload, of TCP with headers.
@@ -31,11 +31,11 @@ impl std::ops::Sub for Tally {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Tallies(BTreeMap<(HostId, Carrier, SocketAddr, SocketAddr), Tally>);
+pub(super) struct Tallies(BTreeMap<(HostId, Protocol, SocketAddr, SocketAddr), Tally>);
 
 impl Tallies {
-    pub(super) fn count(&mut self, host: HostId, carrier: Carrier, from: SocketAddr, to: SocketAddr, bytes: usize) {
-        let tally = self.0.entry((host, carrier, from, to)).or_default();
+    pub(super) fn count(&mut self, host: HostId, protocol: Protocol, from: SocketAddr, to: SocketAddr, bytes: usize) {
+        let tally = self.0.entry((host, protocol, from, to)).or_default();
         tally.packets += 1;
         tally.bytes += bytes as u64;
     }
@@ -43,9 +43,9 @@ impl Tallies {
 
 impl World {
     /// The packets of a host, by transport, source and destination.
-    pub fn sent(&self, host: HostId) -> impl Iterator<Item = (Carrier, SocketAddr, SocketAddr, Tally)> {
+    pub fn sent(&self, host: HostId) -> impl Iterator<Item = (Protocol, SocketAddr, SocketAddr, Tally)> {
         let all = self.tallies.0.iter().filter(move |((from, ..), _)| *from == host);
-        all.map(|(&(_, carrier, from, to), &tally)| (carrier, from, to, tally))
+        all.map(|(&(_, protocol, from, to), &tally)| (protocol, from, to, tally))
     }
 
     /// All packets of the host.

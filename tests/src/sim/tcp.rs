@@ -1,11 +1,11 @@
-//! TCP between hosts: reliable and ordered pipes over the network that loses and is cut.
+//! TCP between hosts: reliable and ordered TCP connections over the network that loses and is cut.
 //!
 //! What is lost comes later, with everything behind it. What is sent into a cut, or to a host that does not answer,
-//! stalls and is tried again; after its pipe's user time-out the pipe has failed. A machine that answers but knows
-//! nothing of a pipe (its process died, it was started again) resets it. Who sends nothing notices nothing: such a pipe
+//! stalls and is tried again; after its TCP connection's user time-out the TCP connection has failed. A machine that answers but knows
+//! nothing of a TCP connection (its process died, it was started again) resets it. Who sends nothing notices nothing: such a TCP connection
 //! stays half-open, for there are no keep-alive probes here.
 //!
-//! Writes are taken in pieces of random size. Bounds: [`BUFFER`] bytes of a pipe and direction that were not yet read.
+//! Writes are taken in pieces of random size. Bounds: [`BUFFER`] bytes of a TCP connection and direction that were not yet read.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
@@ -13,10 +13,10 @@ use std::io::{ErrorKind, IoSlice, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use tallow_proto::net::{Dial, PipeEvent, PipeId};
+use tallow_proto::net::{Dial, TcpEvent, TcpId};
 
 use super::host::HostId;
-use super::nat::Carrier;
+use super::nat::Protocol;
 use super::topology::Flight;
 use super::world::{SimEvent, World};
 
@@ -71,7 +71,7 @@ enum Writing {
 struct End {
     /// Whose it is, in which of its lives; of the accepting end, once the first packet has come.
     owner: Option<(HostId, u32)>,
-    pipe: PipeId,
+    tcp: TcpId,
     addr: SocketAddr,
     /// The other end's address, as it is seen here.
     remote: SocketAddr,
@@ -88,9 +88,9 @@ struct End {
     unread: usize,
     inbox: VecDeque<u8>,
     up: bool,
-    up_told: bool,
+    up_reported: bool,
     ended: bool,
-    end_told: bool,
+    end_reported: bool,
     failed: Option<ErrorKind>,
     writing: Writing,
     let_go: bool,
@@ -104,14 +104,14 @@ pub(super) struct Connections(Vec<[End; 2]>);
 impl End {
     fn new(
         owner: Option<(HostId, u32)>,
-        pipe: PipeId,
+        tcp: TcpId,
         (addr, remote): (SocketAddr, SocketAddr),
         patience: Option<Duration>,
         now: Instant,
     ) -> Self {
         Self {
             owner,
-            pipe,
+            tcp,
             addr,
             remote,
             patience: patience.unwrap_or(PATIENCE),
@@ -125,9 +125,9 @@ impl End {
             unread: 0,
             inbox: VecDeque::new(),
             up: false,
-            up_told: false,
+            up_reported: false,
             ended: false,
-            end_told: false,
+            end_reported: false,
             failed: None,
             writing: Writing::Open,
             let_go: false,
@@ -145,39 +145,39 @@ impl World {
         &self.connections.0[id.connection][id.side]
     }
 
-    pub(super) fn dial(&mut self, host: HostId, pipe: PipeId, dial: &Dial) {
+    pub(super) fn dial(&mut self, host: HostId, tcp: TcpId, dial: &Dial) {
         let now = self.now;
         let target = &mut self.hosts[host.0];
-        assert!(!target.pipes.contains_key(&pipe), "{pipe:?} of {host:?} was given twice");
+        assert!(!target.tcp_connections.contains_key(&tcp), "{tcp:?} of {host:?} was given twice");
         let to = SocketAddr::new(dial.to.ip().to_canonical(), dial.to.port());
         let unspecified = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         // Without an address of the family it stalls, as everything that leads nowhere.
         let source = target.source(unspecified, to.ip()).map_or(unspecified, |at| at.addr);
         let from = SocketAddr::new(source, target.port(0));
         let id = EndId { connection: self.connections.0.len(), side: 0 };
-        target.pipes.insert(pipe, id);
+        target.tcp_connections.insert(tcp, id);
         let owner = Some((host, target.life));
         let patience = dial.options.user_timeout;
-        let ends = [End::new(owner, pipe, (from, to), patience, now), End::new(None, PipeId(0), (to, from), None, now)];
+        let ends = [End::new(owner, tcp, (from, to), patience, now), End::new(None, TcpId(0), (to, from), None, now)];
         self.connections.0.push(ends);
         self.tcp_send(id, Message::Syn);
     }
 
-    pub(super) fn finish(&mut self, host: HostId, pipe: PipeId) {
-        let Some(&id) = self.hosts[host.0].pipes.get(&pipe) else { return };
+    pub(super) fn finish(&mut self, host: HostId, tcp: TcpId) {
+        let Some(&id) = self.hosts[host.0].tcp_connections.get(&tcp) else { return };
         let end = self.end_mut(id);
         if end.writing == Writing::Open {
             end.writing = Writing::Finishing;
         }
-        self.hosts[host.0].touched.insert(pipe);
+        self.hosts[host.0].touched.insert(tcp);
     }
 
-    pub(super) fn abort(&mut self, host: HostId, pipe: PipeId) {
-        let Some(&id) = self.hosts[host.0].pipes.get(&pipe) else { return };
+    pub(super) fn abort(&mut self, host: HostId, tcp: TcpId) {
+        let Some(&id) = self.hosts[host.0].tcp_connections.get(&tcp) else { return };
         let end = self.end_mut(id);
         if end.writing != Writing::Open && end.up && !end.let_go {
             end.let_go = true;
-            self.hosts[host.0].touched.insert(pipe);
+            self.hosts[host.0].touched.insert(tcp);
             let at = self.now + LINGER;
             self.plan(at, SimEvent::TcpLinger(id));
         } else {
@@ -192,14 +192,14 @@ impl World {
             return;
         }
         end.inbox.clear();
-        let (pipe, owner, finished) = (end.pipe, end.owner, end.writing == Writing::Finished);
+        let (tcp, owner, finished) = (end.tcp, end.owner, end.writing == Writing::Finished);
         if !finished {
             end.stalled.clear();
         }
         if let Some((host, life)) = owner
             && self.hosts[host.0].life == life
         {
-            self.hosts[host.0].pipes.remove(&pipe);
+            self.hosts[host.0].tcp_connections.remove(&tcp);
         }
         // Who never answered has nothing to be reset.
         if !finished && self.end_ref(id.other()).owner.is_some() {
@@ -207,17 +207,17 @@ impl World {
         }
     }
 
-    /// The node is closed: unfinished pipes are dropped, the others are completed without it.
-    pub(super) fn leave_pipes(&mut self, host: HostId) {
-        let pipes: Vec<PipeId> = self.hosts[host.0].pipes.keys().copied().collect();
-        for pipe in pipes {
-            self.abort(host, pipe);
+    /// The node is closed: unfinished TCP connections are dropped, the others are completed without it.
+    pub(super) fn leave_tcp(&mut self, host: HostId) {
+        let tcp_connections: Vec<TcpId> = self.hosts[host.0].tcp_connections.keys().copied().collect();
+        for tcp in tcp_connections {
+            self.abort(host, tcp);
         }
     }
 
     /// The process is gone, and its system ends its connections.
-    pub(super) fn drop_pipes(&mut self, host: HostId) {
-        for id in std::mem::take(&mut self.hosts[host.0].pipes).into_values() {
+    pub(super) fn drop_tcp(&mut self, host: HostId) {
+        for id in std::mem::take(&mut self.hosts[host.0].tcp_connections).into_values() {
             let end = self.end_mut(id);
             end.over = true;
             if end.inbox.is_empty() && end.up {
@@ -233,8 +233,8 @@ impl World {
     }
 
     /// The machine is gone: no peer is notified.
-    pub(super) fn lose_pipes(&mut self, host: HostId) {
-        for id in std::mem::take(&mut self.hosts[host.0].pipes).into_values() {
+    pub(super) fn lose_tcp(&mut self, host: HostId) {
+        for id in std::mem::take(&mut self.hosts[host.0].tcp_connections).into_values() {
             let end = self.end_mut(id);
             end.over = true;
             end.stalled.clear();
@@ -254,19 +254,19 @@ impl World {
 
     /// A reset is sent once: it gets through or it does not.
     fn reset(&mut self, id: EndId) {
-        if let Some((at, flight)) = self.tcp_way(id, Carrier::Tcp, HEADER) {
+        if let Some((at, flight)) = self.tcp_way(id, Protocol::Tcp, HEADER) {
             self.plan(at, SimEvent::Tcp { to: id.other(), number: u64::MAX, message: Message::Reset, flight });
         }
     }
 
     /// When a packet of this end arrives.
-    fn tcp_way(&mut self, id: EndId, carrier: Carrier, size: usize) -> Option<(Instant, Flight)> {
+    fn tcp_way(&mut self, id: EndId, protocol: Protocol, size: usize) -> Option<(Instant, Flight)> {
         let End { addr, remote, owner, .. } = *self.end_ref(id);
         let (host, _) = owner?;
         // An address that its host no longer has leads nowhere.
         let source = self.hosts[host.0].attached(addr.ip()).filter(|_| self.hosts[host.0].answers())?;
-        self.tallies.count(host, carrier, addr, remote, size);
-        let flight = self.topology.depart(self.now, carrier, source.segment, addr, remote)?;
+        self.tallies.count(host, protocol, addr, remote, size);
+        let flight = self.topology.depart(self.now, protocol, source.segment, addr, remote)?;
         let at = self.network.carry_stream(self.now, flight.from.ip(), flight.to.ip(), size, AGAIN)?;
         let end = self.end_mut(id);
         end.last_arrival = end.last_arrival.max(at);
@@ -275,8 +275,8 @@ impl World {
 
     fn tcp_carry(&mut self, id: EndId, number: u64, message: Message) {
         let size = HEADER + if let Message::Data(data) = &message { data.len() } else { 0 };
-        let carrier = if matches!(message, Message::Syn) { Carrier::Syn } else { Carrier::Tcp };
-        match self.tcp_way(id, carrier, size) {
+        let protocol = if matches!(message, Message::Syn) { Protocol::Syn } else { Protocol::Tcp };
+        match self.tcp_way(id, protocol, size) {
             Some((at, flight)) => self.plan(at, SimEvent::Tcp { to: id.other(), number, message, flight }),
             None => self.stall(id, number, message),
         }
@@ -323,12 +323,12 @@ impl World {
     /// Marks this end as changed, so that its host processes it.
     fn touch(&mut self, id: EndId) {
         let end = self.end_ref(id);
-        let (pipe, owner, over) = (end.pipe, end.owner, end.over);
+        let (tcp, owner, over) = (end.tcp, end.owner, end.over);
         if let Some((host, life)) = owner
             && self.hosts[host.0].life == life
             && !over
         {
-            self.hosts[host.0].touched.insert(pipe);
+            self.hosts[host.0].touched.insert(tcp);
             self.serve(host);
         }
     }
@@ -394,14 +394,14 @@ impl World {
             self.end_mut(id).over = true;
             return self.reset(id);
         };
-        let pipe = target.with(now, |node, now| node.handle_accept(now, listener, from)).flatten();
+        let tcp = target.with(now, |node, now| node.handle_accept(now, listener, from)).flatten();
         let end = &mut self.connections.0[id.connection][id.side];
-        (end.up, end.up_told) = (true, true);
+        (end.up, end.up_reported) = (true, true);
         end.patience = patience.unwrap_or(PATIENCE);
-        match pipe {
-            Some(pipe) => {
-                end.pipe = pipe;
-                assert!(target.pipes.insert(pipe, id).is_none(), "{pipe:?} of {host:?} was given twice");
+        match tcp {
+            Some(tcp) => {
+                end.tcp = tcp;
+                assert!(target.tcp_connections.insert(tcp, id).is_none(), "{tcp:?} of {host:?} was given twice");
                 self.tcp_send(id, Message::SynAck);
                 self.touch(id);
             }
@@ -414,30 +414,30 @@ impl World {
         }
     }
 
-    /// Processes the changed pipes; returns whether a node was notified.
+    /// Processes the changed TCP connections; returns whether a node was notified.
     pub(super) fn pump(&mut self, host: HostId) -> bool {
         let mut told = false;
-        for pipe in std::mem::take(&mut self.hosts[host.0].touched) {
-            if let Some(&id) = self.hosts[host.0].pipes.get(&pipe) {
+        for tcp in std::mem::take(&mut self.hosts[host.0].touched) {
+            if let Some(&id) = self.hosts[host.0].tcp_connections.get(&tcp) {
                 told |= self.pump_one(host, id);
             }
         }
         told
     }
 
-    fn tell(&mut self, host: HostId, pipe: PipeId, event: PipeEvent) {
+    fn tell(&mut self, host: HostId, tcp: TcpId, event: TcpEvent) {
         let now = self.now;
-        self.hosts[host.0].with(now, |node, now| node.handle_pipe(now, pipe, event));
+        self.hosts[host.0].with(now, |node, now| node.handle_tcp(now, tcp, event));
     }
 
     fn pump_one(&mut self, host: HostId, id: EndId) -> bool {
         let now = self.now;
-        let pipe = self.end_ref(id).pipe;
+        let tcp = self.end_ref(id).tcp;
         let mut told = false;
         let end = self.end_mut(id);
-        if end.up && !std::mem::replace(&mut end.up_told, true) {
+        if end.up && !std::mem::replace(&mut end.up_reported, true) {
             told = true;
-            self.tell(host, pipe, PipeEvent::Up);
+            self.tell(host, tcp, TcpEvent::Up);
         }
         if self.end_ref(id).up {
             told |= self.pump_in(host, id);
@@ -447,9 +447,9 @@ impl World {
             let let_go = end.let_go;
             end.over = true;
             end.stalled.clear();
-            self.hosts[host.0].pipes.remove(&pipe);
+            self.hosts[host.0].tcp_connections.remove(&tcp);
             if !let_go {
-                self.tell(host, pipe, PipeEvent::Failed(kind));
+                self.tell(host, tcp, TcpEvent::Failed(kind));
             }
             return true;
         }
@@ -457,9 +457,9 @@ impl World {
             told |= self.pump_out(now, host, id);
         }
         let end = self.end_mut(id);
-        if end.end_told && end.writing == Writing::Finished {
+        if end.end_reported && end.writing == Writing::Finished {
             end.over = true;
-            self.hosts[host.0].pipes.remove(&pipe);
+            self.hosts[host.0].tcp_connections.remove(&tcp);
         }
         told
     }
@@ -469,34 +469,34 @@ impl World {
         let (mut read, mut told) = (0, false);
         loop {
             let end = &mut self.connections.0[id.connection][id.side];
-            if end.end_told {
+            if end.end_reported {
                 break;
             }
             if end.let_go {
                 read += end.inbox.len();
                 end.inbox.clear();
-                end.end_told = end.ended;
+                end.end_reported = end.ended;
                 break;
             }
-            let pipe = end.pipe;
+            let tcp = end.tcp;
             let event = self.hosts[host.0].with(now, |node, _| {
-                let buffer = node.pipe_buffer(pipe);
+                let buffer = node.pipe_buffer(tcp);
                 // Never fails, and takes less when the inbox wraps round.
                 let count = end.inbox.read(buffer).unwrap_or_default();
                 match count {
-                    0 if end.ended && !buffer.is_empty() => Some(PipeEvent::Eof),
+                    0 if end.ended && !buffer.is_empty() => Some(TcpEvent::Eof),
                     0 => None,
-                    count => Some(PipeEvent::Filled(count)),
+                    count => Some(TcpEvent::Filled(count)),
                 }
             });
             let Some(event) = event.flatten() else { break };
             match event {
-                PipeEvent::Filled(count) => read += count,
-                PipeEvent::Eof => end.end_told = true,
+                TcpEvent::Filled(count) => read += count,
+                TcpEvent::Eof => end.end_reported = true,
                 _ => {}
             }
             told = true;
-            self.tell(host, pipe, event);
+            self.tell(host, tcp, event);
         }
         if read > 0 {
             self.tcp_send(id, Message::Ack(read));
@@ -505,14 +505,14 @@ impl World {
     }
 
     fn pump_out(&mut self, now: Instant, host: HostId, id: EndId) -> bool {
-        let pipe = self.end_ref(id).pipe;
+        let tcp = self.end_ref(id).tcp;
         let mut told = false;
         while self.end_ref(id).writing != Writing::Finished {
             let room = BUFFER - self.end_ref(id).unread;
             let piece = room.min(1 + (self.chance.draw() % 65_536) as usize);
             let taken: Option<(bool, Vec<u8>)> = self.hosts[host.0].with(now, |node, _| {
                 let mut slices = [IoSlice::new(&[]); SLICES];
-                let count = node.pipe_output(pipe, &mut slices);
+                let count = node.pipe_output(tcp, &mut slices);
                 let mut data = Vec::new();
                 for slice in &slices[..count] {
                     data.extend_from_slice(&slice[..slice.len().min(piece - data.len())]);
@@ -532,7 +532,7 @@ impl World {
             }
             told = true;
             self.end_mut(id).unread += data.len();
-            self.tell(host, pipe, PipeEvent::Wrote(data.len()));
+            self.tell(host, tcp, TcpEvent::Wrote(data.len()));
             self.tcp_send(id, Message::Data(data));
         }
         told

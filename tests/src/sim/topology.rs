@@ -12,7 +12,7 @@ use std::time::Instant;
 use tallow_proto::seed::Seed;
 
 use super::host::HostId;
-use super::nat::{Behaviour, Carrier, Nat};
+use super::nat::{Behaviour, Nat, Protocol};
 
 /// A network in which hosts reach each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,7 +109,7 @@ pub struct Flight {
     /// Its segment.
     pub segment: Segment,
     /// Its kind.
-    pub carrier: Carrier,
+    pub protocol: Protocol,
     /// Its source, as seen in this segment.
     pub from: SocketAddr,
     /// Its destination, as seen in this segment.
@@ -176,7 +176,7 @@ impl Topology {
     pub fn depart(
         &mut self,
         now: Instant,
-        carrier: Carrier,
+        protocol: Protocol,
         segment: Segment,
         from: SocketAddr,
         to: SocketAddr,
@@ -193,10 +193,10 @@ impl Topology {
             if nat.outside() == Some(to.ip()) && !nat.behaviour().hairpin {
                 return None;
             }
-            from = nat.out(now, carrier, from, to)?;
+            from = nat.out(now, protocol, from, to)?;
             segment = parent;
         }
-        Some(Flight { segment, carrier, from, to })
+        Some(Flight { segment, protocol, from, to })
     }
 
     /// A packet comes down; the host and the address that it comes to, unless it gets nowhere.
@@ -208,7 +208,7 @@ impl Topology {
                 Next::Host(host) => return Some((host, to)),
                 Next::Site(inside) => {
                     let nat = self.sites.get(inside.0.checked_sub(1)?)?.nat(to.ip())?;
-                    to = nat.back(now, flight.carrier, flight.from, to)?;
+                    to = nat.back(now, flight.protocol, flight.from, to)?;
                     segment = inside;
                 }
             }
@@ -232,5 +232,4 @@ fn is_routed(addr: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-#[path = "topology_tests.rs"]
 mod tests;

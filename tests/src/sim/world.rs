@@ -18,7 +18,7 @@ use tallow_proto::transfer::job::Job;
 
 use super::disk::CheckedSink;
 use super::host::{Freeze, Host, HostId, Machine, Observed};
-use super::nat::Carrier;
+use super::nat::Protocol;
 use super::network::{Chance, Network};
 use super::tally::Tallies;
 use super::tcp::{Connections, EndId, Message};
@@ -135,12 +135,12 @@ impl World {
             self.topology.attach(id, at);
         }
         self.hosts.push(Host::new(attachments, machine));
-        self.tell_interfaces(id);
+        self.reports_interfaces(id);
         self.serve(id);
         id
     }
 
-    fn tell_interfaces(&mut self, id: HostId) {
+    fn reports_interfaces(&mut self, id: HostId) {
         let host = &mut self.hosts[id.0];
         for input in [host.gateways(), host.interfaces()] {
             host.with(self.now, |node, now| node.handle_input(now, input));
@@ -227,14 +227,14 @@ impl World {
 
     /// Crashes the machine: it sends nothing more, and its system answers no packets.
     pub fn crash(&mut self, host: HostId) {
-        self.lose_pipes(host);
+        self.lose_tcp(host);
         self.end_life(host);
         self.hosts[host.0].has_power = false;
     }
 
     /// The process is gone, as by `kill -9`: its system ends its TCP connections and refuses new ones.
     pub fn kill(&mut self, host: HostId) {
-        self.drop_pipes(host);
+        self.drop_tcp(host);
         self.end_life(host);
     }
 
@@ -261,7 +261,7 @@ impl World {
         target.said.clear();
         target.terminal = false;
         target.closed_at = None;
-        self.tell_interfaces(host);
+        self.reports_interfaces(host);
         self.serve(host);
     }
 
@@ -271,7 +271,7 @@ impl World {
         self.now - self.hosts[host.0].slept
     }
 
-    /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its pipes stay
+    /// The host gets another address: what it sends comes from there, and the old one leads nowhere. Its TCP connections stay
     /// behind and stall. The node is told a little later.
     ///
     /// # Panics
@@ -320,7 +320,7 @@ impl World {
         let now = self.now;
         let target = &mut self.hosts[host.0];
         let Some((freeze, since, until)) = target.frozen.take_if(|_| target.life == life) else { return };
-        target.touched.extend(target.pipes.keys());
+        target.touched.extend(target.tcp_connections.keys());
         target.waiting = 0;
         if freeze == Freeze::Asleep {
             let slept = until - since;
@@ -430,7 +430,7 @@ impl World {
                 if let Some((_, _, until)) = self.hosts[host.0].frozen {
                     return self.plan(until, SimEvent::Interfaces(host));
                 }
-                self.tell_interfaces(host);
+                self.reports_interfaces(host);
                 self.serve(host);
             }
             SimEvent::Thaw(host, life) => self.thaw(host, life),
@@ -470,8 +470,8 @@ impl World {
                 let life = self.hosts[id.0].life;
                 self.plan(at, SimEvent::JobDone { host: id, life, job: Box::new(job) });
             }
-            while let Some(pipe) = self.hosts[id.0].with(now, |node, _| node.poll_pipe()).flatten() {
-                self.hosts[id.0].touched.insert(pipe);
+            while let Some(tcp) = self.hosts[id.0].with(now, |node, _| node.poll_tcp()).flatten() {
+                self.hosts[id.0].touched.insert(tcp);
             }
             if !self.pump(id) {
                 break;
@@ -504,7 +504,7 @@ impl World {
             sink.check();
         }
         if closes {
-            self.leave_pipes(id);
+            self.leave_tcp(id);
             self.pump(id);
         }
     }
@@ -544,9 +544,9 @@ impl World {
                 host.with(now, |node, now| node.settle(now));
             }
             Action::Unlisten(listener) => drop(host.listeners.remove(&listener)),
-            Action::Dial(pipe, dial) => self.dial(id, pipe, &dial),
-            Action::Finish(pipe) => self.finish(id, pipe),
-            Action::Abort(pipe) => self.abort(id, pipe),
+            Action::Dial(tcp, dial) => self.dial(id, tcp, &dial),
+            Action::Finish(tcp) => self.finish(id, tcp),
+            Action::Abort(tcp) => self.abort(id, tcp),
             Action::Resolve(query, name, _) => {
                 let addresses = self.names.get(&name).cloned().unwrap_or_default();
                 let (at, life) = (now + Duration::from_millis(3), host.life);
@@ -575,8 +575,8 @@ impl World {
                 let Some(source) = self.hosts[id.0].source(bound, to.ip()) else { continue };
                 let from = SocketAddr::new(source.addr, from.port());
                 for data in buf[..transmit.size].chunks(segment) {
-                    self.tallies.count(id, Carrier::Udp, from, to, data.len());
-                    let Some(flight) = self.topology.depart(now, Carrier::Udp, source.segment, from, to) else {
+                    self.tallies.count(id, Protocol::Udp, from, to, data.len());
+                    let Some(flight) = self.topology.depart(now, Protocol::Udp, source.segment, from, to) else {
                         continue;
                     };
                     for at in self.network.carry(now, flight.from.ip(), flight.to.ip(), data.len()) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::REST;
-use super::pipes::Pipes;
+use super::tcp::TcpConnections;
 use super::wakes::{Bell, Name, Wakes};
 use crate::Instant;
 use crate::drive::io::Io;
@@ -65,10 +65,10 @@ impl Listeners {
         }
     }
 
-    pub fn accept<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I, pipes: &mut Pipes) -> bool {
+    pub fn accept<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I, tcp_connections: &mut TcpConnections) -> bool {
         let mut moved = false;
         for listener in &mut self.0 {
-            moved |= listener.accept(node, io, pipes);
+            moved |= listener.accept(node, io, tcp_connections);
         }
         moved
     }
@@ -88,7 +88,7 @@ impl Listeners {
 }
 
 impl Listener {
-    fn accept<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I, pipes: &mut Pipes) -> bool {
+    fn accept<N: Node, I: Io>(&mut self, node: &mut N, io: &mut I, tcp_connections: &mut TcpConnections) -> bool {
         match self.state {
             State::Quiet => return false,
             State::Resting(until) if io.now() < until => return false,
@@ -104,9 +104,9 @@ impl Listener {
                 Poll::Ready(Ok((accepted, from))) => {
                     self.is_known_to_fail = false;
                     let now = io.now();
-                    let Some(pipe) = node.handle_accept(now, self.id, from) else { continue };
-                    if pipes.open(pipe) {
-                        io.adopt(pipe, accepted);
+                    let Some(tcp) = node.handle_accept(now, self.id, from) else { continue };
+                    if tcp_connections.open(tcp) {
+                        io.adopt(tcp, accepted);
                     }
                 }
                 // Who came has gone again.

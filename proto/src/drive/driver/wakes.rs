@@ -1,5 +1,5 @@
-//! Which listeners and pipes were woken. With the task's waker for all of them, each wake
-//! would poll every pipe of a relay.
+//! Which listeners and TCP connections were woken. With the task's waker for all of them, each wake
+//! would poll every TCP connection of a relay.
 //!
 //! Each has a [`Bell`] as its waker; one that rings puts its name on the list, once, and wakes the task. Bound of the
 //! list: as many names as there are bells.
@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 
-use crate::net::{ListenerId, PipeId};
+use crate::net::{ListenerId, TcpId};
 
 /// Whose bell it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Name {
     Listener(ListenerId),
-    Pipe(PipeId),
+    Tcp(TcpId),
 }
 
 /// The list, and whom to wake for it.

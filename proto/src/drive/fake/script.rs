@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use super::addr;
 use crate::Instant;
 use crate::drive::{Io, Received};
-use crate::net::{Bind, Dial, Listen, ListenerId, PipeId, QueryId, SocketId, Transmit};
+use crate::net::{Bind, Dial, Listen, ListenerId, QueryId, SocketId, TcpId, Transmit};
 use crate::node::Input;
 
 /// One receive call's answer: the buffers it fills, each with its stride, or a failure.
@@ -36,7 +36,7 @@ pub struct Wire {
 
 /// Who comes to a listener.
 #[derive(Default)]
-pub struct Door {
+pub struct Backlog {
     pub queue: VecDeque<Result<u16, io::ErrorKind>>,
     /// Every accept fails.
     pub broken: bool,
@@ -44,14 +44,14 @@ pub struct Door {
     pub waker: Option<Waker>,
 }
 
-/// What a pipe has for its reader.
+/// What a TCP connection has for its reader.
 pub enum Incoming {
     Bytes(Vec<u8>),
     End,
     Failure(io::ErrorKind),
 }
 
-/// The runtime's side of a pipe.
+/// The runtime's side of a TCP connection.
 #[derive(Default)]
 pub struct Line {
     /// How dialling ends.
@@ -69,7 +69,7 @@ pub struct Line {
     pub writer: Option<Waker>,
 }
 
-/// How a pipe was forgotten.
+/// How a TCP connection was forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     Closed,
@@ -86,10 +86,10 @@ pub struct Stage {
     pub blocking: Vec<Box<dyn FnOnce() + Send>>,
     pub news: VecDeque<Input>,
     pub news_polls: usize,
-    pub doors: BTreeMap<ListenerId, Door>,
-    pub lines: BTreeMap<PipeId, Line>,
-    /// Pipes that were forgotten.
-    pub ended: Vec<(PipeId, Ended)>,
+    pub doors: BTreeMap<ListenerId, Backlog>,
+    pub lines: BTreeMap<TcpId, Line>,
+    /// TCP connections that were forgotten.
+    pub ended: Vec<(TcpId, Ended)>,
     pub refuse_to_dial: bool,
     /// Work is done at once.
     pub has_no_threads: bool,
@@ -99,8 +99,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn line(&mut self, pipe: PipeId) -> &mut Line {
-        self.lines.get_mut(&pipe).expect("a pipe that is there")
+    pub fn line(&mut self, tcp: TcpId) -> &mut Line {
+        self.lines.get_mut(&tcp).expect("a tcp that is there")
     }
 }
 
@@ -191,7 +191,7 @@ impl Io for Script {
         if stage.refuse_to_bind {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        stage.doors.insert(listener, Door::default());
+        stage.doors.insert(listener, Backlog::default());
         Ok(listen.addr)
     }
     fn unlisten(&mut self, listener: ListenerId) {
@@ -213,20 +213,20 @@ impl Io for Script {
             }
         }
     }
-    fn adopt(&mut self, pipe: PipeId, _: u16) {
+    fn adopt(&mut self, tcp: TcpId, _: u16) {
         let line = Line { room: usize::MAX, at_once: usize::MAX, ..Line::default() };
-        assert!(self.0.borrow_mut().lines.insert(pipe, line).is_none());
+        assert!(self.0.borrow_mut().lines.insert(tcp, line).is_none());
     }
-    fn dial(&mut self, pipe: PipeId, _: &Dial) -> io::Result<()> {
+    fn dial(&mut self, tcp: TcpId, _: &Dial) -> io::Result<()> {
         if self.0.borrow().refuse_to_dial {
             return Err(io::ErrorKind::NetworkUnreachable.into());
         }
-        self.adopt(pipe, 0);
+        self.adopt(tcp, 0);
         Ok(())
     }
-    fn poll_dialled(&mut self, cx: &mut Context<'_>, pipe: PipeId) -> Poll<io::Result<()>> {
+    fn poll_dialled(&mut self, cx: &mut Context<'_>, tcp: TcpId) -> Poll<io::Result<()>> {
         let mut stage = self.0.borrow_mut();
-        let line = stage.line(pipe);
+        let line = stage.line(tcp);
         line.dial_calls += 1;
         match line.dialled {
             Some(result) => Poll::Ready(result.map_err(Into::into)),
@@ -236,10 +236,10 @@ impl Io for Script {
             }
         }
     }
-    fn poll_read(&mut self, cx: &mut Context<'_>, pipe: PipeId, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, tcp: TcpId, into: &mut [u8]) -> Poll<io::Result<usize>> {
         assert!(!into.is_empty());
         let mut stage = self.0.borrow_mut();
-        let line = stage.line(pipe);
+        let line = stage.line(tcp);
         line.read_calls += 1;
         match line.incoming.pop_front() {
             Some(Incoming::Bytes(mut bytes)) => {
@@ -259,9 +259,9 @@ impl Io for Script {
             }
         }
     }
-    fn poll_write(&mut self, cx: &mut Context<'_>, pipe: PipeId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, tcp: TcpId, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let mut stage = self.0.borrow_mut();
-        let line = stage.line(pipe);
+        let line = stage.line(tcp);
         assert!(!line.finished, "a write after the end");
         line.write_calls += 1;
         if line.room == 0 {
@@ -275,20 +275,20 @@ impl Io for Script {
         line.written.extend_from_slice(&taken);
         Poll::Ready(Ok(taken.len()))
     }
-    fn finish(&mut self, pipe: PipeId) {
+    fn finish(&mut self, tcp: TcpId) {
         let mut stage = self.0.borrow_mut();
-        assert!(!std::mem::replace(&mut stage.line(pipe).finished, true), "finished once");
+        assert!(!std::mem::replace(&mut stage.line(tcp).finished, true), "finished once");
     }
-    fn close(&mut self, pipe: PipeId) {
+    fn close(&mut self, tcp: TcpId) {
         let mut stage = self.0.borrow_mut();
-        let line = stage.lines.remove(&pipe).expect("ended once");
+        let line = stage.lines.remove(&tcp).expect("ended once");
         assert!(line.finished, "an end without FIN is a reset");
-        stage.ended.push((pipe, Ended::Closed));
+        stage.ended.push((tcp, Ended::Closed));
     }
-    fn reset(&mut self, pipe: PipeId) {
+    fn reset(&mut self, tcp: TcpId) {
         let mut stage = self.0.borrow_mut();
-        stage.lines.remove(&pipe).expect("ended once");
-        stage.ended.push((pipe, Ended::Reset));
+        stage.lines.remove(&tcp).expect("ended once");
+        stage.ended.push((tcp, Ended::Reset));
     }
     fn resolve(&mut self, query: QueryId, _: &str, port: u16) {
         self.0.borrow_mut().queries.push((query, port));

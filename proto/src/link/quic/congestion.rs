@@ -311,5 +311,4 @@ const fn bytes(count: f64) -> u64 {
 }
 
 #[cfg(test)]
-#[path = "congestion_tests.rs"]
 mod tests;

@@ -167,7 +167,7 @@ impl Connection {
     }
 
     /// Whether it spoke early, and nobody seems to have heard it.
-    pub(super) fn is_unheard(&self) -> bool {
+    pub(super) fn is_silent(&self) -> bool {
         self.stage == Stage::Early && self.inner.stats().udp_rx.datagrams == 0
     }
 

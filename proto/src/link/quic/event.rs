@@ -94,7 +94,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
     /// The other side's application closed it.
-    #[error("closed by the other side with code {code}")]
+    #[error("closed by the other role with code {code}")]
     Application {
         /// Its code ([`u32::MAX`] for any larger one).
         code: u32,

@@ -62,5 +62,4 @@ impl Silence {
 }
 
 #[cfg(test)]
-#[path = "silence_tests.rs"]
 mod tests;

@@ -207,5 +207,4 @@ impl StoresServerSessions for Sessions {
 }
 
 #[cfg(test)]
-#[path = "tickets_tests.rs"]
 mod tests;

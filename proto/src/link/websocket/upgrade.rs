@@ -224,5 +224,4 @@ fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "upgrade_tests.rs"]
 mod tests;

@@ -7,7 +7,7 @@ use super::super::PATIENCE;
 use super::super::rendezvous::Question;
 use crate::Instant;
 use crate::handshake::{ReconnectKey, Secret, Verifier};
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 
 /// Upper bound for a sender waiting for the confirmation: longer than the receiver stays reachable after completion.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(900);
@@ -24,9 +24,9 @@ impl ReconnectCredentials {
         Secret::Again { reconnect: self.key.clone(), verifier: self.verifier.clone() }
     }
 
-    pub fn question(&self, side: Side) -> Question {
-        let (room, owner) = (self.key.room(), self.key.owner(side));
-        Question::Join { room, side, owner, again: true, former: None }
+    pub fn question(&self, role: Role) -> Question {
+        let (room, owner) = (self.key.room(), self.key.owner(role));
+        Question::Join { room, role, owner, again: true, former: None }
     }
 }
 

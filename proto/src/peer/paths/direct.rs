@@ -29,7 +29,7 @@ use crate::seed::Seed;
 use crate::session::LinkId;
 use crate::wire::Features;
 use crate::wire::peer::Control;
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 
 /// See the module's text.
 pub(super) struct Direct {
@@ -64,10 +64,10 @@ pub(super) struct Direct {
 
 impl Direct {
     /// Asks for sockets. Without options nothing is done, ever.
-    pub fn new(now: Instant, side: Side, options: Option<&DirectPath>, seed: &Seed, net: &mut Net) -> Self {
+    pub fn new(now: Instant, role: Role, options: Option<&DirectPath>, seed: &Seed, net: &mut Net) -> Self {
         let certificate = options.map_or([0; 32], |options| options.identity.fingerprint().0);
         let config =
-            negotiate::Config { side, allowed: options.is_some(), certificate, seed: seed.derive("negotiation") };
+            negotiate::Config { role, allowed: options.is_some(), certificate, seed: seed.derive("negotiation") };
         let mut direct = Self {
             negotiation: Negotiation::new(config),
             gather: Gather::new(gather::Config { seed: seed.derive("gathering") }),
@@ -110,7 +110,7 @@ impl Direct {
         }
     }
 
-    /// The gateway's own socket, datagrams and pipes.
+    /// The gateway's own socket, datagrams and TCP connections.
     pub fn portmap(&mut self) -> Option<&mut PortMap> {
         self.portmap.as_deref_mut()
     }
@@ -323,9 +323,9 @@ impl Paths {
         }
         let Some(output) = self.direct.negotiation.poll_output() else { return false };
         match output {
-            negotiate::Output::Say(control) => self.direct.control.push_back(control),
-            negotiate::Output::Dial { carrier, to, certificate } => {
-                self.dial_direct(now, net, carrier, to, certificate);
+            negotiate::Output::Send(control) => self.direct.control.push_back(control),
+            negotiate::Output::Dial { transport, to, certificate } => {
+                self.dial_direct(now, net, transport, to, certificate);
             }
             negotiate::Output::Probe { to, datagram } => {
                 net.send_datagram(direct_socket(Family::of(to.ip())), to, datagram.to_vec(), true);
@@ -333,7 +333,7 @@ impl Paths {
             negotiate::Output::Chosen { round } => self.handle_chosen(now, net, round),
             negotiate::Output::Over { round } => self.handle_round_over(now, net, round),
             negotiate::Output::Settled { round } => {
-                if self.role == Side::Sender {
+                if self.role == Role::Sender {
                     self.resend_lost(round);
                 }
             }

@@ -9,7 +9,7 @@ use super::super::event::PathTransport;
 use super::super::net::{ConnectionId, Net};
 use super::super::peer_link::PeerLink;
 use crate::Instant;
-use crate::p2p::candidate::Carrier;
+use crate::p2p::candidate::CandidateTransport;
 use crate::p2p::choice::ValidatedPath;
 use crate::session::LinkId;
 
@@ -40,10 +40,10 @@ pub(super) struct Link {
 
 impl Link {
     /// Over what a direct link runs.
-    pub const fn carrier(&self) -> Carrier {
+    pub const fn transport(&self) -> CandidateTransport {
         match self.peer.conn() {
-            ConnectionId::Quic(..) => Carrier::Udp,
-            ConnectionId::Pipe(_) => Carrier::Tcp,
+            ConnectionId::Quic(..) => CandidateTransport::Udp,
+            ConnectionId::Tcp(_) => CandidateTransport::Tcp,
         }
     }
 
@@ -53,7 +53,7 @@ impl Link {
         let at = direct.proven?;
         let took = at.saturating_duration_since(direct.since);
         let rtt = [direct.rtt, net.rtt(self.peer.conn())].into_iter().flatten().min();
-        Some(ValidatedPath { link: self.peer.id(), carrier: self.carrier(), at, took, rtt })
+        Some(ValidatedPath { link: self.peer.id(), transport: self.transport(), at, took, rtt })
     }
 }
 
@@ -169,6 +169,6 @@ impl Links {
 pub(super) const fn transport_of(conn: ConnectionId) -> PathTransport {
     match conn {
         ConnectionId::Quic(..) => PathTransport::Quic,
-        ConnectionId::Pipe(_) => PathTransport::Tcp,
+        ConnectionId::Tcp(_) => PathTransport::Tcp,
     }
 }

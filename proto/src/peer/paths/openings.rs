@@ -19,10 +19,10 @@ use super::opening::Opening;
 use super::{Output, Paths, State, close};
 use crate::Instant;
 use crate::link::quic::{Direction, Stream};
-use crate::net::PipeId;
-use crate::p2p::candidate::Carrier;
+use crate::net::TcpId;
+use crate::p2p::candidate::CandidateTransport;
 use crate::session::Origin;
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 use crate::wire::{Caps, Decoder};
 
 /// Connections that are no links yet; more are turned away.
@@ -50,7 +50,7 @@ impl Direct {
 impl Paths {
     /// Takes a QUIC connection that came in, if one is expected. True: there was one.
     pub(super) fn take_openings(&mut self, now: Instant, net: &mut Net) -> bool {
-        let racing = self.direct.racing().filter(|_| self.role == Side::Receiver);
+        let racing = self.direct.racing().filter(|_| self.role == Role::Receiver);
         let wanted = |from: SocketAddr| racing.is_some() && self.has_room_for(from.ip());
         if let (Some((conn, from)), Some(round)) = (net.poll_direct(now, wanted), racing) {
             self.direct.opening.push(Opening { conn, round, from: Some(from.ip()) });
@@ -75,17 +75,17 @@ impl Paths {
     }
 
     /// A TCP connection came in from our own network: its name, or `None` to turn it away.
-    pub fn handle_accept(&mut self, now: Instant, net: &mut Net, from: SocketAddr) -> Option<PipeId> {
+    pub fn handle_accept(&mut self, now: Instant, net: &mut Net, from: SocketAddr) -> Option<TcpId> {
         let round = self.direct.racing()?;
         let from_ip = from.ip().to_canonical();
         if !self.direct.negotiation.is_near(from_ip) || !self.has_room_for(from_ip) {
             return None;
         }
         let State::Up(_) = &self.state else { return None };
-        let pipe = net.accept_direct(now, from);
-        let opening = Opening { conn: ConnectionId::Pipe(pipe), round, from: Some(from_ip) };
+        let tcp = net.accept_direct(now, from);
+        let opening = Opening { conn: ConnectionId::Tcp(tcp), round, from: Some(from_ip) };
         self.become_link(now, net, opening, Stream::first());
-        Some(pipe)
+        Some(tcp)
     }
 
     /// An event of a connection that is no link, or no longer.
@@ -125,7 +125,7 @@ impl Paths {
         };
         let streams = match conn {
             ConnectionId::Quic(..) => STREAMS,
-            ConnectionId::Pipe(_) => 0,
+            ConnectionId::Tcp(_) => 0,
         };
         let mut link = PeerLink::new(conn, transport_of(conn), Decoder::new(Caps::Records), streams, main);
         let _ = link.set_keyed(id);
@@ -137,16 +137,16 @@ impl Paths {
         &mut self,
         now: Instant,
         net: &mut Net,
-        carrier: Carrier,
+        transport: CandidateTransport,
         to: SocketAddr,
         certificate: [u8; 32],
     ) {
         let Some(round) = self.direct.racing() else { return };
-        if carrier == Carrier::Tcp {
+        if transport == CandidateTransport::Tcp {
             self.direct.dialled_tcp = Some(round);
         }
         let is_full = self.direct.opening.len() >= MAX_OPENING;
-        match net.dial_direct(now, carrier, to, certificate) {
+        match net.dial_direct(now, transport, to, certificate) {
             Dial::Started(conn) if is_full => net.close(now, conn, close::ENDED, "too many"),
             Dial::Started(conn) => self.direct.opening.push(Opening { conn, round, from: None }),
             Dial::NotYet | Dial::Impossible => {}

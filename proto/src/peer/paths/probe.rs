@@ -32,7 +32,7 @@ impl Paths {
                 let received = net.received(conn);
                 self.probe = Some(PathProbe { conn, received, until: now + PROOF_WITHIN });
             }
-            ConnectionId::Pipe(_) => {
+            ConnectionId::Tcp(_) => {
                 let id = relay.id();
                 self.lose(now, net, id);
             }

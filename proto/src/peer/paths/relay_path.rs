@@ -36,7 +36,7 @@ use crate::Instant;
 use crate::link::quic::Direction;
 use crate::session::{LinkId, Origin, Pace, SILENCE};
 use crate::wire::peer::HandshakeMessage;
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 use crate::wire::{Frame, decode};
 
 /// How long a pending link waits for what the sender says, or for the session to have lost its last link.
@@ -267,7 +267,7 @@ impl Paths {
                 }
                 Received::Settled => {
                     if let Some(id) = self.relay.lost.take()
-                        && self.role == Side::Sender
+                        && self.role == Role::Sender
                     {
                         self.out.push_back(Output::Resend(id));
                     }
@@ -334,11 +334,11 @@ impl Paths {
     pub(in super::super) fn read_pending(&mut self, now: Instant, net: &mut Net) -> bool {
         let State::Pending(waiting) = &mut self.relay.state else { return false };
         let (origin, first) = match self.role {
-            Side::Sender => (Origin::Dialled(Pace::Floor), None),
+            Role::Sender => (Origin::Dialled(Pace::Relay), None),
             // What follows is for later, and is not read before.
-            Side::Receiver if waiting.first.is_some() => return false,
-            Side::Receiver => match waiting.link.next_main_frame(net) {
-                Ok(Some(frame)) if !is_handshake(&frame) => (Origin::Accepted(Pace::Floor), Some(frame)),
+            Role::Receiver if waiting.first.is_some() => return false,
+            Role::Receiver => match waiting.link.next_main_frame(net) {
+                Ok(Some(frame)) if !is_handshake(&frame) => (Origin::Accepted(Pace::Relay), Some(frame)),
                 Ok(first @ Some(_)) => {
                     waiting.first = first;
                     return false;

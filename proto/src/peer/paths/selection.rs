@@ -7,10 +7,10 @@ use super::links::{DirectLink, Link};
 use super::relay_path::Loss;
 use super::{Output, Paths, State};
 use crate::Instant;
-use crate::p2p::candidate::Carrier;
+use crate::p2p::candidate::CandidateTransport;
 use crate::p2p::choice::Selection;
 use crate::session::{LinkEnd, LinkId};
-use crate::wire::relay::Side;
+use crate::wire::relay::Role;
 
 impl Paths {
     /// A link has proven that it is the session's.
@@ -28,7 +28,7 @@ impl Paths {
     pub(super) fn judge_links(&mut self, now: Instant, net: &mut Net) {
         let direct = &mut self.direct;
         direct.judge_at = None;
-        let (Side::Sender, Some(round)) = (self.role, direct.negotiation.racing()) else { return };
+        let (Role::Sender, Some(round)) = (self.role, direct.negotiation.racing()) else { return };
         let State::Up(links) = &mut self.state else { return };
         let active = links.active_id();
         let present = links.iter().find(|link| link.peer.id() == active).and_then(|link| link.as_proven(net));
@@ -37,7 +37,7 @@ impl Paths {
         // closed here.
         let awaits_tcp = direct.dialled_tcp == Some(round)
             || links.of_round(round).any(|link| {
-                matches!(link.peer.conn(), ConnectionId::Pipe(_))
+                matches!(link.peer.conn(), ConnectionId::Tcp(_))
                     && link.direct.is_some_and(|direct| direct.proven.is_none())
             });
         match direct.choice.judge(now, present.as_ref(), &proven, awaits_tcp) {
@@ -51,7 +51,7 @@ impl Paths {
     pub fn handle_moving(&mut self, now: Instant, id: LinkId) {
         let State::Up(links) = &mut self.state else { return };
         if let Some(link @ Link { direct: Some(_), .. }) = links.get(id) {
-            self.direct.choice.handle_chosen(now, link.carrier());
+            self.direct.choice.handle_chosen(now, link.transport());
             self.direct.negotiation.choose(now);
         }
     }
@@ -75,7 +75,7 @@ impl Paths {
         is_synced: impl Fn(LinkId) -> bool,
         in_flight: impl Fn(LinkId) -> u64,
     ) {
-        if let (Side::Sender, State::Up(links)) = (self.role, &self.state)
+        if let (Role::Sender, State::Up(links)) = (self.role, &self.state)
             && is_synced(links.active_id())
         {
             let active = links.active_id();
@@ -134,7 +134,7 @@ impl Paths {
             && is_active
             && matches!(why, LinkEnd::Silent | LinkEnd::Stalled)
         {
-            let is_tcp = link.carrier() == Carrier::Tcp;
+            let is_tcp = link.transport() == CandidateTransport::Tcp;
             self.direct.why = Fallback::Silent;
             self.direct.choice.handle_lost(is_tcp);
         }
@@ -159,7 +159,7 @@ impl Paths {
         match self.relay.lose(id) {
             Loss::RelayPath => {
                 self.direct.send_relay_path_lost();
-                if self.role == Side::Receiver {
+                if self.role == Role::Receiver {
                     self.out.push_back(Output::Resend(id));
                 }
             }
@@ -174,7 +174,7 @@ impl Paths {
         self.direct.judge_at = None;
         let State::Up(links) = &self.state else { return };
         let active = links.active_id();
-        if self.role == Side::Sender {
+        if self.role == Role::Sender {
             let others: Vec<LinkId> =
                 links.of_round(round).map(|link| link.peer.id()).filter(|id| *id != active).collect();
             for id in others {
@@ -203,7 +203,7 @@ impl Paths {
             Some(path) if round > path => direct.choice.handle_not_found(now),
             Some(_) => {}
         }
-        if self.role == Side::Receiver {
+        if self.role == Role::Receiver {
             self.resend_lost(round);
         }
     }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::Instant;
 use crate::wire::Violation;
 use crate::wire::frame::enclose;
-use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{ClientMessage, Former, Owner, RefusalReason, RelayMessage, Role, RoomId};
 use crate::wire::relay_auth::prove;
 use crate::wire::{self, Caps, Decoder, Features, Hello, Versions};
 
@@ -40,7 +40,7 @@ pub enum Question {
         /// Which room.
         room: RoomId,
         /// Which seat.
-        side: Side,
+        role: Role,
         /// Who may take the seat again.
         owner: Owner,
         /// A reconnect room.
@@ -55,13 +55,13 @@ impl Question {
     /// reconnect room.
     #[must_use]
     pub const fn after(self, before: Self) -> Self {
-        let Self::Join { room, side, owner, again: true, former: None } = self else { return self };
+        let Self::Join { room, role, owner, again: true, former: None } = self else { return self };
         let former = match before {
             Self::Join { room, owner, again: false, .. } => Some(Former { room, owner }),
             Self::Join { again: true, former, .. } => former,
             Self::Allocate { .. } => None,
         };
-        Self::Join { room, side, owner, again: true, former }
+        Self::Join { room, role, owner, again: true, former }
     }
 }
 
@@ -279,11 +279,11 @@ impl RelayClient {
     fn ask(&mut self, question: Question) {
         self.send(&match question {
             Question::Allocate { owner } => ClientMessage::Allocate { owner },
-            Question::Join { room, side, owner, again, former: None } => {
-                ClientMessage::Join { room, side, owner, again }
+            Question::Join { room, role, owner, again, former: None } => {
+                ClientMessage::Join { room, role, owner, again }
             }
-            Question::Join { room, side, owner, again: _, former: Some(former) } => {
-                ClientMessage::Rejoin { room, side, owner, former }
+            Question::Join { room, role, owner, again: _, former: Some(former) } => {
+                ClientMessage::Rejoin { room, role, owner, former }
             }
         });
     }

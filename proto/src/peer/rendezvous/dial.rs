@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::super::event::Event;
 use super::super::failure::{Failure, Lost, RelayFailure};
-use super::super::net::{Callee, ConnectionId, Dial, Net};
+use super::super::net::{ConnectionId, Dial, Net, RelayTarget};
 use super::Output;
 use super::client::{Question, RelayClient};
 use super::server::{Attempting, Origin, RelayConnection, State};
@@ -68,17 +68,19 @@ impl ServerList {
         let Some(server) = self.servers.get_mut(index) else { return };
         let State::Dialing(dialing) = &mut server.state else { return };
         let any = Trust::Any;
-        let callee = match &server.origin {
-            Origin::Configured(relay) => Callee {
+        let target = match &server.origin {
+            Origin::Configured(relay) => RelayTarget {
                 host: &relay.address.host,
                 port: relay.address.port,
                 trust: &relay.trust,
                 proxy: self.proxy.as_ref(),
                 early,
             },
-            Origin::Near => Callee { host: "tallow", port: attempt.to.port(), trust: &any, proxy: None, early: false },
+            Origin::Near => {
+                RelayTarget { host: "tallow", port: attempt.to.port(), trust: &any, proxy: None, early: false }
+            }
         };
-        match net.dial(now, &attempt, &callee) {
+        match net.dial(now, &attempt, &target) {
             Dial::Started(conn) => dialing.attempts.push(Attempting { attempt, conn, early, connection: None }),
             Dial::NotYet | Dial::Impossible => {
                 dialing.race.handle_failed(now, attempt.id, race::Failure::Unreachable);

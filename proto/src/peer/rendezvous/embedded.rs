@@ -31,11 +31,11 @@ use crate::link::{Read, Write};
 use crate::net::{Arrival, Transmit};
 use crate::room::greeting::{GREET_WITHIN, Greeting, Output as Greeted, Request};
 use crate::room::limits::{self, Guard, Source};
-use crate::room::mirror::Answers;
+use crate::room::stun_responder::StunResponder;
 use crate::seed::Seed;
 use crate::wire::Violation;
 use crate::wire::frame::enclose;
-use crate::wire::relay::{Owner, RefusalReason, RelayMessage, RoomId, Side};
+use crate::wire::relay::{Owner, RefusalReason, RelayMessage, Role, RoomId};
 use crate::wire::{self, Caps, Decoder};
 
 /// Connections at once.
@@ -62,11 +62,11 @@ pub struct EmbeddedRelay {
     room: Room,
     admitted: Option<Admitted>,
     /// The application knows that another one came.
-    told_second: bool,
+    notified_second: bool,
     guests: BTreeMap<ConnectionId, Guest>,
     /// How often a source may ask where it is, and for a seat.
     guard: Guard,
-    answers: Answers,
+    answers: StunResponder,
     out: VecDeque<Output>,
 }
 
@@ -125,10 +125,10 @@ impl EmbeddedRelay {
             bound: None,
             room: Room::Unknown,
             admitted: None,
-            told_second: false,
+            notified_second: false,
             guests: BTreeMap::new(),
             guard: Guard::new(limits::Limits::default()),
-            answers: Answers::default(),
+            answers: StunResponder::default(),
             out: VecDeque::new(),
         };
         relay.bind_next(net);
@@ -183,7 +183,7 @@ impl EmbeddedRelay {
 
     /// A datagram at its port that is STUN.
     pub fn handle_stun(&mut self, now: Instant, arrival: Arrival, data: &[u8]) {
-        let _ = self.answers.reflect(now, &mut self.guard, arrival, data);
+        let _ = self.answers.handle(now, &mut self.guard, arrival, data);
     }
 
     /// The next answer to one.
@@ -267,7 +267,7 @@ impl EmbeddedRelay {
         }
     }
 
-    /// Answers what a guest asks; true when its link was handed over.
+    /// StunResponder what a guest asks; true when its link was handed over.
     fn serve(&mut self, now: Instant, net: &mut Net, conn: ConnectionId, vacant: bool) -> bool {
         let Some(guest) = self.guests.get_mut(&conn) else { return false };
         while guest.flush(now, net, conn)
@@ -279,7 +279,7 @@ impl EmbeddedRelay {
                     self.dismiss(now, net, conn);
                     return false;
                 }
-                Ok(Greeted::Request(Request::Join { room, side: Side::Receiver, owner, again, former: _ }))
+                Ok(Greeted::Request(Request::Join { room, role: Role::Receiver, owner, again, former: _ }))
                     // Only the session's own receiver knows the owner of its seat, and comes as often as it must.
                     if self.room.admits(vacant, room, owner, again)
                         && (again || self.guard.join(now, guest.source).is_ok()) =>
@@ -290,13 +290,13 @@ impl EmbeddedRelay {
                     guest.send(&RelayMessage::Paired { streams: STREAMS });
                     return self.hand_over(conn);
                 }
-                Ok(Greeted::Request(Request::Join { room, side: Side::Receiver, owner, again: false, former: _ }))
+                Ok(Greeted::Request(Request::Join { room, role: Role::Receiver, owner, again: false, former: _ }))
                     if !vacant
                         && self.admitted.is_some_and(|it| it.room == room && !is_same(it.owner, owner)) =>
                 {
                     guest.refuse(now, RefusalReason::Taken);
                     self.guard.failed(now, guest.source);
-                    if !std::mem::replace(&mut self.told_second, true) {
+                    if !std::mem::replace(&mut self.notified_second, true) {
                         self.out.push_back(Output::Event(Event::SecondReceiver));
                     }
                 }

@@ -38,7 +38,7 @@ use crate::link::proxy::Proxy;
 use crate::link::race::{Allowed, Race, Route, Transport};
 use crate::seed::Seed;
 use crate::wire::Features;
-use crate::wire::relay::{RoomId, Side};
+use crate::wire::relay::{Role, RoomId};
 
 /// Relays that a peer asks: configured, local and discovered ones together.
 pub(in super::super) const MAX_SERVERS: usize = 16;
@@ -65,7 +65,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Ask {
     /// Which peer this is.
-    pub side: Side,
+    pub role: Role,
     /// What it can.
     pub features: Features,
     /// What it asks relays for.
@@ -110,7 +110,7 @@ pub(super) enum Search {
 /// See the module's text.
 #[derive(Debug)]
 pub struct ServerList {
-    side: Side,
+    role: Role,
     pub(super) features: Features,
     pub(super) question: Question,
     pub(super) search: Search,
@@ -139,7 +139,7 @@ impl ServerList {
     /// went away.
     #[must_use]
     pub fn new(now: Instant, ask: Ask, relays: &[RelayChoice], near: &[SocketAddr], net: &mut Net) -> Self {
-        let Ask { side, features, question, patience, seed, transport, proxy } = ask;
+        let Ask { role, features, question, patience, seed, transport, proxy } = ask;
         let mut servers = Vec::new();
         for (index, relay) in relays.iter().take(MAX_SERVERS).enumerate() {
             // A proxy is given the relay's name as it is.
@@ -161,7 +161,7 @@ impl ServerList {
             servers.push(RelayServer::new(origin, addresses, state, remembered));
         }
         let mut list = Self {
-            side,
+            role,
             features,
             question,
             search: Search::Code,
@@ -197,7 +197,7 @@ impl ServerList {
     /// The relay gave this room: from now on the sender asks for its own seat there.
     pub fn set_room(&mut self, room: RoomId) {
         let (Question::Allocate { owner } | Question::Join { owner, .. }) = self.question;
-        self.question = Question::Join { room, side: self.side, owner, again: false, former: None };
+        self.question = Question::Join { room, role: self.role, owner, again: false, former: None };
     }
 
     /// The configured relay that a sender uses.
@@ -268,7 +268,7 @@ impl ServerList {
         self.search = Search::Again;
         self.give_up = None;
         self.servers.iter_mut().for_each(|server| server.rounds = 0);
-        self.turn = (self.side == Side::Receiver && self.servers.len() > 1).then(|| Turn::new(now));
+        self.turn = (self.role == Role::Receiver && self.servers.len() > 1).then(|| Turn::new(now));
         self.ask(now, net, question);
     }
 
@@ -298,7 +298,7 @@ impl ServerList {
 
     /// The relay of the last meeting is going down: it is asked last from now on.
     pub fn leave_relay(&mut self, now: Instant) {
-        if self.side == Side::Receiver {
+        if self.role == Role::Receiver {
             self.next_relay(now);
         }
     }
@@ -369,7 +369,7 @@ impl ServerList {
             if server.addresses.is_empty() {
                 self.last = Failure::Lost(Lost::NoAddress);
                 // A sender without a seat goes on to its next one.
-                if self.side == Side::Sender && self.search == Search::Code {
+                if self.role == Role::Sender && self.search == Search::Code {
                     self.next_relay(now);
                 }
             }
@@ -451,9 +451,9 @@ impl ServerList {
     fn without_end(&self) -> Failure {
         let is_reached =
             self.servers.iter().any(|server| server.reached) || self.servers.iter().all(RelayServer::is_near);
-        match self.side {
-            Side::Receiver if is_reached => Failure::Lost(Lost::NobodyWaits),
-            Side::Receiver | Side::Sender => self.last.clone(),
+        match self.role {
+            Role::Receiver if is_reached => Failure::Lost(Lost::NobodyWaits),
+            Role::Receiver | Role::Sender => self.last.clone(),
         }
     }
 
@@ -481,12 +481,12 @@ impl ServerList {
 
     /// Whose turn it is: see the module's text.
     fn is_due(&self, index: usize) -> bool {
-        match (self.search, self.side) {
-            (Search::Code | Search::Seated, Side::Sender) => index == self.current,
-            (Search::Again | Search::Beside, Side::Receiver) => {
+        match (self.search, self.role) {
+            (Search::Code | Search::Seated, Role::Sender) => index == self.current,
+            (Search::Again | Search::Beside, Role::Receiver) => {
                 index == self.current || self.servers.get(index).is_some_and(RelayServer::is_near)
             }
-            (Search::Code | Search::Seated, Side::Receiver) | (Search::Again | Search::Beside, Side::Sender) => true,
+            (Search::Code | Search::Seated, Role::Receiver) | (Search::Again | Search::Beside, Role::Sender) => true,
         }
     }
 
@@ -554,8 +554,8 @@ impl ServerList {
             Origin::Configured(relay) => Some(relay.address.clone()),
             Origin::Near => None,
         };
-        match (self.search, self.side) {
-            (Search::Code, Side::Sender) => self.next_relay(now),
+        match (self.search, self.role) {
+            (Search::Code, Role::Sender) => self.next_relay(now),
             (Search::Seated, _) => {
                 self.give_up = self.give_up.or(Some(now + self.patience));
                 relay.into_iter().for_each(|relay| self.wait_for(WaitingFor::Relay(relay)));
@@ -583,7 +583,7 @@ impl ServerList {
         if let Some(server) = self.servers.get_mut(index) {
             server.state = State::Gone;
         }
-        if self.side == Side::Sender && self.search == Search::Code {
+        if self.role == Role::Sender && self.search == Search::Code {
             self.next_relay(now);
         }
     }

@@ -5,13 +5,13 @@
 //! [`Budget`]. When less moves they shrink. Small pieces cost more memory than they have bytes ([`PIECE`]), so while
 //! they are small the writer's window is smaller by that.
 //!
-//! A pipe has no acknowledgements. What the system took counts as taken by the other leg, but for the first [`SYSTEM`]
-//! bytes, which may only fill its buffers; those also stand for the path's round trips, so that a pipe's windows need
+//! A TCP connection has no acknowledgements. What the system took counts as taken by the other leg, but for the first [`SYSTEM`]
+//! bytes, which may only fill its buffers; those also stand for the path's round trips, so that a TCP connection's windows need
 //! be no larger than what moves between two looks at it. No timers of its own.
 
 use std::time::Duration;
 
-use super::{BATCH, Outside, SMALL};
+use super::{BATCH, Context, SMALL};
 use crate::Instant;
 use crate::link::connections::ConnectionId;
 
@@ -19,7 +19,7 @@ use crate::link::connections::ConnectionId;
 pub const WINDOW: u64 = 64 << 10;
 /// The largest they become, in bytes.
 pub const MAX_WINDOW: u64 = 16 << 20;
-/// What the system may take of a pipe before the other side reads (tcp(7): `tcp_wmem`): it proves nothing.
+/// What the system may take of a TCP connection before the other side reads (tcp(7): `tcp_wmem`): it proves nothing.
 const SYSTEM: u64 = 4 << 20;
 /// What a piece costs beside its bytes.
 pub(super) const PIECE: u64 = 128;
@@ -78,7 +78,7 @@ impl Window {
     }
 
     /// So much was written. At the end of a round the windows follow, and at once when there are many small pieces.
-    pub(super) fn follow(&mut self, outside: &mut Outside<'_>, from: ConnectionId, to: ConnectionId, moved: Moved) {
+    pub(super) fn follow(&mut self, outside: &mut Context<'_>, from: ConnectionId, to: ConnectionId, moved: Moved) {
         self.proven = self.proven.saturating_add(moved.bytes.saturating_sub(self.unproven));
         self.unproven = self.unproven.saturating_sub(moved.bytes);
         self.moved.bytes = self.moved.bytes.saturating_add(moved.bytes);

@@ -18,7 +18,7 @@ use crate::Instant;
 use crate::link::connections::ConnectionId;
 use crate::room::farewell::Farewell;
 use crate::wire::close;
-use crate::wire::relay::{Owner, Side};
+use crate::wire::relay::{Owner, Role};
 
 /// How long a leg that waits may take to answer.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -30,14 +30,14 @@ const FRESH: Duration = Duration::from_millis(250);
 pub(super) struct Join {
     pub(super) leg: ConnectionId,
     pub(super) key: Key,
-    pub(super) side: Side,
+    pub(super) role: Role,
     pub(super) owner: Owner,
 }
 
 impl Relay {
     /// Joins at once, or after the leg that waits there has shown that it is alive.
     pub(super) fn check_and_join(&mut self, now: Instant, join: Join) {
-        let Some(waits) = self.registry.waits_for(join.key, join.side) else { return self.join(now, join) };
+        let Some(waits) = self.registry.waits_for(join.key, join.role) else { return self.join(now, join) };
         if let Some(joins) = self.checks.get_mut(&waits) {
             return joins.push(join);
         }

@@ -3,11 +3,11 @@
 use super::super::forward::Pair;
 use super::super::greeting::Request;
 use super::super::limits::Source;
+use super::super::pending::PendingClient;
 use super::super::status::{RoomEnd, RoomTag};
-use super::super::talk::Talk;
 use super::{ConnectionId, PairId};
 use crate::Instant;
-use crate::wire::relay::{Former, Side};
+use crate::wire::relay::{Former, Role};
 
 /// A client.
 pub(super) struct Leg {
@@ -27,13 +27,13 @@ pub(super) enum Proof {
 pub(super) enum Held {
     Nothing,
     /// The seat that is left for the one that the leg has already.
-    Former(Side, Former),
+    Former(Role, Former),
     Request(Request),
 }
 
 pub(super) enum State {
     /// Before it is paired. In a room it waits.
-    Talking { talk: Box<Talk>, room: Option<Room> },
+    Talking { talk: Box<PendingClient>, room: Option<Room> },
     /// Its partner is in the pair.
     Paired(PairId),
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::forward::{Joint, Outside, Pair};
+use super::super::forward::{Context, Pair, PairMember};
 use super::super::greeting::{Ending, GREET_WITHIN, Request};
-use super::super::registry::{Joined, Key, Ousted, Outcome, Refusal};
+use super::super::pending::{Step, text};
+use super::super::registry::{Joined, Key, Outcome, Refusal, Replaced};
 use super::super::status::{Event, Refused, RoomEnd, RoomTag};
-use super::super::talk::{Step, text};
 use super::{
     ASK_AGAIN, DEAF, Held, Join, Leg, PairId, Paired, Phase, Proof, REFUSED, REPLACED, Relay, Room, SHUTTING_DOWN,
     STREAMS, State, Timer,
@@ -15,7 +15,7 @@ use crate::Instant;
 use crate::link::connections::ConnectionId;
 use crate::room::farewell::Farewell;
 use crate::wire::close;
-use crate::wire::relay::{Former, Owner, RefusalReason, RelayMessage, Side};
+use crate::wire::relay::{Former, Owner, RefusalReason, RelayMessage, Role};
 
 impl Relay {
     /// Moves the conversation with a leg that is not paired.
@@ -43,13 +43,13 @@ impl Relay {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let Proof::Pending(held) = &mut leg.proof else { return self.answer(now, id, request) };
         match request {
-            Request::Join { room, side, owner, again: true, .. }
-                if self.registry.seat(Key { again: true, room }, side, &owner).is_some() =>
+            Request::Join { room, role, owner, again: true, .. }
+                if self.registry.seat(Key { again: true, room }, role, &owner).is_some() =>
             {
                 *held = Held::Request(request);
             }
-            Request::Join { side, again: true, former, .. } => {
-                *held = former.map_or(Held::Nothing, |former| Held::Former(side, former));
+            Request::Join { role, again: true, former, .. } => {
+                *held = former.map_or(Held::Nothing, |former| Held::Former(role, former));
                 self.timers.set(Timer::Proof(id), now.checked_add(GREET_WITHIN));
                 self.answer(now, id, request);
             }
@@ -63,7 +63,7 @@ impl Relay {
     pub(super) fn proven(&mut self, now: Instant, id: ConnectionId, held: Held) {
         match held {
             Held::Nothing => {}
-            Held::Former(side, former) => self.end_former(now, side, &former),
+            Held::Former(role, former) => self.end_former(now, role, &former),
             Held::Request(request) => {
                 self.answer(now, id, request);
                 self.converse(now, id);
@@ -83,12 +83,12 @@ impl Relay {
                     self.allocate(now, id, &owner);
                 }
             }
-            Request::Join { room, side, owner, again, former } => {
+            Request::Join { room, role, owner, again, former } => {
                 if self.may_ask(now, id) {
                     if let (Some(former), Some(Leg { proof: Proof::Given, .. })) = (former, self.legs.get(&id)) {
-                        self.end_former(now, side, &former);
+                        self.end_former(now, role, &former);
                     }
-                    self.check_and_join(now, Join { leg: id, key: Key { again, room }, side, owner });
+                    self.check_and_join(now, Join { leg: id, key: Key { again, room }, role, owner });
                 }
             }
         }
@@ -96,9 +96,9 @@ impl Relay {
 
     /// A peer that came back has no use for its old link: the other side is told at once, instead of
     /// hearing nothing until it gives up.
-    fn end_former(&mut self, now: Instant, side: Side, former: &Former) {
+    fn end_former(&mut self, now: Instant, role: Role, former: &Former) {
         let key = Key { again: false, room: former.room };
-        if let Some(old) = self.registry.seat(key, side, &former.owner)
+        if let Some(old) = self.registry.seat(key, role, &former.owner)
             && let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&old)
         {
             self.part(now, pair, RoomEnd::Replaced);
@@ -134,17 +134,17 @@ impl Relay {
         }
     }
 
-    pub(super) fn join(&mut self, now: Instant, Join { leg: id, key, side, owner }: Join) {
+    pub(super) fn join(&mut self, now: Instant, Join { leg: id, key, role, owner }: Join) {
         let Some(source) = self.legs.get(&id).map(|leg| leg.source) else { return };
-        let Joined { outcome, ousted } = self.registry.join(now, key, side, &owner, id);
+        let Joined { outcome, ousted } = self.registry.join(now, key, role, &owner, id);
         let taken_over = match ousted {
-            Ousted::Nobody => None,
-            Ousted::Waiting(old) => {
+            Replaced::Nobody => None,
+            Replaced::Waiting(old) => {
                 let room = self.leave_room(old);
                 self.dismiss(now, old, REPLACED);
                 room
             }
-            Ousted::Pair(old, _) => {
+            Replaced::Pair(old, _) => {
                 if let Some(&Leg { state: State::Paired(pair), .. }) = self.legs.get(&old) {
                     self.part(now, pair, RoomEnd::Replaced);
                 }
@@ -160,9 +160,9 @@ impl Relay {
                 self.refuse(now, id, RefusalReason::Full, 0);
             }
             Outcome::Paired { with } => {
-                let sender = match side {
-                    Side::Sender => id,
-                    Side::Receiver => with,
+                let sender = match role {
+                    Role::Sender => id,
+                    Role::Receiver => with,
                 };
                 self.pair(now, with, id, sender);
             }
@@ -215,14 +215,14 @@ impl Relay {
             return;
         };
         self.tell(Event::RoomPaired { room: room.tag });
-        let outside = &mut Outside { now, ports: &mut self.ports, budget: &mut self.budget };
+        let outside = &mut Context { now, ports: &mut self.ports, budget: &mut self.budget };
         let pair = Pair::new(outside, [one, two]);
         self.timers.set(Timer::Pair(id), Some(pair.poll_timeout()));
         self.pairs.insert(id, Paired { pair, room, sender, end: RoomEnd::Idle });
     }
 
     /// Tells a leg that it is paired, and takes its first stream from the conversation.
-    fn joint(&mut self, now: Instant, id: ConnectionId, pair: PairId, streams: u8) -> Option<Joint> {
+    fn joint(&mut self, now: Instant, id: ConnectionId, pair: PairId, streams: u8) -> Option<PairMember> {
         let leg = self.legs.get_mut(&id)?;
         let State::Talking { mut talk, .. } = std::mem::replace(&mut leg.state, State::Paired(pair)) else {
             return None;
@@ -230,7 +230,7 @@ impl Relay {
         self.timers.set(Timer::Leg(id), None);
         talk.say(&RelayMessage::Paired { streams });
         let main = talk.main().filter(|_| talk.flush(now, &mut self.ports, id))?;
-        Some(Joint { leg: id, main, said: talk.into_rest() })
+        Some(PairMember { leg: id, main, said: talk.into_rest() })
     }
 
     /// The greeting is over without a seat.

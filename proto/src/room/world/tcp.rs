@@ -7,8 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::BytesMut;
 
 use super::*;
-use crate::link::pipe::{self, Kind, Pipe, SocketAction, Target, Windows};
-use crate::net::{ListenerId, PipeEvent, PipeId};
+use crate::link::tcp::{self, Kind, SocketAction, Target, TcpLink, Windows};
+use crate::net::{ListenerId, TcpEvent, TcpId};
 
 /// What the two systems hold of one direction: sent and not read.
 pub const SYSTEM: usize = 256 << 10;
@@ -22,10 +22,10 @@ pub fn websocket(tls: bool) -> Kind {
 
 /// A client's end, and what is on the way.
 pub struct Tcp {
-    pub pipe: Pipe,
-    pub over: Option<pipe::Closed>,
+    pub tcp: TcpLink,
+    pub over: Option<tcp::Closed>,
     /// Its name at the relay, as long as it has one there.
-    pub id: Option<PipeId>,
+    pub id: Option<TcpId>,
     up: Wire,
     down: Wire,
     gone: bool,
@@ -78,7 +78,7 @@ fn gather(slices: &[IoSlice<'_>], max: usize) -> BytesMut {
 }
 
 impl World {
-    /// A client with a pipe, at an address of its own. `None` in `Client::tcp`'s name: it was turned away.
+    /// A client with a TCP connection, at an address of its own. `None` in `Client::tcp`'s name: it was turned away.
     pub fn dial(&mut self, kind: Kind) -> usize {
         let index = u32::try_from(self.clients.len()).unwrap();
         let [_, b, c, d] = (index + 1).to_be_bytes();
@@ -94,15 +94,15 @@ impl World {
             proxy: None,
             windows: Windows { receive: 64 << 10, send: 256 << 10 },
         };
-        let pipe = self.dialler.dial(self.now, &target).unwrap();
+        let tcp = self.dialler.dial(self.now, &target).unwrap();
         let index = self.clients.len();
         let addr = SocketAddr::new(ip, 1024 + u16::try_from(index % 60_000).unwrap());
         let mut client = Client::new(Quic::client(&Profile::peer(), UNIX_TIME, &self.seed.split()), addr, ConnId(0));
         let id = self.relay.handle_accept(self.now, listener, addr);
-        client.tcp = Some(Tcp { pipe, over: None, id, up: Wire::new(), down: Wire::new(), gone: false, mute: false });
+        client.tcp = Some(Tcp { tcp, over: None, id, up: Wire::new(), down: Wire::new(), gone: false, mute: false });
         self.clients.push(client);
         if let Some(id) = id {
-            self.pipes.insert(id, index);
+            self.tcp_links.insert(id, index);
             self.touched.insert(index);
         }
         index
@@ -122,10 +122,10 @@ impl World {
             None => world.connect(),
         };
         let sender = come(self, sender);
-        self.say(sender, &[hello(), join(room, Side::Sender, ALICE)]);
+        self.say(sender, &[hello(), join(room, Role::Sender, ALICE)]);
         self.until("waiting", |world| world.clients[sender].heard.contains(&RelayMessage::Waiting));
         let receiver = come(self, receiver);
-        self.say(receiver, &[hello(), join(room, Side::Receiver, BOB)]);
+        self.say(receiver, &[hello(), join(room, Role::Receiver, BOB)]);
         self.until("paired", |world| {
             world.clients[sender].streams.is_some() && world.clients[receiver].streams.is_some()
         });
@@ -136,23 +136,23 @@ impl World {
     pub fn fail(&mut self, client: usize) {
         let Some(tcp) = &mut self.clients[client].tcp else { return };
         let Some(id) = tcp.id.take() else { return };
-        self.pipes.remove(&id);
+        self.tcp_links.remove(&id);
         let mut slices = [IoSlice::new(&[]); 8];
-        let count = tcp.pipe.output(&mut slices);
+        let count = tcp.tcp.output(&mut slices);
         let last = gather(&slices[..count], MSS);
         let buf = self.relay.pipe_buffer(id);
         let fits = buf.len().min(last.len());
         buf[..fits].copy_from_slice(&last[..fits]);
         if fits > 0 {
-            self.relay.handle_pipe(self.now, id, PipeEvent::Filled(fits));
+            self.relay.handle_tcp(self.now, id, TcpEvent::Filled(fits));
         }
-        self.relay.handle_pipe(self.now, id, PipeEvent::Failed(ErrorKind::TimedOut));
+        self.relay.handle_tcp(self.now, id, TcpEvent::Failed(ErrorKind::TimedOut));
     }
 
     /// Bytes that did not come out of a client's machine.
     pub fn inject(&mut self, client: usize, bytes: &[u8]) {
         if let Some(id) = self.clients[client].tcp.as_ref().and_then(|tcp| tcp.id) {
-            self.fly_packet(To::RelayPipe(id), Packet::Segment(BytesMut::from(bytes)));
+            self.fly_packet(To::RelayTcp(id), Packet::Segment(BytesMut::from(bytes)));
         }
     }
 
@@ -169,22 +169,22 @@ impl World {
                     Packet::Segment(data) => tcp.down.arrived.extend(data),
                     Packet::Fin => tcp.down.fin = true,
                     Packet::Reset => {
-                        tcp.pipe.handle_failed();
+                        tcp.tcp.handle_failed();
                         tcp.gone = true;
                     }
                 }
                 self.touched.insert(client);
             }
-            To::RelayPipe(id) => {
-                let Some(&client) = self.pipes.get(&id) else { return };
+            To::RelayTcp(id) => {
+                let Some(&client) = self.tcp_links.get(&id) else { return };
                 let Some(tcp) = &mut self.clients[client].tcp else { return };
                 match packet {
                     Packet::Segment(data) => tcp.up.arrived.extend(data),
                     Packet::Fin => tcp.up.fin = true,
                     Packet::Reset => {
                         tcp.id = None;
-                        self.pipes.remove(&id);
-                        self.relay.handle_pipe(self.now, id, PipeEvent::Failed(ErrorKind::ConnectionReset));
+                        self.tcp_links.remove(&id);
+                        self.relay.handle_tcp(self.now, id, TcpEvent::Failed(ErrorKind::ConnectionReset));
                     }
                 }
                 self.ready.insert(id);
@@ -194,14 +194,14 @@ impl World {
     }
 
     /// What the relay's runtime does.
-    pub(super) fn serve_pipes(&mut self) -> bool {
+    pub(super) fn serve_tcp(&mut self) -> bool {
         let mut moved = false;
         let mut finished = BTreeSet::new();
         while let Some(action) = self.relay.poll_action() {
             match action {
                 Action::Finish(id) => drop(finished.insert(id)),
                 Action::Abort(id) => {
-                    if let Some(client) = self.pipes.remove(&id) {
+                    if let Some(client) = self.tcp_links.remove(&id) {
                         self.clients[client].tcp.as_mut().unwrap().id = None;
                         let careful = finished.contains(&id);
                         self.fly_packet(To::Client(client), if careful { Packet::Fin } else { Packet::Reset });
@@ -211,11 +211,11 @@ impl World {
                 other => panic!("{other:?}"),
             }
         }
-        while let Some(id) = self.relay.poll_pipe() {
+        while let Some(id) = self.relay.poll_tcp() {
             self.ready.insert(id);
         }
         while let Some(id) = self.ready.pop_first() {
-            let Some(&client) = self.pipes.get(&id) else { continue };
+            let Some(&client) = self.tcp_links.get(&id) else { continue };
             let tcp = self.clients[client].tcp.as_mut().unwrap();
             let mut slices = [IoSlice::new(&[]); 8];
             let count = self.relay.pipe_output(id, &mut slices);
@@ -226,14 +226,14 @@ impl World {
             tcp.down.room -= data.len();
             tcp.up.told |= eof;
             if got > 0 {
-                self.relay.handle_pipe(self.now, id, PipeEvent::Filled(got));
+                self.relay.handle_tcp(self.now, id, TcpEvent::Filled(got));
                 self.touched.insert(client);
             }
             if eof {
-                self.relay.handle_pipe(self.now, id, PipeEvent::Eof);
+                self.relay.handle_tcp(self.now, id, TcpEvent::Eof);
             }
             if !data.is_empty() {
-                self.relay.handle_pipe(self.now, id, PipeEvent::Wrote(data.len()));
+                self.relay.handle_tcp(self.now, id, TcpEvent::Wrote(data.len()));
                 self.fly_packet(To::Client(client), Packet::Segment(data));
                 self.ready.insert(id);
             }
@@ -252,26 +252,26 @@ impl World {
             // What it says to a relay that let go of it is lost.
             let id = tcp.id;
             let mut slices = [IoSlice::new(&[]); 8];
-            let count = if tcp.mute { 0 } else { tcp.pipe.output(&mut slices) };
+            let count = if tcp.mute { 0 } else { tcp.tcp.output(&mut slices) };
             let data = gather(&slices[..count], tcp.up.room.min(MSS));
-            let buf = tcp.pipe.read_buffer();
+            let buf = tcp.tcp.read_buffer();
             let got = tcp.down.take(buf);
             let eof = !buf.is_empty() && got == 0 && tcp.down.fin && !tcp.down.told;
             tcp.up.room -= data.len();
             tcp.down.told |= eof;
             if got > 0 {
-                tcp.pipe.handle_filled(self.now, got);
+                tcp.tcp.handle_filled(self.now, got);
                 self.ready.extend(id);
             }
             if eof {
-                tcp.pipe.handle_eof();
+                tcp.tcp.handle_eof();
             }
             if !data.is_empty() {
-                tcp.pipe.handle_wrote(self.now, data.len());
+                tcp.tcp.handle_wrote(self.now, data.len());
             }
-            let (action, sent) = (tcp.pipe.socket_action(), !data.is_empty());
+            let (action, sent) = (tcp.tcp.socket_action(), !data.is_empty());
             tcp.gone = action != SocketAction::Live;
-            if let Some(to) = id.map(To::RelayPipe) {
+            if let Some(to) = id.map(To::RelayTcp) {
                 if sent {
                     self.fly_packet(to, Packet::Segment(data));
                 }
@@ -293,16 +293,16 @@ impl World {
 
 impl Client {
     pub fn tcp(&mut self) -> &mut Tcp {
-        self.tcp.as_mut().expect("a pipe")
+        self.tcp.as_mut().expect("a tcp")
     }
 
-    pub(super) fn work_pipe(&mut self, now: Instant) {
-        while let Some(event) = self.tcp().pipe.poll_event() {
+    pub(super) fn work_tcp(&mut self, now: Instant) {
+        while let Some(event) = self.tcp().tcp.poll_event() {
             match event {
-                pipe::Event::Connected { .. } => self.connected = true,
-                pipe::Event::Readable => drop(self.readable.insert(Stream::first())),
-                pipe::Event::Writable => self.write(now, Stream::first()),
-                pipe::Event::Closed(closed) => {
+                tcp::Event::Connected { .. } => self.connected = true,
+                tcp::Event::Readable => drop(self.readable.insert(Stream::first())),
+                tcp::Event::Writable => self.write(now, Stream::first()),
+                tcp::Event::Closed(closed) => {
                     self.tcp().over = Some(closed);
                     self.readable.insert(Stream::first());
                 }
@@ -318,10 +318,10 @@ impl Client {
         }
     }
 
-    pub(super) fn read_pipe(&mut self, mut max: usize) {
+    pub(super) fn read_tcp(&mut self, mut max: usize) {
         let main = Stream::first();
         while self.readable.contains(&main) && max > 0 {
-            match self.tcp().pipe.read() {
+            match self.tcp().tcp.read() {
                 Read::Data(bytes) => {
                     max -= bytes.len().min(max);
                     self.take(main, bytes);
@@ -335,7 +335,7 @@ impl Client {
         }
     }
 
-    /// How its pipe ended, or what it reads at its end.
+    /// How its TCP connection ended, or what it reads at its end.
     pub fn is_over(&self) -> bool {
         self.closed.is_some()
             || self.tcp.as_ref().is_some_and(|tcp| tcp.over.is_some())

@@ -11,7 +11,7 @@ use crate::transfer::sender::{self, Sender};
 use crate::transfer::storage::{StreamSink, StreamSource};
 use crate::transfer::tests::{noise, now, range};
 use crate::transfer::{Compression, Outcome, TransferEvent};
-use crate::wire::Capped;
+use crate::wire::BoundedVec;
 use crate::wire::Violation;
 use crate::wire::peer::{ChunkRange, ChunkRanges, Control, Have, Offer, TransferKind};
 
@@ -217,7 +217,7 @@ fn sending(sent: usize) -> Sender {
 }
 
 fn accept(have: Vec<Have>) -> Control {
-    Control::Accept { transfer: 1, have: Capped::new(have).unwrap(), credit: HOLD }
+    Control::Accept { transfer: 1, have: BoundedVec::new(have).unwrap(), credit: HOLD }
 }
 
 fn ack(ranges: &[ChunkRange]) -> Control {

@@ -69,17 +69,17 @@ impl Model {
 
     fn hear(&mut self, which: usize) {
         let Some(about) = self.ends[which].inbox.pop_front() else { return };
-        self.hear_of(which, about);
+        self.handle_notice_of(which, about);
     }
 
-    fn hear_of(&mut self, which: usize, about: u32) {
+    fn handle_notice_of(&mut self, which: usize, about: u32) {
         let newest = self.ends[which].has();
         match self.ends[which].relay.handle_loss() {
             Received::Nothing => panic!("it was said of a link"),
             Received::Lose => {
                 assert_eq!(newest, Some(about), "another relay path than was meant");
                 self.lose(which);
-                self.hear_of(which, about);
+                self.handle_notice_of(which, about);
             }
             Received::Settled => {
                 assert_eq!(

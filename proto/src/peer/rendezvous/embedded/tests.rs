@@ -47,7 +47,7 @@ fn identity() -> Identity {
 }
 
 fn join(room: RoomId) -> ClientMessage {
-    ClientMessage::Join { room, side: Side::Receiver, owner: Owner([1; 16]), again: false }
+    ClientMessage::Join { room, role: Role::Receiver, owner: Owner([1; 16]), again: false }
 }
 
 fn frames(messages: &[ClientMessage]) -> Bytes {
@@ -234,7 +234,7 @@ fn a_second_receiver_is_told_that_the_code_is_taken_and_the_sender_of_it() {
     world.pass(20);
     assert_eq!(world.handed_over, 1);
     world.is_vacant = false;
-    let other = |room, owner| ClientMessage::Join { room, side: Side::Receiver, owner, again: false };
+    let other = |room, owner| ClientMessage::Join { room, role: Role::Receiver, owner, again: false };
     let asks = [other(OWN, Owner([2; 16])), other(RoomId([9; 32]), Owner([2; 16]))];
     let second = world.add("192.0.2.67:5000", &Profile::peer(), &asks[..1]);
     let wrong = world.add("192.0.2.68:5000", &Profile::peer(), &asks[1..]);

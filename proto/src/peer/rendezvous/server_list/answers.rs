@@ -9,7 +9,7 @@ use super::super::server::{Origin, State};
 use super::super::{Output, Via};
 use super::{Search, ServerList, TAKEN_WITHIN, pause_after};
 use crate::Instant;
-use crate::wire::relay::{RefusalReason, Side};
+use crate::wire::relay::{RefusalReason, Role};
 
 impl ServerList {
     /// Moves the conversation at one server.
@@ -83,7 +83,7 @@ impl ServerList {
                 connection.main,
             );
             self.met = Some(index);
-            if self.side == Side::Receiver && via != Via::Near {
+            if self.role == Role::Receiver && via != Via::Near {
                 // Where they met is where to look first, if they lose each other.
                 self.current = index;
             }
@@ -97,14 +97,14 @@ impl ServerList {
         if let Some(server) = self.servers.get_mut(index) {
             server.rounds = 0;
         }
-        match (self.search, self.side) {
-            (Search::Code | Search::Seated, Side::Sender) => {
+        match (self.search, self.role) {
+            (Search::Code | Search::Seated, Role::Sender) => {
                 self.search = Search::Seated;
                 self.give_up = None;
                 self.wait_for(WaitingFor::Receiver);
             }
             // No honest relay says so: in a code room only senders wait. Patience goes on running out.
-            (Search::Code | Search::Seated, Side::Receiver) => self.wait_for(WaitingFor::Sender),
+            (Search::Code | Search::Seated, Role::Receiver) => self.wait_for(WaitingFor::Sender),
             (Search::Again | Search::Beside, _) => self.wait_for(WaitingFor::Peer),
         }
     }

@@ -1,0 +1,529 @@
+//! TCP connections and listeners with a runtime that is a script.
+
+use std::io;
+use std::task::Waker;
+use std::time::Duration;
+
+use super::listeners::ACCEPTS;
+use super::tcp::{CALLS, LINGER};
+use super::{FLUSH, REST, ROUNDS};
+use crate::drive::fake::{Ended, Incoming, Received, Theatre, addr};
+use crate::net::{Action, Dial, Interface, Listen, ListenerId, TcpEvent, TcpId};
+use crate::node::Input;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// What the node heard of TCP connections and listeners since the last look.
+fn received(theatre: &Theatre) -> Vec<Received> {
+    let received = std::mem::take(&mut theatre.plan().received);
+    received.into_iter().filter(|received| !matches!(received, Received::Settled | Received::Timeout)).collect()
+}
+
+fn told(tcp: u32, event: TcpEvent) -> Received {
+    Received::Tcp(TcpId(tcp), event)
+}
+
+fn dial(theatre: &mut Theatre, tcp: u32) {
+    theatre.plan().actions.push_back(Action::Dial(TcpId(tcp), Dial::from(addr(1))));
+    assert!(theatre.poll().is_pending());
+}
+
+/// A theatre with these TCP connections, all dialled and up.
+fn with_tcp(tcp_connections: impl IntoIterator<Item = u32>) -> Theatre {
+    let mut theatre = Theatre::new(&[]);
+    for tcp in tcp_connections {
+        dial(&mut theatre, tcp);
+        theatre.line(tcp).dialled = Some(Ok(()));
+        ring(theatre.line(tcp).writer.take());
+        assert!(theatre.poll().is_pending());
+        assert_eq!(received(&theatre), [told(tcp, TcpEvent::Up)]);
+    }
+    theatre
+}
+
+fn listening() -> Theatre {
+    let mut theatre = Theatre::new(&[]);
+    theatre.plan().actions.push_back(Action::Listen(ListenerId(0), Listen::from(addr(0))));
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [Received::Listening(ListenerId(0), Ok(addr(0)))]);
+    theatre
+}
+
+fn ring(waker: Option<Waker>) {
+    waker.expect("somebody registered").wake();
+}
+
+/// Bytes come in, and the reader is woken.
+fn arrive(theatre: &Theatre, tcp: u32, incoming: impl IntoIterator<Item = Incoming>) {
+    theatre.line(tcp).incoming.extend(incoming);
+    let reader = theatre.line(tcp).reader.take();
+    if let Some(reader) = reader {
+        reader.wake();
+    }
+}
+
+fn touch(theatre: &Theatre, tcp: u32) {
+    theatre.plan().touched.push_back(TcpId(tcp));
+}
+
+fn act(theatre: &mut Theatre, actions: impl IntoIterator<Item = Action>) {
+    theatre.plan().actions.extend(actions);
+    assert!(theatre.poll().is_pending());
+}
+
+#[test]
+fn a_dialled_pipe_is_up_when_it_is_and_looked_at_only_then() {
+    let mut theatre = Theatre::new(&[]);
+    theatre.driver.node.tube(1).out.push_back(b"first words".to_vec());
+    dial(&mut theatre, 1);
+    assert_eq!(theatre.line(1).dial_calls, 1);
+    // The node touches it and other things happen: it is still on its way.
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.line(1).dial_calls, 1);
+    assert_eq!(theatre.line(1).write_calls, 0);
+    // Woken for nothing.
+    ring(theatre.line(1).writer.take());
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), []);
+    assert_eq!(theatre.line(1).dial_calls, 2);
+    theatre.line(1).dialled = Some(Ok(()));
+    ring(theatre.line(1).writer.take());
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [told(1, TcpEvent::Up), told(1, TcpEvent::Wrote(11))]);
+    assert_eq!(theatre.line(1).written, b"first words");
+}
+
+#[test]
+fn a_failed_dial_is_told_and_forgotten() {
+    let mut theatre = Theatre::new(&[]);
+    dial(&mut theatre, 1);
+    theatre.line(1).dialled = Some(Err(io::ErrorKind::ConnectionRefused));
+    ring(theatre.line(1).writer.take());
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [told(1, TcpEvent::Failed(io::ErrorKind::ConnectionRefused))]);
+    assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Reset)]);
+    // What the node still asks of it comes to nothing.
+    touch(&theatre, 1);
+    act(&mut theatre, [Action::Finish(TcpId(1)), Action::Abort(TcpId(1))]);
+    assert_eq!(received(&theatre), []);
+}
+
+#[test]
+fn a_dial_that_fails_at_once_fails_the_pipe() {
+    let mut theatre = Theatre::new(&[]);
+    theatre.stage_mut().refuse_to_dial = true;
+    dial(&mut theatre, 1);
+    assert_eq!(received(&theatre), [told(1, TcpEvent::Failed(io::ErrorKind::NetworkUnreachable))]);
+    assert_eq!(theatre.stage().ended, [], "the runtime does not know it");
+    // Whatever the node asked for before it was notified comes to nothing.
+    let asked = [Action::Dial(TcpId(2), Dial::from(addr(2))), Action::Finish(TcpId(2)), Action::Abort(TcpId(2))];
+    act(&mut theatre, asked);
+    assert_eq!(received(&theatre), []);
+    theatre.advance(LINGER);
+    assert!(theatre.poll().is_pending());
+    assert_eq!((received(&theatre), theatre.driver.tcp_connections.len()), (vec![], 0));
+}
+
+#[test]
+fn a_pipe_can_be_finished_and_aborted_before_it_is_up() {
+    let mut theatre = Theatre::new(&[]);
+    theatre.driver.node.tube(1).out.push_back(b"all".to_vec());
+    dial(&mut theatre, 1);
+    dial(&mut theatre, 2);
+    act(&mut theatre, [1, 2].map(|tcp| Action::Finish(TcpId(tcp))));
+    assert!(!theatre.line(1).finished);
+    act(&mut theatre, [Action::Abort(TcpId(2))]);
+    assert_eq!(theatre.stage().ended, [(TcpId(2), Ended::Reset)]);
+    theatre.line(1).dialled = Some(Ok(()));
+    ring(theatre.line(1).writer.take());
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [told(1, TcpEvent::Up), told(1, TcpEvent::Wrote(3))]);
+    assert!(theatre.line(1).finished);
+}
+
+#[test]
+fn partial_writes_go_on_where_they_stopped() {
+    let mut theatre = with_tcp([1]);
+    theatre.line(1).at_once = 2;
+    theatre.line(1).room = 5;
+    theatre.driver.node.tube(1).out.extend([b"abc".to_vec(), b"defg".to_vec()]);
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [2, 2, 1].map(|count| told(1, TcpEvent::Wrote(count))));
+    // Full: the node's touch does not try again, the waker does.
+    let calls = theatre.line(1).write_calls;
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.line(1).write_calls, calls);
+    theatre.line(1).room = 100;
+    ring(theatre.line(1).writer.take());
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.line(1).written, b"abcdefg");
+    assert_eq!(received(&theatre), [2].map(|count| told(1, TcpEvent::Wrote(count))));
+}
+
+#[test]
+fn a_blocked_pipe_holds_up_nothing_else_and_is_read_all_the_same() {
+    let mut theatre = with_tcp([1, 2]);
+    theatre.line(1).room = 0;
+    for tcp in [1, 2] {
+        let tube = theatre.driver.node.tube(tcp);
+        (tube.room, tube.out) = (10, [b"out".to_vec()].into());
+        touch(&theatre, tcp);
+        arrive(&theatre, tcp, [Incoming::Bytes(b"in".to_vec())]);
+    }
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.line(2).written, b"out");
+    assert_eq!(theatre.driver.node.tube(1).got, b"in");
+    assert_eq!(theatre.driver.node.tube(2).got, b"in");
+    assert_eq!(theatre.line(1).written, b"");
+}
+
+#[test]
+fn without_a_buffer_nothing_is_read_or_registered_until_the_node_names_the_pipe() {
+    let mut theatre = with_tcp([1]);
+    arrive(&theatre, 1, [Incoming::Bytes(vec![7; 2500])]);
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.line(1).read_calls, 0);
+    assert!(theatre.line(1).reader.is_none());
+    theatre.driver.node.tube(1).room = 2100;
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.line(1).read_calls, 0, "the node has not said so");
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [1000, 1000, 100].map(|count| told(1, TcpEvent::Filled(count))));
+    assert!(theatre.line(1).reader.is_none(), "full, and nothing registered");
+    // A reader that is registered is not asked again because the node has something to write.
+    theatre.driver.node.tube(1).room = 2100;
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    let calls = theatre.line(1).read_calls;
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.line(1).read_calls, calls);
+    assert_eq!(theatre.driver.node.tube(1).got, [7; 2500]);
+}
+
+#[test]
+fn idle_pipes_are_not_polled_when_another_wakes() {
+    let mut theatre = Theatre::new(&[]);
+    for tcp in 0..1000 {
+        theatre.driver.node.tube(tcp).room = 10;
+        theatre.plan().actions.push_back(Action::Dial(TcpId(tcp), Dial::from(addr(1))));
+    }
+    assert!(theatre.poll().is_pending());
+    for tcp in 0..1000 {
+        theatre.line(tcp).dialled = Some(Ok(()));
+        ring(theatre.line(tcp).writer.take());
+    }
+    assert!(theatre.poll().is_pending());
+    let calls = |theatre: &Theatre| {
+        let stage = theatre.stage();
+        stage.lines.values().map(|line| line.dial_calls + line.read_calls + line.write_calls).sum::<usize>()
+    };
+    received(&theatre);
+    let (before, wakes) = (calls(&theatre), theatre.wakes.count());
+    arrive(&theatre, 500, [Incoming::Bytes(b"x".to_vec())]);
+    assert_eq!(theatre.wakes.count(), wakes + 1);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [told(500, TcpEvent::Filled(1))]);
+    assert_eq!(calls(&theatre) - before, 2, "until it was empty");
+}
+
+#[test]
+fn a_bell_that_rings_again_and_again_wakes_the_task_once() {
+    let mut theatre = with_tcp([1, 2]);
+    for tcp in [1, 2] {
+        theatre.driver.node.tube(tcp).room = 10;
+        touch(&theatre, tcp);
+    }
+    assert!(theatre.poll().is_pending());
+    let wakes = theatre.wakes.count();
+    let [one, two] = [1, 2].map(|tcp| theatre.line(tcp).reader.take().unwrap());
+    for _ in 0..3 {
+        one.wake_by_ref();
+        two.wake_by_ref();
+    }
+    assert_eq!(theatre.wakes.count(), wakes + 1);
+    let calls = theatre.line(1).read_calls;
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.line(1).read_calls, calls + 1, "a spurious wake costs one call");
+    one.wake();
+    assert_eq!(theatre.wakes.count(), wakes + 2, "and it can ring again");
+    // A bell whose owner is gone is heard and means nothing.
+    act(&mut theatre, [Action::Abort(TcpId(2))]);
+    two.wake();
+    assert!(theatre.poll().is_pending());
+}
+
+#[test]
+fn a_flooded_pipe_yields_to_the_others_and_to_the_task_s_neighbours() {
+    let mut theatre = with_tcp([1, 2]);
+    for tcp in [1, 2] {
+        theatre.driver.node.tube(tcp).room = usize::MAX;
+    }
+    arrive(&theatre, 1, (0..1000).map(|_| Incoming::Bytes(vec![1])));
+    arrive(&theatre, 2, [Incoming::Bytes(vec![2])]);
+    touch(&theatre, 1);
+    touch(&theatre, 2);
+    let wakes = theatre.wakes.count();
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.wakes.count(), wakes + 1, "comes back");
+    let received = received(&theatre);
+    let second = received.iter().position(|received| *received == told(2, TcpEvent::Filled(1))).unwrap();
+    assert!(second <= CALLS, "{second}");
+    // The first round was told of the TCP connections after it had read.
+    assert_eq!(theatre.driver.node.tube(1).got.len(), (ROUNDS - 1) * CALLS);
+    while theatre.driver.node.tube(1).got.len() < 1000 {
+        assert!(theatre.poll().is_pending());
+    }
+}
+
+#[test]
+fn the_end_is_read_once_and_the_other_direction_goes_on_until_it_is_finished() {
+    let mut theatre = with_tcp([1]);
+    theatre.driver.node.tube(1).room = 10;
+    theatre.driver.node.tube(1).out.push_back(b"before".to_vec());
+    arrive(&theatre, 1, [Incoming::Bytes(b"last".to_vec()), Incoming::End]);
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    // Written in the round that hears of it, read in the next.
+    let expected = [TcpEvent::Wrote(6), TcpEvent::Filled(4), TcpEvent::Eof].map(|event| told(1, event));
+    assert_eq!(received(&theatre), expected);
+    let calls = theatre.line(1).read_calls;
+    theatre.driver.node.tube(1).out.push_back(b" after".to_vec());
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [told(1, TcpEvent::Wrote(6))]);
+    assert_eq!(theatre.line(1).read_calls, calls);
+    act(&mut theatre, [Action::Finish(TcpId(1))]);
+    assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Closed)], "over");
+    assert_eq!(received(&theatre), []);
+}
+
+#[test]
+fn a_finished_pipe_writes_what_is_left_and_is_read_to_its_end() {
+    let mut theatre = with_tcp([1]);
+    theatre.line(1).room = 4;
+    theatre.driver.node.tube(1).out.push_back(b"goodbye".to_vec());
+    act(&mut theatre, [Action::Finish(TcpId(1))]);
+    assert!(!theatre.line(1).finished);
+    theatre.line(1).room = 100;
+    ring(theatre.line(1).writer.take());
+    assert!(theatre.poll().is_pending());
+    assert!(theatre.line(1).finished);
+    assert_eq!(theatre.line(1).written, b"goodbye");
+    received(&theatre);
+    theatre.driver.node.tube(1).room = 10;
+    arrive(&theatre, 1, [Incoming::Bytes(b"and you".to_vec()), Incoming::End]);
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [told(1, TcpEvent::Filled(7)), told(1, TcpEvent::Eof)]);
+    assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Closed)]);
+}
+
+#[test]
+fn a_pipe_that_fails_is_told_once_whichever_direction_fails() {
+    let mut theatre = with_tcp([1, 2]);
+    theatre.driver.node.tube(1).room = 10;
+    theatre.driver.node.tube(1).out.push_back(b"never".to_vec());
+    arrive(&theatre, 1, [Incoming::Bytes(b"last".to_vec()), Incoming::Failure(io::ErrorKind::ConnectionReset)]);
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    let expected = [TcpEvent::Wrote(5), TcpEvent::Filled(4), TcpEvent::Failed(io::ErrorKind::ConnectionReset)];
+    assert_eq!(received(&theatre), expected.map(|event| told(1, event)));
+    assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Reset)]);
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), []);
+}
+
+#[test]
+fn an_aborted_pipe_is_gone_at_once_with_what_waited() {
+    let mut theatre = with_tcp([1]);
+    theatre.line(1).room = 0;
+    theatre.driver.node.tube(1).room = 10;
+    theatre.driver.node.tube(1).out.push_back(b"never".to_vec());
+    touch(&theatre, 1);
+    assert!(theatre.poll().is_pending());
+    arrive(&theatre, 1, [Incoming::Bytes(b"late".to_vec())]);
+    // The bytes came first, and are heard first.
+    act(&mut theatre, [Action::Abort(TcpId(1))]);
+    assert_eq!(received(&theatre), [told(1, TcpEvent::Filled(4))]);
+    assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Reset)]);
+    assert_eq!(theatre.stage().timer, None);
+}
+
+#[test]
+fn after_its_end_an_aborted_pipe_lingers_until_the_other_side_s_end() {
+    let mut theatre = with_tcp([1]);
+    theatre.line(1).room = 0;
+    theatre.driver.node.tube(1).out.push_back(b"goodbye".to_vec());
+    act(&mut theatre, [Action::Finish(TcpId(1)), Action::Abort(TcpId(1))]);
+    assert_eq!(theatre.stage().timer, Some(theatre.start + LINGER));
+    arrive(&theatre, 1, [Incoming::Bytes(vec![0; 10_000])]);
+    theatre.line(1).room = 100;
+    ring(theatre.line(1).writer.take());
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [told(1, TcpEvent::Wrote(7))], "what came is nobody's");
+    assert!(theatre.line(1).finished && theatre.stage().ended.is_empty());
+    arrive(&theatre, 1, [Incoming::End]);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Closed)]);
+    assert_eq!(received(&theatre), []);
+}
+
+#[test]
+fn but_not_for_ever_and_a_failure_meanwhile_is_nobody_s() {
+    let mut theatre = with_tcp([1, 2, 3]);
+    for tcp in 1..=3 {
+        theatre.line(tcp).room = if tcp == 1 { 0 } else { 100 };
+        theatre.driver.node.tube(tcp).out.push_back(b"goodbye".to_vec());
+    }
+    act(&mut theatre, (1..=3).map(|tcp| Action::Finish(TcpId(tcp))));
+    act(&mut theatre, (1..=3).map(|tcp| Action::Abort(TcpId(tcp))));
+    received(&theatre);
+    arrive(&theatre, 3, [Incoming::Failure(io::ErrorKind::ConnectionReset)]);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.stage().ended, [(TcpId(3), Ended::Closed)]);
+    theatre.advance(LINGER - MS);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.stage().lines.len(), 2);
+    theatre.advance(MS);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.stage().ended, [(TcpId(3), Ended::Closed), (TcpId(1), Ended::Reset), (TcpId(2), Ended::Closed)]);
+    assert_eq!(received(&theatre), []);
+}
+
+#[test]
+fn a_second_abort_ends_the_lingering() {
+    let mut theatre = with_tcp([1]);
+    act(&mut theatre, [Action::Finish(TcpId(1)), Action::Abort(TcpId(1))]);
+    assert!(theatre.stage().ended.is_empty());
+    act(&mut theatre, [Action::Abort(TcpId(1))]);
+    assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Closed)]);
+}
+
+#[test]
+fn newcomers_are_named_or_turned_away() {
+    let mut theatre = listening();
+    theatre.plan().names.push_back(TcpId(7));
+    theatre.driver.node.tube(7).room = 10;
+    theatre.driver.node.tube(7).out.push_back(b"welcome".to_vec());
+    theatre.door(0).queue.extend([Ok(1), Err(io::ErrorKind::ConnectionAborted), Ok(2)]);
+    ring(theatre.door(0).waker.take());
+    assert!(theatre.poll().is_pending());
+    let accept = |port| Received::Accept(ListenerId(0), addr(port));
+    assert_eq!(received(&theatre), [accept(1), accept(2), told(7, TcpEvent::Wrote(7))]);
+    assert_eq!(theatre.stage().lines.len(), 1);
+    arrive(&theatre, 7, [Incoming::Bytes(b"thanks".to_vec())]);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [told(7, TcpEvent::Filled(6))]);
+    // A name that is taken is not given again.
+    theatre.plan().names.push_back(TcpId(7));
+    theatre.door(0).queue.push_back(Ok(3));
+    ring(theatre.door(0).waker.take());
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.stage().lines.len(), 1);
+}
+
+#[test]
+fn a_listener_is_asked_when_it_is_woken_and_a_crowd_does_not_hold_up_the_rest() {
+    let mut theatre = listening();
+    let calls = theatre.door(0).calls;
+    for _ in 0..10 {
+        assert!(theatre.poll().is_pending());
+    }
+    assert_eq!(theatre.door(0).calls, calls);
+    theatre.door(0).queue.extend((0..1000).map(Ok));
+    ring(theatre.door(0).waker.take());
+    let wakes = theatre.wakes.count();
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.door(0).calls - calls, ROUNDS * ACCEPTS);
+    assert_eq!(theatre.wakes.count(), wakes + 1, "comes back");
+}
+
+#[test]
+fn a_listener_that_cannot_accept_rests_and_tries_again() {
+    let mut theatre = listening();
+    let calls = theatre.door(0).calls;
+    theatre.door(0).broken = true;
+    ring(theatre.door(0).waker.take());
+    for _ in 0..10 {
+        assert!(theatre.poll().is_pending());
+    }
+    assert_eq!(theatre.door(0).calls - calls, 1, "one failure is enough");
+    assert_eq!(theatre.stage().timer, Some(theatre.start + REST));
+    theatre.door(0).broken = false;
+    theatre.door(0).queue.push_back(Ok(5));
+    theatre.advance(REST);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [Received::Accept(ListenerId(0), addr(5))]);
+}
+
+#[test]
+fn a_listen_is_answered_either_way_and_a_closed_listener_is_not_asked() {
+    let mut theatre = listening();
+    theatre.stage_mut().refuse_to_bind = true;
+    let listen = |id| Action::Listen(ListenerId(id), Listen::from(addr(0)));
+    act(&mut theatre, [listen(0), listen(1)]);
+    let answers = [
+        Received::Listening(ListenerId(0), Err(io::ErrorKind::AlreadyExists)),
+        Received::Listening(ListenerId(1), Err(io::ErrorKind::AddrInUse)),
+    ];
+    assert_eq!(received(&theatre), answers);
+    let waker = theatre.door(0).waker.take();
+    act(&mut theatre, [Action::Unlisten(ListenerId(0))]);
+    ring(waker);
+    assert!(theatre.poll().is_pending());
+    assert!(theatre.stage().doors.is_empty());
+}
+
+#[test]
+fn a_closed_node_s_finished_pipes_are_flushed_and_its_others_dropped() {
+    let mut theatre = with_tcp([1, 2]);
+    theatre.line(1).room = 0;
+    theatre.driver.node.tube(1).out.push_back(b"goodbye".to_vec());
+    theatre.plan().actions.push_back(Action::Finish(TcpId(1)));
+    theatre.plan().closed = true;
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.stage().timer, Some(theatre.start + FLUSH));
+    theatre.line(1).room = 100;
+    ring(theatre.line(1).writer.take());
+    assert!(theatre.poll().is_pending());
+    assert!(theatre.line(1).finished);
+    assert_eq!(theatre.line(1).written, b"goodbye");
+    // Unread bytes would make a reset of the end: nobody wants them, so they are thrown away.
+    arrive(&theatre, 1, [Incoming::Bytes(vec![0; 10_000]), Incoming::End]);
+    assert!(theatre.poll().is_ready());
+    assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Closed), (TcpId(2), Ended::Reset)]);
+}
+
+#[test]
+fn but_a_closed_node_s_pipes_are_not_waited_for_for_ever() {
+    let mut theatre = with_tcp([1]);
+    theatre.line(1).room = 0;
+    theatre.driver.node.tube(1).out.push_back(b"goodbye".to_vec());
+    theatre.plan().actions.push_back(Action::Finish(TcpId(1)));
+    theatre.plan().closed = true;
+    assert!(theatre.poll().is_pending());
+    theatre.advance(FLUSH);
+    assert!(theatre.poll().is_ready());
+    assert_eq!(theatre.stage().ended, [(TcpId(1), Ended::Reset)]);
+}
+
+#[test]
+fn news_are_told_and_asked_for_once_for_each_wake() {
+    let mut theatre = Theatre::new(&[]);
+    let interface = Interface { name: "eth0".into(), addr: addr(0).ip(), prefix: 24 };
+    theatre.stage_mut().news.extend([Input::Interfaces(vec![interface]), Input::Slept(60_000 * MS)]);
+    let polls = theatre.stage().news_polls;
+    assert!(theatre.poll().is_pending());
+    assert_eq!(received(&theatre), [Received::Interfaces(1), Received::Slept(60_000 * MS)]);
+    assert_eq!(theatre.stage().news_polls - polls, 3, "until there was none");
+    theatre.plan().deadline = Some(theatre.start);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.stage().news_polls - polls, 4);
+}

@@ -1,0 +1,176 @@
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
+
+use super::*;
+use crate::drive::fake::{Counter, Event, ScriptedNode, Theatre, job};
+
+fn waker() -> (Arc<Counter>, Waker) {
+    let counter = Arc::<Counter>::default();
+    (counter.clone(), counter.into())
+}
+
+#[test]
+fn commands_beyond_the_bound_come_back() {
+    let mut theatre = Theatre::new(&[]);
+    for command in 0..COMMANDS as u64 {
+        theatre.handle().command(command * 2).unwrap();
+    }
+    assert_eq!(theatre.handle().command(99), Err(NotTaken::Busy(99)));
+    assert_eq!(theatre.wakes.count(), 1, "one wake for all of them");
+    assert!(theatre.poll().is_pending());
+    theatre.handle().command(98).unwrap();
+    assert_eq!(theatre.wakes.count(), 2);
+}
+
+#[test]
+fn a_command_that_makes_no_sense_is_an_event() {
+    let mut theatre = Theatre::new(&[]);
+    theatre.handle().command(1).unwrap();
+    assert!(theatre.poll().is_pending());
+    assert_eq!(theatre.events(), [Event::Misused(Misuse::NoSuchCommand)]);
+}
+
+#[test]
+fn complaints_are_bounded_too_and_commands_are_heard_with_a_full_queue() {
+    let mut theatre = Theatre::new(&[]);
+    theatre.plan().events.extend((0..200).map(Event::Other));
+    for _ in 0..10 {
+        for _ in 0..COMMANDS {
+            theatre.handle().command(1).unwrap();
+        }
+        assert!(theatre.poll().is_pending());
+    }
+    assert_eq!(theatre.events().len(), EVENTS + COMMANDS);
+}
+
+#[test]
+fn an_event_wakes_the_application_once_and_the_end_does() {
+    let mut theatre = Theatre::new(&[]);
+    let (counter, waker) = waker();
+    assert!(theatre.next_event(&waker).is_pending());
+    assert!(theatre.next_event(&waker).is_pending());
+    theatre.plan().events.extend([Event::Other(1), Event::Other(2)]);
+    assert!(theatre.poll().is_pending());
+    assert_eq!(counter.count(), 1);
+    assert_eq!(theatre.events().len(), 2);
+    assert!(theatre.next_event(&waker).is_pending());
+    theatre.plan().closed = true;
+    assert!(theatre.poll().is_ready());
+    assert_eq!(counter.count(), 2);
+    assert_eq!(theatre.next_event(&waker), Poll::Ready(None));
+    assert_eq!(theatre.handle().command(2), Err(NotTaken::Over(2)), "nobody is there to take it");
+}
+
+#[test]
+fn events_that_nobody_takes_are_not_kept() {
+    let mut theatre = Theatre::new(&[]);
+    theatre.plan().events.extend((0..200).map(Event::Other));
+    assert!(theatre.poll().is_pending());
+    assert!(!theatre.plan().events.is_empty());
+    let inbox = theatre.handle().0.clone();
+    theatre.handle = None;
+    assert!(theatre.poll().is_pending());
+    assert!(theatre.plan().events.is_empty() && inbox.lock().events.is_empty());
+}
+
+#[test]
+fn a_driver_that_is_thrown_away_is_an_end() {
+    let theatre = Theatre::new(&[]);
+    let Theatre { handle, driver, .. } = theatre;
+    let (counter, waker) = waker();
+    let mut handle = handle.unwrap();
+    assert!(handle.poll_event(&mut Context::from_waker(&waker)).is_pending());
+    assert!(handle.0.lock().driver.is_some());
+    drop(driver);
+    assert!(handle.0.lock().driver.is_none(), "the task behind it can go");
+    assert_eq!(counter.count(), 1);
+    assert_eq!(handle.poll_event(&mut Context::from_waker(&waker)), Poll::Ready(None));
+}
+
+#[test]
+fn a_next_event_that_is_dropped_loses_nothing() {
+    let mut theatre = Theatre::new(&[]);
+    let waker = Waker::noop();
+    {
+        let mut next = std::pin::pin!(theatre.handle().next_event());
+        assert!(next.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
+    }
+    theatre.plan().events.push_back(Event::Other(1));
+    assert!(theatre.poll().is_pending());
+    drop(theatre.handle().next_event());
+    assert_eq!(theatre.events(), [Event::Other(1)]);
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_dropped_and_nothing_leaks() {
+    let mut theatre = Theatre::new(&[]);
+    let inbox: Weak<Inbox<ScriptedNode>> = Arc::downgrade(&theatre.handle().0);
+    theatre.plan().jobs.push_back(job(1, || Ok(true)));
+    theatre.handle().command(2).unwrap();
+    assert!(theatre.poll().is_pending());
+    theatre.handle().command(2).unwrap();
+    let work = std::mem::take(&mut theatre.stage_mut().blocking);
+    let Theatre { handle, driver, .. } = theatre;
+    drop(driver);
+    for work in work {
+        work();
+    }
+    {
+        let inbox = inbox.upgrade().unwrap();
+        let boxes = inbox.lock();
+        assert!(boxes.inputs.is_empty() && boxes.commands.is_empty() && boxes.driver.is_none());
+    }
+    drop(handle);
+    assert!(inbox.upgrade().is_none());
+}
+
+/// A waker that comes back to the inbox, when it is called and when it is dropped, as an executor's may: a task that is
+/// dropped drops the handle in it.
+struct ComesBack(Weak<Inbox<ScriptedNode>>, Arc<AtomicBool>);
+
+impl ComesBack {
+    fn look(&self) {
+        let Some(inbox) = self.0.upgrade() else { return };
+        let free = inbox.0.try_lock().is_ok();
+        self.1.fetch_and(free, Ordering::Relaxed);
+    }
+}
+
+impl Wake for ComesBack {
+    fn wake(self: Arc<Self>) {
+        self.look();
+    }
+}
+
+impl Drop for ComesBack {
+    fn drop(&mut self) {
+        self.look();
+    }
+}
+
+#[test]
+fn no_waker_is_called_or_dropped_while_the_lock_is_held() {
+    let mut theatre = Theatre::new(&[]);
+    let inbox = Arc::downgrade(&theatre.handle().0);
+    let free = Arc::new(AtomicBool::new(true));
+    let waker = || Waker::from(Arc::new(ComesBack(inbox.clone(), free.clone())));
+    // One takes the place of another, and is called by an event, by the end.
+    assert!(theatre.next_event(&waker()).is_pending());
+    assert!(theatre.next_event(&waker()).is_pending());
+    theatre.plan().events.extend((0..EVENTS as u64).map(Event::Other));
+    assert!(theatre.driver.poll(&mut Context::from_waker(&waker())).is_pending());
+    assert!(theatre.driver.poll(&mut Context::from_waker(&waker())).is_pending());
+    // By the event that makes room, by a command, by an answer.
+    assert!(theatre.next_event(&waker()).is_ready());
+    assert!(theatre.driver.poll(&mut Context::from_waker(&waker())).is_pending());
+    theatre.handle().command(2).unwrap();
+    assert!(theatre.driver.poll(&mut Context::from_waker(&waker())).is_pending());
+    theatre.handle().0.tell(Input::HandleDropped);
+    theatre.events();
+    assert!(theatre.next_event(&waker()).is_pending());
+    assert!(theatre.driver.poll(&mut Context::from_waker(&waker())).is_pending());
+    theatre.handle = None;
+    drop(theatre);
+    assert!(free.load(Ordering::Relaxed));
+}

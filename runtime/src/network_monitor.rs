@@ -1,0 +1,167 @@
+//! What happens to the machine: its addresses and gateways change, it was asleep.
+//!
+//! All are looked for and not waited for, which is the same on all systems and costs a few microseconds. The clocks are
+//! compared at each [`NetworkMonitor::check`]; addresses and gateways every [`EVERY`], and at once after a sleep.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tallow_proto::net::Interface;
+use tallow_proto::node::Input;
+
+/// How often addresses and gateways are looked at, and the clocks at least.
+pub const EVERY: Duration = Duration::from_secs(3);
+/// No machine sleeps for less.
+const NAP: Duration = Duration::from_millis(500);
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct NetworkMonitor {
+    interfaces: Option<Vec<Interface>>,
+    gateways: Option<Vec<IpAddr>>,
+    look_at: Instant,
+    asleep: Asleep,
+}
+
+impl NetworkMonitor {
+    /// Everything is news.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { interfaces: None, gateways: None, look_at: now, asleep: Asleep::default() }
+    }
+
+    /// The next news, if there is any. Cheap unless [`NetworkMonitor::next`] has come.
+    #[must_use]
+    pub fn check(&mut self, now: Instant) -> Option<Input> {
+        if let Some(slept) = clocks().and_then(|(before, boot, after)| self.asleep.compare(before, boot, after)) {
+            self.look_at = now;
+            return Some(Input::Slept(slept));
+        }
+        if now < self.look_at {
+            return None;
+        }
+        // Gateways come first: who hears of both is to know where the addresses lead. The
+        // other news are at the next call.
+        if let Some(gateways) = changed(&mut self.gateways, crate::gateways::gateways()) {
+            return Some(Input::Gateways(gateways));
+        }
+        self.look_at = now + EVERY;
+        changed(&mut self.interfaces, crate::interfaces()).map(Input::Interfaces)
+    }
+
+    /// When to check again at the latest.
+    #[must_use]
+    pub const fn next(&self) -> Instant {
+        self.look_at
+    }
+}
+
+/// What is told, when it is not what was known.
+fn changed<T: Clone + PartialEq>(known: &mut Option<T>, told: Option<T>) -> Option<T> {
+    if told.is_none() || *known == told {
+        return None;
+    }
+    *known = told.clone();
+    told
+}
+
+/// The two clocks: one goes on while the machine sleeps, the other stands still.
+#[derive(Debug, Default)]
+struct Asleep {
+    /// What the one is ahead of the other, at most.
+    ahead: Option<Duration>,
+}
+
+impl Asleep {
+    /// `boot` was read between the two readings of the other clock: this thread may have been held up in between, for
+    /// any time, and that is no sleep.
+    fn compare(&mut self, before: Duration, boot: Duration, after: Duration) -> Option<Duration> {
+        let (least, most) = (boot.saturating_sub(after), boot.saturating_sub(before));
+        let known = self.ahead.unwrap_or(most);
+        let slept = least.saturating_sub(known);
+        if slept >= NAP {
+            self.ahead = Some(most);
+            return Some(slept);
+        }
+        self.ahead = Some(known.min(most));
+        None
+    }
+}
+
+/// CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_MONOTONIC.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn clocks() -> Option<(Duration, Duration, Duration)> {
+    use rustix::time::{ClockId, clock_gettime};
+    let read = |clock| Duration::try_from(clock_gettime(clock)).ok();
+    Some((read(ClockId::Monotonic)?, read(ClockId::Boottime)?, read(ClockId::Monotonic)?))
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const fn clocks() -> Option<(Duration, Duration, Duration)> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_sleep_is_told_once_and_a_thread_that_was_held_up_is_none() {
+        let mut asleep = Asleep::default();
+        assert_eq!(asleep.compare(s(10), s(110), s(10)), None);
+        assert_eq!(asleep.compare(s(20), s(120), s(20)), None);
+        // Held up before the second reading, and before the third.
+        assert_eq!(asleep.compare(s(30), s(190), s(90)), None);
+        assert_eq!(asleep.compare(s(100), s(200), s(160)), None);
+        assert_eq!(asleep.compare(s(170), s(330), s(170)), Some(s(60)));
+        assert_eq!(asleep.compare(s(171), s(331), s(171)), None);
+        assert_eq!(asleep.compare(s(172), s(332) + NAP, s(172)), Some(NAP));
+    }
+
+    /// What is told at once.
+    fn all(news: &mut NetworkMonitor, now: Instant) -> Vec<Input> {
+        std::iter::from_fn(|| news.check(now)).collect()
+    }
+
+    #[test]
+    fn the_first_news_are_the_gateways_and_the_addresses_and_then_there_are_none() {
+        let start = Instant::now();
+        let mut news = NetworkMonitor::new(start);
+        let mut told = all(&mut news, start);
+        let Some(Input::Interfaces(interfaces)) = told.pop() else { panic!("addresses") };
+        assert!(interfaces.iter().any(|interface| interface.addr.is_loopback() && interface.prefix >= 8));
+        match (crate::gateways::gateways(), &told[..]) {
+            (Some(gateways), [Input::Gateways(told)]) => assert_eq!(*told, gateways),
+            (None, []) => {}
+            (_, told) => panic!("{told:?}"),
+        }
+        assert_eq!(news.next(), start + EVERY);
+        assert!(news.check(start + EVERY / 2).is_none());
+        assert_eq!(news.next(), start + EVERY);
+        assert!(news.check(start + EVERY).is_none());
+        assert_eq!(news.next(), start + EVERY * 2);
+    }
+
+    #[test]
+    fn an_address_that_came_or_went_is_news() {
+        let start = Instant::now();
+        let mut news = NetworkMonitor::new(start);
+        all(&mut news, start);
+        news.interfaces.as_mut().unwrap().pop();
+        assert!(matches!(all(&mut news, start + EVERY)[..], [Input::Interfaces(_)]));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn so_is_a_gateway() {
+        let start = Instant::now();
+        let mut news = NetworkMonitor::new(start);
+        all(&mut news, start);
+        news.gateways.as_mut().unwrap().push([192, 0, 2, 1].into());
+        assert!(matches!(all(&mut news, start + EVERY)[..], [Input::Gateways(_)]));
+    }
+}
