@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c02_a_panic_report_has_its_place_and_no_message() {
+    fn c02_panic_report_has_place_but_no_message() {
         let (sender, receiver) = mpsc::channel();
         let me = std::thread::current().id();
         let others = std::panic::take_hook();

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn tab_completes_a_word_and_its_dash() {
+    fn tab_completes_word_and_adds_dash() {
         let all: Vec<&str> = ["7-a", "7-b"].iter().flat_map(|typed| code::complete(typed)).collect();
         let [first, .., last] = all.as_slice() else { panic!() };
         let mut editor = Editor::default();
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_line_counts() {
+    fn code_is_read_from_first_line_only() {
         let line = line_of(&b"7-acorn-canal\r\nsecond"[..]).unwrap();
         assert_eq!(given(&line).unwrap().code.reveal().as_str(), "7-acorn-canal");
         assert!(line_of(&b"\xff\xfe"[..]).is_err());

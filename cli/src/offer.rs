@@ -252,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_keeps_its_end() {
+    fn long_name_is_shortened_but_keeps_its_ending() {
         let name = format!("{}.jpg.exe", "x".repeat(200));
         let short = shortened(&name);
         assert!(short.ends_with(".jpg.exe") && short.chars().count() == LONGEST, "{short}");
     }
 
     #[test]
-    fn an_unclear_answer_is_no() {
+    fn unclear_answer_selects_no_conflict_policy() {
         assert!(matches!(on_exists(Some(" O ")), Some(OnExists::Overwrite)));
         assert!(matches!(on_exists(Some("rename")), Some(OnExists::Rename)));
         assert!(matches!(on_exists(Some("s")), Some(OnExists::Skip)));
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn the_question_names_what_exists() {
+    fn conflict_question_lists_existing_names() {
         let existing = Existing { first: vec!["a".into(), "b".into()], count: 12 };
         assert!(existing.question().starts_with("a, b and 10 more already exist."));
     }

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_percent_means_all_bytes() {
+    fn progress_shows_100_percent_only_for_all_bytes() {
         let start = Instant::now();
         let mut meter = meter();
         meter.start(start, u64::MAX);

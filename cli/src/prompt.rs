@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn f11_only_yes_is_yes() {
+    fn f11_prompt_accepts_only_y_or_yes() {
         for yes in ["y", "Y", "yes", " YES "] {
             assert!(is_yes(Some(yes)), "{yes}");
         }

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relay_is_shown_with_its_port_and_v6_in_brackets() {
+    fn relay_is_shown_with_port_and_bracketed_ipv6() {
         assert_eq!(relay_of("relay.example", Some(99)), "relay.example:99");
         assert_eq!(
             relay_of("relay.example", None).parse(),

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn only_addresses_that_others_can_use_are_shown() {
+    fn reachable_addresses_exclude_loopback() {
         let interfaces: [IpAddr; 3] =
             ["2001:db8::5".parse().unwrap(), "10.0.0.5".parse().unwrap(), "127.0.0.1".parse().unwrap()];
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();

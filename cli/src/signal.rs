@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exit_codes_are_those_of_a_shell() {
+    fn signal_exit_code_is_128_plus_signal_number() {
         for signal in Signal::ALL {
             assert_eq!(i32::from(signal.exit_code()), 128 + signal.kind().as_raw_value());
         }

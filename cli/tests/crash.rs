@@ -257,7 +257,7 @@ fn again(place: &Place, context: &str) -> String {
 }
 
 #[test]
-fn f04_a_kill_at_any_call_costs_nothing_that_was_stored() {
+fn f04_kill_at_any_syscall_loses_no_stored_data() {
     if !has_strace() {
         return;
     }

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_on_the_network_of_its_prefix() {
+    fn host_matches_network_by_prefix() {
         assert!(is_on(v4("10.0.0.1"), v4("10.255.0.1"), 8) && !is_on(v4("11.0.0.1"), v4("10.255.0.1"), 8));
         assert!(!is_on(v4("10.0.0.1"), v4("10.0.0.1"), 0) && !is_on(v4("10.0.0.1"), v4("10.0.0.2"), 32));
         let unknown = Gateway::Unknown(vec![(v4("10.0.0.2"), 8), (v4("10.1.0.2"), 16)]);

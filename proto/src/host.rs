@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn invalid_hosts_and_ports_are_refused() {
         let long_label = "x".repeat(MAX_LABEL + 1);
         let long_name = "x.".repeat(MAX_NAME / 2 + 1);
         for text in [

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_were_written_out_of_order_arrive_as_they_were() {
+    fn files_written_out_of_order_arrive_intact() {
         let long: Vec<u8> = (0..10_000_u32).map(|i| (i % 251) as u8).collect();
         let files = Files::new().with_file("a/one", long.clone()).unwrap().with_file("two", Bytes::new()).unwrap();
         let (manifest, sink) = (scanned(&files), Collector::new(20_000));
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_takes_no_more_than_its_limit() {
+    fn collector_respects_its_limit() {
         let manifest = scanned(&Files::new().with_file("a", vec![0; 1000]).unwrap());
         let fault = Collector::new(1000).begin(&manifest).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Full { need: 1000 + ENTRY, have: 1000 });
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsafe_name_is_refused_before_it_is_sent() {
+    fn unsafe_name_is_refused_when_added() {
         for name in ["", "..", "a/../b", "/etc/passwd"] {
             assert!(Files::new().with_file(name, "x").is_err(), "{name}");
         }

@@ -156,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_come_out_as_they_went_in(
+        fn pieces_keep_bytes_and_order(
             pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..1500), any::<bool>()), 0..40),
             cuts in prop::collection::vec(1usize..3000, 0..40),
         ) {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_is_changed_alone() {
+    fn copied_piece_is_modified_independently() {
         for len in [3, SMALL] {
             let mut queue = Pieces::new();
             queue.copy(b"abc");

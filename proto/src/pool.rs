@@ -127,7 +127,7 @@ mod tests {
     const MIB: usize = 1 << 20;
 
     #[test]
-    fn the_last_buffer_that_came_back_is_used_first_and_as_it_is() {
+    fn last_returned_buffer_is_reused_first_unchanged() {
         let pool = Pool::default();
         let (mut first, mut second) = (pool.take(MIB), pool.take(MIB));
         first.fill(1);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_not_used_where_it_is_too_short_or_much_too_long() {
+    fn buffer_is_reused_only_if_length_fits() {
         let pool = Pool::default();
         pool.put(BytesMut::zeroed(MIB));
         assert_eq!(pool.take(MIB + 1).len(), MIB + 1);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lent_buffer_returns_when_its_last_part_is_dropped() {
+    fn lent_buffer_returns_when_last_part_is_dropped() {
         let pool = Arc::new(Pool::default());
         let whole = Bytes::from_owner(Lent::new(&pool, MIB));
         let part = whole.slice(7..9);

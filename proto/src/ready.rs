@@ -109,7 +109,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_ready_child_waits_once_and_in_turn() {
+    fn ready_child_is_queued_once_in_order() {
         let mut ready = ReadySet::new();
         ready.mark(1);
         ready.mark(2);

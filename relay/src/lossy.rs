@@ -235,7 +235,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_stream_that_stands_still_costs_lines_and_bounded_memory() {
+    fn blocked_log_loses_lines_and_has_bounded_memory() {
         let (lossy, open, taken) = gated();
         let line = [b"x".repeat(99), b"\n".to_vec()].concat();
         let pushed = 4 * ROOM / line.len();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_loses_its_lines_only() {
+    fn failed_write_loses_only_its_lines() {
         let (lossy, open, taken) = gated();
         open.send(false).unwrap();
         open.send(false).unwrap();

@@ -99,7 +99,7 @@ impl Drop for Program {
 
 /// R06 for one pair: what is logged at TRACE names no client.
 #[test]
-fn two_clients_meet_and_the_log_names_nobody() {
+fn two_clients_are_paired_and_log_has_no_addresses() {
     let state = tempfile::tempdir().unwrap();
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "-vvv"]);
     relay.expect("descriptor limit: ");
@@ -142,7 +142,7 @@ fn two_clients_meet_and_the_log_names_nobody() {
 }
 
 #[test]
-fn a_running_pair_has_its_time_and_a_second_signal_ends_it() {
+fn first_signal_drains_pairs_and_second_ends_them() {
     let state = tempfile::tempdir().unwrap();
     for hurried in [false, true] {
         let drain = if hurried { "1000" } else { "1" };
@@ -170,7 +170,7 @@ fn a_running_pair_has_its_time_and_a_second_signal_ends_it() {
 
 /// `trap '' INT` and the background of a shell: what was ignored stays ignored.
 #[test]
-fn an_interrupt_that_its_parent_ignores_ends_nothing() {
+fn interrupt_ignored_by_parent_is_ignored() {
     let state = tempfile::tempdir().unwrap();
     let mut command = Command::new("env");
     command.args(["--ignore-signal=INT", env!("CARGO_BIN_EXE_tallow-relay")]);
@@ -186,7 +186,7 @@ fn an_interrupt_that_its_parent_ignores_ends_nothing() {
 }
 
 #[test]
-fn quiet_writes_nothing_but_errors() {
+fn quiet_relay_prints_only_errors() {
     let state = tempfile::tempdir().unwrap();
     let relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "-q"]);
     while !catches(relay.child.id(), Signal::TERM) {
@@ -207,7 +207,7 @@ fn catches(pid: u32, signal: Signal) -> bool {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn its_memory_is_hidden_from_other_processes() {
+fn relay_memory_is_hidden_from_other_processes() {
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::process::CommandExt;
     const NOBODY: u32 = 65_534;
@@ -228,7 +228,7 @@ fn its_memory_is_hidden_from_other_processes() {
 }
 
 #[test]
-fn what_keeps_it_from_running_is_told_in_one_line() {
+fn startup_failure_is_reported_in_one_line() {
     let state = tempfile::tempdir().unwrap();
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();

@@ -229,7 +229,7 @@ async fn go_round<M: Body + Clone + PartialEq + std::fmt::Debug>(messages: Vec<M
 }
 
 #[tokio::test]
-async fn every_message_goes_round() {
+async fn every_message_round_trips() {
     for capacity in [1, 7, 1 << 16] {
         go_round(client_messages(), capacity).await;
         go_round(relay_messages(), capacity).await;
@@ -262,7 +262,7 @@ fn any_cut_of_the_stream_gives_the_same_messages() {
 }
 
 #[tokio::test]
-async fn what_came_early_is_the_next_conversation_s() {
+async fn early_bytes_are_kept_for_next_codec() {
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let h3 = HandshakeMessage::H3 { confirmation: [1; 32] };
     let record = Bytes::from(vec![KIND_CONTROL; GREETING + 1]);
@@ -294,7 +294,7 @@ async fn a_stream_that_ends_inside_of_a_frame_is_an_error() {
 }
 
 #[test]
-fn broken_rules_are_errors() {
+fn invalid_frames_are_errors() {
     let read = |bytes: &[u8]| {
         let mut codec = TallowCodec::<ClientMessage, ClientMessage>::new();
         match codec.decode(&mut BytesMut::from(bytes)) {
@@ -311,7 +311,7 @@ fn broken_rules_are_errors() {
 }
 
 #[test]
-fn what_no_frame_may_carry_is_not_written() {
+fn unsendable_frame_is_not_written() {
     let mut codec = TallowCodec::<Bytes, Bytes>::new();
     let mut dst = BytesMut::new();
     let too_long = [(KIND_CONTROL, CONTROL + 1), (KIND_CHUNK, CHUNK + 1), (2, 10), (0, 0)];

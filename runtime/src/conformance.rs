@@ -28,7 +28,7 @@
 //! ```
 //!
 //! A test panics when it fails, and waits for ever when an event that has to come does not: let `block_on` panic after
-//! a minute or so. `TALLOW_BENCH=1` makes `quic_carries_bytes_whole` move more and print its throughput.
+//! a minute or so. `TALLOW_BENCH=1` makes `quic_delivers_all_bytes` move more and print its throughput.
 
 #![expect(clippy::missing_panics_doc, reason = "these are tests")]
 
@@ -76,35 +76,35 @@ macro_rules! conformance_tests {
     ($runtime:ty) => {
         $crate::conformance_tests!(
             $runtime:
-            datagrams_go_round_in_batches,
+            datagrams_round_trip_in_batches,
             a_released_socket_can_be_bound_again,
-            timers_ring_in_order_and_never_early,
-            jobs_run_side_by_side_and_hold_up_nothing,
-            a_panicking_job_answers,
+            timers_fire_in_order_and_never_early,
+            jobs_run_concurrently_and_block_nothing,
+            panicking_job_reports_failure,
             a_panicking_node_ends_with_an_error,
             a_closed_node_ends_in_order,
-            a_dropped_driver_is_no_orderly_end,
+            dropped_driver_is_reported_as_abnormal_end,
             a_bind_that_fails_is_reported,
-            names_are_resolved,
-            many_handles_at_once,
-            a_dropped_handle_says_goodbye,
-            events_are_a_stream,
-            quic_carries_bytes_whole,
-            a_pipe_carries_bytes_whole_in_both_directions,
-            a_pipe_of_no_bytes_ends_on_both_sides,
-            a_refused_pipe_fails_and_so_does_one_without_a_route,
-            an_aborted_pipe_is_reset,
-            a_listener_that_is_closed_refuses,
+            host_names_are_resolved,
+            many_handles_run_concurrently,
+            dropped_handle_lets_node_send_its_goodbye,
+            handle_is_a_stream_of_events,
+            quic_delivers_all_bytes,
+            tcp_delivers_all_bytes_in_both_directions,
+            empty_tcp_connection_ends_on_both_sides,
+            refused_or_unroutable_dial_fails,
+            aborted_tcp_connection_is_reset,
+            closed_listener_refuses_connections,
             a_taken_port_is_reported_to_a_listener,
-            many_tcp_connections_at_once,
+            many_tcp_connections_run_concurrently,
             the_addresses_of_the_machine_are_reported,
             serve_until_the_input_ends,
         );
 
         #[cfg(unix)]
         #[test]
-        fn without_descriptors_a_listener_rests_and_recovers() {
-            $crate::conformance::without_descriptors_a_listener_rests_and_recovers(module_path!());
+        fn listener_without_descriptors_pauses_and_recovers() {
+            $crate::conformance::listener_without_descriptors_pauses_and_recovers(module_path!());
         }
     };
     ($runtime:ty: $($test:ident),* $(,)?) => {
@@ -129,7 +129,7 @@ async fn bound<R: Runtime>() -> (Handle<TestNode>, SocketAddr) {
 }
 
 /// Datagrams arrive whole, with the address they were sent to, and are sent in batches where the system can.
-pub async fn datagrams_go_round_in_batches<R: Runtime>() {
+pub async fn datagrams_round_trip_in_batches<R: Runtime>() {
     let (mut client, _) = bound::<R>().await;
     let (_server, to) = bound::<R>().await;
     client.command(Command::Ping { to, total: 20_000, size: 1200 }).unwrap();
@@ -145,7 +145,7 @@ pub async fn datagrams_go_round_in_batches<R: Runtime>() {
 }
 
 /// Deadlines pass in their order and never early.
-pub async fn timers_ring_in_order_and_never_early<R: Runtime>() {
+pub async fn timers_fire_in_order_and_never_early<R: Runtime>() {
     let (mut node, _) = bound::<R>().await;
     for ms in [40, 5, 20, 5] {
         node.command(Command::Alarm(Duration::from_millis(ms))).unwrap();
@@ -164,7 +164,7 @@ pub async fn timers_ring_in_order_and_never_early<R: Runtime>() {
 }
 
 /// Blocking work runs on several threads, and neither sockets nor commands wait for it.
-pub async fn jobs_run_side_by_side_and_hold_up_nothing<R: Runtime>() {
+pub async fn jobs_run_concurrently_and_block_nothing<R: Runtime>() {
     let (mut node, _) = bound::<R>().await;
     let (_server, to) = bound::<R>().await;
     // Each waits for the others, and all for this test.
@@ -213,14 +213,14 @@ pub async fn a_closed_node_ends_in_order<R: Runtime>() {
 }
 
 /// A driver that is dropped before it ran, as by a runtime that shuts down, is reported by its handle.
-pub async fn a_dropped_driver_is_no_orderly_end<R: Runtime>() {
+pub async fn dropped_driver_is_reported_as_abnormal_end<R: Runtime>() {
     let mut handle = Driver::new(Fragile::default(), R::io()).0;
     assert_eq!(handle.next_event().await, None);
     assert_eq!(handle.ending(), Some(Ending::Dropped));
 }
 
 /// A job that panics fails, and others run on.
-pub async fn a_panicking_job_answers<R: Runtime>() {
+pub async fn panicking_job_reports_failure<R: Runtime>() {
     let (mut node, _) = bound::<R>().await;
     node.command(Command::Work(Box::new(job(1, || panic!("on purpose"))))).unwrap();
     assert!(matches!(node.next_event().await, Some(Event::Worked { id: 1, well: false })));
@@ -236,7 +236,7 @@ pub async fn a_bind_that_fails_is_reported<R: Runtime>() {
 }
 
 /// Addresses are answered with themselves, and a query without addresses is answered too.
-pub async fn names_are_resolved<R: Runtime>() {
+pub async fn host_names_are_resolved<R: Runtime>() {
     let (mut node, _) = bound::<R>().await;
     for (host, found) in [("127.0.0.1", vec![SocketAddr::from(([127, 0, 0, 1], 4433))]), ("a\0b", vec![])] {
         node.command(Command::Resolve(host.into(), 4433)).unwrap();
@@ -266,7 +266,7 @@ pub async fn a_released_socket_can_be_bound_again<R: Runtime>() {
 }
 
 /// Many drivers run beside each other.
-pub async fn many_handles_at_once<R: Runtime>() {
+pub async fn many_handles_run_concurrently<R: Runtime>() {
     let (_server, to) = bound::<R>().await;
     let mut stations = Vec::new();
     for id in 0..100 {
@@ -290,7 +290,7 @@ pub async fn many_handles_at_once<R: Runtime>() {
 }
 
 /// A dropped handle ends the node in order: its last datagram is sent, its socket closed.
-pub async fn a_dropped_handle_says_goodbye<R: Runtime>() {
+pub async fn dropped_handle_lets_node_send_its_goodbye<R: Runtime>() {
     let listener = UdpSocket::bind(LOOPBACK).unwrap();
     listener.set_read_timeout(Some(PATIENCE)).unwrap();
     let (node, addr) = bound::<R>().await;
@@ -325,7 +325,7 @@ async fn next(handle: &mut Handle<TcpConnections>) -> tcp::Event {
 }
 
 /// Bytes of a TCP connection arrive whole, in order and once, in both directions at once.
-pub async fn a_pipe_carries_bytes_whole_in_both_directions<R: Runtime>() {
+pub async fn tcp_delivers_all_bytes_in_both_directions<R: Runtime>() {
     const TOTAL: u64 = 64 << 20;
     let (_server, to) = echo::<R>().await;
     let mut client = R::spawn(TcpConnections::client());
@@ -337,7 +337,7 @@ pub async fn a_pipe_carries_bytes_whole_in_both_directions<R: Runtime>() {
 }
 
 /// An end without bytes reaches the other side.
-pub async fn a_pipe_of_no_bytes_ends_on_both_sides<R: Runtime>() {
+pub async fn empty_tcp_connection_ends_on_both_sides<R: Runtime>() {
     let (_server, to) = echo::<R>().await;
     let mut client = R::spawn(TcpConnections::client());
     client.command(tcp::Command::Echo { to, total: 0 }).unwrap();
@@ -345,7 +345,7 @@ pub async fn a_pipe_of_no_bytes_ends_on_both_sides<R: Runtime>() {
 }
 
 /// A connection that is refused fails with that kind; one without a route fails, at once or later.
-pub async fn a_refused_pipe_fails_and_so_does_one_without_a_route<R: Runtime>() {
+pub async fn refused_or_unroutable_dial_fails<R: Runtime>() {
     let to = std::net::TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
     let mut client = R::spawn(TcpConnections::client());
     client.command(tcp::Command::Echo { to, total: 1 }).unwrap();
@@ -357,7 +357,7 @@ pub async fn a_refused_pipe_fails_and_so_does_one_without_a_route<R: Runtime>() 
 }
 
 /// An aborted TCP connection resets the connection.
-pub async fn an_aborted_pipe_is_reset<R: Runtime>() {
+pub async fn aborted_tcp_connection_is_reset<R: Runtime>() {
     let (mut server, to) = echo::<R>().await;
     let mut client = R::spawn(TcpConnections::client());
     client.command(tcp::Command::Hold { to }).unwrap();
@@ -368,7 +368,7 @@ pub async fn an_aborted_pipe_is_reset<R: Runtime>() {
 }
 
 /// A closed listener refuses connections, and accepted ones stay.
-pub async fn a_listener_that_is_closed_refuses<R: Runtime>() {
+pub async fn closed_listener_refuses_connections<R: Runtime>() {
     let (mut server, to) = echo::<R>().await;
     let mut client = R::spawn(TcpConnections::client());
     client.command(tcp::Command::Hold { to }).unwrap();
@@ -396,7 +396,7 @@ pub async fn a_taken_port_is_reported_to_a_listener<R: Runtime>() {
 }
 
 /// Hundreds of TCP connections of one driver make progress beside each other.
-pub async fn many_tcp_connections_at_once<R: Runtime>() {
+pub async fn many_tcp_connections_run_concurrently<R: Runtime>() {
     const TCP_CONNECTIONS: usize = 200;
     const TOTAL: u64 = 100_000;
     let (_server, to) = echo::<R>().await;
@@ -430,7 +430,7 @@ const FEW: &str = "TALLOW_TEST_FEW_DESCRIPTORS";
 /// Connections wait in the backlog while there is no descriptor for them, and are served once there is. `module` is the
 /// path of the module with the tests.
 #[cfg(unix)]
-pub fn without_descriptors_a_listener_rests_and_recovers(module: &str) {
+pub fn listener_without_descriptors_pauses_and_recovers(module: &str) {
     const TCP_CONNECTIONS: usize = 200;
     // The name of the test does not begin with that of the crate.
     let module = module.split_once("::").map_or(String::new(), |(_, module)| format!("{module}::"));
@@ -480,7 +480,7 @@ pub async fn the_addresses_of_the_machine_are_reported<R: Runtime>() {
 }
 
 /// A handle is a stream, which ends with the node.
-pub async fn events_are_a_stream<R: Runtime>() {
+pub async fn handle_is_a_stream_of_events<R: Runtime>() {
     let (mut node, _) = bound::<R>().await;
     node.command(Command::Alarm(Duration::ZERO)).unwrap();
     node.command(Command::Close).unwrap();
@@ -492,7 +492,7 @@ pub async fn events_are_a_stream<R: Runtime>() {
 }
 
 /// QUIC over the runtime's sockets. With `TALLOW_BENCH` set it moves more and prints what that took.
-pub async fn quic_carries_bytes_whole<R: Runtime>() {
+pub async fn quic_delivers_all_bytes<R: Runtime>() {
     let bench = std::env::var_os("TALLOW_BENCH").is_some();
     let total = if bench { 4 << 30 } else { 256 << 20 };
     let identity = bulk::identity();

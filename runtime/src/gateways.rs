@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn the_preferred_gateway_of_ipv4_comes_first() {
+    fn ipv4_gateways_are_ordered_by_metric() {
         let none = "0.0.0.0";
         let table = [
             "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n".to_owned(),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn then_those_of_ipv6() {
+    fn ipv6_gateways_follow_ipv4_gateways() {
         let table = "\
 fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 \
     00000001 00000000 00000001     eth0
@@ -143,7 +143,7 @@ fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000
     }
 
     #[test]
-    fn a_table_may_be_anything() {
+    fn malformed_route_table_yields_no_gateway() {
         for text in ["", "\n\n", "a b c d e f g h", "é é é é é é é é é é", &"0 ".repeat(99)] {
             assert_eq!(in_order(text, text), [] as [IpAddr; 0]);
         }
@@ -153,7 +153,7 @@ fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_machine_tells() {
+    fn own_gateways_are_readable() {
         assert!(gateways().is_some());
     }
 }

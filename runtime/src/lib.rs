@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seeds_differ() {
+    fn two_seeds_differ() {
         assert_ne!(seed().bytes(), seed().bytes());
     }
 
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn the_interfaces_are_those_that_ip_tells() {
+    fn interfaces_match_output_of_ip() {
         loop {
             let Some(before) = expected_by_ip() else { return eprintln!("skipped: there is no `ip` here") };
             let ours = interfaces().expect("interfaces");
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_needs_no_name_service_and_a_bad_name_is_no_address() {
+    fn lookup_returns_literal_address_and_rejects_bad_name() {
         assert_eq!(lookup("127.0.0.1", 7), [SocketAddr::from(([127, 0, 0, 1], 7))]);
         assert_eq!(lookup("::1", 7), [SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 7))]);
         assert_eq!(lookup("a\0b", 7), []);

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_is_told_once_and_a_thread_that_was_held_up_is_none() {
+    fn sleep_is_reported_once_and_delayed_thread_is_not() {
         let mut asleep = Asleep::default();
         assert_eq!(asleep.compare(s(10), s(110), s(10)), None);
         assert_eq!(asleep.compare(s(20), s(120), s(20)), None);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_news_are_the_gateways_and_the_addresses_and_then_there_are_none() {
+    fn first_check_reports_gateways_and_addresses_once() {
         let start = Instant::now();
         let mut news = NetworkMonitor::new(start);
         let mut told = all(&mut news, start);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_came_or_went_is_news() {
+    fn changed_address_is_reported() {
         let start = Instant::now();
         let mut news = NetworkMonitor::new(start);
         all(&mut news, start);
@@ -157,7 +157,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn so_is_a_gateway() {
+    fn changed_gateway_is_reported() {
         let start = Instant::now();
         let mut news = NetworkMonitor::new(start);
         all(&mut news, start);

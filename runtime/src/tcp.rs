@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dual_stack_listener_speaks_of_ipv4_addresses_as_such() {
+    fn dual_stack_listener_reports_plain_ipv4_addresses() {
         let Ok(listener) = listen(&any("[::]:0")) else {
             println!("skipped: no IPv6 here");
             return;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_an_error_and_a_port_that_was_just_left_is_not() {
+    fn port_in_use_is_an_error_and_recently_closed_is_not() {
         let (dialled, accepted) = pair();
         let addr = accepted.local_addr().unwrap();
         let listener = listen(&Listen::from(addr)).unwrap();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_end_reads_on_and_a_reset_is_heard_as_one() {
+    fn finished_end_still_reads_and_reset_is_reported() {
         let (mut dialled, mut accepted) = pair();
         finish(&dialled);
         assert_eq!(accepted.read(&mut [0; 8]).unwrap(), 0);

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dual_stack_socket_speaks_of_ipv4_addresses_as_such() {
+    fn dual_stack_socket_reports_plain_ipv4_addresses() {
         let Ok((dual, dual_state)) = bind(&Bind { addr: "[::]:0".parse().unwrap(), ..ANY }) else {
             println!("skipped: no IPv6 here");
             return;
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn both_families_may_have_a_socket_at_one_port() {
+    fn both_families_can_bind_same_port() {
         let any = |ip: IpAddr, port| Bind { addr: SocketAddr::new(ip, port), dual_stack: false, ..ANY };
         // Another program may have a port.
         let both = || {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_port_is_an_error_unless_it_is_shared() {
+    fn port_in_use_is_an_error_unless_shared() {
         let (first, _) = bind(&ANY).unwrap();
         let taken = Bind { addr: first.local_addr().unwrap(), ..ANY };
         assert_eq!(bind(&taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_multicast_group_is_joined_and_heard_by_all_who_share_the_port() {
+    fn multicast_reaches_all_sockets_sharing_port() {
         let group = IpAddr::from([239, 255, 77, 77]);
         let any = Bind {
             addr: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),

@@ -506,7 +506,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_goes_before_the_extension_and_fits() {
+    fn number_is_inserted_before_extension_within_limit() {
         assert_eq!(numbered("photo.jpg", 1, false), "photo (1).jpg");
         assert_eq!(numbered("photo.jpg", 12, true), "photo.jpg (12)");
         assert_eq!(numbered("a.tar.gz", 2, false), "a (2).tar.gz");

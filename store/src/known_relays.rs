@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_relay_is_replaced_and_a_forgotten_one_new() {
+    fn changed_relay_is_replaced_and_forgotten_one_removed() {
         let dir = tempfile::tempdir().unwrap();
         let mut known = KnownRelays::load(dir.path()).unwrap();
         known.remember("a:1", print(1)).unwrap();

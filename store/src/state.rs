@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_lax_if_others_may_write() {
+    fn directory_writable_by_others_is_lax() {
         for (mode, lax) in [(0o40700, false), (0o40755, false), (0o40775, true), (0o40757, true), (0o41777, true)] {
             assert_eq!(is_lax(mode), lax, "{mode:o}");
         }

@@ -14,7 +14,7 @@ use tallow_store::OnExists;
 const POLICIES: [OnExists; 4] = [OnExists::Refuse, OnExists::Overwrite, OnExists::Rename, OnExists::Skip];
 
 #[test]
-fn n01_to_n04_no_name_leads_out() {
+fn n01_to_n04_escaping_names_write_nothing_outside() {
     let place = Place::new();
     let absolute = place.outside.join("victim");
     let unsafe_names = [
@@ -70,7 +70,7 @@ fn n04_a_sibling_with_the_same_prefix_is_not_written() {
 }
 
 #[test]
-fn n09_nothing_is_written_through_a_link_that_is_there() {
+fn n09_existing_link_is_not_written_through() {
     for on_exists in [OnExists::Refuse, OnExists::Overwrite] {
         for target in ["victim", "gone", "inner"] {
             let place = Place::new();
@@ -95,7 +95,7 @@ fn n09_nothing_is_written_through_a_link_that_is_there() {
 }
 
 #[test]
-fn n09_nothing_is_written_through_a_link_deeper_down() {
+fn n09_nested_link_is_not_written_through() {
     for on_exists in [OnExists::Overwrite, OnExists::Skip] {
         let place = Place::new();
         std::fs::create_dir_all(place.to.join("a/b")).unwrap();
@@ -109,7 +109,7 @@ fn n09_nothing_is_written_through_a_link_deeper_down() {
 }
 
 #[test]
-fn n09_a_link_stays_when_what_comes_is_renamed_or_skipped() {
+fn n09_link_is_kept_by_rename_and_skip() {
     for on_exists in [OnExists::Rename, OnExists::Skip] {
         let place = Place::new();
         symlink(place.outside.join("victim"), place.to.join("out.txt")).unwrap();

@@ -98,7 +98,7 @@ fn check(disk: &Disk) {
 }
 
 #[test]
-fn f01_too_small_a_disk_is_told_before_anything_is_written() {
+fn f01_small_disk_is_reported_before_any_write() {
     let Some(disk) = Disk::new("size=2m") else { return };
     let sink = sink(disk.path(), OnExists::Refuse);
     match sink.begin(&offer()).unwrap_err().kind {
@@ -111,7 +111,7 @@ fn f01_too_small_a_disk_is_told_before_anything_is_written() {
 }
 
 #[test]
-fn f01_a_disk_that_fills_up_half_way_keeps_what_is_stored() {
+fn f01_disk_full_during_transfer_keeps_stored_chunks() {
     let Some(disk) = Disk::new("size=8m") else { return };
     let manifest = offer();
     let first = sink(disk.path(), OnExists::Refuse);
@@ -142,7 +142,7 @@ fn f01_a_disk_that_fills_up_half_way_keeps_what_is_stored() {
 }
 
 #[test]
-fn f01_space_that_an_earlier_try_took_is_not_asked_for_again() {
+fn f01_space_of_earlier_attempt_is_not_required_again() {
     let Some(disk) = Disk::new("size=4500k") else { return };
     let manifest = offer();
     let first = sink(disk.path(), OnExists::Refuse);
@@ -158,7 +158,7 @@ fn f01_space_that_an_earlier_try_took_is_not_asked_for_again() {
 }
 
 #[test]
-fn f01_a_journal_without_room_is_as_it_was() {
+fn f01_journal_is_unchanged_when_disk_is_full() {
     let Some(disk) = Disk::new("size=8m") else { return };
     let manifest = offer();
     let first = sink(disk.path(), OnExists::Refuse);
@@ -179,7 +179,7 @@ fn f01_a_journal_without_room_is_as_it_was() {
 }
 
 #[test]
-fn f01_no_room_for_the_staging_itself() {
+fn f01_missing_inodes_for_staging_are_reported() {
     let Some(disk) = Disk::new("size=8m,nr_inodes=3") else { return };
     let sink = sink(disk.path(), OnExists::Refuse);
     let fault = sink.begin(&offer()).unwrap_err();
@@ -188,7 +188,7 @@ fn f01_no_room_for_the_staging_itself() {
 }
 
 #[test]
-fn f13_a_disk_that_is_read_only_is_told_before_a_code_is_used() {
+fn f13_read_only_disk_is_reported_when_opened() {
     let Some(disk) = Disk::new("size=8m") else { return };
     disk.remount("ro");
     let fault = Destination::open(disk.path(), Policy::default()).unwrap_err();
@@ -197,7 +197,7 @@ fn f13_a_disk_that_is_read_only_is_told_before_a_code_is_used() {
 }
 
 #[test]
-fn a_destination_that_becomes_read_only_or_vanishes_is_told() {
+fn read_only_or_removed_destination_is_reported() {
     let Some(disk) = Disk::new("size=8m") else { return };
     let manifest = offer();
     let first = sink(disk.path(), OnExists::Refuse);

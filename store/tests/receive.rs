@@ -67,7 +67,7 @@ fn n12_modes_and_times_are_clamped() {
 }
 
 #[test]
-fn n12_the_destination_itself_keeps_its_mode() {
+fn n12_destination_directory_keeps_its_mode() {
     let place = Place::new();
     chmod(&place.to, 0o750);
     receive(&sink(&place.to, OnExists::Refuse), &manifest(&[file("x", 3)])).unwrap();
@@ -106,7 +106,7 @@ fn contents(index: u32, size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn f13_names_that_exist_are_refused_before_anything_is_written() {
+fn f13_existing_names_are_refused_before_any_write() {
     let (place, offer) = meeting();
     let before = inside(&place.to);
     assert_eq!(refused(&sink(&place.to, OnExists::Refuse), &offer, &place.to), (FaultKind::Exists, "d".into()));
@@ -148,7 +148,7 @@ fn overwrite_replaces_files_and_merges_directories() {
 }
 
 #[test]
-fn overwrite_never_puts_one_kind_in_place_of_another() {
+fn overwrite_never_replaces_entry_of_other_kind() {
     let place = Place::new();
     std::fs::create_dir(place.to.join("dir")).unwrap();
     std::fs::write(place.to.join("file"), "old").unwrap();
@@ -168,7 +168,7 @@ fn overwrite_never_puts_one_kind_in_place_of_another() {
 }
 
 #[test]
-fn skip_keeps_what_is_there_and_adds_the_rest() {
+fn skip_keeps_existing_entries_and_adds_new_ones() {
     let (place, offer) = meeting();
     let sink = sink(&place.to, OnExists::Skip);
     receive(&sink, &offer).unwrap();
@@ -225,7 +225,7 @@ fn n05_unportable_names_are_changed_and_reported() {
 }
 
 #[test]
-fn two_receivers_in_one_directory_do_not_meet() {
+fn two_receivers_use_separate_staging() {
     let place = Place::new();
     let offer = manifest(&[dir("d"), file("d/x", 10), file("y", 10)]);
     let (one, other) = (sink(&place.to, OnExists::Rename), sink(&place.to, OnExists::Rename));
@@ -266,7 +266,7 @@ fn a_killed_receivers_staging_is_used_again() {
 }
 
 #[test]
-fn a_foreign_thing_under_the_staging_name_is_left_alone() {
+fn foreign_entry_under_staging_name_is_kept() {
     let place = Place::new();
     let offer = manifest(&[file("y", 10)]);
     let id: String = offer.digest()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -278,7 +278,7 @@ fn a_foreign_thing_under_the_staging_name_is_left_alone() {
 }
 
 #[test]
-fn abandon_leaves_nothing() {
+fn abandon_removes_all_files() {
     let place = Place::new();
     let deep: String = (0..60).map(|level| format!("{level}/")).collect();
     let mut entries = vec![file("a", 10), file(&format!("{deep}x"), 10), link("l", "../x".trim_start_matches("../"))];
@@ -329,7 +329,7 @@ fn abandon_removes_inaccessible_directories() {
 }
 
 #[test]
-fn directories_that_lock_us_out_arrive() {
+fn directories_without_permissions_arrive() {
     let place = Place::new();
     let offer = [
         entry("d", EntryKind::Dir, 0o555),
@@ -353,7 +353,7 @@ fn directories_that_lock_us_out_arrive() {
 }
 
 #[test]
-fn directories_that_no_entry_names_are_ordinary_ones() {
+fn implied_directories_get_default_mode() {
     let place = Place::new();
     receive(&sink(&place.to, OnExists::Refuse), &manifest(&[file("a/b/x", 3), entry("a/b", EntryKind::Dir, 0o700)]))
         .unwrap();
@@ -363,7 +363,7 @@ fn directories_that_no_entry_names_are_ordinary_ones() {
 }
 
 #[test]
-fn i1_an_incomplete_file_never_gets_its_name() {
+fn i1_incomplete_file_never_gets_its_final_name() {
     let place = Place::new();
     let offer = manifest(&[file("a", 10), file("b", 100_000)]);
     let sink = sink(&place.to, OnExists::Refuse);
@@ -400,7 +400,7 @@ fn one_file_is_written_by_many_threads_in_any_order() {
 }
 
 #[test]
-fn f13_a_destination_that_cannot_be_is_told_with_its_path() {
+fn f13_invalid_destination_is_reported_with_path() {
     let place = Place::new();
     std::fs::write(place.to.join("file"), "").unwrap();
     for below in ["file", "file/new", "file/new/er"] {
@@ -465,7 +465,7 @@ impl Drop for Small {
 }
 
 #[test]
-fn f01_a_full_disk_is_told_before_and_during() {
+fn f01_full_disk_is_reported_before_and_during_writes() {
     let Some(small) = Small::new("8m") else { return };
     let to = small.0.path().join("to");
     let fault = sink(&to, OnExists::Refuse).begin(&manifest(&[file("x", 9 << 20)])).unwrap_err();
@@ -489,7 +489,7 @@ fn f01_a_full_disk_is_told_before_and_during() {
 }
 
 #[test]
-fn only_a_begun_sink_writes() {
+fn sink_refuses_writes_before_begin() {
     let place = Place::new();
     let offer = manifest(&[file("x", 3)]);
     let sink = Destination::open(&place.to, policy(OnExists::Refuse)).unwrap().sink();

@@ -99,7 +99,7 @@ fn go_on(root: &Path) -> (Vec<u64>, Vec<u64>) {
 }
 
 #[test]
-fn the_next_try_finds_what_was_stored() {
+fn resumed_receive_finds_stored_chunks() {
     let all = offer().chunks();
     assert_eq!(all, 8);
     for stored in [1..2, 0..5, 3..8, 0..8] {
@@ -147,7 +147,7 @@ fn half_placed(root: &Path) {
 
 /// A modified entry in its final place is not taken back: it is treated like any existing entry.
 #[test]
-fn a_modified_final_file_is_not_taken_back() {
+fn modified_final_file_is_not_rolled_back() {
     type Change = fn(&Path);
     let changes: [(&str, Change); 6] = [
         ("d", |root| std::fs::write(root.join("d/new"), "mine").unwrap()),
@@ -189,7 +189,7 @@ fn a_modified_final_file_is_not_taken_back() {
 
 /// An entry that replaced another one is not taken back: then neither would exist.
 #[test]
-fn a_replacing_file_is_not_taken_back() {
+fn replacing_file_is_not_rolled_back() {
     let root = quick_dir();
     std::fs::write(root.path().join("top"), "old").unwrap();
     std::fs::create_dir(root.path().join("d")).unwrap();
@@ -219,7 +219,7 @@ fn a_replacing_file_is_not_taken_back() {
 }
 
 #[test]
-fn f06_damage_is_seen_and_costs_only_what_is_damaged() {
+fn f06_only_damaged_chunks_are_rejected() {
     let large = 5 * (64 << 10) + 7;
     type Damage = fn(&Path);
     let cases: [(&str, Damage, &[u64]); 12] = [
@@ -278,7 +278,7 @@ fn replace(path: &Path, make: impl Fn(&Path) -> std::io::Result<()>) {
 }
 
 #[test]
-fn f06_a_damaged_journal_is_used_as_far_as_it_is_good() {
+fn f06_damaged_journal_is_used_up_to_damage() {
     let journal = |root: &Path| staging(root).join("journal");
     let whole = {
         let root = quick_dir();
@@ -329,7 +329,7 @@ fn a_journal_of_another_transfer_is_not_used() {
 }
 
 #[test]
-fn a_torn_tail_does_not_hide_what_comes_after() {
+fn torn_journal_tail_does_not_hide_later_entries() {
     let root = quick_dir();
     left(root.path(), 0..3);
     let journal = staging(root.path()).join("journal");
@@ -385,7 +385,7 @@ fn f02_after_a_failed_sync_only_synced_chunks_count() {
 }
 
 #[test]
-fn a_second_receiver_of_the_same_stages_for_itself() {
+fn second_receiver_of_same_offer_uses_own_staging() {
     let root = quick_dir();
     left(root.path(), 0..5);
     let first = sink(root.path(), OnExists::Rename);
@@ -434,7 +434,7 @@ fn an_attempt_without_chunks_leaves_no_staging() {
 }
 
 #[test]
-fn a_destination_that_was_made_stays_with_what_is_in_it() {
+fn created_destination_is_kept_with_staging() {
     let root = quick_dir();
     let to = root.path().join("new/deep");
     let first = sink(&to, OnExists::Refuse);
@@ -491,7 +491,7 @@ fn a_resume_with_other_skipped_entries_begins_anew() {
 }
 
 #[test]
-fn a_small_file_that_is_replaced_is_replaced_as_a_whole() {
+fn damaged_small_file_is_rewritten_completely() {
     let root = quick_dir();
     left(root.path(), 0..8);
     let tree = staging(root.path()).join("tree");
@@ -501,7 +501,7 @@ fn a_small_file_that_is_replaced_is_replaced_as_a_whole() {
 }
 
 #[test]
-fn space_that_is_taken_already_is_not_asked_for_again() {
+fn used_space_is_not_required_again() {
     // Without a small disk at hand, an offer that is larger than any.
     let root = quick_dir();
     let system = rustix::fs::statvfs(root.path()).unwrap();
@@ -514,7 +514,7 @@ fn space_that_is_taken_already_is_not_asked_for_again() {
 }
 
 #[test]
-fn modes_and_times_are_as_without_the_crash() {
+fn resumed_transfer_restores_modes_and_times() {
     let root = quick_dir();
     left(root.path(), 0..7);
     go_on(root.path());

@@ -115,7 +115,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
     #[test]
-    fn any_tree_arrives_as_it_was(nodes in prop::collection::btree_map(name(), node(), 1..5), slices in 1_usize..40) {
+    fn any_tree_round_trips(nodes in prop::collection::btree_map(name(), node(), 1..5), slices in 1_usize..40) {
         let root = common::quick_dir();
         let from = root.path().join("from");
         let mut top = Node::Dir { mode: 0o755, seconds: 1_700_000_000, inside: nodes };

@@ -36,7 +36,7 @@ fn left_out(tree: &SourceTree, root: &Path) -> Vec<(String, SkipReason)> {
 }
 
 #[test]
-fn the_order_is_always_the_same() {
+fn scan_order_is_stable() {
     let root = tempfile::tempdir().unwrap();
     let from = root.path().join("from");
     for name in ["b/2", "b/10", "b/1/x", "a.txt", "a/z", "Z", "é"] {
@@ -62,7 +62,7 @@ fn the_order_is_always_the_same() {
 }
 
 #[test]
-fn dots_and_the_root_get_a_real_name() {
+fn dots_and_root_are_sent_under_real_names() {
     let root = tempfile::tempdir().unwrap();
     let inner = root.path().join("outer/inner");
     write(&inner.join("file"), "");
@@ -82,7 +82,7 @@ fn dots_and_the_root_get_a_real_name() {
 }
 
 #[test]
-fn paths_of_one_name_are_refused_with_both() {
+fn paths_of_same_name_are_refused_with_both_paths() {
     let root = tempfile::tempdir().unwrap();
     for name in ["a/x", "b/x", "b/X"] {
         write(&root.path().join(name), "");
@@ -149,7 +149,7 @@ fn n11_special_files_in_a_tree_are_left_out_and_reported() {
 }
 
 #[test]
-fn n11_followed_links_that_lead_in_a_circle_end() {
+fn n11_circular_links_are_skipped_when_followed() {
     let root = tempfile::tempdir().unwrap();
     let (from, away) = (root.path().join("from"), root.path().join("away"));
     write(&from.join("a/file"), "x");
@@ -246,7 +246,7 @@ fn git_ignored_files_are_not_sent_with_git() {
 }
 
 #[test]
-fn names_that_cannot_be_sent_are_told_with_their_path() {
+fn unsendable_names_are_reported_with_path() {
     use std::os::unix::ffi::OsStrExt;
     let root = tempfile::tempdir().unwrap();
     let from = root.path().join("from");
@@ -312,7 +312,7 @@ fn files_that_cannot_be_read_are_all_listed_and_left_out() {
 }
 
 #[test]
-fn a_page_is_asked_for_once_and_in_order() {
+fn pages_are_requested_once_and_in_order() {
     let root = tempfile::tempdir().unwrap();
     let from = root.path().join("from");
     for number in 0..5000 {
@@ -467,7 +467,7 @@ fn a_file_that_was_touched_or_grew_is_read_as_far_as_it_was_offered() {
 }
 
 #[test]
-fn f03_a_change_while_it_is_read_is_told() {
+fn f03_change_during_read_is_reported() {
     let sent = Sent::new();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -504,7 +504,7 @@ fn a_small_file_that_grows_while_it_is_read_is_one_version() {
 }
 
 #[test]
-fn several_threads_read_one_file_and_many() {
+fn several_threads_read_same_files() {
     let sent = Sent::new();
     std::thread::scope(|scope| {
         for thread in 0..4 {

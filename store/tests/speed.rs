@@ -16,7 +16,7 @@ fn cpu() -> Duration {
 
 #[test]
 #[ignore = "prints times"]
-fn ten_thousand_small_files() {
+fn ten_thousand_small_files_are_timed() {
     let root = tempfile::tempdir().unwrap();
     let from = root.path().join("from");
     for dir in 0..100 {
@@ -55,7 +55,7 @@ fn ten_thousand_small_files() {
 
 #[test]
 #[ignore = "prints times, and takes a gigabyte in memory"]
-fn a_million_empty_files() {
+fn million_empty_files_are_timed() {
     let root = common::quick_dir();
     let mut entries = Vec::new();
     for dir in 0..1000 {

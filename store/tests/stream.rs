@@ -18,7 +18,7 @@ fn count(read: Read) -> usize {
 }
 
 #[test]
-fn a_pipe_is_read_as_it_comes_and_ends_once() {
+fn pipe_is_read_as_data_arrives_and_ends_once() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let source = StreamIn::new(reader, "a pipe");
     let mut into = [0; 100];
@@ -62,7 +62,7 @@ fn a_full_pipe_accepts_nothing_and_does_not_block() {
 }
 
 #[test]
-fn a_reader_that_left_is_a_broken_pipe() {
+fn closed_reader_causes_broken_pipe() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let fault = StreamOut::new(writer, "a pipe").write(b"x", SOON).unwrap_err();

@@ -76,27 +76,27 @@ macro_rules! on_both_runtimes {
 }
 
 on_both_runtimes!(
-    a_folder_crosses_without_a_relay,
-    a_folder_crosses_through_a_relay,
-    every_pair_of_transports_carries_a_folder,
+    folder_arrives_without_separate_relay,
+    folder_arrives_through_relay,
+    folder_arrives_over_every_pair_of_transports,
     a_session_moves_to_a_direct_path,
-    where_no_direct_path_may_be_looked_for_there_is_none,
-    compressible_files_arrive_as_they_were,
-    a_wrong_code_ends_the_guesser_and_the_right_one_still_works,
+    p2p_only_transfer_fails_if_peer_has_p2p_off,
+    compressible_files_arrive_intact,
+    wrong_code_ends_its_receiver_and_right_code_works,
     the_third_wrong_code_ends_the_sender,
-    a_declined_offer_tells_the_sender,
+    declined_offer_is_reported_to_sender,
     the_verifier_words_are_the_same_on_both_sides,
-    what_was_cancelled_is_gone_on_from,
-    dropping_the_handle_tells_the_other_side,
-    existing_names_are_refused_before_anything_moves,
+    cancelled_transfer_is_resumed,
+    dropped_handle_is_reported_to_peer,
+    existing_names_are_refused_before_transfer,
     a_source_that_changes_ends_the_transfer,
     files_that_fail_are_named_on_both_sides,
-    a_relay_that_vanishes_is_waited_for_as_long_as_was_said,
-    a_relay_that_comes_back_is_used_again,
-    a_stream_outlives_its_relay,
+    lost_relay_is_awaited_until_timeout,
+    restarted_relay_is_used_again,
+    stream_survives_relay_restart,
     a_changed_certificate_is_refused,
-    a_password_is_asked_for,
-    nobody_answers_at_a_wrong_address,
+    relay_password_is_required,
+    unanswered_relay_address_fails_with_no_relay,
 );
 
 /// A folder with everything that must survive.
@@ -246,7 +246,7 @@ fn staging_left(dir: &Path) -> usize {
     fs::read_dir(dir).map_or(0, |entries| entries.count())
 }
 
-async fn a_folder_crosses_without_a_relay<R: Runtime>() {
+async fn folder_arrives_without_separate_relay<R: Runtime>() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     folder(from.path());
     let mut sender = R::send(sending(common(), &from.path().join("holiday")));
@@ -257,7 +257,7 @@ async fn a_folder_crosses_without_a_relay<R: Runtime>() {
     assert_eq!(staging_left(to.path()), 1, "nothing else is left");
 }
 
-async fn a_folder_crosses_through_a_relay<R: Runtime>() {
+async fn folder_arrives_through_relay<R: Runtime>() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     folder(from.path());
     let (_relay, addr) = relay::<R>(None).await;
@@ -268,7 +268,7 @@ async fn a_folder_crosses_through_a_relay<R: Runtime>() {
     assert_eq!(inventory(&from.path().join("holiday")), inventory(&to.path().join("holiday")));
 }
 
-async fn every_pair_of_transports_carries_a_folder<R: Runtime>() {
+async fn folder_arrives_over_every_pair_of_transports<R: Runtime>() {
     let from = tempfile::tempdir().unwrap();
     folder(from.path());
     let (_relay, addr) = relay::<R>(None).await;
@@ -317,7 +317,7 @@ async fn a_session_moves_to_a_direct_path<R: Runtime>() {
     }
 }
 
-async fn where_no_direct_path_may_be_looked_for_there_is_none<R: Runtime>() {
+async fn p2p_only_transfer_fails_if_peer_has_p2p_off<R: Runtime>() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     folder(from.path());
     let (_relay, addr) = relay::<R>(None).await;
@@ -336,7 +336,7 @@ async fn where_no_direct_path_may_be_looked_for_there_is_none<R: Runtime>() {
     }
 }
 
-async fn compressible_files_arrive_as_they_were<R: Runtime>() {
+async fn compressible_files_arrive_intact<R: Runtime>() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("log"), "the same line again and again\n".repeat(200_000)).unwrap();
     let mut sender = R::send(sending(common(), &from.path().join("log")));
@@ -346,7 +346,7 @@ async fn compressible_files_arrive_as_they_were<R: Runtime>() {
     assert_eq!(fs::read(from.path().join("log")).unwrap(), fs::read(to.path().join("log")).unwrap());
 }
 
-async fn a_wrong_code_ends_the_guesser_and_the_right_one_still_works<R: Runtime>() {
+async fn wrong_code_ends_its_receiver_and_right_code_works<R: Runtime>() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     folder(from.path());
     let (_relay, addr) = relay::<R>(None).await;
@@ -378,7 +378,7 @@ async fn the_third_wrong_code_ends_the_sender<R: Runtime>() {
     assert_eq!(staging_left(to.path()), 0);
 }
 
-async fn a_declined_offer_tells_the_sender<R: Runtime>() {
+async fn declined_offer_is_reported_to_sender<R: Runtime>() {
     let from = tempfile::tempdir().unwrap();
     fs::write(from.path().join("file"), "x").unwrap();
     let mut sender = R::send(sending(common(), &from.path().join("file")));
@@ -416,7 +416,7 @@ async fn the_verifier_words_are_the_same_on_both_sides<R: Runtime>() {
     both(&mut sender, &mut receiver, to.path()).await;
 }
 
-async fn what_was_cancelled_is_gone_on_from<R: Runtime>() {
+async fn cancelled_transfer_is_resumed<R: Runtime>() {
     for by_sender in [true, false] {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         folder(from.path());
@@ -457,7 +457,7 @@ async fn what_was_cancelled_is_gone_on_from<R: Runtime>() {
     }
 }
 
-async fn dropping_the_handle_tells_the_other_side<R: Runtime>() {
+async fn dropped_handle_is_reported_to_peer<R: Runtime>() {
     let from = tempfile::tempdir().unwrap();
     fs::write(from.path().join("file"), "x").unwrap();
     let mut sender = R::send(sending(common(), &from.path().join("file")));
@@ -469,7 +469,7 @@ async fn dropping_the_handle_tells_the_other_side<R: Runtime>() {
     assert!(matches!(outcome, Err(Failure::Peer { reason: CancelReason::Interrupted, .. })), "{outcome:?}");
 }
 
-async fn existing_names_are_refused_before_anything_moves<R: Runtime>() {
+async fn existing_names_are_refused_before_transfer<R: Runtime>() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("file"), "new").unwrap();
     fs::write(to.path().join("file"), "old").unwrap();
@@ -532,7 +532,7 @@ async fn files_that_fail_are_named_on_both_sides<R: Runtime>() {
     assert_eq!(staging_left(to.path()), 1, "only what arrived is there");
 }
 
-async fn a_relay_that_vanishes_is_waited_for_as_long_as_was_said<R: Runtime>() {
+async fn lost_relay_is_awaited_until_timeout<R: Runtime>() {
     let from = tempfile::tempdir().unwrap();
     fs::write(from.path().join("file"), vec![1; 100_000]).unwrap();
     let (relay, addr) = relay::<R>(None).await;
@@ -547,7 +547,7 @@ async fn a_relay_that_vanishes_is_waited_for_as_long_as_was_said<R: Runtime>() {
     assert_eq!(end(&mut sender).await, Err(Failure::Lost(Lost::InTransfer)));
 }
 
-async fn a_relay_that_comes_back_is_used_again<R: Runtime>() {
+async fn restarted_relay_is_used_again<R: Runtime>() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("file"), vec![1; 100_000]).unwrap();
     let identity = identity::ephemeral().unwrap();
@@ -566,7 +566,7 @@ async fn a_relay_that_comes_back_is_used_again<R: Runtime>() {
     assert_eq!(fs::read(to.path().join("file")).unwrap(), vec![1; 100_000]);
 }
 
-async fn a_stream_outlives_its_relay<R: Runtime>() {
+async fn stream_survives_relay_restart<R: Runtime>() {
     let bytes: Vec<u8> = (0..20_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let identity = identity::ephemeral().unwrap();
     let (mut first, addr) = relay_at::<R>(([127, 0, 0, 1], 0).into(), identity.clone(), None).await;
@@ -605,7 +605,7 @@ async fn a_changed_certificate_is_refused<R: Runtime>() {
     assert_eq!(failure.class(), Class::Relay);
 }
 
-async fn a_password_is_asked_for<R: Runtime>() {
+async fn relay_password_is_required<R: Runtime>() {
     let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(from.path().join("file"), "x").unwrap();
     let (_relay, addr) = relay::<R>(Some("open sesame")).await;
@@ -623,7 +623,7 @@ async fn a_password_is_asked_for<R: Runtime>() {
     both(&mut sender, &mut receiver, to.path()).await;
 }
 
-async fn nobody_answers_at_a_wrong_address<R: Runtime>() {
+async fn unanswered_relay_address_fails_with_no_relay<R: Runtime>() {
     let from = tempfile::tempdir().unwrap();
     fs::write(from.path().join("file"), "x").unwrap();
     let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

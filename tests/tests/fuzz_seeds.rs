@@ -291,7 +291,7 @@ fn datagrams() -> Vec<u8> {
 }
 
 #[test]
-fn the_seeds_are_what_the_program_says_today() {
+fn seeds_match_current_encoding() {
     let seeds = real();
     if std::env::var_os("TALLOW_WRITE_SEEDS").is_some() {
         let _ = fs::remove_dir_all(dir());
@@ -322,7 +322,7 @@ fn every_target_has_seeds() {
 
 /// The machines take every seed, each of its prefixes and some flips, on any toolchain.
 #[test]
-fn the_machines_take_the_seeds_and_what_is_near_them() {
+fn machines_survive_seeds_and_mutations() {
     let map = |data: &[u8]| drop(portmap::run(data));
     for (target, run) in [
         ("receive", &transfer::receive as &dyn Fn(&[u8])),
@@ -350,14 +350,14 @@ fn the_machines_take_the_seeds_and_what_is_near_them() {
 /// What the servers say in the seeds is understood.
 /// Each seed gets as far as its name says: to a second round, or nowhere.
 #[test]
-fn the_seeds_of_direct_paths_begin_rounds() {
+fn direct_path_seeds_start_rounds() {
     for (name, rounds) in [("sender", 2), ("receiver", 2), ("nothing", 1), ("moves", 2), ("better", 2), ("off", 0)] {
         assert_eq!(direct::run(&fs::read(dir().join("direct").join(name)).unwrap()), rounds, "{name}");
     }
 }
 
 #[test]
-fn the_seeds_of_stun_are_answers() {
+fn stun_seeds_yield_reflexive_candidates() {
     for name in ["answered", "elsewhere"] {
         let gather = stun::run(&fs::read(dir().join("stun").join(name)).unwrap());
         assert!(gather.is_done() || name == "elsewhere");
@@ -369,7 +369,7 @@ fn the_seeds_of_stun_are_answers() {
 
 /// The runs that the seeds hold get as far as they should, or a fuzzer would begin at the door.
 #[test]
-fn the_seeds_lead_to_the_end() {
+fn seeds_reach_their_expected_state() {
     let data = fs::read(dir().join("relay/pair")).unwrap();
     let mut hub = relay::Hub::new(identity());
     let (sender, receiver) = hub.pair(7);

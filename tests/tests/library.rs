@@ -114,23 +114,23 @@ macro_rules! on_both_runtimes {
 }
 
 on_both_runtimes!(
-    a_folder_crosses_in_ten_lines,
-    bytes_cross_between_two_memories,
-    a_reader_crosses_into_a_writer,
-    a_file_goes_into_a_writer_as_a_stream,
-    one_link_is_all_that_a_receiver_needs,
+    file_transfer_takes_ten_lines,
+    bytes_are_sent_from_memory_to_memory,
+    reader_is_streamed_into_writer,
+    file_is_streamed_into_writer,
+    receiver_needs_only_the_link,
     an_offer_that_is_dropped_is_declined,
-    a_wait_for_files_declines_a_stream,
-    words_that_are_not_looked_at_are_not_confirmed,
-    a_cancel_after_the_end_says_so,
-    the_outcome_stays_and_comes_from_closed,
-    events_that_came_before_the_code_are_kept,
-    progress_tells_time_and_what_was_resumed,
-    a_source_says_in_its_words_what_failed,
-    a_panic_of_a_sink_is_a_failure_with_its_words,
+    waiting_for_files_declines_stream_offer,
+    ignored_verifier_words_fail_verification,
+    cancel_after_end_is_misuse,
+    outcome_is_kept_and_returned_by_closed,
+    events_before_code_are_kept,
+    progress_reports_rate_and_resumed_bytes,
+    source_fault_text_is_reported,
+    sink_panic_is_reported_with_its_text,
     a_source_that_cancels_interrupts_both_sides,
-    a_pool_caps_what_runs_at_a_time,
-    what_can_not_work_is_an_error_of_the_call,
+    pool_bounds_concurrent_transfers,
+    invalid_config_is_an_error_of_the_call,
 );
 
 type Tried = Result<(), Box<dyn Error>>;
@@ -159,7 +159,7 @@ fn bytes() -> Vec<u8> {
     (0..3_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
-async fn a_folder_crosses_in_ten_lines<R: Runtime>() -> Tried {
+async fn file_transfer_takes_ten_lines<R: Runtime>() -> Tried {
     let (from, to) = (tempfile::tempdir()?, tempfile::tempdir()?);
     fs::write(from.path().join("one.bin"), bytes())?;
     let (mut sender, mut receiver) = pair::<R>(here(files([from.path().join("one.bin")])?)).await?;
@@ -170,7 +170,7 @@ async fn a_folder_crosses_in_ten_lines<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn bytes_cross_between_two_memories<R: Runtime>() -> Tried {
+async fn bytes_are_sent_from_memory_to_memory<R: Runtime>() -> Tried {
     let payload = Files::new().with_file("a/one.bin", bytes())?.with_file("two.txt", "hello")?;
     let (mut sender, mut receiver) = pair::<R>(here(payload)).await?;
     let memory = Collector::new(10 << 20);
@@ -189,7 +189,7 @@ async fn bytes_cross_between_two_memories<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn a_reader_crosses_into_a_writer<R: Runtime>() -> Tried {
+async fn reader_is_streamed_into_writer<R: Runtime>() -> Tried {
     let (mut sender, mut receiver) = pair::<R>(here(R::reader(bytes()))).await?;
     let (writer, read) = R::writer();
     receiver.stream_offer().await?.accept(writer)?;
@@ -199,7 +199,7 @@ async fn a_reader_crosses_into_a_writer<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn a_file_goes_into_a_writer_as_a_stream<R: Runtime>() -> Tried {
+async fn file_is_streamed_into_writer<R: Runtime>() -> Tried {
     let (mut sender, mut receiver) = pair::<R>(here(Payload::bytes("one.bin", bytes())?)).await?;
     let (writer, read) = R::writer();
     let offer = receiver.stream_offer().await?;
@@ -214,7 +214,7 @@ async fn a_file_goes_into_a_writer_as_a_stream<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn one_link_is_all_that_a_receiver_needs<R: Runtime>() -> Tried {
+async fn receiver_needs_only_the_link<R: Runtime>() -> Tried {
     let mut sender = R::send(here(Payload::bytes("a", "b")?))?;
     let link: Link = sender.link().await?.expect("a relay inside that can be named");
     let text = link.reveal();
@@ -235,7 +235,7 @@ async fn an_offer_that_is_dropped_is_declined<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn a_wait_for_files_declines_a_stream<R: Runtime>() -> Tried {
+async fn waiting_for_files_declines_stream_offer<R: Runtime>() -> Tried {
     let (mut sender, mut receiver) = pair::<R>(here(R::reader(bytes()))).await?;
     assert_eq!(receiver.offer().await.expect_err("a stream"), Failure::NotAccepted);
     let failure = sender.closed().await.expect_err("declined");
@@ -243,14 +243,14 @@ async fn a_wait_for_files_declines_a_stream<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn words_that_are_not_looked_at_are_not_confirmed<R: Runtime>() -> Tried {
+async fn ignored_verifier_words_fail_verification<R: Runtime>() -> Tried {
     let (mut sender, mut receiver) = pair::<R>(here(Payload::bytes("a", "b")?).with_verifier()).await?;
     assert_eq!(sender.closed().await, Err(Failure::NotVerified));
     assert!(matches!(receiver.closed().await, Err(Failure::Peer { .. })));
     Ok(())
 }
 
-async fn a_cancel_after_the_end_says_so<R: Runtime>() -> Tried {
+async fn cancel_after_end_is_misuse<R: Runtime>() -> Tried {
     let (mut sender, mut receiver) = pair::<R>(here(Payload::bytes("a", "b")?)).await?;
     let offer = receiver.offer().await?;
     receiver.cancel()?;
@@ -264,7 +264,7 @@ async fn a_cancel_after_the_end_says_so<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn the_outcome_stays_and_comes_from_closed<R: Runtime>() -> Tried {
+async fn outcome_is_kept_and_returned_by_closed<R: Runtime>() -> Tried {
     let (mut sender, mut receiver) = pair::<R>(here(Payload::bytes("a", "b")?)).await?;
     receiver.offer().await?.accept(Collector::new(1 << 20))?;
     assert!(receiver.ended().is_none());
@@ -275,7 +275,7 @@ async fn the_outcome_stays_and_comes_from_closed<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn events_that_came_before_the_code_are_kept<R: Runtime>() -> Tried {
+async fn events_before_code_are_kept<R: Runtime>() -> Tried {
     let (mut sender, _receiver) = pair::<R>(here(Payload::bytes("a", "b")?)).await?;
     let mut kinds = Vec::new();
     while kinds.len() < 2 {
@@ -292,7 +292,7 @@ async fn events_that_came_before_the_code_are_kept<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn progress_tells_time_and_what_was_resumed<R: Runtime>() -> Tried {
+async fn progress_reports_rate_and_resumed_bytes<R: Runtime>() -> Tried {
     let rate = std::num::NonZeroU64::new(3_000_000).expect("not 0");
     let config = here(Payload::bytes("one.bin", bytes())?).with_limit(rate).with_compression(Compression::Off);
     let (mut sender, mut receiver) = pair::<R>(config).await?;
@@ -346,7 +346,7 @@ impl Sink for Broken {
     fn abandon(&self) {}
 }
 
-async fn a_source_says_in_its_words_what_failed<R: Runtime>() -> Tried {
+async fn source_fault_text_is_reported<R: Runtime>() -> Tried {
     let source = Arc::new(Broken(|| io::Error::other("my database is gone").into()));
     let failure = R::send(here(source))?.closed().await.expect_err("broken");
     assert_eq!(failure.class(), Class::Io);
@@ -356,7 +356,7 @@ async fn a_source_says_in_its_words_what_failed<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn a_panic_of_a_sink_is_a_failure_with_its_words<R: Runtime>() -> Tried {
+async fn sink_panic_is_reported_with_its_text<R: Runtime>() -> Tried {
     let (mut sender, mut receiver) = pair::<R>(here(Payload::bytes("a", "b")?)).await?;
     receiver.offer().await?.accept(Arc::new(Broken(|| panic!("no table of that name"))))?;
     let failure = receiver.closed().await.expect_err("it panics");
@@ -390,7 +390,7 @@ async fn a_source_that_cancels_interrupts_both_sides<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn a_pool_caps_what_runs_at_a_time<R: Runtime>() -> Tried {
+async fn pool_bounds_concurrent_transfers<R: Runtime>() -> Tried {
     let pool = R::pool(2);
     let one = || Ok::<_, Box<dyn Error>>(here(Payload::bytes("a", "b")?));
     let mut first = R::send_in(&pool, one()?).await?;
@@ -406,7 +406,7 @@ async fn a_pool_caps_what_runs_at_a_time<R: Runtime>() -> Tried {
     Ok(())
 }
 
-async fn what_can_not_work_is_an_error_of_the_call<R: Runtime>() -> Tried {
+async fn invalid_config_is_an_error_of_the_call<R: Runtime>() -> Tried {
     let mut config = here(Payload::bytes("a", "b")?);
     for words in [0, 200] {
         assert_eq!(R::send(config.clone().with_words(words)).expect_err("words"), ConfigError::Words(words));
@@ -420,7 +420,7 @@ async fn what_can_not_work_is_an_error_of_the_call<R: Runtime>() -> Tried {
 }
 
 #[test]
-fn a_runtime_that_ends_first_is_an_end_too() {
+fn dropped_runtime_ends_sender_with_failure() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut sender = {
         let _entered = runtime.enter();

@@ -97,8 +97,8 @@ macro_rules! on {
     };
 }
 
-on!(forty_transfers_at_once_on_tokio, tallow_tokio, |test| {
+on!(forty_concurrent_transfers_complete_on_tokio, tallow_tokio, |test| {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(test)
 });
-on!(forty_transfers_at_once_on_smol, tallow_smol, smol::block_on);
+on!(forty_concurrent_transfers_complete_on_smol, tallow_smol, smol::block_on);

@@ -31,10 +31,10 @@ use tallow_tests::sim::{CODE, identity};
 static ALLOCATOR: &heap::Allocator = heap::ALLOCATOR;
 
 tallow_tests::measured_tests!(
-    a_record_in_tiny_pieces_costs_what_its_bytes_cost,
-    requests_whose_answers_nobody_takes_cost_a_window,
-    announcements_cost_a_few_addresses,
-    rounds_of_candidates_cost_what_may_wait_of_them,
+    record_in_small_pieces_costs_no_more_than_its_bytes,
+    requests_with_unread_answers_cost_one_window,
+    announcements_cost_bounded_addresses,
+    candidate_rounds_cost_bounded_queue,
 );
 
 /// What a packet of an Ethernet carries.
@@ -53,7 +53,7 @@ fn decoder_fed(piece: usize, bytes: usize) -> Decoder {
     decoder
 }
 
-fn a_record_in_tiny_pieces_costs_what_its_bytes_cost() {
+fn record_in_small_pieces_costs_no_more_than_its_bytes() {
     let bytes = 1 << 20;
     for piece in [1, 7, 511, 512, 1_023, 1_024, PACKET] {
         let heap = Heap::measure();
@@ -140,7 +140,7 @@ impl Attacked {
 }
 
 /// Each of these is answered, and the answers are not taken.
-fn requests_whose_answers_nobody_takes_cost_a_window() {
+fn requests_with_unread_answers_cost_one_window() {
     let join = ClientMessage::Join { room: RoomId([9; 32]), role: Role::Receiver, owner: Owner([1; 16]), again: false };
     for (what, message) in [("pings", ClientMessage::Ping), ("joins", join)] {
         let mut attacked = Attacked::new();
@@ -179,7 +179,7 @@ fn announcement(number: u32) -> Vec<u8> {
     data
 }
 
-fn announcements_cost_a_few_addresses() {
+fn announcements_cost_bounded_addresses() {
     let now = Instant::now();
     let mut mdns = Mdns::browse(now, &["192.168.1.20".parse().unwrap()], &Seed::new([1; 32]));
     let own = Interface { name: "eth0".into(), addr: "192.168.1.20".parse().unwrap(), prefix: 24 };
@@ -194,7 +194,7 @@ fn announcements_cost_a_few_addresses() {
 }
 
 /// Rounds of candidates that the other side says and this side has no time to answer.
-fn rounds_of_candidates_cost_what_may_wait_of_them() {
+fn candidate_rounds_cost_bounded_queue() {
     let now = Instant::now();
     let seed = Seed::new([3; 32]);
     let config = Config { role: Role::Sender, allowed: true, certificate: [1; 32], seed };

@@ -24,18 +24,18 @@ use tallow_tests::sim;
 static ALLOCATOR: &heap::Allocator = heap::ALLOCATOR;
 
 tallow_tests::measured_tests!(
-    a_pipe_of_one_byte_frames_costs_its_window,
-    a_pipe_of_one_byte_tls_records_costs_its_window,
-    a_client_that_does_not_read_costs_its_window,
-    answers_that_are_not_read_cost_the_send_window,
+    tcp_with_one_byte_frames_costs_its_window,
+    tcp_with_one_byte_tls_records_costs_its_window,
+    unread_client_costs_its_window,
+    unread_answers_cost_the_send_window,
     small_writes_cost_the_send_window,
-    a_handshake_in_one_byte_records_costs_its_backlog,
-    a_head_that_never_ends_costs_its_bound,
-    a_frame_in_single_bytes_costs_its_length,
-    a_stream_of_one_byte_datagrams_costs_its_window,
-    a_pair_that_reads_nothing_costs_its_windows,
-    clients_that_ask_nothing_cost_their_greeting,
-    sources_that_are_remembered_cost_their_bound,
+    handshake_in_one_byte_records_costs_its_backlog,
+    endless_http_head_costs_its_bound,
+    frame_in_small_pieces_costs_its_length,
+    stream_of_one_byte_datagrams_costs_its_window,
+    pair_that_reads_nothing_costs_its_windows,
+    clients_without_request_cost_their_greeting,
+    rate_limit_tables_cost_their_bound,
 );
 
 const KIB: usize = 1 << 10;
@@ -104,7 +104,7 @@ fn connected(kind: Kind, windows: Windows) -> (Instant, TcpLink, TcpLink) {
     (now, client, server)
 }
 
-fn a_pipe_of_one_byte_frames_costs_its_window() {
+fn tcp_with_one_byte_frames_costs_its_window() {
     let heap = Heap::measure();
     let now = Instant::now();
     for window in [8 * KIB, 64 * KIB, 256 * KIB] {
@@ -123,7 +123,7 @@ fn a_pipe_of_one_byte_frames_costs_its_window() {
     }
 }
 
-fn a_pipe_of_one_byte_tls_records_costs_its_window() {
+fn tcp_with_one_byte_tls_records_costs_its_window() {
     let heap = Heap::measure();
     let windows = Windows { receive: 64 * KIB, send: 64 * KIB };
     let (now, mut client, mut server) = connected(Kind::Tls, windows);
@@ -138,7 +138,7 @@ fn a_pipe_of_one_byte_tls_records_costs_its_window() {
     heap.assert_within_twice(windows.receive + READ + IDLE, "one-byte records");
 }
 
-fn a_client_that_does_not_read_costs_its_window() {
+fn unread_client_costs_its_window() {
     let heap = Heap::measure();
     let windows = Windows { receive: MIB, send: 64 * KIB };
     let (now, mut client, mut server) = connected(Kind::WebSocket { tls: false, path: "/".into() }, windows);
@@ -153,7 +153,7 @@ fn a_client_that_does_not_read_costs_its_window() {
     heap.assert_within_twice(windows.receive + READ + IDLE, "one-byte frames of a server");
 }
 
-fn answers_that_are_not_read_cost_the_send_window() {
+fn unread_answers_cost_the_send_window() {
     let heap = Heap::measure();
     let (now, windows) = (Instant::now(), Windows { receive: 64 * KIB, send: 64 * KIB });
     let mut tcp = acceptor(windows.receive, windows.send).accept(now);
@@ -178,7 +178,7 @@ fn small_writes_cost_the_send_window() {
 }
 
 /// 16 KiB of handshake, and what a TLS connection has of its own.
-fn a_handshake_in_one_byte_records_costs_its_backlog() {
+fn handshake_in_one_byte_records_costs_its_backlog() {
     let heap = Heap::measure();
     let now = Instant::now();
     let acceptor = acceptor(8 * KIB, 64 * KIB);
@@ -198,7 +198,7 @@ fn a_handshake_in_one_byte_records_costs_its_backlog() {
     assert!(heap.peak() <= 2 * bound, "{} of {bound}", heap.peak());
 }
 
-fn a_head_that_never_ends_costs_its_bound() {
+fn endless_http_head_costs_its_bound() {
     let heap = Heap::measure();
     let now = Instant::now();
     let acceptor = acceptor(8 * KIB, 64 * KIB);
@@ -214,7 +214,7 @@ fn a_head_that_never_ends_costs_its_bound() {
     assert!(heap.peak() <= 2 * (8 * KIB + IDLE), "{}", heap.peak());
 }
 
-fn a_frame_in_single_bytes_costs_its_length() {
+fn frame_in_small_pieces_costs_its_length() {
     let heap = Heap::measure();
     for piece in [1, 511, 512, 1400] {
         heap.restart();
@@ -230,7 +230,7 @@ fn a_frame_in_single_bytes_costs_its_length() {
 }
 
 /// The window, and 32 KiB that quinn-proto allows a stream beyond it.
-fn a_stream_of_one_byte_datagrams_costs_its_window() {
+fn stream_of_one_byte_datagrams_costs_its_window() {
     let heap = Heap::measure();
     let (mut now, seed) = (Instant::now(), Seed::new([4; 32]));
     let window = 8 * KIB;
@@ -392,7 +392,7 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 /// For each way: the reader's window and one read, a quarter of the window that was read last, the writer's window.
 const PAIR: usize = 2 * (64 * KIB + READ + 16 * KIB + 64 * KIB);
 
-fn a_pair_that_reads_nothing_costs_its_windows() {
+fn pair_that_reads_nothing_costs_its_windows() {
     let heap = Heap::measure();
     let mut floor = Floor::new();
     let many: Vec<u8> = FRAME.repeat(4096);
@@ -410,7 +410,7 @@ fn a_pair_that_reads_nothing_costs_its_windows() {
     heap.assert_within_twice(usize::from(pairs) * (PAIR + 2 * IDLE), "pairs");
 }
 
-fn clients_that_ask_nothing_cost_their_greeting() {
+fn clients_without_request_cost_their_greeting() {
     let heap = Heap::measure();
     let mut floor = Floor::new();
     heap.restart();
@@ -429,7 +429,7 @@ fn clients_that_ask_nothing_cost_their_greeting() {
 }
 
 /// All the sources that a relay remembers, of one network.
-fn sources_that_are_remembered_cost_their_bound() {
+fn rate_limit_tables_cost_their_bound() {
     let heap = Heap::measure();
     let now = Instant::now();
     heap.restart();

@@ -215,7 +215,7 @@ async fn next(mapper: &mut Handle<Mapper>) -> Event {
 
 #[test]
 #[ignore = "needs a gateway: .ci/miniupnpd"]
-fn a_real_gateway_maps_renews_and_takes_back() {
+fn real_gateway_maps_renews_and_deletes() {
     let protocols = match variable("TALLOW_PORTMAP").as_str() {
         "pcp" => vec![Protocol::Pcp],
         "natpmp" => vec![Protocol::NatPmp],

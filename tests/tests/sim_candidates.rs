@@ -132,7 +132,7 @@ fn denied(at: At, candidates: Vec<Candidate>) {
 }
 
 #[test]
-fn k01_addresses_of_no_peer_are_never_sent_anything() {
+fn k01_addresses_of_no_peer_get_no_packets() {
     let udps = [
         "127.0.0.1:5000",
         "0.0.0.0:5000",
@@ -178,7 +178,7 @@ fn k01_addresses_of_no_peer_are_never_sent_anything() {
 }
 
 #[test]
-fn k04_private_addresses_are_for_those_who_have_one() {
+fn k04_private_addresses_need_own_private_address() {
     let addresses = [
         "10.0.0.5:5000",
         "172.16.0.5:5000",
@@ -214,7 +214,7 @@ fn limited(candidates: &[Candidate], rounds: u32) {
 }
 
 #[test]
-fn k02_one_victim_gets_little_however_often_it_is_named() {
+fn k02_repeatedly_offered_victim_gets_few_bytes() {
     limited(&[udp(GOOD)], 20);
     limited(&vec![udp(GOOD); 64], 20);
     let ports: Vec<Candidate> = (0..64).map(|port| udp(&format!("203.0.113.99:{}", 5000 + port))).collect();
@@ -222,7 +222,7 @@ fn k02_one_victim_gets_little_however_often_it_is_named() {
 }
 
 #[test]
-fn k02_many_victims_get_little_together() {
+fn k02_many_victims_get_few_bytes_in_total() {
     let many: Vec<Candidate> = (0..200).map(|host| udp(&format!("203.0.113.{host}:5000"))).collect();
     limited(&many, 20);
 }
@@ -240,7 +240,7 @@ fn no_more_than_four_tcp_connections_are_tried_on_the_lan() {
 
 /// A system repeats the request for a TCP connection that is not answered.
 #[test]
-fn k02_one_neighbour_is_asked_for_few_tcp_connections() {
+fn k02_one_neighbour_gets_few_tcp_connection_attempts() {
     let ports: Vec<Candidate> = (0..64).map(|port| tcp(&format!("192.168.1.77:{}", 5000 + port))).collect();
     limited(&ports, 20);
 }

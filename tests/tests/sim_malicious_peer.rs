@@ -78,7 +78,7 @@ fn refused(name: &[u8]) {
 }
 
 #[test]
-fn n01_n02_n03_n04_escaping_names_are_refused_unseen() {
+fn n01_n02_n03_n04_escaping_names_are_refused_before_offer() {
     for name in [&b"../x"[..], b"..", b"a/../../x", b"./../x", b"a/..", b"..\\..\\x", b"../target2/x"] {
         refused(name);
     }
@@ -108,7 +108,7 @@ fn n06_names_beyond_the_limits_are_refused() {
 }
 
 #[test]
-fn n07_two_entries_of_one_place_are_refused() {
+fn n07_colliding_entries_are_refused() {
     let file = |name: &str| raw(0, name.as_bytes(), 1);
     let dir = |name: &str| raw(1, name.as_bytes(), 0);
     for (entries, bytes) in [
@@ -132,7 +132,7 @@ fn n08_an_entry_of_another_kind_is_refused() {
 }
 
 #[test]
-fn p03_an_offer_of_too_much_or_of_what_does_not_come() {
+fn p03_oversized_or_incomplete_offer_is_refused() {
     // Ten million entries, or the largest count there is, and no page.
     for (entries, pages) in [(10_000_000, 1000), (u32::MAX, u32::MAX), (1_000_001, 20), (1, 0), (1, u32::MAX)] {
         let (mut world, peer, sink) = meet(
@@ -173,7 +173,7 @@ fn p03_missing_pages_are_awaited_until_an_interrupt() {
 }
 
 #[test]
-fn p04_sizes_that_cannot_be() {
+fn p04_impossible_sizes_are_refused() {
     for (sizes, sum) in [(vec![u64::MAX], u64::MAX), (vec![1 << 63, 1 << 63], 0), (vec![1 << 62], 1 << 62)] {
         let entries = sizes.iter().zip(["a", "b"]).map(|(&size, name)| raw(0, name.as_bytes(), size)).collect();
         let (event, shown) = offered(entries, sum);
@@ -216,7 +216,7 @@ fn sent(bytes: u64, then: impl FnMut(&mut ScriptOutput) + Send + 'static) -> (Ev
 }
 
 #[test]
-fn p05_p06_chunks_that_are_not_what_they_say() {
+fn p05_p06_chunks_with_false_headers_are_refused() {
     let good = vec![7; K64 as usize];
     type Make = fn(&[u8]) -> (Header, Vec<u8>);
     let cases: [(&str, Make); 9] = [
@@ -246,7 +246,7 @@ fn p05_p06_chunks_that_are_not_what_they_say() {
 }
 
 #[test]
-fn p05_a_chunk_that_expands_is_not_expanded_beyond_its_length() {
+fn p05_decompression_stops_at_chunk_length() {
     // RFC 8878: magic, a single segment with 8 bytes of content size, then RLE blocks of zeros: far more than a chunk.
     for claimed in [u64::from(K64), u64::from(K64) + 1, 1 << 40] {
         let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0b1110_0000];
@@ -263,7 +263,7 @@ fn p05_a_chunk_that_expands_is_not_expanded_beyond_its_length() {
 }
 
 #[test]
-fn more_chunks_than_the_credit_allows_end_it() {
+fn chunks_beyond_credit_end_transfer() {
     // 40 MiB at once, where 32 may wait, and a disk that is too slow to keep up.
     let then = |output: &mut ScriptOutput| {
         let contents = vec![1; K64 as usize];
@@ -278,7 +278,7 @@ fn more_chunks_than_the_credit_allows_end_it() {
 }
 
 #[test]
-fn a_contradictory_end_or_a_wrong_root_gives_no_file() {
+fn contradictory_end_or_wrong_root_gives_no_file() {
     for (chunks, moved) in [(4, 4), (5, 4), (4, 5), (0, 0), (u64::MAX, u64::MAX)] {
         let (event, _) = sent(u64::from(K64) * 4, move |output| {
             let contents = vec![1; K64 as usize];
@@ -338,7 +338,7 @@ fn ack(ranges: Vec<ChunkRange>) -> Control {
 }
 
 #[test]
-fn p06_a_receiver_that_asks_for_what_was_not_offered() {
+fn p06_ranges_outside_offer_are_a_violation() {
     for (first, last) in [(0, 5), (5, 5), (1 << 63, 1 << 63), (0, u64::MAX), (4, 2), (0, u64::from(u32::MAX))] {
         let (event, seen) = answered(move |output| {
             output.say(accept(vec![Have { range: range(first, last), digest: [0; 32] }]));
@@ -353,7 +353,7 @@ fn p06_a_receiver_that_asks_for_what_was_not_offered() {
 }
 
 #[test]
-fn p06_asking_again_and_again_gets_nothing_twice() {
+fn p06_repeated_acks_get_nothing_twice() {
     let (event, seen) = answered(|output| {
         output.say(accept(vec![]));
         for _ in 0..200 {
@@ -365,7 +365,7 @@ fn p06_asking_again_and_again_gets_nothing_twice() {
 }
 
 #[test]
-fn a_receiver_that_lies_about_the_end_is_not_believed() {
+fn false_verified_message_is_a_violation() {
     for root in [[0; 32], [9; 32]] {
         let (event, _) = answered(move |output| {
             output.say(accept(vec![]));
@@ -377,7 +377,7 @@ fn a_receiver_that_lies_about_the_end_is_not_believed() {
 }
 
 #[test]
-fn d03_what_the_other_side_says_is_shown_escaped_and_short() {
+fn d03_peer_text_is_shown_escaped_and_short() {
     let nasty = "\x1b[2J\x1b]52;c;ZXZpbA==\x07\r\n%s%n\u{9b}31m\u{202e}".repeat(20);
     let text = Reason::new(&nasty);
     for cancel in [false, true] {
@@ -401,7 +401,7 @@ fn d03_what_the_other_side_says_is_shown_escaped_and_short() {
 }
 
 #[test]
-fn bytes_that_are_no_record_end_either_side() {
+fn invalid_record_bytes_end_either_peer() {
     for role in [Role::Sender, Role::Receiver] {
         for junk in [&[0xff; 8][..], &[0, 0, 0, 0], &[0, 0, 0, 5, 0, 1, 2, 3, 4], &[0, 0, 0, 5, 9, 1, 2, 3, 4]] {
             let shown = junk;

@@ -73,7 +73,7 @@ fn is_chunk(frame: &Bytes) -> bool {
 }
 
 #[test]
-fn the_relay_that_could_be_evil_is_a_good_one_when_it_is_not() {
+fn scripted_relay_without_tampering_completes_transfer() {
     let (report, _) = against(&scenario(1, 200_000), tallow_tests::sim::honest());
     assert!(report.is_done());
 }
@@ -167,7 +167,7 @@ fn x03_a_flipped_handshake_bit_fails_on_both_sides() {
 }
 
 #[test]
-fn x05_reflection_and_like_with_like_fail() {
+fn x05_reflection_and_pairing_of_equal_roles_fail() {
     // Each client is paired with itself.
     let mut rig = Rig::new(&scenario(5, 1000), Policy::Mirror, tallow_tests::sim::honest());
     let report = finish(&mut rig);
@@ -201,7 +201,7 @@ fn x05_reflection_and_like_with_like_fail() {
 }
 
 #[test]
-fn x06_wires_crossed_after_the_handshake_carry_nothing() {
+fn x06_records_of_another_session_are_refused() {
     // Two senders and two receivers of one code. After the handshakes, what the first sender says goes to the second
     // receiver.
     let tamper: Tamper = Box::new(|passing, frame| {
@@ -274,7 +274,7 @@ fn x06_x07_tampered_chunk_records_end_the_transfer() {
 }
 
 #[test]
-fn x07_swapped_records_end_it() {
+fn x07_swapped_records_end_transfer() {
     let mut held: Option<Bytes> = None;
     let tamper: Tamper = Box::new(move |passing, frame| {
         if passing.role != Role::Sender || passing.stream != 1 || passing.nth == 0 {
@@ -431,7 +431,7 @@ fn x09_a_changed_version_suite_or_key_fails() {
 }
 
 #[test]
-fn p01_p02_junk_from_the_relay_ends_it_and_nothing_else() {
+fn p01_p02_relay_junk_ends_only_the_session() {
     let h3 = |body: &[u8]| enclose(body);
     let junk: Vec<(&str, Vec<u8>)> = vec![
         ("the largest length", vec![0xff; 4]),
@@ -474,7 +474,7 @@ fn p01_p02_junk_from_the_relay_ends_it_and_nothing_else() {
 }
 
 #[test]
-fn x01_wrong_words_fail_before_anything_is_said() {
+fn x01_wrong_code_fails_before_any_metadata() {
     let wrong = Code::parse("7-acorn-bicycle-zebra").unwrap();
     let mut rig = Rig::with(&scenario(15, 1000), Policy::Proper, tallow_tests::sim::honest(), |_, receive| {
         receive.code = wrong;

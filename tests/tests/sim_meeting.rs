@@ -54,7 +54,7 @@ fn among_liars(liars: u8) -> Rig {
 }
 
 #[test]
-fn false_senders_nearby_do_not_hide_the_real_one() {
+fn false_lan_senders_do_not_hide_real_sender() {
     for liars in 1..=2 {
         let mut rig = among_liars(liars);
         rig.play(Act::None);
@@ -63,7 +63,7 @@ fn false_senders_nearby_do_not_hide_the_real_one() {
 }
 
 #[test]
-fn the_third_false_sender_nearby_ends_the_search() {
+fn third_false_lan_sender_ends_search() {
     let mut rig = among_liars(3);
     let (sender, receiver) = (rig.sender, rig.receiver);
     rig.world.kill(sender);
@@ -88,7 +88,7 @@ fn a_wrong_code_is_reported_after_other_senders_are_tried() {
 /// The sender's proof is lost, so the receiver can't know where the sender waits; in one of the two rooms a relay
 /// answers with words of its own.
 #[test]
-fn what_a_relay_says_in_a_reconnect_room_ends_no_first_meeting() {
+fn junk_in_reconnect_room_does_not_end_first_rendezvous() {
     for junk in [enclose(&[3]), enclose(&[200, 0, 0]), Bytes::from_static(&[0xff; 4])] {
         let tamper: Tamper =
             Box::new(move |passing: Passing, _: &Bytes| match (passing.from, passing.role, passing.nth) {
@@ -127,7 +127,7 @@ fn a_relay_without_an_address_is_reported_at_once() {
 }
 
 #[test]
-fn a_side_without_any_relay_is_told_at_once() {
+fn config_without_relay_is_reported_at_once() {
     let rig = with(None, |send, receive| {
         (send.embedded, send.common.relays) = (None, Vec::new());
         (receive.local, receive.common.relays) = (Vec::new(), Vec::new());
@@ -136,14 +136,14 @@ fn a_side_without_any_relay_is_told_at_once() {
 }
 
 #[test]
-fn a_relay_that_does_not_answer_is_given_up_when_patience_ends() {
+fn silent_relay_is_given_up_after_timeout() {
     let mut rig = with(Some(5 * SECOND), |_, _| {});
     rig.world.crash(rig.relay.expect("a relay"));
     both_end(rig, 6 * SECOND, &Failure::Lost(Lost::NoRelay));
 }
 
 #[test]
-fn a_receiver_without_a_sender_is_told_so_when_patience_ends() {
+fn missing_sender_is_reported_after_timeout() {
     let mut rig = with(Some(5 * SECOND), |_, _| {});
     rig.world.kill(rig.sender);
     let receiver = rig.receiver;
@@ -152,7 +152,7 @@ fn a_receiver_without_a_sender_is_told_so_when_patience_ends() {
 }
 
 #[test]
-fn a_sender_that_is_gone_without_a_word_is_reported_as_silent() {
+fn dead_sender_is_reported_as_not_responding() {
     // Over TLS on TCP the relay can't ask whether the sender is still there, so it pairs the two.
     let mut rig = with(None, |send, receive| {
         let tls = Allowed::Only(Transport::Tls);
@@ -180,7 +180,7 @@ fn a_sender_that_is_gone_without_a_word_is_reported_as_silent() {
 }
 
 #[test]
-fn a_second_receiver_learns_that_another_one_has_the_sender() {
+fn second_receiver_gets_code_taken() {
     let scenario = Scenario { place: Place::Inside, give_up_after: None, ..Scenario::plain(4, 10_000) };
     let mut rig = Rig::new(&scenario, Policy::Proper, honest());
     let (sender, first) = (rig.sender, rig.receiver);

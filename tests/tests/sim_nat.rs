@@ -137,7 +137,7 @@ fn all_pairs(lifetime: Duration, thinks: Duration) {
 }
 
 #[test]
-fn every_two_kinds_of_sites_find_the_best_way() {
+fn every_pair_of_sites_finds_best_path() {
     all_pairs(LIFETIME, SECOND / 10);
 }
 
@@ -161,7 +161,7 @@ fn play(rig: &mut Rig, wanted: Way) {
 }
 
 #[test]
-fn two_on_one_lan_need_no_hairpin() {
+fn peers_on_same_lan_need_no_hairpin() {
     for (seed, behaviour) in [HOME, SYMMETRIC, Behaviour { udp: false, ..HOME }].into_iter().enumerate() {
         let mut rig = between(seed as u64, |world| {
             let home = world.add_site(PUBLIC, Site::private([192, 168, 1, 0], behaviour, [203, 0, 113, 101]));
@@ -174,7 +174,7 @@ fn two_on_one_lan_need_no_hairpin() {
 /// `--p2p-port`, of which there is one: the sockets of both families have it, and what goes out over IPv6, where that
 /// is best.
 #[test]
-fn one_port_serves_both_families() {
+fn one_port_is_used_by_both_families() {
     let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
         let mut direct = DirectPath::new(identity());
         direct.ports = Some((45_000, 45_000));
@@ -229,7 +229,7 @@ fn a_sender_without_a_relay_is_the_receivers_stun_server() {
 }
 
 #[test]
-fn two_homes_of_one_carrier_meet_where_it_turns_packets_round() {
+fn peers_behind_same_cgn_connect_only_with_hairpin() {
     for hairpin in [false, true] {
         let mut rig = between(u64::from(hairpin), |world| {
             let carrier = Behaviour { hairpin, ..HOME };
@@ -245,7 +245,7 @@ fn two_homes_of_one_carrier_meet_where_it_turns_packets_round() {
 
 /// The sender's private address is another machine's at the receiver's site, and the other way round.
 #[test]
-fn whoever_has_the_others_private_address_is_not_taken_for_it() {
+fn host_with_peers_private_address_is_not_the_peer() {
     for (seed, behaviour) in [HOME, SYMMETRIC].into_iter().enumerate() {
         let mut rig = between(seed as u64, |world| {
             [(101, 10, 11), (102, 11, 10)].map(|(outside, own, other)| {
@@ -277,7 +277,7 @@ fn ipv6_passes_two_firewalls_where_ipv4_passes_no_nat() {
 
 /// K04: a peer that reveals no address, or whose peer reveals none, sends packets to the relay only.
 #[test]
-fn without_p2p_nobody_but_the_relay_hears_of_it() {
+fn peer_without_p2p_sends_packets_only_to_relay() {
     for (sender, receiver) in [(true, false), (false, true), (true, true)] {
         for one_lan in [false, true] {
             let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
@@ -412,7 +412,7 @@ impl Midway {
 const FALLBACK: Duration = Duration::from_millis(2_500);
 
 #[test]
-fn a_direct_path_that_is_cut_is_left_for_the_relay() {
+fn cut_direct_path_falls_back_to_relay() {
     for (seed, ways) in [&[(0, 1), (1, 0)][..], &[(0, 1)], &[(1, 0)]].into_iter().enumerate() {
         let mut midway = Midway::new(seed as u64);
         let before = midway.rig.world.network.default_conditions();
@@ -427,7 +427,7 @@ fn a_direct_path_that_is_cut_is_left_for_the_relay() {
 /// Where nothing may go over a relay the transfer waits for another direct path, says so, and no longer than the person
 /// said.
 #[test]
-fn data_that_may_not_go_over_a_relay_waits_as_long_as_was_said() {
+fn p2p_only_transfer_waits_for_direct_path_until_timeout() {
     for sender_only in [true, false] {
         let mut midway = Midway::with(50, Some(30 * SECOND), |send, receive| {
             let common = if sender_only { &mut send.common } else { &mut receive.common };
@@ -454,7 +454,7 @@ fn data_that_may_not_go_over_a_relay_waits_as_long_as_was_said() {
 }
 
 #[test]
-fn a_nat_that_forgets_a_direct_path_costs_moments() {
+fn transfer_survives_flushed_nat() {
     for (site, outside) in OUTSIDE.into_iter().enumerate() {
         let mut midway = Midway::new(10 + site as u64);
         midway.rig.world.topology.nat_mut(midway.sites[site], outside.into()).expect("a NAT").flush();
@@ -463,7 +463,7 @@ fn a_nat_that_forgets_a_direct_path_costs_moments() {
 }
 
 #[test]
-fn a_nat_with_another_address_costs_moments() {
+fn transfer_survives_changed_nat_address() {
     for (site, outside) in OUTSIDE.into_iter().enumerate() {
         let mut midway = Midway::new(20 + site as u64);
         let nat = midway.rig.world.topology.nat_mut(midway.sites[site], outside.into());
@@ -473,7 +473,7 @@ fn a_nat_with_another_address_costs_moments() {
 }
 
 #[test]
-fn whoever_moves_to_another_site_takes_the_transfer_along() {
+fn transfer_survives_move_to_another_site() {
     for which in 0..2 {
         let mut midway = Midway::new(30 + which as u64);
         let site = Site::private([10, 77, 1, 0], HOME, [203, 0, 113, 151]);

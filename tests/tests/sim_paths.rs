@@ -81,7 +81,7 @@ const TCP: (PathKind, PathTransport) = (PathKind::Direct, PathTransport::Tcp);
 
 /// A cable between two that met through their NATs.
 #[test]
-fn a_network_that_both_come_to_share_is_used_at_once() {
+fn new_shared_network_is_used_at_once() {
     for (seed, first) in [(1, 0), (2, 1), (3, 0), (4, 1), (6, 0), (8, 0)] {
         let network = Conditions { rate: 500_000, ..Conditions::default() };
         let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(seed, 20_000_000) };
@@ -154,7 +154,7 @@ fn in_one_network(seed: u64, bytes: usize, between: Conditions) -> (Rig, Vec<(Pa
 
 /// What a packet of plain TCP that is lost costs is paid by all behind it.
 #[test]
-fn where_packets_are_lost_plain_tcp_gives_way_to_quic() {
+fn lossy_network_switches_from_tcp_to_quic() {
     for seed in 0..3 {
         let lossy =
             Conditions { rate: 5_000_000, latency: Duration::from_millis(5), loss: 30_000, ..Conditions::default() };
@@ -165,7 +165,7 @@ fn where_packets_are_lost_plain_tcp_gives_way_to_quic() {
 }
 
 #[test]
-fn where_nothing_is_lost_plain_tcp_is_taken_again() {
+fn lossless_network_returns_from_quic_to_tcp() {
     for seed in 0..3 {
         // Datagrams have to wait behind what TCP has put into the queue.
         let slow = Conditions {
@@ -182,7 +182,7 @@ fn where_nothing_is_lost_plain_tcp_is_taken_again() {
 }
 
 #[test]
-fn a_fast_network_is_not_experimented_with() {
+fn fast_network_is_not_compared() {
     let fast = Conditions { rate: 100_000_000, latency: Duration::from_millis(1), ..Conditions::default() };
     let (rig, taken) = in_one_network(1, 60_000_000, fast);
     assert_eq!(taken, [RELAYED, TCP], "{}", history(&rig));
@@ -190,7 +190,7 @@ fn a_fast_network_is_not_experimented_with() {
 
 /// A side that asked for the verifier words reveals no address before they were compared; its peer may.
 #[test]
-fn no_address_is_said_before_the_words_were_compared() {
+fn verify_reveals_no_address_before_confirmation() {
     for who in [0, 1] {
         let scenario = Scenario { give_up_after: None, ..Scenario::plain(9, 5_000_000) };
         let change = |send: &mut SendConfig, receive: &mut ReceiveConfig| {
@@ -220,7 +220,7 @@ fn no_address_is_said_before_the_words_were_compared() {
 
 /// What says that a side lives waits behind a megabyte of chunks, each of which says so too.
 #[test]
-fn a_slow_network_is_not_taken_for_a_silent_one() {
+fn slow_network_is_not_treated_as_silent() {
     let slow = Conditions { rate: 150_000, latency: Duration::from_millis(1), ..Conditions::default() };
     let (rig, taken) = in_one_network(1, 6_000_000, slow);
     assert_eq!(taken, [RELAYED, TCP], "{}", history(&rig));
@@ -228,7 +228,7 @@ fn a_slow_network_is_not_taken_for_a_silent_one() {
 
 /// A candidate that comes when this side has all it wanted: nothing is connected any more, and nothing stays open.
 #[test]
-fn a_candidate_that_comes_after_the_end_keeps_nobody() {
+fn late_candidate_does_not_delay_the_end() {
     for seed in 0..20 {
         let scenario = Scenario { give_up_after: None, ..Scenario::plain(seed, 1_000_000) };
         let mut made = None;
@@ -257,7 +257,7 @@ fn a_candidate_that_comes_after_the_end_keeps_nobody() {
 
 /// A cable that comes and goes, ways that are cut and healed, packets that are lost: all arrives, whatever the order.
 #[test]
-fn whatever_becomes_of_the_paths_the_bytes_arrive() {
+fn bytes_arrive_for_any_path_changes() {
     let seeds = if std::env::var_os("TALLOW_LONG").is_some() { 0..2000 } else { 0..60 };
     let outside: [[u8; 4]; 2] = [[203, 0, 113, 101], [203, 0, 113, 102]];
     let cabled: [[u8; 4]; 2] = [[10, 9, 0, 1], [10, 9, 0, 2]];

@@ -67,7 +67,7 @@ fn dies(scenario: &Scenario, times: &[(Duration, bool)], chance: &mut Chance) ->
 }
 
 #[test]
-fn f04_f05_a_process_that_dies_costs_time_and_nothing_else() {
+fn f04_f05_transfer_completes_after_process_deaths() {
     let (mut resumed, mut tried) = (0, 0);
     for seed in seeds(4) {
         for place in [Place::Inside, Place::Relay] {
@@ -88,7 +88,7 @@ fn f04_f05_a_process_that_dies_costs_time_and_nothing_else() {
 
 /// A relay changes a record: nothing of it is stored, all that came before is kept, and a clean try goes on from there.
 #[test]
-fn x06_x07_what_came_before_a_forged_record_is_kept() {
+fn x06_x07_chunks_before_forged_record_are_kept() {
     let scenario = Scenario { place: Place::ScriptedRelay, ..Scenario::plain(3, 3_000_000) };
     let mut chunks = 0;
     let tamper: Tamper = Box::new(move |passing, frame| {

@@ -102,7 +102,7 @@ fn survive(place: Place, phase: Phase, fault: Fault, seed: u64) -> usize {
 }
 
 #[test]
-fn f07_a_short_cut_is_not_even_noticed() {
+fn f07_short_outage_causes_no_reconnect() {
     for place in [Place::Inside, Place::Relay] {
         for (seed, phase) in phases().into_iter().enumerate() {
             survive(place, phase, Fault::Cut(Duration::from_secs(5)), seed as u64);
@@ -112,7 +112,7 @@ fn f07_a_short_cut_is_not_even_noticed() {
 }
 
 #[test]
-fn f07_a_long_cut_pauses_the_transfer_at_every_phase() {
+fn f07_long_outage_pauses_transfer_in_every_phase() {
     for place in [Place::Inside, Place::Relay] {
         for (seed, phase) in phases().into_iter().enumerate() {
             // Before anybody accepted, patience ends after ten minutes.
@@ -128,7 +128,7 @@ fn f07_a_long_cut_pauses_the_transfer_at_every_phase() {
 
 /// Fifteen seconds until a link counts as dead, and then as long as the person said: nobody hangs.
 #[test]
-fn f07_a_cut_for_ever_ends_both_in_time() {
+fn f07_endless_outage_ends_both_peers_in_time() {
     for place in [Place::Inside, Place::Relay] {
         // Before the two have keys nobody is missing, and a sender waits on for somebody with its code.
         for (seed, phase) in [Phase::Offer, Phase::Data, Phase::End].into_iter().enumerate() {
@@ -166,7 +166,7 @@ fn f07_a_cut_for_ever_ends_both_in_time() {
 }
 
 #[test]
-fn a_relay_that_forgot_everything_changes_nothing() {
+fn relay_restart_is_survived_in_every_phase() {
     for (seed, phase) in phases().into_iter().enumerate() {
         for time in [0, 3, 100] {
             survive(Place::Relay, phase, Fault::Relay(Duration::from_secs(time)), seed as u64);
@@ -175,7 +175,7 @@ fn a_relay_that_forgot_everything_changes_nothing() {
 }
 
 #[test]
-fn what_a_side_waits_for_is_said() {
+fn waiting_reason_is_reported() {
     let network = Conditions { rate: 100_000, ..Conditions::default() };
     let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(7, BYTES) };
     let mut rig = Rig::new(&scenario, Policy::Proper, honest());
@@ -194,7 +194,7 @@ fn what_a_side_waits_for_is_said() {
 }
 
 #[test]
-fn a_relay_that_restarts_resets_what_it_does_not_know() {
+fn restarted_relay_resets_unknown_connections() {
     let network = Conditions { rate: 100_000, latency: Duration::from_millis(10), ..Conditions::default() };
     let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(8, BYTES) };
     let mut rig = Rig::new(&scenario, Policy::Proper, honest());
@@ -265,7 +265,7 @@ fn udp_that_stops_in_mid_transfer_is_replaced_by_tcp() {
 }
 
 #[test]
-fn a_cut_is_survived_over_tcp_too() {
+fn outage_is_survived_over_tcp() {
     for seed in 0..3 {
         let network = Conditions { rate: 100_000, latency: Duration::from_millis(10), ..Conditions::default() };
         let scenario = Scenario { network, give_up_after: None, ..Scenario::plain(20 + seed, BYTES) };
@@ -306,7 +306,7 @@ fn survive_on(place: Place, seed: u64, change: impl FnOnce(&mut Rig)) -> bool {
 }
 
 #[test]
-fn f08_another_address_in_mid_transfer_moves_the_connection() {
+fn f08_changed_address_moves_quic_connection() {
     for seed in 0..4 {
         let again = survive_on(Place::Relay, 30 + seed, |rig| {
             let (host, ip) =
@@ -321,7 +321,7 @@ fn f08_another_address_in_mid_transfer_moves_the_connection() {
 }
 
 #[test]
-fn f08_another_address_over_tcp_takes_another_connection() {
+fn f08_changed_address_needs_new_tcp_connection() {
     for seed in 0..2 {
         let again = survive_on(Place::Relay, 50 + seed, |rig| {
             firewall(rig, true, true);
@@ -335,7 +335,7 @@ fn f08_another_address_over_tcp_takes_another_connection() {
 }
 
 #[test]
-fn f09_a_sleeping_or_stopped_machine_is_waited_for() {
+fn f09_sleep_or_stop_of_machine_is_survived() {
     for (seed, time) in [5, 60, 3500].into_iter().enumerate() {
         for (place, who) in [(Place::Relay, 0), (Place::Relay, 1), (Place::Inside, 0), (Place::Inside, 1)] {
             for asleep in [true, false] {
@@ -390,7 +390,7 @@ fn ends_well(mut rig: Rig) {
 }
 
 #[test]
-fn f08_who_comes_back_over_tcp_is_not_waited_for_in_silence() {
+fn f08_reconnect_over_tcp_replaces_old_link_at_once() {
     for (seed, firewalls) in [(0, (true, true)), (1, (true, true)), (2, (false, true)), (3, (true, false))] {
         // Fast enough that what waits in the relay for the other side does not hide how long that side waits.
         let network = Conditions { rate: 500_000, latency: Duration::from_millis(50), ..Conditions::default() };
@@ -457,7 +457,7 @@ fn the_first_flight_to_a_known_relay_contains_the_join() {
 
 /// It says something into the void first; then QUIC is tried again without, and not left to the others.
 #[test]
-fn a_first_flight_that_is_lost_is_not_the_end_of_quic() {
+fn lost_first_flight_does_not_rule_out_quic() {
     let network = Conditions { latency: Duration::from_millis(100), rate: 100_000, ..Conditions::default() };
     let mut rig = in_the_data(network, 90, BYTES, (false, false));
     let (sender, receiver) = (rig.sender, rig.receiver);
@@ -482,7 +482,7 @@ fn a_first_flight_that_is_lost_is_not_the_end_of_quic() {
 /// All of a session's streams wait for the windows of a relay, and each gets its turn: none stands for so long (30 s)
 /// that the link counts as dead.
 #[test]
-fn a_transfer_that_takes_long_on_a_good_network_keeps_its_link() {
+fn long_transfer_on_good_network_keeps_its_link() {
     for (rate, relay_to_receiver) in [(100_000, 0), (0, 100_000)] {
         let network = Conditions { latency: Duration::from_millis(10), rate, ..Conditions::default() };
         let bytes = 40 * (rate + relay_to_receiver) as usize;
@@ -504,7 +504,7 @@ fn a_transfer_that_takes_long_on_a_good_network_keeps_its_link() {
 }
 
 #[test]
-fn a_relay_that_drains_is_not_asked_first_again() {
+fn draining_relay_is_not_tried_first_again() {
     const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 2));
     for first in [0, 1] {
         let network = Conditions { latency: Duration::from_millis(50), rate: 1_000_000, ..Conditions::default() };

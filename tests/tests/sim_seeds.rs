@@ -166,7 +166,7 @@ fn drawn(role: Role, seed: u64) -> Drawn {
 }
 
 #[test]
-fn tokens_transactions_and_sessions_come_from_the_seed() {
+fn tokens_transactions_and_sessions_derive_from_seed() {
     for role in [Role::Sender, Role::Receiver] {
         let runs = [1, 1, 2, 3].map(|seed| drawn(role, seed));
         assert_eq!(runs[0], runs[1], "{role:?}: the same seed");

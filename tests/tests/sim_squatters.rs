@@ -88,7 +88,7 @@ impl Two {
 }
 
 #[test]
-fn silent_strangers_do_not_keep_two_from_going_directly() {
+fn silent_strangers_do_not_prevent_direct_path() {
     for target in Two::ports(false, Protocol::Udp) {
         let mut two = Two::new(false);
         two.squat(target, Squat::Silent);
@@ -97,7 +97,7 @@ fn silent_strangers_do_not_keep_two_from_going_directly() {
 }
 
 #[test]
-fn what_strangers_send_unasked_is_not_kept() {
+fn unrequested_bytes_of_strangers_are_not_kept() {
     for target in Two::ports(false, Protocol::Udp) {
         let mut two = Two::new(false);
         let stranger = two.squat(target, Squat::Fills);
@@ -108,7 +108,7 @@ fn what_strangers_send_unasked_is_not_kept() {
 }
 
 #[test]
-fn silent_tcp_connections_do_not_keep_the_right_one_out() {
+fn silent_tcp_connections_do_not_exclude_the_peer() {
     let targets = Two::ports(true, Protocol::Syn);
     let mut two = Two::new(true);
     for (number, target) in targets.into_iter().enumerate() {

@@ -72,7 +72,7 @@ fn scenario(seed: u64, place: Place) -> Scenario {
 }
 
 #[test]
-fn a_stream_crosses_bad_lines() {
+fn stream_arrives_over_lossy_network() {
     for seed in 0..4 {
         for place in [Place::Inside, Place::Relay] {
             let mut scenario = scenario(seed, place);
@@ -85,7 +85,7 @@ fn a_stream_crosses_bad_lines() {
 }
 
 #[test]
-fn f07_a_cut_and_a_relay_that_forgot_cost_a_stream_nothing() {
+fn f07_stream_survives_outage_and_relay_restart() {
     for (seed, at) in [1, 100_000, 599_999].into_iter().enumerate() {
         for time in [5, 90, 600] {
             let mut stream =
@@ -107,7 +107,7 @@ fn f07_a_cut_and_a_relay_that_forgot_cost_a_stream_nothing() {
 }
 
 #[test]
-fn a_reader_that_rests_and_a_cut_meanwhile() {
+fn stream_survives_outage_while_reader_pauses() {
     let mut stream = Stream::begin(&scenario(3, Place::Relay), 600_000, MemoryPipe::new());
     stream.until(50_000);
     stream.pipe.set_shut(true);
@@ -129,7 +129,7 @@ fn a_reader_that_rests_and_a_cut_meanwhile() {
 }
 
 #[test]
-fn whoever_reads_no_more_ends_it_for_both() {
+fn broken_stream_sink_ends_both_peers() {
     let gone = FaultKind::Io(std::io::ErrorKind::BrokenPipe);
     let mut stream = Stream::begin(&scenario(4, Place::Relay), 600_000, MemoryPipe::new().with_fault(70_000, gone));
     stream.end();
@@ -139,7 +139,7 @@ fn whoever_reads_no_more_ends_it_for_both() {
 }
 
 #[test]
-fn a_file_is_written_in_order_over_bad_lines() {
+fn file_is_written_in_order_over_lossy_network() {
     for seed in 0..3 {
         let mut scenario = scenario(seed, Place::Relay);
         scenario.files = vec![700_000];

@@ -284,7 +284,7 @@ fn pass(world: &mut World, time: Duration) {
 }
 
 #[test]
-fn pipes_deliver_all_bytes_and_runs_repeat_by_seed() {
+fn tcp_delivers_all_bytes_and_runs_repeat_by_seed() {
     let bad = Conditions {
         latency: Duration::from_millis(20),
         jitter: Duration::from_millis(30),
@@ -310,7 +310,7 @@ fn pipes_deliver_all_bytes_and_runs_repeat_by_seed() {
 }
 
 #[test]
-fn nobody_listens_or_nobody_is_there() {
+fn dial_is_refused_without_listener_and_times_out_without_host() {
     let (mut world, _) = world(Conditions::default(), 1);
     let refused = add_client(&mut world, Talker::client(SocketAddr::new(SERVER.ip(), 444), 1, true));
     run_until_output(&mut world, SECOND, refused, "ConnectionRefused");
@@ -322,7 +322,7 @@ fn nobody_listens_or_nobody_is_there() {
 }
 
 #[test]
-fn behind_an_office_firewall_tcp_passes_and_udp_does_not() {
+fn office_firewall_passes_tcp_but_not_udp() {
     let (mut world, server) = world(Conditions::default(), 1);
     world.network.block_udp(CLIENT.into(), true);
     let chatterbox = Talker::chatterbox(SECOND, world.now);
@@ -334,7 +334,7 @@ fn behind_an_office_firewall_tcp_passes_and_udp_does_not() {
 }
 
 #[test]
-fn a_cut_pipe_stalls_and_goes_on() {
+fn cut_tcp_connection_stalls_and_resumes() {
     let (mut world, _) = world(Conditions { rate: 1_000_000, ..Conditions::default() }, 1);
     let client = add_client(&mut world, Talker::client(SERVER, 1 << 20, true));
     pass(&mut world, SECOND / 2);
@@ -346,7 +346,7 @@ fn a_cut_pipe_stalls_and_goes_on() {
 }
 
 #[test]
-fn a_cut_pipe_times_out_where_data_is_pending() {
+fn cut_tcp_connection_times_out_with_pending_data() {
     let (mut world, server) = world(Conditions { rate: 1_000_000, ..Conditions::default() }, 1);
     let client = add_client(&mut world, Talker::client(SERVER, 1 << 20, true));
     let idle = world.add([192, 0, 2, 9].into(), Machine::Other(Talker::client(SERVER, 0, false)));
@@ -363,7 +363,7 @@ fn a_cut_pipe_times_out_where_data_is_pending() {
 }
 
 #[test]
-fn a_dead_process_resets_its_pipes_and_refuses_new_ones() {
+fn dead_process_closes_tcp_and_refuses_new_connections() {
     let (mut world, server) = world(Conditions::default(), 1);
     let chatterbox = Talker::chatterbox(SECOND, world.now);
     let client = add_client(&mut world, chatterbox);
@@ -379,7 +379,7 @@ fn a_dead_process_resets_its_pipes_and_refuses_new_ones() {
 }
 
 #[test]
-fn a_machine_that_crashes_is_silent_and_resets_when_it_is_back() {
+fn crashed_machine_is_silent_and_resets_after_restart() {
     let (mut world, server) = world(Conditions::default(), 1);
     let chatterbox = Talker::chatterbox(SECOND, world.now);
     let client = add_client(&mut world, chatterbox);
@@ -396,7 +396,7 @@ fn a_machine_that_crashes_is_silent_and_resets_when_it_is_back() {
 }
 
 #[test]
-fn another_address_moves_datagrams_and_leaves_pipes_behind() {
+fn changed_address_moves_datagrams_but_not_tcp() {
     let (mut world, server) = world(Conditions::default(), 1);
     let chatterbox = Talker::chatterbox(SECOND, world.now);
     let client = add_client(&mut world, chatterbox);
@@ -412,7 +412,7 @@ fn another_address_moves_datagrams_and_leaves_pipes_behind() {
 }
 
 #[test]
-fn a_sleeping_machine_s_clock_stands_still_and_it_is_told() {
+fn sleep_stops_machine_clock_and_is_reported() {
     let (mut world, server) = world(Conditions::default(), 1);
     let chatterbox = Talker::chatterbox(SECOND, world.now);
     let client = add_client(&mut world, chatterbox);
@@ -432,7 +432,7 @@ fn a_sleeping_machine_s_clock_stands_still_and_it_is_told() {
 }
 
 #[test]
-fn a_stopped_process_goes_on_with_what_its_system_kept() {
+fn stopped_process_resumes_with_buffered_data() {
     let (mut world, server) = world(Conditions::default(), 1);
     let chatterbox = Talker::chatterbox(SECOND, world.now);
     let client = add_client(&mut world, chatterbox);
@@ -458,7 +458,7 @@ fn at(segment: Segment, addr: [u8; 4]) -> Attachment {
 }
 
 #[test]
-fn a_nat_reset_ends_pipes_but_not_datagrams() {
+fn nat_flush_ends_tcp_but_not_datagrams() {
     let (mut world, server) = world(Conditions::default(), 1);
     let home = home(&mut world);
     let chatterbox = Talker::chatterbox(SECOND, world.now);
@@ -477,7 +477,7 @@ fn a_nat_reset_ends_pipes_but_not_datagrams() {
 }
 
 #[test]
-fn on_one_lan_pipes_are_direct_and_from_outside_there_are_none() {
+fn tcp_is_direct_on_lan_and_blocked_from_outside() {
     let (mut world, _) = world(Conditions::default(), 1);
     let home = home(&mut world);
     let server = world.add_at(vec![at(home, [192, 168, 1, 10])], Machine::Other(Talker::server()));
@@ -494,7 +494,7 @@ fn on_one_lan_pipes_are_direct_and_from_outside_there_are_none() {
 }
 
 #[test]
-fn a_host_sends_from_its_nearest_or_first_interface() {
+fn host_sends_from_nearest_or_first_interface() {
     let (mut world, server) = world(Conditions::default(), 1);
     let (one, two) = (home(&mut world), home(&mut world));
     let near = SocketAddr::new([10, 8, 0, 1].into(), SERVER.port());
@@ -566,7 +566,7 @@ impl Node for Listener {
 }
 
 #[test]
-fn sockets_are_bound_as_on_a_real_system() {
+fn simulated_bind_matches_real_system() {
     let (mut world, _) = world(Conditions::default(), 1);
     let home = home(&mut world);
     let binds =
@@ -598,7 +598,7 @@ fn sockets_are_bound_as_on_a_real_system() {
 }
 
 #[test]
-fn what_is_sent_is_counted_even_where_it_gets_nowhere() {
+fn undeliverable_packets_are_counted() {
     let (mut world, _) = world(Conditions::default(), 1);
     let home = home(&mut world);
     let nowhere = SocketAddr::new([127, 0, 0, 1].into(), 9);

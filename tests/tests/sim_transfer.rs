@@ -11,7 +11,7 @@ fn seeds(quick: u64) -> std::ops::Range<u64> {
 }
 
 #[test]
-fn a_file_crosses_a_good_network() {
+fn file_arrives_over_good_network() {
     for place in [Place::Inside, Place::Relay, Place::ScriptedRelay] {
         let scenario = Scenario { place, ..Scenario::plain(1, 300_000) };
         let report = scenario.run();
@@ -44,30 +44,30 @@ fn over(name: &str, network: Conditions, bytes: usize) {
 }
 
 #[test]
-fn a_file_crosses_lossy_networks() {
+fn file_arrives_over_lossy_networks() {
     for loss in [10_000, 50_000] {
         over("loss", Conditions { loss, ..Conditions::default() }, 200_000);
     }
 }
 
 #[test]
-fn a_file_crosses_a_network_that_reorders_and_duplicates() {
+fn file_arrives_despite_reordering_and_duplicates() {
     let jitter = Duration::from_millis(30);
     over("reorder", Conditions { jitter, duplicate: 100_000, ..Conditions::default() }, 200_000);
 }
 
 #[test]
-fn a_file_crosses_a_slow_network() {
+fn file_arrives_over_slow_network() {
     over("slow", Conditions { rate: 60_000, latency: Duration::from_millis(150), ..Conditions::default() }, 200_000);
 }
 
 #[test]
-fn a_file_crosses_a_network_with_the_smallest_packets() {
+fn file_arrives_with_smallest_packets() {
     over("mtu", Conditions { mtu: 1200, ..Conditions::default() }, 200_000);
 }
 
 #[test]
-fn a_short_partition_is_survived() {
+fn short_partition_is_survived() {
     for number in seeds(3) {
         let network = Conditions { rate: 200_000, ..Conditions::default() };
         let act = Act::Partition(Duration::from_millis(300 * (number % 4)), Duration::from_secs(4));
@@ -112,7 +112,7 @@ fn what_the_receiver_skips_is_not_sent_on_a_bad_network() {
 }
 
 #[test]
-fn whatever_goes_wrong_every_session_ends_as_it_should() {
+fn every_numbered_scenario_ends_as_expected() {
     for number in seeds(60) {
         let scenario = Scenario::from_number(number);
         let report = std::panic::catch_unwind(|| scenario.run());
@@ -126,14 +126,14 @@ proptest::proptest! {
         cases: seeds(12).end as u32, failure_persistence: None, max_shrink_iters: 60, ..Default::default()
     })]
     #[test]
-    fn any_scenario_ends_as_it_should(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
+    fn any_scenario_ends_as_expected(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60)) {
         let report = Scenario::from_bytes(&bytes).run();
         proptest::prop_assert!(report.took < Duration::from_secs(200));
     }
 }
 
 #[test]
-fn a_scenario_of_no_bytes_is_the_simplest_one() {
+fn empty_scenario_bytes_give_simplest_scenario() {
     let scenario = Scenario::from_bytes(&[]);
     assert_eq!((scenario.act, scenario.place, scenario.files.len()), (Act::None, Place::Relay, 1));
     let _ = scenario.run();
@@ -141,7 +141,7 @@ fn a_scenario_of_no_bytes_is_the_simplest_one() {
 
 /// Something has its name already when the other side, the relay or the person ends it: what the disk says counts.
 #[test]
-fn what_is_being_put_in_place_is_not_ended_by_anything_else() {
+fn started_finalization_is_not_interrupted() {
     for seed in seeds(2) {
         for act in 0..4 {
             let place = if act == 3 { Place::Relay } else { Place::Inside };

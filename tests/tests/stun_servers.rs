@@ -23,7 +23,7 @@ fn bind(family: Family) -> Option<UdpSocket> {
 
 #[test]
 #[ignore = "needs STUN servers: .ci/coturn"]
-fn real_servers_tell_where_we_are() {
+fn real_stun_servers_report_reflexive_address() {
     let servers = std::env::var("TALLOW_STUN_SERVERS").expect("servers");
     let servers: Vec<SocketAddr> = servers.split(',').map(|addr| addr.parse().expect("an address")).collect();
     let interfaces = tallow_runtime::interfaces().expect("interfaces");

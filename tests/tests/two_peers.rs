@@ -254,7 +254,7 @@ impl Two {
 }
 
 #[test]
-fn a_link_that_ends_with_the_last_word_takes_no_farewell_along() {
+fn link_closed_with_last_message_loses_no_final_message() {
     let stays = Two::new(Tcp::Up, false).stays();
     assert!(stays <= Duration::from_secs(2), "{stays:?}");
 }
@@ -284,7 +284,7 @@ fn cut_off(seed: u64, place: Place) -> Rig {
 }
 
 #[test]
-fn a_farewell_that_is_lost_is_waited_for_and_not_for_ever() {
+fn lost_final_message_is_awaited_until_timeout() {
     for (seed, place) in [(1, Place::Relay), (2, Place::Inside)] {
         let mut rig = cut_off(seed, place);
         let receiver = rig.receiver;
@@ -296,7 +296,7 @@ fn a_farewell_that_is_lost_is_waited_for_and_not_for_ever() {
 }
 
 #[test]
-fn whoever_wants_to_go_waits_a_second_for_the_farewell() {
+fn cancelled_receiver_waits_a_second_for_final_message() {
     for (seed, place) in [(3, Place::Relay), (4, Place::Inside)] {
         for after in [0, 30] {
             let mut rig = cut_off(seed, place);
@@ -311,7 +311,7 @@ fn whoever_wants_to_go_waits_a_second_for_the_farewell() {
 }
 
 #[test]
-fn a_transfer_without_faults_ends_soon_on_both_sides() {
+fn transfer_without_faults_ends_soon_on_both_peers() {
     let mut rig =
         Rig::new(&Scenario::plain(5, 100_000), tallow_tests::sim::Policy::Proper, tallow_tests::sim::honest());
     rig.play(Act::None);

@@ -24,7 +24,7 @@ fn refused(words: &[&str]) -> Problem {
 }
 
 #[test]
-fn options_before_the_command_move_behind_it() {
+fn options_before_the_command_are_moved_after_it() {
     assert_eq!(arranged(&["--out", "dir", "-y", "receive", "7-a-b"]), ["receive", "--out", "dir", "-y", "7-a-b"]);
     assert_eq!(arranged(&["--out=dir", "rx"]), ["rx", "--out=dir"]);
     assert_eq!(arranged(&["-yo", "send", "recv"]), ["recv", "-yo", "send"]);

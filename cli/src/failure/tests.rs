@@ -176,7 +176,7 @@ fn d03_text_of_the_peer_is_shortened_and_quoted() {
 }
 
 #[test]
-fn the_hint_matches_the_side_that_failed() {
+fn hint_matches_the_role_that_failed() {
     let full = fault(FaultKind::Full { need: 2 << 20, have: 1 << 20 });
     assert!(explain(&full, &at(Role::Receiver, true)).message.ends_with("need 2.0 MiB, have 1.0 MiB"));
     let denied = fault(FaultKind::Io(io::ErrorKind::PermissionDenied));

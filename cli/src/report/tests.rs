@@ -42,7 +42,7 @@ fn early(report: &Report) -> bool {
 }
 
 #[test]
-fn waits_are_shown_late_at_first_and_at_once_after_the_code() {
+fn waits_are_delayed_until_code_is_shown() {
     let mut sender = report(Role::Sender, true);
     assert_eq!(text(&sender), None);
     sender.show(&Event::Waiting(WaitingFor::Source));
@@ -94,7 +94,7 @@ fn a_bug_differs_from_an_interruption() {
 }
 
 #[test]
-fn events_arrive_in_order_and_then_the_end() {
+fn report_returns_queued_events_before_the_end() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut sender = report(Role::Sender, true);

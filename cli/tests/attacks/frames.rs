@@ -76,7 +76,7 @@ fn byte(socket: &mut TcpStream) -> u8 {
 }
 
 #[test]
-fn frames_of_one_byte_cost_a_relay_its_windows() {
+fn one_byte_frames_cost_relay_no_more_than_its_windows() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let victim = Victim::new(&relay.program);

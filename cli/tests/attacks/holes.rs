@@ -237,7 +237,7 @@ fn sender(code: &str, relay: SocketAddr, ip: IpAddr) -> std::thread::JoinHandle<
 }
 
 #[test]
-fn streams_without_their_first_byte_cost_a_receiver_little() {
+fn streams_with_missing_first_byte_cost_receiver_little() {
     let Some(ip) = tallow_runtime::addresses().into_iter().find(|addr| addr.is_ipv4() && !addr.is_loopback()) else {
         return eprintln!("SKIPPED: this machine has no network of IPv4");
     };

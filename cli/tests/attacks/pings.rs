@@ -104,7 +104,7 @@ impl Guests {
 }
 
 #[test]
-fn questions_without_an_end_cost_a_sender_a_bounded_queue() {
+fn endless_pings_cost_sender_a_bounded_queue() {
     let home = Home::new();
     let file = home.file("notes.txt", b"hello");
     // The port is free now; the sender takes it for both families.

@@ -63,7 +63,7 @@ fn is_no_code(wire: &Wire, run: &dyn Fn(bool) -> Run, input: &[u8]) {
 }
 
 #[test]
-fn c01_what_is_no_code_puts_nothing_on_the_wire() {
+fn c01_invalid_code_causes_no_network_traffic() {
     let wire = Wire::new();
     let long = "7-".to_owned() + &"acorn-".repeat(1800);
     assert!(long.len() > 10 << 10);
@@ -87,7 +87,7 @@ fn c01_what_is_no_code_puts_nothing_on_the_wire() {
 
 /// The harness sees what a code that is one sets off, or the test above proves nothing.
 #[test]
-fn c01_a_code_that_is_one_does() {
+fn c01_valid_code_causes_network_traffic() {
     let wire = Wire::new();
     wire.socket.set_read_timeout(Some(SOON)).unwrap();
     let run = wire.run(&["--yes", "7-acorn-bicycle-canal"], true);

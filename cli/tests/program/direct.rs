@@ -3,7 +3,7 @@
 use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
 
 #[test]
-fn data_that_may_not_go_over_a_relay_does_not() {
+fn p2p_only_transfer_fails_without_direct_path() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -38,7 +38,7 @@ fn contradictory_or_invalid_options_are_usage_errors() {
 /// Where this machine has a network, the transfer moves to it; both sides say so, and the port is the one that was
 /// asked for.
 #[test]
-fn the_path_is_told_when_it_changes() {
+fn path_change_is_reported_on_both_sides() {
     let has_network = std::fs::read_to_string("/proc/net/fib_trie").is_ok_and(|routes| {
         let local = routes.split("Local:").nth(1).unwrap_or_default().to_owned();
         local.lines().any(|line| line.contains("|-- ") && !line.contains("|-- 127.") && !line.contains("|-- 0.0.0.0"))

@@ -20,7 +20,7 @@ fn is_state(name: &str) -> bool {
 }
 
 #[test]
-fn ctrl_c_at_the_prompt_ends_it() {
+fn ctrl_c_at_code_prompt_ends_receiver() {
     let home = Home::new();
     let mut receiver = Run::new(&home, ["receive"]).on_terminal();
     receiver.expect_asked("Code (Tab completes): ");
@@ -31,7 +31,7 @@ fn ctrl_c_at_the_prompt_ends_it() {
 }
 
 #[test]
-fn ctrl_c_while_a_sender_waits_ends_it() {
+fn ctrl_c_ends_waiting_sender_and_frees_its_room() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -50,7 +50,7 @@ fn ctrl_c_while_a_sender_waits_ends_it() {
 }
 
 #[test]
-fn ctrl_c_at_the_question_tells_the_sender() {
+fn ctrl_c_at_accept_question_notifies_sender() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -66,7 +66,7 @@ fn ctrl_c_at_the_question_tells_the_sender() {
 }
 
 #[test]
-fn f10_ctrl_c_during_the_transfer_ends_both_and_leaves_nothing() {
+fn f10_ctrl_c_during_transfer_ends_both_and_leaves_no_files() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.large("large.bin");
@@ -82,7 +82,7 @@ fn f10_ctrl_c_during_the_transfer_ends_both_and_leaves_nothing() {
 }
 
 #[test]
-fn f10_a_sender_that_is_told_to_end_tells_the_receiver() {
+fn f10_signalled_sender_notifies_receiver() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.large("large.bin");
@@ -100,7 +100,7 @@ fn f10_a_sender_that_is_told_to_end_tells_the_receiver() {
 }
 
 #[test]
-fn f10_a_receiver_that_is_told_to_end_has_the_signals_code() {
+fn f10_signalled_receiver_exits_with_signal_code() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -120,7 +120,7 @@ fn f10_a_receiver_that_is_told_to_end_has_the_signals_code() {
 /// The relay stands still and there is no other path, so that the farewell of the first signal takes its time; the
 /// second signal has a code of its own.
 #[test]
-fn f10_a_second_signal_ends_it_at_once() {
+fn f10_second_signal_ends_receiver_at_once() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");

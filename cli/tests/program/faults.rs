@@ -11,7 +11,7 @@ use super::stage::{Home, Relay, Run, SLOWLY, receiving, sending};
 const TCP: [&str; 3] = ["--transport", "tcp", "--no-p2p"];
 
 #[test]
-fn f05_a_killed_sender_ends_the_wait_and_loses_nothing() {
+fn f05_receiver_recovers_after_sender_is_killed() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let small = home.file("notes.txt", b"hello");
@@ -52,7 +52,7 @@ fn f05_a_killed_sender_ends_the_wait_and_loses_nothing() {
 
 /// With `TALLOW_LONG` it is 100,000 empty files, and a file of more than 4 GiB beside them.
 #[test]
-fn f12_nothing_and_very_much_of_it_arrive() {
+fn f12_empty_directory_and_many_empty_files_arrive() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let is_long = std::env::var_os("TALLOW_LONG").is_some();
@@ -81,7 +81,7 @@ fn f12_nothing_and_very_much_of_it_arrive() {
 }
 
 #[test]
-fn f13_too_few_descriptors_are_told_and_few_are_enough() {
+fn f13_12_descriptors_fail_and_32_suffice() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -103,7 +103,7 @@ fn f13_too_few_descriptors_are_told_and_few_are_enough() {
 
 /// Nothing that a transfer needs is kept at home.
 #[test]
-fn f13_without_a_home_files_cross_all_the_same() {
+fn f13_transfer_works_without_home_directory() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");

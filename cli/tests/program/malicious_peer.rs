@@ -78,7 +78,7 @@ fn shows_nothing_that_is_obeyed(end: &End, on_terminal: bool) {
 }
 
 #[test]
-fn d01_the_expression_finds_what_it_is_for() {
+fn d01_control_character_search_finds_known_cases() {
     for text in NAMES.iter().map(|name| name.as_bytes()).chain([&b"\x7f"[..], b"a\0", b"\xc2\x80"]) {
         assert!(obeyed(text).is_some(), "{text:?}");
     }
@@ -139,7 +139,7 @@ fn d01_names_of_the_senders_own_disk_are_shown_as_escapes() {
 
 /// D03: what the other side says when it ends.
 #[test]
-fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
+fn d03_peer_reason_is_shown_escaped_and_short() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -184,7 +184,7 @@ fn d03_the_reason_of_the_other_side_is_shown_escaped_and_short() {
 /// N01 and N02, each name by itself, into a directory that exists and into one that does not; and N04, with the
 /// neighbour there.
 #[test]
-fn n01_n02_n04_no_name_leads_out_of_any_directory() {
+fn n01_n02_n04_escaping_names_write_nothing_outside() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     for dir in ["into/target", "into/target2", "outside"] {
@@ -252,7 +252,7 @@ fn n05_unportable_names_are_changed_unless_allowed() {
 
 /// P03 on the real program: counts and zeros do not become memory, and the next session is served.
 #[test]
-fn p03_what_is_only_claimed_takes_no_memory() {
+fn p03_claimed_counts_and_zero_pages_take_no_memory() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let zeros = || -> Script {

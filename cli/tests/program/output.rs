@@ -27,7 +27,7 @@ fn one<'a>(events: &'a [Value], name: &str) -> &'a Value {
 }
 
 #[test]
-fn events_are_json_lines_and_people_read_standard_error() {
+fn json_events_go_to_stdout_and_text_to_stderr() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("日本語.txt", &[7; 200_000]);
@@ -60,7 +60,7 @@ fn events_are_json_lines_and_people_read_standard_error() {
 }
 
 #[test]
-fn errors_are_events_too() {
+fn json_mode_reports_errors_as_events() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -80,7 +80,7 @@ fn errors_are_events_too() {
 
 /// With `--json`, on a terminal, only events reach standard output, and the questions stay where the person is.
 #[test]
-fn with_json_on_a_terminal_the_question_is_still_asked() {
+fn json_mode_on_terminal_still_asks_question() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -96,7 +96,7 @@ fn with_json_on_a_terminal_the_question_is_still_asked() {
 }
 
 #[test]
-fn quiet_says_the_code_and_errors_and_nothing_else() {
+fn quiet_mode_prints_only_code_and_errors() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -111,7 +111,7 @@ fn quiet_says_the_code_and_errors_and_nothing_else() {
 
 /// Quiet or not, on a terminal the person sees what is offered before the question.
 #[test]
-fn quiet_does_not_silence_what_is_asked_about() {
+fn quiet_mode_still_shows_offer_before_question() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");

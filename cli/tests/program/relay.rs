@@ -19,7 +19,7 @@ use super::stage::{Home, Relay, Run, SOON, receiving, sending};
 const PASSWORD: &str = "correct horse";
 
 #[test]
-fn a_relay_with_a_password_serves_those_who_know_it() {
+fn password_relay_serves_only_clients_with_password() {
     let home = Home::new();
     std::fs::write(home.path("password"), format!("{PASSWORD}\n")).unwrap();
     let file = home.file("notes.txt", b"hello");
@@ -42,7 +42,7 @@ fn a_relay_with_a_password_serves_those_who_know_it() {
 
 /// R06 for one pair: the whole log, at its highest, after the relay was told to end.
 #[test]
-fn a_relay_that_is_told_to_end_does_and_its_log_names_nobody() {
+fn terminated_relay_ends_and_its_log_has_no_addresses() {
     let home = Home::new();
     let relay = Relay::start(&home, &["-vvvv"]);
     let file = home.file("notes.txt", b"hello");
@@ -76,7 +76,7 @@ fn names_an_address(line: &str) -> bool {
 }
 
 #[test]
-fn the_search_for_addresses_finds_them() {
+fn address_search_finds_known_cases() {
     for line in ["from 127.0.0.1:4433 came", "client=10.0.0.1", "a [::1]:9, b", "x ::ffff:1.2.3.4 y", "2001:db8::5."] {
         assert!(names_an_address(line), "{line}");
     }
@@ -126,7 +126,7 @@ fn a_changed_certificate_is_refused_with_a_hint() {
 }
 
 #[test]
-fn a_pin_that_is_none_is_a_usage_error() {
+fn invalid_relay_pin_is_a_usage_error() {
     let home = Home::new();
     let file = home.file("notes.txt", b"hello");
     let run = Run::new(&home, ["send", &file, "--relay", "127.0.0.1:9", "--relay-pin", "SHA256:nonsense"]);
@@ -135,7 +135,7 @@ fn a_pin_that_is_none_is_a_usage_error() {
 
 /// Sixteen silent connections are more than it has descriptors for.
 #[test]
-fn a_relay_without_descriptors_says_so_once() {
+fn relay_without_descriptors_warns_once() {
     let home = Home::new();
     let few = ["sh", "-c", r#"ulimit -n 24; exec "$0" "$@""#];
     let mut relay = Run::new(&home, ["relay", "--listen", "127.0.0.1:0"]).under(&few).piped(b"");

@@ -163,7 +163,7 @@ fn start(run: Run, home: &Home, way: Way, code: &str, option: bool) -> Program {
 }
 
 #[test]
-fn c02_nothing_secret_is_outside_the_two_processes() {
+fn c02_secrets_do_not_leave_the_two_processes() {
     let home = Home::new();
     std::fs::write(home.path("password"), RELAY_PASSWORD).unwrap();
     let relay = Relay::start(&home, &["-vvvv", "--password-file", &home.text("password")]);
@@ -230,7 +230,7 @@ fn c02_nothing_secret_is_outside_the_two_processes() {
 
 /// The search finds a secret that is there; otherwise the test above proves nothing.
 #[test]
-fn c02_the_search_finds_what_is_told() {
+fn c02_secret_search_finds_known_secrets() {
     let home = Home::new();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();

@@ -41,7 +41,7 @@ fn feeding(home: &Home, relay: &Relay, bytes: usize) -> (super::stage::Program, 
 }
 
 #[test]
-fn a_pipe_goes_through_in_bounded_memory_and_a_reader_may_rest() {
+fn stream_uses_bounded_memory_while_reader_pauses() {
     const BYTES: usize = 96 * MIB;
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
@@ -75,7 +75,7 @@ fn a_pipe_goes_through_in_bounded_memory_and_a_reader_may_rest() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_both() {
+fn closed_stdout_ends_both_peers() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let (mut sender, _) = feeding(&home, &relay, usize::MAX);
@@ -88,7 +88,7 @@ fn a_reader_that_leaves_ends_both() {
 }
 
 #[test]
-fn one_file_goes_to_standard_output_and_more_do_not() {
+fn stdout_accepts_one_file_but_not_several() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let contents: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
@@ -112,7 +112,7 @@ fn one_file_goes_to_standard_output_and_more_do_not() {
 }
 
 #[test]
-fn a_stream_goes_nowhere_else() {
+fn stream_offer_requires_stdout_option() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let (mut sender, _) = feeding(&home, &relay, MIB);
@@ -124,7 +124,7 @@ fn a_stream_goes_nowhere_else() {
 }
 
 #[test]
-fn a_rate_is_kept() {
+fn limit_option_bounds_rate_on_either_side() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     for (sends, receives) in [("2M", "1G"), ("1G", "2M")] {
@@ -148,7 +148,7 @@ fn a_rate_is_kept() {
 }
 
 #[test]
-fn what_makes_no_sense_is_told_before_anything_happens() {
+fn contradictory_options_fail_before_any_action() {
     let home = Home::new();
     let file = home.file("file", b"x");
     for (words, line) in [

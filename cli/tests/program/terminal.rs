@@ -3,7 +3,7 @@
 use super::stage::{Home, Relay, Run, receiving, sending, wrong};
 
 #[test]
-fn a_code_is_typed_and_an_offer_accepted() {
+fn typed_code_and_accepted_offer_complete_transfer() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -28,7 +28,7 @@ fn a_code_is_typed_and_an_offer_accepted() {
 }
 
 #[test]
-fn tab_completes_what_is_typed() {
+fn tab_completes_words_at_code_prompt() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -46,7 +46,7 @@ fn tab_completes_what_is_typed() {
 }
 
 #[test]
-fn two_commands_without_any_relay_do_it() {
+fn transfer_works_with_two_commands_and_no_relay() {
     let home = Home::new();
     let file = home.file("notes.txt", b"hello");
     // Another process may bind the free port before the sender does.
@@ -68,7 +68,7 @@ fn two_commands_without_any_relay_do_it() {
 }
 
 #[test]
-fn a_wrong_code_ends_its_receiver_and_not_the_sender() {
+fn wrong_code_ends_receiver_but_not_sender() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -90,7 +90,7 @@ fn a_wrong_code_ends_its_receiver_and_not_the_sender() {
 }
 
 #[test]
-fn three_wrong_words_use_the_code_up() {
+fn three_wrong_codes_invalidate_the_code() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -106,7 +106,7 @@ fn three_wrong_words_use_the_code_up() {
 
 /// What is typed at the question, and the end of the input.
 #[test]
-fn f11_anything_but_yes_is_no_and_the_sender_hears_declined() {
+fn f11_any_answer_but_yes_declines_and_notifies_sender() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -124,7 +124,7 @@ fn f11_anything_but_yes_is_no_and_the_sender_hears_declined() {
 }
 
 #[test]
-fn f11_without_a_terminal_nobody_accepts() {
+fn f11_offer_is_declined_without_terminal() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");
@@ -136,7 +136,7 @@ fn f11_without_a_terminal_nobody_accepts() {
 }
 
 #[test]
-fn the_end_of_input_at_the_prompt_is_no_code() {
+fn end_of_input_at_code_prompt_is_a_usage_error() {
     let home = Home::new();
     let mut receiver = Run::new(&home, ["receive"]).on_terminal();
     receiver.expect_asked("Code (Tab completes): ");
@@ -148,7 +148,7 @@ fn the_end_of_input_at_the_prompt_is_no_code() {
 
 /// A name that exists is asked about, and whatever is no choice changes nothing.
 #[test]
-fn names_that_exist_are_asked_about() {
+fn existing_names_prompt_for_a_policy() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"new");
@@ -173,7 +173,7 @@ fn names_that_exist_are_asked_about() {
 }
 
 #[test]
-fn the_words_to_compare_are_the_same_and_no_is_an_end_for_both() {
+fn verify_words_match_and_rejecting_them_ends_both() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let file = home.file("notes.txt", b"hello");

@@ -49,7 +49,7 @@ fn transfer(home: &Home, options: &[&str], relay: &str, run: impl Fn(Run) -> Pro
 }
 
 #[test]
-fn a_transfer_needs_no_reader_of_standard_error() {
+fn transfer_completes_without_stderr_reader() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     for options in [&[][..], &["-v"], &["-vvv"], &["--json", "-vvvv"]] {
@@ -63,7 +63,7 @@ fn a_transfer_needs_no_reader_of_standard_error() {
 }
 
 #[test]
-fn a_transfer_needs_no_reader_of_its_events() {
+fn transfer_completes_without_event_reader() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     let json = &["--json"];
@@ -74,7 +74,7 @@ fn a_transfer_needs_no_reader_of_its_events() {
 }
 
 #[test]
-fn a_terminal_that_is_stopped_holds_up_no_transfer() {
+fn stopped_terminal_does_not_block_transfer() {
     let home = Home::new();
     let relay = Relay::start(&home, &[]);
     for options in [&[][..], &["-vvvv"], &["--json", "-vvvv"]] {
@@ -107,7 +107,7 @@ fn serves(home: &Home, relay: Program, addr: &str) {
 }
 
 #[test]
-fn a_relay_outlives_the_reader_of_its_log() {
+fn relay_survives_closed_log_reader() {
     for options in [&[][..], &["-vvv"]] {
         let home = Home::new();
         let (reader, writer) = pipe().unwrap();
@@ -119,7 +119,7 @@ fn a_relay_outlives_the_reader_of_its_log() {
 }
 
 #[test]
-fn a_relay_does_not_wait_for_the_reader_of_its_log() {
+fn relay_does_not_block_on_full_log_pipe() {
     for options in [&[][..], &["-vvv"]] {
         let home = Home::new();
         let (reader, writer) = pipe().unwrap();
@@ -148,7 +148,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_relay_whose_log_filled_the_disk_goes_on() {
+fn relay_keeps_serving_when_log_disk_is_full() {
     let home = Home::new();
     let Some(disk) = SmallDisk::new(&home.path("small")) else {
         return eprintln!("skipped: no file system may be mounted");

@@ -16,7 +16,7 @@ fn mapped(world: &mut World, port: u16) {
 }
 
 #[test]
-fn pcp_wins_where_both_are_spoken_and_maps_once() {
+fn pcp_is_preferred_over_natpmp_and_maps_once() {
     let mut world = World::started(Manner::Grants, Manner::Grants, &BOTH);
     world.run_ms(9000);
     mapped(&mut world, 5001);
@@ -27,7 +27,7 @@ fn pcp_wins_where_both_are_spoken_and_maps_once() {
 }
 
 #[test]
-fn natpmp_maps_at_once_where_pcp_is_not_spoken_and_a_little_later_where_it_is_silent() {
+fn natpmp_maps_at_once_or_500_ms_after_silent_pcp() {
     for (pcp, at_least) in
         [(Manner::Unsupported, 0), (Manner::Refuses, 0), (Manner::Silent, 500), (Manner::Garbage, 500)]
     {
@@ -41,7 +41,7 @@ fn natpmp_maps_at_once_where_pcp_is_not_spoken_and_a_little_later_where_it_is_si
 }
 
 #[test]
-fn what_is_granted_twice_is_given_back_once() {
+fn duplicate_mapping_is_released_once() {
     // PCP answers after NAT-PMP was asked, and before it answers; and the other way round.
     for (pcp, natpmp) in [(Manner::GrantsLate(510), Manner::GrantsLate(20)), (Manner::GrantsLate(700), Manner::Grants)]
     {
@@ -55,7 +55,7 @@ fn what_is_granted_twice_is_given_back_once() {
 }
 
 #[test]
-fn a_silent_gateway_is_asked_a_few_times_and_again_after_a_rest() {
+fn silent_gateway_is_retried_and_queried_again_after_pause() {
     let mut world = World::started(Manner::Silent, Manner::Silent, &BOTH);
     world.run(ATTEMPT_WITHIN);
     assert_eq!(world.sent.len(), 12);
@@ -87,7 +87,7 @@ fn a_mapping_is_renewed_at_half_its_lifetime() {
 }
 
 #[test]
-fn another_external_address_is_told_when_it_is_renewed() {
+fn changed_external_address_is_reported_on_renewal() {
     let mut world = World::started(Manner::Grants, Manner::Silent, &BOTH);
     world.run_ms(10);
     mapped(&mut world, 5001);
@@ -104,7 +104,7 @@ fn another_external_address_is_told_when_it_is_renewed() {
 }
 
 #[test]
-fn a_gateway_that_lost_its_memory_is_asked_anew() {
+fn restarted_gateway_is_asked_for_new_mapping() {
     let mut world = World::started(Manner::Grants, Manner::Silent, &BOTH);
     world.run_ms(10);
     mapped(&mut world, 5001);
@@ -119,7 +119,7 @@ fn a_gateway_that_lost_its_memory_is_asked_anew() {
 }
 
 #[test]
-fn a_mapping_that_is_not_renewed_lasts_as_long_as_it_was_granted() {
+fn unrenewed_mapping_lasts_its_granted_lifetime() {
     let mut world = World::started(Manner::Grants, Manner::Silent, &BOTH);
     world.gateway.lifetime = 600;
     world.run_ms(10);
@@ -140,7 +140,7 @@ fn a_mapping_that_is_not_renewed_lasts_as_long_as_it_was_granted() {
 }
 
 #[test]
-fn a_machine_that_slept_renews_at_once() {
+fn mapping_is_renewed_after_system_sleep() {
     let mut world = World::started(Manner::Grants, Manner::Silent, &BOTH);
     world.run_ms(10);
     mapped(&mut world, 5001);
@@ -151,7 +151,7 @@ fn a_machine_that_slept_renews_at_once() {
 }
 
 #[test]
-fn behind_two_translators_nothing_stays_open_and_it_is_told_once() {
+fn double_nat_keeps_no_mapping_and_is_reported_once() {
     for (pcp, natpmp) in [(Manner::Grants, Manner::Grants), (Manner::Unsupported, Manner::Grants)] {
         let mut world = World::started(pcp, natpmp, &BOTH);
         world.gateway.outside = Ipv4Addr::new(10, 1, 2, 3);
@@ -168,7 +168,7 @@ fn behind_two_translators_nothing_stays_open_and_it_is_told_once() {
 }
 
 #[test]
-fn a_release_takes_back_and_is_over_with_the_answer() {
+fn release_deletes_mapping_and_ends_with_the_answer() {
     for (pcp, natpmp) in [(Manner::Grants, Manner::Grants), (Manner::Unsupported, Manner::Grants)] {
         let mut world = World::started(pcp, natpmp, &BOTH);
         world.run_ms(50);
@@ -192,7 +192,7 @@ fn a_release_takes_back_and_is_over_with_the_answer() {
 }
 
 #[test]
-fn a_release_in_silence_has_a_second() {
+fn unanswered_release_ends_after_one_second() {
     let mut world = World::started(Manner::Grants, Manner::Silent, &BOTH);
     world.run_ms(10);
     world.gateway.pcp = Manner::Silent;
@@ -204,7 +204,7 @@ fn a_release_in_silence_has_a_second() {
 }
 
 #[test]
-fn a_release_does_not_wait_for_who_was_silent() {
+fn release_does_not_wait_for_silent_protocol() {
     let mut world = World::started(Manner::Silent, Manner::Grants, &BOTH);
     world.run_ms(600);
     mapped(&mut world, 5001);
@@ -216,7 +216,7 @@ fn a_release_does_not_wait_for_who_was_silent() {
 }
 
 #[test]
-fn a_release_while_asking_takes_back_what_may_come() {
+fn release_during_request_deletes_late_mapping() {
     let mut world = World::started(Manner::GrantsLate(300), Manner::Silent, &BOTH);
     world.run_ms(100);
     world.map.release(world.now);
@@ -233,7 +233,7 @@ fn a_release_while_asking_takes_back_what_may_come() {
 }
 
 #[test]
-fn another_place_is_asked_at_once() {
+fn changed_gateway_is_asked_at_once() {
     let mut world = World::started(Manner::Silent, Manner::Silent, &BOTH);
     world.run(Duration::from_secs(60));
     let asked = world.sent.len();
@@ -257,7 +257,7 @@ fn another_place_is_asked_at_once() {
 }
 
 #[test]
-fn others_say_nothing_to_us() {
+fn forged_answers_are_ignored() {
     let mut world = World::started(Manner::GrantsLate(400), Manner::Silent, &BOTH);
     world.run_ms(10);
     let request = world.sent[0].1.data.clone();
@@ -282,7 +282,7 @@ fn others_say_nothing_to_us() {
 }
 
 #[test]
-fn a_socket_that_cannot_be_had_is_not_asked_for_again() {
+fn failed_bind_is_not_retried() {
     let mut world = World::new(Manner::Grants, Manner::Grants, &BOTH);
     world.bind_fails = true;
     world.map.handle_interfaces(world.now, &[interface(LOCAL)]);
@@ -341,7 +341,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
-    fn whatever_a_gateway_does(
+    fn mapper_keeps_its_bounds_for_any_gateway(
         manners in (any_manner(), any_manner()),
         steps in prop::collection::vec(any_step(), 1..20),
     ) {

@@ -43,7 +43,7 @@ fn mapped() -> (Instant, NatPmp) {
 }
 
 #[test]
-fn requests_are_what_the_rfc_says() {
+fn natpmp_requests_match_rfc_6886() {
     let (_, mut natpmp) = mapping();
     let Transmit { to, from, data } = natpmp.poll_transmit().unwrap();
     assert_eq!((to, from), (GATEWAY.into(), Some(LOCAL.into())));
@@ -55,7 +55,7 @@ fn requests_are_what_the_rfc_says() {
 }
 
 #[test]
-fn pcp_has_a_head_start() {
+fn natpmp_mapping_waits_for_pcp_head_start() {
     let (now, mut natpmp) = asking();
     let _ = sent(&mut natpmp);
     natpmp.handle_datagram(now, GATEWAY, &natpmp_address(0, 100, OUTSIDE));
@@ -67,7 +67,7 @@ fn pcp_has_a_head_start() {
 }
 
 #[test]
-fn only_the_gateway_and_this_port_count() {
+fn natpmp_answer_must_match_gateway_and_port() {
     let (now, mut natpmp) = mapping();
     let answer = natpmp_mapping(0, 100, PORT, 5000, HOUR);
     natpmp.handle_datagram(now, SocketAddrV4::new(*GATEWAY.ip(), 5350), &answer);
@@ -84,7 +84,7 @@ fn only_the_gateway_and_this_port_count() {
 }
 
 #[test]
-fn an_address_that_leads_nowhere_asks_for_nothing() {
+fn private_external_address_stops_natpmp_request() {
     for ip in [Ipv4Addr::new(192, 168, 0, 3), Ipv4Addr::new(100, 127, 0, 1), Ipv4Addr::UNSPECIFIED] {
         let (now, mut natpmp) = asking();
         let _ = sent(&mut natpmp);
@@ -96,7 +96,7 @@ fn an_address_that_leads_nowhere_asks_for_nothing() {
 }
 
 #[test]
-fn refusals() {
+fn natpmp_refusals_end_the_request() {
     let (now, mut natpmp) = asking();
     natpmp.handle_datagram(now, GATEWAY, &natpmp_address(3, 100, OUTSIDE));
     assert_eq!(natpmp.poll_outcome(), Some(Outcome::Failed(Failure::Refused)));
@@ -114,7 +114,7 @@ fn refusals() {
 }
 
 #[test]
-fn a_renewal_asks_for_both_again() {
+fn natpmp_renewal_queries_address_and_mapping() {
     let (now, mut natpmp) = mapped();
     assert_eq!(natpmp.poll_timeout(), None);
     let now = now + Duration::from_secs(1800);
@@ -135,7 +135,7 @@ fn a_renewal_asks_for_both_again() {
 }
 
 #[test]
-fn nothing_is_taken_back_that_was_not_asked_for() {
+fn natpmp_releases_only_requested_mappings() {
     let (now, mut natpmp) = asking();
     let _ = sent(&mut natpmp);
     natpmp.withdraw(now, None);
@@ -151,7 +151,7 @@ fn nothing_is_taken_back_that_was_not_asked_for() {
 }
 
 #[test]
-fn what_comes_too_late_is_given_back_unless_it_is_the_same() {
+fn late_natpmp_mapping_is_released_unless_same() {
     for (port, is_given_back) in [(5000, false), (5001, true)] {
         let (now, mut natpmp) = mapping();
         let _ = sent(&mut natpmp);
@@ -164,7 +164,7 @@ fn what_comes_too_late_is_given_back_unless_it_is_the_same() {
 }
 
 #[test]
-fn epochs_of_natpmp() {
+fn natpmp_epoch_detects_gateway_restart() {
     let start = Instant::now();
     for (elapsed, before, now, is_valid) in [
         (0, 100, 98, true),
@@ -184,7 +184,7 @@ fn epochs_of_natpmp() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_survived(data in simulation::any_datagrams(&[0, 0x81, 0, 0]), states in any::<u8>()) {
+    fn natpmp_survives_any_datagrams(data in simulation::any_datagrams(&[0, 0x81, 0, 0]), states in any::<u8>()) {
         let (now, mut natpmp) = match states & 3 { 0 => asking(), 1 => mapping(), _ => mapped() };
         match states >> 2 & 3 {
             0 => natpmp.release(now),

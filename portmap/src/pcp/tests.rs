@@ -36,7 +36,7 @@ fn mapped() -> (Instant, Pcp) {
 }
 
 #[test]
-fn a_request_is_what_the_rfc_says() {
+fn pcp_request_matches_rfc_6887() {
     let (_, mut pcp) = asking();
     let Transmit { to, from, data } = pcp.poll_transmit().unwrap();
     assert_eq!((to, from), (GATEWAY.into(), Some(LOCAL.into())));
@@ -60,7 +60,7 @@ fn nonces_come_from_the_seed() {
 }
 
 #[test]
-fn only_the_answer_to_this_request_counts() {
+fn pcp_answer_must_match_its_request() {
     let (now, mut pcp) = asking();
     let request = sent(&mut pcp);
     let answer = pcp_answer(&request, 0, HOUR, 9, OUTSIDE, 5000);
@@ -84,7 +84,7 @@ fn only_the_answer_to_this_request_counts() {
 }
 
 #[test]
-fn silence_is_asked_again_ever_later_and_then_over() {
+fn pcp_request_backs_off_and_then_fails() {
     let (start, mut pcp) = asking();
     let mut times = vec![0];
     let first = sent(&mut pcp);
@@ -102,7 +102,7 @@ fn silence_is_asked_again_ever_later_and_then_over() {
 }
 
 #[test]
-fn what_is_of_no_use_is_given_back() {
+fn unusable_pcp_mapping_is_released() {
     for (ip, port, lifetime, failure) in [
         (Ipv4Addr::new(10, 0, 0, 1), 5000, HOUR, Failure::DoubleNat(Ipv4Addr::new(10, 0, 0, 1))),
         (Ipv4Addr::new(100, 64, 0, 1), 5000, HOUR, Failure::DoubleNat(Ipv4Addr::new(100, 64, 0, 1))),
@@ -124,7 +124,7 @@ fn what_is_of_no_use_is_given_back() {
 }
 
 #[test]
-fn a_gateway_that_cannot_or_will_not() {
+fn pcp_errors_end_request_but_keep_old_mapping() {
     let (now, mut pcp) = asking();
     // What a gateway with NAT-PMP alone says to PCP.
     pcp.handle_datagram(now, GATEWAY, &[0, 0x81, 0, 1, 0, 0, 0, 9]);
@@ -149,7 +149,7 @@ fn a_gateway_that_cannot_or_will_not() {
 }
 
 #[test]
-fn a_renewal_asks_for_the_same_and_hears_of_changes() {
+fn pcp_renewal_keeps_port_and_reports_changes() {
     let (now, mut pcp) = mapped();
     assert_eq!(pcp.poll_timeout(), None);
     let now = now + Duration::from_secs(1800);
@@ -172,7 +172,7 @@ fn a_renewal_asks_for_the_same_and_hears_of_changes() {
 }
 
 #[test]
-fn a_gateway_that_ends_a_mapping_is_heard() {
+fn pcp_zero_lifetime_answer_ends_mapping() {
     let (now, mut pcp) = mapped();
     let request = pcp.request(LIFETIME);
     pcp.handle_datagram(now, GATEWAY, &pcp_answer(&request, 2, 30, 100, OUTSIDE, 5000));
@@ -182,7 +182,7 @@ fn a_gateway_that_ends_a_mapping_is_heard() {
 }
 
 #[test]
-fn taking_back_has_a_second() {
+fn pcp_release_is_sent_three_times_within_a_second() {
     let (start, mut pcp) = mapped();
     pcp.release(start);
     let mut count = 0;
@@ -205,7 +205,7 @@ fn taking_back_has_a_second() {
 }
 
 #[test]
-fn what_comes_too_late_is_given_back_unless_it_is_the_same() {
+fn late_pcp_mapping_is_released_unless_same() {
     let kept = SocketAddrV4::new(OUTSIDE, 5000);
     for (port, is_given_back) in [(5000, false), (5001, true)] {
         let (now, mut pcp) = asking();
@@ -224,7 +224,7 @@ fn what_comes_too_late_is_given_back_unless_it_is_the_same() {
 }
 
 #[test]
-fn epochs_of_pcp() {
+fn pcp_epoch_detects_gateway_restart() {
     let start = Instant::now();
     for (elapsed, before, now, is_valid) in [
         (0, 100, 100, true),
@@ -251,7 +251,7 @@ fn epochs_of_pcp() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_survived(data in simulation::any_datagrams(&[2, 0x81, 0, 0]), states in any::<u8>()) {
+    fn pcp_survives_any_datagrams(data in simulation::any_datagrams(&[2, 0x81, 0, 0]), states in any::<u8>()) {
         let (now, mut pcp) = if states & 1 == 0 { asking() } else { mapped() };
         match states >> 1 & 3 {
             0 => pcp.release(now),

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_is_what_the_standard_says() {
+    fn ssdp_search_matches_upnp_standard() {
         let text = String::from_utf8(search(0, GROUP).unwrap()).unwrap();
         assert_eq!(
             text,

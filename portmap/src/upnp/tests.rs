@@ -27,7 +27,7 @@ fn mapped(world: &mut World, port: u16) {
 }
 
 #[test]
-fn a_mapping_is_asked_for_renewed_and_taken_back() {
+fn upnp_mapping_is_requested_renewed_and_deleted() {
     for chunked in [false, true] {
         let mut world = world(&UPNP);
         world.igd.chunked = chunked;
@@ -56,7 +56,7 @@ fn a_mapping_is_asked_for_renewed_and_taken_back() {
 }
 
 #[test]
-fn it_comes_after_a_second_of_silence_or_after_refusals() {
+fn upnp_starts_after_pcp_and_natpmp_fail() {
     let mut silent = world(&ALL);
     silent.run(UPNP_AFTER - Duration::from_millis(1));
     assert!(silent.sent.iter().all(|(_, out)| out.to == GATEWAY.into()));
@@ -74,7 +74,7 @@ fn it_comes_after_a_second_of_silence_or_after_refusals() {
 }
 
 #[test]
-fn what_pcp_grants_late_is_given_back() {
+fn late_pcp_mapping_is_released() {
     let mut world = world(&ALL);
     world.gateway.pcp = Manner::GrantsLate(1500);
     world.run(ATTEMPT_WITHIN);
@@ -103,7 +103,7 @@ fn talking() -> Upnp {
 }
 
 #[test]
-fn searches_are_few() {
+fn ssdp_search_is_sent_four_times_per_attempt() {
     let mut world = World::started(Manner::Silent, Manner::Silent, &UPNP);
     world.run(RETRY_AFTER - Duration::from_millis(1));
     let times: Vec<u128> = world.sent.iter().map(|(at, _)| *at).collect();
@@ -118,7 +118,7 @@ fn searches_are_few() {
 }
 
 #[test]
-fn errors_that_have_a_way_around() {
+fn upnp_errors_are_worked_around() {
     for (version, errors, has_leases, expected) in [
         (1, &[][..], false, (TARGET.internal_port, 0)),
         (1, &[718, 718][..], true, (0, 3600)),
@@ -172,7 +172,7 @@ fn a_version_2_gateway_may_choose_the_port() {
 }
 
 #[test]
-fn a_connection_that_is_not_in_use_is_passed_over() {
+fn service_without_external_address_is_skipped() {
     let mut world = world(&UPNP);
     world.igd.description = description(&["WANPPPConnection:1", "WANIPConnection:1", "WANIPConnection:3"]);
     world.igd.address = String::new();
@@ -182,7 +182,7 @@ fn a_connection_that_is_not_in_use_is_passed_over() {
 }
 
 #[test]
-fn behind_two_translators_no_mapping_is_asked_for() {
+fn double_nat_prevents_upnp_mapping() {
     let mut world = world(&UPNP);
     world.igd.address = "192.168.178.2".to_owned();
     world.run(ATTEMPT_WITHIN);
@@ -198,7 +198,7 @@ fn behind_two_translators_no_mapping_is_asked_for() {
 }
 
 #[test]
-fn a_gateway_that_is_none() {
+fn broken_upnp_gateway_yields_no_mapping() {
     type Change = fn(&mut simulation::Igd);
     let changes: [Change; 5] = [
         |igd| igd.hangs = true,
@@ -226,7 +226,7 @@ fn a_gateway_that_is_none() {
 }
 
 #[test]
-fn only_the_gateway_is_believed() {
+fn ssdp_answer_from_other_host_is_ignored() {
     let mut world = World::started(Manner::Silent, Manner::Silent, &UPNP);
     world.run_ms(10);
     let answer = |location: &str| {
@@ -253,7 +253,7 @@ fn only_the_gateway_is_believed() {
 }
 
 #[test]
-fn where_no_gateway_is_known_one_is_looked_for_on_the_own_networks() {
+fn unknown_gateway_is_searched_on_own_networks() {
     let mut world = World::new(Manner::Silent, Manner::Silent, &ALL);
     world.igd.location = Some(LOCATION.to_owned());
     world.map.handle_interfaces(world.now, &[interface(Ipv4Addr::new(203, 0, 113, 2)), interface(LOCAL)]);
@@ -277,7 +277,7 @@ fn a_control_url_elsewhere_is_not_followed() {
 
 proptest! {
     #[test]
-    fn whatever_a_device_says(
+    fn mapper_keeps_its_bounds_for_any_upnp_device(
         description in "(<service>|</service>|\
             <serviceType>urn:schemas-upnp-org:service:WANIPConnection:1</serviceType>|\
             <controlURL>/ctl/WANIPConnection:1</controlURL>|<URLBase>http://192.168.1.1/</URLBase>|<|&|<!--|-->){0,12}",

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_is_the_first_with_its_name_and_text() {
+    fn field_returns_first_match_with_text() {
         let document = "<a><b> </b>no<b><c>x</c></b><u:b>\n y </u:b><b>z</b></a>";
         assert_eq!(field(document, "b").as_deref(), Some("y"));
         assert_eq!(field(document, "c").as_deref(), Some("x"));
@@ -166,7 +166,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_yields_no_more_than_it_holds(
+        fn tokens_are_no_longer_than_document(
             document in "(<|>|/|!|-|\\[|CDATA|&|;|#|x|'|\"|a|:|é| ){0,60}",
         ) {
             let text: usize = Tokens::new(&document).map(|token| match token {

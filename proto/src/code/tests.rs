@@ -41,14 +41,14 @@ fn c01_an_invalid_code_gets_an_error_with_an_example() {
 }
 
 #[test]
-fn every_error_says_what_a_code_looks_like() {
+fn every_code_error_shows_an_example() {
     for error in [CodeError::TooShort, CodeError::OneWord] {
         assert!(error.to_string().contains(SHAPE), "{error}");
     }
 }
 
 #[test]
-fn input_is_forgiven_into_one_form() {
+fn typed_variants_have_one_canonical_form() {
     for typed in [
         "7-croissant-clock-banana",
         "  7-croissant-clock-banana\n",
@@ -64,7 +64,7 @@ fn input_is_forgiven_into_one_form() {
 }
 
 #[test]
-fn one_part_that_is_no_word_leaves_all_as_typed() {
+fn unknown_word_leaves_code_as_typed() {
     assert_eq!(canonical_of("7-cro-clo-xyzzy"), "7-cro-clo-xyzzy");
     assert_eq!(canonical_of("7-cr-clock"), "7-cr-clock", "two letters stand for no word");
     assert_eq!(canonical_of("7-croissants"), "7-croissants");
@@ -74,7 +74,7 @@ fn one_part_that_is_no_word_leaves_all_as_typed() {
 }
 
 #[test]
-fn c01_the_room_is_made_of_the_nameplate_alone() {
+fn c01_room_depends_on_nameplate_alone() {
     let room = |typed| Code::parse(typed).unwrap().nameplate().room_id();
     assert_eq!(room("7-acorn-bicycle"), room("7-canal-canal"));
     assert_ne!(room("7-acorn-bicycle"), room("8-acorn-bicycle"));
@@ -84,7 +84,7 @@ fn c01_the_room_is_made_of_the_nameplate_alone() {
 }
 
 #[test]
-fn a_chosen_code_has_a_floor() {
+fn custom_code_has_minimum_length_and_two_words() {
     assert_eq!(Code::custom("team-hunter2").unwrap_err(), CodeError::TooShort);
     assert_eq!(Code::custom("team-hunter2!").unwrap_err(), CodeError::TooShort, "it is counted in the canonical form");
     assert!(Code::custom("team-hunter22").is_ok());
@@ -194,7 +194,7 @@ fn a_link_is_read_and_printed() {
 }
 
 #[test]
-fn c01_what_is_no_link_is_refused() {
+fn c01_invalid_link_is_refused() {
     for (text, expected) in [
         ("7-croissant-banana", LinkError::Form),
         ("https://relay.example/7#croissant-banana", LinkError::Form),

@@ -59,7 +59,7 @@ fn pattern(len: usize, start: u8) -> Vec<u8> {
 }
 
 #[test]
-fn codes() {
+fn code_vectors_match() {
     let mut vectors = Vectors::new(|name| name.starts_with("code."));
     for number in 0..4 {
         let mut field = |name| vectors.bytes(&format!("code.{number}.{name}"));
@@ -77,7 +77,7 @@ fn check<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fm
 }
 
 #[test]
-fn frames_between_client_and_relay() {
+fn relay_frame_vectors_match() {
     let mut vectors = Vectors::new(|name| name.starts_with("frame.client.") || name.starts_with("frame.relay."));
     let owner = Owner(pattern(16, 3).try_into().unwrap());
     let room = Code::parse("7-croissant").unwrap().nameplate().room_id();
@@ -103,7 +103,7 @@ fn frames_between_client_and_relay() {
 }
 
 #[test]
-fn a_handshake() {
+fn handshake_vectors_match() {
     let mut vectors = Vectors::new(|name| {
         let handshake = ["handshake.", "cpace.", "x25519.", "ml_kem.", "schedule.", "again."];
         let frames = ["frame.h1", "frame.h2", "frame.h3", "frame.wrong_code", "frame.unsupported_version"];

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn probes_leave_room_for_a_handshake() {
+    fn probes_leave_budget_for_a_handshake() {
         let now = Instant::now();
         let mut budget = Budget::default();
         assert_eq!((0..100).filter(|&n| budget.spend_probe(now, at(2000 + n), 20)).count(), 12);

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn two_servers_tell_what_one_cannot() {
+    fn nat_mapping_is_judged_from_two_servers() {
         assert_eq!(judge(&[]), Nat::Unknown);
         assert_eq!(judge(&[("192.0.2.1:3478", "198.51.100.1:7000")]), Nat::Unknown);
         assert_eq!(
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn two_ports_of_one_server_are_one_witness() {
+    fn two_ports_of_one_server_count_as_one_server() {
         assert_eq!(
             judge(&[("192.0.2.1:3478", "198.51.100.1:7000"), ("192.0.2.1:3479", "198.51.100.1:7000")]),
             Nat::Unknown
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sockets_own_address_means_that_there_is_no_nat() {
+    fn own_address_observed_means_no_nat() {
         assert_eq!(judge(&[("192.0.2.1:3478", "203.0.113.5:5000")]), Nat::None);
         assert_eq!(judge(&[("192.0.2.1:3478", "203.0.113.5:5000"), ("192.0.2.2:3478", "203.0.113.5:5000")]), Nat::None);
         assert_eq!(judge(&[("192.0.2.1:3478", "[::ffff:203.0.113.5]:5000")]), Nat::None);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_on_this_side_of_the_nat_is_no_witness() {
+    fn server_inside_nat_does_not_count() {
         let near = ("192.168.1.9:3478", "192.168.1.2:5000");
         assert_eq!(judge(&[near, ("192.0.2.1:3478", "198.51.100.1:7000")]), Nat::Unknown);
         assert_eq!(

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_that_of_the_last_seconds() {
+    fn rate_is_measured_over_last_seconds() {
         let (mut pace, start) = (Pace::default(), Instant::now());
         let told =
             |pace: &mut Pace, ms, bytes| pace.measure(at(start, ms), transfer::Progress { bytes, total: 1 << 30 });
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_resumed_took_no_time() {
+    fn resumed_bytes_do_not_count_for_rate() {
         let (mut pace, start) = (Pace::default(), Instant::now());
         let told =
             |pace: &mut Pace, ms, bytes| pace.measure(at(start, ms), transfer::Progress { bytes, total: 1 << 30 });

@@ -288,7 +288,7 @@ mod tests {
     use crate::wire::frame::{CHUNK, KIND_CHUNK, PREFIX};
 
     #[test]
-    fn a_long_record_counts_as_heard_wherever_its_bytes_are() {
+    fn partial_record_bytes_count_as_received() {
         let now = Instant::now();
         let mut net = Net::new(std::time::Duration::ZERO, Seed::new([1; 32]));
         let tcp = net.accept_direct(now, "192.0.2.7:4000".parse().unwrap());

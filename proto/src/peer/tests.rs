@@ -150,7 +150,7 @@ impl Pair {
 const CODE: &str = "7-acorn-bicycle-canal";
 
 #[test]
-fn a_file_crosses_to_the_relay_inside_the_sender() {
+fn file_is_received_through_embedded_relay() {
     let mut pair = Pair::new(3_000_000, CODE, CODE, |_, _| {});
     pair.wait_for_offer();
     let sink = Arc::new(MemorySink::new());
@@ -201,7 +201,7 @@ fn a_sender_says_that_it_looks_through_its_files_before_it_waits() {
 }
 
 #[test]
-fn x01_a_wrong_word_ends_the_guesser_and_the_third_one_the_code() {
+fn x01_wrong_code_ends_receiver_and_third_ends_sender() {
     let mut pair = Pair::new(10, CODE, "7-acorn-bicycle-zebra", |_, _| {});
     for left in [2, 1] {
         pair.run(Duration::from_secs(5), |pair| {
@@ -235,7 +235,7 @@ fn a_declined_offer_ends_both_sides() {
 }
 
 #[test]
-fn cancelling_tells_the_other_side() {
+fn cancel_is_reported_to_the_peer() {
     for who in [0, 1] {
         let mut pair = Pair::new(3_000_000, CODE, CODE, |_, _| {});
         pair.wait_for_offer();
@@ -254,7 +254,7 @@ fn cancelling_tells_the_other_side() {
 }
 
 #[test]
-fn with_verify_nothing_moves_before_the_person_agrees() {
+fn verify_sends_no_offer_before_confirmation() {
     for who in [0, 1] {
         let mut pair = Pair::new(10, CODE, CODE, |send, receive| {
             [&mut send.common, &mut receive.common][who].verify = true;
@@ -278,7 +278,7 @@ fn with_verify_nothing_moves_before_the_person_agrees() {
 
 /// As a relay does: who asks is told where it is, as often as one source may ask, in not three times as many bytes.
 #[test]
-fn the_relay_inside_tells_who_asks_by_stun_at_which_address_it_is_seen() {
+fn embedded_relay_answers_stun_within_rate_limit() {
     let code = "7-acorn-bicycle-canal";
     let mut pair = Pair::new(10, code, code, |_, _| {});
     let (now, sender) = (pair.now, &mut pair.peers[0]);

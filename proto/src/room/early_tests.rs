@@ -40,7 +40,7 @@ fn is_paired(world: &World, clients: [usize; 2]) -> bool {
 }
 
 #[test]
-fn a_join_in_the_first_flight_is_answered_in_one_round_trip() {
+fn join_in_first_flight_is_answered_in_one_round_trip() {
     let mut world = World::new();
     let (alice, bob) = (acquaintance(&mut world), acquaintance(&mut world));
     let begun = world.now;
@@ -60,7 +60,7 @@ fn a_join_in_the_first_flight_is_answered_in_one_round_trip() {
 }
 
 #[test]
-fn nothing_else_is_said_before_the_handshake_is_done() {
+fn early_data_other_than_rejoin_is_a_violation() {
     for message in [
         ClientMessage::Allocate { owner: ALICE },
         join(ROOM, Role::Sender, ALICE),
@@ -78,7 +78,7 @@ fn nothing_else_is_said_before_the_handshake_is_done() {
 }
 
 #[test]
-fn only_who_finishes_the_handshake_takes_a_seat_from_its_old_link() {
+fn early_join_replaces_old_link_only_after_handshake() {
     let mut world = World::new();
     let (alice, newer) = (acquaintance(&mut world), acquaintance(&mut world));
     world.reconnect(alice, again(Role::Sender, ALICE));
@@ -97,7 +97,7 @@ fn only_who_finishes_the_handshake_takes_a_seat_from_its_old_link() {
 }
 
 #[test]
-fn a_seat_without_a_handshake_is_lost_after_a_while() {
+fn early_join_without_handshake_is_dropped() {
     let mut world = World::new();
     let (alice, bob) = (acquaintance(&mut world), acquaintance(&mut world));
     world.reconnect(alice, again(Role::Sender, ALICE));
@@ -117,7 +117,7 @@ fn a_seat_without_a_handshake_is_lost_after_a_while() {
 
 /// The harm that a recorded first flight can do, sent again at any time and from anywhere: none.
 #[test]
-fn a_recorded_first_flight_changes_nothing() {
+fn replayed_first_flight_changes_nothing() {
     let mut world = World::new();
     let alice = acquaintance(&mut world);
     let (sender, receiver) = world.pair(ROOM);
@@ -155,7 +155,7 @@ fn a_recorded_first_flight_changes_nothing() {
 }
 
 #[test]
-fn a_relay_of_another_life_hears_it_again() {
+fn restarted_relay_receives_join_again() {
     let mut world = World::new();
     let alice = acquaintance(&mut world);
     world.restart();
@@ -165,7 +165,7 @@ fn a_relay_of_another_life_hears_it_again() {
 }
 
 #[test]
-fn who_comes_back_ends_its_own_pair() {
+fn rejoin_ends_former_pair_of_same_owner() {
     for early in [true, false] {
         let mut world = World::new();
         let known = acquaintance(&mut world);
@@ -194,7 +194,7 @@ fn who_comes_back_ends_its_own_pair() {
 }
 
 #[test]
-fn nobody_ends_a_pair_of_others() {
+fn rejoin_can_not_end_pair_of_other_owner() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     for (role, former) in [

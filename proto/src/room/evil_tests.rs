@@ -36,7 +36,7 @@ fn refusals(world: &World) -> Vec<Refused> {
 
 /// P01: lengths that no frame has. The connection is closed within a second, and nobody else notices.
 #[test]
-fn p01_junk_ends_only_the_connection_that_brought_it() {
+fn p01_junk_ends_only_its_own_connection() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     let cap = u32::try_from(GREETING).unwrap();
@@ -99,7 +99,7 @@ fn p07_a_frame_in_single_bytes_is_read_in_linear_work() {
 /// R01: who is silent, or says a byte now and then, is gone at the absolute deadline, and a
 /// legitimate pair meets meanwhile.
 #[test]
-fn r01_the_slow_are_gone_after_ten_seconds() {
+fn r01_slow_clients_are_closed_after_ten_seconds() {
     let mut world = World::new();
     let mut slow = Vec::new();
     for index in 0..40 {
@@ -154,7 +154,7 @@ fn a_handshake_that_is_not_done_in_time_is_given_up() {
 
 /// R03: many probes of one source are refused; what it hears before is the same for all rooms, at the same time.
 #[test]
-fn r03_probing_is_bounded_and_tells_nothing() {
+fn r03_room_probing_is_limited_and_reveals_nothing() {
     let limits = Limits { joins_per_minute: 40, ..generous() };
     let mut world = World::of(Config { room_ttl: secs(100), ..config(limits) });
     let from = |last: u8| IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last)]);
@@ -202,7 +202,7 @@ fn r03_probing_is_bounded_and_tells_nothing() {
 }
 
 #[test]
-fn a_flood_of_requests_on_one_link_ends_it() {
+fn flood_of_requests_ends_its_link() {
     let limits = Limits { joins_per_minute: 40, ..generous() };
     let mut world = World::of(config(limits));
     let eve = world.connect();
@@ -216,7 +216,7 @@ fn a_flood_of_requests_on_one_link_ends_it() {
 
 /// R02: two receivers race for one seat, in both orders and at the same instant: one gets it, every time.
 #[test]
-fn r02_one_of_two_wins_each_race() {
+fn r02_one_of_two_receivers_wins_each_race() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     let (a, b) = (world.clients[alice].main(), world.clients[bob].main());
@@ -246,7 +246,7 @@ fn r02_one_of_two_wins_each_race() {
 
 /// R04: somebody sits in the room before the sender, which is told and takes another one on the same link.
 #[test]
-fn r04_a_sender_that_finds_its_room_taken_gets_another() {
+fn r04_sender_of_taken_room_gets_another_room() {
     let mut world = World::new();
     let eve = world.ask(join(ROOM, Role::Sender, EVE));
     world.until("waiting", |world| world.clients[eve].heard.contains(&RelayMessage::Waiting));
@@ -287,7 +287,7 @@ fn streams_out_of_turn_end_the_connection() {
 }
 
 #[test]
-fn who_does_not_read_its_answers_is_not_read_either() {
+fn client_that_reads_no_answers_is_not_read() {
     let mut world = World::new();
     let deaf = Profile { stream_receive_window: 10, receive_window: 10, ..Profile::peer() };
     let eve = world.connect_as(deaf, SocketId(0));
@@ -304,7 +304,7 @@ fn who_does_not_read_its_answers_is_not_read_either() {
 /// A sender in single bytes and a receiver that acknowledges nothing: what the relay holds is
 /// bounded by memory, not by bytes.
 #[test]
-fn single_bytes_that_nobody_acknowledges_fill_no_memory() {
+fn unacknowledged_single_bytes_use_bounded_memory() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     world.clients[bob].cut = true;
@@ -323,7 +323,7 @@ fn single_bytes_that_nobody_acknowledges_fill_no_memory() {
 /// A receiver that allows no streams, or no bytes: the sender's wait at the sender, and
 /// the first stream is not held up.
 #[test]
-fn a_receiver_that_allows_no_streams_holds_up_only_those() {
+fn receiver_without_stream_credit_blocks_only_new_streams() {
     let mut world = World::new();
     let narrow = Profile { max_uni_streams: 2, ..Profile::peer() };
     let (alice, bob) = world.pair_as(ROOM, Profile::peer(), narrow);
@@ -343,7 +343,7 @@ fn a_receiver_that_allows_no_streams_holds_up_only_those() {
 }
 
 #[test]
-fn one_source_has_so_many_connections_and_rooms() {
+fn connections_and_rooms_are_bounded_per_source() {
     let limits = Limits { connections_per_source: 4, rooms_per_source: 2, ..generous() };
     let mut world = World::of(config(limits));
     let ip = IpAddr::from([192, 0, 2, 99]);
@@ -376,7 +376,7 @@ fn one_source_has_so_many_connections_and_rooms() {
 }
 
 #[test]
-fn there_are_so_many_connections_and_no_more() {
+fn connections_are_bounded_in_total() {
     let limits = Limits { max_connections: 3, ..generous() };
     let mut world = World::of(config(limits));
     let (alice, _) = world.pair(ROOM);
@@ -392,7 +392,7 @@ fn there_are_so_many_connections_and_no_more() {
 }
 
 #[test]
-fn events_that_nobody_takes_are_counted_and_dropped() {
+fn unread_events_are_counted_and_dropped() {
     let mut world = World::new();
     world.ignore_events = true;
     let eve = world.connect();

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_of_a_network_comes_first() {
+    fn half_open_links_are_ordered_by_age_per_network() {
         let mut all = HalfOpen::new();
         let (one, near, far) = (source("2001:db8::1"), source("2001:db8:0:1::1"), source("192.0.2.1"));
         for (link, source) in [(7, far), (5, near), (9, one), (3, near)] {

@@ -42,7 +42,7 @@ fn status(world: &mut World) -> Status {
 }
 
 #[test]
-fn who_asks_is_told_its_address_from_where_it_asked() {
+fn stun_answer_has_source_address_and_uses_same_socket() {
     let mut world = World::new();
     for (n, from) in ["203.0.113.7:7000", "[::ffff:203.0.113.8]:7000", "[2001:db8::7]:7000"].into_iter().enumerate() {
         let asked = arrival(1, from);
@@ -58,7 +58,7 @@ fn who_asks_is_told_its_address_from_where_it_asked() {
 }
 
 #[test]
-fn one_source_asks_too_often_and_others_are_not_concerned() {
+fn stun_rate_is_limited_per_source() {
     let limits = Limits { joins_per_minute: 2, ..generous() };
     let mut world = World::of(config(limits));
     for port in 1..=100_u16 {
@@ -78,7 +78,7 @@ fn one_source_asks_too_often_and_others_are_not_concerned() {
 }
 
 #[test]
-fn a_flood_of_questions_waits_in_a_short_queue() {
+fn flood_of_stun_requests_waits_in_short_queue() {
     let mut world = World::new();
     for index in 0..10_000_u32 {
         let [_, b, c, d] = index.to_be_bytes();
@@ -90,7 +90,7 @@ fn a_flood_of_questions_waits_in_a_short_queue() {
 }
 
 #[test]
-fn what_is_no_question_is_neither_answered_nor_counted_nor_quics() {
+fn invalid_stun_is_neither_answered_nor_counted_nor_quic() {
     let mut world = World::new();
     let answer = stun::answer(&stun::request(TransactionId([1; 12])), "192.0.2.1:1".parse().unwrap()).unwrap();
     let mut junk = stun::request(TransactionId([1; 12]));
@@ -103,7 +103,7 @@ fn what_is_no_question_is_neither_answered_nor_counted_nor_quics() {
 }
 
 #[test]
-fn pairs_are_served_while_others_ask() {
+fn pairs_are_served_during_stun_flood() {
     let mut world = World::new();
     let (alice, bob) = world.pair(RoomId([1; 32]));
     let stream = world.clients[alice].main();

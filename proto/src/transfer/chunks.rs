@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_chunk_is_released_once_wherever_it_is() {
+    fn lost_chunk_is_released_once_in_any_state() {
         // Acknowledged while it is lost, while it is made again, and while it is ready again.
         for again in 0..3 {
             let mut table = ChunkTable::default();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_without_a_link_is_lost_only_with_all() {
+    fn chunk_without_link_is_lost_only_when_all_links_are() {
         let mut table = ChunkTable::default();
         table.begin(0, 1 << 20);
         table.handle_made(made(0, 1));

@@ -37,7 +37,7 @@ fn endless() -> World {
 }
 
 #[test]
-fn a_sink_that_does_not_finish_is_asked_at_a_bounded_rate() {
+fn unfinished_sink_is_called_at_bounded_rate() {
     let mut world = endless();
     world.step(&mut |_| 0);
     let end = world.now + finishing::LIMIT;
@@ -85,7 +85,7 @@ fn a_sink_that_does_not_finish_can_be_cancelled() {
 }
 
 #[test]
-fn a_sink_is_left_alone_unless_it_began() {
+fn sink_is_abandoned_only_after_begin() {
     for fault in [None, Some(FaultKind::Exists)] {
         let sink = fault.map_or_else(MemorySink::new, |kind| MemorySink::new().with_fault(At::Begin, kind));
         let mut world = World::new(one_file(10), sink, Compression::Off);
@@ -118,7 +118,7 @@ fn disturb(world: &mut World, how: u32) {
 }
 
 #[test]
-fn x08_while_it_is_put_in_place_only_the_disk_decides() {
+fn x08_only_disk_faults_stop_finalization() {
     for how in 0..5 {
         let mut world = half_placed(MemorySink::new());
         disturb(&mut world, how);
@@ -144,7 +144,7 @@ fn x08_while_it_is_put_in_place_only_the_disk_decides() {
 }
 
 #[test]
-fn what_can_not_be_put_in_place_is_told_whatever_else_happened() {
+fn finalization_fault_is_reported_after_any_other_event() {
     for how in 0..5 {
         let mut world = half_placed(MemorySink::new().with_fault(At::Finish(1), FaultKind::System(5)));
         disturb(&mut world, how);
@@ -161,7 +161,7 @@ fn what_can_not_be_put_in_place_is_told_whatever_else_happened() {
 }
 
 #[test]
-fn pages_that_do_not_come_are_not_waited_for() {
+fn missing_pages_stall_after_timeout() {
     let source = (0..5).fold(MemorySource::new(), |source, number| source.with_dir(path(&format!("d{number}"))));
     let mut world = World::new(source.with_page_after(1), MemorySink::new(), Compression::Off);
     world.until(|world| world.to_receiver.len() == 6);
@@ -185,7 +185,7 @@ fn pages_that_do_not_come_are_not_waited_for() {
 }
 
 #[test]
-fn chunks_that_do_not_come_are_waited_for_while_the_sender_may_read() {
+fn missing_chunks_stall_only_while_sender_is_silent() {
     let mut world = World::new(one_file(40 * K64), MemorySink::new(), Compression::Off);
     world.until(|world| !world.chunks.is_empty());
     let chunk = world.chunks.remove(0);
@@ -220,7 +220,7 @@ fn chunks_that_do_not_come_are_waited_for_while_the_sender_may_read() {
 
 /// The end was said, and a chunk is missing.
 #[test]
-fn the_end_without_all_chunks_is_not_waited_for_without_end() {
+fn missing_chunk_after_end_stalls_after_timeout() {
     let mut world = World::new(one_file(2 * K64), MemorySink::new(), Compression::Off);
     world.until(|world| world.to_receiver.iter().any(|message| matches!(message, Control::End { .. })));
     world.chunks.clear();

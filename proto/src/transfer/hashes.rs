@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn p06_what_is_beyond_is_not_kept() {
+    fn p06_chunk_beyond_window_is_not_recorded() {
         let mut hashes = Hashes::new(&[1; 32], AHEAD * 2);
         for chunk in [1 << 63, u64::MAX, AHEAD * 2, AHEAD] {
             assert_eq!(hashes.claim(chunk, &[0; 32]), Claim::Beyond);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_can_be_replaced_until_it_is_confirmed() {
+    fn kept_hash_can_be_replaced_until_confirmed() {
         let range = |first, last| ChunkRange { first, last };
         let hash = |chunk: u64| *blake3::hash(&chunk.to_be_bytes()).as_bytes();
         let mut hashes = Hashes::new(&[1; 32], AHEAD + 10);

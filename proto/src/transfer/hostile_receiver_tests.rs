@@ -70,7 +70,7 @@ fn renamed(name: &[u8]) -> receiver::Receiver {
 }
 
 #[test]
-fn n01_to_n06_d01_an_unsafe_name_is_refused_before_anything_is_asked() {
+fn n01_to_n06_d01_unsafe_name_is_refused_before_offer() {
     for (name, rule) in [
         ("../x", PathError::DotDot),
         ("..", PathError::DotDot),
@@ -121,7 +121,7 @@ fn n08_an_unknown_kind_is_a_violation() {
 }
 
 #[test]
-fn p03_counts_that_are_not_true() {
+fn p03_false_counts_are_refused() {
     let entries = [file("a", 1), file("b", 2)];
     let too_many = |why, receiver: &mut receiver::Receiver| {
         assert!(matches!(receiver.poll_control(), Some(Control::Decline { reason: DeclineReason::TooLarge, .. })));
@@ -168,7 +168,7 @@ fn p03_counts_that_are_not_true() {
 }
 
 #[test]
-fn p04_sizes_that_no_disk_has() {
+fn p04_sizes_beyond_disk_are_refused() {
     let now = tests::now();
     let mut receiver = offered(&[file("x", 1 << 60)], |_, _| {});
     assert_eq!(outcome(&mut receiver), None);
@@ -249,7 +249,7 @@ fn p04_an_empty_file_has_no_chunks() {
 }
 
 #[test]
-fn messages_that_have_no_place_in_a_receiver() {
+fn receiver_refuses_unexpected_messages() {
     let now = tests::now();
     let verified = Control::Verified { transfer: 1, root: [0; 32] };
     for message in [
@@ -299,7 +299,7 @@ fn x08_a_wrong_root_puts_nothing_in_place() {
 }
 
 #[test]
-fn more_than_the_credit_is_a_violation() {
+fn chunks_beyond_credit_are_a_violation() {
     let now = tests::now();
     let contents = noise(1, 4 << 20);
     let (mut receiver, _) = accepted(2, &[64 << 20], 4 << 20);
@@ -331,7 +331,7 @@ fn more_than_the_credit_is_a_violation() {
 }
 
 #[test]
-fn what_a_dead_link_brought_does_not_count_twice() {
+fn chunks_of_lost_link_are_not_counted_twice() {
     let now = tests::now();
     let contents = noise(1, 4 << 20);
     let (mut receiver, _) = accepted(2, &[64 << 20], 4 << 20);
@@ -387,7 +387,7 @@ fn acknowledged(receiver: &mut receiver::Receiver) -> (u64, usize) {
 
 /// Every second chunk is stored, so that the ranges don't fit into one message.
 #[test]
-fn more_ranges_than_a_message_has() {
+fn acknowledged_ranges_are_split_over_messages() {
     let now = tests::now();
     let contents = vec![0; K64];
     let compressed = zstd::bulk::compress(&contents, 1).unwrap();
@@ -414,7 +414,7 @@ fn more_ranges_than_a_message_has() {
 }
 
 #[test]
-fn a_sink_that_was_not_asked_yet_is_left_alone() {
+fn unused_sink_is_not_abandoned_on_cancel() {
     let mut receiver = offered(&[file("x", 1)], |_, _| {});
     let sink = Arc::new(MemorySink::new());
     receiver.accept(tests::now(), Arc::<MemorySink>::clone(&sink)).unwrap();
@@ -424,7 +424,7 @@ fn a_sink_that_was_not_asked_yet_is_left_alone() {
 }
 
 #[test]
-fn chunks_that_were_not_stored_count_no_more() {
+fn unstored_chunks_do_not_count_as_progress() {
     let now = tests::now();
     let contents = noise(1, 4 << 20);
     let (mut receiver, _) = accepted(2, &[64 << 20], 4 << 20);
@@ -441,7 +441,7 @@ fn chunks_that_were_not_stored_count_no_more() {
 }
 
 #[test]
-fn the_last_chunk_is_acknowledged_though_a_copy_of_it_is_still_judged() {
+fn last_chunk_is_acknowledged_while_its_copy_is_checked() {
     let now = tests::now();
     let (mut receiver, sink) = receiving(&[10]);
     receiver.handle_chunk(now, chunk(1, 0, &[7; 10], true));
@@ -470,7 +470,7 @@ fn the_last_chunk_is_acknowledged_though_a_copy_of_it_is_still_judged() {
 }
 
 #[test]
-fn a_record_that_was_changed_is_reported_and_may_come_again() {
+fn tampered_record_is_reported_and_may_be_resent() {
     let now = tests::now();
     let (mut receiver, sink) = receiving(&[10]);
     for (link, is_genuine) in [(5, false), (6, true)] {
@@ -488,7 +488,7 @@ fn a_record_that_was_changed_is_reported_and_may_come_again() {
 }
 
 #[test]
-fn the_receiver_waits_for_the_farewell_and_not_for_ever() {
+fn receiver_waits_for_final_message_until_timeout() {
     let verified = || {
         let mut world = World::new(one_file(10), MemorySink::new(), Compression::Off);
         world.until(|world| world.received.is_some());
@@ -517,7 +517,7 @@ fn the_receiver_waits_for_the_farewell_and_not_for_ever() {
 }
 
 #[test]
-fn large_chunks_are_in_few_jobs_at_once() {
+fn receiver_runs_few_large_chunk_jobs_at_once() {
     let now = tests::now();
     let contents = noise(1, 4 << 20);
     let mut receiver = accepted(64, &[64 << 20], 4 << 20).0;

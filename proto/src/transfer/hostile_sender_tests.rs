@@ -47,7 +47,7 @@ fn sender_prints(message: Control, accepted: bool) -> Option<Outcome> {
 }
 
 #[test]
-fn p06_only_what_was_offered_and_sent_can_be_asked_for() {
+fn p06_ranges_must_be_within_offered_and_sent_chunks() {
     let violation = |violation| Some(Outcome::Violation(violation));
     // Eight chunks are under way, and 100 were offered.
     let world = sender(100, true);
@@ -75,7 +75,7 @@ fn p06_only_what_was_offered_and_sent_can_be_asked_for() {
 }
 
 #[test]
-fn p06_asking_a_million_times_moves_nothing_twice() {
+fn p06_repeated_acks_send_nothing_twice() {
     let mut world = sender(100, true);
     let made = world.chunks.len();
     say(&mut world, ack(&[range(0, 0)]));
@@ -90,7 +90,7 @@ fn p06_asking_a_million_times_moves_nothing_twice() {
 }
 
 #[test]
-fn p06_no_chunk_leaves_twice_while_its_link_lives() {
+fn p06_chunk_is_sent_once_while_its_link_lives() {
     let mut world = sender(40, true);
     let mut acknowledged = 0;
     while acknowledged < 40 {
@@ -103,7 +103,7 @@ fn p06_no_chunk_leaves_twice_while_its_link_lives() {
 }
 
 #[test]
-fn messages_that_have_no_place_in_a_sender() {
+fn sender_refuses_unexpected_messages() {
     let verified = Control::Verified { transfer: 1, root: [0; 32] };
     let offer = Offer { transfer: 1, kind: TransferKind::Files, chunk_size: 64 << 10, entries: 0, bytes: 0, pages: 0 };
     let out_of_turn = Some(Outcome::Violation(Violation::UnexpectedMessage));
@@ -138,7 +138,7 @@ fn messages_that_have_no_place_in_a_sender() {
 }
 
 #[test]
-fn a_wrong_root_is_no_confirmation() {
+fn wrong_root_does_not_confirm_transfer() {
     let mut world = sender(2, true);
     assert!(matches!(world.to_receiver.back(), Some(Control::End { .. })));
     say(&mut world, Control::Verified { transfer: 1, root: [0; 32] });
@@ -147,7 +147,7 @@ fn a_wrong_root_is_no_confirmation() {
 }
 
 #[test]
-fn the_window_bounds_what_is_under_way() {
+fn window_bounds_chunks_in_flight() {
     let most = cost(K64 + HEADER + 64);
     // As many as there are before the chunks become larger.
     let mut world = sender(1024, true);
@@ -179,7 +179,7 @@ fn the_window_bounds_what_is_under_way() {
 }
 
 #[test]
-fn chunks_that_nobody_fetches_are_not_made_without_end() {
+fn unfetched_chunks_are_bounded() {
     let mut sender = sender::Sender::new(
         sender::Config { cores: 64, compression: Compression::Off, is_strict: false },
         Arc::new(one_file(200 * K64)),
@@ -213,7 +213,7 @@ fn chunks_that_nobody_fetches_are_not_made_without_end() {
 }
 
 #[test]
-fn large_chunks_are_in_few_jobs_at_once() {
+fn sender_runs_few_large_chunk_jobs_at_once() {
     let now = tests::now();
     let config = sender::Config { cores: 64, compression: Compression::Off, is_strict: false };
     let source = MemorySource::new().with_entry(file("x", 8 << 30), vec![]);
@@ -228,7 +228,7 @@ fn large_chunks_are_in_few_jobs_at_once() {
 }
 
 #[test]
-fn a_chunk_that_was_made_again_for_nothing_does_not_leave() {
+fn remade_chunk_is_dropped_once_acknowledged() {
     let mut world = sender(40, true);
     let under_way = world.chunks.len() as u64;
     world.sender.handle_all_lost(world.now);
@@ -255,7 +255,7 @@ fn a_chunk_that_was_made_again_for_nothing_does_not_leave() {
 }
 
 #[test]
-fn d03_the_reason_of_the_other_side() {
+fn d03_peer_reason_is_bounded_and_escaped() {
     let record = |text: Reason| ControlRecord {
         sequence: 1,
         ack: 0,

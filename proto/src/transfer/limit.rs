@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_larger_than_the_rate_is_a_debt_and_passes() {
+    fn chunk_larger_than_rate_passes_as_debt() {
         let start = Instant::now();
         let mut limit = limit(100_000);
         limit.advance(start);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn credit_is_a_second_and_never_less_than_two_chunks() {
+    fn credit_is_one_second_but_at_least_two_chunks() {
         for (rate, expected) in [(1, LEAST), (100_000, 100_000), (1 << 40, CREDIT.into())] {
             assert_eq!(u64::from(credit(Some(limit(rate)), 100, CREDIT)), expected);
         }
@@ -128,7 +128,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn never_more_than_the_rate_and_never_idle(
+        fn limit_never_exceeds_rate_and_never_idles(
             rate in prop_oneof![Just(LEAST), LEAST..100_000_u64, (LEAST..1_u64 << 40)],
             steps in proptest::collection::vec((0..2_000_000_u64, 1..6_000_000_u64, any::<bool>()), 1..60),
         ) {

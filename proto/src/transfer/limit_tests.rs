@@ -46,7 +46,7 @@ fn run(world: &mut World, late: Duration) -> Vec<(Instant, u64)> {
 }
 
 #[test]
-fn chunks_larger_than_the_rate_cross_and_nobody_calls_it_a_stall() {
+fn chunks_larger_than_rate_arrive_without_stall() {
     // A rate of 1 counts as the least there is: a chunk takes 4 s.
     for (sender, receiver) in [(Some(1), None), (None, Some(1)), (Some(1), Some(1))] {
         let mut world = limited(one_file(K64 * 20), sender, receiver);
@@ -58,7 +58,7 @@ fn chunks_larger_than_the_rate_cross_and_nobody_calls_it_a_stall() {
 }
 
 #[test]
-fn what_comes_again_is_limited_too() {
+fn resent_chunks_are_rate_limited() {
     let mut world = limited(one_file(K64 * 10), Some(K64 as u64), None);
     let start = world.now;
     while world.step(&mut |_| 0) {}
@@ -71,7 +71,7 @@ fn what_comes_again_is_limited_too() {
 }
 
 #[test]
-fn a_link_that_comes_and_goes_gives_no_more() {
+fn link_changes_do_not_add_rate_credit() {
     let rate = K64 as u64;
     let mut world = limited(one_file(K64 * 100), None, Some(rate));
     let start = world.now;
@@ -93,7 +93,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_sender_keeps_its_rate(
+    fn sender_keeps_its_rate_limit(
         rate in prop_oneof![Just(LEAST_RATE), Just(1 << 16), 100_000..50_000_000_u64],
         sizes in proptest::collection::vec(0..7_usize, 1..8),
         late in 0..50_u64,
@@ -121,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn a_receiver_keeps_its_rate(
+    fn receiver_keeps_its_rate_limit(
         rate in prop_oneof![Just(LEAST_RATE), 100_000..50_000_000_u64],
         chunks in 1..120_usize,
     ) {

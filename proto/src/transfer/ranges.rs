@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn p06_ranges_of_a_record() {
+    fn p06_invalid_ranges_are_a_violation() {
         assert_eq!(check(&[range(0, 3), range(4, 4), range(9, 9)], 10), Ok(()));
         assert_eq!(check(&[], 0), Ok(()));
         let bad: &[&[ChunkRange]] = &[
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ranges_of_a_set(ranges in prop::collection::vec((0..30_u64, 0..6_u64), 0..12)) {
+        fn range_set_matches_model_for_ranges(ranges in prop::collection::vec((0..30_u64, 0..6_u64), 0..12)) {
             let (mut set, mut model) = (RangeSet::default(), std::collections::BTreeSet::new());
             for (first, more) in ranges {
                 let fresh = (first..=first + more).all(|number| !model.contains(&number));
@@ -146,7 +146,7 @@ mod tests {
         }
 
         #[test]
-        fn a_set_is_a_set(numbers in prop::collection::vec(
+        fn range_set_matches_model_for_numbers(numbers in prop::collection::vec(
             prop_oneof![0_u64..20, Just(u64::MAX), Just(u64::MAX - 1)], 0..40
         )) {
             let (mut set, mut model) = (RangeSet::default(), std::collections::BTreeSet::new());

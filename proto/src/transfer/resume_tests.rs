@@ -70,7 +70,7 @@ fn chunks_in(partial: &Partial) -> usize {
 }
 
 #[test]
-fn the_next_try_moves_only_what_is_missing() {
+fn resumed_transfer_sends_only_missing_chunks() {
     let left = left_after(60, 10);
     let stored = chunks_in(&left);
     assert!((10..60).contains(&stored), "{stored}");
@@ -82,21 +82,21 @@ fn the_next_try_moves_only_what_is_missing() {
 }
 
 #[test]
-fn nothing_is_said_of_resuming_when_nothing_is_there() {
+fn resume_is_not_reported_without_stored_chunks() {
     let world = again(3, Partial::default());
     world.check_complete();
     assert_eq!((world.resuming, world.resumed), (false, (None, None)));
 }
 
 #[test]
-fn everything_that_is_there_is_moved_no_more() {
+fn complete_partial_transfer_sends_no_chunks() {
     let world = again(20, whole());
     world.check_complete();
     assert_eq!(world.moved, [0; 0]);
 }
 
 #[test]
-fn f06_only_bad_chunks_come_again() {
+fn f06_only_damaged_chunks_are_resent() {
     let whole = whole();
     let check = |name: &str, left: Partial, moved: &[u64]| {
         let world = again(20, left);
@@ -138,7 +138,7 @@ fn f06_only_bad_chunks_come_again() {
 
 /// A journal that is well made and does not tell the truth: hashes of other bytes.
 #[test]
-fn a_journal_is_not_believed() {
+fn false_journal_hashes_are_detected() {
     let mut left = whole();
     let (_, len) = Header::decode(&left.journal).unwrap();
     let writer = Writer::new(&left.journal[..len], left.journal.len() as u64);
@@ -158,7 +158,7 @@ fn a_journal_is_not_believed() {
 }
 
 #[test]
-fn another_source_starts_afresh() {
+fn different_source_starts_from_scratch() {
     let left = left_after(20, 5);
     let world = again(21, left);
     world.check_complete();
@@ -166,7 +166,7 @@ fn another_source_starts_afresh() {
 }
 
 #[test]
-fn it_can_be_interrupted_while_it_hashes() {
+fn transfer_can_be_interrupted_during_verification() {
     let left = left_after(20, 5);
     for who in [0, 1] {
         let mut world = World::new(files(20), MemorySink::new().with_partial(left.clone()), Compression::Off);
@@ -184,7 +184,7 @@ fn it_can_be_interrupted_while_it_hashes() {
 
 /// What is worth nothing is not kept, all else is.
 #[test]
-fn what_is_left_depends_on_how_it_ended() {
+fn staging_is_kept_or_removed_by_end_reason() {
     let running = || running(20, 5);
     let mut ends: Vec<(Stage, World)> = Vec::new();
     for (reason, stage) in [
@@ -219,7 +219,7 @@ fn what_is_left_depends_on_how_it_ended() {
 /// The source of the second try is not what the first one sent, though its manifest is: it is seen,
 /// and only the difference moves.
 #[test]
-fn a_source_that_looks_the_same_and_is_not_is_seen() {
+fn changed_source_with_same_manifest_is_detected() {
     let left = beginning(10);
     let mut other = noise(0, 20 * K64);
     other[7 * K64 + 5] ^= 1;
@@ -246,7 +246,7 @@ fn accepted_with(have: Vec<Have>) -> World {
 }
 
 #[test]
-fn a_receiver_that_lies_about_what_it_has_gets_it_sent() {
+fn false_have_ranges_are_sent_anyway() {
     let have = |first, last| Have { range: range(first, last), digest: [5; 32] };
     let mut world = accepted_with(vec![have(0, 3), have(6, 20)]);
     let mut judged = 0;
@@ -268,7 +268,7 @@ fn a_receiver_that_lies_about_what_it_has_gets_it_sent() {
 
 /// A sender that says what it has not looked at, or says it twice, or contradicts itself.
 #[test]
-fn a_sender_that_lies_about_what_is_the_same() {
+fn false_checked_ranges_are_a_violation() {
     let checked = |first, last, same| Control::Checked { transfer: 1, range: range(first, last), same };
     let (left, stored) = (beginning(10), 10);
     let resumed = |messages: &[Control]| {
@@ -321,7 +321,7 @@ fn an_acknowledgement_is_never_ahead_of_the_journal() {
 }
 
 #[test]
-fn what_is_stored_comes_to_the_disk_in_time_and_a_failure_ends_it() {
+fn stored_chunks_are_synced_in_time_and_sync_fault_fails() {
     let mut world = World::new(files(30), MemorySink::new(), Compression::Off);
     world.until(|world| world.receiver.progress().bytes > 0);
     let due = world.receiver.poll_timeout().unwrap();
@@ -395,7 +395,7 @@ proptest! {
     /// However often it dies, wherever, and whatever happens to what is left: it ends with the same bytes, and what was
     /// acknowledged and not damaged is not moved again.
     #[test]
-    fn crashes_and_damage_cost_time_and_nothing_else(
+    fn transfer_completes_after_any_crashes_and_damage(
         chunks in 1..24_usize,
         order in any::<[u8; 32]>(),
         tries in prop::collection::vec((any::<prop::sample::Index>(), damage()), 0..5),
@@ -431,7 +431,7 @@ proptest! {
 
 /// Dies after every single step of a transfer, and goes on.
 #[test]
-fn f04_a_crash_after_every_step() {
+fn f04_crash_after_any_step_is_resumable() {
     let mut at = 0;
     loop {
         let mut world = World::new(files(6), MemorySink::new(), Compression::Off);
@@ -460,7 +460,7 @@ fn f04_a_crash_after_every_step() {
 
 /// A receiver that begins with what is there while the link dies.
 #[test]
-fn a_link_dies_while_ranges_are_judged() {
+fn link_loss_during_range_check_is_survived() {
     let left = left_after(20, 5);
     let mut world = World::new(files(20), MemorySink::new().with_partial(left), Compression::Off);
     world.until(|world| world.sender_jobs.iter().any(|job| matches!(job.work, Work::Check(_))));

@@ -276,7 +276,7 @@ impl World {
 }
 
 #[test]
-fn files_cross() {
+fn files_arrive_intact() {
     let source = MemorySource::new()
         .with_page_after(2)
         .with_dir(path("d"))
@@ -294,7 +294,7 @@ fn files_cross() {
 }
 
 #[test]
-fn nothing_crosses_too() {
+fn empty_transfers_complete() {
     for source in
         [MemorySource::new(), MemorySource::new().with_dir(path("d")), MemorySource::new().with_file(path("f"), vec![])]
     {
@@ -325,7 +325,7 @@ fn many_small_files_are_put_in_place_in_slices() {
 }
 
 #[test]
-fn the_receiver_declines() {
+fn declined_offer_reports_reason_to_sender() {
     let mut world = World::new(one_file(10), MemorySink::new(), Compression::default());
     world.yes = false;
     world.until(|world| world.sender.is_scanned() && world.to_receiver.is_empty() && world.sender_jobs.is_empty());
@@ -341,7 +341,7 @@ fn the_receiver_declines() {
 
 /// At each point of a transfer, either side ends it, or is told that the session is gone.
 #[test]
-fn it_can_be_ended_at_any_point() {
+fn transfer_can_be_cancelled_at_any_point() {
     let full = |ends: Option<(usize, usize)>| {
         let source = one_file(3 * K64 + 5).with_file(path("second"), noise(9, K64));
         let mut world = World::new(source, MemorySink::new(), Compression::default());
@@ -418,7 +418,7 @@ fn failed(outcome: Option<&Outcome>) -> Option<FaultKind> {
 }
 
 #[test]
-fn faults_end_it_and_are_told() {
+fn faults_end_transfer_and_are_reported() {
     let io = FaultKind::Io(std::io::ErrorKind::PermissionDenied);
     let source = || one_file(3 * K64).with_file(path("b"), vec![1; 10]).with_page_after(1);
     let peer = |reason, text: &str| Outcome::PeerCancelled { reason, text: Untrusted::new(text.to_owned()) };
@@ -476,7 +476,7 @@ fn a_source_with_names_that_collide_is_not_offered() {
 }
 
 #[test]
-fn a_file_that_changes_between_two_readings_is_seen() {
+fn file_changed_between_two_reads_is_detected() {
     let mut world = World::new(one_file(2 * K64), MemorySink::new(), Compression::Off);
     world.until(|world| world.chunks.len() == 2);
     // What a source would do that does not notice by itself.
@@ -508,7 +508,7 @@ fn chunks_that_are_lost_with_a_link_are_made_again() {
 
 /// All of it is under way when the link dies, `End` too.
 #[test]
-fn chunks_are_made_again_after_the_end_was_said() {
+fn lost_chunks_are_remade_after_end_message() {
     let mut world = World::new(one_file(2 * K64), MemorySink::new(), Compression::Off);
     world.until(|world| world.to_receiver.iter().any(|message| matches!(message, Control::End { .. })));
     assert!(!world.chunks.is_empty());
@@ -518,7 +518,7 @@ fn chunks_are_made_again_after_the_end_was_said() {
 }
 
 #[test]
-fn a_job_that_never_ends_is_not_waited_for_without_end() {
+fn cancel_waits_for_stuck_jobs_until_timeout() {
     let mut world = World::new(one_file(20 * K64), MemorySink::new(), Compression::Off);
     world.until(|world| !world.chunks.is_empty());
     world.receiver.handle_chunk(world.now, world.chunks.remove(0));
@@ -562,7 +562,7 @@ proptest! {
 
     /// Whatever order things happen in, and whenever links die, the same bytes arrive, each written once.
     #[test]
-    fn any_order_gives_the_same_bytes(
+    fn any_order_of_events_gives_same_bytes(
         source in any_source(),
         order in any::<[u8; 32]>(),
         losses in 0..4_u32,
@@ -589,7 +589,7 @@ proptest! {
 
     /// The same with faults: it ends on both sides, and nothing stands under a final name.
     #[test]
-    fn any_fault_in_any_order_ends_it(
+    fn any_fault_in_any_order_ends_both_peers(
         source in any_source(),
         order in any::<[u8; 32]>(),
         at in prop_oneof![
@@ -618,7 +618,7 @@ proptest! {
 }
 
 #[test]
-fn what_arrived_before_a_link_died_is_not_sent_again() {
+fn stored_chunks_are_not_resent_after_link_loss() {
     let mut world = World::new(one_file(20 * K64), MemorySink::new(), Compression::Off);
     // No acknowledgement gets back.
     world.until(|world| {

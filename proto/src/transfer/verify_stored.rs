@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_short_and_few() {
+    fn verified_ranges_are_bounded_in_length_and_number() {
         let (kept, stored) = told((0..3000).rev().filter(|chunk| *chunk != 5));
         let ranges: Vec<_> =
             kept.iter().map(|kept| (kept.have.range.first, kept.have.range.last, kept.bytes)).collect();

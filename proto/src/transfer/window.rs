@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_grows_while_it_holds_the_sender_back_and_no_further_than_the_credit() {
+    fn window_grows_under_pressure_up_to_credit() {
         let mut window = Window::new(100, 2000);
         assert_eq!((0..20).filter(|_| window.reserve(100)).count(), 8);
         (0..8).for_each(|_| window.acknowledge(100));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn it_does_not_grow_when_nothing_waited() {
+    fn window_does_not_grow_without_pressure() {
         let mut window = Window::new(100, u32::MAX);
         for _ in 0..50 {
             assert!(window.reserve(100));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_never_larger_than_the_bound() {
+    fn window_never_exceeds_its_bound() {
         let mut window = Window::new(u64::MAX, u32::MAX);
         assert!(window.reserve(CREDIT.into()));
         assert!(!window.reserve(1));

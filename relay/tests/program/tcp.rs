@@ -18,7 +18,7 @@ fn bytes(count: usize) -> Vec<u8> {
 }
 
 #[test]
-fn tls_and_websocket_meet_at_the_port_of_quic() {
+fn tls_and_websocket_clients_are_paired_on_quic_port() {
     let state = tempfile::tempdir().unwrap();
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0"]);
     let fingerprint = relay.expect("certificate fingerprint ");
@@ -58,7 +58,7 @@ fn tls_and_websocket_meet_at_the_port_of_quic() {
 }
 
 #[test]
-fn quic_and_tls_meet() {
+fn quic_and_tls_clients_are_paired() {
     let state = tempfile::tempdir().unwrap();
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0"]);
     let addr = relay.listening();
@@ -83,7 +83,7 @@ fn quic_and_tls_meet() {
 }
 
 #[test]
-fn a_relay_that_ends_tells_pipes_why() {
+fn ending_relay_reports_reason_to_tcp_clients() {
     let state = tempfile::tempdir().unwrap();
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "--drain", "1"]);
     let addr = relay.listening();
@@ -109,7 +109,7 @@ fn a_relay_that_ends_tells_pipes_why() {
 }
 
 #[test]
-fn a_tcp_port_in_use_is_told_by_its_name() {
+fn tcp_port_in_use_is_reported_with_address() {
     let state = tempfile::tempdir().unwrap();
     // A port that is free with UDP.
     let (taken, addr) = loop {
@@ -128,7 +128,7 @@ fn a_tcp_port_in_use_is_told_by_its_name() {
 
 /// What is no client gets no answer but an end, and a browser is told what this is.
 #[test]
-fn what_is_no_client_is_turned_away() {
+fn other_protocols_are_refused() {
     let state = tempfile::tempdir().unwrap();
     let mut relay = Program::start(state.path(), &["--listen", "127.0.0.1:0", "-v"]);
     let addr = relay.listening();
@@ -149,7 +149,7 @@ fn what_is_no_client_is_turned_away() {
 /// Run by `.ci/nginx`, which tells where nginx is.
 #[test]
 #[ignore = "needs nginx in front of a relay"]
-fn websockets_pass_nginx() {
+fn websockets_work_behind_nginx() {
     let addr = std::env::var("TALLOW_BEHIND_NGINX").unwrap().parse().unwrap();
     let mut alice = TcpClient::come(addr, websocket(true), &[join(77, Role::Sender)]);
     let waits = until(SOON, [&mut alice], |[alice]| alice.heard.contains(&RelayMessage::Waiting) || alice.is_over());

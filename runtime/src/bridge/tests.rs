@@ -22,7 +22,7 @@ fn bytes() -> Vec<u8> {
 }
 
 #[test]
-fn a_reader_is_read_to_its_end_and_no_further_ahead_than_there_is_room() {
+fn reader_is_read_to_eof_within_buffer_bound() {
     let (source, feeder) = source();
     let bytes = bytes();
     let mut left = bytes.clone();
@@ -41,14 +41,14 @@ fn a_reader_is_read_to_its_end_and_no_further_ahead_than_there_is_room() {
 }
 
 #[test]
-fn an_error_of_a_reader_ends_the_stream_with_its_words() {
+fn reader_error_ends_stream_with_its_text() {
     let (source, feeder) = source();
     smol::block_on(feed(feeder, |_, _| Poll::Ready(Err(io::Error::other("the line was cut")))));
     assert_eq!(all(&source).unwrap_err().to_string(), "the line was cut");
 }
 
 #[test]
-fn a_task_that_is_thrown_away_is_a_fault_on_either_side() {
+fn dropped_bridge_task_is_a_fault_on_either_side() {
     let (source, feeder) = source();
     drop(feeder);
     assert!(source.read(&mut [0; 8], SOON).is_err());
@@ -58,7 +58,7 @@ fn a_task_that_is_thrown_away_is_a_fault_on_either_side() {
 }
 
 #[test]
-fn a_reader_that_gives_nothing_is_not_waited_for_when_the_transfer_is_over() {
+fn dropped_source_ends_task_of_silent_reader() {
     let (source, feeder) = source();
     let task = thread::spawn(move || smol::block_on(feed(feeder, |_, _| Poll::Pending)));
     assert_eq!(source.read(&mut [0; 8], SOON), Ok(Read::NotYet));
@@ -67,7 +67,7 @@ fn a_reader_that_gives_nothing_is_not_waited_for_when_the_transfer_is_over() {
 }
 
 #[test]
-fn bytes_are_taken_when_they_are_written_and_flushed_and_the_writer_is_closed() {
+fn bytes_are_accepted_once_flushed_and_writer_is_closed() {
     let (sink, drainer) = sink();
     let written = Arc::new(Mutex::new((Vec::new(), 0, false)));
     let writer = written.clone();
@@ -99,7 +99,7 @@ fn bytes_are_taken_when_they_are_written_and_flushed_and_the_writer_is_closed() 
 }
 
 #[test]
-fn a_writer_that_takes_nothing_holds_up_no_thread_and_no_task() {
+fn blocked_writer_blocks_no_thread_or_task() {
     let (sink, drainer) = sink();
     let task = thread::spawn(move || smol::block_on(drain(drainer, |_, _| Poll::Pending)));
     for _ in 0..3 {
@@ -110,7 +110,7 @@ fn a_writer_that_takes_nothing_holds_up_no_thread_and_no_task() {
 }
 
 #[test]
-fn an_error_of_a_writer_is_the_next_answer() {
+fn writer_error_is_returned_by_next_write() {
     let (sink, drainer) = sink();
     let task = thread::spawn(move || {
         smol::block_on(drain(drainer, |_, _| Poll::Ready(Err(io::Error::from(io::ErrorKind::BrokenPipe)))));

@@ -10,13 +10,13 @@ use super::*;
 const METHODS: [Method; 2] = [Method::Kernel, Method::ByComponent];
 
 #[test]
-fn this_system_has_the_kernels_method() {
+fn openat2_is_available() {
     // Otherwise half of the tests below do not test it.
     assert_eq!(Method::best(), Method::Kernel);
 }
 
 #[test]
-fn n09_a_link_anywhere_on_the_way_is_refused_by_both_methods() {
+fn n09_link_in_any_path_component_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let (inside, outside) = (root.path().join("in"), root.path().join("out"));
     std::fs::create_dir_all(inside.join("a/b/c")).unwrap();
@@ -42,7 +42,7 @@ fn n09_a_link_anywhere_on_the_way_is_refused_by_both_methods() {
 }
 
 #[test]
-fn n01_a_name_that_is_no_component_is_never_opened() {
+fn n01_name_that_is_not_one_component_is_never_opened() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(root.path().join("in/d")).unwrap();
     std::fs::write(root.path().join("victim"), "old").unwrap();
@@ -69,7 +69,7 @@ fn n01_a_name_that_is_no_component_is_never_opened() {
 }
 
 #[test]
-fn a_made_file_is_never_one_that_is_there() {
+fn make_file_never_opens_existing_entry() {
     let root = tempfile::tempdir().unwrap();
     let victim = root.path().join("victim");
     std::fs::create_dir(root.path().join("in")).unwrap();
@@ -87,7 +87,7 @@ fn a_made_file_is_never_one_that_is_there() {
 }
 
 #[test]
-fn a_move_never_replaces() {
+fn move_never_replaces_existing_entry() {
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("a"), "a").unwrap();
     std::fs::write(root.path().join("b"), "b").unwrap();
@@ -156,7 +156,7 @@ fn race(opens: u64, make: impl Fn(&Path, &Dir, &str) -> io::Result<()>) -> Race 
 }
 
 #[test]
-fn n10_no_race_leads_out() {
+fn n10_no_race_escapes_directory() {
     let opens = if std::env::var_os("TALLOW_LONG").is_some() { 1_000_000 } else { 20_000 };
     for method in METHODS {
         let race = race(opens, |_, dir, name| {
@@ -168,7 +168,7 @@ fn n10_no_race_leads_out() {
 }
 
 #[test]
-fn n10_the_harness_catches_a_check_before_the_use() {
+fn n10_race_harness_detects_check_then_use() {
     let mut opens = 20_000;
     loop {
         let race = race(opens, |inside, _, name| {

@@ -141,7 +141,7 @@ mod tests {
 
     /// The five modes of the laboratory of networks, where another program found 22 of the 25 pairs to work.
     #[test]
-    fn the_oracle_agrees_with_the_laboratory() {
+    fn punch_prediction_matches_lab_results() {
         let five = [Kind::Open, Kind::FullCone, Kind::Restricted, Kind::PortRestricted, Kind::Symmetric];
         let pairs = five.iter().flat_map(|&one| five.iter().map(move |&other| (one, other)));
         let fail: Vec<_> = pairs.filter(|(one, other)| !can_punch(&one.levels(), &other.levels())).collect();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_level_counts() {
+    fn punching_is_decided_by_worst_nat_level() {
         let can = |one: Kind, other: Kind| can_punch(&one.levels(), &other.levels());
         assert!(can(Kind::Carrier, Kind::Symmetric) && can(Kind::Carrier, Kind::PortRestricted));
         assert!(!can(Kind::SymmetricCarrier, Kind::PortRestricted) && can(Kind::SymmetricCarrier, Kind::Restricted));

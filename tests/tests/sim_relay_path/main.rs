@@ -14,7 +14,7 @@ use tallow_proto::transfer::stream::memory::{MemoryPipe, MemoryStream, Piece};
 use tallow_tests::sim::{RELAY, noise};
 
 #[test]
-fn a_floor_that_was_lost_is_found_again_and_takes_over() {
+fn lost_relay_path_is_restored_and_takes_over() {
     for (seed, legs) in
         [[LEGS[0]; 2], [LEGS[1]; 2], [LEGS[2]; 2], [LEGS[0], LEGS[1]], [LEGS[1], LEGS[0]]].into_iter().enumerate()
     {
@@ -28,7 +28,7 @@ fn a_floor_that_was_lost_is_found_again_and_takes_over() {
 
 /// However long the relay is away, whether its machine or only its process is gone.
 #[test]
-fn a_relay_that_comes_back_late_is_found() {
+fn late_restarted_relay_is_found() {
     for (seed, away, killed) in [(10, 30, true), (11, 90, false), (12, 600, false), (13, 600, true)] {
         let mut midway = Midway::idle(seed, 60 * SECOND, |_, _| {});
         midway.pass(5 * SECOND);
@@ -50,7 +50,7 @@ fn a_relay_that_comes_back_late_is_found() {
 /// The floor that was found is one like the first: it may be lost and found again, and the bytes move between both
 /// paths.
 #[test]
-fn it_happens_again_and_again() {
+fn relay_path_can_be_lost_and_restored_repeatedly() {
     let mut midway = Midway::new(20, 200 * SECOND);
     for round in 0..3 {
         midway.relay_restarts(SECOND);
@@ -69,7 +69,7 @@ fn it_happens_again_and_again() {
 
 /// A search without a result causes no event, and the end of the transfer ends it.
 #[test]
-fn a_relay_that_never_comes_back_changes_nothing() {
+fn relay_that_never_returns_causes_no_event() {
     for (seed, interrupts) in [(30, false), (31, true)] {
         let mut midway = Midway::new(seed, 120 * SECOND);
         midway.rig.crash_relay();
@@ -89,7 +89,7 @@ fn a_relay_that_never_comes_back_changes_nothing() {
 
 /// Relays that are gone for good are asked more and more seldom, however many there are.
 #[test]
-fn a_search_that_leads_to_nothing_costs_little() {
+fn failed_relay_search_sends_few_packets() {
     let other = IpAddr::from([198, 51, 100, 9]);
     let mut midway = Midway::idle(32, 10 * SECOND, |send, receive| {
         for common in [&mut send.common, &mut receive.common] {
@@ -117,7 +117,7 @@ fn a_search_that_leads_to_nothing_costs_little() {
 
 /// The end comes while both wait in the reconnect room, are about to meet, or prove the new floor.
 #[test]
-fn a_transfer_that_ends_in_the_search_leaves_nothing_behind() {
+fn transfer_that_ends_during_relay_search_closes_both() {
     for (seed, after) in [0, 50, 300, 400, 500, 600, 700, 800, 1_000, 5_000].into_iter().enumerate() {
         for by_receiver in [false, true] {
             let mut midway = Midway::new(40 + seed as u64, 60 * SECOND);
@@ -137,7 +137,7 @@ fn a_transfer_that_ends_in_the_search_leaves_nothing_behind() {
 /// Bytes that may not go over a relay wait for another direct path on the floor that was found, and no link is looked
 /// for.
 #[test]
-fn data_that_may_not_go_over_a_relay_has_a_floor_to_wait_on() {
+fn p2p_only_transfer_waits_on_restored_relay_path() {
     let mut midway = Midway::with(60, 60 * SECOND, |send, _| {
         send.common.direct.as_mut().expect("it looks for one").only = true;
     });
@@ -155,7 +155,7 @@ fn data_that_may_not_go_over_a_relay_has_a_floor_to_wait_on() {
 }
 
 #[test]
-fn a_stream_falls_back_to_the_floor_that_was_found() {
+fn stream_falls_back_to_restored_relay_path() {
     let all = noise(4_000_000, 1);
     let pieces: Vec<Piece> =
         all.chunks(50_000).flat_map(|piece| [Piece::Bytes(piece.to_vec()), Piece::Silence]).collect();
@@ -181,7 +181,7 @@ fn a_stream_falls_back_to_the_floor_that_was_found() {
 
 /// Legs and paths come and go in any order, with both, one or no floor looked for: the bytes get there.
 #[test]
-fn whatever_comes_and_goes_the_bytes_get_there() {
+fn bytes_arrive_for_any_order_of_path_changes() {
     for seed in 0..6 {
         // A TLS leg whose relay died unheard is noticed by the system's own probes, which this world has not.
         let leg = |is_tcp| Allowed::Only(if is_tcp { Transport::WebSocket } else { Transport::Quic });

@@ -20,7 +20,7 @@ use super::midway::{FOUND, HOME, LEGS, Midway, OUTSIDE, SECOND, direct_and, scen
 /// One side has lost everything and knows it; the other one believes in its direct path for another second, and waits
 /// in the reconnect room for a floor. Its session goes on all the same, without a failure.
 #[test]
-fn one_that_lost_all_meets_one_that_has_not_noticed() {
+fn peer_without_links_reconnects_to_unaware_peer() {
     for (seed, legs) in [LEGS[0], LEGS[1]].into_iter().enumerate() {
         for apart in [0, 1] {
             let mut midway = one_lost_all_at_the_relay(50 + seed as u64, apart, legs);
@@ -86,7 +86,7 @@ impl Midway {
 }
 
 #[test]
-fn an_embedded_relay_accepts_its_receiver_again() {
+fn embedded_relay_accepts_its_receiver_again() {
     for seed in 70..73 {
         let mut midway = inside(seed, 90 * SECOND);
         midway.accept();
@@ -120,7 +120,7 @@ fn a_peer_without_links_reaches_one_with_a_dead_link() {
 /// A relay can cut the floor and spoil every other one, with anything that it has seen before: the bytes go on
 /// directly, and nobody hears of it.
 #[test]
-fn a_relay_that_spoils_the_new_floor_ends_nothing() {
+fn tampered_new_relay_path_ends_nothing() {
     for kind in 0..4 {
         let cuts = Arc::new(AtomicBool::new(false));
         let tried = Arc::new(AtomicUsize::new(0));
@@ -162,7 +162,7 @@ fn a_relay_that_spoils_the_new_floor_ends_nothing() {
 /// A relay that says a word of a handshake on the new floor, which is kept for later, and then sends as much as it can:
 /// it is not read, so that it can't send.
 #[test]
-fn a_relay_that_floods_a_link_that_waits_is_not_read() {
+fn flood_on_waiting_link_is_not_read() {
     let (cuts, floods) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let (cut, count) = (cuts.clone(), floods.clone());
     let junk = Bytes::from(vec![0x55_u8; 16 << 20]);
@@ -198,7 +198,7 @@ fn a_relay_that_floods_a_link_that_waits_is_not_read() {
 /// The direct path dies while a new floor proves itself, and does not come to an end with it: it is not waited for for
 /// long.
 #[test]
-fn the_last_link_has_to_prove_itself_soon() {
+fn last_link_must_be_proven_soon() {
     let (cuts, swallows) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(true)));
     let (cut, swallow) = (cuts.clone(), swallows.clone());
     let tamper: Tamper = Box::new(move |passing: Passing, _: &Bytes| match passing.from {
@@ -224,7 +224,7 @@ fn the_last_link_has_to_prove_itself_soon() {
 /// A receiver that thinks that it has a link keeps one on which the sender asked for another handshake; its person
 /// gives up meanwhile.
 #[test]
-fn a_link_that_waits_goes_with_the_transfer() {
+fn waiting_link_is_closed_with_the_transfer() {
     let mut midway = one_lost_all_at_the_relay(95, 0, LEGS[0]);
     midway.rig.world.command(midway.rig.receiver, Command::Cancel);
     // Its handshake would be waited for for 15 s.

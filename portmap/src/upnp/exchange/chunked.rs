@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chunk_is_decoded_before_it_is_whole() {
+    fn partial_chunk_is_decoded() {
         let mut chunked = Chunked::default();
         assert_eq!(chunked.push(b"FFFF;name=value\r\nabc"), Ok(false));
         assert_eq!(chunked.body(), b"abc", "no byte waits to be parsed again");

@@ -28,7 +28,7 @@ fn answered(status: u16, body: &str) -> Progress {
 }
 
 #[test]
-fn a_body_ends_in_one_of_three_ways() {
+fn body_ends_by_length_chunks_or_close() {
     for piece in [1, 3, BUFFER] {
         for (text, expected) in [
             ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcd", answered(200, "abc")),
@@ -72,7 +72,7 @@ fn a_response_over_a_bound_fails() {
 }
 
 #[test]
-fn a_request_is_sent_as_the_connection_takes_it() {
+fn request_is_sent_in_partial_writes() {
     let mut exchange = exchange();
     let mut written = Vec::new();
     loop {
@@ -91,7 +91,7 @@ fn a_request_is_sent_as_the_connection_takes_it() {
 
 proptest! {
     #[test]
-    fn an_answer_does_not_depend_on_the_reads(
+    fn response_does_not_depend_on_read_sizes(
         text in "(HTTP/1.1 200 OK\r\n|\r\n|Content-Length: 3\r\n|Transfer-Encoding: \
             chunked\r\n|2\r\n|ab|0\r\n|x){0,12}",
         piece in 1..20_usize,

@@ -10,7 +10,7 @@ fn found(document: &str) -> Vec<(Kind, u16, String)> {
 }
 
 #[test]
-fn a_request_is_what_the_standard_says() {
+fn soap_requests_match_upnp_standard() {
     let service = Service { kind: Kind::Ip1, control: at().join("/ctl/IPConn").unwrap() };
     let mapping = Mapping {
         external: 5,
@@ -49,7 +49,7 @@ fn a_request_is_what_the_standard_says() {
 }
 
 #[test]
-fn a_description_yields_services_of_its_host() {
+fn description_yields_services_of_same_host_only() {
     let service = |kind: &str, control: &str| {
         format!("<service><serviceType>{kind}</serviceType><controlURL>{control}</controlURL></service>")
     };

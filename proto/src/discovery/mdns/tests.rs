@@ -127,7 +127,7 @@ fn several_announcers_and_browsers_find_each_other() {
 }
 
 #[test]
-fn queries_come_at_0_1_3_7_seconds_and_then_every_minute() {
+fn queries_back_off_to_one_per_minute() {
     let mut lan = Lan::new();
     let browser = lan.browse("10.0.0.1", 1);
     lan.run(Duration::from_secs(200));
@@ -144,7 +144,7 @@ fn queries_come_at_0_1_3_7_seconds_and_then_every_minute() {
 }
 
 #[test]
-fn a_query_is_what_rfc_6762_says() {
+fn query_matches_rfc_6762() {
     let mut mdns = Mdns::browse(Instant::now(), &[], &seed(1));
     mdns.handle_timeout(Instant::now());
     let query = mdns.poll_transmit().unwrap();
@@ -154,7 +154,7 @@ fn a_query_is_what_rfc_6762_says() {
 }
 
 #[test]
-fn an_announcement_is_complete_and_names_no_machine() {
+fn announcement_is_complete_without_machine_name() {
     let mut lan = Lan::new();
     let host = lan.announce("10.0.0.1", 4433, 1);
     lan.run(Duration::from_secs(60));
@@ -203,7 +203,7 @@ fn each_interface_announces_its_own_address_only() {
 }
 
 #[test]
-fn an_answer_comes_after_a_short_random_time_and_once_a_second() {
+fn answers_are_delayed_and_limited_to_one_per_second() {
     let mut lan = Lan::new();
     let announcer = lan.announce("10.0.0.1", 4433, 1);
     lan.run(Duration::from_secs(10));
@@ -220,7 +220,7 @@ fn an_answer_comes_after_a_short_random_time_and_once_a_second() {
 }
 
 #[test]
-fn a_question_that_lists_our_instance_is_not_answered() {
+fn query_that_lists_own_instance_is_not_answered() {
     let mut lan = Lan::new();
     let announcer = lan.announce("10.0.0.1", 4433, 1);
     lan.run(Duration::from_secs(5));
@@ -236,7 +236,7 @@ fn a_question_that_lists_our_instance_is_not_answered() {
 }
 
 #[test]
-fn goodbye_takes_everything_back() {
+fn goodbye_withdraws_all_records() {
     let mut lan = Lan::new();
     let announcer = lan.announce("10.0.0.1", 4433, 1);
     let browser = lan.browse("10.0.0.2", 2);
@@ -263,7 +263,7 @@ fn goodbye_takes_everything_back() {
 }
 
 #[test]
-fn a_resolver_without_multicast_is_answered_alone() {
+fn legacy_resolver_gets_unicast_answer() {
     let now = Instant::now();
     let mut mdns = Mdns::announce(now, 4433, &["10.0.0.1", "192.168.7.1"].map(ip), &seed(1));
     let mut question = Packet::new_query(77);
@@ -303,7 +303,7 @@ fn a_unicast_question_gets_a_unicast_answer_after_a_multicast() {
 }
 
 #[test]
-fn only_questions_for_us_are_answered() {
+fn only_queries_for_own_records_are_answered() {
     let now = Instant::now();
     let mut mdns = Mdns::announce(now, 4433, &[ip("10.0.0.1")], &seed(1));
     mdns.handle_timeout(now);
@@ -385,7 +385,7 @@ fn found_from(source: &str, port: u16, addresses: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn odd_addresses_are_not_found() {
+fn special_addresses_and_low_ports_are_not_reported() {
     let source = "192.168.1.10";
     let odd = [
         "127.0.0.1",
@@ -413,7 +413,7 @@ fn odd_addresses_are_not_found() {
 }
 
 #[test]
-fn an_announcement_leads_into_no_network_of_others() {
+fn announced_address_must_be_on_own_network() {
     for address in ["10.9.9.9", "172.16.0.1", "fd99::1"] {
         let source = "192.168.1.10";
         assert_eq!(found_from(source, 4433, &[address]), ["192.168.1.10:4433"], "{address}: its source instead");
@@ -428,7 +428,7 @@ fn an_announcement_leads_into_no_network_of_others() {
 }
 
 #[test]
-fn two_machines_with_a_cable_between_them_meet() {
+fn link_local_machines_discover_each_other() {
     let mut lan = Lan::new();
     lan.announce("169.254.3.4", 4433, 1);
     let browser = lan.browse("169.254.9.9", 2);
@@ -474,7 +474,7 @@ fn a_flood_of_announcements_leaves_room_for_other_sources() {
 }
 
 #[test]
-fn a_long_life_or_a_short_one_does_no_harm() {
+fn extreme_ttls_are_clamped() {
     let mut mdns = browser();
     let now = Instant::now();
     mdns.handle_datagram(now, at("192.168.1.10"), &forged("x", 4433, &[], u32::MAX));
@@ -488,7 +488,7 @@ fn a_long_life_or_a_short_one_does_no_harm() {
 }
 
 #[test]
-fn p_compression_loops_and_claims_are_refused() {
+fn compression_loops_and_false_counts_are_refused() {
     let header = |answers: u16| {
         let mut header = vec![0, 0, 0x84, 0, 0, 0];
         header.extend_from_slice(&answers.to_be_bytes());
@@ -547,12 +547,12 @@ fn endure(data: &[u8]) {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(data in prop::collection::vec(any::<u8>(), 0..1600)) {
+    fn parser_survives_any_bytes(data in prop::collection::vec(any::<u8>(), 0..1600)) {
         endure(&data);
     }
 
     #[test]
-    fn no_record_makes_it_panic(
+    fn parser_survives_any_record(
         kind in prop_oneof![0_u16..300, any::<u16>()], class: u16, ttl: u32,
         flags in prop::sample::select(vec![0_u16, 0x8400]),
         rdata in prop::collection::vec(prop_oneof![any::<u8>(), Just(0xc0), Just(12)], 0..80),
@@ -570,7 +570,7 @@ proptest! {
     }
 
     #[test]
-    fn no_damage_to_a_good_packet_makes_it_panic(
+    fn parser_survives_damaged_packets(
         query: bool, damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
         cut in any::<prop::sample::Index>(),
     ) {

@@ -72,7 +72,7 @@ fn act(theatre: &mut Theatre, actions: impl IntoIterator<Item = Action>) {
 }
 
 #[test]
-fn a_dialled_pipe_is_up_when_it_is_and_looked_at_only_then() {
+fn dialled_connection_is_polled_only_when_woken() {
     let mut theatre = Theatre::new(&[]);
     theatre.driver.node.tube(1).out.push_back(b"first words".to_vec());
     dial(&mut theatre, 1);
@@ -95,7 +95,7 @@ fn a_dialled_pipe_is_up_when_it_is_and_looked_at_only_then() {
 }
 
 #[test]
-fn a_failed_dial_is_told_and_forgotten() {
+fn failed_dial_is_reported_and_forgotten() {
     let mut theatre = Theatre::new(&[]);
     dial(&mut theatre, 1);
     theatre.line(1).dialled = Some(Err(io::ErrorKind::ConnectionRefused));
@@ -110,7 +110,7 @@ fn a_failed_dial_is_told_and_forgotten() {
 }
 
 #[test]
-fn a_dial_that_fails_at_once_fails_the_pipe() {
+fn immediate_dial_failure_is_reported() {
     let mut theatre = Theatre::new(&[]);
     theatre.stage_mut().refuse_to_dial = true;
     dial(&mut theatre, 1);
@@ -126,7 +126,7 @@ fn a_dial_that_fails_at_once_fails_the_pipe() {
 }
 
 #[test]
-fn a_pipe_can_be_finished_and_aborted_before_it_is_up() {
+fn connection_can_be_finished_or_aborted_before_connect() {
     let mut theatre = Theatre::new(&[]);
     theatre.driver.node.tube(1).out.push_back(b"all".to_vec());
     dial(&mut theatre, 1);
@@ -143,7 +143,7 @@ fn a_pipe_can_be_finished_and_aborted_before_it_is_up() {
 }
 
 #[test]
-fn partial_writes_go_on_where_they_stopped() {
+fn partial_writes_resume_at_their_offset() {
     let mut theatre = with_tcp([1]);
     theatre.line(1).at_once = 2;
     theatre.line(1).room = 5;
@@ -164,7 +164,7 @@ fn partial_writes_go_on_where_they_stopped() {
 }
 
 #[test]
-fn a_blocked_pipe_holds_up_nothing_else_and_is_read_all_the_same() {
+fn blocked_write_delays_no_reads_or_other_connections() {
     let mut theatre = with_tcp([1, 2]);
     theatre.line(1).room = 0;
     for tcp in [1, 2] {
@@ -181,7 +181,7 @@ fn a_blocked_pipe_holds_up_nothing_else_and_is_read_all_the_same() {
 }
 
 #[test]
-fn without_a_buffer_nothing_is_read_or_registered_until_the_node_names_the_pipe() {
+fn connection_without_buffer_is_not_read_until_touched() {
     let mut theatre = with_tcp([1]);
     arrive(&theatre, 1, [Incoming::Bytes(vec![7; 2500])]);
     touch(&theatre, 1);
@@ -207,7 +207,7 @@ fn without_a_buffer_nothing_is_read_or_registered_until_the_node_names_the_pipe(
 }
 
 #[test]
-fn idle_pipes_are_not_polled_when_another_wakes() {
+fn idle_connections_are_not_polled_when_another_wakes() {
     let mut theatre = Theatre::new(&[]);
     for tcp in 0..1000 {
         theatre.driver.node.tube(tcp).room = 10;
@@ -233,7 +233,7 @@ fn idle_pipes_are_not_polled_when_another_wakes() {
 }
 
 #[test]
-fn a_bell_that_rings_again_and_again_wakes_the_task_once() {
+fn repeated_wakes_of_connections_wake_task_once() {
     let mut theatre = with_tcp([1, 2]);
     for tcp in [1, 2] {
         theatre.driver.node.tube(tcp).room = 10;
@@ -259,7 +259,7 @@ fn a_bell_that_rings_again_and_again_wakes_the_task_once() {
 }
 
 #[test]
-fn a_flooded_pipe_yields_to_the_others_and_to_the_task_s_neighbours() {
+fn flooded_connection_yields_to_others_and_other_tasks() {
     let mut theatre = with_tcp([1, 2]);
     for tcp in [1, 2] {
         theatre.driver.node.tube(tcp).room = usize::MAX;
@@ -282,7 +282,7 @@ fn a_flooded_pipe_yields_to_the_others_and_to_the_task_s_neighbours() {
 }
 
 #[test]
-fn the_end_is_read_once_and_the_other_direction_goes_on_until_it_is_finished() {
+fn eof_is_read_once_and_write_direction_stays_open() {
     let mut theatre = with_tcp([1]);
     theatre.driver.node.tube(1).room = 10;
     theatre.driver.node.tube(1).out.push_back(b"before".to_vec());
@@ -304,7 +304,7 @@ fn the_end_is_read_once_and_the_other_direction_goes_on_until_it_is_finished() {
 }
 
 #[test]
-fn a_finished_pipe_writes_what_is_left_and_is_read_to_its_end() {
+fn finished_connection_writes_rest_and_reads_to_eof() {
     let mut theatre = with_tcp([1]);
     theatre.line(1).room = 4;
     theatre.driver.node.tube(1).out.push_back(b"goodbye".to_vec());
@@ -325,7 +325,7 @@ fn a_finished_pipe_writes_what_is_left_and_is_read_to_its_end() {
 }
 
 #[test]
-fn a_pipe_that_fails_is_told_once_whichever_direction_fails() {
+fn connection_failure_in_any_direction_is_reported_once() {
     let mut theatre = with_tcp([1, 2]);
     theatre.driver.node.tube(1).room = 10;
     theatre.driver.node.tube(1).out.push_back(b"never".to_vec());
@@ -341,7 +341,7 @@ fn a_pipe_that_fails_is_told_once_whichever_direction_fails() {
 }
 
 #[test]
-fn an_aborted_pipe_is_gone_at_once_with_what_waited() {
+fn aborted_connection_is_reset_and_drops_its_data() {
     let mut theatre = with_tcp([1]);
     theatre.line(1).room = 0;
     theatre.driver.node.tube(1).room = 10;
@@ -357,7 +357,7 @@ fn an_aborted_pipe_is_gone_at_once_with_what_waited() {
 }
 
 #[test]
-fn after_its_end_an_aborted_pipe_lingers_until_the_other_side_s_end() {
+fn finished_then_aborted_connection_lingers_until_peer_eof() {
     let mut theatre = with_tcp([1]);
     theatre.line(1).room = 0;
     theatre.driver.node.tube(1).out.push_back(b"goodbye".to_vec());
@@ -376,7 +376,7 @@ fn after_its_end_an_aborted_pipe_lingers_until_the_other_side_s_end() {
 }
 
 #[test]
-fn but_not_for_ever_and_a_failure_meanwhile_is_nobody_s() {
+fn linger_ends_at_deadline_and_hides_failures() {
     let mut theatre = with_tcp([1, 2, 3]);
     for tcp in 1..=3 {
         theatre.line(tcp).room = if tcp == 1 { 0 } else { 100 };
@@ -398,7 +398,7 @@ fn but_not_for_ever_and_a_failure_meanwhile_is_nobody_s() {
 }
 
 #[test]
-fn a_second_abort_ends_the_lingering() {
+fn second_abort_ends_linger() {
     let mut theatre = with_tcp([1]);
     act(&mut theatre, [Action::Finish(TcpId(1)), Action::Abort(TcpId(1))]);
     assert!(theatre.stage().ended.is_empty());
@@ -407,7 +407,7 @@ fn a_second_abort_ends_the_lingering() {
 }
 
 #[test]
-fn newcomers_are_named_or_turned_away() {
+fn accepted_connections_get_id_or_are_refused() {
     let mut theatre = listening();
     theatre.plan().names.push_back(TcpId(7));
     theatre.driver.node.tube(7).room = 10;
@@ -430,7 +430,7 @@ fn newcomers_are_named_or_turned_away() {
 }
 
 #[test]
-fn a_listener_is_asked_when_it_is_woken_and_a_crowd_does_not_hold_up_the_rest() {
+fn listener_is_polled_when_woken_with_bounded_accepts() {
     let mut theatre = listening();
     let calls = theatre.door(0).calls;
     for _ in 0..10 {
@@ -446,7 +446,7 @@ fn a_listener_is_asked_when_it_is_woken_and_a_crowd_does_not_hold_up_the_rest() 
 }
 
 #[test]
-fn a_listener_that_cannot_accept_rests_and_tries_again() {
+fn failing_listener_pauses_and_retries() {
     let mut theatre = listening();
     let calls = theatre.door(0).calls;
     theatre.door(0).broken = true;
@@ -464,7 +464,7 @@ fn a_listener_that_cannot_accept_rests_and_tries_again() {
 }
 
 #[test]
-fn a_listen_is_answered_either_way_and_a_closed_listener_is_not_asked() {
+fn listen_result_is_reported_and_closed_listener_not_polled() {
     let mut theatre = listening();
     theatre.stage_mut().refuse_to_bind = true;
     let listen = |id| Action::Listen(ListenerId(id), Listen::from(addr(0)));
@@ -482,7 +482,7 @@ fn a_listen_is_answered_either_way_and_a_closed_listener_is_not_asked() {
 }
 
 #[test]
-fn a_closed_node_s_finished_pipes_are_flushed_and_its_others_dropped() {
+fn closed_node_flushes_finished_connections_only() {
     let mut theatre = with_tcp([1, 2]);
     theatre.line(1).room = 0;
     theatre.driver.node.tube(1).out.push_back(b"goodbye".to_vec());
@@ -502,7 +502,7 @@ fn a_closed_node_s_finished_pipes_are_flushed_and_its_others_dropped() {
 }
 
 #[test]
-fn but_a_closed_node_s_pipes_are_not_waited_for_for_ever() {
+fn closed_node_stops_flushing_at_deadline() {
     let mut theatre = with_tcp([1]);
     theatre.line(1).room = 0;
     theatre.driver.node.tube(1).out.push_back(b"goodbye".to_vec());
@@ -515,7 +515,7 @@ fn but_a_closed_node_s_pipes_are_not_waited_for_for_ever() {
 }
 
 #[test]
-fn news_are_told_and_asked_for_once_for_each_wake() {
+fn news_is_delivered_and_polled_once_per_wake() {
     let mut theatre = Theatre::new(&[]);
     let interface = Interface { name: "eth0".into(), addr: addr(0).ip(), prefix: 24 };
     theatre.stage_mut().news.extend([Input::Interfaces(vec![interface]), Input::Slept(60_000 * MS)]);

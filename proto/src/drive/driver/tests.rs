@@ -10,7 +10,7 @@ use crate::transfer::storage::FaultKind;
 const MS: Duration = Duration::from_millis(1);
 
 #[test]
-fn a_round_is_inbox_arrivals_settle_then_the_timer() {
+fn round_runs_inbox_arrivals_settle_and_timer_in_order() {
     let mut theatre = Theatre::new(&[0]);
     theatre.plan().deadline = Some(theatre.start);
     theatre.arrive(0, vec![(vec![1], 1)]);
@@ -34,7 +34,7 @@ fn a_round_is_inbox_arrivals_settle_then_the_timer() {
 }
 
 #[test]
-fn a_deadline_waits_for_what_arrived_while_the_node_worked() {
+fn deadline_waits_for_datagrams_received_during_work() {
     for by in [2 * MS, 500 * MS] {
         let mut theatre = Theatre::new(&[0]);
         theatre.plan().deadline = Some(theatre.start + MS);
@@ -48,7 +48,7 @@ fn a_deadline_waits_for_what_arrived_while_the_node_worked() {
 }
 
 #[test]
-fn what_the_system_joined_is_cut_again() {
+fn coalesced_datagrams_are_split() {
     let mut theatre = Theatre::new(&[0]);
     let joined = (b"aaabbbcc".to_vec(), 3);
     theatre.arrive(0, vec![joined, (b"d".to_vec(), 1), (Vec::new(), 0), (vec![9; SLOT], SLOT)]);
@@ -63,7 +63,7 @@ fn what_the_system_joined_is_cut_again() {
 }
 
 #[test]
-fn a_blocked_transmit_is_kept_and_holds_up_its_own_socket_only() {
+fn blocked_transmit_blocks_only_its_own_socket() {
     let mut theatre = Theatre::new(&[0, 1]);
     theatre.wire(0).blocked = true;
     for contents in [b"a", b"b"] {
@@ -80,7 +80,7 @@ fn a_blocked_transmit_is_kept_and_holds_up_its_own_socket_only() {
 }
 
 #[test]
-fn a_send_that_fails_is_loss() {
+fn failed_send_counts_as_packet_loss() {
     let mut theatre = Theatre::new(&[0]);
     theatre.wire(0).failing = true;
     theatre.send(0, b"a");
@@ -92,7 +92,7 @@ fn a_send_that_fails_is_loss() {
 }
 
 #[test]
-fn a_flood_on_one_socket_starves_neither_the_others_nor_the_task_s_neighbours() {
+fn flooded_socket_starves_no_other_socket_or_task() {
     let mut theatre = Theatre::new(&[0, 1, 2]);
     for flooded in 0..3 {
         for socket in 0..3 {
@@ -138,7 +138,7 @@ fn a_flood_of_output_yields() {
 }
 
 #[test]
-fn an_idle_driver_does_not_spin_and_a_spurious_wake_costs_one_round() {
+fn idle_driver_runs_one_round_per_spurious_wake() {
     let mut theatre = Theatre::new(&[0, 1]);
     theatre.plan().deadline = Some(theatre.start + 50 * MS);
     assert!(theatre.poll().is_pending());
@@ -154,7 +154,7 @@ fn an_idle_driver_does_not_spin_and_a_spurious_wake_costs_one_round() {
 }
 
 #[test]
-fn a_socket_that_has_nothing_is_asked_once_for_each_wake() {
+fn empty_socket_is_polled_once_per_wake() {
     let mut theatre = Theatre::new(&[0, 1]);
     theatre.wire(1).blocked = true;
     theatre.send(1, b"x");
@@ -201,7 +201,7 @@ fn a_failing_receive_is_not_fatal_and_does_not_spin() {
 }
 
 #[test]
-fn packets_that_waited_are_heard_before_a_deadline_is_judged() {
+fn waiting_packets_are_handled_before_deadline() {
     let mut theatre = Theatre::new(&[0]);
     theatre.plan().deadline = Some(theatre.start + MS);
     for _ in 0..20 * DATAGRAMS_IN {
@@ -215,7 +215,7 @@ fn packets_that_waited_are_heard_before_a_deadline_is_judged() {
 }
 
 #[test]
-fn but_a_flood_does_not_put_a_deadline_off_for_ever() {
+fn flood_delays_deadline_by_bounded_rounds() {
     let mut theatre = Theatre::new(&[0]);
     theatre.plan().deadline = Some(theatre.start);
     theatre.wire(0).flooded = true;
@@ -226,7 +226,7 @@ fn but_a_flood_does_not_put_a_deadline_off_for_ever() {
 }
 
 #[test]
-fn a_later_deadline_leaves_the_timer_alone_and_an_early_ring_is_not_told() {
+fn later_deadline_keeps_timer_and_ignores_early_ring() {
     let mut theatre = Theatre::new(&[]);
     theatre.plan().deadline = Some(theatre.start + 10 * MS);
     assert!(theatre.poll().is_pending());
@@ -247,7 +247,7 @@ fn a_later_deadline_leaves_the_timer_alone_and_an_early_ring_is_not_told() {
 }
 
 #[test]
-fn a_panicking_job_answers() {
+fn panicking_job_reports_failure() {
     let mut theatre = Theatre::new(&[]);
     theatre.plan().jobs.push_back(job(3, || panic!("on purpose")));
     theatre.plan().jobs.push_back(job(4, || Err(FaultKind::Cancelled.into())));
@@ -258,7 +258,7 @@ fn a_panicking_job_answers() {
 }
 
 #[test]
-fn jobs_see_the_flag_once_the_driver_is_gone() {
+fn jobs_are_cancelled_once_driver_is_dropped() {
     static RAN: AtomicUsize = AtomicUsize::new(0);
     let mut theatre = Theatre::new(&[]);
     theatre.plan().jobs.push_back(job(1, || {
@@ -275,7 +275,7 @@ fn jobs_see_the_flag_once_the_driver_is_gone() {
 }
 
 #[test]
-fn a_bind_is_answered_either_way_and_settled_before_the_next_poll() {
+fn bind_result_is_reported_before_next_poll() {
     let mut theatre = Theatre::new(&[0]);
     theatre.stage_mut().refuse_to_bind = true;
     theatre.plan().actions.extend([bind(1), bind(0)]);
@@ -318,7 +318,7 @@ fn answers_of_the_name_service_reach_the_node_once_each() {
 }
 
 #[test]
-fn work_may_be_done_where_there_are_no_threads() {
+fn jobs_run_inline_without_threads() {
     let mut theatre = Theatre::new(&[]);
     theatre.stage_mut().has_no_threads = true;
     theatre.plan().jobs.push_back(job(7, || Ok(true)));
@@ -344,7 +344,7 @@ fn events_have_a_bound_and_wait_in_the_node() {
 }
 
 #[test]
-fn the_latest_progress_takes_the_place_of_the_one_before_even_in_a_full_queue() {
+fn latest_progress_replaces_earlier_one_in_full_queue() {
     let mut theatre = Theatre::new(&[]);
     theatre.plan().events.push_back(Event::Progress(0));
     theatre.plan().events.extend((1..EVENTS as u64).map(Event::Other));
@@ -357,7 +357,7 @@ fn the_latest_progress_takes_the_place_of_the_one_before_even_in_a_full_queue() 
 }
 
 #[test]
-fn the_last_events_get_out_of_a_closing_node() {
+fn closing_node_delivers_its_last_events() {
     let mut theatre = Theatre::new(&[]);
     let total = EVENTS as u64 + 10;
     theatre.plan().events.extend((0..total).map(Event::Other));
@@ -369,7 +369,7 @@ fn the_last_events_get_out_of_a_closing_node() {
 }
 
 #[test]
-fn a_closed_node_s_last_transmit_is_flushed_but_not_for_ever() {
+fn closed_node_flushes_last_transmit_until_deadline() {
     for room_in_time in [true, false] {
         let mut theatre = Theatre::new(&[0]);
         theatre.wire(0).blocked = true;
@@ -385,7 +385,7 @@ fn a_closed_node_s_last_transmit_is_flushed_but_not_for_ever() {
 }
 
 #[test]
-fn a_dropped_handle_is_told_and_the_node_says_goodbye() {
+fn dropped_handle_lets_node_send_its_goodbye() {
     let mut theatre = Theatre::new(&[0]);
     theatre.plan().close_when_dropped = true;
     theatre.plan().events.extend((0..200).map(Event::Other));

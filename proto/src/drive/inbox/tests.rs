@@ -11,7 +11,7 @@ fn waker() -> (Arc<Counter>, Waker) {
 }
 
 #[test]
-fn commands_beyond_the_bound_come_back() {
+fn commands_beyond_the_bound_are_returned() {
     let mut theatre = Theatre::new(&[]);
     for command in 0..COMMANDS as u64 {
         theatre.handle().command(command * 2).unwrap();
@@ -24,7 +24,7 @@ fn commands_beyond_the_bound_come_back() {
 }
 
 #[test]
-fn a_command_that_makes_no_sense_is_an_event() {
+fn invalid_command_is_reported_as_event() {
     let mut theatre = Theatre::new(&[]);
     theatre.handle().command(1).unwrap();
     assert!(theatre.poll().is_pending());
@@ -32,7 +32,7 @@ fn a_command_that_makes_no_sense_is_an_event() {
 }
 
 #[test]
-fn complaints_are_bounded_too_and_commands_are_heard_with_a_full_queue() {
+fn error_events_are_bounded_and_commands_run_when_full() {
     let mut theatre = Theatre::new(&[]);
     theatre.plan().events.extend((0..200).map(Event::Other));
     for _ in 0..10 {
@@ -45,7 +45,7 @@ fn complaints_are_bounded_too_and_commands_are_heard_with_a_full_queue() {
 }
 
 #[test]
-fn an_event_wakes_the_application_once_and_the_end_does() {
+fn event_and_end_each_wake_application_once() {
     let mut theatre = Theatre::new(&[]);
     let (counter, waker) = waker();
     assert!(theatre.next_event(&waker).is_pending());
@@ -63,7 +63,7 @@ fn an_event_wakes_the_application_once_and_the_end_does() {
 }
 
 #[test]
-fn events_that_nobody_takes_are_not_kept() {
+fn events_are_dropped_with_the_handle() {
     let mut theatre = Theatre::new(&[]);
     theatre.plan().events.extend((0..200).map(Event::Other));
     assert!(theatre.poll().is_pending());
@@ -75,7 +75,7 @@ fn events_that_nobody_takes_are_not_kept() {
 }
 
 #[test]
-fn a_driver_that_is_thrown_away_is_an_end() {
+fn dropped_driver_ends_event_stream() {
     let theatre = Theatre::new(&[]);
     let Theatre { handle, driver, .. } = theatre;
     let (counter, waker) = waker();
@@ -89,7 +89,7 @@ fn a_driver_that_is_thrown_away_is_an_end() {
 }
 
 #[test]
-fn a_next_event_that_is_dropped_loses_nothing() {
+fn dropped_next_event_future_loses_no_event() {
     let mut theatre = Theatre::new(&[]);
     let waker = Waker::noop();
     {
@@ -103,7 +103,7 @@ fn a_next_event_that_is_dropped_loses_nothing() {
 }
 
 #[test]
-fn an_answer_that_comes_too_late_is_dropped_and_nothing_leaks() {
+fn late_job_answer_is_dropped_without_leak() {
     let mut theatre = Theatre::new(&[]);
     let inbox: Weak<Inbox<ScriptedNode>> = Arc::downgrade(&theatre.handle().0);
     theatre.plan().jobs.push_back(job(1, || Ok(true)));

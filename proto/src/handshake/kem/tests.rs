@@ -33,7 +33,7 @@ pub(in crate::handshake) fn with_coefficient(mut encapsulation_key: Vec<u8>, to:
 }
 
 #[test]
-fn both_have_the_same_secrets() {
+fn both_peers_derive_same_secrets() {
     let offered = offered();
     let answer = answer_to(offered.x25519(), &offered.encapsulation_key()).unwrap();
     assert_eq!((offered.encapsulation_key().len(), answer.ciphertext.len()), (KEM_LEN, KEM_LEN));
@@ -53,7 +53,7 @@ fn x04_an_x25519_key_of_low_order_is_refused() {
 }
 
 #[test]
-fn x04_an_encapsulation_key_must_be_reduced_and_of_its_length() {
+fn x04_encapsulation_key_must_be_reduced_and_full_length() {
     let offered = offered();
     let key = offered.encapsulation_key();
     assert!(answer_to(offered.x25519(), &with_coefficient(key.clone(), 3328)).is_some());
@@ -66,7 +66,7 @@ fn x04_an_encapsulation_key_must_be_reduced_and_of_its_length() {
 }
 
 #[test]
-fn x04_a_wrong_ciphertext_gives_another_secret_or_none() {
+fn x04_wrong_ciphertext_gives_different_or_no_secret() {
     let offered = offered();
     let answer = answer_to(offered.x25519(), &offered.encapsulation_key()).unwrap();
     let rejected = offered.finish(answer.x25519, &[0; KEM_LEN]).unwrap();
@@ -78,7 +78,7 @@ fn x04_a_wrong_ciphertext_gives_another_secret_or_none() {
 
 /// aws-lc-rs is another implementation of FIPS 203.
 #[test]
-fn another_implementation_agrees() {
+fn ml_kem_agrees_with_aws_lc() {
     use aws_lc_rs::kem;
     let own = offered();
     let key = kem::EncapsulationKey::new(&kem::ML_KEM_1024, &own.encapsulation_key()).unwrap();

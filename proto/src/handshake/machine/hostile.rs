@@ -25,7 +25,7 @@ fn flipped(body: &Bytes, (at, bit): (usize, u8)) -> Vec<u8> {
 }
 
 #[test]
-fn x03_no_flipped_bit_of_h1_leaves_anybody_keyed() {
+fn x03_flipped_bit_of_h1_gives_neither_peer_keys() {
     let (mut a, b) = pair();
     let h1 = drain(&mut a).bodies[0].clone();
     for flip in flips(h1.len()) {
@@ -46,7 +46,7 @@ fn x03_no_flipped_bit_of_h1_leaves_anybody_keyed() {
 }
 
 #[test]
-fn x03_no_flipped_bit_of_h2_leaves_anybody_keyed() {
+fn x03_flipped_bit_of_h2_gives_neither_peer_keys() {
     let (mut a, mut b) = pair();
     let h2 = hear(&mut b, drain(&mut a).bodies[0].clone()).bodies[0].clone();
     for flip in flips(h2.len()) {
@@ -63,7 +63,7 @@ fn x03_no_flipped_bit_of_h2_leaves_anybody_keyed() {
 }
 
 #[test]
-fn x03_no_flipped_bit_of_h3_leaves_the_receiver_keyed() {
+fn x03_flipped_bit_of_h3_gives_receiver_no_keys() {
     let (mut a, mut b) = pair();
     let h2 = hear(&mut b, drain(&mut a).bodies[0].clone()).bodies[0].clone();
     let h3 = hear(&mut a, h2).bodies[0].clone();
@@ -77,7 +77,7 @@ fn x03_no_flipped_bit_of_h3_leaves_the_receiver_keyed() {
 }
 
 #[test]
-fn x03_a_body_cut_anywhere_or_made_longer_is_refused() {
+fn x03_truncated_or_extended_body_is_refused() {
     let (mut a, mut b) = pair();
     let h1 = drain(&mut a).bodies[0].clone();
     let fresh = b.clone();
@@ -197,7 +197,7 @@ fn x04_a_receivers_invalid_keys_fail_with_the_same_text() {
 }
 
 #[test]
-fn x05_an_echo_fails_at_once() {
+fn x05_echoed_handshake_message_fails_at_once() {
     let (mut a, mut b) = pair();
     let h1 = drain(&mut a).bodies[0].clone();
     assert_eq!(hear(&mut a, h1.clone()).reason(), Some(Violation::OutOfTurn.into()));
@@ -206,7 +206,7 @@ fn x05_an_echo_fails_at_once() {
 }
 
 #[test]
-fn x05_two_equal_sides_fail() {
+fn x05_two_peers_of_equal_role_fail() {
     let sender = |seed| start(Role::Sender, "cat-dog", FEATURES, seed);
     let receiver = |seed| start(Role::Receiver, "cat-dog", FEATURES, seed);
     let (a, b) = meet(sender(1), sender(2));
@@ -221,7 +221,7 @@ fn x05_two_equal_sides_fail() {
 }
 
 #[test]
-fn x05_a_message_of_another_run_is_refused() {
+fn x05_message_of_another_handshake_is_refused() {
     let (mut a, mut b) = pair();
     let h1 = drain(&mut a).bodies[0].clone();
     let h2 = hear(&mut b, h1.clone()).bodies[0].clone();
@@ -236,7 +236,7 @@ fn x05_a_message_of_another_run_is_refused() {
 }
 
 #[test]
-fn x05_one_rooms_handshake_does_not_fit_in_another_room() {
+fn x05_handshake_of_another_room_fails() {
     let config = Config {
         role: Role::Receiver,
         features: FEATURES,
@@ -277,7 +277,7 @@ fn x09_rewritten_lists_fail_the_confirmation() {
 }
 
 #[test]
-fn x09_no_version_but_the_highest_common_one_is_spoken() {
+fn x09_only_highest_common_version_is_accepted() {
     let (mut a, mut b) = pair();
     let h1 = drain(&mut a).bodies[0].clone();
     let theirs = Versions { min: 7, max: 9 };
@@ -344,7 +344,7 @@ proptest! {
     /// A relay that delivers, repeats, reflects, changes and invents: nobody panics, nothing follows the end, and a
     /// side is keyed only if what it heard is, byte for byte, what an undisturbed run would have brought it.
     #[test]
-    fn x03_a_tampering_relay_gets_no_side_keyed(steps in steps()) {
+    fn x03_tampering_relay_gives_neither_peer_keys(steps in steps()) {
         let mut now = now();
         let mut machines = [start(Role::Sender, "cat-dog", FEATURES, 1), start(Role::Receiver, "cat-dog", FEATURES, 2)];
         let [mut a, mut b] = machines.clone();

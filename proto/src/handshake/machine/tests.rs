@@ -143,7 +143,7 @@ fn the_same_code_gives_both_the_same_keys() {
 }
 
 #[test]
-fn the_receiver_proves_first() {
+fn receiver_gets_keys_only_after_sender_is_proven() {
     let (mut a, mut b) = pair();
     let h1 = drain(&mut a);
     assert!(drain(&mut b).is_silent());
@@ -158,7 +158,7 @@ fn the_receiver_proves_first() {
 }
 
 #[test]
-fn x01_a_wrong_code_is_told_to_both_and_counts_for_both() {
+fn x01_wrong_code_is_reported_and_counted_on_both_sides() {
     let (a, b) = meet(start(Role::Sender, "cat-dog", FEATURES, 1), start(Role::Receiver, "cat-dot", FEATURES, 2));
     for said in [&a, &b] {
         assert_eq!(said.reason(), Some(FailureReason::WrongCode));
@@ -189,7 +189,7 @@ fn x01_a_code_survives_two_wrong_tries_and_not_three() {
 }
 
 #[test]
-fn x02_an_answer_without_a_valid_h3_is_a_guess_however_it_ends() {
+fn x02_answer_without_valid_h3_counts_as_guess() {
     let (mut a, mut b) = pair();
     assert!(!b.is_guess_if_lost(), "before its answer nothing was tried");
     let _ = hear(&mut b, drain(&mut a).bodies[0].clone());
@@ -248,7 +248,7 @@ pub(super) fn after_its_first_output(machine: &Handshake) -> Handshake {
 }
 
 #[test]
-fn it_ends_15_seconds_after_the_first_frame() {
+fn handshake_times_out_15_seconds_after_first_frame() {
     let now = now();
     let config = |role| Config { role, features: FEATURES, room: ROOM, secret: Secret::Code(password("cat-dog")) };
     let mut a = Handshake::new(config(Role::Sender), now, Seed::new([1; 32]));
@@ -287,7 +287,7 @@ fn a_reconnect_makes_new_record_keys_and_keeps_the_words() {
 }
 
 #[test]
-fn meeting_again_is_never_a_guess() {
+fn failed_reconnect_is_never_a_guess() {
     let (ours, _) = keyed(FEATURES, FEATURES);
     let (stranger, _) = keyed(FEATURES, Features::NO_P2P);
     let room = ours.reconnect.room();

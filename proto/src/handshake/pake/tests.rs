@@ -11,7 +11,7 @@ fn scalar(text: &str) -> Scalar {
 
 /// draft-irtf-cfrg-cpace, appendix "CPACE-RISTR255-SHA512".
 #[test]
-fn the_drafts_vectors() {
+fn cpace_draft_vectors_match() {
     let identifiers = hex("6f630b425f726573706f6e6465720b415f696e69746961746f72");
     let sid = hex("7e4b4791d6a8ef019b936c79fb7f2c57");
     let generator = generator(b"Password", &identifiers, &sid);
@@ -91,7 +91,7 @@ fn x04_a_share_that_is_no_point_or_the_identity_gives_no_key() {
 }
 
 #[test]
-fn lengths_stand_in_leb128() {
+fn length_prefixes_are_leb128() {
     for (len, prefix) in [(0, &[0][..]), (127, &[127]), (128, &[0x80, 1]), (300, &[0xac, 2])] {
         let mut written = Vec::new();
         lv(&vec![7; len], |bytes| written.extend_from_slice(bytes));

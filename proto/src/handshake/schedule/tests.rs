@@ -6,14 +6,14 @@ fn schedule(transcript: u8, proved: &[u8]) -> Schedule {
 }
 
 #[test]
-fn expanding_is_hkdf_expand() {
+fn schedule_expand_equals_hkdf_expand() {
     let mut expected = [0; 32];
     hkdf::Hkdf::<Sha256>::from_prk(&[7; 32]).unwrap().expand(b"tallow v1 x", &mut expected).unwrap();
     assert_eq!(*expand(&[7; 32], &[b"tallow v1 ", b"x"]), expected);
 }
 
 #[test]
-fn a_confirmation_is_of_one_side_one_transcript_and_one_secret() {
+fn confirmation_depends_on_role_transcript_and_secret() {
     let ours = schedule(1, b"proved");
     let confirmation = ours.confirmation(Role::Sender);
     assert!(ours.confirms(Role::Sender, &confirmation));
@@ -28,7 +28,7 @@ fn a_confirmation_is_of_one_side_one_transcript_and_one_secret() {
 }
 
 #[test]
-fn a_transcript_tells_where_one_body_ends() {
+fn transcript_separates_its_messages() {
     let room = RoomId([9; 32]);
     let expected = transcript(b"ab", b"cd", &room);
     assert_ne!(transcript(b"abc", b"d", &room), expected);

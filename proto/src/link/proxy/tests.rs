@@ -30,7 +30,7 @@ fn converse(url: &str, host: &str, answer: &[u8], cut: usize) -> Result<(Vec<u8>
 }
 
 #[test]
-fn a_url_is_read() {
+fn proxy_url_is_parsed() {
     let cases = [
         ("http://proxy.test:3128", "http://proxy.test:3128"),
         ("HTTP://Proxy.Test:3128/", "http://proxy.test:3128"),
@@ -48,7 +48,7 @@ fn a_url_is_read() {
 }
 
 #[test]
-fn a_url_that_is_none_says_why() {
+fn invalid_proxy_url_reports_its_error() {
     let long = format!("http://{}", "a".repeat(MAX_URL));
     let long_host = format!("http://{}", "a".repeat(254));
     let long_login = format!("http://{}@h", "a".repeat(MAX_LOGIN + 1));
@@ -95,7 +95,7 @@ fn a_login_is_never_shown() {
 }
 
 #[test]
-fn http_connect_with_and_without_a_login() {
+fn http_connect_works_with_and_without_login() {
     let answer = b"HTTP/1.1 200 Connection established\r\nContent-Length: 5\r\n\r\n\x16\x03";
     let (said, rest) = converse("http://p", "relay.test", answer, 7).unwrap();
     assert_eq!(said, b"CONNECT relay.test:4433 HTTP/1.1\r\nHost: relay.test:4433\r\n\r\n");
@@ -107,7 +107,7 @@ fn http_connect_with_and_without_a_login() {
 }
 
 #[test]
-fn an_http_proxy_that_says_no() {
+fn http_proxy_refusals_are_reported() {
     let cases = [
         ("http://p", "HTTP/1.1 407 Who?\r\n\r\n", ProxyFailure::LoginNeeded),
         ("http://a:b@p", "HTTP/1.1 407 Who?\r\n\r\n", ProxyFailure::LoginRefused),
@@ -122,7 +122,7 @@ fn an_http_proxy_that_says_no() {
 }
 
 #[test]
-fn socks_by_the_letter_of_rfc_1928_and_1929() {
+fn socks_messages_match_rfc_1928_and_1929() {
     let (said, rest) =
         converse("socks5://p", "x.onion", b"\x05\x00\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00more", 1).unwrap();
     assert_eq!(said, b"\x05\x01\x00\x05\x01\x00\x03\x07x.onion\x11\x51");
@@ -142,7 +142,7 @@ fn socks_by_the_letter_of_rfc_1928_and_1929() {
 }
 
 #[test]
-fn a_socks_proxy_that_says_no() {
+fn socks_proxy_refusals_are_reported() {
     let (open, login) = ("socks5://p", "socks5://a:b@p");
     let cases: [(&str, &[u8], ProxyFailure); 11] = [
         (open, b"\x05\xff", ProxyFailure::LoginNeeded),
@@ -164,7 +164,7 @@ fn a_socks_proxy_that_says_no() {
 }
 
 #[test]
-fn an_answer_that_is_cut_waits() {
+fn partial_proxy_answer_is_awaited() {
     for (url, answer) in [
         ("http://p", &b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n"[..]),
         ("socks5://a:b@p", b"\x05\x02\x01\x00\x05\x00\x00\x03\x04name\x12\x34"),
@@ -179,7 +179,7 @@ fn an_answer_that_is_cut_waits() {
 
 proptest! {
     #[test]
-    fn no_answer_upsets_it(
+    fn proxy_client_survives_any_answer(
         answer in proptest::collection::vec(any::<u8>(), 1..600),
         cut in 1_usize..50,
         socks: bool,
@@ -192,7 +192,7 @@ proptest! {
     }
 
     #[test]
-    fn no_url_upsets_it(url in "\\PC{0,60}", scheme in 0_usize..3) {
+    fn proxy_url_parser_survives_any_text(url in "\\PC{0,60}", scheme in 0_usize..3) {
         let _ = format!("{}{url}", ["", "http://", "socks5://u:p@"][scheme]).parse::<Proxy>();
     }
 }

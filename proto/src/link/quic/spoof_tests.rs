@@ -89,7 +89,7 @@ fn k03_a_spoofed_first_flight_gets_three_answers_at_most() {
 }
 
 #[test]
-fn k03_a_migrating_connection_sends_little_before_validation() {
+fn k03_migrating_connection_sends_little_before_validation() {
     let (mut client, mut server) = ends();
     let mut now = start();
     let conn = client.connect(now, server_addr(), "relay.test", &Trust::FirstUse).unwrap();
@@ -126,7 +126,7 @@ fn k03_a_migrating_connection_sends_little_before_validation() {
 }
 
 #[test]
-fn k03_many_first_flights_take_few_places() {
+fn k03_pending_first_flights_are_bounded() {
     let (_, mut server) = ends();
     let now = start();
     for number in 0..1000_u16 {

@@ -112,7 +112,7 @@ fn two_ends_connect_and_streams_run_both_ways() {
 }
 
 #[test]
-fn a_reader_that_stops_holds_up_its_writer_at_the_window() {
+fn stopped_reader_blocks_writer_at_receive_window() {
     let window = 64 * KIB;
     let small = Profile { receive_window: window as u64, ..Profile::peer() };
     let mut pair = Pair::of(&Profile { send_window: 4 << 20, ..Profile::peer() }, &small, &identity(), 2);
@@ -151,7 +151,7 @@ fn unacknowledged_bytes_never_exceed_the_send_window() {
 }
 
 #[test]
-fn one_stream_never_holds_enough_for_a_thousand_gaps() {
+fn stream_window_allows_no_thousand_gaps() {
     let profile = Profile { stream_receive_window: 8_000_000, ..Profile::peer() };
     let mut pair = Pair::new(&profile, &identity(), 31);
     let (client, _) = pair.connected();
@@ -162,7 +162,7 @@ fn one_stream_never_holds_enough_for_a_thousand_gaps() {
 }
 
 #[test]
-fn a_receive_window_can_be_raised_while_the_connection_lives() {
+fn receive_window_can_be_raised_on_open_connection() {
     let small = Profile { receive_window: 64 * KIB as u64, ..Profile::peer() };
     let mut pair = Pair::of(&Profile::peer(), &small, &identity(), 4);
     let (client, server) = pair.connected();
@@ -231,7 +231,7 @@ fn a_close_sends_code_and_reason_and_frees_the_connection() {
 }
 
 #[test]
-fn a_connection_that_is_closed_in_its_handshake_goes_away_too() {
+fn connection_closed_during_handshake_is_freed() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 8);
     let client = pair.connect(Trust::Any);
     pair.flush();
@@ -251,7 +251,7 @@ fn how_it_ends(identity: &Identity, trust: Trust) -> (Event, Vec<Event>) {
 }
 
 #[test]
-fn a_certificate_is_judged_by_the_trust_that_was_asked_for() {
+fn certificate_is_checked_against_requested_trust() {
     let (identity, other) = (identity(), Fingerprint([7; 32]));
     let seen = identity.fingerprint();
     let accepted = |certificate| Event::Connected { certificate };
@@ -278,7 +278,7 @@ fn a_certificate_is_judged_by_the_trust_that_was_asked_for() {
 }
 
 #[test]
-fn a_certificate_without_its_key_is_not_believed() {
+fn certificate_without_its_key_is_rejected() {
     let identity = identity();
     let mut pair = Pair::new(&Profile::peer(), &identity, 30);
     let mut tls = crypto::server_tls(&identity, &[ALPN], pair.ends[SERVER].ticker.clock()).unwrap();
@@ -301,7 +301,7 @@ fn show(pair: &mut Pair, tls: rustls::ServerConfig) {
 }
 
 #[test]
-fn only_our_protocol_is_spoken() {
+fn other_alpn_protocol_is_refused() {
     let identity = identity();
     let mut pair = Pair::new(&Profile::peer(), &identity, 10);
     let mut tls = crypto::server_tls(&identity, &[ALPN], pair.ends[SERVER].ticker.clock()).unwrap();
@@ -365,7 +365,7 @@ fn a_refused_client_is_notified_and_an_ignored_one_waits() {
 }
 
 #[test]
-fn undecided_clients_are_bounded() {
+fn undecided_incoming_connections_are_bounded() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 15);
     for _ in 0..Limits::default().incoming + 50 {
         pair.connect(Trust::Any);
@@ -408,7 +408,7 @@ fn silence_ends_a_connection_and_keep_alives_prevent_it() {
 }
 
 #[test]
-fn a_server_that_was_restarted_says_so() {
+fn restarted_server_resets_old_connection() {
     let identity = identity();
     let mut pair = Pair::new(&Profile::peer(), &identity, 18);
     let (client, _) = pair.connected();
@@ -476,7 +476,7 @@ fn invalid_calls_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn more_streams_than_allowed_have_to_wait_for_room() {
+fn streams_beyond_limit_wait_for_room() {
     let few = Profile { max_uni_streams: 2, ..Profile::peer() };
     let mut pair = Pair::of(&Profile::peer(), &few, &identity(), 21);
     let (client, server) = pair.connected();
@@ -491,7 +491,7 @@ fn more_streams_than_allowed_have_to_wait_for_room() {
 }
 
 #[test]
-fn a_stream_of_higher_priority_goes_first() {
+fn stream_of_higher_priority_is_sent_first() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 22);
     let (client, server) = pair.connected();
     let (bulk, control) = (pair.ends[CLIENT].open_uni(client).unwrap(), pair.ends[CLIENT].open_uni(client).unwrap());
@@ -538,7 +538,7 @@ fn connections_take_turns_at_the_socket() {
 }
 
 #[test]
-fn the_work_of_an_event_does_not_grow_with_idle_connections() {
+fn work_per_event_is_constant_in_idle_connections() {
     let visits = |idle: u32| {
         let mut pair = Pair::new(&Profile::peer(), &identity(), 24);
         let ends = pair.connected();
@@ -624,7 +624,7 @@ fn a_dual_stack_socket_gets_addresses_in_ipv6_form() {
 }
 
 #[test]
-fn only_a_loopback_path_carries_the_largest_datagrams() {
+fn only_loopback_path_uses_largest_datagrams() {
     for (to, mtu) in [("127.0.0.1:4433", 65_507), ("192.0.2.2:4433", 1452)] {
         let mut pair = Pair::new(&Profile::peer(), &identity(), 29);
         pair.path.mtu = 65_507;
@@ -643,7 +643,7 @@ fn only_a_loopback_path_carries_the_largest_datagrams() {
 
 proptest! {
     #[test]
-    fn no_datagram_upsets_an_endpoint(
+    fn endpoint_survives_any_datagrams(
         datagrams in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..1300), 0..20),
         first in proptest::collection::vec(any::<u8>(), 20),
     ) {

@@ -67,7 +67,7 @@ fn better_transports_start_earlier_and_families_alternate() {
 }
 
 #[test]
-fn the_last_winner_starts_at_once_beside_quic() {
+fn last_winner_starts_at_once_together_with_quic() {
     let now = Instant::now();
     for remembered in [Transport::Tls, Transport::WebSocket] {
         let mut race = Race::new(now, &addresses(1, 0), Route::Direct, Allowed::Auto, Some(remembered));
@@ -78,7 +78,7 @@ fn the_last_winner_starts_at_once_beside_quic() {
 }
 
 #[test]
-fn a_race_uses_one_transport_or_those_a_proxy_carries() {
+fn race_uses_only_allowed_or_proxiable_transports() {
     let (now, to) = (Instant::now(), addresses(0, 1));
     for only in ALL {
         let (started, _) = silence(Race::new(now, &to, Route::Direct, Allowed::Only(only), None), now);
@@ -96,7 +96,7 @@ fn a_race_uses_one_transport_or_those_a_proxy_carries() {
 }
 
 #[test]
-fn the_first_that_answers_wins_and_the_others_are_cancelled() {
+fn first_answer_wins_and_cancels_other_attempts() {
     let now = Instant::now();
     let mut race = Race::new(now, &addresses(1, 1), Route::Direct, Allowed::Auto, None);
     race.handle_timeout(now + MS(250));
@@ -113,7 +113,7 @@ fn the_first_that_answers_wins_and_the_others_are_cancelled() {
 }
 
 #[test]
-fn a_failure_brings_the_next_one_forward() {
+fn failure_starts_next_attempt_at_once() {
     let now = Instant::now();
     let mut race = Race::new(now, &addresses(1, 1), Route::Direct, Allowed::Auto, None);
     let mut running = starts(&mut race);
@@ -131,7 +131,7 @@ fn a_failure_brings_the_next_one_forward() {
 }
 
 #[test]
-fn a_failed_attempt_beside_another_does_not_hasten_the_next() {
+fn failure_among_running_attempts_starts_no_next_one() {
     let now = Instant::now();
     let mut race = Race::new(now, &addresses(3, 0), Route::Direct, Allowed::Only(Transport::Tls), None);
     race.handle_timeout(now + MS(250));
@@ -143,7 +143,7 @@ fn a_failed_attempt_beside_another_does_not_hasten_the_next() {
 }
 
 #[test]
-fn a_failed_race_reports_the_most_telling_failure() {
+fn failed_race_reports_most_specific_failure() {
     let (known, seen) = (Fingerprint([1; 32]), Fingerprint([2; 32]));
     let certificate = Failure::Certificate(CertificateRefused::Changed { known, seen });
     let failures = [
@@ -194,7 +194,7 @@ fn addresses_alternate_from_the_resolvers_first_family() {
 
 proptest! {
     #[test]
-    fn every_race_ends_once_and_leaves_nothing_running(
+    fn every_race_ends_once_with_no_attempt_running(
         v6 in 0_u16..6, v4 in 0_u16..6, proxied: bool, remembered in 0_usize..4,
         steps in proptest::collection::vec((0_u64..400, 0_u8..10, 0_usize..30), 0..60),
     ) {

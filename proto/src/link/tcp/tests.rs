@@ -215,7 +215,7 @@ fn kinds() -> Vec<Kind> {
 }
 
 #[test]
-fn a_link_carries_all_bytes_and_both_ends_finish() {
+fn link_delivers_all_bytes_and_both_ends_finish() {
     for kind in kinds() {
         let mut pair = Pair::of(kind, 40_000, 2);
         let data = pattern(3_000_000);
@@ -231,7 +231,7 @@ fn a_link_carries_all_bytes_and_both_ends_finish() {
 }
 
 #[test]
-fn a_side_that_finished_still_reads() {
+fn finished_end_still_reads() {
     for kind in kinds() {
         let mut pair = Pair::up(kind);
         pair.ends[CLIENT].finish(pair.now);
@@ -246,7 +246,7 @@ fn a_side_that_finished_still_reads() {
 }
 
 #[test]
-fn a_pipe_that_breaks_off_is_no_end() {
+fn broken_connection_is_lost_not_ended() {
     for kind in kinds() {
         let mut pair = Pair::up(kind);
         pair.rest[CLIENT] = pattern(10);
@@ -260,7 +260,7 @@ fn a_pipe_that_breaks_off_is_no_end() {
 }
 
 #[test]
-fn a_cut_at_any_byte_of_the_end_is_told_from_an_end() {
+fn cut_at_any_byte_is_distinguished_from_clean_end() {
     for kind in kinds() {
         for keep in 0.. {
             let mut pair = Pair::up(kind.clone());
@@ -281,7 +281,7 @@ fn a_cut_at_any_byte_of_the_end_is_told_from_an_end() {
 }
 
 #[test]
-fn a_reader_that_stops_holds_up_its_writer() {
+fn stopped_reader_blocks_socket_reads() {
     for kind in kinds() {
         let mut pair = Pair::up(kind);
         pair.fill_server();
@@ -314,7 +314,7 @@ fn a_writer_blocks_at_its_window_and_is_notified_of_room() {
 }
 
 #[test]
-fn a_close_brings_what_was_written_and_frees_both_sides() {
+fn close_delivers_written_bytes_and_frees_both_ends() {
     for kind in kinds() {
         let mut pair = Pair::up(kind);
         let _ = pair.ends[CLIENT].write(pair.now, &mut pattern(1000));
@@ -330,7 +330,7 @@ fn a_close_brings_what_was_written_and_frees_both_sides() {
 }
 
 #[test]
-fn a_closing_pipe_does_not_linger_for_ever() {
+fn closing_connection_aborts_after_linger() {
     let mut pair = Pair::up(Kind::Tls);
     pair.ends[CLIENT].close(pair.now, 0, "done");
     let deadline = pair.ends[CLIENT].poll_timeout().unwrap();
@@ -341,7 +341,7 @@ fn a_closing_pipe_does_not_linger_for_ever() {
 }
 
 #[test]
-fn a_link_that_does_not_come_about_times_out() {
+fn unestablished_link_times_out() {
     let now = Instant::now();
     for mut tcp in [client(now, Kind::Tls, Trust::Any), acceptor(&identity()).accept(now)] {
         let deadline = tcp.poll_timeout().unwrap();
@@ -354,7 +354,7 @@ fn a_link_that_does_not_come_about_times_out() {
 }
 
 #[test]
-fn the_certificate_is_judged_as_for_quic() {
+fn tls_certificate_follows_same_trust_rules_as_quic() {
     let (identity, now) = (identity(), Instant::now());
     let seen = identity.fingerprint();
     let other = Fingerprint([7; 32]);
@@ -453,7 +453,7 @@ fn a_tampered_record_ends_the_link_and_is_not_read() {
 }
 
 #[test]
-fn an_idle_pipe_is_small() {
+fn idle_connection_uses_small_buffers() {
     let mut pair = Pair::up(Kind::Tls);
     pair.rest = [pattern(1_000_000), pattern(1_000_000)];
     pair.run();
@@ -467,7 +467,7 @@ fn an_idle_pipe_is_small() {
 }
 
 #[test]
-fn a_code_and_its_words_pass_through_a_websocket() {
+fn close_code_and_reason_pass_through_websocket() {
     for tls in [true, false] {
         let mut pair = Pair::up(websocket(tls));
         let _ = pair.ends[SERVER].write(pair.now, &mut pattern(1000));
@@ -514,7 +514,7 @@ fn pings_are_sent_and_answered_and_silence_is_a_loss() {
 }
 
 #[test]
-fn a_link_that_is_not_read_is_not_called_silent() {
+fn unread_link_is_not_treated_as_silent() {
     let mut pair = Pair::up(websocket(false));
     pair.fill_server();
     for round in 1..=10 {
@@ -541,7 +541,7 @@ fn pings_that_are_not_collected_do_not_pile_up() {
 }
 
 #[test]
-fn a_browser_is_told_what_this_is() {
+fn browser_request_gets_426_with_explanation() {
     let now = Instant::now();
     let mut tcp = acceptor(&identity()).accept(now);
     feed(&mut tcp, now, b"GET / HTTP/1.1\r\nHost: relay.test\r\nAccept: */*\r\n\r\n");
@@ -554,7 +554,7 @@ fn a_browser_is_told_what_this_is() {
 }
 
 #[test]
-fn a_websocket_without_tls_is_taken_only_where_it_is_allowed() {
+fn plain_websocket_is_refused_unless_allowed() {
     let now = Instant::now();
     let server = Acceptor::new(&identity(), BareWebSocket::Refused, Windows::relay()).unwrap().accept(now);
     let mut pair = Pair::new([client(now, websocket(false), Trust::Any), server], now, 100_000, 6);
@@ -621,7 +621,7 @@ fn proxied(kind: Kind, url: &str, answers: &[&[u8]], step: u32) -> (Pair, Vec<u8
 }
 
 #[test]
-fn a_proxy_is_passed_before_anything_else() {
+fn proxy_handshake_precedes_all_other_bytes() {
     let http = b"HTTP/1.1 200 OK\r\n\r\n";
     let socks: [&[u8]; 2] = [b"\x05\x00", b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"];
     for kind in kinds() {
@@ -640,7 +640,7 @@ fn a_proxy_is_passed_before_anything_else() {
 }
 
 #[test]
-fn a_proxys_refusal_is_reported_and_its_silence_times_out() {
+fn proxy_refusal_is_reported_and_silence_times_out() {
     let (mut pair, _) = proxied(Kind::Tls, "http://p:1", &[b"HTTP/1.1 407 Who are you\r\n\r\n"], 5);
     pair.run();
     assert_eq!(pair.closed(CLIENT), Some(&Closed::Proxy(ProxyFailure::LoginNeeded)));
@@ -654,7 +654,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn the_splits_do_not_matter(step in 1_u32..3000, seed: u64, lens in [0_usize..20_000, 0_usize..70_000]) {
+    fn link_accepts_any_split(step in 1_u32..3000, seed: u64, lens in [0_usize..20_000, 0_usize..70_000]) {
         for kind in kinds() {
             let mut pair = Pair::of(kind, step, seed);
             pair.rest = lens.map(pattern);
@@ -668,7 +668,7 @@ proptest! {
     }
 
     #[test]
-    fn junk_ends_in_a_closed_pipe_or_waits(
+    fn junk_closes_connection_or_times_out(
         junk in proptest::collection::vec(any::<u8>(), 1..2000),
         tls: bool,
         at in 0_usize..2000,
@@ -723,7 +723,7 @@ fn a_ping_among_other_records_is_answered() {
 
 /// The end of what a server says, with a reason, behind more than the client takes at once.
 #[test]
-fn a_goodbye_with_a_reason_waits_for_what_was_written() {
+fn finish_with_reason_waits_for_written_bytes() {
     for (kind, told) in kinds().into_iter().zip([None, Some(7), Some(7)]) {
         let mut pair = Pair::up(kind);
         let mut all = pattern(60_000);

@@ -26,7 +26,7 @@ fn receive(socket: &mut WebSocket, bytes: &[u8]) -> Result<Vec<u8>, WebSocketVio
 }
 
 #[test]
-fn the_frames_of_rfc_6455_section_5_7() {
+fn frames_match_rfc_6455_examples() {
     let text = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     assert_eq!(receive(&mut server(), &text), Err(WebSocketViolation::Text));
     let masked = [0x82, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
@@ -45,7 +45,7 @@ fn the_frames_of_rfc_6455_section_5_7() {
 }
 
 #[test]
-fn each_rule_is_kept() {
+fn websocket_violations_are_detected() {
     use WebSocketViolation::{Close, Control, Fragments, Mask, Reserved, TooLong};
     let cases: [(&[u8], WebSocketViolation); 17] = [
         (&[0xc2, 0], Reserved),
@@ -72,7 +72,7 @@ fn each_rule_is_kept() {
 }
 
 #[test]
-fn a_claim_allocates_nothing() {
+fn claimed_frame_length_allocates_nothing() {
     let mut socket = client();
     assert_eq!(receive(&mut socket, &[0x82, 127, 0, 0, 0, 0, 1, 0, 0, 0]).unwrap(), b"");
     assert!(matches!(socket.reading, Reading::Data { left: MAX_FRAME, .. }));
@@ -80,7 +80,7 @@ fn a_claim_allocates_nothing() {
 }
 
 #[test]
-fn codes_go_there_and_back() {
+fn close_codes_round_trip() {
     for (code, expected) in [(0, None), (1, Some(1)), (7, Some(7)), (999, Some(999)), (70_000, Some(999))] {
         let mut other = server();
         receive(&mut other, &client().close(code, "why")).unwrap();
@@ -151,7 +151,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn another_implementation_agrees(
+    fn frames_agree_with_tungstenite(
         data in proptest::collection::vec(any::<u8>(), 0..12_000),
         ours: bool,
         in_one: bool,
@@ -185,7 +185,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_upset_it(bytes in proptest::collection::vec(any::<u8>(), 0..300), ours: bool) {
+    fn websocket_survives_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..300), ours: bool) {
         let mut socket = if ours { client() } else { server() };
         let whole = receive(&mut socket, &bytes);
         let mut again = if ours { client() } else { server() };

@@ -119,7 +119,7 @@ fn k02_many_candidates_for_one_victim_are_cut_to_a_few() {
 }
 
 #[test]
-fn k04_a_private_address_needs_an_own_one_of_the_same_scope() {
+fn k04_private_candidate_needs_own_address_of_same_scope() {
     let private = [udp("10.0.0.5:5000"), udp("172.31.0.5:5000"), udp("192.168.7.7:5000")];
     assert_eq!(admit(&private, &in_a_data_centre()), []);
     assert_eq!(admit(&private, &at_home()).len(), 3);
@@ -192,7 +192,7 @@ fn a_candidate_that_the_peer_would_deny_is_not_offered() {
 }
 
 #[test]
-fn containers_do_not_crowd_out_the_network() {
+fn container_addresses_do_not_displace_lan_addresses() {
     let mut own: Vec<_> = (0..40).map(|n| interface(&format!("br-{n:02}"), &format!("172.20.{n}.1"), 24)).collect();
     own.push(interface("docker0", "172.17.0.1", 16));
     own.push(interface("wlan0", "192.168.1.2", 24));
@@ -221,7 +221,7 @@ fn a_reflexive_address_must_be_usable() {
 }
 
 #[test]
-fn the_wire_form_stays() {
+fn candidate_encoding_is_stable() {
     let candidates = [tcp("192.168.1.2:5000"), Candidate { kind: Kind::Mapped, ..udp("[2001:db8::1]:1024") }];
     let bytes = encode(&Candidates::new(candidates.to_vec()).unwrap());
     let v6 = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];

@@ -20,7 +20,7 @@ const TCP: Selection = Selection::Take(LinkId(1));
 const QUIC: Selection = Selection::Take(LinkId(2));
 
 #[test]
-fn plain_tcp_comes_first_where_it_is_as_near() {
+fn tcp_is_preferred_at_similar_round_trip_time() {
     let now = Instant::now();
     let choice = PathSelector::new();
     assert_eq!(choice.judge(now, None, &[], true), Selection::Nothing);
@@ -32,7 +32,7 @@ fn plain_tcp_comes_first_where_it_is_as_near() {
 }
 
 #[test]
-fn quic_waits_a_moment_for_tcp_that_is_on_its_way() {
+fn quic_waits_grace_period_for_pending_tcp() {
     let now = Instant::now();
     let choice = PathSelector::new();
     let proven = [quic(now, MS)];
@@ -42,7 +42,7 @@ fn quic_waits_a_moment_for_tcp_that_is_on_its_way() {
 }
 
 #[test]
-fn a_path_is_replaced_only_by_a_nearer_one() {
+fn path_is_replaced_only_by_nearer_one() {
     let now = Instant::now();
     let choice = PathSelector::new();
     let present = |transport, took| link(9, transport, now, took);
@@ -125,7 +125,7 @@ fn tcp_that_holds_the_transfer_back_is_compared_with_quic() {
 }
 
 #[test]
-fn a_path_that_moves_no_more_is_left_and_not_tried_soon() {
+fn path_without_gain_is_left_and_not_retried_soon() {
     let mut run = Run::on(CandidateTransport::Tcp);
     for pause in [AGAIN, AGAIN * 2, AGAIN * 4] {
         assert!(run.seeks_after(1_000_000, true, 60).is_some());
@@ -154,7 +154,7 @@ fn a_tcp_path_is_not_compared_unless_it_limits_the_transfer() {
 }
 
 #[test]
-fn a_tcp_path_goes_on_if_no_quic_path_is_found() {
+fn tcp_path_is_kept_if_no_quic_path_is_found() {
     let mut run = Run::on(CandidateTransport::Tcp);
     assert!(run.seeks_after(1000, true, 60).is_some());
     assert_eq!(run.seeks_after(1000, true, 10), None);

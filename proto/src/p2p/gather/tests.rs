@@ -100,7 +100,7 @@ const fn secs(count: u64) -> Duration {
 }
 
 #[test]
-fn own_addresses_come_at_once_and_each_once() {
+fn own_addresses_are_reported_at_once_and_only_once() {
     let mut world = World::new(1);
     world.gather.handle_interfaces(world.now, &at_home());
     assert_eq!(world.gather.poll_candidate(), None, "there is no socket yet");
@@ -120,7 +120,7 @@ fn own_addresses_come_at_once_and_each_once() {
 }
 
 #[test]
-fn a_listener_or_socket_at_one_address_is_offered_there_only() {
+fn socket_bound_to_one_address_is_offered_only_there() {
     let mut world = World::new(1);
     world.gather.handle_interfaces(world.now, &at_home());
     world.gather.handle_bound(world.now, Family::V6, addr("[2001:db8:1::2]:6000"));
@@ -155,7 +155,7 @@ fn stun_servers_are_asked_from_the_sockets_that_will_punch() {
 }
 
 #[test]
-fn a_nat_with_a_port_for_each_server_is_seen() {
+fn nat_with_port_per_server_is_detected() {
     let mut world = World::at_home(4);
     for (server, port) in servers(4).into_iter().zip(7000..) {
         world.seen.insert(server, SocketAddr::new(NAT.parse().unwrap(), port));
@@ -227,7 +227,7 @@ fn a_changed_mapping_is_checked_with_all_servers_and_reported() {
 }
 
 #[test]
-fn the_next_server_keeps_the_mapping_when_the_first_is_gone() {
+fn next_server_keeps_mapping_when_first_is_silent() {
     let mut world = World::at_home(2);
     let [first, second] = servers(2)[..] else { panic!() };
     world.seen.insert(first, addr("198.51.100.1:6999"));
@@ -247,7 +247,7 @@ fn the_next_server_keeps_the_mapping_when_the_first_is_gone() {
 }
 
 #[test]
-fn another_network_is_asked_anew() {
+fn changed_network_restarts_gathering() {
     let mut world = World::at_home(2);
     world.pass(secs(1));
     let sent = world.sent.len();
@@ -332,7 +332,7 @@ fn a_family_without_a_socket_asks_no_server() {
 }
 
 #[test]
-fn only_so_many_servers_are_asked_and_none_twice() {
+fn stun_servers_are_bounded_and_deduplicated() {
     let mut world = World::at_home(0);
     let odd = ["0.0.0.0:3478", "224.0.0.1:3478", "192.0.2.1:0"].map(addr);
     let twice = ["192.0.2.1:3478", "[::ffff:192.0.2.1]:3478"].map(addr);
@@ -346,7 +346,7 @@ fn only_so_many_servers_are_asked_and_none_twice() {
 }
 
 #[test]
-fn one_server_gets_a_bounded_number_of_datagrams() {
+fn stun_server_gets_bounded_number_of_datagrams() {
     let mut world = World::at_home(2);
     world.pass(secs(3600));
     assert!(world.sent_to(servers(2)[0]) < MAX_PACKETS as usize, "enough for an hour");
@@ -434,7 +434,7 @@ fn any_happening() -> impl Strategy<Value = SimEvent> {
 
 proptest! {
     #[test]
-    fn a_gatherer_keeps_its_bounds_whatever_happens(happenings in prop::collection::vec(any_happening(), 0..100)) {
+    fn gatherer_keeps_its_bounds_for_any_events(happenings in prop::collection::vec(any_happening(), 0..100)) {
         let mut world = World::new(1);
         let family = |v4| if v4 { Family::V4 } else { Family::V6 };
         for happening in happenings {

@@ -153,7 +153,7 @@ fn the_sender_dials_and_the_receiver_probes_each_candidate() {
 }
 
 #[test]
-fn both_dial_tcp_candidates_of_their_own_network_and_no_others() {
+fn both_peers_dial_only_tcp_candidates_of_own_network() {
     let mut pair = Pair::started();
     let near = candidate(Kind::Host, CandidateTransport::Tcp, "192.168.1.20:40000");
     let far = candidate(Kind::Host, CandidateTransport::Tcp, "192.168.2.20:40000");
@@ -197,7 +197,7 @@ fn candidates_are_sent_as_they_become_known_and_each_once() {
 }
 
 #[test]
-fn only_a_probe_teaches_an_unknown_address() {
+fn only_valid_probe_adds_unknown_address() {
     let mut pair = Pair::started();
     pair.ends[SENDER].set_candidates(vec![candidate(Kind::Reflexive, CandidateTransport::Udp, A)]);
     pair.settle();
@@ -228,7 +228,7 @@ fn only_a_probe_teaches_an_unknown_address() {
 
 /// The direct way may be shorter than the relay's.
 #[test]
-fn a_probe_that_outruns_the_offer_waits_for_it() {
+fn probe_received_before_offer_is_kept_for_it() {
     let now = Instant::now();
     let mut sender = machine(Role::Sender, now);
     sender.start(now, true);
@@ -248,7 +248,7 @@ fn a_probe_that_outruns_the_offer_waits_for_it() {
 }
 
 #[test]
-fn tokens_come_from_the_seed_and_are_new_in_each_round() {
+fn tokens_derive_from_seed_and_differ_per_round() {
     let tokens = |pair: &Pair| -> Vec<[u8; 16]> {
         let said = pair.said.iter().filter_map(|(from, control)| match control {
             Control::CandidateOffer { token, .. } if *from == SENDER => Some(*token),
@@ -269,7 +269,7 @@ fn tokens_come_from_the_seed_and_are_new_in_each_round() {
 }
 
 #[test]
-fn two_nats_that_map_by_destination_are_not_tried() {
+fn pair_of_symmetric_nats_is_not_tried() {
     let mut pair = Pair::new();
     for end in &mut pair.ends {
         end.set_gathered(true, true);
@@ -286,7 +286,7 @@ fn two_nats_that_map_by_destination_are_not_tried() {
 }
 
 #[test]
-fn a_failed_round_ends_for_both_peers_and_is_repeated_later() {
+fn failed_round_ends_for_both_peers_and_is_retried() {
     let mut pair = Pair::started();
     pair.pass(ROUND - Duration::from_millis(1));
     assert_eq!(pair.done, [vec![], vec![]]);
@@ -306,7 +306,7 @@ fn a_failed_round_ends_for_both_peers_and_is_repeated_later() {
 }
 
 #[test]
-fn a_chosen_path_ends_the_race_and_its_loss_the_round() {
+fn chosen_path_ends_race_and_its_loss_ends_round() {
     let mut pair = Pair::started();
     pair.choose();
     assert_eq!(pair.paths(), [Some(1); 2]);
@@ -327,7 +327,7 @@ fn a_chosen_path_ends_the_race_and_its_loss_the_round() {
 }
 
 #[test]
-fn no_round_begins_before_both_know_that_the_last_one_is_over() {
+fn next_round_waits_until_both_peers_ended_the_last() {
     let mut pair = Pair::started();
     pair.choose();
     let now = pair.now;
@@ -358,7 +358,7 @@ fn peers_may_lose_the_path_at_the_same_time() {
 }
 
 #[test]
-fn a_better_path_is_looked_for_beside_the_one_in_use() {
+fn better_path_is_searched_while_one_is_in_use() {
     let mut pair = Pair::started();
     pair.choose();
     pair.pass(RECHECK - Duration::from_millis(1));
@@ -400,7 +400,7 @@ fn an_abandoned_path_drains_until_nothing_is_in_flight() {
 }
 
 #[test]
-fn the_path_may_be_lost_while_another_one_is_looked_for() {
+fn path_may_be_lost_during_search_for_another() {
     for loser in [SENDER, RECEIVER] {
         let mut pair = Pair::started();
         pair.choose();
@@ -417,7 +417,7 @@ fn the_path_may_be_lost_while_another_one_is_looked_for() {
 }
 
 #[test]
-fn a_path_that_drains_may_be_lost_like_any_other() {
+fn draining_path_may_be_lost() {
     for loser in [SENDER, RECEIVER] {
         let mut pair = Pair::started();
         pair.choose();
@@ -433,7 +433,7 @@ fn a_path_that_drains_may_be_lost_like_any_other() {
 }
 
 #[test]
-fn a_receiver_that_gave_up_the_race_reports_it_to_the_sender() {
+fn receiver_reports_abandoned_race_to_sender() {
     let mut pair = Pair::started();
     pair.choose();
     pair.pass(RECHECK);
@@ -513,7 +513,7 @@ fn a_peer_that_has_not_agreed_reveals_no_address() {
 }
 
 #[test]
-fn a_changed_address_begins_a_round_from_either_side() {
+fn changed_address_of_either_peer_starts_round() {
     for mover in [SENDER, RECEIVER] {
         let mut pair = Pair::started();
         pair.pass(ROUND);
@@ -531,7 +531,7 @@ fn a_changed_address_begins_a_round_from_either_side() {
 }
 
 #[test]
-fn k04_a_peer_sends_nothing_if_either_side_has_p2p_off() {
+fn k04_peer_sends_nothing_if_either_peer_has_p2p_off() {
     let now = Instant::now();
     let quiet = |mut machine: Negotiation| {
         machine.set_candidates(vec![candidate(Kind::Host, CandidateTransport::Udp, "192.168.1.10:4000")]);
@@ -569,7 +569,7 @@ fn k04_a_peer_sends_nothing_if_either_side_has_p2p_off() {
 }
 
 #[test]
-fn messages_that_are_out_of_turn_are_a_violation() {
+fn unexpected_messages_are_a_violation() {
     let failed = |round| Control::DirectFailed { round };
     let connected = |round| Control::DirectConnected { round };
     let mut pair = Pair::started();
@@ -587,7 +587,7 @@ fn messages_that_are_out_of_turn_are_a_violation() {
 }
 
 #[test]
-fn a_session_without_links_abandons_the_round_for_a_new_one() {
+fn session_without_links_abandons_round_for_new_one() {
     let mut pair = Pair::started();
     pair.choose();
     pair.done.iter_mut().for_each(Vec::clear);
@@ -631,7 +631,7 @@ fn k02_the_number_of_dials_is_bounded_for_any_offer() {
 }
 
 #[test]
-fn k02_repeated_offers_do_not_multiply_the_tries_of_one_host() {
+fn k02_repeated_offers_do_not_add_dials_to_one_host() {
     for transport in [CandidateTransport::Udp, CandidateTransport::Tcp] {
         let mut pair = Pair::started();
         let now = pair.now;

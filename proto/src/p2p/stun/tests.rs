@@ -41,7 +41,7 @@ fn message(kind: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
-fn the_vectors_of_rfc_5769() {
+fn rfc_5769_vectors_match() {
     let observed = addr("192.0.2.1:32853");
     assert_eq!(decode(&rfc5769_v4()), Ok(Message::Success { id: ID, observed }));
     let observed = addr("[2001:db8:1234:5678:11:2233:4455:6677]:32853");
@@ -52,7 +52,7 @@ fn the_vectors_of_rfc_5769() {
 
 /// But for the attributes' headers: they can hide the fingerprint in another attribute, and then there is none.
 #[test]
-fn any_other_bit_in_a_vector_is_found_by_its_fingerprint() {
+fn flipped_bit_is_detected_by_fingerprint() {
     for vector in [rfc5769_request(), rfc5769_v4(), rfc5769_v6()] {
         let (mut headers, mut at) = (vec![], HEADER);
         while at < vector.len() {
@@ -68,7 +68,7 @@ fn any_other_bit_in_a_vector_is_found_by_its_fingerprint() {
 }
 
 #[test]
-fn a_request_is_answered_with_the_address_it_came_from() {
+fn request_is_answered_with_its_source_address() {
     for from in ["192.0.2.1:32853", "[2001:db8:1234:5678:11:2233:4455:6677]:32853", "[::ffff:192.0.2.1]:1"] {
         let from = addr(from);
         let said = answer(&request(ID), from).unwrap();
@@ -79,7 +79,7 @@ fn a_request_is_answered_with_the_address_it_came_from() {
 }
 
 #[test]
-fn ordinary_clients_get_an_answer_of_the_smallest_kind() {
+fn ordinary_clients_get_minimal_answer() {
     let bare = message(kind::REQUEST, &[]);
     assert_eq!(answer(&bare, addr("192.0.2.1:5")).unwrap().len(), 32);
     assert_eq!(answer(&bare, addr("[2001:db8::1]:5")).unwrap().len(), 44);
@@ -89,7 +89,7 @@ fn ordinary_clients_get_an_answer_of_the_smallest_kind() {
 }
 
 #[test]
-fn an_unknown_required_attribute_is_named() {
+fn unknown_required_attribute_is_listed_in_error() {
     // CHANGE-REQUEST and RESPONSE-PORT of RFC 5780 would send the answer elsewhere.
     let said =
         answer(&message(kind::REQUEST, &[(3, &[0, 0, 0, 6]), (0x27, &[0, 80, 0, 0])]), addr("192.0.2.1:5")).unwrap();
@@ -102,7 +102,7 @@ fn an_unknown_required_attribute_is_named() {
 }
 
 #[test]
-fn nothing_but_a_request_is_answered() {
+fn only_requests_are_answered() {
     let from = addr("192.0.2.1:5");
     let said = answer(&request(ID), from).unwrap();
     let error = message(kind::ERROR, &[(9, &[0, 0, 5, 0])]);
@@ -116,7 +116,7 @@ fn nothing_but_a_request_is_answered() {
 }
 
 #[test]
-fn old_servers_are_understood() {
+fn rfc_3489_servers_are_understood() {
     let plain = [0, 1, 0x80, 0x55, 192, 0, 2, 1];
     let other = [0, 1, 0x10, 0x10, 192, 0, 2, 9];
     let observed = addr("192.0.2.1:32853");
@@ -167,7 +167,7 @@ fn malformed_messages_are_discarded() {
 }
 
 #[test]
-fn a_question_is_repeated_five_times_and_then_given_up() {
+fn stun_request_is_sent_five_times_then_given_up() {
     let start = Instant::now();
     let mut transaction = Transaction::new(start, addr("192.0.2.1:3478"), &mut Seed::new([1; 32]).rng());
     let (mut now, mut sent, mut waits) = (start, Vec::new(), Vec::new());
@@ -189,7 +189,7 @@ fn a_question_is_repeated_five_times_and_then_given_up() {
 }
 
 #[test]
-fn an_answer_counts_only_with_its_id_and_from_its_server() {
+fn answer_must_match_transaction_id_and_server() {
     let (now, server, own) = (Instant::now(), addr("192.0.2.1:3478"), addr("198.51.100.1:7000"));
     let mut transaction = Transaction::new(now, server, &mut Seed::new([1; 32]).rng());
     let Step::Send(request) = transaction.step(now) else { panic!() };
@@ -208,7 +208,7 @@ fn an_answer_counts_only_with_its_id_and_from_its_server() {
 }
 
 #[test]
-fn transaction_ids_come_from_the_seed_and_from_nothing_else() {
+fn transaction_ids_derive_from_seed_only() {
     let (now, server) = (Instant::now(), addr("192.0.2.1:3478"));
     let ids = |seed| -> Vec<TransactionId> {
         let mut rng = Seed::new([seed; 32]).rng();
@@ -252,7 +252,7 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_datagram_gets_a_short_answer_or_none(bytes in any_bytes(), v6 in any::<bool>()) {
+    fn any_datagram_gets_short_or_no_answer(bytes in any_bytes(), v6 in any::<bool>()) {
         let from = if v6 { addr("[2001:db8::1]:5000") } else { addr("192.0.2.1:5000") };
         let said = answer(&bytes, from);
         prop_assert_eq!(said.is_some(), matches!(decode(&bytes), Ok(Message::Request { .. })));
@@ -264,7 +264,7 @@ proptest! {
     }
 
     #[test]
-    fn every_address_comes_back(ip in any::<IpAddr>(), port in any::<u16>(), id in any::<[u8; 12]>()) {
+    fn every_address_round_trips(ip in any::<IpAddr>(), port in any::<u16>(), id in any::<[u8; 12]>()) {
         let (id, from) = (TransactionId(id), SocketAddr::new(ip, port));
         let said = answer(&request(id), from).unwrap();
         prop_assert_eq!(decode(&said), Ok(Message::Success { id, observed: canonical(from) }));

@@ -30,7 +30,7 @@ fn a_sender_without_a_relay_is_an_error_at_the_start() {
 }
 
 #[test]
-fn a_receiver_that_has_nowhere_to_look_is_an_error() {
+fn receiver_without_relay_or_discovery_is_an_error() {
     let mut config = receiving();
     assert_eq!(config.check(), Ok(()));
     (config.local, config.discover) = (Vec::new(), false);
@@ -47,7 +47,7 @@ fn a_code_has_two_to_eight_words() {
 }
 
 #[test]
-fn what_contradicts_itself_is_an_error() {
+fn contradictory_config_is_an_error() {
     let proxy: Proxy = "socks5h://127.0.0.1:9050".parse().unwrap();
     assert_eq!(receiving().with_proxy(proxy.clone()).check(), Err(ConfigError::ProxyWithoutRelay));
     let relay: RelayAddress = "relay.example".parse().unwrap();

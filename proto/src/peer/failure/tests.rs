@@ -25,7 +25,7 @@ fn all() -> Vec<(Failure, &'static str)> {
 }
 
 #[test]
-fn each_text_names_its_cause_and_a_remedy() {
+fn each_failure_text_has_cause_and_remedy() {
     for (failure, part) in all() {
         let text = failure.to_string();
         assert!(text.contains(part), "{text}");
@@ -35,7 +35,7 @@ fn each_text_names_its_cause_and_a_remedy() {
 }
 
 #[test]
-fn the_source_is_the_typed_cause() {
+fn failure_source_is_its_typed_cause() {
     let failure = Failure::Local(Fault::at(FaultKind::Exists, "a"));
     let fault = failure.source().and_then(|source| source.downcast_ref::<Fault>()).unwrap();
     assert_eq!(fault.kind, FaultKind::Exists);
@@ -45,7 +45,7 @@ fn the_source_is_the_typed_cause() {
 }
 
 #[test]
-fn a_source_that_cancels_has_the_class_that_the_peer_is_told() {
+fn cancelled_fault_has_class_interrupted() {
     let failure = Failure::Local(FaultKind::Cancelled.into());
     assert_eq!(failure.class(), Class::Interrupted);
 }

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allocated_seat_is_confirmed_once() {
+    fn allocated_room_is_confirmed_once() {
         let question = Some(Question::Allocate { owner: Owner([1; 16]) });
         let mut client = RelayClient::new(Instant::now(), Features::default(), None, question);
         let hello = Hello::new(Features::default());

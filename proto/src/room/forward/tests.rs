@@ -15,7 +15,7 @@ fn window() -> Window {
 const MILLIS: Duration = Duration::from_millis(1);
 
 #[test]
-fn a_window_becomes_twice_what_was_acknowledged_in_a_round_trip() {
+fn window_grows_to_twice_acknowledged_bytes_per_rtt() {
     let mut budget = Budget(100 << 20);
     let mut one = window();
     // 1 MiB in 20 ms, the round trip is 10 ms.
@@ -29,7 +29,7 @@ fn a_window_becomes_twice_what_was_acknowledged_in_a_round_trip() {
 }
 
 #[test]
-fn a_window_shrinks_by_halves_and_gives_back_what_it_had() {
+fn window_shrinks_by_halves_and_returns_budget() {
     let mut budget = Budget(1 << 20);
     let mut one = window();
     one.proven = 512 * KIB;
@@ -91,7 +91,7 @@ fn small_pieces_are_copied_together_and_large_ones_are_not() {
 }
 
 #[test]
-fn a_pipe_s_datagrams_are_copied_together_and_what_the_system_took_first_proves_nothing() {
+fn tcp_pieces_are_merged_and_first_buffered_bytes_ignored() {
     let mut world = super::super::world::World::new();
     let (alice, _) = world.pair(super::super::world::ROOM);
     let main = world.clients[alice].main();

@@ -60,7 +60,7 @@ fn refused(outputs: &[Output]) -> RefusalReason {
 }
 
 #[test]
-fn a_client_is_greeted_with_its_address_and_may_ask() {
+fn client_gets_its_address_and_may_send_requests() {
     let mut client = Client::new(None);
     let hello = Hello::new(Features::default());
     assert_eq!(client.greet(), RelayMessage::Hello { hello, observed: observed(), nonce: [0; 16] });
@@ -109,14 +109,14 @@ fn a_password_must_be_proven_and_is_not_sent() {
 }
 
 #[test]
-fn versions_without_a_common_one_are_answered_with_ours() {
+fn unsupported_version_is_answered_with_own_versions() {
     let mut client = Client::new(None);
     let hello = Hello { versions: Versions { min: 7, max: 9 }, ..Hello::new(Features::default()) };
     assert_eq!(refused(&client.say(&ClientMessage::Hello(hello))), RefusalReason::UnsupportedVersion(SPOKEN));
 }
 
 #[test]
-fn what_is_out_of_turn_or_not_ours_ends_the_conversation() {
+fn unexpected_or_malformed_message_ends_greeting() {
     let broken = |outputs: Vec<Output>, violation| {
         assert_eq!(outputs, [Output::Close(Ending::Violation(violation))]);
     };
@@ -145,7 +145,7 @@ fn what_is_out_of_turn_or_not_ours_ends_the_conversation() {
 }
 
 #[test]
-fn time_runs_out_whatever_is_said_in_between() {
+fn greeting_deadline_is_not_extended_by_messages() {
     let mut client = Client::new(None);
     assert_eq!(client.pass(Duration::from_secs(6)), []);
     client.greet();
@@ -157,7 +157,7 @@ fn time_runs_out_whatever_is_said_in_between() {
 }
 
 #[test]
-fn an_answer_gives_time_for_the_next_request_and_a_seat_all_time() {
+fn answer_extends_deadline_and_seat_removes_it() {
     let mut client = Client::new(None);
     client.greet();
     client.pass(Duration::from_secs(9));
@@ -171,7 +171,7 @@ fn an_answer_gives_time_for_the_next_request_and_a_seat_all_time() {
 }
 
 #[test]
-fn pings_that_cross_the_pairing_do_not_reach_the_peer() {
+fn pings_sent_during_pairing_do_not_reach_peer() {
     let ping = enclose(&wire::encode(&ClientMessage::Ping));
     assert_eq!(ping, enclose(PING));
     let h1 = enclose(&[9; 300]);
@@ -194,7 +194,7 @@ fn pings_that_cross_the_pairing_do_not_reach_the_peer() {
 proptest! {
     /// P02's class: whatever comes, there is an answer and no panic, and after a close nothing more.
     #[test]
-    fn any_frames_are_survived(
+    fn greeting_survives_any_frames(
         bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..20),
         greeted: bool,
     ) {

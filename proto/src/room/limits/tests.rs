@@ -22,13 +22,13 @@ fn a_source_is_an_ipv4_address_or_an_ipv6_network_of_64_bits() {
 }
 
 #[test]
-fn a_source_cannot_be_shown() {
+fn source_debug_output_hides_address() {
     let shown = format!("{:?} {:?}", source("192.0.2.77"), Buckets::new(Rate::per_minute(1), 1));
     assert!(!shown.contains("192") && !shown.contains("77"), "{shown}");
 }
 
 #[test]
-fn a_bucket_gives_a_burst_and_then_one_per_interval() {
+fn bucket_allows_burst_then_one_per_interval() {
     let (now, one) = (Instant::now(), source("192.0.2.1"));
     let mut buckets = Buckets::new(Rate::per_minute(6), 10);
     for _ in 0..3 {
@@ -47,13 +47,13 @@ fn a_bucket_gives_a_burst_and_then_one_per_interval() {
 }
 
 #[test]
-fn a_rate_of_nothing_allows_nothing() {
+fn zero_rate_allows_nothing() {
     let mut buckets = Buckets::new(Rate::per_minute(0), 10);
     assert!(buckets.take(Instant::now(), source("192.0.2.1")).is_err());
 }
 
 #[test]
-fn a_table_stays_small_and_forgets_what_says_nothing() {
+fn bucket_table_is_bounded_and_drops_full_buckets() {
     let now = Instant::now();
     let mut buckets = Buckets::new(Rate::per_minute(60), 100);
     for index in 0..1000_u32 {
@@ -69,7 +69,7 @@ fn a_table_stays_small_and_forgets_what_says_nothing() {
 }
 
 #[test]
-fn the_one_who_has_used_least_is_forgotten_first() {
+fn least_used_source_is_evicted_first() {
     let now = Instant::now();
     let mut buckets = Buckets::new(Rate::per_minute(4), 2);
     let (heavy, light, new) = (source("192.0.2.1"), source("192.0.2.2"), source("192.0.2.3"));
@@ -83,7 +83,7 @@ fn the_one_who_has_used_least_is_forgotten_first() {
 proptest! {
     /// In any stretch of time no more is given than the burst and what the rate makes of that time.
     #[test]
-    fn no_stretch_of_time_gives_more_than_the_rate(
+    fn no_interval_exceeds_the_rate(
         rate in 1..200_u32,
         gaps in prop::collection::vec(0..3_000_u64, 1..200),
     ) {
@@ -115,7 +115,7 @@ fn guard(limits: Limits) -> Guard {
 }
 
 #[test]
-fn one_source_has_so_many_connections_and_no_more() {
+fn connections_are_bounded_per_source() {
     let (now, one) = (Instant::now(), source("192.0.2.1"));
     let mut guard = guard(Limits { connections_per_source: 2, ..Limits::default() });
     for _ in 0..2 {
@@ -131,7 +131,7 @@ fn one_source_has_so_many_connections_and_no_more() {
 }
 
 #[test]
-fn there_are_so_many_places_and_no_more() {
+fn places_are_bounded_in_total() {
     let now = Instant::now();
     let mut guard = guard(Limits { max_connections: 2, ..Limits::default() });
     assert_eq!(guard.attempt(now, source("192.0.2.1"), false), Admission::Accept);
@@ -147,7 +147,7 @@ fn there_are_so_many_places_and_no_more() {
 }
 
 #[test]
-fn who_forges_an_address_does_not_shut_its_owner_out() {
+fn forged_address_does_not_exclude_its_owner() {
     let (now, victim) = (Instant::now(), source("192.0.2.1"));
     let mut guard = guard(Limits::default());
     let mut admitted = 0;
@@ -177,7 +177,7 @@ fn many_handshakes_at_once_make_clients_prove_their_address() {
 }
 
 #[test]
-fn requests_in_vain_cost_more() {
+fn failed_requests_cost_more() {
     let (now, one) = (Instant::now(), source("2001:db8::1"));
     let mut guard = guard(Limits { joins_per_minute: 20, ..Limits::default() });
     for _ in 0..5 {
@@ -212,7 +212,7 @@ fn subnet(number: u16) -> Source {
 }
 
 #[test]
-fn a_wider_network_has_two_and_four_times_a_source() {
+fn wider_networks_have_two_and_four_times_the_places() {
     let now = Instant::now();
     let limits =
         Limits { connections_per_source: 4, rooms_per_source: 4, joins_per_minute: 1_000_000, ..Limits::default() };
@@ -234,7 +234,7 @@ fn a_wider_network_has_two_and_four_times_a_source() {
 }
 
 #[test]
-fn a_wider_network_asks_two_and_four_times_as_often() {
+fn wider_networks_have_two_and_four_times_the_rate() {
     let now = Instant::now();
     for (networks, expected) in [(1, 10), (256, 20), (4096, 40)] {
         let mut guard = guard(Limits { joins_per_minute: 20, ..Limits::default() });
@@ -244,7 +244,7 @@ fn a_wider_network_asks_two_and_four_times_as_often() {
 }
 
 #[test]
-fn fresh_sources_of_one_network_push_nobody_out() {
+fn new_sources_of_one_network_evict_no_other_source() {
     let (now, heavy) = (Instant::now(), source("192.0.2.1"));
     let mut buckets = Buckets::new(Rate::per_minute(20), 200);
     while buckets.take(now, heavy).is_ok() {}
@@ -256,7 +256,7 @@ fn fresh_sources_of_one_network_push_nobody_out() {
 }
 
 #[test]
-fn what_is_half_open_gives_way_to_what_is_new() {
+fn new_connection_replaces_half_open_one() {
     let now = Instant::now();
     let mut guard = guard(Limits::default());
     let nth = |index: usize| Source::of(SocketAddr::new(IpAddr::from((index as u32).to_be_bytes()), 0));

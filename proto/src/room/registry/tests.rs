@@ -35,7 +35,7 @@ const fn no(refusal: Refusal) -> Joined<u32> {
 }
 
 #[test]
-fn a_sender_waits_and_a_receiver_finds_it() {
+fn receiver_is_paired_with_waiting_sender() {
     let (now, mut rooms) = (Instant::now(), registry(10));
     let given = rooms.allocate(now, &ALICE, 1).unwrap();
     assert!((1..=9).contains(&given.nameplate));
@@ -51,7 +51,7 @@ fn a_sender_waits_and_a_receiver_finds_it() {
 
 /// R03: unknown, full, used and expired look the same, to every stranger.
 #[test]
-fn r03_a_receiver_hears_the_same_whatever_the_reason() {
+fn r03_receiver_gets_same_refusal_for_any_reason() {
     let (now, mut rooms) = (Instant::now(), registry(10));
     let nobody = no(Refusal::NobodyWaits);
     assert_eq!(rooms.join(now, CODE, Role::Receiver, &EVE, 9), nobody, "unknown");
@@ -67,7 +67,7 @@ fn r03_a_receiver_hears_the_same_whatever_the_reason() {
 
 /// R02: of two that race for a seat one gets it, and the pair is not disturbed.
 #[test]
-fn r02_a_third_join_changes_nothing() {
+fn r02_third_join_changes_nothing() {
     let (now, mut rooms) = (Instant::now(), registry(10));
     assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 1), waiting(Replaced::Nobody));
     assert_eq!(rooms.join(now, CODE, Role::Receiver, &BOB, 2), paired(1));
@@ -101,7 +101,7 @@ fn r04_a_squatter_gets_no_seat_that_has_an_owner() {
 }
 
 #[test]
-fn an_owner_takes_its_seat_on_another_link() {
+fn owner_moves_its_seat_to_another_link() {
     let (now, mut rooms) = (Instant::now(), registry(1));
     rooms.join(now, CODE, Role::Sender, &ALICE, 1);
     assert_eq!(rooms.join(now, CODE, Role::Sender, &ALICE, 2), waiting(Replaced::Waiting(1)));
@@ -118,7 +118,7 @@ fn an_owner_takes_its_seat_on_another_link() {
 }
 
 #[test]
-fn in_a_reconnect_room_either_side_waits_and_nothing_is_kept() {
+fn reconnect_room_lets_either_role_wait_and_keeps_nothing() {
     for (first, second) in [(Role::Sender, Role::Receiver), (Role::Receiver, Role::Sender)] {
         let (now, mut rooms) = (Instant::now(), registry(10));
         assert_eq!(rooms.join(now, AGAIN, first, &ALICE, 1), waiting(Replaced::Nobody));
@@ -136,7 +136,7 @@ fn in_a_reconnect_room_either_side_waits_and_nothing_is_kept() {
 }
 
 #[test]
-fn a_room_that_waits_expires_unless_it_is_renewed() {
+fn waiting_room_expires_unless_renewed() {
     let (now, mut rooms) = (Instant::now(), registry(10));
     rooms.join(now, CODE, Role::Sender, &ALICE, 1);
     let later = now + TTL - Duration::from_secs(1);
@@ -150,7 +150,7 @@ fn a_room_that_waits_expires_unless_it_is_renewed() {
 }
 
 #[test]
-fn a_sender_that_leaves_for_good_frees_its_name() {
+fn sender_that_leaves_finally_frees_its_name() {
     for pair in [false, true] {
         let (now, mut rooms) = (Instant::now(), registry(10));
         let given = rooms.allocate(now, &ALICE, 1).unwrap();
@@ -170,7 +170,7 @@ fn a_sender_that_leaves_for_good_frees_its_name() {
 }
 
 #[test]
-fn there_are_so_many_rooms_and_so_many_kept_names_and_no_more() {
+fn rooms_and_kept_names_are_bounded() {
     let (now, mut rooms) = (Instant::now(), registry(2));
     rooms.join(now, key(1, false), Role::Sender, &ALICE, 1);
     rooms.join(now, key(2, true), Role::Receiver, &ALICE, 2);
@@ -192,7 +192,7 @@ fn there_are_so_many_rooms_and_so_many_kept_names_and_no_more() {
 }
 
 #[test]
-fn numbers_are_short_random_and_given_once() {
+fn nameplates_are_short_random_and_unique() {
     let (now, mut rooms) = (Instant::now(), registry(10_000));
     let mut given = BTreeSet::new();
     for count in 0..900_u32 {
@@ -215,7 +215,7 @@ fn numbers_are_short_random_and_given_once() {
 }
 
 #[test]
-fn numbers_that_others_sit_on_are_passed_over() {
+fn occupied_nameplates_are_skipped() {
     let (now, mut rooms) = (Instant::now(), registry(10_000));
     for number in 1..=99 {
         let key = Key { again: false, room: Nameplate::from_number(number).room_id() };
@@ -369,7 +369,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn the_registry_does_what_the_naive_one_does(ops in prop::collection::vec(op(), 1..150)) {
+    fn registry_matches_naive_model(ops in prop::collection::vec(op(), 1..150)) {
         let start = Instant::now();
         let config = Config {
             max_rooms: MODEL_ROOMS,

@@ -11,7 +11,7 @@ use crate::link::quic::{MAX_STREAM_WINDOW, Stream};
 use crate::wire::relay::RoomId;
 
 #[test]
-fn sixteen_streams_each_way_are_mirrored_in_order_with_their_ends() {
+fn sixteen_streams_each_way_are_forwarded_in_order() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     let mut expected = BTreeMap::new();
@@ -41,7 +41,7 @@ fn sixteen_streams_each_way_are_mirrored_in_order_with_their_ends() {
 }
 
 #[test]
-fn one_side_may_be_done_while_the_other_goes_on() {
+fn one_direction_may_end_while_other_continues() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     let (a, b) = (world.clients[alice].main(), world.clients[bob].main());
@@ -56,7 +56,7 @@ fn one_side_may_be_done_while_the_other_goes_on() {
 }
 
 #[test]
-fn resets_and_stops_go_along() {
+fn resets_and_stops_are_forwarded() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     let (one, two) = (world.open(alice), world.open(alice));
@@ -81,7 +81,7 @@ fn resets_and_stops_go_along() {
 }
 
 #[test]
-fn what_a_peer_said_before_it_left_is_delivered() {
+fn bytes_sent_before_close_are_delivered() {
     let mut world = World::new();
     let small = Profile { receive_window: 4 * KIB as u64, ..Profile::peer() };
     let (alice, bob) = world.pair_as(ROOM, Profile::peer(), small);
@@ -108,7 +108,7 @@ fn what_a_peer_said_before_it_left_is_delivered() {
 }
 
 #[test]
-fn last_words_that_nobody_takes_are_given_up_after_a_while() {
+fn unread_final_bytes_are_dropped_after_timeout() {
     let mut world = World::new();
     let small = Profile { receive_window: 4 * KIB as u64, ..Profile::peer() };
     let (alice, bob) = world.pair_as(ROOM, Profile::peer(), small);
@@ -161,7 +161,7 @@ fn r08_a_slow_reader_costs_less_than_256_kib() {
 }
 
 #[test]
-fn windows_follow_what_the_other_leg_takes_and_shrink_again() {
+fn windows_follow_other_leg_and_shrink_when_idle() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     let total = 24 << 20;
@@ -216,7 +216,7 @@ fn windows_never_exceed_the_budget_of_the_process() {
 
 /// R08: pairs with slow readers do not slow a healthy one.
 #[test]
-fn slow_pairs_do_not_slow_a_healthy_one() {
+fn slow_pairs_do_not_slow_healthy_pair() {
     let run = |slow: u8| {
         let mut world = World::new();
         for room in 0..slow {
@@ -261,7 +261,7 @@ proptest! {
 
     /// Whatever is written, when, on which stream, and however it is read: it arrives, whole and in order.
     #[test]
-    fn all_that_is_said_arrives(ops in prop::collection::vec(op(), 1..60), narrow: bool) {
+    fn all_written_bytes_arrive_in_order(ops in prop::collection::vec(op(), 1..60), narrow: bool) {
         let window = if narrow { 20_000 } else { 1 << 20 };
         let profile = Profile { receive_window: window, ..Profile::peer() };
         let mut world = World::new();

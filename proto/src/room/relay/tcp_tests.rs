@@ -59,7 +59,7 @@ fn links_of_all_kinds_pair_with_each_other() {
 
 /// One side may end while the other one goes on, and what was said before an end is delivered.
 #[test]
-fn an_end_goes_along_and_the_other_way_goes_on() {
+fn end_is_forwarded_and_other_direction_continues() {
     let mut world = World::new();
     for (number, (sender, receiver)) in
         [(Some(TLS), None), (None, Some(TLS)), (Some(TLS), Some(websocket(true))), (Some(websocket(false)), Some(TLS))]
@@ -86,7 +86,7 @@ fn an_end_goes_along_and_the_other_way_goes_on() {
 
 /// A peer that leaves: all that it said is delivered, however slowly it is taken, and then the other one is told.
 #[test]
-fn what_a_peer_said_before_it_left_is_delivered_to_a_pipe() {
+fn bytes_sent_before_close_reach_tcp_peer() {
     for (sender, receiver) in
         [(None, TLS), (Some(websocket(true)), TLS), (None, websocket(true)), (None, websocket(false))]
     {
@@ -120,7 +120,7 @@ fn what_a_peer_said_before_it_left_is_delivered_to_a_pipe() {
 }
 
 #[test]
-fn a_pipe_that_breaks_off_is_a_lost_peer() {
+fn broken_tcp_connection_is_a_lost_peer() {
     for receiver in [websocket(true), websocket(false)] {
         let mut world = World::new();
         let (alice, bob) = world.pair_of(ROOM, Some(TLS), Some(receiver));
@@ -145,7 +145,7 @@ fn a_pipe_that_breaks_off_is_a_lost_peer() {
 }
 
 #[test]
-fn a_sender_s_goodbye_frees_its_name_whatever_carried_it() {
+fn sender_close_frees_its_name_on_any_transport() {
     for (number, kind) in kinds().into_iter().flatten().enumerate() {
         for receiver in [None, Some(TLS)] {
             let mut world = World::new();
@@ -161,7 +161,7 @@ fn a_sender_s_goodbye_frees_its_name_whatever_carried_it() {
 }
 
 #[test]
-fn a_stream_beside_the_first_one_has_no_way_into_a_pipe() {
+fn second_stream_towards_tcp_peer_is_a_violation() {
     let mut world = World::new();
     let (alice, bob) = world.pair_of(ROOM, None, Some(TLS));
     let stream = world.open(alice);
@@ -172,7 +172,7 @@ fn a_stream_beside_the_first_one_has_no_way_into_a_pipe() {
 }
 
 #[test]
-fn a_first_stream_that_is_given_up_ends_the_pair_with_a_pipe() {
+fn reset_of_first_stream_ends_pair_with_tcp_peer() {
     for stop in [false, true] {
         let mut world = World::new();
         let (alice, bob) = world.pair_of(ROOM, None, Some(websocket(true)));
@@ -195,7 +195,7 @@ fn a_first_stream_that_is_given_up_ends_the_pair_with_a_pipe() {
 
 /// What waits between the two, all told: a reader that is slow costs its windows and the systems' buffers.
 #[test]
-fn r08_a_slow_reader_holds_up_a_pipe_too() {
+fn r08_slow_reader_blocks_tcp_writer() {
     for (sender, receiver) in [(None, TLS), (Some(TLS), websocket(false)), (Some(websocket(true)), TLS)] {
         let mut world = World::new();
         let (alice, bob) = world.pair_of(ROOM, sender.clone(), Some(receiver));
@@ -229,7 +229,7 @@ fn r08_a_slow_reader_holds_up_a_pipe_too() {
 }
 
 #[test]
-fn windows_of_pipes_grow_by_evidence_within_the_budget() {
+fn tcp_windows_grow_by_acknowledged_bytes_within_budget() {
     // Between two TCP connections it is the systems' buffers that fill the path, not the windows.
     for (sender, receiver, grow) in
         [(None, Some(TLS), true), (Some(TLS), None, true), (Some(websocket(false)), Some(TLS), false)]
@@ -256,7 +256,7 @@ fn windows_of_pipes_grow_by_evidence_within_the_budget() {
 
 /// R01: whatever stage a TCP connection is in, its time is absolute.
 #[test]
-fn r01_a_slow_pipe_is_gone_after_ten_seconds() {
+fn r01_slow_tcp_connection_is_closed_after_ten_seconds() {
     let mut world = World::new();
     let silent = world.dial(TLS);
     world.clients[silent].cut = true;
@@ -295,7 +295,7 @@ fn r01_a_slow_pipe_is_gone_after_ten_seconds() {
 
 /// P01 on TCP connections: junk before, in and after the greeting.
 #[test]
-fn p01_junk_ends_only_the_pipe_that_brought_it() {
+fn p01_junk_ends_only_its_own_tcp_connection() {
     let mut world = World::of(Config { tcp: Tcp::default(), ..config(generous()) });
     let (alice, bob) = world.pair_of(ROOM, Some(TLS), Some(websocket(true)));
     let mut junk: Vec<usize> =
@@ -331,7 +331,7 @@ fn p01_junk_ends_only_the_pipe_that_brought_it() {
 }
 
 #[test]
-fn a_websocket_without_tls_is_taken_on_loopback_and_behind_a_proxy_only() {
+fn plain_websocket_needs_loopback_or_reverse_proxy() {
     for (addr, behind_proxy, taken) in [
         ("[::]:4433", false, false),
         ("[::]:4433", true, true),
@@ -348,7 +348,7 @@ fn a_websocket_without_tls_is_taken_on_loopback_and_behind_a_proxy_only() {
 
 /// An office behind one address: connections that send nothing do not keep its clients out.
 #[test]
-fn silent_pipes_of_an_address_shut_out_none_of_it() {
+fn silent_tcp_connections_do_not_exclude_their_address() {
     let ip = IpAddr::from([192, 0, 2, 99]);
     let mut world = World::of(config(Limits::default()));
     let mut silent = Vec::new();
@@ -369,7 +369,7 @@ fn silent_pipes_of_an_address_shut_out_none_of_it() {
 
 /// A WebSocket answers pings, so that one whose machine is gone is found out before it is paired.
 #[test]
-fn a_websocket_that_is_gone_is_not_paired() {
+fn dead_websocket_is_not_paired() {
     let mut world = World::new();
     let alice = world.ask_by(websocket(true), join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
@@ -393,7 +393,7 @@ fn a_websocket_that_is_gone_is_not_paired() {
 
 /// Floods of TCP connections cost the call that turns them away.
 #[test]
-fn one_source_has_so_many_pipes_and_fewer_that_are_half_open() {
+fn tcp_connections_are_bounded_per_source_and_half_open() {
     let ip = IpAddr::from([192, 0, 2, 99]);
     let limits = Limits { connections_per_source: 40, ..generous() };
     let mut world = World::of(config(limits));
@@ -419,7 +419,7 @@ fn one_source_has_so_many_pipes_and_fewer_that_are_half_open() {
 }
 
 #[test]
-fn pipes_count_with_all_connections_until_they_are_forgotten() {
+fn tcp_connections_count_towards_total_until_freed() {
     let mut world = World::of(config(Limits { max_connections: 3, ..generous() }));
     let (alice, bob) = world.pair_of(ROOM, None, Some(TLS));
     let third = world.dial(TLS);
@@ -445,7 +445,7 @@ fn pipes_count_with_all_connections_until_they_are_forgotten() {
 
 /// What is said to a peer that is gone is thrown away, so that the end behind it is seen.
 #[test]
-fn a_pipe_that_talks_to_nobody_may_say_its_last_word() {
+fn tcp_bytes_for_lost_peer_are_discarded_until_eof() {
     for sender in [None, Some(websocket(true))] {
         let mut world = World::new();
         let (alice, bob) = world.pair_of(ROOM, sender, Some(TLS));
@@ -465,7 +465,7 @@ fn a_pipe_that_talks_to_nobody_may_say_its_last_word() {
 }
 
 #[test]
-fn pipes_of_one_source_knock_only_so_often() {
+fn tcp_connection_rate_is_limited_per_source() {
     let ip = IpAddr::from([192, 0, 2, 99]);
     let mut world = World::of(config(Limits { joins_per_minute: 10, ..generous() }));
     let mut taken = 0;
@@ -480,7 +480,7 @@ fn pipes_of_one_source_knock_only_so_often() {
 }
 
 #[test]
-fn a_relay_that_drains_tells_pipes_and_turns_new_ones_away() {
+fn draining_relay_notifies_tcp_clients_and_refuses_new() {
     for kind in kinds().into_iter().flatten() {
         let mut world = World::new();
         let (alice, bob) = world.pair_of(ROOM, Some(kind.clone()), Some(kind.clone()));
@@ -532,6 +532,6 @@ fn work_among(idle: usize) -> u64 {
 }
 
 #[test]
-fn the_work_of_a_wake_up_is_the_same_among_few_pipes_and_many() {
+fn wake_up_work_is_constant_in_tcp_connections() {
     assert_eq!(work_among(5), work_among(200));
 }

@@ -57,7 +57,7 @@ pub(super) fn is_empty(relay: &Relay) -> bool {
 }
 
 #[test]
-fn two_clients_meet_and_hear_each_other() {
+fn two_clients_are_paired_and_exchange_bytes() {
     let mut world = World::new();
     let alice = world.ask(ClientMessage::Allocate { owner: ALICE });
     world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
@@ -94,7 +94,7 @@ fn two_clients_meet_and_hear_each_other() {
 }
 
 #[test]
-fn what_a_client_says_behind_its_request_is_for_the_peer() {
+fn bytes_after_join_request_reach_peer() {
     let mut world = World::new();
     let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
@@ -105,7 +105,7 @@ fn what_a_client_says_behind_its_request_is_for_the_peer() {
 }
 
 #[test]
-fn a_ping_that_crosses_the_pairing_does_not_reach_the_peer() {
+fn ping_sent_during_pairing_does_not_reach_peer() {
     let mut world = World::new();
     let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     let bob = world.connect();
@@ -127,7 +127,7 @@ fn a_ping_that_crosses_the_pairing_does_not_reach_the_peer() {
 
 /// R05: a peer that is cut off is missed within 60 s, and its room is free.
 #[test]
-fn r05_a_peer_that_is_lost_is_missed() {
+fn r05_lost_peer_is_detected_and_frees_room() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     let waits = world.ask(join(RoomId([8; 32]), Role::Sender, ALICE));
@@ -149,7 +149,7 @@ fn r05_a_peer_that_is_lost_is_missed() {
 }
 
 #[test]
-fn a_pair_that_is_silent_is_ended_and_one_that_is_not_lives() {
+fn silent_pair_is_closed_and_active_pair_is_kept() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     let a = world.clients[alice].main();
@@ -166,7 +166,7 @@ fn a_pair_that_is_silent_is_ended_and_one_that_is_not_lives() {
 }
 
 #[test]
-fn who_leaves_frees_the_room() {
+fn client_that_leaves_frees_its_room() {
     let mut world = World::new();
     let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[alice].heard.contains(&RelayMessage::Waiting));
@@ -183,7 +183,7 @@ fn who_leaves_frees_the_room() {
 }
 
 #[test]
-fn a_sender_that_is_done_frees_its_name_and_one_that_is_not_keeps_it() {
+fn only_sender_that_is_done_frees_its_name() {
     for (code, free) in [(close::DONE, true), (close::ENDED, false)] {
         let mut world = World::new();
         let (alice, bob) = world.pair(ROOM);
@@ -197,7 +197,7 @@ fn a_sender_that_is_done_frees_its_name_and_one_that_is_not_keeps_it() {
 }
 
 #[test]
-fn a_room_in_which_nobody_comes_expires_unless_the_client_renews_it() {
+fn unpaired_room_expires_unless_client_renews_it() {
     let mut world = World::of(Config { room_ttl: secs(100), ..config(generous()) });
     let (alice, bob) =
         (world.ask(join(ROOM, Role::Sender, ALICE)), world.ask(join(RoomId([8; 32]), Role::Sender, BOB)));
@@ -213,7 +213,7 @@ fn a_room_in_which_nobody_comes_expires_unless_the_client_renews_it() {
 }
 
 #[test]
-fn an_owner_takes_its_seat_from_a_dead_link() {
+fn owner_takes_its_seat_from_dead_link() {
     let mut world = World::new();
     let old = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| world.clients[old].heard.contains(&RelayMessage::Waiting));
@@ -246,7 +246,7 @@ fn in_a_reconnect_room_the_receiver_may_wait() {
 }
 
 #[test]
-fn a_receiver_that_found_nobody_asks_again_on_the_same_link() {
+fn refused_receiver_retries_on_same_link() {
     let mut world = World::new();
     let bob = world.ask(join(ROOM, Role::Receiver, BOB));
     for round in 1..=5 {
@@ -263,7 +263,7 @@ fn a_receiver_that_found_nobody_asks_again_on_the_same_link() {
 }
 
 #[test]
-fn a_password_is_asked_for() {
+fn relay_requires_password() {
     let mut world = World::of(Config { password: Some("open sesame".into()), ..config(generous()) });
     let alice = world.connect();
     world.say(alice, &[hello()]);
@@ -323,7 +323,7 @@ fn password_guesses_of_a_source_are_limited_and_summed_up() {
 
 /// A sender that was killed says nothing on QUIC.
 #[test]
-fn a_receiver_is_not_paired_with_a_sender_that_is_gone() {
+fn receiver_is_not_paired_with_dead_sender() {
     let mut world = World::new();
     let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
@@ -346,7 +346,7 @@ fn a_receiver_is_not_paired_with_a_sender_that_is_gone() {
 }
 
 #[test]
-fn a_sender_that_waits_long_is_asked_and_paired_a_round_trip_later() {
+fn long_waiting_sender_is_probed_before_pairing() {
     let mut world = World::new();
     let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
@@ -363,7 +363,7 @@ fn a_sender_that_waits_long_is_asked_and_paired_a_round_trip_later() {
 }
 
 #[test]
-fn who_leaves_while_the_other_is_asked_is_not_paired() {
+fn receiver_that_leaves_during_probe_is_not_paired() {
     let mut world = World::new();
     let alice = world.ask(join(ROOM, Role::Sender, ALICE));
     world.until("waiting", |world| said(world, alice) == [RelayMessage::Waiting]);
@@ -378,7 +378,7 @@ fn who_leaves_while_the_other_is_asked_is_not_paired() {
 }
 
 #[test]
-fn a_relay_that_drains_tells_who_waits_and_lets_pairs_go_on_for_a_while() {
+fn draining_relay_refuses_waiting_and_keeps_pairs_until_end() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     let waits = world.ask(join(RoomId([8; 32]), Role::Sender, EVE));
@@ -407,7 +407,7 @@ fn a_relay_that_drains_tells_who_waits_and_lets_pairs_go_on_for_a_while() {
 }
 
 #[test]
-fn a_relay_without_pairs_is_drained_at_once_and_a_stop_ends_all() {
+fn relay_without_pairs_drains_at_once_and_stop_ends_all() {
     let mut world = World::new();
     world.command(Command::Drain { within: secs(20) });
     world.flush();
@@ -441,7 +441,7 @@ fn listen(id: u8, addr: &str) -> Option<Action> {
 const IN_USE: io::ErrorKind = io::ErrorKind::AddrInUse;
 
 #[test]
-fn without_ipv6_it_listens_on_ipv4_and_without_any_address_it_ends() {
+fn relay_falls_back_to_ipv4_and_ends_without_address() {
     let now = Instant::now();
     let mut relay = doors(&["[::]:4433", "192.0.2.2:4434"]);
     assert_eq!(relay.poll_action(), bind(0, "[::]:4433"));
@@ -462,7 +462,7 @@ fn without_ipv6_it_listens_on_ipv4_and_without_any_address_it_ends() {
 }
 
 #[test]
-fn an_address_is_open_once_udp_and_tcp_are_there_at_the_same_port() {
+fn address_is_open_once_udp_and_tcp_share_a_port() {
     let now = Instant::now();
     let mut relay = doors(&["[::1]:0", "192.0.2.2:4434"]);
     assert_eq!((relay.poll_action(), relay.poll_action()), (bind(0, "[::1]:0"), bind(1, "192.0.2.2:4434")));
@@ -490,7 +490,7 @@ fn an_address_is_open_once_udp_and_tcp_are_there_at_the_same_port() {
 }
 
 #[test]
-fn the_system_s_ports_are_tried_so_often_and_no_more() {
+fn automatic_port_choice_is_tried_eight_times() {
     let now = Instant::now();
     let mut relay = doors(&["192.0.2.2:0"]);
     let mut tries = 0;
@@ -510,7 +510,7 @@ fn the_system_s_ports_are_tried_so_often_and_no_more() {
 }
 
 #[test]
-fn its_figures_are_told_when_asked_for() {
+fn relay_status_is_reported_on_request() {
     let mut world = World::new();
     let (alice, bob) = world.pair(ROOM);
     let a = world.clients[alice].main();
@@ -555,12 +555,12 @@ fn work_among(idle: usize) -> u64 {
 }
 
 #[test]
-fn the_work_of_a_wake_up_is_the_same_among_few_and_many() {
+fn wake_up_work_is_constant_in_connections() {
     assert_eq!(work_among(10), work_among(1000));
 }
 
 #[test]
 #[ignore = "10,000 handshakes take a minute"]
-fn the_work_of_a_wake_up_is_the_same_among_10_and_10_000() {
+fn wake_up_work_is_equal_for_10_and_10_000_connections() {
     assert_eq!(work_among(10), work_among(10_000));
 }

@@ -111,7 +111,7 @@ fn x07_a_lane_detects_a_lost_or_replayed_record_at_once() {
 }
 
 #[test]
-fn a_refused_record_changes_nothing() {
+fn refused_record_changes_no_state() {
     let mut way = direction(1, BIG);
     let records = six(&mut way);
     let mut stream = InStream::default();
@@ -161,7 +161,7 @@ fn a_lane_begins_with_a_control_record_that_opens() {
 }
 
 #[test]
-fn a_stream_goes_on_in_a_fresh_lane_after_so_many_records() {
+fn stream_starts_new_lane_after_record_limit() {
     watch_nonces();
     let limits = Limits { records: 5, bytes: u64::MAX };
     let (mut way, mut stream) = (direction(1, limits), InStream::default());
@@ -181,7 +181,7 @@ fn a_stream_goes_on_in_a_fresh_lane_after_so_many_records() {
 }
 
 #[test]
-fn a_stream_goes_on_in_a_fresh_lane_after_so_many_bytes() {
+fn stream_starts_new_lane_after_byte_limit() {
     let (mut way, mut stream) = (direction(1, Limits { records: u64::MAX, bytes: 2500 }), InStream::default());
     let mut lanes = Vec::new();
     for _ in 0..7 {
@@ -245,7 +245,7 @@ fn a_lane_stalls_while_undelivered_records_make_no_progress() {
 }
 
 #[test]
-fn a_fresh_lane_stands_as_long_as_the_old_one_before_it() {
+fn new_lane_inherits_stall_time_of_old_lane() {
     let mut way = direction(1, Limits { records: 2, bytes: u64::MAX });
     let start = way.now;
     for n in 0..3 {
@@ -256,7 +256,7 @@ fn a_fresh_lane_stands_as_long_as_the_old_one_before_it() {
 }
 
 #[test]
-fn a_record_in_assembly_is_heard_every_64_kib_and_counted() {
+fn partial_record_counts_as_received_every_64_kib() {
     let mut way = direction(1, BIG);
     let records = way.chunk(1, &[0; 300_000]);
     let mut stream = InStream::default();
@@ -272,7 +272,7 @@ fn a_record_in_assembly_is_heard_every_64_kib_and_counted() {
 }
 
 #[test]
-fn lanes_in_order_are_remembered_as_one_number() {
+fn lanes_seen_in_order_are_stored_as_one_number() {
     let mut seen = SeenLanes::new();
     for lane in 0..10_000 {
         assert!(!seen.contains(lane));
@@ -285,7 +285,7 @@ fn lanes_in_order_are_remembered_as_one_number() {
 
 proptest! {
     #[test]
-    fn a_lane_that_was_is_never_taken_again(lanes in prop::collection::vec(0..4000_u32, 0..3000)) {
+    fn used_lane_is_never_accepted_again(lanes in prop::collection::vec(0..4000_u32, 0..3000)) {
         let (mut seen, mut inserted) = (SeenLanes::new(), BTreeSet::new());
         for lane in lanes {
             prop_assert!(seen.contains(lane) || !inserted.contains(&lane));

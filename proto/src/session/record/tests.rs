@@ -55,7 +55,7 @@ fn arrived(key: &Arc<LaneKey>, body: Bytes) -> SealedChunk {
 }
 
 #[test]
-fn a_record_stands_as_the_protocol_says() {
+fn record_layout_matches_protocol() {
     for suite in SUITES {
         let body = body_of(prepared(b"hello").seal(&key(suite), HEAD, &[]).unwrap());
         assert_eq!(body.len(), HEADER + 5 + TAG);
@@ -66,7 +66,7 @@ fn a_record_stands_as_the_protocol_says() {
 }
 
 #[test]
-fn a_chunk_is_sealed_and_opened_where_it_lies() {
+fn chunk_is_sealed_and_opened_in_place() {
     let key = key(Suite::Aes256Gcm);
     for opener in [&[][..], &[9; OPENER]] {
         let chunk = prepared(&[5; 100_000]);
@@ -87,7 +87,7 @@ fn a_chunk_is_sealed_and_opened_where_it_lies() {
 }
 
 #[test]
-fn a_lent_buffer_returns_once_its_record_is_sent_or_dropped() {
+fn lent_buffer_returns_once_record_is_sent_or_dropped() {
     let (key, pool) = (key(Suite::Aes256Gcm), Arc::new(Pool::default()));
     let mut chunk = Prepared::lent(&pool, 100_000);
     chunk.body_mut().fill(5);
@@ -105,7 +105,7 @@ fn a_lent_buffer_returns_once_its_record_is_sent_or_dropped() {
 }
 
 #[test]
-fn the_buffer_of_a_record_that_was_looked_at_goes_to_the_pool() {
+fn buffer_of_opened_record_returns_to_pool() {
     let (key, pool) = (key(Suite::Aes256Gcm), Pool::default());
     let frame = prepared(&[5; 100_000]).seal(&key, HEAD, &[]).unwrap();
     let body = Bytes::from(frame[PREFIX..].to_vec());
@@ -142,7 +142,7 @@ fn a_record_in_pieces_or_in_shared_memory_opens_too() {
 }
 
 #[test]
-fn a_prepared_chunk_counts_its_plaintext_only() {
+fn prepared_chunk_length_excludes_overhead() {
     let mut chunk = Prepared::zeroed(10);
     assert_eq!((chunk.len(), chunk.is_empty(), chunk.body()), (10, false, &[0; 10][..]));
     chunk.body_mut().copy_from_slice(b"0123456789");
@@ -162,13 +162,13 @@ fn a_prepared_chunk_counts_its_plaintext_only() {
 }
 
 #[test]
-fn an_opener_that_does_not_fit_leaves_the_chunk_as_it_was() {
+fn oversized_opener_leaves_chunk_unchanged() {
     let chunk = prepared(b"hello").seal(&key(Suite::Aes256Gcm), HEAD, &[0; OPENER + 1]).unwrap_err();
     assert_eq!(chunk.body(), b"hello");
 }
 
 #[test]
-fn every_changed_bit_and_every_changed_length_is_found() {
+fn every_changed_bit_or_length_is_detected() {
     for suite in SUITES {
         let key = key(suite);
         let body = body_of(prepared(b"some plaintext").seal(&key, HEAD, &[]).unwrap());
@@ -193,7 +193,7 @@ fn every_changed_bit_and_every_changed_length_is_found() {
 }
 
 #[test]
-fn each_lane_has_a_key_of_its_own_and_each_suite_too() {
+fn each_lane_and_suite_has_its_own_key() {
     let record_key = RecordKey::new([7; 32]);
     for suite in SUITES {
         let body = body_of(prepared(b"hello").seal(&key(suite), HEAD, &[]).unwrap());

@@ -4,7 +4,7 @@ use super::*;
 use crate::handshake::vectors::Vectors;
 
 #[test]
-fn sealed_records() {
+fn sealed_record_vectors_match() {
     let mut keys = Vectors::new(|name| name.starts_with("schedule.records."));
     let mut vectors = Vectors::new(|name| name.starts_with("record.") || name.starts_with("frame.record."));
     let (sender, receiver) = (keys.array("schedule.records.sender"), keys.array("schedule.records.receiver"));

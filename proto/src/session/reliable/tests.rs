@@ -20,7 +20,7 @@ fn with(messages: u32) -> Reliable {
 }
 
 #[test]
-fn messages_have_a_sequence_from_one_and_losable_ones_none() {
+fn sequence_starts_at_one_and_skips_losable_messages() {
     let mut reliable = with(2);
     reliable.push(ack(7)).unwrap();
     assert!(!reliable.is_idle());
@@ -44,7 +44,7 @@ fn unacknowledged_messages_are_resent_on_another_link() {
 }
 
 #[test]
-fn an_ack_in_the_middle_of_sending_skips_nothing() {
+fn ack_during_sending_skips_no_message() {
     let mut reliable = with(5);
     for _ in 0..3 {
         reliable.next(|_, _| Some(())).unwrap();
@@ -79,7 +79,7 @@ fn a_sequence_is_taken_once_and_a_gap_is_a_violation() {
 }
 
 #[test]
-fn both_queues_are_bounded_and_give_back_what_they_do_not_take() {
+fn both_queues_are_bounded_and_return_refused_messages() {
     let mut reliable = with(u32::try_from(WAITING).unwrap());
     assert!(!reliable.has_room());
     assert_eq!(reliable.push(bye(9)), Err(Unsent::Full(bye(9))));
@@ -97,7 +97,7 @@ fn both_queues_are_bounded_and_give_back_what_they_do_not_take() {
 }
 
 #[test]
-fn the_sessions_own_messages_are_not_taken() {
+fn session_owned_messages_are_refused() {
     for own in [
         Control::Sync,
         Control::KeepAlive { lanes: BoundedVec::default(), reading: true },
@@ -108,7 +108,7 @@ fn the_sessions_own_messages_are_not_taken() {
 }
 
 #[test]
-fn an_ack_is_owed_after_so_many_messages() {
+fn ack_is_due_after_message_limit() {
     let mut reliable = Reliable::default();
     for n in 1..=ACK_AFTER {
         assert!(!reliable.owes_ack());

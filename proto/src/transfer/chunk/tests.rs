@@ -111,7 +111,7 @@ fn run(work: Work) -> Result<Product, Fault> {
 }
 
 #[test]
-fn the_header_is_what_the_text_says() {
+fn chunk_header_layout_matches_protocol() {
     let header = Header { transfer: 1, chunk: 0x0203, codec: Codec::Zstd, length: 0x0405, hash: [6; 32] };
     let bytes = header.to_bytes();
     assert_eq!(bytes[..17], [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 3, 1, 0, 0, 4, 5]);
@@ -128,7 +128,7 @@ fn the_header_is_what_the_text_says() {
 }
 
 #[test]
-fn chunks_travel_and_compress_where_it_pays() {
+fn chunks_round_trip_and_compress_only_if_smaller() {
     for (contents, compression, codec) in [
         (text(3 * CHUNK + 7), Compression::default(), Codec::Zstd),
         (text(3 * CHUNK + 7), Compression::Level(i32::MAX), Codec::Zstd),
@@ -164,7 +164,7 @@ fn chunks_travel_and_compress_where_it_pays() {
 }
 
 #[test]
-fn only_the_beginning_of_a_chunk_is_tried() {
+fn compression_is_decided_from_start_of_chunk() {
     let mut contents = noise(SAMPLE);
     contents.extend(text(CHUNK - SAMPLE));
     let made = Setup::new(&[contents]).prepare(0, Compression::default()).unwrap();
@@ -172,7 +172,7 @@ fn only_the_beginning_of_a_chunk_is_tried() {
 }
 
 #[test]
-fn a_record_that_was_changed_ends_its_link() {
+fn tampered_record_ends_its_link() {
     let setup = Setup::new(&[text(100)]);
     let made = setup.prepare(0, Compression::default()).unwrap();
     let changed = SealedChunk::arrived(LinkId(3), made.prepared, false);
@@ -181,7 +181,7 @@ fn a_record_that_was_changed_ends_its_link() {
 }
 
 #[test]
-fn p05_what_expands_too_far() {
+fn p05_decompression_is_bounded_by_chunk_length() {
     let contents = noise(CHUNK);
     let zeros = |len: usize| zstd::bulk::compress(&vec![0; len], 3).unwrap();
     let bad_hash = Ok(Opened::Violation(Violation::ChunkHash));
@@ -217,7 +217,7 @@ fn p05_what_expands_too_far() {
 }
 
 #[test]
-fn chunks_that_are_not_what_they_say() {
+fn chunk_with_false_header_is_a_violation() {
     let contents = noise(CHUNK + 5);
     let setup = Setup::new(std::slice::from_ref(&contents));
     let tail = &contents[CHUNK..];
@@ -238,7 +238,7 @@ fn chunks_that_are_not_what_they_say() {
 }
 
 #[test]
-fn a_chunk_that_comes_twice_is_written_once() {
+fn repeated_chunk_is_written_once() {
     let setup = Setup::new(&[text(100)]);
     let made = || setup.prepare(0, Compression::default()).unwrap().prepared;
     let hash = setup.prepare(0, Compression::default()).unwrap().hash;
@@ -253,7 +253,7 @@ fn a_chunk_that_comes_twice_is_written_once() {
 }
 
 #[test]
-fn faults_come_back_and_a_panic_is_one() {
+fn faults_and_panics_are_returned() {
     let mut setup =
         Setup::with(&[text(100), text(100)], MemorySink::new().with_fault(At::Write(1), FaultKind::Panicked));
     let made = setup.prepare(0, Compression::default()).unwrap();
@@ -274,7 +274,7 @@ fn faults_come_back_and_a_panic_is_one() {
 }
 
 #[test]
-fn a_job_that_is_told_to_stop_stops_but_for_cleaning_up() {
+fn stopped_job_is_cancelled_unless_it_cleans_up() {
     let setup = Setup::new(&[text(100)]);
     let stopped = AtomicBool::new(true);
     let sink = || Arc::<MemorySink>::clone(&setup.sink);

@@ -52,7 +52,7 @@ fn numbers(stored: &[Stored]) -> Vec<u64> {
 }
 
 #[test]
-fn a_header_comes_back_and_nothing_like_it_does() {
+fn journal_header_round_trips_and_damage_is_detected() {
     let encoded = header().encode();
     assert_eq!(Header::decode(&encoded), Ok((header(), encoded.len())));
     let mut long = encoded.clone();
@@ -78,7 +78,7 @@ fn a_header_comes_back_and_nothing_like_it_does() {
 }
 
 #[test]
-fn the_last_word_about_a_chunk_counts() {
+fn last_journal_entry_of_a_chunk_counts() {
     let other = Stored { chunk: 2, hash: [9; 32] };
     let (bytes, _) = written(&header(), &[vec![stored(3), stored(2), stored(1)], vec![other], vec![stored(4999)]]);
     let (found, end) = read(&bytes, 10).unwrap();
@@ -87,20 +87,20 @@ fn the_last_word_about_a_chunk_counts() {
 }
 
 #[test]
-fn chunks_that_the_transfer_has_not_are_not_remembered() {
+fn journal_ignores_chunks_outside_transfer() {
     let (bytes, _) = written(&header(), &[vec![stored(5000), stored(u64::MAX), stored(0)]]);
     assert_eq!(numbers(&read(&bytes, 1000).unwrap().0), [0]);
 }
 
 #[test]
-fn more_than_a_batch_holds_becomes_several() {
+fn entries_beyond_batch_size_are_split() {
     let all: Vec<_> = (0..BATCH as u64 * 2 + 1).map(stored).collect();
     let (bytes, _) = written(&header(), std::slice::from_ref(&all));
     assert_eq!(read(&bytes, 4096).unwrap(), (all, bytes.len() as u64));
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
+fn journal_reader_memory_is_bounded() {
     let header = Header { chunks: u64::MAX, ..header() };
     let encoded = header.encode();
     let mut reader = Reader::new(&header, &encoded);
@@ -116,7 +116,7 @@ fn what_is_remembered_is_bounded() {
 }
 
 #[test]
-fn a_batch_of_another_journal_or_place_is_none() {
+fn batch_of_other_journal_or_offset_is_ignored() {
     let batches = [vec![stored(1)], vec![stored(2)], vec![stored(3)]];
     let (bytes, ends) = written(&header(), &batches);
     let foreign = Header { digest: [8; 32], ..header() };
@@ -162,7 +162,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..400), piece in 1..50_usize) {
+    fn journal_reader_survives_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..400), piece in 1..50_usize) {
         let mut journal = header().encode();
         let len = journal.len();
         journal.extend_from_slice(&bytes);

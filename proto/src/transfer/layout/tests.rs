@@ -33,7 +33,7 @@ fn pieces(manifest: &Manifest, chunk: u64) -> Vec<(u32, u64, u64)> {
 }
 
 #[test]
-fn large_files_begin_on_a_boundary_and_small_ones_fill_the_rest() {
+fn large_files_are_aligned_and_small_files_fill_gaps() {
     let sizes = [Some(10), None, Some(0), Some(K64), Some(5), Some(K64 - 1), Some(7), Some(2 * K64 + 3), Some(1)];
     for page_after in 1..=sizes.len() {
         let manifest = manifest(&sizes, page_after, 64 << 10);
@@ -56,14 +56,14 @@ fn large_files_begin_on_a_boundary_and_small_ones_fill_the_rest() {
 }
 
 #[test]
-fn nothing_to_send_is_no_chunk() {
+fn empty_manifest_has_no_chunks() {
     assert_eq!(manifest(&[None, Some(0)], 1, 64 << 10).chunks(), 0);
     assert_eq!(manifest(&[], 1, 64 << 10).chunks(), 0);
     assert_eq!(manifest(&[], 1, 64 << 10).chunk_len(0), None);
 }
 
 #[test]
-fn p04_the_longest_file() {
+fn p04_longest_file_has_valid_layout() {
     let manifest = manifest(&[Some(i64::MAX as u64)], 1, 4 << 20);
     assert_eq!(manifest.chunks(), (1 << 63) >> 22);
     let last = manifest.chunks() - 1;

@@ -74,7 +74,7 @@ fn violation(result: Result<Manifest, ManifestError>) -> Violation {
 }
 
 #[test]
-fn pages_round_trip() {
+fn manifest_pages_round_trip() {
     let entries = [
         dir("photos"),
         file("photos/a.jpg", 1 << 20),
@@ -97,14 +97,14 @@ fn pages_round_trip() {
 }
 
 #[test]
-fn an_empty_manifest_is_one() {
+fn empty_manifest_is_valid() {
     let manifest = builder().finish().unwrap();
     assert_eq!((manifest.totals(), manifest.pages(), manifest.entries().count()), (Totals::default(), 0, 0));
 }
 
 /// The layout of the bytes is part of the protocol, so it stands here as bytes.
 #[test]
-fn the_encoding_is_what_the_text_says() {
+fn manifest_encoding_matches_protocol() {
     let mut page = PageBuilder::new();
     let at = |seconds| Mtime { seconds, nanos: 0 };
     page.push(&Entry { mtime: at(100), ..file("ab/c", 300) }).unwrap();
@@ -161,13 +161,13 @@ fn n01_to_n04_n06_a_name_is_refused_with_its_reason() {
 }
 
 #[test]
-fn n06_a_name_that_is_not_utf8() {
+fn n06_name_that_is_not_utf8_is_a_violation() {
     assert_eq!(violation(judge(&[raw(FILE, &[0x61, 0xff, 0x62])])), Violation::NotUtf8);
     assert_eq!(violation(judge(&[Raw { target: &[0xff], ..raw(SYMLINK, b"l") }])), Violation::NotUtf8);
 }
 
 #[test]
-fn n07_entries_that_collide() {
+fn n07_colliding_entries_are_refused() {
     let collide = |entries: &[Entry]| why(manifest(entries)) == Refusal::Collision;
     assert!(collide(&[file("README", 1), file("readme", 1)]));
     assert!(collide(&[file("\u{e9}", 1), file("e\u{301}", 1)]));
@@ -202,7 +202,7 @@ fn n07_entries_that_collide() {
 }
 
 #[test]
-fn n07_the_name_that_collides_is_told() {
+fn n07_refusal_reports_colliding_name() {
     match manifest(&[file("a", 1), file("b/README", 1), file("b/readme", 1)]) {
         Err(ManifestError::Refused(refused)) => assert_eq!(refused.name.as_raw(), "b/readme"),
         other => panic!("{other:?}"),
@@ -210,7 +210,7 @@ fn n07_the_name_that_collides_is_told() {
 }
 
 #[test]
-fn n08_kinds() {
+fn n08_unknown_kinds_and_unsafe_links_are_refused() {
     for tag in [4, 5, 6, 7, 0xc8, 0xff] {
         assert_eq!(violation(judge(&[raw(tag, b"x")])), Violation::UnknownEntryKind, "{tag}");
     }
@@ -246,7 +246,7 @@ fn n12_modes_and_times_are_clamped() {
 }
 
 #[test]
-fn p02_only_the_one_encoding_is_taken() {
+fn p02_only_canonical_encoding_is_accepted() {
     let entries = [Raw { size: 300, ..raw(FILE, b"ab/c") }, Raw { target: b"c", ..raw(SYMLINK, b"ab/d") }];
     let Page(good) = page_of(&entries);
     let push = |bytes: Vec<u8>| builder().push_page(Page(bytes.into()));
@@ -272,7 +272,7 @@ fn p02_only_the_one_encoding_is_taken() {
 }
 
 #[test]
-fn p03_zeros_and_counts_are_not_believed() {
+fn p03_zeros_and_false_counts_are_refused() {
     let push = |bytes: Vec<u8>| builder().push_page(Page(bytes.into()));
     assert_eq!(push(vec![0; Page::MAX]), Err(Violation::BadPage.into()));
     assert_eq!(
@@ -302,7 +302,7 @@ fn p03_zeros_and_counts_are_not_believed() {
 
 /// Names that share nearly all of a long path take few bytes in a page, but not without end.
 #[test]
-fn p03_a_page_does_not_unfold() {
+fn p03_page_expansion_is_bounded() {
     let stem = vec!["d".repeat(255); 15].join("/");
     let mut page = PageBuilder::new();
     let mut count = 0;
@@ -345,7 +345,7 @@ fn p03_the_number_of_entries_and_bytes_is_bounded() {
 }
 
 #[test]
-fn p04_sums_are_checked() {
+fn p04_overflowing_size_sums_are_refused() {
     let sized = |path: &'static [u8], size| Raw { size, ..raw(FILE, path) };
     assert_eq!(judge(&[sized(b"a", 1 << 60)]).unwrap().totals().bytes, 1 << 60);
     assert_eq!(why(judge(&[sized(b"a", u64::MAX)])), Refusal::TooLarge);
@@ -358,7 +358,7 @@ fn p04_sums_are_checked() {
 }
 
 #[test]
-fn a_chunk_size_that_no_transfer_has() {
+fn invalid_chunk_size_is_a_violation() {
     for size in [0, 1, 32 << 10, (64 << 10) + 1, 96 << 10, 8 << 20, u32::MAX] {
         assert_eq!(builder().finish_with(size).unwrap_err(), Violation::BadOffer.into(), "{size}");
     }
@@ -395,7 +395,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
 }
 
 #[test]
-fn a_manifest_may_not_plant_a_partial_transfer() {
+fn manifest_with_staging_name_is_refused() {
     let entry = |name: &str| Entry {
         path: RelPath::parse(name).unwrap(),
         kind: EntryKind::File { size: 1 },
@@ -408,7 +408,7 @@ fn a_manifest_may_not_plant_a_partial_transfer() {
 }
 
 #[test]
-fn local_names_that_are_one_collide() {
+fn entries_with_equal_local_names_collide() {
     let entry = |start: &str| Entry {
         path: RelPath::parse(&format!("{start}{}", "x".repeat(251))).unwrap(),
         kind: EntryKind::File { size: 5 },
@@ -447,7 +447,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_judged(
+    fn accepted_page_bytes_re_encode_identically(
         mut bytes in prop::collection::vec(prop_oneof![0_u8..8, any::<u8>()], 0..200),
         count in 0_u16..12,
     ) {
@@ -468,7 +468,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_changed_in_a_page_are_seen_or_change_the_digest(
+    fn changed_page_byte_is_refused_or_changes_digest(
         entries in prop::collection::vec(any_entry(), 1..6),
         at in any::<prop::sample::Index>(),
         bit in 0_u32..8,

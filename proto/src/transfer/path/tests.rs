@@ -7,7 +7,7 @@ fn parse(name: &str) -> Result<String, PathError> {
 }
 
 #[test]
-fn n01_dot_dot() {
+fn n01_dot_dot_is_refused() {
     for name in ["../x", "..", "a/../../x", "a/..", "a/../b"] {
         assert_eq!(parse(name), Err(PathError::DotDot), "{name}");
     }
@@ -21,7 +21,7 @@ fn n01_dot_dot() {
 }
 
 #[test]
-fn n02_absolute_drive_stream() {
+fn n02_absolute_drive_and_stream_names_are_refused() {
     for name in ["/etc/cron.d/x", "//x", "/", "\\x", "\\\\srv\\share\\x", "\\\\?\\C:\\x"] {
         assert_eq!(parse(name), Err(PathError::Absolute), "{name}");
     }
@@ -34,7 +34,7 @@ fn n02_absolute_drive_stream() {
 }
 
 #[test]
-fn n03_control_characters_with_their_place() {
+fn n03_control_characters_are_refused_with_position() {
     let bad =
         ["ab\0", "ab\n", "ab\r", "ab\x1b[2J", "ab\x7f", "ab\u{85}", "ab\u{9b}31m", "ab\t", "ab\x1b]52;c;ZXZpbA==\x07"];
     for name in bad {
@@ -46,12 +46,12 @@ fn n03_control_characters_with_their_place() {
 }
 
 #[test]
-fn n04_a_sibling_with_the_same_start() {
+fn n04_path_to_sibling_of_same_prefix_is_refused() {
     assert_eq!(parse("../target2/x"), Err(PathError::DotDot));
 }
 
 #[test]
-fn n05_odd_but_harmless_is_made_portable() {
+fn n05_unportable_names_get_portable_form() {
     let cases = [
         ("CON", "_CON"),
         ("nul.txt", "_nul.txt"),
@@ -100,7 +100,7 @@ fn n05_odd_but_harmless_is_made_portable() {
 }
 
 #[test]
-fn n05_a_name_at_the_limit_has_a_portable_form_too() {
+fn n05_name_at_length_limit_has_portable_form() {
     let name = format!("nul.{}", "x".repeat(MAX_COMPONENT - 4));
     let portable = RelPath::parse(&name).unwrap().portable().unwrap();
     assert_eq!(portable.as_str(), name.replacen('n', "_", 1));
@@ -112,7 +112,7 @@ fn n05_a_name_at_the_limit_has_a_portable_form_too() {
 }
 
 #[test]
-fn n06_empty_too_long_too_deep() {
+fn n06_empty_long_and_deep_names_are_refused() {
     assert_eq!(parse(""), Err(PathError::Empty));
     assert_eq!(parse("."), Err(PathError::Dot));
     for name in ["a//b", "a/", "a//"] {
@@ -133,7 +133,7 @@ fn n06_empty_too_long_too_deep() {
 }
 
 #[test]
-fn n07_one_key_for_what_one_system_takes_for_one_name() {
+fn n07_equivalent_names_have_same_collision_key() {
     let key = |name: &str| RelPath::parse(name).unwrap().collision_key();
     let same = [
         ("README", "readme"),
@@ -157,7 +157,7 @@ fn n07_one_key_for_what_one_system_takes_for_one_name() {
 }
 
 #[test]
-fn a_device_name_at_the_limit_has_the_key_of_its_local_name() {
+fn device_name_at_limit_has_key_of_its_portable_form() {
     let full = |start: &str| RelPath::parse(&format!("{start}{}", "x".repeat(255 - start.len()))).unwrap();
     for (device, taken) in [("CON.", "_ON."), ("com1.", "_om1."), ("nul .", "_ul .")] {
         let (device, taken) = (full(device), full(taken));
@@ -170,7 +170,7 @@ fn a_device_name_at_the_limit_has_the_key_of_its_local_name() {
 }
 
 #[test]
-fn names_of_partial_transfers_are_known_in_each_spelling() {
+fn staging_names_are_recognised_in_each_spelling() {
     let is_partial = |name: &str| RelPath::parse(name).unwrap().is_partial();
     for name in [
         ".tallow-0123456789abcdef",
@@ -205,7 +205,7 @@ fn a_path_whose_portable_form_is_too_long_is_refused() {
 }
 
 #[test]
-fn links_stay_inside() {
+fn link_targets_stay_inside_root() {
     let at = |link: &str, target: &str| {
         LinkTarget::parse(target, &RelPath::parse(link).unwrap()).map(|target| target.as_str().to_owned())
     };
@@ -239,7 +239,7 @@ fn links_stay_inside() {
 }
 
 #[test]
-fn d01_a_name_is_shown_without_what_a_terminal_obeys() {
+fn d01_path_debug_output_escapes_control_characters() {
     let path = RelPath::parse("x\u{202e}gnp.\u{200b}exe").unwrap();
     assert_eq!(format!("{path:?}"), r#""x\\u{202e}gnp.\\u{200b}exe""#);
     assert_eq!(path.shown().escaped(100), r"x\u{202e}gnp.\u{200b}exe");
@@ -248,7 +248,7 @@ fn d01_a_name_is_shown_without_what_a_terminal_obeys() {
 proptest! {
     /// Whatever is accepted stays below its root, by a walk that knows nothing of the parser.
     #[test]
-    fn what_is_accepted_stays_inside(
+    fn accepted_paths_stay_inside_root(
         parts in prop::collection::vec(
             prop_oneof![
                 Just("..".to_owned()),
@@ -276,7 +276,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_judged(name in any::<String>()) {
+    fn accepted_paths_have_valid_portable_form(name in any::<String>()) {
         if let Ok(path) = RelPath::parse(&name) {
             prop_assert_eq!(path.as_str(), &name);
             let portable = path.portable();

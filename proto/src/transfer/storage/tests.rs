@@ -18,7 +18,7 @@ fn a_fault_is_an_error_that_names_path_and_cause() {
 }
 
 #[test]
-fn an_io_error_keeps_its_own_words() {
+fn io_error_keeps_its_own_text() {
     let own = Fault::from(io::Error::other("my database is gone"));
     assert_eq!((own.kind, own.to_string()), (FaultKind::Io(io::ErrorKind::Other), "my database is gone".to_owned()));
     assert_eq!(Fault::other("my database is gone"), own);
@@ -29,7 +29,7 @@ fn an_io_error_keeps_its_own_words() {
 }
 
 #[test]
-fn a_panic_keeps_its_words_and_no_terminal_obeys_them() {
+fn panic_text_is_kept_and_escaped() {
     struct Breaks;
     impl Source for Breaks {
         fn scan(&self, page: u32) -> Result<Option<Page>, Fault> {
@@ -50,7 +50,7 @@ fn a_panic_keeps_its_words_and_no_terminal_obeys_them() {
 }
 
 #[test]
-fn words_without_an_end_are_cut() {
+fn long_fault_text_is_truncated() {
     let fault = Fault::other(&"x".repeat(1 << 20));
     assert_eq!(fault.detail.as_ref().unwrap().len(), MOST_DETAIL);
     assert_eq!(fault.to_string().chars().count(), SHOWN + 1);

@@ -63,7 +63,7 @@ fn root(contents: &[&[u8]]) -> [u8; 32] {
 }
 
 #[test]
-fn an_offer_of_a_stream_says_nothing_that_it_cannot_know() {
+fn stream_offer_with_files_or_totals_is_a_violation() {
     let cases: [fn(&mut Offer); 5] = [
         |offer| offer.chunk_size = 0,
         |offer| offer.chunk_size = CHUNK + 1,
@@ -87,7 +87,7 @@ fn an_offer_of_a_stream_says_nothing_that_it_cannot_know() {
 }
 
 #[test]
-fn a_chunk_that_is_not_allowed_is_a_violation() {
+fn invalid_stream_chunk_is_a_violation() {
     type Change = fn(&mut crate::transfer::chunk::Header);
     let cases: [(&[u8], Change, Violation); 8] = [
         (b"x", |header| header.transfer = 2, Violation::WrongTransfer),
@@ -113,7 +113,7 @@ fn a_chunk_that_is_not_allowed_is_a_violation() {
 }
 
 #[test]
-fn chunks_come_out_in_their_order_and_a_second_copy_must_be_the_same() {
+fn chunks_are_written_in_order_and_copies_must_match() {
     let (mut receiver, sink) = receiving();
     for number in (1..AHEAD).rev() {
         receiver.handle_chunk(now(), chunk(number, &[number as u8; 3], |_| {}));
@@ -144,7 +144,7 @@ fn chunks_come_out_in_their_order_and_a_second_copy_must_be_the_same() {
 }
 
 #[test]
-fn what_is_sent_beyond_the_credit_is_a_violation() {
+fn chunks_beyond_credit_are_a_violation() {
     let contents = noise(1, MIB);
     let (mut receiver, _) = receiving();
     let mut sent = 0_u64;
@@ -162,7 +162,7 @@ fn what_is_sent_beyond_the_credit_is_a_violation() {
 }
 
 #[test]
-fn an_end_that_contradicts_is_a_violation() {
+fn contradictory_end_is_a_violation() {
     let right = root(&[b"abc"]);
     for (message, expected) in [
         (end(1, 1, [0; 32]), Violation::WrongRoot),
@@ -233,7 +233,7 @@ fn told(sender: &mut Sender) -> Option<Violation> {
 }
 
 #[test]
-fn a_receiver_acknowledges_what_was_sent_and_from_the_first_on() {
+fn acks_must_cover_sent_chunks_from_the_first() {
     for (ranges, expected) in [
         (&[range(0, 3)][..], Some(Violation::BadRanges)),
         (&[range(1, 2)], Some(Violation::BadRanges)),
@@ -255,7 +255,7 @@ fn a_receiver_acknowledges_what_was_sent_and_from_the_first_on() {
 }
 
 #[test]
-fn a_receiver_of_a_stream_has_nothing_and_verifies_nothing_early() {
+fn stream_receiver_may_not_have_chunks_or_verify_early() {
     let source = Arc::new(MemoryStream::default()) as Arc<dyn StreamSource>;
     let config = sender::Config { cores: 2, compression: Compression::Off, is_strict: false };
     let mut sender = Sender::of_stream(config, source);

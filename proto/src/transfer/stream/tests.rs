@@ -227,7 +227,7 @@ fn all(bytes: &[u8]) -> MemoryStream {
 const HOUR: std::time::Duration = std::time::Duration::from_secs(3600);
 
 #[test]
-fn a_stream_of_any_length_crosses() {
+fn stream_of_any_length_arrives() {
     for len in [0, 1, MIB - 1, MIB, MIB + 1, 40 * MIB + 5] {
         let bytes = noise(1, len);
         let mut world = World::stream(all(&bytes), MemoryPipe::new(), Compression::Off);
@@ -242,7 +242,7 @@ fn a_stream_of_any_length_crosses() {
 }
 
 #[test]
-fn the_root_is_what_the_page_says() {
+fn stream_root_matches_protocol() {
     let bytes = noise(1, MIB + 3);
     let mut world = World::stream(all(&bytes), MemoryPipe::new(), Compression::Off);
     world.settle(HOUR);
@@ -267,7 +267,7 @@ fn a_file_is_written_in_order() {
 }
 
 #[test]
-fn only_one_file_is_written_in_order() {
+fn only_single_file_is_accepted_as_stream() {
     for source in [
         MemorySource::new(),
         MemorySource::new().with_dir(path("d")),
@@ -291,7 +291,7 @@ fn only_one_file_is_written_in_order() {
 }
 
 #[test]
-fn a_chunk_that_is_not_full_leaves_after_its_time() {
+fn partial_chunk_is_sent_after_timeout() {
     let source =
         MemoryStream::new([Piece::Silence, Piece::Bytes(vec![1; 10]), Piece::Silence, Piece::Bytes(vec![2; 10])]);
     let mut world = World::stream(source.without_end(), MemoryPipe::new(), Compression::Off);
@@ -312,7 +312,7 @@ fn a_chunk_that_is_not_full_leaves_after_its_time() {
 }
 
 #[test]
-fn nothing_is_read_before_somebody_wants_it() {
+fn source_is_not_read_before_accept() {
     let mut world = World::stream(all(&[1; 100]), MemoryPipe::new(), Compression::Off);
     world.drain();
     assert!(world.sender_jobs.is_empty() && world.source.left() == 100);
@@ -343,7 +343,7 @@ fn a_sink_that_is_full_stops_the_source() {
 }
 
 #[test]
-fn a_lost_link_reads_nothing_twice() {
+fn lost_link_causes_no_second_source_read() {
     let bytes = noise(1, 20 * MIB);
     let mut world = World::stream(all(&bytes), MemoryPipe::new(), Compression::Off);
     world.sink.set_shut(true);
@@ -361,7 +361,7 @@ fn a_lost_link_reads_nothing_twice() {
 }
 
 #[test]
-fn whoever_stops_reading_ends_it_for_both() {
+fn broken_sink_ends_both_peers() {
     let pipe = MemoryPipe::new().with_fault(MIB + 1, FaultKind::Io(std::io::ErrorKind::BrokenPipe));
     let mut world = World::stream(all(&noise(1, 4 * MIB)), pipe, Compression::Off);
     world.settle(HOUR);
@@ -373,7 +373,7 @@ fn whoever_stops_reading_ends_it_for_both() {
 }
 
 #[test]
-fn a_source_that_breaks_ends_it_for_both() {
+fn broken_source_ends_both_peers() {
     let source = MemoryStream::new([Piece::Bytes(vec![1; MIB]), Piece::Fault(FaultKind::System(5))]);
     let mut world = World::stream(source, MemoryPipe::new(), Compression::Off);
     world.settle(HOUR);
@@ -402,7 +402,7 @@ fn a_silent_file_is_a_stall_and_a_silent_stream_is_not() {
 }
 
 #[test]
-fn it_can_be_ended_from_either_side_at_any_time() {
+fn either_peer_can_cancel_stream_at_any_time() {
     for steps in 0..60 {
         for side in 0..2 {
             let mut world = World::stream(all(&noise(1, 3 * MIB)), MemoryPipe::new(), Compression::Off);
@@ -424,7 +424,7 @@ fn it_can_be_ended_from_either_side_at_any_time() {
 }
 
 #[test]
-fn a_limit_on_either_side_is_kept() {
+fn rate_limit_of_either_peer_is_kept() {
     let bytes = noise(1, 12 * MIB);
     for (sender, receiver) in [(Some(MIB as u64), None), (None, Some(MIB as u64))] {
         let mut world = World::stream(all(&bytes), MemoryPipe::new(), Compression::Off).limited(sender, receiver);
@@ -437,7 +437,7 @@ fn a_limit_on_either_side_is_kept() {
 }
 
 #[test]
-fn the_last_word_leaves_even_when_the_owner_is_done() {
+fn final_message_is_sent_after_receiver_is_abandoned() {
     type End = fn(&mut receiver::Receiver, Instant);
     let ends: [(End, bool); 3] = [
         (|receiver, now| receiver.decline(now, crate::wire::peer::DeclineReason::Person, "").unwrap(), true),
@@ -456,7 +456,7 @@ fn the_last_word_leaves_even_when_the_owner_is_done() {
 }
 
 #[test]
-fn a_chunk_that_was_lost_has_its_place_when_later_ones_fill_the_window() {
+fn lost_chunk_is_resent_when_window_is_full() {
     let chunk = 64 << 10;
     // As they are sent: next to nothing, half of one, and all of the others.
     let bytes = [vec![0; chunk + chunk / 2], noise(1, chunk / 2), noise(2, chunk * 20)].concat();
@@ -487,7 +487,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_goes_in_comes_out(
+    fn any_stream_arrives_unchanged(
         pieces in pieces(),
         seed in any::<u64>(),
         cuts in proptest::collection::btree_set(0..400_usize, 0..6),

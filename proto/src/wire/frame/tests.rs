@@ -29,7 +29,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(
+    fn decoder_survives_any_bytes(
         pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..700), 0..20),
         records: bool,
     ) {
@@ -79,7 +79,7 @@ fn p07_a_frame_in_single_bytes_takes_no_extra_memory() {
 }
 
 #[test]
-fn bytes_behind_the_last_frame_are_kept_for_the_next_owner() {
+fn bytes_after_last_frame_are_kept_for_next_owner() {
     let mut decoder = Decoder::new(Caps::Greeting);
     decoder.push([&enclose(b"hello")[..], b"rest"].concat().into());
     assert_eq!(decoder.next_frame().unwrap().unwrap().into_bytes(), "hello");

@@ -46,7 +46,7 @@ fn judge(bytes: &[u8]) -> Result<ControlRecord, Malformed> {
 }
 
 #[test]
-fn a_control_record_has_one_encoding_and_comes_back_from_it() {
+fn control_record_round_trips_with_stable_tags() {
     for record in records() {
         assert_eq!(judge(&encode(&record)), Ok(record));
     }
@@ -82,7 +82,7 @@ fn p02_an_overlong_number_is_malformed() {
 }
 
 #[test]
-fn p02_anything_after_a_message_is_malformed() {
+fn p02_trailing_bytes_after_message_are_malformed() {
     for record in records() {
         for rest in [&[0][..], &[1], &encode(&record)] {
             assert_eq!(judge(&[&encode(&record), rest].concat()), Err(Malformed), "{record:?}");
@@ -101,7 +101,7 @@ fn p02_a_message_cut_at_any_byte_is_malformed() {
 }
 
 #[test]
-fn p02_a_bool_is_0_or_1_and_so_is_the_mark_of_an_option() {
+fn p02_bool_and_option_tag_must_be_0_or_1() {
     let keep_alive = |reading| judge(&[0, 0, 1, 0, reading]);
     assert!(keep_alive(0).is_ok() && keep_alive(1).is_ok());
     assert_eq!((keep_alive(2), keep_alive(255)), (Err(Malformed), Err(Malformed)));
@@ -125,7 +125,7 @@ fn p02_an_unknown_tag_is_malformed() {
 }
 
 #[test]
-fn p02_a_list_or_a_text_longer_than_its_bound_is_malformed() {
+fn p02_list_or_text_beyond_its_bound_is_malformed() {
     let keep_alive = |count: u8| judge(&[&[0, 0, 1, count], &vec![0; 3 * usize::from(count)][..], &[1]].concat());
     assert!(keep_alive(64).is_ok());
     assert_eq!(keep_alive(65), Err(Malformed));
@@ -142,7 +142,7 @@ fn p02_a_list_or_a_text_longer_than_its_bound_is_malformed() {
 
 proptest! {
     #[test]
-    fn bytes_are_no_message_or_the_encoding_of_one(
+    fn accepted_message_bytes_re_encode_identically(
         bytes in prop::collection::vec(any::<u8>(), 0..100),
         tag in 0..14_u8,
     ) {

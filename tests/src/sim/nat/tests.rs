@@ -30,7 +30,7 @@ const X: &str = "192.168.1.10:5000";
 /// Section 4.1: X1':x1' equals X2':x2' for all values of Y2:y2; if and only if Y2 equals Y1; if and only if Y2:y2
 /// equals Y1:y1.
 #[test]
-fn mappings_are_reused_as_their_dependence_says() {
+fn mappings_are_reused_by_mapping_behaviour() {
     for (mapping, other_port, other_address) in [
         (Dependence::Independent, true, true),
         (Dependence::Address, true, false),
@@ -48,7 +48,7 @@ fn mappings_are_reused_as_their_dependence_says() {
 
 /// Section 5: who may answer.
 #[test]
-fn packets_come_in_as_the_filtering_says() {
+fn inbound_packets_pass_by_filtering_behaviour() {
     for mapping in [Dependence::Independent, Dependence::AddressAndPort] {
         for (filtering, other_port, other_address) in [
             (Dependence::Independent, true, true),
@@ -68,7 +68,7 @@ fn packets_come_in_as_the_filtering_says() {
 
 /// Whom a dependent mapping was made for may answer there and nowhere else.
 #[test]
-fn each_mapping_has_a_filter_of_its_own() {
+fn each_mapping_has_its_own_filter() {
     let (mut nat, now) = nat(Dependence::AddressAndPort, Dependence::Address);
     let one = mapped(&mut nat, now, X, "198.51.100.1:1000");
     let two = mapped(&mut nat, now, X, "198.51.100.2:1000");
@@ -95,7 +95,7 @@ fn ports_are_kept_if_they_are_free() {
 
 /// REQ-5 and REQ-6: a lifetime, refreshed from inside and not from outside.
 #[test]
-fn mappings_end_when_nothing_is_sent() {
+fn mappings_expire_without_outbound_packets() {
     let (mut nat, now) = nat(Dependence::Independent, Dependence::AddressAndPort);
     let y = "198.51.100.1:1000";
     let outside = mapped(&mut nat, now, X, y);
@@ -118,7 +118,7 @@ fn mappings_end_when_nothing_is_sent() {
 }
 
 #[test]
-fn a_flush_loses_all_and_gives_other_ports() {
+fn flush_drops_mappings_and_changes_ports() {
     let (mut nat, now) = nat(Dependence::Independent, Dependence::Independent);
     let outside = mapped(&mut nat, now, X, "198.51.100.1:1");
     nat.out(now, Protocol::Syn, addr(X), addr("198.51.100.1:2"));
@@ -131,7 +131,7 @@ fn a_flush_loses_all_and_gives_other_ports() {
 }
 
 #[test]
-fn a_firewall_translates_nothing_and_lets_in_answers_alone() {
+fn firewall_translates_nothing_and_admits_only_answers() {
     let mut wall = Nat::new(Behaviour::firewall(), OUTSIDE, &Seed::new([1; 32]));
     let now = Instant::now();
     assert!(!comes_in(&wall, now, "198.51.100.1:1000", addr(X)));
@@ -144,7 +144,7 @@ fn a_firewall_translates_nothing_and_lets_in_answers_alone() {
 }
 
 #[test]
-fn tcp_opens_from_inside_and_only_the_target_answers() {
+fn tcp_opens_from_inside_and_admits_only_its_target() {
     let (mut nat, now) = nat(Dependence::Independent, Dependence::Independent);
     let (x, y) = (addr(X), addr("198.51.100.1:443"));
     assert_eq!(nat.out(now, Protocol::Tcp, x, y), None, "in the middle of what was never opened");
@@ -159,7 +159,7 @@ fn tcp_opens_from_inside_and_only_the_target_answers() {
 }
 
 #[test]
-fn blocked_udp_goes_nowhere_and_tcp_does() {
+fn blocked_udp_is_dropped_and_tcp_passes() {
     let (mut nat, now) = nat(Dependence::Independent, Dependence::Independent);
     let outside = mapped(&mut nat, now, X, "198.51.100.1:1");
     nat.allow_udp(false);

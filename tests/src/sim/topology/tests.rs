@@ -63,7 +63,7 @@ const CONE: Behaviour = Behaviour::nat(Independent, Independent);
 const HOME: Behaviour = Behaviour::nat(Independent, AddressAndPort);
 
 #[test]
-fn a_packet_goes_through_both_nats() {
+fn packet_passes_both_nats() {
     let mut map = Map::new();
     let a = map.site(PUBLIC, [192, 168, 1, 0], CONE, [203, 0, 113, 101]);
     let b = map.site(PUBLIC, [192, 168, 2, 0], HOME, [203, 0, 113, 102]);
@@ -79,7 +79,7 @@ fn a_packet_goes_through_both_nats() {
 }
 
 #[test]
-fn a_packet_that_is_under_way_meets_the_nat_as_it_is_then() {
+fn packet_in_flight_sees_nat_state_on_arrival() {
     let mut map = Map::new();
     let a = map.site(PUBLIC, [192, 168, 1, 0], HOME, [203, 0, 113, 101]);
     map.put(ALICE, a, "192.168.1.10");
@@ -91,7 +91,7 @@ fn a_packet_that_is_under_way_meets_the_nat_as_it_is_then() {
 }
 
 #[test]
-fn one_lan_needs_no_nat() {
+fn hosts_on_same_lan_use_no_nat() {
     let mut map = Map::new();
     let a = map.site(PUBLIC, [192, 168, 1, 0], HOME, [203, 0, 113, 101]);
     map.put(ALICE, a, "192.168.1.10");
@@ -110,7 +110,7 @@ fn one_lan_needs_no_nat() {
 
 /// RFC 4787, section 6, and REQ-9: by the outside address, from the outside address.
 #[test]
-fn a_hairpin_is_turned_round_where_that_is_on() {
+fn hairpin_packets_return_only_if_enabled() {
     for hairpin in [false, true] {
         let mut map = Map::new();
         let a = map.site(PUBLIC, [192, 168, 1, 0], Behaviour { hairpin, ..CONE }, [203, 0, 113, 101]);
@@ -123,7 +123,7 @@ fn a_hairpin_is_turned_round_where_that_is_on() {
 }
 
 #[test]
-fn private_networks_overlap() {
+fn private_networks_may_overlap() {
     let mut map = Map::new();
     let a = map.site(PUBLIC, [192, 168, 1, 0], CONE, [203, 0, 113, 101]);
     let b = map.site(PUBLIC, [192, 168, 1, 0], CONE, [203, 0, 113, 102]);
@@ -139,7 +139,7 @@ fn private_networks_overlap() {
 }
 
 #[test]
-fn nats_behind_a_nat_translate_twice_and_meet_by_its_hairpin() {
+fn nested_nats_translate_twice_and_use_outer_hairpin() {
     for hairpin in [false, true] {
         let mut map = Map::new();
         let protocol = Behaviour { hairpin, ..Behaviour::nat(Independent, Address) };
@@ -162,7 +162,7 @@ fn nats_behind_a_nat_translate_twice_and_meet_by_its_hairpin() {
 }
 
 #[test]
-fn a_firewall_before_public_addresses_lets_in_answers() {
+fn firewall_of_public_addresses_admits_only_answers() {
     let mut map = Map::new();
     let six = |tail: &str| format!("2001:db8:77:a1::{tail}");
     let network = "2001:db8:77:a1::".parse().unwrap();
@@ -181,7 +181,7 @@ fn a_firewall_before_public_addresses_lets_in_answers() {
 }
 
 #[test]
-fn tcp_goes_out_through_a_nat_and_not_in() {
+fn tcp_passes_nat_outbound_only() {
     let mut map = Map::new();
     let a = map.site(PUBLIC, [192, 168, 1, 0], CONE, [203, 0, 113, 101]);
     map.put(ALICE, a, "192.168.1.10");
@@ -194,7 +194,7 @@ fn tcp_goes_out_through_a_nat_and_not_in() {
 }
 
 #[test]
-fn what_no_router_forwards_stays_inside() {
+fn non_routable_packets_stay_on_lan() {
     let mut map = Map::new();
     let a = map.site(PUBLIC, [192, 168, 1, 0], CONE, [203, 0, 113, 101]);
     map.put(ALICE, a, "192.168.1.10");
@@ -205,7 +205,7 @@ fn what_no_router_forwards_stays_inside() {
 }
 
 #[test]
-fn an_address_is_the_last_ones_who_took_it() {
+fn address_belongs_to_last_host_attached() {
     let mut map = Map::new();
     map.put(BOB, PUBLIC, "198.51.100.1");
     assert_eq!(map.send(BOB, "198.51.100.1:1", SERVER).map(|got| got.0), Some(BOB));

@@ -130,7 +130,7 @@ fn ours(path: Path, seconds: u64) -> Share {
 }
 
 #[test]
-fn loss_and_reordering_do_not_take_the_rate_away() {
+fn rate_survives_loss_and_reordering() {
     for (loss, jitter_us) in [(1_000, 0), (20_000, 0), (60_000, 0), (0, 2_000)] {
         let share = ours(path(5_000_000, 10, 100, loss, jitter_us), 3);
         assert!(share.of_rate > 80.0, "{loss}, {jitter_us}: {share:?}");
@@ -152,13 +152,13 @@ fn a_path_with_small_buffers_is_not_flooded() {
 }
 
 #[test]
-fn a_path_with_large_buffers_is_not_filled_until_it_drops() {
+fn large_buffers_are_not_filled_until_loss() {
     let share = ours(path(2_000_000, 10, 500, 0, 0), 5);
     assert!(share.of_rate > 85.0 && share.lost < 0.1, "{share:?}");
 }
 
 #[test]
-fn the_rate_comes_back_after_an_outage() {
+fn rate_recovers_after_outage() {
     let (until, from) = (Duration::from_secs(12), Duration::from_secs(9));
     let outage = Change::Outage(Duration::from_secs(2), Duration::from_secs(5));
     let share = compete(path(2_000_000, 10, 50, 0, 0), &[(Profile::peer(), 0)], until, from, outage).remove(0);
@@ -166,7 +166,7 @@ fn the_rate_comes_back_after_an_outage() {
 }
 
 #[test]
-fn a_longer_path_is_told_apart_from_our_own_queue() {
+fn longer_path_is_distinguished_from_own_queue() {
     let (until, from) = (Duration::from_secs(45), Duration::from_secs(35));
     let path = path(1_000_000, 5, 1_000, 0, 0);
     let longer = Change::Latency(Duration::from_secs(5), Duration::from_millis(100));
@@ -177,7 +177,7 @@ fn a_longer_path_is_told_apart_from_our_own_queue() {
 }
 
 #[test]
-fn a_path_is_shared_with_others() {
+fn path_is_shared_with_other_connections() {
     for other in [Congestion::Cubic, Congestion::DeliveryRate] {
         let (until, from) = (Duration::from_secs(25), Duration::from_secs(10));
         let both = [(Profile::peer(), 0), (profile(other, 64), 2)];
@@ -191,7 +191,7 @@ const CONTROLLERS: [Congestion; 3] = [Congestion::Cubic, Congestion::Bbr, Conges
 
 #[test]
 #[ignore = "takes minutes and prints a table"]
-fn table() {
+fn congestion_table_is_printed() {
     println!(
         "percent of the path's rate (percent of packets lost), 10 s from the first packet on; packet threshold 3, 64"
     );

@@ -47,7 +47,7 @@ fn gap_after(path: Path, cut: Duration, seed: u8) -> Duration {
 }
 
 #[test]
-fn a_path_that_is_back_is_noticed_soon() {
+fn restored_path_is_detected_soon() {
     let fast = Path { rate: 2_000_000, ..Path::default() };
     let slow = Path { latency: ms(100), rate: 500_000, ..Path::default() };
     let space = Path { latency: ms(800), rate: 500_000, queue: ms(2_000), ..Path::default() };
@@ -61,7 +61,7 @@ fn a_path_that_is_back_is_noticed_soon() {
 }
 
 #[test]
-fn a_path_that_is_gone_gets_a_packet_a_second_until_the_end() {
+fn dead_path_gets_one_packet_per_second() {
     let mut pair = Pair::new(&Profile::peer(), &identity(), 20);
     let (client, _) = pair.connected();
     pair.pass(Duration::from_secs(2));
@@ -78,7 +78,7 @@ fn a_path_that_is_gone_gets_a_packet_a_second_until_the_end() {
 }
 
 #[test]
-fn an_idle_connection_sends_nothing_more() {
+fn idle_connection_sends_no_packets() {
     let quiet = Profile { keep_alive: None, idle_timeout: Duration::from_secs(600), ..Profile::peer() };
     let mut pair = Pair::new(&quiet, &identity(), 21);
     pair.connected();

@@ -120,7 +120,7 @@ fn early_data_that_a_restarted_server_rejects_is_resent() {
 }
 
 #[test]
-fn a_ticket_is_no_way_around_the_certificate() {
+fn ticket_does_not_bypass_certificate_check() {
     let (old, new) = (identity(), identity());
     let other = Fingerprint([9; 32]);
     // What was seen is not what is wanted now: no early data, and a certificate is asked for.
@@ -190,7 +190,7 @@ fn a_flight_that_was_lost_leaves_a_ticket_for_the_next() {
 }
 
 #[test]
-fn a_client_without_an_answer_gives_up_its_early_connection() {
+fn unanswered_early_connection_is_given_up() {
     for (latency, silent_for) in [(5, 1), (1_000, 6)] {
         let identity = identity();
         let mut pair = Pair::new(&Profile::peer(), &identity, 11);
@@ -218,7 +218,7 @@ fn a_client_without_an_answer_gives_up_its_early_connection() {
 }
 
 #[test]
-fn sessions_are_used_once_and_the_oldest_give_way() {
+fn sessions_are_used_once_and_oldest_is_evicted() {
     let sessions = Sessions::new(3);
     for number in 0..5_u8 {
         assert!(sessions.put(vec![number], vec![number; 2]));

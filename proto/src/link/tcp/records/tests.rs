@@ -136,7 +136,7 @@ proptest! {
 }
 
 #[test]
-fn a_long_record_is_read_into_the_buffer_that_is_handed_on() {
+fn long_record_is_read_into_its_final_buffer() {
     let mut end = End::proven();
     let (long, short) = (body(KIND_CHUNK, 1 << 20, 1), body(KIND_CONTROL, 100, 2));
     let stream = [enclose(&short), enclose(&long), enclose(&short), enclose(&long)].concat();
@@ -183,7 +183,7 @@ fn an_unproven_link_takes_no_memory_for_a_claimed_length() {
 }
 
 #[test]
-fn a_link_that_has_proven_itself_holds_one_record_at_most() {
+fn proven_link_holds_at_most_one_record() {
     let mut end = End::proven();
     end.read_all(&head(CHUNK, KIND_CHUNK));
     assert_eq!(end.tcp.read_buffer().len(), CHUNK - 1 + BEHIND);
@@ -195,7 +195,7 @@ fn a_link_that_has_proven_itself_holds_one_record_at_most() {
 }
 
 #[test]
-fn an_invalid_frame_takes_no_memory_and_goes_to_the_decoder() {
+fn invalid_frame_takes_no_memory_and_fails_in_decoder() {
     for (len, kind, violation) in [
         (CHUNK + 1, KIND_CHUNK, Violation::FrameTooLong),
         (u32::MAX as usize, KIND_CHUNK, Violation::FrameTooLong),
@@ -211,7 +211,7 @@ fn an_invalid_frame_takes_no_memory_and_goes_to_the_decoder() {
 }
 
 #[test]
-fn a_pipe_cut_within_a_record_is_lost_and_frees_its_buffer() {
+fn connection_cut_within_record_is_lost_and_frees_buffer() {
     let mut end = End::proven();
     end.read_all(&enclose(&body(KIND_CHUNK, LEAST, 0))[..LEAST / 2]);
     assert_eq!(end.tcp.assembling(), LEAST / 2 - PREFIX);

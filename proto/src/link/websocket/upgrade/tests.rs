@@ -34,7 +34,7 @@ fn judged(answer: &str) -> Result<(), UpgradeFailure> {
 }
 
 #[test]
-fn the_key_of_rfc_6455_section_1_3() {
+fn accept_key_matches_rfc_6455_example() {
     assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     let (failure, answer) = answer_to(REQUEST);
     assert_eq!(failure, None);
@@ -44,7 +44,7 @@ fn the_key_of_rfc_6455_section_1_3() {
 }
 
 #[test]
-fn a_client_and_a_server_agree_and_what_follows_is_kept() {
+fn upgrade_succeeds_and_keeps_following_bytes() {
     let (request, mut client) = client();
     assert!(request.starts_with("GET /x HTTP/1.1\r\nHost: relay.test:4433\r\n"));
     let mut server = Upgrade::server(Browsers::Refused);
@@ -57,7 +57,7 @@ fn a_client_and_a_server_agree_and_what_follows_is_kept() {
 }
 
 #[test]
-fn a_request_for_something_else_is_answered_with_what_is_wrong() {
+fn invalid_upgrade_request_gets_matching_status() {
     let cases = [
         (REQUEST.replace("GET", "POST"), "405 "),
         (REQUEST.replace("HTTP/1.1", "HTTP/1.0"), "400 "),
@@ -84,7 +84,7 @@ fn a_request_for_something_else_is_answered_with_what_is_wrong() {
 }
 
 #[test]
-fn a_head_is_bounded() {
+fn upgrade_head_length_is_bounded() {
     let many = REQUEST.replace("Host:", &("X: y\r\n".repeat(MAX_HEADERS) + "Host:"));
     assert_eq!(answer_to(&many).0, Some(UpgradeFailure::TooLarge));
     let mut server = Upgrade::server(Browsers::Refused);
@@ -104,7 +104,7 @@ fn a_head_is_bounded() {
 }
 
 #[test]
-fn an_answer_that_is_not_for_us_is_refused() {
+fn invalid_upgrade_response_is_refused() {
     let (request, _) = client();
     let (_, good) = answer_to(&request);
     assert_eq!(judged(&good), Ok(()));
@@ -138,7 +138,7 @@ fn a_path_cannot_smuggle_a_header_in() {
 
 proptest! {
     #[test]
-    fn the_cuts_do_not_matter(cuts in proptest::collection::vec(1_usize..200, 1..50)) {
+    fn upgrade_accepts_any_split_of_input(cuts in proptest::collection::vec(1_usize..200, 1..50)) {
         let mut server = Upgrade::server(Browsers::Refused);
         let bytes = [REQUEST.as_bytes(), &[b'z'; 300]].concat();
         let (mut at, mut cuts) = (0, cuts.into_iter().cycle());
@@ -154,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_upset_either_side(bytes in proptest::collection::vec(any::<u8>(), 0..400), at in 0_usize..400) {
+    fn upgrade_survives_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..400), at in 0_usize..400) {
         let sides =
             [(Upgrade::server(Browsers::Refused), REQUEST.to_owned()), (client().1, answer_to(&client().0).1)];
         for (mut upgrade, good) in sides {
@@ -167,7 +167,7 @@ proptest! {
 }
 
 #[test]
-fn a_web_page_is_refused_unless_it_is_allowed() {
+fn browser_origin_is_refused_unless_allowed() {
     let request = REQUEST.replace("\r\n\r\n", "\r\nORIGIN: null\r\n\r\n");
     let (failure, answer) = answer_to(&request);
     assert_eq!(failure, Some(UpgradeFailure::Request));

@@ -149,7 +149,7 @@ proptest! {
     /// `DirectFailed(0)` means the same link to both, whatever is in flight; both search again once everything is lost
     /// and said.
     #[test]
-    fn a_lost_relay_path_is_the_same_link_to_both(actions in prop::collection::vec(0_u8..8, 0..200)) {
+    fn both_peers_reconnect_after_relay_path_loss(actions in prop::collection::vec(0_u8..8, 0..200)) {
         let mut model = Model::new();
         for action in actions {
             model.act(action);
@@ -171,7 +171,7 @@ proptest! {
 /// What was not yet heard when the session lost its last link comes in the next generation, before anything that is
 /// said in it.
 #[test]
-fn a_word_of_an_earlier_generation_means_nothing() {
+fn message_of_earlier_generation_is_ignored() {
     let mut relay = RelayPath::<u32>::new_for_test();
     assert_eq!(relay.handle_loss(), Received::Nothing);
     // An offer may be from then, too; but then it has led to nothing here.

@@ -161,7 +161,7 @@ impl Stranger {
 }
 
 #[test]
-fn a_guest_that_takes_no_answers_is_not_read() {
+fn client_that_reads_no_answers_is_not_read() {
     let mut world = World::new();
     let deaf = Profile { stream_receive_window: 1, ..Profile::peer() };
     let which = world.add("192.0.2.66:5000", &deaf, &vec![ClientMessage::Ping; 100_000]);
@@ -173,7 +173,7 @@ fn a_guest_that_takes_no_answers_is_not_read() {
 }
 
 #[test]
-fn a_guest_that_takes_its_answers_gets_all_of_them() {
+fn client_that_reads_gets_all_answers() {
     let mut world = World::new();
     let which = world.add("192.0.2.66:5000", &Profile::peer(), &vec![ClientMessage::Ping; 5_000]);
     world.pass(400);
@@ -182,7 +182,7 @@ fn a_guest_that_takes_its_answers_gets_all_of_them() {
 }
 
 #[test]
-fn a_guest_may_ask_for_few_rooms() {
+fn room_requests_per_client_are_bounded() {
     let mut world = World::new();
     let rooms: Vec<_> = (0..100).map(|number| join(RoomId([number + 10; 32]))).chain([join(OWN)]).collect();
     let which = world.add("192.0.2.66:5000", &Profile::peer(), &rooms);
@@ -194,7 +194,7 @@ fn a_guest_may_ask_for_few_rooms() {
 }
 
 #[test]
-fn a_source_may_ask_for_rooms_as_often_as_at_a_relay() {
+fn source_has_same_room_request_rate_as_at_relay() {
     let mut world = World::new();
     let wrong = vec![join(RoomId([9; 32])); usize::from(MAX_JOINS)];
     for port in 5000..5010 {
@@ -215,7 +215,7 @@ fn a_source_may_ask_for_rooms_as_often_as_at_a_relay() {
 }
 
 #[test]
-fn one_source_does_not_take_all_places() {
+fn source_can_not_take_all_places() {
     let mut world = World::new();
     for port in 5000..5040 {
         world.add(&format!("192.0.2.66:{port}"), &Profile::peer(), &[]);
@@ -228,7 +228,7 @@ fn one_source_does_not_take_all_places() {
 }
 
 #[test]
-fn a_second_receiver_is_told_that_the_code_is_taken_and_the_sender_of_it() {
+fn second_receiver_gets_code_taken_and_sender_is_notified() {
     let mut world = World::new();
     world.add("192.0.2.66:5000", &Profile::peer(), &[join(OWN)]);
     world.pass(20);

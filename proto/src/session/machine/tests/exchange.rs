@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn messages_and_chunks_cross_in_both_directions() {
+fn messages_and_chunks_are_delivered_in_both_directions() {
     for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
         let mut pair = Pair::with(Limits::default(), suite);
         pair.up(LINK, Origin::Handshake, Origin::Handshake);
@@ -27,7 +27,7 @@ fn messages_and_chunks_cross_in_both_directions() {
 }
 
 #[test]
-fn a_message_waits_for_a_link_and_is_resent_on_the_next_one() {
+fn message_waits_for_link_and_is_resent_on_next() {
     let mut pair = Pair::with(Limits::default(), Suite::Aes256Gcm);
     pair.ends[SENDER].send_control(message(1)).unwrap();
     assert_eq!(pair.ends[SENDER].poll_timeout(), None);
@@ -68,7 +68,7 @@ fn many_messages_are_acknowledged_without_waiting_for_time() {
 }
 
 #[test]
-fn control_follows_the_sender_and_returns_when_its_link_dies() {
+fn control_follows_sender_and_returns_when_link_is_lost() {
     let mut pair = Pair::new();
     pair.up(DIRECT, Origin::Accepted(Pace::Direct), Origin::Dialled(Pace::Direct));
     pair.run();
@@ -97,7 +97,7 @@ fn control_follows_the_sender_and_returns_when_its_link_dies() {
 }
 
 #[test]
-fn peers_that_move_control_at_once_use_the_senders_link() {
+fn simultaneous_control_moves_use_senders_link() {
     let mut pair = Pair::new();
     for link in [DIRECT, LinkId(3)] {
         pair.up(link, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
@@ -141,7 +141,7 @@ fn new_keys_end_all_links_and_the_control_sequence_runs_on() {
 }
 
 #[test]
-fn a_chunk_is_refused_unchanged_where_it_can_not_go() {
+fn chunk_for_unusable_stream_is_returned_unchanged() {
     let mut pair = Pair::new();
     pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
     let now = pair.now;
@@ -160,7 +160,7 @@ fn a_chunk_is_refused_unchanged_where_it_can_not_go() {
 }
 
 #[test]
-fn links_have_a_bound_and_an_id_once() {
+fn links_are_bounded_and_ids_are_unique() {
     let mut pair = Pair::new();
     let now = pair.now;
     pair.ends[SENDER].handle_link_up(now, LINK, 2, Origin::Dialled(Pace::Direct));
@@ -175,7 +175,7 @@ fn links_have_a_bound_and_an_id_once() {
 }
 
 #[test]
-fn links_that_came_in_leave_places_for_others() {
+fn accepted_links_leave_places_for_other_links() {
     let mut pair = Pair::new();
     let now = pair.now;
     for n in 1..=MAX_LINKS as u32 {

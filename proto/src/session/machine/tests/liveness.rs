@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_idle_session_lives_by_keep_alives_every_five_seconds() {
+fn idle_session_sends_keep_alive_every_five_seconds() {
     let mut pair = Pair::new();
     pair.run();
     let before = pair.sent.len();
@@ -57,7 +57,7 @@ fn a_genuine_record_or_64_kib_of_one_counts_as_received() {
 }
 
 #[test]
-fn silence_does_not_count_while_we_do_not_read() {
+fn silence_does_not_count_while_reading_is_paused() {
     let mut pair = Pair::new();
     pair.run();
     let start = pair.now;
@@ -109,7 +109,7 @@ fn a_lane_stalled_for_thirty_seconds_ends_its_link() {
 }
 
 #[test]
-fn a_lane_that_moves_slowly_lives() {
+fn slowly_progressing_lane_is_kept() {
     let mut pair = Pair::new();
     pair.run();
     pair.send_chunk(SENDER, LINK, 1, &[1; 1_000_000]);
@@ -124,7 +124,7 @@ fn a_lane_that_moves_slowly_lives() {
 }
 
 #[test]
-fn a_lane_may_stand_while_the_peer_or_this_side_does_not_read() {
+fn lane_may_stall_while_either_peer_does_not_read() {
     let mut pair = Pair::new();
     pair.run();
     pair.send_chunk(SENDER, LINK, 1, &[1; 100]);
@@ -142,7 +142,7 @@ fn a_lane_may_stand_while_the_peer_or_this_side_does_not_read() {
 
 /// A later link counts as silent by what it is for, whoever spoke first on it.
 #[test]
-fn a_later_floor_is_as_patient_as_the_first_one() {
+fn later_relay_path_has_same_silence_limit_as_first() {
     for (pace, every, patience) in
         [(Pace::Relay, KEEP_ALIVE, SILENCE), (Pace::Direct, DIRECT_KEEP_ALIVE, DIRECT_SILENCE)]
     {
@@ -164,7 +164,7 @@ fn a_later_floor_is_as_patient_as_the_first_one() {
 }
 
 #[test]
-fn a_later_floor_has_longer_to_prove_itself() {
+fn later_relay_path_has_longer_proof_deadline() {
     for (pace, time) in [(Pace::Relay, SILENCE), (Pace::Direct, BIND_TIME)] {
         let mut pair = Pair::new();
         pair.run();

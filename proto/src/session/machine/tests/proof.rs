@@ -4,7 +4,7 @@ use super::super::super::lanes::InStream;
 use super::*;
 
 #[test]
-fn a_later_link_carries_only_its_proof_until_it_is_proven() {
+fn later_link_accepts_only_proof_until_proven() {
     let mut pair = Pair::new();
     pair.run();
     pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
@@ -36,7 +36,7 @@ fn a_later_link_carries_only_its_proof_until_it_is_proven() {
 }
 
 #[test]
-fn chunks_that_overtake_on_a_later_link_do_no_harm() {
+fn chunks_that_overtake_proof_on_later_link_are_kept() {
     let mut pair = Pair::new();
     pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
     for end in [SENDER, RECEIVER, SENDER] {
@@ -58,7 +58,7 @@ fn chunks_that_overtake_on_a_later_link_do_no_harm() {
 }
 
 #[test]
-fn a_proof_that_was_recorded_proves_nothing() {
+fn replayed_proof_is_refused() {
     let mut pair = Pair::new();
     pair.run();
     pair.up(DIRECT, Origin::Dialled(Pace::Direct), Origin::Accepted(Pace::Direct));
@@ -102,7 +102,7 @@ fn a_chunk_before_the_proof_is_not_opened() {
 }
 
 #[test]
-fn each_link_has_a_nonce_of_its_own() {
+fn each_link_has_its_own_nonce() {
     let mut pair = Pair::new();
     let [_, receiver] = keys(0, Suite::Aes256Gcm);
     let mut opening = Opening::new(receiver.receive.clone(), receiver.suite);
@@ -123,7 +123,7 @@ fn each_link_has_a_nonce_of_its_own() {
 }
 
 #[test]
-fn an_unproven_link_has_little_time_few_bytes_and_few_records() {
+fn unproven_link_has_bounded_time_bytes_and_records() {
     let mut pair = Pair::new();
     pair.run();
     let start = pair.now;

@@ -38,7 +38,7 @@ fn a_violation_ends_the_session_only_on_the_first_link() {
 }
 
 #[test]
-fn each_broken_rule_has_its_name() {
+fn each_broken_rule_has_its_own_violation() {
     let offered = || Rogue::new(SENDER);
     let mut cases: Vec<(&str, Violation, StreamNo, Vec<Bytes>)> = Vec::new();
     let mut case = |name, violation, stream: u8, messages: Vec<(u64, u64, Control)>| {
